@@ -1,0 +1,30 @@
+CREATE TABLE IF NOT EXISTS events
+(
+    tenant LowCardinality(String) COMMENT 'whose data it is, empty in marker rows',
+    event LowCardinality(String) COMMENT 'name',
+    client_time DateTime64(3, 'UTC') COMMENT 'when it happened, as sent, server_time if nothing was sent',
+    server_time DateTime64(3, 'UTC') COMMENT 'when the request arrived',
+    ip IPv6 COMMENT 'address of the client',
+    user_id String COMMENT 'who did it',
+    device_id String COMMENT 'on which device',
+    device_os LowCardinality(String) COMMENT 'operating system of the device',
+    session String COMMENT 'session it belongs to',
+    sequence UInt64 COMMENT 'position in the session',
+    param_int Int64 COMMENT 'a number of the client''s',
+    param_str String COMMENT 'a text of the client''s',
+    country LowCardinality(String) COMMENT 'two or three letters, upper case',
+    event_id UUID COMMENT 'identity for deduplication, zero if none',
+    props JSON(max_dynamic_paths = 64) COMMENT 'all other fields',
+    cfg UInt64 COMMENT 'declaration under which it was stored',
+    g UInt16 COMMENT 'generation of the Kafka log',
+    kp UInt16 COMMENT 'Kafka partition',
+    ko UInt64 COMMENT 'offset of its record',
+    line UInt16 COMMENT 'position among the stored lines of its record',
+    hwm UInt64 COMMENT 'marker rows only: this table partition holds the Kafka partition below this offset',
+    INDEX client_time_range client_time TYPE minmax GRANULARITY 1
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(server_time)
+ORDER BY (tenant, event, toStartOfHour(client_time), device_id, g, kp)
+TTL toStartOfDay(toDateTime(server_time)) + INTERVAL 1 DAY + INTERVAL 31 DAY
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480

@@ -1,0 +1,529 @@
+//! What a client sends: one JSON object a line, its known fields typed and bounded.
+//!
+//! One visitor serves both ends: the edge asks whether a line is good, the
+//! aggregator reads the same fields again; so what the one accepts, the other
+//! understands. It borrows from the line and allocates only for text with
+//! escapes and for [`Props`], where asked for. Known strings with an escape that
+//! is half a surrogate pair are not text, and so bad JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::time::UnixMillis;
+
+/// Longest line, in bytes.
+pub const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Longest name of an event, in bytes.
+pub const MAX_EVENT_BYTES: usize = 200;
+/// Longest `device_id`, `session`, `device_os` and `user_id`, in bytes.
+pub const MAX_ID_BYTES: usize = 200;
+/// Longest `param_str`, in bytes.
+pub const MAX_PARAM_STR_BYTES: usize = 8192;
+/// How deep objects and arrays may nest, the event's own object counted.
+pub const MAX_DEPTH: usize = 16;
+
+/// One event, its text borrowed from the line. An absent string is empty, as in
+/// the raw table, where `null`, `""` and absence are one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Event<'a> {
+    /// Its name, 1–200 bytes.
+    pub event: Cow<'a, str>,
+    /// When it happened, by the client's clock.
+    pub client_time: Option<UnixMillis>,
+    /// The device it happened on.
+    pub device_id: Cow<'a, str>,
+    /// The session it belongs to.
+    pub session: Cow<'a, str>,
+    /// The device's operating system.
+    pub device_os: Cow<'a, str>,
+    /// Who did it.
+    pub user_id: Cow<'a, str>,
+    /// Position in the session.
+    pub sequence: u64,
+    /// A number of the client's.
+    pub param_int: i64,
+    /// A text of the client's.
+    pub param_str: Cow<'a, str>,
+    /// Two or three letters, upper case.
+    pub country: Country,
+    /// Identity for deduplication.
+    pub event_id: Option<Uuid>,
+}
+
+impl Event<'_> {
+    /// Who did it: `user_id`, else `device_id`; `None` if the client told neither.
+    pub fn user(&self) -> Option<&str> {
+        [&self.user_id, &self.device_id].into_iter().find(|id| !id.is_empty()).map(|id| &**id)
+    }
+}
+
+/// A country code of two or three ASCII letters in upper case, or nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Country([u8; 3]);
+
+impl Country {
+    /// Reads a code in either case; `None` unless it is two or three ASCII letters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if !(2..=3).contains(&bytes.len()) || !bytes.iter().all(u8::is_ascii_alphabetic) {
+            return None;
+        }
+        let mut code = [0; 3];
+        code[..bytes.len()].copy_from_slice(bytes);
+        code.make_ascii_uppercase();
+        Some(Self(code))
+    }
+
+    /// The code; empty if there is none.
+    pub fn as_str(&self) -> &str {
+        let length = self.0.iter().take_while(|b| **b != 0).count();
+        str::from_utf8(&self.0[..length]).expect("a code is made of ASCII letters")
+    }
+}
+
+impl fmt::Debug for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// The fields that only the edge may set, as they stand in a line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reserved<'a> {
+    /// Whose data it is.
+    pub tenant: Option<&'a RawValue>,
+    /// The client's address.
+    pub ip: Option<&'a RawValue>,
+    /// When the request arrived.
+    pub server_time: Option<&'a RawValue>,
+}
+
+impl Reserved<'_> {
+    /// Whether the line carries any of them.
+    pub fn any(&self) -> bool {
+        self.tenant.is_some() || self.ip.is_some() || self.server_time.is_some()
+    }
+}
+
+/// What is wrong with a line, and with which field of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The kind of fault.
+    pub code: Code,
+    /// The known field it concerns, if it concerns one.
+    pub field: Option<&'static str>,
+}
+
+/// The kinds of faults; their names are part of the HTTP contract and metric labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    /// Not JSON.
+    BadJson,
+    /// Not UTF-8.
+    BadUtf8,
+    /// JSON, but not an object.
+    NotAnObject,
+    /// `event`, or what this endpoint needs besides, is absent.
+    MissingField,
+    /// A known field of another type, or out of its range.
+    BadType,
+    /// A known field longer than its limit.
+    TooLong,
+    /// A known field twice.
+    DuplicateKey,
+    /// Nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// Longer than [`MAX_LINE_BYTES`].
+    LineTooLong,
+    /// A `client_time` of none of the accepted forms, or outside 1900–2299.
+    BadTime,
+    /// An event that this endpoint does not take.
+    UnknownEvent,
+    /// A country that is not two or three letters.
+    BadCountry,
+}
+
+impl Code {
+    /// All codes, for metrics that start at zero.
+    pub const ALL: [Self; 12] = [
+        Self::BadJson,
+        Self::BadUtf8,
+        Self::NotAnObject,
+        Self::MissingField,
+        Self::BadType,
+        Self::TooLong,
+        Self::DuplicateKey,
+        Self::TooDeep,
+        Self::LineTooLong,
+        Self::BadTime,
+        Self::UnknownEvent,
+        Self::BadCountry,
+    ];
+
+    /// The name in reports and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad_json",
+            Self::BadUtf8 => "bad_utf8",
+            Self::NotAnObject => "not_an_object",
+            Self::MissingField => "missing_field",
+            Self::BadType => "bad_type",
+            Self::TooLong => "too_long",
+            Self::DuplicateKey => "duplicate_key",
+            Self::TooDeep => "too_deep",
+            Self::LineTooLong => "line_too_long",
+            Self::BadTime => "bad_time",
+            Self::UnknownEvent => "unknown_event",
+            Self::BadCountry => "bad_country",
+        }
+    }
+}
+
+impl Fault {
+    /// A fault of the line as a whole.
+    pub fn line(code: Code) -> Self {
+        Self { code, field: None }
+    }
+
+    /// A fault of one known field.
+    pub fn field(code: Code, field: &'static str) -> Self {
+        Self { code, field: Some(field) }
+    }
+}
+
+/// Where the fields that are not known go.
+pub trait Props<'a>: Default {
+    /// One field: its name, and its value as the client wrote it.
+    fn push(&mut self, name: Cow<'a, str>, value: &'a RawValue);
+}
+
+/// The edge only checks them.
+impl<'a> Props<'a> for () {
+    fn push(&mut self, _: Cow<'a, str>, _: &'a RawValue) {}
+}
+
+/// The aggregator keeps them, in the order of the line.
+impl<'a> Props<'a> for Vec<(Cow<'a, str>, &'a RawValue)> {
+    fn push(&mut self, name: Cow<'a, str>, value: &'a RawValue) {
+        Vec::push(self, (name, value));
+    }
+}
+
+/// All that stands in one line.
+#[derive(Debug, Default)]
+pub struct Parsed<'a, P> {
+    /// The known fields.
+    pub event: Event<'a>,
+    /// The reserved fields; the first of each, if a client repeats one.
+    pub reserved: Reserved<'a>,
+    /// All other fields.
+    pub props: P,
+}
+
+/// Reads one line of a client's; white space at both ends does not matter.
+pub fn parse<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fault> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err(Fault::line(Code::LineTooLong));
+    }
+    parse_enriched(line)
+}
+
+/// Reads a line that may have grown beyond [`MAX_LINE_BYTES`] by what the edge added.
+pub(crate) fn parse_enriched<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fault> {
+    if !line.trim_ascii_start().starts_with('{') {
+        let is_json = serde_json::from_str::<&RawValue>(line).is_ok();
+        return Err(Fault::line(if is_json { Code::NotAnObject } else { Code::BadJson }));
+    }
+    let mut visit = Visit { parsed: Parsed::default(), seen: 0, fault: None };
+    let mut json = serde_json::Deserializer::from_str(line);
+    let read = json.deserialize_map(&mut visit).and_then(|()| json.end());
+    match (read, visit.fault) {
+        (_, Some(fault)) => Err(fault),
+        (Err(_), None) => Err(Fault::line(Code::BadJson)),
+        (Ok(()), None) if visit.parsed.event.event.is_empty() => {
+            Err(Fault::field(Code::MissingField, "event"))
+        }
+        (Ok(()), None) => Ok(visit.parsed),
+    }
+}
+
+/// The state of one reading. A fault is kept beside serde's error, which could
+/// carry it only as text.
+struct Visit<'a, P> {
+    parsed: Parsed<'a, P>,
+    /// One bit for each known field that was met.
+    seen: u16,
+    fault: Option<Fault>,
+}
+
+impl<'a, P: Props<'a>> Visitor<'a> for &mut Visit<'a, P> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Text(name)) = map.next_key()? {
+            let taken = match Field::named(&name) {
+                Some(field) => self.known(field, map.next_value()?),
+                None => self.unknown(name, map.next_value()?),
+            };
+            if let Err(fault) = taken {
+                self.fault = Some(fault);
+                return Err(A::Error::custom("a fault, kept beside"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a, P: Props<'a>> Visit<'a, P> {
+    fn known(&mut self, field: Field, value: Scalar<'a>) -> Result<(), Fault> {
+        let bit = 1 << field as u16;
+        if self.seen & bit != 0 {
+            return Err(Fault::field(Code::DuplicateKey, field.name()));
+        }
+        self.seen |= bit;
+        self.parsed.event.set(field, value).map_err(|code| Fault::field(code, field.name()))
+    }
+
+    fn unknown(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Result<(), Fault> {
+        let reserved = &mut self.parsed.reserved;
+        match &*name {
+            "tenant" => _ = reserved.tenant.get_or_insert(value),
+            "ip" => _ = reserved.ip.get_or_insert(value),
+            "server_time" => _ = reserved.server_time.get_or_insert(value),
+            _ if 1 + depth(value.get()) > MAX_DEPTH => return Err(Fault::line(Code::TooDeep)),
+            _ => self.parsed.props.push(name, value),
+        }
+        Ok(())
+    }
+}
+
+/// The known fields.
+#[derive(Clone, Copy)]
+enum Field {
+    Event,
+    ClientTime,
+    DeviceId,
+    Session,
+    DeviceOs,
+    UserId,
+    Sequence,
+    ParamInt,
+    ParamStr,
+    Country,
+    EventId,
+}
+
+impl Field {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "event" => Self::Event,
+            "client_time" => Self::ClientTime,
+            "device_id" => Self::DeviceId,
+            "session" => Self::Session,
+            "device_os" => Self::DeviceOs,
+            "user_id" => Self::UserId,
+            "sequence" => Self::Sequence,
+            "param_int" => Self::ParamInt,
+            "param_str" => Self::ParamStr,
+            "country" => Self::Country,
+            "event_id" => Self::EventId,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::ClientTime => "client_time",
+            Self::DeviceId => "device_id",
+            Self::Session => "session",
+            Self::DeviceOs => "device_os",
+            Self::UserId => "user_id",
+            Self::Sequence => "sequence",
+            Self::ParamInt => "param_int",
+            Self::ParamStr => "param_str",
+            Self::Country => "country",
+            Self::EventId => "event_id",
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    fn set(&mut self, field: Field, value: Scalar<'a>) -> Result<(), Code> {
+        if value.is_absent() {
+            return Ok(());
+        }
+        match field {
+            Field::Event => self.event = value.text(MAX_EVENT_BYTES)?,
+            Field::ClientTime => self.client_time = Some(value.time()?),
+            Field::DeviceId => self.device_id = value.text(MAX_ID_BYTES)?,
+            Field::Session => self.session = value.text(MAX_ID_BYTES)?,
+            Field::DeviceOs => self.device_os = value.text(MAX_ID_BYTES)?,
+            Field::UserId => self.user_id = value.text(MAX_ID_BYTES)?,
+            Field::Sequence => self.sequence = value.unsigned()?,
+            Field::ParamInt => self.param_int = value.signed()?,
+            Field::ParamStr => self.param_str = value.text(MAX_PARAM_STR_BYTES)?,
+            Field::Country => {
+                self.country = Country::parse(&value.text(usize::MAX)?).ok_or(Code::BadCountry)?;
+            }
+            Field::EventId => {
+                self.event_id = Some(Uuid::try_parse(&value.text(usize::MAX)?).map_err(|_| Code::BadType)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of a known field, before its field has judged it.
+enum Scalar<'a> {
+    Null,
+    Text(Cow<'a, str>),
+    Unsigned(u64),
+    Negative(i64),
+    /// A fraction, a number outside 64 bits, a truth value, an array or an object.
+    Other,
+}
+
+impl<'a> Scalar<'a> {
+    fn is_absent(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Text(text) => text.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn text(self, limit: usize) -> Result<Cow<'a, str>, Code> {
+        match self {
+            Self::Text(text) if text.len() > limit => Err(Code::TooLong),
+            Self::Text(text) => Ok(text),
+            _ => Err(Code::BadType),
+        }
+    }
+
+    fn unsigned(self) -> Result<u64, Code> {
+        match self {
+            Self::Unsigned(number) => Ok(number),
+            _ => Err(Code::BadType),
+        }
+    }
+
+    fn signed(self) -> Result<i64, Code> {
+        match self {
+            Self::Unsigned(number) => i64::try_from(number).map_err(|_| Code::BadType),
+            Self::Negative(number) => Ok(number),
+            _ => Err(Code::BadType),
+        }
+    }
+
+    fn time(self) -> Result<UnixMillis, Code> {
+        match &self {
+            Self::Text(text) => UnixMillis::parse(text).ok_or(Code::BadTime),
+            Self::Unsigned(_) | Self::Negative(_) => {
+                self.signed().ok().and_then(UnixMillis::from_integer).ok_or(Code::BadTime)
+            }
+            _ => Err(Code::BadType),
+        }
+    }
+}
+
+impl<'a> Deserialize<'a> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'a> Visitor<'a> for ScalarVisitor {
+    type Value = Scalar<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Unsigned(number))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Negative(number))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar<'a>, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Scalar<'a>, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Scalar<'a>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+}
+
+/// Text borrowed from the line where it has no escapes (serde's `Cow` always copies).
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl<'a> Deserialize<'a> for Text<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_str(ScalarVisitor)? {
+            Scalar::Text(text) => Ok(Self(text)),
+            _ => Err(D::Error::custom("not a string")),
+        }
+    }
+}
+
+/// How deep a JSON value nests; 0 for a number, a string, `true`, `false`, `null`.
+fn depth(json: &str) -> usize {
+    if !json.starts_with(['{', '[']) {
+        return 0;
+    }
+    let (mut open, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b'}' | b']' => open -= 1,
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! The contracts shared by more than one process: what a client sends, what
+//! stands in Kafka, what stands in ClickHouse.
+//!
+//! The files follow the way of an event: [`event`] → [`line`] → [`record`] →
+//! [`row`] → [`rollup`]. No I/O, no clock, no tokio, no rdkafka.
+
+pub mod time;
+
+pub mod event;
+
+pub mod line;
+
+pub mod record;
+
+pub mod row;
+
+pub mod rollup;
+
+pub mod tables;

@@ -1,0 +1,151 @@
+//! The enriched line: what only the edge knows, followed by what the client sent.
+//!
+//! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the
+//! client's object without its `{`. Written and read side by side in here.
+//!
+//! Invariants: a line that is written holds the client's object and exactly the
+//! three added fields, each once; it holds no line break; what [`write()`] makes of
+//! a line that [`event::parse`] took, [`read`] takes.
+
+use std::net::IpAddr;
+
+use serde_json::value::RawValue;
+
+use crate::event::{self, Event, Parsed, Props, Text};
+use crate::time::UnixMillis;
+
+/// Longest name of a tenant, in bytes.
+pub const MAX_TENANT_BYTES: usize = 64;
+
+/// What the edge adds to each line of a request, rendered once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(Box<[u8]>);
+
+impl Prefix {
+    /// The prefix of a request of `tenant` from `ip`, complete at `server_time`.
+    ///
+    /// # Panics
+    /// If `tenant` is not `[a-z0-9_-]{1,64}`; it comes from configuration, never from a client.
+    pub fn new(tenant: &str, ip: IpAddr, server_time: UnixMillis) -> Self {
+        assert!(
+            is_tenant(tenant),
+            "a tenant is 1 to {MAX_TENANT_BYTES} of a-z, 0-9, _ and -, not `{tenant}`"
+        );
+        Self(
+            format!(r#"{{"tenant":"{tenant}","ip":"{ip}","server_time":"{server_time}","#)
+                .into_bytes()
+                .into(),
+        )
+    }
+}
+
+/// Whether `name` can be a tenant: `[a-z0-9_-]{1,64}`.
+pub fn is_tenant(name: &str) -> bool {
+    let good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=MAX_TENANT_BYTES).contains(&name.len()) && name.bytes().all(good)
+}
+
+/// Appends the enriched line to `out`, without a line break at its end; `line` is
+/// what `parsed` was read from. Returns whether reserved fields of the client's were
+/// replaced.
+pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(&prefix.0);
+    let replaced = parsed.reserved.any();
+    if replaced {
+        write_without_reserved(line, out);
+    } else {
+        let object = line.trim_ascii();
+        let start = out.len();
+        out.extend_from_slice(&object.as_bytes()[1..]);
+        // Inside JSON a line break can only be white space between tokens; a record splits on it.
+        for at in memchr::memchr2_iter(b'\n', b'\r', &object.as_bytes()[1..]) {
+            out[start + at] = b' ';
+        }
+    }
+    replaced
+}
+
+/// The rare way: the object is written anew, field by field, without the reserved ones.
+fn write_without_reserved(line: &str, out: &mut Vec<u8>) {
+    let fields: AllFields<'_> = serde_json::from_str(line).expect("the line was parsed before");
+    let mut separator = "";
+    for (name, value) in fields.0.iter().filter(|(name, _)| !RESERVED.contains(&&*name.0)) {
+        out.extend_from_slice(separator.as_bytes());
+        serde_json::to_writer(&mut *out, &name.0).expect("text is written to memory");
+        out.push(b':');
+        out.extend(value.get().bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+        separator = ",";
+    }
+    out.push(b'}');
+}
+
+const RESERVED: [&str; 3] = ["tenant", "ip", "server_time"];
+
+/// Every field of an object, in its order, repeated ones too.
+struct AllFields<'a>(Vec<(Text<'a>, &'a RawValue)>);
+
+impl<'a> serde::Deserialize<'a> for AllFields<'a> {
+    fn deserialize<D: serde::Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'a> serde::de::Visitor<'a> for Collect {
+            type Value = AllFields<'a>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(AllFields(fields))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// An enriched line, read.
+#[derive(Debug)]
+pub struct Enriched<'a, P> {
+    /// Whose data it is.
+    pub tenant: &'a str,
+    /// The client's address.
+    pub ip: IpAddr,
+    /// When the request's headers were complete.
+    pub server_time: UnixMillis,
+    /// What the client sent.
+    pub event: Event<'a>,
+    /// Its other fields.
+    pub props: P,
+}
+
+/// Why a line of a record cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The client's part does not hold what the edge had checked.
+    #[error("read a line: {}{}", .0.code.as_str(), .0.field.map(|f| format!(" in `{f}`")).unwrap_or_default())]
+    Event(event::Fault),
+    /// A field that the edge adds is absent or malformed.
+    #[error("read a line: `{0}`, which the edge adds, is absent or malformed")]
+    Added(&'static str),
+}
+
+/// Reads one enriched line.
+pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadError> {
+    let Parsed { event, reserved, props } = event::parse_enriched(line).map_err(ReadError::Event)?;
+    let tenant = text(reserved.tenant).filter(|name| is_tenant(name)).ok_or(ReadError::Added("tenant"))?;
+    let ip = text(reserved.ip).and_then(|ip| ip.parse().ok()).ok_or(ReadError::Added("ip"))?;
+    let time =
+        text(reserved.server_time).and_then(UnixMillis::parse).ok_or(ReadError::Added("server_time"))?;
+    Ok(Enriched { tenant, ip, server_time: time, event, props })
+}
+
+/// The text of a JSON string that has no escapes, as none of the added ones has.
+fn text(value: Option<&RawValue>) -> Option<&str> {
+    value?.get().strip_prefix('"')?.strip_suffix('"')
+}
+
+#[cfg(test)]
+mod tests;

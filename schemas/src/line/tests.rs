@@ -1,0 +1,90 @@
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+use super::*;
+
+fn prefix() -> Prefix {
+    Prefix::new("acme", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
+}
+
+/// The enriched line, checked against plain serde: the client's object and exactly the added fields.
+#[track_caller]
+fn enrich(line: &str) -> String {
+    let parsed = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));
+    let mut out = Vec::new();
+    write(&prefix(), line, &parsed, &mut out);
+    let written = String::from_utf8(out).unwrap();
+
+    let mut expected: Map<String, Value> = serde_json::from_str(line).unwrap();
+    expected.insert("tenant".into(), "acme".into());
+    expected.insert("ip".into(), "203.0.113.7".into());
+    expected.insert("server_time".into(), "2025-11-21 04:00:00.123".into());
+    assert_eq!(serde_json::from_str::<Map<String, Value>>(&written).unwrap(), expected, "{written}");
+    for added in RESERVED {
+        let fields: AllFields<'_> = serde_json::from_str(&written).unwrap();
+        assert_eq!(fields.0.iter().filter(|(name, _)| name.0 == added).count(), 1, "{added} in {written}");
+    }
+    assert!(!written.contains(['\n', '\r']), "{written:?}");
+
+    let read = read::<()>(&written).unwrap();
+    assert_eq!(
+        (read.tenant, read.ip.to_string().as_str(), read.server_time.0),
+        ("acme", "203.0.113.7", 1_763_697_600_123)
+    );
+    assert_eq!(read.event, parsed.event);
+    written
+}
+
+#[test]
+fn the_clients_bytes_follow_the_added_fields_untouched() {
+    assert_eq!(
+        enrich(r#" { "event" : "a", "x":{"y": 1.0e3} } "#),
+        r#"{"tenant":"acme","ip":"203.0.113.7","server_time":"2025-11-21 04:00:00.123", "event" : "a", "x":{"y": 1.0e3} }"#
+    );
+}
+
+#[test]
+fn reserved_fields_of_the_client_are_replaced_however_they_are_written() {
+    for line in [
+        r#"{"event":"a","ip":"6.6.6.6"}"#,
+        r#"{"\u0069p":"6.6.6.6","event":"a","tenant":{"x":[1,"\n"]},"server_time":null}"#,
+        r#"{"ip":1,"ip":2,"event":"a","ip":3,"x":"\u00e4\ud83d\ude00"}"#,
+    ] {
+        enrich(line);
+    }
+}
+
+#[test]
+fn a_pretty_printed_object_becomes_one_line() {
+    enrich("{\r\n  \"event\": \"a\",\r\n  \"x\": [\n1\n]\n}\r");
+    enrich("{\n\"event\": \"a\",\n\"ip\":\n1, \"x\": [\n1\n]}");
+}
+
+#[test]
+fn a_line_at_the_limit_is_still_read_after_it_grew() {
+    let line = |n: usize| format!(r#"{{"event":"a","x":"{}"}}"#, "y".repeat(n));
+    enrich(&line(event::MAX_LINE_BYTES - line(0).len()));
+}
+
+#[test]
+fn a_line_without_what_the_edge_adds_is_refused_by_name() {
+    let error = read::<()>(
+        r#"{"tenant":"acme","ip":"1.2.3.4.5","server_time":"2025-11-21 04:00:00.123","event":"a"}"#,
+    );
+    assert_eq!(error.unwrap_err(), ReadError::Added("ip"));
+    assert_eq!(read::<()>(r#"{"event":"a"}"#).unwrap_err(), ReadError::Added("tenant"));
+    let error = read::<()>(r#"{"tenant":"acme"}"#).unwrap_err();
+    assert_eq!(error.to_string(), "read a line: missing_field in `event`");
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_edge_takes_is_enriched_and_read_back(
+        fields in proptest::collection::btree_map("[a-z]{1,3}|ip|tenant|server_time|\\PC{0,5}", any::<(Option<i32>, String, bool)>(), 0..8),
+        ends in "[ \t\r\n]{0,3}",
+    ) {
+        let mut object = serde_json::json!(fields);
+        object["event"] = "a".into();
+        enrich(&format!("{ends}{object:#}{ends}"));
+    }
+}

@@ -1,0 +1,134 @@
+//! Lines ⇄ Kafka record: a value of enriched lines joined by `\n`, and headers.
+//!
+//! | header | value |
+//! |---|---|
+//! | `v` | version of this format, decimal |
+//! | `n` | lines in the value, decimal |
+//! | `id` | UUIDv7 of the record, hyphenated; kept on every way the record takes |
+//! | `spooled` | `1` if it came through the spool; else absent |
+
+use uuid::Uuid;
+
+/// The version written here. A reader also takes the one before, once there is one.
+pub const VERSION: u8 = 1;
+/// A record is sent when its value has reached this many bytes.
+pub const TARGET_BYTES: usize = 256 * 1024;
+/// Longest value: a request's lines beyond it go into a further record. Below Kafka's default limit of 1 MiB a message.
+pub const MAX_BYTES: usize = 512 * 1024;
+
+/// What the headers of a record say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Lines in the value.
+    pub lines: u32,
+    /// Identity of the record.
+    pub id: Uuid,
+    /// Whether it came through the spool.
+    pub spooled: bool,
+}
+
+/// Why a record's headers cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// Written by a later release.
+    #[error(
+        "read a record: its format version is {0}, this release reads up to {VERSION}; upgrade the aggregator first"
+    )]
+    Version(u8),
+    /// Not one of our records.
+    #[error("read a record: header `{0}` is absent or malformed")]
+    Header(&'static str),
+}
+
+impl Head {
+    /// The headers, in the order they are written.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let spooled = self.spooled.then(|| ("spooled", "1".to_owned()));
+        [("v", VERSION.to_string()), ("n", self.lines.to_string()), ("id", self.id.to_string())]
+            .into_iter()
+            .chain(spooled)
+    }
+
+    /// Reads headers in any order; unknown ones are left alone.
+    pub fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, HeadError> {
+        let (mut version, mut lines, mut id, mut spooled) = (None, None, None, false);
+        for (name, value) in headers {
+            let text = str::from_utf8(value).ok();
+            match name {
+                "v" => version = text.and_then(|text| text.parse().ok()),
+                "n" => lines = text.and_then(|text| text.parse().ok()),
+                "id" => id = text.and_then(|text| Uuid::try_parse(text).ok()),
+                "spooled" => spooled = value == b"1",
+                _ => {}
+            }
+        }
+        match version.ok_or(HeadError::Header("v"))? {
+            VERSION => {}
+            other => return Err(HeadError::Version(other)),
+        }
+        Ok(Self {
+            lines: lines.ok_or(HeadError::Header("n"))?,
+            id: id.ok_or(HeadError::Header("id"))?,
+            spooled,
+        })
+    }
+}
+
+/// The lines of a value, in order, as [`crate::line::read`] takes them.
+pub fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value).filter(|value| !value.is_empty());
+    std::iter::from_fn(move || {
+        let value = rest?;
+        let (line, after) = match memchr::memchr(b'\n', value) {
+            Some(at) => (&value[..at], Some(&value[at + 1..])),
+            None => (value, None),
+        };
+        rest = after;
+        Some(line)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        Head { lines: 30, id: Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0001), spooled: false }
+    }
+
+    #[track_caller]
+    fn check_read(headers: &[(&str, &str)], expected: Result<Head, HeadError>) {
+        assert_eq!(Head::read(headers.iter().map(|(name, value)| (*name, value.as_bytes()))), expected);
+    }
+
+    #[test]
+    fn headers_are_read_back() {
+        for spooled in [false, true] {
+            let head = Head { spooled, ..head() };
+            let headers: Vec<_> = head.headers().collect();
+            let headers: Vec<_> = headers.iter().rev().map(|(name, value)| (*name, value.as_str())).collect();
+            check_read(&headers, Ok(head));
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_a_foreign_record() {
+        let id = head().id.to_string();
+        check_read(&[("v", "2"), ("something", "new")], Err(HeadError::Version(2)));
+        check_read(&[], Err(HeadError::Header("v")));
+        check_read(&[("v", "1"), ("id", &id)], Err(HeadError::Header("n")));
+        check_read(&[("v", "1"), ("n", "30"), ("id", "x")], Err(HeadError::Header("id")));
+        check_read(&[("v", "1"), ("n", "30"), ("id", &id), ("traceparent", "00-…")], Ok(head()));
+    }
+
+    #[test]
+    fn a_value_is_its_lines_joined() {
+        let split = |value: &'static str| {
+            lines(value.as_bytes()).map(|line| str::from_utf8(line).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(split("a\nb\nc"), ["a", "b", "c"]);
+        assert_eq!(split("a"), ["a"]);
+        assert_eq!(split("a\n\nb"), ["a", "", "b"]);
+        assert!(split("").is_empty());
+    }
+}

@@ -1,0 +1,333 @@
+//! A declared rollup: its dimensions, measures and grain, and the table they make.
+//!
+//! Invariant: a [`Rollup`] that exists is valid; names can stand in SQL as they are.
+//! Every table has a count column, declared or not: a row whose sums all reach zero
+//! would vanish from a SummingMergeTree. No list of columns is given to that engine:
+//! with one it drops marker rows.
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::time::{DAY, HOUR, MINUTE, UnixMillis};
+
+mod declare;
+
+pub use declare::DeclareError;
+
+/// All rollups of a deployment, in the order of their file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollups(Vec<Rollup>);
+
+impl Rollups {
+    /// The rollups that are compiled in: `rollups.toml` beside this crate's sources.
+    pub fn built_in() -> Self {
+        Self::parse("rollups.toml", include_str!("../rollups.toml")).expect("the built-in file is tested")
+    }
+
+    /// Reads declarations; an error names `file`, the line and what is wrong there.
+    pub fn parse(file: &str, text: &str) -> Result<Self, DeclareError> {
+        declare::parse(file, text).map(Self)
+    }
+
+    /// In the order of their file.
+    pub fn iter(&self) -> std::slice::Iter<'_, Rollup> {
+        self.0.iter()
+    }
+
+    /// The rollup of this name.
+    pub fn get(&self, name: &str) -> Option<&Rollup> {
+        self.0.iter().find(|rollup| rollup.name == name)
+    }
+
+    /// A hash of everything declared, so that two processes can tell whether they agree.
+    pub fn hash(&self) -> u64 {
+        xxh3_64(format!("{:?}", self.0).as_bytes())
+    }
+}
+
+/// One declared rollup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollup {
+    /// Name of its table.
+    pub name: String,
+    /// Length of a bucket.
+    pub grain: Grain,
+    /// What it is broken down by, besides tenant and bucket.
+    pub dimensions: Vec<Dimension>,
+    /// Its measures by name, in the order of their names.
+    pub measures: Vec<(String, Measure)>,
+    /// Days that a bucket is kept; for ever if absent.
+    pub retention_days: Option<u32>,
+}
+
+/// Length of a bucket of the event's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grain {
+    /// A minute.
+    Minute,
+    /// A quarter of an hour.
+    QuarterHour,
+    /// An hour.
+    Hour,
+    /// A UTC day.
+    Day,
+    /// One bucket for all time, and no bucket column.
+    None,
+}
+
+impl Grain {
+    /// Milliseconds of a bucket.
+    pub fn length(self) -> Option<i64> {
+        match self {
+            Self::Minute => Some(MINUTE),
+            Self::QuarterHour => Some(15 * MINUTE),
+            Self::Hour => Some(HOUR),
+            Self::Day => Some(DAY),
+            Self::None => None,
+        }
+    }
+
+    /// Start of the bucket that holds `time`; the epoch where there is but one bucket.
+    pub fn bucket(self, time: UnixMillis) -> UnixMillis {
+        self.length().map_or(UnixMillis(0), |length| time.floor(length))
+    }
+}
+
+/// A field that a rollup is broken down by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dimension {
+    /// The event's name.
+    Event,
+    /// Its country.
+    Country,
+    /// The device's operating system.
+    DeviceOs,
+    /// The device.
+    DeviceId,
+    /// The user as sent.
+    UserId,
+    /// The session.
+    Session,
+    /// The client's text.
+    ParamStr,
+}
+
+impl Dimension {
+    const ALL: [Self; 7] = [
+        Self::Event,
+        Self::Country,
+        Self::DeviceOs,
+        Self::DeviceId,
+        Self::UserId,
+        Self::Session,
+        Self::ParamStr,
+    ];
+
+    /// Name of the column.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Country => "country",
+            Self::DeviceOs => "device_os",
+            Self::DeviceId => "device_id",
+            Self::UserId => "user_id",
+            Self::Session => "session",
+            Self::ParamStr => "param_str",
+        }
+    }
+
+    /// ClickHouse type of the column.
+    pub fn column_type(self) -> &'static str {
+        match self {
+            Self::Event | Self::Country | Self::DeviceOs => "LowCardinality(String)",
+            Self::DeviceId | Self::UserId | Self::Session | Self::ParamStr => "String",
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Events.
+    Count,
+    /// Sum of a number.
+    Sum(Number),
+    /// Least of a number.
+    Min(Number),
+    /// Greatest of a number.
+    Max(Number),
+    /// Exact number of distinct values, by their 64-bit hash; absent ones do not count.
+    UniqExact(Distinct),
+}
+
+/// A field that is a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// The client's number.
+    ParamInt,
+    /// The position in the session.
+    Sequence,
+}
+
+/// A field whose values can be counted as distinct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distinct {
+    /// Who did it: `user_id`, else `device_id`.
+    User,
+    /// The session.
+    Session,
+    /// The device.
+    DeviceId,
+}
+
+/// How a table is cut, so that old data can leave whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartitionBy {
+    /// By UTC day.
+    Day,
+    /// By UTC month.
+    Month,
+    /// Not at all.
+    Nothing,
+}
+
+impl PartitionBy {
+    /// Start of the table partition that holds `time`, which also names it.
+    pub fn start(self, time: UnixMillis) -> UnixMillis {
+        match self {
+            Self::Day => time.floor(DAY),
+            Self::Month => time.month(),
+            Self::Nothing => UnixMillis(0),
+        }
+    }
+}
+
+impl Rollup {
+    /// Retentions below this many days cut the table by day, others by month.
+    const CUT_BY_DAY_BELOW: u32 = 60;
+
+    /// How its table is cut.
+    pub fn partition_by(&self) -> PartitionBy {
+        match (self.grain, self.retention_days) {
+            (Grain::None, _) => PartitionBy::Nothing,
+            (_, Some(days)) if days < Self::CUT_BY_DAY_BELOW => PartitionBy::Day,
+            _ => PartitionBy::Month,
+        }
+    }
+
+    /// Whether every measure is a plain sum, so that a SummingMergeTree can hold it.
+    pub fn is_summing(&self) -> bool {
+        self.measures.iter().all(|(_, measure)| matches!(measure, Measure::Count | Measure::Sum(_)))
+    }
+
+    /// Name of the count column that is added when no count is declared.
+    pub const ADDED_COUNT: &str = "rows";
+
+    /// Its measures, and the added count where none is declared.
+    pub fn measures_with_count(&self) -> impl Iterator<Item = (&str, Measure)> {
+        let declared = self.measures.iter().any(|(_, measure)| *measure == Measure::Count);
+        let added = (!declared).then_some((Self::ADDED_COUNT, Measure::Count));
+        self.measures.iter().map(|(name, measure)| (name.as_str(), *measure)).chain(added)
+    }
+
+    /// All columns and their ClickHouse types, in the order of the table: tenant, bucket
+    /// (unless the grain is none), dimensions, `g`, `kp`, measures, `hwm`.
+    pub fn columns(&self) -> Vec<(&str, String)> {
+        let key = self.key_columns().into_iter();
+        let measures = self.measures_with_count().map(|(name, measure)| (name, self.column_type(measure)));
+        key.chain(measures).chain([("hwm", "SimpleAggregateFunction(max, UInt64)".to_owned())]).collect()
+    }
+
+    fn key_columns(&self) -> Vec<(&str, String)> {
+        let bucket = self.grain.length().map(|_| ("bucket", "DateTime('UTC')".to_owned()));
+        let dimensions = self.dimensions.iter().map(|d| (d.name(), d.column_type().to_owned()));
+        std::iter::once(("tenant", "LowCardinality(String)".to_owned()))
+            .chain(bucket)
+            .chain(dimensions)
+            .chain([("g", "UInt16".to_owned()), ("kp", "UInt16".to_owned())])
+            .collect()
+    }
+
+    fn column_type(&self, measure: Measure) -> String {
+        let number = |n: Number| match n {
+            Number::ParamInt => "Int64",
+            Number::Sequence => "UInt64",
+        };
+        let sum = |of: &str| {
+            if self.is_summing() { of.to_owned() } else { format!("SimpleAggregateFunction(sum, {of})") }
+        };
+        match measure {
+            Measure::Count => sum("UInt64"),
+            Measure::Sum(n) => sum(number(n)),
+            Measure::Min(n) => format!("SimpleAggregateFunction(min, {})", number(n)),
+            Measure::Max(n) => format!("SimpleAggregateFunction(max, {})", number(n)),
+            Measure::UniqExact(_) => "AggregateFunction(uniqExact, UInt64)".to_owned(),
+        }
+    }
+
+    /// The statement that creates its table in the connection's database.
+    pub fn create_table(&self) -> String {
+        let columns: Vec<_> =
+            self.columns().iter().map(|(name, kind)| format!("    {name} {kind}")).collect();
+        let engine = if self.is_summing() { "SummingMergeTree()" } else { "AggregatingMergeTree" };
+        let order: Vec<_> = self.key_columns().iter().map(|(name, _)| (*name).to_owned()).collect();
+        let (cut, period, length) = match self.partition_by() {
+            PartitionBy::Day => ("toYYYYMMDD(bucket)", "toStartOfDay(bucket)", "1 DAY"),
+            PartitionBy::Month => ("toYYYYMM(bucket)", "toDateTime(toStartOfMonth(bucket))", "1 MONTH"),
+            PartitionBy::Nothing => ("tuple()", "", ""),
+        };
+        // The TTL ends where the table partition ends: on a row's own time it would remove the marker first.
+        let ttl = match self.retention_days {
+            Some(days) if self.grain != Grain::None => {
+                format!("\nTTL {period} + INTERVAL {length} + INTERVAL {days} DAY")
+            }
+            _ => String::new(),
+        };
+        // Default granules drag thousands of states along for the one that is read.
+        let granularity = if self.is_summing() { "" } else { ", index_granularity = 128" };
+        format!(
+            "CREATE TABLE IF NOT EXISTS {name}\n(\n{columns}\n)\nENGINE = {engine}\nPARTITION BY {cut}\nORDER BY ({order}){ttl}\n\
+             SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, \
+             fsync_part_directory = 1, old_parts_lifetime = 480{granularity}",
+            name = self.name,
+            columns = columns.join(",\n"),
+            order = order.join(", "),
+        )
+    }
+}
+
+/// Names that no dimension or measure can take.
+const RESERVED_COLUMNS: [&str; 6] = ["tenant", "bucket", "g", "kp", "hwm", Rollup::ADDED_COUNT];
+
+/// As it is declared: `sum(param_int)`.
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |n: &Number| match n {
+            Number::ParamInt => "param_int",
+            Number::Sequence => "sequence",
+        };
+        match self {
+            Self::Count => f.write_str("count"),
+            Self::Sum(n) => write!(f, "sum({})", number(n)),
+            Self::Min(n) => write!(f, "min({})", number(n)),
+            Self::Max(n) => write!(f, "max({})", number(n)),
+            Self::UniqExact(Distinct::User) => f.write_str("uniq_exact(user)"),
+            Self::UniqExact(Distinct::Session) => f.write_str("uniq_exact(session)"),
+            Self::UniqExact(Distinct::DeviceId) => f.write_str("uniq_exact(device_id)"),
+        }
+    }
+}
+
+impl Measure {
+    fn all() -> impl Iterator<Item = Self> {
+        let numbers = [Number::ParamInt, Number::Sequence].into_iter();
+        let distinct = [Distinct::User, Distinct::Session, Distinct::DeviceId].map(Self::UniqExact);
+        std::iter::once(Self::Count)
+            .chain(numbers.flat_map(|n| [Self::Sum(n), Self::Min(n), Self::Max(n)]))
+            .chain(distinct)
+    }
+}
+
+#[cfg(test)]
+mod tests;

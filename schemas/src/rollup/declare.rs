@@ -1,0 +1,155 @@
+//! Reads `rollups.toml`: what is declared, checked whole, every error with its line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Dimension, Grain, Measure, RESERVED_COLUMNS, Rollup};
+use crate::tables;
+
+/// What is wrong with a declaration, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("read rollups: {file}:{line}: {reason}")]
+pub struct DeclareError {
+    /// The file as it was named by the caller.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    rollup: Vec<Declared>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declared {
+    name: Spanned<String>,
+    grain: Spanned<String>,
+    dimensions: Vec<Spanned<String>>,
+    measures: BTreeMap<Spanned<String>, Spanned<String>>,
+    retention: Option<Spanned<String>>,
+}
+
+/// A fault at a byte of the text.
+struct Fault {
+    at: usize,
+    reason: String,
+}
+
+pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError> {
+    let error = |Fault { at, reason }| {
+        let line = 1 + text[..at].matches('\n').count();
+        DeclareError { file: file.to_owned(), line, reason }
+    };
+    let declared: File = toml::from_str(text).map_err(|e| {
+        error(Fault {
+            at: e.span().map_or(0, |span| span.start),
+            reason: e.message().trim_end().replace('\n', ", "),
+        })
+    })?;
+    let mut names: BTreeSet<String> = tables::NAMES.map(str::to_owned).into();
+    let rollup = |declared: Declared| {
+        if !names.insert(declared.name.get_ref().clone()) {
+            return Err(fault(
+                &declared.name,
+                format!("there is already a table `{}`", declared.name.get_ref()),
+            ));
+        }
+        resolve(declared)
+    };
+    declared.rollup.into_iter().map(rollup).collect::<Result<_, _>>().map_err(error)
+}
+
+fn resolve(declared: Declared) -> Result<Rollup, Fault> {
+    let name = checked_name(&declared.name)?;
+    let grain = one_of(&declared.grain, "grain", GRAINS.map(|(name, grain)| (name.to_owned(), grain)))?;
+    let mut columns: BTreeSet<String> = RESERVED_COLUMNS.map(str::to_owned).into();
+    let mut column = |name: &Spanned<String>| {
+        let taken = !columns.insert(name.get_ref().clone());
+        if taken {
+            Err(fault(name, format!("there is already a column `{}`", name.get_ref())))
+        } else {
+            Ok(())
+        }
+    };
+    let mut dimensions = Vec::new();
+    for dimension in &declared.dimensions {
+        column(dimension)?;
+        dimensions.push(one_of(dimension, "dimension", Dimension::ALL.map(|d| (d.name().to_owned(), d)))?);
+    }
+    let mut measures = Vec::new();
+    for (name, measure) in &declared.measures {
+        column(name)?;
+        measures.push((
+            checked_name(name)?,
+            one_of(measure, "measure", Measure::all().map(|m| (m.to_string(), m)))?,
+        ));
+    }
+    if measures.is_empty() {
+        return Err(fault(
+            &declared.name,
+            "it has no measure; write for example `measures = { events = \"count\" }`".to_owned(),
+        ));
+    }
+    let retention_days = declared.retention.map(|text| days(&text)).transpose()?;
+    Ok(Rollup { name, grain, dimensions, measures, retention_days })
+}
+
+const GRAINS: [(&str, Grain); 5] = [
+    ("minute", Grain::Minute),
+    ("15m", Grain::QuarterHour),
+    ("hour", Grain::Hour),
+    ("day", Grain::Day),
+    ("none", Grain::None),
+];
+
+/// A name that can stand in SQL as it is.
+fn checked_name(name: &Spanned<String>) -> Result<String, Fault> {
+    let text = name.get_ref();
+    let good = text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    if good {
+        Ok(text.clone())
+    } else {
+        Err(fault(name, format!("`{text}` is not a name: a-z, then a-z, 0-9 and _, at most 64")))
+    }
+}
+
+/// The choice that `word` names.
+fn one_of<T>(
+    word: &Spanned<String>,
+    what: &str,
+    choices: impl IntoIterator<Item = (String, T)>,
+) -> Result<T, Fault> {
+    let mut names = Vec::new();
+    for (name, choice) in choices {
+        if name == *word.get_ref() {
+            return Ok(choice);
+        }
+        names.push(name);
+    }
+    Err(fault(word, format!("`{}` is not a {what}; there are {}", word.get_ref(), names.join(", "))))
+}
+
+fn days(text: &Spanned<String>) -> Result<u32, Fault> {
+    let days = text
+        .get_ref()
+        .strip_suffix('d')
+        .and_then(|days| days.parse().ok())
+        .filter(|days| (1..=36_500).contains(days));
+    days.ok_or_else(|| {
+        fault(text, format!("`{}` is not a retention; write days, from 1d to 36500d", text.get_ref()))
+    })
+}
+
+fn fault<T>(at: &Spanned<T>, reason: String) -> Fault {
+    Fault { at: at.span().start, reason }
+}

@@ -1,0 +1,113 @@
+use super::*;
+
+const GOOD: &str = r#"
+[[rollup]]
+name = "plays"
+grain = "day"
+dimensions = ["country"]
+measures = { plays = "count" }
+"#;
+
+#[track_caller]
+fn refused(change: (&str, &str), line: usize, reason: &str) {
+    let text = GOOD.replace(change.0, change.1);
+    assert_ne!(text, GOOD, "the change changes nothing");
+    let error = Rollups::parse("my.toml", &text).unwrap_err();
+    assert_eq!((error.line, error.file.as_str()), (line, "my.toml"), "{error}");
+    assert!(error.reason.contains(reason), "{error}");
+}
+
+#[test]
+fn a_mistake_is_named_with_its_line() {
+    refused(
+        ("grain = \"day\"", "grain = \"week\""),
+        4,
+        "`week` is not a grain; there are minute, 15m, hour, day, none",
+    );
+    refused(("\"country\"", "\"contry\""), 5, "`contry` is not a dimension; there are event, country");
+    refused(
+        ("\"count\"", "\"avg(param_int)\""),
+        6,
+        "`avg(param_int)` is not a measure; there are count, sum(param_int)",
+    );
+    refused(("name = \"plays\"", "name = \"Plays!\""), 3, "`Plays!` is not a name");
+    refused(("name = \"plays\"", "name = \"events\""), 3, "there is already a table `events`");
+    refused(("plays = \"count\"", "country = \"count\""), 6, "there is already a column `country`");
+    refused(("plays = \"count\"", "hwm = \"count\""), 6, "there is already a column `hwm`");
+    refused(("plays = \"count\"", ""), 3, "it has no measure");
+    refused(("grain = \"day\"", "grain = \"day\"\nretention = \"1y\""), 5, "`1y` is not a retention");
+    refused(("grain = \"day\"", "grian = \"day\""), 4, "unknown field `grian`");
+    refused(("grain = \"day\"\n", ""), 2, "missing field `grain`");
+    refused(("[[rollup]]", "[[rollup]"), 2, "");
+}
+
+#[test]
+fn a_name_can_be_declared_once() {
+    let error = Rollups::parse("my.toml", &GOOD.repeat(2)).unwrap_err();
+    assert_eq!(error.to_string(), "read rollups: my.toml:9: there is already a table `plays`");
+}
+
+#[test]
+fn agreement_shows_in_the_hash() {
+    let rollups = |text: &str| Rollups::parse("", text).unwrap();
+    assert_eq!(rollups(GOOD).hash(), rollups(&GOOD.replace("\"day\"", "  \"day\"")).hash());
+    assert_ne!(rollups(GOOD).hash(), rollups(&GOOD.replace("day", "hour")).hash());
+}
+
+#[test]
+fn sums_make_a_summing_table_without_a_column_list() {
+    assert_eq!(
+        Rollups::built_in().get("event_hourly").unwrap().create_table(),
+        "CREATE TABLE IF NOT EXISTS event_hourly
+(
+    tenant LowCardinality(String),
+    bucket DateTime('UTC'),
+    event LowCardinality(String),
+    country LowCardinality(String),
+    device_os LowCardinality(String),
+    g UInt16,
+    kp UInt16,
+    events UInt64,
+    value Int64,
+    hwm SimpleAggregateFunction(max, UInt64)
+)
+ENGINE = SummingMergeTree()
+PARTITION BY toYYYYMM(bucket)
+ORDER BY (tenant, bucket, event, country, device_os, g, kp)
+TTL toDateTime(toStartOfMonth(bucket)) + INTERVAL 1 MONTH + INTERVAL 400 DAY
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, \
+         fsync_part_directory = 1, old_parts_lifetime = 480"
+    );
+}
+
+#[test]
+fn a_distinct_count_makes_an_aggregating_table_with_a_count_of_its_own() {
+    let sql = Rollups::built_in().get("users_hourly").unwrap().create_table();
+    for part in [
+        "    users AggregateFunction(uniqExact, UInt64),\n    rows SimpleAggregateFunction(sum, UInt64),\n    hwm ",
+        "ENGINE = AggregatingMergeTree\n",
+        "index_granularity = 128",
+    ] {
+        assert!(sql.contains(part), "no {part:?} in {sql}");
+    }
+}
+
+#[test]
+fn short_retention_cuts_by_day_and_no_grain_does_not_cut() {
+    let rollup = |text: String| Rollups::parse("", &text).unwrap().get("plays").unwrap().clone();
+    let daily = rollup(GOOD.replace("grain = \"day\"", "grain = \"minute\"\nretention = \"7d\""));
+    assert_eq!(daily.partition_by(), PartitionBy::Day);
+    assert!(daily.create_table().contains("TTL toStartOfDay(bucket) + INTERVAL 1 DAY + INTERVAL 7 DAY"));
+    let whole = rollup(GOOD.replace("grain = \"day\"", "grain = \"none\"\nretention = \"7d\""));
+    assert_eq!(whole.partition_by(), PartitionBy::Nothing);
+    assert!(!whole.create_table().contains("bucket") && !whole.create_table().contains("TTL"));
+}
+
+#[test]
+fn a_table_partition_is_named_by_its_start() {
+    let time = UnixMillis::parse("2020-12-31 23:59:59.999").unwrap();
+    let start = |by: PartitionBy| by.start(time).to_string();
+    assert_eq!(start(PartitionBy::Day), "2020-12-31 00:00:00.000");
+    assert_eq!(start(PartitionBy::Month), "2020-12-01 00:00:00.000");
+    assert_eq!(start(PartitionBy::Nothing), "1970-01-01 00:00:00.000");
+}

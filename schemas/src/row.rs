@@ -1,0 +1,105 @@
+//! Rows of the raw table `events`, as the aggregator sends them.
+
+use crate::time::{DAY, UnixMillis};
+
+/// The columns of `events` and their ClickHouse types, in the order in which they are
+/// sent; a test holds them against `sql/0001_events.sql`.
+pub const COLUMNS: [(&str, &str); 21] = [
+    ("tenant", "LowCardinality(String)"),
+    ("event", "LowCardinality(String)"),
+    ("client_time", "DateTime64(3, 'UTC')"),
+    ("server_time", "DateTime64(3, 'UTC')"),
+    ("ip", "IPv6"),
+    ("user_id", "String"),
+    ("device_id", "String"),
+    ("device_os", "LowCardinality(String)"),
+    ("session", "String"),
+    ("sequence", "UInt64"),
+    ("param_int", "Int64"),
+    ("param_str", "String"),
+    ("country", "LowCardinality(String)"),
+    ("event_id", "UUID"),
+    ("props", "JSON(max_dynamic_paths = 64)"),
+    ("cfg", "UInt64"),
+    ("g", "UInt16"),
+    ("kp", "UInt16"),
+    ("ko", "UInt64"),
+    ("line", "UInt16"),
+    ("hwm", "UInt64"),
+];
+
+/// Where client clocks are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// The earliest event time, default 2000-01-01.
+    pub earliest: UnixMillis,
+    /// How far a client may be ahead of the server, in milliseconds, default a day.
+    pub ahead: i64,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self { earliest: UnixMillis(10_957 * DAY), ahead: DAY }
+    }
+}
+
+/// The time under which an event counts in rollups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventTime {
+    /// `client_time`, or `server_time` in its place.
+    pub time: UnixMillis,
+    /// Whether a `client_time` was there and not believed.
+    pub replaced: bool,
+}
+
+impl TimeLimits {
+    /// `client_time` if it is there and within the limits, else `server_time`.
+    pub fn event_time(&self, client_time: Option<UnixMillis>, server_time: UnixMillis) -> EventTime {
+        match client_time {
+            Some(time) if self.earliest <= time && time.0 <= server_time.0 + self.ahead => {
+                EventTime { time, replaced: false }
+            }
+            sent => EventTime { time: server_time, replaced: sent.is_some() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables;
+
+    #[test]
+    fn the_columns_are_those_of_the_table() {
+        let sql = tables::MIGRATIONS.iter().find(|m| m.name == "0001_events").unwrap().sql;
+        let defined: Vec<(&str, &str)> = sql
+            .lines()
+            .filter_map(|line| line.strip_prefix("    ")?.split_once(' '))
+            .map(|(name, rest)| (name, rest.split(" COMMENT ").next().unwrap()))
+            .take_while(|(name, _)| *name != "INDEX")
+            .collect();
+        assert_eq!(defined, COLUMNS);
+    }
+
+    #[track_caller]
+    fn check(client: Option<&str>, expected: &str, replaced: bool) {
+        let server = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+        let client = client.map(|text| UnixMillis::parse(text).unwrap());
+        let expected = EventTime { time: UnixMillis::parse(expected).unwrap(), replaced };
+        assert_eq!(TimeLimits::default().event_time(client, server), expected);
+    }
+
+    #[test]
+    fn a_historic_event_counts_when_it_happened() {
+        check(Some("2020-12-01 23:59:00"), "2020-12-01 23:59:00", false);
+        check(Some("2000-01-01 00:00:00"), "2000-01-01 00:00:00", false);
+        check(Some("2026-11-22 04:00:00"), "2026-11-22 04:00:00", false);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_replaced_and_an_absent_one_is_filled_in() {
+        check(Some("1999-12-31 23:59:59.999"), "2026-11-21 04:00:00", true);
+        check(Some("2026-11-22 04:00:00.001"), "2026-11-21 04:00:00", true);
+        check(None, "2026-11-21 04:00:00", false);
+    }
+}

@@ -1,0 +1,151 @@
+//! Instants as clients write them and as ClickHouse stores them.
+//!
+//! Invariant: a [`UnixMillis`] that was parsed lies in the range of ClickHouse's
+//! `DateTime64(3)`, so storing it cannot fail. No clock in here.
+
+use std::fmt;
+
+/// Milliseconds since 1970-01-01 00:00 UTC; negative before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixMillis(pub i64);
+
+/// Milliseconds of a second.
+pub const SECOND: i64 = 1000;
+/// Milliseconds of a minute.
+pub const MINUTE: i64 = 60 * SECOND;
+/// Milliseconds of an hour.
+pub const HOUR: i64 = 60 * MINUTE;
+/// Milliseconds of a day in UTC, which has no leap seconds here.
+pub const DAY: i64 = 24 * HOUR;
+
+/// 1900-01-01, where `DateTime64` begins.
+const EARLIEST: UnixMillis = UnixMillis(-25_567 * DAY);
+/// The day after 2299-12-31, where it ends.
+const END: UnixMillis = UnixMillis(120_530 * DAY);
+
+impl UnixMillis {
+    /// Milliseconds as a client gives them; `None` outside 1900–2299.
+    pub fn from_integer(millis: i64) -> Option<Self> {
+        let time = Self(millis);
+        (EARLIEST <= time && time < END).then_some(time)
+    }
+
+    /// `YYYY-MM-DD hh:mm:ss[.f…]` in UTC, or RFC 3339 with its offset; digits beyond the
+    /// millisecond are cut. `None` for anything else, and outside 1900–2299.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (&date, rest) = text.as_bytes().split_first_chunk::<10>()?;
+        let (&[separator], rest) = rest.split_first_chunk::<1>()?;
+        let (&clock, rest) = rest.split_first_chunk::<8>()?;
+        let (fraction, zone) = fraction(rest)?;
+        let offset = match (separator, zone) {
+            (b' ', []) => 0,
+            (b' ' | b'T' | b't', zone) => zone_offset(zone)?,
+            _ => return None,
+        };
+        Self::from_integer(days(date)? * DAY + clock_millis(clock)? + fraction - offset)
+    }
+
+    /// Start of the period of `length` milliseconds, counted from the epoch, that holds this instant.
+    pub fn floor(self, length: i64) -> Self {
+        Self(self.0 - self.0.rem_euclid(length))
+    }
+
+    /// Start of the UTC month that holds this instant.
+    pub fn month(self) -> Self {
+        let (_, _, day) = self.civil();
+        Self(self.floor(DAY).0 - i64::from(day - 1) * DAY)
+    }
+
+    /// Year, month 1–12 and day 1–31 in UTC.
+    ///
+    /// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+    pub fn civil(self) -> (i64, u32, u32) {
+        let z = self.0.div_euclid(DAY) + 719_468;
+        let era = z.div_euclid(146_097);
+        let day_of_era = z.rem_euclid(146_097);
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        (year, month as u32, day as u32)
+    }
+}
+
+/// `YYYY-MM-DD hh:mm:ss.fff`, UTC: what [`UnixMillis::parse`] reads back.
+impl fmt::Display for UnixMillis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.civil();
+        let in_day = self.0.rem_euclid(DAY);
+        let (hour, minute) = (in_day / HOUR, in_day % HOUR / MINUTE);
+        let (second, millis) = (in_day % MINUTE / SECOND, in_day % SECOND);
+        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}")
+    }
+}
+
+/// Days since the epoch of `YYYY-MM-DD`.
+///
+/// After Howard Hinnant, as above, `days_from_civil`.
+fn days(text: [u8; 10]) -> Option<i64> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
+    let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
+    if !(1..=12).contains(&month) || day < 1 || day > month_length(year, month) {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(era * 146_097 + day_of_era - 719_468)
+}
+
+fn month_length(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// Milliseconds of `hh:mm:ss`. A leap second counts as the second before it.
+fn clock_millis(text: [u8; 8]) -> Option<i64> {
+    let [h1, h2, b':', m1, m2, b':', s1, s2] = text else { return None };
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[m1, m2])?, number(&[s1, s2])?);
+    (hour < 24 && minute < 60 && second <= 60)
+        .then(|| hour * HOUR + minute * MINUTE + second.min(59) * SECOND)
+}
+
+/// Milliseconds of a leading `.f…` (0 without one), and what follows it.
+fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
+    let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let length = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+    if length == 0 {
+        return None;
+    }
+    let (digits, rest) = digits.split_at(length);
+    let millis = (0..3).fold(0, |sum, i| sum * 10 + digits.get(i).map_or(0, |d| i64::from(d - b'0')));
+    Some((millis, rest))
+}
+
+/// Milliseconds east of UTC of `Z` or `±hh:mm`.
+fn zone_offset(text: &[u8]) -> Option<i64> {
+    match *text {
+        [b'Z' | b'z'] => Some(0),
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let (hours, minutes) = (number(&[h1, h2])?, number(&[m1, m2])?);
+            let east = (hours < 24 && minutes < 60).then_some(hours * HOUR + minutes * MINUTE)?;
+            Some(if sign == b'+' { east } else { -east })
+        }
+        _ => None,
+    }
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |sum, d| d.is_ascii_digit().then(|| sum * 10 + i64::from(d - b'0')))
+}
+
+#[cfg(test)]
+mod tests;
