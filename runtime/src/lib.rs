@@ -1,0 +1,18 @@
+//! How any of our processes runs: its variables, logs, signals, listeners and
+//! admin port, and how it waits before it tries again.
+//!
+//! Knows nothing of events, Kafka or ClickHouse.
+
+pub mod vars;
+
+pub mod logging;
+
+pub mod signal;
+
+pub mod serve;
+
+pub mod admin;
+
+pub mod backoff;
+
+pub mod process;

@@ -1,0 +1,53 @@
+//! Logs on standard error: lines for people, JSON for machines.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::vars::{VarError, Vars};
+
+/// What is logged, and how it looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Levels by target, `tracing` directives: `LOG`, default `info`.
+    pub filter: String,
+    /// One JSON object a line instead of text: `LOG_FORMAT=json`, default `text`.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogConfig {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let filter = vars.string_or("LOG", "info");
+        let invalid =
+            |name, value: &str, reason: String| VarError::Invalid { name, value: value.to_owned(), reason };
+        EnvFilter::try_new(&filter).map_err(|e| invalid("LOG", &filter, e.to_string()))?;
+        let format = match vars.string_or("LOG_FORMAT", "text").as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => return Err(invalid("LOG_FORMAT", other, "it is `text` or `json`".to_owned())),
+        };
+        Ok(Self { filter, format })
+    }
+}
+
+/// Starts logging for the process; later calls change nothing.
+pub fn init(config: &LogConfig) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.filter))
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    // `try_init` fails when a subscriber is set already, as in a test binary: then that one serves.
+    let _already_set = match config.format {
+        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+}

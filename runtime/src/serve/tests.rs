@@ -1,0 +1,80 @@
+use std::future::pending;
+
+use http_body_util::Full;
+use tokio::sync::Notify;
+use tower::service_fn;
+
+use super::*;
+
+/// A service that says when a request has arrived and answers when told to.
+struct Held {
+    addr: SocketAddr,
+    arrived: Arc<Notify>,
+    release: Arc<Notify>,
+    shutdown: CancellationToken,
+    served: tokio::task::JoinHandle<Result<(), DrainOverran>>,
+}
+
+async fn held(drain: Duration) -> Held {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (arrived, release, shutdown) =
+        (Arc::new(Notify::new()), Arc::new(Notify::new()), CancellationToken::new());
+    let service = {
+        let (arrived, release) = (Arc::clone(&arrived), Arc::clone(&release));
+        service_fn(move |request: Request<Incoming>| {
+            let (arrived, release) = (Arc::clone(&arrived), Arc::clone(&release));
+            async move {
+                arrived.notify_one();
+                release.notified().await;
+                let peer = request.extensions().get::<PeerAddr>().expect("the peer is told").0;
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(peer.ip().to_string()))))
+            }
+        })
+    };
+    let served = tokio::spawn(until(listener, service, shutdown.clone(), drain));
+    Held { addr, arrived, release, shutdown, served }
+}
+
+#[tokio::test]
+async fn a_request_taken_before_the_stop_is_answered_and_later_ones_are_refused() {
+    let held = held(Duration::from_secs(30)).await;
+    let request = tokio::spawn(reqwest::get(format!("http://{}/", held.addr)));
+    held.arrived.notified().await;
+    held.shutdown.cancel();
+    held.release.notify_one();
+    let answer = request.await.unwrap().unwrap();
+    assert_eq!(answer.text().await.unwrap(), "127.0.0.1");
+    held.served.await.unwrap().unwrap();
+    assert!(reqwest::get(format!("http://{}/", held.addr)).await.unwrap_err().is_connect());
+}
+
+#[tokio::test]
+async fn a_drain_has_an_end() {
+    let held = held(Duration::from_millis(1)).await;
+    let request = tokio::spawn(reqwest::get(format!("http://{}/", held.addr)));
+    held.arrived.notified().await;
+    held.shutdown.cancel();
+    assert_eq!(held.served.await.unwrap().unwrap_err().to_string(), "finish open connections within 1ms");
+    request.abort();
+}
+
+#[tokio::test]
+async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
+    let first = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
+    let addr = first.local_addr().unwrap();
+    let error = bind(addr, "LISTEN_ADDR").await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("listen on {addr}: the port is taken; stop what holds it or set LISTEN_ADDR to another")
+    );
+}
+
+#[tokio::test]
+async fn a_stop_without_connections_is_at_once() {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
+    let service = service_fn(|_: Request<Incoming>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    until(listener, service, shutdown, Duration::from_secs(3600)).await.unwrap();
+}

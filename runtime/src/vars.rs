@@ -1,0 +1,151 @@
+//! Environment variables, read once and checked whole.
+//!
+//! Invariant: every variable that a service understands is read through a
+//! [`Vars`], which remembers it with the value it resolved to; so
+//! `--check-config` lists exactly what the service listens to. There is no
+//! global: a test makes its own `Vars` from pairs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+/// The variables of one process, and what has been read of them so far.
+pub struct Vars {
+    given: BTreeMap<String, String>,
+    resolved: RefCell<BTreeMap<String, String>>,
+}
+
+/// A variable that cannot be used; the message names it, its value and the remedy.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum VarError {
+    /// Required, but absent or empty.
+    #[error("variable {name} is not set: {hint}")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// What it is for, with an example.
+        hint: &'static str,
+    },
+    /// There, but not of the form it must have.
+    #[error("variable {name}=`{value}` is not usable: {reason}")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// Its value as given.
+        value: String,
+        /// What is wrong, or what would be right.
+        reason: String,
+    },
+}
+
+impl Vars {
+    /// The environment of this process. An empty variable counts as absent.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+    pub fn from_env() -> Self {
+        Self::from_pairs(
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        )
+    }
+
+    /// Variables given by the caller, for tests and for services run as a library.
+    pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let given = pairs
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        Self { given, resolved: RefCell::default() }
+    }
+
+    /// The text of `name`, or `default`.
+    pub fn string_or(&self, name: &'static str, default: &str) -> String {
+        let value = self.given.get(name).map_or(default, String::as_str).to_owned();
+        self.remember(name, &value);
+        value
+    }
+
+    /// The text of `name`, which has no sensible default; `hint` says what it is for.
+    pub fn required(&self, name: &'static str, hint: &'static str) -> Result<String, VarError> {
+        let value = self.given.get(name).cloned().ok_or(VarError::Missing { name, hint })?;
+        self.remember(name, &value);
+        Ok(value)
+    }
+
+    /// `name` parsed as `T`, or `default`.
+    pub fn parsed_or<T>(&self, name: &'static str, default: T) -> Result<T, VarError>
+    where
+        T: FromStr<Err: Display> + Display,
+    {
+        self.read(name, default, |text| text.parse().map_err(|e: T::Err| e.to_string()), T::to_string)
+    }
+
+    /// `name` as a length of time (`250ms`, `5s`, `10m`, `1h`), or `default`.
+    pub fn duration_or(&self, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+        let parse = |text: &str| {
+            humantime::parse_duration(text).map_err(|e| format!("{e}; write for example `5s` or `250ms`"))
+        };
+        self.read(name, default, parse, |d| humantime::format_duration(*d).to_string())
+    }
+
+    /// `name` as a size in bytes (`8MiB`, `65536`), or `default`.
+    pub fn bytes_or(&self, name: &'static str, default: usize) -> Result<usize, VarError> {
+        let parse = |text: &str| {
+            let size = ByteSize::from_str(text).map_err(|e| format!("{e}; write for example `8MiB`"))?;
+            usize::try_from(size.as_u64()).map_err(|e| e.to_string())
+        };
+        self.read(name, default, parse, usize::to_string)
+    }
+
+    /// All given variables whose name starts with `prefix`, without it, for settings
+    /// that are passed through to a library.
+    pub fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {
+        let given =
+            self.given.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(prefix)?, value)));
+        given
+            .map(|(name, rest, value)| {
+                self.remember(name, value);
+                (rest.to_owned(), value.clone())
+            })
+            .collect()
+    }
+
+    /// Every variable read so far and the value it resolved to, by name. Values of
+    /// names that hold a secret are hidden.
+    pub fn resolved(&self) -> Vec<(String, String)> {
+        self.resolved.borrow().clone().into_iter().collect()
+    }
+
+    fn read<T>(
+        &self,
+        name: &'static str,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, String>,
+        show: impl Fn(&T) -> String,
+    ) -> Result<T, VarError> {
+        let value = match self.given.get(name) {
+            Some(text) => {
+                parse(text).map_err(|reason| VarError::Invalid { name, value: text.clone(), reason })?
+            }
+            None => default,
+        };
+        self.remember(name, &show(&value));
+        Ok(value)
+    }
+
+    fn remember(&self, name: &str, value: &str) {
+        let lower = name.to_ascii_lowercase();
+        let secret = SECRETS.iter().any(|word| lower.ends_with(word));
+        let shown = if secret && !value.is_empty() { "(set)" } else { value };
+        self.resolved.borrow_mut().insert(name.to_owned(), shown.to_owned());
+    }
+}
+
+/// Ends of the names of variables whose value is not shown.
+const SECRETS: [&str; 4] = ["password", "token", "secret", "ssl.key.pem"];
+
+#[cfg(test)]
+mod tests;

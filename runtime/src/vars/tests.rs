@@ -1,0 +1,49 @@
+use super::*;
+
+#[test]
+fn what_is_absent_or_empty_takes_the_default() {
+    let vars = Vars::from_pairs([("TOPIC", "")]);
+    assert_eq!(vars.string_or("TOPIC", "events"), "events");
+    assert_eq!(vars.duration_or("DRAIN_DELAY", Duration::from_secs(5)), Ok(Duration::from_secs(5)));
+}
+
+#[test]
+fn durations_and_sizes_take_units() {
+    let vars = Vars::from_pairs([("AGE", "250ms"), ("BODY", "8MiB"), ("PLAIN", "65536")]);
+    assert_eq!(vars.duration_or("AGE", Duration::ZERO), Ok(Duration::from_millis(250)));
+    assert_eq!(vars.bytes_or("BODY", 0), Ok(8 << 20));
+    assert_eq!(vars.bytes_or("PLAIN", 0), Ok(65536));
+}
+
+#[test]
+fn a_bad_value_names_the_variable_and_the_value() {
+    let vars = Vars::from_pairs([("AGE", "soon"), ("ROWS", "many")]);
+    let age = vars.duration_or("AGE", Duration::ZERO).unwrap_err().to_string();
+    assert!(age.starts_with("variable AGE=`soon` is not usable: "), "{age}");
+    let rows = vars.parsed_or("ROWS", 1_u64).unwrap_err().to_string();
+    assert!(rows.starts_with("variable ROWS=`many` is not usable: "), "{rows}");
+}
+
+#[test]
+fn a_required_variable_says_what_it_is_for() {
+    let error =
+        Vars::from_pairs([("X", "1")]).required("KAFKA_BROKERS", "host:port of a broker").unwrap_err();
+    assert_eq!(error.to_string(), "variable KAFKA_BROKERS is not set: host:port of a broker");
+}
+
+#[test]
+fn what_was_read_is_listed_and_secrets_are_not_shown() {
+    let vars = Vars::from_pairs([
+        ("CLICKHOUSE_PASSWORD", "hunter2"),
+        ("KAFKA_OPT_sasl.password", "x"),
+        ("UNREAD", "x"),
+    ]);
+    vars.string_or("TOPIC", "events");
+    vars.string_or("CLICKHOUSE_PASSWORD", "");
+    assert_eq!(
+        vars.with_prefix("KAFKA_OPT_").into_iter().collect::<Vec<_>>(),
+        [("sasl.password".into(), "x".into())]
+    );
+    let listed: Vec<_> = vars.resolved().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(listed, ["CLICKHOUSE_PASSWORD=(set)", "KAFKA_OPT_sasl.password=(set)", "TOPIC=events"]);
+}
