@@ -1,0 +1,73 @@
+//! What the query API is told by its variables.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use runtime::vars::{VarError, Vars};
+
+/// All that the query API is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where readers call: `LISTEN_ADDR`, default `0.0.0.0:8083`.
+    pub listen_addr: SocketAddr,
+    /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9083`.
+    pub admin_addr: SocketAddr,
+    /// How long it serves on, not ready, after it was told to stop: `DRAIN_DELAY`, default 5s.
+    pub drain_delay: Duration,
+    /// Where rows are.
+    pub clickhouse: ClickHouseConfig,
+    /// When they are asked for.
+    pub poll: PollConfig,
+}
+
+/// The database that is read.
+#[derive(Debug, Clone)]
+pub struct ClickHouseConfig {
+    /// HTTP address: `CLICKHOUSE_URL`, required.
+    pub url: String,
+    /// Database: `CLICKHOUSE_DATABASE`, default `millrace`.
+    pub database: String,
+    /// User: `CLICKHOUSE_USER`, default `default`.
+    pub user: String,
+    /// Its password: `CLICKHOUSE_PASSWORD`, default empty.
+    pub password: String,
+}
+
+/// When the database is asked.
+#[derive(Debug, Clone)]
+pub struct PollConfig {
+    /// Between two statements, ±10 %: `POLL_INTERVAL`, default 5s.
+    pub interval: Duration,
+    /// Longest a statement may take: `POLL_DEADLINE`, default 10s.
+    pub deadline: Duration,
+}
+
+impl Config {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let poll = PollConfig {
+            interval: vars.duration_or("POLL_INTERVAL", Duration::from_secs(5))?,
+            deadline: vars.duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
+        };
+        if poll.interval.is_zero() {
+            let reason = "it must be above zero, for example `5s`".to_owned();
+            return Err(VarError::Invalid { name: "POLL_INTERVAL", value: "0s".to_owned(), reason });
+        }
+        Ok(Self {
+            listen_addr: vars.parsed_or("LISTEN_ADDR", any(8083))?,
+            admin_addr: vars.parsed_or("ADMIN_ADDR", any(9083))?,
+            drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
+            clickhouse: ClickHouseConfig {
+                url: vars.required(
+                    "CLICKHOUSE_URL",
+                    "HTTP address of ClickHouse, for example http://localhost:8123",
+                )?,
+                database: vars.string_or("CLICKHOUSE_DATABASE", "millrace"),
+                user: vars.string_or("CLICKHOUSE_USER", "default"),
+                password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
+            },
+            poll,
+        })
+    }
+}

@@ -1,0 +1,233 @@
+//! Routes and answers: a look into the snapshot, and what HTTP wants said about it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemas::time::{HOUR, UnixMillis};
+use serde_json::json;
+use tokio::time;
+
+use crate::Shared;
+use crate::config::PollConfig;
+use crate::poll::now;
+use crate::snapshot::{Rendered, Snapshot};
+
+/// The moment an answer is true for.
+const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+
+#[derive(Clone)]
+struct App {
+    shared: Arc<Shared>,
+    poll: PollConfig,
+}
+
+/// All routes.
+pub(crate) fn routes(shared: Arc<Shared>, poll: PollConfig) -> Router {
+    Router::new()
+        .route("/analytics", get(analytics))
+        .fallback(|| async { Problem::NotFound })
+        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .with_state(App { shared, poll })
+}
+
+/// `GET /analytics?timestamp={ms}`: the hour that holds it.
+async fn analytics(
+    State(app): State<App>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Response {
+    let answered = app.hour(&parameters, &headers).await;
+    let response = answered.unwrap_or_else(Problem::into_response);
+    app.shared.metrics.answered("/analytics", response.status());
+    response
+}
+
+impl App {
+    async fn hour(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
+        let Asked { hour, wait } = Asked::parse(parameters)?;
+        let patience = if wait { self.patience() } else { Duration::ZERO };
+        // Subscribed before the look, so that no snapshot falls between the two.
+        let mut ticks = self.shared.ticks.subscribe();
+        let until = time::Instant::now() + patience;
+        loop {
+            if let Some(snapshot) = &*self.shared.snapshot.load()
+                && let Some(rendered) = snapshot.hour(hour)
+            {
+                self.remember(hour, snapshot);
+                return Ok(found(rendered, snapshot, headers));
+            }
+            self.shared.wanted.ask(hour, Instant::now()).map_err(|_| Problem::Busy)?;
+            let waiting = self.shared.metrics.waiting();
+            let next = time::timeout_at(until, ticks.changed()).await;
+            drop(waiting);
+            next.map_err(|_| Problem::NotYet)?.map_err(|_| Problem::NotYet)?;
+        }
+    }
+
+    /// An old hour that is asked for again stays among those that are kept fresh.
+    fn remember(&self, hour: UnixMillis, snapshot: &Snapshot) {
+        if !snapshot.is_hot(hour) {
+            // Too many others: it will be asked for anew when it is gone.
+            let _full = self.shared.wanted.ask(hour, Instant::now());
+        }
+    }
+
+    /// The tick that is under way may have begun without our hour, so the one after it counts.
+    fn patience(&self) -> Duration {
+        2 * self.poll.interval.mul_f64(1.1) + self.poll.deadline
+    }
+}
+
+/// What a reader asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    /// Start of the hour.
+    hour: UnixMillis,
+    /// Whether to wait for the next tick if the hour is not at hand.
+    wait: bool,
+}
+
+impl Asked {
+    fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
+        let bad =
+            |parameter: &str, reason: &str| Problem::BadParameter(parameter.to_owned(), reason.to_owned());
+        let (mut time, mut wait) = (None, true);
+        for (name, value) in parameters {
+            match (name.as_str(), value.as_str()) {
+                ("timestamp", text) => time = text.parse().ok().and_then(UnixMillis::from_integer).or(time),
+                ("wait", "0") => wait = false,
+                ("wait", "1") => wait = true,
+                ("wait", _) => return Err(bad("wait", "it is 0 or 1")),
+                (other, _) => {
+                    return Err(bad(other, "there is no such parameter; there are timestamp and wait"));
+                }
+            }
+        }
+        let reason = "milliseconds since 1970, for example 1700000000000, are needed";
+        let hour = time.ok_or_else(|| bad("timestamp", reason))?.floor(HOUR);
+        Ok(Self { hour, wait })
+    }
+}
+
+fn found(rendered: &Rendered, snapshot: &Snapshot, request: &HeaderMap) -> Response {
+    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &rendered.etag));
+    let mut response = if unchanged {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        rendered.body.clone().into_response()
+    };
+    let headers = response.headers_mut();
+    let text =
+        |text: String| HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header");
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(ETAG, text(rendered.etag.clone()));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=1, stale-while-revalidate=30, stale-if-error=300"),
+    );
+    if let Some(as_of) = snapshot.as_of {
+        let age = (now().0 - as_of.0).max(0) / 1000;
+        headers.insert(X_AS_OF, text(format!("{as_of}Z").replace(' ', "T")));
+        headers.insert(AGE, text(age.to_string()));
+    }
+    response
+}
+
+/// Whether `If-None-Match` names the tag, alone or in a list.
+fn matches(known: &HeaderValue, etag: &str) -> bool {
+    let listed = |list: &str| {
+        list.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag)
+    };
+    known.to_str().is_ok_and(listed)
+}
+
+/// Why a request is not answered with data; RFC 9457.
+#[derive(Debug, PartialEq, Eq)]
+enum Problem {
+    /// A parameter and what is wrong with it.
+    BadParameter(String, String),
+    NotFound,
+    MethodNotAllowed,
+    /// The hour is not at hand, and the reader does not wait or has waited long enough.
+    NotYet,
+    /// Too many old hours are asked for.
+    Busy,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, kind, title) = match &self {
+            Self::BadParameter(..) => {
+                (StatusCode::BAD_REQUEST, "bad-parameter", "a parameter cannot be used")
+            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "there is GET /analytics?timestamp={ms}"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "use GET or HEAD")
+            }
+            Self::NotYet => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "this hour is being read; ask again in a moment")
+            }
+            Self::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy", "too many old hours are asked for; ask again later")
+            }
+        };
+        let mut problem =
+            json!({"type": format!("urn:millrace:{kind}"), "title": title, "status": status.as_u16()});
+        if let Self::BadParameter(parameter, reason) = &self {
+            problem["errors"] = json!([{"param": parameter, "reason": reason}]);
+        }
+        let mut response = (status, problem.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = if self == Self::Busy { "30" } else { "5" };
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(query: &[(&str, &str)], expected: Result<(i64, bool), &str>) {
+        let parameters: Vec<_> =
+            query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        match (Asked::parse(&parameters), expected) {
+            (Ok(asked), Ok((hour, wait))) => assert_eq!(asked, Asked { hour: UnixMillis(hour), wait }),
+            (Err(Problem::BadParameter(parameter, _)), Err(named)) => assert_eq!(parameter, named),
+            (other, _) => panic!("{query:?} gives {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_moment_stands_for_its_hour() {
+        check(&[("timestamp", "1700000000000")], Ok((1_699_999_200_000, true)));
+        check(&[("timestamp", "1700000000000"), ("wait", "0")], Ok((1_699_999_200_000, false)));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        check(&[], Err("timestamp"));
+        check(&[("timestamp", "now")], Err("timestamp"));
+        check(&[("timestamp", "99999999999999999")], Err("timestamp"));
+        check(&[("timestamp", "1700000000000"), ("wait", "yes")], Err("wait"));
+        check(&[("timestamp", "1700000000000"), ("hour", "1")], Err("hour"));
+    }
+
+    #[test]
+    fn a_known_tag_is_found_in_a_list() {
+        let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "\"ab\"");
+        assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
+        assert!(!matches("\"abc\"") && !matches("ab"));
+    }
+}
