@@ -2,7 +2,8 @@
 //! stands in Kafka, what stands in ClickHouse.
 //!
 //! The files follow the way of an event: [`event`] → [`line`] → [`record`] →
-//! [`row`] → [`rollup`]. No I/O, no clock, no tokio, no rdkafka.
+//! [`row`] → [`rollup`]; then [`tables`], where rows stand, and [`bi`], where they are
+//! shown. No I/O, no clock, no tokio, no rdkafka.
 
 pub mod time;
 
@@ -17,3 +18,5 @@ pub mod row;
 pub mod rollup;
 
 pub mod tables;
+
+pub mod bi;

@@ -55,6 +55,8 @@ pub struct Rollup {
     pub grain: Grain,
     /// What it is broken down by, besides tenant and bucket.
     pub dimensions: Vec<Dimension>,
+    /// Which events count: those that meet every condition.
+    pub conditions: Vec<Condition>,
     /// Its measures by name, in the order of their names.
     pub measures: Vec<(String, Measure)>,
     /// Days that a bucket is kept; for ever if absent.
@@ -94,9 +96,59 @@ impl Grain {
     }
 }
 
-/// A field that a rollup is broken down by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A field that a rollup is broken down by, or that its `where` looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dimension {
+    /// A column of the raw table.
+    Column(Column),
+    /// A field of `props`: `props.plan`, `props.a.b`. Texts count as they are, numbers and
+    /// truth values as their JSON; anything else, and absence, is empty.
+    Prop(PropPath),
+}
+
+impl Dimension {
+    /// Name of its column in the rollup's table: that of the raw column, or the path with
+    /// `_` between its steps.
+    pub fn column_name(&self) -> String {
+        match self {
+            Self::Column(column) => column.name().to_owned(),
+            Self::Prop(path) => path.0.join("_"),
+        }
+    }
+
+    /// ClickHouse type of that column.
+    pub fn column_type(&self) -> &'static str {
+        match self {
+            Self::Column(Column::Event | Column::Country | Column::DeviceOs) => "LowCardinality(String)",
+            Self::Column(_) | Self::Prop(_) => "String",
+        }
+    }
+}
+
+/// As it is declared: `country`, `props.plan`.
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column(column) => f.write_str(column.name()),
+            Self::Prop(path) => write!(f, "props.{}", path.0.join(".")),
+        }
+    }
+}
+
+/// The steps from `props` to a field, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PropPath(Vec<String>);
+
+impl PropPath {
+    /// The names on the way, outermost first.
+    pub fn steps(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// A text column of the raw table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
     /// The event's name.
     Event,
     /// Its country.
@@ -113,7 +165,7 @@ pub enum Dimension {
     ParamStr,
 }
 
-impl Dimension {
+impl Column {
     const ALL: [Self; 7] = [
         Self::Event,
         Self::Country,
@@ -124,7 +176,7 @@ impl Dimension {
         Self::ParamStr,
     ];
 
-    /// Name of the column.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Event => "event",
@@ -136,14 +188,15 @@ impl Dimension {
             Self::ParamStr => "param_str",
         }
     }
+}
 
-    /// ClickHouse type of the column.
-    pub fn column_type(self) -> &'static str {
-        match self {
-            Self::Event | Self::Country | Self::DeviceOs => "LowCardinality(String)",
-            Self::DeviceId | Self::UserId | Self::Session | Self::ParamStr => "String",
-        }
-    }
+/// A condition on the events of a rollup: the field holds one of these texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The field.
+    pub field: Dimension,
+    /// What it may hold, at least one.
+    pub values: Vec<String>,
 }
 
 /// What is counted.
@@ -233,19 +286,23 @@ impl Rollup {
 
     /// All columns and their ClickHouse types, in the order of the table: tenant, bucket
     /// (unless the grain is none), dimensions, `g`, `kp`, measures, `hwm`.
-    pub fn columns(&self) -> Vec<(&str, String)> {
+    pub fn columns(&self) -> Vec<(String, String)> {
         let key = self.key_columns().into_iter();
-        let measures = self.measures_with_count().map(|(name, measure)| (name, self.column_type(measure)));
-        key.chain(measures).chain([("hwm", "SimpleAggregateFunction(max, UInt64)".to_owned())]).collect()
+        let measures =
+            self.measures_with_count().map(|(name, measure)| (name.to_owned(), self.column_type(measure)));
+        key.chain(measures)
+            .chain([("hwm".to_owned(), "SimpleAggregateFunction(max, UInt64)".to_owned())])
+            .collect()
     }
 
-    fn key_columns(&self) -> Vec<(&str, String)> {
-        let bucket = self.grain.length().map(|_| ("bucket", "DateTime('UTC')".to_owned()));
-        let dimensions = self.dimensions.iter().map(|d| (d.name(), d.column_type().to_owned()));
-        std::iter::once(("tenant", "LowCardinality(String)".to_owned()))
+    fn key_columns(&self) -> Vec<(String, String)> {
+        let fixed = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
+        let bucket = self.grain.length().map(|_| fixed("bucket", "DateTime('UTC')"));
+        let dimensions = self.dimensions.iter().map(|d| (d.column_name(), d.column_type().to_owned()));
+        std::iter::once(fixed("tenant", "LowCardinality(String)"))
             .chain(bucket)
             .chain(dimensions)
-            .chain([("g", "UInt16".to_owned()), ("kp", "UInt16".to_owned())])
+            .chain([fixed("g", "UInt16"), fixed("kp", "UInt16")])
             .collect()
     }
 
@@ -271,7 +328,7 @@ impl Rollup {
         let columns: Vec<_> =
             self.columns().iter().map(|(name, kind)| format!("    {name} {kind}")).collect();
         let engine = if self.is_summing() { "SummingMergeTree()" } else { "AggregatingMergeTree" };
-        let order: Vec<_> = self.key_columns().iter().map(|(name, _)| (*name).to_owned()).collect();
+        let order: Vec<_> = self.key_columns().into_iter().map(|(name, _)| name).collect();
         let (cut, period, length) = match self.partition_by() {
             PartitionBy::Day => ("toYYYYMMDD(bucket)", "toStartOfDay(bucket)", "1 DAY"),
             PartitionBy::Month => ("toYYYYMM(bucket)", "toDateTime(toStartOfMonth(bucket))", "1 MONTH"),
@@ -298,7 +355,8 @@ impl Rollup {
 }
 
 /// Names that no dimension or measure can take.
-const RESERVED_COLUMNS: [&str; 6] = ["tenant", "bucket", "g", "kp", "hwm", Rollup::ADDED_COUNT];
+const RESERVED_COLUMNS: [&str; 10] =
+    ["tenant", "bucket", "g", "kp", "hwm", Rollup::ADDED_COUNT, "minute", "quarter_hour", "hour", "day"];
 
 /// As it is declared: `sum(param_int)`.
 impl fmt::Display for Measure {

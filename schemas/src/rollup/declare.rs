@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Dimension, Grain, Measure, RESERVED_COLUMNS, Rollup};
+use super::{Column, Condition, Dimension, Grain, Measure, PropPath, RESERVED_COLUMNS, Rollup};
 use crate::tables;
 
 /// What is wrong with a declaration, and where.
@@ -33,8 +33,18 @@ struct Declared {
     name: Spanned<String>,
     grain: Spanned<String>,
     dimensions: Vec<Spanned<String>>,
+    #[serde(default, rename = "where")]
+    conditions: BTreeMap<Spanned<String>, OneOrMore>,
     measures: BTreeMap<Spanned<String>, Spanned<String>>,
     retention: Option<Spanned<String>>,
+}
+
+/// `"vote"` or `["click", "impression"]`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
 }
 
 /// A fault at a byte of the text.
@@ -71,22 +81,33 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let name = checked_name(&declared.name)?;
     let grain = one_of(&declared.grain, "grain", GRAINS.map(|(name, grain)| (name.to_owned(), grain)))?;
     let mut columns: BTreeSet<String> = RESERVED_COLUMNS.map(str::to_owned).into();
-    let mut column = |name: &Spanned<String>| {
-        let taken = !columns.insert(name.get_ref().clone());
-        if taken {
-            Err(fault(name, format!("there is already a column `{}`", name.get_ref())))
-        } else {
-            Ok(())
-        }
+    let mut column = |name: String, at: usize| {
+        let free = columns.insert(name.clone());
+        if free { Ok(()) } else { Err(Fault { at, reason: format!("there is already a column `{name}`") }) }
     };
     let mut dimensions = Vec::new();
-    for dimension in &declared.dimensions {
-        column(dimension)?;
-        dimensions.push(one_of(dimension, "dimension", Dimension::ALL.map(|d| (d.name().to_owned(), d)))?);
+    for word in &declared.dimensions {
+        let dimension = dimension(word)?;
+        column(dimension.column_name(), word.span().start)?;
+        dimensions.push(dimension);
+    }
+    let mut conditions = Vec::new();
+    for (field, values) in declared.conditions {
+        let values = match values {
+            OneOrMore::One(value) => vec![value],
+            OneOrMore::More(values) => values,
+        };
+        if values.is_empty() {
+            return Err(fault(
+                &field,
+                format!("`{}` is compared with nothing; name a text or a list of texts", field.get_ref()),
+            ));
+        }
+        conditions.push(Condition { field: dimension(&field)?, values });
     }
     let mut measures = Vec::new();
     for (name, measure) in &declared.measures {
-        column(name)?;
+        column(name.get_ref().clone(), name.span().start)?;
         measures.push((
             checked_name(name)?,
             one_of(measure, "measure", Measure::all().map(|m| (m.to_string(), m)))?,
@@ -99,7 +120,7 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
         ));
     }
     let retention_days = declared.retention.map(|text| days(&text)).transpose()?;
-    Ok(Rollup { name, grain, dimensions, measures, retention_days })
+    Ok(Rollup { name, grain, dimensions, conditions, measures, retention_days })
 }
 
 const GRAINS: [(&str, Grain); 5] = [
@@ -110,17 +131,36 @@ const GRAINS: [(&str, Grain); 5] = [
     ("none", Grain::None),
 ];
 
+/// A column of the raw table, or `props.` and a path of names.
+fn dimension(word: &Spanned<String>) -> Result<Dimension, Fault> {
+    let Some(path) = word.get_ref().strip_prefix("props.") else {
+        let column = one_of(word, "dimension", Column::ALL.map(|c| (c.name().to_owned(), c)));
+        return column
+            .map(Dimension::Column)
+            .map_err(|Fault { at, reason }| Fault { at, reason: reason + ", props.<path>" });
+    };
+    let steps: Vec<_> = path.split('.').map(str::to_owned).collect();
+    if steps.iter().all(|step| is_name(step)) {
+        Ok(Dimension::Prop(PropPath(steps)))
+    } else {
+        Err(fault(word, format!("`{path}` is not a path of names: a-z, 0-9 and _, with dots between")))
+    }
+}
+
 /// A name that can stand in SQL as it is.
 fn checked_name(name: &Spanned<String>) -> Result<String, Fault> {
     let text = name.get_ref();
-    let good = text.len() <= 64
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    if good {
+    if is_name(text) {
         Ok(text.clone())
     } else {
         Err(fault(name, format!("`{text}` is not a name: a-z, then a-z, 0-9 and _, at most 64")))
     }
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
 /// The choice that `word` names.

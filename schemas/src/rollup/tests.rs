@@ -42,6 +42,35 @@ fn a_mistake_is_named_with_its_line() {
 }
 
 #[test]
+fn a_mistake_in_a_path_or_a_condition_is_named_with_its_line() {
+    refused(("\"country\"", "\"props.\""), 5, "`` is not a path of names");
+    refused(("\"country\"", "\"props.a-b\""), 5, "`a-b` is not a path of names");
+    refused(("\"country\"", "\"country\", \"props.country\""), 5, "there is already a column `country`");
+    refused(
+        ("measures", "where = { evnt = \"play\" }\nmeasures"),
+        6,
+        "`evnt` is not a dimension; there are event",
+    );
+    refused(("measures", "where = { event = [] }\nmeasures"), 6, "`event` is compared with nothing");
+    refused(("measures", "where = { event = 1 }\nmeasures"), 6, "");
+}
+
+#[test]
+fn props_and_conditions_are_read() {
+    let text = GOOD
+        .replace("\"country\"", "\"props.plan.tier\"")
+        .replace("measures", "where = { event = [\"play\", \"view\"], \"props.app\" = \"tv\" }\nmeasures");
+    let rollups = Rollups::parse("", &text).unwrap();
+    let rollup = rollups.get("plays").unwrap();
+    assert_eq!(rollup.dimensions[0].to_string(), "props.plan.tier");
+    assert_eq!(rollup.dimensions[0].column_name(), "plan_tier");
+    let conditions: Vec<_> =
+        rollup.conditions.iter().map(|c| (c.field.to_string(), c.values.join("|"))).collect();
+    assert_eq!(conditions, [("event".into(), "play|view".into()), ("props.app".into(), "tv".into())]);
+    assert!(rollup.create_table().contains("    plan_tier String,\n"));
+}
+
+#[test]
 fn a_name_can_be_declared_once() {
     let error = Rollups::parse("my.toml", &GOOD.repeat(2)).unwrap_err();
     assert_eq!(error.to_string(), "read rollups: my.toml:9: there is already a table `plays`");

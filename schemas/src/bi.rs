@@ -1,0 +1,211 @@
+//! What analysts see: the views of the database `bi`, plain types, every column with a comment.
+//!
+//! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the
+//! table beneath; a reader of the views needs no right on the tables, because a view reads
+//! with the rights of [`DEFINER`].
+
+use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup, Rollups};
+
+/// The user with whose rights the views read; it cannot log in.
+pub const DEFINER: &str = "bi_owner";
+
+/// One view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Its name in the `bi` database.
+    pub name: String,
+    /// What it shows, in a sentence.
+    pub comment: String,
+    columns: Vec<Column>,
+    /// What follows `SELECT …`.
+    from: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Column {
+    name: String,
+    kind: &'static str,
+    comment: String,
+    expression: String,
+}
+
+/// All views over the tables of `database`: one for each rollup, and one for recent raw events.
+pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
+    rollups.iter().map(|rollup| of_rollup(rollup, database)).chain([events_recent(database)]).collect()
+}
+
+impl View {
+    /// The statement that makes it in the database `bi`, or makes it anew.
+    pub fn create(&self, bi: &str) -> String {
+        let declared: Vec<_> = self
+            .columns
+            .iter()
+            .map(|c| format!("    {} {} COMMENT '{}'", c.name, c.kind, escaped(&c.comment)))
+            .collect();
+        let selected: Vec<_> =
+            self.columns.iter().map(|c| format!("{} AS {}", c.expression, c.name)).collect();
+        format!(
+            "CREATE OR REPLACE VIEW {bi}.{name}\n(\n{declared}\n)\nDEFINER = {DEFINER} SQL SECURITY DEFINER\n\
+             AS SELECT {selected}\n{from}\nCOMMENT '{comment}'",
+            name = self.name,
+            declared = declared.join(",\n"),
+            selected = selected.join(", "),
+            from = self.from,
+            comment = escaped(&self.comment),
+        )
+    }
+}
+
+fn of_rollup(rollup: &Rollup, database: &str) -> View {
+    let mut key = vec![column("tenant", "String", "whose data it is", "t.tenant")];
+    if let Some(name) = time_column(rollup.grain) {
+        key.push(column(
+            name,
+            "DateTime('UTC')",
+            &format!("start of the {}, UTC", name.replace('_', " of an ")),
+            "t.bucket",
+        ));
+    }
+    key.extend(rollup.dimensions.iter().map(of_dimension));
+    let group: Vec<_> = key.iter().map(|c| c.expression.clone()).collect();
+    let from =
+        format!("FROM {database}.{} AS t WHERE t.tenant != '' GROUP BY {}", rollup.name, group.join(", "));
+    let measures = rollup.measures.iter().map(|(name, measure)| of_measure(name, *measure));
+    let comment = match rollup.retention_days {
+        Some(days) => format!("{}; kept for {days} days", described(rollup)),
+        None => format!("{}; kept for ever", described(rollup)),
+    };
+    View { name: rollup.name.clone(), comment, columns: key.into_iter().chain(measures).collect(), from }
+}
+
+/// What a rollup counts, in a phrase.
+fn described(rollup: &Rollup) -> String {
+    let measures: Vec<_> = rollup.measures.iter().map(|(name, _)| name.as_str()).collect();
+    let dimensions: Vec<_> = rollup.dimensions.iter().map(ToString::to_string).collect();
+    let per = time_column(rollup.grain)
+        .map(|name| format!(" per {}", name.replace('_', " of an ")))
+        .unwrap_or_default();
+    format!("{}{per} by {}", measures.join(", "), dimensions.join(", "))
+}
+
+/// A view's time column is named for its grain.
+fn time_column(grain: Grain) -> Option<&'static str> {
+    match grain {
+        Grain::Minute => Some("minute"),
+        Grain::QuarterHour => Some("quarter_hour"),
+        Grain::Hour => Some("hour"),
+        Grain::Day => Some("day"),
+        Grain::None => None,
+    }
+}
+
+fn of_dimension(dimension: &Dimension) -> Column {
+    let name = dimension.column_name();
+    let comment = match dimension {
+        Dimension::Column(_) => format!("{dimension} as sent; empty if absent"),
+        Dimension::Prop(_) => format!("field {dimension}; empty if absent"),
+    };
+    column(&name, "String", &comment, &format!("t.{name}"))
+}
+
+fn of_measure(name: &str, measure: Measure) -> Column {
+    let number = |n: Number| if n == Number::ParamInt { "Int64" } else { "UInt64" };
+    let distinct = |d: Distinct| match d {
+        Distinct::User => "users",
+        Distinct::Session => "sessions",
+        Distinct::DeviceId => "devices",
+    };
+    let (kind, comment, function) = match measure {
+        Measure::Count => ("UInt64", "additive: number of events".to_owned(), "sum"),
+        Measure::Sum(n) => (number(n), format!("additive: {measure}"), "sum"),
+        Measure::Min(n) => (number(n), format!("NOT additive: {measure}, combine with min"), "min"),
+        Measure::Max(n) => (number(n), format!("NOT additive: {measure}, combine with max"), "max"),
+        Measure::UniqExact(d) => {
+            ("UInt64", format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge")
+        }
+    };
+    column(name, kind, &comment, &format!("{function}(t.{name})"))
+}
+
+fn events_recent(database: &str) -> View {
+    let plain =
+        |name: &str, kind: &'static str, comment: &str| column(name, kind, comment, &format!("t.{name}"));
+    let columns = vec![
+        plain("tenant", "String", "whose data it is"),
+        plain("event", "String", "name"),
+        plain(
+            "client_time",
+            "DateTime64(3, 'UTC')",
+            "when it happened, as sent; server_time if nothing was sent",
+        ),
+        plain("server_time", "DateTime64(3, 'UTC')", "when the request arrived"),
+        column("ip", "String", "address of the client", "replaceRegexpOne(toString(t.ip), '^::ffff:', '')"),
+        plain("user_id", "String", "who did it"),
+        plain("device_id", "String", "on which device"),
+        plain("device_os", "String", "operating system of the device"),
+        plain("session", "String", "session it belongs to"),
+        plain("sequence", "UInt64", "position in the session"),
+        plain("param_int", "Int64", "a number of the client's"),
+        plain("param_str", "String", "a text of the client's"),
+        plain("country", "String", "two or three letters, upper case"),
+        plain("event_id", "UUID", "identity; zero if none"),
+        column("props", "String", "all other fields, as JSON text", "toJSONString(t.props)"),
+    ];
+    View {
+        name: "events_recent".to_owned(),
+        comment: "single events of the last 31 days, as stored".to_owned(),
+        columns,
+        from: format!("FROM {database}.events AS t WHERE t.tenant != ''"),
+    }
+}
+
+fn column(name: &str, kind: &'static str, comment: &str, expression: &str) -> Column {
+    Column { name: name.to_owned(), kind, comment: comment.to_owned(), expression: expression.to_owned() }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(name: &str) -> String {
+        let views = views(&Rollups::built_in(), "millrace");
+        views.iter().find(|view| view.name == name).unwrap().create("bi")
+    }
+
+    #[test]
+    fn a_rollups_view_sums_by_its_key_and_leaves_markers_out() {
+        assert_eq!(
+            view("event_daily"),
+            "CREATE OR REPLACE VIEW bi.event_daily
+(
+    tenant String COMMENT 'whose data it is',
+    day DateTime('UTC') COMMENT 'start of the day, UTC',
+    event String COMMENT 'event as sent; empty if absent',
+    country String COMMENT 'country as sent; empty if absent',
+    events UInt64 COMMENT 'additive: number of events'
+)
+DEFINER = bi_owner SQL SECURITY DEFINER
+AS SELECT t.tenant AS tenant, t.bucket AS day, t.event AS event, t.country AS country, sum(t.events) AS events
+FROM millrace.event_daily AS t WHERE t.tenant != '' GROUP BY t.tenant, t.bucket, t.event, t.country
+COMMENT 'events per day by event, country; kept for ever'"
+        );
+    }
+
+    #[test]
+    fn distinct_counts_are_merged_and_marked_as_not_additive() {
+        let sql = view("users_hourly");
+        assert!(sql.contains("uniqExactMerge(t.users) AS users"), "{sql}");
+        assert!(sql.contains("users UInt64 COMMENT 'NOT additive: distinct users'"), "{sql}");
+    }
+
+    #[test]
+    fn every_view_leaves_marker_rows_out() {
+        for view in views(&Rollups::built_in(), "millrace") {
+            assert!(view.create("bi").contains("WHERE t.tenant != ''"), "{}", view.name);
+        }
+    }
+}
