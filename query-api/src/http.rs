@@ -1,7 +1,7 @@
 //! Routes and answers: a look into the snapshot, and what HTTP wants said about it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -15,7 +15,6 @@ use tokio::time;
 
 use crate::Shared;
 use crate::config::PollConfig;
-use crate::poll::now;
 use crate::snapshot::{Rendered, Snapshot};
 
 /// The moment an answer is true for.
@@ -132,7 +131,8 @@ fn found(rendered: &Rendered, snapshot: &Snapshot, request: &HeaderMap) -> Respo
         HeaderValue::from_static("public, max-age=1, stale-while-revalidate=30, stale-if-error=300"),
     );
     if let Some(as_of) = snapshot.as_of {
-        let age = (now().0 - as_of.0).max(0) / 1000;
+        let now = UnixMillis::from(SystemTime::now());
+        let age = (now.0 - as_of.0).max(0) / 1000;
         headers.insert(X_AS_OF, text(format!("{as_of}Z").replace(' ', "T")));
         headers.insert(AGE, text(age.to_string()));
     }

@@ -5,7 +5,7 @@
 //! before it takes the parts of the tables that follow, so the rows are never older than it says.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use clickhouse::{Client, Row};
 use schemas::time::UnixMillis;
@@ -99,7 +99,7 @@ impl Poller {
     }
 
     async fn ask(&self) -> anyhow::Result<Snapshot> {
-        let hot = hot_from(now());
+        let hot = hot_from(SystemTime::now().into());
         let asked = self.shared.wanted.current(Instant::now());
         let seconds: Vec<u32> = asked.iter().filter_map(|hour| u32::try_from(hour.0 / 1000).ok()).collect();
         let from = u32::try_from(hot.0 / 1000).unwrap_or(0);
@@ -114,10 +114,4 @@ impl Poller {
         });
         Ok(Snapshot::new(as_of, hot, asked, hours))
     }
-}
-
-/// Now, by this machine's clock.
-pub(crate) fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,0 +1,199 @@
+//! What a client is told: status, headers, JSON. Rendered here and nowhere else.
+
+use ::http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::Full;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::enrich::{LineError, Report};
+use crate::outcome::Refusal;
+
+/// Longest `X-Request-Id` of a client's that is used.
+const MAX_REQUEST_ID_BYTES: usize = 64;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// The answer to a request, before it is rendered.
+#[derive(Debug)]
+pub struct Answer {
+    /// What is said.
+    pub said: Said,
+    /// Whether the connection ends with it, because the body was not read.
+    pub closes: bool,
+}
+
+/// What an answer says.
+#[derive(Debug)]
+pub enum Said {
+    /// `200`: every good line is stored; the bad ones are listed.
+    Stored(Report),
+    /// `200` without a body, as the client preferred.
+    StoredMinimal,
+    /// `204`: the reaction is stored.
+    NoContent,
+    /// No success; the report is there if lines were read.
+    Refused(Refusal, Option<Report>),
+}
+
+impl Answer {
+    /// An answer after which the connection serves on.
+    pub fn new(said: Said) -> Self {
+        Self { said, closes: false }
+    }
+
+    /// A refusal without a report.
+    pub fn refused(refusal: Refusal) -> Self {
+        Self::new(refusal.into())
+    }
+}
+
+/// A refusal without a report.
+impl From<Refusal> for Said {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal, None)
+    }
+}
+
+/// How a request is named in its answer and in logs.
+#[derive(Debug, Clone)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's `X-Request-Id` if it is printable and not too long, else a new UUIDv7.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let good = |value: &&HeaderValue| {
+            (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
+                && value.as_bytes().iter().all(u8::is_ascii_graphic)
+        };
+        let value = headers.get(REQUEST_ID).filter(good).cloned();
+        Self(value.unwrap_or_else(|| {
+            let id = Uuid::now_v7().to_string();
+            HeaderValue::try_from(id).expect("a UUID is printable")
+        }))
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.to_str().expect("it is printable")
+    }
+}
+
+/// Whether the client asked for no body (`Prefer: return=minimal`).
+pub fn prefers_minimal(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([',', ';'])).any(|p| p.trim().eq_ignore_ascii_case("return=minimal"))
+}
+
+/// Renders an answer; `closes` says that its connection ends with it.
+pub fn render(answer: &Answer, id: &RequestId, closes: bool) -> Response<Full<Bytes>> {
+    let (status, body) = match &answer.said {
+        Said::Stored(report) => (StatusCode::OK, Some(json(&Stored::of(report, id)))),
+        Said::StoredMinimal => (StatusCode::OK, None),
+        Said::NoContent => (StatusCode::NO_CONTENT, None),
+        Said::Refused(refusal, report) => {
+            (refusal.status(), Some(Refused::render(refusal, report.as_ref(), id)))
+        }
+    };
+    let has_body = body.is_some();
+    let mut response = Response::new(Full::new(body.unwrap_or_default()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.0.clone());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if closes {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Said::Refused(refusal, _) = &answer.said {
+        advise(refusal, headers);
+    }
+    response
+}
+
+/// The headers that say what would be right.
+fn advise(refusal: &Refusal, headers: &mut HeaderMap) {
+    match refusal {
+        Refusal::MethodNotAllowed => {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        Refusal::ContentEncoding => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
+        }
+        Refusal::Overloaded(_) | Refusal::NotDurable => {
+            // One second and up to as much again, so that those refused do not return in step.
+            headers.insert(RETRY_AFTER, HeaderValue::from(fastrand::u32(1..=2)));
+        }
+        _ => {}
+    }
+}
+
+#[derive(Serialize)]
+struct Stored<'a> {
+    request_id: &'a str,
+    ack: &'static str,
+    received: u32,
+    accepted: u32,
+    rejected: u32,
+    #[serde(flatten)]
+    errors: Errors<'a>,
+}
+
+impl<'a> Stored<'a> {
+    fn of(report: &'a Report, id: &'a RequestId) -> Self {
+        Self {
+            request_id: id.as_str(),
+            ack: "durable",
+            received: report.received(),
+            accepted: report.accepted,
+            rejected: report.rejected,
+            errors: Errors::of(report),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    error: Named<'a>,
+    request_id: &'a str,
+    #[serde(flatten)]
+    errors: Option<Errors<'a>>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Errors<'a> {
+    errors: &'a [LineError],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    errors_truncated: bool,
+}
+
+impl<'a> Errors<'a> {
+    fn of(report: &'a Report) -> Self {
+        Self { errors: &report.errors, errors_truncated: report.errors.len() < report.rejected as usize }
+    }
+}
+
+impl Refused<'_> {
+    fn render(refusal: &Refusal, report: Option<&Report>, id: &RequestId) -> Bytes {
+        let message = refusal.message();
+        let error = Named { code: refusal.code(), message: &message, limit: refusal.limit() };
+        json(&Refused { error, request_id: id.as_str(), errors: report.map(Errors::of) })
+    }
+}
+
+fn json(answer: &impl Serialize) -> Bytes {
+    serde_json::to_vec(answer).expect("an answer is written to memory").into()
+}
+
+#[cfg(test)]
+mod tests;

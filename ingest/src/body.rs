@@ -1,0 +1,223 @@
+//! The bytes of a request: read within limits, inflated within limits.
+//!
+//! Invariant: no more is held than what was reserved for it beforehand.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use ::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use ::http::{HeaderMap, HeaderName};
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+
+use crate::config::Limits;
+use crate::decode::Format;
+use crate::outcome::{Bound, Refusal};
+
+/// Decoded bytes that any body may have; beyond them it may grow by [`MAX_RATIO`].
+const RATIO_FREE_BYTES: usize = 1 << 20;
+/// Decoded bytes for each byte as sent. Above what honest NDJSON compresses to.
+const MAX_RATIO: usize = 100;
+/// Inflated and reserved at once.
+const STEP_BYTES: usize = 64 * 1024;
+/// Read of a body that nobody wants, so that its sender can read the answer.
+const MAX_DRAIN_BYTES: usize = 64 * 1024;
+/// Longest such a read takes.
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// What the headers say of a body, once it is clear that we want it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// How it is split.
+    pub format: Format,
+    /// Whether it is compressed.
+    pub encoding: Encoding,
+    /// Its length as sent, if told.
+    pub declared: Option<usize>,
+}
+
+/// The encodings that we read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is.
+    Identity,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl Described {
+    /// Reads the headers; refuses what we would not read, before a byte is read.
+    pub fn of(headers: &HeaderMap, limits: &Limits) -> Result<Self, Refusal> {
+        let format = format(headers)?;
+        let encoding = encoding(headers)?;
+        // hyper has checked it, and frames the body by it.
+        let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if declared.is_some_and(|length| length > limits.body_bytes) {
+            return Err(Refusal::BodyTooLarge(limits.body_bytes));
+        }
+        Ok(Self { format, encoding, declared })
+    }
+}
+
+fn format(headers: &HeaderMap) -> Result<Format, Refusal> {
+    let Some(value) = only(headers, CONTENT_TYPE).map_err(|()| Refusal::ContentType)? else {
+        return Ok(Format::Ndjson);
+    };
+    let media_type = value.split(';').next().unwrap_or(value).trim();
+    match media_type.to_ascii_lowercase().as_str() {
+        // The last is what curl says of any body when it is told nothing else.
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "text/plain"
+        | "application/x-www-form-urlencoded" => Ok(Format::Ndjson),
+        "application/json" => Ok(Format::Json),
+        _ => Err(Refusal::ContentType),
+    }
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    match only(headers, CONTENT_ENCODING).map_err(|()| Refusal::ContentEncoding)? {
+        None => Ok(Encoding::Identity),
+        Some(name) if name.eq_ignore_ascii_case("identity") => Ok(Encoding::Identity),
+        Some(name) if name.eq_ignore_ascii_case("gzip") => Ok(Encoding::Gzip),
+        Some(_) => Err(Refusal::ContentEncoding),
+    }
+}
+
+/// The one value of a header, trimmed; an empty one counts as absent.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let value = value.to_str().map_err(|_| ())?.trim();
+            Ok(Some(value).filter(|value| !value.is_empty()))
+        }
+        (Some(_), Some(_)) => Err(()),
+    }
+}
+
+/// Bytes reserved of the bound on all bodies; given back when it is dropped.
+pub struct Reservation {
+    permit: OwnedSemaphorePermit,
+    gauge: IntGauge,
+}
+
+impl Reservation {
+    /// Reserves `bytes` of `budget`, which has a permit for each byte, or refuses at once.
+    pub fn take(budget: &Arc<Semaphore>, bytes: usize, gauge: &IntGauge) -> Result<Self, Refusal> {
+        let permit = permits(budget, bytes)?;
+        gauge.add(bytes as i64);
+        Ok(Self { permit, gauge: gauge.clone() })
+    }
+
+    /// Changes the reservation to `bytes` in all: gives back what is too much, or reserves
+    /// what is missing, or refuses at once.
+    pub fn fit(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let held = self.permit.num_permits();
+        if bytes < held {
+            drop(self.permit.split(held - bytes));
+        } else if bytes > held {
+            self.permit.merge(permits(self.permit.semaphore(), bytes - held)?);
+        }
+        self.gauge.add(bytes as i64 - held as i64);
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.gauge.sub(self.permit.num_permits() as i64);
+    }
+}
+
+fn permits(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    let overloaded = Refusal::Overloaded(Bound::InFlightBytes);
+    let bytes = u32::try_from(bytes).map_err(|_| overloaded.clone())?;
+    Arc::clone(budget).try_acquire_many_owned(bytes).map_err(|_| overloaded)
+}
+
+/// Reads `body` to its end.
+pub async fn read<B>(body: &mut B, declared: Option<usize>, limits: &Limits) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let deadline = Instant::now() + limits.body_total;
+    // Most bodies are one frame, which is then not copied.
+    let (mut first, mut joined) = (Bytes::new(), Vec::new());
+    loop {
+        let idle = Instant::now() + limits.body_idle;
+        let data = match timeout_at(idle.min(deadline), body.frame()).await {
+            Err(_) => return Err(Refusal::BodyTimeout),
+            Ok(Some(Err(_))) => return Err(Refusal::Aborted),
+            Ok(None) => return Ok(if joined.is_empty() { first } else { joined.into() }),
+            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        };
+        if first.len().max(joined.len()) + data.len() > limits.body_bytes {
+            return Err(Refusal::BodyTooLarge(limits.body_bytes));
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            if joined.is_empty() {
+                joined.reserve_exact(declared.unwrap_or(2 * (first.len() + data.len())));
+                joined.extend_from_slice(&first);
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+}
+
+/// Inflates a whole gzip body, step by step, each reserved before it is made.
+pub fn inflate(gzip: &[u8], limits: &Limits, reserved: &mut Reservation) -> Result<Vec<u8>, Refusal> {
+    let limit = limits.decoded_bytes.min(RATIO_FREE_BYTES + MAX_RATIO * gzip.len());
+    let mut decoder = MultiGzDecoder::new(gzip);
+    let mut decoded = Vec::new();
+    loop {
+        reserved.fit(gzip.len() + decoded.len() + STEP_BYTES)?;
+        let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
+        let read = step.map_err(|_| Refusal::BadEncoding)?;
+        if decoded.len() > limit {
+            return Err(Refusal::DecodedTooLarge(limit));
+        }
+        if read < STEP_BYTES {
+            return Ok(decoded);
+        }
+    }
+}
+
+/// Reads what is left of a body that nobody wants, within limits. Returns whether
+/// it ended, so that its connection can serve on.
+pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if body.is_end_stream() {
+        return true;
+    }
+    if headers.contains_key(EXPECT) {
+        // It waits for our word, which reading would give.
+        return false;
+    }
+    let to_the_end = async {
+        let mut left = MAX_DRAIN_BYTES;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        true
+    };
+    timeout(MAX_DRAIN_TIME, to_the_end).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use std::io::Write as _;
+
+use ::http::{HeaderValue, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::{Full, Limited};
+use runtime::vars::Vars;
+
+use super::*;
+use crate::Config;
+
+fn limits(pairs: &[(&str, &str)]) -> Limits {
+    let brokers = [("KAFKA_BROKERS", "none:1")];
+    Config::from_vars(&Vars::from_pairs(brokers.iter().chain(pairs).copied())).unwrap().limits
+}
+
+#[track_caller]
+fn check_described(headers: &[(HeaderName, &str)], expected: Result<(Format, Encoding), Refusal>) {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    let described = Described::of(&map, &limits(&[]));
+    assert_eq!(described.map(|described| (described.format, described.encoding)), expected);
+}
+
+#[test]
+fn headers_say_what_a_body_is() {
+    let plain = |format| Ok((format, Encoding::Identity));
+    check_described(&[], plain(Format::Ndjson));
+    check_described(&[(CONTENT_TYPE, "Application/X-NDJSON; charset=utf-8")], plain(Format::Ndjson));
+    check_described(&[(CONTENT_TYPE, "text/plain;charset=UTF-8")], plain(Format::Ndjson));
+    check_described(&[(CONTENT_TYPE, "application/json")], plain(Format::Json));
+    check_described(&[(CONTENT_ENCODING, "GZIP")], Ok((Format::Ndjson, Encoding::Gzip)));
+    check_described(&[(CONTENT_ENCODING, "identity")], plain(Format::Ndjson));
+}
+
+#[test]
+fn what_is_not_read_is_refused_by_its_headers() {
+    check_described(&[(CONTENT_TYPE, "image/png")], Err(Refusal::ContentType));
+    check_described(&[(CONTENT_ENCODING, "br")], Err(Refusal::ContentEncoding));
+    check_described(&[(CONTENT_ENCODING, "gzip, gzip")], Err(Refusal::ContentEncoding));
+    check_described(&[(CONTENT_ENCODING, "gzip"), (CONTENT_ENCODING, "gzip")], Err(Refusal::ContentEncoding));
+    check_described(&[(CONTENT_LENGTH, "100000000")], Err(Refusal::BodyTooLarge(8 << 20)));
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn inflated(gzip: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
+    let budget = Arc::new(Semaphore::new(limits.in_flight_bytes));
+    let gauge = IntGauge::new("bytes", "Bytes.").unwrap();
+    let mut reserved = Reservation::take(&budget, gzip.len(), &gauge).unwrap();
+    let result = inflate(gzip, limits, &mut reserved);
+    if let Ok(plain) = &result {
+        assert!(gauge.get() as usize >= gzip.len() + plain.len());
+    }
+    drop(reserved);
+    assert_eq!((gauge.get(), budget.available_permits()), (0, limits.in_flight_bytes));
+    result
+}
+
+#[test]
+fn gzip_is_inflated_whole_also_in_several_members() {
+    let plain: Vec<u8> = (0..200_000).map(|_| fastrand::u8(..)).collect();
+    assert_eq!(inflated(&gzip(&plain), &limits(&[])), Ok(plain.clone()));
+    let two = [gzip(b"a\n"), gzip(b"b")].concat();
+    assert_eq!(inflated(&two, &limits(&[])), Ok(b"a\nb".to_vec()));
+}
+
+#[test]
+fn gzip_cut_anywhere_or_damaged_is_told() {
+    let whole = gzip(b"{\"event\":\"a\"}\n{\"event\":\"b\"}\n");
+    for end in 1..whole.len() {
+        assert_eq!(inflated(&whole[..end], &limits(&[])), Err(Refusal::BadEncoding), "cut at {end}");
+    }
+    assert_eq!(inflated(b"{\"event\":\"a\"}", &limits(&[])), Err(Refusal::BadEncoding));
+    assert_eq!(inflated(&[&whole[..], b"x"].concat(), &limits(&[])), Err(Refusal::BadEncoding));
+}
+
+#[test]
+fn a_bomb_is_stopped_by_ratio_and_by_size() {
+    let bomb = gzip(&vec![b' '; 16 << 20]);
+    let by_ratio = Err(Refusal::DecodedTooLarge((1 << 20) + 100 * bomb.len()));
+    assert_eq!(inflated(&bomb, &limits(&[])), by_ratio);
+    assert_eq!(
+        inflated(&bomb, &limits(&[("MAX_DECODED_BYTES", "1MiB")])),
+        Err(Refusal::DecodedTooLarge(1 << 20))
+    );
+}
+
+#[test]
+fn what_cannot_be_reserved_is_refused_at_once() {
+    let budget = Arc::new(Semaphore::new(100));
+    let gauge = IntGauge::new("bytes", "Bytes.").unwrap();
+    let mut first = Reservation::take(&budget, 60, &gauge).unwrap();
+    let overloaded = Refusal::Overloaded(Bound::InFlightBytes);
+    assert_eq!(Reservation::take(&budget, 60, &gauge).err(), Some(overloaded.clone()));
+    assert_eq!(overloaded.status(), StatusCode::SERVICE_UNAVAILABLE);
+    first.fit(30).unwrap();
+    assert_eq!((gauge.get(), budget.available_permits()), (30, 70));
+    assert!(Reservation::take(&budget, 60, &gauge).is_ok());
+}
+
+/// Frames that were there from the start, then silence for ever or an end.
+struct Frames {
+    frames: Vec<&'static [u8]>,
+    ends: bool,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        if self.frames.is_empty() {
+            return if self.ends { std::task::Poll::Ready(None) } else { std::task::Poll::Pending };
+        }
+        let data = Bytes::from_static(self.frames.remove(0));
+        std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(data))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_its_frames_joined_within_the_limit() {
+    let limits = limits(&[("MAX_BODY_BYTES", "5")]);
+    let frames = |frames: &[&'static [u8]]| Frames { frames: frames.to_vec(), ends: true };
+    assert_eq!(read(&mut frames(&[b"ab", b"", b"c", b"de"]), None, &limits).await, Ok(Bytes::from("abcde")));
+    assert_eq!(read(&mut frames(&[]), None, &limits).await, Ok(Bytes::new()));
+    assert_eq!(read(&mut frames(&[b"abc", b"def"]), Some(1), &limits).await, Err(Refusal::BodyTooLarge(5)));
+    let mut broken = Limited::new(Full::new(Bytes::from("abc")), 1);
+    assert_eq!(read(&mut broken, None, &limits).await, Err(Refusal::Aborted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_falls_silent_is_given_up() {
+    let start = Instant::now();
+    let mut silent = Frames { frames: vec![b"ab"], ends: false };
+    assert_eq!(read(&mut silent, None, &limits(&[])).await, Err(Refusal::BodyTimeout));
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_nobody_wants_is_read_only_a_little() {
+    let long: &'static [u8] = &[b'x'; MAX_DRAIN_BYTES];
+    let frames = |frames: &[&'static [u8]], ends| Frames { frames: frames.to_vec(), ends };
+    assert!(drain(&mut frames(&[b"ab"], true), &HeaderMap::new()).await);
+    assert!(!drain(&mut frames(&[long, b"x"], true), &HeaderMap::new()).await);
+    assert!(!drain(&mut frames(&[b"ab"], false), &HeaderMap::new()).await);
+    let expects = HeaderMap::from_iter([(EXPECT, HeaderValue::from_static("100-continue"))]);
+    assert!(!drain(&mut frames(&[b"ab"], true), &expects).await);
+}

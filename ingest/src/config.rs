@@ -1,0 +1,135 @@
+//! What the edge is told by its variables.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use runtime::vars::{VarError, Vars};
+
+const MIB: usize = 1 << 20;
+
+/// All that the edge is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients call: `LISTEN_ADDR`, default `0.0.0.0:8081`.
+    pub listen_addr: SocketAddr,
+    /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9081`.
+    pub admin_addr: SocketAddr,
+    /// How long it serves on, not ready, after it was told to stop, so that
+    /// balancers look elsewhere first: `DRAIN_DELAY`, default 5s.
+    pub drain_delay: Duration,
+    /// What a request may cost.
+    pub limits: Limits,
+    /// Where records go.
+    pub kafka: KafkaConfig,
+}
+
+/// What a request, and all requests together, may cost.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Longest body as sent: `MAX_BODY_BYTES`, default 8 MiB.
+    pub body_bytes: usize,
+    /// Longest body once inflated: `MAX_DECODED_BYTES`, default 32 MiB.
+    pub decoded_bytes: usize,
+    /// Events of one request: `MAX_EVENTS`, default 10 000.
+    pub events: usize,
+    /// Longest pause within a body: `BODY_IDLE_TIMEOUT`, default 10s.
+    pub body_idle: Duration,
+    /// Longest a body may take: `BODY_TIMEOUT`, default 30s.
+    pub body_total: Duration,
+    /// Bytes of all bodies in memory at once: `IN_FLIGHT_BYTES`, default 256 MiB.
+    pub in_flight_bytes: usize,
+    /// Requests at once, waiting for Kafka ones included: `MAX_REQUESTS`, default 16 384.
+    pub requests: usize,
+}
+
+/// The topic and how it is written.
+#[derive(Debug, Clone)]
+pub struct KafkaConfig {
+    /// `host:port` of one or more brokers: `KAFKA_BROKERS`, required.
+    pub brokers: String,
+    /// Topic of the records: `TOPIC`, default `events`.
+    pub topic: String,
+    /// Longest a request waits for its acknowledgements: `DURABLE_WAIT`, default 10s.
+    pub durable_wait: Duration,
+    /// Bytes of lines not yet acknowledged: `UNACKED_BYTES`, default 192 MiB, below
+    /// librdkafka's own bound of 256 MiB, so that ours is the one that is met.
+    pub unacked_bytes: usize,
+    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`, for
+    /// example `KAFKA_OPT_compression.type=zstd`.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        Ok(Self {
+            listen_addr: vars.parsed_or("LISTEN_ADDR", any(8081))?,
+            admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
+            drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
+            limits: Limits::from_vars(vars)?,
+            kafka: KafkaConfig::from_vars(vars)?,
+        })
+    }
+}
+
+impl Limits {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let limits = Self {
+            body_bytes: vars.bytes_or("MAX_BODY_BYTES", 8 * MIB)?,
+            decoded_bytes: vars.bytes_or("MAX_DECODED_BYTES", 32 * MIB)?,
+            events: vars.parsed_or("MAX_EVENTS", 10_000)?,
+            body_idle: vars.duration_or("BODY_IDLE_TIMEOUT", Duration::from_secs(10))?,
+            body_total: vars.duration_or("BODY_TIMEOUT", Duration::from_secs(30))?,
+            in_flight_bytes: vars.bytes_or("IN_FLIGHT_BYTES", 256 * MIB)?,
+            requests: vars.parsed_or("MAX_REQUESTS", 16_384)?,
+        };
+        let largest = limits.body_bytes.saturating_add(limits.decoded_bytes);
+        if limits.in_flight_bytes < largest || limits.in_flight_bytes > u32::MAX as usize {
+            return Err(VarError::Invalid {
+                name: "IN_FLIGHT_BYTES",
+                value: limits.in_flight_bytes.to_string(),
+                reason: format!(
+                    "it must hold one largest request, MAX_BODY_BYTES + MAX_DECODED_BYTES = {largest}, \
+                     and be below 4 GiB"
+                ),
+            });
+        }
+        Ok(limits)
+    }
+}
+
+impl KafkaConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        Ok(Self {
+            brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
+            topic: vars.string_or("TOPIC", "events"),
+            durable_wait: vars.duration_or("DURABLE_WAIT", Duration::from_secs(10))?,
+            unacked_bytes: vars.bytes_or("UNACKED_BYTES", 192 * MIB)?,
+            options: vars.with_prefix("KAFKA_OPT_"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_brokers_have_no_default() {
+        assert!(matches!(
+            Config::from_vars(&Vars::from_pairs([("TOPIC", "t")])),
+            Err(VarError::Missing { name: "KAFKA_BROKERS", .. })
+        ));
+        let config = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1")])).unwrap();
+        assert_eq!((config.kafka.topic.as_str(), config.limits.body_bytes), ("events", 8 << 20));
+    }
+
+    #[test]
+    fn bounds_that_no_request_could_keep_fail_the_start() {
+        let vars = Vars::from_pairs([("KAFKA_BROKERS", "k:1"), ("IN_FLIGHT_BYTES", "1MiB")]);
+        let error = Config::from_vars(&vars).unwrap_err().to_string();
+        assert!(error.starts_with("variable IN_FLIGHT_BYTES=`1048576` is not usable: "), "{error}");
+    }
+}

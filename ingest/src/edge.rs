@@ -1,0 +1,136 @@
+//! The edge as a whole: started, served, stopped in the order of the data's way.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use rdkafka::error::KafkaError;
+use runtime::admin::{Admin, Readiness};
+use runtime::serve::{self, Listeners};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::config::Config;
+use crate::http::Shared;
+use crate::layers;
+use crate::metrics::{Metrics, Totals};
+use crate::publish::Publisher;
+
+/// How long requests may take to finish once no new one is taken.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
+/// How long Kafka may take for what is left then.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
+
+/// A running edge.
+pub struct Edge {
+    shared: Arc<Shared>,
+    max_requests: usize,
+    drain_delay: Duration,
+    draining: CancellationToken,
+}
+
+/// Why an edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that librdkafka does not take.
+    #[error("start kafka's client")]
+    Kafka(#[from] KafkaError),
+    /// The system has no thread left.
+    #[error("start the thread that watches kafka")]
+    Watch(#[from] std::io::Error),
+}
+
+/// Why an edge did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Kafka did not take everything before the end.
+    #[error("hand everything to kafka before the end ({0})")]
+    Lost(Summary),
+}
+
+/// What an edge did, for its last line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary(pub Totals);
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Totals { received, accepted, rejected, delivered, not_durable, queued, lost } = self.0;
+        write!(
+            f,
+            "events received {received}, accepted {accepted}, rejected {rejected}, \
+             delivered {delivered}, not durable {not_durable}, queued {queued}, lost {lost}"
+        )
+    }
+}
+
+impl Edge {
+    /// Starts Kafka's client in the background; Kafka need not be there. Fails only for
+    /// settings that can never work.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let publisher = Publisher::start(&config.kafka, &metrics)?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(&config.limits, publisher, metrics)),
+            max_requests: config.limits.requests,
+            drain_delay: config.drain_delay,
+            draining: CancellationToken::new(),
+        })
+    }
+
+    /// The edge as a service, for requests with any body. All services of one edge share its limits.
+    pub fn service<B>(
+        &self,
+    ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + use<B>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        layers::stack(&self.shared, self.max_requests, &self.draining)
+    }
+
+    /// Serves both ports until `shutdown`, then for the drain delay as before but not
+    /// ready; then takes nothing more, finishes what was taken and lets Kafka have it.
+    pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
+        let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
+        let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
+        let service = self.service::<Incoming>();
+        let serving = serve::until(listeners.http, service, closed.clone(), FINISH_WAIT);
+        let (served, ()) = tokio::join!(serving, self.drain_when(shutdown, closed));
+        // A drain that overran must not cost us the flush.
+        if let Err(error) = served {
+            tracing::warn!(%error, "requests were cut off");
+        }
+        self.shared.publisher.flush(FLUSH_WAIT).await;
+        // Last: probes and scrapes go on until here.
+        ended.cancel();
+        let _served = admin.await;
+        let summary = Summary(self.shared.metrics.totals());
+        if summary.0.lost + summary.0.queued > 0 { Err(RunError::Lost(summary)) } else { Ok(summary) }
+    }
+
+    async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) {
+        shutdown.cancelled().await;
+        tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
+        self.draining.cancel();
+        tokio::time::sleep(self.drain_delay).await;
+        closed.cancel();
+    }
+
+    fn admin(&self) -> Admin {
+        let (shared, draining) = (Arc::clone(&self.shared), self.draining.clone());
+        let readiness = move || -> Readiness {
+            if draining.is_cancelled() { Err("draining".to_owned()) } else { shared.publisher.readiness() }
+        };
+        Admin { registry: self.shared.metrics.registry.clone(), readiness: Box::new(readiness) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The stack as a whole, with librdkafka's own in-process broker or none.
+
+use ::http::{HeaderMap, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use runtime::vars::Vars;
+use serde_json::{Value, json};
+use tokio::time::{interval, timeout};
+use tower::ServiceExt as _;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const NO_BROKER: (&str, &str) = ("KAFKA_BROKERS", "127.0.0.1:1");
+
+fn edge(pairs: &[(&str, &str)]) -> Edge {
+    let vars = Vars::from_pairs([NO_BROKER].iter().chain(pairs).copied());
+    Edge::start(Config::from_vars(&vars).unwrap()).unwrap()
+}
+
+/// An edge with a broker that lives in its own client.
+async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
+    let broker = [("KAFKA_OPT_test.mock.num.brokers", "1"), ("KAFKA_OPT_allow.auto.create.topics", "true")];
+    let edge = edge(&[&broker, pairs].concat());
+    let mut looks = interval(Duration::from_millis(5));
+    let ready = async {
+        while edge.shared.publisher.readiness().is_err() {
+            looks.tick().await;
+        }
+    };
+    timeout(DEADLINE, ready).await.expect("the broker within the client is reached");
+    edge
+}
+
+async fn call(edge: &Edge, method: Method, uri: &str, body: &str) -> (StatusCode, HeaderMap, Value) {
+    let request = Request::builder().method(method).uri(uri).body(Full::new(Bytes::from(body.to_owned())));
+    let Ok(response) = edge.service().oneshot(request.unwrap()).await;
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status, head.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+#[track_caller]
+fn check_sums(edge: &Edge) -> Totals {
+    let totals = edge.shared.metrics.totals();
+    assert_eq!(totals.received, totals.accepted + totals.rejected);
+    assert_eq!(totals.accepted, totals.delivered + totals.not_durable + totals.queued + totals.lost);
+    totals
+}
+
+#[tokio::test]
+async fn good_lines_are_stored_and_bad_ones_beside_them_are_told() {
+    let edge = edge_with_broker(&[]).await;
+    let (status, headers, report) =
+        call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}\nx\n{\"event\":\"b\"}").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(report["request_id"], headers["x-request-id"].to_str().unwrap());
+    assert_eq!(
+        (&report["received"], &report["accepted"], &report["rejected"]),
+        (&json!(3), &json!(2), &json!(1))
+    );
+    assert_eq!(report["errors"], json!([{"line": 2, "code": "bad_json"}]));
+
+    let (status, _, refusal) = call(&edge, Method::POST, "/api/events", "x\ny").await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("all_lines_invalid")));
+    assert_eq!(refusal["errors"].as_array().unwrap().len(), 2);
+
+    let (status, _, body) = call(&edge, Method::POST, "/analytics/0/u1/click", "").await;
+    assert_eq!((status, body), (StatusCode::NO_CONTENT, Value::Null));
+    let totals = check_sums(&edge);
+    assert_eq!((totals.received, totals.delivered), (6, 3));
+}
+
+#[tokio::test]
+async fn many_requests_at_once_are_all_stored() {
+    let edge = edge_with_broker(&[]).await;
+    let calls: Vec<_> = (0..500)
+        .map(|user| {
+            let request = Request::post(format!("/analytics?timestamp=0&user={user}&click"));
+            tokio::spawn(edge.service().oneshot(request.body(Full::<Bytes>::default()).unwrap()))
+        })
+        .collect();
+    for call in calls {
+        let Ok(response) = call.await.unwrap();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+    assert_eq!(check_sums(&edge).delivered, 500);
+}
+
+#[tokio::test]
+async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why() {
+    let edge = edge(&[]);
+    let (status, headers, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
+    assert!(headers.contains_key("retry-after"));
+    assert!(edge.shared.publisher.readiness().unwrap_err().starts_with("kafka at 127.0.0.1:1 "));
+    assert_eq!(check_sums(&edge).received, 0);
+}
+
+#[tokio::test]
+async fn beyond_the_bound_on_unacknowledged_bytes_nothing_of_a_request_is_taken() {
+    let edge = edge_with_broker(&[("UNACKED_BYTES", "150")]).await;
+    let (status, _, _) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _, refusal) =
+        call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}\n{\"event\":\"b\"}").await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
+    let totals = check_sums(&edge);
+    assert_eq!((totals.delivered, totals.not_durable), (1, 2));
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_told_apart() {
+    let edge = edge(&[]);
+    for (method, uri, status) in [
+        (Method::GET, "/", StatusCode::NOT_FOUND),
+        (Method::POST, "/v1/events/", StatusCode::NOT_FOUND),
+        (Method::POST, "/analytics/0/u1/like", StatusCode::NOT_FOUND),
+        (Method::GET, "/v1/events", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::GET, "/analytics?timestamp=0", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::POST, "/analytics/x/u1/click", StatusCode::BAD_REQUEST),
+    ] {
+        let (found, headers, _) = call(&edge, method, uri, "").await;
+        assert_eq!(found, status, "{uri}");
+        assert_eq!(headers["cache-control"], "no-store");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_serves_what_came_before_it_and_counts_everything() {
+    let edge = edge_with_broker(&[("DRAIN_DELAY", "1ms")]).await;
+    let local = "127.0.0.1:0".parse().unwrap();
+    let listeners = Listeners {
+        http: serve::bind(local, "LISTEN_ADDR").await.unwrap(),
+        admin: serve::bind(local, "ADMIN_ADDR").await.unwrap(),
+    };
+    let (status, _, _) = call(&edge, Method::POST, "/analytics/0/u1/click", "").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    let summary = timeout(DEADLINE, edge.serve(listeners, shutdown)).await.unwrap().unwrap();
+    assert_eq!(
+        summary.to_string(),
+        "events received 1, accepted 1, rejected 0, delivered 1, not durable 0, queued 0, lost 0"
+    );
+}

@@ -1,0 +1,138 @@
+//! Lines are checked, given what only the edge knows, and laid by partition.
+//!
+//! Invariants: each line is either in exactly one [`Chunk`] or counted as
+//! rejected; the lines of a chunk keep their order. No I/O and no clock.
+
+use std::num::NonZeroU32;
+
+use schemas::event::{self, Code, Event, Fault};
+use schemas::line::{self, Prefix};
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::decode::Line;
+
+/// Rejected lines listed in a report; more are only counted.
+pub const MAX_ERRORS: usize = 20;
+
+/// Where the lines of one request may go.
+#[derive(Debug, Clone, Copy)]
+pub struct Partitions {
+    /// How many the topic has.
+    pub count: NonZeroU32,
+    /// The one that takes this request's lines without identity, so that they stay together.
+    pub spare: u32,
+}
+
+/// Enriched lines of one request for one partition, each ended by `\n`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Their partition.
+    pub partition: u32,
+    /// How many.
+    pub lines: u32,
+    /// Their text.
+    pub value: Vec<u8>,
+}
+
+/// What became of the lines of a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Lines that were good.
+    pub accepted: u32,
+    /// Lines that were bad.
+    pub rejected: u32,
+    /// The first bad ones, at most [`MAX_ERRORS`].
+    pub errors: Vec<LineError>,
+    /// The bad ones by [`Code`], in the order of [`Code::ALL`].
+    pub by_code: [u32; Code::ALL.len()],
+    /// Good lines whose reserved fields were replaced.
+    pub reserved_replaced: u32,
+}
+
+/// A bad line, as its sender is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LineError {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub code: &'static str,
+    /// With which known field, if with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<&'static str>,
+}
+
+/// Checks, splices and lays out the lines of one request of `tenant`.
+pub fn enrich(lines: &[Line<'_>], tenant: &str, prefix: &Prefix, to: Partitions) -> (Vec<Chunk>, Report) {
+    let mut chunks = Vec::new();
+    let mut report = Report::default();
+    for line in lines {
+        match line.text.and_then(|text| Ok((text, event::parse::<()>(text)?))) {
+            Ok((text, parsed)) => {
+                let partition = partition(tenant, &parsed.event, to);
+                let replaced = chunk(&mut chunks, partition).push(prefix, text, &parsed);
+                report.accepted += 1;
+                report.reserved_replaced += u32::from(replaced);
+            }
+            Err(fault) => report.reject(line.number, fault),
+        }
+    }
+    (chunks, report)
+}
+
+/// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and what
+/// identifies it, modulo the number of partitions. That is `user_id`, else
+/// `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An event
+/// with none of these goes to the request's spare partition.
+///
+/// Fixed for ever: repeats of an event are only found within its partition.
+fn partition(tenant: &str, event: &Event<'_>, to: Partitions) -> u32 {
+    let user = [&event.user_id, &event.device_id, &event.session].into_iter().find(|id| !id.is_empty());
+    let identity = match (user, &event.event_id) {
+        (Some(user), _) => user.as_bytes(),
+        (None, Some(id)) => id.as_bytes(),
+        (None, None) => return to.spare,
+    };
+    let mut key = [0; line::MAX_TENANT_BYTES + 1 + event::MAX_ID_BYTES];
+    let (tenant, start) = (tenant.as_bytes(), tenant.len() + 1);
+    let end = start + identity.len();
+    key[..tenant.len()].copy_from_slice(tenant);
+    key[start..end].copy_from_slice(identity);
+    (xxh3_64(&key[..end]) % u64::from(to.count.get())) as u32
+}
+
+/// The request's chunk for `partition`; most requests have one or few.
+fn chunk(chunks: &mut Vec<Chunk>, partition: u32) -> &mut Chunk {
+    let at = chunks.iter().position(|chunk| chunk.partition == partition).unwrap_or_else(|| {
+        chunks.push(Chunk { partition, lines: 0, value: Vec::new() });
+        chunks.len() - 1
+    });
+    &mut chunks[at]
+}
+
+impl Chunk {
+    fn push(&mut self, prefix: &Prefix, text: &str, parsed: &event::Parsed<'_, ()>) -> bool {
+        self.lines += 1;
+        let replaced = line::write(prefix, text, parsed, &mut self.value);
+        self.value.push(b'\n');
+        replaced
+    }
+}
+
+impl Report {
+    /// All lines that were read.
+    pub fn received(&self) -> u32 {
+        self.accepted + self.rejected
+    }
+
+    fn reject(&mut self, line: usize, Fault { code, field }: Fault) {
+        self.rejected += 1;
+        self.by_code[code as usize] += 1;
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(LineError { line, code: code.as_str(), field });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

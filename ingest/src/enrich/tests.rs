@@ -1,0 +1,96 @@
+use proptest::prelude::*;
+use schemas::record;
+use schemas::time::UnixMillis;
+
+use super::*;
+use crate::decode::{self, Format};
+
+fn prefix() -> Prefix {
+    Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
+}
+
+fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
+    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare };
+    enrich(&lines, "default", &prefix(), to)
+}
+
+fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
+    record::lines(chunk.value.strip_suffix(b"\n").unwrap())
+}
+
+#[track_caller]
+fn check_partition(line: &str, expected: u32) {
+    let parsed = event::parse::<()>(line).unwrap();
+    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7 };
+    assert_eq!(partition("default", &parsed.event, to), expected, "{line}");
+}
+
+/// Golden values: a change here sends repeats of an event to another partition than the event.
+#[test]
+fn an_identity_meets_its_partition_for_ever() {
+    check_partition(r#"{"event":"a","user_id":"u1","device_id":"d","session":"s"}"#, 814);
+    check_partition(r#"{"event":"b","device_id":"u1"}"#, 814);
+    check_partition(r#"{"event":"a","session":"\u00751"}"#, 814);
+    check_partition(r#"{"event":"a","user_id":"u2"}"#, 751);
+    check_partition(r#"{"event":"a","event_id":"0192F0C1-0000-7000-8000-000000000001"}"#, 384);
+    check_partition(r#"{"event":"a","event_id":"0192f0c1-0000-7000-8000-000000000001"}"#, 384);
+    check_partition(r#"{"event":"a","user_id":""}"#, 7);
+}
+
+#[test]
+fn a_longest_identity_of_a_longest_tenant_has_a_partition() {
+    let line = format!(r#"{{"event":"a","user_id":"{}"}}"#, "u".repeat(event::MAX_ID_BYTES));
+    let parsed = event::parse::<()>(&line).unwrap();
+    let to = Partitions { count: NonZeroU32::MIN, spare: 7 };
+    assert_eq!(partition(&"t".repeat(line::MAX_TENANT_BYTES), &parsed.event, to), 0);
+}
+
+#[test]
+fn a_bad_line_is_reported_and_its_neighbours_are_kept() {
+    let (chunks, report) =
+        run("{\"event\":\"a\"}\n\nx\n{\"event\":\"b\",\"sequence\":-1}\n{\"event\":\"c\",\"ip\":1}", 4, 2);
+    assert_eq!((report.accepted, report.rejected, report.reserved_replaced), (2, 2, 1));
+    assert_eq!(
+        serde_json::to_string(&report.errors).unwrap(),
+        r#"[{"line":3,"code":"bad_json"},{"line":4,"code":"bad_type","field":"sequence"}]"#
+    );
+    let [chunk] = &chunks[..] else { panic!("{chunks:?}") };
+    assert_eq!((chunk.partition, chunk.lines), (2, 2));
+    let names: Vec<_> = lines_of(chunk)
+        .map(|line| line::read::<()>(str::from_utf8(line).unwrap()).unwrap().event.event.into_owned())
+        .collect();
+    assert_eq!(names, ["a", "c"]);
+}
+
+#[test]
+fn errors_beyond_the_first_are_only_counted() {
+    let (chunks, report) = run(&"x\n".repeat(50), 4, 0);
+    assert!(chunks.is_empty());
+    assert_eq!((report.errors.len(), report.rejected), (MAX_ERRORS, 50));
+    assert_eq!(report.by_code[Code::BadJson as usize], 50);
+}
+
+proptest! {
+    #[test]
+    fn every_line_is_in_one_chunk_in_order_or_rejected(
+        users in proptest::collection::vec("[a-f]?|!", 0..60), count in 1_u32..9,
+    ) {
+        let body: String = users.iter().zip(0..).map(|(user, number)| match user.as_str() {
+            "!" => "{}\n".to_owned(),
+            user => format!("{{\"event\":\"a\",\"user_id\":\"{user}\",\"sequence\":{number}}}\n"),
+        }).collect();
+        let (chunks, report) = run(&body, count, count - 1);
+        prop_assert_eq!(report.received() as usize, users.len());
+        prop_assert_eq!(report.by_code.iter().sum::<u32>(), report.rejected);
+        let mut seen = 0;
+        for chunk in &chunks {
+            let lines: Vec<_> = lines_of(chunk)
+                .map(|line| line::read::<()>(str::from_utf8(line).unwrap()).unwrap().event.sequence).collect();
+            prop_assert_eq!(lines.len(), chunk.lines as usize);
+            prop_assert!(lines.is_sorted());
+            seen += lines.len();
+        }
+        prop_assert_eq!(seen, report.accepted as usize);
+    }
+}

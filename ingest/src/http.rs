@@ -1,0 +1,206 @@
+//! The routes, and the way of a request from headers to answer, cheap checks first.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ::http::request::Parts;
+use ::http::{Method, Request};
+use bytes::Bytes;
+use hyper::body::Body;
+use runtime::serve::PeerAddr;
+use schemas::event::Code;
+use schemas::line::Prefix;
+use schemas::time::UnixMillis;
+use tokio::sync::Semaphore;
+
+use crate::answer::{self, Answer, Said};
+use crate::body::{self, Described, Encoding, Reservation};
+use crate::compat;
+use crate::config::Limits;
+use crate::decode::{self, Format};
+use crate::enrich::{self, Chunk, Report};
+use crate::metrics::Metrics;
+use crate::outcome::{Outcome, Refusal};
+use crate::publish::Publisher;
+
+/// Whose data it is as long as no key says otherwise.
+const TENANT: &str = "default";
+
+/// The routes, as metrics name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /v1/events`, alias `/api/events`.
+    Events,
+    /// `POST /analytics` in both forms.
+    Analytics,
+    /// Everything else: `404`.
+    Other,
+}
+
+impl Route {
+    /// All routes, for metrics that start at zero.
+    pub const ALL: [Self; 3] = [Self::Events, Self::Analytics, Self::Other];
+
+    /// The route of a path.
+    pub fn of(path: &str) -> Self {
+        match path {
+            "/v1/events" | "/api/events" => Self::Events,
+            "/analytics" => Self::Analytics,
+            _ if path.starts_with("/analytics/") => Self::Analytics,
+            _ => Self::Other,
+        }
+    }
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Analytics => "analytics",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What all requests share.
+pub struct Shared {
+    limits: Limits,
+    /// One permit for each byte of a body in memory.
+    in_flight: Arc<Semaphore>,
+    pub(crate) publisher: Publisher,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What only the edge knows of a request, known once its headers are complete.
+struct Arrival {
+    route: Route,
+    ip: IpAddr,
+    server_time: UnixMillis,
+}
+
+impl Shared {
+    /// What requests share, at the start.
+    pub fn new(limits: &Limits, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+        let in_flight = Arc::new(Semaphore::new(limits.in_flight_bytes));
+        Self { limits: limits.clone(), in_flight, publisher, metrics }
+    }
+
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>, server_time: UnixMillis) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (head, mut body) = request.into_parts();
+        let arrival = Arrival { route: Route::of(head.uri.path()), ip: peer(&head), server_time };
+        if arrival.route != Route::Other && head.method != Method::POST {
+            return unread(Refusal::MethodNotAllowed, &head, body).await;
+        }
+        match arrival.route {
+            Route::Events => match self.receive(&head, &mut body).await {
+                Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
+                Err(refusal) => unread(refusal, &head, body).await,
+            },
+            Route::Analytics => match reaction(&head) {
+                Ok(line) => self.reaction(&arrival, &line, &head, body).await,
+                Err(refusal) => unread(refusal, &head, body).await,
+            },
+            Route::Other => unread(Refusal::NotFound, &head, body).await,
+        }
+    }
+
+    /// Reads a body whole, inflated; what was reserved for it stays so while it lives.
+    async fn receive<B>(&self, head: &Parts, body: &mut B) -> Result<(Bytes, Format, Reservation), Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Described { format, encoding, declared } = Described::of(&head.headers, &self.limits)?;
+        let most = declared.unwrap_or(self.limits.body_bytes);
+        let mut reserved = Reservation::take(&self.in_flight, most, &self.metrics.in_flight_bytes)?;
+        let bytes = body::read(body, declared, &self.limits).await?;
+        reserved.fit(bytes.len())?;
+        self.metrics.body(bytes.len());
+        let bytes = match encoding {
+            Encoding::Identity => bytes,
+            Encoding::Gzip => body::inflate(&bytes, &self.limits, &mut reserved)?.into(),
+        };
+        Ok((bytes, format, reserved))
+    }
+
+    async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
+        Answer::new(match self.publish(arrival, body, format).await {
+            Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
+            Ok(report) => Said::Stored(report),
+            Err(said) => said,
+        })
+    }
+
+    /// A reaction, which has no use for a body.
+    async fn reaction<B>(&self, arrival: &Arrival, line: &str, head: &Parts, mut body: B) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let stored = self.publish(arrival, line.as_bytes(), Format::Ndjson).await;
+        let said = stored.map_or_else(|said| said, |_| Said::NoContent);
+        Answer { said, closes: !body::drain(&mut body, &head.headers).await }
+    }
+
+    /// Puts the lines of `body` into Kafka and waits until they are safe there.
+    async fn publish(&self, arrival: &Arrival, body: &[u8], format: Format) -> Result<Report, Said> {
+        let (chunks, report) = self.enriched(arrival, body, format)?;
+        if chunks.is_empty() {
+            return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report)));
+        }
+        let pending = self.publisher.hand_over(&chunks)?;
+        drop(chunks); // while it waits, its lines are in records
+        pending.durable().await?;
+        Ok(report)
+    }
+
+    fn enriched(
+        &self,
+        arrival: &Arrival,
+        body: &[u8],
+        format: Format,
+    ) -> Result<(Vec<Chunk>, Report), Refusal> {
+        // First: while Kafka was never reached there is no partition to choose.
+        let partitions = self.publisher.partitions()?;
+        let lines = decode::lines(body, format, self.limits.events)?;
+        if lines.is_empty() {
+            return Err(Refusal::EmptyBody);
+        }
+        let prefix = Prefix::new(TENANT, arrival.ip, arrival.server_time);
+        let (chunks, report) = enrich::enrich(&lines, TENANT, &prefix, partitions);
+        self.count(arrival.route, &report);
+        Ok((chunks, report))
+    }
+
+    fn count(&self, route: Route, report: &Report) {
+        self.metrics.received(route, u64::from(report.received()));
+        self.metrics.reserved_replaced.inc_by(u64::from(report.reserved_replaced));
+        for (code, events) in Code::ALL.into_iter().zip(report.by_code).filter(|(_, events)| *events > 0) {
+            self.metrics.ended(Outcome::Rejected(code), u64::from(events));
+        }
+    }
+}
+
+/// Refuses a request whose body was not read to its end.
+async fn unread<B>(refusal: Refusal, head: &Parts, mut body: B) -> Answer
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let closes = !body::drain(&mut body, &head.headers).await;
+    Answer { closes, ..Answer::refused(refusal) }
+}
+
+fn reaction(head: &Parts) -> Result<String, Refusal> {
+    match head.uri.path().strip_prefix("/analytics/") {
+        Some(path) => compat::by_path(path),
+        None => compat::by_query(head.uri.query().unwrap_or_default()),
+    }
+}
+
+/// The address of the connection's other end. Only a request that came over no
+/// connection, as in a test, has none.
+fn peer(head: &Parts) -> IpAddr {
+    let peer = head.extensions.get::<PeerAddr>().map(|PeerAddr(addr)| addr.ip().to_canonical());
+    peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}

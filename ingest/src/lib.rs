@@ -1,0 +1,36 @@
+//! The edge: HTTP bytes become Kafka records. Knows neither ClickHouse nor rollups.
+//!
+//! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
+//! [`enrich`] → [`publish`] → [`answer`]. A request is answered `200` only when every
+//! record that holds one of its lines is acknowledged by Kafka.
+//!
+//! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`;
+//! lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
+//! `MAX_REQUESTS`; connections, in [`runtime::serve`].
+
+pub mod config;
+
+pub mod edge;
+
+pub mod layers;
+
+pub mod http;
+
+pub mod compat;
+
+pub mod body;
+
+pub mod decode;
+
+pub mod enrich;
+
+pub mod publish;
+
+pub mod outcome;
+
+pub mod answer;
+
+pub mod metrics;
+
+pub use config::Config;
+pub use edge::{Edge, RunError, StartError, Summary};

@@ -1,0 +1,218 @@
+//! What the edge counts; one struct, registered once.
+//!
+//! Invariants, by the names below: received = accepted + rejected, and accepted =
+//! delivered + queued + not_durable + lost. Tenants, users and paths are never labels.
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use schemas::event::Code;
+
+use crate::http::Route;
+use crate::outcome::{Bound, Outcome};
+
+/// Everything counted, with its registry.
+pub struct Metrics {
+    /// What the admin port shows.
+    pub registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: [Histogram; Route::ALL.len()],
+    body_bytes: Histogram,
+    received: [IntCounter; Route::ALL.len()],
+    accepted: IntCounter,
+    rejected: [IntCounter; Code::ALL.len()],
+    delivered: IntCounter,
+    not_durable: IntCounter,
+    lost: IntCounter,
+    queued: IntGauge,
+    at_risk_bytes: IntGauge,
+    /// `inflight_bytes`: bytes reserved for bodies in memory.
+    pub in_flight_bytes: IntGauge,
+    /// `reserved_replaced_total`: events whose `ip`, `server_time` or `tenant` was replaced.
+    pub reserved_replaced: IntCounter,
+    batch_events: Histogram,
+    ack_seconds: Histogram,
+    shed: [IntCounter; Bound::ALL.len()],
+    /// `kafka_up`: 1 while the topic can be reached.
+    pub kafka_up: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics at zero, in a registry of their own.
+    pub fn new() -> Self {
+        let make = Make(Registry::new());
+        let request_seconds = make.histograms("request_seconds", "From headers to answer.", SECONDS, "route");
+        let received = make.counters("events_received_total", "Lines read.", "route");
+        let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
+        let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
+        make.build_info();
+        Self {
+            requests: make.counters_by("requests_total", "Requests answered.", &["route", "code"]),
+            request_seconds: Route::ALL.map(|route| request_seconds.with_label_values(&[route.as_str()])),
+            body_bytes: make.histogram("body_bytes", "Bodies as sent.", BYTES),
+            received: Route::ALL.map(|route| received.with_label_values(&[route.as_str()])),
+            accepted: make.counter("events_accepted_total", "Good lines."),
+            rejected: Code::ALL.map(|code| rejected.with_label_values(&[code.as_str()])),
+            delivered: make.counter("events_delivered_total", "Events acknowledged by Kafka."),
+            not_durable: make.counter("events_not_durable_total", "Events that Kafka did not take."),
+            lost: make.counter("events_lost_total", "Events given up at the end of the process."),
+            queued: make.gauge("events_queued", "Events that wait for Kafka."),
+            at_risk_bytes: make.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
+            in_flight_bytes: make.gauge("inflight_bytes", "Bytes reserved for bodies in memory."),
+            reserved_replaced: make.counter("reserved_replaced_total", "Events with replaced fields."),
+            batch_events: make.histogram("batch_events", "Events of a record.", EVENTS),
+            ack_seconds: make.histogram("ack_seconds", "From sending a record to its end.", SECONDS),
+            shed: Bound::ALL.map(|bound| shed.with_label_values(&[bound.as_str()])),
+            kafka_up: make.gauge("kafka_up", "Whether the topic can be reached."),
+            registry: make.0,
+        }
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, route: Route, status: StatusCode, took: Duration) {
+        self.requests.with_label_values(&[route.as_str(), status.as_str()]).inc();
+        self.request_seconds[route as usize].observe(took.as_secs_f64());
+    }
+
+    /// A body was read.
+    pub fn body(&self, bytes: usize) {
+        self.body_bytes.observe(bytes as f64);
+    }
+
+    /// A request was refused at a bound.
+    pub fn shed(&self, bound: Bound) {
+        self.shed[bound as usize].inc();
+    }
+
+    /// Lines were read.
+    pub fn received(&self, route: Route, events: u64) {
+        self.received[route as usize].inc_by(events);
+    }
+
+    /// Good lines wait for Kafka from now on, until [`Metrics::settled`].
+    pub fn accepted(&self, events: u64, bytes: usize) {
+        self.accepted.inc_by(events);
+        self.queued.add(events as i64);
+        self.at_risk_bytes.add(bytes as i64);
+    }
+
+    /// They wait no longer.
+    pub fn settled(&self, events: u64, bytes: usize) {
+        self.queued.sub(events as i64);
+        self.at_risk_bytes.sub(bytes as i64);
+    }
+
+    /// This became of so many events.
+    pub fn ended(&self, outcome: Outcome, events: u64) {
+        match outcome {
+            Outcome::Rejected(code) => &self.rejected[code as usize],
+            Outcome::Delivered => &self.delivered,
+            Outcome::NotDurable => &self.not_durable,
+            Outcome::Lost => &self.lost,
+        }
+        .inc_by(events);
+    }
+
+    /// A record was sent.
+    pub fn sent(&self, events: u32) {
+        self.batch_events.observe(f64::from(events));
+    }
+
+    /// A record's end was learnt this long after it was sent.
+    pub fn acknowledged(&self, after: Duration) {
+        self.ack_seconds.observe(after.as_secs_f64());
+    }
+
+    /// The totals so far.
+    pub fn totals(&self) -> Totals {
+        let sum = |counters: &[IntCounter]| counters.iter().map(IntCounter::get).sum();
+        Totals {
+            received: sum(&self.received),
+            accepted: self.accepted.get(),
+            rejected: sum(&self.rejected),
+            delivered: self.delivered.get(),
+            not_durable: self.not_durable.get(),
+            queued: self.queued.get().max(0) as u64,
+            lost: self.lost.get(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Events by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Lines read.
+    pub received: u64,
+    /// Good ones.
+    pub accepted: u64,
+    /// Bad ones.
+    pub rejected: u64,
+    /// Acknowledged by Kafka.
+    pub delivered: u64,
+    /// Not taken by Kafka; their senders were told.
+    pub not_durable: u64,
+    /// Not ended yet; at the end of the process as good as lost.
+    pub queued: u64,
+    /// Given up at the end of the process.
+    pub lost: u64,
+}
+
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
+const EVENTS: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
+
+/// Makes metrics and registers them; neither can fail, since the names are constants.
+struct Make(Registry);
+
+impl Make {
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(name, help).namespace("ingest")
+    }
+
+    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+        let metric = made.expect("names and labels are constants");
+        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::with_opts(Self::opts(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+        self.counters_by(name, help, &[label])
+    }
+
+    fn counters_by(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Self::opts(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::with_opts(Self::opts(name, help)))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(opts))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: &str) -> HistogramVec {
+        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(opts, &[label]))
+    }
+
+    fn build_info(&self) {
+        let info = IntGaugeVec::new(Self::opts("build_info", "The release that runs."), &["version"]);
+        self.register(info).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    }
+}

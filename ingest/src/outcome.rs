@@ -1,0 +1,164 @@
+//! What becomes of an event, and why a request is refused.
+//!
+//! Invariant: every line that was received ends in exactly one [`Outcome`]; every
+//! request that is not answered with success, in exactly one [`Refusal`]. Status
+//! codes and metric labels come from these by exhaustive match, and from nowhere else.
+
+use std::borrow::Cow;
+
+use ::http::StatusCode;
+use schemas::event::Code;
+
+/// What finally became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its line is bad; its sender was told.
+    Rejected(Code),
+    /// Kafka has acknowledged it.
+    Delivered,
+    /// Kafka has not taken it; its sender was told to send again.
+    NotDurable,
+    /// Given up at the end of the process, after it was taken.
+    Lost,
+}
+
+/// Why a request is not answered with success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No line in it.
+    EmptyBody,
+    /// Lines, but no good one; the report goes with the answer.
+    AllLinesInvalid,
+    /// The body is not what `Content-Encoding` says, or is cut off.
+    BadEncoding,
+    /// A parameter of a reaction; says which, and what is wrong.
+    BadQuery(Cow<'static, str>),
+    /// The client went away within its body, or broke the protocol there.
+    Aborted,
+    /// Not a path of ours.
+    NotFound,
+    /// A path of ours, but only by `POST`.
+    MethodNotAllowed,
+    /// The body came too slowly.
+    BodyTimeout,
+    /// The body is longer than this many bytes.
+    BodyTooLarge(usize),
+    /// The body inflates to more than this many bytes.
+    DecodedTooLarge(usize),
+    /// More than this many events.
+    TooManyEvents(usize),
+    /// A media type that we do not read.
+    ContentType,
+    /// An encoding, or a chain of them, that we do not read.
+    ContentEncoding,
+    /// A panic; it is caught and the process lives.
+    Internal,
+    /// A bound was met; nothing of the request was taken.
+    Overloaded(Bound),
+    /// Not acknowledged by Kafka, or not in time.
+    NotDurable,
+}
+
+/// The bounds at which requests are shed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Requests at once.
+    Requests,
+    /// Bytes of bodies in memory.
+    InFlightBytes,
+    /// Bytes that Kafka has not acknowledged.
+    UnackedBytes,
+    /// librdkafka's own queue.
+    ProducerQueue,
+}
+
+impl Refusal {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::EmptyBody
+            | Self::AllLinesInvalid
+            | Self::BadEncoding
+            | Self::BadQuery(_)
+            | Self::Aborted => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) | Self::TooManyEvents(_) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded(_) | Self::NotDurable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The name in `error.code`, part of the HTTP contract.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::EmptyBody => "empty_body",
+            Self::AllLinesInvalid => "all_lines_invalid",
+            Self::BadEncoding => "bad_encoding",
+            Self::BadQuery(_) => "bad_query",
+            Self::Aborted => "aborted",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyTooLarge(_) => "body_too_large",
+            Self::DecodedTooLarge(_) => "decoded_too_large",
+            Self::TooManyEvents(_) => "too_many_events",
+            Self::ContentType => "content_type",
+            Self::ContentEncoding => "content_encoding",
+            Self::Internal => "internal",
+            Self::Overloaded(_) => "overloaded",
+            Self::NotDurable => "not_durable",
+        }
+    }
+
+    /// What is wrong and what helps, for a person.
+    pub fn message(&self) -> Cow<'static, str> {
+        match self {
+            Self::EmptyBody => "the body holds no line".into(),
+            Self::AllLinesInvalid => "no line is good; `errors` says why".into(),
+            Self::BadEncoding => "the body is not whole gzip data".into(),
+            Self::BadQuery(reason) => reason.clone(),
+            Self::Aborted => "the body broke off".into(),
+            Self::NotFound => "there is POST /v1/events and POST /analytics".into(),
+            Self::MethodNotAllowed => "use POST".into(),
+            Self::BodyTimeout => "the body came too slowly".into(),
+            Self::BodyTooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
+            Self::DecodedTooLarge(limit) => format!("the body inflates to more than {limit} bytes").into(),
+            Self::TooManyEvents(limit) => format!("the body holds more than {limit} events").into(),
+            Self::ContentType => "send application/x-ndjson, application/json or text/plain".into(),
+            Self::ContentEncoding => "send the body plain or as gzip".into(),
+            Self::Internal => "a fault of ours; try once more".into(),
+            Self::Overloaded(_) => "too much at once; nothing was taken, send it again later".into(),
+            Self::NotDurable => "not stored for sure; send it again later".into(),
+        }
+    }
+
+    /// The limit that was passed, if it was one of size.
+    pub fn limit(&self) -> Option<usize> {
+        match self {
+            Self::BodyTooLarge(limit) | Self::DecodedTooLarge(limit) | Self::TooManyEvents(limit) => {
+                Some(*limit)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Bound {
+    /// All bounds, for metrics that start at zero.
+    pub const ALL: [Self; 4] = [Self::Requests, Self::InFlightBytes, Self::UnackedBytes, Self::ProducerQueue];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::InFlightBytes => "in_flight_bytes",
+            Self::UnackedBytes => "unacked_bytes",
+            Self::ProducerQueue => "producer_queue",
+        }
+    }
+}

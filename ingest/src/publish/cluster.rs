@@ -1,0 +1,193 @@
+//! Whether Kafka can be reached, and how many partitions the topic has.
+//!
+//! A thread of its own asks, since librdkafka's question blocks: once a minute while
+//! all is well, with backoff while it is not, and at once when somebody doubts. A
+//! change is logged once, not each try.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use prometheus::IntGauge;
+use rdkafka::producer::Producer as _;
+use runtime::admin::Readiness;
+use runtime::backoff::Backoff;
+
+use super::producer::Producer;
+use crate::config::KafkaConfig;
+
+/// How often the number of partitions is looked up while all is well.
+const REFRESH: Duration = Duration::from_secs(60);
+/// How long Kafka may take to answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest and longest wait between tries while it is away or in doubt.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What is known of Kafka.
+pub(super) struct Cluster {
+    brokers: String,
+    topic: String,
+    /// Of the topic; 0 until Kafka was reached for the first time.
+    partitions: AtomicU32,
+    state: Mutex<State>,
+    up: IntGauge,
+    asker: OnceLock<Thread>,
+    doubted: AtomicBool,
+    stopped: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Up,
+    Unreachable,
+    TopicMissing,
+}
+
+impl Cluster {
+    /// Nothing is known yet, and nobody asks before [`watch`].
+    pub(super) fn new(config: &KafkaConfig, up: IntGauge) -> Self {
+        Self {
+            brokers: config.brokers.clone(),
+            topic: config.topic.clone(),
+            partitions: AtomicU32::new(0),
+            state: Mutex::new(State::Unknown),
+            up,
+            asker: OnceLock::new(),
+            doubted: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// How many partitions the topic has; 0 while that was never learnt.
+    pub(super) fn partitions(&self) -> u32 {
+        self.partitions.load(Ordering::Acquire)
+    }
+
+    /// Something failed that would not with Kafka there: asks again soon.
+    pub(super) fn doubt(&self) {
+        if !self.doubted.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(asker) = self.asker.get() {
+            asker.unpark();
+        }
+    }
+
+    /// Waits, after a good answer until it is doubted or old, else for `wait`. Returns
+    /// false when it is time to end.
+    fn pause(&self, well: bool, wait: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            let in_doubt = self.doubted.load(Ordering::Acquire);
+            let whole = if well && !in_doubt { REFRESH } else { wait };
+            let left = whole.saturating_sub(start.elapsed());
+            let stopped = self.stopped.load(Ordering::Acquire);
+            if stopped || left.is_zero() {
+                return !stopped;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Whether Kafka can be reached; says why not.
+    pub(super) fn readiness(&self) -> Readiness {
+        let state = *self.state();
+        if state == State::Up { Ok(()) } else { Err(self.describe(state)) }
+    }
+
+    fn describe(&self, state: State) -> String {
+        let Self { brokers, topic, .. } = self;
+        match state {
+            State::Unknown => format!("kafka at {brokers} is not reached yet"),
+            State::Up => {
+                format!("kafka at {brokers} is reached, topic `{topic}` has {} partitions", self.partitions())
+            }
+            State::Unreachable => format!("kafka at {brokers} does not answer"),
+            State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
+        }
+    }
+
+    /// Asks Kafka once. Returns whether all is well.
+    fn ask(&self, producer: &Producer) -> bool {
+        self.doubted.store(false, Ordering::Release);
+        let answer = producer.client().fetch_metadata(Some(&self.topic), ASK_TIMEOUT);
+        let state = match &answer {
+            Ok(metadata) => {
+                match metadata
+                    .topics()
+                    .iter()
+                    .find(|topic| topic.name() == self.topic)
+                    .map(|t| t.partitions().len())
+                {
+                    None | Some(0) => State::TopicMissing,
+                    Some(count) => self.learnt(count as u32),
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "ask kafka for the topic");
+                State::Unreachable
+            }
+        };
+        self.set(state);
+        state == State::Up
+    }
+
+    fn learnt(&self, partitions: u32) -> State {
+        let before = self.partitions.swap(partitions, Ordering::AcqRel);
+        if before != 0 && before != partitions {
+            tracing::info!(before, partitions, "the number of partitions has changed");
+        }
+        State::Up
+    }
+
+    fn set(&self, state: State) {
+        let before = std::mem::replace(&mut *self.state(), state);
+        self.up.set(i64::from(state == State::Up));
+        match (before == state, state) {
+            (true, _) => {}
+            (false, State::Up) => tracing::info!("{}", self.describe(state)),
+            (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the thread that asks, when dropped.
+pub(super) struct Watch(Arc<Cluster>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Release);
+        self.0.wake();
+    }
+}
+
+/// Starts the thread that asks.
+pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
+    let asking = Arc::clone(cluster);
+    let ask = move || {
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        while let Some(producer) = producer.upgrade() {
+            let well = asking.ask(&producer);
+            drop(producer);
+            if well {
+                backoff.reset();
+            }
+            if !asking.pause(well, backoff.wait()) {
+                break;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("kafka-watch".to_owned()).spawn(ask)?;
+    let _first = cluster.asker.set(thread.thread().clone());
+    Ok(Watch(Arc::clone(cluster)))
+}
