@@ -1,0 +1,166 @@
+//! ClickHouse: a server of our own, or the one that the environment names.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::time::Duration;
+
+use ::clickhouse::Client;
+use anyhow::{Context, ensure};
+
+use crate::process::Process;
+use crate::template::render;
+use crate::{binaries, cache};
+
+/// From the start of the process to the first answer.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// From the request to end to the end.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// One look whether it answers.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The hidden subcommand of `devstack` that is the server.
+const SUBCOMMAND: &str = "clickhouse-server";
+
+/// A server, ours or given.
+#[derive(Debug)]
+pub struct ClickHouse {
+    url: String,
+    local: Option<Server>,
+}
+
+/// A server of our own.
+#[derive(Debug)]
+struct Server {
+    directory: PathBuf,
+    http_port: u16,
+    native_port: u16,
+    process: Option<Process>,
+}
+
+impl ClickHouse {
+    /// A server that somebody else runs.
+    pub fn given(url: &str) -> Self {
+        Self { url: url.to_owned(), local: None }
+    }
+
+    /// A server with its data in `directory`, to answer on these ports once it is started.
+    pub fn prepare(directory: PathBuf, http_port: u16, native_port: u16) -> anyhow::Result<Self> {
+        let path = directory.to_str().context("read the data directory's name as text")?;
+        render(
+            include_str!("../config/clickhouse.xml"),
+            &[("directory", path)],
+            &directory.join("config.xml"),
+        )?;
+        render(include_str!("../config/users.xml"), &[], &directory.join("users.xml"))?;
+        let local = Server { directory, http_port, native_port, process: None };
+        Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
+    }
+
+    /// The HTTP address: the value of `CLICKHOUSE_URL`. Known also while the server is down.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The port of the native protocol, if the server is ours.
+    pub fn native_port(&self) -> Option<u16> {
+        self.local.as_ref().map(|server| server.native_port)
+    }
+
+    /// A client; add a database to it.
+    pub fn client(&self) -> Client {
+        Client::default().with_url(&self.url)
+    }
+
+    /// Starts the server, on the same ports and data as before, and waits until it
+    /// answers. A given server must answer too.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let ping = Ping::new(&self.url)?;
+        match &mut self.local {
+            Some(server) => server.start(&ping).await,
+            None => {
+                ensure!(
+                    ping.answered().await,
+                    "reach ClickHouse at {} (CLICKHOUSE_URL): no answer",
+                    self.url
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the server cleanly. A given server is left alone.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let running = self.local.as_mut().and_then(|server| server.process.take());
+        match running {
+            Some(mut process) => {
+                // The server reads its input as its last query, and ends after it.
+                process.close_input();
+                process.ended(STOP_DEADLINE).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `kill -9`. A given server cannot be killed.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.process()?.kill9();
+        Ok(())
+    }
+
+    /// The running server, for its id, its log or a signal to it.
+    pub fn process(&mut self) -> anyhow::Result<&mut Process> {
+        let running = self.local.as_mut().and_then(|server| server.process.as_mut());
+        running.context("find the local ClickHouse: none is running")
+    }
+}
+
+impl Server {
+    async fn start(&mut self, ping: &Ping) -> anyhow::Result<()> {
+        ensure!(
+            self.process.as_mut().is_none_or(|p| p.exited().is_some()),
+            "start ClickHouse: it is running"
+        );
+        let mut command = Command::new(binaries::find("devstack")?);
+        command
+            .arg(SUBCOMMAND)
+            .arg(process::id().to_string())
+            .arg(cache::clickhouse_library()?)
+            .arg(argument("--path", &self.directory.join("data")))
+            .arg(argument("--config-file", &self.directory.join("config.xml")))
+            .args(["--log-level=error", "--listen_host=127.0.0.1"])
+            .arg(format!("--http_port={}", self.http_port))
+            .arg(format!("--tcp_port={}", self.native_port))
+            // A query that ends when our end of its standard input is closed.
+            .args(["--input-format=LineAsString", "--structure=line String", "--query"])
+            .arg("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT count() FROM table");
+        let process = Process::start("ClickHouse", command, &self.directory.join("clickhouse.log"))?;
+        let process = self.process.insert(process);
+        let what = format!("answer on port {}", self.http_port);
+        process.until(&what, START_DEADLINE, async || ping.answered().await).await?;
+        Ok(())
+    }
+}
+
+fn argument(name: &str, path: &Path) -> OsString {
+    let mut argument = OsString::from(format!("{name}="));
+    argument.push(path);
+    argument
+}
+
+/// Asks a server whether it is there.
+struct Ping {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Ping {
+    fn new(server: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(PING_TIMEOUT).build().context("make an HTTP client")?;
+        Ok(Self { http, url: format!("{}/ping", server.trim_end_matches('/')) })
+    }
+
+    async fn answered(&self) -> bool {
+        self.http.get(&self.url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+}

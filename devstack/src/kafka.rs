@@ -1,0 +1,173 @@
+//! Kafka: one broker of our own, or those that the environment names.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
+use uuid::Uuid;
+
+use crate::process::Process;
+use crate::template::render;
+use crate::{cache, guard};
+
+/// From the start of the process to the first answer.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// From the request to end to the end.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// One request to the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Brokers, ours or given.
+#[derive(Debug)]
+pub struct Kafka {
+    brokers: String,
+    local: Option<Broker>,
+}
+
+/// A broker of our own.
+#[derive(Debug)]
+struct Broker {
+    directory: PathBuf,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl Kafka {
+    /// Brokers that somebody else runs.
+    pub fn given(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), local: None }
+    }
+
+    /// A broker with its data in `directory`, to answer on `port` once it is started.
+    pub fn prepare(directory: PathBuf, port: u16, controller_port: u16) -> anyhow::Result<Self> {
+        let path = directory.to_str().context("read the data directory's name as text")?;
+        let values = [
+            ("port", port.to_string()),
+            ("controller_port", controller_port.to_string()),
+            ("directory", path.to_owned()),
+        ];
+        let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
+        render(include_str!("../config/server.properties"), &values, &directory.join("server.properties"))?;
+        render(include_str!("../config/log4j2.properties"), &[], &directory.join("log4j2.properties"))?;
+        let local = Broker { directory, port, process: None };
+        Ok(Self { brokers: format!("127.0.0.1:{port}"), local: Some(local) })
+    }
+
+    /// `host:port`, comma-separated: the value of `KAFKA_BROKERS`. Known also while the broker is down.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Starts the broker, on the same port and data as before, and waits until it
+    /// answers. Given brokers must answer too.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let admin = self.admin()?;
+        match &mut self.local {
+            Some(broker) => broker.start(&admin).await,
+            None => {
+                ensure!(answers(&admin).await, "reach Kafka at {} (KAFKA_BROKERS): no answer", self.brokers);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the broker cleanly. Given brokers are left alone.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let running = self.local.as_mut().and_then(|broker| broker.process.take());
+        match running {
+            Some(mut process) => process.terminate(STOP_DEADLINE).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// `kill -9`. Given brokers cannot be killed.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.process()?.kill9();
+        Ok(())
+    }
+
+    /// The running broker, for its id, its log or a signal to it.
+    pub fn process(&mut self) -> anyhow::Result<&mut Process> {
+        let running = self.local.as_mut().and_then(|broker| broker.process.as_mut());
+        running.context("find the local broker: none is running")
+    }
+
+    /// A client for topics, groups and settings.
+    pub fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+        self.client_config().create().context("make a Kafka admin client")
+    }
+
+    /// Settings that reach the brokers, to add a producer's or a consumer's to.
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        // A broker that was restarted is found again at once, not after 10 s.
+        config.set("bootstrap.servers", &self.brokers).set("reconnect.backoff.max.ms", "200");
+        config
+    }
+
+    /// Makes a topic as `stream-agg migrate` does: times are the broker's, one replica.
+    pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
+        let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
+            .set("message.timestamp.type", "LogAppendTime");
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let made = self.admin()?.create_topics([&topic], &options).await;
+        let results = made.with_context(|| format!("create topic `{name}`"))?;
+        match results.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) => Ok(()),
+            Some(Err((_, code))) => bail!("create topic `{name}`: {code}"),
+            None => bail!("create topic `{name}`: the broker did not say how it went"),
+        }
+    }
+}
+
+impl Broker {
+    async fn start(&mut self, admin: &AdminClient<DefaultClientContext>) -> anyhow::Result<()> {
+        ensure!(self.process.as_mut().is_none_or(|p| p.exited().is_some()), "start Kafka: it is running");
+        let jars = cache::kafka_jars()?;
+        if !self.directory.join("data/meta.properties").exists() {
+            self.format(&jars).await?;
+        }
+        let mut command = self.java(&jars, &["-Xmx512m", "-XX:+UseSerialGC"])?;
+        command.arg("kafka.Kafka").arg(self.directory.join("server.properties"));
+        let process = Process::start("Kafka", command, &self.directory.join("kafka.log"))?;
+        // Kept at once: if the wait is cancelled, the child must not be orphaned from us.
+        let process = self.process.insert(process);
+        let what = format!("answer on port {}", self.port);
+        process.until(&what, START_DEADLINE, async || answers(admin).await).await?;
+        Ok(())
+    }
+
+    /// Gives an empty data directory the identity without which Kafka refuses it.
+    async fn format(&self, jars: &Path) -> anyhow::Result<()> {
+        let mut command = self.java(jars, &["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])?;
+        let id = Uuid::new_v4().to_string();
+        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", &id, "--config"]);
+        command.arg(self.directory.join("server.properties"));
+        let mut process =
+            Process::start("Kafka's storage tool", command, &self.directory.join("format.log"))?;
+        let status = process.ended(START_DEADLINE).await?;
+        ensure!(status.success(), "format Kafka's data directory: {status}; {}", process.log_tail());
+        Ok(())
+    }
+
+    fn java(&self, jars: &Path, options: &[&str]) -> anyhow::Result<Command> {
+        let mut command = guard::command(Path::new("java"))?;
+        let mut log = OsString::from("-Dlog4j2.configurationFile=");
+        log.push(self.directory.join("log4j2.properties"));
+        command.args(options).arg(log).arg("-cp").arg(jars.join("*"));
+        Ok(command)
+    }
+}
+
+/// Whether a broker tells of itself.
+async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
+    let client = admin.inner();
+    // The call blocks, but for this long only, and nothing else runs while we start.
+    client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
+}

@@ -1,0 +1,62 @@
+//! The local stack's program: `up`, and the children it starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Kafka, ClickHouse and the three services on this machine.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Word,
+}
+
+#[derive(Subcommand)]
+enum Word {
+    /// Start everything and serve until Ctrl-C.
+    Up(devstack::up::Options),
+    /// A program that dies with its parent.
+    #[command(hide = true)]
+    Guarded {
+        parent: u32,
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// A ClickHouse server that dies with its parent.
+    #[command(hide = true)]
+    ClickhouseServer {
+        parent: u32,
+        library: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Word::Up(options) => runtime::process::run(false, devstack::up::Config::from_vars, |config| {
+            devstack::up::run(config, options)
+        }),
+        Word::Guarded { parent, program, arguments } => {
+            child(devstack::guard::exec(parent, &program, &arguments).map(|never| match never {}))
+        }
+        Word::ClickhouseServer { parent, library, options } => {
+            child(devstack::library::serve(parent, &library, options))
+        }
+    }
+}
+
+/// What a child exits with; why it could not start goes into its log.
+#[expect(clippy::print_stderr, reason = "a child's standard error is its log")]
+fn child(ended: anyhow::Result<i32>) -> ExitCode {
+    match ended {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Kafka and ClickHouse together.
+
+use anyhow::Context;
+use runtime::vars::Vars;
+
+use crate::clickhouse::ClickHouse;
+use crate::directory::DataDirectory;
+use crate::kafka::Kafka;
+use crate::ports;
+
+/// Servers that are used instead of local ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// `host:port`, comma-separated: `KAFKA_BROKERS`.
+    pub kafka: Option<String>,
+    /// An HTTP address: `CLICKHOUSE_URL`.
+    pub clickhouse: Option<String>,
+}
+
+impl Given {
+    /// Reads the variables above.
+    pub fn from_vars(vars: &Vars) -> Self {
+        let given = |name| Some(vars.string_or(name, "")).filter(|value| !value.is_empty());
+        Self { kafka: given("KAFKA_BROKERS"), clickhouse: given("CLICKHOUSE_URL") }
+    }
+}
+
+/// The ports of local servers.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    kafka: u16,
+    kafka_controller: u16,
+    clickhouse_http: u16,
+    clickhouse_native: u16,
+}
+
+impl Ports {
+    /// 19092, 18123 and 19000, or the next free ones.
+    pub fn preferred() -> anyhow::Result<Self> {
+        let from = |port| ports::from(port).with_context(|| format!("find a free port from {port} on"));
+        Ok(Self {
+            kafka: from(19092)?,
+            kafka_controller: from(19093)?,
+            clickhouse_http: from(18123)?,
+            clickhouse_native: from(19000)?,
+        })
+    }
+
+    /// Any free ones.
+    pub fn free() -> anyhow::Result<Self> {
+        let free = || ports::free().context("find a free port");
+        Ok(Self {
+            kafka: free()?,
+            kafka_controller: free()?,
+            clickhouse_http: free()?,
+            clickhouse_native: free()?,
+        })
+    }
+}
+
+/// Both servers, in a data directory that is theirs alone.
+#[derive(Debug)]
+pub struct Stack {
+    /// Its broker.
+    pub kafka: Kafka,
+    /// Its database.
+    pub clickhouse: ClickHouse,
+    /// Data and logs.
+    pub directory: DataDirectory,
+}
+
+impl Stack {
+    /// Both servers with their addresses, not yet started: start them all with
+    /// [`Stack::start`], or one and the other when a test wants it.
+    pub fn prepare(directory: DataDirectory, ports: Ports, given: &Given) -> anyhow::Result<Self> {
+        let kafka = match &given.kafka {
+            Some(brokers) => Kafka::given(brokers),
+            None => Kafka::prepare(directory.subdirectory("kafka")?, ports.kafka, ports.kafka_controller)?,
+        };
+        let clickhouse = match &given.clickhouse {
+            Some(url) => ClickHouse::given(url),
+            None => {
+                let home = directory.subdirectory("clickhouse")?;
+                ClickHouse::prepare(home, ports.clickhouse_http, ports.clickhouse_native)?
+            }
+        };
+        Ok(Self { kafka, clickhouse, directory })
+    }
+
+    /// An empty stack of local servers on free ports, not yet started, for the test `name`.
+    pub fn for_test(name: &str) -> anyhow::Result<Self> {
+        Self::prepare(DataDirectory::for_test(name)?, Ports::free()?, &Given::default())
+    }
+
+    /// Starts both and waits until they answer.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        tokio::try_join!(self.clickhouse.start(), self.kafka.start())?;
+        Ok(())
+    }
+
+    /// Ends both cleanly, the database first: nothing writes to it any more.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let clickhouse = self.clickhouse.stop().await;
+        self.kafka.stop().await?;
+        clickhouse
+    }
+}

@@ -1,0 +1,42 @@
+//! Sends the made-up traffic to the front port, at a steady pace.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Client, RequestBuilder};
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::traffic::Traffic;
+
+/// A batch of [`BATCH`](super::traffic::BATCH) events is sent this often,
+const PACE: Duration = Duration::from_millis(100);
+/// and with it so many reactions.
+const REACTIONS: usize = 3;
+/// The same in every demo.
+const SEED: u64 = 1;
+/// Longer than the edge makes a client wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sends until `stop`. What is refused is logged and not sent again.
+pub(super) async fn send(front: SocketAddr, stop: CancellationToken) {
+    let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
+    let mut traffic = Traffic::new(SEED);
+    let mut pace = time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(pace.tick()).await.is_some() {
+        let batch =
+            client.post(format!("http://{front}/v1/events")).header("Content-Type", "application/x-ndjson");
+        post(batch.body(traffic.batch(SystemTime::now().into()))).await;
+        for _ in 0..REACTIONS {
+            post(client.post(format!("http://{front}{}", traffic.reaction(SystemTime::now().into())))).await;
+        }
+    }
+}
+
+async fn post(request: RequestBuilder) {
+    match request.send().await.and_then(reqwest::Response::error_for_status) {
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "send demo traffic"),
+    }
+}

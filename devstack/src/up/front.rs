@@ -1,0 +1,42 @@
+//! One port for writes and reads, as a gateway does it in production.
+
+use std::convert::Infallible;
+
+use http::{Method, Request, Response};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use tower::{Service, ServiceExt, service_fn};
+
+/// POST and OPTIONS go to `writes`, everything else to `reads`.
+pub(super) fn route<W, R, WriteBody, ReadBody>(
+    writes: W,
+    reads: R,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Either<WriteBody, ReadBody>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
+where
+    W: Service<Request<Incoming>, Response = Response<WriteBody>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    R: Service<Request<Incoming>, Response = Response<ReadBody>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    service_fn(move |request: Request<Incoming>| {
+        let (writes, reads) = (writes.clone(), reads.clone());
+        async move {
+            match *request.method() {
+                Method::POST | Method::OPTIONS => {
+                    writes.oneshot(request).await.map(|answer| answer.map(Either::Left))
+                }
+                _ => reads.oneshot(request).await.map(|answer| answer.map(Either::Right)),
+            }
+        }
+    })
+}

@@ -1,0 +1,173 @@
+//! The three services in this process, as their own programs run them, and the
+//! front port that stands before two of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use ingest::Edge;
+use query_api::QueryApi;
+use runtime::serve::{self, Listeners};
+use runtime::vars::Vars;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::stored::Stored;
+use super::{front, page};
+use crate::ports;
+use crate::wait::wait_for;
+
+/// The front port, if nothing else has it.
+pub(super) const FRONT_PORT: u16 = 8080;
+/// From the start of the services to readiness.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// For requests that are open at the front port when Ctrl-C comes.
+const FRONT_DRAIN: Duration = Duration::from_secs(10);
+
+/// Where the services answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    /// Writes and reads behind one port.
+    pub(super) front: SocketAddr,
+    /// The edge, and its admin port.
+    pub(super) ingest: (SocketAddr, SocketAddr),
+    /// The aggregator's admin port.
+    pub(super) stream_agg: SocketAddr,
+    /// The query API, and its admin port.
+    pub(super) query_api: (SocketAddr, SocketAddr),
+}
+
+/// The running services.
+pub(super) struct Services {
+    pub(super) addresses: Addresses,
+    front: Part<()>,
+    edge: Part<ingest::Summary>,
+    aggregator: Part<stream_agg::Summary>,
+    query: Part<()>,
+    /// Cancelled when any of them ends.
+    ended: CancellationToken,
+}
+
+/// Makes tables and topic, or brings them up to date.
+pub(super) async fn migrate(vars: &Vars) -> anyhow::Result<()> {
+    let config = stream_agg::Config::from_vars(vars)?;
+    stream_agg::migrate(&config.migrate).await?;
+    Ok(())
+}
+
+impl Services {
+    /// Starts all and waits until they are ready, or one has ended.
+    pub(super) async fn start(vars: &Vars) -> anyhow::Result<Self> {
+        let ingest = Listeners { http: listen(8081).await?, admin: listen(9081).await? };
+        let stream_agg = listen(9082).await?;
+        let query_api = Listeners { http: listen(8083).await?, admin: listen(9083).await? };
+        // Last, so that its next free port is none of theirs.
+        let front = listen(FRONT_PORT).await?;
+        let addresses = Addresses {
+            front: front.local_addr()?,
+            ingest: (ingest.http.local_addr()?, ingest.admin.local_addr()?),
+            stream_agg: stream_agg.local_addr()?,
+            query_api: (query_api.http.local_addr()?, query_api.admin.local_addr()?),
+        };
+
+        let config = stream_agg::Config::from_vars(vars)?;
+        let edge = Edge::start(ingest::Config::from_vars(vars)?)?;
+        let query = QueryApi::start(query_api::Config::from_vars(vars)?)?;
+        let service = front::route(edge.service(), query.service());
+        let ended = CancellationToken::new();
+        let services = Self {
+            addresses,
+            front: Part::start("front port", &ended, |stop| serve::until(front, service, stop, FRONT_DRAIN)),
+            edge: Part::start("ingest", &ended, |stop| edge.serve(ingest, stop)),
+            aggregator: Part::start("stream-agg", &ended, |stop| stream_agg::run(config, stream_agg, stop)),
+            query: Part::start("query-api", &ended, |stop| query.serve(query_api, stop)),
+            ended,
+        };
+        services.ready().await?;
+        Ok(services)
+    }
+
+    /// Whether one of them has ended; [`Services::stop`] tells why.
+    pub(super) fn have_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Ends when one of them has ended, which none should before [`Services::stop`].
+    pub(super) async fn ended_early(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Ends them in the order in which data flow, and says what was stored.
+    pub(super) async fn stop(self, stored: &Stored) -> anyhow::Result<()> {
+        let front = self.front.stop().await;
+        let edge = self.edge.stop().await;
+        let accepted = edge.as_ref().map_or(0, |summary| summary.0.accepted);
+        let caught_up = page::timed("store what Kafka holds", stored.catch_up(accepted)).await;
+        let aggregator = self.aggregator.stop().await;
+        let query = self.query.stop().await;
+        let told = stored.tell(accepted).await;
+        front.and(edge.map(drop)).and(caught_up).and(aggregator.map(drop)).and(query).and(told)
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        let probe = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        let admin_ports = [
+            ("ingest", self.addresses.ingest.1),
+            ("stream-agg", self.addresses.stream_agg),
+            ("query-api", self.addresses.query_api.1),
+        ];
+        for (name, admin) in admin_ports {
+            let url = format!("http://{admin}/readyz");
+            let mut reason = String::new();
+            let ready = wait_for(format!("{name} to be ready"), READY_DEADLINE, async || {
+                let Ok(answer) = probe.get(&url).send().await else { return self.have_ended() };
+                let ready = answer.status().is_success();
+                reason = answer.text().await.unwrap_or_default();
+                ready || self.have_ended()
+            });
+            ready.await.with_context(|| format!("{name} says: {}", reason.trim_end()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A service, or the front port, on a task of its own.
+struct Part<T> {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<T>>,
+}
+
+impl<T: Send + 'static> Part<T> {
+    fn start<F, E>(
+        name: &'static str,
+        ended: &CancellationToken,
+        serve: impl FnOnce(CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let stop = CancellationToken::new();
+        let serve = serve(stop.clone());
+        let ended: DropGuard = ended.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _ended = ended;
+            serve.await.with_context(|| format!("run {name}"))
+        });
+        Self { name, stop, task }
+    }
+
+    async fn stop(self) -> anyhow::Result<T> {
+        self.stop.cancel();
+        page::timed(&format!("stop {}", self.name), async { self.task.await? }).await
+    }
+}
+
+/// Listens on `preferred`, or the next free port, for this machine only.
+async fn listen(preferred: u16) -> anyhow::Result<TcpListener> {
+    let port = ports::from(preferred).with_context(|| format!("find a free port from {preferred} on"))?;
+    let address = ports::local(port);
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}

@@ -1,0 +1,175 @@
+//! Made-up traffic from a seed: devices that send batches, people who react.
+//!
+//! Pure: the caller owns the clock and sends it.
+
+use fastrand::Rng;
+use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
+use serde::Serialize;
+use uuid::Builder;
+
+/// Events of one batch.
+pub(super) const BATCH: usize = 30;
+/// Devices at once; each is replaced by a new one now and then.
+const ACTIVE: usize = 500;
+/// A device is replaced after one in so many batches.
+const REPLACED: u32 = 20;
+/// One event in so many is of a past hour.
+const HISTORIC: u32 = 20;
+/// How many past hours those are spread over.
+const HOURS: i64 = 24;
+
+/// Frequent ones first.
+const EVENTS: [&str; 10] = [
+    "view",
+    "impression",
+    "play",
+    "click",
+    "level_start",
+    "level_end",
+    "login",
+    "share",
+    "purchase",
+    "crash",
+];
+/// Likewise.
+const COUNTRIES: [&str; 30] = [
+    "US", "IN", "BR", "DE", "ID", "JP", "GB", "FR", "MX", "RU", "TR", "IT", "ES", "CA", "KR", "PL", "VN",
+    "PH", "TH", "NL", "AR", "EG", "AU", "CO", "UA", "SE", "CZ", "RO", "PT", "CH",
+];
+const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];
+
+/// An endless stream of requests, the same for the same seed and clock.
+pub(super) struct Traffic {
+    rng: Rng,
+    active: Vec<Device>,
+}
+
+/// A device in a session.
+struct Device {
+    id: String,
+    session: String,
+    system: &'static str,
+    country: &'static str,
+    sequence: u64,
+}
+
+/// A line of a batch.
+#[derive(Serialize)]
+struct Line<'a> {
+    client_time: String,
+    device_id: &'a str,
+    device_os: &'a str,
+    session: &'a str,
+    sequence: u64,
+    event: &'a str,
+    country: &'a str,
+    param_int: u32,
+    param_str: &'a str,
+}
+
+impl Traffic {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let active = (0..ACTIVE).map(|_| Device::new(&mut rng)).collect();
+        Self { rng, active }
+    }
+
+    /// One device's latest events as NDJSON.
+    pub(super) fn batch(&mut self, now: UnixMillis) -> String {
+        let rng = &mut self.rng;
+        let device = &mut self.active[rng.usize(..ACTIVE)];
+        if rng.u32(..REPLACED) == 0 {
+            *device = Device::new(rng);
+        }
+        let lines = (0..BATCH).map(|_| device.line(rng, now) + "\n");
+        lines.collect()
+    }
+
+    /// The path of one person's reaction.
+    pub(super) fn reaction(&mut self, now: UnixMillis) -> String {
+        let user = self.rng.u32(..20_000);
+        let kind = if self.rng.u32(..4) == 0 { "click" } else { "impression" };
+        format!("/analytics/{}/user-{user}/{kind}", moment(&mut self.rng, now).0)
+    }
+}
+
+impl Device {
+    fn new(rng: &mut Rng) -> Self {
+        let uuid =
+            |rng: &mut Rng| Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid().to_string();
+        Self {
+            id: uuid(rng),
+            session: uuid(rng),
+            system: skewed(rng, &SYSTEMS),
+            country: skewed(rng, &COUNTRIES),
+            sequence: 0,
+        }
+    }
+
+    fn line(&mut self, rng: &mut Rng, now: UnixMillis) -> String {
+        self.sequence += 1;
+        let line = Line {
+            client_time: moment(rng, now).to_string(),
+            device_id: &self.id,
+            device_os: self.system,
+            session: &self.session,
+            sequence: self.sequence,
+            event: skewed(rng, &EVENTS),
+            country: self.country,
+            param_int: rng.u32(..1000),
+            param_str: "made up by the demo",
+        };
+        serde_json::to_string(&line).expect("numbers and texts are JSON")
+    }
+}
+
+/// A moment of the last seconds, or, one time in twenty, of a past hour.
+fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
+    let ago = match rng.u32(..HISTORIC) {
+        0 => rng.i64(1..=HOURS) * HOUR + rng.i64(0..MINUTE),
+        _ => rng.i64(0..SECOND),
+    };
+    UnixMillis(now.0 - ago)
+}
+
+/// One of `choices`, the first ones more often: a quarter of them gets half of all.
+fn skewed(rng: &mut Rng, choices: &[&'static str]) -> &'static str {
+    let place = rng.f64().powi(2) * choices.len() as f64;
+    choices[place as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::event;
+
+    use super::*;
+
+    /// 2026-01-01 00:30:00.
+    const NOW: UnixMillis = UnixMillis(1_767_227_400_000);
+
+    #[test]
+    fn the_same_seed_gives_the_same_traffic() {
+        let requests = || {
+            let mut traffic = Traffic::new(7);
+            [traffic.batch(NOW), traffic.reaction(NOW), traffic.batch(NOW)]
+        };
+        assert_eq!(requests(), requests());
+    }
+
+    #[test]
+    fn every_line_is_one_that_the_edge_accepts() {
+        let batch = Traffic::new(1).batch(NOW);
+        assert_eq!(batch.lines().count(), BATCH);
+        for line in batch.lines() {
+            let parsed = event::parse::<()>(line);
+            assert!(parsed.is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn about_one_event_in_twenty_is_of_a_past_hour() {
+        let mut rng = Rng::with_seed(3);
+        let historic = (0..10_000).filter(|_| moment(&mut rng, NOW).0 <= NOW.0 - HOUR).count();
+        assert!((400..600).contains(&historic), "{historic}");
+    }
+}

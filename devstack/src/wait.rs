@@ -1,0 +1,60 @@
+//! The one way to wait: for a condition, with a deadline.
+
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+/// Between two looks at a condition.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// A condition that did not come to hold in time.
+#[derive(Debug, thiserror::Error)]
+#[error("wait for {what}: not so after {deadline:?}")]
+pub struct Overdue {
+    /// What was waited for.
+    pub what: String,
+    /// How long.
+    pub deadline: Duration,
+}
+
+/// Looks every 20 ms until `condition` holds and gives the time that took. A
+/// look that hangs counts against the deadline too.
+pub async fn wait_for(
+    what: impl Into<String>,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> Result<Duration, Overdue> {
+    let started = Instant::now();
+    let looks = async {
+        while !condition().await {
+            time::sleep(INTERVAL).await;
+        }
+    };
+    match time::timeout(deadline, looks).await {
+        Ok(()) => Ok(started.elapsed()),
+        Err(_) => Err(Overdue { what: what.into(), deadline }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_ends_when_the_condition_holds() {
+        let mut looks = 0;
+        let waited = wait_for("the third look", Duration::from_secs(1), async || {
+            looks += 1;
+            looks == 3
+        });
+        assert!(waited.await.unwrap() >= 2 * INTERVAL);
+    }
+
+    #[tokio::test]
+    async fn it_fails_with_what_and_how_long_even_if_a_look_hangs() {
+        let overdue = wait_for("a dead server", Duration::from_millis(30), async || pending().await).await;
+        assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: not so after 30ms");
+    }
+}
