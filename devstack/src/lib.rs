@@ -24,6 +24,8 @@ pub mod stack;
 
 pub mod service;
 
+pub mod traffic;
+
 pub mod up;
 
 mod binaries;

@@ -26,8 +26,6 @@ mod front;
 
 mod stored;
 
-mod traffic;
-
 mod demo;
 
 mod page;

@@ -40,16 +40,16 @@ struct Told {
 
 /// `?` are: from, asked hours, from, asked hours, in seconds since the epoch.
 const STATEMENT: &str = "
-SELECT (SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT max(as_of) AS as_of FROM progress GROUP BY g, kp)) AS as_of,
+SELECT assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT max(as_of) AS as_of FROM progress GROUP BY g, kp))) AS as_of,
        toUInt32(0) AS hour, toUInt64(0) AS users, toUInt64(0) AS clicks, toUInt64(0) AS impressions
 UNION ALL
 SELECT toInt64(0), toUnixTimestamp(bucket) AS hour, sum(u), sum(c), sum(i) FROM (
     SELECT bucket, uniqExactMerge(users) AS u, toUInt64(0) AS c, toUInt64(0) AS i FROM users_hourly
-    WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(?), 'UTC')))
+    WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
     GROUP BY bucket
     UNION ALL
     SELECT bucket, toUInt64(0), sumIf(events, event = 'click'), sumIf(events, event = 'impression') FROM event_hourly
-    WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(?), 'UTC')))
+    WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
     GROUP BY bucket
 ) GROUP BY bucket";
 

@@ -1,5 +1,7 @@
 //! Logs on standard error: lines for people, JSON for machines.
 
+use std::io::{self, IsTerminal as _};
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -43,7 +45,8 @@ impl LogConfig {
 pub fn init(config: &LogConfig) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.filter))
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     // `try_init` fails when a subscriber is set already, as in a test binary: then that one serves.
     let _already_set = match config.format {

@@ -7,12 +7,14 @@ use reqwest::{Client, RequestBuilder};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::traffic::Traffic;
+use crate::traffic::Traffic;
 
-/// A batch of [`BATCH`](super::traffic::BATCH) events is sent this often,
+/// A batch of [`BATCH`](crate::traffic::BATCH) events is sent this often,
 const PACE: Duration = Duration::from_millis(100);
 /// and with it so many reactions.
 const REACTIONS: usize = 3;
+/// Devices at once.
+const DEVICES: usize = 500;
 /// The same in every demo.
 const SEED: u64 = 1;
 /// Longer than the edge makes a client wait.
@@ -21,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Sends until `stop`. What is refused is logged and not sent again.
 pub(super) async fn send(front: SocketAddr, stop: CancellationToken) {
     let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
-    let mut traffic = Traffic::new(SEED);
+    let mut traffic = Traffic::new(SEED, DEVICES);
     let mut pace = time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(pace.tick()).await.is_some() {

@@ -44,7 +44,7 @@ Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
   ClickHouse  {clickhouse}{native}
 
 Store an event; it answers a report with \"accepted\":1
-  curl localhost:{front}/v1/events -H 'Content-Type: application/x-ndjson' -d '{{\"event\":\"hello\",\"user_id\":\"me\"}}'
+  curl localhost:{front}/v1/events -d '{{\"event\":\"hello\",\"user_id\":\"me\"}}'
 Count a click; it answers 204, once Kafka has it for good
   curl -i -X POST localhost:{front}/analytics/$(date +%s%3N)/me/click
 Read this hour; it answers unique_users, clicks and impressions, some seconds old

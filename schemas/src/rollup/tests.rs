@@ -103,7 +103,6 @@ fn sums_make_a_summing_table_without_a_column_list() {
 ENGINE = SummingMergeTree()
 PARTITION BY toYYYYMM(bucket)
 ORDER BY (tenant, bucket, event, country, device_os, g, kp)
-TTL toDateTime(toStartOfMonth(bucket)) + INTERVAL 1 MONTH + INTERVAL 400 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, \
          fsync_part_directory = 1, old_parts_lifetime = 480"
     );
@@ -127,6 +126,13 @@ fn short_retention_cuts_by_day_and_no_grain_does_not_cut() {
     let daily = rollup(GOOD.replace("grain = \"day\"", "grain = \"minute\"\nretention = \"7d\""));
     assert_eq!(daily.partition_by(), PartitionBy::Day);
     assert!(daily.create_table().contains("TTL toStartOfDay(bucket) + INTERVAL 1 DAY + INTERVAL 7 DAY"));
+    let monthly = rollup(GOOD.replace("grain = \"day\"", "grain = \"day\"\nretention = \"400d\""));
+    assert_eq!(monthly.partition_by(), PartitionBy::Month);
+    assert!(
+        monthly
+            .create_table()
+            .contains("TTL toDateTime(toStartOfMonth(bucket)) + INTERVAL 1 MONTH + INTERVAL 400 DAY")
+    );
     let whole = rollup(GOOD.replace("grain = \"day\"", "grain = \"none\"\nretention = \"7d\""));
     assert_eq!(whole.partition_by(), PartitionBy::Nothing);
     assert!(!whole.create_table().contains("bucket") && !whole.create_table().contains("TTL"));

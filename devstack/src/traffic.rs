@@ -8,9 +8,7 @@ use serde::Serialize;
 use uuid::Builder;
 
 /// Events of one batch.
-pub(super) const BATCH: usize = 30;
-/// Devices at once; each is replaced by a new one now and then.
-const ACTIVE: usize = 500;
+pub const BATCH: usize = 30;
 /// A device is replaced after one in so many batches.
 const REPLACED: u32 = 20;
 /// One event in so many is of a past hour.
@@ -39,7 +37,7 @@ const COUNTRIES: [&str; 30] = [
 const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];
 
 /// An endless stream of requests, the same for the same seed and clock.
-pub(super) struct Traffic {
+pub struct Traffic {
     rng: Rng,
     active: Vec<Device>,
 }
@@ -68,16 +66,17 @@ struct Line<'a> {
 }
 
 impl Traffic {
-    pub(super) fn new(seed: u64) -> Self {
+    /// Traffic of so many devices at once; each is replaced by a new one now and then.
+    pub fn new(seed: u64, devices: usize) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let active = (0..ACTIVE).map(|_| Device::new(&mut rng)).collect();
+        let active = (0..devices).map(|_| Device::new(&mut rng)).collect();
         Self { rng, active }
     }
 
     /// One device's latest events as NDJSON.
-    pub(super) fn batch(&mut self, now: UnixMillis) -> String {
+    pub fn batch(&mut self, now: UnixMillis) -> String {
         let rng = &mut self.rng;
-        let device = &mut self.active[rng.usize(..ACTIVE)];
+        let device = rng.choice(&mut self.active).expect("there are devices");
         if rng.u32(..REPLACED) == 0 {
             *device = Device::new(rng);
         }
@@ -86,7 +85,7 @@ impl Traffic {
     }
 
     /// The path of one person's reaction.
-    pub(super) fn reaction(&mut self, now: UnixMillis) -> String {
+    pub fn reaction(&mut self, now: UnixMillis) -> String {
         let user = self.rng.u32(..20_000);
         let kind = if self.rng.u32(..4) == 0 { "click" } else { "impression" };
         format!("/analytics/{}/user-{user}/{kind}", moment(&mut self.rng, now).0)
@@ -150,7 +149,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_traffic() {
         let requests = || {
-            let mut traffic = Traffic::new(7);
+            let mut traffic = Traffic::new(7, 10);
             [traffic.batch(NOW), traffic.reaction(NOW), traffic.batch(NOW)]
         };
         assert_eq!(requests(), requests());
@@ -158,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_line_is_one_that_the_edge_accepts() {
-        let batch = Traffic::new(1).batch(NOW);
+        let batch = Traffic::new(1, 10).batch(NOW);
         assert_eq!(batch.lines().count(), BATCH);
         for line in batch.lines() {
             let parsed = event::parse::<()>(line);

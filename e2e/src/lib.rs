@@ -1,0 +1,1 @@
+//! The whole way, from HTTP to the answer, on real Kafka and real ClickHouse: see `tests/it`.

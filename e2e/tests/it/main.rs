@@ -1,0 +1,21 @@
+//! The whole way on the real stack, one file per promise or system. Nothing is mocked.
+//!
+//! One Kafka and one ClickHouse serve all tests; each test has its own topic, database and
+//! consumer group, and its own services: the workspace's real programs. What must have been
+//! counted is told by an oracle that knows what the edge's answers accepted, never by what was sent.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
+
+mod client;
+mod oracle;
+mod world;
+
+mod bad_input;
+mod device_batches;
+mod freshness;
+mod journey;
+mod late_dependencies;
+mod load;
+mod reactions_by_path;
+mod reactions_by_query;
+mod start_errors;

@@ -1,0 +1,151 @@
+//! What must have been counted, by what the edge's answers accepted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::time::{HOUR, UnixMillis};
+use serde_json::json;
+
+use crate::client::Answer;
+
+/// An event as the tests make them; its time is always given, so that its hour is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    /// When it happened.
+    pub(crate) time: UnixMillis,
+    /// Its name.
+    pub(crate) event: String,
+    /// The user, also as its device.
+    pub(crate) user: String,
+    /// Its country.
+    pub(crate) country: String,
+    /// Its device's system.
+    pub(crate) device_os: String,
+    /// Its number.
+    pub(crate) value: i64,
+}
+
+impl Made {
+    /// A random event of a user at this time.
+    pub(crate) fn random(rng: &mut fastrand::Rng, time: UnixMillis) -> Self {
+        let pick = |rng: &mut fastrand::Rng, of: &[&str]| of[rng.usize(..of.len())].to_owned();
+        Self {
+            time,
+            event: pick(rng, &["app_start", "click", "impression", "play", "purchase"]),
+            user: format!("device-{}", rng.u32(..500)),
+            country: pick(rng, &["DE", "US", "BR", "IN", ""]),
+            device_os: pick(rng, &["iOS 13.5.1", "Android 14", "Windows 11"]),
+            value: rng.i64(-1000..1000),
+        }
+    }
+
+    /// Its line.
+    pub(crate) fn line(&self) -> String {
+        json!({
+            "client_time": self.time.to_string(), "device_id": self.user, "device_os": self.device_os,
+            "session": format!("s-{}", self.user), "sequence": 1, "event": self.event,
+            "param_int": self.value, "param_str": "some text", "country": self.country,
+        })
+        .to_string()
+    }
+}
+
+type HourlyKey = (i64, String, String, String);
+
+/// Events per hour × event × country × system with the sum of their values, and users per hour × event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    events: BTreeMap<HourlyKey, (u64, i64)>,
+    users: BTreeMap<(i64, String), u64>,
+}
+
+impl Counts {
+    /// All events counted.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.events.values().map(|(events, _)| events).sum()
+    }
+
+    /// What the rollups say: rows of hour, event, country, system, events, value, and of hour, event, users.
+    pub(crate) fn from_rows(events: &[Vec<String>], users: &[Vec<String>]) -> Self {
+        let events = events.iter().map(|row| {
+            let key = (row[0].parse().unwrap(), row[1].clone(), row[2].clone(), row[3].clone());
+            (key, (row[4].parse().unwrap(), row[5].parse().unwrap()))
+        });
+        let users =
+            users.iter().map(|row| ((row[0].parse().unwrap(), row[1].clone()), row[2].parse().unwrap()));
+        Self { events: events.collect(), users: users.collect() }
+    }
+}
+
+/// Counts what was accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    events: BTreeMap<HourlyKey, (u64, i64)>,
+    users: BTreeMap<(i64, String), BTreeSet<String>>,
+}
+
+impl Oracle {
+    /// Takes the report on a batch of lines, in which `made` stands where a line is one of ours and `None`
+    /// where it is bad on purpose; the report must accept exactly ours.
+    #[track_caller]
+    pub(crate) fn reported(&mut self, answer: &Answer, lines: &[Option<Made>]) {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let report = answer.json();
+        let good = lines.iter().flatten().count();
+        assert_eq!(
+            (report["received"].as_u64(), report["accepted"].as_u64()),
+            (Some(lines.len() as u64), Some(good as u64)),
+            "{report}"
+        );
+        let bad: Vec<usize> = (1..=lines.len()).filter(|line| lines[line - 1].is_none()).collect();
+        let told: Vec<usize> = report["errors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|e| e["line"].as_u64().unwrap() as usize)
+            .collect();
+        assert_eq!(told, bad[..bad.len().min(20)], "{report}");
+        lines.iter().flatten().for_each(|made| self.accepted(made));
+    }
+
+    /// Takes an event that was accepted.
+    pub(crate) fn accepted(&mut self, made: &Made) {
+        let hour = made.time.floor(HOUR).0 / 1000;
+        let key = (hour, made.event.clone(), made.country.clone(), made.device_os.clone());
+        let (events, value) = self.events.entry(key).or_default();
+        *events += 1;
+        *value += made.value;
+        self.users.entry((hour, made.event.clone())).or_default().insert(made.user.clone());
+    }
+
+    /// What the tables must hold.
+    pub(crate) fn counts(&self) -> Counts {
+        let users = self.users.iter().filter(|(_, users)| !users.is_empty());
+        Counts {
+            events: self.events.clone(),
+            users: users.map(|(key, users)| (key.clone(), users.len() as u64)).collect(),
+        }
+    }
+
+    /// Users over clicks and impressions, clicks and impressions of the hour that holds `time`.
+    pub(crate) fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
+        let hour = time.floor(HOUR).0 / 1000;
+        let count = |event: &str| -> u64 {
+            self.events
+                .iter()
+                .filter(|((at, name, _, _), _)| *at == hour && name == event)
+                .map(|(_, (events, _))| events)
+                .sum()
+        };
+        let users: BTreeSet<_> = ["click", "impression"]
+            .iter()
+            .filter_map(|event| self.users.get(&(hour, (*event).to_owned())))
+            .flatten()
+            .collect();
+        (users.len() as u64, count("click"), count("impression"))
+    }
+}
+
+/// Now, by this machine's clock.
+pub(crate) fn now() -> UnixMillis {
+    std::time::SystemTime::now().into()
+}

@@ -1,0 +1,70 @@
+//! A start that cannot succeed is one helpful line and a non-zero exit.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use devstack::ports;
+
+/// Runs a program with just these variables; returns its exit code and what it wrote on standard error.
+fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join(program);
+    let output =
+        Command::new(path).args(arguments).env_clear().envs(variables.iter().copied()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+const GIVEN: [(&str, &str); 2] = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
+
+#[test]
+fn a_taken_port_is_named_with_the_variable_that_moves_it() {
+    for service in ["ingest", "query-api"] {
+        let port = ports::free().unwrap();
+        let holder = TcpListener::bind(ports::local(port)).unwrap();
+        let taken = holder.local_addr().unwrap().to_string();
+        let (code, said) =
+            run(service, &[], &[GIVEN.as_slice(), &[("LISTEN_ADDR", taken.as_str())]].concat());
+        assert_eq!(code, Some(1), "{service}: {said}");
+        let line = said.lines().last().unwrap_or_default();
+        assert_eq!(
+            line,
+            format!(
+                "error: listen on {taken}: the port is taken; stop what holds it or set LISTEN_ADDR to another"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_missing_or_malformed_variable_is_one_line() {
+    for service in ["ingest", "stream-agg", "query-api"] {
+        let (code, said) = run(service, &[], &[]);
+        assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
+        assert!(said.starts_with("error: variable ") && said.contains(" is not set: "), "{said}");
+        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[("ADMIN_ADDR", "nowhere")]].concat());
+        assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
+        assert!(said.starts_with("error: variable ADMIN_ADDR=`nowhere` is not usable: "), "{said}");
+    }
+}
+
+#[test]
+fn a_typo_in_a_flag_is_answered_with_the_flag_that_was_meant() {
+    for (program, arguments, meant) in [
+        ("ingest", ["--chek-config"].as_slice(), "--check-config"),
+        ("stream-agg", &["--chek-config"], "--check-config"),
+        ("query-api", &["--chek-config"], "--check-config"),
+        ("devstack", &["up", "--freshh"], "--fresh"),
+    ] {
+        let (code, said) = run(program, arguments, &[]);
+        assert_eq!(code, Some(2), "{program}: {said}");
+        assert!(said.contains(meant), "{program}: {said}");
+    }
+}
+
+#[test]
+fn every_variable_can_be_listed_without_starting() {
+    for service in ["ingest", "stream-agg", "query-api"] {
+        let (code, said) = run(service, &["--check-config"], &GIVEN);
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{service}");
+    }
+}

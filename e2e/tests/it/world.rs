@@ -1,0 +1,247 @@
+//! One test's corner of the shared stack, and the services that run in it.
+
+use std::time::Duration;
+
+use devstack::{DataDirectory, Service, Stack, wait_for};
+use tokio::sync::OnceCell;
+
+use crate::client::Http;
+use crate::oracle::Counts;
+
+/// Longest wait for something that should come at once, on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+static STACK: OnceCell<Stack> = OnceCell::const_new();
+
+/// Kafka and ClickHouse, started by whichever test asks first.
+async fn stack() -> &'static Stack {
+    let start = async {
+        let mut stack = Stack::for_test("e2e").unwrap();
+        stack.start().await.unwrap();
+        stack
+    };
+    STACK.get_or_init(|| start).await
+}
+
+/// A topic, a database and a consumer group of its own.
+pub(crate) struct World {
+    name: &'static str,
+    brokers: String,
+    clickhouse: String,
+    directory: DataDirectory,
+    http: reqwest::Client,
+}
+
+impl World {
+    /// The world of the test `name`, on the shared stack, migrated.
+    pub(crate) async fn new(name: &'static str) -> Self {
+        let stack = stack().await;
+        let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
+        world.migrate().await;
+        world
+    }
+
+    /// A world on servers of the test's own, which need not be up yet.
+    pub(crate) fn unmigrated(name: &'static str, brokers: &str, clickhouse: &str) -> Self {
+        Self {
+            name,
+            brokers: brokers.to_owned(),
+            clickhouse: clickhouse.to_owned(),
+            directory: DataDirectory::for_test(name).unwrap(),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// Runs `stream-agg migrate`.
+    pub(crate) async fn migrate(&self) {
+        let variables = self.variables(&[]);
+        Service::run("stream-agg", &["migrate"], &borrowed(&variables), &self.directory, DEADLINE)
+            .await
+            .unwrap();
+    }
+
+    /// What every service of this world is told, and `more`, which wins.
+    fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let common = [
+            ("KAFKA_BROKERS", self.brokers.as_str()),
+            ("TOPIC", self.name),
+            ("TOPIC_PARTITIONS", "4"),
+            ("GROUP", self.name),
+            ("CLICKHOUSE_URL", &self.clickhouse),
+            ("CLICKHOUSE_DATABASE", self.name),
+            // As fast as a test wants to be; the defaults have their own tests.
+            ("BATCH_MAX_AGE", "200ms"),
+            ("PROGRESS_INTERVAL", "200ms"),
+            ("POLL_INTERVAL", "300ms"),
+            ("DRAIN_DELAY", "100ms"),
+        ];
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let kept = common.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
+        kept.chain(more).map(owned).collect()
+    }
+
+    /// Starts a service, and does not wait until it is ready.
+    pub(crate) fn start(&self, service: &str, more: &[(&str, &str)]) -> Service {
+        Service::start(service, &borrowed(&self.variables(more)), &self.directory).unwrap()
+    }
+
+    /// Starts an edge and waits until it is ready.
+    pub(crate) async fn edge(&self) -> Edge {
+        Edge::new(self.ready("ingest").await)
+    }
+
+    /// Starts an aggregator and waits until it is ready.
+    pub(crate) async fn aggregator(&self) -> Service {
+        self.ready("stream-agg").await
+    }
+
+    /// Starts a query API and waits until it is ready.
+    pub(crate) async fn query_api(&self) -> QueryApi {
+        let service = self.ready("query-api").await;
+        QueryApi { http: Http::new(service.http()), _service: service }
+    }
+
+    /// One of each.
+    pub(crate) async fn pipeline(&self) -> (Edge, Service, QueryApi) {
+        tokio::join!(self.edge(), self.aggregator(), self.query_api())
+    }
+
+    async fn ready(&self, service: &str) -> Service {
+        let mut service = self.start(service, &[]);
+        service.wait_ready().await.unwrap();
+        service
+    }
+
+    /// The rows that a query of this world's database gives, as text.
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        let request =
+            self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(sql.to_owned());
+        let answer = request.send().await.unwrap();
+        let good = answer.status().is_success();
+        let text = answer.text().await.unwrap();
+        assert!(good, "{sql}: {text}");
+        text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    }
+
+    /// The one number that a query gives.
+    pub(crate) async fn number(&self, sql: &str) -> u64 {
+        let rows = self.rows(sql).await;
+        rows[0][0].parse().unwrap_or_else(|_| panic!("{sql}: {rows:?}"))
+    }
+
+    /// Waits until the raw table holds as many rows as were accepted, then holds every table against
+    /// the oracle's counts: raw, ledger and each rollup, exactly.
+    pub(crate) async fn assert_counted(&self, expected: &Counts) {
+        let accepted = expected.accepted();
+        let waited = wait_for(format!("{accepted} rows in `{}`.events", self.name), DEADLINE, async || {
+            self.stored().await >= accepted && self.uncommitted_cells().await == 0
+        });
+        if let Err(overdue) = waited.await {
+            panic!("{overdue}; there are {}", self.stored().await);
+        }
+        assert_eq!(&self.counted().await, expected);
+        assert_eq!(self.stored().await, accepted, "rows in events");
+        assert_eq!(self.number("SELECT sum(stored) FROM ledger").await, accepted, "stored by the ledger");
+        assert_eq!(self.number("SELECT sum(lines - rejected - duplicates) FROM ledger").await, accepted);
+        assert_eq!(
+            self.number("SELECT sum(rows) FROM users_hourly WHERE tenant != ''").await,
+            accepted,
+            "rows of users_hourly"
+        );
+        let markers =
+            "SELECT count() FROM (SELECT _part FROM events GROUP BY _part HAVING countIf(tenant = '') = 0)";
+        assert_eq!(self.number(markers).await, 0, "parts of events without a marker");
+    }
+
+    async fn stored(&self) -> u64 {
+        self.number("SELECT count() FROM events WHERE tenant != ''").await
+    }
+
+    /// A raw row is visible before its batch's other cells are: the sums are whole when they agree.
+    async fn uncommitted_cells(&self) -> u64 {
+        self.number(
+            "SELECT (SELECT count() FROM events WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
+                 OR (SELECT sum(events) FROM event_hourly WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
+                 OR (SELECT sum(rows) FROM users_hourly WHERE tenant != '') != (SELECT sum(stored) FROM ledger)",
+        )
+        .await
+    }
+
+    /// What the rollups hold, in the oracle's form.
+    async fn counted(&self) -> Counts {
+        let events = self
+            .rows("SELECT toUnixTimestamp(bucket), event, country, device_os, sum(events), sum(value) FROM event_hourly WHERE tenant = 'default' GROUP BY 1, 2, 3, 4")
+            .await;
+        let users = self
+            .rows("SELECT toUnixTimestamp(bucket), event, uniqExactMerge(users) FROM users_hourly WHERE tenant = 'default' GROUP BY 1, 2")
+            .await;
+        Counts::from_rows(&events, &users)
+    }
+}
+
+fn borrowed(variables: &[(String, String)]) -> Vec<(&str, &str)> {
+    variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// A running edge.
+pub(crate) struct Edge {
+    /// Its process.
+    pub(crate) service: Service,
+    /// Its port for clients.
+    pub(crate) http: Http,
+}
+
+impl Edge {
+    /// The edge that `service` is.
+    pub(crate) fn new(service: Service) -> Self {
+        Self { http: Http::new(service.http()), service }
+    }
+
+    /// The sum of one of its metrics over all labels.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let page = Http::new(self.service.admin()).get("/metrics").await.text;
+        let value =
+            |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
+        let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+        page.lines().filter(of_name).map(value).sum::<f64>() as u64
+    }
+
+    /// Holds the edge's own books: nothing is dropped silently.
+    pub(crate) async fn assert_balanced(&self) {
+        let metric = async |name: &str| self.metric(&format!("ingest_events_{name}")).await;
+        let (received, accepted, rejected) =
+            (metric("received_total").await, metric("accepted_total").await, metric("rejected_total").await);
+        assert_eq!(received, accepted + rejected, "received = accepted + rejected");
+        let ended =
+            metric("delivered_total").await + metric("not_durable_total").await + metric("lost_total").await;
+        assert_eq!(
+            accepted,
+            ended + metric("queued").await,
+            "accepted = delivered + queued + not durable + lost"
+        );
+    }
+}
+
+/// A running query API.
+pub(crate) struct QueryApi {
+    /// Ends with it.
+    _service: Service,
+    /// Its port for readers.
+    pub(crate) http: Http,
+}
+
+impl QueryApi {
+    /// Waits until the hour of `millis` is answered with these figures.
+    pub(crate) async fn assert_hour(&self, millis: i64, users: u64, clicks: u64, impressions: u64) {
+        let expected = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");
+        let path = format!("/analytics?timestamp={millis}");
+        let mut last = String::new();
+        let waited = wait_for(format!("{expected:?}"), DEADLINE, async || {
+            last = self.http.get(&path).await.text;
+            last == expected
+        });
+        if let Err(overdue) = waited.await {
+            panic!("{overdue}; the answer is {last:?}");
+        }
+    }
+}

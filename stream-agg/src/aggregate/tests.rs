@@ -1,0 +1,197 @@
+use proptest::prelude::*;
+use schemas::rollup::Rollups;
+
+use super::*;
+
+const NOW: &str = "2026-11-21 04:10:00";
+
+fn time(text: &str) -> UnixMillis {
+    UnixMillis::parse(text).unwrap()
+}
+
+fn push(rows: &mut Rows, tenant: &str, event: &str, at: UnixMillis, user: &str, number: i64) {
+    push_with_props(rows, tenant, event, at, user, number, "{}");
+}
+
+fn push_with_props(
+    rows: &mut Rows,
+    tenant: &str,
+    event: &str,
+    at: UnixMillis,
+    user: &str,
+    number: i64,
+    props: &str,
+) {
+    rows.tenant.push(tenant);
+    rows.event.push(event);
+    rows.country.push("");
+    rows.device_os.push("");
+    rows.user_id.push("");
+    rows.device_id.push(user);
+    rows.session.push(user);
+    rows.param_str.push("");
+    rows.props.push(props);
+    rows.param_int.push(number);
+    rows.sequence.push(number.unsigned_abs());
+    rows.event_time.push(at);
+    rows.kafka_time.push(time(NOW));
+    rows.ko.push(0);
+}
+
+fn rollup(declaration: &str) -> Rollup {
+    Rollups::parse("test", &format!("[[rollup]]\nname = \"r\"\n{declaration}"))
+        .unwrap()
+        .iter()
+        .next()
+        .unwrap()
+        .clone()
+}
+
+/// Groups as text: tenant, bucket, dimensions, measures.
+fn shown(rollup: &Rollup, rows: &Rows) -> Vec<String> {
+    let aggregate = aggregate(rollup, rows);
+    let group = |group: u32| {
+        let at = group as usize;
+        let mut words = vec![rows.tenant.texts.get(aggregate.tenants[at]).to_owned()];
+        words.push(aggregate.buckets[at].to_string()[..16].to_owned());
+        words.extend(
+            aggregate
+                .dimensions
+                .iter()
+                .map(|dimension| dimension.texts().get(dimension.numbers[at]).to_owned()),
+        );
+        words.extend(aggregate.measures.iter().map(|values| match values {
+            Values::Unsigned(values) => values[at].to_string(),
+            Values::Signed(values) => values[at].to_string(),
+            Values::Distinct(sets) => format!("{} distinct", sets.get(group).len()),
+        }));
+        words.join(" ")
+    };
+    aggregate.cells.values().flatten().map(|at| group(*at)).collect()
+}
+
+fn sample() -> Rows {
+    let mut rows = Rows::default();
+    push(&mut rows, "a", "click", time("2026-11-21 04:00:00"), "u1", 5);
+    push(&mut rows, "a", "click", time("2026-11-21 04:59:59.999"), "u1", -7);
+    push(&mut rows, "a", "click", time("2026-11-21 05:00:00"), "u2", 1);
+    push(&mut rows, "b", "click", time("2026-11-21 04:00:00"), "", 2);
+    push(&mut rows, "a", "view", time("2026-10-21 04:30:00"), "u3", 3);
+    rows
+}
+
+#[test]
+fn events_are_grouped_by_tenant_bucket_and_dimensions() {
+    let rollup = rollup(
+        "grain = \"hour\"\ndimensions = [\"event\"]\nmeasures = { n = \"count\", v = \"sum(param_int)\" }",
+    );
+    assert_eq!(
+        shown(&rollup, &sample()),
+        [
+            "a 2026-10-21 04:00 view 1 3",
+            "a 2026-11-21 04:00 click 2 -2",
+            "a 2026-11-21 05:00 click 1 1",
+            "b 2026-11-21 04:00 click 1 2",
+        ]
+    );
+    let cells = aggregate(&rollup, &sample()).cells;
+    assert_eq!(
+        cells.keys().copied().collect::<Vec<_>>(),
+        ["2026-10-01 00:00:00", "2026-11-01 00:00:00"].map(time)
+    );
+}
+
+#[test]
+fn every_measure_and_a_dimension_of_many_values_are_aggregated() {
+    let rollup = rollup(
+        "grain = \"none\"\ndimensions = [\"device_id\"]\n\
+         measures = { a = \"min(param_int)\", b = \"max(param_int)\", c = \"max(sequence)\", d = \"uniq_exact(session)\" }",
+    );
+    assert_eq!(
+        shown(&rollup, &sample()),
+        [
+            "a 1970-01-01 00:00 u1 -7 5 7 1 distinct 2",
+            "a 1970-01-01 00:00 u2 1 1 1 1 distinct 1",
+            "b 1970-01-01 00:00  2 2 2 0 distinct 1",
+            "a 1970-01-01 00:00 u3 3 3 3 1 distinct 1",
+        ]
+    );
+}
+
+#[test]
+fn rows_past_the_retention_of_their_table_partition_are_left_out() {
+    let declared = |days| {
+        rollup(&format!(
+            "grain = \"hour\"\ndimensions = [\"event\"]\nmeasures = {{ n = \"count\" }}\nretention = \"{days}d\""
+        ))
+    };
+    let mut rows = Rows::default();
+    push(&mut rows, "a", "old", time("2026-08-31 23:00:00"), "", 0);
+    push(&mut rows, "a", "new", time("2026-09-23 00:00:00"), "", 0);
+    // September ends on the 1st of October, and 60 days later is the 30th of November.
+    assert_eq!(shown(&declared(60), &rows), ["a 2026-09-23 00:00 new 1"]);
+    assert_eq!(shown(&declared(400), &rows).len(), 2);
+    // Cut by day: the 23rd of September ends on the 24th, and 58 days later is the 21st of November.
+    assert!(shown(&declared(58), &rows).is_empty());
+    assert_eq!(shown(&declared(59), &rows).len(), 1);
+}
+
+#[test]
+fn only_events_that_meet_every_condition_count() {
+    let rollup = rollup(
+        "grain = \"none\"\ndimensions = [\"props.poll\", \"props.a.b\"]\n\
+         where = { event = [\"vote\", \"poll\"], device_id = \"u1\", \"props.a.b\" = [\"1\", \"x\"] }\n\
+         measures = { votes = \"count\" }",
+    );
+    let mut rows = sample();
+    let sent = [
+        ("vote", "u1", r#"{"poll":"p","a":{"b":1}}"#),
+        ("poll", "u1", r#"{"a.b":"x"}"#),
+        ("vote", "u2", r#"{"a":{"b":1}}"#),
+        ("vote", "u1", r#"{"a":{"b":2}}"#),
+        ("vote", "u1", r#"{"poll":"p","a":{"b":1}}"#),
+    ];
+    for (event, user, props) in sent {
+        push_with_props(&mut rows, "a", event, time(NOW), user, 0, props);
+    }
+    assert_eq!(shown(&rollup, &rows), ["a 1970-01-01 00:00 p 1 2", "a 1970-01-01 00:00  x 1"]);
+}
+
+proptest! {
+    /// Each row counts once, and each set is what a plain set would be.
+    #[test]
+    fn sums_and_sets_are_those_of_the_rows(
+        sent in prop::collection::vec((0..3_u8, 0..4_i64, 0..5_u8, any::<i64>()), 0..60),
+    ) {
+        let mut rows = Rows::default();
+        for (event, hour, user, number) in &sent {
+            let at = UnixMillis(time(NOW).0 - hour * 3_600_000);
+            let user = if *user == 0 { String::new() } else { user.to_string() };
+            push(&mut rows, "t", &event.to_string(), at, &user, *number);
+        }
+        let rollup = rollup(
+            "grain = \"hour\"\ndimensions = [\"event\"]\n\
+             measures = { n = \"count\", u = \"uniq_exact(user)\", v = \"sum(param_int)\" }",
+        );
+        let mut expected = BTreeMap::new();
+        for (event, hour, user, number) in &sent {
+            let (n, users, v) = expected.entry((*event, *hour)).or_insert((0_u64, std::collections::BTreeSet::new(), 0_i64));
+            *n += 1;
+            *v = v.wrapping_add(*number);
+            if *user > 0 {
+                users.insert(*user);
+            }
+        }
+        let mut expected: Vec<_> = expected
+            .into_iter()
+            .map(|((event, hour), (n, users, v))| {
+                let bucket = UnixMillis(time(NOW).0 - hour * 3_600_000).floor(3_600_000);
+                format!("t {} {event} {n} {} distinct {v}", &bucket.to_string()[..16], users.len())
+            })
+            .collect();
+        let mut found = shown(&rollup, &rows);
+        expected.sort();
+        found.sort();
+        prop_assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,300 @@
+//! A batch becomes cells: for each table and each of its table partitions one block.
+//!
+//! Invariants: every block begins with its marker row, which says that the table
+//! partition now holds the Kafka partition below `hwm`; the rows of a block all
+//! belong to one table partition; equal batches give equal bytes. Pure.
+
+use std::collections::BTreeMap;
+use std::iter::once;
+
+use bytes::Bytes;
+use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
+use schemas::row;
+use schemas::time::{HOUR, UnixMillis};
+
+use crate::aggregate::{Aggregate, GroupId, Values, aggregate};
+use crate::batch::Batch;
+use crate::decode::Entry;
+use crate::native::{self, Block};
+use crate::progress::NextOffset;
+use crate::rows::{Interned, Interner, RowId, Rows};
+
+/// Where the records of a pipeline come from, and how they are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Generation of the Kafka log.
+    pub g: u16,
+    /// Kafka partition.
+    pub kp: u16,
+    /// Hash of the declaration under which rows are stored.
+    pub cfg: u64,
+}
+
+/// What one insert brings to one table partition of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// The table.
+    pub table: String,
+    /// First day of the table partition, for people.
+    pub partition: String,
+    /// Names of the block's columns, with commas.
+    pub columns: String,
+    /// Rows of the block, the marker included.
+    pub rows: usize,
+    /// One block of ClickHouse's Native format.
+    pub block: Bytes,
+}
+
+/// All cells of `batch`; never none, for the ledger always has one.
+pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Vec<Cell> {
+    let hwm = batch.last.next();
+    let mut cells = ledger(batch, source, hwm);
+    cells.extend(events(&batch.rows, source, hwm));
+    for rollup in rollups.iter() {
+        let aggregate = aggregate(rollup, &batch.rows);
+        let groups = aggregate.cells.iter();
+        cells.extend(groups.map(|(start, groups)| {
+            let marker = Marker { source, hwm, start: *start };
+            rollup_cell(rollup, &batch.rows.tenant.texts, &aggregate, groups, marker)
+        }));
+    }
+    cells
+}
+
+/// What the marker row of a cell holds.
+#[derive(Clone, Copy)]
+struct Marker {
+    source: Source,
+    hwm: NextOffset,
+    /// Start of the table partition.
+    start: UnixMillis,
+}
+
+impl Marker {
+    fn cell(self, table: &str, columns: &[&str], rows: usize, block: Block) -> Cell {
+        Cell {
+            table: table.to_owned(),
+            partition: self.start.to_string()[..10].to_owned(),
+            columns: columns.join(", "),
+            rows,
+            block: block.finish().into(),
+        }
+    }
+}
+
+/// The raw rows, cut by the day of their arrival.
+fn events(rows: &Rows, source: Source, hwm: NextOffset) -> impl Iterator<Item = Cell> {
+    let mut days = BTreeMap::<_, Vec<RowId>>::new();
+    for (row, time) in (0..).zip(&rows.server_time) {
+        days.entry(PartitionBy::Day.start(*time)).or_default().push(row);
+    }
+    let ranks = (rows.tenant.texts.ranks(), rows.event.texts.ranks());
+    days.into_iter().map(move |(start, mut order)| {
+        order.sort_unstable_by(|a, b| {
+            let key = |row: RowId| {
+                let at = row as usize;
+                let tenant = ranks.0[rows.tenant.numbers[at] as usize];
+                let event = ranks.1[rows.event.numbers[at] as usize];
+                (tenant, event, rows.client_time[at].floor(HOUR), rows.device_id.get(row), row)
+            };
+            key(*a).cmp(&key(*b))
+        });
+        events_cell(rows, &order, Marker { source, hwm, start })
+    })
+}
+
+/// Rows in the order of the table's key, after their marker, which is the least.
+fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
+    let Marker { source, hwm, start } = marker;
+    let count = order.len() + 1;
+    let mut block = Block::new(row::COLUMNS.len(), count);
+    let at = || order.iter().map(|row| *row as usize);
+    let rest = |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
+    for (name, kind) in row::COLUMNS {
+        match name {
+            "tenant" => coded(&mut block, name, &rows.tenant, order),
+            "event" => coded(&mut block, name, &rows.event, order),
+            "client_time" => {
+                let values = once(start).chain(at().map(|row| rows.client_time[row]));
+                block.fixed(name, kind, values.map(|time| time.0.to_le_bytes()));
+            }
+            "server_time" => {
+                let values = once(start).chain(at().map(|row| rows.server_time[row]));
+                block.fixed(name, kind, values.map(|time| time.0.to_le_bytes()));
+            }
+            "ip" => block.fixed(name, kind, once([0; 16]).chain(at().map(|row| rows.ip[row]))),
+            "user_id" => block.text(name, kind, rest(|rows, row| rows.user_id.get(row))),
+            "device_id" => block.text(name, kind, rest(|rows, row| rows.device_id.get(row))),
+            "device_os" => coded(&mut block, name, &rows.device_os, order),
+            "session" => block.text(name, kind, rest(|rows, row| rows.session.get(row))),
+            "sequence" => {
+                let values = once(0).chain(at().map(|row| rows.sequence[row]));
+                block.fixed(name, kind, values.map(u64::to_le_bytes));
+            }
+            "param_int" => {
+                let values = once(0).chain(at().map(|row| rows.param_int[row]));
+                block.fixed(name, kind, values.map(i64::to_le_bytes));
+            }
+            "param_str" => block.text(name, kind, rest(|rows, row| rows.param_str.get(row))),
+            "country" => coded(&mut block, name, &rows.country, order),
+            "event_id" => {
+                let values = at().map(|row| native::uuid(rows.event_id[row]));
+                block.fixed(name, kind, once([0; 16]).chain(values));
+            }
+            // ClickHouse makes JSON of the text.
+            "props" => {
+                let values = order.iter().map(|row| rows.props.get(*row));
+                block.text(name, "String", once("{}").chain(values));
+            }
+            "cfg" => repeated(&mut block, name, kind, source.cfg.to_le_bytes(), count),
+            "g" => repeated(&mut block, name, kind, source.g.to_le_bytes(), count),
+            "kp" => repeated(&mut block, name, kind, source.kp.to_le_bytes(), count),
+            "ko" => {
+                let values = once(0).chain(at().map(|row| rows.ko[row]));
+                block.fixed(name, kind, values.map(u64::to_le_bytes));
+            }
+            "line" => {
+                let values = once(0).chain(at().map(|row| rows.line[row]));
+                block.fixed(name, kind, values.map(u16::to_le_bytes));
+            }
+            "hwm" => only_marker(&mut block, name, kind, hwm.to_u64(), count),
+            other => unreachable!("`{other}` is a column of the raw table that is not written"),
+        }
+    }
+    marker.cell("events", &row::COLUMNS.map(|(name, _)| name), count, block)
+}
+
+/// The columns of the ledger that are not at their defaults.
+const LEDGER: [&str; 10] =
+    ["tenant", "g", "kp", "ko", "record_id", "kafka_time", "lines", "rejected", "stored", "time_replaced"];
+
+/// The ledger's rows, cut by the day on which Kafka took the record.
+fn ledger(batch: &Batch, source: Source, hwm: NextOffset) -> Vec<Cell> {
+    let mut days = BTreeMap::<_, Vec<&Entry>>::new();
+    for entry in &batch.entries {
+        days.entry(PartitionBy::Day.start(entry.kafka_time)).or_default().push(entry);
+    }
+    days.into_iter().map(|(start, entries)| ledger_cell(&entries, Marker { source, hwm, start })).collect()
+}
+
+fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
+    let count = entries.len() + 1;
+    let mut columns = LEDGER.to_vec();
+    columns.push("hwm");
+    let mut block = Block::new(columns.len(), count);
+    let numbers = |block: &mut Block, name, value: fn(&Entry) -> u32| {
+        let values = once(0).chain(entries.iter().map(|entry| value(entry)));
+        block.fixed(name, "UInt32", values.map(u32::to_le_bytes));
+    };
+    block.low_cardinality("tenant", &["", "*"], once(0).chain(entries.iter().map(|_| 1)));
+    repeated(&mut block, "g", "UInt16", marker.source.g.to_le_bytes(), count);
+    repeated(&mut block, "kp", "UInt16", marker.source.kp.to_le_bytes(), count);
+    let offsets = once(0).chain(entries.iter().map(|entry| entry.offset.to_u64()));
+    block.fixed("ko", "UInt64", offsets.map(u64::to_le_bytes));
+    let ids = entries.iter().map(|entry| native::uuid(entry.record_id));
+    block.fixed("record_id", "UUID", once([0; 16]).chain(ids));
+    let times = once(marker.start).chain(entries.iter().map(|entry| entry.kafka_time));
+    block.fixed("kafka_time", "DateTime64(3, 'UTC')", times.map(|time| time.0.to_le_bytes()));
+    numbers(&mut block, "lines", |entry| entry.lines);
+    numbers(&mut block, "rejected", |entry| entry.rejected);
+    numbers(&mut block, "stored", |entry| entry.stored);
+    numbers(&mut block, "time_replaced", |entry| entry.time_replaced);
+    only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
+    marker.cell("ledger", &columns, count, block)
+}
+
+fn rollup_cell(
+    rollup: &Rollup,
+    tenants: &Interner,
+    aggregate: &Aggregate<'_>,
+    groups: &[GroupId],
+    marker: Marker,
+) -> Cell {
+    let count = groups.len() + 1;
+    let columns = rollup.columns();
+    let mut block = Block::new(columns.len(), count);
+    let at = || groups.iter().map(|group| *group as usize);
+    keys(&mut block, "tenant", tenants, at().map(|group| aggregate.tenants[group]));
+    if rollup.grain.length().is_some() {
+        let values = once(marker.start).chain(at().map(|group| aggregate.buckets[group]));
+        block.fixed("bucket", "DateTime('UTC')", values.map(|time| seconds(time).to_le_bytes()));
+    }
+    for (dimension, numbered) in rollup.dimensions.iter().zip(&aggregate.dimensions) {
+        let (name, texts) = (dimension.column_name(), numbered.texts());
+        let values = at().map(|group| numbered.numbers[group]);
+        if dimension.column_type().starts_with("LowCardinality") {
+            keys(&mut block, &name, texts, values);
+        } else {
+            block.text(&name, "String", once("").chain(values.map(|number| texts.get(number))));
+        }
+    }
+    // Which Kafka partition a sum came from is nobody's question: only markers tell theirs.
+    only_marker(&mut block, "g", "UInt16", marker.source.g, count);
+    only_marker(&mut block, "kp", "UInt16", marker.source.kp, count);
+    for ((name, measure), values) in rollup.measures_with_count().zip(&aggregate.measures) {
+        match values {
+            Values::Unsigned(values) => {
+                // A count of 1, so that no marker is a row of zeros, which would vanish.
+                let marker = u64::from(measure == Measure::Count);
+                let values = once(marker).chain(at().map(|group| values[group]));
+                block.fixed(name, "UInt64", values.map(u64::to_le_bytes));
+            }
+            Values::Signed(values) => {
+                let values = once(0).chain(at().map(|group| values[group]));
+                block.fixed(name, "Int64", values.map(i64::to_le_bytes));
+            }
+            Values::Distinct(sets) => {
+                let values = groups.iter().map(|group| sets.get(*group));
+                block.unique_states(name, once(&[][..]).chain(values));
+            }
+        }
+    }
+    only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
+    let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    marker.cell(&rollup.name, &names, count, block)
+}
+
+/// Seconds since the epoch, as near as `DateTime` comes.
+fn seconds(time: UnixMillis) -> u32 {
+    u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
+}
+
+fn coded(block: &mut Block, name: &str, column: &Interned, order: &[RowId]) {
+    keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
+}
+
+/// A column of numbers of texts after the marker's empty text; only texts that occur are sent.
+fn keys(block: &mut Block, name: &str, texts: &Interner, numbers: impl Iterator<Item = u32>) {
+    const UNSEEN: u32 = u32::MAX;
+    let mut places = vec![UNSEEN; texts.count()];
+    let mut keys = vec![""];
+    let mut values = vec![0];
+    for number in numbers {
+        let place = &mut places[number as usize];
+        if *place == UNSEEN {
+            *place = match texts.get(number) {
+                "" => 0,
+                text => {
+                    keys.push(text);
+                    keys.len() as u32 - 1
+                }
+            };
+        }
+        values.push(*place);
+    }
+    block.low_cardinality(name, &keys, values);
+}
+
+fn repeated<const N: usize>(block: &mut Block, name: &str, kind: &str, value: [u8; N], count: usize) {
+    block.fixed(name, kind, std::iter::repeat_n(value, count));
+}
+
+/// A column in which only the marker has a value.
+fn only_marker<T: Into<u64>>(block: &mut Block, name: &str, kind: &str, value: T, count: usize) {
+    let value = value.into();
+    let values = once(value).chain(std::iter::repeat_n(0, count - 1));
+    match kind {
+        "UInt16" => block.fixed(name, kind, values.map(|value| (value as u16).to_le_bytes())),
+        _ => block.fixed(name, kind, values.map(u64::to_le_bytes)),
+    }
+}

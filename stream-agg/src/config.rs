@@ -1,0 +1,247 @@
+//! What the aggregator is told by its variables.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use runtime::vars::{VarError, Vars};
+use schemas::rollup::Rollups;
+
+const MIB: usize = 1 << 20;
+
+/// All that the aggregator is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9082`.
+    pub admin_addr: SocketAddr,
+    /// Consumer group: `GROUP`, default `stream-agg`.
+    pub group: String,
+    /// Name of this member that outlives a restart, so that its partitions wait for
+    /// it: `GROUP_INSTANCE_ID`, default none.
+    pub group_instance: Option<String>,
+    /// How often readers learn what is applied: `PROGRESS_INTERVAL`, default 1s.
+    pub progress_interval: Duration,
+    /// When a batch closes.
+    pub batch: BatchConfig,
+    /// What must be there before records are read. It also names the topic, the
+    /// store and the rollups, of which there is one each.
+    pub migrate: MigrateConfig,
+}
+
+/// When a batch is large enough, or old enough, to insert.
+#[derive(Debug, Clone)]
+pub struct BatchConfig {
+    /// Rows of a batch: `BATCH_MAX_ROWS`, default 500 000.
+    pub max_rows: NonZeroUsize,
+    /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB. A partition holds at
+    /// most three batches: one open, one waiting, one being inserted.
+    pub max_bytes: NonZeroUsize,
+    /// Longest a record waits for company: `BATCH_MAX_AGE`, default 2s.
+    pub max_age: Duration,
+}
+
+/// What `migrate` makes, and where.
+#[derive(Debug, Clone)]
+pub struct MigrateConfig {
+    /// Where records come from.
+    pub kafka: KafkaConfig,
+    /// Partitions of a topic that is made: `TOPIC_PARTITIONS`, default 8.
+    pub partitions: NonZeroU16,
+    /// Its replicas: `TOPIC_REPLICATION`, default 1.
+    pub replication: NonZeroU16,
+    /// Where rows go.
+    pub store: StoreConfig,
+    /// What is aggregated: the file `ROLLUPS_FILE`, default the one compiled in.
+    pub rollups: Rollups,
+    /// How long `migrate` waits for Kafka and ClickHouse: `MIGRATE_DEADLINE`, default 5m.
+    pub deadline: Duration,
+}
+
+/// The topic and how it is reached.
+#[derive(Debug, Clone)]
+pub struct KafkaConfig {
+    /// `host:port` of one or more brokers: `KAFKA_BROKERS`, required.
+    pub brokers: String,
+    /// Topic of the records: `TOPIC`, default `events`.
+    pub topic: String,
+    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// ClickHouse and how it is reached.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// Address of its HTTP port: `CLICKHOUSE_URL`, required.
+    pub url: String,
+    /// Database of all tables: `CLICKHOUSE_DATABASE`, default `millrace`.
+    pub database: String,
+    /// User: `CLICKHOUSE_USER`, default `default`.
+    pub user: String,
+    /// Password: `CLICKHOUSE_PASSWORD`, default empty.
+    pub password: String,
+}
+
+impl Config {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let instance = vars.string_or("GROUP_INSTANCE_ID", "");
+        Ok(Self {
+            admin_addr: vars.parsed_or("ADMIN_ADDR", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9082)))?,
+            group: vars.string_or("GROUP", "stream-agg"),
+            group_instance: Some(instance).filter(|name| !name.is_empty()),
+            progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
+            batch: BatchConfig::from_vars(vars)?,
+            migrate: MigrateConfig::from_vars(vars)?,
+        })
+    }
+}
+
+impl BatchConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let max_bytes = vars.bytes_or("BATCH_MAX_BYTES", 64 * MIB)?;
+        let too_small = || VarError::Invalid {
+            name: "BATCH_MAX_BYTES",
+            value: max_bytes.to_string(),
+            reason: "it must be above zero".to_owned(),
+        };
+        Ok(Self {
+            max_rows: vars.parsed_or("BATCH_MAX_ROWS", NonZeroUsize::new(500_000).expect("is not zero"))?,
+            max_bytes: NonZeroUsize::new(max_bytes).ok_or_else(too_small)?,
+            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(2))?,
+        })
+    }
+}
+
+impl MigrateConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        Ok(Self {
+            kafka: KafkaConfig::from_vars(vars)?,
+            partitions: vars.parsed_or("TOPIC_PARTITIONS", NonZeroU16::new(8).expect("is not zero"))?,
+            replication: vars.parsed_or("TOPIC_REPLICATION", NonZeroU16::MIN)?,
+            store: StoreConfig::from_vars(vars)?,
+            rollups: rollups(vars)?,
+            deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
+        })
+    }
+}
+
+impl KafkaConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        Ok(Self {
+            brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
+            topic: vars.string_or("TOPIC", "events"),
+            options: vars.with_prefix("KAFKA_OPT_"),
+        })
+    }
+
+    /// Settings of a client: ours, over them those of the environment.
+    pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
+        for (name, value) in ours {
+            client.set(*name, *value);
+        }
+        for (name, value) in &self.options {
+            client.set(name, value);
+        }
+        client
+    }
+}
+
+impl StoreConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let database = vars.string_or("CLICKHOUSE_DATABASE", "millrace");
+        let good = database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !good {
+            return Err(VarError::Invalid {
+                name: "CLICKHOUSE_DATABASE",
+                value: database,
+                reason: "a database is named by letters, digits and _".to_owned(),
+            });
+        }
+        Ok(Self {
+            url: vars.required(
+                "CLICKHOUSE_URL",
+                "HTTP address of ClickHouse, for example http://localhost:8123",
+            )?,
+            database,
+            user: vars.string_or("CLICKHOUSE_USER", "default"),
+            password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
+        })
+    }
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, database, user, password: _ } = self;
+        f.debug_struct("StoreConfig")
+            .field("url", url)
+            .field("database", database)
+            .field("user", user)
+            .finish_non_exhaustive()
+    }
+}
+
+fn positive(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+    let duration = vars.duration_or(name, default)?;
+    if duration.is_zero() {
+        let reason = "it must be above zero".to_owned();
+        return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
+    }
+    Ok(duration)
+}
+
+fn rollups(vars: &Vars) -> Result<Rollups, VarError> {
+    const NAME: &str = "ROLLUPS_FILE";
+    let file = vars.string_or(NAME, "");
+    if file.is_empty() {
+        return Ok(Rollups::built_in());
+    }
+    let read = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+    read.and_then(|text| Rollups::parse(&file, &text).map_err(|error| error.to_string()))
+        .map_err(|reason| VarError::Invalid { name: NAME, value: file, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDED: [(&str, &str); 2] = [("KAFKA_BROKERS", "k:1"), ("CLICKHOUSE_URL", "http://c:8123")];
+
+    #[track_caller]
+    fn check_refused(name: &str, value: &str, reason: &str) {
+        let vars = Vars::from_pairs(NEEDED.into_iter().chain([(name, value)]));
+        let error = Config::from_vars(&vars).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(reason), "{error}");
+    }
+
+    #[test]
+    fn only_kafka_and_clickhouse_have_no_default() {
+        for (name, _) in NEEDED {
+            let vars = Vars::from_pairs(NEEDED.into_iter().filter(|(other, _)| *other != name));
+            assert!(matches!(Config::from_vars(&vars), Err(VarError::Missing { name: n, .. }) if n == name));
+        }
+        let config = Config::from_vars(&Vars::from_pairs(NEEDED)).unwrap();
+        assert_eq!(config.migrate.rollups, Rollups::built_in());
+        assert_eq!((config.migrate.partitions.get(), config.migrate.replication.get()), (8, 1));
+    }
+
+    #[test]
+    fn values_that_cannot_work_fail_the_start_by_name() {
+        check_refused("BATCH_MAX_ROWS", "0", "zero");
+        check_refused("BATCH_MAX_BYTES", "0", "above zero");
+        check_refused("BATCH_MAX_AGE", "0s", "above zero");
+        check_refused("CLICKHOUSE_DATABASE", "a;b", "letters");
+        check_refused("ROLLUPS_FILE", "/no/such/file.toml", "No such file");
+    }
+
+    #[test]
+    fn options_of_the_environment_win_over_ours() {
+        let vars = Vars::from_pairs(NEEDED.into_iter().chain([("KAFKA_OPT_fetch.queue.backoff.ms", "7")]));
+        let config = Config::from_vars(&vars).unwrap();
+        let client = config.migrate.kafka.client(&[("fetch.queue.backoff.ms", "10")]);
+        assert_eq!(client.get("fetch.queue.backoff.ms"), Some("7"));
+    }
+}

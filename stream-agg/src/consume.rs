@@ -1,0 +1,383 @@
+//! Membership of the consumer group: which partitions are ours, from where on.
+//!
+//! One thread polls, so that the group knows we live; it never handles a record.
+//! Assigned partitions get a pipeline at their committed offset; revoked ones stop at
+//! a batch boundary, within [`RELEASE`], before they are let go. The callbacks only
+//! take notes. Invariant: no two pipelines of one partition, and no record outside one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::health::{Concern, Health};
+use crate::partition::{Pipeline, Shared, Track};
+use crate::progress::NextOffset;
+
+/// How long a pipeline may take to finish the batch it is inserting.
+pub const RELEASE: Duration = Duration::from_secs(10);
+/// How long one poll waits.
+const POLL: Duration = Duration::from_millis(50);
+/// How long Kafka may take to tell offsets.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The consumer of this process.
+pub type Consumer = BaseConsumer<Membership>;
+
+/// What the group told us and nobody has acted on yet.
+pub struct Membership {
+    topic: String,
+    changes: Mutex<Vec<Change>>,
+    /// At the end of the process changes are carried out where they are told.
+    leaving: AtomicBool,
+    health: Arc<Health>,
+}
+
+/// A change of what is ours, by partition.
+#[derive(Debug)]
+enum Change {
+    Assigned(Vec<i32>),
+    Revoked(Vec<i32>),
+}
+
+/// Why the process cannot go on as a member.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Kafka's client does not take a setting, or gave up for good.
+    #[error("consume `{topic}`")]
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// What Kafka's client says.
+        source: KafkaError,
+    },
+    /// Another process has our `GROUP_INSTANCE_ID`.
+    #[error("consume `{0}`: another process has taken this one's place in the group")]
+    Fenced(String),
+    /// A pipeline ended that was not told to.
+    #[error("consume partition {0}: its pipeline ended")]
+    PipelineEnded(i32),
+    /// A record came beside its partition's queue, so that nobody would store it.
+    #[error("consume partition {0}: a record came beside its queue")]
+    Stray(i32),
+    /// The system gave no thread.
+    #[error("start a thread for partition {partition}")]
+    Thread {
+        /// The Kafka partition.
+        partition: i32,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// A consumer that has not joined its group.
+///
+/// # Errors
+/// A setting that Kafka's client does not take.
+pub fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupError> {
+    let kafka = &config.migrate.kafka;
+    let mut client = kafka.client(&[
+        ("group.id", &config.group),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        // A killed member's partitions move on after this.
+        ("session.timeout.ms", "10000"),
+        ("heartbeat.interval.ms", "2000"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        // We say where to start; an offset that is gone must stop the partition.
+        ("auto.offset.reset", "error"),
+        ("fetch.queue.backoff.ms", "10"),
+        // Of each partition, for each has a queue of its own.
+        ("queued.max.messages.kbytes", "16384"),
+    ]);
+    if let Some(instance) = &config.group_instance {
+        client.set("group.instance.id", instance);
+    }
+    let membership = Membership {
+        topic: kafka.topic.clone(),
+        changes: Mutex::default(),
+        leaving: AtomicBool::new(false),
+        health: Arc::clone(health),
+    };
+    client
+        .create_with_context(membership)
+        .map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
+}
+
+impl Membership {
+    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
+        let ours = list.elements_for_topic(&self.topic);
+        ours.iter().map(TopicPartitionListElem::partition).collect()
+    }
+}
+
+impl ClientContext for Membership {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Brokers that come and go are told by `error`, once.
+        tracing::debug!("librdkafka: {facility}: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.health.trouble(Concern::Kafka, "no broker can be reached");
+        } else {
+            tracing::debug!("librdkafka: {error}: {reason}");
+        }
+    }
+}
+
+impl ConsumerContext for Membership {
+    fn rebalance(&self, consumer: &Consumer, told: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = told == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.leaving.load(Ordering::Acquire) {
+            let done = if assigned {
+                consumer.incremental_assign(list)
+            } else {
+                consumer.incremental_unassign(list)
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "leave the group");
+            }
+            return;
+        }
+        let partitions = self.partitions(list);
+        let change = if assigned { Change::Assigned(partitions) } else { Change::Revoked(partitions) };
+        self.changes().push(change);
+    }
+}
+
+/// How far the partitions of this process are.
+#[derive(Default)]
+pub struct Tracks(Mutex<BTreeMap<i32, Arc<Track>>>);
+
+impl Tracks {
+    /// All of the moment, by partition.
+    pub fn all(&self) -> BTreeMap<i32, Arc<Track>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<Track>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The member: its consumer and its pipelines.
+pub struct Member {
+    shared: Arc<Shared>,
+    consumer: Arc<Consumer>,
+    tracks: Arc<Tracks>,
+    pipelines: BTreeMap<i32, Pipeline>,
+    /// Assigned, and not yet taken, for Kafka has not told from where on.
+    opening: Option<Vec<i32>>,
+    /// Revoked, and not yet let go; and when they are at the latest.
+    releasing: Option<(Vec<i32>, Instant)>,
+}
+
+impl Member {
+    /// A member without partitions.
+    pub fn new(shared: Arc<Shared>, consumer: Arc<Consumer>, tracks: Arc<Tracks>) -> Self {
+        Self { shared, consumer, tracks, pipelines: BTreeMap::new(), opening: None, releasing: None }
+    }
+
+    /// Takes part in the group until `shutdown`, then finishes, commits and leaves it.
+    /// Blocks: it has a thread of its own.
+    ///
+    /// # Errors
+    /// What only a new start of the process can mend.
+    pub fn run(mut self, shutdown: &CancellationToken) -> Result<(), GroupError> {
+        self.consumer.subscribe(&[&self.shared.topic]).map_err(|error| self.failed(error))?;
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !shutdown.is_cancelled() {
+            outcome = self.step();
+        }
+        self.leave();
+        outcome
+    }
+
+    fn step(&mut self) -> Result<(), GroupError> {
+        self.poll()?;
+        let changes = std::mem::take(&mut *self.consumer.context().changes());
+        for change in changes {
+            match change {
+                Change::Assigned(partitions) => self.opening = Some(partitions),
+                Change::Revoked(partitions) => self.begin_release(partitions),
+            }
+        }
+        self.open()?;
+        self.end_release()?;
+        let ended =
+            self.pipelines.iter().find(|(kp, pipeline)| pipeline.has_ended() && !self.is_releasing(**kp));
+        match ended {
+            Some((kp, _)) => Err(GroupError::PipelineEnded(*kp)),
+            None => Ok(()),
+        }
+    }
+
+    fn poll(&self) -> Result<(), GroupError> {
+        match self.consumer.poll(POLL) {
+            None => Ok(()),
+            Some(Ok(record)) => Err(GroupError::Stray(rdkafka::Message::partition(&record))),
+            Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
+                Err(GroupError::Fenced(self.shared.topic.clone()))
+            }
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.failed(error)),
+            Some(Err(error)) => {
+                self.shared.health.trouble(Concern::Kafka, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what was assigned, once Kafka tells from where on.
+    fn open(&mut self) -> Result<(), GroupError> {
+        let Some(partitions) = &self.opening else { return Ok(()) };
+        let starts = match self.starts(partitions) {
+            Ok(starts) => starts,
+            Err(error) => {
+                self.shared.health.trouble(Concern::Kafka, format!("read committed offsets: {error}"));
+                return Ok(());
+            }
+        };
+        self.opening = None;
+        // Queues first, so that no record comes beside them.
+        let topic = &self.shared.topic;
+        let split = |kp| self.consumer.split_partition_queue(topic, kp).ok_or(GroupError::Stray(kp));
+        let queues = starts.keys().map(|kp| Ok((*kp, split(*kp)?))).collect::<Result<Vec<_>, _>>()?;
+        let mut list = TopicPartitionList::new();
+        for (kp, from) in &starts {
+            list.add_partition_offset(topic, *kp, KafkaOffset::Offset(from.to_i64()))
+                .map_err(|error| self.failed(error))?;
+        }
+        self.consumer.incremental_assign(&list).map_err(|error| self.failed(error))?;
+        for (kp, queue) in queues {
+            let number = u16::try_from(kp).map_err(|_| GroupError::Stray(kp))?;
+            let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, starts[&kp])
+                .map_err(|source| GroupError::Thread { partition: kp, source })?;
+            self.tracks.lock().insert(kp, Arc::clone(&pipeline.track));
+            self.pipelines.insert(kp, pipeline);
+            tracing::info!("partition {kp}: reads from offset {}", starts[&kp]);
+        }
+        self.count();
+        Ok(())
+    }
+
+    /// The committed offsets. Where nothing was ever committed, the log's beginning.
+    fn starts(&self, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, NextOffset>> {
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let list = self.list(partitions);
+        let committed = self.consumer.committed_offsets(list, ASK_TIMEOUT)?;
+        let mut starts = BTreeMap::new();
+        for element in committed.elements() {
+            element.error()?;
+            let kp = element.partition();
+            let offset = match element.offset() {
+                KafkaOffset::Offset(offset) => offset,
+                _ => self.consumer.fetch_watermarks(&self.shared.topic, kp, ASK_TIMEOUT)?.0,
+            };
+            starts.insert(kp, NextOffset::new(offset));
+        }
+        Ok(starts)
+    }
+
+    fn begin_release(&mut self, partitions: Vec<i32>) {
+        // A lost partition may have a new owner already: what we commit could undo his.
+        let lost = self.consumer.assignment_lost();
+        for pipeline in partitions.iter().filter_map(|kp| self.pipelines.get(kp)) {
+            if lost {
+                pipeline.give_up();
+            } else {
+                pipeline.stop();
+            }
+        }
+        let how = if lost { "lost" } else { "revoked" };
+        tracing::info!("partitions {partitions:?} {how}");
+        self.releasing = Some((partitions, Instant::now() + RELEASE));
+    }
+
+    /// Lets revoked partitions go once their pipelines have ended, or are late.
+    fn end_release(&mut self) -> Result<(), GroupError> {
+        let Some((partitions, latest)) = &self.releasing else { return Ok(()) };
+        let running: Vec<_> =
+            partitions.iter().filter_map(|kp| self.pipelines.get(kp)).filter(|p| !p.has_ended()).collect();
+        if !running.is_empty() && Instant::now() < *latest {
+            return Ok(());
+        }
+        running.iter().for_each(|pipeline| pipeline.give_up());
+        let list = self.list(partitions);
+        let partitions = partitions.clone();
+        self.releasing = None;
+        self.consumer.incremental_unassign(&list).map_err(|error| self.failed(error))?;
+        for kp in partitions {
+            self.pipelines.remove(&kp);
+            self.tracks.lock().remove(&kp);
+            self.shared.metrics.forget(kp);
+        }
+        self.count();
+        Ok(())
+    }
+
+    fn is_releasing(&self, kp: i32) -> bool {
+        self.releasing.as_ref().is_some_and(|(partitions, _)| partitions.contains(&kp))
+    }
+
+    /// Finishes what is being inserted, then leaves the group.
+    fn leave(mut self) {
+        self.pipelines.values().for_each(Pipeline::stop);
+        let latest = Instant::now() + RELEASE;
+        // Changes are only noted meanwhile: a partition let go while its batch is on the way
+        // would be read again by its next owner from before that batch.
+        while self.pipelines.values().any(|pipeline| !pipeline.has_ended()) && Instant::now() < latest {
+            let _served = self.consumer.poll(POLL);
+        }
+        self.pipelines.values().for_each(Pipeline::give_up);
+
+        // Kafka waits for our answer to a change before it lets us go; from here on it has it at once.
+        let membership = self.consumer.context();
+        membership.leaving.store(true, Ordering::Release);
+        let noted = std::mem::take(&mut *membership.changes());
+        let opening = self.opening.take().map(Change::Assigned);
+        let releasing = self.releasing.take().map(|(partitions, _)| Change::Revoked(partitions));
+        for change in noted.into_iter().chain(opening).chain(releasing) {
+            let answered = match change {
+                Change::Assigned(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Change::Revoked(partitions) => self.consumer.incremental_unassign(&self.list(&partitions)),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "leave the group");
+            }
+        }
+        // Dropping the last handle of the consumer leaves the group.
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for kp in partitions {
+            list.add_partition(&self.shared.topic, *kp);
+        }
+        list
+    }
+
+    fn count(&self) {
+        self.shared.metrics.partitions_owned.set(self.pipelines.len() as i64);
+    }
+
+    fn failed(&self, source: KafkaError) -> GroupError {
+        GroupError::Kafka { topic: self.shared.topic.clone(), source }
+    }
+}

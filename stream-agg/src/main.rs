@@ -1,0 +1,56 @@
+//! Runs the aggregator until it is told to stop, or makes its tables and topic.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use runtime::{process, serve, signal};
+use stream_agg::Config;
+
+/// The aggregator of Millrace: turns Kafka records into rows of ClickHouse.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Prints every variable with the value it resolves to, and exits.
+    #[arg(long, global = true)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Creates database, tables and topic where they are missing, and exits.
+    Migrate,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.command {
+        None => process::run(args.check_config, Config::from_vars, run_until_told),
+        Some(Command::Migrate) => process::run(args.check_config, Config::from_vars, migrate),
+    }
+}
+
+async fn run_until_told(config: Config) -> anyhow::Result<()> {
+    let told = signal::listen().context("listen for signals")?;
+    let admin = serve::bind(config.admin_addr, "ADMIN_ADDR").await?;
+    tokio::select! {
+        ended = stream_agg::run(config, admin, told.requested) => {
+            tracing::info!("ended: {}", ended?);
+            Ok(())
+        }
+        () = told.hurried.cancelled() => anyhow::bail!("told twice to stop: a batch may be read again"),
+    }
+}
+
+async fn migrate(config: Config) -> anyhow::Result<()> {
+    let told = signal::listen().context("listen for signals")?;
+    tokio::select! {
+        done = stream_agg::migrate(&config.migrate) => {
+            tracing::info!("migrated: {}", done?);
+            Ok(())
+        }
+        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was made; run it again"),
+    }
+}

@@ -1,0 +1,170 @@
+//! What the aggregator counts; one struct, registered once.
+//!
+//! Invariant: lines = rows + rejected, counted when Kafka has the commit.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::partition::Counts;
+
+/// Everything counted, with its registry.
+pub struct Metrics {
+    /// What the admin port shows.
+    pub registry: Registry,
+    records: IntCounter,
+    lines: IntCounter,
+    rows: IntCounter,
+    rejected: IntCounter,
+    time_replaced: IntCounter,
+    batches: IntCounter,
+    batch_rows: Histogram,
+    insert_seconds: Histogram,
+    insert_errors: IntCounterVec,
+    commit_errors: IntCounter,
+    last_batch: IntGauge,
+    lag: IntGaugeVec,
+    /// `partitions_owned`: partitions with a pipeline.
+    pub partitions_owned: IntGauge,
+    /// `partitions_stopped`: of these, those that cannot go on without help.
+    pub partitions_stopped: IntGauge,
+}
+
+/// What is said about an insert that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertError {
+    /// It will pass by itself.
+    Passing,
+    /// ClickHouse refuses it.
+    Refused,
+}
+
+impl InsertError {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// All metrics at zero, in a registry of their own.
+impl Default for Metrics {
+    fn default() -> Self {
+        let make = Make(Registry::new());
+        let insert_errors = make.counters("insert_errors_total", "Tries of an insert that failed.", "kind");
+        for kind in [InsertError::Passing, InsertError::Refused] {
+            insert_errors.with_label_values(&[kind.as_str()]);
+        }
+        Self {
+            records: make.counter("records_total", "Records committed."),
+            lines: make.counter("lines_total", "Lines of committed records."),
+            rows: make.counter("rows_total", "Rows stored."),
+            rejected: make.counter("rejected_total", "Lines that could not be read."),
+            time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            batches: make.counter("batches_total", "Batches committed."),
+            batch_rows: make.histogram("batch_rows", "Rows of a batch.", ROWS),
+            insert_seconds: make.histogram("insert_seconds", "One insert that worked.", SECONDS),
+            insert_errors,
+            commit_errors: make.counter("commit_errors_total", "Commits that Kafka did not take."),
+            last_batch: make.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
+            lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
+            partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),
+            partitions_stopped: make.gauge("partitions_stopped", "Partitions that need help to go on."),
+            registry: make.0,
+        }
+    }
+}
+
+impl Metrics {
+    /// A batch is in every cell, and Kafka knows.
+    pub fn committed(&self, counts: &Counts, unix_seconds: i64) {
+        self.records.inc_by(counts.records);
+        self.lines.inc_by(counts.lines);
+        self.rows.inc_by(counts.rows);
+        self.rejected.inc_by(counts.rejected);
+        self.time_replaced.inc_by(counts.time_replaced);
+        self.batches.inc();
+        self.batch_rows.observe(counts.rows as f64);
+        self.last_batch.set(unix_seconds);
+    }
+
+    /// An insert worked.
+    pub fn inserted(&self, took: Duration) {
+        self.insert_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A try of an insert failed.
+    pub fn insert_failed(&self, kind: InsertError) {
+        self.insert_errors.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// Kafka did not take a commit.
+    pub fn commit_failed(&self) {
+        self.commit_errors.inc();
+    }
+
+    /// Records of a partition that are not in every table.
+    pub fn lag(&self, kp: i32, records: i64) {
+        self.lag.with_label_values(&[&kp.to_string()]).set(records);
+    }
+
+    /// A partition is somebody else's.
+    pub fn forget(&self, kp: i32) {
+        // Absent if its lag was never known.
+        let _absent = self.lag.remove_label_values(&[&kp.to_string()]);
+    }
+
+    /// What was committed in all.
+    pub fn counts(&self) -> (u64, Counts) {
+        let counts = Counts {
+            records: self.records.get(),
+            lines: self.lines.get(),
+            rows: self.rows.get(),
+            rejected: self.rejected.get(),
+            time_replaced: self.time_replaced.get(),
+        };
+        (self.batches.get(), counts)
+    }
+}
+
+const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const ROWS: &[f64] = &[10.0, 100.0, 1e3, 1e4, 1e5, 2.5e5, 5e5];
+
+/// Registers metrics under the service's prefix.
+struct Make(Registry);
+
+impl Make {
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::with_opts(opts(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+        self.register(IntCounterVec::new(opts(name, help), &[label]))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(opts(name, help), &[label]))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::new(format!("stream_agg_{name}"), help).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(opts))
+    }
+
+    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+        let metric = made.expect("names and labels are constants");
+        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
+        metric
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("stream_agg_{name}"), help)
+}

@@ -1,0 +1,210 @@
+//! Makes the database, the tables and the topic where they are missing.
+//!
+//! Invariant: what was applied never changes under its name; a file or a declared
+//! rollup that differs from what was applied is an error. Every statement says `IF
+//! NOT EXISTS`, so two processes may do this at once.
+
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use runtime::backoff::Backoff;
+use schemas::tables;
+use tokio::time::{self, Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::MigrateConfig;
+use crate::store::{Store, StoreError};
+
+/// Shortest and longest wait between tries.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long Kafka may take for one answer.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was missing and is there now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// Migrations and rollups that were applied, by name.
+    pub applied: Vec<String>,
+    /// Whether the topic was made.
+    pub topic_created: bool,
+}
+
+/// Why tables or topic are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// An applied file or rollup was changed.
+    #[error(
+        "migrate: `{0}` was changed after it was applied; undo the change, or give what is new a name of its own"
+    )]
+    Changed(String),
+    /// ClickHouse did not apply one.
+    #[error("apply `{name}`")]
+    Apply {
+        /// The file or rollup.
+        name: String,
+        /// What ClickHouse says.
+        source: StoreError,
+    },
+    /// Kafka did not make the topic.
+    #[error("create topic `{topic}`")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// What Kafka says.
+        source: KafkaError,
+    },
+}
+
+/// Makes what is missing; waits for Kafka and ClickHouse until the configured deadline.
+///
+/// # Errors
+/// What cannot pass by itself at once, else the last error when the deadline is over.
+pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
+    let deadline = Instant::now() + config.deadline;
+    let applied = persist(deadline, "clickhouse", || tables(config)).await?;
+    let topic_created = persist(deadline, "kafka", || topic(config)).await?;
+    Ok(Migrated { applied, topic_created })
+}
+
+/// Tries until it works, fails for good, or the deadline has passed.
+async fn persist<T, F>(
+    deadline: Instant,
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, MigrateError>
+where
+    F: Future<Output = Result<T, MigrateError>>,
+{
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut told = false;
+    loop {
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let wait = backoff.wait();
+        if !error.passes() || Instant::now() + wait > deadline {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut told, true) {
+            let left = deadline - Instant::now();
+            tracing::warn!(
+                "{what} cannot be reached, trying for {}s: {}",
+                left.as_secs(),
+                anyhow::Error::from(error).root_cause()
+            );
+        }
+        time::sleep(wait).await;
+    }
+}
+
+impl MigrateError {
+    fn passes(&self) -> bool {
+        match self {
+            Self::Changed(_) => false,
+            Self::Apply { source, .. } => source.passes(),
+            Self::Topic { source: KafkaError::AdminOp(code), .. } => passes(*code),
+            // Kafka's client refuses a setting or an argument.
+            Self::Topic { source: KafkaError::ClientCreation(_) | KafkaError::ClientConfig(..), .. }
+            | Self::Topic { source: KafkaError::AdminOpCreation(_), .. } => false,
+            Self::Topic { .. } => true,
+        }
+    }
+}
+
+/// Whether Kafka may take the same request later.
+fn passes(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as C;
+    !matches!(
+        code,
+        C::InvalidTopic
+            | C::InvalidPartitions
+            | C::InvalidReplicationFactor
+            | C::InvalidConfig
+            | C::TopicAuthorizationFailed
+            | C::ClusterAuthorizationFailed
+            | C::PolicyViolation
+    )
+}
+
+/// Applies what is not applied yet. Returns its names.
+async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
+    let database = &config.store.database;
+    let server = Store::without_database(&config.store);
+    apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
+    let store = Store::new(&config.store);
+    apply(&store, "schema_migrations", APPLIED_TABLE).await?;
+    let applied: Vec<(String, u64)> = store
+        .rows("SELECT name, checksum FROM schema_migrations")
+        .await
+        .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
+
+    let files = tables::MIGRATIONS.iter().map(|file| (file.name.to_owned(), file.sql.to_owned()));
+    let rollups = config.migrated_rollups();
+    let mut done = Vec::new();
+    for (name, sql) in files.chain(rollups) {
+        let checksum = xxh3_64(sql.as_bytes());
+        match applied.iter().find(|(other, _)| *other == name) {
+            Some((_, known)) if *known == checksum => continue,
+            Some(_) => return Err(MigrateError::Changed(name)),
+            None => apply(&store, &name, &sql).await?,
+        }
+        let note = format!("INSERT INTO schema_migrations (name, checksum) VALUES ('{name}', {checksum})");
+        apply(&store, &name, &note).await?;
+        done.push(name);
+    }
+    Ok(done)
+}
+
+/// Replacing, for two processes may note the same file.
+const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name String COMMENT 'file or rollup', \
+     checksum UInt64 COMMENT 'of its statement', applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
+     ENGINE = ReplacingMergeTree ORDER BY name";
+
+impl MigrateConfig {
+    /// Names and statements of the rollup tables; the prefix keeps them apart from files.
+    fn migrated_rollups(&self) -> impl Iterator<Item = (String, String)> {
+        self.rollups.iter().map(|rollup| (format!("rollup_{}", rollup.name), rollup.create_table()))
+    }
+}
+
+async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError> {
+    store.execute(sql).await.map_err(|source| MigrateError::Apply { name: name.to_owned(), source })
+}
+
+/// Makes the topic unless it is there. Returns whether it was made.
+async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
+    let topic = &config.kafka.topic;
+    let error = |source| MigrateError::Topic { topic: topic.clone(), source };
+    let admin: AdminClient<DefaultClientContext> = config.kafka.client(&[]).create().map_err(error)?;
+    // LogAppendTime: record times must not go backwards, whatever the clocks of edges say.
+    let wanted = NewTopic::new(
+        topic,
+        config.partitions.get().into(),
+        TopicReplication::Fixed(config.replication.get().into()),
+    )
+    .set("message.timestamp.type", "LogAppendTime");
+    let options =
+        AdminOptions::new().request_timeout(Some(KAFKA_TIMEOUT)).operation_timeout(Some(KAFKA_TIMEOUT));
+    let answers = admin.create_topics([&wanted], &options).await.map_err(error)?;
+    for answer in answers {
+        match answer {
+            Ok(_) => return Ok(true),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(error(KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(false)
+}
+
+impl fmt::Display for Migrated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables =
+            if self.applied.is_empty() { "nothing to apply".to_owned() } else { self.applied.join(", ") };
+        let topic = if self.topic_created { "created" } else { "there" };
+        write!(f, "{tables}; topic {topic}")
+    }
+}

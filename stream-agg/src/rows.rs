@@ -1,0 +1,182 @@
+//! Rows of a batch, column by column, as they will be sent.
+//!
+//! No event is kept as a struct: texts of few values are numbers into an
+//! [`Interner`], other texts lie end to end. Invariant: all columns are equally long.
+
+use std::ops::Range;
+
+use hashbrown::HashTable;
+use schemas::time::UnixMillis;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Number of a row in its batch.
+pub type RowId = u32;
+
+/// Texts, one a row.
+#[derive(Debug, Default)]
+pub struct Texts {
+    all: String,
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    /// Appends one.
+    ///
+    /// # Panics
+    /// If all together reach 4 GiB: a batch is bounded far below.
+    pub fn push(&mut self, text: &str) {
+        self.push_with(|all| all.push_str(text));
+    }
+
+    /// Appends one that `write` appends to the text it is given.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
+        write(&mut self.all);
+        self.ends.push(u32::try_from(self.all.len()).expect("a batch is far smaller than 4 GiB"));
+    }
+
+    /// The text at `index`.
+    pub fn get(&self, index: RowId) -> &str {
+        &self.all[self.range(index as usize)]
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..self.ends[index] as usize
+    }
+}
+
+/// Each different text once; its number is its place in the order of first use.
+#[derive(Debug, Default)]
+pub struct Interner {
+    texts: Texts,
+    numbers: HashTable<u32>,
+}
+
+impl Interner {
+    /// The number of `text`.
+    pub fn intern(&mut self, text: &str) -> u32 {
+        let Self { texts, numbers } = self;
+        let hash = xxh3_64(text.as_bytes());
+        if let Some(number) = numbers.find(hash, |number| texts.get(*number) == text) {
+            return *number;
+        }
+        let number = texts.count() as u32;
+        texts.push(text);
+        numbers.insert_unique(hash, number, |number| xxh3_64(texts.get(*number).as_bytes()));
+        number
+    }
+
+    /// The text of a number.
+    pub fn get(&self, number: u32) -> &str {
+        self.texts.get(number)
+    }
+
+    /// How many different texts there are.
+    pub fn count(&self) -> usize {
+        self.texts.count()
+    }
+
+    /// Rank of each number in the order of the texts' bytes.
+    pub fn ranks(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.count() as u32).collect();
+        order.sort_unstable_by_key(|number| self.get(*number));
+        let mut ranks = vec![0; order.len()];
+        for (rank, number) in order.into_iter().enumerate() {
+            ranks[number as usize] = rank as u32;
+        }
+        ranks
+    }
+}
+
+/// A text column of few different values: a number a row.
+#[derive(Debug, Default)]
+pub struct Interned {
+    /// The different texts.
+    pub texts: Interner,
+    /// A number a row.
+    pub numbers: Vec<u32>,
+}
+
+impl Interned {
+    /// Appends one.
+    pub fn push(&mut self, text: &str) {
+        let number = self.texts.intern(text);
+        self.numbers.push(number);
+    }
+
+    /// The text of a row.
+    pub fn get(&self, row: RowId) -> &str {
+        self.texts.get(self.numbers[row as usize])
+    }
+}
+
+/// Columns of the raw table by their names there, and what the rollups need besides.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the columns are documented in schemas/sql/0001_events.sql")]
+pub struct Rows {
+    pub tenant: Interned,
+    pub event: Interned,
+    pub client_time: Vec<UnixMillis>,
+    pub server_time: Vec<UnixMillis>,
+    /// In IPv6 form.
+    pub ip: Vec<[u8; 16]>,
+    pub user_id: Texts,
+    pub device_id: Texts,
+    pub device_os: Interned,
+    pub session: Texts,
+    pub sequence: Vec<u64>,
+    pub param_int: Vec<i64>,
+    pub param_str: Texts,
+    pub country: Interned,
+    pub event_id: Vec<Uuid>,
+    /// JSON text that ClickHouse takes whatever the client sent.
+    pub props: Texts,
+    pub ko: Vec<u64>,
+    pub line: Vec<u16>,
+    /// The time that counts in rollups.
+    pub event_time: Vec<UnixMillis>,
+    /// When Kafka appended the record.
+    pub kafka_time: Vec<UnixMillis>,
+}
+
+impl Rows {
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.ko.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ko.is_empty()
+    }
+
+    /// Who did it: `user_id`, else `device_id`; nothing if the client told neither.
+    pub fn user(&self, row: RowId) -> &str {
+        match self.user_id.get(row) {
+            "" => self.device_id.get(row),
+            user => user,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_have_one_number() {
+        let mut column = Interned::default();
+        for text in ["b", "a", "", "b", "c", "a"] {
+            column.push(text);
+        }
+        assert_eq!(column.numbers, [0, 1, 2, 0, 3, 1]);
+        assert_eq!((column.get(3), column.get(2)), ("b", ""));
+        assert_eq!(column.texts.ranks(), [2, 1, 0, 3]);
+    }
+}

@@ -1,0 +1,212 @@
+//! Starts the aggregator, and ends it in the order in which data flow.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer as _;
+use runtime::admin::Admin;
+use runtime::backoff::Backoff;
+use schemas::rollup::Rollups;
+use schemas::row::TimeLimits;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, KafkaConfig};
+use crate::consume::{self, Consumer, GroupError, Member, RELEASE, Tracks};
+use crate::freshness::Publisher;
+use crate::health::{Concern, Health};
+use crate::insert::Inserter;
+use crate::metrics::Metrics;
+use crate::partition::{Counts, Shared};
+use crate::store::{Store, StoreError};
+
+/// Shortest and longest wait between tries to find Kafka and ClickHouse.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long Kafka may take to tell of the topic.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Leaving the group, once all pipelines have ended.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What was stored until the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Batches committed.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Lines in those.
+    pub lines: u64,
+    /// Lines that became rows.
+    pub rows: u64,
+    /// Lines that could not be read.
+    pub rejected: u64,
+}
+
+/// Why the aggregator ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It cannot be a member of its group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The system gave no thread.
+    #[error("start the thread that polls kafka")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Stores records until `shutdown`; the admin port answers from start to end. Waits
+/// for Kafka and ClickHouse for as long as they take.
+///
+/// # Errors
+/// What only a new start of the process can mend, never an outage.
+pub async fn run(
+    config: Config,
+    admin: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<Summary, RunError> {
+    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let consumer = Arc::new(consume::consumer(&config, &health)?);
+    let admin_end = CancellationToken::new();
+    let _ends_last = admin_end.clone().drop_guard();
+    let asked = Arc::clone(&health);
+    let page = Admin { registry: metrics.registry.clone(), readiness: Box::new(move || asked.readiness()) };
+    tokio::spawn(page.serve(admin, admin_end));
+
+    let store = Store::new(&config.migrate.store);
+    let found = async {
+        tokio::join!(
+            find_topic(&consumer, &config.migrate.kafka, &health),
+            find_tables(&store, &config.migrate.rollups, &health)
+        )
+    };
+    if shutdown.run_until_cancelled(found).await.is_some() {
+        consume(config, consumer, store, &metrics, &health, shutdown).await?;
+    }
+    let (batches, Counts { records, lines, rows, rejected, .. }) = metrics.counts();
+    Ok(Summary { batches, records, lines, rows, rejected })
+}
+
+/// Takes part in the group until `shutdown`.
+async fn consume(
+    config: Config,
+    consumer: Arc<Consumer>,
+    store: Store,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let topic = config.migrate.kafka.topic;
+    let tracks = Arc::new(Tracks::default());
+    let shared = Arc::new(Shared {
+        topic: topic.clone(),
+        batch: config.batch,
+        rollups: config.migrate.rollups,
+        limits: TimeLimits::default(),
+        inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
+        metrics: Arc::clone(metrics),
+        health: Arc::clone(health),
+        runtime: Handle::current(),
+    });
+    let publisher = Publisher {
+        topic,
+        consumer: Arc::clone(&consumer),
+        tracks: Arc::clone(&tracks),
+        store,
+        metrics: Arc::clone(metrics),
+        health: Arc::clone(health),
+    };
+    let published = CancellationToken::new();
+    let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
+
+    let member = Member::new(shared, consumer, tracks);
+    let (ended, mut end) = oneshot::channel();
+    let told = shutdown.clone();
+    thread::Builder::new()
+        .name("consume".to_owned())
+        .spawn(move || {
+            // Nobody listens any more if it took too long.
+            let _late = ended.send(member.run(&told));
+        })
+        .map_err(RunError::Thread)?;
+    let outcome = tokio::select! {
+        outcome = &mut end => outcome,
+        () = shutdown.cancelled() => match time::timeout(RELEASE + LEAVE, end).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tracing::warn!("kafka does not let go; what is not committed is read again");
+                Ok(Ok(()))
+            }
+        },
+    };
+    published.cancel();
+    let _ended = publishing.await;
+    outcome.expect("the thread that polls kafka does not panic")?;
+    Ok(())
+}
+
+/// Waits until Kafka has the topic.
+async fn find_topic(consumer: &Arc<Consumer>, kafka: &KafkaConfig, health: &Health) {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        let (consumer, topic) = (Arc::clone(consumer), kafka.topic.clone());
+        let asked =
+            tokio::task::spawn_blocking(move || match consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT) {
+                Ok(metadata) => {
+                    Ok(metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty()))
+                }
+                Err(error) => Err(error),
+            });
+        let KafkaConfig { brokers, topic, .. } = kafka;
+        match asked.await {
+            Ok(Ok(true)) => return health.well(Concern::Kafka),
+            Ok(Ok(false)) => health.trouble(
+                Concern::Kafka,
+                format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
+            ),
+            Ok(Err(_)) => health.trouble(Concern::Kafka, format!("{brokers} does not answer")),
+            // The runtime ends.
+            Err(_) => return,
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
+
+/// Waits until ClickHouse has all tables.
+async fn find_tables(store: &Store, rollups: &Rollups, health: &Health) {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match missing_tables(store, rollups).await {
+            Ok(missing) if missing.is_empty() => return health.well(Concern::ClickHouse),
+            Ok(missing) => health.trouble(
+                Concern::ClickHouse,
+                format!("`{}` has no table {}: run `stream-agg migrate`", store.database, missing.join(", ")),
+            ),
+            Err(error) => health.trouble(Concern::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
+
+/// Tables that the aggregator writes and that are not there.
+async fn missing_tables(store: &Store, rollups: &Rollups) -> Result<Vec<String>, StoreError> {
+    // `system` is asked from outside the database, which may be missing itself.
+    let sql = format!("SELECT name FROM system.tables WHERE database = '{}'", store.database);
+    let there: Vec<String> = store.outside().rows(&sql).await?;
+    let written = ["events", "ledger", "progress"].into_iter();
+    let needed = written.chain(rollups.iter().map(|rollup| rollup.name.as_str()));
+    Ok(needed.filter(|name| !there.iter().any(|other| other == name)).map(str::to_owned).collect())
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { batches, records, lines, rows, rejected } = self;
+        write!(
+            f,
+            "{rows} rows and {rejected} rejected of {lines} lines, {records} records, {batches} batches"
+        )
+    }
+}

@@ -1,0 +1,182 @@
+//! The way to ClickHouse: one client with deadlines, and what its errors mean.
+//!
+//! Invariant: no call waits for ever. That a call timed out says nothing about
+//! whether it was carried out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clickhouse::Client;
+use clickhouse::error::Error;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::time;
+
+use crate::config::StoreConfig;
+
+/// From nothing to an open connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest a short statement may take, start to end.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an idle connection is kept: less than ClickHouse keeps it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest part of an error that is shown: servers add stack traces.
+const SHOWN_BYTES: usize = 500;
+
+/// A client of one database.
+#[derive(Clone)]
+pub struct Store {
+    /// For inserts, which set their own deadlines.
+    pub client: Client,
+    /// The database, for messages.
+    pub database: Arc<str>,
+}
+
+/// Why ClickHouse did not do it, as far as that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It answered with an error.
+    #[error("clickhouse refused: {message}")]
+    Refused {
+        /// Its number, as in `system.errors`.
+        code: u32,
+        /// Its text, cut.
+        message: String,
+    },
+    /// No connection, a broken one, or no answer in time.
+    #[error("clickhouse does not answer: {0}")]
+    Unreachable(String),
+}
+
+impl Store {
+    /// A client that connects when it is first used.
+    pub fn new(config: &StoreConfig) -> Self {
+        let client = Self::server(config).with_database(&config.database);
+        Self { client, database: config.database.as_str().into() }
+    }
+
+    /// A client of the server that does not name the database, so that it can create it.
+    pub fn without_database(config: &StoreConfig) -> Self {
+        Self { client: Self::server(config), database: config.database.as_str().into() }
+    }
+
+    /// The same server, without the database, which may be missing.
+    pub fn outside(&self) -> Self {
+        Self { client: self.client.clone().with_database("system"), database: Arc::clone(&self.database) }
+    }
+
+    fn server(config: &StoreConfig) -> Client {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_timer(hyper_util::rt::TokioTimer::new())
+            .build(connector);
+        Client::with_http_client(http)
+            .with_url(&config.url)
+            .with_user(&config.user)
+            .with_password(&config.password)
+    }
+
+    /// Runs a statement that answers nothing.
+    pub async fn execute(&self, sql: &str) -> Result<(), StoreError> {
+        deadline(self.client.query(&escaped(sql)).execute()).await
+    }
+
+    /// Runs a query of few rows.
+    pub async fn rows<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        deadline(self.client.query(&escaped(sql)).fetch_all()).await
+    }
+}
+
+/// `?` would be a placeholder.
+fn escaped(sql: &str) -> String {
+    sql.replace('?', "??")
+}
+
+async fn deadline<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+    match time::timeout(STATEMENT_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(StoreError::from),
+        Err(_) => Err(StoreError::Unreachable(format!("no answer within {STATEMENT_TIMEOUT:?}"))),
+    }
+}
+
+impl StoreError {
+    /// Whether the same request may be taken later without anybody's help.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused { code, .. } => PASSING.contains(code),
+        }
+    }
+}
+
+/// Codes of what ends by itself: a cut request (3, 33), a timeout (159, 160, 209), a broken
+/// connection (210), too many queries or parts (202, 252), no memory (241), an own earlier
+/// try that still runs (216) or was cancelled (394), a server that stops (236) or starts (598).
+const PASSING: [u32; 13] = [3, 33, 159, 160, 202, 209, 210, 216, 236, 241, 252, 394, 598];
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::BadResponse(text) => match code(&text) {
+                Some(code) => Self::Refused { code, message: shown(&text) },
+                None => Self::Unreachable(shown(&text)),
+            },
+            Error::TimedOut => Self::Unreachable("no answer in time".to_owned()),
+            Error::Network(source) => Self::Unreachable(chain(&*source)),
+            other => Self::Refused { code: 0, message: shown(&other.to_string()) },
+        }
+    }
+}
+
+/// N of `Code: N. DB::Exception: …`.
+fn code(text: &str) -> Option<u32> {
+    let (_, rest) = text.split_once("Code: ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn shown(text: &str) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    let end = (0..=SHOWN_BYTES.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
+    line[..end.unwrap_or_default()].to_owned()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, code: u32, passes: bool) {
+        let error = StoreError::from(Error::BadResponse(text.to_owned()));
+        assert!(matches!(&error, StoreError::Refused { code: c, .. } if *c == code), "{error:?}");
+        assert_eq!(error.passes(), passes);
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_its_code() {
+        check("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)", 60, false);
+        check("Code: 241. DB::Exception: Memory limit (total) exceeded", 241, true);
+        check("something\nCode: 117. DB::Exception: …", 117, false);
+    }
+
+    #[test]
+    fn an_answer_without_a_code_is_not_clickhouse() {
+        assert!(StoreError::from(Error::BadResponse("502 Bad Gateway".to_owned())).passes());
+    }
+}
