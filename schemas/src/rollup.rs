@@ -13,6 +13,8 @@ use crate::time::{DAY, HOUR, MINUTE, UnixMillis};
 
 mod declare;
 
+mod page;
+
 pub use declare::DeclareError;
 
 /// All rollups of a deployment, in the order of their file.

@@ -1,0 +1,78 @@
+//! The declared rollups as a page for people: `docs/rollups.md`.
+
+use std::fmt::Write as _;
+
+use super::{Condition, Grain, Measure, Rollup, Rollups};
+
+impl Rollups {
+    /// The page, in Markdown.
+    pub fn page(&self) -> String {
+        let mut page = String::from(
+            "# Rollups\n\n\
+             Generated from `schemas/rollups.toml`; a test says when it is stale, and writes it anew.\n\n\
+             Each row below is a table that the aggregator keeps exact and a view of the same name in `bi`. `tenant` and, \
+             unless the grain is none, the start of the bucket belong to every key. A measure marked * is not additive: \
+             it cannot be summed over rows.\n\n\
+             | rollup | one bucket is | broken down by | measures | only events where | kept |\n\
+             |---|---|---|---|---|---|\n",
+        );
+        for rollup in self.iter() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(page, "{}", row(rollup));
+        }
+        page
+    }
+}
+
+fn row(rollup: &Rollup) -> String {
+    let dimensions: Vec<_> = rollup.dimensions.iter().map(|dimension| format!("`{dimension}`")).collect();
+    let measures: Vec<_> = rollup.measures.iter().map(|(name, measure)| described(name, *measure)).collect();
+    let conditions: Vec<_> = rollup.conditions.iter().map(condition).collect();
+    let kept = rollup.retention_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+    format!(
+        "| `{}` | {} | {} | {} | {} | {kept} |",
+        rollup.name,
+        bucket(rollup.grain),
+        dimensions.join(", "),
+        measures.join(", "),
+        conditions.join(" and "),
+    )
+}
+
+fn bucket(grain: Grain) -> &'static str {
+    match grain {
+        Grain::Minute => "a minute",
+        Grain::QuarterHour => "15 minutes",
+        Grain::Hour => "an hour",
+        Grain::Day => "a UTC day",
+        Grain::None => "all time",
+    }
+}
+
+fn described(name: &str, measure: Measure) -> String {
+    let mark = if matches!(measure, Measure::Count | Measure::Sum(_)) { "" } else { "*" };
+    format!("`{name}`{mark} = {measure}")
+}
+
+fn condition(condition: &Condition) -> String {
+    let values: Vec<_> = condition.values.iter().map(|value| format!("\"{value}\"")).collect();
+    format!("`{}` is {}", condition.field, values.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path};
+
+    use super::*;
+
+    #[test]
+    fn the_page_in_docs_is_the_one_of_the_built_in_rollups() {
+        let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rollups.md");
+        let page = Rollups::built_in().page();
+        if fs::read_to_string(&file).is_ok_and(|there| there == page) {
+            return;
+        }
+        fs::write(&file, page).unwrap();
+        panic!("docs/rollups.md was stale; it is written anew, commit it");
+    }
+}
