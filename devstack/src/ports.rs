@@ -1,10 +1,13 @@
-//! Ports on the loopback interface that nothing listens on.
+//! Ports on the loopback interface that nothing listens on and nobody else is about to.
 //!
-//! A port found free may be taken before it is used. Free ports therefore come
-//! from below the range from which the kernel serves outgoing connections, so
-//! that a stopped server finds its port again when it is restarted.
+//! A port found free may be taken before it is used, and then another's server would
+//! answer as if it were ours. So a port is handed out under a lock file that the kernel
+//! gives back when the process ends: no two of our processes on this machine are ever given the
+//! same. Free ports come from below the range from which the kernel serves outgoing
+//! connections, so that a stopped server finds its port again when it is restarted.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
@@ -15,8 +18,8 @@ const RANGE: Range<u16> = 20_000..32_000;
 /// How far [`from`] goes beyond the preferred port.
 const NEARBY: u16 = 100;
 
-/// Ports handed out by this process, so that two tests in one never get the same.
-static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+/// Ports handed out by this process, each with its lock.
+static TAKEN: LazyLock<Mutex<HashMap<u16, File>>> = LazyLock::new(Mutex::default);
 
 /// A free port that this process was not given before.
 pub fn free() -> io::Result<u16> {
@@ -34,13 +37,22 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn first_free(mut candidates: impl Iterator<Item = u16>) -> io::Result<u16> {
+fn first_free(candidates: impl Iterator<Item = u16>) -> io::Result<u16> {
+    // One directory a user: another's files could not be opened.
+    let locks = std::env::temp_dir().join(format!("millrace-ports-{}", rustix::process::getuid().as_raw()));
+    fs::create_dir_all(&locks)?;
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = candidates.find(|port| !taken.contains(port) && TcpListener::bind(local(*port)).is_ok());
-    let port =
-        found.ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "all ports looked at are taken"))?;
-    taken.insert(port);
-    Ok(port)
+    for port in candidates {
+        if taken.contains_key(&port) {
+            continue;
+        }
+        let lock = File::create(locks.join(port.to_string()))?;
+        if lock.try_lock().is_ok() && TcpListener::bind(local(port)).is_ok() {
+            taken.insert(port, lock);
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "all ports looked at are taken"))
 }
 
 #[cfg(test)]
@@ -57,6 +69,8 @@ mod tests {
 
     #[test]
     fn no_port_is_handed_out_twice() {
-        assert_ne!(free().unwrap(), free().unwrap());
+        let first = free().unwrap();
+        assert_ne!(first, free().unwrap());
+        assert_ne!(first, from(first).unwrap());
     }
 }
