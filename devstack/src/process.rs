@@ -159,16 +159,18 @@ mod tests {
     use super::*;
     use crate::directory::DataDirectory;
 
-    fn shell(script: &str) -> Process {
+    /// A child that runs `script`, and its directory, which stays its own while it is held.
+    fn shell(script: &str) -> (Process, DataDirectory) {
         let directory = DataDirectory::for_test("process").unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Process::start("shell", command, &directory.path().join("shell.log")).unwrap()
+        let child = Process::start("shell", command, &directory.path().join("shell.log")).unwrap();
+        (child, directory)
     }
 
     #[tokio::test]
     async fn a_child_that_ends_early_is_quoted() {
-        let mut child = shell("echo no room on the disk; exit 3");
+        let (mut child, _directory) = shell("echo no room on the disk; exit 3");
         let error =
             child.until("answer", Duration::from_secs(10), async || false).await.unwrap_err().to_string();
         assert!(error.starts_with("shell ended early, exit status: 3; the end of "), "{error}");
@@ -177,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_that_will_not_end_is_killed() {
-        let mut child = shell("trap '' TERM; echo deaf; while :; do sleep 1; done");
+        let (mut child, _directory) = shell("trap '' TERM; echo deaf; while :; do sleep 1; done");
         let log = child.log().to_owned();
         let deaf = async || fs::read_to_string(&log).is_ok_and(|text| text.contains("deaf"));
         child.until("be deaf", Duration::from_secs(10), deaf).await.unwrap();
