@@ -146,3 +146,14 @@ fn a_table_partition_is_named_by_its_start() {
     assert_eq!(start(PartitionBy::Month), "2020-12-01 00:00:00.000");
     assert_eq!(start(PartitionBy::Nothing), "1970-01-01 00:00:00.000");
 }
+
+#[test]
+fn a_bucket_is_named_by_its_start() {
+    let time = UnixMillis::parse("2020-12-31 23:59:59.999").unwrap();
+    let bucket = |grain: Grain| grain.bucket(time).to_string();
+    assert_eq!(bucket(Grain::Minute), "2020-12-31 23:59:00.000");
+    assert_eq!(bucket(Grain::QuarterHour), "2020-12-31 23:45:00.000");
+    assert_eq!(bucket(Grain::Hour), "2020-12-31 23:00:00.000");
+    assert_eq!(bucket(Grain::Day), "2020-12-31 00:00:00.000");
+    assert_eq!(bucket(Grain::None), "1970-01-01 00:00:00.000");
+}
