@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::iter::once;
 
-use bytes::Bytes;
 use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
 use schemas::row;
 use schemas::time::{HOUR, UnixMillis};
@@ -15,7 +14,7 @@ use schemas::time::{HOUR, UnixMillis};
 use crate::aggregate::{Aggregate, GroupId, Values, aggregate};
 use crate::batch::Batch;
 use crate::decode::Entry;
-use crate::native::{self, Block};
+use crate::native::{self, Block, Finished};
 use crate::progress::NextOffset;
 use crate::rows::{Interned, Interner, RowId, Rows};
 
@@ -37,12 +36,10 @@ pub struct Cell {
     pub table: String,
     /// First day of the table partition, for people.
     pub partition: String,
-    /// Names of the block's columns, with commas.
-    pub columns: String,
     /// Rows of the block, the marker included.
     pub rows: usize,
-    /// One block of ClickHouse's Native format.
-    pub block: Bytes,
+    /// Its columns, one block of ClickHouse's Native format.
+    pub block: Finished,
 }
 
 /// All cells of `batch`; never none, for the ledger always has one.
@@ -71,14 +68,9 @@ struct Marker {
 }
 
 impl Marker {
-    fn cell(self, table: &str, columns: &[&str], rows: usize, block: Block) -> Cell {
-        Cell {
-            table: table.to_owned(),
-            partition: self.start.to_string()[..10].to_owned(),
-            columns: columns.join(", "),
-            rows,
-            block: block.finish().into(),
-        }
+    fn cell(self, table: &str, rows: usize, block: Block) -> Cell {
+        let partition = self.start.to_string()[..10].to_owned();
+        Cell { table: table.to_owned(), partition, rows, block: block.finish() }
     }
 }
 
@@ -141,7 +133,7 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
                 let values = at().map(|row| native::uuid(rows.event_id[row]));
                 block.fixed(name, kind, once([0; 16]).chain(values));
             }
-            // ClickHouse makes JSON of the text.
+            // ClickHouse makes JSON of the text when it inserts.
             "props" => {
                 let values = order.iter().map(|row| rows.props.get(*row));
                 block.text(name, "String", once("{}").chain(values));
@@ -161,12 +153,8 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
             other => unreachable!("`{other}` is a column of the raw table that is not written"),
         }
     }
-    marker.cell("events", &row::COLUMNS.map(|(name, _)| name), count, block)
+    marker.cell("events", count, block)
 }
-
-/// The columns of the ledger that are not at their defaults.
-const LEDGER: [&str; 10] =
-    ["tenant", "g", "kp", "ko", "record_id", "kafka_time", "lines", "rejected", "stored", "time_replaced"];
 
 /// The ledger's rows, cut by the day on which Kafka took the record.
 fn ledger(batch: &Batch, source: Source, hwm: NextOffset) -> Vec<Cell> {
@@ -177,11 +165,12 @@ fn ledger(batch: &Batch, source: Source, hwm: NextOffset) -> Vec<Cell> {
     days.into_iter().map(|(start, entries)| ledger_cell(&entries, Marker { source, hwm, start })).collect()
 }
 
+/// Those that are not at their defaults.
+const LEDGER_COLUMNS: usize = 11;
+
 fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
     let count = entries.len() + 1;
-    let mut columns = LEDGER.to_vec();
-    columns.push("hwm");
-    let mut block = Block::new(columns.len(), count);
+    let mut block = Block::new(LEDGER_COLUMNS, count);
     let numbers = |block: &mut Block, name, value: fn(&Entry) -> u32| {
         let values = once(0).chain(entries.iter().map(|entry| value(entry)));
         block.fixed(name, "UInt32", values.map(u32::to_le_bytes));
@@ -200,7 +189,7 @@ fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
     numbers(&mut block, "stored", |entry| entry.stored);
     numbers(&mut block, "time_replaced", |entry| entry.time_replaced);
     only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
-    marker.cell("ledger", &columns, count, block)
+    marker.cell("ledger", count, block)
 }
 
 fn rollup_cell(
@@ -211,8 +200,7 @@ fn rollup_cell(
     marker: Marker,
 ) -> Cell {
     let count = groups.len() + 1;
-    let columns = rollup.columns();
-    let mut block = Block::new(columns.len(), count);
+    let mut block = Block::new(rollup.columns().len(), count);
     let at = || groups.iter().map(|group| *group as usize);
     keys(&mut block, "tenant", tenants, at().map(|group| aggregate.tenants[group]));
     if rollup.grain.length().is_some() {
@@ -250,8 +238,7 @@ fn rollup_cell(
         }
     }
     only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
-    let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
-    marker.cell(&rollup.name, &names, count, block)
+    marker.cell(&rollup.name, count, block)
 }
 
 /// Seconds since the epoch, as near as `DateTime` comes.

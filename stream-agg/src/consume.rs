@@ -20,7 +20,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::health::{Concern, Health};
+use crate::health::Health;
 use crate::partition::{Pipeline, Shared, Track};
 use crate::progress::NextOffset;
 
@@ -89,9 +89,6 @@ pub fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, Group
     let mut client = kafka.client(&[
         ("group.id", &config.group),
         ("partition.assignment.strategy", "cooperative-sticky"),
-        // A killed member's partitions move on after this.
-        ("session.timeout.ms", "10000"),
-        ("heartbeat.interval.ms", "2000"),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
         // We say where to start; an offset that is gone must stop the partition.
@@ -133,7 +130,7 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.health.trouble(Concern::Kafka, "no broker can be reached");
+            self.health.kafka_away();
         } else {
             tracing::debug!("librdkafka: {error}: {reason}");
         }
@@ -235,8 +232,9 @@ impl Member {
                 Err(GroupError::Fenced(self.shared.topic.clone()))
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.failed(error)),
+            // Brokers that come and go; whether Kafka answers is asked each second.
             Some(Err(error)) => {
-                self.shared.health.trouble(Concern::Kafka, error);
+                tracing::debug!(%error, "poll kafka");
                 Ok(())
             }
         }
@@ -248,7 +246,8 @@ impl Member {
         let starts = match self.starts(partitions) {
             Ok(starts) => starts,
             Err(error) => {
-                self.shared.health.trouble(Concern::Kafka, format!("read committed offsets: {error}"));
+                tracing::debug!(%error, "read committed offsets");
+                self.shared.health.kafka_away();
                 return Ok(());
             }
         };

@@ -100,7 +100,8 @@ impl Publisher {
                 ends
             }
             Ok(Err(error)) => {
-                self.health.trouble(Concern::Kafka, format!("does not tell where its logs end: {error}"));
+                tracing::debug!(%error, "ask kafka where its logs end");
+                self.health.kafka_away();
                 BTreeMap::new()
             }
             // The runtime ends.

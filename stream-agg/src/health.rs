@@ -18,23 +18,29 @@ pub enum Concern {
     ClickHouse,
     /// A Kafka partition that cannot go on.
     Partition(i32),
+    /// The inserts of a Kafka partition, which ClickHouse refuses.
+    Inserts(i32),
 }
 
 /// The troubles of the moment.
 #[derive(Debug)]
 pub struct Health {
+    brokers: String,
     troubles: Mutex<BTreeMap<Concern, String>>,
 }
 
-/// Not ready until both sides were reached.
-impl Default for Health {
-    fn default() -> Self {
-        let unknown = [Concern::Kafka, Concern::ClickHouse].map(|at| (at, "not reached yet".to_owned()));
-        Self { troubles: Mutex::new(unknown.into()) }
-    }
-}
-
 impl Health {
+    /// Not ready until Kafka at `brokers` and ClickHouse were reached.
+    pub fn new(brokers: &str) -> Self {
+        let unknown = [Concern::Kafka, Concern::ClickHouse].map(|at| (at, "not reached yet".to_owned()));
+        Self { brokers: brokers.to_owned(), troubles: Mutex::new(unknown.into()) }
+    }
+
+    /// No broker answers.
+    pub fn kafka_away(&self) {
+        self.trouble(Concern::Kafka, format!("no answer from {}", self.brokers));
+    }
+
     /// `concern` cannot go on, for this reason.
     pub fn trouble(&self, concern: Concern, reason: impl fmt::Display) {
         let reason = reason.to_string();
@@ -70,6 +76,7 @@ impl fmt::Display for Concern {
             Self::Kafka => f.write_str("kafka"),
             Self::ClickHouse => f.write_str("clickhouse"),
             Self::Partition(kp) => write!(f, "partition {kp}"),
+            Self::Inserts(kp) => write!(f, "inserts of partition {kp}"),
         }
     }
 }
@@ -80,8 +87,10 @@ mod tests {
 
     #[test]
     fn it_is_ready_once_both_sides_work_and_says_what_does_not() {
-        let health = Health::default();
+        let health = Health::new("k:1");
         assert_eq!(health.readiness(), Err("kafka: not reached yet; clickhouse: not reached yet".to_owned()));
+        health.kafka_away();
+        assert!(health.readiness().unwrap_err().starts_with("kafka: no answer from k:1; "));
         health.well(Concern::Kafka);
         health.well(Concern::ClickHouse);
         assert_eq!(health.readiness(), Ok(()));

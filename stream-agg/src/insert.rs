@@ -35,7 +35,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// What every insert says, whatever the server's defaults are: one block becomes one
 /// part, all or nothing; the token counts; text in `props` stays text.
-const SETTINGS: [(&str, &str); 21] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("async_insert", "0"),
     ("max_insert_threads", "1"),
     ("min_insert_block_size_rows", "1000000000"),
@@ -45,6 +45,7 @@ const SETTINGS: [(&str, &str); 21] = [
     ("max_insert_block_size_bytes", "0"),
     ("deduplicate_insert", "enable"),
     ("type_json_skip_duplicated_paths", "1"),
+    ("type_json_allow_duplicated_key_with_literal_and_nested_object", "1"),
     ("input_format_try_infer_dates", "0"),
     ("input_format_try_infer_datetimes", "0"),
     ("input_format_json_try_infer_numbers_from_strings", "0"),
@@ -62,12 +63,16 @@ const SETTINGS: [(&str, &str); 21] = [
 
 /// What names a batch for all time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Token {
+    text: String,
+    kp: i32,
+}
 
 impl Token {
     /// The token of `[lo..=last]`.
     pub fn new(source: Source, topic: &str, lo: NextOffset, last: Offset) -> Self {
-        Self(format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp))
+        let text = format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp);
+        Self { text, kp: source.kp.into() }
     }
 }
 
@@ -117,21 +122,30 @@ impl Inserter {
 
     /// Sends one cell until it is taken.
     async fn persist(&self, cell: &Cell, token: &Token) {
+        let inserts = Concern::Inserts(token.kp);
+        let mut refused = false;
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         for attempt in 1.. {
             let error = match self.send(cell, token, attempt).await {
-                Ok(()) => return self.health.well(Concern::ClickHouse),
+                Ok(()) => {
+                    self.health.well(Concern::ClickHouse);
+                    if refused {
+                        self.health.well(inserts);
+                    }
+                    return;
+                }
                 Err(error) => error,
             };
-            let Cell { table, partition, rows, .. } = cell;
             let wait = if error.passes() {
                 self.metrics.insert_failed(InsertError::Passing);
                 self.health.trouble(Concern::ClickHouse, &error);
                 backoff.wait()
             } else {
                 self.metrics.insert_failed(InsertError::Refused);
-                tracing::error!(token = token.0, "insert {rows} rows into `{table}` {partition}: {error}");
-                self.health.trouble(Concern::ClickHouse, format!("insert into `{table}`: {error}"));
+                let Cell { table, partition, rows, .. } = cell;
+                tracing::error!("insert {rows} rows into `{table}` {partition} as {}: {error}", token.text);
+                refused = true;
+                self.health.trouble(inserts, format!("`{table}` {partition}: {error}"));
                 REFUSED_WAIT
             };
             time::sleep(wait).await;
@@ -141,24 +155,33 @@ impl Inserter {
     async fn send(&self, cell: &Cell, token: &Token, attempt: u32) -> Result<(), StoreError> {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
         let start = Instant::now();
-        let Cell { table, partition, columns, block, .. } = cell;
+        let Cell { table, partition, block, .. } = cell;
         let mut insert = self
             .store
             .client
-            .insert_formatted_with(format!("INSERT INTO {table} ({columns}) FORMAT Native"))
+            .insert_formatted_with(statement(table, &block.structure))
             .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
-            .with_setting("insert_deduplication_token", &token.0)
-            .with_setting("query_id", format!("sa/{}/{table}/{partition}/{attempt}", token.0));
+            .with_setting("insert_deduplication_token", &token.text)
+            .with_setting("query_id", format!("sa/{}/{table}/{partition}/{attempt}", token.text));
         for (name, value) in SETTINGS {
             insert = insert.with_setting(name, value);
         }
-        for chunk in chunks(block) {
+        for chunk in chunks(&block.bytes) {
             insert.send(chunk).await?;
         }
         insert.end().await?;
         self.metrics.inserted(start.elapsed());
         Ok(())
     }
+}
+
+/// Through `input`: only there are texts converted to JSON under our settings, not the server's.
+fn statement(table: &str, structure: &[(String, String)]) -> String {
+    let names: Vec<_> = structure.iter().map(|(name, _)| name.as_str()).collect();
+    let columns: Vec<_> =
+        structure.iter().map(|(name, kind)| format!("{name} {}", kind.replace('\'', "\\'"))).collect();
+    let (names, columns) = (names.join(", "), columns.join(", "));
+    format!("INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') FORMAT Native")
 }
 
 fn chunks(block: &Bytes) -> impl Iterator<Item = Bytes> {
@@ -173,7 +196,17 @@ mod tests {
     fn a_token_names_generation_topic_partition_and_offsets() {
         let source = Source { g: 0, kp: 3, cfg: 1 };
         let token = Token::new(source, "events", NextOffset::new(7), Offset::new(9));
-        assert_eq!(token.0, "0/events/3/7-9");
+        assert_eq!(token.text, "0/events/3/7-9");
+    }
+
+    #[test]
+    fn a_statement_names_columns_and_types() {
+        let structure = [("t", "DateTime('UTC')"), ("n", "UInt64")];
+        let structure = structure.map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+        assert_eq!(
+            statement("x", &structure),
+            r"INSERT INTO x (t, n) SELECT t, n FROM input('t DateTime(\'UTC\'), n UInt64') FORMAT Native"
+        );
     }
 
     #[test]

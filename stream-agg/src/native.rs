@@ -1,15 +1,27 @@
 //! Writes one block of ClickHouse's Native format, column by column.
 //!
 //! Only the types that our tables have. Each column is announced by name and type,
-//! so the server matches by name; a type that differs from the table's is converted
-//! there (`String` to `JSON`). Invariant: every column has as many values as the block rows.
+//! so a block tells its own structure. Invariant: every column has as many values as
+//! the block has rows.
+
+use bytes::Bytes;
 
 /// A block under construction.
 #[derive(Debug)]
 pub struct Block {
     rows: usize,
     columns_left: usize,
+    structure: Vec<(String, String)>,
     bytes: Vec<u8>,
+}
+
+/// A block that is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its columns by name and type.
+    pub structure: Vec<(String, String)>,
+    /// The block itself.
+    pub bytes: Bytes,
 }
 
 impl Block {
@@ -18,16 +30,16 @@ impl Block {
         let mut bytes = Vec::new();
         varuint(columns as u64, &mut bytes);
         varuint(rows as u64, &mut bytes);
-        Self { rows, columns_left: columns, bytes }
+        Self { rows, columns_left: columns, structure: Vec::with_capacity(columns), bytes }
     }
 
-    /// The block's bytes.
+    /// The block, complete.
     ///
     /// # Panics
     /// If columns are missing.
-    pub fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Finished {
         assert_eq!(self.columns_left, 0, "a block is finished with its last column");
-        self.bytes
+        Finished { structure: self.structure, bytes: self.bytes.into() }
     }
 
     /// A column of values of a fixed width, each as ClickHouse lays it out.
@@ -95,6 +107,7 @@ impl Block {
         self.columns_left = self.columns_left.checked_sub(1).expect("a block has the columns it announced");
         text(name, &mut self.bytes);
         text(kind, &mut self.bytes);
+        self.structure.push((name.to_owned(), kind.to_owned()));
     }
 }
 
@@ -130,7 +143,7 @@ mod tests {
         block.fixed("n", "UInt16", [1_u16, 2, 0x0304].map(u16::to_le_bytes));
         block.text("t", "String", ["a", "", "bc"]);
         let expected = b"\x02\x03\x01n\x06UInt16\x01\x00\x02\x00\x04\x03\x01t\x06String\x01a\x00\x02bc";
-        assert_eq!(block.finish(), expected);
+        assert_eq!(block.finish().bytes, expected.as_slice());
     }
 
     #[test]
@@ -140,7 +153,7 @@ mod tests {
         let mut expected = b"\x01\x02\x01c\x16LowCardinality(String)".to_vec();
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 6, 0, 0, 0, 0, 0, 0]);
         expected.extend_from_slice(b"\x02\0\0\0\0\0\0\0\x00\x01x\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
-        assert_eq!(block.finish(), expected);
+        assert_eq!(block.finish().bytes, expected.as_slice());
     }
 
     #[test]
@@ -149,7 +162,7 @@ mod tests {
         block.unique_states("u", [&[][..], &[1, 2]]);
         let mut expected = b"\x01\x02\x01u\x24AggregateFunction(uniqExact, UInt64)\x00\x02".to_vec();
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(block.finish(), expected);
+        assert_eq!(block.finish().bytes, expected.as_slice());
     }
 
     #[test]

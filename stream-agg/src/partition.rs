@@ -207,6 +207,7 @@ impl Part {
         }
         drop(hand_over);
         self.shared.runtime.block_on(applying).expect("the task that inserts does not panic");
+        self.shared.health.well(Concern::Inserts(self.source.kp.into()));
     }
 
     /// Takes records until told to stop.
@@ -236,7 +237,7 @@ impl Part {
                 }
                 Some(Err(error)) if is_gone(&error) => return Err(Stuck::Gone(error)),
                 Some(Err(error)) => {
-                    self.shared.health.trouble(Concern::Kafka, &error);
+                    tracing::warn!("partition {}: {error}", self.source.kp);
                     None
                 }
                 None => None,

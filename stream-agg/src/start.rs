@@ -68,7 +68,8 @@ pub async fn run(
     admin: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<Summary, RunError> {
-    let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
+    let (metrics, health) =
+        (Arc::new(Metrics::default()), Arc::new(Health::new(&config.migrate.kafka.brokers)));
     let consumer = Arc::new(consume::consumer(&config, &health)?);
     let admin_end = CancellationToken::new();
     let _ends_last = admin_end.clone().drop_guard();
@@ -167,7 +168,7 @@ async fn find_topic(consumer: &Arc<Consumer>, kafka: &KafkaConfig, health: &Heal
                 Concern::Kafka,
                 format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
             ),
-            Ok(Err(_)) => health.trouble(Concern::Kafka, format!("{brokers} does not answer")),
+            Ok(Err(_)) => health.kafka_away(),
             // The runtime ends.
             Err(_) => return,
         }

@@ -117,9 +117,10 @@ impl StoreError {
 }
 
 /// Codes of what ends by itself: a cut request (3, 33), a timeout (159, 160, 209), a broken
-/// connection (210), too many queries or parts (202, 252), no memory (241), an own earlier
-/// try that still runs (216) or was cancelled (394), a server that stops (236) or starts (598).
-const PASSING: [u32; 13] = [3, 33, 159, 160, 202, 209, 210, 216, 236, 241, 252, 394, 598];
+/// connection (210), too many queries or parts (202, 252), no memory (241), a full or busy
+/// disk (74, 75, 76, 243), an own earlier try that still runs (216) or was cancelled (394), a
+/// server that stops (236) or starts (598).
+const PASSING: [u32; 17] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 241, 243, 252, 394, 598];
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {

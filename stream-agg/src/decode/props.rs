@@ -3,7 +3,8 @@
 //! One refused line would stop a partition, so what ClickHouse refuses is mended
 //! here: of several values at one dotted path the first counts, integers outside 64
 //! bits and numbers beyond a double become strings, half surrogate pairs become
-//! U+FFFD, and `null` in an object is absence. Pure. What needs no mending is copied.
+//! U+FFFD, arrays of mixed kinds become the text of their JSON, and `null` in an
+//! object is absence. Pure. What needs no mending is copied.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,8 +18,7 @@ pub fn write(fields: &[(Cow<'_, str>, &RawValue)], out: &mut String) {
     if fields.iter().all(|(name, value)| is_plain(name, value.get())) && all_differ(fields) {
         copy(fields, out);
     } else {
-        let mut paths = Paths::default();
-        object(fields.iter().map(|(name, value)| (&**name, value.get())), &mut paths, out);
+        flatten(pairs(fields), out);
     }
 }
 
@@ -85,93 +85,108 @@ fn copy(fields: &[(Cow<'_, str>, &RawValue)], out: &mut String) {
     out.push('}');
 }
 
-/// The dotted paths met in one object, and where in them we are.
-#[derive(Default)]
-struct Paths {
-    seen: HashSet<Box<str>>,
-    here: String,
-}
-
-/// Appends an object, its fields in order, without those whose path was met before.
-fn object<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>, paths: &mut Paths, out: &mut String) {
+/// Appends an object whose values all stand at its top, under dotted names: to
+/// ClickHouse `{"a":{"b":1}}` and `{"a.b":1}` are one, but an object met twice is a fault.
+fn flatten<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>, out: &mut String) {
     out.push('{');
-    let mut separator = "";
-    for (name, json) in fields {
-        let (parent, before) = (paths.here.len(), out.len());
-        paths.here.push('.');
-        paths.here.push_str(name);
-        out.push_str(separator);
-        text(name, out);
-        out.push(':');
-        if member(json, paths, out) {
-            separator = ",";
-        } else {
-            out.truncate(before);
-        }
-        paths.here.truncate(parent);
-    }
+    leaves(None, fields, &mut HashSet::new(), out);
     out.push('}');
 }
 
-/// Appends the value at the current path. Returns false if there is none to append.
-fn member(json: &str, paths: &mut Paths, out: &mut String) -> bool {
-    match json.as_bytes()[0] {
-        b'n' => false,
-        b'{' => {
-            let start = out.len();
-            let mended = mend_surrogates(json);
-            object(fields(&mended).iter().map(|(name, value)| (&**name, value.get())), paths, out);
-            // An object without a value is absence too.
-            &out[start..] != "{}"
-        }
-        _ => {
-            let first = paths.seen.insert(paths.here.as_str().into());
-            if first {
-                value(json, out);
+/// Appends what stands below `parent`, unless something stood at its path before.
+fn leaves<'f>(
+    parent: Option<&str>,
+    fields: impl Iterator<Item = (&'f str, &'f str)>,
+    seen: &mut HashSet<String>,
+    out: &mut String,
+) {
+    for (name, json) in fields {
+        let path = parent.map_or_else(|| name.to_owned(), |parent| format!("{parent}.{name}"));
+        match json.as_bytes()[0] {
+            b'n' => {}
+            b'{' => {
+                let mended = mend_surrogates(json);
+                leaves(Some(&path), pairs(&self::fields(&mended)), seen, out);
             }
-            first
+            _ if seen.contains(&path) => {}
+            _ => {
+                if !seen.is_empty() {
+                    out.push(',');
+                }
+                text(&path, out);
+                out.push(':');
+                value(json, out);
+                seen.insert(path);
+            }
         }
     }
+}
+
+fn pairs<'f>(fields: &'f [(Cow<'_, str>, &RawValue)]) -> impl Iterator<Item = (&'f str, &'f str)> {
+    fields.iter().map(|(name, value)| (&**name, value.get()))
 }
 
 /// Appends a value to which no path leads from outside: what is in it begins anew.
 fn value(json: &str, out: &mut String) {
     match json.as_bytes()[0] {
-        b'{' => {
-            let mended = mend_surrogates(json);
-            let mut paths = Paths::default();
-            object(fields(&mended).iter().map(|(name, value)| (&**name, value.get())), &mut paths, out);
-        }
-        b'[' => {
-            out.push('[');
-            for (at, element) in elements(json).into_iter().enumerate() {
-                if at > 0 {
-                    out.push(',');
-                }
-                value(element.get(), out);
-            }
-            out.push(']');
-        }
+        b'{' => flatten(pairs(&fields(&mend_surrogates(json))), out),
+        b'[' => array(json, out),
         b'"' => out.push_str(&mend_surrogates(json)),
-        b'-' | b'0'..=b'9' => number(json, out),
+        _ if is_too_large(json) => text(json, out),
         _ => out.push_str(json),
     }
 }
 
-/// Appends a number, as a string if ClickHouse could not hold it as a number.
-fn number(json: &str, out: &mut String) {
-    let integer = !json.contains(['.', 'e', 'E']);
-    let fits = if integer {
-        json.parse::<i64>().is_ok() || json.parse::<u64>().is_ok()
-    } else {
-        json.parse::<f64>().is_ok_and(f64::is_finite)
-    };
-    if fits {
-        out.push_str(json);
-    } else {
-        out.push('"');
-        out.push_str(json);
-        out.push('"');
+/// Appends an array of one kind of values; any other as the text of its JSON. Arrays of
+/// several kinds, and arrays in arrays, made ClickHouse 26.7 refuse whole inserts (code 173).
+fn array(json: &str, out: &mut String) {
+    let elements = elements(json);
+    let mut kinds = elements.iter().filter_map(|element| Kind::of(element.get()));
+    let first = kinds.next();
+    if first == Some(Kind::Array) || kinds.any(|kind| Some(kind) != first) {
+        return text(json, out);
+    }
+    out.push('[');
+    for (at, element) in elements.into_iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        value(element.get(), out);
+    }
+    out.push(']');
+}
+
+/// What values of one array have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Number,
+    Text,
+    Truth,
+    Object,
+    Array,
+}
+
+impl Kind {
+    /// The kind as which a value is written; none for `null`.
+    fn of(json: &str) -> Option<Self> {
+        Some(match json.as_bytes()[0] {
+            b'n' => return None,
+            b'{' => Self::Object,
+            b'[' => Self::Array,
+            b'"' => Self::Text,
+            b't' | b'f' => Self::Truth,
+            _ if is_too_large(json) => Self::Text,
+            _ => Self::Number,
+        })
+    }
+}
+
+/// Whether a number fits neither into 64 bits nor, with a fraction or exponent, into a double.
+fn is_too_large(json: &str) -> bool {
+    match json.as_bytes()[0] {
+        b'-' | b'0'..=b'9' if json.contains(['.', 'e', 'E']) => !json.parse().is_ok_and(f64::is_finite),
+        b'-' | b'0'..=b'9' => json.parse::<i64>().is_err() && json.parse::<u64>().is_err(),
+        _ => false,
     }
 }
 

@@ -18,23 +18,23 @@ fn check(fields: &str, expected: &str) {
 }
 
 #[test]
-fn what_needs_no_mending_is_copied() {
+fn what_needs_no_mending_is_copied_and_objects_become_dotted_names() {
     check(
         r#""a" : 1.50, "b":"x\ny\u00e9","c":null,"d":true"#,
         r#"{"a":1.50,"b":"x\ny\u00e9","c":null,"d":true}"#,
     );
-    check(r#""o":{"b":[1,{"c":2}]}"#, r#"{"o":{"b":[1,{"c":2}]}}"#);
+    check(r#""o":{"b":[{"c":{"d":2}}]}"#, r#"{"o.b":[{"c.d":2}]}"#);
     assert_eq!(written(r#"{"event":"e"}"#), "{}");
 }
 
 #[test]
 fn of_several_values_at_one_path_the_first_counts() {
     check(r#""a":1,"a":2"#, r#"{"a":1}"#);
-    check(r#""a":{"b":1},"a.b":2"#, r#"{"a":{"b":1}}"#);
-    check(r#""a.b":1,"a":{"b":2,"c":3}"#, r#"{"a.b":1,"a":{"c":3}}"#);
-    check(r#""a":{"b":1},"a":{"b":2}"#, r#"{"a":{"b":1}}"#);
+    check(r#""a":{"b":1},"a.b":2"#, r#"{"a.b":1}"#);
+    check(r#""a.b":1,"a":{"b":2,"c":3}"#, r#"{"a.b":1,"a.c":3}"#);
+    check(r#""a":{"b":1},"a":{"b":2,"c":3}"#, r#"{"a.b":1,"a.c":3}"#);
     check(r#""a\u002eb":1,"a.b":2"#, r#"{"a.b":1}"#);
-    check(r#""":{"a":1},"a":2,".a":3"#, r#"{"":{"a":1},"a":2}"#);
+    check(r#""":{"a":1},"a":2,".a":3"#, r#"{".a":1,"a":2}"#);
     check(r#""l":[{"x":1,"x":2},{"x":3}]"#, r#"{"l":[{"x":1},{"x":3}]}"#);
 }
 
@@ -59,10 +59,20 @@ fn a_number_that_is_too_large_becomes_a_string() {
 }
 
 #[test]
+fn an_array_of_several_kinds_becomes_the_text_of_its_json() {
+    check(
+        r#""a":[1,null,2.5],"b":["x","y"],"c":[{"d":1},{"e":2}]"#,
+        r#"{"a":[1,null,2.5],"b":["x","y"],"c":[{"d":1},{"e":2}]}"#,
+    );
+    check(r#""a":[1,"x"],"b":[[1],[2]]"#, r#"{"a":"[1,\"x\"]","b":"[[1],[2]]"}"#);
+    check(r#""a":[{"b":[true,{}]}],"c":[1,1e400]"#, r#"{"a":[{"b":"[true,{}]"}],"c":"[1,1e400]"}"#);
+}
+
+#[test]
 fn half_a_surrogate_pair_becomes_a_replacement_character() {
     check(r#""o":"\ud83d\ude00""#, r#"{"o":"\ud83d\ude00"}"#);
     check(r#""o":"\ud83d","p":"\uDE00x\\ud83d""#, r#"{"o":"\ufffd","p":"\ufffdx\\ud83d"}"#);
-    check(r#""o":{"\ud800":["\ud800\ud83d\ude00"]}"#, "{\"o\":{\"\u{fffd}\":[\"\\ufffd\\ud83d\\ude00\"]}}");
+    check(r#""o":{"\ud800":["\ud800\ud83d\ude00"]}"#, "{\"o.\u{fffd}\":[\"\\ufffd\\ud83d\\ude00\"]}");
 }
 
 #[test]
@@ -99,11 +109,11 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 /// The dotted paths of leaves, as ClickHouse makes them.
-fn leaf_paths(fields: &serde_json::Map<String, Value>, path: &str, found: &mut Vec<String>) {
+fn leaf_paths(fields: &serde_json::Map<String, Value>, path: Option<&str>, found: &mut Vec<String>) {
     for (name, value) in fields {
-        let path = format!("{path}.{name}");
+        let path = path.map_or_else(|| name.clone(), |path| format!("{path}.{name}"));
         match value {
-            Value::Object(inner) => leaf_paths(inner, &path, found),
+            Value::Object(inner) => leaf_paths(inner, Some(&path), found),
             _ => found.push(path),
         }
     }
@@ -119,7 +129,7 @@ proptest! {
         let out = written(&line);
         let Value::Object(parsed) = serde_json::from_str(&out).unwrap() else { panic!("not an object: {out}") };
         let mut paths = Vec::new();
-        leaf_paths(&parsed, "", &mut paths);
+        leaf_paths(&parsed, None, &mut paths);
         let all = paths.len();
         paths.sort();
         paths.dedup();
