@@ -17,9 +17,20 @@ mod page;
 
 pub use declare::DeclareError;
 
-/// All rollups of a deployment, in the order of their file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rollups(Vec<Rollup>);
+/// All rollups of a deployment, in the order of their file. Equal if they declare the same.
+#[derive(Debug, Clone)]
+pub struct Rollups {
+    all: Vec<Rollup>,
+    source: String,
+}
+
+impl PartialEq for Rollups {
+    fn eq(&self, other: &Self) -> bool {
+        self.all == other.all
+    }
+}
+
+impl Eq for Rollups {}
 
 impl Rollups {
     /// The rollups that are compiled in: `rollups.toml` beside this crate's sources.
@@ -29,22 +40,27 @@ impl Rollups {
 
     /// Reads declarations; an error names `file`, the line and what is wrong there.
     pub fn parse(file: &str, text: &str) -> Result<Self, DeclareError> {
-        declare::parse(file, text).map(Self)
+        declare::parse(file, text).map(|all| Self { all, source: text.to_owned() })
+    }
+
+    /// The text that declares them.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// In the order of their file.
     pub fn iter(&self) -> std::slice::Iter<'_, Rollup> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// The rollup of this name.
     pub fn get(&self, name: &str) -> Option<&Rollup> {
-        self.0.iter().find(|rollup| rollup.name == name)
+        self.all.iter().find(|rollup| rollup.name == name)
     }
 
     /// A hash of everything declared, so that two processes can tell whether they agree.
     pub fn hash(&self) -> u64 {
-        xxh3_64(format!("{:?}", self.0).as_bytes())
+        xxh3_64(format!("{:?}", self.all).as_bytes())
     }
 }
 
@@ -256,6 +272,27 @@ impl PartitionBy {
             Self::Nothing => UnixMillis(0),
         }
     }
+
+    /// What ClickHouse calls the table partition that begins at `start`: its `_partition_id`.
+    pub fn id(self, start: UnixMillis) -> String {
+        let digits = start.to_string().replace('-', "");
+        match self {
+            Self::Day => digits[..8].to_owned(),
+            Self::Month => digits[..6].to_owned(),
+            Self::Nothing => "all".to_owned(),
+        }
+    }
+
+    /// When ClickHouse may drop the table partition that begins at `start`, if its rows
+    /// are kept for so many days after its end.
+    pub fn ends(self, start: UnixMillis, kept_days: u32) -> Option<UnixMillis> {
+        let end = match self {
+            Self::Day => start.0 + DAY,
+            Self::Month => UnixMillis(start.0 + 31 * DAY).month().0,
+            Self::Nothing => return None,
+        };
+        Some(UnixMillis(end + i64::from(kept_days) * DAY))
+    }
 }
 
 impl Rollup {
@@ -269,6 +306,11 @@ impl Rollup {
             (_, Some(days)) if days < Self::CUT_BY_DAY_BELOW => PartitionBy::Day,
             _ => PartitionBy::Month,
         }
+    }
+
+    /// When ClickHouse may drop its table partition that begins at `start`; never if absent.
+    pub fn ends(&self, start: UnixMillis) -> Option<UnixMillis> {
+        self.partition_by().ends(start, self.retention_days?)
     }
 
     /// Whether every measure is a plain sum, so that a SummingMergeTree can hold it.

@@ -20,6 +20,12 @@ macro_rules! migrations {
 /// All files, in the order in which they are applied.
 pub const MIGRATIONS: [Migration; 3] = migrations!["0001_events", "0002_ledger", "0003_progress"];
 
+/// Days that the raw table keeps an event after the day of its arrival.
+pub const RAW_DAYS: u32 = 31;
+
+/// Days that the ledger keeps a record after the day on which Kafka took it.
+pub const LEDGER_DAYS: u32 = 30;
+
 /// Names that a rollup cannot take.
 pub const NAMES: [&str; 7] =
     ["events", "ledger", "progress", "configs", "audits", "dead_letters", "schema_migrations"];
@@ -33,6 +39,14 @@ mod tests {
         for (at, migration) in MIGRATIONS.iter().enumerate() {
             assert!(migration.name.starts_with(&format!("{:04}_", at + 1)), "{}", migration.name);
             assert!(!migration.sql.contains(';'), "{} has a semicolon", migration.name);
+        }
+    }
+
+    #[test]
+    fn tables_are_kept_as_long_as_they_say() {
+        for (name, days) in [("0001_events", RAW_DAYS), ("0002_ledger", LEDGER_DAYS)] {
+            let file = MIGRATIONS.iter().find(|migration| migration.name == name).unwrap();
+            assert!(file.sql.contains(&format!("INTERVAL 1 DAY + INTERVAL {days} DAY\n")), "{name}");
         }
     }
 

@@ -10,9 +10,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use schemas::rollup::{
-    Column, Condition, Dimension, Distinct, Measure, Number, PartitionBy, PropPath, Rollup,
-};
+use schemas::rollup::{Column, Condition, Dimension, Distinct, Measure, Number, PropPath, Rollup};
 use schemas::time::{DAY, UnixMillis};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -240,19 +238,11 @@ fn group(rollup: &Rollup, rows: &Rows, counted: &[RowId], dimensions: &[Numbered
 /// Whether the table partition of `bucket` is past its retention at `now`.
 fn has_ended(rollup: &Rollup, bucket: UnixMillis, now: UnixMillis) -> bool {
     let Some(days) = rollup.retention_days else { return false };
-    let kept = i64::from(days) * DAY;
     // Nearly always true, and cheaper than the calendar.
-    if bucket.0 + kept > now.0 {
+    if bucket.0 + i64::from(days) * DAY > now.0 {
         return false;
     }
-    let cut = rollup.partition_by();
-    let start = cut.start(bucket);
-    let end = match cut {
-        PartitionBy::Day => start.0 + DAY,
-        PartitionBy::Month => cut.start(UnixMillis(start.0 + 31 * DAY)).0,
-        PartitionBy::Nothing => return false,
-    };
-    end + kept <= now.0
+    rollup.ends(rollup.partition_by().start(bucket)).is_some_and(|ends| ends <= now)
 }
 
 fn values(measure: Measure, rows: &Rows, members: &[(RowId, GroupId)], groups: usize) -> Values {

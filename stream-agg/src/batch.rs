@@ -1,9 +1,10 @@
 //! Records collect until they are worth an insert.
 //!
 //! A batch closes by rows, bytes, age, or the number of table partitions it touches;
-//! the record that reaches a limit is its last. The caller owns the clock.
+//! the record that reaches a limit is its last. Where ends were decided before, by an
+//! intent or by markers, it closes there. The caller owns the clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use schemas::rollup::{PartitionBy, Rollups};
@@ -18,13 +19,13 @@ use crate::rows::Rows;
 /// insert, and a client may send any time since 2000.
 const MAX_TABLE_PARTITIONS: usize = 64;
 
-/// Records `[lo..=last]` of one partition that are inserted together.
+/// Records `[lo..hwm)` of one partition that are inserted together.
 #[derive(Debug)]
 pub struct Batch {
     /// Where the batch before it ended; its first record may come later.
     pub lo: NextOffset,
-    /// Its last record.
-    pub last: Offset,
+    /// It holds everything below; a marker says so.
+    pub hwm: NextOffset,
     /// What its records hold, in the order of offset and line.
     pub rows: Rows,
     /// A line in the ledger for each record, in the order of offsets; never empty.
@@ -34,11 +35,19 @@ pub struct Batch {
 /// Collects the records of one partition.
 #[derive(Debug)]
 pub struct Batcher {
+    /// `None`: it closes at its ends only.
+    limits: Option<Limits>,
+    /// Where a batch must end, whatever else ends one before; ascending.
+    ends: VecDeque<NextOffset>,
+    lo: NextOffset,
+    open: Open,
+}
+
+#[derive(Debug)]
+struct Limits {
     config: BatchConfig,
     /// How the tables with rows by event time are cut.
     cuts: Vec<PartitionBy>,
-    lo: NextOffset,
-    open: Open,
 }
 
 #[derive(Debug, Default)]
@@ -54,10 +63,42 @@ struct Open {
 }
 
 impl Batcher {
-    /// Nothing collected yet; the next record is at `lo` or later.
-    pub fn new(config: BatchConfig, rollups: &Rollups, lo: NextOffset) -> Self {
+    /// Nothing collected yet; the next record is at `lo` or later. A batch that reaches one
+    /// of `ends`, which ascend, ends there.
+    pub fn new(
+        config: BatchConfig,
+        rollups: &Rollups,
+        lo: NextOffset,
+        ends: impl IntoIterator<Item = NextOffset>,
+    ) -> Self {
         let cuts: BTreeSet<_> = rollups.iter().map(schemas::rollup::Rollup::partition_by).collect();
-        Self { config, cuts: cuts.into_iter().collect(), lo, open: Open::default() }
+        let limits = Some(Limits { config, cuts: cuts.into_iter().collect() });
+        Self { limits, ends: ends.into_iter().collect(), lo, open: Open::default() }
+    }
+
+    /// Collects the batch `[lo..=last]`, which was declared before, and no other.
+    pub fn rebuild(lo: NextOffset, last: Offset) -> Self {
+        Self { limits: None, ends: [last.next()].into(), lo, open: Open::default() }
+    }
+
+    /// Where the open batch begins.
+    pub fn lo(&self) -> NextOffset {
+        self.lo
+    }
+
+    /// The open batch, if it must end before a record at `offset`.
+    pub fn close_before(&mut self, offset: Offset) -> Option<Batch> {
+        let mut closed = None;
+        while let Some(end) = self.ends.pop_front_if(|end| end.is_at_or_below(offset)) {
+            closed = closed.or(self.close_at(end));
+            self.lo = end;
+        }
+        closed
+    }
+
+    /// Whether the one batch that it rebuilds is behind it.
+    pub fn has_rebuilt(&self) -> bool {
+        self.limits.is_none() && self.ends.is_empty()
     }
 
     /// Where the rows of the next record go, before it is pushed.
@@ -72,16 +113,17 @@ impl Batcher {
         open.since.get_or_insert(now);
         open.bytes += bytes;
         open.entries.push(entry);
-        let full = open.rows.len() >= self.config.max_rows.get()
-            || open.bytes >= self.config.max_bytes.get()
-            || open.by_arrival.len() >= MAX_TABLE_PARTITIONS
-            || self.cuts.iter().any(|cut| open.touched(*cut) >= MAX_TABLE_PARTITIONS);
-        if full { self.close() } else { None }
+        let ends_here = self.ends.front() == Some(&open.last());
+        if ends_here {
+            self.ends.pop_front();
+        }
+        let full = self.limits.as_ref().is_some_and(|limits| self.open.is_full(limits));
+        if ends_here || full { self.close() } else { None }
     }
 
     /// When the open batch must close even if nothing more arrives.
     pub fn deadline(&self) -> Option<Instant> {
-        self.open.since.map(|since| since + self.config.max_age)
+        Some(self.open.since? + self.limits.as_ref()?.config.max_age)
     }
 
     /// How long until then; zero if that has passed.
@@ -91,24 +133,47 @@ impl Batcher {
 
     /// The open batch, if there is one.
     pub fn close(&mut self) -> Option<Batch> {
-        let last = self.open.entries.last()?.offset;
+        self.open.since?;
+        self.close_at(self.open.last())
+    }
+
+    /// The open batch, which reaches up to `end`.
+    fn close_at(&mut self, end: NextOffset) -> Option<Batch> {
+        self.open.since?;
         let Open { rows, entries, .. } = std::mem::take(&mut self.open);
-        let lo = std::mem::replace(&mut self.lo, last.next());
-        Some(Batch { lo, last, rows, entries })
+        let lo = std::mem::replace(&mut self.lo, end);
+        Some(Batch { lo, hwm: end, rows, entries })
     }
 
     fn count_table_partitions(&mut self) {
+        let cuts = self.limits.iter().flat_map(|limits| &limits.cuts);
         let Open { rows, by_event_time, by_arrival, counted, .. } = &mut self.open;
         let (event_times, server_times) = (&rows.event_time[*counted..], &rows.server_time[*counted..]);
         for (event_time, server_time) in event_times.iter().zip(server_times) {
             by_arrival.insert(PartitionBy::Day.start(*server_time));
-            by_event_time.extend(self.cuts.iter().map(|cut| (*cut, cut.start(*event_time))));
+            by_event_time.extend(cuts.clone().map(|cut| (*cut, cut.start(*event_time))));
         }
         *counted = rows.len();
     }
 }
 
 impl Open {
+    /// The end of its last record.
+    ///
+    /// # Panics
+    /// If it has none.
+    fn last(&self) -> NextOffset {
+        self.entries.last().expect("an open batch that is looked at has a record").offset.next()
+    }
+
+    fn is_full(&self, limits: &Limits) -> bool {
+        let Limits { config, cuts } = limits;
+        self.rows.len() >= config.max_rows.get()
+            || self.bytes >= config.max_bytes.get()
+            || self.by_arrival.len() >= MAX_TABLE_PARTITIONS
+            || cuts.iter().any(|cut| self.touched(*cut) >= MAX_TABLE_PARTITIONS)
+    }
+
     fn touched(&self, cut: PartitionBy) -> usize {
         let of_cut = (cut, UnixMillis(i64::MIN))..=(cut, UnixMillis(i64::MAX));
         self.by_event_time.range(of_cut).count()

@@ -9,6 +9,7 @@ use std::iter::once;
 
 use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
 use schemas::row;
+use schemas::tables::{LEDGER_DAYS, RAW_DAYS};
 use schemas::time::{HOUR, UnixMillis};
 
 use crate::aggregate::{Aggregate, GroupId, Values, aggregate};
@@ -34,8 +35,10 @@ pub struct Source {
 pub struct Cell {
     /// The table.
     pub table: String,
-    /// First day of the table partition, for people.
+    /// Id of the table partition, as `_partition_id` has it.
     pub partition: String,
+    /// When ClickHouse may drop the table partition, and its marker; never if absent.
+    pub ends: Option<UnixMillis>,
     /// Rows of the block, the marker included.
     pub rows: usize,
     /// Its columns, one block of ClickHouse's Native format.
@@ -44,7 +47,7 @@ pub struct Cell {
 
 /// All cells of `batch`; never none, for the ledger always has one.
 pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Vec<Cell> {
-    let hwm = batch.last.next();
+    let hwm = batch.hwm;
     let mut cells = ledger(batch, source, hwm);
     cells.extend(events(&batch.rows, source, hwm));
     for rollup in rollups.iter() {
@@ -68,9 +71,10 @@ struct Marker {
 }
 
 impl Marker {
-    fn cell(self, table: &str, rows: usize, block: Block) -> Cell {
-        let partition = self.start.to_string()[..10].to_owned();
-        Cell { table: table.to_owned(), partition, rows, block: block.finish() }
+    /// A cell of a table that is cut by the day and keeps its rows for so many.
+    fn daily(self, table: &str, days: u32, rows: usize, block: Block) -> Cell {
+        let (partition, ends) = (PartitionBy::Day.id(self.start), PartitionBy::Day.ends(self.start, days));
+        Cell { table: table.to_owned(), partition, ends, rows, block: block.finish() }
     }
 }
 
@@ -153,7 +157,7 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
             other => unreachable!("`{other}` is a column of the raw table that is not written"),
         }
     }
-    marker.cell("events", count, block)
+    marker.daily("events", RAW_DAYS, count, block)
 }
 
 /// The ledger's rows, cut by the day on which Kafka took the record.
@@ -189,7 +193,7 @@ fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
     numbers(&mut block, "stored", |entry| entry.stored);
     numbers(&mut block, "time_replaced", |entry| entry.time_replaced);
     only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
-    marker.cell("ledger", count, block)
+    marker.daily("ledger", LEDGER_DAYS, count, block)
 }
 
 fn rollup_cell(
@@ -238,7 +242,14 @@ fn rollup_cell(
         }
     }
     only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
-    marker.cell(&rollup.name, count, block)
+    let partition = rollup.partition_by().id(marker.start);
+    Cell {
+        table: rollup.name.clone(),
+        partition,
+        ends: rollup.ends(marker.start),
+        rows: count,
+        block: block.finish(),
+    }
 }
 
 /// Seconds since the epoch, as near as `DateTime` comes.

@@ -1,21 +1,24 @@
 //! Brings cells into ClickHouse: one insert, one block, one part for each.
 //!
-//! Invariant: a cell that is reported applied was answered 200 under its token; what
-//! failed or timed out is unknown and sent again, the same bytes under the same
-//! token, until it works or the partition is given up. Nothing is ever skipped.
+//! Invariant: a cell is reported applied when its marker was read and says so, and
+//! never else. Until then its rows are sent again, the same under the same token, in
+//! a statement that inserts only what is not there and only until its deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::backoff::Backoff;
+use schemas::time::{SECOND, UnixMillis};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::applied::{EXECUTION, Target, Tries, VALIDITY, Verdict, judge};
 use crate::cells::{Cell, Source};
 use crate::health::{Concern, Health};
+use crate::markers::{self, Markers, ServerClock};
 use crate::metrics::{InsertError, Metrics};
 use crate::progress::{NextOffset, Offset};
 use crate::store::{Store, StoreError};
@@ -35,7 +38,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// What every insert says, whatever the server's defaults are: one block becomes one
 /// part, all or nothing; the token counts; text in `props` stays text.
-const SETTINGS: [(&str, &str); 22] = [
+const SETTINGS: [(&str, &str); 21] = [
     ("async_insert", "0"),
     ("max_insert_threads", "1"),
     ("min_insert_block_size_rows", "1000000000"),
@@ -57,23 +60,39 @@ const SETTINGS: [(&str, &str); 22] = [
     ("read_overflow_mode", "throw"),
     ("max_partitions_per_insert_block", "1"),
     ("wait_end_of_query", "1"),
-    // Below the client's deadline, so that the server gives up first.
-    ("max_execution_time", "25"),
 ];
 
 /// What names a batch for all time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    text: String,
-    kp: i32,
-}
+pub struct Token(String);
 
 impl Token {
     /// The token of `[lo..=last]`.
     pub fn new(source: Source, topic: &str, lo: NextOffset, last: Offset) -> Self {
-        let text = format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp);
-        Self { text, kp: source.kp.into() }
+        Self(format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp))
     }
+
+    /// As ClickHouse is told; under another name once it knows the first and lost its part.
+    fn text(&self, renamed: bool) -> String {
+        if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
+    }
+}
+
+/// A declared batch on its way into ClickHouse.
+#[derive(Debug)]
+pub struct Work {
+    /// What names it.
+    pub token: Token,
+    /// Where its records come from.
+    pub source: Source,
+    /// It begins here.
+    pub lo: NextOffset,
+    /// It ends below.
+    pub hwm: NextOffset,
+    /// What every cell gets.
+    pub cells: Vec<Cell>,
+    /// Somebody may have inserted some of its cells already.
+    pub rebuilt: bool,
 }
 
 /// The batch was given up before every cell had it.
@@ -83,86 +102,172 @@ pub struct GivenUp;
 /// Inserts for all partitions of the process.
 pub struct Inserter {
     store: Store,
+    clock: ServerClock,
     places: Semaphore,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
+/// A cell that has not been seen to have its batch.
+struct Open {
+    cell: Arc<Cell>,
+    target: Target,
+    tries: Tries,
+    next: Verdict,
+}
+
 impl Inserter {
     /// Nothing is sent yet.
     pub fn new(store: Store, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
-        Self { store, places: Semaphore::new(AT_ONCE), metrics, health }
+        Self { store, clock: ServerClock::default(), places: Semaphore::new(AT_ONCE), metrics, health }
     }
 
-    /// Brings every cell, side by side; tells `applied` of each. Ends when all are
-    /// there, or with `give_up`.
+    /// ClickHouse's clock showed `now` a moment ago.
+    pub fn set_clock(&self, now: UnixMillis) {
+        self.clock.set(now);
+    }
+
+    /// Brings every cell, and tells `applied` of each. Ends when all are there, or with `give_up`.
     pub async fn apply(
         self: &Arc<Self>,
-        cells: Vec<Cell>,
-        token: &Token,
+        work: Work,
         give_up: &CancellationToken,
-        applied: impl Fn(),
+        applied: impl FnMut(),
     ) -> Result<(), GivenUp> {
-        let mut inserts = JoinSet::new();
-        for cell in cells {
-            let (inserter, token) = (Arc::clone(self), token.clone());
-            inserts.spawn(async move { inserter.persist(&cell, &token).await });
-        }
+        give_up.run_until_cancelled(self.bring(work, applied)).await.ok_or(GivenUp)
+    }
+
+    /// Rounds of inserts; after each the markers say what is left.
+    async fn bring(self: &Arc<Self>, work: Work, mut applied: impl FnMut()) {
+        let Work { token, source, lo, hwm, cells, rebuilt } = work;
+        // Where somebody may have been before us, the markers are read first.
+        let next = if rebuilt { Verdict::Wait(UnixMillis::default()) } else { Verdict::Send };
+        let mut open: Vec<Open> = cells
+            .into_iter()
+            .map(|cell| {
+                let target = Target { lo, hwm, ends: cell.ends };
+                Open { cell: Arc::new(cell), target, tries: Tries::default(), next }
+            })
+            .collect();
+        let concern = Concern::Inserts(source.kp.into());
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         loop {
-            match give_up.run_until_cancelled(inserts.join_next()).await {
-                Some(Some(done)) => {
-                    done.expect("an insert does not panic");
+            let failed = self.send_due(&mut open, &token, source).await;
+            let markers = self.markers(&open, source).await;
+            open.retain_mut(|cell| {
+                cell.next = judge(&cell.target, &mut cell.tries, markers.of(&cell.cell), markers.now);
+                if cell.next == Verdict::Applied {
+                    if cell.tries.never_sent() {
+                        self.metrics.cells_skipped.inc();
+                    }
                     applied();
                 }
-                Some(None) => return Ok(()),
-                None => return Err(GivenUp),
+                cell.next != Verdict::Applied
+            });
+            if open.is_empty() {
+                self.health.well(concern);
+                return;
+            }
+            let pause = match failed {
+                Some(Failed::Refused) => REFUSED_WAIT,
+                Some(Failed::Passing) => backoff.wait(),
+                None => self.pause(&open, concern),
+            };
+            time::sleep(pause).await;
+        }
+    }
+
+    /// How long until there is something to do, if nothing failed.
+    fn pause(&self, open: &[Open], concern: Concern) -> Duration {
+        for Open { cell, next, .. } in open {
+            if let Verdict::Stop(lost) = next {
+                let Cell { table, partition, .. } = &**cell;
+                self.health.trouble(concern, format!("`{table}` {partition}: {lost}"));
             }
         }
+        let now = self.clock.now();
+        let wait = |open: &Open| match open.next {
+            Verdict::Wait(until) => Duration::from_millis((until.0 - now.0).max(0).unsigned_abs()),
+            Verdict::Stop(_) => REFUSED_WAIT,
+            Verdict::Send | Verdict::Applied => Duration::ZERO,
+        };
+        open.iter().map(wait).min().unwrap_or_default()
     }
 
-    /// Sends one cell until it is taken.
-    async fn persist(&self, cell: &Cell, token: &Token) {
-        let inserts = Concern::Inserts(token.kp);
-        let mut refused = false;
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-        for attempt in 1.. {
-            let error = match self.send(cell, token, attempt).await {
-                Ok(()) => {
-                    self.health.well(Concern::ClickHouse);
-                    if refused {
-                        self.health.well(inserts);
-                    }
-                    return;
-                }
-                Err(error) => error,
-            };
-            let wait = if error.passes() {
-                self.metrics.insert_failed(InsertError::Passing);
-                self.health.trouble(Concern::ClickHouse, &error);
-                backoff.wait()
-            } else {
-                self.metrics.insert_failed(InsertError::Refused);
-                let Cell { table, partition, rows, .. } = cell;
-                tracing::error!("insert {rows} rows into `{table}` {partition} as {}: {error}", token.text);
-                refused = true;
-                self.health.trouble(inserts, format!("`{table}` {partition}: {error}"));
-                REFUSED_WAIT
-            };
-            time::sleep(wait).await;
+    /// Sends the cells that are due, side by side.
+    async fn send_due(
+        self: &Arc<Self>,
+        open: &mut [Open],
+        token: &Token,
+        source: Source,
+    ) -> Option<Failed> {
+        let mut inserts = JoinSet::new();
+        for (at, open) in open.iter().enumerate().filter(|(_, open)| open.next == Verdict::Send) {
+            let (inserter, cell, target) = (Arc::clone(self), Arc::clone(&open.cell), open.target);
+            let token = token.text(open.tries.renamed());
+            inserts.spawn(async move { (at, inserter.send(&cell, source, target, &token).await) });
         }
+        let mut failed = None;
+        while let Some(sent) = inserts.join_next().await {
+            let (at, (deadline, answer)) = sent.expect("an insert does not panic");
+            open[at].tries.sent(deadline, answer.is_ok());
+            if let Err(error) = answer {
+                failed = failed.max(Some(self.failed(&open[at].cell, source, &error)));
+            } else {
+                self.health.well(Concern::ClickHouse);
+            }
+        }
+        failed
     }
 
-    async fn send(&self, cell: &Cell, token: &Token, attempt: u32) -> Result<(), StoreError> {
+    fn failed(&self, cell: &Cell, source: Source, error: &StoreError) -> Failed {
+        if error.passes() {
+            self.metrics.insert_failed(InsertError::Passing);
+            self.health.trouble(Concern::ClickHouse, error);
+            return Failed::Passing;
+        }
+        let Cell { table, partition, rows, .. } = cell;
+        self.metrics.insert_failed(InsertError::Refused);
+        tracing::error!("insert {rows} rows into `{table}` {partition}: {error}");
+        self.health.trouble(Concern::Inserts(source.kp.into()), format!("`{table}` {partition}: {error}"));
+        Failed::Refused
+    }
+
+    /// One try. Tells the deadline of its statement, too.
+    async fn send(
+        &self,
+        cell: &Cell,
+        source: Source,
+        target: Target,
+        token: &str,
+    ) -> (UnixMillis, Result<(), StoreError>) {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
+        let deadline = UnixMillis(self.clock.now().0 + VALIDITY);
         let start = Instant::now();
+        let sent = self.send_block(cell, statement(cell, source, target, deadline), token, deadline).await;
+        if sent.is_ok() {
+            self.metrics.inserted(start.elapsed());
+        }
+        (deadline, sent)
+    }
+
+    async fn send_block(
+        &self,
+        cell: &Cell,
+        statement: String,
+        token: &str,
+        deadline: UnixMillis,
+    ) -> Result<(), StoreError> {
         let Cell { table, partition, block, .. } = cell;
         let mut insert = self
             .store
             .client
-            .insert_formatted_with(statement(table, &block.structure))
+            .insert_formatted_with(statement)
             .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
-            .with_setting("insert_deduplication_token", &token.text)
-            .with_setting("query_id", format!("sa/{}/{table}/{partition}/{attempt}", token.text));
+            .with_setting("insert_deduplication_token", token)
+            // The deadline tells one try from another.
+            .with_setting("query_id", format!("sa/{token}/{table}/{partition}/{}", deadline.0))
+            .with_setting("max_execution_time", (EXECUTION / SECOND).to_string());
         for (name, value) in SETTINGS {
             insert = insert.with_setting(name, value);
         }
@@ -170,18 +275,49 @@ impl Inserter {
             insert.send(chunk).await?;
         }
         insert.end().await?;
-        self.metrics.inserted(start.elapsed());
         Ok(())
+    }
+
+    /// The markers of the open cells, as soon as ClickHouse tells them.
+    async fn markers(&self, open: &[Open], source: Source) -> Markers {
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        loop {
+            match markers::of_cells(&self.store, open.iter().map(|open| &*open.cell), source).await {
+                Ok(markers) => {
+                    self.clock.set(markers.now);
+                    self.health.well(Concern::ClickHouse);
+                    return markers;
+                }
+                Err(error) => self.health.trouble(Concern::ClickHouse, &error),
+            }
+            time::sleep(backoff.wait()).await;
+        }
     }
 }
 
-/// Through `input`: only there are texts converted to JSON under our settings, not the server's.
-fn statement(table: &str, structure: &[(String, String)]) -> String {
-    let names: Vec<_> = structure.iter().map(|(name, _)| name.as_str()).collect();
+/// How a try failed; what is worse is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Failed {
+    Passing,
+    Refused,
+}
+
+/// Through `input`: only there are texts converted to JSON under our settings, not the
+/// server's, and only there can a condition stand. The condition is [`Target::admits`].
+fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
+    let Cell { table, partition, block, .. } = cell;
+    let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
     let columns: Vec<_> =
-        structure.iter().map(|(name, kind)| format!("{name} {}", kind.replace('\'', "\\'"))).collect();
+        block.structure.iter().map(|(name, kind)| format!("{name} {}", kind.replace('\'', "\\'"))).collect();
     let (names, columns) = (names.join(", "), columns.join(", "));
-    format!("INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') FORMAT Native")
+    let Source { g, kp, .. } = source;
+    format!(
+        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') WHERE (SELECT max(hwm) FROM {table} \
+         WHERE _partition_id = '{partition}' AND tenant = '' AND g = {g} AND kp = {kp}) <= {lo} \
+         AND now64(3) < fromUnixTimestamp64Milli({deadline}) FORMAT Native",
+        lo = target.lo,
+        deadline = deadline.0,
+    )
 }
 
 fn chunks(block: &Bytes) -> impl Iterator<Item = Bytes> {
@@ -192,20 +328,26 @@ fn chunks(block: &Bytes) -> impl Iterator<Item = Bytes> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_token_names_generation_topic_partition_and_offsets() {
-        let source = Source { g: 0, kp: 3, cfg: 1 };
-        let token = Token::new(source, "events", NextOffset::new(7), Offset::new(9));
-        assert_eq!(token.text, "0/events/3/7-9");
+    const SOURCE: Source = Source { g: 2, kp: 3, cfg: 1 };
+
+    fn cell() -> Cell {
+        let mut block = crate::native::Block::new(1, 1);
+        block.fixed("t", "DateTime('UTC')", [[0; 4]]);
+        Cell { table: "x".to_owned(), partition: "202611".to_owned(), ends: None, rows: 1, block: block.finish() }
     }
 
     #[test]
-    fn a_statement_names_columns_and_types() {
-        let structure = [("t", "DateTime('UTC')"), ("n", "UInt64")];
-        let structure = structure.map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+    fn a_token_names_generation_topic_partition_and_offsets() {
+        let token = Token::new(SOURCE, "events", NextOffset::new(7), Offset::new(9));
+        assert_eq!((token.text(false), token.text(true)), ("2/events/3/7-9".into(), "2/events/3/7-9:r1".into()));
+    }
+
+    #[test]
+    fn every_statement_inserts_only_what_is_not_there_and_only_until_its_deadline() {
+        let target = Target { lo: NextOffset::new(7), hwm: NextOffset::new(10), ends: None };
         assert_eq!(
-            statement("x", &structure),
-            r"INSERT INTO x (t, n) SELECT t, n FROM input('t DateTime(\'UTC\'), n UInt64') FORMAT Native"
+            statement(&cell(), SOURCE, target, UnixMillis(123)),
+            r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE (SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND g = 2 AND kp = 3) <= 7 AND now64(3) < fromUnixTimestamp64Milli(123) FORMAT Native"
         );
     }
 

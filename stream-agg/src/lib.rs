@@ -1,26 +1,37 @@
 //! The aggregator: Kafka records become rows of ClickHouse.
 //!
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
-//! [`decode`] → [`batch`] → [`aggregate`] → [`cells`] → [`insert`] → [`progress`].
-//! The middle steps are pure. Never speaks HTTP except on its admin port.
+//! [`restore`] → [`collect`] ([`decode`] → [`batch`] → [`aggregate`] → [`cells`]) →
+//! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
+//! [`recover`], [`progress`], [`applied`]. Never speaks HTTP except on its admin port.
 
 pub mod aggregate;
+pub mod applied;
 pub mod batch;
 pub mod cells;
+pub mod collect;
+pub mod commit;
 pub mod config;
+pub mod configs;
 pub mod consume;
+pub mod declaration;
 pub mod decode;
 pub mod freshness;
 pub mod health;
 pub mod insert;
+pub mod intent;
+pub mod markers;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
 pub mod partition;
 pub mod progress;
+pub mod recover;
+pub mod restore;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod window;
 
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};
 pub use consume::GroupError;

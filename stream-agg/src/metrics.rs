@@ -26,6 +26,12 @@ pub struct Metrics {
     commit_errors: IntCounter,
     last_batch: IntGauge,
     lag: IntGaugeVec,
+    /// `cells_skipped_total`: cells that somebody had inserted before we came.
+    pub cells_skipped: IntCounter,
+    /// `recovered_intents_total`: declared batches that were finished for somebody.
+    pub recovered_intents: IntCounter,
+    /// `joins_total`: how often the group was joined.
+    pub joins: IntCounter,
     /// `partitions_owned`: partitions with a pipeline.
     pub partitions_owned: IntGauge,
     /// `partitions_stopped`: of these, those that cannot go on without help.
@@ -71,6 +77,10 @@ impl Default for Metrics {
             commit_errors: make.counter("commit_errors_total", "Commits that Kafka did not take."),
             last_batch: make.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
             lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
+            cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
+            recovered_intents: make
+                .counter("recovered_intents_total", "Batches that were declared before and are finished."),
+            joins: make.counter("joins_total", "Times the consumer group was joined."),
             partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),
             partitions_stopped: make.gauge("partitions_stopped", "Partitions that need help to go on."),
             registry: make.0,
@@ -79,8 +89,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A batch is in every cell, and Kafka knows.
-    pub fn committed(&self, counts: &Counts, unix_seconds: i64) {
+    /// A batch is in every cell.
+    pub fn applied(&self, counts: &Counts, unix_seconds: i64) {
         self.records.inc_by(counts.records);
         self.lines.inc_by(counts.lines);
         self.rows.inc_by(counts.rows);

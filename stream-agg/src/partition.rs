@@ -1,43 +1,37 @@
-//! The pipeline of one partition: collect → hand over → apply → commit.
+//! The pipeline of one partition: recover → collect → declare → insert.
 //!
-//! A thread polls the partition's queue, decodes, closes batches and makes cells of
-//! them; a task inserts them and commits, strictly one batch after another. Between
-//! them at most one batch waits. What may be committed is decided by [`Progress`].
-//! Invariant: what was not committed is simply read again by the next owner.
+//! A thread recovers the partition, then polls its queue, decodes, closes batches and
+//! makes cells of them ([`crate::collect`]); a task declares each batch in Kafka and
+//! inserts it, strictly one after another. Invariant: what is declared is finished
+//! before anything else, by this pipeline or by that of the next owner.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
-use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use runtime::backoff::Backoff;
-use schemas::record::{Head, HeadError};
-use schemas::rollup::Rollups;
-use schemas::row::TimeLimits;
+use rdkafka::error::KafkaError;
+use schemas::record::HeadError;
 use schemas::time::UnixMillis;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Batch, Batcher};
-use crate::cells::{self, Cell, Source};
+use crate::collect::{Collector, Handed};
+use crate::commit::{Committed, Committer};
 use crate::config::BatchConfig;
 use crate::consume::{Consumer, Membership};
-use crate::decode::{Entry, Record, decode};
+use crate::declaration::Declaration;
+use crate::decode::Entry;
 use crate::health::{Concern, Health};
-use crate::insert::{GivenUp, Inserter, Token};
+use crate::insert::{GivenUp, Inserter, Work};
+use crate::intent::Intent;
 use crate::metrics::Metrics;
-use crate::progress::{Event, NextOffset, Offset, Progress};
-
-/// How often a pipeline without records looks whether it should stop.
-const POLL: Duration = Duration::from_millis(50);
-/// Shortest and longest wait between tries of a commit.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+use crate::progress::{NextOffset, Offset, Progress, may_let_go};
+use crate::recover::{Finding, Found, Resume};
+use crate::restore::recover;
+use crate::store::Store;
 
 /// What all pipelines of the process share.
 pub struct Shared {
@@ -45,10 +39,10 @@ pub struct Shared {
     pub topic: String,
     /// When a batch closes.
     pub batch: BatchConfig,
-    /// What is aggregated.
-    pub rollups: Rollups,
-    /// Where client clocks are believed.
-    pub limits: TimeLimits,
+    /// Which rows records become.
+    pub declaration: Arc<Declaration>,
+    /// What ClickHouse holds.
+    pub store: Store,
     /// The way into ClickHouse.
     pub inserter: Arc<Inserter>,
     /// What is counted.
@@ -76,37 +70,52 @@ pub struct Counts {
 
 /// How far a partition is, for those who only look.
 pub struct Track {
-    state: Mutex<(Progress, Option<UnixMillis>)>,
+    applied: watch::Sender<Applied>,
+}
+
+/// What is in every cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Generation of the Kafka log.
+    pub g: u16,
+    /// Everything below; nothing is known before the partition was recovered.
+    pub next: Option<NextOffset>,
+    /// Everything that Kafka took before this moment, if it is Kafka that sets times.
+    pub until: Option<UnixMillis>,
 }
 
 impl Track {
-    fn new(committed: NextOffset) -> Self {
-        Self { state: Mutex::new((Progress::new(committed), None)) }
+    fn new() -> Self {
+        Self { applied: watch::Sender::new(Applied { g: 0, next: None, until: None }) }
     }
 
-    /// Everything below is in every cell; and the time of its last record, if Kafka set
-    /// it: everything that Kafka took before that moment is in every cell too.
-    pub fn applied(&self) -> (NextOffset, Option<UnixMillis>) {
-        let state = self.state();
-        (state.0.applied(), state.1)
+    /// What is in every cell now.
+    pub fn applied(&self) -> Applied {
+        *self.applied.borrow()
     }
 
-    fn on(&self, event: Event) {
-        self.state().0.on(event);
+    fn advance(&self, g: u16, next: NextOffset, until: Option<UnixMillis>) {
+        self.applied.send_modify(|applied| {
+            *applied = Applied { g, next: Some(next), until: until.max(applied.until) };
+        });
     }
 
-    fn committable(&self) -> Option<NextOffset> {
-        self.state().0.committable()
+    /// Returns once everything below `next` is in every cell.
+    async fn reaches(&self, next: NextOffset) {
+        // The sender lives as long as `self`.
+        let _ = self.applied.subscribe().wait_for(|applied| applied.next >= Some(next)).await;
     }
+}
 
-    fn applied_until(&self, as_of: Option<UnixMillis>) {
-        let newest = &mut self.state().1;
-        *newest = as_of.max(*newest);
-    }
-
-    fn state(&self) -> MutexGuard<'_, (Progress, Option<UnixMillis>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// How a pipeline ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Nobody knows what became of a commit: the group must be joined anew.
+    Unsure,
+    /// Another process has this one's place in the group.
+    Fenced,
 }
 
 /// A running pipeline.
@@ -115,11 +124,13 @@ pub struct Pipeline {
     pub track: Arc<Track>,
     stop: CancellationToken,
     give_up: CancellationToken,
-    thread: thread::JoinHandle<()>,
+    /// Held by each commit that is under way.
+    commits: Arc<()>,
+    thread: thread::JoinHandle<Ended>,
 }
 
 impl Pipeline {
-    /// Starts to take the records of `kp` from `from` on.
+    /// Starts to take the records of `kp` from where `found` says.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -128,33 +139,33 @@ impl Pipeline {
         consumer: &Arc<Consumer>,
         queue: PartitionQueue<Membership>,
         kp: u16,
-        from: NextOffset,
+        found: Found,
     ) -> std::io::Result<Self> {
-        let track = Arc::new(Track::new(from));
+        let (track, commits) = (Arc::new(Track::new()), Arc::new(()));
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
         let part = Part {
             shared: Arc::clone(shared),
-            source: Source { g: 0, kp, cfg: shared.rollups.hash() },
+            consumer: Arc::clone(consumer),
+            kp,
             track: Arc::clone(&track),
             stop: stop.clone(),
             give_up: give_up.clone(),
+            commits: Arc::clone(&commits),
         };
-        let consumer = Arc::clone(consumer);
         let thread = thread::Builder::new()
             .name(format!("partition {kp}"))
-            .spawn(move || part.run(&queue, consumer, from))?;
-        Ok(Self { track, stop, give_up, thread })
+            .spawn(move || part.run(&queue, &found))?;
+        Ok(Self { track, stop, give_up, commits, thread })
     }
 
-    /// Takes no more records; the batch that is being inserted is finished and committed.
+    /// Takes no more records; the batch that is being inserted is finished.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Ends at once and commits nothing more.
+    /// Ends at once; what is declared is finished by the next owner.
     pub fn give_up(&self) {
         self.stop.cancel();
-        self.track.on(Event::Revoked);
         self.give_up.cancel();
     }
 
@@ -162,207 +173,177 @@ impl Pipeline {
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
+
+    /// Whether its partition may have another owner.
+    pub fn may_let_go(&self) -> bool {
+        may_let_go(self.has_ended(), Arc::strong_count(&self.commits) > 1)
+    }
+
+    /// How it ended; `None` if it broke down.
+    pub fn ended(self) -> Option<Ended> {
+        self.thread.join().ok()
+    }
 }
 
 /// One side of a pipeline.
 #[derive(Clone)]
-struct Part {
-    shared: Arc<Shared>,
-    source: Source,
-    track: Arc<Track>,
-    stop: CancellationToken,
+pub(crate) struct Part {
+    pub(crate) shared: Arc<Shared>,
+    consumer: Arc<Consumer>,
+    pub(crate) kp: u16,
+    pub(crate) track: Arc<Track>,
+    pub(crate) stop: CancellationToken,
     give_up: CancellationToken,
+    commits: Arc<()>,
 }
 
-/// A closed batch on its way to ClickHouse.
-struct Closed {
-    token: Token,
-    cells: Vec<Cell>,
-    counts: Counts,
-    as_of: Option<UnixMillis>,
+/// A closed batch on its way to Kafka and ClickHouse.
+pub(crate) struct Closed {
+    pub(crate) work: Work,
+    /// Commits it; already committed if it was rebuilt.
+    pub(crate) intent: Intent,
+    /// Commits that nothing follows it.
+    pub(crate) after: Intent,
+    /// What it counts for.
+    pub(crate) counts: Counts,
+    /// Everything that Kafka took before this moment is in it, or was before.
+    pub(crate) as_of: Option<UnixMillis>,
 }
 
 /// Why a partition cannot go on before somebody helps.
 #[derive(Debug, thiserror::Error)]
-enum Stuck {
+pub(crate) enum Stuck {
+    #[error("{0}. Stop all aggregators and run `stream-agg adopt`")]
+    Finding(#[from] Finding),
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
-    #[error("stopped: records from the committed offset on are no longer in the log")]
-    Gone(#[source] KafkaError),
+    #[error("records from offset {0} on are not applied and no longer in the log. Stop all aggregators and run `stream-agg adopt`")]
+    Gone(NextOffset, #[source] KafkaError),
 }
 
 impl Part {
-    fn run(self, queue: &PartitionQueue<Membership>, consumer: Arc<Consumer>, from: NextOffset) {
+    fn run(self, queue: &PartitionQueue<Membership>, found: &Found) -> Ended {
+        let runtime = &self.shared.runtime;
+        let recovered = match runtime.block_on(self.stop.run_until_cancelled(recover(&self.shared, self.kp, found))) {
+            None => return Ended::Told,
+            Some(Ok(recovered)) => recovered,
+            Some(Err(finding)) => {
+                self.hold(&finding.into());
+                return Ended::Told;
+            }
+        };
+        let Resume { from, rebuild, intent } = &recovered.resume;
+        self.track.advance(intent.g, *from, None);
+        let declared = rebuild.map(|last| format!("; the batch up to {last} is declared")).unwrap_or_default();
+        tracing::info!("partition {}: reads from offset {from}{declared}", self.kp);
         let (hand_over, closed) = mpsc::channel(1);
-        let applying = self.shared.runtime.spawn(self.clone().apply_all(consumer, closed));
-        let concern = Concern::Partition(self.source.kp.into());
-        if let Err(stuck) = self.collect(queue, &hand_over, from) {
-            let stuck = anyhow::Error::from(stuck);
-            tracing::error!("{concern}: {stuck:#}");
-            self.shared.health.trouble(concern, format!("{stuck:#}"));
-            self.shared.metrics.partitions_stopped.inc();
-            self.shared.runtime.block_on(self.stop.cancelled());
-            self.shared.metrics.partitions_stopped.dec();
-            self.shared.health.well(concern);
+        let known = found.committed.clone();
+        let applying = runtime.spawn(self.clone().apply_all(closed, Progress::new(*from), known));
+        if let Err(stuck) = Collector::new(&self, recovered).collect(queue, &hand_over) {
+            self.hold(&stuck);
         }
         drop(hand_over);
-        self.shared.runtime.block_on(applying).expect("the task that inserts does not panic");
-        self.shared.health.well(Concern::Inserts(self.source.kp.into()));
+        let ended = runtime.block_on(applying).expect("the task that inserts does not panic");
+        self.shared.health.well(Concern::Inserts(self.kp.into()));
+        ended
     }
 
-    /// Takes records until told to stop.
-    fn collect(
-        &self,
-        queue: &PartitionQueue<Membership>,
-        hand_over: &mpsc::Sender<Closed>,
-        from: NextOffset,
-    ) -> Result<(), Stuck> {
-        let Shared { batch, rollups, .. } = &*self.shared;
-        let mut batcher = Batcher::new(batch.clone(), rollups, from);
-        // `None` unless it is Kafka itself that sets the time.
-        let mut as_of = None;
-        while !self.stop.is_cancelled() {
-            let wait = batcher.due_in(Instant::now()).map_or(POLL, |due| due.min(POLL));
-            let mut stuck = None;
-            let mut closed = match queue.poll(wait) {
-                Some(Ok(message)) => {
-                    as_of = append_time(&message);
-                    match self.take(&message, &mut batcher) {
-                        Ok(closed) => closed,
-                        Err(error) => {
-                            stuck = Some(error);
-                            batcher.close()
-                        }
-                    }
-                }
-                Some(Err(error)) if is_gone(&error) => return Err(Stuck::Gone(error)),
-                Some(Err(error)) => {
-                    tracing::warn!("partition {}: {error}", self.source.kp);
-                    None
-                }
-                None => None,
-            };
-            if batcher.due_in(Instant::now()).is_some_and(|due| due.is_zero()) {
-                closed = batcher.close();
-            }
-            if let Some(batch) = closed
-                && hand_over.blocking_send(self.close(&batch, as_of)).is_err()
-            {
-                return Ok(());
-            }
-            if let Some(stuck) = stuck {
-                return Err(stuck);
-            }
-        }
-        Ok(())
+    /// Does nothing until told to stop, and says why.
+    fn hold(&self, stuck: &Stuck) {
+        let concern = Concern::Partition(self.kp.into());
+        let Shared { health, metrics, runtime, .. } = &*self.shared;
+        let reason = chain(stuck);
+        tracing::error!("{concern}: {reason}");
+        health.trouble(concern, reason);
+        metrics.partitions_stopped.inc();
+        runtime.block_on(self.stop.cancelled());
+        metrics.partitions_stopped.dec();
+        health.well(concern);
     }
-
-    /// Decodes a record into the open batch.
-    fn take(&self, message: &BorrowedMessage<'_>, batcher: &mut Batcher) -> Result<Option<Batch>, Stuck> {
-        let offset = Offset::new(message.offset());
-        let value = message.payload().unwrap_or_default();
-        let record = Record {
-            offset,
-            kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
-            head: &head(message),
-            value,
+    /// Declares and inserts one batch after another until there are no more, or told to stop.
+    async fn apply_all(
+        self,
+        mut batches: mpsc::Receiver<Handed>,
+        progress: Progress,
+        known: Committed,
+    ) -> Ended {
+        let committer = Committer {
+            consumer: Arc::clone(&self.consumer),
+            topic: self.shared.topic.clone(),
+            kp: self.kp,
+            known,
+            under_way: Arc::clone(&self.commits),
+            give_up: self.give_up.clone(),
+            metrics: Arc::clone(&self.shared.metrics),
         };
-        let entry = decode(&record, &self.shared.limits, batcher.rows())
-            .map_err(|error| Stuck::Format(offset, error))?;
-        self.track.on(Event::Delivered(offset));
-        Ok(batcher.push(entry, value.len(), Instant::now()))
+        let mut applier = Applier { part: &self, committer, progress, after: None };
+        applier.apply_all(&mut batches).await.err().unwrap_or(Ended::Told)
     }
+}
 
-    fn close(&self, batch: &Batch, as_of: Option<UnixMillis>) -> Closed {
-        let counts = Counts::of(&batch.entries);
-        if let Some((offset, line, reason)) = first_fault(&batch.entries) {
-            let (kp, rejected) = (self.source.kp, counts.rejected);
-            tracing::warn!(
-                "partition {kp}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
-            );
-        }
-        let cells = cells::cells(batch, &self.shared.rollups, self.source);
-        self.track.on(Event::Closed { cells: cells.len() });
-        let token = Token::new(self.source, &self.shared.topic, batch.lo, batch.last);
-        Closed { token, cells, counts, as_of }
-    }
+/// The other side of a pipeline.
+struct Applier<'p> {
+    part: &'p Part,
+    committer: Committer,
+    progress: Progress,
+    /// To commit if nothing follows.
+    after: Option<Intent>,
+}
 
-    /// Inserts and commits batches one after another until there are no more, or told to stop.
-    async fn apply_all(self, consumer: Arc<Consumer>, mut batches: mpsc::Receiver<Closed>) {
-        while let Some(closed) = batches.recv().await {
-            if self.stop.is_cancelled() || self.apply(&consumer, closed).await == Err(GivenUp) {
-                return;
-            }
-        }
-    }
-
-    async fn apply(&self, consumer: &Arc<Consumer>, closed: Closed) -> Result<(), GivenUp> {
-        let Closed { token, cells, counts, as_of } = closed;
-        let applied = || self.track.on(Event::CellApplied);
-        self.shared.inserter.apply(cells, &token, &self.give_up, applied).await?;
-        self.track.applied_until(as_of);
-        self.commit(consumer).await?;
-        self.shared.metrics.committed(&counts, UnixMillis::from(SystemTime::now()).0 / 1000);
-        Ok(())
-    }
-
-    /// Commits what may be committed until Kafka takes it.
-    async fn commit(&self, consumer: &Arc<Consumer>) -> Result<(), GivenUp> {
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-        while let Some(next) = self.track.committable() {
-            let (consumer, topic, kp) = (Arc::clone(consumer), self.shared.topic.clone(), self.source.kp);
-            // It may block for as long as Kafka is away.
-            let call = tokio::task::spawn_blocking(move || commit(&consumer, &topic, kp.into(), next));
-            match self.give_up.run_until_cancelled(call).await.ok_or(GivenUp)? {
-                Ok(Ok(())) => self.track.on(Event::Committed(next)),
-                Ok(Err(error)) => {
-                    self.shared.metrics.commit_failed();
-                    tracing::warn!("partition {kp}: commit offset {next}: {error}");
-                    self.give_up.run_until_cancelled(time::sleep(backoff.wait())).await.ok_or(GivenUp)?;
+impl Applier<'_> {
+    async fn apply_all(&mut self, batches: &mut mpsc::Receiver<Handed>) -> Result<(), Ended> {
+        let max_age = self.part.shared.batch.max_age;
+        loop {
+            let handed = match time::timeout(max_age, batches.recv()).await {
+                Ok(Some(handed)) => handed,
+                Ok(None) => break,
+                Err(_) => {
+                    self.settle().await?;
+                    continue;
                 }
-                // The runtime ends: no more blocking calls.
-                Err(_) => return Err(GivenUp),
+            };
+            match handed {
+                // It is declared by the next owner, who is free to cut it otherwise.
+                Handed::Batch(closed) if !closed.work.rebuilt && self.part.stop.is_cancelled() => break,
+                Handed::Batch(closed) => self.apply(*closed).await?,
+                Handed::Quiet(after) => self.after = Some(after),
             }
+        }
+        self.settle().await
+    }
+
+    async fn apply(&mut self, closed: Closed) -> Result<(), Ended> {
+        let Closed { work, intent, after, counts, as_of } = closed;
+        let Part { shared, track, give_up, .. } = self.part;
+        if work.rebuilt {
+            shared.metrics.recovered_intents.inc();
+        } else {
+            self.committer.commit(work.lo, &intent).await?;
+        }
+        let g = work.source.g;
+        self.progress.declare(Offset::new(work.hwm.to_i64() - 1), work.cells.len());
+        let progress = &mut self.progress;
+        let applied = shared.inserter.apply(work, give_up, || progress.cell_applied()).await;
+        applied.map_err(|GivenUp| Ended::Told)?;
+        track.advance(g, self.progress.applied(), as_of);
+        self.after = Some(after);
+        shared.metrics.applied(&counts, UnixMillis::from(SystemTime::now()).0 / 1000);
+        Ok(())
+    }
+
+    /// Commits that all is applied and nothing declared.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        if self.progress.may_declare()
+            && let Some(after) = self.after.take()
+        {
+            self.committer.commit(self.progress.applied(), &after).await?;
         }
         Ok(())
     }
-}
-
-/// One partition a call: a commit of several is neither atomic nor told apart when it fails.
-fn commit(consumer: &Consumer, topic: &str, kp: i32, next: NextOffset) -> KafkaResult<()> {
-    let mut offsets = TopicPartitionList::new();
-    offsets.add_partition_offset(topic, kp, KafkaOffset::Offset(next.to_i64()))?;
-    consumer.commit(&offsets, CommitMode::Sync)
-}
-
-fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
-}
-
-/// When Kafka appended the record, if it is Kafka who says so: only then do times not go backwards.
-fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
-    match message.timestamp() {
-        Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
-        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
-    }
-}
-
-/// Whether the offset to read from is not in the log.
-fn is_gone(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
-    matches!(error, KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange))
-}
-
-fn first_fault(entries: &[Entry]) -> Option<(Offset, u32, String)> {
-    entries.iter().find_map(|entry| {
-        let (line, reason) = entry.first_fault.as_ref()?;
-        Some((entry.offset, *line, reason.to_string()))
-    })
 }
 
 impl Counts {
-    fn of(entries: &[Entry]) -> Self {
+    pub(crate) fn of(entries: &[Entry]) -> Self {
         entries.iter().fold(Self::default(), |sum, entry| Self {
             records: sum.records + 1,
             lines: sum.lines + u64::from(entry.lines),

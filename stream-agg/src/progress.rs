@@ -1,20 +1,19 @@
-//! How far a partition is: what was delivered, what is in every cell, what may be committed.
+//! How far a partition is: what is in every cell, what is declared, what may follow.
 //!
-//! Invariant: everything *delivered* below the committed offset is in every cell.
-//! Delivered, not consecutive: compaction and transactions leave gaps that no
-//! consumer is ever shown. No I/O and no clock in here; the partition's pipeline
-//! reports each event and does what may be done then.
+//! Invariants: a declared batch never changes; the next one is declared only when
+//! every cell has this one; a partition is let go only when nothing of it is on the
+//! way to Kafka or ClickHouse. No I/O and no clock in here: the pipeline reports what
+//! happened and asks what may be done then, and so does the model in `tests/model.rs`.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 /// Where a record stands in its partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(i64);
 
 /// The next offset to read, which is what Kafka stores when we commit, and what a
 /// marker says: everything below it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(i64);
 
 impl Offset {
@@ -22,14 +21,19 @@ impl Offset {
     ///
     /// # Panics
     /// If it is negative: those are librdkafka's signs, never a record's place.
-    pub fn new(offset: i64) -> Self {
-        assert!(offset >= 0, "a record's offset is not negative, as {offset} is");
+    pub const fn new(offset: i64) -> Self {
+        assert!(offset >= 0, "a record's offset is not negative");
         Self(offset)
     }
 
     /// Everything up to and with this one.
-    pub fn next(self) -> NextOffset {
+    pub const fn next(self) -> NextOffset {
         NextOffset(self.0 + 1)
+    }
+
+    /// Everything below this one.
+    pub fn as_next(self) -> NextOffset {
+        NextOffset(self.0)
     }
 
     /// As ClickHouse holds it.
@@ -39,13 +43,21 @@ impl Offset {
 }
 
 impl NextOffset {
+    /// Nothing is below.
+    pub const ZERO: Self = Self(0);
+
     /// Nothing below `offset` is missing.
     ///
     /// # Panics
     /// If it is negative.
-    pub fn new(offset: i64) -> Self {
-        assert!(offset >= 0, "an offset to read is not negative, as {offset} is");
+    pub const fn new(offset: i64) -> Self {
+        assert!(offset >= 0, "an offset to read is not negative");
         Self(offset)
+    }
+
+    /// Whether a record at `offset` is beyond it.
+    pub fn is_at_or_below(self, offset: Offset) -> bool {
+        self.0 <= offset.0
     }
 
     /// As Kafka holds it.
@@ -71,95 +83,101 @@ impl fmt::Display for NextOffset {
     }
 }
 
-/// What happened to a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A record was taken from Kafka.
-    Delivered(Offset),
-    /// All delivered records that no batch holds yet became one, of so many cells.
-    Closed {
-        /// Cells that must have it.
-        cells: usize,
-    },
-    /// One cell has the oldest closed batch.
-    CellApplied,
-    /// Kafka took the commit.
-    Committed(NextOffset),
-    /// The partition belongs to somebody else.
-    Revoked,
+/// The state of one partition, from its assignment to its revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Progress {
+    applied: NextOffset,
+    declared: Option<Declared>,
 }
 
-/// A batch that is closed and not in every cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Closed {
-    next: NextOffset,
+/// A batch that is final and not in every cell.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Declared {
+    last: Offset,
     cells_left: usize,
 }
 
-/// The state of one partition, from its assignment to its revocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    committed: NextOffset,
-    applied: NextOffset,
-    delivered: NextOffset,
-    closed: VecDeque<Closed>,
-    revoked: bool,
-}
-
 impl Progress {
-    /// An assigned partition: everything below `committed` is in every cell.
-    pub fn new(committed: NextOffset) -> Self {
-        Self { committed, applied: committed, delivered: committed, closed: VecDeque::new(), revoked: false }
-    }
-
-    /// Takes note of `event`.
-    ///
-    /// # Panics
-    /// If it cannot happen now: records out of order, an empty batch, a cell of no batch,
-    /// a commit of what is not applied. Going on then could lose or double events.
-    pub fn on(&mut self, event: Event) {
-        match event {
-            Event::Delivered(offset) => {
-                assert!(offset.next() > self.delivered, "{offset} is delivered after {}", self.delivered);
-                self.delivered = offset.next();
-            }
-            Event::Closed { cells } => {
-                assert!(
-                    cells > 0 && self.delivered > self.closed_below(),
-                    "a batch holds a record and has a cell"
-                );
-                self.closed.push_back(Closed { next: self.delivered, cells_left: cells });
-            }
-            Event::CellApplied => self.cell_applied(),
-            Event::Committed(next) => {
-                assert!(self.committed <= next && next <= self.applied, "{next} is committed, not applied");
-                self.committed = next;
-            }
-            Event::Revoked => self.revoked = true,
-        }
-    }
-
-    fn cell_applied(&mut self) {
-        let batch = self.closed.front_mut().expect("a cell is applied of a closed batch");
-        batch.cells_left -= 1;
-        if batch.cells_left == 0 {
-            self.applied = batch.next;
-            self.closed.pop_front();
-        }
-    }
-
-    fn closed_below(&self) -> NextOffset {
-        self.closed.back().map_or(self.applied, |batch| batch.next)
-    }
-
-    /// What may be committed, if that is more than is committed and the partition is ours.
-    pub fn committable(&self) -> Option<NextOffset> {
-        (self.applied > self.committed && !self.revoked).then_some(self.applied)
+    /// An assigned partition: everything below `applied` is in every cell.
+    pub fn new(applied: NextOffset) -> Self {
+        Self { applied, declared: None }
     }
 
     /// Everything below it is in every cell.
     pub fn applied(&self) -> NextOffset {
         self.applied
+    }
+
+    /// Whether a batch may be declared: none is, or every cell has it. Earlier would lose
+    /// rows, for the intent of the batch before is gone with it.
+    pub fn may_declare(&self) -> bool {
+        self.declared.is_none()
+    }
+
+    /// `[applied..=last]` is final, and so many cells must have it.
+    ///
+    /// # Panics
+    /// If it may not be, or is empty. Going on then could lose or double events.
+    pub fn declare(&mut self, last: Offset, cells: usize) {
+        assert!(self.may_declare(), "a batch up to {last} is declared while another one is open");
+        assert!(cells > 0 && self.applied.is_at_or_below(last), "a batch holds a record and has a cell");
+        self.declared = Some(Declared { last, cells_left: cells });
+    }
+
+    /// One more cell has the declared batch.
+    ///
+    /// # Panics
+    /// If none is declared.
+    pub fn cell_applied(&mut self) {
+        let declared = self.declared.as_mut().expect("a cell is applied of a declared batch");
+        declared.cells_left -= 1;
+        if declared.cells_left == 0 {
+            self.applied = declared.last.next();
+            self.declared = None;
+        }
+    }
+}
+
+/// Whether a revoked partition may be let go, so that another member gets it. A commit
+/// under way can reach Kafka after the next owner's, and Kafka would take it: it checks
+/// that a member lives, not that it owns the partition.
+pub fn may_let_go(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
+    pipeline_has_ended && !commit_under_way
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CommitEnd {
+    /// Kafka has it.
+    Taken,
+    /// Kafka has it not and never will: another generation of the group has begun.
+    Refused,
+    /// Nobody knows, and it may arrive later.
+    Unknown,
+    /// Another process has this one's place for good.
+    Fenced,
+}
+
+/// What follows from a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AfterCommit {
+    /// What it declares may be inserted.
+    GoOn,
+    /// Read what is committed; the same again if that is unchanged, else join anew.
+    ReadAgain,
+    /// Leave the group, so that a commit under way is refused, and join it anew.
+    JoinAnew,
+    /// End the process.
+    End,
+}
+
+/// The rule: only a commit that is known to have failed may be tried again in place.
+pub fn after_commit(end: CommitEnd) -> AfterCommit {
+    match end {
+        CommitEnd::Taken => AfterCommit::GoOn,
+        CommitEnd::Refused => AfterCommit::ReadAgain,
+        CommitEnd::Unknown => AfterCommit::JoinAnew,
+        CommitEnd::Fenced => AfterCommit::End,
     }
 }
 

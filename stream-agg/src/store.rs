@@ -148,7 +148,8 @@ fn shown(text: &str) -> String {
     line[..end.unwrap_or_default()].to_owned()
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

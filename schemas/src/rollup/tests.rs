@@ -157,3 +157,18 @@ fn a_bucket_is_named_by_its_start() {
     assert_eq!(bucket(Grain::Day), "2020-12-31 00:00:00.000");
     assert_eq!(bucket(Grain::None), "1970-01-01 00:00:00.000");
 }
+
+#[track_caller]
+fn check_cut(cut: PartitionBy, id: &str, ends: Option<&str>) {
+    let time = |text| UnixMillis::parse(text).unwrap();
+    let start = cut.start(time("2026-12-21 04:05:06"));
+    assert_eq!(cut.id(start), id);
+    assert_eq!(cut.ends(start, 2), ends.map(time));
+}
+
+#[test]
+fn a_table_partition_has_clickhouses_name_and_ends_with_its_last_row() {
+    check_cut(PartitionBy::Day, "20261221", Some("2026-12-24 00:00:00"));
+    check_cut(PartitionBy::Month, "202612", Some("2027-01-03 00:00:00"));
+    check_cut(PartitionBy::Nothing, "all", None);
+}

@@ -4,12 +4,16 @@ use uuid::Uuid;
 use super::*;
 
 fn batcher(max_rows: usize, max_bytes: usize) -> Batcher {
+    batcher_with_ends(max_rows, max_bytes, &[])
+}
+
+fn batcher_with_ends(max_rows: usize, max_bytes: usize, ends: &[i64]) -> Batcher {
     let config = BatchConfig {
         max_rows: max_rows.try_into().unwrap(),
         max_bytes: max_bytes.try_into().unwrap(),
         max_age: Duration::from_secs(2),
     };
-    Batcher::new(config, &Rollups::built_in(), NextOffset::new(10))
+    Batcher::new(config, &Rollups::built_in(), NextOffset::new(10), ends.iter().copied().map(NextOffset::new))
 }
 
 /// Adds a record with a row for each time.
@@ -36,7 +40,7 @@ fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Opti
 #[track_caller]
 fn check(batch: Option<Batch>, lo: i64, last: i64, rows: usize) {
     let batch = batch.expect("a batch closed");
-    assert_eq!((batch.lo, batch.last), (NextOffset::new(lo), Offset::new(last)));
+    assert_eq!((batch.lo, batch.hwm), (NextOffset::new(lo), Offset::new(last).next()));
     assert_eq!(batch.rows.len(), rows);
 }
 
@@ -78,4 +82,33 @@ fn wild_event_times_close_it_by_table_partitions() {
     }
     assert!(push(&mut batcher, 80, &[month(5)], now).is_none(), "a month twice counts once");
     check(push(&mut batcher, 81, &[month(63)], now), 10, 81, 65);
+}
+
+#[test]
+fn a_declared_batch_is_rebuilt_whatever_the_limits_are() {
+    let now = Instant::now();
+    let mut batcher = Batcher::rebuild(NextOffset::new(10), Offset::new(14));
+    assert!(push(&mut batcher, 11, &[0; 9], now).is_none());
+    assert_eq!(batcher.deadline(), None);
+    assert!(batcher.close_before(Offset::new(14)).is_none() && !batcher.has_rebuilt());
+    check(push(&mut batcher, 14, &[0], now), 10, 14, 10);
+    assert!(batcher.has_rebuilt());
+}
+
+#[test]
+fn a_declared_batch_ends_where_it_was_declared_even_if_its_last_record_is_gone() {
+    let mut batcher = Batcher::rebuild(NextOffset::new(10), Offset::new(14));
+    assert!(push(&mut batcher, 11, &[0], Instant::now()).is_none());
+    check(batcher.close_before(Offset::new(15)), 10, 14, 1);
+}
+
+#[test]
+fn a_batch_ends_where_a_marker_says_that_another_one_did() {
+    let (mut batcher, now) = (batcher_with_ends(3, 1 << 20, &[12, 14, 20]), Instant::now());
+    assert!(push(&mut batcher, 10, &[0], now).is_none());
+    check(push(&mut batcher, 11, &[0], now), 10, 11, 2);
+    assert!(batcher.close_before(Offset::new(15)).is_none(), "there is nothing to close");
+    check(push(&mut batcher, 15, &[0, 0, 0], now), 14, 15, 3);
+    assert!(push(&mut batcher, 16, &[0], now).is_none());
+    check(batcher.close_before(Offset::new(22)), 16, 19, 1);
 }

@@ -1,0 +1,214 @@
+//! The side of a pipeline that takes records: poll → decode → close → make cells.
+//!
+//! It runs ahead of the side that inserts by at most one waiting batch. Invariant: what
+//! a batch holds, and the window it leaves, follow from the records, the declaration
+//! and the window before it, never from a clock; a clock only says when a batch that
+//! nobody declared yet closes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
+use schemas::record::{Head, HeadError};
+use schemas::time::{HOUR, UnixMillis};
+use tokio::sync::mpsc;
+
+use crate::batch::{Batch, Batcher};
+use crate::cells::{self, Source};
+use crate::consume::Membership;
+use crate::declaration::Declaration;
+use crate::decode::{Entry, Record, decode};
+use crate::insert::{Token, Work};
+use crate::intent::{Intent, WindowMark};
+use crate::partition::{Closed, Counts, Part, Stuck};
+use crate::progress::{NextOffset, Offset};
+use crate::restore::Recovered;
+use crate::window::Window;
+
+/// How often a pipeline without records looks whether it should stop.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Takes the records of one partition.
+pub(crate) struct Collector<'p> {
+    part: &'p Part,
+    declaration: Arc<Declaration>,
+    batcher: Batcher,
+    window: Window,
+    /// What is committed with the batch before the open one, if nothing follows it.
+    before: Intent,
+    ends: Vec<NextOffset>,
+}
+
+/// What the other side is handed.
+pub(crate) enum Handed {
+    /// A batch to declare and insert.
+    Batch(Box<Closed>),
+    /// Nothing came for long: to commit once all before is applied.
+    Quiet(Intent),
+}
+
+impl<'p> Collector<'p> {
+    /// Goes on where `recovered` says; what is declared comes first.
+    pub(crate) fn new(part: &'p Part, recovered: Recovered) -> Self {
+        let Recovered { resume, declared, window, ends } = recovered;
+        let before = Intent { last: None, ..resume.intent };
+        let mut collector = Self {
+            part,
+            declaration: declared,
+            batcher: Batcher::rebuild(resume.from, Offset::new(0)),
+            window,
+            before,
+            ends,
+        };
+        match resume.rebuild {
+            Some(last) => collector.batcher = Batcher::rebuild(resume.from, last),
+            None => collector.collect_anew(resume.from),
+        }
+        collector
+    }
+
+    /// Collects new batches from `lo` on, under the declaration of this process.
+    fn collect_anew(&mut self, lo: NextOffset) {
+        let Shared { batch, declaration, .. } = &*self.part.shared;
+        self.declaration = Arc::clone(declaration);
+        let ends = std::mem::take(&mut self.ends);
+        self.batcher = Batcher::new(batch.clone(), &declaration.rollups, lo, ends);
+    }
+
+    /// Takes records until told to stop.
+    pub(crate) fn collect(
+        mut self,
+        queue: &PartitionQueue<Membership>,
+        hand_over: &mpsc::Sender<Handed>,
+    ) -> Result<(), Stuck> {
+        // `None` unless it is Kafka itself that sets the time.
+        let mut as_of = None;
+        while !self.part.stop.is_cancelled() {
+            let wait = self.batcher.due_in(Instant::now()).map_or(POLL, |due| due.min(POLL));
+            let mut stuck = None;
+            let mut handed = Vec::new();
+            match queue.poll(wait) {
+                Some(Ok(message)) => {
+                    let before = self.batcher.close_before(Offset::new(message.offset()));
+                    handed.extend(before.map(|batch| self.close(batch, as_of)));
+                    as_of = append_time(&message);
+                    match self.take(&message) {
+                        Ok(closed) => handed.extend(closed.map(|batch| self.close(batch, as_of))),
+                        Err(error) => {
+                            let open = self.batcher.close();
+                            handed.extend(open.map(|batch| self.close(batch, as_of)));
+                            stuck = Some(error);
+                        }
+                    }
+                }
+                Some(Err(error)) if is_gone(&error) => return Err(Stuck::Gone(self.batcher.lo(), error)),
+                Some(Err(error)) => tracing::warn!("partition {}: {error}", self.part.kp),
+                None => handed.extend(self.quiet()),
+            }
+            if self.batcher.due_in(Instant::now()).is_some_and(|due| due.is_zero()) {
+                let open = self.batcher.close();
+                handed.extend(open.map(|batch| self.close(batch, as_of)));
+            }
+            for handed in handed {
+                if hand_over.blocking_send(handed).is_err() {
+                    return Ok(());
+                }
+            }
+            if let Some(stuck) = stuck {
+                return Err(stuck);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a record into the open batch.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Batch>, Stuck> {
+        let offset = Offset::new(message.offset());
+        let value = message.payload().unwrap_or_default();
+        let head = head(message);
+        let record = Record {
+            offset,
+            kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
+            head: &head,
+            value,
+        };
+        let entry = decode(&record, &self.declaration.limits, self.batcher.rows())
+            .map_err(|error| Stuck::Format(offset, error))?;
+        Ok(self.batcher.push(entry, value.len(), Instant::now()))
+    }
+
+    /// Makes of a closed batch what is committed and inserted.
+    fn close(&mut self, batch: Batch, as_of: Option<UnixMillis>) -> Handed {
+        let Part { shared, kp, .. } = self.part;
+        let counts = Counts::of(&batch.entries);
+        if let Some((offset, line, reason)) = first_fault(&batch.entries) {
+            let rejected = counts.rejected;
+            tracing::warn!(
+                "partition {kp}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
+            );
+        }
+        let (lo, hwm, rebuilt) = (batch.lo, batch.hwm, self.batcher.has_rebuilt());
+        let cfg = self.declaration.cfg();
+        let adopted_above = |offset| self.before.adopted.filter(|adopted| *adopted > offset);
+        let last = Offset::new(hwm.to_i64() - 1);
+        let intent = Intent { last: Some(last), cfg, adopted: adopted_above(lo), ..self.before.clone() };
+        let floor = self.window.floor().map_or(hwm, Offset::as_next);
+        let after = Intent {
+            cfg,
+            window: WindowMark { floor, digest: self.window.digest() },
+            newest: batch.entries.last().map(|entry| entry.kafka_time),
+            adopted: adopted_above(hwm),
+            ..self.before.clone()
+        };
+        self.before = after.clone();
+        let source = Source { g: intent.g, kp: *kp, cfg };
+        let cells = cells::cells(&batch, &self.declaration.rollups, source);
+        let token = Token::new(source, &shared.topic, lo, last);
+        if rebuilt {
+            self.collect_anew(hwm);
+        }
+        let work = Work { token, source, lo, hwm, cells, rebuilt };
+        Handed::Batch(Box::new(Closed { work, intent, after, counts, as_of }))
+    }
+
+    /// Forgets a window that no later record can meet, so that it need not be restored.
+    fn quiet(&mut self) -> Option<Handed> {
+        let newest = self.window.newest()?;
+        let age = UnixMillis::from(SystemTime::now()).0 - newest.0;
+        if self.batcher.deadline().is_some() || age < self.declaration.window.age_ms + HOUR {
+            return None;
+        }
+        self.window.clear();
+        let window = WindowMark { floor: self.batcher.lo(), digest: self.window.digest() };
+        self.before = Intent { window, ..self.before.clone() };
+        Some(Handed::Quiet(self.before.clone()))
+    }
+}
+
+fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
+}
+
+/// When Kafka appended the record, if it is Kafka who says so: only then do times not go backwards.
+fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
+    match message.timestamp() {
+        Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+    }
+}
+
+/// Whether the offset to read from is not in the log.
+fn is_gone(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+    matches!(error, KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange))
+}
+
+fn first_fault(entries: &[Entry]) -> Option<(Offset, u32, String)> {
+    entries.iter().find_map(|entry| {
+        let (line, reason) = entry.first_fault.as_ref()?;
+        Some((entry.offset, *line, reason.to_string()))
+    })
+}

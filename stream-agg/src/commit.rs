@@ -1,0 +1,177 @@
+//! Tells Kafka's group coordinator what a partition has applied and declared.
+//!
+//! One partition a call: a commit of several is neither atomic nor told apart when it
+//! fails. Invariant: a commit whose end is not known is never repeated here, for the
+//! first one may arrive after what follows the second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use runtime::backoff::Backoff;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::consume::Consumer;
+use crate::intent::Intent;
+use crate::metrics::Metrics;
+use crate::partition::Ended;
+use crate::progress::{AfterCommit, CommitEnd, NextOffset, after_commit};
+
+/// How long Kafka may take to tell what is committed.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest and longest wait before a refused commit is tried again.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long commits are refused before the group is joined anew.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is committed of a partition: the offset and its metadata.
+pub type Committed = Option<(NextOffset, String)>;
+
+/// Commits for one partition.
+pub struct Committer {
+    /// A member of the group.
+    pub consumer: Arc<Consumer>,
+    /// Topic of the records.
+    pub topic: String,
+    /// The Kafka partition.
+    pub kp: u16,
+    /// What is known to be committed.
+    pub known: Committed,
+    /// Held while a commit is under way.
+    pub under_way: Arc<()>,
+    /// Told when the partition is given up.
+    pub give_up: CancellationToken,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Committer {
+    /// Commits `intent` at `from`, below which everything is in every cell.
+    ///
+    /// # Errors
+    /// The pipeline must end.
+    pub async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), Ended> {
+        let metadata = intent.to_string();
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (topic, kp, text) = (self.topic.clone(), self.kp, metadata.clone());
+            let committed = self.blocking(move |consumer| commit(consumer, &topic, kp, from, &text)).await?;
+            if let Err(error) = &committed {
+                self.metrics.commit_failed();
+                tracing::warn!("partition {kp}: commit offset {from}: {error}");
+            }
+            match after_commit(end(&committed)) {
+                AfterCommit::GoOn => {
+                    self.known = Some((from, metadata));
+                    return Ok(());
+                }
+                AfterCommit::JoinAnew => return Err(Ended::Unsure),
+                AfterCommit::End => return Err(Ended::Fenced),
+                AfterCommit::ReadAgain => {
+                    let (topic, kp) = (self.topic.clone(), self.kp);
+                    let read = self.blocking(move |consumer| read(consumer, &topic, kp)).await?;
+                    if read.ok().as_ref() != Some(&self.known) || Instant::now() >= until {
+                        return Err(Ended::Unsure);
+                    }
+                    let pause = time::sleep(backoff.wait());
+                    self.give_up.run_until_cancelled(pause).await.ok_or(Ended::Told)?;
+                }
+            }
+        }
+    }
+
+    /// Runs a call that may block for as long as Kafka is away.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Consumer) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (consumer, held) = (Arc::clone(&self.consumer), Arc::clone(&self.under_way));
+        let running = tokio::task::spawn_blocking(move || {
+            let done = call(&consumer);
+            drop((consumer, held));
+            done
+        });
+        // An error: the runtime ends.
+        self.give_up.run_until_cancelled(running).await.ok_or(Ended::Told)?.map_err(|_| Ended::Told)
+    }
+}
+
+fn commit(
+    consumer: &Consumer,
+    topic: &str,
+    kp: u16,
+    from: NextOffset,
+    metadata: &str,
+) -> KafkaResult<()> {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition(topic, kp.into()).set_metadata(metadata);
+    offsets.set_all_offsets(KafkaOffset::Offset(from.to_i64()))?;
+    consumer.commit(&offsets, CommitMode::Sync)
+}
+
+fn read(consumer: &Consumer, topic: &str, kp: u16) -> KafkaResult<Committed> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, kp.into());
+    let answer = consumer.committed_offsets(list, ASK_TIMEOUT)?;
+    answer.elements().first().map_or(Ok(None), committed)
+}
+
+/// What Kafka tells of one partition.
+///
+/// # Errors
+/// Its error for this partition.
+pub fn committed(
+    element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>,
+) -> KafkaResult<Committed> {
+    element.error()?;
+    Ok(match element.offset() {
+        KafkaOffset::Offset(offset) => Some((NextOffset::new(offset), element.metadata().to_owned())),
+        _ => None,
+    })
+}
+
+/// What became of a commit, as far as that is known.
+fn end(result: &KafkaResult<()>) -> CommitEnd {
+    use RDKafkaErrorCode as C;
+    match result {
+        Ok(()) => CommitEnd::Taken,
+        Err(KafkaError::ConsumerCommit(code)) => match code {
+            C::IllegalGeneration | C::UnknownMemberId | C::RebalanceInProgress | C::StaleMemberEpoch => {
+                CommitEnd::Refused
+            }
+            C::FencedInstanceId | C::Fatal => CommitEnd::Fenced,
+            _ => CommitEnd::Unknown,
+        },
+        Err(_) => CommitEnd::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: RDKafkaErrorCode, expected: CommitEnd) {
+        assert_eq!(end(&Err(KafkaError::ConsumerCommit(code))), expected);
+    }
+
+    #[test]
+    fn kafkas_codes_say_what_is_known_of_a_commit() {
+        use RDKafkaErrorCode as C;
+        for code in [C::IllegalGeneration, C::UnknownMemberId, C::RebalanceInProgress, C::StaleMemberEpoch] {
+            check(code, CommitEnd::Refused);
+        }
+        for code in [C::FencedInstanceId, C::Fatal] {
+            check(code, CommitEnd::Fenced);
+        }
+        for code in [C::WaitCoordinator, C::OperationTimedOut, C::BrokerTransportFailure, C::RequestTimedOut] {
+            check(code, CommitEnd::Unknown);
+        }
+        assert_eq!(end(&Ok(())), CommitEnd::Taken);
+        assert_eq!(end(&Err(KafkaError::Canceled)), CommitEnd::Unknown);
+    }
+}

@@ -1,0 +1,117 @@
+//! Reads from ClickHouse what it holds of a Kafka partition: markers and the ledger.
+//!
+//! Everything that reads a marker learns ClickHouse's clock with it, so that the
+//! deadlines of inserts are told in the time in which they are judged.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use schemas::time::UnixMillis;
+use tokio::time::Instant;
+
+use crate::cells::{Cell, Source};
+use crate::progress::NextOffset;
+use crate::recover::Marker;
+use crate::store::{Store, StoreError};
+
+/// Markers, and the moment at which they were read, by ClickHouse's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Markers {
+    /// One for each table partition that holds something.
+    pub all: Vec<Marker>,
+    /// ClickHouse's clock.
+    pub now: UnixMillis,
+}
+
+impl Markers {
+    /// What a cell says; nothing is below 0.
+    pub fn of(&self, cell: &Cell) -> NextOffset {
+        let found = self.all.iter().find(|m| m.table == cell.table && m.partition == cell.partition);
+        found.map_or(NextOffset::ZERO, |marker| marker.hwm)
+    }
+}
+
+/// The markers of a Kafka partition in all table partitions of `tables`; of every
+/// generation of its log unless `g` names one.
+pub async fn of_tables(
+    store: &Store,
+    tables: &[&str],
+    kp: u16,
+    g: Option<u16>,
+) -> Result<Markers, StoreError> {
+    let of_log = g.map(|g| format!(" AND g = {g}")).unwrap_or_default();
+    let parts = tables.iter().map(|table| (*table, format!("kp = {kp}{of_log}")));
+    read(store, parts).await
+}
+
+/// The markers of these cells.
+pub async fn of_cells(
+    store: &Store,
+    cells: impl Iterator<Item = &Cell>,
+    source: Source,
+) -> Result<Markers, StoreError> {
+    let mut tables: Vec<(&str, String)> = Vec::new();
+    for Cell { table, partition, .. } in cells {
+        match tables.iter_mut().find(|(name, _)| name == table) {
+            // Writing to a String cannot fail.
+            Some((_, ids)) => drop(write!(ids, ", '{partition}'")),
+            None => tables.push((table, format!("'{partition}'"))),
+        }
+    }
+    let Source { g, kp, .. } = source;
+    let parts = tables
+        .into_iter()
+        .map(|(table, ids)| (table, format!("kp = {kp} AND g = {g} AND _partition_id IN ({ids})")));
+    read(store, parts).await
+}
+
+async fn read<'t>(
+    store: &Store,
+    tables: impl Iterator<Item = (&'t str, String)>,
+) -> Result<Markers, StoreError> {
+    // A row of no table, so that the clock is told whatever is found.
+    let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)) FROM (\
+                   SELECT '' AS t, '' AS p, toUInt64(0) AS h"
+        .to_owned();
+    for (table, condition) in tables {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
+            " UNION ALL SELECT '{table}', CAST(_partition_id, 'String'), max(hwm) FROM {table} \
+             WHERE tenant = '' AND {condition} GROUP BY _partition_id"
+        );
+    }
+    sql.push(')');
+    let rows: Vec<(String, String, u64, i64)> = store.rows(&sql).await?;
+    let now = rows.first().map_or(UnixMillis(0), |row| UnixMillis(row.3));
+    let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());
+    let all = found
+        .map(|(table, partition, hwm, _)| Marker { table, partition, hwm: next_offset(hwm) })
+        .collect();
+    Ok(Markers { all, now })
+}
+
+fn next_offset(hwm: u64) -> NextOffset {
+    NextOffset::new(i64::try_from(hwm).unwrap_or(i64::MAX))
+}
+
+/// ClickHouse's clock, as far as it is known from the last answer.
+#[derive(Debug, Default)]
+pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
+
+impl ServerClock {
+    /// It showed `now` a moment ago.
+    pub fn set(&self, now: UnixMillis) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
+    }
+
+    /// What it shows now; our own clock until it was told.
+    pub fn now(&self) -> UnixMillis {
+        let told = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match told {
+            Some((then, at)) => UnixMillis(then.0 + at.elapsed().as_millis() as i64),
+            None => UnixMillis::from(SystemTime::now()),
+        }
+    }
+}

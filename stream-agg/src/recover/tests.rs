@@ -1,0 +1,96 @@
+use super::*;
+
+const CFG: u64 = 7;
+const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+/// Committed: everything below 10; declared if told so: up to 14.
+fn intent(last: Option<i64>) -> Intent {
+    Intent {
+        last: last.map(Offset::new),
+        cfg: CFG,
+        g: 2,
+        start: NextOffset::new(4),
+        window: WindowMark { floor: NextOffset::new(6), digest: Digest::default() },
+        newest: Some(NOW),
+        adopted: None,
+    }
+}
+
+fn found(metadata: &str) -> Found {
+    let committed = Some((NextOffset::new(10), metadata.to_owned()));
+    Found { committed, low: NextOffset::new(3), end: NextOffset::new(20) }
+}
+
+fn marker(table: &str, hwm: i64) -> Marker {
+    Marker { table: table.to_owned(), partition: "202611".to_owned(), hwm: NextOffset::new(hwm) }
+}
+
+#[track_caller]
+fn check(found: &Found, markers: &[Marker], expected: Result<(i64, Option<i64>), &str>) {
+    match (resume(found, markers, NOW, CFG), expected) {
+        (Ok(resume), Ok((from, rebuild))) => {
+            assert_eq!((resume.from, resume.rebuild), (NextOffset::new(from), rebuild.map(Offset::new)));
+        }
+        (Err(finding), Err(text)) => assert!(finding.to_string().contains(text), "{finding}"),
+        (result, _) => panic!("{result:?}"),
+    }
+}
+
+#[test]
+fn a_partition_of_which_nothing_is_known_starts_at_its_logs_beginning() {
+    check(&Found { committed: None, ..found("") }, &[], Ok((3, None)));
+    check(&found(""), &[], Ok((10, None)));
+}
+
+#[test]
+fn a_declared_batch_is_rebuilt_whichever_cells_have_it() {
+    let declared = found(&intent(Some(14)).to_string());
+    for ledger in [10, 15] {
+        check(&declared, &[marker("ledger", ledger), marker("events", 8)], Ok((10, Some(14))));
+        check(&declared, &[marker("ledger", ledger), marker("events", 15)], Ok((10, Some(14))));
+    }
+    check(&found(&intent(None).to_string()), &[marker("ledger", 10)], Ok((10, None)));
+}
+
+#[test]
+fn a_missing_commit_or_intent_is_refused_once_rows_are_there() {
+    let none = Found { committed: None, ..found("") };
+    check(&none, &[marker("events", 9)], Err("no offset is committed, but `events` holds records below 9"));
+    check(&found(""), &[marker("events", 10)], Err("offset 10 is committed without an intent"));
+    check(&found("a tool's"), &[], Err("not an intent"));
+    let later = intent(None).to_string().replacen("v1", "v2", 1);
+    check(&found(&later), &[marker("ledger", 10)], Err("run the later release"));
+}
+
+#[test]
+fn a_marker_that_fits_nothing_is_refused() {
+    let (idle, declared) = (found(&intent(None).to_string()), found(&intent(Some(14)).to_string()));
+    let ledger = marker("ledger", 10);
+    check(&idle, &[ledger.clone(), marker("event_daily", 15)], Err("`event_daily` 202611 holds"));
+    check(&declared, &[ledger.clone(), marker("event_daily", 13)], Err("below 13"));
+    check(&declared, &[ledger.clone(), marker("event_daily", 16)], Err("below 16"));
+    let adopted = Intent { adopted: Some(NextOffset::new(15)), ..intent(None) };
+    check(&found(&adopted.to_string()), &[ledger, marker("event_daily", 15)], Ok((10, None)));
+}
+
+#[test]
+fn a_log_that_is_shorter_or_begins_later_than_the_commit_is_refused() {
+    let declared = found(&intent(Some(14)).to_string());
+    let ledger = [marker("ledger", 10)];
+    check(&Found { end: NextOffset::new(14), ..declared.clone() }, &ledger, Err("the log ends at 14"));
+    check(&Found { end: NextOffset::new(15), ..declared.clone() }, &ledger, Ok((10, Some(14))));
+    check(&Found { low: NextOffset::new(11), ..declared }, &ledger, Err("the log begins at 11"));
+}
+
+#[test]
+fn a_ledger_that_lacks_the_last_batch_is_refused_while_it_must_be_there() {
+    let idle = found(&intent(None).to_string());
+    check(&idle, &[marker("ledger", 9)], Err("restored from an older copy"));
+    check(&idle, &[], Err("the ledger holds those below 0 only"));
+    let first = Intent { start: NextOffset::new(10), ..intent(None) };
+    check(&found(&first.to_string()), &[], Ok((10, None)));
+    let old = Intent { newest: Some(UnixMillis(NOW.0 - 32 * DAY)), ..intent(None) };
+    check(&found(&old.to_string()), &[], Ok((10, None)));
+    let newer = Intent { newest: Some(UnixMillis(NOW.0 - 30 * DAY)), ..intent(None) };
+    check(&found(&newer.to_string()), &[], Err("older copy"));
+}

@@ -1,0 +1,117 @@
+//! Finds out where an assigned partition goes on: asks ClickHouse, then checks.
+//!
+//! Invariant: nothing is read from Kafka before markers, ledger and commit were seen to
+//! fit together. ClickHouse may be away for as long as it likes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::backoff::Backoff;
+use schemas::time::UnixMillis;
+use tokio::time;
+use uuid::Uuid;
+
+use crate::configs;
+use crate::declaration::Declaration;
+use crate::health::Concern;
+use crate::intent::Intent;
+use crate::markers;
+use crate::partition::Shared;
+use crate::progress::{NextOffset, Offset};
+use crate::recover::{Finding, Found, Resume, resume};
+use crate::store::{Store, StoreError};
+use crate::window::{Window, record_key};
+
+/// Shortest and longest wait between tries.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Tables that are not rollups and get cells.
+pub const TABLES: [&str; 3] = ["events", "ledger", "dead_letters"];
+
+/// All that a pipeline needs to go on.
+pub struct Recovered {
+    /// Where, and what is declared.
+    pub resume: Resume,
+    /// Under what it is declared.
+    pub declared: Arc<Declaration>,
+    /// The window as it stood there.
+    pub window: Window,
+    /// Where later batches must end, ascending: adopted markers lie there.
+    pub ends: Vec<NextOffset>,
+}
+
+/// Recovers the Kafka partition `kp`, of which Kafka told what was `found`.
+///
+/// # Errors
+/// What does not fit together.
+pub async fn recover(shared: &Shared, kp: u16, found: &Found) -> Result<Recovered, Finding> {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match try_recover(shared, kp, found).await {
+            Ok(recovered) => {
+                shared.health.well(Concern::ClickHouse);
+                return recovered;
+            }
+            Err(error) => shared.health.trouble(Concern::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
+
+async fn try_recover(
+    shared: &Shared,
+    kp: u16,
+    found: &Found,
+) -> Result<Result<Recovered, Finding>, StoreError> {
+    let Shared { store, declaration, .. } = shared;
+    let intent = found.committed.as_ref().and_then(|(_, metadata)| metadata.parse::<Intent>().ok());
+    let mut declared = Arc::clone(declaration);
+    if let Some(Intent { cfg, .. }) = intent.as_ref().filter(|intent| intent.cfg != declaration.cfg()) {
+        match configs::read(store, *cfg).await? {
+            Some(other) => declared = Arc::new(other),
+            None => return Ok(Err(Finding::UnknownDeclaration { cfg: *cfg })),
+        }
+    }
+    // Whoever lost the intent may have lost the generation, too.
+    let g = intent.as_ref().map(|intent| intent.g);
+    let markers = markers::of_tables(store, &tables(declaration, &declared), kp, g).await?;
+    shared.inserter.set_clock(markers.now);
+    let resume = match resume(found, &markers.all, markers.now, declaration.cfg()) {
+        Ok(resume) => resume,
+        Err(finding) => return Ok(Err(finding)),
+    };
+    let window = window(store, kp, &resume).await?;
+    let (expected, from) = (resume.intent.window, resume.from);
+    if window.digest() != expected.digest {
+        let (floor, found, expected) = (expected.floor, window.digest(), expected.digest);
+        return Ok(Err(Finding::WindowDiffers { floor, from, found, expected }));
+    }
+    let adopted = markers.all.iter().map(|marker| marker.hwm).filter(|hwm| *hwm > from);
+    let ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
+    Ok(Ok(Recovered { resume, declared, window, ends }))
+}
+
+/// All tables that may hold cells of either declaration.
+fn tables<'d>(now: &'d Declaration, before: &'d Declaration) -> Vec<&'d str> {
+    let rollups = now.rollups.iter().chain(before.rollups.iter()).map(|rollup| rollup.name.as_str());
+    let all: BTreeSet<_> = TABLES.into_iter().chain(rollups).collect();
+    all.into_iter().collect()
+}
+
+/// The window before the committed offset, from the ledger.
+async fn window(store: &Store, kp: u16, resume: &Resume) -> Result<Window, StoreError> {
+    let Resume { from, intent, .. } = resume;
+    let sql = format!(
+        "SELECT ko, toUnixTimestamp64Milli(kafka_time), toString(record_id), ids FROM ledger \
+         WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko >= {} AND ko < {from} ORDER BY ko",
+        intent.g, intent.window.floor
+    );
+    let rows: Vec<(u64, i64, String, Vec<u64>)> = store.rows(&sql).await?;
+    let mut window = Window::new();
+    for (ko, kafka_time, record_id, ids) in rows {
+        let record_id = Uuid::try_parse(&record_id).unwrap_or_default();
+        let keys = std::iter::once(record_key(record_id)).chain(ids);
+        window.restore(Offset::new(ko.cast_signed()), UnixMillis(kafka_time), keys);
+    }
+    Ok(window)
+}
