@@ -21,6 +21,7 @@ pub mod progress;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod window;
 
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};
 pub use consume::GroupError;
