@@ -9,6 +9,7 @@ pub mod batch;
 pub mod cells;
 pub mod config;
 pub mod consume;
+pub mod dead_letters;
 pub mod decode;
 pub mod freshness;
 pub mod health;

@@ -17,7 +17,6 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use runtime::backoff::Backoff;
 use schemas::record::{Head, HeadError};
 use schemas::rollup::Rollups;
-use schemas::row::TimeLimits;
 use schemas::time::UnixMillis;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -28,11 +27,12 @@ use crate::batch::{Batch, Batcher};
 use crate::cells::{self, Cell, Source};
 use crate::config::BatchConfig;
 use crate::consume::{Consumer, Membership};
-use crate::decode::{Entry, Record, decode};
+use crate::decode::{Entry, Limits, Record, decode};
 use crate::health::{Concern, Health};
 use crate::insert::{GivenUp, Inserter, Token};
 use crate::metrics::Metrics;
 use crate::progress::{Event, NextOffset, Offset, Progress};
+use crate::window::Window;
 
 /// How often a pipeline without records looks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -47,8 +47,8 @@ pub struct Shared {
     pub batch: BatchConfig,
     /// What is aggregated.
     pub rollups: Rollups,
-    /// Where client clocks are believed.
-    pub limits: TimeLimits,
+    /// What decides about rows besides the records.
+    pub limits: Limits,
     /// The way into ClickHouse.
     pub inserter: Arc<Inserter>,
     /// What is counted.
@@ -70,6 +70,8 @@ pub struct Counts {
     pub rows: u64,
     /// Lines that could not be read.
     pub rejected: u64,
+    /// Lines that were stored before.
+    pub duplicates: u64,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u64,
 }
@@ -219,6 +221,7 @@ impl Part {
     ) -> Result<(), Stuck> {
         let Shared { batch, rollups, .. } = &*self.shared;
         let mut batcher = Batcher::new(batch.clone(), rollups, from);
+        let mut window = Window::new();
         // `None` unless it is Kafka itself that sets the time.
         let mut as_of = None;
         while !self.stop.is_cancelled() {
@@ -227,7 +230,7 @@ impl Part {
             let mut closed = match queue.poll(wait) {
                 Some(Ok(message)) => {
                     as_of = append_time(&message);
-                    match self.take(&message, &mut batcher) {
+                    match self.take(&message, &mut window, &mut batcher) {
                         Ok(closed) => closed,
                         Err(error) => {
                             stuck = Some(error);
@@ -258,16 +261,22 @@ impl Part {
     }
 
     /// Decodes a record into the open batch.
-    fn take(&self, message: &BorrowedMessage<'_>, batcher: &mut Batcher) -> Result<Option<Batch>, Stuck> {
+    fn take(
+        &self,
+        message: &BorrowedMessage<'_>,
+        window: &mut Window,
+        batcher: &mut Batcher,
+    ) -> Result<Option<Batch>, Stuck> {
         let offset = Offset::new(message.offset());
         let value = message.payload().unwrap_or_default();
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
             head: &head(message),
+            known: false,
             value,
         };
-        let entry = decode(&record, &self.shared.limits, batcher.rows())
+        let entry = decode(&record, &self.shared.limits, window, batcher.decoded())
             .map_err(|error| Stuck::Format(offset, error))?;
         self.track.on(Event::Delivered(offset));
         Ok(batcher.push(entry, value.len(), Instant::now()))
@@ -368,6 +377,7 @@ impl Counts {
             lines: sum.lines + u64::from(entry.lines),
             rows: sum.rows + u64::from(entry.stored),
             rejected: sum.rejected + u64::from(entry.rejected),
+            duplicates: sum.duplicates + u64::from(entry.duplicates),
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
         })
     }
