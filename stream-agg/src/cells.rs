@@ -11,7 +11,7 @@ use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
 use schemas::row;
 use schemas::time::{HOUR, UnixMillis};
 
-use crate::aggregate::{Aggregate, GroupId, Values, aggregate};
+use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate};
 use crate::batch::Batch;
 use crate::dead_letters::DeadLetters;
 use crate::decode::{Decoded, Entry};
@@ -43,22 +43,33 @@ pub struct Cell {
     pub block: Finished,
 }
 
-/// All cells of `batch`; never none, for the ledger always has one.
-pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Vec<Cell> {
+/// What a batch becomes.
+#[derive(Debug)]
+pub struct Cells {
+    /// Never none, for the ledger always has one.
+    pub all: Vec<Cell>,
+    /// Rows of rollups whose groups were folded, summed over the rollups.
+    pub folded_rows: u64,
+}
+
+/// All cells of `batch`.
+pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     let hwm = batch.last.next();
     let Decoded { rows, dead_letters: dead } = &batch.decoded;
     let mut cells = ledger(batch, source, hwm);
     cells.extend(events(rows, source, hwm));
     cells.extend(dead_letters(dead, source, hwm));
+    let mut folded_rows = 0;
     for rollup in rollups.iter() {
-        let aggregate = aggregate(rollup, rows);
+        let aggregate = aggregate(rollup, rows, MAX_GROUPS);
+        folded_rows += aggregate.folded_rows;
         let groups = aggregate.cells.iter();
         cells.extend(groups.map(|(start, groups)| {
             let marker = Marker { source, hwm, start: *start };
             rollup_cell(rollup, &rows.tenant.texts, &aggregate, groups, marker)
         }));
     }
-    cells
+    Cells { all: cells, folded_rows }
 }
 
 /// What the marker row of a cell holds.

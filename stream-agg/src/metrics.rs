@@ -20,6 +20,7 @@ pub struct Metrics {
     rejected: IntCounter,
     duplicates: IntCounter,
     time_replaced: IntCounter,
+    rows_folded: IntCounter,
     batches: IntCounter,
     batch_rows: Histogram,
     insert_seconds: Histogram,
@@ -66,6 +67,8 @@ impl Default for Metrics {
             rejected: make.counter("rejected_total", "Lines that could not be read."),
             duplicates: make.counter("duplicates_total", "Lines that were stored before."),
             time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            rows_folded: make
+                .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
             batches: make.counter("batches_total", "Batches committed."),
             batch_rows: make.histogram("batch_rows", "Rows of a batch.", ROWS),
             insert_seconds: make.histogram("insert_seconds", "One insert that worked.", SECONDS),
@@ -89,6 +92,7 @@ impl Metrics {
         self.rejected.inc_by(counts.rejected);
         self.duplicates.inc_by(counts.duplicates);
         self.time_replaced.inc_by(counts.time_replaced);
+        self.rows_folded.inc_by(counts.folded_rows);
         self.batches.inc();
         self.batch_rows.observe(counts.rows as f64);
         self.last_batch.set(unix_seconds);
@@ -129,6 +133,7 @@ impl Metrics {
             rejected: self.rejected.get(),
             duplicates: self.duplicates.get(),
             time_replaced: self.time_replaced.get(),
+            folded_rows: self.rows_folded.get(),
         };
         (self.batches.get(), counts)
     }

@@ -24,7 +24,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Batcher};
-use crate::cells::{self, Cell, Source};
+use crate::cells::{self, Cell, Cells, Source};
 use crate::config::BatchConfig;
 use crate::consume::{Consumer, Membership};
 use crate::decode::{Entry, Limits, Record, decode};
@@ -74,6 +74,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded_rows: u64,
 }
 
 /// How far a partition is, for those who only look.
@@ -283,14 +285,15 @@ impl Part {
     }
 
     fn close(&self, batch: &Batch, as_of: Option<UnixMillis>) -> Closed {
-        let counts = Counts::of(&batch.entries);
+        let mut counts = Counts::of(&batch.entries);
         if let Some((offset, line, reason)) = first_fault(&batch.entries) {
             let (kp, rejected) = (self.source.kp, counts.rejected);
             tracing::warn!(
                 "partition {kp}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
             );
         }
-        let cells = cells::cells(batch, &self.shared.rollups, self.source);
+        let Cells { all: cells, folded_rows } = cells::cells(batch, &self.shared.rollups, self.source);
+        counts.folded_rows = folded_rows;
         self.track.on(Event::Closed { cells: cells.len() });
         let token = Token::new(self.source, &self.shared.topic, batch.lo, batch.last);
         Closed { token, cells, counts, as_of }
@@ -379,6 +382,7 @@ impl Counts {
             rejected: sum.rejected + u64::from(entry.rejected),
             duplicates: sum.duplicates + u64::from(entry.duplicates),
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
+            folded_rows: 0,
         })
     }
 }
