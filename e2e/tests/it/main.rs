@@ -18,4 +18,5 @@ mod late_dependencies;
 mod load;
 mod reactions_by_path;
 mod reactions_by_query;
+mod repeats;
 mod start_errors;

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use devstack::{DataDirectory, Service, Stack, wait_for};
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::OnceCell;
 
 use crate::client::Http;
@@ -110,6 +113,19 @@ impl World {
         let mut service = self.start(service, &[]);
         service.wait_ready().await.unwrap();
         service
+    }
+
+    /// Appends a record to a partition of the topic, past the edge, and waits until Kafka has it.
+    pub(crate) fn produce(&self, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
+        let add = |all: OwnedHeaders, (key, value): &(&str, &str)| {
+            all.insert(Header { key, value: Some(value.as_bytes()) })
+        };
+        let headers = headers.iter().fold(OwnedHeaders::new(), add);
+        let record = BaseRecord::<(), _>::to(self.name).partition(partition).payload(value).headers(headers);
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(DEADLINE).unwrap();
     }
 
     /// The rows that a query of this world's database gives, as text.
