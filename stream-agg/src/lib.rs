@@ -1,7 +1,7 @@
 //! The aggregator: Kafka records become rows of ClickHouse.
 //!
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
-//! [`decode`] → [`batch`] → [`aggregate`] → [`cells`] → [`insert`] → [`progress`].
+//! [`decode`] (with [`window`]) → [`batch`] → [`aggregate`] → [`cells`] → [`insert`] → [`progress`].
 //! The middle steps are pure. Never speaks HTTP except on its admin port.
 
 pub mod aggregate;
