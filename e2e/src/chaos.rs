@@ -48,7 +48,7 @@ mod sender;
 
 mod verify;
 
-/// Of the topic, the database, the group and the directories.
+/// Of the topic, the database, the group and the directory of logs.
 const NAME: &str = "chaos";
 /// From the last fault until everything is counted.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -70,7 +70,7 @@ pub struct Options {
 
 /// Runs it all; `say` is told how it goes, line by line.
 pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report> {
-    let mut stack = Stack::for_test(NAME)?;
+    let mut stack = Stack::for_test("chaos-servers")?;
     stack.start().await?;
     let world = World::unmigrated(NAME, stack.kafka.brokers(), stack.clickhouse.url());
     world.migrate().await;

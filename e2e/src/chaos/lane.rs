@@ -24,6 +24,9 @@ const SCRAPE: Duration = Duration::from_millis(500);
 /// A server that will not start after so many tries will not at all.
 const STARTS: usize = 3;
 
+/// A start that takes longer is told.
+const WORTH_A_NOTE: Duration = Duration::from_secs(3);
+
 /// What an aggregator counts about its recovery.
 const COUNTERS: [&str; 2] = ["stream_agg_recovered_intents_total", "stream_agg_cells_skipped_total"];
 
@@ -161,9 +164,16 @@ impl Lane {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
         for _ in 1..STARTS {
             match self.subject.start().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    let took = started.elapsed();
+                    if took > WORTH_A_NOTE {
+                        self.tally.note(format!("{} took {:.1} s to start", self.target, took.as_secs_f64()));
+                    }
+                    return Ok(());
+                }
                 Err(error) => self.tally.note(format!("{} did not start: {error:#}", self.target)),
             }
             self.subject.process()?.kill9();

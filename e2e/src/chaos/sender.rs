@@ -13,10 +13,10 @@ use crate::chaos::tally::Tally;
 use crate::client::{Answer, Http};
 use crate::oracle::now;
 
-/// Requests a second while all is well.
+/// Requests a second, on average: what an outage holds up is made up for after it.
 const RATE: u32 = 200;
 /// Requests at once; while nothing is answered, nothing more is sent.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 /// How long a request waits for its answer: longer than any pause and than the edge itself waits.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Before a request is sent again.
@@ -42,7 +42,7 @@ pub(crate) async fn send(
     let http = Arc::new(Http::patient(base, PATIENCE));
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut pace = time::interval(Duration::from_secs(1) / RATE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut under_way = JoinSet::new();
     while Instant::now() < until {
         pace.tick().await;
