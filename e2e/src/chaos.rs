@@ -36,9 +36,15 @@ pub mod book;
 
 pub mod presence;
 
+pub mod line;
+
+pub mod difference;
+
 pub mod sums;
 
 pub mod report;
+
+mod figure;
 
 mod tally;
 
@@ -52,6 +58,8 @@ mod verify;
 const NAME: &str = "chaos";
 /// From the last fault until everything is counted.
 const SETTLE: Duration = Duration::from_secs(90);
+/// For all tables and answers to be read and compared.
+const VERIFY: Duration = Duration::from_secs(300);
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The ends of the logs count if they are still there after so long.
@@ -102,11 +110,13 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let services = services.into_iter().map(|(target, service)| (target, Subject::Service(service)));
     let lanes = run.spawn_lanes(services.chain(servers), &Schedule::new(options.seed, options.length));
     run.settle(&say).await;
-    let verdict = verify::verify(&run.book, &run.world, &Http::patient(api.http(), SETTLE)).await;
+    let api_http = Http::patient(api.http(), SETTLE);
+    let verifying = verify::verify(&run.book, &run.world, &api_http);
+    let verdict = time::timeout(VERIFY, verifying).await.context("count everything in time");
     // Only now, because the lanes hold what was just asked.
     run.stop.cancel();
     lanes.join_all().await;
-    Ok(run.report(verdict?))
+    Ok(run.report(verdict??))
 }
 
 /// The edge, and the aggregators, which have names that outlive them. Batches are

@@ -3,21 +3,17 @@
 //! Told by the declarations of the rollups and by the lines alone, so that nothing of the
 //! aggregator's judges itself. Pure.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault};
+use std::collections::BTreeMap;
 
-use schemas::event::{self, Event};
-use schemas::rollup::{Column, Dimension, Distinct, Grain, Measure, Number, PropPath, Rollup};
-use schemas::time::{DAY, HOUR, UnixMillis};
-use serde_json::Value;
+use schemas::rollup::{Column, Dimension, Grain, Measure, Rollup};
+use schemas::time::{DAY, UnixMillis};
 
-/// The texts that name a cell: the start of its bucket in seconds, then its dimensions.
-pub type Key = Vec<String>;
+use crate::chaos::difference::{Cells, Difference, Key, differences};
+use crate::chaos::figure::{Figure, combining};
+use crate::chaos::line::Line;
 
-/// The figures of each cell.
-pub type Cells = BTreeMap<Key, Vec<i64>>;
+/// Stands for a figure that cannot be read: no sum of the load is negative.
+const NOT_A_NUMBER: i64 = -1;
 
 /// A sum of a table, in both ways: how the table tells it, and what it must be.
 pub struct Sums {
@@ -34,13 +30,7 @@ pub struct Sums {
     measures: Vec<Measure>,
     /// What counts, and until when after it happened.
     rollup: Option<Rollup>,
-    cells: BTreeMap<Key, Vec<Growing>>,
-}
-
-/// A figure while events come in.
-enum Growing {
-    Number(i64),
-    Distinct(HashSet<u64>),
+    cells: BTreeMap<Key, Vec<Figure>>,
 }
 
 impl Sums {
@@ -120,7 +110,7 @@ impl Sums {
         let key = bucket.into_iter().chain(dimensions).collect();
         let measures = &self.measures;
         let figures =
-            self.cells.entry(key).or_insert_with(|| measures.iter().map(|m| Growing::new(*m)).collect());
+            self.cells.entry(key).or_insert_with(|| measures.iter().map(|m| Figure::new(*m)).collect());
         for (figure, measure) in figures.iter_mut().zip(measures) {
             figure.add(*measure, &line.event);
         }
@@ -139,7 +129,7 @@ impl Sums {
 
     /// What the table must hold.
     pub fn expected(&self) -> Cells {
-        let figures = |figures: &Vec<Growing>| figures.iter().map(Growing::value).collect();
+        let figures = |figures: &Vec<Figure>| figures.iter().map(Figure::value).collect();
         self.cells.iter().map(|(key, growing)| (key.clone(), figures(growing))).collect()
     }
 
@@ -147,7 +137,7 @@ impl Sums {
     pub fn found(&self, rows: Vec<Vec<String>>) -> Cells {
         let cell = |mut row: Vec<String>| {
             let figures = row.split_off(self.key.len());
-            (row, figures.iter().map(|figure| figure.parse().unwrap_or(i64::MIN)).collect())
+            (row, figures.iter().map(|figure| figure.parse().unwrap_or(NOT_A_NUMBER)).collect())
         };
         rows.into_iter().map(cell).collect()
     }
@@ -156,184 +146,6 @@ impl Sums {
     pub fn differences(&self, found: &Cells) -> Vec<Difference> {
         differences(&self.table, &self.key, &self.figures, &self.expected(), found)
     }
-}
-
-/// A line with what the dimensions of rollups ask for.
-pub struct Line<'a> {
-    event: Event<'a>,
-    props: Value,
-}
-
-impl<'a> Line<'a> {
-    /// Reads a line that the load made.
-    ///
-    /// # Panics
-    /// If it is not a good one.
-    pub fn read(line: &'a str) -> Self {
-        let event = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}")).event;
-        Self { event, props: serde_json::from_str(line).expect("it was read before") }
-    }
-
-    fn time(&self) -> UnixMillis {
-        self.event.client_time.expect("the load gives every event a time")
-    }
-
-    /// The start of its hour.
-    pub fn hour(&self) -> UnixMillis {
-        self.time().floor(HOUR)
-    }
-
-    /// Its name and its user.
-    pub fn reaction(&self) -> (&str, &str) {
-        (&self.event.event, self.event.user().unwrap_or_default())
-    }
-
-    fn text(&self, dimension: &Dimension) -> String {
-        let event = &self.event;
-        match dimension {
-            Dimension::Column(Column::Event) => event.event.to_string(),
-            Dimension::Column(Column::Country) => event.country.as_str().to_owned(),
-            Dimension::Column(Column::DeviceOs) => event.device_os.to_string(),
-            Dimension::Column(Column::DeviceId) => event.device_id.to_string(),
-            Dimension::Column(Column::UserId) => event.user_id.to_string(),
-            Dimension::Column(Column::Session) => event.session.to_string(),
-            Dimension::Column(Column::ParamStr) => event.param_str.to_string(),
-            Dimension::Prop(path) => prop(&self.props, path),
-        }
-    }
-}
-
-fn prop(props: &Value, path: &PropPath) -> String {
-    match path.steps().iter().try_fold(props, |value, step| value.get(step)) {
-        Some(Value::String(text)) => text.clone(),
-        Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-        _ => String::new(),
-    }
-}
-
-/// How parts of a measure become one.
-fn combining(measure: Measure) -> &'static str {
-    match measure {
-        Measure::Count | Measure::Sum(_) => "sum",
-        Measure::Min(_) => "min",
-        Measure::Max(_) => "max",
-        Measure::UniqExact(_) => "uniqExactMerge",
-    }
-}
-
-impl Growing {
-    fn new(measure: Measure) -> Self {
-        match measure {
-            Measure::Count | Measure::Sum(_) => Self::Number(0),
-            Measure::Min(_) => Self::Number(i64::MAX),
-            Measure::Max(_) => Self::Number(i64::MIN),
-            Measure::UniqExact(_) => Self::Distinct(HashSet::new()),
-        }
-    }
-
-    fn add(&mut self, measure: Measure, event: &Event<'_>) {
-        let number = |of: Number| match of {
-            Number::ParamInt => event.param_int,
-            Number::Sequence => i64::try_from(event.sequence).expect("the load counts from 1"),
-        };
-        match (self, measure) {
-            (Self::Number(sum), Measure::Count) => *sum += 1,
-            (Self::Number(sum), Measure::Sum(of)) => *sum += number(of),
-            (Self::Number(least), Measure::Min(of)) => *least = number(of).min(*least),
-            (Self::Number(most), Measure::Max(of)) => *most = number(of).max(*most),
-            (Self::Distinct(seen), Measure::UniqExact(of)) => {
-                let value = match of {
-                    Distinct::User => event.user().unwrap_or_default(),
-                    Distinct::Session => &event.session,
-                    Distinct::DeviceId => &event.device_id,
-                };
-                if !value.is_empty() {
-                    seen.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(value));
-                }
-            }
-            _ => unreachable!("a figure is made for its measure"),
-        }
-    }
-
-    fn value(&self) -> i64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Distinct(seen) => seen.len() as i64,
-        }
-    }
-}
-
-/// A cell that does not hold what it must.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The table and the cell, for a person.
-    pub place: String,
-    /// What must be there: nothing if the cell must not be.
-    pub expected: Vec<i64>,
-    /// What is there.
-    pub found: Vec<i64>,
-}
-
-impl Difference {
-    /// Events that are not counted; at least one, if only other figures are too low.
-    pub fn missing(&self) -> u64 {
-        u64::try_from(-self.excess()).unwrap_or(0)
-    }
-
-    /// Events that are counted too often, likewise.
-    pub fn duplicated(&self) -> u64 {
-        u64::try_from(self.excess()).unwrap_or(0)
-    }
-
-    fn excess(&self) -> i64 {
-        let at = |figures: &[i64], n: usize| figures.get(n).copied().unwrap_or(0);
-        let difference = |n: usize| at(&self.found, n).saturating_sub(at(&self.expected, n));
-        let others = (1..self.expected.len().max(self.found.len())).map(|n| difference(n).signum());
-        Some(difference(0)).into_iter().chain(others).find(|excess| *excess != 0).unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, expected, found } = self;
-        write!(f, "{place}: expected {expected:?}, found {found:?}")
-    }
-}
-
-/// The cells of `table` in which `found` is not what is `expected`.
-pub fn differences(
-    table: &str,
-    key: &[String],
-    figures: &[String],
-    expected: &Cells,
-    found: &Cells,
-) -> Vec<Difference> {
-    let unexpected = found.keys().filter(|cell| !expected.contains_key(*cell));
-    let cells = expected.keys().chain(unexpected);
-    let compared = cells.map(|cell| {
-        let figures_of = |cells: &Cells| cells.get(cell).cloned().unwrap_or_default();
-        (cell, figures_of(expected), figures_of(found))
-    });
-    let differing = compared.filter(|(_, expected, found)| expected != found);
-    differing
-        .map(|(cell, expected, found)| Difference {
-            place: place(table, key, cell, figures),
-            expected,
-            found,
-        })
-        .collect()
-}
-
-/// `event_hourly hour 2026-11-21 08:00 event click: events, value`.
-fn place(table: &str, key: &[String], cell: &[String], figures: &[String]) -> String {
-    let named = key.iter().zip(cell).map(|(name, value)| match name.as_str() {
-        "bucket" | "hour" => {
-            let time = UnixMillis(value.parse::<i64>().unwrap_or(0) * 1000).to_string();
-            format!(" {name} {}", time.get(..16).unwrap_or(&time))
-        }
-        _ => format!(" {name} `{value}`"),
-    });
-    format!("{table}{} ({})", named.collect::<String>(), figures.join(", "))
 }
 
 #[cfg(test)]
@@ -406,25 +218,5 @@ mod tests {
         assert_eq!(difference(1), None);
         assert_eq!(difference(0), Some((1, 0)));
         assert_eq!(difference(2), Some((0, 1)));
-    }
-
-    #[test]
-    fn a_difference_names_its_cell_and_both_figures() {
-        let mut sums = sums("event_hourly");
-        sums.add(&Line::read(LINE), SENT);
-        let difference = sums.differences(&Cells::new()).remove(0);
-        assert_eq!(
-            difference.to_string(),
-            "event_hourly bucket 2026-01-01 00:00 event `vote` country `DE` device_os `` (events, value): \
-             expected [1, 7], found []"
-        );
-    }
-
-    #[test]
-    fn users_too_many_or_too_few_are_a_difference_of_one() {
-        let difference = |expected, found| Difference { place: String::new(), expected, found };
-        assert_eq!(difference(vec![5, 3], vec![5, 1]).missing(), 1);
-        assert_eq!(difference(vec![5, 3], vec![5, 4]).duplicated(), 1);
-        assert_eq!(difference(vec![5, 3], vec![4, 3]).missing(), 1);
     }
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use devstack::wait_for;
 use schemas::rollup::Rollups;
-use schemas::time::UnixMillis;
+use schemas::time::{HOUR, UnixMillis};
 
 use crate::chaos::book::Book;
+use crate::chaos::difference::{Cells, Difference, differences};
+use crate::chaos::line::Line;
 use crate::chaos::load::{Request, TAG};
 use crate::chaos::presence::{self, Presence, Stored, Wrong};
 use crate::chaos::sender::{self, SharedBook};
-use crate::chaos::sums::{Cells, Difference, Line, Sums, differences};
+use crate::chaos::sums::Sums;
 use crate::client::Http;
 use crate::world::World;
 
@@ -179,16 +181,15 @@ struct Hour {
 
 impl Answers {
     fn add(&mut self, line: &Line<'_>) {
-        let (event, user) = line.reaction();
-        if !matches!(event, "click" | "impression") {
-            return;
-        }
-        let hour = self.0.entry(line.hour().0 / 1000).or_default();
-        match event {
-            "click" => hour.clicks += 1,
-            _ => hour.impressions += 1,
-        }
-        hour.users.insert(user.to_owned());
+        let (clicks, impressions) = match &*line.event.event {
+            "click" => (1, 0),
+            "impression" => (0, 1),
+            _ => return,
+        };
+        let hour = self.0.entry(line.time().floor(HOUR).0 / 1000).or_default();
+        hour.clicks += clicks;
+        hour.impressions += impressions;
+        hour.users.extend(line.event.user().map(str::to_owned));
     }
 
     fn expected(&self) -> Cells {
