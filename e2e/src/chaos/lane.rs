@@ -24,6 +24,8 @@ const SCRAPE: Duration = Duration::from_millis(500);
 /// A server that will not start after so many tries will not at all.
 const STARTS: usize = 3;
 
+/// The status of a program of ours that has panicked.
+const PANICKED: i32 = 101;
 /// A start that takes longer is told.
 const WORTH_A_NOTE: Duration = Duration::from_secs(3);
 
@@ -93,6 +95,10 @@ impl Lane {
             if Instant::now() > until {
                 return Ok(());
             }
+            // What has left cannot be hurt.
+            if !self.wanted && matches!(fault.action, Action::Kill(_) | Action::Pause(_)) {
+                continue;
+            }
             let at = started.elapsed().as_secs_f64();
             self.tally.note(format!("{at:.1} {} {}", self.target, fault.action));
             self.inflict(fault.action).await?;
@@ -115,7 +121,13 @@ impl Lane {
             if let Some(status) = self.subject.process()?.exited()
                 && self.wanted
             {
-                self.tally.note(format!("{} ended by itself, {status}", self.target));
+                let text = format!("{} ended by itself, {status}", self.target);
+                match self.target {
+                    // Fenced by its own next life, it is meant to end.
+                    Target::Aggregator(_) if status.code() != Some(PANICKED) => self.tally.note(text),
+                    Target::Aggregator(_) | Target::Edge => self.tally.wrong(text),
+                    Target::Kafka | Target::ClickHouse => self.tally.note(text),
+                }
                 self.life_is_over();
                 self.start().await?;
             }
@@ -129,8 +141,6 @@ impl Lane {
 
     async fn inflict(&mut self, action: Action) -> anyhow::Result<()> {
         match action {
-            // It has left.
-            Action::Kill(_) | Action::Pause(_) if !self.wanted => Ok(()),
             Action::Kill(down) => {
                 self.scrape().await;
                 self.subject.process()?.kill9();
