@@ -6,9 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
-mod client;
-mod oracle;
-mod world;
+use e2e::{client, oracle, world};
 
 mod bad_input;
 mod device_batches;
