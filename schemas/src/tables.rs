@@ -18,13 +18,17 @@ macro_rules! migrations {
 }
 
 /// All files, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 3] = migrations!["0001_events", "0002_ledger", "0003_progress"];
+pub const MIGRATIONS: [Migration; 5] =
+    migrations!["0001_events", "0002_ledger", "0003_progress", "0004_dead_letters", "0005_configs"];
 
 /// Days that the raw table keeps an event after the day of its arrival.
 pub const RAW_DAYS: u32 = 31;
 
 /// Days that the ledger keeps a record after the day on which Kafka took it.
 pub const LEDGER_DAYS: u32 = 30;
+
+/// Days that a dead letter is kept after the day on which Kafka took it.
+pub const DEAD_LETTER_DAYS: u32 = 14;
 
 /// Names that a rollup cannot take.
 pub const NAMES: [&str; 7] =
@@ -44,7 +48,7 @@ mod tests {
 
     #[test]
     fn tables_are_kept_as_long_as_they_say() {
-        for (name, days) in [("0001_events", RAW_DAYS), ("0002_ledger", LEDGER_DAYS)] {
+        for (name, days) in [("0001_events", RAW_DAYS), ("0002_ledger", LEDGER_DAYS), ("0004_dead_letters", DEAD_LETTER_DAYS)] {
             let file = MIGRATIONS.iter().find(|migration| migration.name == name).unwrap();
             assert!(file.sql.contains(&format!("INTERVAL 1 DAY + INTERVAL {days} DAY\n")), "{name}");
         }

@@ -11,9 +11,8 @@ use schemas::rollup::{PartitionBy, Rollups};
 use schemas::time::UnixMillis;
 
 use crate::config::BatchConfig;
-use crate::decode::Entry;
+use crate::decode::{Decoded, Entry};
 use crate::progress::{NextOffset, Offset};
-use crate::rows::Rows;
 
 /// Table partitions of one table that a batch touches before it closes. Each costs an
 /// insert, and a client may send any time since 2000.
@@ -27,7 +26,7 @@ pub struct Batch {
     /// It holds everything below; a marker says so.
     pub hwm: NextOffset,
     /// What its records hold, in the order of offset and line.
-    pub rows: Rows,
+    pub decoded: Decoded,
     /// A line in the ledger for each record, in the order of offsets; never empty.
     pub entries: Vec<Entry>,
 }
@@ -52,7 +51,7 @@ struct Limits {
 
 #[derive(Debug, Default)]
 struct Open {
-    rows: Rows,
+    decoded: Decoded,
     entries: Vec<Entry>,
     bytes: usize,
     since: Option<Instant>,
@@ -101,9 +100,9 @@ impl Batcher {
         self.limits.is_none() && self.ends.is_empty()
     }
 
-    /// Where the rows of the next record go, before it is pushed.
-    pub fn rows(&mut self) -> &mut Rows {
-        &mut self.open.rows
+    /// Where the lines of the next record go, before it is pushed.
+    pub fn decoded(&mut self) -> &mut Decoded {
+        &mut self.open.decoded
     }
 
     /// Adds a record of `bytes` whose rows were appended; hands back the batch it completed, if any.
@@ -140,14 +139,14 @@ impl Batcher {
     /// The open batch, which reaches up to `end`.
     fn close_at(&mut self, end: NextOffset) -> Option<Batch> {
         self.open.since?;
-        let Open { rows, entries, .. } = std::mem::take(&mut self.open);
+        let Open { decoded, entries, .. } = std::mem::take(&mut self.open);
         let lo = std::mem::replace(&mut self.lo, end);
-        Some(Batch { lo, hwm: end, rows, entries })
+        Some(Batch { lo, hwm: end, decoded, entries })
     }
 
     fn count_table_partitions(&mut self) {
         let cuts = self.limits.iter().flat_map(|limits| &limits.cuts);
-        let Open { rows, by_event_time, by_arrival, counted, .. } = &mut self.open;
+        let Open { decoded: Decoded { rows, .. }, by_event_time, by_arrival, counted, .. } = &mut self.open;
         let (event_times, server_times) = (&rows.event_time[*counted..], &rows.server_time[*counted..]);
         for (event_time, server_time) in event_times.iter().zip(server_times) {
             by_arrival.insert(PartitionBy::Day.start(*server_time));
@@ -168,7 +167,7 @@ impl Open {
 
     fn is_full(&self, limits: &Limits) -> bool {
         let Limits { config, cuts } = limits;
-        self.rows.len() >= config.max_rows.get()
+        self.decoded.rows.len().max(self.decoded.dead_letters.len()) >= config.max_rows.get()
             || self.bytes >= config.max_bytes.get()
             || self.by_arrival.len() >= MAX_TABLE_PARTITIONS
             || cuts.iter().any(|cut| self.touched(*cut) >= MAX_TABLE_PARTITIONS)

@@ -16,15 +16,15 @@ use schemas::time::{HOUR, UnixMillis};
 use tokio::sync::mpsc;
 
 use crate::batch::{Batch, Batcher};
-use crate::cells::{self, Source};
+use crate::cells::{self, Cells, Source};
 use crate::consume::Membership;
 use crate::declaration::Declaration;
 use crate::decode::{Entry, Record, decode};
 use crate::insert::{Token, Work};
 use crate::intent::{Intent, WindowMark};
-use crate::partition::{Closed, Counts, Part, Stuck};
+use crate::partition::{Closed, Counts, Part, Shared, Stuck};
 use crate::progress::{NextOffset, Offset};
-use crate::restore::Recovered;
+use crate::restore::{Recovered, is_in_ledger};
 use crate::window::Window;
 
 /// How often a pipeline without records looks whether it should stop.
@@ -131,18 +131,33 @@ impl<'p> Collector<'p> {
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
+            known: self.is_known(&head),
             head: &head,
             value,
         };
-        let entry = decode(&record, &self.declaration.limits, self.batcher.rows())
+        let limits = &self.declaration.limits;
+        let entry = decode(&record, limits, &mut self.window, self.batcher.decoded())
             .map_err(|error| Stuck::Format(offset, error))?;
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
+    }
+
+    /// Whether a record that came through a spool is in the ledger below the open batch.
+    fn is_known(&self, head: &Result<Head, HeadError>) -> bool {
+        let Ok(Head { id, spooled: true, .. }) = head else { return false };
+        let Part { shared, track, stop, kp, .. } = self.part;
+        let (lo, g) = (self.batcher.lo(), self.before.g);
+        let asked = async {
+            track.reaches(lo).await;
+            is_in_ledger(shared, g, *kp, *id, lo).await
+        };
+        // Told to stop: what is open now is never closed.
+        shared.runtime.block_on(stop.run_until_cancelled(asked)).unwrap_or(false)
     }
 
     /// Makes of a closed batch what is committed and inserted.
     fn close(&mut self, batch: Batch, as_of: Option<UnixMillis>) -> Handed {
         let Part { shared, kp, .. } = self.part;
-        let counts = Counts::of(&batch.entries);
+        let mut counts = Counts::of(&batch.entries);
         if let Some((offset, line, reason)) = first_fault(&batch.entries) {
             let rejected = counts.rejected;
             tracing::warn!(
@@ -164,7 +179,8 @@ impl<'p> Collector<'p> {
         };
         self.before = after.clone();
         let source = Source { g: intent.g, kp: *kp, cfg };
-        let cells = cells::cells(&batch, &self.declaration.rollups, source);
+        let Cells { all: cells, folded_rows } = cells::cells(&batch, &self.declaration.rollups, source);
+        counts.folded_rows = folded_rows;
         let token = Token::new(source, &shared.topic, lo, last);
         if rebuilt {
             self.collect_anew(hwm);
@@ -177,7 +193,7 @@ impl<'p> Collector<'p> {
     fn quiet(&mut self) -> Option<Handed> {
         let newest = self.window.newest()?;
         let age = UnixMillis::from(SystemTime::now()).0 - newest.0;
-        if self.batcher.deadline().is_some() || age < self.declaration.window.age_ms + HOUR {
+        if self.batcher.deadline().is_some() || age < self.declaration.limits.window.age_ms + HOUR {
             return None;
         }
         self.window.clear();

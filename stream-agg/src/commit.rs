@@ -168,7 +168,7 @@ mod tests {
         for code in [C::FencedInstanceId, C::Fatal] {
             check(code, CommitEnd::Fenced);
         }
-        for code in [C::WaitCoordinator, C::OperationTimedOut, C::BrokerTransportFailure, C::RequestTimedOut] {
+        for code in [C::WaitingForCoordinator, C::OperationTimedOut, C::BrokerTransportFailure, C::RequestTimedOut] {
             check(code, CommitEnd::Unknown);
         }
         assert_eq!(end(&Ok(())), CommitEnd::Taken);

@@ -3,7 +3,9 @@
 //! One thread polls, so that the group knows we live; it never handles a record.
 //! Assigned partitions get a pipeline at their committed offset; revoked ones stop at
 //! a batch boundary, within [`RELEASE`], before they are let go. The callbacks only
-//! take notes. Invariant: no two pipelines of one partition, and no record outside one.
+//! take notes. Where the end of a commit is unknown, the group is left, so that the
+//! commit is refused if it arrives late, and joined anew. Invariants: no two pipelines
+//! of one partition, no record outside one, no partition let go with a commit under way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +21,21 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use crate::commit;
 use crate::config::Config;
 use crate::health::Health;
-use crate::partition::{Pipeline, Shared, Track};
+use crate::partition::{Ended, Pipeline, Shared, Track};
 use crate::progress::NextOffset;
+use crate::recover::Found;
 
 /// How long a pipeline may take to finish the batch it is inserting.
 pub const RELEASE: Duration = Duration::from_secs(10);
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(50);
+/// How long a partition may be held for a commit under way: longer than librdkafka keeps a request.
+const HELD: Duration = Duration::from_secs(150);
+/// Before the group is joined anew.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long Kafka may take to tell offsets.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,6 +72,9 @@ pub enum GroupError {
     /// Another process has our `GROUP_INSTANCE_ID`.
     #[error("consume `{0}`: another process has taken this one's place in the group")]
     Fenced(String),
+    /// A commit does not end.
+    #[error("consume partitions {0:?}: a commit is under way that does not end")]
+    Held(Vec<i32>),
     /// A pipeline ended that was not told to.
     #[error("consume partition {0}: its pipeline ended")]
     PipelineEnded(i32),
@@ -80,11 +91,50 @@ pub enum GroupError {
     },
 }
 
-/// A consumer that has not joined its group.
+/// Why a member left its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It was told to.
+    Told,
+    /// Nobody knows what became of a commit.
+    Unsure,
+}
+
+/// Takes part in the group until `shutdown`, then finishes, commits and leaves it.
+/// Blocks: it has a thread of its own.
+///
+/// # Errors
+/// What only a new start of the process can mend.
+pub fn take_part(
+    config: &Config,
+    shared: &Arc<Shared>,
+    tracks: &Arc<Tracks>,
+    shutdown: &CancellationToken,
+) -> Result<(), GroupError> {
+    loop {
+        let consumer = Arc::new(consumer(config, &shared.health)?);
+        shared.metrics.joins.inc();
+        let member = Member::new(Arc::clone(shared), consumer, Arc::clone(tracks));
+        if member.run(shutdown)? == Left::Told {
+            return Ok(());
+        }
+        tracing::warn!("consume `{}`: the end of a commit is unknown; joining the group anew", shared.topic);
+        shared.runtime.block_on(shutdown.run_until_cancelled(tokio::time::sleep(JOIN_PAUSE)));
+    }
+}
+
+/// A client that asks Kafka without being a member.
 ///
 /// # Errors
 /// A setting that Kafka's client does not take.
-pub fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupError> {
+pub fn asker(config: &Config) -> Result<BaseConsumer, GroupError> {
+    let kafka = &config.migrate.kafka;
+    let asker = kafka.client(&[]).create();
+    asker.map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
+}
+
+/// A consumer that has not joined its group.
+fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupError> {
     let kafka = &config.migrate.kafka;
     let mut client = kafka.client(&[
         ("group.id", &config.group),
@@ -173,7 +223,7 @@ impl Tracks {
 }
 
 /// The member: its consumer and its pipelines.
-pub struct Member {
+struct Member {
     shared: Arc<Shared>,
     consumer: Arc<Consumer>,
     tracks: Arc<Tracks>,
@@ -186,26 +236,21 @@ pub struct Member {
 
 impl Member {
     /// A member without partitions.
-    pub fn new(shared: Arc<Shared>, consumer: Arc<Consumer>, tracks: Arc<Tracks>) -> Self {
+    fn new(shared: Arc<Shared>, consumer: Arc<Consumer>, tracks: Arc<Tracks>) -> Self {
         Self { shared, consumer, tracks, pipelines: BTreeMap::new(), opening: None, releasing: None }
     }
 
-    /// Takes part in the group until `shutdown`, then finishes, commits and leaves it.
-    /// Blocks: it has a thread of its own.
-    ///
-    /// # Errors
-    /// What only a new start of the process can mend.
-    pub fn run(mut self, shutdown: &CancellationToken) -> Result<(), GroupError> {
+    fn run(mut self, shutdown: &CancellationToken) -> Result<Left, GroupError> {
         self.consumer.subscribe(&[&self.shared.topic]).map_err(|error| self.failed(error))?;
-        let mut outcome = Ok(());
-        while outcome.is_ok() && !shutdown.is_cancelled() {
+        let mut outcome = Ok(None);
+        while matches!(outcome, Ok(None)) && !shutdown.is_cancelled() {
             outcome = self.step();
         }
-        self.leave();
-        outcome
+        self.leave(shutdown)?;
+        outcome.map(|left| left.unwrap_or(Left::Told))
     }
 
-    fn step(&mut self) -> Result<(), GroupError> {
+    fn step(&mut self) -> Result<Option<Left>, GroupError> {
         self.poll()?;
         let changes = std::mem::take(&mut *self.consumer.context().changes());
         for change in changes {
@@ -215,12 +260,23 @@ impl Member {
             }
         }
         self.open()?;
-        self.end_release()?;
+        if let Some(left) = self.end_release()? {
+            return Ok(Some(left));
+        }
         let ended =
             self.pipelines.iter().find(|(kp, pipeline)| pipeline.has_ended() && !self.is_releasing(**kp));
         match ended {
-            Some((kp, _)) => Err(GroupError::PipelineEnded(*kp)),
-            None => Ok(()),
+            Some((kp, _)) => self.end(*kp).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Looks how a pipeline ended that nobody told to.
+    fn end(&mut self, kp: i32) -> Result<Left, GroupError> {
+        match self.pipelines.remove(&kp).and_then(Pipeline::ended) {
+            Some(Ended::Unsure) => Ok(Left::Unsure),
+            Some(Ended::Fenced) => Err(GroupError::Fenced(self.shared.topic.clone())),
+            Some(Ended::Told) | None => Err(GroupError::PipelineEnded(kp)),
         }
     }
 
@@ -243,8 +299,8 @@ impl Member {
     /// Takes what was assigned, once Kafka tells from where on.
     fn open(&mut self) -> Result<(), GroupError> {
         let Some(partitions) = &self.opening else { return Ok(()) };
-        let starts = match self.starts(partitions) {
-            Ok(starts) => starts,
+        let found = match self.find(partitions) {
+            Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "read committed offsets");
                 self.shared.health.kafka_away();
@@ -255,43 +311,38 @@ impl Member {
         // Queues first, so that no record comes beside them.
         let topic = &self.shared.topic;
         let split = |kp| self.consumer.split_partition_queue(topic, kp).ok_or(GroupError::Stray(kp));
-        let queues = starts.keys().map(|kp| Ok((*kp, split(*kp)?))).collect::<Result<Vec<_>, _>>()?;
+        let queues = found.keys().map(|kp| Ok((*kp, split(*kp)?))).collect::<Result<Vec<_>, _>>()?;
         let mut list = TopicPartitionList::new();
-        for (kp, from) in &starts {
+        for (kp, found) in &found {
+            let from = found.committed.as_ref().map_or(found.low, |(from, _)| *from);
             list.add_partition_offset(topic, *kp, KafkaOffset::Offset(from.to_i64()))
                 .map_err(|error| self.failed(error))?;
         }
         self.consumer.incremental_assign(&list).map_err(|error| self.failed(error))?;
-        for (kp, queue) in queues {
+        for ((kp, queue), found) in queues.into_iter().zip(found.into_values()) {
             let number = u16::try_from(kp).map_err(|_| GroupError::Stray(kp))?;
-            let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, starts[&kp])
+            let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, found)
                 .map_err(|source| GroupError::Thread { partition: kp, source })?;
             self.tracks.lock().insert(kp, Arc::clone(&pipeline.track));
             self.pipelines.insert(kp, pipeline);
-            tracing::info!("partition {kp}: reads from offset {}", starts[&kp]);
         }
         self.count();
         Ok(())
     }
 
-    /// The committed offsets. Where nothing was ever committed, the log's beginning.
-    fn starts(&self, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, NextOffset>> {
+    /// What is committed of each partition, and what its log holds.
+    fn find(&self, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, Found>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let list = self.list(partitions);
-        let committed = self.consumer.committed_offsets(list, ASK_TIMEOUT)?;
-        let mut starts = BTreeMap::new();
-        for element in committed.elements() {
-            element.error()?;
-            let kp = element.partition();
-            let offset = match element.offset() {
-                KafkaOffset::Offset(offset) => offset,
-                _ => self.consumer.fetch_watermarks(&self.shared.topic, kp, ASK_TIMEOUT)?.0,
-            };
-            starts.insert(kp, NextOffset::new(offset));
+        let answer = self.consumer.committed_offsets(self.list(partitions), ASK_TIMEOUT)?;
+        let mut found = BTreeMap::new();
+        for element in answer.elements() {
+            let (kp, committed) = (element.partition(), commit::committed(&element)?);
+            let (low, end) = self.consumer.fetch_watermarks(&self.shared.topic, kp, ASK_TIMEOUT)?;
+            found.insert(kp, Found { committed, low: NextOffset::new(low), end: NextOffset::new(end) });
         }
-        Ok(starts)
+        Ok(found)
     }
 
     fn begin_release(&mut self, partitions: Vec<i32>) {
@@ -309,26 +360,37 @@ impl Member {
         self.releasing = Some((partitions, Instant::now() + RELEASE));
     }
 
-    /// Lets revoked partitions go once their pipelines have ended, or are late.
-    fn end_release(&mut self) -> Result<(), GroupError> {
-        let Some((partitions, latest)) = &self.releasing else { return Ok(()) };
-        let running: Vec<_> =
-            partitions.iter().filter_map(|kp| self.pipelines.get(kp)).filter(|p| !p.has_ended()).collect();
-        if !running.is_empty() && Instant::now() < *latest {
-            return Ok(());
+    /// Lets revoked partitions go once nothing of them is under way.
+    fn end_release(&mut self) -> Result<Option<Left>, GroupError> {
+        let Some((partitions, latest)) = &self.releasing else { return Ok(None) };
+        let pipelines = partitions.iter().filter_map(|kp| self.pipelines.get(kp));
+        let held: Vec<_> = pipelines.filter(|pipeline| !pipeline.may_let_go()).collect();
+        if !held.is_empty() {
+            let late = Instant::now().saturating_duration_since(*latest);
+            if late > HELD {
+                return Err(GroupError::Held(partitions.clone()));
+            }
+            if !late.is_zero() {
+                held.iter().for_each(|pipeline| pipeline.give_up());
+            }
+            return Ok(None);
         }
-        running.iter().for_each(|pipeline| pipeline.give_up());
         let list = self.list(partitions);
-        let partitions = partitions.clone();
-        self.releasing = None;
-        self.consumer.incremental_unassign(&list).map_err(|error| self.failed(error))?;
-        for kp in partitions {
-            self.pipelines.remove(&kp);
+        for kp in partitions.clone() {
+            // Not let go: a commit of this member may still arrive.
+            match self.pipelines.remove(&kp).map(Pipeline::ended) {
+                Some(Some(Ended::Unsure)) => return Ok(Some(Left::Unsure)),
+                Some(Some(Ended::Fenced)) => return Err(GroupError::Fenced(self.shared.topic.clone())),
+                Some(None) => return Err(GroupError::PipelineEnded(kp)),
+                Some(Some(Ended::Told)) | None => {}
+            }
             self.tracks.lock().remove(&kp);
             self.shared.metrics.forget(kp);
         }
+        self.releasing = None;
+        self.consumer.incremental_unassign(&list).map_err(|error| self.failed(error))?;
         self.count();
-        Ok(())
+        Ok(None)
     }
 
     fn is_releasing(&self, kp: i32) -> bool {
@@ -336,15 +398,30 @@ impl Member {
     }
 
     /// Finishes what is being inserted, then leaves the group.
-    fn leave(mut self) {
+    fn leave(mut self, shutdown: &CancellationToken) -> Result<(), GroupError> {
         self.pipelines.values().for_each(Pipeline::stop);
         let latest = Instant::now() + RELEASE;
         // Changes are only noted meanwhile: a partition let go while its batch is on the way
         // would be read again by its next owner from before that batch.
-        while self.pipelines.values().any(|pipeline| !pipeline.has_ended()) && Instant::now() < latest {
+        while self.pipelines.values().any(|pipeline| !pipeline.may_let_go()) {
+            let late = Instant::now().saturating_duration_since(latest);
+            if !late.is_zero() {
+                self.pipelines.values().for_each(Pipeline::give_up);
+                // The end of the process ends what is under way.
+                if shutdown.is_cancelled() && self.pipelines.values().all(Pipeline::has_ended) {
+                    break;
+                }
+            }
+            if late > HELD {
+                return Err(GroupError::Held(self.pipelines.keys().copied().collect()));
+            }
             let _served = self.consumer.poll(POLL);
         }
-        self.pipelines.values().for_each(Pipeline::give_up);
+        for kp in std::mem::take(&mut self.pipelines).into_keys() {
+            self.tracks.lock().remove(&kp);
+            self.shared.metrics.forget(kp);
+        }
+        self.count();
 
         // Kafka waits for our answer to a change before it lets us go; from here on it has it at once.
         let membership = self.consumer.context();
@@ -362,6 +439,7 @@ impl Member {
             }
         }
         // Dropping the last handle of the consumer leaves the group.
+        Ok(())
     }
 
     fn list(&self, partitions: &[i32]) -> TopicPartitionList {

@@ -6,9 +6,12 @@
 
 use schemas::rollup::Rollups;
 use schemas::row::TimeLimits;
+use schemas::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::aggregate::MAX_GROUPS;
+use crate::decode::Limits;
 use crate::window::WindowLimits;
 
 /// Raised when the same record and settings give other rows: a golden test says so.
@@ -20,10 +23,8 @@ const DECODE_VERSION: u32 = 1;
 pub struct Declaration {
     /// What is aggregated.
     pub rollups: Rollups,
-    /// Where client clocks are believed.
-    pub limits: TimeLimits,
-    /// How far back repeats are found.
-    pub window: WindowLimits,
+    /// Where client clocks are believed, and how far back repeats are known.
+    pub limits: Limits,
 }
 
 /// As it is stored; the names are the format.
@@ -52,18 +53,18 @@ pub enum DeclarationError {
 impl Declaration {
     /// Its hash, by which intents and rows name it.
     pub fn cfg(&self) -> u64 {
-        let Self { rollups, limits, window } = self;
-        xxh3_64(format!("{DECODE_VERSION} {:x} {limits:?} {window:?}", rollups.hash()).as_bytes())
+        let Self { rollups, limits } = self;
+        xxh3_64(format!("{DECODE_VERSION} {:x} {limits:?} {MAX_GROUPS}", rollups.hash()).as_bytes())
     }
 
     /// All of it, as JSON.
     pub fn text(&self) -> String {
         let stored = Stored {
             decode_version: DECODE_VERSION,
-            earliest_ms: self.limits.earliest.0,
-            ahead_ms: self.limits.ahead,
-            window_age_ms: self.window.age_ms,
-            window_ids: self.window.max_ids,
+            earliest_ms: self.limits.time.earliest.0,
+            ahead_ms: self.limits.time.ahead,
+            window_age_ms: self.limits.window.age_ms,
+            window_ids: self.limits.window.max_ids,
             rollups: self.rollups.source().to_owned(),
         };
         serde_json::to_string(&stored).expect("numbers and texts become JSON")
@@ -82,11 +83,10 @@ impl Declaration {
         let rollups = Rollups::parse("configs", &stored.rollups).map_err(|error| format(&error))?;
         Ok(Self {
             rollups,
-            limits: TimeLimits {
-                earliest: schemas::time::UnixMillis(stored.earliest_ms),
-                ahead: stored.ahead_ms,
+            limits: Limits {
+                time: TimeLimits { earliest: UnixMillis(stored.earliest_ms), ahead: stored.ahead_ms },
+                window: WindowLimits { age_ms: stored.window_age_ms, max_ids: stored.window_ids },
             },
-            window: WindowLimits { age_ms: stored.window_age_ms, max_ids: stored.window_ids },
         })
     }
 }
@@ -96,11 +96,7 @@ mod tests {
     use super::*;
 
     fn declaration() -> Declaration {
-        Declaration {
-            rollups: Rollups::built_in(),
-            limits: TimeLimits::default(),
-            window: WindowLimits::default(),
-        }
+        Declaration { rollups: Rollups::built_in(), limits: Limits::default() }
     }
 
     #[test]
@@ -113,9 +109,9 @@ mod tests {
     #[test]
     fn whatever_changes_rows_changes_the_hash() {
         let was = declaration();
-        let window = WindowLimits { max_ids: 7, ..was.window };
-        assert_ne!(Declaration { window, ..was.clone() }.cfg(), was.cfg());
-        let limits = TimeLimits { ahead: 7, ..was.limits };
+        let limits = Limits { window: WindowLimits { max_ids: 7, ..was.limits.window }, ..was.limits };
+        assert_ne!(Declaration { limits, ..was.clone() }.cfg(), was.cfg());
+        let limits = Limits { time: TimeLimits { ahead: 7, ..was.limits.time }, ..was.limits };
         assert_ne!(Declaration { limits, ..was.clone() }.cfg(), was.cfg());
         let rollups = Rollups::parse(
             "test",

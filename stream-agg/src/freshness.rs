@@ -10,14 +10,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::time::UnixMillis;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::consume::{Consumer, Tracks};
+use crate::consume::Tracks;
+use crate::partition::Applied;
 use crate::health::{Concern, Health};
 use crate::metrics::Metrics;
 use crate::progress::NextOffset;
@@ -29,6 +30,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// What readers are told of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fresh {
+    g: u16,
     next: NextOffset,
     as_of: UnixMillis,
 }
@@ -38,7 +40,7 @@ pub struct Publisher {
     /// Topic of the records.
     pub topic: String,
     /// Asks where logs end.
-    pub consumer: Arc<Consumer>,
+    pub asker: Arc<BaseConsumer>,
     /// How far each partition is.
     pub tracks: Arc<Tracks>,
     /// Where the table is.
@@ -68,13 +70,13 @@ impl Publisher {
         told.retain(|kp, _| tracks.contains_key(kp));
         let mut news = BTreeMap::new();
         for (kp, track) in &tracks {
-            let (next, applied_until) = track.applied();
+            let Applied { g, next: Some(next), until: applied_until } = track.applied() else { continue };
             let end = ends.get(kp).copied();
             if let Some(end) = end {
                 self.metrics.lag(*kp, (end - next.to_i64()).max(0));
             }
             let known = told.get(kp).copied();
-            let fresh = freshness(known, next, applied_until, end.map(|end| (end, before)));
+            let fresh = freshness(known, g, next, applied_until, end.map(|end| (end, before)));
             news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*kp, fresh)));
         }
         if news.is_empty() {
@@ -91,9 +93,9 @@ impl Publisher {
 
     /// Where the log of each partition ends; none of those that Kafka did not tell.
     async fn ends(&self) -> BTreeMap<i32, i64> {
-        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic.clone());
+        let (asker, topic) = (Arc::clone(&self.asker), self.topic.clone());
         let partitions: Vec<i32> = self.tracks.all().into_keys().collect();
-        let asked = tokio::task::spawn_blocking(move || ends(&consumer, &topic, &partitions)).await;
+        let asked = tokio::task::spawn_blocking(move || ends(&asker, &topic, &partitions)).await;
         match asked {
             Ok(Ok(ends)) => {
                 self.health.well(Concern::Kafka);
@@ -114,6 +116,7 @@ impl Publisher {
 /// `applied_until` is applied, and where the log ended after a moment.
 fn freshness(
     known: Option<Fresh>,
+    g: u16,
     next: NextOffset,
     applied_until: Option<UnixMillis>,
     end: Option<(i64, UnixMillis)>,
@@ -121,7 +124,7 @@ fn freshness(
     let nothing_left = end.filter(|(end, _)| next.to_i64() >= *end).map(|(_, moment)| moment);
     let before = known.map(|known| known.as_of);
     let as_of = [applied_until, nothing_left, before].into_iter().flatten().max()?;
-    Some(Fresh { next, as_of })
+    Some(Fresh { g, next, as_of })
 }
 
 /// One insert for all.
@@ -131,14 +134,14 @@ fn insert(news: &BTreeMap<i32, Fresh>) -> String {
     for (at, (kp, fresh)) in news.iter().enumerate() {
         let separator = if at == 0 { "" } else { "," };
         // Writing to a String cannot fail.
-        let _ = write!(sql, "{separator} (0, {kp}, {}, '{}')", fresh.next, fresh.as_of);
+        let _ = write!(sql, "{separator} ({}, {kp}, {}, '{}')", fresh.g, fresh.next, fresh.as_of);
     }
     sql
 }
 
-fn ends(consumer: &Consumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, i64>> {
+fn ends(asker: &BaseConsumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, i64>> {
     if partitions.is_empty() {
-        consumer.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+        asker.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
         return Ok(BTreeMap::new());
     }
     let mut list = TopicPartitionList::new();
@@ -146,7 +149,7 @@ fn ends(consumer: &Consumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTr
         // In a question for times this one stands for the end of the log.
         list.add_partition_offset(topic, *kp, KafkaOffset::End)?;
     }
-    let answer = consumer.offsets_for_times(list, ASK_TIMEOUT)?;
+    let answer = asker.offsets_for_times(list, ASK_TIMEOUT)?;
     let ends = answer.elements().into_iter().filter_map(|element| match element.offset() {
         KafkaOffset::Offset(end) if element.error().is_ok() => Some((element.partition(), end)),
         _ => None,
@@ -162,10 +165,10 @@ mod tests {
 
     #[track_caller]
     fn check(known: Option<i64>, applied_until: Option<i64>, end: Option<i64>, as_of: Option<i64>) {
-        let known = known.map(|as_of| Fresh { next: NextOffset::new(5), as_of: UnixMillis(as_of) });
+        let known = known.map(|as_of| Fresh { g: 2, next: NextOffset::new(5), as_of: UnixMillis(as_of) });
         let next = NextOffset::new(7);
-        let found = freshness(known, next, applied_until.map(UnixMillis), end.map(|end| (end, SOON)));
-        assert_eq!(found, as_of.map(|as_of| Fresh { next, as_of: UnixMillis(as_of) }));
+        let found = freshness(known, 2, next, applied_until.map(UnixMillis), end.map(|end| (end, SOON)));
+        assert_eq!(found, as_of.map(|as_of| Fresh { g: 2, next, as_of: UnixMillis(as_of) }));
     }
 
     #[test]
@@ -188,11 +191,11 @@ mod tests {
 
     #[test]
     fn one_insert_tells_all_partitions() {
-        let fresh = Fresh { next: NextOffset::new(7), as_of: UnixMillis(1000) };
+        let fresh = Fresh { g: 2, next: NextOffset::new(7), as_of: UnixMillis(1000) };
         let sql = insert(&[(0, fresh), (3, fresh)].into());
         assert!(
             sql.ends_with(
-                "VALUES (0, 0, 7, '1970-01-01 00:00:01.000'), (0, 3, 7, '1970-01-01 00:00:01.000')"
+                "VALUES (2, 0, 7, '1970-01-01 00:00:01.000'), (2, 3, 7, '1970-01-01 00:00:01.000')"
             )
         );
     }

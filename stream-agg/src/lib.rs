@@ -14,6 +14,7 @@ pub mod commit;
 pub mod config;
 pub mod configs;
 pub mod consume;
+pub mod dead_letters;
 pub mod declaration;
 pub mod decode;
 pub mod freshness;

@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::progress::{NextOffset, Offset, Progress, may_let_go};
 use crate::recover::{Finding, Found, Resume};
 use crate::restore::recover;
-use crate::store::Store;
+use crate::store::{Store, chain};
 
 /// What all pipelines of the process share.
 pub struct Shared {
@@ -64,8 +64,12 @@ pub struct Counts {
     pub rows: u64,
     /// Lines that could not be read.
     pub rejected: u64,
+    /// Lines that were stored before.
+    pub duplicates: u64,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded_rows: u64,
 }
 
 /// How far a partition is, for those who only look.
@@ -101,7 +105,7 @@ impl Track {
     }
 
     /// Returns once everything below `next` is in every cell.
-    async fn reaches(&self, next: NextOffset) {
+    pub(crate) async fn reaches(&self, next: NextOffset) {
         // The sender lives as long as `self`.
         let _ = self.applied.subscribe().wait_for(|applied| applied.next >= Some(next)).await;
     }
@@ -349,7 +353,9 @@ impl Counts {
             lines: sum.lines + u64::from(entry.lines),
             rows: sum.rows + u64::from(entry.stored),
             rejected: sum.rejected + u64::from(entry.rejected),
+            duplicates: sum.duplicates + u64::from(entry.duplicates),
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
+            folded_rows: 0,
         })
     }
 }

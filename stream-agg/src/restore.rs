@@ -21,7 +21,7 @@ use crate::partition::Shared;
 use crate::progress::{NextOffset, Offset};
 use crate::recover::{Finding, Found, Resume, resume};
 use crate::store::{Store, StoreError};
-use crate::window::{Window, record_key};
+use crate::window::Window;
 
 /// Shortest and longest wait between tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -98,20 +98,44 @@ fn tables<'d>(now: &'d Declaration, before: &'d Declaration) -> Vec<&'d str> {
     all.into_iter().collect()
 }
 
+/// What the window needs of a record.
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct LedgerRow {
+    ko: u64,
+    kafka_time: i64,
+    record_id: String,
+    ids: Vec<u64>,
+}
+
 /// The window before the committed offset, from the ledger.
 async fn window(store: &Store, kp: u16, resume: &Resume) -> Result<Window, StoreError> {
     let Resume { from, intent, .. } = resume;
     let sql = format!(
-        "SELECT ko, toUnixTimestamp64Milli(kafka_time), toString(record_id), ids FROM ledger \
+        "SELECT ko, toUnixTimestamp64Milli(kafka_time) AS kafka_time, \
+         toString(record_id) AS record_id, ids FROM ledger \
          WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko >= {} AND ko < {from} ORDER BY ko",
         intent.g, intent.window.floor
     );
-    let rows: Vec<(u64, i64, String, Vec<u64>)> = store.rows(&sql).await?;
+    let rows: Vec<LedgerRow> = store.rows(&sql).await?;
     let mut window = Window::new();
-    for (ko, kafka_time, record_id, ids) in rows {
+    for LedgerRow { ko, kafka_time, record_id, ids } in rows {
         let record_id = Uuid::try_parse(&record_id).unwrap_or_default();
-        let keys = std::iter::once(record_key(record_id)).chain(ids);
-        window.restore(Offset::new(ko.cast_signed()), UnixMillis(kafka_time), keys);
+        window.append(Offset::new(ko.cast_signed()), UnixMillis(kafka_time), record_id, &ids);
     }
     Ok(window)
+}
+
+/// Whether the ledger has the record `id` below `lo`; asks until ClickHouse answers.
+pub async fn is_in_ledger(shared: &Shared, g: u16, kp: u16, id: Uuid, lo: NextOffset) -> bool {
+    let sql = format!(
+        "SELECT count() FROM ledger WHERE tenant = '*' AND record_id = '{id}' AND g = {g} AND kp = {kp} AND ko < {lo}"
+    );
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match shared.store.rows::<u64>(&sql).await {
+            Ok(counts) => return counts.first().is_some_and(|count| *count > 0),
+            Err(error) => shared.health.trouble(Concern::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use runtime::admin::Admin;
 use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
-use schemas::row::TimeLimits;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -17,12 +16,16 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KafkaConfig};
-use crate::consume::{self, Consumer, GroupError, Member, RELEASE, Tracks};
+use crate::configs;
+use crate::consume::{self, GroupError, RELEASE, Tracks};
+use crate::declaration::Declaration;
+use crate::decode::Limits;
 use crate::freshness::Publisher;
 use crate::health::{Concern, Health};
 use crate::insert::Inserter;
 use crate::metrics::Metrics;
 use crate::partition::{Counts, Shared};
+use crate::restore::TABLES;
 use crate::store::{Store, StoreError};
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
@@ -70,7 +73,7 @@ pub async fn run(
 ) -> Result<Summary, RunError> {
     let (metrics, health) =
         (Arc::new(Metrics::default()), Arc::new(Health::new(&config.migrate.kafka.brokers)));
-    let consumer = Arc::new(consume::consumer(&config, &health)?);
+    let asker = Arc::new(consume::asker(&config)?);
     let admin_end = CancellationToken::new();
     let _ends_last = admin_end.clone().drop_guard();
     let asked = Arc::clone(&health);
@@ -80,12 +83,12 @@ pub async fn run(
     let store = Store::new(&config.migrate.store);
     let found = async {
         tokio::join!(
-            find_topic(&consumer, &config.migrate.kafka, &health),
+            find_topic(&asker, &config.migrate.kafka, &health),
             find_tables(&store, &config.migrate.rollups, &health)
         )
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
-        consume(config, consumer, store, &metrics, &health, shutdown).await?;
+        consume(config, asker, store, &metrics, &health, shutdown).await?;
     }
     let (batches, Counts { records, lines, rows, rejected, .. }) = metrics.counts();
     Ok(Summary { batches, records, lines, rows, rejected })
@@ -94,19 +97,24 @@ pub async fn run(
 /// Takes part in the group until `shutdown`.
 async fn consume(
     config: Config,
-    consumer: Arc<Consumer>,
+    asker: Arc<BaseConsumer>,
     store: Store,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let topic = config.migrate.kafka.topic;
+    let topic = config.migrate.kafka.topic.clone();
     let tracks = Arc::new(Tracks::default());
+    let declaration =
+        Arc::new(Declaration { rollups: config.migrate.rollups.clone(), limits: Limits::default() });
+    if shutdown.run_until_cancelled(declare(&store, &declaration, health)).await.is_none() {
+        return Ok(());
+    }
     let shared = Arc::new(Shared {
         topic: topic.clone(),
-        batch: config.batch,
-        rollups: config.migrate.rollups,
-        limits: TimeLimits::default(),
+        batch: config.batch.clone(),
+        declaration,
+        store: store.clone(),
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
@@ -114,7 +122,7 @@ async fn consume(
     });
     let publisher = Publisher {
         topic,
-        consumer: Arc::clone(&consumer),
+        asker,
         tracks: Arc::clone(&tracks),
         store,
         metrics: Arc::clone(metrics),
@@ -123,14 +131,13 @@ async fn consume(
     let published = CancellationToken::new();
     let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
 
-    let member = Member::new(shared, consumer, tracks);
     let (ended, mut end) = oneshot::channel();
     let told = shutdown.clone();
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
             // Nobody listens any more if it took too long.
-            let _late = ended.send(member.run(&told));
+            let _late = ended.send(consume::take_part(&config, &shared, &tracks, &told));
         })
         .map_err(RunError::Thread)?;
     let outcome = tokio::select! {
@@ -149,13 +156,23 @@ async fn consume(
     Ok(())
 }
 
+/// Stores what this process declares before anything is declared under it.
+async fn declare(store: &Store, declaration: &Declaration, health: &Health) {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    while let Err(error) = configs::write(store, declaration).await {
+        health.trouble(Concern::ClickHouse, error);
+        time::sleep(backoff.wait()).await;
+    }
+    health.well(Concern::ClickHouse);
+}
+
 /// Waits until Kafka has the topic.
-async fn find_topic(consumer: &Arc<Consumer>, kafka: &KafkaConfig, health: &Health) {
+async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
-        let (consumer, topic) = (Arc::clone(consumer), kafka.topic.clone());
+        let (asker, topic) = (Arc::clone(asker), kafka.topic.clone());
         let asked =
-            tokio::task::spawn_blocking(move || match consumer.fetch_metadata(Some(&topic), ASK_TIMEOUT) {
+            tokio::task::spawn_blocking(move || match asker.fetch_metadata(Some(&topic), ASK_TIMEOUT) {
                 Ok(metadata) => {
                     Ok(metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty()))
                 }
@@ -197,7 +214,7 @@ async fn missing_tables(store: &Store, rollups: &Rollups) -> Result<Vec<String>,
     // `system` is asked from outside the database, which may be missing itself.
     let sql = format!("SELECT name FROM system.tables WHERE database = '{}'", store.database);
     let there: Vec<String> = store.outside().rows(&sql).await?;
-    let written = ["events", "ledger", "progress"].into_iter();
+    let written = TABLES.into_iter().chain(["progress", "configs"]);
     let needed = written.chain(rollups.iter().map(|rollup| rollup.name.as_str()));
     Ok(needed.filter(|name| !there.iter().any(|other| other == name)).map(str::to_owned).collect())
 }
