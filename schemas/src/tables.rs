@@ -48,7 +48,9 @@ mod tests {
 
     #[test]
     fn tables_are_kept_as_long_as_they_say() {
-        for (name, days) in [("0001_events", RAW_DAYS), ("0002_ledger", LEDGER_DAYS), ("0004_dead_letters", DEAD_LETTER_DAYS)] {
+        for (name, days) in
+            [("0001_events", RAW_DAYS), ("0002_ledger", LEDGER_DAYS), ("0004_dead_letters", DEAD_LETTER_DAYS)]
+        {
             let file = MIGRATIONS.iter().find(|migration| migration.name == name).unwrap();
             assert!(file.sql.contains(&format!("INTERVAL 1 DAY + INTERVAL {days} DAY\n")), "{name}");
         }

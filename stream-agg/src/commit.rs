@@ -100,13 +100,7 @@ impl Committer {
     }
 }
 
-fn commit(
-    consumer: &Consumer,
-    topic: &str,
-    kp: u16,
-    from: NextOffset,
-    metadata: &str,
-) -> KafkaResult<()> {
+fn commit(consumer: &Consumer, topic: &str, kp: u16, from: NextOffset, metadata: &str) -> KafkaResult<()> {
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition(topic, kp.into()).set_metadata(metadata);
     offsets.set_all_offsets(KafkaOffset::Offset(from.to_i64()))?;
@@ -168,7 +162,9 @@ mod tests {
         for code in [C::FencedInstanceId, C::Fatal] {
             check(code, CommitEnd::Fenced);
         }
-        for code in [C::WaitingForCoordinator, C::OperationTimedOut, C::BrokerTransportFailure, C::RequestTimedOut] {
+        for code in
+            [C::WaitingForCoordinator, C::OperationTimedOut, C::BrokerTransportFailure, C::RequestTimedOut]
+        {
             check(code, CommitEnd::Unknown);
         }
         assert_eq!(end(&Ok(())), CommitEnd::Taken);

@@ -18,9 +18,9 @@ use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Tracks;
-use crate::partition::Applied;
 use crate::health::{Concern, Health};
 use crate::metrics::Metrics;
+use crate::partition::Applied;
 use crate::progress::NextOffset;
 use crate::store::Store;
 

@@ -195,12 +195,7 @@ impl Inserter {
     }
 
     /// Sends the cells that are due, side by side.
-    async fn send_due(
-        self: &Arc<Self>,
-        open: &mut [Open],
-        token: &Token,
-        source: Source,
-    ) -> Option<Failed> {
+    async fn send_due(self: &Arc<Self>, open: &mut [Open], token: &Token, source: Source) -> Option<Failed> {
         let mut inserts = JoinSet::new();
         for (at, open) in open.iter().enumerate().filter(|(_, open)| open.next == Verdict::Send) {
             let (inserter, cell, target) = (Arc::clone(self), Arc::clone(&open.cell), open.target);
@@ -333,13 +328,22 @@ mod tests {
     fn cell() -> Cell {
         let mut block = crate::native::Block::new(1, 1);
         block.fixed("t", "DateTime('UTC')", [[0; 4]]);
-        Cell { table: "x".to_owned(), partition: "202611".to_owned(), ends: None, rows: 1, block: block.finish() }
+        Cell {
+            table: "x".to_owned(),
+            partition: "202611".to_owned(),
+            ends: None,
+            rows: 1,
+            block: block.finish(),
+        }
     }
 
     #[test]
     fn a_token_names_generation_topic_partition_and_offsets() {
         let token = Token::new(SOURCE, "events", NextOffset::new(7), Offset::new(9));
-        assert_eq!((token.text(false), token.text(true)), ("2/events/3/7-9".into(), "2/events/3/7-9:r1".into()));
+        assert_eq!(
+            (token.text(false), token.text(true)),
+            ("2/events/3/7-9".into(), "2/events/3/7-9:r1".into())
+        );
     }
 
     #[test]

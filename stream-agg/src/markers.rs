@@ -86,9 +86,8 @@ async fn read<'t>(
     let rows: Vec<(String, String, u64, i64)> = store.rows(&sql).await?;
     let now = rows.first().map_or(UnixMillis(0), |row| UnixMillis(row.3));
     let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());
-    let all = found
-        .map(|(table, partition, hwm, _)| Marker { table, partition, hwm: next_offset(hwm) })
-        .collect();
+    let all =
+        found.map(|(table, partition, hwm, _)| Marker { table, partition, hwm: next_offset(hwm) }).collect();
     Ok(Markers { all, now })
 }
 

@@ -156,9 +156,8 @@ impl Pipeline {
             give_up: give_up.clone(),
             commits: Arc::clone(&commits),
         };
-        let thread = thread::Builder::new()
-            .name(format!("partition {kp}"))
-            .spawn(move || part.run(&queue, &found))?;
+        let thread =
+            thread::Builder::new().name(format!("partition {kp}")).spawn(move || part.run(&queue, &found))?;
         Ok(Self { track, stop, give_up, commits, thread })
     }
 
@@ -221,24 +220,28 @@ pub(crate) enum Stuck {
     Finding(#[from] Finding),
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
-    #[error("records from offset {0} on are not applied and no longer in the log. Stop all aggregators and run `stream-agg adopt`")]
+    #[error(
+        "records from offset {0} on are not applied and no longer in the log. Stop all aggregators and run `stream-agg adopt`"
+    )]
     Gone(NextOffset, #[source] KafkaError),
 }
 
 impl Part {
     fn run(self, queue: &PartitionQueue<Membership>, found: &Found) -> Ended {
         let runtime = &self.shared.runtime;
-        let recovered = match runtime.block_on(self.stop.run_until_cancelled(recover(&self.shared, self.kp, found))) {
-            None => return Ended::Told,
-            Some(Ok(recovered)) => recovered,
-            Some(Err(finding)) => {
-                self.hold(&finding.into());
-                return Ended::Told;
-            }
-        };
+        let recovered =
+            match runtime.block_on(self.stop.run_until_cancelled(recover(&self.shared, self.kp, found))) {
+                None => return Ended::Told,
+                Some(Ok(recovered)) => recovered,
+                Some(Err(finding)) => {
+                    self.hold(&finding.into());
+                    return Ended::Told;
+                }
+            };
         let Resume { from, rebuild, intent } = &recovered.resume;
         self.track.advance(intent.g, *from, None);
-        let declared = rebuild.map(|last| format!("; the batch up to {last} is declared")).unwrap_or_default();
+        let declared =
+            rebuild.map(|last| format!("; the batch up to {last} is declared")).unwrap_or_default();
         tracing::info!("partition {}: reads from offset {from}{declared}", self.kp);
         let (hand_over, closed) = mpsc::channel(1);
         let known = found.committed.clone();

@@ -78,7 +78,9 @@ pub enum Finding {
         source: IntentError,
     },
     /// The log is shorter than what is committed.
-    #[error("records below {reached} are committed or declared, but the log ends at {end}; was the topic made anew?")]
+    #[error(
+        "records below {reached} are committed or declared, but the log ends at {end}; was the topic made anew?"
+    )]
     BeyondLog {
         /// Where the commit reaches.
         reached: NextOffset,
@@ -118,7 +120,9 @@ pub enum Finding {
         ledger: NextOffset,
     },
     /// The window in the ledger is another one.
-    #[error("the ledger's records from {floor} to {from} are not those of the committed window ({found} instead of {expected})")]
+    #[error(
+        "the ledger's records from {floor} to {from} are not those of the committed window ({found} instead of {expected})"
+    )]
     WindowDiffers {
         /// Where the window begins.
         floor: NextOffset,
@@ -130,7 +134,9 @@ pub enum Finding {
         expected: Digest,
     },
     /// The declaration is not known.
-    #[error("its intent was declared under {cfg:016x}, which `configs` does not hold or this release cannot read; run the release that declared it")]
+    #[error(
+        "its intent was declared under {cfg:016x}, which `configs` does not hold or this release cannot read; run the release that declared it"
+    )]
     UnknownDeclaration {
         /// Hash of the declaration.
         cfg: u64,
