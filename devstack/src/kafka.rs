@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::types::RDKafkaErrorCode;
 use uuid::Uuid;
 
@@ -109,6 +110,24 @@ impl Kafka {
         // A broker that was restarted is found again at once, not after 10 s.
         config.set("bootstrap.servers", &self.brokers).set("reconnect.backoff.max.ms", "200");
         config
+    }
+
+    /// Where the logs of a topic end, in the order of its partitions: the offset that its next record gets. Blocks for
+    /// as long as the broker takes to answer, within limits.
+    pub fn log_ends(&self, topic: &str) -> anyhow::Result<Vec<u64>> {
+        let admin = self.admin()?;
+        let client = admin.inner();
+        let found = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
+        let found = found.with_context(|| format!("look up topic `{topic}`"))?;
+        let partitions = found.topics().iter().flat_map(MetadataTopic::partitions);
+        let mut partitions: Vec<_> = partitions.map(MetadataPartition::id).collect();
+        partitions.sort_unstable();
+        let end = |partition: i32| {
+            let (_, end) = client.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
+            Ok(u64::try_from(end)?)
+        };
+        let ends: anyhow::Result<_> = partitions.into_iter().map(end).collect();
+        ends.with_context(|| format!("ask where the logs of `{topic}` end"))
     }
 
     /// Makes a topic as `stream-agg migrate` does: times are the broker's, one replica.

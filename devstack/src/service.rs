@@ -1,7 +1,7 @@
 //! One of our services as a child process, the way it runs in production:
 //! its own program, told by variables, stopped by signals.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -21,10 +21,26 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A running service.
 #[derive(Debug)]
 pub struct Service {
+    program: Program,
     process: Process,
     http_port: u16,
     admin_port: u16,
     client: reqwest::Client,
+}
+
+/// What a service is started from, each time.
+#[derive(Debug)]
+struct Program {
+    name: String,
+    vars: Vec<(String, String)>,
+    log: PathBuf,
+}
+
+impl Program {
+    fn start(&self) -> anyhow::Result<Process> {
+        let vars: Vec<_> = self.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Process::start(&self.name, command(&self.name, &vars)?, &self.log)
+    }
 }
 
 impl Service {
@@ -33,13 +49,21 @@ impl Service {
     pub fn start(name: &str, vars: &[(&str, &str)], directory: &DataDirectory) -> anyhow::Result<Self> {
         let http_port = ports::free().context("find a free port")?;
         let admin_port = ports::free().context("find a free port")?;
-        let mut command = command(name, vars)?;
-        command.env("LISTEN_ADDR", ports::local(http_port).to_string());
-        command.env("ADMIN_ADDR", ports::local(admin_port).to_string());
-        let log = log_of(&format!("{name}-{http_port}"), directory.path());
-        let process = Process::start(name, command, &log)?;
+        let addresses = [("LISTEN_ADDR", http_port), ("ADMIN_ADDR", admin_port)]
+            .map(|(name, port)| (name.to_owned(), ports::local(port).to_string()));
+        let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let log = log_of(&format!("{name}-{http_port}"), directory);
+        let program = Program { name: name.to_owned(), vars: vars.chain(addresses).collect(), log };
+        let process = program.start()?;
         let client = reqwest::Client::builder().timeout(PROBE_TIMEOUT).build();
-        Ok(Self { process, http_port, admin_port, client: client.context("make an HTTP client")? })
+        Ok(Self { program, process, http_port, admin_port, client: client.context("make an HTTP client")? })
+    }
+
+    /// Starts it once more after it has ended: the same program, variables, ports and log.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        ensure!(self.process.exited().is_some(), "start {}: it is running", self.program.name);
+        self.process = self.program.start()?;
+        Ok(())
     }
 
     /// Runs the workspace's program `name` with these arguments and variables to its
@@ -53,7 +77,7 @@ impl Service {
     ) -> anyhow::Result<()> {
         let mut command = command(name, vars)?;
         command.args(arguments);
-        let mut process = Process::start(name, command, &log_of(name, directory.path()))?;
+        let mut process = Process::start(name, command, &log_of(name, directory))?;
         let status = process.ended(deadline).await?;
         ensure!(status.success(), "run {name} {}: {status}; {}", arguments.join(" "), process.log_tail());
         Ok(())
@@ -99,6 +123,6 @@ fn command(name: &str, vars: &[(&str, &str)]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn log_of(name: &str, directory: &Path) -> std::path::PathBuf {
-    directory.join(format!("{name}.log"))
+fn log_of(name: &str, directory: &DataDirectory) -> PathBuf {
+    directory.path().join(format!("{name}.log"))
 }

@@ -2,6 +2,8 @@
 //!
 //! Pure: the caller owns the clock and sends it.
 
+use std::borrow::Cow;
+
 use fastrand::Rng;
 use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
 use serde::Serialize;
@@ -52,17 +54,30 @@ struct Device {
 }
 
 /// A line of a batch.
-#[derive(Serialize)]
-struct Line<'a> {
-    client_time: String,
+#[derive(Debug, Clone, Serialize)]
+pub struct Line<'a> {
+    /// When it happened.
+    pub client_time: String,
     device_id: &'a str,
     device_os: &'a str,
     session: &'a str,
     sequence: u64,
-    event: &'a str,
+    /// Its name.
+    pub event: &'a str,
     country: &'a str,
     param_int: u32,
-    param_str: &'a str,
+    /// A text of the sender's.
+    pub param_str: Cow<'a, str>,
+    /// Identity for deduplication, if the sender gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+}
+
+impl Line<'_> {
+    /// The line as it is sent, without a line break.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("numbers and texts are JSON")
+    }
 }
 
 impl Traffic {
@@ -75,13 +90,17 @@ impl Traffic {
 
     /// One device's latest events as NDJSON.
     pub fn batch(&mut self, now: UnixMillis) -> String {
+        self.lines(now, BATCH).iter().map(|line| line.json() + "\n").collect()
+    }
+
+    /// One device's latest events.
+    pub fn lines(&mut self, now: UnixMillis, count: usize) -> Vec<Line<'_>> {
         let rng = &mut self.rng;
         let device = rng.choice(&mut self.active).expect("there are devices");
         if rng.u32(..REPLACED) == 0 {
             *device = Device::new(rng);
         }
-        let lines = (0..BATCH).map(|_| device.line(rng, now) + "\n");
-        lines.collect()
+        device.lines(rng, now, count)
     }
 
     /// The path of one person's reaction.
@@ -105,20 +124,22 @@ impl Device {
         }
     }
 
-    fn line(&mut self, rng: &mut Rng, now: UnixMillis) -> String {
-        self.sequence += 1;
-        let line = Line {
+    fn lines(&mut self, rng: &mut Rng, now: UnixMillis, count: usize) -> Vec<Line<'_>> {
+        let first = self.sequence + 1;
+        self.sequence += count as u64;
+        let line = |sequence| Line {
             client_time: moment(rng, now).to_string(),
             device_id: &self.id,
             device_os: self.system,
             session: &self.session,
-            sequence: self.sequence,
+            sequence,
             event: skewed(rng, &EVENTS),
             country: self.country,
             param_int: rng.u32(..1000),
-            param_str: "made up by the demo",
+            param_str: Cow::Borrowed("made up by the demo"),
+            event_id: None,
         };
-        serde_json::to_string(&line).expect("numbers and texts are JSON")
+        (first..=self.sequence).map(line).collect()
     }
 }
 

@@ -10,9 +10,14 @@ use devstack::DataDirectory;
 
 #[test]
 fn a_typo_is_told_what_there_is() {
-    check(&["tset"], 2, "./dev: unknown command `tset`: there are `up`, `test` and `help`\n");
+    check(&["tset"], 2, "./dev: unknown command `tset`: there are `up`, `test`, `chaos` and `help`\n");
     check(&["up", "--dmo"], 2, "./dev: unknown flag `--dmo`: `./dev up` takes --demo or --fresh\n");
     check(&["test", "--ful"], 2, "./dev: unknown flag `--ful`: `./dev test` takes --full\n");
+    check(
+        &["chaos", "--sed=1"],
+        2,
+        "./dev: unknown flag `--sed`: `./dev chaos` takes --seconds or --seed or --json or --event-ids or --help\n",
+    );
 }
 
 #[test]

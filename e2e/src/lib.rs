@@ -1,1 +1,12 @@
-//! The whole way, from HTTP to the answer, on real Kafka and real ClickHouse: see `tests/it`.
+//! The whole way, from HTTP to the answer, on real Kafka and real ClickHouse: what the tests in
+//! `tests/it` and the program `chaos` share, and chaos itself.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
+
+pub mod client;
+
+pub mod oracle;
+
+pub mod world;
+
+pub mod chaos;

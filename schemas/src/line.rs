@@ -45,6 +45,13 @@ pub fn is_tenant(name: &str) -> bool {
     (1..=MAX_TENANT_BYTES).contains(&name.len()) && name.bytes().all(good)
 }
 
+/// The tenant of a line that begins as [`write()`] begins it, whatever follows.
+pub fn tenant_of(line: &[u8]) -> Option<&str> {
+    let rest = line.strip_prefix(br#"{"tenant":""#)?;
+    let end = rest.iter().take(MAX_TENANT_BYTES + 1).position(|byte| *byte == b'"')?;
+    str::from_utf8(&rest[..end]).ok().filter(|name| is_tenant(name))
+}
+
 /// Appends the enriched line to `out`, without a line break at its end; `line` is
 /// what `parsed` was read from. Returns whether reserved fields of the client's were
 /// replaced.

@@ -18,7 +18,8 @@ macro_rules! migrations {
 }
 
 /// All files, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 3] = migrations!["0001_events", "0002_ledger", "0003_progress"];
+pub const MIGRATIONS: [Migration; 4] =
+    migrations!["0001_events", "0002_ledger", "0003_progress", "0004_dead_letters"];
 
 /// Names that a rollup cannot take.
 pub const NAMES: [&str; 7] =

@@ -2,14 +2,15 @@
 //! bucket and dimensions.
 //!
 //! Pure, and generic over what is declared. Groups stand in the order of their first
-//! rows, so equal batches give equal groups. Left out are rows whose table partition
+//! rows, so equal batches give equal groups. Groups beyond a limit fold into one of
+//! each tenant and bucket, whose dimensions are all [`OTHER`]. Left out are rows whose table partition
 //! had ended when Kafka took them: ClickHouse would drop them with their marker.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use schemas::rollup::{
     Column, Condition, Dimension, Distinct, Measure, Number, PartitionBy, PropPath, Rollup,
 };
@@ -18,6 +19,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::props;
 use crate::rows::{Interned, Interner, RowId, Rows, Texts};
+
+/// Most groups that a batch brings to a rollup before further ones fold.
+pub const MAX_GROUPS: usize = 50_000;
+/// What each dimension of a folded group holds.
+pub const OTHER: &str = "(other)";
 
 /// Number of a group in its aggregate.
 pub type GroupId = u32;
@@ -34,6 +40,8 @@ pub struct Aggregate<'r> {
     pub measures: Vec<Values>,
     /// The groups of each table partition, by its start; never empty ones.
     pub cells: BTreeMap<UnixMillis, Vec<GroupId>>,
+    /// Rows whose group was one too many.
+    pub folded_rows: u64,
 }
 
 /// Numbers of texts: of the decoder's, or of such as were numbered for this rollup.
@@ -49,6 +57,17 @@ enum Texted<'r> {
 }
 
 impl Numbered<'_> {
+    /// The number of `text`, which may be new.
+    fn intern(&mut self, text: &str) -> u32 {
+        if let Texted::Decoded(texts) = self.texts {
+            self.texts = Texted::Own(texts.clone());
+        }
+        match &mut self.texts {
+            Texted::Own(texts) => texts.intern(text),
+            Texted::Decoded(_) => unreachable!("decoded texts were copied just now"),
+        }
+    }
+
     /// The texts that the numbers stand for.
     pub fn texts(&self) -> &Interner {
         match &self.texts {
@@ -85,11 +104,12 @@ impl Sets {
     }
 }
 
-/// Aggregates `rows` for `rollup`.
-pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows) -> Aggregate<'r> {
+/// Aggregates `rows` for `rollup`; groups beyond the first `max_groups` fold.
+pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows, max_groups: usize) -> Aggregate<'r> {
     let counted = counted(rollup, rows);
     let mut dimensions: Vec<_> = rollup.dimensions.iter().map(|d| numbered(d, rows, &counted)).collect();
-    let Groups { firsts, members } = group(rollup, rows, &counted, &dimensions);
+    let Groups { firsts, members, others, folded_rows } =
+        group(rollup, rows, &counted, &dimensions, max_groups);
     let buckets: Vec<_> = firsts.iter().map(|at| bucket(rollup, rows, counted[*at])).collect();
     let mut cells = BTreeMap::<_, Vec<GroupId>>::new();
     for (group, bucket) in (0..).zip(&buckets) {
@@ -97,6 +117,10 @@ pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows) -> Aggregate<'r> {
     }
     for dimension in &mut dimensions {
         dimension.numbers = firsts.iter().map(|at| dimension.numbers[*at]).collect();
+        if !others.is_empty() {
+            let other = dimension.intern(OTHER);
+            others.iter().for_each(|group| dimension.numbers[*group as usize] = other);
+        }
     }
     let measures = rollup.measures_with_count();
     Aggregate {
@@ -105,6 +129,7 @@ pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows) -> Aggregate<'r> {
         dimensions,
         measures: measures.map(|(_, measure)| values(measure, rows, &members, firsts.len())).collect(),
         cells,
+        folded_rows,
     }
 }
 
@@ -205,9 +230,18 @@ struct Groups {
     firsts: Vec<usize>,
     /// Each row that counts, and its group.
     members: Vec<(RowId, GroupId)>,
+    /// Groups of rows that were folded.
+    others: Vec<GroupId>,
+    folded_rows: u64,
 }
 
-fn group(rollup: &Rollup, rows: &Rows, counted: &[RowId], dimensions: &[Numbered<'_>]) -> Groups {
+fn group(
+    rollup: &Rollup,
+    rows: &Rows,
+    counted: &[RowId],
+    dimensions: &[Numbered<'_>],
+    max_groups: usize,
+) -> Groups {
     let hasher = DefaultHashBuilder::default();
     let tenant = |at: usize| rows.tenant.numbers[counted[at] as usize];
     let bucket = |at: usize| bucket(rollup, rows, counted[at]);
@@ -221,6 +255,8 @@ fn group(rollup: &Rollup, rows: &Rows, counted: &[RowId], dimensions: &[Numbered
         tenant(a) == tenant(b) && bucket(a) == bucket(b) && dimensions.iter().all(same)
     };
     let mut groups = HashTable::<GroupId>::new();
+    let mut others = HashMap::<(u32, UnixMillis), GroupId>::new();
+    let mut folded_rows = 0;
     let mut firsts = Vec::<usize>::new();
     let mut members = Vec::with_capacity(counted.len());
     for (at, row) in counted.iter().enumerate() {
@@ -228,13 +264,23 @@ fn group(rollup: &Rollup, rows: &Rows, counted: &[RowId], dimensions: &[Numbered
         let known = groups.find(key, |group| equal(firsts[*group as usize], at)).copied();
         let group = known.unwrap_or_else(|| {
             let group = firsts.len() as GroupId;
+            // Without dimensions a fold would change nothing.
+            if groups.len() >= max_groups && !dimensions.is_empty() {
+                folded_rows += 1;
+                return *others.entry((tenant(at), bucket(at))).or_insert_with(|| {
+                    firsts.push(at);
+                    group
+                });
+            }
             firsts.push(at);
             groups.insert_unique(key, group, |group| hash(firsts[*group as usize]));
             group
         });
         members.push((*row, group));
     }
-    Groups { firsts, members }
+    let mut others: Vec<_> = others.into_values().collect();
+    others.sort_unstable();
+    Groups { firsts, members, others, folded_rows }
 }
 
 /// Whether the table partition of `bucket` is past its retention at `now`.

@@ -10,9 +10,8 @@ use schemas::rollup::{PartitionBy, Rollups};
 use schemas::time::UnixMillis;
 
 use crate::config::BatchConfig;
-use crate::decode::Entry;
+use crate::decode::{Decoded, Entry};
 use crate::progress::{NextOffset, Offset};
-use crate::rows::Rows;
 
 /// Table partitions of one table that a batch touches before it closes. Each costs an
 /// insert, and a client may send any time since 2000.
@@ -26,7 +25,7 @@ pub struct Batch {
     /// Its last record.
     pub last: Offset,
     /// What its records hold, in the order of offset and line.
-    pub rows: Rows,
+    pub decoded: Decoded,
     /// A line in the ledger for each record, in the order of offsets; never empty.
     pub entries: Vec<Entry>,
 }
@@ -43,7 +42,7 @@ pub struct Batcher {
 
 #[derive(Debug, Default)]
 struct Open {
-    rows: Rows,
+    decoded: Decoded,
     entries: Vec<Entry>,
     bytes: usize,
     since: Option<Instant>,
@@ -60,9 +59,9 @@ impl Batcher {
         Self { config, cuts: cuts.into_iter().collect(), lo, open: Open::default() }
     }
 
-    /// Where the rows of the next record go, before it is pushed.
-    pub fn rows(&mut self) -> &mut Rows {
-        &mut self.open.rows
+    /// Where the lines of the next record go, before it is pushed.
+    pub fn decoded(&mut self) -> &mut Decoded {
+        &mut self.open.decoded
     }
 
     /// Adds a record of `bytes` whose rows were appended; hands back the batch it completed, if any.
@@ -72,7 +71,7 @@ impl Batcher {
         open.since.get_or_insert(now);
         open.bytes += bytes;
         open.entries.push(entry);
-        let full = open.rows.len() >= self.config.max_rows.get()
+        let full = open.decoded.rows.len().max(open.decoded.dead_letters.len()) >= self.config.max_rows.get()
             || open.bytes >= self.config.max_bytes.get()
             || open.by_arrival.len() >= MAX_TABLE_PARTITIONS
             || self.cuts.iter().any(|cut| open.touched(*cut) >= MAX_TABLE_PARTITIONS);
@@ -92,13 +91,13 @@ impl Batcher {
     /// The open batch, if there is one.
     pub fn close(&mut self) -> Option<Batch> {
         let last = self.open.entries.last()?.offset;
-        let Open { rows, entries, .. } = std::mem::take(&mut self.open);
+        let Open { decoded, entries, .. } = std::mem::take(&mut self.open);
         let lo = std::mem::replace(&mut self.lo, last.next());
-        Some(Batch { lo, last, rows, entries })
+        Some(Batch { lo, last, decoded, entries })
     }
 
     fn count_table_partitions(&mut self) {
-        let Open { rows, by_event_time, by_arrival, counted, .. } = &mut self.open;
+        let Open { decoded: Decoded { rows, .. }, by_event_time, by_arrival, counted, .. } = &mut self.open;
         let (event_times, server_times) = (&rows.event_time[*counted..], &rows.server_time[*counted..]);
         for (event_time, server_time) in event_times.iter().zip(server_times) {
             by_arrival.insert(PartitionBy::Day.start(*server_time));

@@ -11,9 +11,10 @@ use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
 use schemas::row;
 use schemas::time::{HOUR, UnixMillis};
 
-use crate::aggregate::{Aggregate, GroupId, Values, aggregate};
+use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate};
 use crate::batch::Batch;
-use crate::decode::Entry;
+use crate::dead_letters::DeadLetters;
+use crate::decode::{Decoded, Entry};
 use crate::native::{self, Block, Finished};
 use crate::progress::NextOffset;
 use crate::rows::{Interned, Interner, RowId, Rows};
@@ -42,20 +43,33 @@ pub struct Cell {
     pub block: Finished,
 }
 
-/// All cells of `batch`; never none, for the ledger always has one.
-pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Vec<Cell> {
+/// What a batch becomes.
+#[derive(Debug)]
+pub struct Cells {
+    /// Never none, for the ledger always has one.
+    pub all: Vec<Cell>,
+    /// Rows of rollups whose groups were folded, summed over the rollups.
+    pub folded_rows: u64,
+}
+
+/// All cells of `batch`.
+pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     let hwm = batch.last.next();
+    let Decoded { rows, dead_letters: dead } = &batch.decoded;
     let mut cells = ledger(batch, source, hwm);
-    cells.extend(events(&batch.rows, source, hwm));
+    cells.extend(events(rows, source, hwm));
+    cells.extend(dead_letters(dead, source, hwm));
+    let mut folded_rows = 0;
     for rollup in rollups.iter() {
-        let aggregate = aggregate(rollup, &batch.rows);
+        let aggregate = aggregate(rollup, rows, MAX_GROUPS);
+        folded_rows += aggregate.folded_rows;
         let groups = aggregate.cells.iter();
         cells.extend(groups.map(|(start, groups)| {
             let marker = Marker { source, hwm, start: *start };
-            rollup_cell(rollup, &batch.rows.tenant.texts, &aggregate, groups, marker)
+            rollup_cell(rollup, &rows.tenant.texts, &aggregate, groups, marker)
         }));
     }
-    cells
+    Cells { all: cells, folded_rows }
 }
 
 /// What the marker row of a cell holds.
@@ -166,7 +180,7 @@ fn ledger(batch: &Batch, source: Source, hwm: NextOffset) -> Vec<Cell> {
 }
 
 /// Those that are not at their defaults.
-const LEDGER_COLUMNS: usize = 11;
+const LEDGER_COLUMNS: usize = 13;
 
 fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
     let count = entries.len() + 1;
@@ -186,10 +200,42 @@ fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
     block.fixed("kafka_time", "DateTime64(3, 'UTC')", times.map(|time| time.0.to_le_bytes()));
     numbers(&mut block, "lines", |entry| entry.lines);
     numbers(&mut block, "rejected", |entry| entry.rejected);
+    numbers(&mut block, "duplicates", |entry| entry.duplicates);
     numbers(&mut block, "stored", |entry| entry.stored);
     numbers(&mut block, "time_replaced", |entry| entry.time_replaced);
+    block.arrays("ids", once(&[][..]).chain(entries.iter().map(|entry| entry.ids.as_slice())));
     only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
     marker.cell("ledger", count, block)
+}
+
+/// Lines that became no rows, cut by the day on which Kafka took their record.
+fn dead_letters(letters: &DeadLetters, source: Source, hwm: NextOffset) -> Vec<Cell> {
+    let mut days = BTreeMap::<_, Vec<RowId>>::new();
+    for (row, time) in (0..).zip(&letters.kafka_time) {
+        days.entry(PartitionBy::Day.start(*time)).or_default().push(row);
+    }
+    let days = days.into_iter();
+    days.map(|(start, order)| dead_letters_cell(letters, &order, Marker { source, hwm, start })).collect()
+}
+
+fn dead_letters_cell(letters: &DeadLetters, order: &[RowId], marker: Marker) -> Cell {
+    const COLUMNS: usize = 10;
+    let Marker { source, hwm, start } = marker;
+    let count = order.len() + 1;
+    let mut block = Block::new(COLUMNS, count);
+    let at = || order.iter().map(|row| *row as usize);
+    coded(&mut block, "tenant", &letters.tenant, order);
+    coded(&mut block, "reason", &letters.reason, order);
+    repeated(&mut block, "g", "UInt16", source.g.to_le_bytes(), count);
+    repeated(&mut block, "kp", "UInt16", source.kp.to_le_bytes(), count);
+    block.fixed("ko", "UInt64", once(0).chain(at().map(|row| letters.ko[row])).map(u64::to_le_bytes));
+    block.fixed("line", "UInt32", once(0).chain(at().map(|row| letters.line[row])).map(u32::to_le_bytes));
+    block.text("text", "String", once("").chain(order.iter().map(|row| letters.text.get(*row))));
+    let times = once(start).chain(at().map(|row| letters.kafka_time[row]));
+    block.fixed("kafka_time", "DateTime64(3, 'UTC')", times.map(|time| time.0.to_le_bytes()));
+    repeated(&mut block, "cfg", "UInt64", source.cfg.to_le_bytes(), count);
+    only_marker(&mut block, "hwm", "UInt64", hwm.to_u64(), count);
+    marker.cell("dead_letters", count, block)
 }
 
 fn rollup_cell(

@@ -1,24 +1,39 @@
 //! A record becomes rows and its line in the ledger.
 //!
-//! Pure: the same record gives the same rows, always. A line that cannot be read is
-//! counted and does not hold up the others; a record of a format that is not known
-//! yet is an error, for its events were acknowledged and this release is too old.
+//! Pure: the same record after the same window gives the same rows, always. A line
+//! that cannot be read becomes a dead letter and does not hold up the others; a line
+//! that is known already is counted and not stored. A record of a format that is not
+//! known yet is an error, for its events were acknowledged and this release is too old.
 
 pub mod props;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use schemas::event::{Code, Fault};
-use schemas::line::{self, Enriched, ReadError};
+use hashbrown::HashSet;
+use schemas::line::{self, Enriched};
 use schemas::record::{self, Head, HeadError};
 use schemas::row::TimeLimits;
-use schemas::time::UnixMillis;
+use schemas::time::{DAY, UnixMillis};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::dead_letters::{DeadLetters, Reason};
 use crate::progress::Offset;
 use crate::rows::Rows;
+use crate::window::{Window, WindowLimits, line_id, record_id};
+
+/// How long a spool may hold a record: far less than the ledger knows it.
+pub const MAX_SPOOLED_DAYS: i64 = 14;
+
+/// What decides about rows besides the records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Where client clocks are believed.
+    pub time: TimeLimits,
+    /// How far back repeats are known.
+    pub window: WindowLimits,
+}
 
 /// A Kafka record, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +44,8 @@ pub struct Record<'a> {
     pub kafka_time: UnixMillis,
     /// What its headers say.
     pub head: &'a Result<Head, HeadError>,
+    /// Whether the ledger has its id below this batch; asked for spooled records only.
+    pub known: bool,
     /// Its lines.
     pub value: &'a [u8],
 }
@@ -46,72 +63,103 @@ pub struct Entry {
     pub lines: u32,
     /// Lines that could not be read.
     pub rejected: u32,
-    /// Lines that became rows.
+    /// Lines that were stored before.
+    pub duplicates: u32,
+    /// Lines that became rows: `lines - rejected - duplicates`.
     pub stored: u32,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u32,
+    /// Of those lines, in their order, the ids of such as have one.
+    pub ids: Vec<u64>,
     /// The first line that could not be read, from 0, and why.
-    pub first_fault: Option<(u32, RejectedLine)>,
+    pub first_fault: Option<(u32, Reason)>,
 }
 
-/// Why a line became no row.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RejectedLine {
-    /// It is not what the edge writes.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// It is beyond what `line` can number.
-    #[error("read a line: its record has more than {} of them", u16::MAX)]
-    Beyond,
-    /// Its record is not one of ours.
-    #[error(transparent)]
-    Head(HeadError),
+/// Where the lines of a batch go.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Lines that are stored.
+    pub rows: Rows,
+    /// Lines that could not be read.
+    pub dead_letters: DeadLetters,
 }
 
-/// Appends the rows of `record`.
+/// Appends the rows of `record`, and moves the window past it.
 ///
 /// # Errors
-/// A format version that this release does not know; then nothing was appended.
-pub fn decode(record: &Record<'_>, limits: &TimeLimits, rows: &mut Rows) -> Result<Entry, HeadError> {
+/// A format version that this release does not know; then nothing has changed.
+pub fn decode(
+    record: &Record<'_>,
+    limits: &Limits,
+    window: &mut Window,
+    out: &mut Decoded,
+) -> Result<Entry, HeadError> {
     let head = match record.head {
         Err(error @ HeadError::Version(_)) => return Err(error.clone()),
-        Err(error @ HeadError::Header(_)) => Err(RejectedLine::Head(error.clone())),
-        Ok(head) => Ok(head),
+        Err(error @ HeadError::Header(_)) => Err(Reason::Head(error.clone())),
+        Ok(head) if spooled_too_long(head, record.kafka_time) => Err(Reason::SpooledTooLong),
+        Ok(_) => Ok(()),
     };
+    window.expire(record.kafka_time, &limits.window);
+    let id = record.head.as_ref().map_or(Uuid::nil(), |head| head.id);
+    let repeats = record.known || record_id(id).is_some_and(|id| window.contains(id));
     let mut entry = Entry {
         offset: record.offset,
-        record_id: head.as_ref().map_or(Uuid::nil(), |head| head.id),
+        record_id: id,
         kafka_time: record.kafka_time,
         lines: 0,
         rejected: 0,
+        duplicates: 0,
         stored: 0,
         time_replaced: 0,
+        ids: Vec::new(),
         first_fault: None,
     };
-    for line in record::lines(record.value) {
-        let read = head.clone().and_then(|_| read(line, entry.stored));
-        match read {
-            Ok((number, line)) => {
-                entry.stored += 1;
-                entry.time_replaced += u32::from(append(record, number, &line, limits, rows));
+    let mut seen = HashSet::new();
+    for text in record::lines(record.value) {
+        let read = head.clone().and_then(|()| read(text));
+        let numbered = read.and_then(|line| {
+            let id = line.event.event_id.filter(|id| !id.is_nil()).map(|id| line_id(line.tenant, id));
+            if repeats || id.is_some_and(|id| window.contains(id) || seen.contains(&id)) {
+                return Ok(None);
             }
+            let number = u16::try_from(entry.stored).map_err(|_| Reason::Beyond)?;
+            Ok(Some((number, id, line)))
+        });
+        match numbered {
+            Ok(Some((number, id, line))) => {
+                entry.stored += 1;
+                entry.ids.extend(id.filter(|id| seen.insert(*id)));
+                entry.time_replaced += u32::from(append(record, number, &line, &limits.time, &mut out.rows));
+            }
+            Ok(None) => entry.duplicates += 1,
             Err(reason) => {
                 entry.rejected += 1;
+                out.dead_letters.push(record.offset, record.kafka_time, entry.lines, text, &reason);
                 entry.first_fault.get_or_insert((entry.lines, reason));
             }
         }
         entry.lines += 1;
     }
+    window.push(entry.offset, entry.kafka_time, entry.record_id, &entry.ids, &limits.window);
     Ok(entry)
+}
+
+/// Whether the ledger may have forgotten a repeat: its age decides, not what a look-up finds,
+/// which would change with time.
+fn spooled_too_long(head: &Head, kafka_time: UnixMillis) -> bool {
+    let made = || {
+        let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
+        Some(i64::try_from(seconds).ok()? * 1000 + i64::from(nanos / 1_000_000))
+    };
+    head.spooled && made().is_some_and(|made| made < kafka_time.0 - MAX_SPOOLED_DAYS * DAY)
 }
 
 type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a RawValue)>>;
 
-/// A line and its number among the stored ones.
-fn read(line: &[u8], stored: u32) -> Result<(u16, Line<'_>), RejectedLine> {
-    let number = u16::try_from(stored).map_err(|_| RejectedLine::Beyond)?;
-    let text = str::from_utf8(line).map_err(|_| ReadError::Event(Fault::line(Code::BadUtf8)))?;
-    Ok((number, line::read(text)?))
+fn read(line: &[u8]) -> Result<Line<'_>, Reason> {
+    let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;
+    Ok(line::read(text)?)
 }
 
 /// Returns whether the client's time was not believed.

@@ -1,7 +1,7 @@
 //! The aggregator: Kafka records become rows of ClickHouse.
 //!
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
-//! [`decode`] → [`batch`] → [`aggregate`] → [`cells`] → [`insert`] → [`progress`].
+//! [`decode`] (with [`window`]) → [`batch`] → [`aggregate`] → [`cells`] → [`insert`] → [`progress`].
 //! The middle steps are pure. Never speaks HTTP except on its admin port.
 
 pub mod aggregate;
@@ -9,6 +9,7 @@ pub mod batch;
 pub mod cells;
 pub mod config;
 pub mod consume;
+pub mod dead_letters;
 pub mod decode;
 pub mod freshness;
 pub mod health;
@@ -21,6 +22,7 @@ pub mod progress;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod window;
 
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};
 pub use consume::GroupError;

@@ -1,6 +1,6 @@
 //! What the aggregator counts; one struct, registered once.
 //!
-//! Invariant: lines = rows + rejected, counted when Kafka has the commit.
+//! Invariant: lines = rows + rejected + duplicates, counted when Kafka has the commit.
 
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ pub struct Metrics {
     lines: IntCounter,
     rows: IntCounter,
     rejected: IntCounter,
+    duplicates: IntCounter,
     time_replaced: IntCounter,
+    rows_folded: IntCounter,
     batches: IntCounter,
     batch_rows: Histogram,
     insert_seconds: Histogram,
@@ -63,7 +65,10 @@ impl Default for Metrics {
             lines: make.counter("lines_total", "Lines of committed records."),
             rows: make.counter("rows_total", "Rows stored."),
             rejected: make.counter("rejected_total", "Lines that could not be read."),
+            duplicates: make.counter("duplicates_total", "Lines that were stored before."),
             time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            rows_folded: make
+                .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
             batches: make.counter("batches_total", "Batches committed."),
             batch_rows: make.histogram("batch_rows", "Rows of a batch.", ROWS),
             insert_seconds: make.histogram("insert_seconds", "One insert that worked.", SECONDS),
@@ -85,7 +90,9 @@ impl Metrics {
         self.lines.inc_by(counts.lines);
         self.rows.inc_by(counts.rows);
         self.rejected.inc_by(counts.rejected);
+        self.duplicates.inc_by(counts.duplicates);
         self.time_replaced.inc_by(counts.time_replaced);
+        self.rows_folded.inc_by(counts.folded_rows);
         self.batches.inc();
         self.batch_rows.observe(counts.rows as f64);
         self.last_batch.set(unix_seconds);
@@ -124,7 +131,9 @@ impl Metrics {
             lines: self.lines.get(),
             rows: self.rows.get(),
             rejected: self.rejected.get(),
+            duplicates: self.duplicates.get(),
             time_replaced: self.time_replaced.get(),
+            folded_rows: self.rows_folded.get(),
         };
         (self.batches.get(), counts)
     }

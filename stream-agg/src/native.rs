@@ -103,6 +103,19 @@ impl Block {
         assert_eq!(count, self.rows, "`{name}` has a value a row");
     }
 
+    /// A column of lists of numbers: `Array(UInt64)`. Where each ends, then all end to end.
+    pub fn arrays<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]> + Clone) {
+        self.head(name, "Array(UInt64)");
+        let (mut count, mut end) = (0, 0);
+        for numbers in values.clone() {
+            end += numbers.len() as u64;
+            self.bytes.extend_from_slice(&end.to_le_bytes());
+            count += 1;
+        }
+        assert_eq!(count, self.rows, "`{name}` has a value a row");
+        values.into_iter().flatten().for_each(|number| self.bytes.extend_from_slice(&number.to_le_bytes()));
+    }
+
     fn head(&mut self, name: &str, kind: &str) {
         self.columns_left = self.columns_left.checked_sub(1).expect("a block has the columns it announced");
         text(name, &mut self.bytes);
@@ -162,6 +175,15 @@ mod tests {
         block.unique_states("u", [&[][..], &[1, 2]]);
         let mut expected = b"\x01\x02\x01u\x24AggregateFunction(uniqExact, UInt64)\x00\x02".to_vec();
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(block.finish().bytes, expected.as_slice());
+    }
+
+    #[test]
+    fn arrays_are_their_ends_and_then_all_numbers() {
+        let mut block = Block::new(1, 3);
+        block.arrays("a", [&[1, 2][..], &[], &[3]]);
+        let mut expected = b"\x01\x03\x01a\x0dArray(UInt64)".to_vec();
+        [2_u64, 2, 3, 1, 2, 3].iter().for_each(|word| expected.extend_from_slice(&word.to_le_bytes()));
         assert_eq!(block.finish().bytes, expected.as_slice());
     }
 

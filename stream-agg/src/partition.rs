@@ -17,7 +17,6 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use runtime::backoff::Backoff;
 use schemas::record::{Head, HeadError};
 use schemas::rollup::Rollups;
-use schemas::row::TimeLimits;
 use schemas::time::UnixMillis;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -25,14 +24,15 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Batcher};
-use crate::cells::{self, Cell, Source};
+use crate::cells::{self, Cell, Cells, Source};
 use crate::config::BatchConfig;
 use crate::consume::{Consumer, Membership};
-use crate::decode::{Entry, Record, decode};
+use crate::decode::{Entry, Limits, Record, decode};
 use crate::health::{Concern, Health};
 use crate::insert::{GivenUp, Inserter, Token};
 use crate::metrics::Metrics;
 use crate::progress::{Event, NextOffset, Offset, Progress};
+use crate::window::Window;
 
 /// How often a pipeline without records looks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -47,8 +47,8 @@ pub struct Shared {
     pub batch: BatchConfig,
     /// What is aggregated.
     pub rollups: Rollups,
-    /// Where client clocks are believed.
-    pub limits: TimeLimits,
+    /// What decides about rows besides the records.
+    pub limits: Limits,
     /// The way into ClickHouse.
     pub inserter: Arc<Inserter>,
     /// What is counted.
@@ -70,8 +70,12 @@ pub struct Counts {
     pub rows: u64,
     /// Lines that could not be read.
     pub rejected: u64,
+    /// Lines that were stored before.
+    pub duplicates: u64,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded_rows: u64,
 }
 
 /// How far a partition is, for those who only look.
@@ -219,6 +223,7 @@ impl Part {
     ) -> Result<(), Stuck> {
         let Shared { batch, rollups, .. } = &*self.shared;
         let mut batcher = Batcher::new(batch.clone(), rollups, from);
+        let mut window = Window::new();
         // `None` unless it is Kafka itself that sets the time.
         let mut as_of = None;
         while !self.stop.is_cancelled() {
@@ -227,7 +232,7 @@ impl Part {
             let mut closed = match queue.poll(wait) {
                 Some(Ok(message)) => {
                     as_of = append_time(&message);
-                    match self.take(&message, &mut batcher) {
+                    match self.take(&message, &mut window, &mut batcher) {
                         Ok(closed) => closed,
                         Err(error) => {
                             stuck = Some(error);
@@ -258,30 +263,37 @@ impl Part {
     }
 
     /// Decodes a record into the open batch.
-    fn take(&self, message: &BorrowedMessage<'_>, batcher: &mut Batcher) -> Result<Option<Batch>, Stuck> {
+    fn take(
+        &self,
+        message: &BorrowedMessage<'_>,
+        window: &mut Window,
+        batcher: &mut Batcher,
+    ) -> Result<Option<Batch>, Stuck> {
         let offset = Offset::new(message.offset());
         let value = message.payload().unwrap_or_default();
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
             head: &head(message),
+            known: false,
             value,
         };
-        let entry = decode(&record, &self.shared.limits, batcher.rows())
+        let entry = decode(&record, &self.shared.limits, window, batcher.decoded())
             .map_err(|error| Stuck::Format(offset, error))?;
         self.track.on(Event::Delivered(offset));
         Ok(batcher.push(entry, value.len(), Instant::now()))
     }
 
     fn close(&self, batch: &Batch, as_of: Option<UnixMillis>) -> Closed {
-        let counts = Counts::of(&batch.entries);
+        let mut counts = Counts::of(&batch.entries);
         if let Some((offset, line, reason)) = first_fault(&batch.entries) {
             let (kp, rejected) = (self.source.kp, counts.rejected);
             tracing::warn!(
                 "partition {kp}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
             );
         }
-        let cells = cells::cells(batch, &self.shared.rollups, self.source);
+        let Cells { all: cells, folded_rows } = cells::cells(batch, &self.shared.rollups, self.source);
+        counts.folded_rows = folded_rows;
         self.track.on(Event::Closed { cells: cells.len() });
         let token = Token::new(self.source, &self.shared.topic, batch.lo, batch.last);
         Closed { token, cells, counts, as_of }
@@ -368,7 +380,9 @@ impl Counts {
             lines: sum.lines + u64::from(entry.lines),
             rows: sum.rows + u64::from(entry.stored),
             rejected: sum.rejected + u64::from(entry.rejected),
+            duplicates: sum.duplicates + u64::from(entry.duplicates),
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
+            folded_rows: 0,
         })
     }
 }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub type RowId = u32;
 
 /// Texts, one a row.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Texts {
     all: String,
     ends: Vec<u32>,
@@ -52,7 +52,7 @@ impl Texts {
 }
 
 /// Each different text once; its number is its place in the order of first use.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Interner {
     texts: Texts,
     numbers: HashTable<u32>,

@@ -9,7 +9,6 @@ use rdkafka::consumer::Consumer as _;
 use runtime::admin::Admin;
 use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
-use schemas::row::TimeLimits;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KafkaConfig};
 use crate::consume::{self, Consumer, GroupError, Member, RELEASE, Tracks};
+use crate::decode::Limits;
 use crate::freshness::Publisher;
 use crate::health::{Concern, Health};
 use crate::insert::Inserter;
@@ -106,7 +106,7 @@ async fn consume(
         topic: topic.clone(),
         batch: config.batch,
         rollups: config.migrate.rollups,
-        limits: TimeLimits::default(),
+        limits: Limits::default(),
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
@@ -197,7 +197,7 @@ async fn missing_tables(store: &Store, rollups: &Rollups) -> Result<Vec<String>,
     // `system` is asked from outside the database, which may be missing itself.
     let sql = format!("SELECT name FROM system.tables WHERE database = '{}'", store.database);
     let there: Vec<String> = store.outside().rows(&sql).await?;
-    let written = ["events", "ledger", "progress"].into_iter();
+    let written = ["events", "ledger", "dead_letters", "progress"].into_iter();
     let needed = written.chain(rollups.iter().map(|rollup| rollup.name.as_str()));
     Ok(needed.filter(|name| !there.iter().any(|other| other == name)).map(str::to_owned).collect())
 }

@@ -6,9 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
-mod client;
-mod oracle;
-mod world;
+use e2e::{client, oracle, world};
 
 mod bad_input;
 mod device_batches;
@@ -18,4 +16,5 @@ mod late_dependencies;
 mod load;
 mod reactions_by_path;
 mod reactions_by_query;
+mod repeats;
 mod start_errors;

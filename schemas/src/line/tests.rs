@@ -88,3 +88,18 @@ proptest! {
         enrich(&format!("{ends}{object:#}{ends}"));
     }
 }
+
+#[test]
+fn the_tenant_of_a_written_line_is_told_even_when_the_rest_is_broken() {
+    let longest = "t".repeat(MAX_TENANT_BYTES);
+    for tenant in ["default", &longest] {
+        let prefix = Prefix::new(tenant, "203.0.113.7".parse().unwrap(), UnixMillis(0));
+        assert_eq!(tenant_of(&[&prefix.0, b"\xff".as_slice()].concat()), Some(tenant));
+    }
+    let longer = format!(r#"{{"tenant":"{longest}t","#);
+    for line in
+        ["", r#"{"tenant":""#, r#"{"tenant":"","#, r#"{"tenant":"A","#, r#"{"x":1,"tenant":"a""#, &longer]
+    {
+        assert_eq!(tenant_of(line.as_bytes()), None, "{line}");
+    }
+}

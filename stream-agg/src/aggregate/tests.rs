@@ -49,7 +49,10 @@ fn rollup(declaration: &str) -> Rollup {
 
 /// Groups as text: tenant, bucket, dimensions, measures.
 fn shown(rollup: &Rollup, rows: &Rows) -> Vec<String> {
-    let aggregate = aggregate(rollup, rows);
+    shown_of(&aggregate(rollup, rows, MAX_GROUPS), rows)
+}
+
+fn shown_of(aggregate: &Aggregate<'_>, rows: &Rows) -> Vec<String> {
     let group = |group: u32| {
         let at = group as usize;
         let mut words = vec![rows.tenant.texts.get(aggregate.tenants[at]).to_owned()];
@@ -94,7 +97,7 @@ fn events_are_grouped_by_tenant_bucket_and_dimensions() {
             "b 2026-11-21 04:00 click 1 2",
         ]
     );
-    let cells = aggregate(&rollup, &sample()).cells;
+    let cells = aggregate(&rollup, &sample(), MAX_GROUPS).cells;
     assert_eq!(
         cells.keys().copied().collect::<Vec<_>>(),
         ["2026-10-01 00:00:00", "2026-11-01 00:00:00"].map(time)
@@ -155,6 +158,38 @@ fn only_events_that_meet_every_condition_count() {
         push_with_props(&mut rows, "a", event, time(NOW), user, 0, props);
     }
     assert_eq!(shown(&rollup, &rows), ["a 1970-01-01 00:00 p 1 2", "a 1970-01-01 00:00  x 1"]);
+}
+
+#[test]
+fn groups_beyond_the_limit_fold_and_every_row_still_counts() {
+    let rollup = rollup(
+        "grain = \"hour\"\ndimensions = [\"event\", \"device_id\"]\n\
+         measures = { n = \"count\", u = \"uniq_exact(user)\", v = \"sum(param_int)\" }",
+    );
+    let mut rows = sample();
+    push(&mut rows, "a", "click", time("2026-11-21 04:30:00"), "u1", 1);
+    push(&mut rows, "a", "view", time("2026-11-21 05:30:00"), "u9", 1);
+    let folded = aggregate(&rollup, &rows, 1);
+    assert_eq!(
+        shown_of(&folded, &rows),
+        [
+            "a 2026-10-21 04:00 (other) (other) 1 1 distinct 3",
+            "a 2026-11-21 04:00 click u1 3 1 distinct -1",
+            "a 2026-11-21 05:00 (other) (other) 2 2 distinct 2",
+            "b 2026-11-21 04:00 (other) (other) 1 0 distinct 2",
+        ]
+    );
+    assert_eq!(folded.folded_rows, 4);
+    let whole = aggregate(&rollup, &rows, 5);
+    assert_eq!((shown_of(&whole, &rows), whole.folded_rows), (shown(&rollup, &rows), 0));
+}
+
+#[test]
+fn groups_without_dimensions_do_not_fold() {
+    let rollup = rollup("grain = \"hour\"\ndimensions = []\nmeasures = { n = \"count\" }");
+    let rows = sample();
+    let aggregate = aggregate(&rollup, &rows, 1);
+    assert_eq!((aggregate.folded_rows, aggregate.buckets.len()), (0, 4));
 }
 
 proptest! {

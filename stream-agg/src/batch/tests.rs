@@ -14,7 +14,7 @@ fn batcher(max_rows: usize, max_bytes: usize) -> Batcher {
 
 /// Adds a record with a row for each time.
 fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Option<Batch> {
-    let rows = batcher.rows();
+    let rows = &mut batcher.decoded().rows;
     for time in times {
         rows.ko.push(offset as u64);
         rows.event_time.push(UnixMillis(*time));
@@ -26,8 +26,10 @@ fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Opti
         kafka_time: UnixMillis(0),
         lines: times.len() as u32,
         rejected: 0,
+        duplicates: 0,
         stored: times.len() as u32,
         time_replaced: 0,
+        ids: Vec::new(),
         first_fault: None,
     };
     batcher.push(entry, 100, now)
@@ -37,7 +39,7 @@ fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Opti
 fn check(batch: Option<Batch>, lo: i64, last: i64, rows: usize) {
     let batch = batch.expect("a batch closed");
     assert_eq!((batch.lo, batch.last), (NextOffset::new(lo), Offset::new(last)));
-    assert_eq!(batch.rows.len(), rows);
+    assert_eq!(batch.decoded.rows.len(), rows);
 }
 
 #[test]

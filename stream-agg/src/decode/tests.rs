@@ -13,16 +13,52 @@ fn enriched(client: &str) -> Vec<u8> {
     out
 }
 
-fn decoded(head: Result<Head, HeadError>, lines: &[Vec<u8>]) -> (Result<Entry, HeadError>, Rows) {
-    let mut rows = Rows::default();
-    let record = Record {
-        offset: Offset::new(42),
-        kafka_time: UnixMillis(1000),
-        head: &head,
-        value: &lines.join(&b"\n"[..]),
-    };
-    let entry = decode(&record, &TimeLimits::default(), &mut rows);
-    (entry, rows)
+fn decoded(head: Result<Head, HeadError>, lines: &[Vec<u8>]) -> (Result<Entry, HeadError>, Decoded) {
+    let mut stream = Stream::default();
+    let entry = stream.take(42, 1000, head, lines);
+    (entry, stream.out)
+}
+
+/// Records one after another.
+#[derive(Default)]
+struct Stream {
+    window: Window,
+    out: Decoded,
+    known: bool,
+}
+
+impl Stream {
+    fn take(
+        &mut self,
+        offset: i64,
+        time: i64,
+        head: Result<Head, HeadError>,
+        lines: &[Vec<u8>],
+    ) -> Result<Entry, HeadError> {
+        let record = Record {
+            offset: Offset::new(offset),
+            kafka_time: UnixMillis(time),
+            head: &head,
+            known: self.known,
+            value: &lines.join(&b"\n"[..]),
+        };
+        decode(&record, &Limits::default(), &mut self.window, &mut self.out)
+    }
+
+    /// Lines, rejected, duplicates and stored of a record.
+    fn counts(&mut self, offset: i64, time: i64, record: u128, lines: &[Vec<u8>]) -> [u32; 4] {
+        let head = Ok(Head { lines: lines.len() as u32, id: Uuid::from_u128(record), spooled: false });
+        counts(&self.take(offset, time, head, lines).unwrap())
+    }
+}
+
+fn counts(entry: &Entry) -> [u32; 4] {
+    [entry.lines, entry.rejected, entry.duplicates, entry.stored]
+}
+
+/// A line that its client calls `id`.
+fn called(id: u128) -> Vec<u8> {
+    enriched(&format!(r#"{{"event":"a","event_id":"{}"}}"#, Uuid::from_u128(id)))
 }
 
 fn head(lines: u32) -> Result<Head, HeadError> {
@@ -33,7 +69,7 @@ fn head(lines: u32) -> Result<Head, HeadError> {
 fn a_line_becomes_a_row_with_its_place_in_kafka() {
     let sent =
         r#"{"event":"click","client_time":"2020-12-01 23:59:00","device_id":"d","country":"de","x":1}"#;
-    let (entry, rows) = decoded(head(1), &[enriched(sent)]);
+    let (entry, Decoded { rows, .. }) = decoded(head(1), &[enriched(sent)]);
     assert_eq!(entry.unwrap().stored, 1);
     assert_eq!((rows.tenant.get(0), rows.event.get(0), rows.country.get(0)), ("default", "click", "DE"));
     assert_eq!((rows.user(0), rows.props.get(0)), ("d", r#"{"x":1}"#));
@@ -46,16 +82,20 @@ fn a_line_becomes_a_row_with_its_place_in_kafka() {
 #[test]
 fn a_line_that_cannot_be_read_is_counted_and_the_others_are_numbered_densely() {
     let good = enriched(r#"{"event":"a"}"#);
-    let (entry, rows) = decoded(head(4), &[good.clone(), b"{\"event\":".to_vec(), vec![0xff], good]);
+    let (entry, Decoded { rows, dead_letters }) =
+        decoded(head(4), &[good.clone(), b"{\"event\":".to_vec(), vec![0xff], good]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.stored), (4, 2, 2));
     assert_eq!(entry.first_fault.unwrap().0, 1);
     assert_eq!(rows.line, [0, 1]);
+    assert_eq!((dead_letters.ko, dead_letters.line), (vec![42, 42], vec![1, 2]));
+    assert_eq!([0, 1].map(|row| dead_letters.reason.get(row)), ["bad_json", "bad_utf8"]);
 }
 
 #[test]
 fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
-    let (entry, rows) = decoded(head(1), &[enriched(r#"{"event":"a","client_time":"1999-01-01 00:00:00"}"#)]);
+    let sent = r#"{"event":"a","client_time":"1999-01-01 00:00:00"}"#;
+    let (entry, Decoded { rows, .. }) = decoded(head(1), &[enriched(sent)]);
     assert_eq!(entry.unwrap().time_replaced, 1);
     assert_eq!(rows.client_time[0], UnixMillis::parse("1999-01-01 00:00:00").unwrap());
     assert_eq!(rows.event_time[0], rows.server_time[0]);
@@ -63,15 +103,78 @@ fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
 
 #[test]
 fn a_foreign_record_is_all_rejected() {
-    let (entry, rows) = decoded(Err(HeadError::Header("v")), &[enriched(r#"{"event":"a"}"#)]);
+    let (entry, Decoded { rows, dead_letters }) =
+        decoded(Err(HeadError::Header("v")), &[enriched(r#"{"event":"a"}"#)]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.record_id), (1, 1, Uuid::nil()));
     assert!(rows.is_empty());
+    assert_eq!((dead_letters.reason.get(0), dead_letters.tenant.get(0)), ("bad_header", "default"));
 }
 
 #[test]
 fn a_later_format_is_never_skipped() {
-    let (entry, rows) = decoded(Err(HeadError::Version(9)), &[enriched(r#"{"event":"a"}"#)]);
+    let mut stream = Stream::default();
+    let entry = stream.take(42, 1000, Err(HeadError::Version(9)), &[called(1)]);
     assert_eq!(entry, Err(HeadError::Version(9)));
-    assert!(rows.is_empty());
+    assert!(stream.out.rows.is_empty() && stream.out.dead_letters.is_empty());
+    assert_eq!(stream.window.floor(), None);
+}
+
+#[test]
+fn an_event_is_stored_once_and_lines_without_a_name_each_time() {
+    let plain = enriched(r#"{"event":"a"}"#);
+    let nil = called(0);
+    let mut stream = Stream::default();
+    let lines = [called(1), plain.clone(), called(2), called(1), nil.clone(), nil.clone()];
+    assert_eq!(stream.counts(10, 0, 1, &lines), [6, 0, 1, 5], "twice in a record");
+    let lines = [called(2), plain, b"{".to_vec(), called(3), nil];
+    assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "in another record");
+    assert_eq!(stream.out.rows.line, [0, 1, 2, 3, 4, 0, 1, 2]);
+    assert_eq!(stream.out.dead_letters.line, [2]);
+    assert_eq!(stream.counts(12, DAY, 3, &[called(1)]), [1, 0, 1, 0], "as old as can be");
+    assert_eq!(stream.counts(13, DAY + 1, 4, &[called(1)]), [1, 0, 0, 1], "too old to be known");
+}
+
+#[test]
+fn an_event_of_another_tenant_is_another_event() {
+    let mut other = called(1);
+    let at = other.windows(7).position(|text| text == b"default").unwrap();
+    other.splice(at..at + 7, *b"another");
+    assert_eq!(Stream::default().counts(10, 0, 1, &[called(1), other]), [2, 0, 0, 2]);
+}
+
+#[test]
+fn the_ledger_holds_the_ids_of_stored_lines() {
+    let (mut stream, plain) = (Stream::default(), enriched(r#"{"event":"a"}"#));
+    stream.counts(10, 0, 1, &[called(1)]);
+    let entry = stream.take(11, 0, head(4), &[called(2), called(1), plain, called(3)]).unwrap();
+    assert_eq!(entry.ids, [2, 3].map(|id| line_id("default", Uuid::from_u128(id))));
+}
+
+#[test]
+fn nothing_of_a_repeated_record_is_stored() {
+    let mut stream = Stream::default();
+    let lines = [enriched(r#"{"event":"a"}"#), b"{".to_vec(), called(1)];
+    assert_eq!(stream.counts(10, 0, 1, &lines), [3, 1, 0, 2]);
+    assert_eq!(stream.counts(11, 0, 1, &lines), [3, 1, 2, 0]);
+    stream.known = true;
+    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger knew it");
+    assert_eq!(stream.out.rows.len(), 2);
+}
+
+#[test]
+fn what_was_spooled_for_too_long_is_a_dead_letter() {
+    let made = 1_700_000_000_000;
+    let id = Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1);
+    let check = |spooled, kafka_time, expected: [u32; 4]| {
+        let mut stream = Stream::default();
+        let entry = stream.take(10, kafka_time, Ok(Head { lines: 1, id, spooled }), &[called(1)]);
+        assert_eq!(counts(&entry.unwrap()), expected);
+        (0..stream.out.dead_letters.len() as u32).for_each(|row| {
+            assert_eq!(stream.out.dead_letters.reason.get(row), "spooled_too_long");
+        });
+    };
+    check(true, made + 14 * DAY, [1, 0, 0, 1]);
+    check(true, made + 14 * DAY + 1, [1, 1, 0, 0]);
+    check(false, made + 14 * DAY + 1, [1, 0, 0, 1]);
 }

@@ -1,43 +1,50 @@
 //! A plain HTTP client of a service.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 /// A service's port.
-pub(crate) struct Http {
+pub struct Http {
     base: String,
     client: reqwest::Client,
 }
 
 /// An answer, read whole.
-pub(crate) struct Answer {
+pub struct Answer {
     /// Its status code.
-    pub(crate) status: u16,
+    pub status: u16,
     /// Its headers.
-    pub(crate) headers: reqwest::header::HeaderMap,
+    pub headers: reqwest::header::HeaderMap,
     /// Its body.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Answer {
     /// The body as JSON; null where there is none.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
 
     /// A header's text; empty if it is absent.
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
 impl Http {
     /// The service at `base`, `http://…` without a slash at the end.
-    pub(crate) fn new(base: String) -> Self {
+    pub fn new(base: String) -> Self {
         Self { base, client: reqwest::Client::new() }
     }
 
+    /// The same; a request that has no answer within `patience` fails.
+    pub fn patient(base: String, patience: Duration) -> Self {
+        Self { base, client: reqwest::Client::builder().timeout(patience).build().unwrap() }
+    }
+
     /// Makes a request and reads the answer.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         method: &str,
         path: &str,
@@ -48,7 +55,7 @@ impl Http {
     }
 
     /// The same, when it may fail.
-    pub(crate) async fn try_send(
+    pub async fn try_send(
         &self,
         method: &str,
         path: &str,
@@ -63,18 +70,27 @@ impl Http {
         Ok(Answer { status, headers, text: answer.text().await? })
     }
 
+    /// The sum of one of its metrics over all labels; none if it does not answer or has no such metric.
+    pub async fn metric(&self, name: &str) -> Option<u64> {
+        let page = self.try_send("GET", "/metrics", &[], "").await.ok()?.text;
+        let value =
+            |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
+        let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+        page.lines().filter(of_name).map(value).reduce(|sum, value| sum + value).map(|sum| sum as u64)
+    }
+
     /// Gets a path.
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
     /// Posts without a body.
-    pub(crate) async fn post(&self, path: &str) -> Answer {
+    pub async fn post(&self, path: &str) -> Answer {
         self.send("POST", path, &[], "").await
     }
 
     /// Posts NDJSON lines to `/v1/events`.
-    pub(crate) async fn post_lines(&self, lines: &[String]) -> Answer {
+    pub async fn post_lines(&self, lines: &[String]) -> Answer {
         let body = lines.join("\n");
         self.send("POST", "/v1/events", &[("content-type", "application/x-ndjson")], body).await
     }

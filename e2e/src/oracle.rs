@@ -9,24 +9,24 @@ use crate::client::Answer;
 
 /// An event as the tests make them; its time is always given, so that its hour is known.
 #[derive(Debug, Clone)]
-pub(crate) struct Made {
+pub struct Made {
     /// When it happened.
-    pub(crate) time: UnixMillis,
+    pub time: UnixMillis,
     /// Its name.
-    pub(crate) event: String,
+    pub event: String,
     /// The user, also as its device.
-    pub(crate) user: String,
+    pub user: String,
     /// Its country.
-    pub(crate) country: String,
+    pub country: String,
     /// Its device's system.
-    pub(crate) device_os: String,
+    pub device_os: String,
     /// Its number.
-    pub(crate) value: i64,
+    pub value: i64,
 }
 
 impl Made {
     /// A random event of a user at this time.
-    pub(crate) fn random(rng: &mut fastrand::Rng, time: UnixMillis) -> Self {
+    pub fn random(rng: &mut fastrand::Rng, time: UnixMillis) -> Self {
         let pick = |rng: &mut fastrand::Rng, of: &[&str]| of[rng.usize(..of.len())].to_owned();
         Self {
             time,
@@ -39,7 +39,7 @@ impl Made {
     }
 
     /// Its line.
-    pub(crate) fn line(&self) -> String {
+    pub fn line(&self) -> String {
         json!({
             "client_time": self.time.to_string(), "device_id": self.user, "device_os": self.device_os,
             "session": format!("s-{}", self.user), "sequence": 1, "event": self.event,
@@ -53,19 +53,19 @@ type HourlyKey = (i64, String, String, String);
 
 /// Events per hour × event × country × system with the sum of their values, and users per hour × event.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub struct Counts {
     events: BTreeMap<HourlyKey, (u64, i64)>,
     users: BTreeMap<(i64, String), u64>,
 }
 
 impl Counts {
     /// All events counted.
-    pub(crate) fn accepted(&self) -> u64 {
+    pub fn accepted(&self) -> u64 {
         self.events.values().map(|(events, _)| events).sum()
     }
 
     /// What the rollups say: rows of hour, event, country, system, events, value, and of hour, event, users.
-    pub(crate) fn from_rows(events: &[Vec<String>], users: &[Vec<String>]) -> Self {
+    pub fn from_rows(events: &[Vec<String>], users: &[Vec<String>]) -> Self {
         let events = events.iter().map(|row| {
             let key = (row[0].parse().unwrap(), row[1].clone(), row[2].clone(), row[3].clone());
             (key, (row[4].parse().unwrap(), row[5].parse().unwrap()))
@@ -78,7 +78,7 @@ impl Counts {
 
 /// Counts what was accepted.
 #[derive(Debug, Default)]
-pub(crate) struct Oracle {
+pub struct Oracle {
     events: BTreeMap<HourlyKey, (u64, i64)>,
     users: BTreeMap<(i64, String), BTreeSet<String>>,
 }
@@ -87,7 +87,7 @@ impl Oracle {
     /// Takes the report on a batch of lines, in which `made` stands where a line is one of ours and `None`
     /// where it is bad on purpose; the report must accept exactly ours.
     #[track_caller]
-    pub(crate) fn reported(&mut self, answer: &Answer, lines: &[Option<Made>]) {
+    pub fn reported(&mut self, answer: &Answer, lines: &[Option<Made>]) {
         assert_eq!(answer.status, 200, "{}", answer.text);
         let report = answer.json();
         let good = lines.iter().flatten().count();
@@ -108,7 +108,7 @@ impl Oracle {
     }
 
     /// Takes an event that was accepted.
-    pub(crate) fn accepted(&mut self, made: &Made) {
+    pub fn accepted(&mut self, made: &Made) {
         let hour = made.time.floor(HOUR).0 / 1000;
         let key = (hour, made.event.clone(), made.country.clone(), made.device_os.clone());
         let (events, value) = self.events.entry(key).or_default();
@@ -118,7 +118,7 @@ impl Oracle {
     }
 
     /// What the tables must hold.
-    pub(crate) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         let users = self.users.iter().filter(|(_, users)| !users.is_empty());
         Counts {
             events: self.events.clone(),
@@ -127,7 +127,7 @@ impl Oracle {
     }
 
     /// Users over clicks and impressions, clicks and impressions of the hour that holds `time`.
-    pub(crate) fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
+    pub fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
         let hour = time.floor(HOUR).0 / 1000;
         let count = |event: &str| -> u64 {
             self.events
@@ -146,6 +146,6 @@ impl Oracle {
 }
 
 /// Now, by this machine's clock.
-pub(crate) fn now() -> UnixMillis {
+pub fn now() -> UnixMillis {
     std::time::SystemTime::now().into()
 }

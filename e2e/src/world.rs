@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use devstack::{DataDirectory, Service, Stack, wait_for};
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::OnceCell;
 
 use crate::client::Http;
 use crate::oracle::Counts;
 
 /// Longest wait for something that should come at once, on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 static STACK: OnceCell<Stack> = OnceCell::const_new();
 
@@ -24,7 +28,7 @@ async fn stack() -> &'static Stack {
 }
 
 /// A topic, a database and a consumer group of its own.
-pub(crate) struct World {
+pub struct World {
     name: &'static str,
     brokers: String,
     clickhouse: String,
@@ -34,7 +38,7 @@ pub(crate) struct World {
 
 impl World {
     /// The world of the test `name`, on the shared stack, migrated.
-    pub(crate) async fn new(name: &'static str) -> Self {
+    pub async fn new(name: &'static str) -> Self {
         let stack = stack().await;
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
         world.migrate().await;
@@ -42,7 +46,7 @@ impl World {
     }
 
     /// A world on servers of the test's own, which need not be up yet.
-    pub(crate) fn unmigrated(name: &'static str, brokers: &str, clickhouse: &str) -> Self {
+    pub fn unmigrated(name: &'static str, brokers: &str, clickhouse: &str) -> Self {
         Self {
             name,
             brokers: brokers.to_owned(),
@@ -53,7 +57,7 @@ impl World {
     }
 
     /// Runs `stream-agg migrate`.
-    pub(crate) async fn migrate(&self) {
+    pub async fn migrate(&self) {
         let variables = self.variables(&[]);
         Service::run("stream-agg", &["migrate"], &borrowed(&variables), &self.directory, DEADLINE)
             .await
@@ -81,28 +85,28 @@ impl World {
     }
 
     /// Starts a service, and does not wait until it is ready.
-    pub(crate) fn start(&self, service: &str, more: &[(&str, &str)]) -> Service {
+    pub fn start(&self, service: &str, more: &[(&str, &str)]) -> Service {
         Service::start(service, &borrowed(&self.variables(more)), &self.directory).unwrap()
     }
 
     /// Starts an edge and waits until it is ready.
-    pub(crate) async fn edge(&self) -> Edge {
+    pub async fn edge(&self) -> Edge {
         Edge::new(self.ready("ingest").await)
     }
 
     /// Starts an aggregator and waits until it is ready.
-    pub(crate) async fn aggregator(&self) -> Service {
+    pub async fn aggregator(&self) -> Service {
         self.ready("stream-agg").await
     }
 
     /// Starts a query API and waits until it is ready.
-    pub(crate) async fn query_api(&self) -> QueryApi {
+    pub async fn query_api(&self) -> QueryApi {
         let service = self.ready("query-api").await;
         QueryApi { http: Http::new(service.http()), _service: service }
     }
 
     /// One of each.
-    pub(crate) async fn pipeline(&self) -> (Edge, Service, QueryApi) {
+    pub async fn pipeline(&self) -> (Edge, Service, QueryApi) {
         tokio::join!(self.edge(), self.aggregator(), self.query_api())
     }
 
@@ -112,26 +116,44 @@ impl World {
         service
     }
 
+    /// Appends a record to a partition of the topic, past the edge, and waits until Kafka has it.
+    pub(crate) fn produce(&self, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
+        let add = |all: OwnedHeaders, (key, value): &(&str, &str)| {
+            all.insert(Header { key, value: Some(value.as_bytes()) })
+        };
+        let headers = headers.iter().fold(OwnedHeaders::new(), add);
+        let record = BaseRecord::<(), _>::to(self.name).partition(partition).payload(value).headers(headers);
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(DEADLINE).unwrap();
+    }
+
     /// The rows that a query of this world's database gives, as text.
-    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        self.try_rows(sql).await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// The same, when it may fail.
+    pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
         let request =
             self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(sql.to_owned());
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.with_context(|| format!("ask {sql}"))?;
         let good = answer.status().is_success();
-        let text = answer.text().await.unwrap();
-        assert!(good, "{sql}: {text}");
-        text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+        let text = answer.text().await.with_context(|| format!("ask {sql}"))?;
+        ensure!(good, "ask {sql}: {text}");
+        Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
 
     /// The one number that a query gives.
-    pub(crate) async fn number(&self, sql: &str) -> u64 {
+    pub async fn number(&self, sql: &str) -> u64 {
         let rows = self.rows(sql).await;
         rows[0][0].parse().unwrap_or_else(|_| panic!("{sql}: {rows:?}"))
     }
 
     /// Waits until the raw table holds as many rows as were accepted, then holds every table against
     /// the oracle's counts: raw, ledger and each rollup, exactly.
-    pub(crate) async fn assert_counted(&self, expected: &Counts) {
+    pub async fn assert_counted(&self, expected: &Counts) {
         let accepted = expected.accepted();
         let waited = wait_for(format!("{accepted} rows in `{}`.events", self.name), DEADLINE, async || {
             self.stored().await >= accepted && self.uncommitted_cells().await == 0
@@ -199,30 +221,26 @@ fn borrowed(variables: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 /// A running edge.
-pub(crate) struct Edge {
+pub struct Edge {
     /// Its process.
-    pub(crate) service: Service,
+    pub service: Service,
     /// Its port for clients.
-    pub(crate) http: Http,
+    pub http: Http,
 }
 
 impl Edge {
     /// The edge that `service` is.
-    pub(crate) fn new(service: Service) -> Self {
+    pub fn new(service: Service) -> Self {
         Self { http: Http::new(service.http()), service }
     }
 
     /// The sum of one of its metrics over all labels.
-    pub(crate) async fn metric(&self, name: &str) -> u64 {
-        let page = Http::new(self.service.admin()).get("/metrics").await.text;
-        let value =
-            |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
-        let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);
-        page.lines().filter(of_name).map(value).sum::<f64>() as u64
+    pub async fn metric(&self, name: &str) -> u64 {
+        Http::new(self.service.admin()).metric(name).await.unwrap_or_default()
     }
 
     /// Holds the edge's own books: nothing is dropped silently.
-    pub(crate) async fn assert_balanced(&self) {
+    pub async fn assert_balanced(&self) {
         let metric = async |name: &str| self.metric(&format!("ingest_events_{name}")).await;
         let (received, accepted, rejected) =
             (metric("received_total").await, metric("accepted_total").await, metric("rejected_total").await);
@@ -238,16 +256,16 @@ impl Edge {
 }
 
 /// A running query API.
-pub(crate) struct QueryApi {
+pub struct QueryApi {
     /// Ends with it.
     _service: Service,
     /// Its port for readers.
-    pub(crate) http: Http,
+    pub http: Http,
 }
 
 impl QueryApi {
     /// Waits until the hour of `millis` is answered with these figures.
-    pub(crate) async fn assert_hour(&self, millis: i64, users: u64, clicks: u64, impressions: u64) {
+    pub async fn assert_hour(&self, millis: i64, users: u64, clicks: u64, impressions: u64) {
         let expected = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");
         let path = format!("/analytics?timestamp={millis}");
         let mut last = String::new();

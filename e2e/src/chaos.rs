@@ -1,0 +1,271 @@
+//! Chaos: the real programs under load, killed, paused, added and removed by a seeded
+//! schedule, then left alone until they are done, then counted.
+//!
+//! Invariants: it knows nothing of the services but what their users and operators see;
+//! time and everything it remembers are bounded by the length of the run; no process
+//! outlives it. What is absent: any judgement by the services' own figures.
+
+use std::collections::HashMap;
+use std::iter;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use devstack::{Kafka, Service, Stack, wait_for};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::{self, JoinSet};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Http;
+use crate::world::World;
+use book::{Book, Fate};
+use lane::{Lane, Subject};
+use report::Report;
+use schedule::{AGGREGATORS, SESSION, Schedule, Target};
+use sender::SharedBook;
+use tally::Tally;
+use verify::Verdict;
+
+pub mod schedule;
+
+pub mod load;
+
+pub mod book;
+
+pub mod presence;
+
+pub mod line;
+
+pub mod difference;
+
+pub mod sums;
+
+pub mod report;
+
+mod figure;
+
+mod tally;
+
+mod lane;
+
+mod sender;
+
+mod verify;
+
+/// Of the topic, the database, the group and the directory of logs.
+const NAME: &str = "chaos";
+/// From the last fault until everything is counted.
+const SETTLE: Duration = Duration::from_secs(90);
+/// For all tables and answers to be read and compared.
+const VERIFY: Duration = Duration::from_secs(300);
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// The ends of the logs count if they are still there after so long.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What a person asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long faults and load last.
+    pub length: Duration,
+    /// What they are.
+    pub seed: u64,
+    /// Whether some events have an `event_id` and are sent until they are acknowledged.
+    pub event_ids: bool,
+}
+
+/// Runs it all; `say` is told how it goes, line by line.
+pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report> {
+    let mut stack = Stack::for_test("chaos-servers")?;
+    stack.start().await?;
+    let world = World::unmigrated(NAME, stack.kafka.brokers(), stack.clickhouse.url());
+    world.migrate().await;
+    let mut services = start(&world);
+    for service in services.iter_mut().map(|(_, service)| service) {
+        service.wait_ready().await?;
+    }
+    let mut api = world.start("query-api", &[]);
+    api.wait_ready().await?;
+    say("everything runs");
+
+    let edge = &services[0].1;
+    let run = Run {
+        started: Instant::now(),
+        until: Instant::now() + options.length,
+        edge: edge.http(),
+        edge_admin: Http::patient(edge.admin(), QUIET),
+        kafka: Kafka::given(stack.kafka.brokers()),
+        world,
+        book: Arc::new(Mutex::new(Book::new(options.seed, options.event_ids))),
+        tally: Arc::default(),
+        all_over: Arc::new(Semaphore::new(0)),
+        stop: CancellationToken::new(),
+    };
+    // The directory stays ours until the end.
+    let Stack { kafka, clickhouse, directory: _directory } = stack;
+    let servers =
+        [(Target::Kafka, Subject::Kafka(kafka)), (Target::ClickHouse, Subject::ClickHouse(clickhouse))];
+    let services = services.into_iter().map(|(target, service)| (target, Subject::Service(service)));
+    let lanes = run.spawn_lanes(services.chain(servers), &Schedule::new(options.seed, options.length));
+    run.settle(&say).await;
+    let api_http = Http::patient(api.http(), SETTLE);
+    let verifying = verify::verify(&run.book, &run.world, &api_http);
+    let verdict = time::timeout(VERIFY, verifying).await.context("count everything in time");
+    // Only now, because the lanes hold what was just asked.
+    run.stop.cancel();
+    lanes.join_all().await;
+    Ok(run.report(verdict??))
+}
+
+/// The edge, and the aggregators, which have names that outlive them. Batches are
+/// short, so that there is always one that is declared and not yet applied.
+fn start(world: &World) -> Vec<(Target, Service)> {
+    let session = format!("{}", SESSION * 1000.0);
+    let aggregator = |number: usize| {
+        let name = Target::Aggregator(number).to_string();
+        let more = [
+            ("GROUP_INSTANCE_ID", name.as_str()),
+            ("BATCH_MAX_AGE", "300ms"),
+            ("KAFKA_OPT_session.timeout.ms", session.as_str()),
+        ];
+        (Target::Aggregator(number), world.start("stream-agg", &more))
+    };
+    let edge = (Target::Edge, world.start("ingest", &[]));
+    iter::once(edge).chain((0..AGGREGATORS).map(aggregator)).collect()
+}
+
+/// A run while it lasts.
+struct Run {
+    started: Instant,
+    /// When faults and load end.
+    until: Instant,
+    edge: String,
+    edge_admin: Http,
+    kafka: Kafka,
+    world: World,
+    book: SharedBook,
+    tally: Arc<Tally>,
+    /// A permit for each lane whose faults are over.
+    all_over: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Run {
+    /// Each process suffers its faults, and is then kept running until the run ends.
+    fn spawn_lanes(
+        &self,
+        subjects: impl Iterator<Item = (Target, Subject)>,
+        schedule: &Schedule,
+    ) -> JoinSet<()> {
+        let mut lanes = JoinSet::new();
+        for (target, subject) in subjects {
+            let (tally, all_over, stop) = (self.tally.clone(), self.all_over.clone(), self.stop.clone());
+            let (faults, started, until) = (schedule.of(target).to_vec(), self.started, self.until);
+            let handle = Handle::current();
+            let life = async move || {
+                let mut lane = Lane::new(target, subject, Arc::clone(&tally));
+                let suffered = lane.suffer(&faults, started, until).await;
+                all_over.add_permits(1);
+                if let Err(error) = suffered.and(lane.keep(&stop).await) {
+                    tally.wrong(format!("{target}: {error:#}"));
+                }
+            };
+            // A thread for each: starting a broker blocks, and must not keep others from their times.
+            lanes.spawn_blocking(move || handle.block_on(life()));
+        }
+        lanes
+    }
+
+    /// Sends the load, waits until faults and load are over and everything is counted, and
+    /// says how far it is meanwhile.
+    async fn settle(&self, say: &impl Fn(&str)) {
+        let deadline = self.until + SETTLE;
+        let settled = async {
+            let (book, tally) = (Arc::clone(&self.book), Arc::clone(&self.tally));
+            let sending = sender::send(self.edge.clone(), book, tally, self.until, self.until + SETTLE / 2);
+            let lanes = self.all_over.acquire_many(Target::ALL.len() as u32);
+            let (_, lanes) = tokio::join!(sending, time::timeout_at(deadline, lanes));
+            if lanes.is_err() {
+                self.tally.wrong(format!("not all that was broken runs again after {SETTLE:?}"));
+            }
+            self.wait_until_counted(deadline).await;
+        };
+        tokio::pin!(settled);
+        let mut progress = time::interval_at(self.started + PROGRESS, PROGRESS);
+        loop {
+            tokio::select! {
+                () = &mut settled => break,
+                _ = progress.tick() => say(&self.progress()),
+            }
+        }
+        say(&self.progress());
+    }
+
+    async fn wait_until_counted(&self, deadline: Instant) {
+        let mut open = String::new();
+        let mut ends = Vec::new();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let counted = wait_for("everything to be counted", left, async || {
+            let before = ends.clone();
+            let looked = self.look(&mut ends).await;
+            let settled = looked.as_ref().is_ok_and(String::is_empty) && before == ends;
+            open = looked.unwrap_or_else(|error| format!("{error:#}"));
+            if !settled {
+                time::sleep(QUIET).await;
+            }
+            settled
+        });
+        if let Err(overdue) = counted.await {
+            self.tally.wrong(format!("{overdue}: {open}"));
+        }
+    }
+
+    /// Where the logs end, and what is not yet counted of them; empty if all is.
+    async fn look(&self, ends: &mut Vec<u64>) -> anyhow::Result<String> {
+        let queued = self.edge_admin.metric("ingest_events_queued").await.context("ask the edge")?;
+        *ends = task::block_in_place(|| self.kafka.log_ends(NAME))?;
+        let sql =
+            "SELECT kp, max(next_offset) FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp";
+        let rows = self.world.try_rows(sql).await?;
+        let number = |text: &str| text.parse::<u64>().ok();
+        let told: HashMap<_, _> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
+        let next = |kp: usize| told.get(&Some(kp as u64)).copied().flatten().unwrap_or(0);
+        let behind = ends.iter().enumerate().filter(|(kp, end)| next(*kp) < **end);
+        let behind = behind.map(|(kp, end)| format!("partition {kp} is at {} of {end}", next(kp)));
+        let waiting = (queued > 0).then(|| format!("{queued} events wait in the edge"));
+        Ok(waiting.into_iter().chain(behind).collect::<Vec<_>>().join(", "))
+    }
+
+    fn progress(&self) -> String {
+        let book = sender::open(&self.book);
+        let notes = self.tally.take_notes();
+        let notes = if notes.is_empty() { "nothing".to_owned() } else { notes.join("; ") };
+        format!(
+            "{:.0} s: {} requests, {} acked, {} refused, {} open; {notes}",
+            self.started.elapsed().as_secs_f64(),
+            book.requests(),
+            book.count(Fate::Acked),
+            book.count(Fate::Refused),
+            book.count(Fate::Unanswered),
+        )
+    }
+
+    fn report(&self, verdict: Verdict) -> Report {
+        let book = sender::open(&self.book);
+        let (recovered_intents, conditional_skips) = self.tally.counted();
+        Report {
+            kills: self.tally.kills(),
+            pauses: self.tally.pauses(),
+            requests: book.requests(),
+            acked: book.count(Fate::Acked),
+            unanswered: book.count(Fate::Unanswered),
+            recovered_intents,
+            conditional_skips,
+            missing: verdict.missing,
+            duplicated: verdict.duplicated,
+            problems: self.tally.take_wrong().into_iter().chain(verdict.lines).collect(),
+        }
+    }
+}

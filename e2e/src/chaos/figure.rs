@@ -1,0 +1,71 @@
+//! One figure of a cell while events come in. Pure.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasher, BuildHasherDefault};
+
+use schemas::event::Event;
+use schemas::rollup::{Distinct, Measure, Number};
+
+/// A figure.
+pub(crate) enum Figure {
+    /// A count, a sum, a least or a greatest.
+    Number(i64),
+    /// Hashes of the values seen.
+    Distinct(HashSet<u64>),
+}
+
+impl Figure {
+    /// What it is before the first event.
+    pub(crate) fn new(measure: Measure) -> Self {
+        match measure {
+            Measure::Count | Measure::Sum(_) => Self::Number(0),
+            Measure::Min(_) => Self::Number(i64::MAX),
+            Measure::Max(_) => Self::Number(i64::MIN),
+            Measure::UniqExact(_) => Self::Distinct(HashSet::new()),
+        }
+    }
+
+    /// Takes an event.
+    pub(crate) fn add(&mut self, measure: Measure, event: &Event<'_>) {
+        let number = |of: Number| match of {
+            Number::ParamInt => event.param_int,
+            Number::Sequence => i64::try_from(event.sequence).expect("the load counts from 1"),
+        };
+        match (self, measure) {
+            (Self::Number(sum), Measure::Count) => *sum += 1,
+            (Self::Number(sum), Measure::Sum(of)) => *sum += number(of),
+            (Self::Number(least), Measure::Min(of)) => *least = number(of).min(*least),
+            (Self::Number(most), Measure::Max(of)) => *most = number(of).max(*most),
+            (Self::Distinct(seen), Measure::UniqExact(of)) => {
+                let value = match of {
+                    Distinct::User => event.user().unwrap_or_default(),
+                    Distinct::Session => &event.session,
+                    Distinct::DeviceId => &event.device_id,
+                };
+                if !value.is_empty() {
+                    seen.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(value));
+                }
+            }
+            _ => unreachable!("a figure is made for its measure"),
+        }
+    }
+
+    /// What it has come to.
+    pub(crate) fn value(&self) -> i64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Distinct(seen) => seen.len() as i64,
+        }
+    }
+}
+
+/// How parts of a measure become one.
+pub(crate) fn combining(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Count | Measure::Sum(_) => "sum",
+        Measure::Min(_) => "min",
+        Measure::Max(_) => "max",
+        Measure::UniqExact(_) => "uniqExactMerge",
+    }
+}

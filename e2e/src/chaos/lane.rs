@@ -1,0 +1,208 @@
+//! One process and what happens to it, one fault after the other.
+//!
+//! Invariants: a process that should run and has ended is started again, whoever ended it,
+//! on the same ports; when a lane is done, its process runs or has left on purpose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use devstack::process::Process;
+use devstack::{ClickHouse, Kafka, Service};
+use rustix::process::Signal;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::chaos::schedule::{Action, Fault, Target};
+use crate::chaos::tally::Tally;
+use crate::client::Http;
+
+/// Between two looks whether it lives.
+const WATCH: Duration = Duration::from_millis(250);
+/// A scrape of its metrics.
+const SCRAPE: Duration = Duration::from_millis(500);
+/// A server that will not start after so many tries will not at all.
+const STARTS: usize = 3;
+
+/// The status of a program of ours that has panicked.
+const PANICKED: i32 = 101;
+/// A start that takes longer is told.
+const WORTH_A_NOTE: Duration = Duration::from_secs(3);
+
+/// What an aggregator counts about its recovery.
+const COUNTERS: [&str; 2] = ["stream_agg_recovered_intents_total", "stream_agg_cells_skipped_total"];
+
+/// The process itself.
+pub(crate) enum Subject {
+    Kafka(Kafka),
+    ClickHouse(ClickHouse),
+    Service(Service),
+}
+
+impl Subject {
+    /// Starts it; servers are waited for, services become ready in their own time.
+    async fn start(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Kafka(kafka) => kafka.start().await,
+            Self::ClickHouse(clickhouse) => clickhouse.start().await,
+            Self::Service(service) => service.restart(),
+        }
+    }
+
+    fn process(&mut self) -> anyhow::Result<&mut Process> {
+        match self {
+            Self::Kafka(kafka) => kafka.process(),
+            Self::ClickHouse(clickhouse) => clickhouse.process(),
+            Self::Service(service) => Ok(service.process()),
+        }
+    }
+}
+
+/// A process, its name, and what is known of it.
+pub(crate) struct Lane {
+    target: Target,
+    subject: Subject,
+    tally: Arc<Tally>,
+    /// Its metrics, if they tell of recoveries.
+    metrics: Option<Http>,
+    /// What it had counted in this life when it was last asked.
+    counted: [u64; COUNTERS.len()],
+    /// Whether it should run.
+    wanted: bool,
+}
+
+impl Lane {
+    /// The lane of a process that runs.
+    pub(crate) fn new(target: Target, subject: Subject, tally: Arc<Tally>) -> Self {
+        let metrics = match &subject {
+            Subject::Service(service) if matches!(target, Target::Aggregator(_)) => {
+                Some(Http::patient(service.admin(), SCRAPE))
+            }
+            _ => None,
+        };
+        Self { target, subject, tally, metrics, counted: Default::default(), wanted: true }
+    }
+
+    /// Lets the faults happen that begin before `until`, and returns when the last one is over.
+    pub(crate) async fn suffer(
+        &mut self,
+        faults: &[Fault],
+        started: Instant,
+        until: Instant,
+    ) -> anyhow::Result<()> {
+        for fault in faults {
+            self.watch_until(started + fault.at).await?;
+            if Instant::now() > until {
+                return Ok(());
+            }
+            // What has left cannot be hurt.
+            if !self.wanted && matches!(fault.action, Action::Kill(_) | Action::Pause(_)) {
+                continue;
+            }
+            let at = started.elapsed().as_secs_f64();
+            self.tally.note(format!("{at:.1} {} {}", self.target, fault.action));
+            self.inflict(fault.action).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the process running until `stop`, and tells what it has counted.
+    pub(crate) async fn keep(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        while !stop.is_cancelled() {
+            self.watch_until(Instant::now() + WATCH).await?;
+        }
+        self.scrape().await;
+        self.life_is_over();
+        Ok(())
+    }
+
+    async fn watch_until(&mut self, until: Instant) -> anyhow::Result<()> {
+        loop {
+            if let Some(status) = self.subject.process()?.exited()
+                && self.wanted
+            {
+                let text = format!("{} ended by itself, {status}", self.target);
+                match self.target {
+                    // Fenced by its own next life, it is meant to end.
+                    Target::Aggregator(_) if status.code() != Some(PANICKED) => self.tally.note(text),
+                    Target::Aggregator(_) | Target::Edge => self.tally.wrong(text),
+                    Target::Kafka | Target::ClickHouse => self.tally.note(text),
+                }
+                self.life_is_over();
+                self.start().await?;
+            }
+            self.scrape().await;
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            time::sleep_until(until.min(Instant::now() + WATCH)).await;
+        }
+    }
+
+    async fn inflict(&mut self, action: Action) -> anyhow::Result<()> {
+        match action {
+            Action::Kill(down) => {
+                self.scrape().await;
+                self.subject.process()?.kill9();
+                self.tally.killed(self.target.kind());
+                self.life_is_over();
+                time::sleep(down).await;
+                self.start().await
+            }
+            Action::Pause(lasts) => {
+                self.subject.process()?.signal(Signal::STOP)?;
+                self.tally.paused();
+                time::sleep(lasts).await;
+                self.subject.process()?.signal(Signal::CONT)
+            }
+            Action::Leave => {
+                self.wanted = false;
+                self.scrape().await;
+                if let Subject::Service(service) = &mut self.subject
+                    && let Err(error) = service.terminate().await
+                {
+                    self.tally.note(format!("{} did not end in time: {error:#}", self.target));
+                }
+                self.life_is_over();
+                Ok(())
+            }
+            Action::Join => {
+                self.wanted = true;
+                if self.subject.process()?.exited().is_some() { self.start().await } else { Ok(()) }
+            }
+        }
+    }
+
+    async fn start(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        for _ in 1..STARTS {
+            match self.subject.start().await {
+                Ok(()) => {
+                    let took = started.elapsed();
+                    if took > WORTH_A_NOTE {
+                        self.tally.note(format!("{} took {:.1} s to start", self.target, took.as_secs_f64()));
+                    }
+                    return Ok(());
+                }
+                Err(error) => self.tally.note(format!("{} did not start: {error:#}", self.target)),
+            }
+            self.subject.process()?.kill9();
+        }
+        self.subject.start().await.with_context(|| format!("start {} again", self.target))
+    }
+
+    /// Asks what it has counted; one that does not answer keeps what it last said.
+    async fn scrape(&mut self) {
+        let Some(metrics) = self.metrics.as_ref().filter(|_| self.wanted) else { return };
+        for (counted, name) in self.counted.iter_mut().zip(COUNTERS) {
+            if let Some(value) = metrics.metric(name).await {
+                *counted = value.max(*counted);
+            }
+        }
+    }
+
+    fn life_is_over(&mut self) {
+        let [recovered, skipped] = std::mem::take(&mut self.counted);
+        self.tally.ended(recovered, skipped);
+    }
+}

@@ -1,0 +1,172 @@
+//! Requests from a seed, and what each of them must add to the sums.
+//!
+//! Invariants: with the same seed and the same times, [`Load`] makes the same requests in
+//! the same order, so nothing of a request has to be remembered but its time and its fate.
+//! All lines of a request are of one user, so they stand in one record of Kafka: a request
+//! is in the tables wholly or not at all. Every stored event tells its request. Pure.
+
+use devstack::traffic::Traffic;
+use fastrand::Rng;
+use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
+
+/// What a request's number follows in the events it brings.
+pub const TAG: &str = "chaos-";
+/// Devices that send at the same time.
+const DEVICES: usize = 200;
+/// 2020-12-01 00:00, the day of the very old events.
+const LONG_AGO: UnixMillis = UnixMillis(1_606_780_800_000);
+/// A line that is refused.
+const BAD: &str = r#"{"event":1}"#;
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// From 1.
+    pub number: u32,
+    /// What follows the host.
+    pub path: String,
+    /// Its body.
+    pub body: String,
+    /// The events that it adds, as the lines they are stored from.
+    pub events: Vec<String>,
+    /// Lines of the body that are refused.
+    pub bad: usize,
+    /// Whether each event has an `event_id`, so that it may be sent again.
+    pub repeatable: bool,
+}
+
+/// An endless stream of requests.
+pub struct Load {
+    seed: u64,
+    event_ids: bool,
+    rng: Rng,
+    traffic: Traffic,
+    made: u32,
+}
+
+impl Load {
+    /// The requests of this seed; with `event_ids`, half of the batches can be repeated.
+    pub fn new(seed: u64, event_ids: bool) -> Self {
+        let rng = Rng::with_seed(seed);
+        Self { seed, event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
+    }
+
+    /// The next request, made at this moment.
+    pub fn next(&mut self, now: UnixMillis) -> Request {
+        self.made += 1;
+        if self.rng.u8(..5) == 0 { self.reaction(now) } else { self.batch(now) }
+    }
+
+    fn reaction(&mut self, now: UnixMillis) -> Request {
+        let Self { made: number, rng, .. } = self;
+        let back = if rng.u8(..20) == 0 { rng.i64(1..=24) * HOUR } else { 0 };
+        let time = now.0 - back - rng.i64(0..SECOND);
+        let kind = if rng.u8(..4) == 0 { "click" } else { "impression" };
+        let path = if rng.bool() {
+            format!("/analytics/{time}/{TAG}{number}/{kind}")
+        } else {
+            format!("/analytics?timestamp={time}&user={TAG}{number}&{kind}")
+        };
+        let event = format!(r#"{{"event":"{kind}","client_time":{time},"user_id":"{TAG}{number}"}}"#);
+        let (body, events) = (String::new(), vec![event]);
+        Request { number: *number, path, body, events, bad: 0, repeatable: false }
+    }
+
+    fn batch(&mut self, now: UnixMillis) -> Request {
+        let Self { made: number, rng, .. } = self;
+        let count = match rng.u8(..4) {
+            0 => 30,
+            1 => rng.usize(4..=12),
+            _ => rng.usize(1..=3),
+        };
+        let repeatable = self.event_ids && rng.bool();
+        // Now and then, nothing in it is good.
+        let count = if rng.u8(..100) == 0 { 0 } else { count };
+        let lines = self.traffic.lines(now, count).into_iter().enumerate().map(|(at, mut line)| {
+            line.param_str = format!("{TAG}{number}").into();
+            line.event_id = repeatable.then(|| event_id(self.seed, *number, at));
+            if rng.u8(..30) == 0 {
+                line.client_time =
+                    UnixMillis(LONG_AGO.0 + rng.i64(0..3) * HOUR + rng.i64(0..MINUTE)).to_string();
+            }
+            if rng.u8(..25) == 0 {
+                line.event = "vote";
+                return vote(rng, &line.json());
+            }
+            line.json()
+        });
+        let events: Vec<String> = lines.collect();
+        let bad = usize::from(count == 0 || rng.u8(..10) == 0);
+        let mut lines: Vec<_> = events.iter().map(String::as_str).collect();
+        (0..bad).for_each(|_| lines.insert(rng.usize(..=lines.len()), BAD));
+        let (path, body) = ("/v1/events".to_owned(), lines.join("\n"));
+        Request { number: *number, path, body, events, bad, repeatable }
+    }
+}
+
+/// Unlike all others of this run, and of runs of other seeds.
+fn event_id(seed: u64, number: u32, line: usize) -> String {
+    format!("{:08x}-0000-4000-8000-{number:08x}{line:04x}", seed as u32)
+}
+
+/// The line as a vote in a poll.
+fn vote(rng: &mut Rng, line: &str) -> String {
+    format!(
+        r#"{{"poll":"poll-{}","option":"{}",{}"#,
+        rng.u8(..3),
+        rng.choice(["yes", "no"]).expect("two"),
+        &line[1..]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::event;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// 2026-01-01 00:30:00.
+    const NOW: UnixMillis = UnixMillis(1_767_227_400_000);
+
+    fn requests(seed: u64, event_ids: bool) -> Vec<Request> {
+        let mut load = Load::new(seed, event_ids);
+        (0..2000).map(|n| load.next(UnixMillis(NOW.0 + n))).collect()
+    }
+
+    #[test]
+    fn the_same_seed_and_times_give_the_same_requests() {
+        assert!(requests(1, true) == requests(1, true));
+        assert!(requests(1, true) != requests(2, true));
+    }
+
+    #[test]
+    fn every_event_tells_its_request_and_all_of_a_request_are_of_one_user() {
+        for request in requests(3, true) {
+            let tag = format!("{TAG}{}", request.number);
+            let parsed: Vec<_> =
+                request.events.iter().map(|line| event::parse::<()>(line).unwrap().event).collect();
+            assert!(parsed.iter().all(|event| event.param_str == tag || event.user_id == tag));
+            assert!(parsed.iter().all(|event| event.client_time.is_some()));
+            assert!(parsed.iter().all(|event| event.event_id.is_some() == request.repeatable));
+            let users: BTreeSet<_> = parsed.iter().map(|event| event.user().unwrap()).collect();
+            assert!(users.len() <= 1, "{users:?}");
+            let places: BTreeSet<_> = parsed.iter().map(|event| event.sequence).collect();
+            assert_eq!(places.len(), request.events.len(), "a line is known by its place in the session");
+        }
+    }
+
+    #[test]
+    fn the_mix_holds_all_kinds_and_event_ids_only_where_wanted() {
+        let mixed = requests(4, true);
+        let share = |holds: &dyn Fn(&Request) -> bool| mixed.iter().filter(|r| holds(r)).count();
+        assert!((300..500).contains(&share(&|r| r.body.is_empty())), "reactions");
+        assert!((600..1000).contains(&share(&|r| r.repeatable)), "repeatable");
+        assert!(share(&|r| r.bad > 0 && !r.events.is_empty()) > 50, "with a bad line");
+        assert!(share(&|r| r.events.is_empty()) > 5, "with nothing good");
+        assert!(
+            share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
+        );
+        assert!(requests(4, false).iter().all(|r| !r.repeatable));
+    }
+}

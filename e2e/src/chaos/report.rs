@@ -1,0 +1,151 @@
+//! What a run has shown, and whether it proves anything: pure.
+
+use serde_json::json;
+
+use crate::chaos::schedule::Kind;
+
+/// A run in which less happened proves nothing.
+const LEAST_KILLS: u64 = 3;
+/// Likewise.
+const LEAST_RECOVERED: u64 = 5;
+/// More requests without an answer would leave too much open, in percent.
+const MOST_UNANSWERED: usize = 5;
+
+/// The outcome of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Kills, in the order of [`Kind::ALL`].
+    pub kills: [u64; 4],
+    /// Pauses.
+    pub pauses: u64,
+    /// Requests that were made.
+    pub requests: usize,
+    /// Requests whose good lines are stored, as their clients were told.
+    pub acked: usize,
+    /// Requests of which nobody knows.
+    pub unanswered: usize,
+    /// Batches that one process had declared and another, or its next life, finished.
+    pub recovered_intents: u64,
+    /// Inserts that ClickHouse left out because the marker said that they are there.
+    pub conditional_skips: u64,
+    /// Events that the tables and answers lack, over all of them.
+    pub missing: u64,
+    /// Events that they count too often.
+    pub duplicated: u64,
+    /// Whatever else is wrong, one line each.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    /// All reasons why the run has failed; none if it has not.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures = self.problems.clone();
+        if self.missing + self.duplicated > 0 {
+            failures.push(format!("{} events missing, {} duplicated", self.missing, self.duplicated));
+        }
+        for (kind, kills) in Kind::ALL.into_iter().zip(self.kills) {
+            if kills < LEAST_KILLS {
+                failures.push(format!(
+                    "too little happened: {} was killed {kills} times, {LEAST_KILLS} are needed",
+                    kind.name()
+                ));
+            }
+        }
+        if self.recovered_intents < LEAST_RECOVERED {
+            failures.push(format!(
+                "too little happened: {} intents were recovered, {LEAST_RECOVERED} are needed",
+                self.recovered_intents
+            ));
+        }
+        if self.acked == 0 || self.unanswered * 100 > self.requests * MOST_UNANSWERED {
+            failures.push(format!(
+                "too much is open: of {} requests {} were acked and {} stayed unanswered, \
+                 {MOST_UNANSWERED} % may",
+                self.requests, self.acked, self.unanswered
+            ));
+        }
+        failures
+    }
+
+    /// The last line.
+    pub fn line(&self) -> String {
+        let kills =
+            Kind::ALL.into_iter().zip(self.kills).map(|(kind, kills)| format!("{}:{kills}", kind.name()));
+        format!(
+            "chaos: kills={} pauses={} acked={} unanswered={} recovered_intents={} conditional_skips={} \
+             missing={} duplicated={}",
+            kills.collect::<Vec<_>>().join(","),
+            self.pauses,
+            self.acked,
+            self.unanswered,
+            self.recovered_intents,
+            self.conditional_skips,
+            self.missing,
+            self.duplicated
+        )
+    }
+
+    /// The same as one JSON object, with the failures.
+    pub fn json(&self) -> String {
+        let kills: serde_json::Map<_, _> = Kind::ALL
+            .into_iter()
+            .zip(self.kills)
+            .map(|(kind, kills)| (kind.name().to_owned(), json!(kills)))
+            .collect();
+        json!({
+            "kills": kills, "pauses": self.pauses, "requests": self.requests, "acked": self.acked,
+            "unanswered": self.unanswered, "recovered_intents": self.recovered_intents,
+            "conditional_skips": self.conditional_skips, "missing": self.missing,
+            "duplicated": self.duplicated, "failures": self.failures(),
+        })
+        .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Report {
+        Report {
+            kills: [3, 8, 4, 5],
+            pauses: 6,
+            requests: 1010,
+            acked: 1000,
+            unanswered: 2,
+            recovered_intents: 5,
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn the_last_line_tells_all() {
+        assert_eq!(
+            good().line(),
+            "chaos: kills=edge:3,agg:8,kafka:4,clickhouse:5 pauses=6 acked=1000 unanswered=2 \
+             recovered_intents=5 conditional_skips=0 missing=0 duplicated=0"
+        );
+        let json: serde_json::Value = serde_json::from_str(&good().json()).unwrap();
+        assert_eq!((&json["kills"]["agg"], &json["failures"]), (&json!(8), &json!([])));
+    }
+
+    #[track_caller]
+    fn check(spoil: impl Fn(&mut Report), reason: &str) {
+        let mut report = good();
+        spoil(&mut report);
+        let failures = report.failures();
+        assert!(failures.len() == 1 && failures[0].contains(reason), "{failures:?}");
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_happened_fails_as_one_that_counts_wrong() {
+        assert!(good().failures().is_empty());
+        check(|report| report.kills[2] = 2, "kafka was killed 2 times");
+        check(|report| report.recovered_intents = 4, "4 intents were recovered");
+        check(|report| report.unanswered = 51, "51 stayed unanswered");
+        check(|report| report.acked = 0, "0 were acked");
+        check(|report| report.missing = 1, "1 events missing");
+        check(|report| report.duplicated = 1, "1 duplicated");
+        check(|report| report.problems.push("no answer".to_owned()), "no answer");
+    }
+}

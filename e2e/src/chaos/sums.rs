@@ -1,0 +1,222 @@
+//! The sums that the tables must hold, and how they differ from those that they do hold.
+//!
+//! Told by the declarations of the rollups and by the lines alone, so that nothing of the
+//! aggregator's judges itself. Pure.
+
+use std::collections::BTreeMap;
+
+use schemas::rollup::{Column, Dimension, Grain, Measure, Rollup};
+use schemas::time::{DAY, UnixMillis};
+
+use crate::chaos::difference::{Cells, Difference, Key, differences};
+use crate::chaos::figure::{Figure, combining};
+use crate::chaos::line::Line;
+
+/// Stands for a figure that cannot be read: no sum of the load is negative.
+const NOT_A_NUMBER: i64 = -1;
+
+/// A sum of a table, in both ways: how the table tells it, and what it must be.
+pub struct Sums {
+    /// Of what.
+    pub table: String,
+    /// The statement that reads it: the columns of the key, then the figures.
+    pub sql: String,
+    /// Columns of the key.
+    pub key: Vec<String>,
+    /// Columns after them; the first one counts events.
+    pub figures: Vec<String>,
+    grain: Grain,
+    dimensions: Vec<Dimension>,
+    measures: Vec<Measure>,
+    /// What counts, and until when after it happened.
+    rollup: Option<Rollup>,
+    cells: BTreeMap<Key, Vec<Figure>>,
+}
+
+impl Sums {
+    /// Those of the raw table: events per hour, event and country.
+    pub fn of_raw() -> Self {
+        Self {
+            table: "events".to_owned(),
+            sql: "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, country, count() FROM events
+                  WHERE tenant != '' GROUP BY 1, 2, 3"
+                .to_owned(),
+            key: ["hour", "event", "country"].map(str::to_owned).into(),
+            figures: vec!["rows".to_owned()],
+            grain: Grain::Hour,
+            dimensions: [Column::Event, Column::Country].map(Dimension::Column).into(),
+            measures: vec![Measure::Count],
+            rollup: None,
+            cells: BTreeMap::new(),
+        }
+    }
+
+    /// Those of the ledger: all in all.
+    pub fn of_ledger() -> Self {
+        Self {
+            table: "ledger".to_owned(),
+            sql: "SELECT sum(stored), sum(lines - rejected - duplicates) FROM ledger WHERE tenant != ''"
+                .to_owned(),
+            key: Vec::new(),
+            figures: ["stored", "lines - rejected - duplicates"].map(str::to_owned).into(),
+            grain: Grain::None,
+            dimensions: Vec::new(),
+            measures: vec![Measure::Count, Measure::Count],
+            rollup: None,
+            cells: BTreeMap::new(),
+        }
+    }
+
+    /// Those of a rollup, in all its dimensions.
+    pub fn of_rollup(rollup: &Rollup) -> Self {
+        // The count comes first: it tells how many events a difference is about.
+        let mut measures: Vec<_> = rollup.measures_with_count().collect();
+        measures.sort_by_key(|(_, measure)| *measure != Measure::Count);
+        let bucket =
+            (rollup.grain != Grain::None).then_some(("bucket", "toUnixTimestamp(bucket)".to_owned()));
+        let names: Vec<_> = rollup.dimensions.iter().map(Dimension::column_name).collect();
+        let dimensions = names.iter().map(|name| (name.as_str(), name.clone()));
+        let key: Vec<_> = bucket.into_iter().chain(dimensions).collect();
+        let figures = measures.iter().map(|(name, measure)| format!("{}({name})", combining(*measure)));
+        let selected: Vec<_> = key.iter().map(|(_, sql)| sql.clone()).chain(figures).collect();
+        let group: Vec<_> = (1..=key.len()).map(|place| place.to_string()).collect();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE tenant != '' GROUP BY {}",
+            selected.join(", "),
+            rollup.name,
+            group.join(", ")
+        );
+        Self {
+            table: rollup.name.clone(),
+            sql,
+            key: key.into_iter().map(|(name, _)| name.to_owned()).collect(),
+            figures: measures.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            grain: rollup.grain,
+            dimensions: rollup.dimensions.clone(),
+            measures: measures.into_iter().map(|(_, measure)| measure).collect(),
+            rollup: Some(rollup.clone()),
+            cells: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an event, sent at this moment.
+    pub fn add(&mut self, line: &Line<'_>, sent: UnixMillis) {
+        if !self.takes(line, sent) {
+            return;
+        }
+        let bucket =
+            (self.grain != Grain::None).then(|| (self.grain.bucket(line.time()).0 / 1000).to_string());
+        let dimensions = self.dimensions.iter().map(|dimension| line.text(dimension));
+        let key = bucket.into_iter().chain(dimensions).collect();
+        let measures = &self.measures;
+        let figures =
+            self.cells.entry(key).or_insert_with(|| measures.iter().map(|m| Figure::new(*m)).collect());
+        for (figure, measure) in figures.iter_mut().zip(measures) {
+            figure.add(*measure, &line.event);
+        }
+    }
+
+    /// Whether the event counts here at all.
+    fn takes(&self, line: &Line<'_>, sent: UnixMillis) -> bool {
+        self.rollup.as_ref().is_none_or(|rollup| {
+            // The load sends nothing that is about as old as a retention: a few days do not matter.
+            let ended = |days: u32| line.time().0 + i64::from(days) * DAY < sent.0;
+            let meets = |field: &Dimension, values: &[String]| values.contains(&line.text(field));
+            !rollup.retention_days.is_some_and(ended)
+                && rollup.conditions.iter().all(|condition| meets(&condition.field, &condition.values))
+        })
+    }
+
+    /// What the table must hold.
+    pub fn expected(&self) -> Cells {
+        let figures = |figures: &Vec<Figure>| figures.iter().map(Figure::value).collect();
+        self.cells.iter().map(|(key, growing)| (key.clone(), figures(growing))).collect()
+    }
+
+    /// What the rows of its statement say.
+    pub fn found(&self, rows: Vec<Vec<String>>) -> Cells {
+        let cell = |mut row: Vec<String>| {
+            let figures = row.split_off(self.key.len());
+            (row, figures.iter().map(|figure| figure.parse().unwrap_or(NOT_A_NUMBER)).collect())
+        };
+        rows.into_iter().map(cell).collect()
+    }
+
+    /// Where the two differ.
+    pub fn differences(&self, found: &Cells) -> Vec<Difference> {
+        differences(&self.table, &self.key, &self.figures, &self.expected(), found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::rollup::Rollups;
+
+    use super::*;
+
+    const SENT: UnixMillis = UnixMillis(1_767_227_400_000);
+    const LINE: &str = r#"{"event":"vote","client_time":1767227400000,"device_id":"d","session":"s","sequence":1,"country":"DE","param_int":7,"poll":"p","option":"yes"}"#;
+
+    fn sums(of: &str) -> Sums {
+        let rollups = Rollups::built_in();
+        rollups.get(of).map_or_else(Sums::of_raw, Sums::of_rollup)
+    }
+
+    #[track_caller]
+    fn check(of: &str, lines: &[&str], cells: &[(&[&str], &[i64])]) {
+        let mut sums = sums(of);
+        lines.iter().for_each(|line| sums.add(&Line::read(line), SENT));
+        let owned = |(key, figures): &(&[&str], &[i64])| {
+            (key.iter().map(|text| (*text).to_owned()).collect(), figures.to_vec())
+        };
+        assert_eq!(sums.expected(), cells.iter().map(owned).collect::<Cells>(), "{of}");
+    }
+
+    #[test]
+    fn events_count_in_every_table_as_declared() {
+        let lines = [LINE, LINE];
+        check("events", &lines, &[(&["1767225600", "vote", "DE"], &[2])]);
+        check("event_minutely", &lines, &[(&["1767227400", "vote"], &[2])]);
+        check("event_hourly", &lines, &[(&["1767225600", "vote", "DE", ""], &[2, 14])]);
+        check("users_daily", &lines, &[(&["1767225600", "vote"], &[2, 1])]);
+        check("sessions_daily", &lines, &[(&["1767225600", ""], &[2, 1])]);
+        check("poll_votes", &lines, &[(&["p", "yes"], &[2, 1])]);
+    }
+
+    #[test]
+    fn what_is_too_old_or_meets_no_condition_does_not_count() {
+        let other = r#"{"event":"click","client_time":"2020-12-01 00:00:00","device_id":"d"}"#;
+        check("event_minutely", &[other], &[]);
+        check("poll_votes", &[other], &[]);
+        check("event_daily", &[other], &[(&["1606780800", "click", ""], &[1])]);
+    }
+
+    #[test]
+    fn a_statement_reads_key_and_count_first() {
+        assert_eq!(
+            sums("users_hourly").sql,
+            "SELECT toUnixTimestamp(bucket), event, sum(rows), uniqExactMerge(users) FROM users_hourly \
+             WHERE tenant != '' GROUP BY 1, 2"
+        );
+    }
+
+    /// What differs if the table says so often what was sent once.
+    fn difference(times: i64) -> Option<(u64, u64)> {
+        let mut sums = sums("event_hourly");
+        sums.add(&Line::read(LINE), SENT);
+        let row = ["1767225600", "vote", "DE", ""].map(str::to_owned).into_iter();
+        let row = row.chain([times.to_string(), (7 * times).to_string()]).collect();
+        let rows = if times == 0 { vec![] } else { vec![row] };
+        let found = sums.found(rows);
+        let differences = sums.differences(&found);
+        assert!(differences.len() <= 1);
+        differences.first().map(|difference| (difference.missing(), difference.duplicated()))
+    }
+
+    #[test]
+    fn a_missing_and_a_doubled_event_are_found() {
+        assert_eq!(difference(1), None);
+        assert_eq!(difference(0), Some((1, 0)));
+        assert_eq!(difference(2), Some((0, 1)));
+    }
+}

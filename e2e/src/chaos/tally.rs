@@ -1,0 +1,78 @@
+//! What was done so far, counted by everybody who does it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::chaos::schedule::Kind;
+
+/// More notes than this between two looks, and more complaints in all, are left out.
+const MOST_NOTES: usize = 50;
+
+/// Counts of a run, shared.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    kills: [AtomicU64; 4],
+    pauses: AtomicU64,
+    recovered: AtomicU64,
+    skipped: AtomicU64,
+    notes: Mutex<Vec<String>>,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    pub(crate) fn killed(&self, kind: Kind) {
+        self.kills[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn paused(&self) {
+        self.pauses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A life of an aggregator is over: what it had counted.
+    pub(crate) fn ended(&self, recovered: u64, skipped: u64) {
+        self.recovered.fetch_add(recovered, Ordering::Relaxed);
+        self.skipped.fetch_add(skipped, Ordering::Relaxed);
+    }
+
+    /// Something worth a word in the next line of progress.
+    pub(crate) fn note(&self, text: String) {
+        push(&self.notes, text);
+    }
+
+    /// Something that fails the run.
+    pub(crate) fn wrong(&self, text: String) {
+        push(&self.wrong, text);
+    }
+
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        take(&self.notes)
+    }
+
+    pub(crate) fn take_wrong(&self) -> Vec<String> {
+        take(&self.wrong)
+    }
+
+    pub(crate) fn kills(&self) -> [u64; 4] {
+        self.kills.each_ref().map(|kills| kills.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn pauses(&self) -> u64 {
+        self.pauses.load(Ordering::Relaxed)
+    }
+
+    /// Recovered intents and skipped cells of all lives that are over.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.recovered.load(Ordering::Relaxed), self.skipped.load(Ordering::Relaxed))
+    }
+}
+
+fn push(texts: &Mutex<Vec<String>>, text: String) {
+    let mut texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
+    if texts.len() < MOST_NOTES {
+        texts.push(text);
+    }
+}
+
+fn take(texts: &Mutex<Vec<String>>) -> Vec<String> {
+    std::mem::take(&mut *texts.lock().unwrap_or_else(PoisonError::into_inner))
+}

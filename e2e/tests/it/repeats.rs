@@ -1,0 +1,112 @@
+//! What comes twice counts once, and what nobody can read is kept for people to look at.
+
+use devstack::wait_for;
+
+use crate::oracle::{Made, Oracle, now};
+use crate::world::{DEADLINE, World};
+
+/// The line of an event that its client calls by a number.
+fn called(made: &Made, number: usize) -> String {
+    format!(r#"{{"event_id":"0192f0c1-0000-7000-8000-{number:012}",{}"#, &made.line()[1..])
+}
+
+/// A line as the edge writes it.
+fn enriched(line: &str) -> String {
+    let time = now();
+    format!(r#"{{"tenant":"default","ip":"203.0.113.7","server_time":"{time}",{}"#, &line[1..])
+}
+
+/// The headers of a record of three lines.
+fn headers(id: &str) -> [(&str, &str); 3] {
+    [("v", "1"), ("n", "3"), ("id", id)]
+}
+
+/// Waits until the ledger has every line that was sent.
+async fn all_lines(world: &World, lines: u64) {
+    let waited = wait_for(format!("{lines} lines in the ledger"), DEADLINE, async || {
+        world.number("SELECT sum(lines) FROM ledger").await >= lines
+    });
+    waited.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_repeated_request_counts_once_and_lines_without_event_id_each_time() {
+    let world = World::new("repeats_requests").await;
+    let (edge, _aggregator, _api) = world.pipeline().await;
+    let mut rng = fastrand::Rng::with_seed(30);
+    let named: Vec<_> = (0..40).map(|_| Made::random(&mut rng, now())).collect();
+    let unnamed: Vec<_> = (0..10).map(|_| Made::random(&mut rng, now())).collect();
+    let mut lines: Vec<_> = named.iter().enumerate().map(|(number, made)| called(made, number)).collect();
+    lines.extend(unnamed.iter().map(Made::line));
+    let mut oracle = Oracle::default();
+    named.iter().for_each(|made| oracle.accepted(made));
+    for _ in 0..3 {
+        let answer = edge.http.post_lines(&lines).await;
+        assert_eq!((answer.status, answer.json()["accepted"].as_u64()), (200, Some(50)), "{}", answer.text);
+        unnamed.iter().for_each(|made| oracle.accepted(made));
+    }
+    all_lines(&world, 150).await;
+    world.assert_counted(&oracle.counts()).await;
+    assert_eq!(world.number("SELECT sum(duplicates) FROM ledger").await, 80);
+    assert_eq!(world.number("SELECT sum(length(ids)) FROM ledger").await, 40, "ids of what was stored");
+    let named = "SELECT uniqExact(event_id) FROM events WHERE toUInt128(event_id) != 0";
+    assert_eq!(world.number(named).await, 40);
+    assert_eq!(world.number("SELECT count() FROM dead_letters").await, 0, "no marker without a need");
+}
+
+#[tokio::test]
+async fn a_record_that_is_in_the_log_twice_counts_once() {
+    let world = World::new("repeats_records").await;
+    let mut rng = fastrand::Rng::with_seed(31);
+    let made: Vec<_> = (0..3).map(|_| Made::random(&mut rng, now())).collect();
+    let value = made.iter().map(|made| enriched(&made.line())).collect::<Vec<_>>().join("\n");
+    let id = "0192f0c1-0000-7000-8000-00000000000a";
+    world.produce(1, &headers(id), value.as_bytes());
+    world.produce(1, &headers(id), value.as_bytes());
+    let _aggregator = world.aggregator().await;
+    all_lines(&world, 6).await;
+    let mut oracle = Oracle::default();
+    made.iter().for_each(|made| oracle.accepted(made));
+    world.assert_counted(&oracle.counts()).await;
+    let ledger = world
+        .rows(
+            "SELECT kp, ko, record_id, lines, duplicates, stored FROM ledger WHERE tenant = '*' ORDER BY ko",
+        )
+        .await;
+    assert_eq!(ledger, [["1", "0", id, "3", "0", "3"], ["1", "1", id, "3", "3", "0"]]);
+}
+
+#[tokio::test]
+async fn a_line_that_nobody_can_read_is_a_dead_letter_and_its_neighbours_are_stored() {
+    let world = World::new("repeats_dead_letters").await;
+    let mut rng = fastrand::Rng::with_seed(32);
+    let made: Vec<_> = (0..2).map(|_| Made::random(&mut rng, now())).collect();
+    let good: Vec<_> = made.iter().map(|made| enriched(&made.line())).collect();
+    let unread = enriched(r#"{"event":7}"#);
+    let value = [good[0].as_str(), &unread, &good[1]].join("\n");
+    world.produce(2, &headers("0192f0c1-0000-7000-8000-00000000000b"), value.as_bytes());
+    world.produce(2, &[], b"of some other program, \xff");
+    let _aggregator = world.aggregator().await;
+    all_lines(&world, 4).await;
+    let mut oracle = Oracle::default();
+    made.iter().for_each(|made| oracle.accepted(made));
+    world.assert_counted(&oracle.counts()).await;
+
+    let letters = "SELECT tenant, reason, kp, ko, line, text, hwm
+                   FROM dead_letters WHERE tenant != '' ORDER BY ko";
+    let waited = wait_for("two dead letters", DEADLINE, async || world.rows(letters).await.len() == 2);
+    waited.await.unwrap();
+    assert_eq!(
+        world.rows(letters).await,
+        [
+            ["default", "bad_type", "2", "0", "1", &unread, "0"],
+            ["?", "bad_header", "2", "1", "0", "of some other program, \u{fffd}", "0"],
+        ]
+    );
+    assert_eq!(world.number("SELECT sum(rejected) FROM ledger").await, 2);
+    let marker = "SELECT max(hwm) FROM dead_letters WHERE tenant = '' AND kp = 2 AND reason = ''";
+    assert_eq!(world.number(marker).await, 2, "everything below offset 2 is there");
+    let unmarked =
+        "SELECT count() FROM (SELECT _part FROM dead_letters GROUP BY _part HAVING countIf(tenant = '') = 0)";
+    assert_eq!(world.number(unmarked).await, 0, "parts without a marker");
+}
