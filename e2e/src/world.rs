@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Appends a record to a partition of the topic, past the edge, and waits until Kafka has it.
-    pub(crate) fn produce(&self, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
+    pub fn produce(&self, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
         let add = |all: OwnedHeaders, (key, value): &(&str, &str)| {
             all.insert(Header { key, value: Some(value.as_bytes()) })
         };
