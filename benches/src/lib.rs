@@ -1,1 +1,22 @@
-//! benches
+//! Measures, for `./dev bench`: everything side by side in one run on one machine.
+//!
+//! Asserts nothing about time; counts must be exact all the same. The files stand in the
+//! order of a run: what is sent, who takes part, what is measured, how it is shown.
+
+pub mod work;
+
+pub mod load;
+
+pub mod cpu;
+
+pub mod floors;
+
+pub mod world;
+
+pub mod contest;
+
+pub mod measure;
+
+pub mod table;
+
+pub mod setup;

@@ -170,9 +170,24 @@ impl World {
             accepted,
             "rows of users_hourly"
         );
-        let markers =
-            "SELECT count() FROM (SELECT _part FROM events GROUP BY _part HAVING countIf(tenant = '') = 0)";
-        assert_eq!(self.number(markers).await, 0, "parts of events without a marker");
+        self.assert_marked().await;
+    }
+
+    /// Every part has its marker, and the markers say how far the ledger reaches, no more and no less.
+    async fn assert_marked(&self) {
+        for table in ["events", "ledger", "event_hourly", "users_hourly"] {
+            let unmarked = format!(
+                "SELECT count() FROM (SELECT _part FROM {table} GROUP BY _part HAVING countIf(tenant = '') = 0)"
+            );
+            assert_eq!(self.number(&unmarked).await, 0, "parts of {table} without a marker");
+        }
+        let reach =
+            "SELECT g, kp, max(hwm), max(ko) + 1 FROM ledger GROUP BY g, kp HAVING max(hwm) != max(ko) + 1";
+        assert_eq!(
+            self.rows(reach).await,
+            Vec::<Vec<String>>::new(),
+            "markers that do not say how far the ledger reaches"
+        );
     }
 
     async fn stored(&self) -> u64 {

@@ -1,0 +1,198 @@
+//! The load generator: many connections, prepared requests, latency as a distribution.
+//!
+//! Open loop with a schedule: a request's latency counts from the moment it was meant to
+//! start, so a server that stalls is charged for all who waited. Flat out (no rate) each
+//! connection sends its next request when the last one is answered. It shares the
+//! machine with what it measures, so it writes prepared bytes and parses no more of an
+//! answer than its status and its length. The timer's grain of a millisecond is charged to
+//! the server too.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// A latency that is longer counts as this: a minute.
+const LONGEST_MICROS: u64 = 60_000_000;
+
+/// What is sent, where and how fast.
+#[derive(Clone)]
+pub struct Load {
+    /// The server.
+    pub addr: SocketAddr,
+    /// Connections at once.
+    pub connections: usize,
+    /// Requests per second over all connections; `None`: as fast as answers come.
+    pub rate: Option<f64>,
+    /// Whole HTTP/1.1 requests, sent in turn.
+    pub requests: Arc<[Bytes]>,
+}
+
+/// What became of a load.
+pub struct Outcome {
+    /// Requests answered with 2xx.
+    pub answered: u64,
+    /// Requests answered otherwise, or not at all.
+    pub failed: u64,
+    /// From the intended start to the whole answer, in microseconds, of answered requests.
+    pub latency: Histogram<u64>,
+    /// From the first start to the last answer.
+    pub elapsed: Duration,
+}
+
+impl Outcome {
+    /// A latency quantile in milliseconds.
+    pub fn millis(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+}
+
+/// A prepared `POST` of `body` to `path`.
+pub fn post(path: &str, body: &[u8]) -> Bytes {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat().into()
+}
+
+/// A prepared `GET` of `path`.
+pub fn get(path: &str) -> Bytes {
+    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into()
+}
+
+impl Load {
+    /// Starts requests for `duration` and waits for their answers.
+    pub async fn run(&self, duration: Duration) -> anyhow::Result<Outcome> {
+        let mut streams = Vec::with_capacity(self.connections);
+        for _ in 0..self.connections {
+            streams.push(connect(self.addr).await?);
+        }
+        let started = Instant::now();
+        let next = Arc::new(AtomicU64::new(0));
+        let mut connections = JoinSet::new();
+        for stream in streams {
+            connections.spawn(self.clone().drive(stream, started, duration, Arc::clone(&next)));
+        }
+        let mut outcome = Outcome::nothing()?;
+        while let Some(part) = connections.join_next().await {
+            let part = part.context("drive a connection")??;
+            outcome.answered += part.answered;
+            outcome.failed += part.failed;
+            outcome.latency.add(&part.latency).context("add latencies")?;
+        }
+        outcome.elapsed = started.elapsed();
+        Ok(outcome)
+    }
+
+    /// One connection: takes the next request of the schedule until time is up.
+    async fn drive(
+        self,
+        mut stream: TcpStream,
+        started: Instant,
+        duration: Duration,
+        next: Arc<AtomicU64>,
+    ) -> anyhow::Result<Outcome> {
+        let mut outcome = Outcome::nothing()?;
+        let mut buffer = Vec::with_capacity(16 * 1024);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let intended = match self.rate {
+                Some(rate) => started + Duration::from_secs_f64(number as f64 / rate),
+                None => Instant::now(),
+            };
+            if intended.duration_since(started) >= duration {
+                return Ok(outcome);
+            }
+            if self.rate.is_some() {
+                sleep_until(intended).await;
+            }
+            let request = &self.requests[number as usize % self.requests.len()];
+            match exchange(&mut stream, request, &mut buffer).await {
+                Ok(200..=299) => {
+                    outcome.answered += 1;
+                    outcome.latency.saturating_record(intended.elapsed().as_micros() as u64);
+                }
+                Ok(_) => outcome.failed += 1,
+                Err(_) => {
+                    outcome.failed += 1;
+                    stream = connect(self.addr).await?;
+                }
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn nothing() -> anyhow::Result<Self> {
+        let latency = Histogram::new_with_bounds(1, LONGEST_MICROS, 3).context("make a histogram")?;
+        Ok(Self { answered: 0, failed: 0, latency, elapsed: Duration::ZERO })
+    }
+}
+
+async fn connect(addr: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await.with_context(|| format!("connect to {addr}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends one request and reads its answer to the end; returns the status.
+async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> anyhow::Result<u16> {
+    stream.write_all(request).await?;
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await? == 0 {
+            bail!("closed before the answer was whole");
+        }
+        if let Some(answer) = Answer::parse(buffer)?
+            && buffer.len() >= answer.length
+        {
+            return Ok(answer.status);
+        }
+    }
+}
+
+/// What the generator needs to know of an answer.
+struct Answer {
+    status: u16,
+    /// Bytes of head and body.
+    length: usize,
+}
+
+impl Answer {
+    /// `None` while the head is not whole.
+    fn parse(bytes: &[u8]) -> anyhow::Result<Option<Self>> {
+        let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
+        let head = str::from_utf8(&bytes[..end]).context("read the head of an answer")?;
+        let status =
+            head.get(9..12).and_then(|code| code.parse().ok()).context("read the status of an answer")?;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        Ok(Some(Self { status, length: end + 4 + length.unwrap_or(0) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(bytes: &str, expected: Option<(u16, usize)>) {
+        let answer = Answer::parse(bytes.as_bytes()).unwrap();
+        assert_eq!(answer.map(|answer| (answer.status, answer.length)), expected);
+    }
+
+    #[test]
+    fn an_answer_ends_where_its_length_says() {
+        check("HTTP/1.1 200 OK\r\nconTent-length:  3\r\n\r\nabc", Some((200, 42)));
+        check("HTTP/1.1 204 No Content\r\nx: y\r\n\r\n", Some((204, 33)));
+        check("HTTP/1.1 200 OK\r\nContent-Le", None);
+    }
+}

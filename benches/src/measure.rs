@@ -1,0 +1,215 @@
+//! What is measured, and beside what: the edge, reads, the whole way, the aggregator.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use devstack::traffic::BATCH;
+use devstack::{Stack, wait_for};
+
+use crate::contest::{Contestant, compare};
+use crate::floors::Floor;
+use crate::table::{Repeat, Row, Unit};
+use crate::world::World;
+use crate::{cpu, work};
+
+/// Requests a second of a quiet edge: the load that the first deployment is made for.
+const SEED_RATE: f64 = 200.0;
+/// Requests a second of the whole way, each of [`BATCH`] events.
+const WHOLE_WAY_RATE: f64 = 1_000.0;
+/// Connections of readers.
+const READERS: usize = 64;
+/// For everything to be stored after a load.
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Of each measurement under load.
+    pub duration: Duration,
+    /// Of everything.
+    pub repeats: usize,
+    /// That the aggregator drains each time.
+    pub events: u64,
+}
+
+/// Kafka and ClickHouse, and how they are used.
+pub struct Bench {
+    plan: Plan,
+    stack: Stack,
+}
+
+impl Bench {
+    /// Starts both.
+    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+        say("starting Kafka and ClickHouse");
+        let mut stack = Stack::for_test("bench")?;
+        stack.start().await?;
+        Ok(Self { plan, stack })
+    }
+
+    /// Measures everything, stops both.
+    pub async fn run(mut self) -> anyhow::Result<Vec<Row>> {
+        let mut rows = self.edge().await?;
+        rows.extend(self.reads().await?);
+        rows.push(self.whole_way().await?);
+        rows.push(self.drain().await?);
+        self.stack.stop().await?;
+        Ok(rows)
+    }
+
+    /// The edge beside floors A and B: batches, flat out and few; single events.
+    async fn edge(&mut self) -> anyhow::Result<Vec<Row>> {
+        let world = World::new("edge", &self.stack).await?;
+        let kafka = self.stack.kafka.process()?.id();
+        let mut read = world.floor(Floor::Read).await?;
+        let mut produce = world.floor(Floor::Produce).await?;
+        let mut edge = world.service("ingest").await?;
+        let (batches, reactions) = (work::batches(), work::reactions());
+
+        let mut rows = self
+            .compare(&[
+                Contestant::new("floor A: read 30 events, answer", "floor", &mut read, &batches)?
+                    .of_events(BATCH),
+                Contestant::new("floor B: read, produce, acks=all, answer", "floor", &mut produce, &batches)?
+                    .of_events(BATCH)
+                    .with("kafka", kafka),
+                Contestant::new("edge: 30 events a request, durable", "ingest", &mut edge, &batches)?
+                    .of_events(BATCH)
+                    .with("kafka", kafka),
+                Contestant::new("edge: the same, 200 requests/s", "ingest", &mut edge, &batches)?
+                    .of_events(BATCH)
+                    .at(SEED_RATE)
+                    .with("kafka", kafka),
+                Contestant::new("edge: single reactions, durable", "ingest", &mut edge, &reactions)?
+                    .of_events(1)
+                    .with("kafka", kafka),
+            ])
+            .await?;
+        edge.terminate().await?;
+
+        let [floor_a, floor_b, flat_out, _, single] = &mut rows[..] else { unreachable!("five took part") };
+        flat_out.note =
+            format!("{:.0} % of B, {:.0} % of A", flat_out.percent_of(floor_b), flat_out.percent_of(floor_a));
+        single.note = format!("{:.0} % of A's requests/s", single.percent_of(floor_a) * BATCH as f64);
+        Ok(rows)
+    }
+
+    /// Hot reads beside a server that answers a constant.
+    async fn reads(&mut self) -> anyhow::Result<Vec<Row>> {
+        let world = World::new("reads", &self.stack).await?;
+        let mut constant = world.floor(Floor::Constant).await?;
+        let mut api = world.service("query-api").await?;
+        let reads = work::reads();
+        let mut rows = self
+            .compare(&[
+                Contestant::new("floor C: answer a constant", "floor", &mut constant, &reads)?.by(READERS),
+                Contestant::new("reads: GET /analytics, this hour", "query-api", &mut api, &reads)?
+                    .by(READERS),
+            ])
+            .await?;
+        api.terminate().await?;
+        let [floor, ours] = &mut rows[..] else { unreachable!("two took part") };
+        ours.note = format!("{:.0} % of C", ours.percent_of(floor));
+        Ok(rows)
+    }
+
+    /// Everything at a steady rate, until the last event is stored.
+    async fn whole_way(&mut self) -> anyhow::Result<Row> {
+        let world = World::new("whole_way", &self.stack).await?;
+        let mut edge = world.service("ingest").await?;
+        let mut aggregator = world.service("stream-agg").await?;
+        let contestant =
+            Contestant::new("whole way, 1,000 requests/s of 30", "ingest", &mut edge, &work::batches())?
+                .of_events(BATCH)
+                .at(WHOLE_WAY_RATE)
+                .with("kafka", self.stack.kafka.process()?.id())
+                .with("stream-agg", aggregator.process().id())
+                .with("clickhouse", self.stack.clickhouse.process()?.id());
+        let mut row = contestant.row();
+        let mut settled = Duration::ZERO;
+        for repeat in 1..=self.plan.repeats {
+            say(&format!("whole way, {repeat} of {}", self.plan.repeats));
+            let before = contestant.cpu()?;
+            let outcome = contestant.run(self.plan.duration).await?;
+            let accepted = outcome.answered * BATCH as u64 + row.units();
+            settled = settled.max(settle(&world, accepted).await?);
+            row.repeats.push(contestant.repeat(&outcome, &before)?);
+        }
+        row.note = format!("{} events, all stored {:.1} s later", row.units(), settled.as_secs_f64());
+        edge.terminate().await?;
+        aggregator.terminate().await?;
+        world.remove().await?;
+        Ok(row)
+    }
+
+    /// The aggregator alone: records that are in Kafka already.
+    async fn drain(&mut self) -> anyhow::Result<Row> {
+        let mut row = Row::new("aggregator: Kafka → raw, ledger, all rollups", Unit::Events);
+        for repeat in 1..=self.plan.repeats {
+            let world = World::new(&format!("drain_{repeat}"), &self.stack).await?;
+            say(&format!("aggregator, {repeat} of {}: filling its topic", self.plan.repeats));
+            let events = work::fill(&self.stack.kafka, world.topic(), self.plan.events)?;
+            say(&format!("aggregator, {repeat} of {}: draining it", self.plan.repeats));
+            let (drained, peak) = self.drain_once(&world, events).await?;
+            // Its merges would go on at the cost of the next one.
+            world.remove().await?;
+            row.repeats.push(drained);
+            row.note = format!("peak {peak:.0} MiB");
+        }
+        Ok(row)
+    }
+
+    /// Also returns the most memory that the aggregator held, in MiB.
+    async fn drain_once(&mut self, world: &World, events: u64) -> anyhow::Result<(Repeat, f64)> {
+        let clickhouse = self.stack.clickhouse.process()?.id();
+        let before = cpu::seconds(clickhouse)?;
+        let mut aggregator = world.start("stream-agg")?;
+        // Time counts from the first rows: joining the group takes seconds, and is no throughput.
+        let mut first = None;
+        let mut last = 0;
+        wait_for("the ledger to tell of every event", SETTLE, async || {
+            last = world.stored_by_the_ledger().await.unwrap_or(last);
+            if last > 0 {
+                first.get_or_insert((last, Instant::now()));
+            }
+            last >= events
+        })
+        .await?;
+        let (head, since) = first.context("see the first rows")?;
+        let elapsed = since.elapsed();
+        ensure!(
+            head < events,
+            "all {events} events were there at once: there must be more to measure a rate"
+        );
+        settle(world, events).await?;
+        let process = aggregator.process().id();
+        let cpu_seconds =
+            vec![("stream-agg", cpu::seconds(process)?), ("clickhouse", cpu::seconds(clickhouse)? - before)];
+        let peak = cpu::peak_mib(process)?;
+        aggregator.terminate().await?;
+        let rate = (events - head) as f64 / elapsed.as_secs_f64();
+        Ok((Repeat { units: events, rate, latency: None, cpu_seconds }, peak))
+    }
+
+    async fn compare(&self, contestants: &[Contestant]) -> anyhow::Result<Vec<Row>> {
+        compare(contestants, self.plan.repeats, self.plan.duration).await
+    }
+}
+
+/// Waits until `events` are stored, and holds the tables to exactly that; says how long it took.
+async fn settle(world: &World, events: u64) -> anyhow::Result<Duration> {
+    let waited = wait_for("every event to be stored", SETTLE, async || {
+        world.stored_by_the_ledger().await.is_ok_and(|stored| stored >= events)
+            && world.stored().await.is_ok_and(|stored| stored >= events)
+    })
+    .await?;
+    let (rows, told) = (world.stored().await?, world.stored_by_the_ledger().await?);
+    ensure!(rows == events && told == events, "{events} events became {rows} rows, {told} by the ledger");
+    Ok(waited)
+}
+
+/// Progress, beside the table on standard output.
+#[expect(clippy::print_stderr, reason = "long work shows progress")]
+pub(crate) fn say(step: &str) {
+    eprintln!("bench: {step}");
+}
