@@ -47,6 +47,11 @@ impl Made {
         })
         .to_string()
     }
+
+    /// The same, under an `event_id` that a number gives.
+    pub fn called(&self, number: usize) -> String {
+        format!(r#"{{"event_id":"0192f0c1-0000-7000-8000-{number:012}",{}"#, &self.line()[1..])
+    }
 }
 
 type HourlyKey = (i64, String, String, String);

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use devstack::{DataDirectory, Service, Stack, wait_for};
-use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::OnceCell;
 
 use crate::client::Http;
@@ -14,6 +17,9 @@ use crate::oracle::Counts;
 
 /// Longest wait for something that should come at once, on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Partitions of a world's topic.
+const PARTITIONS: i32 = 4;
 
 static STACK: OnceCell<Stack> = OnceCell::const_new();
 
@@ -58,10 +64,14 @@ impl World {
 
     /// Runs `stream-agg migrate`.
     pub async fn migrate(&self) {
+        self.run("stream-agg", &["migrate"]).await.unwrap();
+    }
+
+    /// Runs a program until it ends by itself.
+    pub async fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let variables = self.variables(&[]);
-        Service::run("stream-agg", &["migrate"], &borrowed(&variables), &self.directory, DEADLINE)
-            .await
-            .unwrap();
+        Service::run(program, arguments, &borrowed(&variables), &self.directory, DEADLINE).await?;
+        Ok(())
     }
 
     /// What every service of this world is told, and `more`, which wins.
@@ -69,7 +79,7 @@ impl World {
         let common = [
             ("KAFKA_BROKERS", self.brokers.as_str()),
             ("TOPIC", self.name),
-            ("TOPIC_PARTITIONS", "4"),
+            ("TOPIC_PARTITIONS", &PARTITIONS.to_string()),
             ("GROUP", self.name),
             ("CLICKHOUSE_URL", &self.clickhouse),
             ("CLICKHOUSE_DATABASE", self.name),
@@ -123,10 +133,52 @@ impl World {
         };
         let headers = headers.iter().fold(OwnedHeaders::new(), add);
         let record = BaseRecord::<(), _>::to(self.name).partition(partition).payload(value).headers(headers);
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let producer: BaseProducer = self.kafka().create().unwrap();
         producer.send(record).map_err(|(error, _)| error).unwrap();
         producer.flush(DEADLINE).unwrap();
+    }
+
+    /// Commits an offset with metadata for every partition, as tools do.
+    pub fn commit(&self, offset: i64, metadata: &str) {
+        let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
+        for partition in 0..PARTITIONS {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(self.name, partition).set_metadata(metadata);
+            list.set_all_offsets(Offset::Offset(offset)).unwrap();
+            tool.commit(&list, CommitMode::Sync).unwrap();
+        }
+    }
+
+    /// Deletes all records that the topic has.
+    pub async fn delete_records(&self) {
+        let tool: BaseConsumer = self.kafka().create().unwrap();
+        let mut ends = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            let (_, end) = tool.fetch_watermarks(self.name, partition, DEADLINE).unwrap();
+            ends.add_partition_offset(self.name, partition, Offset::Offset(end)).unwrap();
+        }
+        self.admin().delete_records(&ends, &AdminOptions::new()).await.unwrap();
+    }
+
+    /// Deletes the topic, and waits until it is gone.
+    pub async fn delete_topic(&self) {
+        self.admin().delete_topics(&[self.name], &AdminOptions::new()).await.unwrap();
+        let tool: BaseConsumer = self.kafka().create().unwrap();
+        let waited = wait_for("the topic to be gone", DEADLINE, async || {
+            let all = tool.fetch_metadata(None, DEADLINE).unwrap();
+            all.topics().iter().all(|topic| topic.name() != self.name)
+        });
+        waited.await.unwrap();
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.kafka().create().unwrap()
+    }
+
+    fn kafka(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
     }
 
     /// The rows that a query of this world's database gives, as text.

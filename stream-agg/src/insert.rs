@@ -356,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn one_block_stays_one_part_whatever_the_servers_defaults_are() {
+        // A batch has at most 1 M rows by its limits, and one record more.
+        for (name, least) in [("min_insert_block_size_rows", 2_000_000), ("max_insert_block_size", 2_000_000)]
+        {
+            let pinned = SETTINGS.iter().find(|(other, _)| *other == name).expect("is pinned").1;
+            assert!(pinned.parse::<u64>().unwrap() > least, "{name} = {pinned}");
+        }
+        for name in
+            ["min_insert_block_size_bytes", "max_insert_block_size_bytes", "use_strict_insert_block_limits"]
+        {
+            assert!(SETTINGS.contains(&(name, "0")), "{name}");
+        }
+        assert!(SETTINGS.contains(&("async_insert", "0")) && SETTINGS.contains(&("max_insert_threads", "1")));
+    }
+
+    #[test]
     fn a_block_is_sent_whole_in_chunks() {
         let block = Bytes::from(vec![7; CHUNK_BYTES + 5]);
         assert_eq!(chunks(&block).map(|chunk| chunk.len()).collect::<Vec<_>>(), [CHUNK_BYTES, 5]);

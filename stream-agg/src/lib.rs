@@ -5,6 +5,7 @@
 //! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
 //! [`recover`], [`progress`], [`applied`]. Never speaks HTTP except on its admin port.
 
+pub mod adopt;
 pub mod aggregate;
 pub mod applied;
 pub mod batch;

@@ -22,6 +22,15 @@ struct Args {
 enum Command {
     /// Creates database, tables and topic where they are missing, and exits.
     Migrate,
+    /// Makes partitions that were refused at their start fit together again. Stop all aggregators first.
+    Adopt {
+        /// Kafka partitions, as their messages name them.
+        #[arg(required = true)]
+        partitions: Vec<u16>,
+        /// The topic was deleted and made anew: its offsets begin again.
+        #[arg(long)]
+        new_log: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -29,6 +38,11 @@ fn main() -> ExitCode {
     match args.command {
         None => process::run(args.check_config, Config::from_vars, run_until_told),
         Some(Command::Migrate) => process::run(args.check_config, Config::from_vars, migrate),
+        Some(Command::Adopt { partitions, new_log }) => {
+            process::run(args.check_config, Config::from_vars, move |config| {
+                adopt(config, partitions, new_log)
+            })
+        }
     }
 }
 
@@ -53,4 +67,11 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
         }
         () = told.requested.cancelled() => anyhow::bail!("told to stop before all was made; run it again"),
     }
+}
+
+async fn adopt(config: Config, partitions: Vec<u16>, new_log: bool) -> anyhow::Result<()> {
+    for kp in partitions {
+        tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, new_log).await?);
+    }
+    Ok(())
 }

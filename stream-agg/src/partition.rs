@@ -29,7 +29,7 @@ use crate::insert::{GivenUp, Inserter, Work};
 use crate::intent::Intent;
 use crate::metrics::Metrics;
 use crate::progress::{NextOffset, Offset, Progress, may_let_go};
-use crate::recover::{Finding, Found, Resume};
+use crate::recover::{Finding, Found, Resume, help};
 use crate::restore::recover;
 use crate::store::{Store, chain};
 
@@ -216,7 +216,7 @@ pub(crate) struct Closed {
 /// Why a partition cannot go on before somebody helps.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stuck {
-    #[error("{0}. Stop all aggregators and run `stream-agg adopt`")]
+    #[error(transparent)]
     Finding(#[from] Finding),
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
@@ -259,7 +259,12 @@ impl Part {
     fn hold(&self, stuck: &Stuck) {
         let concern = Concern::Partition(self.kp.into());
         let Shared { health, metrics, runtime, .. } = &*self.shared;
-        let reason = chain(stuck);
+        let help = match stuck {
+            Stuck::Finding(finding) => finding.help(self.kp),
+            Stuck::Gone(..) => help(self.kp),
+            Stuck::Format(..) => String::new(),
+        };
+        let reason = chain(stuck) + &help;
         tracing::error!("{concern}: {reason}");
         health.trouble(concern, reason);
         metrics.partitions_stopped.inc();

@@ -143,6 +143,26 @@ pub enum Finding {
     },
 }
 
+/// What an operator does about a partition that does not start.
+pub fn help(kp: u16) -> String {
+    format!("; stop all aggregators and run `stream-agg adopt {kp}`")
+}
+
+impl Finding {
+    /// What an operator does about it; nothing if the finding says so itself.
+    pub fn help(&self, kp: u16) -> String {
+        match self {
+            Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration { .. } => {
+                String::new()
+            }
+            Self::CommitMissing { .. } | Self::BeyondLog { .. } => {
+                help(kp) + ", with --new-log if the topic was made anew"
+            }
+            _ => help(kp),
+        }
+    }
+}
+
 /// Checks what was `found` against the `markers` of all cells, read at ClickHouse's `now`.
 /// A partition of which nothing is known starts at its log's beginning under `cfg`.
 ///

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use crate::configs;
 use crate::declaration::Declaration;
+use crate::decode::Limits;
 use crate::health::Concern;
-use crate::intent::Intent;
+use crate::intent::{Intent, WindowMark};
 use crate::markers;
 use crate::partition::Shared;
 use crate::progress::{NextOffset, Offset};
@@ -92,7 +93,7 @@ async fn try_recover(
 }
 
 /// All tables that may hold cells of either declaration.
-fn tables<'d>(now: &'d Declaration, before: &'d Declaration) -> Vec<&'d str> {
+pub fn tables<'d>(now: &'d Declaration, before: &'d Declaration) -> Vec<&'d str> {
     let rollups = now.rollups.iter().chain(before.rollups.iter()).map(|rollup| rollup.name.as_str());
     let all: BTreeSet<_> = TABLES.into_iter().chain(rollups).collect();
     all.into_iter().collect()
@@ -102,27 +103,69 @@ fn tables<'d>(now: &'d Declaration, before: &'d Declaration) -> Vec<&'d str> {
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct LedgerRow {
     ko: u64,
+    #[serde(rename = "millis")]
     kafka_time: i64,
+    #[serde(rename = "id")]
     record_id: String,
     ids: Vec<u64>,
 }
 
 /// The window before the committed offset, from the ledger.
 async fn window(store: &Store, kp: u16, resume: &Resume) -> Result<Window, StoreError> {
-    let Resume { from, intent, .. } = resume;
-    let sql = format!(
-        "SELECT ko, toUnixTimestamp64Milli(kafka_time) AS kafka_time, \
-         toString(record_id) AS record_id, ids FROM ledger \
-         WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko >= {} AND ko < {from} ORDER BY ko",
-        intent.g, intent.window.floor
-    );
-    let rows: Vec<LedgerRow> = store.rows(&sql).await?;
+    let condition = format!("ko >= {}", resume.intent.window.floor);
     let mut window = Window::new();
-    for LedgerRow { ko, kafka_time, record_id, ids } in rows {
-        let record_id = Uuid::try_parse(&record_id).unwrap_or_default();
-        window.append(Offset::new(ko.cast_signed()), UnixMillis(kafka_time), record_id, &ids);
+    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, kp, resume, &condition).await? {
+        window.append(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids);
     }
     Ok(window)
+}
+
+/// What a window before `resume.from` holds whose end nobody remembers.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn window_anew(
+    store: &Store,
+    kp: u16,
+    resume: &Resume,
+    limits: &Limits,
+) -> Result<WindowMark, StoreError> {
+    let age = limits.window.age_ms;
+    let newest = "SELECT max(kafka_time) FROM ledger WHERE tenant = '*'";
+    let condition = format!(
+        "kafka_time >= ({newest} AND g = {g} AND kp = {kp} AND ko < {from}) - INTERVAL {age} MILLISECOND",
+        g = resume.intent.g,
+        from = resume.from,
+    );
+    let mut window = Window::new();
+    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, kp, resume, &condition).await? {
+        window.push(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids, &limits.window);
+    }
+    let floor = window.floor().map_or(resume.from, Offset::as_next);
+    Ok(WindowMark { floor, digest: window.digest() })
+}
+
+async fn ledger(
+    store: &Store,
+    kp: u16,
+    resume: &Resume,
+    condition: &str,
+) -> Result<Vec<LedgerRow>, StoreError> {
+    let Resume { from, intent, .. } = resume;
+    let sql = format!(
+        "SELECT ko, toUnixTimestamp64Milli(kafka_time) AS millis, toString(record_id) AS id, ids FROM ledger \
+         WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko < {from} AND {condition} ORDER BY ko",
+        intent.g
+    );
+    store.rows(&sql).await
+}
+
+fn offset(ko: u64) -> Offset {
+    Offset::new(ko.cast_signed())
+}
+
+fn id(text: &str) -> Uuid {
+    Uuid::try_parse(text).unwrap_or_default()
 }
 
 /// Whether the ledger has the record `id` below `lo`; asks until ClickHouse answers.

@@ -10,6 +10,7 @@ use e2e::{client, oracle, world};
 
 mod bad_input;
 mod device_batches;
+mod exactly_once;
 mod freshness;
 mod journey;
 mod late_dependencies;

@@ -5,11 +5,6 @@ use devstack::wait_for;
 use crate::oracle::{Made, Oracle, now};
 use crate::world::{DEADLINE, World};
 
-/// The line of an event that its client calls by a number.
-fn called(made: &Made, number: usize) -> String {
-    format!(r#"{{"event_id":"0192f0c1-0000-7000-8000-{number:012}",{}"#, &made.line()[1..])
-}
-
 /// A line as the edge writes it.
 fn enriched(line: &str) -> String {
     let time = now();
@@ -36,7 +31,7 @@ async fn a_repeated_request_counts_once_and_lines_without_event_id_each_time() {
     let mut rng = fastrand::Rng::with_seed(30);
     let named: Vec<_> = (0..40).map(|_| Made::random(&mut rng, now())).collect();
     let unnamed: Vec<_> = (0..10).map(|_| Made::random(&mut rng, now())).collect();
-    let mut lines: Vec<_> = named.iter().enumerate().map(|(number, made)| called(made, number)).collect();
+    let mut lines: Vec<_> = named.iter().enumerate().map(|(number, made)| made.called(number)).collect();
     lines.extend(unnamed.iter().map(Made::line));
     let mut oracle = Oracle::default();
     named.iter().for_each(|made| oracle.accepted(made));

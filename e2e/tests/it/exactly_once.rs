@@ -1,0 +1,144 @@
+//! What does not fit together is refused by name, and goes on exactly once it was adopted.
+//!
+//! `./dev chaos` kills; here somebody changes Kafka or ClickHouse behind the aggregator's back.
+
+use devstack::{Service, wait_for};
+
+use crate::client::Http;
+use crate::oracle::{Made, Oracle, now};
+use crate::world::{DEADLINE, Edge, World};
+
+/// Something was counted, and no aggregator runs.
+struct Counted {
+    world: World,
+    edge: Edge,
+    oracle: Oracle,
+    rng: fastrand::Rng,
+}
+
+impl Counted {
+    async fn new(name: &'static str) -> Self {
+        let world = World::new(name).await;
+        let edge = world.edge().await;
+        let mut counted = Self { world, edge, oracle: Oracle::default(), rng: fastrand::Rng::with_seed(50) };
+        counted.post_and_count().await;
+        counted.post_and_count().await;
+        counted
+    }
+
+    async fn post(&mut self) {
+        let lines: Vec<_> = (0..60).map(|_| Some(Made::random(&mut self.rng, now()))).collect();
+        let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
+        self.oracle.reported(&self.edge.http.post_lines(&text).await, &lines);
+    }
+
+    /// Posts, and counts with an aggregator that runs for so long.
+    async fn post_and_count(&mut self) {
+        self.post().await;
+        let mut aggregator = self.world.aggregator().await;
+        self.world.assert_counted(&self.oracle.counts()).await;
+        aggregator.terminate().await.unwrap();
+    }
+
+    /// Starts an aggregator, which must refuse to go on with all of these words.
+    async fn is_refused(&self, words: &[&str]) {
+        let mut aggregator = self.world.start("stream-agg", &[]);
+        let admin = Http::new(aggregator.admin());
+        let mut seen = String::new();
+        let waited = wait_for(format!("a refusal with {words:?}"), DEADLINE, async || {
+            if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
+                seen = answer.text;
+            }
+            words.iter().all(|word| seen.contains(word))
+        });
+        if let Err(overdue) = waited.await {
+            panic!("{overdue}; it says {seen}");
+        }
+        aggregator.terminate().await.unwrap();
+    }
+
+    async fn adopt(&self, more: &[&str]) {
+        let partitions = ["adopt", "0", "1", "2", "3"];
+        self.world.run("stream-agg", &[&partitions, more].concat()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_after_a_restart_counts_once() {
+    let world = World::new("once_repeat").await;
+    let edge = world.edge().await;
+    let mut rng = fastrand::Rng::with_seed(51);
+    let mut oracle = Oracle::default();
+    let made: Vec<_> = (0..40).map(|_| Made::random(&mut rng, now())).collect();
+    let lines: Vec<_> = made.iter().enumerate().map(|(number, made)| made.called(number)).collect();
+    made.iter().for_each(|made| oracle.accepted(made));
+    for repeats in 0..3 {
+        assert_eq!(edge.http.post_lines(&lines).await.status, 200);
+        let mut aggregator: Service = world.aggregator().await;
+        let waited = wait_for("all repeats in the ledger", DEADLINE, async || {
+            world.number("SELECT sum(duplicates) FROM ledger").await >= 40 * repeats
+        });
+        waited.await.unwrap();
+        world.assert_counted(&oracle.counts()).await;
+        aggregator.terminate().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it_was_adopted() {
+    let mut counted = Counted::new("once_reset").await;
+    counted.world.commit(0, "");
+    counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
+    counted.adopt(&[]).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn an_intent_of_a_later_release_is_refused() {
+    let counted = Counted::new("once_later").await;
+    counted.world.commit(0, "v2 something new");
+    counted.is_refused(&["partition 0", "version `v2`", "run the later release"]).await;
+}
+
+#[tokio::test]
+async fn a_topic_made_anew_is_refused_and_counted_on_top_once_it_was_adopted() {
+    let mut counted = Counted::new("once_anew").await;
+    counted.edge.service.terminate().await.unwrap();
+    counted.world.delete_topic().await;
+    counted.world.migrate().await;
+    counted.edge = counted.world.edge().await;
+    counted.post().await;
+    counted.is_refused(&["partition", "topic made anew", "--new-log"]).await;
+    counted.adopt(&["--new-log"]).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn records_that_retention_took_before_they_were_stored_are_named() {
+    let mut counted = Counted::new("once_retention").await;
+    let before = counted.oracle.counts();
+    counted.post().await;
+    counted.world.delete_records().await;
+    counted.is_refused(&["are not applied", "retention took them", "stream-agg adopt"]).await;
+    counted.adopt(&[]).await;
+    counted.world.aggregator().await;
+    counted.world.assert_counted(&before).await;
+}
+
+#[tokio::test]
+async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once_it_was_adopted() {
+    let mut counted = Counted::new("once_restored").await;
+    let tables = counted.world.rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND name NOT IN ('configs', 'schema_migrations')").await;
+    for table in tables.iter().flatten() {
+        counted.world.rows(&format!("CREATE TABLE copy_of_{table} AS {table}")).await;
+        counted.world.rows(&format!("ALTER TABLE copy_of_{table} ATTACH PARTITION ALL FROM {table}")).await;
+    }
+    counted.post_and_count().await;
+    for table in tables.iter().flatten() {
+        counted.world.rows(&format!("TRUNCATE TABLE {table}")).await;
+        counted.world.rows(&format!("ALTER TABLE {table} ATTACH PARTITION ALL FROM copy_of_{table}")).await;
+    }
+    counted.is_refused(&["partition", "restored from an older copy", "stream-agg adopt"]).await;
+    counted.adopt(&[]).await;
+    counted.post_and_count().await;
+}
