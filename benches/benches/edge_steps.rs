@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use criterion::{Criterion, Throughput};
 use ingest::compat;
 use ingest::decode::{self, Format};
-use ingest::enrich::{self, Partitions};
+use ingest::enrich::{self, Partitions, Takes};
 use schemas::line::Prefix;
 use schemas::time::UnixMillis;
 
@@ -39,7 +39,7 @@ fn edge_steps(criterion: &mut Criterion) {
     });
     let lines = decode::lines(batch.as_bytes(), Format::Ndjson, 10_000).expect("few lines");
     steps.bench_function("check, splice and lay out 30 device events", |bencher| {
-        bencher.iter(|| enrich::enrich(black_box(&lines), TENANT, &prefix, to));
+        bencher.iter(|| enrich::enrich(black_box(&lines), Takes::Any, TENANT, &prefix, to));
     });
 
     steps.throughput(Throughput::Elements(1));
@@ -48,7 +48,7 @@ fn edge_steps(criterion: &mut Criterion) {
             let line =
                 compat::by_query(black_box("timestamp=1606867140000&user=u1&click")).expect("a reaction");
             let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
-            enrich::enrich(&lines, TENANT, &prefix, to)
+            enrich::enrich(&lines, Takes::Any, TENANT, &prefix, to)
         });
     });
     steps.finish();

@@ -94,6 +94,13 @@ impl World {
         kept.chain(more).map(owned).collect()
     }
 
+    /// Writes a file of this world. Returns its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Starts a service, and does not wait until it is ready.
     pub fn start(&self, service: &str, more: &[(&str, &str)]) -> Service {
         Service::start(service, &borrowed(&self.variables(more)), &self.directory).unwrap()

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use schemas::event::{self, Code, Event, Fault};
+use schemas::event::{self, COUNTED, Code, Event, Fault};
 use schemas::line::{self, Prefix};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,6 +14,30 @@ use crate::decode::Line;
 
 /// Rejected lines listed in a report; more are only counted.
 pub const MAX_ERRORS: usize = 20;
+
+/// Which events an endpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// Every one.
+    Any,
+    /// Views, plays and clicks with their country.
+    Counters,
+}
+
+impl Takes {
+    fn check(self, event: &Event<'_>) -> Result<(), Fault> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Counters if !COUNTED.contains(&&*event.event) => {
+                Err(Fault::field(Code::UnknownEvent, "event"))
+            }
+            Self::Counters if event.country.as_str().is_empty() => {
+                Err(Fault::field(Code::BadCountry, "country"))
+            }
+            Self::Counters => Ok(()),
+        }
+    }
+}
 
 /// Where the lines of one request may go.
 #[derive(Debug, Clone, Copy)]
@@ -63,11 +87,22 @@ pub struct LineError {
 }
 
 /// Checks, splices and lays out the lines of one request of `tenant`.
-pub fn enrich(lines: &[Line<'_>], tenant: &str, prefix: &Prefix, to: Partitions) -> (Vec<Chunk>, Report) {
+pub fn enrich(
+    lines: &[Line<'_>],
+    takes: Takes,
+    tenant: &str,
+    prefix: &Prefix,
+    to: Partitions,
+) -> (Vec<Chunk>, Report) {
     let mut chunks = Vec::new();
     let mut report = Report::default();
     for line in lines {
-        match line.text.and_then(|text| Ok((text, event::parse::<()>(text)?))) {
+        let parsed = line.text.and_then(|text| {
+            let parsed = event::parse::<()>(text)?;
+            takes.check(&parsed.event)?;
+            Ok((text, parsed))
+        });
+        match parsed {
             Ok((text, parsed)) => {
                 let partition = partition(tenant, &parsed.event, to);
                 let replaced = chunk(&mut chunks, partition).push(prefix, text, &parsed);

@@ -18,7 +18,7 @@ use crate::body::{self, Described, Encoding, Reservation};
 use crate::compat;
 use crate::config::Limits;
 use crate::decode::{self, Format};
-use crate::enrich::{self, Chunk, Report};
+use crate::enrich::{self, Chunk, Report, Takes};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
@@ -31,6 +31,8 @@ const TENANT: &str = "default";
 pub enum Route {
     /// `POST /v1/events`, alias `/api/events`.
     Events,
+    /// `POST /v1/counters`, alias `/web/post.php`.
+    Counters,
     /// `POST /analytics` in both forms.
     Analytics,
     /// Everything else: `404`.
@@ -39,15 +41,24 @@ pub enum Route {
 
 impl Route {
     /// All routes, for metrics that start at zero.
-    pub const ALL: [Self; 3] = [Self::Events, Self::Analytics, Self::Other];
+    pub const ALL: [Self; 4] = [Self::Events, Self::Counters, Self::Analytics, Self::Other];
 
     /// The route of a path.
     pub fn of(path: &str) -> Self {
         match path {
             "/v1/events" | "/api/events" => Self::Events,
+            "/v1/counters" | "/web/post.php" => Self::Counters,
             "/analytics" => Self::Analytics,
             _ if path.starts_with("/analytics/") => Self::Analytics,
             _ => Self::Other,
+        }
+    }
+
+    /// Which events it takes.
+    fn takes(self) -> Takes {
+        match self {
+            Self::Counters => Takes::Counters,
+            Self::Events | Self::Analytics | Self::Other => Takes::Any,
         }
     }
 
@@ -55,6 +66,7 @@ impl Route {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Events => "events",
+            Self::Counters => "counters",
             Self::Analytics => "analytics",
             Self::Other => "other",
         }
@@ -95,7 +107,7 @@ impl Shared {
             return unread(Refusal::MethodNotAllowed, &head, body).await;
         }
         match arrival.route {
-            Route::Events => match self.receive(&head, &mut body).await {
+            Route::Events | Route::Counters => match self.receive(&head, &mut body).await {
                 Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
@@ -168,7 +180,7 @@ impl Shared {
             return Err(Refusal::EmptyBody);
         }
         let prefix = Prefix::new(TENANT, arrival.ip, arrival.server_time);
-        let (chunks, report) = enrich::enrich(&lines, TENANT, &prefix, partitions);
+        let (chunks, report) = enrich::enrich(&lines, arrival.route.takes(), TENANT, &prefix, partitions);
         self.count(arrival.route, &report);
         Ok((chunks, report))
     }

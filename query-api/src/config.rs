@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use runtime::vars::{VarError, Vars};
+use schemas::rollup::Rollups;
 
 /// All that the query API is told.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When they are asked for.
     pub poll: PollConfig,
+    /// What is aggregated: the file `ROLLUPS_FILE`, the aggregator's; default the one compiled in.
+    pub rollups: Rollups,
 }
 
 /// The database that is read.
@@ -68,6 +71,7 @@ impl Config {
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
             poll,
+            rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }
 }

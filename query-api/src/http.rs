@@ -30,6 +30,8 @@ struct App {
 pub(crate) fn routes(shared: Arc<Shared>, poll: PollConfig) -> Router {
     Router::new()
         .route("/analytics", get(analytics))
+        .route("/v1/counters", get(counters))
+        .route("/web/get.php", get(counters))
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .with_state(App { shared, poll })
@@ -47,7 +49,29 @@ async fn analytics(
     response
 }
 
+/// `GET /v1/counters?format=json|csv`: the top countries and what they counted of late.
+async fn counters(
+    State(app): State<App>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Response {
+    let response = app.counters(&parameters, &headers).unwrap_or_else(Problem::into_response);
+    app.shared.metrics.answered("/v1/counters", response.status());
+    response
+}
+
 impl App {
+    fn counters(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
+        let format = Format::parse(parameters)?;
+        let snapshot = self.shared.snapshot.load();
+        let snapshot = snapshot.as_ref().ok_or(Problem::NotYet)?;
+        let rendered = match format {
+            Format::Json => &snapshot.counters.json,
+            Format::Csv => &snapshot.counters.csv,
+        };
+        Ok(found(rendered, snapshot, headers))
+    }
+
     async fn hour(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
         let Asked { hour, wait } = Asked::parse(parameters)?;
         let patience = if wait { self.patience() } else { Duration::ZERO };
@@ -114,6 +138,30 @@ impl Asked {
     }
 }
 
+/// How the counters are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Csv,
+}
+
+impl Format {
+    fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
+        let bad =
+            |parameter: &str, reason: &str| Problem::BadParameter(parameter.to_owned(), reason.to_owned());
+        let mut format = Self::Json;
+        for (name, value) in parameters {
+            format = match (name.as_str(), value.as_str()) {
+                ("format", "json") => Self::Json,
+                ("format", "csv") => Self::Csv,
+                ("format", _) => return Err(bad("format", "it is json or csv")),
+                (other, _) => return Err(bad(other, "there is no such parameter; there is format")),
+            };
+        }
+        Ok(format)
+    }
+}
+
 fn found(rendered: &Rendered, snapshot: &Snapshot, request: &HeaderMap) -> Response {
     let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &rendered.etag));
     let mut response = if unchanged {
@@ -124,7 +172,7 @@ fn found(rendered: &Rendered, snapshot: &Snapshot, request: &HeaderMap) -> Respo
     let headers = response.headers_mut();
     let text =
         |text: String| HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header");
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(rendered.kind));
     headers.insert(ETAG, text(rendered.etag.clone()));
     headers.insert(
         CACHE_CONTROL,
@@ -154,7 +202,7 @@ enum Problem {
     BadParameter(String, String),
     NotFound,
     MethodNotAllowed,
-    /// The hour is not at hand, and the reader does not wait or has waited long enough.
+    /// The answer is not at hand, and the reader does not wait or has waited long enough.
     NotYet,
     /// Too many old hours are asked for.
     Busy,
@@ -166,12 +214,16 @@ impl IntoResponse for Problem {
             Self::BadParameter(..) => {
                 (StatusCode::BAD_REQUEST, "bad-parameter", "a parameter cannot be used")
             }
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "there is GET /analytics?timestamp={ms}"),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "there are GET /analytics?timestamp={ms} and GET /v1/counters",
+            ),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "use GET or HEAD")
             }
             Self::NotYet => {
-                (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "this hour is being read; ask again in a moment")
+                (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "this is being read; ask again in a moment")
             }
             Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "busy", "too many old hours are asked for; ask again later")
@@ -222,6 +274,15 @@ mod tests {
         check(&[("timestamp", "99999999999999999")], Err("timestamp"));
         check(&[("timestamp", "1700000000000"), ("wait", "yes")], Err("wait"));
         check(&[("timestamp", "1700000000000"), ("hour", "1")], Err("hour"));
+    }
+
+    #[test]
+    fn counters_are_json_unless_csv_is_asked_for() {
+        let parse = |name: &str, value: &str| Format::parse(&[(name.to_owned(), value.to_owned())]);
+        assert_eq!(Format::parse(&[]), Ok(Format::Json));
+        assert_eq!((parse("format", "csv"), parse("format", "json")), (Ok(Format::Csv), Ok(Format::Json)));
+        assert!(matches!(parse("format", "xml"), Err(Problem::BadParameter(name, _)) if name == "format"));
+        assert!(matches!(parse("fromat", "csv"), Err(Problem::BadParameter(name, _)) if name == "fromat"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The read API: rows become answers, in advance.
 //!
-//! The files follow the way of an answer: [`poll`] → [`snapshot`] → [`http`]. One task asks
+//! The files follow the way of an answer: [`poll`] → [`snapshot`] with [`counters`] → [`http`]. One task asks
 //! ClickHouse once per tick; requests look into the snapshot it made. Invariants: no request
 //! asks ClickHouse, so the number of statements does not depend on the number of requests; no
 //! answer is without the moment it is true for. Never speaks to Kafka.
 
 pub mod config;
+
+pub mod counters;
 
 pub mod wanted;
 
@@ -42,6 +44,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Shared {
     /// The latest snapshot; none before the first statement succeeded.
     pub(crate) snapshot: ArcSwapOption<Snapshot>,
+    /// Why the latest statement failed, if one did.
+    pub(crate) trouble: ArcSwapOption<String>,
     /// Hours outside the hot window that readers ask for.
     pub(crate) wanted: Wanted,
     /// Changes with each new snapshot, for those who wait for one.
@@ -73,6 +77,7 @@ impl QueryApi {
     pub fn start(config: Config) -> Result<Self, RunError> {
         let shared = Arc::new(Shared {
             snapshot: ArcSwapOption::empty(),
+            trouble: ArcSwapOption::empty(),
             wanted: Wanted::new(config.poll.interval),
             ticks: watch::Sender::new(0),
             metrics: Metrics::new()?,
@@ -119,6 +124,9 @@ fn readiness(shared: &Shared) -> Readiness {
     }
     match &*shared.snapshot.load() {
         Some(_) => Ok(()),
-        None => Err("clickhouse: no snapshot yet".to_owned()),
+        None => Err(match &*shared.trouble.load() {
+            Some(trouble) => format!("no snapshot yet: {trouble}"),
+            None => "no snapshot yet".to_owned(),
+        }),
     }
 }

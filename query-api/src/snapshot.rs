@@ -8,6 +8,8 @@ use bytes::Bytes;
 use schemas::time::{HOUR, UnixMillis};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::counters::Counters;
+
 /// Hours that every statement asks for: the current one and those before it.
 pub const HOT_HOURS: i64 = 72;
 
@@ -30,10 +32,20 @@ pub struct Reactions {
 /// One body, ready to be sent, and the name of its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
+    /// Its media type.
+    pub kind: &'static str,
     /// The bytes of the body.
     pub body: Bytes,
     /// Strong ETag, quotes included.
     pub etag: String,
+}
+
+impl Rendered {
+    /// A body of this media type.
+    pub fn new(kind: &'static str, body: String) -> Self {
+        let etag = format!("\"{:016x}\"", xxh3_64(body.as_bytes()));
+        Self { kind, body: body.into(), etag }
+    }
 }
 
 /// What one statement told.
@@ -47,6 +59,8 @@ pub struct Snapshot {
     asked: Vec<UnixMillis>,
     hours: HashMap<UnixMillis, Rendered>,
     empty: Rendered,
+    /// The country counters.
+    pub counters: Counters,
 }
 
 impl Snapshot {
@@ -56,9 +70,10 @@ impl Snapshot {
         hot_from: UnixMillis,
         asked: Vec<UnixMillis>,
         reactions: impl IntoIterator<Item = (UnixMillis, Reactions)>,
+        counters: Counters,
     ) -> Self {
         let hours = reactions.into_iter().map(|(hour, reactions)| (hour, render(reactions))).collect();
-        Self { as_of, hot_from, asked, hours, empty: render(Reactions::default()) }
+        Self { as_of, hot_from, asked, hours, empty: render(Reactions::default()), counters }
     }
 
     /// Whether every statement asks for this hour.
@@ -76,8 +91,7 @@ impl Snapshot {
 fn render(reactions: Reactions) -> Rendered {
     let Reactions { users, clicks, impressions } = reactions;
     let body = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");
-    let etag = format!("\"{:016x}\"", xxh3_64(body.as_bytes()));
-    Rendered { body: body.into(), etag }
+    Rendered::new("text/plain; charset=utf-8", body)
 }
 
 #[cfg(test)]
@@ -96,6 +110,7 @@ mod tests {
             hours(100),
             vec![hours(5), hours(7)],
             [(hours(101), reactions), (hours(7), reactions)],
+            Counters::new(Vec::new(), hours(0)..hours(24), None),
         );
         assert_eq!(
             snapshot.hour(hours(hour)).map(|rendered| &*rendered.body),

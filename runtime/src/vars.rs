@@ -100,6 +100,23 @@ impl Vars {
         self.read(name, default, parse, usize::to_string)
     }
 
+    /// What `parse` makes of the path and the text of the file that `name` names; `None` if it
+    /// names none.
+    pub fn file<T, E: Display>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str, &str) -> Result<T, E>,
+    ) -> Result<Option<T>, VarError> {
+        let path = self.string_or(name, "");
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        text.and_then(|text| parse(&path, &text).map_err(|error| error.to_string()))
+            .map(Some)
+            .map_err(|reason| VarError::Invalid { name, value: path, reason })
+    }
+
     /// All given variables whose name starts with `prefix`, without it, for settings
     /// that are passed through to a library.
     pub fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {

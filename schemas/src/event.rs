@@ -195,6 +195,9 @@ impl Fault {
     }
 }
 
+/// The events that the country counters count, in the order in which they are answered.
+pub const COUNTED: [&str; 3] = ["view", "play", "click"];
+
 /// Where the fields that are not known go.
 pub trait Props<'a>: Default {
     /// One field: its name, and its value as the client wrote it.

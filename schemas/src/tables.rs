@@ -30,9 +30,30 @@ pub const LEDGER_DAYS: u32 = 30;
 /// Days that a dead letter is kept after the day on which Kafka took it.
 pub const DEAD_LETTER_DAYS: u32 = 14;
 
+/// A view that query-api answers from: a function of a rollup, made again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServingView {
+    /// Its file.
+    pub migration: Migration,
+    /// The rollup that it reads; without that one it is not made.
+    pub rollup: &'static str,
+}
+
+/// All of them; applied after the rollups.
+pub const SERVING_VIEWS: [ServingView; 1] =
+    [ServingView { migration: migrations!["0006_country_totals"][0], rollup: "event_daily" }];
+
 /// Names that a rollup cannot take.
-pub const NAMES: [&str; 7] =
-    ["events", "ledger", "progress", "configs", "audits", "dead_letters", "schema_migrations"];
+pub const NAMES: [&str; 8] = [
+    "events",
+    "ledger",
+    "progress",
+    "configs",
+    "audits",
+    "dead_letters",
+    "schema_migrations",
+    "country_totals",
+];
 
 #[cfg(test)]
 mod tests {
@@ -40,7 +61,8 @@ mod tests {
 
     #[test]
     fn files_are_numbered_without_a_gap_and_hold_one_statement() {
-        for (at, migration) in MIGRATIONS.iter().enumerate() {
+        let views = SERVING_VIEWS.iter().map(|view| &view.migration);
+        for (at, migration) in MIGRATIONS.iter().chain(views).enumerate() {
             assert!(migration.name.starts_with(&format!("{:04}_", at + 1)), "{}", migration.name);
             assert!(!migration.sql.contains(';'), "{} has a semicolon", migration.name);
         }

@@ -121,7 +121,7 @@ impl MigrateConfig {
             partitions: vars.parsed_or("TOPIC_PARTITIONS", NonZeroU16::new(8).expect("is not zero"))?,
             replication: vars.parsed_or("TOPIC_REPLICATION", NonZeroU16::MIN)?,
             store: StoreConfig::from_vars(vars)?,
-            rollups: rollups(vars)?,
+            rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
         })
     }
@@ -191,17 +191,6 @@ fn positive(vars: &Vars, name: &'static str, default: Duration) -> Result<Durati
         return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
     }
     Ok(duration)
-}
-
-fn rollups(vars: &Vars) -> Result<Rollups, VarError> {
-    const NAME: &str = "ROLLUPS_FILE";
-    let file = vars.string_or(NAME, "");
-    if file.is_empty() {
-        return Ok(Rollups::built_in());
-    }
-    let read = std::fs::read_to_string(&file).map_err(|error| error.to_string());
-    read.and_then(|text| Rollups::parse(&file, &text).map_err(|error| error.to_string()))
-        .map_err(|reason| VarError::Invalid { name: NAME, value: file, reason })
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     let files = tables::MIGRATIONS.iter().map(|file| (file.name.to_owned(), file.sql.to_owned()));
     let rollups = config.migrated_rollups();
     let mut done = Vec::new();
-    for (name, sql) in files.chain(rollups) {
+    for (name, sql) in files.chain(rollups).chain(config.serving_views()) {
         let checksum = xxh3_64(sql.as_bytes());
         match applied.iter().find(|(other, _)| *other == name) {
             Some((_, known)) if *known == checksum => continue,
@@ -165,6 +165,12 @@ const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name 
      ENGINE = ReplacingMergeTree ORDER BY name";
 
 impl MigrateConfig {
+    /// Views of the rollups that are declared.
+    fn serving_views(&self) -> impl Iterator<Item = (String, String)> {
+        let declared = tables::SERVING_VIEWS.iter().filter(|view| self.rollups.get(view.rollup).is_some());
+        declared.map(|view| (view.migration.name.to_owned(), view.migration.sql.to_owned()))
+    }
+
     /// Names and statements of the rollup tables; the prefix keeps them apart from files.
     fn migrated_rollups(&self) -> impl Iterator<Item = (String, String)> {
         self.rollups.iter().map(|rollup| (format!("rollup_{}", rollup.name), rollup.create_table()))

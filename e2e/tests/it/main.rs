@@ -9,6 +9,7 @@
 use e2e::{client, oracle, world};
 
 mod bad_input;
+mod country_counters;
 mod device_batches;
 mod exactly_once;
 mod freshness;

@@ -10,9 +10,13 @@ fn prefix() -> Prefix {
 }
 
 fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
+    run_for(Takes::Any, body, count, spare)
+}
+
+fn run_for(takes: Takes, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
     let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare };
-    enrich(&lines, "default", &prefix(), to)
+    enrich(&lines, takes, "default", &prefix(), to)
 }
 
 fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
@@ -93,4 +97,19 @@ proptest! {
         }
         prop_assert_eq!(seen, report.accepted as usize);
     }
+}
+
+#[test]
+fn counters_take_three_events_and_need_a_country() {
+    let body = r#"{"event":"view","country":"ru"}
+{"event":"play","country":"USA"}
+{"event":"click","country":"DE","param_int":1}
+{"event":"like","country":"DE"}
+{"event":"view"}
+{"event":"view","country":""}
+{"event":"view","country":"D1"}"#;
+    let (_, report) = run_for(Takes::Counters, body, 1, 0);
+    let errors: Vec<_> = report.errors.iter().map(|error| (error.line, error.code)).collect();
+    assert_eq!(report.accepted, 3);
+    assert_eq!(errors, [(4, "unknown_event"), (5, "bad_country"), (6, "bad_country"), (7, "bad_country")]);
 }
