@@ -2,6 +2,8 @@
 //!
 //! One statement a file, table names without a database: the connection's database counts.
 
+use crate::bi;
+
 /// One SQL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
@@ -31,8 +33,17 @@ pub const LEDGER_DAYS: u32 = 30;
 pub const DEAD_LETTER_DAYS: u32 = 14;
 
 /// Names that a rollup cannot take.
-pub const NAMES: [&str; 7] =
-    ["events", "ledger", "progress", "configs", "audits", "dead_letters", "schema_migrations"];
+pub const NAMES: [&str; 8] = [
+    "events",
+    "ledger",
+    "progress",
+    "configs",
+    "audits",
+    "dead_letters",
+    "schema_migrations",
+    // Its view would take the place of the one of single events.
+    bi::EVENTS_RECENT,
+];
 
 #[cfg(test)]
 mod tests {
