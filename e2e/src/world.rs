@@ -1,5 +1,6 @@
 //! One test's corner of the shared stack, and the services that run in it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -58,7 +59,12 @@ impl World {
 
     /// Runs `stream-agg migrate`.
     pub async fn migrate(&self) {
-        let variables = self.variables(&[]);
+        self.migrate_with(&[]).await;
+    }
+
+    /// The same with `more` variables, which win.
+    pub async fn migrate_with(&self, more: &[(&str, &str)]) {
+        let variables = self.variables(more);
         Service::run("stream-agg", &["migrate"], &borrowed(&variables), &self.directory, DEADLINE)
             .await
             .unwrap();
@@ -66,6 +72,7 @@ impl World {
 
     /// What every service of this world is told, and `more`, which wins.
     fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let bi = self.bi_database();
         let common = [
             ("KAFKA_BROKERS", self.brokers.as_str()),
             ("TOPIC", self.name),
@@ -73,6 +80,7 @@ impl World {
             ("GROUP", self.name),
             ("CLICKHOUSE_URL", &self.clickhouse),
             ("CLICKHOUSE_DATABASE", self.name),
+            ("BI_DATABASE", &bi),
             // As fast as a test wants to be; the defaults have their own tests.
             ("BATCH_MAX_AGE", "200ms"),
             ("PROGRESS_INTERVAL", "200ms"),
@@ -82,6 +90,26 @@ impl World {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let kept = common.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name));
         kept.chain(more).map(owned).collect()
+    }
+
+    /// What it is called, and so are its topic, database and consumer group.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Where its views are: a name that the local users of `bi` may read.
+    pub fn bi_database(&self) -> String {
+        format!("bi_{}", self.name)
+    }
+
+    /// How `user` reads its views, in a world on the shared stack.
+    pub async fn bi_dsn(&self, user: &str) -> String {
+        stack().await.clickhouse.bi_dsn(user, &self.bi_database()).unwrap()
+    }
+
+    /// Data and logs of its services.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts a service, and does not wait until it is ready.

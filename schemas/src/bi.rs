@@ -108,8 +108,8 @@ fn described(rollup: &Rollup) -> String {
     format!("{}{per} by {}", measures.join(", "), dimensions.join(", "))
 }
 
-/// A view's time column is named for its grain.
-fn time_column(grain: Grain) -> Option<&'static str> {
+/// The time column of a rollup's view, which is named for its grain.
+pub fn time_column(grain: Grain) -> Option<&'static str> {
     match grain {
         Grain::Minute => Some("minute"),
         Grain::QuarterHour => Some("quarter_hour"),

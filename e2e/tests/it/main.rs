@@ -8,6 +8,7 @@
 
 use e2e::{client, oracle, world};
 
+mod analysts;
 mod bad_input;
 mod device_batches;
 mod freshness;
