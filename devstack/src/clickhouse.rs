@@ -23,8 +23,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 pub const BI_READER: &str = "bi_reader";
 /// The same for drivers that change settings, such as JDBC's.
 pub const BI_JDBC: &str = "bi_jdbc";
-/// The password of both, on this machine only.
-pub const BI_PASSWORD: &str = "local";
+/// The password of every user of `users.xml` that has one, on this machine only.
+pub const LOCAL_PASSWORD: &str = "local";
 
 /// The hidden subcommand of `devstack` that is the server.
 const SUBCOMMAND: &str = "clickhouse-server";
@@ -61,7 +61,7 @@ impl ClickHouse {
         )?;
         render(
             include_str!("../config/users.xml"),
-            &[("bi_password", BI_PASSWORD)],
+            &[("password", LOCAL_PASSWORD)],
             &directory.join("users.xml"),
         )?;
         let local = Server { directory, http_port, native_port, process: None };
@@ -82,7 +82,7 @@ impl ClickHouse {
     /// `clickhouse://user:password@host:port/database`. None if the server is not ours.
     pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
         let port = self.local.as_ref()?.http_port;
-        Some(format!("clickhouse://{user}:{BI_PASSWORD}@127.0.0.1:{port}/{database}"))
+        Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))
     }
 
     /// A client; add a database to it.

@@ -129,8 +129,7 @@ impl World {
 
     /// Starts a query API and waits until it is ready.
     pub async fn query_api(&self) -> QueryApi {
-        let service = self.ready("query-api").await;
-        QueryApi { http: Http::new(service.http()), _service: service }
+        QueryApi::new(self.ready("query-api").await)
     }
 
     /// One of each.
@@ -292,6 +291,11 @@ pub struct QueryApi {
 }
 
 impl QueryApi {
+    /// The query API that `service` is.
+    pub fn new(service: Service) -> Self {
+        Self { http: Http::new(service.http()), _service: service }
+    }
+
     /// Waits until the hour of `millis` is answered with these figures.
     pub async fn assert_hour(&self, millis: i64, users: u64, clicks: u64, impressions: u64) {
         let expected = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");

@@ -18,4 +18,5 @@ mod load;
 mod reactions_by_path;
 mod reactions_by_query;
 mod repeats;
+mod rights;
 mod start_errors;
