@@ -26,7 +26,8 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<usize, MigrateError> 
         Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_USER, .. }, .. }) => {
             make_with(Rights::Reader, &server, database, &views).await?;
             tracing::warn!(
-                "no user `{DEFINER}` on this ClickHouse: who reads the views of `{database}` needs rights on the tables too"
+                "no user `{DEFINER}` on this ClickHouse: who reads the views of `{database}` \
+                 needs rights on the tables too"
             );
         }
         outcome => outcome?,
