@@ -19,6 +19,13 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// One look whether it answers.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Who reads the views of analysts on a server of ours, and nothing else.
+pub const BI_READER: &str = "bi_reader";
+/// The same for drivers that change settings, such as JDBC's.
+pub const BI_JDBC: &str = "bi_jdbc";
+/// The password of every user of `users.xml` that has one, on this machine only.
+pub const LOCAL_PASSWORD: &str = "local";
+
 /// The hidden subcommand of `devstack` that is the server.
 const SUBCOMMAND: &str = "clickhouse-server";
 
@@ -52,7 +59,11 @@ impl ClickHouse {
             &[("directory", path)],
             &directory.join("config.xml"),
         )?;
-        render(include_str!("../config/users.xml"), &[], &directory.join("users.xml"))?;
+        render(
+            include_str!("../config/users.xml"),
+            &[("password", LOCAL_PASSWORD)],
+            &directory.join("users.xml"),
+        )?;
         let local = Server { directory, http_port, native_port, process: None };
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
@@ -65,6 +76,13 @@ impl ClickHouse {
     /// The port of the native protocol, if the server is ours.
     pub fn native_port(&self) -> Option<u16> {
         self.local.as_ref().map(|server| server.native_port)
+    }
+
+    /// How `user`, one of [`BI_READER`] and [`BI_JDBC`], reaches the views in `database` over HTTP:
+    /// `clickhouse://user:password@host:port/database`. None if the server is not ours.
+    pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
+        let port = self.local.as_ref()?.http_port;
+        Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))
     }
 
     /// A client; add a database to it.

@@ -69,6 +69,11 @@ impl Config {
         Vars::from_pairs(vars)
     }
 
+    /// Where `migrate` makes the views.
+    fn bi_database(&self) -> &str {
+        self.vars.get("BI_DATABASE").map_or("bi", String::as_str)
+    }
+
     /// A client that sees what the services see.
     fn client(&self, stack: &Stack) -> Client {
         let var = |name| self.vars.get(name).map(String::as_str);
@@ -96,7 +101,9 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
     }
     let mut stack = Stack::prepare(directory, Ports::preferred()?, &config.given)?;
     let outcome = match stop.run_until_cancelled(start(config, &mut stack)).await {
-        Some(Ok((services, stored))) => serve(&stack, services, stored, options.demo, stop).await,
+        Some(Ok((services, stored))) => {
+            serve(&stack, config.bi_database(), services, stored, options.demo, stop).await
+        }
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
@@ -115,6 +122,7 @@ async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, 
 
 async fn serve(
     stack: &Stack,
+    bi: &str,
     services: Services,
     stored: Stored,
     demo: bool,
@@ -123,7 +131,7 @@ async fn serve(
     if services.have_ended() {
         return services.stop(&stored).await;
     }
-    page::ready(stack, &services.addresses, demo);
+    page::ready(stack, &services.addresses, bi, demo);
     let demo = demo.then(|| tokio::spawn(demo::send(services.addresses.front, stop.clone())));
     tokio::select! {
         () = stop.cancelled() => {}

@@ -50,6 +50,13 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     .await
     .unwrap();
 
+    let views = page.split_whitespace().find(|word| word.starts_with("clickhouse://bi_reader:")).unwrap();
+    let server = views.strip_prefix("clickhouse").unwrap().strip_suffix("/bi").unwrap();
+    let address = format!("http{server}/?database=bi");
+    let query = reqwest::Client::new().post(&address).body("SELECT sum(events) FROM event_minutely").send();
+    let events = query.await.unwrap().text().await.unwrap();
+    assert!(events.trim().parse::<u64>().is_ok_and(|events| events > 0), "{address}: {events}");
+
     let second = Command::new(env!("CARGO_BIN_EXE_devstack"))
         .args(["up", "--data"])
         .arg(directory.path().join("data"))

@@ -1,5 +1,6 @@
 //! One test's corner of the shared stack, and the services that run in it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -64,18 +65,24 @@ impl World {
 
     /// Runs `stream-agg migrate`.
     pub async fn migrate(&self) {
-        self.run("stream-agg", &["migrate"]).await.unwrap();
+        self.migrate_with(&[]).await;
+    }
+
+    /// The same with `more` variables, which win.
+    pub async fn migrate_with(&self, more: &[(&str, &str)]) {
+        self.run("stream-agg", &["migrate"], more).await.unwrap();
     }
 
     /// Runs a program until it ends by itself.
-    pub async fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let variables = self.variables(&[]);
-        Service::run(program, arguments, &borrowed(&variables), &self.directory, DEADLINE).await?;
+    pub async fn run(&self, program: &str, args: &[&str], more: &[(&str, &str)]) -> anyhow::Result<()> {
+        let variables = self.variables(more);
+        Service::run(program, args, &borrowed(&variables), &self.directory, DEADLINE).await?;
         Ok(())
     }
 
     /// What every service of this world is told, and `more`, which wins.
     fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let bi = self.bi_database();
         let common = [
             ("KAFKA_BROKERS", self.brokers.as_str()),
             ("TOPIC", self.name),
@@ -83,6 +90,7 @@ impl World {
             ("GROUP", self.name),
             ("CLICKHOUSE_URL", &self.clickhouse),
             ("CLICKHOUSE_DATABASE", self.name),
+            ("BI_DATABASE", &bi),
             // As fast as a test wants to be; the defaults have their own tests.
             ("BATCH_MAX_AGE", "200ms"),
             ("PROGRESS_INTERVAL", "200ms"),
@@ -99,6 +107,26 @@ impl World {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// What it is called, and so are its topic, database and consumer group.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Where its views are: a name that the local users of `bi` may read.
+    pub fn bi_database(&self) -> String {
+        format!("bi_{}", self.name)
+    }
+
+    /// How `user` reads its views, in a world on the shared stack.
+    pub async fn bi_dsn(&self, user: &str) -> String {
+        stack().await.clickhouse.bi_dsn(user, &self.bi_database()).unwrap()
+    }
+
+    /// Data and logs of its services.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts a service, and does not wait until it is ready.
@@ -118,8 +146,7 @@ impl World {
 
     /// Starts a query API and waits until it is ready.
     pub async fn query_api(&self) -> QueryApi {
-        let service = self.ready("query-api").await;
-        QueryApi { http: Http::new(service.http()), _service: service }
+        QueryApi::new(self.ready("query-api").await)
     }
 
     /// One of each.
@@ -323,6 +350,11 @@ pub struct QueryApi {
 }
 
 impl QueryApi {
+    /// The query API that `service` is.
+    pub fn new(service: Service) -> Self {
+        Self { http: Http::new(service.http()), _service: service }
+    }
+
     /// Waits until the hour of `millis` is answered with these figures.
     pub async fn assert_hour(&self, millis: i64, users: u64, clicks: u64, impressions: u64) {
         let expected = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");

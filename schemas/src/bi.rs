@@ -2,12 +2,25 @@
 //!
 //! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the
 //! table beneath; a reader of the views needs no right on the tables, because a view reads
-//! with the rights of [`DEFINER`].
+//! with the rights of [`DEFINER`], wherever there is that user. Names are quoted: a
+//! field of `props` may be called `from`.
 
 use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup, Rollups};
 
 /// The user with whose rights the views read; it cannot log in.
 pub const DEFINER: &str = "bi_owner";
+
+/// The view of single events.
+pub const EVENTS_RECENT: &str = "events_recent";
+
+/// With whose rights a view reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Those of [`DEFINER`]: its readers need none on the tables.
+    Definer,
+    /// Those of whoever reads it, which gives nobody more than they have.
+    Reader,
+}
 
 /// One view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +49,20 @@ pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
 
 impl View {
     /// The statement that makes it in the database `bi`, or makes it anew.
-    pub fn create(&self, bi: &str) -> String {
+    pub fn create(&self, bi: &str, rights: Rights) -> String {
         let declared: Vec<_> = self
             .columns
             .iter()
-            .map(|c| format!("    {} {} COMMENT '{}'", c.name, c.kind, escaped(&c.comment)))
+            .map(|c| format!("    `{}` {} COMMENT '{}'", c.name, c.kind, escaped(&c.comment)))
             .collect();
         let selected: Vec<_> =
-            self.columns.iter().map(|c| format!("{} AS {}", c.expression, c.name)).collect();
+            self.columns.iter().map(|c| format!("{} AS `{}`", c.expression, c.name)).collect();
+        let security = match rights {
+            Rights::Definer => format!("DEFINER = {DEFINER} SQL SECURITY DEFINER"),
+            Rights::Reader => "SQL SECURITY INVOKER".to_owned(),
+        };
         format!(
-            "CREATE OR REPLACE VIEW {bi}.{name}\n(\n{declared}\n)\nDEFINER = {DEFINER} SQL SECURITY DEFINER\n\
+            "CREATE OR REPLACE VIEW {bi}.`{name}`\n(\n{declared}\n)\n{security}\n\
              AS SELECT {selected}\n{from}\nCOMMENT '{comment}'",
             name = self.name,
             declared = declared.join(",\n"),
@@ -57,19 +74,22 @@ impl View {
 }
 
 fn of_rollup(rollup: &Rollup, database: &str) -> View {
-    let mut key = vec![column("tenant", "String", "whose data it is", "t.tenant")];
+    let mut key = vec![column("tenant", "String", "whose data it is", &of("tenant"))];
     if let Some(name) = time_column(rollup.grain) {
         key.push(column(
             name,
             "DateTime('UTC')",
             &format!("start of the {}, UTC", name.replace('_', " of an ")),
-            "t.bucket",
+            &of("bucket"),
         ));
     }
     key.extend(rollup.dimensions.iter().map(of_dimension));
     let group: Vec<_> = key.iter().map(|c| c.expression.clone()).collect();
-    let from =
-        format!("FROM {database}.{} AS t WHERE t.tenant != '' GROUP BY {}", rollup.name, group.join(", "));
+    let from = format!(
+        "FROM {database}.`{}` AS T WHERE T.`tenant` != '' GROUP BY {}",
+        rollup.name,
+        group.join(", ")
+    );
     let measures = rollup.measures.iter().map(|(name, measure)| of_measure(name, *measure));
     let comment = match rollup.retention_days {
         Some(days) => format!("{}; kept for {days} days", described(rollup)),
@@ -88,8 +108,8 @@ fn described(rollup: &Rollup) -> String {
     format!("{}{per} by {}", measures.join(", "), dimensions.join(", "))
 }
 
-/// A view's time column is named for its grain.
-fn time_column(grain: Grain) -> Option<&'static str> {
+/// The time column of a rollup's view, which is named for its grain.
+pub fn time_column(grain: Grain) -> Option<&'static str> {
     match grain {
         Grain::Minute => Some("minute"),
         Grain::QuarterHour => Some("quarter_hour"),
@@ -105,7 +125,7 @@ fn of_dimension(dimension: &Dimension) -> Column {
         Dimension::Column(_) => format!("{dimension} as sent; empty if absent"),
         Dimension::Prop(_) => format!("field {dimension}; empty if absent"),
     };
-    column(&name, "String", &comment, &format!("t.{name}"))
+    column(&name, "String", &comment, &of(&name))
 }
 
 fn of_measure(name: &str, measure: Measure) -> Column {
@@ -124,12 +144,11 @@ fn of_measure(name: &str, measure: Measure) -> Column {
             ("UInt64", format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge")
         }
     };
-    column(name, kind, &comment, &format!("{function}(t.{name})"))
+    column(name, kind, &comment, &format!("{function}({})", of(name)))
 }
 
 fn events_recent(database: &str) -> View {
-    let plain =
-        |name: &str, kind: &'static str, comment: &str| column(name, kind, comment, &format!("t.{name}"));
+    let plain = |name: &str, kind: &'static str, comment: &str| column(name, kind, comment, &of(name));
     let columns = vec![
         plain("tenant", "String", "whose data it is"),
         plain("event", "String", "name"),
@@ -139,7 +158,7 @@ fn events_recent(database: &str) -> View {
             "when it happened, as sent; server_time if nothing was sent",
         ),
         plain("server_time", "DateTime64(3, 'UTC')", "when the request arrived"),
-        column("ip", "String", "address of the client", "replaceRegexpOne(toString(t.ip), '^::ffff:', '')"),
+        column("ip", "String", "address of the client", "replaceRegexpOne(toString(T.`ip`), '^::ffff:', '')"),
         plain("user_id", "String", "who did it"),
         plain("device_id", "String", "on which device"),
         plain("device_os", "String", "operating system of the device"),
@@ -149,14 +168,20 @@ fn events_recent(database: &str) -> View {
         plain("param_str", "String", "a text of the client's"),
         plain("country", "String", "two or three letters, upper case"),
         plain("event_id", "UUID", "identity; zero if none"),
-        column("props", "String", "all other fields, as JSON text", "toJSONString(t.props)"),
+        column("props", "String", "all other fields, as JSON text", "toJSONString(T.`props`)"),
     ];
     View {
-        name: "events_recent".to_owned(),
+        name: EVENTS_RECENT.to_owned(),
         comment: "single events of the last 31 days, as stored".to_owned(),
         columns,
-        from: format!("FROM {database}.events AS t WHERE t.tenant != ''"),
+        from: format!("FROM {database}.events AS T WHERE T.`tenant` != ''"),
     }
+}
+
+/// A column of the table beneath. Its alias has a capital letter, as no declared name has:
+/// a dimension may be called `t`.
+fn of(column: &str) -> String {
+    format!("T.`{column}`")
 }
 
 fn column(name: &str, kind: &'static str, comment: &str, expression: &str) -> Column {
@@ -173,24 +198,24 @@ mod tests {
 
     fn view(name: &str) -> String {
         let views = views(&Rollups::built_in(), "millrace");
-        views.iter().find(|view| view.name == name).unwrap().create("bi")
+        views.iter().find(|view| view.name == name).unwrap().create("bi", Rights::Definer)
     }
 
     #[test]
     fn a_rollups_view_sums_by_its_key_and_leaves_markers_out() {
         assert_eq!(
             view("event_daily"),
-            "CREATE OR REPLACE VIEW bi.event_daily
+            "CREATE OR REPLACE VIEW bi.`event_daily`
 (
-    tenant String COMMENT 'whose data it is',
-    day DateTime('UTC') COMMENT 'start of the day, UTC',
-    event String COMMENT 'event as sent; empty if absent',
-    country String COMMENT 'country as sent; empty if absent',
-    events UInt64 COMMENT 'additive: number of events'
+    `tenant` String COMMENT 'whose data it is',
+    `day` DateTime('UTC') COMMENT 'start of the day, UTC',
+    `event` String COMMENT 'event as sent; empty if absent',
+    `country` String COMMENT 'country as sent; empty if absent',
+    `events` UInt64 COMMENT 'additive: number of events'
 )
 DEFINER = bi_owner SQL SECURITY DEFINER
-AS SELECT t.tenant AS tenant, t.bucket AS day, t.event AS event, t.country AS country, sum(t.events) AS events
-FROM millrace.event_daily AS t WHERE t.tenant != '' GROUP BY t.tenant, t.bucket, t.event, t.country
+AS SELECT T.`tenant` AS `tenant`, T.`bucket` AS `day`, T.`event` AS `event`, T.`country` AS `country`, sum(T.`events`) AS `events`
+FROM millrace.`event_daily` AS T WHERE T.`tenant` != '' GROUP BY T.`tenant`, T.`bucket`, T.`event`, T.`country`
 COMMENT 'events per day by event, country; kept for ever'"
         );
     }
@@ -198,14 +223,22 @@ COMMENT 'events per day by event, country; kept for ever'"
     #[test]
     fn distinct_counts_are_merged_and_marked_as_not_additive() {
         let sql = view("users_hourly");
-        assert!(sql.contains("uniqExactMerge(t.users) AS users"), "{sql}");
-        assert!(sql.contains("users UInt64 COMMENT 'NOT additive: distinct users'"), "{sql}");
+        assert!(sql.contains("uniqExactMerge(T.`users`) AS `users`"), "{sql}");
+        assert!(sql.contains("`users` UInt64 COMMENT 'NOT additive: distinct users'"), "{sql}");
+    }
+
+    #[test]
+    fn a_view_with_the_rights_of_its_reader_names_no_definer() {
+        for view in views(&Rollups::built_in(), "millrace") {
+            let sql = view.create("bi", Rights::Reader);
+            assert!(sql.contains("SQL SECURITY INVOKER") && !sql.contains(DEFINER), "{sql}");
+        }
     }
 
     #[test]
     fn every_view_leaves_marker_rows_out() {
         for view in views(&Rollups::built_in(), "millrace") {
-            assert!(view.create("bi").contains("WHERE t.tenant != ''"), "{}", view.name);
+            assert!(view.create("bi", Rights::Definer).contains("WHERE T.`tenant` != ''"), "{}", view.name);
         }
     }
 }

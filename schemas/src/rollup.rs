@@ -402,6 +402,12 @@ impl Rollup {
 const RESERVED_COLUMNS: [&str; 10] =
     ["tenant", "bucket", "g", "kp", "hwm", Rollup::ADDED_COUNT, "minute", "quarter_hour", "hour", "day"];
 
+/// Words that ClickHouse does not take for a column's name as they are: all of its keywords were tried.
+const COLUMN_WORDS: [&str; 7] = ["constraint", "false", "index", "not", "null", "projection", "true"];
+
+/// Those that it does not take for a table's name.
+const TABLE_WORDS: [&str; 2] = ["function", "table"];
+
 /// As it is declared: `sum(param_int)`.
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,8 @@
 //!
 //! One statement a file, table names without a database: the connection's database counts.
 
+use crate::bi;
+
 /// One SQL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
@@ -44,7 +46,7 @@ pub const SERVING_VIEWS: [ServingView; 1] =
     [ServingView { migration: migrations!["0006_country_totals"][0], rollup: "event_daily" }];
 
 /// Names that a rollup cannot take.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "events",
     "ledger",
     "progress",
@@ -53,6 +55,8 @@ pub const NAMES: [&str; 8] = [
     "dead_letters",
     "schema_migrations",
     "country_totals",
+    // Its view would take the place of the one of single events.
+    bi::EVENTS_RECENT,
 ];
 
 #[cfg(test)]

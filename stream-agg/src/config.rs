@@ -53,6 +53,8 @@ pub struct MigrateConfig {
     pub replication: NonZeroU16,
     /// Where rows go.
     pub store: StoreConfig,
+    /// Database of the analysts' views: `BI_DATABASE`, default `bi`. Never that of the tables.
+    pub bi_database: String,
     /// What is aggregated: the file `ROLLUPS_FILE`, default the one compiled in.
     pub rollups: Rollups,
     /// How long `migrate` waits for Kafka and ClickHouse: `MIGRATE_DEADLINE`, default 5m.
@@ -116,11 +118,19 @@ impl BatchConfig {
 
 impl MigrateConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let store = StoreConfig::from_vars(vars)?;
+        let bi_database = database(vars, "BI_DATABASE", "bi")?;
+        if bi_database == store.database {
+            // A view would take the place of the table of its name.
+            let reason = "the tables are in it (CLICKHOUSE_DATABASE)".to_owned();
+            return Err(VarError::Invalid { name: "BI_DATABASE", value: bi_database, reason });
+        }
         Ok(Self {
             kafka: KafkaConfig::from_vars(vars)?,
             partitions: vars.parsed_or("TOPIC_PARTITIONS", NonZeroU16::new(8).expect("is not zero"))?,
             replication: vars.parsed_or("TOPIC_REPLICATION", NonZeroU16::MIN)?,
-            store: StoreConfig::from_vars(vars)?,
+            store,
+            bi_database,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
         })
@@ -152,21 +162,12 @@ impl KafkaConfig {
 
 impl StoreConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
-        let database = vars.string_or("CLICKHOUSE_DATABASE", "millrace");
-        let good = database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !good {
-            return Err(VarError::Invalid {
-                name: "CLICKHOUSE_DATABASE",
-                value: database,
-                reason: "a database is named by letters, digits and _".to_owned(),
-            });
-        }
         Ok(Self {
             url: vars.required(
                 "CLICKHOUSE_URL",
                 "HTTP address of ClickHouse, for example http://localhost:8123",
             )?,
-            database,
+            database: database(vars, "CLICKHOUSE_DATABASE", "millrace")?,
             user: vars.string_or("CLICKHOUSE_USER", "default"),
             password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
         })
@@ -182,6 +183,16 @@ impl std::fmt::Debug for StoreConfig {
             .field("user", user)
             .finish_non_exhaustive()
     }
+}
+
+/// A name that can stand in SQL as it is.
+fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, VarError> {
+    let database = vars.string_or(name, default);
+    if database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Ok(database);
+    }
+    let reason = "a database is named by letters, digits and _".to_owned();
+    Err(VarError::Invalid { name, value: database, reason })
 }
 
 fn positive(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
@@ -223,6 +234,8 @@ mod tests {
         check_refused("BATCH_MAX_BYTES", "0", "above zero");
         check_refused("BATCH_MAX_AGE", "0s", "above zero");
         check_refused("CLICKHOUSE_DATABASE", "a;b", "letters");
+        check_refused("BI_DATABASE", "a.b", "letters");
+        check_refused("BI_DATABASE", "millrace", "CLICKHOUSE_DATABASE");
         check_refused("ROLLUPS_FILE", "/no/such/file.toml", "No such file");
     }
 

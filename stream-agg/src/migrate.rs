@@ -1,8 +1,8 @@
-//! Makes the database, the tables and the topic where they are missing.
+//! Makes the database, the tables and the topic where they are missing, and all views.
 //!
 //! Invariant: what was applied never changes under its name; a file or a declared
 //! rollup that differs from what was applied is an error. Every statement says `IF
-//! NOT EXISTS`, so two processes may do this at once.
+//! NOT EXISTS` or replaces what is the same, so two processes may do this at once.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::MigrateConfig;
 use crate::store::{Store, StoreError};
 
+mod views;
+
 /// Shortest and longest wait between tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long Kafka may take for one answer.
@@ -28,6 +30,8 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Migrated {
     /// Migrations and rollups that were applied, by name.
     pub applied: Vec<String>,
+    /// Views that were made anew.
+    pub views: usize,
     /// Whether the topic was made.
     pub topic_created: bool,
 }
@@ -48,6 +52,9 @@ pub enum MigrateError {
         /// What ClickHouse says.
         source: StoreError,
     },
+    /// Something else has the name of a view.
+    #[error("make view `{0}`: a table has this name; set BI_DATABASE to a database of the views' own")]
+    NotAView(String),
     /// Kafka did not make the topic.
     #[error("create topic `{topic}`")]
     Topic {
@@ -65,8 +72,9 @@ pub enum MigrateError {
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = persist(deadline, "clickhouse", || tables(config)).await?;
+    let views = persist(deadline, "clickhouse", || views::make(config)).await?;
     let topic_created = persist(deadline, "kafka", || topic(config)).await?;
-    Ok(Migrated { applied, topic_created })
+    Ok(Migrated { applied, views, topic_created })
 }
 
 /// Tries until it works, fails for good, or the deadline has passed.
@@ -104,7 +112,7 @@ where
 impl MigrateError {
     fn passes(&self) -> bool {
         match self {
-            Self::Changed(_) => false,
+            Self::Changed(_) | Self::NotAView(_) => false,
             Self::Apply { source, .. } => source.passes(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => passes(*code),
             // Kafka's client refuses a setting or an argument.
@@ -211,6 +219,6 @@ impl fmt::Display for Migrated {
         let tables =
             if self.applied.is_empty() { "nothing to apply".to_owned() } else { self.applied.join(", ") };
         let topic = if self.topic_created { "created" } else { "there" };
-        write!(f, "{tables}; topic {topic}")
+        write!(f, "{tables}; {} views; topic {topic}", self.views)
     }
 }

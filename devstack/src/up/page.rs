@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use super::services::{Addresses, FRONT_PORT};
+use crate::clickhouse::BI_READER;
 use crate::stack::Stack;
 
 /// One line.
@@ -24,13 +25,18 @@ pub(super) async fn timed<T>(step: &str, work: impl Future<Output = anyhow::Resu
     outcome
 }
 
-/// Where everything is, and what to try.
-pub(super) fn ready(stack: &Stack, at: &Addresses, demo: bool) {
+/// Where everything is, and what to try; `bi` is the database of the views.
+pub(super) fn ready(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let front = at.front.port();
     let other = if front == FRONT_PORT { "" } else { " (the usual port is taken)" };
     let native =
         stack.clickhouse.native_port().map(|port| format!(", native port {port}")).unwrap_or_default();
     let traffic = if demo { "The demo sends 330 events a second.\n" } else { "" };
+    let views = stack
+        .clickhouse
+        .bi_dsn(BI_READER, bi)
+        .map(|dsn| format!("\n  views       {dsn} (HTTP, read only)"))
+        .unwrap_or_default();
     println!(
         "
 Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
@@ -41,7 +47,7 @@ Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
   stream-agg                           admin http://{stream_agg}/metrics
   query-api   http://{query}    admin http://{query_admin}/metrics
   Kafka       {kafka}
-  ClickHouse  {clickhouse}{native}
+  ClickHouse  {clickhouse}{native}{views}
 
 Store an event; it answers a report with \"accepted\":1
   curl localhost:{front}/v1/events -d '{{\"event\":\"hello\",\"user_id\":\"me\"}}'

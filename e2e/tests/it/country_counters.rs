@@ -82,13 +82,12 @@ async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days()
         ("IT", 0, 1),
     ];
     for (country, days_ago, times) in posted {
-        for event in 0..EVENTS.len() {
+        for (at, event) in EVENTS.into_iter().enumerate() {
             let time = UnixMillis(today.0 - days_ago * DAY);
-            let line =
-                json!({"event": EVENTS[event], "country": country.to_lowercase(), "client_time": time.0});
+            let line = json!({"event": event, "country": country.to_lowercase(), "client_time": time.0});
             let body = vec![line.to_string(); times as usize].join("\n");
             post(&edge.http, "/v1/counters", body).await;
-            sums.add(country, event, days_ago < 7, times);
+            sums.add(country, at, days_ago < 7, times);
         }
     }
     post(&edge.http, "/web/post.php", json!({"country": "GB", "event": "play"}).to_string()).await;

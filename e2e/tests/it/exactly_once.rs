@@ -59,7 +59,7 @@ impl Counted {
 
     async fn adopt(&self, more: &[&str]) {
         let partitions = ["adopt", "0", "1", "2", "3"];
-        self.world.run("stream-agg", &[&partitions, more].concat()).await.unwrap();
+        self.world.run("stream-agg", &[&partitions, more].concat(), &[]).await.unwrap();
     }
 }
 

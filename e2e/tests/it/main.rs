@@ -8,6 +8,7 @@
 
 use e2e::{client, oracle, world};
 
+mod analysts;
 mod bad_input;
 mod country_counters;
 mod device_batches;
@@ -19,4 +20,5 @@ mod load;
 mod reactions_by_path;
 mod reactions_by_query;
 mod repeats;
+mod rights;
 mod start_errors;

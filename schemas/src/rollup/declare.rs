@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Column, Condition, Dimension, Grain, Measure, PropPath, RESERVED_COLUMNS, Rollup};
+use super::{
+    COLUMN_WORDS, Column, Condition, Dimension, Grain, Measure, PropPath, RESERVED_COLUMNS, Rollup,
+    TABLE_WORDS,
+};
 use crate::tables;
 
 /// What is wrong with a declaration, and where.
@@ -66,6 +69,10 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError>
     })?;
     let mut names: BTreeSet<String> = tables::NAMES.map(str::to_owned).into();
     let rollup = |declared: Declared| {
+        if TABLE_WORDS.contains(&declared.name.get_ref().as_str()) {
+            let word = declared.name.get_ref();
+            return Err(fault(&declared.name, format!("`{word}` is a word of SQL that cannot name a table")));
+        }
         if !names.insert(declared.name.get_ref().clone()) {
             return Err(fault(
                 &declared.name,
@@ -82,6 +89,9 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let grain = one_of(&declared.grain, "grain", GRAINS.map(|(name, grain)| (name.to_owned(), grain)))?;
     let mut columns: BTreeSet<String> = RESERVED_COLUMNS.map(str::to_owned).into();
     let mut column = |name: String, at: usize| {
+        if COLUMN_WORDS.contains(&name.as_str()) {
+            return Err(Fault { at, reason: format!("`{name}` is a word of SQL that cannot name a column") });
+        }
         let free = columns.insert(name.clone());
         if free { Ok(()) } else { Err(Fault { at, reason: format!("there is already a column `{name}`") }) }
     };

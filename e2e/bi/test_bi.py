@@ -1,0 +1,163 @@
+"""What an analyst sees with clickhouse-connect.
+
+The end-to-end test `analysts` runs this against a server whose views hold known events. It sets
+
+    BI_READER_DSN, BI_JDBC_DSN   clickhouse://user:password@host:port/database, for each of the two users
+    TABLES                       the database of the tables beneath the views
+    EXPECTED                     JSON: view -> measure -> its sum over all rows
+"""
+
+import json
+import os
+from urllib.parse import urlparse
+
+import clickhouse_connect
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+DSNS = [os.environ["BI_READER_DSN"], os.environ["BI_JDBC_DSN"]]
+BI = urlparse(DSNS[0]).path.strip("/")
+TABLES = os.environ["TABLES"]
+EXPECTED = json.loads(os.environ["EXPECTED"])
+
+# What ClickHouse answers to what a user may not do.
+ACCESS_DENIED, READONLY, SETTING_CONSTRAINT_VIOLATION, UNKNOWN_TABLE = 497, 164, 452, 60
+
+
+@pytest.fixture(scope="module", params=DSNS, ids=lambda dsn: urlparse(dsn).username)
+def client(request):
+    with clickhouse_connect.get_client(dsn=request.param) as client:
+        yield client
+
+
+def rows(client, query):
+    return client.query(query).result_rows
+
+
+def refused(client, query):
+    """The code with which the server refuses the query."""
+    with pytest.raises(DatabaseError) as error:
+        client.command(query)
+    return int(str(error.value).split("Code: ")[1].split(".")[0])
+
+
+def views(client):
+    return [name for (name,) in rows(client, f"SELECT name FROM system.tables WHERE database = '{BI}'")]
+
+
+def test_every_view_that_is_expected_is_listed_and_nothing_else_is(client):
+    assert set(client.command("SHOW TABLES").split()) == set(EXPECTED)
+    seen = {database for (database,) in rows(client, "SELECT database FROM system.tables")}
+    # Other tests have views of their own on the same server.
+    others = {name for name in seen if not name.startswith("bi_")}
+    assert others <= {"system", "information_schema", "INFORMATION_SCHEMA"}
+
+
+def test_every_view_and_every_column_says_what_it_is(client):
+    described = rows(client, f"SELECT name, comment FROM system.tables WHERE database = '{BI}'")
+    described += rows(
+        client, f"SELECT concat(table, '.', name), comment FROM system.columns WHERE database = '{BI}'"
+    )
+    assert len(described) > len(EXPECTED)
+    assert [name for name, comment in described if not comment] == []
+
+
+def test_columns_have_plain_types_and_a_view_at_most_one_time_of_its_grain(client):
+    columns = rows(client, f"SELECT table, name, type FROM system.columns WHERE database = '{BI}'")
+    plain = ("String", "UInt64", "Int64", "UUID", "DateTime('UTC')", "DateTime64(3, 'UTC')")
+    assert [column for column in columns if column[2] not in plain] == []
+    for view in set(EXPECTED) - {"events_recent"}:
+        times = [name for table, name, kind in columns if table == view and kind.startswith("DateTime")]
+        assert times in ([], ["minute"], ["quarter_hour"], ["hour"], ["day"]), view
+
+
+def test_measures_that_cannot_be_added_say_so(client):
+    named = "name IN ('users', 'voters', 'sessions')"
+    measures = rows(client, f"SELECT comment FROM system.columns WHERE database = '{BI}' AND {named}")
+    assert len(measures) >= 4
+    assert all(comment.startswith("NOT additive: distinct") for (comment,) in measures)
+
+
+@pytest.mark.parametrize("view", EXPECTED)
+def test_a_view_holds_what_was_accepted_and_no_marker(client, view):
+    assert rows(client, f"SELECT * FROM `{view}` LIMIT 5"), "it has rows, and each can be read"
+    for measure, total in EXPECTED[view].items():
+        assert rows(client, f"SELECT {measure} FROM `{view}`") == [(total,)], measure
+    tenants = rows(client, f"SELECT DISTINCT tenant FROM `{view}`")
+    assert tenants == [("default",)]
+
+
+def test_props_are_json_text(client):
+    texts = [text for (text,) in rows(client, "SELECT props FROM events_recent WHERE event = 'vote'")]
+    assert texts and all(json.loads(text)["poll"] == "lunch" for text in texts)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"SELECT count() FROM {TABLES}.events",
+        f"SELECT count() FROM {TABLES}.event_hourly",
+        f"SELECT count() FROM {TABLES}.schema_migrations",
+        f"SELECT count() FROM view(SELECT * FROM {TABLES}.ledger)",
+        f"SELECT count() FROM remote('127.0.0.1', {TABLES}.events)",
+        "SELECT count() FROM file('/etc/hostname', 'CSV', 'a String')",
+        "SELECT count() FROM url('http://127.0.0.1:1/', 'CSV', 'a String')",
+        "SELECT count() FROM system.processes",
+        "SELECT count() FROM system.users",
+    ],
+)
+def test_nothing_but_the_views_can_be_read(client, query):
+    assert refused(client, query) == ACCESS_DENIED
+
+
+def test_the_queries_of_others_cannot_be_read(client):
+    # The table is there only once something was logged.
+    assert refused(client, "SELECT count() FROM system.query_log") in (ACCESS_DENIED, UNKNOWN_TABLE)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "INSERT INTO event_daily SELECT * FROM event_daily",
+        f"INSERT INTO {TABLES}.progress (g) VALUES (1)",
+        "CREATE TABLE mine (n UInt8) ENGINE = Memory",
+        "CREATE TEMPORARY TABLE mine (n UInt8)",
+        "CREATE OR REPLACE VIEW event_daily AS SELECT 1",
+        "DROP VIEW event_daily",
+        f"DROP TABLE {TABLES}.events",
+        f"TRUNCATE TABLE {TABLES}.events",
+        f"ALTER TABLE {TABLES}.events DELETE WHERE 1",
+        f"SYSTEM STOP MERGES {TABLES}.events",
+        "CREATE USER mine",
+        "GRANT SELECT ON *.* TO bi_reader",
+    ],
+)
+def test_nothing_can_be_written_or_changed(client, query):
+    assert refused(client, query) in (ACCESS_DENIED, READONLY)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "max_execution_time = 0",
+        "max_execution_time = 3600",
+        "max_memory_usage = 0",
+        "max_rows_to_read = 0",
+        "max_result_rows = 0",
+        "readonly = 0",
+        # It would run beneath the view, with the rights of its definer.
+        f"additional_table_filters = {{'{TABLES}.event_daily': '(SELECT count() FROM {TABLES}.ledger) > 0'}}",
+    ],
+)
+def test_no_limit_can_be_lifted(client, setting):
+    assert refused(client, f"SELECT 1 SETTINGS {setting}") in (READONLY, SETTING_CONSTRAINT_VIOLATION)
+
+
+def test_a_query_can_be_given_less_time(client):
+    assert rows(client, "SELECT 1 SETTINGS max_execution_time = 5") == [(1,)]
+
+
+def test_the_definer_of_the_views_cannot_log_in():
+    at = urlparse(DSNS[0])
+    with pytest.raises(DatabaseError, match="AUTHENTICATION_FAILED|Authentication failed"):
+        clickhouse_connect.get_client(host=at.hostname, port=at.port, username="bi_owner", password="")

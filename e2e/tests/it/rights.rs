@@ -1,0 +1,38 @@
+//! Every service does its work with the rights of its own user of `users.xml`.
+
+use devstack::clickhouse::LOCAL_PASSWORD;
+
+use crate::oracle::{Made, Oracle, now};
+use crate::world::{QueryApi, World};
+
+/// The variables of a service that runs as `user`.
+fn login(user: &str) -> [(&str, &str); 2] {
+    [("CLICKHOUSE_USER", user), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)]
+}
+
+#[tokio::test]
+async fn a_migrator_a_loader_and_a_poller_are_enough() {
+    let world = World::new("rights").await;
+    // Once more as its own user, for databases that are not there yet.
+    let elsewhere = [("CLICKHOUSE_DATABASE", "rights_of_migrator"), ("BI_DATABASE", "bi_rights_of_migrator")];
+    for _ in 0..2 {
+        world.migrate_with(&[login("migrator"), elsewhere].concat()).await;
+    }
+    let edge = world.edge().await;
+    let mut aggregator = world.start("stream-agg", &login("loader"));
+    let mut api = world.start("query-api", &login("poller"));
+    aggregator.wait_ready().await.unwrap();
+    api.wait_ready().await.unwrap();
+    let api = QueryApi::new(api);
+
+    let mut oracle = Oracle::default();
+    let time = now();
+    let mut rng = fastrand::Rng::with_seed(3);
+    let lines: Vec<_> = (0..50).map(|_| Some(Made::random(&mut rng, time))).collect();
+    let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
+    oracle.reported(&edge.http.post_lines(&text).await, &lines);
+
+    world.assert_counted(&oracle.counts()).await;
+    let (users, clicks, impressions) = oracle.hour(time);
+    api.assert_hour(time.0, users, clicks, impressions).await;
+}
