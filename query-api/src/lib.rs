@@ -125,8 +125,8 @@ fn readiness(shared: &Shared) -> Readiness {
     match &*shared.snapshot.load() {
         Some(_) => Ok(()),
         None => Err(match &*shared.trouble.load() {
-            Some(trouble) => format!("no snapshot yet: {trouble}"),
-            None => "no snapshot yet".to_owned(),
+            Some(trouble) => format!("clickhouse: no snapshot yet: {trouble}"),
+            None => "clickhouse: no snapshot yet".to_owned(),
         }),
     }
 }

@@ -1,0 +1,237 @@
+"""Every overlay renders, is valid to the letter, and asks of the services only what they have.
+
+What only a cluster can show (admission, quotas, real probes) is shown by
+`kubectl apply -k k8s/overlays/<overlay> --dry-run=server`.
+
+Each check returns complaints, so that the tests at the end can break a manifest and look whether
+it is named. Needs KUSTOMIZE (the program) and SERVICES (the folder of the built services);
+`./dev test` sets both.
+"""
+
+import copy
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+K8S = Path(__file__).resolve().parent.parent
+OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
+VERSION = "1.34"
+WORKLOADS = {"Deployment", "StatefulSet", "Job"}
+# The longest stop of a service: drain delay, then open requests (edge, query-api) or the batch
+# that is being inserted and the leaving of the group (aggregator), in seconds.
+LONGEST_STOP = {"ingest": 25, "stream-agg": 20, "query-api": 15}
+DEADLINE = 20
+
+
+def render(overlay):
+    """The overlay's documents."""
+    program = os.environ["KUSTOMIZE"]
+    built = subprocess.run([program, "build", str(overlay)], check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(built.stdout))
+
+
+@pytest.fixture(scope="module", params=OVERLAYS, ids=lambda path: path.name)
+def documents(request):
+    return render(request.param)
+
+
+def containers(documents):
+    """(workload, pod spec, container) of every container."""
+    for document in documents:
+        if document["kind"] in WORKLOADS:
+            spec = document["spec"]["template"]["spec"]
+            for container in spec["containers"]:
+                yield document, spec, container
+
+
+def program(container):
+    return Path(os.environ["SERVICES"]) / container["image"].split("/")[-1].split(":")[0]
+
+
+def config_maps(documents):
+    return {d["metadata"]["name"]: d["data"] for d in documents if d["kind"] == "ConfigMap"}
+
+
+def environment(documents, spec, container, folder):
+    """The container's variables; files that it mounts lie in `folder`, values from elsewhere are placeholders."""
+    maps = config_maps(documents)
+    found = {}
+    for source in container.get("envFrom", []):
+        found.update(maps[source["configMapRef"]["name"]])
+    for entry in container.get("env", []):
+        found[entry["name"]] = entry.get("value", "placeholder")
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    for mount in container.get("volumeMounts", []):
+        for name, text in maps[volumes[mount["name"]]["configMap"]["name"]].items():
+            (folder / name).write_text(text)
+        moved = mount["mountPath"] + "/"
+        found = {name: value.replace(moved, f"{folder}/") for name, value in found.items()}
+    return found
+
+
+def check_config(documents, spec, container, folder):
+    args = container.get("args", []) + ["--check-config"]
+    given = environment(documents, spec, container, folder)
+    return given, subprocess.run([program(container), *args], env=given, capture_output=True, text=True)
+
+
+def unread_variables(documents, folder):
+    for workload, spec, container in containers(documents):
+        name = workload["metadata"]["name"]
+        given, checked = check_config(documents, spec, container, folder)
+        if checked.returncode != 0:
+            yield f"{name}: {checked.stderr.strip()}"
+            continue
+        read = {line.split("=", 1)[0] for line in checked.stdout.splitlines()}
+        yield from (f"{name} does not read {variable}" for variable in sorted(set(given) - read))
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def status(port, path):
+    """What a service that has just been started answers; 0 if it does not."""
+    until = time.monotonic() + DEADLINE
+    while time.monotonic() < until:
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            time.sleep(0.05)  # nothing tells when it listens
+    return 0
+
+
+def missing_probes(documents, folder):
+    """Asks every probe of the real program, which finds neither Kafka nor ClickHouse."""
+    for workload, spec, container in containers(documents):
+        if workload["kind"] == "Job":
+            continue
+        name = workload["metadata"]["name"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        given = environment(documents, spec, container, folder)
+        admin = free_port()
+        own = {
+            "ADMIN_ADDR": f"127.0.0.1:{admin}",
+            "LISTEN_ADDR": f"127.0.0.1:{free_port()}",
+            "KAFKA_BROKERS": "127.0.0.1:1",
+            "CLICKHOUSE_URL": "http://127.0.0.1:1",
+        }
+        service = subprocess.Popen(
+            [program(container), *container.get("args", [])],
+            env=given | own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                get = container.get(kind, {}).get("httpGet")
+                if get is None:
+                    yield f"{name} has no {kind}"
+                elif get["port"] != "admin" or "admin" not in ports:
+                    yield f"{kind} of {name} asks port {get['port']}, where nothing answers probes"
+                elif status(admin, get["path"]) not in (200, 503):
+                    yield f"{kind} of {name} asks {get['path']}, which {name} does not answer"
+        finally:
+            service.kill()
+            service.wait()
+
+
+def closed_ports(documents, folder):
+    for workload, spec, container in containers(documents):
+        _, checked = check_config(documents, spec, container, folder)
+        listens = {line.rsplit(":", 1)[1] for line in checked.stdout.splitlines() if "_ADDR=" in line}
+        for port in container.get("ports", []):
+            if str(port["containerPort"]) not in listens:
+                yield f"{workload['metadata']['name']}: nothing listens on {port['containerPort']}"
+
+
+def idle_selectors(documents):
+    pods = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] in WORKLOADS]
+    for document in documents:
+        if document["kind"] in ("Service", "PodDisruptionBudget"):
+            selector = document["spec"]["selector"]
+            wanted = selector.get("matchLabels", selector)
+            if not any(wanted.items() <= labels.items() for labels in pods):
+                yield f"{document['kind']} {document['metadata']['name']} selects nothing"
+
+
+def test_every_document_is_valid_to_the_letter(documents):
+    for document in documents:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+def test_every_variable_is_one_that_the_service_reads(documents, tmp_path):
+    assert list(unread_variables(documents, tmp_path)) == []
+
+
+def test_every_probe_is_answered_by_the_service(documents, tmp_path):
+    assert list(missing_probes(documents, tmp_path)) == []
+
+
+def test_ports_are_those_the_service_listens_on(documents, tmp_path):
+    assert list(closed_ports(documents, tmp_path)) == []
+
+
+def test_every_selector_finds_its_pods(documents):
+    assert list(idle_selectors(documents)) == []
+
+
+def test_a_pod_has_time_to_stop(documents):
+    for workload, spec, _ in containers(documents):
+        name = workload["metadata"]["name"]
+        if name in LONGEST_STOP:
+            grace = spec["terminationGracePeriodSeconds"]
+            assert grace > LONGEST_STOP[name], f"{name}: {grace} s of grace for a stop of up to {LONGEST_STOP[name]} s"
+
+
+def test_every_pod_is_as_restricted_as_the_namespace_asks(documents):
+    for workload, spec, container in containers(documents):
+        name = workload["metadata"]["name"]
+        pod, own = spec["securityContext"], container["securityContext"]
+        assert pod["runAsNonRoot"] and pod["seccompProfile"]["type"] == "RuntimeDefault", name
+        assert own["readOnlyRootFilesystem"] and not own["allowPrivilegeEscalation"], name
+        assert own["capabilities"] == {"drop": ["ALL"]}, name
+        assert spec["automountServiceAccountToken"] is False, name
+        limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+        assert limits["memory"] == requests["memory"] and "cpu" not in limits, name
+
+
+def test_the_rollups_are_those_that_are_compiled_in():
+    assert (K8S / "base/rollups.toml").read_bytes() == (K8S.parent / "schemas/rollups.toml").read_bytes()
+
+
+def test_an_unknown_variable_is_named(documents, tmp_path):
+    broken = copy.deepcopy(documents)
+    config = next(data for name, data in config_maps(broken).items() if name.startswith("ingest"))
+    config["KAFKA_BROKER"] = "typo:9092"
+    assert list(unread_variables(broken, tmp_path)) == ["ingest does not read KAFKA_BROKER"]
+
+
+def test_a_broken_rollups_file_is_named_with_its_line(documents, tmp_path):
+    broken = copy.deepcopy(documents)
+    rollups = next(data for name, data in config_maps(broken).items() if name.startswith("rollups"))
+    rollups["rollups.toml"] = rollups["rollups.toml"].replace('grain = "hour"', 'grain = "our"', 1)
+    line = 1 + rollups["rollups.toml"].split('grain = "our"')[0].count("\n")
+    complaints = list(unread_variables(broken, tmp_path))
+    assert len(complaints) == 3, complaints
+    assert all(f"rollups.toml:{line}" in text and "`our`" in text for text in complaints), complaints
+
+
+def test_a_probe_that_nothing_answers_is_named(documents, tmp_path):
+    broken = copy.deepcopy(documents)
+    probed = [container for workload, _, container in containers(broken) if workload["metadata"]["name"] == "query-api"]
+    probed[0]["livenessProbe"]["httpGet"]["path"] = "/health"
+    expected = ["livenessProbe of query-api asks /health, which query-api does not answer"]
+    assert list(missing_probes(broken, tmp_path)) == expected
