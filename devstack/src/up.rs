@@ -24,6 +24,8 @@ mod services;
 
 mod front;
 
+mod live;
+
 mod stored;
 
 mod demo;
@@ -132,13 +134,20 @@ async fn serve(
         return services.stop(&stored).await;
     }
     page::ready(stack, &services.addresses, bi, demo);
-    let demo = demo.then(|| tokio::spawn(demo::send(services.addresses.front, stop.clone())));
+    let demo = demo.then(|| {
+        let sent = tokio::spawn(demo::send(services.addresses.front, stop.clone()));
+        (sent, tokio::spawn(live::show(services.addresses, stop.clone())))
+    });
     tokio::select! {
         () = stop.cancelled() => {}
         () = services.ended_early() => stop.cancel(),
     }
-    if let Some(demo) = demo {
-        demo.await.context("end the demo traffic")?;
+    let mut highest = None;
+    if let Some((sent, shown)) = demo {
+        sent.await.context("end the demo traffic")?;
+        highest = Some(shown.await.context("end the line of the demo")?);
     }
-    services.stop(&stored).await
+    let stopped = services.stop(&stored).await;
+    highest.iter().for_each(live::Highest::tell);
+    stopped
 }

@@ -10,7 +10,11 @@ use devstack::DataDirectory;
 
 #[test]
 fn a_typo_is_told_what_there_is() {
-    check(&["tset"], 2, "./dev: unknown command `tset`: there are `up`, `test`, `chaos`, `bench`, `mutants` and `help`\n");
+    check(
+        &["tset"],
+        2,
+        "./dev: unknown command `tset`: there are `up`, `test`, `chaos`, `bench`, `mutants` and `help`\n",
+    );
     check(&["up", "--dmo"], 2, "./dev: unknown flag `--dmo`: `./dev up` takes --demo or --fresh\n");
     check(&["test", "--ful"], 2, "./dev: unknown flag `--ful`: `./dev test` takes --full\n");
     check(

@@ -13,6 +13,13 @@ pub(super) fn say(line: &str) {
     println!("{line}");
 }
 
+/// A line that takes the place of the last one.
+pub(super) fn over(line: &str) {
+    print!("\r\x1b[K{line}");
+    // A closed standard output is no reason to stop.
+    let _closed = io::stdout().flush();
+}
+
 /// Runs a step and shows its name and how long it took.
 pub(super) async fn timed<T>(step: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     print!("{step} … ");
