@@ -15,7 +15,7 @@ use tokio::time;
 
 use crate::Shared;
 use crate::config::PollConfig;
-use crate::snapshot::{Rendered, Snapshot};
+use crate::snapshot::{Rendered, Snapshot, rfc3339};
 
 /// The moment an answer is true for.
 const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
@@ -65,11 +65,23 @@ impl App {
         let format = Format::parse(parameters)?;
         let snapshot = self.shared.snapshot.load();
         let snapshot = snapshot.as_ref().ok_or(Problem::NotYet)?;
+        let counters = snapshot.counters.as_ref().ok_or(Problem::NotDeclared)?;
+        let now = SystemTime::now().into();
         let rendered = match format {
-            Format::Json => &snapshot.counters.json,
-            Format::Csv => &snapshot.counters.csv,
+            Format::Json => counters.json(now, self.interval(), self.differs()),
+            Format::Csv => &counters.csv,
         };
-        Ok(found(rendered, snapshot, headers))
+        Ok(found(rendered, counters.as_of, now, headers))
+    }
+
+    /// Between two statements, in milliseconds.
+    fn interval(&self) -> i64 {
+        i64::try_from(self.poll.interval.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether the aggregator has other rollups by now.
+    fn differs(&self) -> bool {
+        self.shared.trouble.load().as_ref().is_some_and(|trouble| trouble.differs)
     }
 
     async fn hour(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
@@ -83,7 +95,7 @@ impl App {
                 && let Some(rendered) = snapshot.hour(hour)
             {
                 self.remember(hour, snapshot);
-                return Ok(found(rendered, snapshot, headers));
+                return Ok(found(rendered, snapshot.as_of, SystemTime::now().into(), headers));
             }
             self.shared.wanted.ask(hour, Instant::now()).map_err(|_| Problem::Busy)?;
             let waiting = self.shared.metrics.waiting();
@@ -162,7 +174,9 @@ impl Format {
     }
 }
 
-fn found(rendered: &Rendered, snapshot: &Snapshot, request: &HeaderMap) -> Response {
+/// An answer of the moment `as_of`, or word that the reader has it. No header of the request
+/// decides what it is, so there is no `Vary`.
+fn found(rendered: &Rendered, as_of: Option<UnixMillis>, now: UnixMillis, request: &HeaderMap) -> Response {
     let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &rendered.etag));
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
@@ -178,10 +192,9 @@ fn found(rendered: &Rendered, snapshot: &Snapshot, request: &HeaderMap) -> Respo
         CACHE_CONTROL,
         HeaderValue::from_static("public, max-age=1, stale-while-revalidate=30, stale-if-error=300"),
     );
-    if let Some(as_of) = snapshot.as_of {
-        let now = UnixMillis::from(SystemTime::now());
+    if let Some(as_of) = as_of {
         let age = (now.0 - as_of.0).max(0) / 1000;
-        headers.insert(X_AS_OF, text(format!("{as_of}Z").replace(' ', "T")));
+        headers.insert(X_AS_OF, text(rfc3339(as_of)));
         headers.insert(AGE, text(age.to_string()));
     }
     response
@@ -202,6 +215,8 @@ enum Problem {
     BadParameter(String, String),
     NotFound,
     MethodNotAllowed,
+    /// What it would be read from is not declared.
+    NotDeclared,
     /// The answer is not at hand, and the reader does not wait or has waited long enough.
     NotYet,
     /// Too many old hours are asked for.
@@ -222,6 +237,11 @@ impl IntoResponse for Problem {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "use GET or HEAD")
             }
+            Self::NotDeclared => (
+                StatusCode::NOT_FOUND,
+                "not-declared",
+                "the rollup that this is read from is not declared; the log says which it is",
+            ),
             Self::NotYet => {
                 (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "this is being read; ask again in a moment")
             }

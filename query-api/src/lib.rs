@@ -45,13 +45,21 @@ pub(crate) struct Shared {
     /// The latest snapshot; none before the first statement succeeded.
     pub(crate) snapshot: ArcSwapOption<Snapshot>,
     /// Why the latest statement failed, if one did.
-    pub(crate) trouble: ArcSwapOption<String>,
+    pub(crate) trouble: ArcSwapOption<Trouble>,
     /// Hours outside the hot window that readers ask for.
     pub(crate) wanted: Wanted,
     /// Changes with each new snapshot, for those who wait for one.
     pub(crate) ticks: watch::Sender<u64>,
     pub(crate) metrics: Metrics,
     pub(crate) draining: AtomicBool,
+}
+
+/// Why there is no newer snapshot.
+pub(crate) struct Trouble {
+    /// For people.
+    pub(crate) reason: String,
+    /// Whether the aggregator has other rollups: what we have is then out of date however young it is.
+    pub(crate) differs: bool,
 }
 
 /// A running query API.
@@ -125,7 +133,7 @@ fn readiness(shared: &Shared) -> Readiness {
     match &*shared.snapshot.load() {
         Some(_) => Ok(()),
         None => Err(match &*shared.trouble.load() {
-            Some(trouble) => format!("clickhouse: no snapshot yet: {trouble}"),
+            Some(trouble) => format!("clickhouse: no snapshot yet: {}", trouble.reason),
             None => "clickhouse: no snapshot yet".to_owned(),
         }),
     }

@@ -1,22 +1,27 @@
 //! Asks ClickHouse once per tick; the only file that does.
 //!
-//! One statement tells all: how far every table reaches, the hot hours and the hours that
-//! readers asked for. `as_of` comes first and as a scalar subquery: ClickHouse evaluates it
-//! before it takes the parts of the tables that follow, so the rows are never older than it says.
+//! One statement tells all: how far every table reaches, what the aggregator declares, the hot
+//! hours, the hours that readers asked for, and the country counters where they are declared.
+//! `as_of` comes first and as a scalar subquery: ClickHouse evaluates it before it takes the
+//! parts of the tables that follow, so the rows are never older than it says. The countries are
+//! ranked by a view that is made every few seconds, so their rows have an `as_of` of their own.
+//! Invariant: what an aggregator with other rollups has stored is never shown as if it were ours.
 
+use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use anyhow::ensure;
 use clickhouse::{Client, Row};
+use schemas::tables::COUNTRY_TOTALS;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
 use tokio::time;
 
-use crate::Shared;
 use crate::config::{Config, PollConfig};
 use crate::counters::{Counters, Country, counted_days};
 use crate::snapshot::{Reactions, Snapshot, hot_from};
+use crate::{Shared, Trouble};
 
 /// Tenant of everything that no key has named.
 const TENANT: &str = "default";
@@ -27,13 +32,37 @@ pub(crate) struct Poller {
     config: PollConfig,
     /// Hash of the rollups that this process was told.
     rollups: u64,
+    /// Whether what the country counters are read from is declared.
+    counters: bool,
     shared: Arc<Shared>,
+}
+
+/// Why a tick made no snapshot.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    /// The answer, or the lack of one.
+    #[error("read from clickhouse")]
+    ClickHouse(#[from] clickhouse::error::Error),
+    /// None within the deadline.
+    #[error("read from clickhouse in time")]
+    Deadline(#[from] time::error::Elapsed),
+    /// The tables hold what we would not ask for.
+    #[error(
+        "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
+         ROLLUPS_FILE that stream-agg was started with"
+    )]
+    OtherRollups {
+        /// Hash of those that we were told.
+        ours: u64,
+        /// Hash of those that the aggregator started with last.
+        theirs: u64,
+    },
 }
 
 /// A row of the statement: the first holds `as_of`, each other one an hour or a country.
 #[derive(Row, Deserialize)]
 struct Told {
-    /// Milliseconds since the epoch; 0 in other rows, and while no partition has told.
+    /// Milliseconds since the epoch; 0 in rows of hours, and while no partition has told.
     as_of: i64,
     /// Hash of the aggregator's rollups; 0 in other rows, and before one has started.
     rollups: u64,
@@ -50,8 +79,7 @@ struct Told {
     total: u64,
 }
 
-/// `?` are, times in seconds since the epoch: tenant, from, asked hours, tenant, from, asked hours,
-/// tenant, tenant, first day, day after the last.
+/// `?` are, times in seconds since the epoch: tenant, from, asked hours, tenant, from, asked hours.
 const STATEMENT: &str = "
 SELECT assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp))) AS as_of,
        assumeNotNull((SELECT argMax(rollups, since) FROM configs)) AS rollups, toUInt32(0) AS hour, toUInt64(0) AS users, toUInt64(0) AS impressions, toUInt64(0) AS clicks,
@@ -65,13 +93,16 @@ SELECT toInt64(0), toUInt64(0), toUnixTimestamp(bucket) AS hour, sum(u), sum(i),
     SELECT bucket, toUInt64(0), sumIf(events, event = 'click'), sumIf(events, event = 'impression') FROM event_hourly
     WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
     GROUP BY bucket
-) GROUP BY bucket
+) GROUP BY bucket";
+
+/// Follows it where the country counters are declared. `?` are: tenant, tenant, first day, day after the last.
+const COUNTERS: &str = "
 UNION ALL
-SELECT toInt64(0), toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, country, views, plays, total FROM (
-    SELECT CAST(country, 'String') AS country, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
-        SELECT country, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant = ?
+SELECT as_of, toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, country, views, plays, total FROM (
+    SELECT CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
+        SELECT country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant = ?
         UNION ALL
-        SELECT country, toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM event_daily
+        SELECT country, toInt64(0), toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM event_daily
         WHERE tenant = ? AND bucket >= toDateTime(?, 'UTC') AND bucket < toDateTime(?, 'UTC') AND event IN ('view', 'play', 'click')
         GROUP BY country
     ) GROUP BY country HAVING total > 0 ORDER BY total DESC, country LIMIT 5
@@ -86,80 +117,98 @@ impl Poller {
             .with_user(&database.user)
             .with_password(&database.password)
             .with_setting("max_execution_time", config.poll.deadline.as_secs().max(1).to_string());
-        Self { client, config: config.poll.clone(), rollups: config.rollups.hash(), shared }
+        let counters = COUNTRY_TOTALS.is_served(&config.rollups);
+        if !counters {
+            let (rollup, columns) = (COUNTRY_TOTALS.rollup, COUNTRY_TOTALS.columns.join(", "));
+            tracing::warn!("no country counters: rollup `{rollup}` with {columns} is not declared");
+        }
+        Self { client, config: config.poll.clone(), rollups: config.rollups.hash(), counters, shared }
     }
 
     /// Makes a snapshot per tick until it is cancelled.
     pub(crate) async fn run(self) {
         // Said once per change, not once per tick.
-        let mut working = None;
+        let mut said = None;
         loop {
             let started = Instant::now();
             let told = self.ask().await;
-            let succeeded = told.is_ok();
-            self.shared.metrics.polled(succeeded, started.elapsed());
+            self.shared.metrics.polled(told.is_ok(), started.elapsed());
+            let now = told.as_ref().map_err(mem::discriminant).map(drop);
+            let changed = said.replace(now) != Some(now);
             match told {
-                Ok(snapshot) => {
-                    self.shared.metrics.as_of(snapshot.as_of);
-                    self.shared.snapshot.store(Some(Arc::new(snapshot)));
-                    self.shared.ticks.send_modify(|tick| *tick += 1);
-                    if working != Some(true) {
-                        tracing::info!("reading from ClickHouse");
-                    }
-                }
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    if working != Some(false) {
-                        tracing::warn!(error, "read from ClickHouse; answers grow old, trying again");
-                    }
-                    self.shared.trouble.store(Some(Arc::new(error)));
-                }
+                Ok(snapshot) => self.succeed(snapshot, changed),
+                Err(error) => self.fail(error, changed),
             }
-            working = Some(succeeded);
             // Jitter keeps many instances from asking in step.
             let interval = self.config.interval.mul_f64(0.9 + fastrand::f64() / 5.0);
             time::sleep(interval.saturating_sub(started.elapsed())).await;
         }
     }
 
-    async fn ask(&self) -> anyhow::Result<Snapshot> {
+    fn succeed(&self, snapshot: Snapshot, say: bool) {
+        self.shared.metrics.as_of(snapshot.as_of);
+        self.shared.trouble.store(None);
+        self.shared.snapshot.store(Some(Arc::new(snapshot)));
+        self.shared.ticks.send_modify(|tick| *tick += 1);
+        if say {
+            tracing::info!("reading from ClickHouse");
+        }
+    }
+
+    fn fail(&self, error: PollError, say: bool) {
+        let differs = matches!(error, PollError::OtherRollups { .. });
+        let reason = format!("{:#}", anyhow::Error::from(error));
+        if say {
+            tracing::warn!("answers grow old, trying again: {reason}");
+        }
+        // That ClickHouse is away does not change what the aggregator has declared.
+        let differed = self.shared.trouble.load().as_ref().is_some_and(|trouble| trouble.differs);
+        self.shared.trouble.store(Some(Arc::new(Trouble { reason, differs: differs || differed })));
+    }
+
+    async fn ask(&self) -> Result<Snapshot, PollError> {
         let now = UnixMillis::from(SystemTime::now());
         let hot = hot_from(now);
-        let days = counted_days(now);
+        let days = self.counters.then(|| counted_days(now));
         let asked = self.shared.wanted.current(Instant::now());
         let hours: Vec<u32> = asked.iter().map(|hour| seconds(*hour)).collect();
         let from = seconds(hot);
-        let statement = self.client.query(STATEMENT);
+        let statement = self.client.query(&[STATEMENT, days.as_ref().map_or("", |_| COUNTERS)].concat());
         let statement = statement.bind(TENANT).bind(from).bind(&hours).bind(TENANT).bind(from).bind(&hours);
-        let statement = statement.bind(TENANT).bind(TENANT).bind(seconds(days.start)).bind(seconds(days.end));
+        let statement = match &days {
+            Some(days) => {
+                statement.bind(TENANT).bind(TENANT).bind(seconds(days.start)).bind(seconds(days.end))
+            }
+            None => statement,
+        };
         let rows = time::timeout(self.config.deadline, statement.fetch_all::<Told>()).await??;
         self.check_rollups(rows.iter().map(|row| row.rollups).max().unwrap_or(0))?;
+        let (countries, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| !row.country.is_empty());
         let as_of = rows.iter().map(|row| row.as_of).find(|as_of| *as_of > 0).map(UnixMillis);
-        let countries = rows.iter().filter(|row| !row.country.is_empty()).map(|row| Country {
-            code: row.country.clone(),
-            counts: [row.views, row.plays, row.clicks],
-            total: row.total,
-        });
-        let counters = Counters::new(countries.collect(), days, as_of);
-        let hours = rows.iter().filter(|row| row.hour > 0).map(|row| {
+        let hours = rows.into_iter().filter(|row| row.hour > 0).map(|row| {
             let reactions = Reactions { users: row.users, clicks: row.clicks, impressions: row.impressions };
             (UnixMillis(i64::from(row.hour) * 1000), reactions)
         });
-        Ok(Snapshot::new(as_of, hot, asked, hours, counters))
+        Ok(Snapshot::new(as_of, hot, asked, hours, days.map(|days| counters(countries, days))))
+    }
+
+    /// Answers from tables of other rollups would be wrong without a sign.
+    fn check_rollups(&self, theirs: u64) -> Result<(), PollError> {
+        let ours = self.rollups;
+        if theirs == 0 || theirs == ours { Ok(()) } else { Err(PollError::OtherRollups { ours, theirs }) }
     }
 }
 
-impl Poller {
-    /// Answers from tables of other rollups would be wrong without a sign.
-    fn check_rollups(&self, declared: u64) -> anyhow::Result<()> {
-        let ours = self.rollups;
-        ensure!(
-            declared == 0 || declared == ours,
-            "the aggregator's rollups have the hash {declared:016x}, ours {ours:016x}: give both the same \
-             ROLLUPS_FILE and restart the one that has the older"
-        );
-        Ok(())
-    }
+fn counters(rows: Vec<Told>, days: Range<UnixMillis>) -> Counters {
+    let as_of = rows.iter().map(|row| row.as_of).min().filter(|as_of| *as_of > 0).map(UnixMillis);
+    let country = |row: Told| Country {
+        code: row.country,
+        view: row.views,
+        play: row.plays,
+        click: row.clicks,
+        total: row.total,
+    };
+    Counters::new(rows.into_iter().map(country).collect(), days, as_of)
 }
 
 /// As ClickHouse's `DateTime` has it, as near as it comes.

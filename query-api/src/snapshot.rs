@@ -59,8 +59,8 @@ pub struct Snapshot {
     asked: Vec<UnixMillis>,
     hours: HashMap<UnixMillis, Rendered>,
     empty: Rendered,
-    /// The country counters.
-    pub counters: Counters,
+    /// The country counters; none where what they are read from is not declared.
+    pub counters: Option<Counters>,
 }
 
 impl Snapshot {
@@ -70,7 +70,7 @@ impl Snapshot {
         hot_from: UnixMillis,
         asked: Vec<UnixMillis>,
         reactions: impl IntoIterator<Item = (UnixMillis, Reactions)>,
-        counters: Counters,
+        counters: Option<Counters>,
     ) -> Self {
         let hours = reactions.into_iter().map(|(hour, reactions)| (hour, render(reactions))).collect();
         Self { as_of, hot_from, asked, hours, empty: render(Reactions::default()), counters }
@@ -94,6 +94,11 @@ fn render(reactions: Reactions) -> Rendered {
     Rendered::new("text/plain; charset=utf-8", body)
 }
 
+/// A moment as JSON and headers have it.
+pub fn rfc3339(moment: UnixMillis) -> String {
+    format!("{moment}Z").replace(' ', "T")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +115,7 @@ mod tests {
             hours(100),
             vec![hours(5), hours(7)],
             [(hours(101), reactions), (hours(7), reactions)],
-            Counters::new(Vec::new(), hours(0)..hours(24), None),
+            None,
         );
         assert_eq!(
             snapshot.hour(hours(hour)).map(|rendered| &*rendered.body),

@@ -3,11 +3,16 @@ REFRESH EVERY 5 SECOND
 (
     tenant LowCardinality(String) COMMENT 'whose data it is',
     country LowCardinality(String) COMMENT 'two or three letters, upper case',
-    events UInt64 COMMENT 'views, plays and clicks of all time'
+    events UInt64 COMMENT 'views, plays and clicks of all time',
+    as_of DateTime64(3, 'UTC') COMMENT 'everything that was in Kafka before this moment is counted'
 )
 ENGINE = MergeTree
 ORDER BY (tenant, country)
-AS SELECT tenant, country, sum(events) AS events
+AS SELECT
+    tenant,
+    country,
+    sum(events) AS events,
+    (SELECT min(as_of) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)) AS as_of
 FROM event_daily
 WHERE tenant != '' AND country != '' AND event IN ('view', 'play', 'click')
 GROUP BY tenant, country

@@ -143,7 +143,7 @@ pub enum Code {
     BadTime,
     /// An event that this endpoint does not take.
     UnknownEvent,
-    /// A country that is not two or three letters.
+    /// A country that is not two or three letters, or none where the endpoint needs one.
     BadCountry,
 }
 
@@ -375,7 +375,8 @@ impl<'a> Event<'a> {
             Field::ParamInt => self.param_int = value.signed()?,
             Field::ParamStr => self.param_str = value.text(MAX_PARAM_STR_BYTES)?,
             Field::Country => {
-                self.country = Country::parse(&value.text(usize::MAX)?).ok_or(Code::BadCountry)?;
+                let text = value.text(usize::MAX).map_err(|_| Code::BadCountry)?;
+                self.country = Country::parse(&text).ok_or(Code::BadCountry)?;
             }
             Field::EventId => {
                 self.event_id = Some(Uuid::try_parse(&value.text(usize::MAX)?).map_err(|_| Code::BadType)?);

@@ -7,13 +7,13 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use crate::time::{DAY, HOUR, MINUTE, UnixMillis};
 
 mod declare;
 
 mod page;
+
+mod text;
 
 pub use declare::DeclareError;
 
@@ -57,11 +57,6 @@ impl Rollups {
     pub fn get(&self, name: &str) -> Option<&Rollup> {
         self.all.iter().find(|rollup| rollup.name == name)
     }
-
-    /// A hash of everything declared, so that two processes can tell whether they agree.
-    pub fn hash(&self) -> u64 {
-        xxh3_64(format!("{:?}", self.all).as_bytes())
-    }
 }
 
 /// One declared rollup.
@@ -97,6 +92,19 @@ pub enum Grain {
 }
 
 impl Grain {
+    const ALL: [Self; 5] = [Self::Minute, Self::QuarterHour, Self::Hour, Self::Day, Self::None];
+
+    /// Its name in a declaration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::QuarterHour => "15m",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::None => "none",
+        }
+    }
+
     /// Milliseconds of a bucket.
     pub fn length(self) -> Option<i64> {
         match self {

@@ -2,7 +2,10 @@
 //!
 //! One statement a file, table names without a database: the connection's database counts.
 
+use std::time::Duration;
+
 use crate::bi;
+use crate::rollup::Rollups;
 
 /// One SQL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +42,32 @@ pub struct ServingView {
     pub migration: Migration,
     /// The rollup that it reads; without that one it is not made.
     pub rollup: &'static str,
+    /// The columns of that rollup which the view and query-api read.
+    pub columns: &'static [&'static str],
 }
 
+impl ServingView {
+    /// Whether what it reads is declared.
+    pub fn is_served(&self, rollups: &Rollups) -> bool {
+        rollups.get(self.rollup).is_some_and(|rollup| {
+            let columns = rollup.columns();
+            self.columns.iter().all(|needed| columns.iter().any(|(name, _)| name == needed))
+        })
+    }
+}
+
+/// Between two times that the views are made, as their files say.
+pub const REFRESH: Duration = Duration::from_secs(5);
+
+/// Which countries count most of all time.
+pub const COUNTRY_TOTALS: ServingView = ServingView {
+    migration: migrations!["0006_country_totals"][0],
+    rollup: "event_daily",
+    columns: &["tenant", "bucket", "event", "country", "events"],
+};
+
 /// All of them; applied after the rollups.
-pub const SERVING_VIEWS: [ServingView; 1] =
-    [ServingView { migration: migrations!["0006_country_totals"][0], rollup: "event_daily" }];
+pub const SERVING_VIEWS: [ServingView; 1] = [COUNTRY_TOTALS];
 
 /// Names that a rollup cannot take.
 pub const NAMES: [&str; 9] = [
@@ -79,6 +103,19 @@ mod tests {
         {
             let file = MIGRATIONS.iter().find(|migration| migration.name == name).unwrap();
             assert!(file.sql.contains(&format!("INTERVAL 1 DAY + INTERVAL {days} DAY\n")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_serving_view_is_made_from_its_rollup_as_often_as_it_says() {
+        let (all, one) = (Rollups::built_in(), "[[rollup]]\nname = \"event_daily\"\ngrain = \"day\"\n");
+        let other = format!("{one}dimensions = [\"event\"]\nmeasures = {{ events = \"count\" }}\n");
+        for view in SERVING_VIEWS {
+            let sql = view.migration.sql;
+            assert!(sql.contains(&format!("\nREFRESH EVERY {} SECOND\n", REFRESH.as_secs())), "{sql}");
+            assert!(sql.contains(&format!("\nFROM {}\n", view.rollup)), "{sql}");
+            assert!(view.is_served(&all));
+            assert!(!view.is_served(&Rollups::parse("", &other).unwrap()), "it has no country");
         }
     }
 

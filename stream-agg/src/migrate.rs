@@ -175,8 +175,8 @@ const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name 
 impl MigrateConfig {
     /// Views of the rollups that are declared.
     fn serving_views(&self) -> impl Iterator<Item = (String, String)> {
-        let declared = tables::SERVING_VIEWS.iter().filter(|view| self.rollups.get(view.rollup).is_some());
-        declared.map(|view| (view.migration.name.to_owned(), view.migration.sql.to_owned()))
+        let served = tables::SERVING_VIEWS.iter().filter(|view| view.is_served(&self.rollups));
+        served.map(|view| (view.migration.name.to_owned(), view.migration.sql.to_owned()))
     }
 
     /// Names and statements of the rollup tables; the prefix keeps them apart from files.

@@ -156,7 +156,7 @@ async fn consume(
     Ok(())
 }
 
-/// Stores what this process declares before anything is declared under it.
+/// Stores what this process declares before anything is declared under it, and before it is ready.
 async fn declare(store: &Store, declaration: &Declaration, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     while let Err(error) = configs::write(store, declaration).await {
@@ -198,7 +198,8 @@ async fn find_tables(store: &Store, rollups: &Rollups, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
         match missing_tables(store, rollups).await {
-            Ok(missing) if missing.is_empty() => return health.well(Concern::ClickHouse),
+            // Not well yet: whoever sees us ready may ask what we declare.
+            Ok(missing) if missing.is_empty() => return,
             Ok(missing) => health.trouble(
                 Concern::ClickHouse,
                 format!("`{}` has no table {}: run `stream-agg migrate`", store.database, missing.join(", ")),

@@ -158,21 +158,3 @@ async fn an_unchanged_answer_is_not_sent_again() {
         assert_eq!((answer.status, answer.header("content-type")), (400, "application/problem+json"));
     }
 }
-
-#[tokio::test]
-async fn a_query_api_of_other_rollups_than_the_aggregators_is_not_ready() {
-    let world = World::new("country_rollups").await;
-    let mut aggregator = world.aggregator().await;
-    aggregator.terminate().await.unwrap();
-    let file = world.write(
-        "rollups.toml",
-        "[[rollup]]\nname = \"a\"\ngrain = \"day\"\ndimensions = []\nmeasures = { n = \"count\" }\n",
-    );
-    let api = world.start("query-api", &[("ROLLUPS_FILE", &file)]);
-    let admin = Http::new(api.admin());
-    let waited = wait_for("a refusal that names ROLLUPS_FILE", DEADLINE, async || {
-        let answer = admin.try_send("GET", "/readyz", &[], "").await;
-        answer.is_ok_and(|answer| answer.status == 503 && answer.text.contains("ROLLUPS_FILE"))
-    });
-    waited.await.unwrap();
-}

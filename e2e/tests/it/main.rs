@@ -21,4 +21,5 @@ mod reactions_by_path;
 mod reactions_by_query;
 mod repeats;
 mod rights;
+mod rollups;
 mod start_errors;

@@ -1,9 +1,10 @@
 //! A start that cannot succeed is one helpful line and a non-zero exit.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use devstack::ports;
+use devstack::{DataDirectory, ports};
 
 /// Runs a program with just these variables; returns its exit code and what it wrote on standard error.
 fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -44,6 +45,35 @@ fn a_missing_or_malformed_variable_is_one_line() {
         let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[("ADMIN_ADDR", "nowhere")]].concat());
         assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
         assert!(said.starts_with("error: variable ADMIN_ADDR=`nowhere` is not usable: "), "{said}");
+    }
+}
+
+#[test]
+fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
+    let directory = DataDirectory::for_test("start_errors_rollups").unwrap();
+    let file = directory.path().join("rollups.toml");
+    fs::write(
+        &file,
+        "# Ours.\n[[rollup]]\nname = \"plans\"\ngrain = \"week\"\ndimensions = [\"props.plan\"]\n\
+         measures = { events = \"count\" }\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    for (service, arguments) in
+        [("stream-agg", [].as_slice()), ("stream-agg", &["migrate"]), ("query-api", &[])]
+    {
+        let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[("ROLLUPS_FILE", file)]].concat());
+        assert_eq!(
+            (code, said),
+            (
+                Some(1),
+                format!(
+                    "error: variable ROLLUPS_FILE=`{file}` is not usable: read rollups: {file}:4: `week` is not a \
+                     grain; there are minute, 15m, hour, day, none\n"
+                )
+            ),
+            "{service} {arguments:?}"
+        );
     }
 }
 

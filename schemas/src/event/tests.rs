@@ -52,6 +52,7 @@ fn a_known_field_of_another_type_is_named() {
     bad(r#"{"event":"a","client_time":99999999999999}"#, Code::BadTime, "client_time");
     bad(r#"{"event":"a","country":"D"}"#, Code::BadCountry, "country");
     bad(r#"{"event":"a","country":"D1"}"#, Code::BadCountry, "country");
+    bad(r#"{"event":"a","country":49}"#, Code::BadCountry, "country");
 }
 
 #[test]

@@ -86,7 +86,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError>
 
 fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let name = checked_name(&declared.name)?;
-    let grain = one_of(&declared.grain, "grain", GRAINS.map(|(name, grain)| (name.to_owned(), grain)))?;
+    let grain = one_of(&declared.grain, "grain", Grain::ALL.map(|g| (g.name().to_owned(), g)))?;
     let mut columns: BTreeSet<String> = RESERVED_COLUMNS.map(str::to_owned).into();
     let mut column = |name: String, at: usize| {
         if COLUMN_WORDS.contains(&name.as_str()) {
@@ -132,14 +132,6 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let retention_days = declared.retention.map(|text| days(&text)).transpose()?;
     Ok(Rollup { name, grain, dimensions, conditions, measures, retention_days })
 }
-
-const GRAINS: [(&str, Grain); 5] = [
-    ("minute", Grain::Minute),
-    ("15m", Grain::QuarterHour),
-    ("hour", Grain::Hour),
-    ("day", Grain::Day),
-    ("none", Grain::None),
-];
 
 /// A column of the raw table, or `props.` and a path of names.
 fn dimension(word: &Spanned<String>) -> Result<Dimension, Fault> {

@@ -1,0 +1,109 @@
+//! The declared rollups as text: what their file says, without what does not matter in it.
+//!
+//! Invariant: [`Rollups::parse`] reads the same rollups from it, and rollups that are equal
+//! have the same text. So its hash tells whether two processes agree, whatever version of
+//! ours or of a library each of them was built with.
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Condition, Rollup, Rollups};
+
+/// As `rollups.toml`, each rollup after an empty line but the first.
+impl fmt::Display for Rollups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, rollup) in self.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "\n" };
+            write!(f, "{separator}[[rollup]]\n{rollup}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Its lines below `[[rollup]]`.
+impl fmt::Display for Rollup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "name = \"{}\"", self.name)?;
+        writeln!(f, "grain = \"{}\"", self.grain.name())?;
+        writeln!(f, "dimensions = [{}]", listed(self.dimensions.iter().map(|d| format!("\"{d}\""))))?;
+        if !self.conditions.is_empty() {
+            writeln!(f, "where = {{ {} }}", listed(self.conditions.iter().map(condition)))?;
+        }
+        let measures = self.measures.iter().map(|(name, measure)| format!("{name} = \"{measure}\""));
+        writeln!(f, "measures = {{ {} }}", listed(measures))?;
+        match self.retention_days {
+            Some(days) => writeln!(f, "retention = \"{days}d\""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Rollups {
+    /// A hash of everything declared, so that two processes can tell whether they agree.
+    pub fn hash(&self) -> u64 {
+        xxh3_64(self.to_string().as_bytes())
+    }
+}
+
+fn condition(condition: &Condition) -> String {
+    let values = condition.values.iter().map(|value| quoted(value));
+    format!("\"{}\" = [{}]", condition.field, listed(values))
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
+}
+
+fn listed(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_text_of_the_built_in_rollups_reads_as_the_same_rollups() {
+        let rollups = Rollups::built_in();
+        assert_eq!(Rollups::parse("text", &rollups.to_string()), Ok(rollups));
+    }
+
+    #[test]
+    fn a_rollup_reads_as_it_is_declared() {
+        let text = "[[rollup]]\nname = \"plays\"\ngrain = \"15m\"\ndimensions = [\"country\", \"props.plan\"]\n\
+                    where = { \"event\" = [\"play\", \"view\"] }\nmeasures = { plays = \"count\" }\nretention = \"7d\"\n";
+        assert_eq!(Rollups::parse("text", text).unwrap().to_string(), text);
+    }
+
+    /// A golden value: agreement must not depend on the version of a process.
+    #[test]
+    fn the_hash_is_the_same_for_ever() {
+        let text = "[[rollup]]\nname = \"plays\"\ngrain = \"day\"\ndimensions = []\nmeasures = { plays = \"count\" }\n";
+        assert_eq!(format!("{:016x}", Rollups::parse("text", text).unwrap().hash()), "5a727d4ebe3eb6d9");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_condition_names_is_read_again(value in ".*", other in any::<String>()) {
+            let rollups = |values: &str| {
+                let text = format!(
+                    "[[rollup]]\nname = \"a\"\ngrain = \"none\"\ndimensions = []\n\
+                     where = {{ event = [{values}] }}\nmeasures = {{ n = \"count\" }}\n"
+                );
+                Rollups::parse("text", &text)
+            };
+            let declared = rollups(&format!("{}, {}", quoted(&value), quoted(&other))).unwrap();
+            prop_assert_eq!(&declared.get("a").unwrap().conditions[0].values, &[value, other]);
+            prop_assert_eq!(Rollups::parse("text", &declared.to_string()), Ok(declared));
+        }
+    }
+}
