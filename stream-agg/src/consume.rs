@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit;
 use crate::config::Config;
-use crate::health::Health;
+use crate::health::{Concern, Health};
 use crate::partition::{Ended, Pipeline, Shared, Track};
 use crate::progress::NextOffset;
 use crate::recover::Found;
@@ -326,6 +326,7 @@ impl Member {
             self.tracks.lock().insert(kp, Arc::clone(&pipeline.track));
             self.pipelines.insert(kp, pipeline);
         }
+        self.shared.health.well(Concern::Group);
         self.count();
         Ok(())
     }

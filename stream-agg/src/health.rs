@@ -16,6 +16,8 @@ pub enum Concern {
     Kafka,
     /// The server and its tables.
     ClickHouse,
+    /// The place in the consumer group.
+    Group,
     /// A Kafka partition that cannot go on.
     Partition(i32),
     /// The inserts of a Kafka partition, which ClickHouse refuses.
@@ -30,10 +32,16 @@ pub struct Health {
 }
 
 impl Health {
-    /// Not ready until Kafka at `brokers` and ClickHouse were reached.
+    /// Not ready until Kafka at `brokers` and ClickHouse were reached and the group was joined:
+    /// before that nothing is stored.
     pub fn new(brokers: &str) -> Self {
-        let unknown = [Concern::Kafka, Concern::ClickHouse].map(|at| (at, "not reached yet".to_owned()));
-        Self { brokers: brokers.to_owned(), troubles: Mutex::new(unknown.into()) }
+        let not_yet = [
+            (Concern::Kafka, "not reached yet"),
+            (Concern::ClickHouse, "not reached yet"),
+            (Concern::Group, "not joined yet"),
+        ];
+        let troubles = not_yet.map(|(concern, reason)| (concern, reason.to_owned()));
+        Self { brokers: brokers.to_owned(), troubles: Mutex::new(troubles.into()) }
     }
 
     /// No broker answers.
@@ -75,6 +83,7 @@ impl fmt::Display for Concern {
         match self {
             Self::Kafka => f.write_str("kafka"),
             Self::ClickHouse => f.write_str("clickhouse"),
+            Self::Group => f.write_str("consumer group"),
             Self::Partition(kp) => write!(f, "partition {kp}"),
             Self::Inserts(kp) => write!(f, "inserts of partition {kp}"),
         }
@@ -86,13 +95,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_ready_once_both_sides_work_and_says_what_does_not() {
+    fn it_is_ready_once_it_can_store_and_says_what_keeps_it() {
         let health = Health::new("k:1");
-        assert_eq!(health.readiness(), Err("kafka: not reached yet; clickhouse: not reached yet".to_owned()));
+        assert_eq!(
+            health.readiness().unwrap_err(),
+            "kafka: not reached yet; clickhouse: not reached yet; consumer group: not joined yet"
+        );
         health.kafka_away();
         assert!(health.readiness().unwrap_err().starts_with("kafka: no answer from k:1; "));
-        health.well(Concern::Kafka);
-        health.well(Concern::ClickHouse);
+        for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
+            health.well(concern);
+        }
         assert_eq!(health.readiness(), Ok(()));
         health.trouble(Concern::Partition(3), "stopped");
         assert_eq!(health.readiness(), Err("partition 3: stopped".to_owned()));
