@@ -14,8 +14,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::commit;
 use crate::config::Config;
-use crate::declaration::Declaration;
-use crate::decode::Limits;
 use crate::intent::{Intent, WindowMark};
 use crate::markers;
 use crate::progress::NextOffset;
@@ -91,7 +89,7 @@ pub async fn adopt(config: &Config, kp: u16, new_log: bool) -> Result<Adopted, A
     let group: BaseConsumer = settings.client(&[("group.id", &config.group)]).create().map_err(kafka)?;
     let found = find(&group, &settings.topic, kp).map_err(kafka)?;
     let store = Store::new(&config.migrate.store);
-    let declaration = Declaration { rollups: config.migrate.rollups.clone(), limits: Limits::default() };
+    let declaration = config.declaration();
     let g = generation(&store, kp).await.map_err(store_error)?;
     let (wanted, g, adopted) = if new_log {
         (found.low, g.map_or(0, |g| g + 1), None)

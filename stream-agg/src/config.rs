@@ -8,6 +8,12 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
+use schemas::row::TimeLimits;
+use schemas::time::UnixMillis;
+
+use crate::declaration::Declaration;
+use crate::decode::Limits;
+use crate::window::WindowLimits;
 
 const MIB: usize = 1 << 20;
 
@@ -25,6 +31,8 @@ pub struct Config {
     pub progress_interval: Duration,
     /// When a batch closes.
     pub batch: BatchConfig,
+    /// What decides about rows besides records and rollups.
+    pub limits: Limits,
     /// What must be there before records are read. It also names the topic, the
     /// store and the rollups, of which there is one each.
     pub migrate: MigrateConfig,
@@ -95,9 +103,42 @@ impl Config {
             group_instance: Some(instance).filter(|name| !name.is_empty()),
             progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
             batch: BatchConfig::from_vars(vars)?,
+            limits: limits(vars)?,
             migrate: MigrateConfig::from_vars(vars)?,
         })
     }
+
+    /// Under what this process declares new batches.
+    pub fn declaration(&self) -> Declaration {
+        Declaration { rollups: self.migrate.rollups.clone(), limits: self.limits }
+    }
+}
+
+/// How far back a repeated event is known, of each Kafka partition: for `DEDUP_WINDOW_AGE`,
+/// default 1day, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about 50 bytes
+/// each in memory). Which client clocks are believed: those not before `EVENT_TIME_FROM`,
+/// default 2000-01-01T00:00:00Z, and not more than `EVENT_TIME_AHEAD`, default 1day, ahead.
+fn limits(vars: &Vars) -> Result<Limits, VarError> {
+    let Limits { time, window } = Limits::default();
+    let millis = |name, default: i64| {
+        let default = Duration::from_millis(default.unsigned_abs());
+        // A duration that is longer than 292 million years is as good as for ever.
+        let millis = vars.duration_or(name, default)?.as_millis();
+        Ok(i64::try_from(millis).unwrap_or(i64::MAX / 4))
+    };
+    let from = vars.string_or("EVENT_TIME_FROM", &time.earliest.to_string());
+    let earliest = UnixMillis::parse(&from).ok_or_else(|| VarError::Invalid {
+        name: "EVENT_TIME_FROM",
+        value: from.clone(),
+        reason: "write for example `2000-01-01T00:00:00Z`".to_owned(),
+    })?;
+    Ok(Limits {
+        time: TimeLimits { earliest, ahead: millis("EVENT_TIME_AHEAD", time.ahead)? },
+        window: WindowLimits {
+            age_ms: millis("DEDUP_WINDOW_AGE", window.age_ms)?,
+            max_ids: vars.parsed_or("DEDUP_WINDOW_IDS", window.max_ids)?,
+        },
+    })
 }
 
 impl BatchConfig {
@@ -226,6 +267,7 @@ mod tests {
         let config = Config::from_vars(&Vars::from_pairs(NEEDED)).unwrap();
         assert_eq!(config.migrate.rollups, Rollups::built_in());
         assert_eq!((config.migrate.partitions.get(), config.migrate.replication.get()), (8, 1));
+        assert_eq!(config.limits, Limits::default());
     }
 
     #[test]
@@ -237,6 +279,8 @@ mod tests {
         check_refused("BI_DATABASE", "a.b", "letters");
         check_refused("BI_DATABASE", "millrace", "CLICKHOUSE_DATABASE");
         check_refused("ROLLUPS_FILE", "/no/such/file.toml", "No such file");
+        check_refused("EVENT_TIME_FROM", "yesterday", "2000-01-01T00:00:00Z");
+        check_refused("DEDUP_WINDOW_IDS", "-1", "invalid digit");
     }
 
     #[test]

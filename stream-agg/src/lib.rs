@@ -33,6 +33,7 @@ pub mod restore;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod tables;
 pub mod window;
 
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};

@@ -19,14 +19,13 @@ use crate::config::{Config, KafkaConfig};
 use crate::configs;
 use crate::consume::{self, GroupError, RELEASE, Tracks};
 use crate::declaration::Declaration;
-use crate::decode::Limits;
 use crate::freshness::Publisher;
 use crate::health::{Concern, Health};
 use crate::insert::Inserter;
 use crate::metrics::Metrics;
 use crate::partition::{Counts, Shared};
-use crate::restore::TABLES;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::tables;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -105,8 +104,7 @@ async fn consume(
 ) -> Result<(), RunError> {
     let topic = config.migrate.kafka.topic.clone();
     let tracks = Arc::new(Tracks::default());
-    let declaration =
-        Arc::new(Declaration { rollups: config.migrate.rollups.clone(), limits: Limits::default() });
+    let declaration = Arc::new(config.declaration());
     if shutdown.run_until_cancelled(declare(&store, &declaration, health)).await.is_none() {
         return Ok(());
     }
@@ -193,31 +191,14 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
     }
 }
 
-/// Waits until ClickHouse has all tables.
+/// Waits until ClickHouse has all tables as they must be.
 async fn find_tables(store: &Store, rollups: &Rollups, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    loop {
-        match missing_tables(store, rollups).await {
-            // Not well yet: whoever sees us ready may ask what we declare.
-            Ok(missing) if missing.is_empty() => return,
-            Ok(missing) => health.trouble(
-                Concern::ClickHouse,
-                format!("`{}` has no table {}: run `stream-agg migrate`", store.database, missing.join(", ")),
-            ),
-            Err(error) => health.trouble(Concern::ClickHouse, error),
-        }
+    // Not well after that: whoever sees us ready may ask what we declare.
+    while let Err(error) = tables::check(store, rollups).await {
+        health.trouble(Concern::ClickHouse, error);
         time::sleep(backoff.wait()).await;
     }
-}
-
-/// Tables that the aggregator writes and that are not there.
-async fn missing_tables(store: &Store, rollups: &Rollups) -> Result<Vec<String>, StoreError> {
-    // `system` is asked from outside the database, which may be missing itself.
-    let sql = format!("SELECT name FROM system.tables WHERE database = '{}'", store.database);
-    let there: Vec<String> = store.outside().rows(&sql).await?;
-    let written = TABLES.into_iter().chain(["progress", "configs"]);
-    let needed = written.chain(rollups.iter().map(|rollup| rollup.name.as_str()));
-    Ok(needed.filter(|name| !there.iter().any(|other| other == name)).map(str::to_owned).collect())
 }
 
 impl fmt::Display for Summary {

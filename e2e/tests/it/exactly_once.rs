@@ -142,3 +142,28 @@ async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once
     counted.adopt(&[]).await;
     counted.post_and_count().await;
 }
+
+#[tokio::test]
+async fn a_table_that_forgets_tokens_too_early_is_not_written_to() {
+    let mut counted = Counted::new("once_tokens").await;
+    let setting =
+        "ALTER TABLE once_tokens.event_hourly MODIFY SETTING non_replicated_deduplication_window = ";
+    counted.world.rows(&format!("{setting}100")).await;
+    counted.is_refused(&["event_hourly`", "last 100 inserts", setting]).await;
+    counted.world.rows(&format!("{setting}10000")).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
+    let mut counted = Counted::new("once_lost_part").await;
+    let path =
+        "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
+    let path = counted.world.rows(path).await.remove(0).remove(0);
+    // As ClickHouse itself puts a part aside that it cannot read when it starts.
+    std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
+    let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
+    counted.is_refused(&["events` has lost part", "broken-on-start", drop]).await;
+    counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
+    counted.post_and_count().await;
+}

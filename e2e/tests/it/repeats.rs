@@ -1,6 +1,7 @@
 //! What comes twice counts once, and what nobody can read is kept for people to look at.
 
 use devstack::wait_for;
+use uuid::Uuid;
 
 use crate::oracle::{Made, Oracle, now};
 use crate::world::{DEADLINE, World};
@@ -104,4 +105,31 @@ async fn a_line_that_nobody_can_read_is_a_dead_letter_and_its_neighbours_are_sto
     let unmarked =
         "SELECT count() FROM (SELECT _part FROM dead_letters GROUP BY _part HAVING countIf(tenant = '') = 0)";
     assert_eq!(world.number(unmarked).await, 0, "parts without a marker");
+}
+
+#[tokio::test]
+async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
+    let world = World::new("repeats_spooled").await;
+    let mut rng = fastrand::Rng::with_seed(33);
+    let made: Vec<_> = (0..6).map(|_| Made::random(&mut rng, now())).collect();
+    let value = |made: &[Made]| made.iter().map(|made| enriched(&made.line())).collect::<Vec<_>>().join("\n");
+    let (ids, old) =
+        ([Uuid::now_v7().to_string(), Uuid::now_v7().to_string()], "0192f0c1-0000-7000-8000-00000000000c");
+    world.produce(1, &headers(&ids[0]), value(&made[..3]).as_bytes());
+    world.produce(1, &headers(&ids[1]), value(&made[3..]).as_bytes());
+    // The window has forgotten the first by then: only the ledger can know.
+    let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
+    aggregator.wait_ready().await.unwrap();
+    all_lines(&world, 6).await;
+    let spooled = |id| headers(id).into_iter().chain([("spooled", "1")]).collect::<Vec<_>>();
+    world.produce(1, &spooled(&ids[0]), value(&made[..3]).as_bytes());
+    world.produce(1, &spooled(old), value(&made[..1]).as_bytes());
+    all_lines(&world, 10).await;
+    let mut oracle = Oracle::default();
+    made.iter().for_each(|made| oracle.accepted(made));
+    world.assert_counted(&oracle.counts()).await;
+    let ledger = "SELECT ko, duplicates, rejected FROM ledger WHERE tenant = '*' AND ko >= 2 ORDER BY ko";
+    assert_eq!(world.rows(ledger).await, [["2", "3", "0"], ["3", "0", "1"]]);
+    let reason = "SELECT reason FROM dead_letters WHERE tenant != ''";
+    assert_eq!(world.rows(reason).await, [["spooled_too_long"]], "the ledger may have forgotten it");
 }
