@@ -73,7 +73,7 @@ impl Token {
     }
 
     /// As ClickHouse is told; under another name once it knows the first and lost its part.
-    fn text(&self, renamed: bool) -> String {
+    pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
 }

@@ -1,0 +1,126 @@
+//! One process: a pipeline for the partition, as `partition.rs` and `insert.rs` drive it.
+
+use schemas::time::UnixMillis;
+use stream_agg::applied::{Target, Tries};
+use stream_agg::intent::{Intent, WindowMark};
+use stream_agg::progress::{NextOffset, Offset, Progress};
+use stream_agg::recover::{Finding, Found, Marker, resume};
+use stream_agg::window::Digest;
+
+use super::clickhouse::Cell;
+use super::kafka::Commit;
+
+/// Hash of the one declaration.
+const CFG: u64 = 1;
+
+/// A process, which may have a pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Process {
+    pub(crate) pipeline: Option<Pipeline>,
+    /// Kafka asked for the partition back.
+    pub(crate) revoked: bool,
+    /// Kafka took it for dead, and gave its partition away.
+    pub(crate) lost: bool,
+}
+
+/// What works on the partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Pipeline {
+    pub(crate) progress: Progress,
+    /// What it knows to be committed.
+    pub(crate) known: Option<Commit>,
+    /// Sent, and not answered.
+    pub(crate) committing: Option<Commit>,
+    /// The declared batch, and how far each cell is.
+    pub(crate) batch: Option<Batch>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Batch {
+    pub(crate) commit: Commit,
+    pub(crate) cells: [Open; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Open {
+    pub(crate) tries: Tries,
+    pub(crate) step: Step,
+}
+
+/// What is next for a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    Send,
+    Answer,
+    Look(UnixMillis),
+    Applied,
+    Stopped,
+}
+
+impl Pipeline {
+    /// Takes an assigned partition over.
+    pub(crate) fn start(
+        committed: Option<Commit>,
+        cells: &[Cell; 2],
+        now: UnixMillis,
+    ) -> Result<Self, Finding> {
+        let records = NextOffset::new(i64::try_from(cells[0].counts.len()).unwrap());
+        let found = Found {
+            committed: committed.map(|c| (NextOffset::new(c.from), intent(c).to_string())),
+            low: NextOffset::ZERO,
+            end: records,
+        };
+        let markers = ["ledger", "events"].into_iter().zip(cells).map(|(table, cell)| Marker {
+            table: table.to_owned(),
+            partition: String::new(),
+            hwm: cell.marker,
+        });
+        let resume = resume(&found, &markers.collect::<Vec<_>>(), now, CFG)?;
+        let mut pipeline =
+            Self { progress: Progress::new(resume.from), known: committed, committing: None, batch: None };
+        if let Some(last) = resume.rebuild {
+            let last = Some(last.next().to_i64() - 1);
+            // Somebody may have been here before: look first.
+            pipeline.open(Commit { from: resume.from.to_i64(), last }, Step::Look(now));
+        }
+        Ok(pipeline)
+    }
+
+    /// What is declared is inserted, beginning with `step`.
+    pub(crate) fn open(&mut self, commit: Commit, step: Step) {
+        let Some(last) = commit.last else { return };
+        let cells = [Open { tries: Tries::default(), step }; 2];
+        self.progress.declare(Offset::new(last), cells.len());
+        self.batch = Some(Batch { commit, cells });
+    }
+
+    /// What may be committed next: any batch, or that nothing follows.
+    pub(crate) fn commits(&self, records: i64, revoked: bool) -> Vec<Commit> {
+        if self.committing.is_some() || !self.progress.may_declare() {
+            return Vec::new();
+        }
+        let from = self.progress.applied().to_i64();
+        let ends = if revoked { from..from } else { from..records };
+        let settled = self.known.is_none_or(|known| known.from == from);
+        let idle = (!settled).then_some(Commit { from, last: None });
+        ends.map(|last| Commit { from, last: Some(last) }).chain(idle).collect()
+    }
+}
+
+impl Batch {
+    pub(crate) fn target(&self) -> Target {
+        let hwm = self.last().next();
+        Target { lo: NextOffset::new(self.commit.from), hwm, ends: None }
+    }
+
+    pub(crate) fn last(&self) -> Offset {
+        Offset::new(self.commit.last.expect("a batch was declared"))
+    }
+}
+
+/// What the code commits, without what the model has not.
+fn intent(commit: Commit) -> Intent {
+    let window = WindowMark { floor: NextOffset::ZERO, digest: Digest::default() };
+    let last = commit.last.map(Offset::new);
+    Intent { last, cfg: CFG, g: 0, start: NextOffset::ZERO, window, newest: None, adopted: None }
+}
