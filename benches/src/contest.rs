@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
-use devstack::Service;
+use devstack::{Service, usage};
 
-use crate::cpu;
 use crate::load::{Load, Outcome};
 use crate::measure::say;
 use crate::table::{Repeat, Row, Unit};
@@ -88,7 +87,7 @@ impl Contestant {
 
     /// CPU seconds of each of its processes so far.
     pub fn cpu(&self) -> anyhow::Result<Vec<f64>> {
-        self.processes.iter().map(|(_, id)| cpu::seconds(*id)).collect()
+        self.processes.iter().map(|(_, id)| usage::seconds(*id)).collect()
     }
 
     /// What a run came to that began when [`Contestant::cpu`] was `before` and ends now.

@@ -7,8 +7,6 @@ pub mod work;
 
 pub mod load;
 
-pub mod cpu;
-
 pub mod floors;
 
 pub mod world;

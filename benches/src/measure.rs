@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use devstack::traffic::BATCH;
-use devstack::{Stack, wait_for};
+use devstack::{Stack, usage, wait_for};
 
 use crate::contest::{Contestant, compare};
 use crate::floors::Floor;
 use crate::table::{Repeat, Row, Unit};
+use crate::work;
 use crate::world::World;
-use crate::{cpu, work};
 
 /// Requests a second of a quiet edge: the load that the first deployment is made for.
 const SEED_RATE: f64 = 200.0;
@@ -162,7 +162,7 @@ impl Bench {
     /// Also returns the most memory that the aggregator held, in MiB.
     async fn drain_once(&mut self, world: &World, events: u64) -> anyhow::Result<(Repeat, f64)> {
         let clickhouse = self.stack.clickhouse.process()?.id();
-        let before = cpu::seconds(clickhouse)?;
+        let before = usage::seconds(clickhouse)?;
         let mut aggregator = world.start("stream-agg")?;
         // Time counts from the first rows: joining the group takes seconds, and is no throughput.
         let mut first = None;
@@ -183,9 +183,11 @@ impl Bench {
         );
         settle(world, events).await?;
         let process = aggregator.process().id();
-        let cpu_seconds =
-            vec![("stream-agg", cpu::seconds(process)?), ("clickhouse", cpu::seconds(clickhouse)? - before)];
-        let peak = cpu::peak_mib(process)?;
+        let cpu_seconds = vec![
+            ("stream-agg", usage::seconds(process)?),
+            ("clickhouse", usage::seconds(clickhouse)? - before),
+        ];
+        let peak = usage::peak_mib(process)?;
         aggregator.terminate().await?;
         let rate = (events - head) as f64 / elapsed.as_secs_f64();
         Ok((Repeat { units: events, rate, latency: None, cpu_seconds }, peak))

@@ -26,6 +26,8 @@ pub mod service;
 
 pub mod traffic;
 
+pub mod usage;
+
 pub mod python;
 
 pub mod up;

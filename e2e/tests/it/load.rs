@@ -1,5 +1,6 @@
 //! System 2's load: 200 requests per second of 30 events each, at 500 connections.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use schemas::time::{HOUR, UnixMillis};
@@ -8,7 +9,7 @@ use tokio::time::{self, Instant};
 
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
-use crate::world::World;
+use crate::world::{Edge, World};
 
 const RATE: u32 = 200;
 const EVENTS: usize = 30;
@@ -25,25 +26,35 @@ async fn two_hundred_batches_a_second_for_sixty_seconds_are_counted_exactly() {
     run("load_60", Duration::from_secs(60)).await;
 }
 
-/// Open loop: every request has its time, whatever became of the ones before.
 async fn run(name: &'static str, duration: Duration) {
     let world = World::new(name).await;
     let (edge, _aggregator, api) = world.pipeline().await;
     let current = now().floor(HOUR);
+    let oracle = send(&edge, current, duration).await;
+    let (users, clicks, impressions) = oracle.hour(current);
+    api.assert_hour(current.0, users, clicks, impressions).await;
+    world.assert_counted(&oracle.counts()).await;
+    edge.assert_balanced().await;
+}
+
+/// Sends events of the hour `current` and some of hours before. Open loop: every request has
+/// its time, whatever became of the ones before.
+pub(crate) async fn send(edge: &Edge, current: UnixMillis, duration: Duration) -> Oracle {
     let started = Instant::now();
+    let oracle = Arc::new(Mutex::new(Oracle::default()));
     let mut connections = JoinSet::new();
     for connection in 0..CONNECTIONS {
-        let http = Http::new(edge.service.http());
+        let (http, oracle) = (Http::new(edge.service.http()), Arc::clone(&oracle));
         connections.spawn(async move {
             let mut rng = fastrand::Rng::with_seed(u64::from(connection));
-            let mut taken = Vec::new();
+            let mut requests = 0;
             let mut schedule = time::interval_at(
                 started + Duration::from_secs(1) * connection / RATE,
                 Duration::from_secs(1) * CONNECTIONS / RATE,
             );
             loop {
                 if schedule.tick().await.duration_since(started) >= duration {
-                    return taken;
+                    return requests;
                 }
                 // One event in twenty is of a past hour.
                 let lines: Vec<_> = (0..EVENTS)
@@ -53,21 +64,13 @@ async fn run(name: &'static str, duration: Duration) {
                     })
                     .collect();
                 let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
-                taken.push((http.post_lines(&text).await, lines));
+                let answer = http.post_lines(&text).await;
+                oracle.lock().unwrap().reported(&answer, &lines);
+                requests += 1;
             }
         });
     }
-    let mut oracle = Oracle::default();
-    let mut requests = 0;
-    while let Some(taken) = connections.join_next().await {
-        for (answer, lines) in taken.unwrap() {
-            requests += 1;
-            oracle.reported(&answer, &lines);
-        }
-    }
+    let requests: u64 = connections.join_all().await.iter().sum();
     assert_eq!(requests, u64::from(RATE) * duration.as_secs(), "every request of the schedule was made");
-    let (users, clicks, impressions) = oracle.hour(current);
-    api.assert_hour(current.0, users, clicks, impressions).await;
-    world.assert_counted(&oracle.counts()).await;
-    edge.assert_balanced().await;
+    std::mem::take(&mut oracle.lock().unwrap())
 }

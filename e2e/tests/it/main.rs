@@ -17,6 +17,7 @@ mod freshness;
 mod journey;
 mod late_dependencies;
 mod load;
+mod outage;
 mod reactions_by_path;
 mod reactions_by_query;
 mod repeats;
