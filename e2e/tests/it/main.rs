@@ -13,6 +13,7 @@ mod bad_input;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
+mod fencing;
 mod freshness;
 mod journey;
 mod late_dependencies;
