@@ -10,6 +10,7 @@ use e2e::{client, oracle, world};
 
 mod analysts;
 mod bad_input;
+mod clients;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
