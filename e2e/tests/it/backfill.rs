@@ -73,7 +73,7 @@ impl Growing {
         let rng = &mut self.rng;
         let lines: Vec<_> = (0..200)
             .map(|n| {
-                let time = UnixMillis(now().0 - rng.i64(..90 * DAY));
+                let time = UnixMillis(now().0 - rng.i64(0..90 * DAY));
                 let plans = [json!("free"), json!("a \"pro\" – plan"), json!(7), json!(1.25), json!(true)];
                 let (event, country) = (["play", "purchase", "click"][n % 3], ["DE", "US"][n % 2]);
                 let (device, value) = (format!("d{}", rng.u32(..9)), rng.i64(-50..50));
