@@ -46,10 +46,10 @@ pub struct Cell {
     pub block: Finished,
 }
 
-/// What a batch becomes.
+/// What a batch, or rows for one rollup, become.
 #[derive(Debug)]
 pub struct Cells {
-    /// Never none, for the ledger always has one.
+    /// Those of a batch are never none, for the ledger always has one.
     pub all: Vec<Cell>,
     /// Rows of rollups whose groups were folded, summed over the rollups.
     pub folded_rows: u64,
@@ -64,15 +64,22 @@ pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     cells.extend(dead_letters(dead, source, hwm));
     let mut folded_rows = 0;
     for rollup in rollups.iter() {
-        let aggregate = aggregate(rollup, rows, MAX_GROUPS);
-        folded_rows += aggregate.folded_rows;
-        let groups = aggregate.cells.iter();
-        cells.extend(groups.map(|(start, groups)| {
-            let marker = Marker { source, hwm, start: *start };
-            rollup_cell(rollup, &rows.tenant.texts, &aggregate, groups, marker)
-        }));
+        let of_rollup = rollup_cells(rollup, rows, source, hwm);
+        folded_rows += of_rollup.folded_rows;
+        cells.extend(of_rollup.all);
     }
     Cells { all: cells, folded_rows }
+}
+
+/// The cells that `rows` become in one rollup: none if none of them counts there.
+pub fn rollup_cells(rollup: &Rollup, rows: &Rows, source: Source, hwm: NextOffset) -> Cells {
+    let aggregate = aggregate(rollup, rows, MAX_GROUPS);
+    let groups = aggregate.cells.iter();
+    let all = groups.map(|(start, groups)| {
+        let marker = Marker { source, hwm, start: *start };
+        rollup_cell(rollup, &rows.tenant.texts, &aggregate, groups, marker)
+    });
+    Cells { all: all.collect(), folded_rows: aggregate.folded_rows }
 }
 
 /// What the marker row of a cell holds.

@@ -3,11 +3,13 @@
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
 //! [`restore`] → [`collect`] ([`decode`] → [`batch`] → [`aggregate`] → [`cells`]) →
 //! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
-//! [`recover`], [`progress`], [`applied`]. Never speaks HTTP except on its admin port.
+//! [`recover`], [`progress`], [`applied`]. [`backfill`] takes raw rows back and goes the
+//! same way from [`aggregate`] on. Never speaks HTTP except on its admin port.
 
 pub mod adopt;
 pub mod aggregate;
 pub mod applied;
+pub mod backfill;
 pub mod batch;
 pub mod cells;
 pub mod collect;

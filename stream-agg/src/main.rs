@@ -31,6 +31,14 @@ enum Command {
         #[arg(long)]
         new_log: bool,
     },
+    /// Counts into a new rollup what was stored before it was declared. Run it as often as you like.
+    Backfill {
+        /// The rollup, as it is declared.
+        rollup: String,
+        /// Prints the summary as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,6 +50,9 @@ fn main() -> ExitCode {
             process::run(args.check_config, Config::from_vars, move |config| {
                 adopt(config, partitions, new_log)
             })
+        }
+        Some(Command::Backfill { rollup, json }) => {
+            process::run(args.check_config, Config::from_vars, move |config| backfill(config, rollup, json))
         }
     }
 }
@@ -74,4 +85,21 @@ async fn adopt(config: Config, partitions: Vec<u16>, new_log: bool) -> anyhow::R
         tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, new_log).await?);
     }
     Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
+async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
+    let told = signal::listen().context("listen for signals")?;
+    tokio::select! {
+        filled = stream_agg::backfill::backfill(&config, &rollup) => {
+            let filled = filled?;
+            if json {
+                println!("{}", serde_json::to_string(&filled)?);
+            } else {
+                println!("{filled}");
+            }
+            Ok(())
+        }
+        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was counted; run it again"),
+    }
 }

@@ -245,7 +245,8 @@ impl Part {
         tracing::info!("partition {}: reads from offset {from}{declared}", self.kp);
         let (hand_over, closed) = mpsc::channel(1);
         let known = found.committed.clone();
-        let applying = runtime.spawn(self.clone().apply_all(closed, Progress::new(*from), known));
+        let after = self.under_ours(&recovered.resume);
+        let applying = runtime.spawn(self.clone().apply_all(closed, Progress::new(*from), known, after));
         if let Err(stuck) = Collector::new(&self, recovered).collect(queue, &hand_over) {
             self.hold(&stuck);
         }
@@ -272,12 +273,22 @@ impl Part {
         metrics.partitions_stopped.dec();
         health.well(concern);
     }
+
+    /// What is committed if no batch follows, where nothing is declared and another declaration
+    /// was the last: so that it shows which one is at work, also of a partition without records.
+    fn under_ours(&self, resume: &Resume) -> Option<Intent> {
+        let Resume { rebuild, intent, .. } = resume;
+        let cfg = self.shared.declaration.cfg();
+        (rebuild.is_none() && intent.cfg != cfg).then(|| Intent { cfg, ..intent.clone() })
+    }
+
     /// Declares and inserts one batch after another until there are no more, or told to stop.
     async fn apply_all(
         self,
         mut batches: mpsc::Receiver<Handed>,
         progress: Progress,
         known: Committed,
+        after: Option<Intent>,
     ) -> Ended {
         let committer = Committer {
             consumer: Arc::clone(&self.consumer),
@@ -288,7 +299,7 @@ impl Part {
             give_up: self.give_up.clone(),
             metrics: Arc::clone(&self.shared.metrics),
         };
-        let mut applier = Applier { part: &self, committer, progress, after: None };
+        let mut applier = Applier { part: &self, committer, progress, after };
         applier.apply_all(&mut batches).await.err().unwrap_or(Ended::Told)
     }
 }
