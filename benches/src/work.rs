@@ -22,6 +22,8 @@ use crate::load;
 
 /// Bodies that are sent in turn.
 const BODIES: usize = 2_000;
+/// Records that fill a topic in turn: as many as keep what one partition gets in a batch different.
+const RECORDS: usize = 40_000;
 /// Devices that the events come from.
 const DEVICES: usize = 100_000;
 /// Partitions of a topic, here as by default.
@@ -49,9 +51,7 @@ pub fn reads() -> Arc<[Bytes]> {
 /// Writes at least `events` events into `topic` as the edge does, [`BATCH`] lines a record, and
 /// returns how many. Blocks its thread.
 pub fn fill(kafka: &Kafka, topic: &str, events: u64) -> anyhow::Result<u64> {
-    let (mut traffic, now) = traffic();
-    let prefix = Prefix::new("default", [127, 0, 0, 1].into(), now);
-    let values: Vec<_> = (0..BODIES).map(|_| enriched(&prefix, &traffic.batch(now))).collect();
+    let values = records(RECORDS, now());
     let mut config = kafka.client_config();
     config
         .set("acks", "all")
@@ -75,6 +75,13 @@ pub fn fill(kafka: &Kafka, topic: &str, events: u64) -> anyhow::Result<u64> {
     }
     producer.flush(FLUSH).with_context(|| format!("fill topic `{topic}`"))?;
     Ok(records * BATCH as u64)
+}
+
+/// Values of records of [`BATCH`] lines, as the edge writes them at `now`.
+pub fn records(count: usize, now: UnixMillis) -> Vec<Vec<u8>> {
+    let mut traffic = Traffic::new(1, DEVICES);
+    let prefix = Prefix::new("default", [127, 0, 0, 1].into(), now);
+    (0..count).map(|_| enriched(&prefix, &traffic.batch(now))).collect()
 }
 
 fn headers() -> OwnedHeaders {

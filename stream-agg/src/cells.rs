@@ -5,20 +5,24 @@
 //! belong to one table partition; equal batches give equal bytes. Pure.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::iter::once;
 
+use hashbrown::DefaultHashBuilder;
 use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
 use schemas::row;
 use schemas::tables::{DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
 use schemas::time::{HOUR, UnixMillis};
 
-use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate};
+use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate_strata};
 use crate::batch::Batch;
 use crate::dead_letters::DeadLetters;
 use crate::decode::{Decoded, Entry};
 use crate::native::{self, Block, Finished};
+use crate::order;
 use crate::progress::NextOffset;
 use crate::rows::{Interned, Interner, RowId, Rows};
+use crate::strata::Strata;
 
 /// Where the records of a pipeline come from, and how they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +67,9 @@ pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     cells.extend(events(rows, source, hwm));
     cells.extend(dead_letters(dead, source, hwm));
     let mut folded_rows = 0;
+    let strata = Strata::of(rows);
     for rollup in rollups.iter() {
-        let aggregate = aggregate(rollup, rows, MAX_GROUPS);
+        let aggregate = aggregate_strata(rollup, &strata, MAX_GROUPS);
         folded_rows += aggregate.folded_rows;
         let groups = aggregate.cells.iter();
         cells.extend(groups.map(|(start, groups)| {
@@ -95,22 +100,27 @@ impl Marker {
 /// The raw rows, cut by the day of their arrival.
 fn events(rows: &Rows, source: Source, hwm: NextOffset) -> impl Iterator<Item = Cell> {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
-    for (row, time) in (0..).zip(&rows.server_time) {
-        days.entry(PartitionBy::Day.start(*time)).or_default().push(row);
+    for row in in_order(rows) {
+        days.entry(PartitionBy::Day.start(rows.server_time[row as usize])).or_default().push(row);
     }
-    let ranks = (rows.tenant.texts.ranks(), rows.event.texts.ranks());
-    days.into_iter().map(move |(start, mut order)| {
-        order.sort_unstable_by(|a, b| {
-            let key = |row: RowId| {
-                let at = row as usize;
-                let tenant = ranks.0[rows.tenant.numbers[at] as usize];
-                let event = ranks.1[rows.event.numbers[at] as usize];
-                (tenant, event, rows.client_time[at].floor(HOUR), rows.device_id.get(row), row)
-            };
-            key(*a).cmp(&key(*b))
-        });
-        events_cell(rows, &order, Marker { source, hwm, start })
-    })
+    days.into_iter().map(move |(start, order)| events_cell(rows, &order, Marker { source, hwm, start }))
+}
+
+/// The rows in the order of the table's key, and of offset and line where that is equal.
+fn in_order(rows: &Rows) -> Vec<RowId> {
+    let all: Vec<_> = (0..rows.len() as RowId).collect();
+    let devices = order::ranked_texts(&rows.device_id);
+    let by_device = order::by_rank(&all, devices.keys.len(), |row| devices.ranks[row as usize]);
+    let (tenants, events) = (rows.tenant.texts.ranks(), rows.event.texts.ranks());
+    let coarse = all.iter().map(|row| {
+        let at = *row as usize;
+        let tenant = tenants[rows.tenant.numbers[at] as usize];
+        let event = events[rows.event.numbers[at] as usize];
+        (tenant, event, rows.client_time[at].floor(HOUR))
+    });
+    let hasher = DefaultHashBuilder::default();
+    let coarse = order::ranked(coarse, |key| hasher.hash_one(key));
+    order::by_rank(&by_device, coarse.keys.len(), |row| coarse.ranks[row as usize])
 }
 
 /// Rows in the order of the table's key, after their marker, which is the least.

@@ -26,6 +26,7 @@ pub mod markers;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
+pub mod order;
 pub mod partition;
 pub mod progress;
 pub mod recover;
@@ -33,6 +34,7 @@ pub mod restore;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod strata;
 pub mod window;
 
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};
