@@ -72,11 +72,11 @@ impl World {
     pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.query("SYSTEM FLUSH LOGS").await?;
         let sql = format!(
-            "SELECT splitByChar('.', tables[1])[2] AS inserted,
+            "SELECT arrayFirst(name -> startsWith(name, '{0}.'), tables) AS inserted,
                 sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6,
                 count()
              FROM system.query_log
-             WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{}')
+             WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{0}')
              GROUP BY inserted",
             self.name
         );
@@ -84,6 +84,7 @@ impl World {
         let lines = answer.lines().map(|line| {
             let words: Vec<_> = line.split('\t').collect();
             let [table, seconds, count] = words[..] else { bail!("read `{line}` of an answer") };
+            let table = table.rsplit('.').next().unwrap_or_default();
             Ok((table.to_owned(), (seconds.parse()?, count.parse()?)))
         });
         lines.collect()
@@ -97,7 +98,7 @@ impl World {
                 .await?;
         }
         let sql = "SELECT table, sum(bytes_on_disk) FROM system.parts
-             WHERE active AND database = currentDatabase() GROUP BY table ORDER BY table";
+             WHERE active AND database = currentDatabase() AND NOT startsWith(table, '.') GROUP BY table ORDER BY table";
         let answer = self.query(sql).await?;
         let lines = answer.lines().map(|line| {
             let (table, bytes) =

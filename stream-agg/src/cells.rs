@@ -123,14 +123,20 @@ fn in_order(rows: &Rows) -> Vec<RowId> {
     order::by_rank(&by_device, coarse.keys.len(), |row| coarse.ranks[row as usize])
 }
 
+/// What a row without other fields has for `props`.
+const NO_PROPS: &str = "{}";
+
 /// Rows in the order of the table's key, after their marker, which is the least.
 fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
     let Marker { source, hwm, start } = marker;
     let count = order.len() + 1;
-    let mut block = Block::new(row::COLUMNS.len(), count);
+    // Without the column each row has the same, and ClickHouse is spared reading JSON.
+    let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
+    let columns = row::COLUMNS.into_iter().filter(|(name, _)| has_props || *name != "props");
+    let mut block = Block::new(columns.clone().count(), count);
     let at = || order.iter().map(|row| *row as usize);
     let rest = |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
-    for (name, kind) in row::COLUMNS {
+    for (name, kind) in columns {
         match name {
             "tenant" => coded(&mut block, name, &rows.tenant, order),
             "event" => coded(&mut block, name, &rows.event, order),
@@ -164,7 +170,7 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
             // ClickHouse makes JSON of the text when it inserts.
             "props" => {
                 let values = order.iter().map(|row| rows.props.get(*row));
-                block.text(name, "String", once("{}").chain(values));
+                block.text(name, "String", once(NO_PROPS).chain(values));
             }
             "cfg" => repeated(&mut block, name, kind, source.cfg.to_le_bytes(), count),
             "g" => repeated(&mut block, name, kind, source.g.to_le_bytes(), count),

@@ -31,6 +31,7 @@ pub mod partition;
 pub mod progress;
 pub mod recover;
 pub mod restore;
+pub mod room;
 pub mod rows;
 pub mod start;
 pub mod store;

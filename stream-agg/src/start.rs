@@ -26,6 +26,7 @@ use crate::insert::Inserter;
 use crate::metrics::Metrics;
 use crate::partition::{Counts, Shared};
 use crate::restore::TABLES;
+use crate::room::Room;
 use crate::store::{Store, StoreError};
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
@@ -113,6 +114,7 @@ async fn consume(
     let shared = Arc::new(Shared {
         topic: topic.clone(),
         batch: config.batch.clone(),
+        room: Room::new(&config.batch),
         declaration,
         store: store.clone(),
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),

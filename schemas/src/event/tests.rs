@@ -184,6 +184,20 @@ proptest! {
 }
 
 #[test]
+fn what_is_no_json_is_not_read_the_short_way() {
+    for value in
+        ["01", "1.", "-", "1e", "tru", "\"\u{1}\"", "\"\n\"", "\"", "[1,]", "{\"a\"}", "{a:1}", "1}}", "1,"]
+    {
+        let line = format!(r#"{{"event":"e","x":{value}}}"#);
+        assert!(plain::parse::<()>(&line).is_none(), "{line}");
+    }
+    for value in ["007", "-0", "1.0", "1e2", "1234567890123456789", "true", "[]"] {
+        let line = format!(r#"{{"event":"e","param_int":{value}}}"#);
+        assert!(plain::parse::<()>(&line).is_none(), "{line}");
+    }
+}
+
+#[test]
 fn usual_lines_are_read_the_short_way() {
     let long = "0123456789abcdef".repeat(4);
     for value in ["\"ä\"", "-7", "0", "null", "[1.5,-2e9,{\"b\":[]}]", "{ }", &format!("\"{long}\"")] {
