@@ -29,6 +29,7 @@ use crate::markers;
 use crate::metrics::Metrics;
 use crate::progress::Offset;
 use crate::store::{Store, StoreError};
+use crate::strata::Strata;
 use crate::tables::{self, TablesError};
 
 mod cut;
@@ -233,7 +234,8 @@ impl Filling<'_> {
             return Err(BackfillError::Vanished { day: day(lane.day) });
         }
         let (source, lo, hwm) = (self.source(lane), chunk.lo(), chunk.hwm());
-        let Cells { all: mut cells, folded_rows } = cells::rollup_cells(self.rollup, &rows, source, hwm);
+        let Cells { all: mut cells, folded_rows } =
+            cells::rollup_cells(self.rollup, &Strata::of(&rows), source, hwm);
         // ClickHouse would drop these at once.
         cells.retain(|cell| cell.ends.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;

@@ -28,13 +28,16 @@ pub mod markers;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
+pub mod order;
 pub mod partition;
 pub mod progress;
 pub mod recover;
 pub mod restore;
+pub mod room;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod strata;
 pub mod tables;
 pub mod window;
 

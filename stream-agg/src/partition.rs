@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::progress::{NextOffset, Offset, Progress, may_let_go};
 use crate::recover::{Finding, Found, Resume, help};
 use crate::restore::recover;
+use crate::room::{Place, Room};
 use crate::store::{Store, chain};
 
 /// What all pipelines of the process share.
@@ -43,6 +44,8 @@ pub struct Shared {
     pub declaration: Arc<Declaration>,
     /// What ClickHouse holds.
     pub store: Store,
+    /// How many large batches there may be.
+    pub room: Room,
     /// The way into ClickHouse.
     pub inserter: Arc<Inserter>,
     /// What is counted.
@@ -211,6 +214,8 @@ pub(crate) struct Closed {
     pub(crate) counts: Counts,
     /// Everything that Kafka took before this moment is in it, or was before.
     pub(crate) as_of: Option<UnixMillis>,
+    /// Held until it is applied, if it is large.
+    pub(crate) place: Option<Place>,
 }
 
 /// Why a partition cannot go on before somebody helps.
@@ -336,7 +341,7 @@ impl Applier<'_> {
     }
 
     async fn apply(&mut self, closed: Closed) -> Result<(), Ended> {
-        let Closed { work, intent, after, counts, as_of } = closed;
+        let Closed { work, intent, after, counts, as_of, place } = closed;
         let Part { shared, track, give_up, .. } = self.part;
         if work.rebuilt {
             shared.metrics.recovered_intents.inc();
@@ -348,6 +353,7 @@ impl Applier<'_> {
         let progress = &mut self.progress;
         let applied = shared.inserter.apply(work, give_up, || progress.cell_applied()).await;
         applied.map_err(|GivenUp| Ended::Told)?;
+        drop(place);
         track.advance(g, self.progress.applied(), as_of);
         self.after = Some(after);
         shared.metrics.applied(&counts, UnixMillis::from(SystemTime::now()).0 / 1000);

@@ -24,6 +24,7 @@ use crate::health::{Concern, Health};
 use crate::insert::Inserter;
 use crate::metrics::Metrics;
 use crate::partition::{Counts, Shared};
+use crate::room::Room;
 use crate::store::Store;
 use crate::tables;
 
@@ -111,6 +112,7 @@ async fn consume(
     let shared = Arc::new(Shared {
         topic: topic.clone(),
         batch: config.batch.clone(),
+        room: Room::new(&config.batch),
         declaration,
         store: store.clone(),
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
