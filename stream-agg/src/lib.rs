@@ -8,6 +8,7 @@
 pub mod adopt;
 pub mod aggregate;
 pub mod applied;
+pub mod audit;
 pub mod batch;
 pub mod cells;
 pub mod collect;

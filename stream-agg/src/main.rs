@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use runtime::{process, serve, signal};
 use stream_agg::Config;
+use stream_agg::audit::{self, Reach};
+use stream_agg::store::Store;
 
 /// The aggregator of Millrace: turns Kafka records into rows of ClickHouse.
 #[derive(Parser)]
@@ -31,6 +33,15 @@ enum Command {
         #[arg(long)]
         new_log: bool,
     },
+    /// Counts the tables against each other; fails if anything is missing or duplicate.
+    Audit {
+        /// Days of arrival to look at; all of them unless something has expired.
+        #[arg(long, default_value_t = stream_agg::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::audit::MAX_DAYS)))]
+        days: u16,
+        /// Prints JSON in place of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,6 +53,9 @@ fn main() -> ExitCode {
             process::run(args.check_config, Config::from_vars, move |config| {
                 adopt(config, partitions, new_log)
             })
+        }
+        Some(Command::Audit { days, json }) => {
+            process::run(args.check_config, Config::from_vars, move |config| audit(config, days, json))
         }
     }
 }
@@ -73,5 +87,20 @@ async fn adopt(config: Config, partitions: Vec<u16>, new_log: bool) -> anyhow::R
     for kp in partitions {
         tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, new_log).await?);
     }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to `audit`")]
+async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
+    let store = Store::new(&config.migrate.store);
+    let audit = audit::audit(&store, &config.migrate.rollups, Reach::of_days(days)).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);
+    } else {
+        print!("{audit}");
+    }
+    audit::record(&store, &audit).await?;
+    let (missing, duplicate) = (audit.missing(), audit.duplicate());
+    anyhow::ensure!(missing == 0 && duplicate == 0, "{missing} missing, {duplicate} duplicate");
     Ok(())
 }

@@ -82,7 +82,7 @@ impl Store {
 
     /// Runs a statement that answers nothing.
     pub async fn execute(&self, sql: &str) -> Result<(), StoreError> {
-        deadline(self.client.query(&escaped(sql)).execute()).await
+        deadline(STATEMENT_TIMEOUT, self.client.query(&escaped(sql)).execute()).await
     }
 
     /// Runs a query of few rows.
@@ -90,7 +90,15 @@ impl Store {
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
-        deadline(self.client.query(&escaped(sql)).fetch_all()).await
+        self.rows_within(sql, STATEMENT_TIMEOUT).await
+    }
+
+    /// The same for a query that may take up to `patience`.
+    pub async fn rows_within<T>(&self, sql: &str, patience: Duration) -> Result<Vec<T>, StoreError>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        deadline(patience, self.client.query(&escaped(sql)).fetch_all()).await
     }
 }
 
@@ -99,10 +107,13 @@ fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }
 
-async fn deadline<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
-    match time::timeout(STATEMENT_TIMEOUT, call).await {
+async fn deadline<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
+    match time::timeout(patience, call).await {
         Ok(answer) => answer.map_err(StoreError::from),
-        Err(_) => Err(StoreError::Unreachable(format!("no answer within {STATEMENT_TIMEOUT:?}"))),
+        Err(_) => Err(StoreError::Unreachable(format!("no answer within {patience:?}"))),
     }
 }
 

@@ -9,6 +9,7 @@
 use e2e::{client, oracle, world};
 
 mod analysts;
+mod audit;
 mod bad_input;
 mod country_counters;
 mod device_batches;
