@@ -29,6 +29,8 @@ pub struct Config {
     pub group_instance: Option<String>,
     /// How often readers learn what is applied: `PROGRESS_INTERVAL`, default 1s.
     pub progress_interval: Duration,
+    /// Between two audits of the tables: `AUDIT_INTERVAL`, default 10m; none if `0s`.
+    pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
     /// What decides about rows besides records and rollups.
@@ -104,6 +106,8 @@ impl Config {
             group: vars.string_or("GROUP", "stream-agg"),
             group_instance: Some(instance).filter(|name| !name.is_empty()),
             progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
+            audit_interval: Some(vars.duration_or("AUDIT_INTERVAL", Duration::from_secs(10 * 60))?)
+                .filter(|interval| !interval.is_zero()),
             batch: BatchConfig::from_vars(vars)?,
             limits: limits(vars)?,
             migrate: MigrateConfig::from_vars(vars)?,

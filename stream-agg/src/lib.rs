@@ -9,6 +9,7 @@
 pub mod adopt;
 pub mod aggregate;
 pub mod applied;
+pub mod audit;
 pub mod backfill;
 pub mod batch;
 pub mod cells;

@@ -9,6 +9,7 @@
 use e2e::{client, oracle, world};
 
 mod analysts;
+mod audit;
 mod backfill;
 mod bad_input;
 mod clients;
