@@ -1,6 +1,8 @@
 //! The audit finds what somebody took from the tables or added to them, and nothing where nothing is wrong.
 
 use devstack::{Service, wait_for};
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
 
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
@@ -10,7 +12,7 @@ use crate::world::{DEADLINE, Edge, World};
 struct Counted {
     world: World,
     edge: Edge,
-    _aggregator: Service,
+    aggregator: Service,
 }
 
 impl Counted {
@@ -20,7 +22,7 @@ impl Counted {
         let mut oracle = Oracle::default();
         post(&edge, &mut oracle, 60).await;
         world.assert_counted(&oracle.counts()).await;
-        Self { world, edge, _aggregator: aggregator }
+        Self { world, edge, aggregator }
     }
 
     /// Audits until everything is below `progress`, so that a fault can no longer be one of the moment;
@@ -47,7 +49,7 @@ impl Counted {
 /// Events of now and of some years ago, so that tables have more than one table partition.
 async fn post(edge: &Edge, oracle: &mut Oracle, count: usize) {
     let mut rng = fastrand::Rng::with_seed(70);
-    let old = schemas::time::UnixMillis::parse("2020-12-01 23:59:00").unwrap();
+    let old = UnixMillis::parse("2020-12-01 23:59:00").unwrap();
     let at = |number: usize| if number.is_multiple_of(5) { old } else { now() };
     let lines: Vec<_> = (0..count).map(|number| Some(Made::random(&mut rng, at(number)))).collect();
     let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
@@ -101,6 +103,35 @@ async fn once_days_have_expired_the_others_are_still_compared() {
     assert_eq!(counted.world.number(compared).await, 1);
     counted.world.rows("ALTER TABLE event_daily DROP PARTITION 202012").await;
     counted.is_found(&["event_daily, events of 2020-12-01: 12 missing, 0 duplicate"]).await;
+}
+
+#[tokio::test]
+async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
+    let mut counted = Counted::new("audit_late").await;
+    counted.aggregator.terminate().await.unwrap();
+    let late = "[[rollup]]\nname = \"late_daily\"\ngrain = \"day\"\ndimensions = [\"country\"]\n\
+                measures = { events = \"count\" }\n";
+    let world = &counted.world;
+    let file = world.write("rollups.toml", &format!("{}{late}", Rollups::built_in()));
+    let more = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&more).await;
+    let mut aggregator = world.start("stream-agg", &more);
+    aggregator.wait_ready().await.unwrap();
+    let mut oracle = Oracle::default();
+    post(&counted.edge, &mut oracle, 40).await;
+
+    let latest = "SELECT argMax(found, audited_at) FROM audits WHERE table = 'late_daily' AND part = 'all'";
+    for (filled, events) in [(false, 40), (true, 100)] {
+        let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
+            let ready = !filled || world.run("stream-agg", &["backfill", "late_daily"], &more).await.is_ok();
+            world.run("stream-agg", &["audit"], &more).await.unwrap();
+            ready && world.number(latest).await == events
+        });
+        waited.await.unwrap();
+    }
+    world.rows("INSERT INTO late_daily SELECT * FROM late_daily").await;
+    let error = world.run("stream-agg", &["audit"], &more).await.unwrap_err();
+    assert!(format!("{error:#}").contains("missing=0 duplicate=100"), "{error:#}");
 }
 
 #[tokio::test]
