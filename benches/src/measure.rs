@@ -1,5 +1,6 @@
 //! What is measured, and beside what: the edge, reads, the whole way, the aggregator.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -180,7 +181,7 @@ impl Bench {
             let events = work::fill(&self.stack.kafka, world.topic(), self.plan.events)?;
             say(&format!("aggregator, {repeat} of {}: draining it", self.plan.repeats));
             let (drained, peak) = self.drain_once(&world, events).await?;
-            let inserts = world.cpu_of_inserts().await?;
+            let (inserts, merges) = (world.cpu_of_inserts().await?, world.cpu_of_merges().await?);
             let bytes = world.merged_bytes().await?;
             // Its merges would go on at the cost of the next one.
             world.remove().await?;
@@ -189,10 +190,15 @@ impl Bench {
             let total = per_event(bytes.values().sum());
             row.note = format!("peak {peak:.0} MiB, {total:.1} bytes an event merged");
             for (table, bytes) in bytes {
-                let (seconds, parts) = inserts.get(&table).copied().unwrap_or_default();
-                let (seconds, bytes) = (seconds / events as f64 * 1e6, per_event(bytes));
+                let of = |all: &BTreeMap<_, (f64, u64)>| {
+                    let (seconds, count) = all.get(&table).copied().unwrap_or_default();
+                    (count, seconds / events as f64 * 1e6)
+                };
+                let ((inserts, inserting), (merges, merging)) = (of(&inserts), of(&merges));
                 say(&format!(
-                    "`{table}`: {parts} inserts of {seconds:.3} CPU s per M events, {bytes:.2} bytes an event"
+                    "`{table}`: {inserts} inserts of {inserting:.3} CPU s per M events, {merges} merges of \
+                     {merging:.3}, {:.2} bytes an event",
+                    per_event(bytes)
                 ));
             }
         }

@@ -22,6 +22,10 @@ pub struct World {
     http: reqwest::Client,
 }
 
+/// CPU seconds, of the rows of a log of ClickHouse's.
+const CPU: &str =
+    "sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6";
+
 impl World {
     /// A world called `name` on `stack`, migrated.
     pub async fn new(name: &str, stack: &Stack) -> anyhow::Result<Self> {
@@ -70,21 +74,31 @@ impl World {
 
     /// CPU seconds and number of the inserts into each table, as ClickHouse tells them.
     pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
-        self.query("SYSTEM FLUSH LOGS").await?;
-        let sql = format!(
-            "SELECT arrayFirst(name -> startsWith(name, '{0}.'), tables) AS inserted,
-                sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6,
-                count()
+        self.cpu_by_table(&format!(
+            "SELECT replaceOne(arrayFirst(name -> startsWith(name, '{0}.'), tables), '{0}.', '') AS name, {CPU}, count()
              FROM system.query_log
-             WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{0}')
-             GROUP BY inserted",
+             WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{0}') GROUP BY name",
             self.name
-        );
-        let answer = self.query(&sql).await?;
+        ))
+        .await
+    }
+
+    /// The same of the merges that ClickHouse has done by itself.
+    pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
+        self.cpu_by_table(&format!(
+            "SELECT table, {CPU}, count() FROM system.part_log
+             WHERE event_type = 'MergeParts' AND database = '{}' GROUP BY table",
+            self.name
+        ))
+        .await
+    }
+
+    async fn cpu_by_table(&self, sql: &str) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
+        self.query("SYSTEM FLUSH LOGS").await?;
+        let answer = self.query(sql).await?;
         let lines = answer.lines().map(|line| {
             let words: Vec<_> = line.split('\t').collect();
             let [table, seconds, count] = words[..] else { bail!("read `{line}` of an answer") };
-            let table = table.rsplit('.').next().unwrap_or_default();
             Ok((table.to_owned(), (seconds.parse()?, count.parse()?)))
         });
         lines.collect()

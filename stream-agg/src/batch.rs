@@ -17,6 +17,8 @@ use crate::progress::{NextOffset, Offset};
 /// Table partitions of one table that a batch touches before it closes. Each costs an
 /// insert, and a client may send any time since 2000.
 const MAX_TABLE_PARTITIONS: usize = 64;
+/// Longest that a backlog keeps a batch open, were its records old for ever.
+const OVERDUE: Duration = Duration::from_secs(20);
 
 /// Records `[lo..hwm)` of one partition that are inserted together.
 #[derive(Debug)]
@@ -140,9 +142,12 @@ impl Batcher {
         Some(self.open.since? + self.limits.as_ref()?.config.max_age)
     }
 
-    /// How long until then; zero if that has passed.
-    pub fn due_in(&self, now: Instant) -> Option<Duration> {
-        self.deadline().map(|deadline| deadline.saturating_duration_since(now))
+    /// How long until then, or until the end of a backlog that goes on until `backlog_until` at least;
+    /// zero if that has passed.
+    pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        let due = backlog_until.map_or(deadline, |until| until.clamp(deadline, deadline + OVERDUE));
+        Some(due.saturating_duration_since(now))
     }
 
     /// The open batch, if there is one.

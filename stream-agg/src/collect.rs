@@ -33,6 +33,8 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// A record that Kafka took so long ago, in milliseconds, is one of a backlog.
 const OLD: i64 = 15 * SECOND;
+/// A backlog is over when none came for so long: a queue may be empty until the next fetch.
+const LULL: Duration = Duration::from_millis(500);
 
 /// Takes the records of one partition.
 pub(crate) struct Collector<'p> {
@@ -92,14 +94,14 @@ impl<'p> Collector<'p> {
     ) -> Result<(), Stuck> {
         // `None` unless it is Kafka itself that sets the time.
         let mut as_of = None;
+        let mut backlog_until: Option<Instant> = None;
         while !self.part.stop.is_cancelled() {
-            let wait = self.batcher.due_in(Instant::now()).map_or(POLL, |due| due.min(POLL));
+            let wait = self.batcher.due_in(Instant::now(), backlog_until).map_or(POLL, |due| due.min(POLL));
             let mut stuck = None;
             let mut handed = Vec::new();
-            let mut in_backlog = false;
             match queue.poll(wait) {
                 Some(Ok(message)) => {
-                    in_backlog = is_old(&message);
+                    backlog_until = is_old(&message).then(|| Instant::now() + LULL);
                     let before = self.batcher.close_before(Offset::new(message.offset()));
                     handed.extend(before.map(|batch| self.close(batch, as_of)));
                     as_of = append_time(&message);
@@ -116,8 +118,8 @@ impl<'p> Collector<'p> {
                 Some(Err(error)) => tracing::warn!("partition {}: {error}", self.part.kp),
                 None => handed.extend(self.quiet()),
             }
-            let is_due = self.batcher.due_in(Instant::now()).is_some_and(|due| due.is_zero());
-            if (is_due && !in_backlog) || !self.has_room() {
+            let due = self.batcher.due_in(Instant::now(), backlog_until);
+            if due.is_some_and(|due| due.is_zero()) || !self.has_room() {
                 let open = self.batcher.close();
                 handed.extend(open.map(|batch| self.close(batch, as_of)));
             }

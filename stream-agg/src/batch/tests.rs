@@ -70,10 +70,22 @@ fn age_counts_from_the_first_record_and_an_empty_batch_has_none() {
     push(&mut batcher, 10, &[0], now);
     push(&mut batcher, 11, &[0], now + Duration::from_secs(1));
     assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(2)));
-    assert_eq!(batcher.due_in(now + Duration::from_secs(3)), Some(Duration::ZERO));
+    assert_eq!(batcher.due_in(now + Duration::from_secs(3), None), Some(Duration::ZERO));
     check(batcher.close(), 10, 11, 2);
     assert_eq!(batcher.deadline(), None);
     assert!(batcher.close().is_none());
+}
+
+#[test]
+fn a_backlog_keeps_it_open_though_not_for_ever() {
+    let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
+    let at = |seconds| now + Duration::from_secs(seconds);
+    assert_eq!(batcher.due_in(at(3), Some(at(5))), None, "nothing is open");
+    push(&mut batcher, 10, &[0], now);
+    assert_eq!(batcher.due_in(at(1), Some(at(1))), Some(Duration::from_secs(1)), "not before its age");
+    assert_eq!(batcher.due_in(at(3), Some(at(5))), Some(Duration::from_secs(2)));
+    assert_eq!(batcher.due_in(at(6), Some(at(5))), Some(Duration::ZERO));
+    assert_eq!(batcher.due_in(at(22), Some(at(99))), Some(Duration::ZERO), "age is 2 s, and 20 more");
 }
 
 #[test]
