@@ -25,3 +25,4 @@ mod repeats;
 mod rights;
 mod rollups;
 mod start_errors;
+mod votes;
