@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn polls_are_served_where_their_rollup_is_declared() {
-        let other = "[[rollup]]\nname = \"poll_votes\"\ngrain = \"none\"\ndimensions = [\"props.poll\"]\nmeasures = { votes = \"count\" }\n";
+        let other = "[[rollup]]\nname = \"poll_votes\"\ngrain = \"none\"\n\
+                     dimensions = [\"props.poll\"]\nmeasures = { votes = \"count\" }\n";
         assert!(are_served(&Rollups::built_in()));
         assert!(!are_served(&Rollups::parse("", other).unwrap()), "it has no option");
     }

@@ -31,8 +31,11 @@ impl Tallies {
     fn of(&self, poll: &str) -> Value {
         let mut options: Vec<_> = self.0[poll].iter().collect();
         options.sort_by_key(|(option, (votes, _))| (u64::MAX - votes, *option));
-        let row = |(option, (votes, voters)): (&String, &(u64, BTreeSet<String>))| json!({"option": option, "votes": votes, "voters": voters.len()});
-        options.into_iter().map(row).collect()
+        let options = options.into_iter().map(|(option, (votes, voters))| {
+            let voters = voters.len();
+            json!({"option": option, "votes": votes, "voters": voters})
+        });
+        options.collect()
     }
 }
 
