@@ -8,6 +8,7 @@
 //! of one partition, no record outside one, no partition let go with a commit under way.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -144,8 +145,7 @@ fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupErro
         // We say where to start; an offset that is gone must stop the partition.
         ("auto.offset.reset", "error"),
         ("fetch.queue.backoff.ms", "10"),
-        // Of each partition, for each has a queue of its own.
-        ("queued.max.messages.kbytes", "16384"),
+        ("queued.max.messages.kbytes", &queued_kib(config.migrate.partitions)),
     ]);
     if let Some(instance) = &config.group_instance {
         client.set("group.instance.id", instance);
@@ -159,6 +159,12 @@ fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupErro
     client
         .create_with_context(membership)
         .map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
+}
+
+/// What may wait in the queue of each partition, so that all together are bounded.
+fn queued_kib(partitions: NonZeroU16) -> String {
+    const ALL_KIB: u32 = 64 << 10;
+    (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
 }
 
 impl Membership {

@@ -27,6 +27,9 @@ pub struct Metrics {
     insert_errors: IntCounterVec,
     commit_errors: IntCounter,
     last_batch: IntGauge,
+    audit_missing: IntGauge,
+    audit_duplicate: IntGauge,
+    last_audit: IntGauge,
     lag: IntGaugeVec,
     /// `cells_skipped_total`: cells that somebody had inserted before we came.
     pub cells_skipped: IntCounter,
@@ -81,6 +84,11 @@ impl Default for Metrics {
             insert_errors,
             commit_errors: make.counter("commit_errors_total", "Commits that Kafka did not take."),
             last_batch: make.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
+            audit_missing: make
+                .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
+            audit_duplicate: make
+                .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
+            last_audit: make.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
             lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
             cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
             recovered_intents: make
@@ -106,6 +114,19 @@ impl Metrics {
         self.batches.inc();
         self.batch_rows.observe(counts.rows as f64);
         self.last_batch.set(unix_seconds);
+    }
+
+    /// What an audit found, and when.
+    pub fn audited(&self, missing: u64, duplicate: u64, unix_seconds: i64) {
+        self.audit_missing.set(missing.cast_signed());
+        self.audit_duplicate.set(duplicate.cast_signed());
+        self.last_audit.set(unix_seconds);
+    }
+
+    /// Another process audits: what this one found must not be shown for ever.
+    pub fn audits_elsewhere(&self) {
+        self.audit_missing.set(0);
+        self.audit_duplicate.set(0);
     }
 
     /// An insert worked.

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Auditor;
 use crate::config::{Config, KafkaConfig};
 use crate::configs;
 use crate::consume::{self, GroupError, RELEASE, Tracks};
@@ -24,6 +25,7 @@ use crate::health::{Concern, Health};
 use crate::insert::Inserter;
 use crate::metrics::Metrics;
 use crate::partition::{Counts, Shared};
+use crate::room::Room;
 use crate::store::Store;
 use crate::tables;
 
@@ -111,13 +113,20 @@ async fn consume(
     let shared = Arc::new(Shared {
         topic: topic.clone(),
         batch: config.batch.clone(),
-        declaration,
+        room: Room::new(&config.batch),
+        declaration: Arc::clone(&declaration),
         store: store.clone(),
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
         runtime: Handle::current(),
     });
+    let auditor = Auditor {
+        store: store.clone(),
+        declaration,
+        tracks: Arc::clone(&tracks),
+        metrics: Arc::clone(metrics),
+    };
     let publisher = Publisher {
         topic,
         asker,
@@ -128,6 +137,8 @@ async fn consume(
     };
     let published = CancellationToken::new();
     let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
+
+    let auditing = tokio::spawn(auditor.run(config.audit_interval, published.clone()));
 
     let (ended, mut end) = oneshot::channel();
     let told = shutdown.clone();
@@ -149,7 +160,7 @@ async fn consume(
         },
     };
     published.cancel();
-    let _ended = publishing.await;
+    let _ended = tokio::join!(publishing, auditing);
     outcome.expect("the thread that polls kafka does not panic")?;
     Ok(())
 }

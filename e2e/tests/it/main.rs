@@ -9,7 +9,10 @@
 use e2e::{client, oracle, world};
 
 mod analysts;
+mod audit;
+mod backfill;
 mod bad_input;
+mod clients;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
