@@ -53,11 +53,10 @@ impl Votes {
 
     /// The events, numbered as the lines that they were.
     pub fn lines(&self) -> Vec<Line<'_>> {
-        let line = |(number, text): &'_ (usize, Result<String, Fault>)| Line {
-            number: *number,
-            text: text.as_deref().map_err(|fault| *fault),
-        };
-        self.lines.iter().map(line).collect()
+        self.lines
+            .iter()
+            .map(|(number, text)| Line { number: *number, text: text.as_deref().map_err(|fault| *fault) })
+            .collect()
     }
 
     /// The poll that all of them name; none if they name several.
