@@ -192,6 +192,8 @@ impl KafkaConfig {
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
+        // Ten seconds by default: too long to stay away from a broker that is back.
+        client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);
         }

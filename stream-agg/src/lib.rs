@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod native;
 pub mod order;
+pub mod orphans;
 pub mod partition;
 pub mod progress;
 pub mod recover;

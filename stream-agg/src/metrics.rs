@@ -37,6 +37,8 @@ pub struct Metrics {
     pub recovered_intents: IntCounter,
     /// `joins_total`: how often the group was joined.
     pub joins: IntCounter,
+    /// `orphans_total`: partitions found without an owner.
+    pub orphans: IntCounter,
     /// `partitions_owned`: partitions with a pipeline.
     pub partitions_owned: IntGauge,
     /// `partitions_stopped`: of these, those that cannot go on without help.
@@ -94,6 +96,7 @@ impl Default for Metrics {
             recovered_intents: make
                 .counter("recovered_intents_total", "Batches that were declared before and are finished."),
             joins: make.counter("joins_total", "Times the consumer group was joined."),
+            orphans: make.counter("orphans_total", "Partitions that the group had given to nobody."),
             partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),
             partitions_stopped: make.gauge("partitions_stopped", "Partitions that need help to go on."),
             registry: make.0,

@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use schemas::record::HeadError;
 use schemas::time::UnixMillis;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What is in trouble.
     pub health: Arc<Health>,
+    /// Told of each assignment, of nothing too.
+    pub assigned: Notify,
     /// Runs the tasks that insert.
     pub runtime: Handle,
 }

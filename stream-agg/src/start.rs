@@ -11,7 +11,7 @@ use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ use crate::freshness::Publisher;
 use crate::health::{Concern, Health};
 use crate::insert::Inserter;
 use crate::metrics::Metrics;
+use crate::orphans;
 use crate::partition::{Counts, Shared};
 use crate::room::Room;
 use crate::store::Store;
@@ -119,6 +120,7 @@ async fn consume(
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
+        assigned: Notify::new(),
         runtime: Handle::current(),
     });
     let auditor = Auditor {
@@ -129,7 +131,7 @@ async fn consume(
     };
     let publisher = Publisher {
         topic,
-        asker,
+        asker: Arc::clone(&asker),
         tracks: Arc::clone(&tracks),
         store,
         metrics: Arc::clone(metrics),
@@ -139,6 +141,9 @@ async fn consume(
     let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
 
     let auditing = tokio::spawn(auditor.run(config.audit_interval, published.clone()));
+    let config = Arc::new(config);
+    let (watched, watching) = (Arc::clone(&config), Arc::clone(&shared));
+    tokio::spawn(orphans::watch(watched, watching, asker, shutdown.clone()));
 
     let (ended, mut end) = oneshot::channel();
     let told = shutdown.clone();
