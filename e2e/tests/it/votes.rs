@@ -164,7 +164,7 @@ async fn a_thousand_votes_a_second_over_a_thousand_connections_for_ten_seconds_a
 }
 
 #[tokio::test]
-#[ignore = "takes more than a minute: ./dev test --full"]
+#[ignore = "takes a minute: ./dev test --full"]
 async fn a_thousand_votes_a_second_over_a_thousand_connections_for_sixty_seconds_all_succeed() {
     load("votes_60", Duration::from_secs(60)).await;
 }
