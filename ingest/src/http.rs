@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::http::request::Parts;
 use ::http::{Method, Request};
@@ -22,6 +23,7 @@ use crate::enrich::{self, Chunk, Report, Takes};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
+use crate::votes::{Votes, refresh};
 
 /// Whose data it is as long as no key says otherwise.
 const TENANT: &str = "default";
@@ -33,6 +35,8 @@ pub enum Route {
     Events,
     /// `POST /v1/counters`, alias `/web/post.php`.
     Counters,
+    /// `POST /v1/votes`.
+    Votes,
     /// `POST /analytics` in both forms.
     Analytics,
     /// Everything else: `404`.
@@ -41,13 +45,14 @@ pub enum Route {
 
 impl Route {
     /// All routes, for metrics that start at zero.
-    pub const ALL: [Self; 4] = [Self::Events, Self::Counters, Self::Analytics, Self::Other];
+    pub const ALL: [Self; 5] = [Self::Events, Self::Counters, Self::Votes, Self::Analytics, Self::Other];
 
     /// The route of a path.
     pub fn of(path: &str) -> Self {
         match path {
             "/v1/events" | "/api/events" => Self::Events,
             "/v1/counters" | "/web/post.php" => Self::Counters,
+            "/v1/votes" => Self::Votes,
             "/analytics" => Self::Analytics,
             _ if path.starts_with("/analytics/") => Self::Analytics,
             _ => Self::Other,
@@ -58,7 +63,7 @@ impl Route {
     fn takes(self) -> Takes {
         match self {
             Self::Counters => Takes::Counters,
-            Self::Events | Self::Analytics | Self::Other => Takes::Any,
+            Self::Events | Self::Votes | Self::Analytics | Self::Other => Takes::Any,
         }
     }
 
@@ -67,6 +72,7 @@ impl Route {
         match self {
             Self::Events => "events",
             Self::Counters => "counters",
+            Self::Votes => "votes",
             Self::Analytics => "analytics",
             Self::Other => "other",
         }
@@ -80,6 +86,8 @@ pub struct Shared {
     in_flight: Arc<Semaphore>,
     pub(crate) publisher: Publisher,
     pub(crate) metrics: Arc<Metrics>,
+    /// The polls' results; none as long as none were fetched.
+    pub(crate) poll_results: refresh::Latest,
 }
 
 /// What only the edge knows of a request, known once its headers are complete.
@@ -93,7 +101,13 @@ impl Shared {
     /// What requests share, at the start.
     pub fn new(limits: &Limits, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight_bytes));
-        Self { limits: limits.clone(), in_flight, publisher, metrics }
+        Self {
+            limits: limits.clone(),
+            in_flight,
+            publisher,
+            metrics,
+            poll_results: refresh::Latest::default(),
+        }
     }
 
     /// Answers one request.
@@ -107,7 +121,7 @@ impl Shared {
             return unread(Refusal::MethodNotAllowed, &head, body).await;
         }
         match arrival.route {
-            Route::Events | Route::Counters => match self.receive(&head, &mut body).await {
+            Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
                 Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
@@ -140,9 +154,19 @@ impl Shared {
     async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
         Answer::new(match self.publish(arrival, body, format).await {
             Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
+            Ok(report) if arrival.route == Route::Votes => self.voted(report),
             Ok(report) => Said::Stored(report),
             Err(said) => said,
         })
+    }
+
+    /// What votes are told: how their poll stands, by what is known already.
+    fn voted(&self, mut report: Report) -> Said {
+        let latest = self.poll_results.load();
+        let now = SystemTime::now().into();
+        let standing =
+            latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(poll, now));
+        Said::Voted(report, standing)
     }
 
     /// A reaction, which has no use for a body.
@@ -179,8 +203,11 @@ impl Shared {
         if lines.is_empty() {
             return Err(Refusal::EmptyBody);
         }
+        let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
+        let lines = votes.as_ref().map_or(lines, Votes::lines);
         let prefix = Prefix::new(TENANT, arrival.ip, arrival.server_time);
-        let (chunks, report) = enrich::enrich(&lines, arrival.route.takes(), TENANT, &prefix, partitions);
+        let (chunks, mut report) = enrich::enrich(&lines, arrival.route.takes(), TENANT, &prefix, partitions);
+        report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
         Ok((chunks, report))
     }

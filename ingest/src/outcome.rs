@@ -123,7 +123,9 @@ impl Refusal {
             Self::BadEncoding => "the body is not whole gzip data".into(),
             Self::BadQuery(reason) => reason.clone(),
             Self::Aborted => "the body broke off".into(),
-            Self::NotFound => "there is POST /v1/events, POST /v1/counters and POST /analytics".into(),
+            Self::NotFound => {
+                "there is POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics".into()
+            }
             Self::MethodNotAllowed => "use POST".into(),
             Self::BodyTimeout => "the body came too slowly".into(),
             Self::BodyTooLarge(limit) => format!("the body is longer than {limit} bytes").into(),

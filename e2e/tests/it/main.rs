@@ -28,3 +28,4 @@ mod repeats;
 mod rights;
 mod rollups;
 mod start_errors;
+mod votes;
