@@ -5,15 +5,17 @@
 //! and the window before it, never from a clock; a clock only says when a batch that
 //! nobody declared yet closes.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
 use schemas::record::{Head, HeadError};
 use schemas::time::{HOUR, SECOND, UnixMillis};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::batch::{Batch, Batcher};
 use crate::cells::{self, Cells, Source};
@@ -24,12 +26,16 @@ use crate::insert::{Token, Work};
 use crate::intent::{Intent, WindowMark};
 use crate::partition::{Closed, Counts, Part, Shared, Stuck};
 use crate::progress::{NextOffset, Offset};
-use crate::restore::{Recovered, is_in_ledger};
+use crate::restore::{Recovered, in_ledger};
 use crate::room::{self, Place};
 use crate::window::Window;
 
 /// How often a pipeline without records looks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
+
+/// Records that are looked at before their turn, at most, and their bytes.
+const AHEAD_RECORDS: usize = 1000;
+const AHEAD_BYTES: usize = 8 << 20;
 
 /// A record that Kafka took so long ago, in milliseconds, is one of a backlog.
 const OLD: i64 = 15 * SECOND;
@@ -47,6 +53,45 @@ pub(crate) struct Collector<'p> {
     ends: Vec<NextOffset>,
     /// That of the open batch, once it is large.
     place: Option<Place>,
+    spooled: Spooled,
+}
+
+/// Records that came through a spool: which of them the ledger had below `lo`.
+#[derive(Default)]
+struct Spooled {
+    lo: Option<NextOffset>,
+    asked: HashSet<Uuid>,
+    known: HashSet<Uuid>,
+}
+
+/// The records of the partition in their order; some were looked at before their turn.
+struct Records<'q> {
+    queue: &'q PartitionQueue<Membership>,
+    ahead: VecDeque<KafkaResult<BorrowedMessage<'q>>>,
+}
+
+impl<'q> Records<'q> {
+    fn next(&mut self, wait: Duration) -> Option<KafkaResult<BorrowedMessage<'q>>> {
+        self.ahead.pop_front().or_else(|| self.queue.poll(wait))
+    }
+
+    /// Ids of the next records that came through a spool, as far as they are here: after an outage
+    /// there are many, and a question for each would take hours.
+    fn spooled_ahead(&mut self) -> HashSet<Uuid> {
+        let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
+            ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()
+        };
+        let mut left = AHEAD_BYTES.saturating_sub(bytes(&self.ahead));
+        while self.ahead.len() < AHEAD_RECORDS
+            && left > 0
+            && let Some(next) = self.queue.poll(Duration::ZERO)
+        {
+            left = left.saturating_sub(next.as_ref().map_or(0, BorrowedMessage::payload_len));
+            self.ahead.push_back(next);
+        }
+        let heads = self.ahead.iter().flatten().map(|message| head(message));
+        heads.flatten().filter(|head| head.spooled).map(|head| head.id).collect()
+    }
 }
 
 /// What the other side is handed.
@@ -70,6 +115,7 @@ impl<'p> Collector<'p> {
             before,
             ends,
             place: None,
+            spooled: Spooled::default(),
         };
         match resume.rebuild {
             Some(last) => collector.batcher = Batcher::rebuild(resume.from, last),
@@ -94,18 +140,19 @@ impl<'p> Collector<'p> {
     ) -> Result<(), Stuck> {
         // `None` unless it is Kafka itself that sets the time.
         let mut as_of = None;
+        let mut records = Records { queue, ahead: VecDeque::new() };
         let mut backlog_until: Option<Instant> = None;
         while !self.part.stop.is_cancelled() {
             let wait = self.batcher.due_in(Instant::now(), backlog_until).map_or(POLL, |due| due.min(POLL));
             let mut stuck = None;
             let mut handed = Vec::new();
-            match queue.poll(wait) {
+            match records.next(wait) {
                 Some(Ok(message)) => {
                     backlog_until = is_old(&message).then(|| Instant::now() + LULL);
                     let before = self.batcher.close_before(Offset::new(message.offset()));
                     handed.extend(before.map(|batch| self.close(batch, as_of)));
                     as_of = append_time(&message);
-                    match self.take(&message) {
+                    match self.take(&message, &mut records) {
                         Ok(closed) => handed.extend(closed.map(|batch| self.close(batch, as_of))),
                         Err(error) => {
                             let open = self.batcher.close();
@@ -149,14 +196,18 @@ impl<'p> Collector<'p> {
     }
 
     /// Decodes a record into the open batch.
-    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Batch>, Stuck> {
+    fn take(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        records: &mut Records<'_>,
+    ) -> Result<Option<Batch>, Stuck> {
         let offset = Offset::new(message.offset());
         let value = message.payload().unwrap_or_default();
         let head = head(message);
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
-            known: self.is_known(&head),
+            known: self.is_known(&head, records),
             head: &head,
             value,
         };
@@ -167,16 +218,22 @@ impl<'p> Collector<'p> {
     }
 
     /// Whether a record that came through a spool is in the ledger below the open batch.
-    fn is_known(&self, head: &Result<Head, HeadError>) -> bool {
+    fn is_known(&mut self, head: &Result<Head, HeadError>, records: &mut Records<'_>) -> bool {
         let Ok(Head { id, spooled: true, .. }) = head else { return false };
         let Part { shared, track, stop, kp, .. } = self.part;
         let (lo, g) = (self.batcher.lo(), self.before.g);
-        let asked = async {
-            track.reaches(lo).await;
-            is_in_ledger(shared, g, *kp, *id, lo).await
-        };
-        // Told to stop: what is open now is never closed.
-        shared.runtime.block_on(stop.run_until_cancelled(asked)).unwrap_or(false)
+        if self.spooled.lo != Some(lo) || !self.spooled.asked.contains(id) {
+            let mut asked = records.spooled_ahead();
+            asked.insert(*id);
+            let asking = async {
+                track.reaches(lo).await;
+                in_ledger(shared, g, *kp, &asked, lo).await
+            };
+            // Told to stop: what is open now is never closed.
+            let Some(known) = shared.runtime.block_on(stop.run_until_cancelled(asking)) else { return false };
+            self.spooled = Spooled { lo: Some(lo), asked, known };
+        }
+        self.spooled.known.contains(id)
     }
 
     /// Makes of a closed batch what is committed and inserted.

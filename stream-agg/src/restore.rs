@@ -3,7 +3,7 @@
 //! Invariant: nothing is read from Kafka before markers, ledger and commit were seen to
 //! fit together. ClickHouse may be away for as long as it likes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,15 +169,24 @@ fn id(text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_default()
 }
 
-/// Whether the ledger has the record `id` below `lo`; asks until ClickHouse answers.
-pub async fn is_in_ledger(shared: &Shared, g: u16, kp: u16, id: Uuid, lo: NextOffset) -> bool {
+/// Which of the records `ids` the ledger has below `lo`; asks until ClickHouse answers.
+pub async fn in_ledger(
+    shared: &Shared,
+    g: u16,
+    kp: u16,
+    ids: &HashSet<Uuid>,
+    lo: NextOffset,
+) -> HashSet<Uuid> {
+    let list: Vec<_> = ids.iter().map(|id| format!("'{id}'")).collect();
     let sql = format!(
-        "SELECT count() FROM ledger WHERE tenant = '*' AND record_id = '{id}' AND g = {g} AND kp = {kp} AND ko < {lo}"
+        "SELECT toString(record_id) FROM ledger \
+         WHERE tenant = '*' AND g = {g} AND kp = {kp} AND ko < {lo} AND record_id IN ({})",
+        list.join(", ")
     );
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
-        match shared.store.rows::<u64>(&sql).await {
-            Ok(counts) => return counts.first().is_some_and(|count| *count > 0),
+        match shared.store.rows::<String>(&sql).await {
+            Ok(found) => return found.iter().map(|text| id(text)).collect(),
             Err(error) => shared.health.trouble(Concern::ClickHouse, error),
         }
         time::sleep(backoff.wait()).await;
