@@ -24,6 +24,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// One request to the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A user of a broker of our own, and the password.
+pub const LOGIN: (&str, &str) = ("millrace", "local");
+
 /// Brokers, ours or given.
 #[derive(Debug)]
 pub struct Kafka {
@@ -36,7 +39,19 @@ pub struct Kafka {
 struct Broker {
     directory: PathBuf,
     port: u16,
+    login_port: u16,
     process: Option<Process>,
+}
+
+/// Where a broker of our own listens, on the loopback interface.
+#[derive(Debug, Clone, Copy)]
+pub struct KafkaPorts {
+    /// For anybody.
+    pub plain: u16,
+    /// For who logs in by SASL/PLAIN as [`LOGIN`].
+    pub login: u16,
+    /// For itself.
+    pub controller: u16,
 }
 
 impl Kafka {
@@ -45,24 +60,34 @@ impl Kafka {
         Self { brokers: brokers.to_owned(), local: None }
     }
 
-    /// A broker with its data in `directory`, to answer on `port` once it is started.
-    pub fn prepare(directory: PathBuf, port: u16, controller_port: u16) -> anyhow::Result<Self> {
+    /// A broker with its data in `directory`, to answer on these ports once it is started.
+    pub fn prepare(directory: PathBuf, ports: KafkaPorts) -> anyhow::Result<Self> {
+        let KafkaPorts { plain: port, login, controller } = ports;
         let path = directory.to_str().context("read the data directory's name as text")?;
         let values = [
             ("port", port.to_string()),
-            ("controller_port", controller_port.to_string()),
+            ("login_port", login.to_string()),
+            ("login_user", LOGIN.0.to_owned()),
+            ("login_password", LOGIN.1.to_owned()),
+            ("controller_port", controller.to_string()),
             ("directory", path.to_owned()),
         ];
         let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
         render(include_str!("../config/server.properties"), &values, &directory.join("server.properties"))?;
         render(include_str!("../config/log4j2.properties"), &[], &directory.join("log4j2.properties"))?;
-        let local = Broker { directory, port, process: None };
+        let local = Broker { directory, port, login_port: login, process: None };
         Ok(Self { brokers: format!("127.0.0.1:{port}"), local: Some(local) })
     }
 
     /// `host:port`, comma-separated: the value of `KAFKA_BROKERS`. Known also while the broker is down.
     pub fn brokers(&self) -> &str {
         &self.brokers
+    }
+
+    /// The same for clients that log in as [`LOGIN`].
+    pub fn brokers_with_login(&self) -> anyhow::Result<String> {
+        let local = self.local.as_ref().context("find the local broker: these are given")?;
+        Ok(format!("127.0.0.1:{}", local.login_port))
     }
 
     /// Starts the broker, on the same port and data as before, and waits until it

@@ -5,7 +5,7 @@ use runtime::vars::Vars;
 
 use crate::clickhouse::ClickHouse;
 use crate::directory::DataDirectory;
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, KafkaPorts};
 use crate::ports;
 
 /// Servers that are used instead of local ones.
@@ -28,8 +28,7 @@ impl Given {
 /// The ports of local servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
-    kafka: u16,
-    kafka_controller: u16,
+    kafka: KafkaPorts,
     clickhouse_http: u16,
     clickhouse_native: u16,
 }
@@ -39,8 +38,7 @@ impl Ports {
     pub fn preferred() -> anyhow::Result<Self> {
         let from = |port| ports::from(port).with_context(|| format!("find a free port from {port} on"));
         Ok(Self {
-            kafka: from(19092)?,
-            kafka_controller: from(19093)?,
+            kafka: KafkaPorts { plain: from(19092)?, controller: from(19093)?, login: from(19094)? },
             clickhouse_http: from(18123)?,
             clickhouse_native: from(19000)?,
         })
@@ -50,8 +48,7 @@ impl Ports {
     pub fn free() -> anyhow::Result<Self> {
         let free = || ports::free().context("find a free port");
         Ok(Self {
-            kafka: free()?,
-            kafka_controller: free()?,
+            kafka: KafkaPorts { plain: free()?, controller: free()?, login: free()? },
             clickhouse_http: free()?,
             clickhouse_native: free()?,
         })
@@ -75,7 +72,7 @@ impl Stack {
     pub fn prepare(directory: DataDirectory, ports: Ports, given: &Given) -> anyhow::Result<Self> {
         let kafka = match &given.kafka {
             Some(brokers) => Kafka::given(brokers),
-            None => Kafka::prepare(directory.subdirectory("kafka")?, ports.kafka, ports.kafka_controller)?,
+            None => Kafka::prepare(directory.subdirectory("kafka")?, ports.kafka)?,
         };
         let clickhouse = match &given.clickhouse {
             Some(url) => ClickHouse::given(url),

@@ -1,11 +1,13 @@
 //! Starts the aggregator, and ends it in the order in which data flow.
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use runtime::admin::Admin;
 use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
@@ -183,6 +185,7 @@ async fn declare(store: &Store, declaration: &Declaration, health: &Health) {
 /// Waits until Kafka has the topic.
 async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut refused = false;
     loop {
         let (asker, topic) = (Arc::clone(asker), kafka.topic.clone());
         let asked =
@@ -190,7 +193,7 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
                 Ok(metadata) => {
                     Ok(metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty()))
                 }
-                Err(error) => Err(error),
+                Err(_) => Err(is_refused(&asker)),
             });
         let KafkaConfig { brokers, topic, .. } = kafka;
         match asked.await {
@@ -199,12 +202,28 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
                 Concern::Kafka,
                 format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
             ),
-            Ok(Err(_)) => health.kafka_away(),
+            Ok(Err(now)) => {
+                // Told once, and true until Kafka answers.
+                refused |= now;
+                if refused {
+                    let reason = format!("{brokers} refuses the login: authentication failed");
+                    health.trouble(Concern::Kafka, reason);
+                } else {
+                    health.kafka_away();
+                }
+            }
             // The runtime ends.
             Err(_) => return,
         }
         time::sleep(backoff.wait()).await;
     }
+}
+
+/// Whether Kafka's client says that the login was refused.
+fn is_refused(asker: &BaseConsumer) -> bool {
+    let refused = KafkaError::MessageConsumption(RDKafkaErrorCode::Authentication);
+    let mut said = iter::from_fn(|| asker.poll(Duration::ZERO));
+    said.any(|said| said.err().as_ref() == Some(&refused))
 }
 
 /// Waits until ClickHouse has all tables as they must be.

@@ -7,7 +7,7 @@ use crate::oracle::{Made, Oracle, now};
 use crate::world::{DEADLINE, Edge, World};
 
 /// Waits until the service is alive, not ready, and says what it lacks.
-async fn assert_lacks(service: &Service, what: &str) {
+pub(crate) async fn assert_lacks(service: &Service, what: &str) {
     let admin = Http::new(service.admin());
     let mut last = String::new();
     let waited = wait_for(format!("readiness to name {what}"), DEADLINE, async || {

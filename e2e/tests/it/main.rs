@@ -20,6 +20,7 @@ mod freshness;
 mod journey;
 mod late_dependencies;
 mod load;
+mod login;
 mod outage;
 mod ownership;
 mod reactions_by_path;

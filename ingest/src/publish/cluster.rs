@@ -33,6 +33,8 @@ pub(super) struct Cluster {
     partitions: AtomicU32,
     state: Mutex<State>,
     up: IntGauge,
+    /// Kafka's client said so since it was last reached.
+    refused: AtomicBool,
     asker: OnceLock<Thread>,
     doubted: AtomicBool,
     stopped: AtomicBool,
@@ -43,6 +45,7 @@ enum State {
     Unknown,
     Up,
     Unreachable,
+    Refused,
     TopicMissing,
 }
 
@@ -55,6 +58,7 @@ impl Cluster {
             partitions: AtomicU32::new(0),
             state: Mutex::new(State::Unknown),
             up,
+            refused: AtomicBool::new(false),
             asker: OnceLock::new(),
             doubted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -71,6 +75,11 @@ impl Cluster {
         if !self.doubted.swap(true, Ordering::AcqRel) {
             self.wake();
         }
+    }
+
+    /// Kafka does not take the name and the password.
+    pub(super) fn refuse(&self) {
+        self.refused.store(true, Ordering::Release);
     }
 
     fn wake(&self) {
@@ -109,6 +118,7 @@ impl Cluster {
                 format!("kafka at {brokers} is reached, topic `{topic}` has {} partitions", self.partitions())
             }
             State::Unreachable => format!("kafka at {brokers} does not answer"),
+            State::Refused => format!("kafka at {brokers} refuses the login: authentication failed"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
         }
     }
@@ -119,6 +129,7 @@ impl Cluster {
         let answer = producer.client().fetch_metadata(Some(&self.topic), ASK_TIMEOUT);
         let state = match &answer {
             Ok(metadata) => {
+                self.refused.store(false, Ordering::Release);
                 match metadata
                     .topics()
                     .iter()
@@ -131,7 +142,7 @@ impl Cluster {
             }
             Err(error) => {
                 tracing::debug!(%error, "ask kafka for the topic");
-                State::Unreachable
+                if self.refused.load(Ordering::Acquire) { State::Refused } else { State::Unreachable }
             }
         };
         self.set(state);
