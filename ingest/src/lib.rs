@@ -2,7 +2,7 @@
 //!
 //! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
 //! [`enrich`] → [`publish`] → [`answer`]. A request is answered `200` only when every
-//! record that holds one of its lines is acknowledged by Kafka.
+//! record that holds one of its lines is acknowledged by Kafka or safe in the [`spool`].
 //!
 //! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`;
 //! lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
@@ -25,6 +25,8 @@ pub mod decode;
 pub mod enrich;
 
 pub mod publish;
+
+pub mod spool;
 
 pub mod outcome;
 

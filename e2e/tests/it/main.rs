@@ -24,4 +24,5 @@ mod reactions_by_query;
 mod repeats;
 mod rights;
 mod rollups;
+mod spool;
 mod start_errors;
