@@ -156,7 +156,8 @@ impl Store {
         caught(path, || {
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            let mut store = Self { database: open(&mut builder)?, path: path.into(), totals: Totals::default() };
+            let mut store =
+                Self { database: open(&mut builder)?, path: path.into(), totals: Totals::default() };
             // Makes the tables of a new file.
             store.write(&Change::default())?;
             for entry in store.read_entries()? {
@@ -292,7 +293,9 @@ fn read_entry(id: u128, (partition, lines, bytes): (u32, u32, u32)) -> Entry {
 fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| trouble(path, error)),
-        Err(_) => Err(StoreError::Corrupt { path: path.into(), reason: "the store gave up on it".to_owned() }),
+        Err(_) => {
+            Err(StoreError::Corrupt { path: path.into(), reason: "the store gave up on it".to_owned() })
+        }
     }
 }
 
