@@ -95,7 +95,9 @@ impl Refusal {
             }
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded(_) | Self::NotDurable | Self::NoPartitions | Self::SpoolFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded(_) | Self::NotDurable | Self::NoPartitions | Self::SpoolFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 

@@ -77,7 +77,8 @@ impl Publisher {
         let producer = producer::start(config, &outbox)?;
         let watch = cluster::watch(Arc::downgrade(&producer), &cluster)?;
         let has_spool = outbox.spool.is_some();
-        let replay = has_spool.then(|| replay::start(Arc::downgrade(&producer), &outbox, metrics)).transpose()?;
+        let replay =
+            has_spool.then(|| replay::start(Arc::downgrade(&producer), &outbox, metrics)).transpose()?;
         Ok(Self {
             _watch: watch,
             _replay: replay,

@@ -381,7 +381,8 @@ fn free_bytes(directory: &std::path::Path) -> io::Result<u64> {
 
 /// An error with all its reasons.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let reasons: Vec<_> = iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    let reasons: Vec<_> =
+        iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
     reasons.join(": ")
 }
 

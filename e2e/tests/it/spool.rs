@@ -9,6 +9,7 @@ use devstack::{Service, Stack, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time;
 
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
@@ -18,6 +19,8 @@ use crate::world::{DEADLINE, Edge, World};
 const CLIENTS: u64 = 16;
 /// Events of a request.
 const EVENTS: usize = 10;
+/// From a refusal to the next try, at least.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Servers of its own, since Kafka goes away, and an edge with a spool.
 struct Spooling {
@@ -69,6 +72,12 @@ fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<Made> {
     (0..count).map(|_| Made::random(rng, now())).collect()
 }
 
+async fn is_accepted(http: &Http, body: String) -> bool {
+    let headers = [("content-type", "application/x-ndjson")];
+    let answer = http.try_send("POST", "/v1/events", &headers, body).await;
+    answer.is_ok_and(|answer| answer.status == 200)
+}
+
 /// Clients that send each batch, under its `event_id`s, until it is answered 200.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -86,16 +95,14 @@ impl Load {
             let (stop, oracle, numbers) = (Arc::clone(&stop), Arc::clone(&oracle), Arc::clone(&numbers));
             clients.spawn(async move {
                 let mut rng = fastrand::Rng::with_seed(client);
+                let mut tries = time::interval(PAUSE);
                 while !stop.load(Ordering::Relaxed) {
                     let made = some(&mut rng, EVENTS);
                     let first = numbers.fetch_add(EVENTS, Ordering::Relaxed);
                     let lines: Vec<_> = (first..).zip(&made).map(|(n, made)| made.called(n)).collect();
-                    let accepted = async || {
-                        let headers = [("content-type", "application/x-ndjson")];
-                        let answer = http.try_send("POST", "/v1/events", &headers, lines.join("\n")).await;
-                        answer.is_ok_and(|answer| answer.status == 200)
-                    };
-                    wait_for("a 200", DEADLINE, accepted).await.unwrap();
+                    while !is_accepted(&http, lines.join("\n")).await {
+                        tries.tick().await;
+                    }
                     made.iter().for_each(|made| oracle.lock().unwrap().accepted(made));
                 }
             });
@@ -105,7 +112,7 @@ impl Load {
 
     async fn stop(self) -> Oracle {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.join_all().await;
+        time::timeout(DEADLINE, self.clients.join_all()).await.expect("every client has its last 200");
         std::mem::take(&mut self.oracle.lock().unwrap())
     }
 }
@@ -137,8 +144,7 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
 
 #[tokio::test]
 async fn told_to_stop_without_kafka_the_edge_leaves_everything_in_the_spool_and_an_operator_can_send_it() {
-    let mut spooling =
-        Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
+    let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = some(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
     // At once, so that it is under way to Kafka and not in the spool yet.
@@ -158,7 +164,10 @@ async fn told_to_stop_without_kafka_the_edge_leaves_everything_in_the_spool_and_
     let status = spooling.edge.service.process().ended(DEADLINE).await.unwrap();
     waiting.await.unwrap();
     let log = fs::read_to_string(spooling.edge.service.process().log()).unwrap();
-    assert!(status.success() && log.contains("spooled 500, not durable 0, queued 0, lost 0"), "{status} {log}");
+    assert!(
+        status.success() && log.contains("spooled 500, not durable 0, queued 0, lost 0"),
+        "{status} {log}"
+    );
 
     let variable = [("SPOOL_DIR", &*directory(&spooling.world))];
     let run = async |args: &[&str]| {

@@ -49,7 +49,10 @@ async fn call(edge: &Edge, method: Method, uri: &str, body: &str) -> (StatusCode
 fn check_sums(edge: &Edge) -> Totals {
     let totals = edge.shared.metrics.totals();
     assert_eq!(totals.received, totals.accepted + totals.rejected);
-    assert_eq!(totals.accepted, totals.delivered + totals.spooled + totals.not_durable + totals.queued + totals.lost);
+    assert_eq!(
+        totals.accepted,
+        totals.delivered + totals.spooled + totals.not_durable + totals.queued + totals.lost
+    );
     totals
 }
 

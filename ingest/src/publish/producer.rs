@@ -53,6 +53,8 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         // Then librdkafka gives the record back, and the spool may have it.
         .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
         .set("queue.buffering.max.kbytes", "262144")
+        // Ten seconds by default: too long to refuse clients once a broker is back.
+        .set("reconnect.backoff.max.ms", "1000")
         // A topic made by accident would have the wrong number of partitions.
         .set("allow.auto.create.topics", "false");
     for (name, value) in &config.options {
@@ -308,11 +310,14 @@ impl Outbox {
             Stored { id: sent.id, partition: sent.partition, lines: sent.lines, value: value.to_vec() };
         let outbox = Arc::clone(self);
         let told = move |result: Result<(), Refused>| {
-            outbox.end(&sent, match result {
-                Ok(()) => End::SPOOLED,
-                Err(Refused::Full) => End { told: Err(Refusal::SpoolFull), ..otherwise },
-                Err(Refused::Off) => otherwise,
-            });
+            outbox.end(
+                &sent,
+                match result {
+                    Ok(()) => End::SPOOLED,
+                    Err(Refused::Full) => End { told: Err(Refusal::SpoolFull), ..otherwise },
+                    Err(Refused::Off) => otherwise,
+                },
+            );
             outbox.next(sent.partition, sent.lane);
         };
         spool.put(record, Box::new(told));

@@ -45,7 +45,7 @@ pub enum CommandError {
 
 #[derive(Serialize)]
 struct Listed {
-    id: Uuid,
+    id: String,
     made: String,
     age_seconds: i64,
     partition: u32,
@@ -58,7 +58,7 @@ pub fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<(), 
     let store = open(config)?;
     let now = UnixMillis::from(SystemTime::now()).0;
     let listed = store.entries()?.into_iter().map(|entry| Listed {
-        id: entry.id,
+        id: entry.id.to_string(),
         made: entry.made().to_string(),
         age_seconds: (now - entry.made().0).max(0) / 1000,
         partition: entry.partition,
