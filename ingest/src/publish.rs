@@ -35,7 +35,7 @@ use crate::config::{KafkaConfig, SpoolConfig};
 use crate::edge::StartError;
 use crate::enrich::{Chunk, Partitions};
 use crate::metrics::Metrics;
-use crate::outcome::{Bound, Refusal};
+use crate::outcome::Refusal;
 use crate::spool::Spool;
 
 /// How long the end of records is awaited that were given up, or given to the spool.
@@ -101,10 +101,7 @@ impl Publisher {
     pub fn hand_over(&self, chunks: &[Chunk]) -> Result<Pending, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
-        let way = self.outbox.way()?;
-        if !self.outbox.admit(events, bytes) {
-            return Err(Refusal::Overloaded(Bound::UnackedBytes));
-        }
+        let way = self.outbox.admit(events, bytes)?;
         let mut receipts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let lanes = self.outbox.lanes_of(chunk.partition);

@@ -1,5 +1,7 @@
 //! The stack as a whole, with librdkafka's own in-process broker or none.
 
+use std::path::PathBuf;
+
 use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use runtime::vars::Vars;
@@ -7,9 +9,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use super::*;
-use crate::spool::store::{self, Change, Store};
+use crate::spool::store::{self, Change, Store, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const NO_BROKER: (&str, &str) = ("KAFKA_BROKERS", "127.0.0.1:1");
@@ -105,13 +108,19 @@ async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why
     assert_eq!(check_sums(&edge).received, 0);
 }
 
+/// A spool that knows of one partition. Returns its file.
+fn a_spool_with(directory: &TempDir, put: Vec<Stored>) -> PathBuf {
+    let path = store::path(directory.path(), "events");
+    let change = Change { put, partitions: Some(1), ..Change::default() };
+    Store::open_or_create(&path).unwrap().apply(&change).unwrap();
+    path
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_later_process_delivers_them() {
     let directory = TempDir::new().unwrap();
     let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
-    let path = store::path(directory.path(), "events");
-    let known = Change { partitions: Some(1), ..Change::default() };
-    Store::open_or_create(&path).unwrap().apply(&known).unwrap();
+    let path = a_spool_with(&directory, vec![]);
 
     let edge = edge(&spool);
     until("the edge is ready", || edge.shared.publisher.readiness().is_ok()).await;
@@ -126,6 +135,36 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     let metrics = &edge.shared.metrics;
     until("its events are counted", || metrics.spool_replayed.get() == 1).await;
     assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
+    let directory = TempDir::new().unwrap();
+    let record = |bytes| Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
+    a_spool_with(&directory, vec![record(2000), record(10)]);
+    let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
+    let edge = edge_with_broker(&[&spool[..], &[("KAFKA_OPT_message.max.bytes", "1000")]].concat()).await;
+    until("the record that fits is in kafka", || edge.shared.metrics.spool_replayed.get() > 0).await;
+    assert_eq!(edge.shared.metrics.spool_replayed.get(), 1);
+    assert_eq!(edge.shared.publisher.left_in_spool(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_spool_refuses_is_counted_and_told_why() {
+    let directory = TempDir::new().unwrap();
+    a_spool_with(&directory, vec![]);
+    let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
+    let edge = edge(&full);
+    until("kafka is known to be away, and the partitions", || {
+        edge.shared.publisher.readiness().is_err_and(|why| why.contains("not answer; the spool is full"))
+            && edge.shared.publisher.partitions().is_ok()
+    })
+    .await;
+    let (status, headers, body) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("spool_full")));
+    assert!(headers.contains_key("retry-after"));
+    let totals = check_sums(&edge);
+    assert_eq!((totals.received, totals.not_durable), (1, 1));
 }
 
 #[tokio::test]

@@ -168,7 +168,7 @@ impl Outbox {
 
     /// Where records go now: to the spool while Kafka is away, and when so much waits for
     /// Kafka that its queue will soon be full. Refused when neither would take them.
-    pub(super) fn way(&self) -> Result<Way, Refusal> {
+    fn way(&self) -> Result<Way, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Way::Kafka) };
         let is_down = self.cluster.is_down();
         if !is_down && self.is_filled_to(80) {
@@ -187,15 +187,20 @@ impl Outbox {
         self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.most_bytes.saturating_mul(percent)
     }
 
-    /// Counts lines in, unless too many bytes would wait; then they have ended already.
-    pub(super) fn admit(&self, events: u64, bytes: usize) -> bool {
+    /// Counts lines in and says where they go; if they are refused, they have ended already.
+    pub(super) fn admit(&self, events: u64, bytes: usize) -> Result<Way, Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::AcqRel);
-        let admitted = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes <= self.most_bytes;
-        if !admitted {
+        let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let way = if waiting <= self.most_bytes {
+            self.way()
+        } else {
+            Err(Refusal::Overloaded(Bound::UnackedBytes))
+        };
+        if way.is_err() {
             self.settle(events, bytes, Outcome::NotDurable);
         }
-        admitted
+        way
     }
 
     /// Events that have not ended.

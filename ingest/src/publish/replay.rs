@@ -22,6 +22,8 @@ use crate::spool::store::Stored;
 const TOGETHER: (usize, usize) = (200, 1 << 20);
 /// Rest after that, and between looks whether there is something.
 const REST: Duration = Duration::from_millis(50);
+/// Rest after Kafka has refused records, which it may do for as long as they are there.
+const REST_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// Live traffic has filled the queue to this many hundredths: then the spool waits.
 const BUSY_PERCENT: usize = 50;
 
@@ -74,10 +76,9 @@ impl Replayer {
         let Some(spool) = &outbox.spool else { return };
         while !self.stopped.load(Ordering::Acquire) {
             self.exchange_partitions(spool);
-            if spool.records() > 0 && outbox.cluster.is_up() && outbox.is_filled_to(BUSY_PERCENT) {
-                self.send_oldest(spool);
-            }
-            thread::park_timeout(REST);
+            let may_send = spool.records() > 0 && outbox.cluster.is_up() && outbox.is_filled_to(BUSY_PERCENT);
+            let rest = if may_send { self.send_oldest(spool) } else { REST };
+            thread::park_timeout(rest);
         }
     }
 
@@ -90,14 +91,15 @@ impl Replayer {
         }
     }
 
-    fn send_oldest(&mut self, spool: &Spool) {
+    /// Sends a few records. Returns how long to rest then.
+    fn send_oldest(&mut self, spool: &Spool) -> Duration {
         let records = spool.oldest(self.last, TOGETHER.0, TOGETHER.1);
         let Some(last) = records.last().map(|record| record.id) else {
             // Those that Kafka did not take, and those that came late, have their turn again.
             self.last = Uuid::nil();
-            return;
+            return REST;
         };
-        let Some(delivered) = self.deliver(&records) else { return };
+        let Some(delivered) = self.deliver(&records) else { return Duration::ZERO };
         let lines = |record: &Stored| u64::from(record.lines);
         let events = records.iter().filter(|record| delivered.contains(&record.id)).map(lines).sum();
         let refused = records.len() - delivered.len();
@@ -110,6 +112,7 @@ impl Replayer {
         }
         spool.remove(delivered);
         self.metrics.spool_replayed.inc_by(events);
+        if refused == 0 { REST } else { REST_AFTER_REFUSAL }
     }
 
     /// Sends records and waits for their ends. Returns the ids of those that Kafka has;

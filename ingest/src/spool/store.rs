@@ -6,7 +6,7 @@
 //! own, so that a list of records reads none of them.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -311,6 +311,10 @@ fn trouble(path: &Path, error: redb::Error) -> StoreError {
         | E::TypeDefinitionChanged { .. }
         | E::TableIsMultimap(_)
         | E::LockPoisoned(_) => StoreError::Corrupt { path, reason: error.to_string() },
+        // It has not begun as one of ours, or ends too soon.
+        E::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            StoreError::Corrupt { path, reason: error.to_string() }
+        }
         other => StoreError::Io { path, source: Box::new(other) },
     }
 }
