@@ -224,7 +224,7 @@ impl Keeper {
                     path: self.path.clone(),
                     source: Box::new(redb::Error::Io(source)),
                 })?;
-                tracing::error!(set_aside = %aside.display(), "{error}; it was renamed, and an empty spool is used");
+                tracing::error!(set_aside = %aside.display(), "{error}; renamed, an empty spool is used");
                 self.metrics.spool_set_aside.inc();
                 Store::open_or_create(&self.path)
             }

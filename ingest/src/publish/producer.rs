@@ -248,8 +248,10 @@ impl Outbox {
         let head = Head { lines: record.lines, id: sent.id, spooled: false };
         match self.produce(producer, partition, &head, record.value(), Opaque::Live(sent)) {
             Ok(()) => true,
-            Err((error, Opaque::Live(sent))) => self.failed(sent, &error, record.value()),
-            Err((_, Opaque::Replayed(..))) => unreachable!("what comes back is what was given"),
+            Err((error, opaque)) => match *opaque {
+                Opaque::Live(sent) => self.failed(sent, &error, record.value()),
+                Opaque::Replayed(..) => unreachable!("what comes back is what was given"),
+            },
         }
     }
 
@@ -279,12 +281,12 @@ impl Outbox {
         head: &Head,
         value: &[u8],
         opaque: Opaque,
-    ) -> Result<(), (KafkaError, Opaque)> {
+    ) -> Result<(), (KafkaError, Box<Opaque>)> {
         let message = BaseRecord::<(), [u8], _>::with_opaque_to(&self.topic, Box::new(opaque))
             .partition(partition as i32)
             .headers(headers(head))
             .payload(value);
-        producer.send(message).map_err(|(error, message)| (error, *message.delivery_opaque))
+        producer.send(message).map_err(|(error, message)| (error, message.delivery_opaque))
     }
 
     /// Kafka has not taken a record: it goes to the spool. Returns whether it is under way

@@ -73,7 +73,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Whatever the disk does to a file, it is found out, or all records are as they were.
     #[test]
-    fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0_f64, garbage in any::<Option<[u8; 16]>>()) {
+    fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
         let (_directory, path) = new();
         let records: Vec<_> = (1..40).map(|n| record(n, &n.to_string().repeat(2000))).collect();
         let mut store = Store::open_or_create(&path).unwrap();
