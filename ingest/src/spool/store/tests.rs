@@ -53,6 +53,17 @@ fn a_record_that_is_put_in_twice_is_there_once() {
 }
 
 #[test]
+fn a_change_is_in_the_file_when_it_is_told_to_be_and_not_only_when_the_store_is_closed() {
+    let (directory, path) = new();
+    let mut store = Store::open_or_create(&path).unwrap();
+    store.apply(&put(&[record(1, "a\nb")])).unwrap();
+    // What a process that is killed now leaves behind.
+    let left = directory.path().join("left.redb");
+    fs::copy(&path, &left).unwrap();
+    assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
+}
+
+#[test]
 fn one_process_has_the_file_at_a_time() {
     let (_directory, path) = new();
     let store = Store::open_or_create(&path).unwrap();
