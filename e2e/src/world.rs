@@ -332,12 +332,12 @@ impl Edge {
         let (received, accepted, rejected) =
             (metric("received_total").await, metric("accepted_total").await, metric("rejected_total").await);
         assert_eq!(received, accepted + rejected, "received = accepted + rejected");
-        let ended =
-            metric("delivered_total").await + metric("not_durable_total").await + metric("lost_total").await;
+        let stored = metric("delivered_total").await + metric("spooled_total").await;
+        let refused = metric("not_durable_total").await + metric("lost_total").await;
         assert_eq!(
             accepted,
-            ended + metric("queued").await,
-            "accepted = delivered + queued + not durable + lost"
+            stored + refused + metric("queued").await,
+            "accepted = delivered + spooled + queued + not durable + lost"
         );
     }
 }

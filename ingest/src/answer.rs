@@ -128,9 +128,12 @@ fn advise(refusal: &Refusal, headers: &mut HeaderMap) {
         Refusal::ContentEncoding => {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
         }
-        Refusal::Overloaded(_) | Refusal::NotDurable => {
-            // One second and up to as much again, so that those refused do not return in step.
+        // The least, and up to as much again, so that those refused do not return in step.
+        Refusal::Overloaded(_) | Refusal::NotDurable | Refusal::NoPartitions => {
             headers.insert(RETRY_AFTER, HeaderValue::from(fastrand::u32(1..=2)));
+        }
+        Refusal::SpoolFull => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(fastrand::u32(5..=10)));
         }
         _ => {}
     }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::vars::{VarError, Vars};
+use schemas::record;
 
 const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
 
 /// All that the edge is told.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where records go.
     pub kafka: KafkaConfig,
+    /// Where they wait while Kafka does not take them; `None`: nowhere.
+    pub spool: Option<SpoolConfig>,
     /// Where the polls' results come from.
     pub poll_results: PollResultsConfig,
 }
@@ -62,7 +67,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// Topic of the records: `TOPIC`, default `events`.
     pub topic: String,
-    /// Longest a request waits for its acknowledgements: `DURABLE_WAIT`, default 10s.
+    /// Longest a record waits for its acknowledgement, before it goes to the spool or is
+    /// refused: `DURABLE_WAIT`, default 10s.
     pub durable_wait: Duration,
     /// Bytes of lines not yet acknowledged: `UNACKED_BYTES`, default 192 MiB, below
     /// librdkafka's own bound of 256 MiB, so that ours is the one that is met.
@@ -70,6 +76,19 @@ pub struct KafkaConfig {
     /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`, for
     /// example `KAFKA_OPT_compression.type=zstd`.
     pub options: BTreeMap<String, String>,
+}
+
+/// The overflow on disk.
+#[derive(Debug, Clone)]
+pub struct SpoolConfig {
+    /// Holds one file per topic, and no other edge's: `SPOOL_DIR`, default none, and then
+    /// there is no spool.
+    pub directory: PathBuf,
+    /// Bytes of all records in it; the file may become twice as long: `SPOOL_MAX_BYTES`,
+    /// default 10 GiB.
+    pub max_bytes: u64,
+    /// Room that it leaves on its disk: `SPOOL_MIN_FREE`, default 1 GiB.
+    pub min_free: u64,
 }
 
 impl Config {
@@ -82,6 +101,7 @@ impl Config {
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             limits: Limits::from_vars(vars)?,
             kafka: KafkaConfig::from_vars(vars)?,
+            spool: SpoolConfig::from_vars(vars)?,
             poll_results: PollResultsConfig::from_vars(vars)?,
         })
     }
@@ -139,6 +159,24 @@ impl KafkaConfig {
             unacked_bytes: vars.bytes_or("UNACKED_BYTES", 192 * MIB)?,
             options: vars.with_prefix("KAFKA_OPT_"),
         })
+    }
+}
+
+impl SpoolConfig {
+    fn from_vars(vars: &Vars) -> Result<Option<Self>, VarError> {
+        let directory = vars.string_or("SPOOL_DIR", "");
+        let max_bytes = vars.bytes_or("SPOOL_MAX_BYTES", 10 * GIB)?;
+        let min_free = vars.bytes_or("SPOOL_MIN_FREE", GIB)?;
+        if max_bytes < record::MAX_BYTES {
+            return Err(VarError::Invalid {
+                name: "SPOOL_MAX_BYTES",
+                value: max_bytes.to_string(),
+                reason: format!("it must hold one largest record, {}", record::MAX_BYTES),
+            });
+        }
+        let spool =
+            Self { directory: directory.into(), max_bytes: max_bytes as u64, min_free: min_free as u64 };
+        Ok(Some(spool).filter(|spool| !spool.directory.as_os_str().is_empty()))
     }
 }
 

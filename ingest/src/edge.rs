@@ -44,15 +44,15 @@ pub enum StartError {
     #[error("start kafka's client")]
     Kafka(#[from] KafkaError),
     /// The system has no thread left.
-    #[error("start the thread that watches kafka")]
-    Watch(#[from] std::io::Error),
+    #[error("start the threads for kafka and the spool")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Why an edge did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Kafka did not take everything before the end.
-    #[error("hand everything to kafka before the end ({0})")]
+    /// Neither Kafka nor the spool took everything before the end.
+    #[error("hand everything to kafka or the spool before the end ({0})")]
     Lost(Summary),
 }
 
@@ -62,11 +62,11 @@ pub struct Summary(pub Totals);
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { received, accepted, rejected, delivered, not_durable, queued, lost } = self.0;
+        let Totals { received, accepted, rejected, delivered, spooled, not_durable, queued, lost } = self.0;
         write!(
             f,
             "events received {received}, accepted {accepted}, rejected {rejected}, \
-             delivered {delivered}, not durable {not_durable}, queued {queued}, lost {lost}"
+             delivered {delivered}, spooled {spooled}, not durable {not_durable}, queued {queued}, lost {lost}"
         )
     }
 }
@@ -77,7 +77,7 @@ impl Edge {
     /// never work.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let publisher = Publisher::start(&config.kafka, &metrics)?;
+        let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
         let shared = Arc::new(Shared::new(&config.limits, publisher, Arc::clone(&metrics)));
         let refreshing = CancellationToken::new();
         if let Some(url) = config.poll_results.url {
@@ -120,12 +120,16 @@ impl Edge {
             tracing::warn!(%error, "requests were cut off");
         }
         self.refreshing.cancel();
-        self.shared.publisher.flush(FLUSH_WAIT).await;
+        let summary = self.leftovers().bring_home(FLUSH_WAIT).await;
         // Last: probes and scrapes go on until here.
         ended.cancel();
         let _served = admin.await;
-        let summary = Summary(self.shared.metrics.totals());
-        if summary.0.lost + summary.0.queued > 0 { Err(RunError::Lost(summary)) } else { Ok(summary) }
+        summary
+    }
+
+    /// What is left when the edge must end at once.
+    pub fn leftovers(&self) -> Leftovers {
+        Leftovers(Arc::clone(&self.shared))
     }
 
     async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) {
@@ -142,6 +146,18 @@ impl Edge {
             if draining.is_cancelled() { Err("draining".to_owned()) } else { shared.publisher.readiness() }
         };
         Admin { registry: self.shared.metrics.registry.clone(), readiness: Box::new(readiness) }
+    }
+}
+
+/// Events that were taken and have not ended.
+pub struct Leftovers(Arc<Shared>);
+
+impl Leftovers {
+    /// Lets Kafka have them for so long, and the spool what is left then.
+    pub async fn bring_home(&self, wait: Duration) -> Result<Summary, RunError> {
+        self.0.publisher.flush(wait).await;
+        let summary = Summary(self.0.metrics.totals());
+        if summary.0.lost + summary.0.queued > 0 { Err(RunError::Lost(summary)) } else { Ok(summary) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
 //! [`enrich`] → [`publish`] → [`answer`]; [`votes`] and reactions ([`compat`]) become
 //! ordinary lines on the way. A request is answered `200` only when every
-//! record that holds one of its lines is acknowledged by Kafka.
+//! record that holds one of its lines is acknowledged by Kafka or safe in the [`spool`].
 //!
 //! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`;
 //! lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
@@ -28,6 +28,8 @@ pub mod votes;
 pub mod enrich;
 
 pub mod publish;
+
+pub mod spool;
 
 pub mod outcome;
 

@@ -1,9 +1,12 @@
-//! Runs the edge until it is told to stop.
+//! Runs the edge until it is told to stop, or does something with its spool.
 
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use ingest::spool::commands;
 use ingest::{Config, Edge};
 use runtime::{process, serve, signal};
 
@@ -12,13 +15,41 @@ use runtime::{process, serve, signal};
 #[command(version)]
 struct Args {
     /// Prints every variable with the value it resolves to, and exits.
-    #[arg(long)]
+    #[arg(long, global = true)]
     check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Looks into the spool, sends it or takes it out. Stop its edge first.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum SpoolCommand {
+    /// Lists the records, oldest first.
+    Ls {
+        /// As a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sends all records to Kafka, and says how far it is.
+    Replay,
+    /// Writes the lines of all records as NDJSON; they stay in the spool.
+    Export,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    process::run(args.check_config, Config::from_vars, serve_until_told)
+    match args.command {
+        None => process::run(args.check_config, Config::from_vars, serve_until_told),
+        Some(Command::Spool(command)) => {
+            process::run(args.check_config, Config::from_vars, move |config| spool(config, command))
+        }
+    }
 }
 
 async fn serve_until_told(config: Config) -> anyhow::Result<()> {
@@ -28,11 +59,25 @@ async fn serve_until_told(config: Config) -> anyhow::Result<()> {
         admin: serve::bind(config.admin_addr, "ADMIN_ADDR").await?,
     };
     let edge = Edge::start(config)?;
-    tokio::select! {
-        ended = edge.serve(listeners, told.requested) => {
-            tracing::info!("ended: {}", ended?);
-            Ok(())
+    let leftovers = edge.leftovers();
+    let summary = tokio::select! {
+        ended = edge.serve(listeners, told.requested) => ended?,
+        () = told.hurried.cancelled() => {
+            tracing::warn!("told twice to stop: what is under way goes straight to the spool");
+            leftovers.bring_home(Duration::ZERO).await?
         }
-        () = told.hurried.cancelled() => anyhow::bail!("told twice to stop: events may be unacknowledged"),
+    };
+    tracing::info!("ended: {summary}");
+    Ok(())
+}
+
+async fn spool(config: Config, command: SpoolCommand) -> anyhow::Result<()> {
+    let told = signal::listen().context("listen for signals")?;
+    let mut out = io::stdout().lock();
+    match command {
+        SpoolCommand::Ls { json } => commands::list(&config, json, &mut out)?,
+        SpoolCommand::Replay => commands::replay(&config, told.requested, &mut out).await?,
+        SpoolCommand::Export => commands::export(&config, &mut out)?,
     }
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! What the edge counts; one struct, registered once.
 //!
 //! Invariants, by the names below: received = accepted + rejected, and accepted =
-//! delivered + queued + not_durable + lost. Tenants, users and paths are never labels.
+//! delivered + spooled + queued + not_durable + lost. Each event ends once: one that was
+//! spooled stays so when Kafka has it at last, which `spool_replayed_total` counts, for
+//! those that an earlier process left behind too. Tenants, users and paths are never labels.
 
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub struct Metrics {
     accepted: IntCounter,
     rejected: [IntCounter; Code::ALL.len()],
     delivered: IntCounter,
+    spooled: IntCounter,
     not_durable: IntCounter,
     lost: IntCounter,
     queued: IntGauge,
@@ -41,6 +44,18 @@ pub struct Metrics {
     poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
     pub kafka_up: IntGauge,
+    /// `spool_up`: 1 while records can be put into the spool.
+    pub spool_up: IntGauge,
+    /// `spool_records`: how many are in it.
+    pub spool_records: IntGauge,
+    /// `spool_bytes`: of their values.
+    pub spool_bytes: IntGauge,
+    /// `spool_oldest_seconds`: how long ago the oldest of them was made.
+    pub spool_oldest_seconds: IntGauge,
+    /// `spool_replayed_total`: events of the spool that Kafka has acknowledged.
+    pub spool_replayed: IntCounter,
+    /// `spool_set_aside_total`: files that could not be read.
+    pub spool_set_aside: IntCounter,
 }
 
 impl Metrics {
@@ -60,7 +75,8 @@ impl Metrics {
             accepted: make.counter("events_accepted_total", "Good lines."),
             rejected: Code::ALL.map(|code| rejected.with_label_values(&[code.as_str()])),
             delivered: make.counter("events_delivered_total", "Events acknowledged by Kafka."),
-            not_durable: make.counter("events_not_durable_total", "Events that Kafka did not take."),
+            spooled: make.counter("events_spooled_total", "Events put into the spool."),
+            not_durable: make.counter("events_not_durable_total", "Events stored nowhere, and refused."),
             lost: make.counter("events_lost_total", "Events given up at the end of the process."),
             queued: make.gauge("events_queued", "Events that wait for Kafka."),
             at_risk_bytes: make.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
@@ -79,6 +95,12 @@ impl Metrics {
                 "Moment of the polls' results that votes are told, since 1970.",
             ),
             kafka_up: make.gauge("kafka_up", "Whether the topic can be reached."),
+            spool_up: make.gauge("spool_up", "Whether the spool takes records."),
+            spool_records: make.gauge("spool_records", "Records in the spool."),
+            spool_bytes: make.gauge("spool_bytes", "Bytes of the records in the spool."),
+            spool_oldest_seconds: make.gauge("spool_oldest_seconds", "Age of the spool's oldest record."),
+            spool_replayed: make.counter("spool_replayed_total", "Events of the spool that Kafka has."),
+            spool_set_aside: make.counter("spool_set_aside_total", "Spool files that could not be read."),
             registry: make.0,
         }
     }
@@ -122,6 +144,7 @@ impl Metrics {
         match outcome {
             Outcome::Rejected(code) => &self.rejected[code as usize],
             Outcome::Delivered => &self.delivered,
+            Outcome::Spooled => &self.spooled,
             Outcome::NotDurable => &self.not_durable,
             Outcome::Lost => &self.lost,
         }
@@ -155,6 +178,7 @@ impl Metrics {
             accepted: self.accepted.get(),
             rejected: sum(&self.rejected),
             delivered: self.delivered.get(),
+            spooled: self.spooled.get(),
             not_durable: self.not_durable.get(),
             queued: self.queued.get().max(0) as u64,
             lost: self.lost.get(),
@@ -179,7 +203,9 @@ pub struct Totals {
     pub rejected: u64,
     /// Acknowledged by Kafka.
     pub delivered: u64,
-    /// Not taken by Kafka; their senders were told.
+    /// Put into the spool.
+    pub spooled: u64,
+    /// Stored nowhere; their senders were told.
     pub not_durable: u64,
     /// Not ended yet; at the end of the process as good as lost.
     pub queued: u64,

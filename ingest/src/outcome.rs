@@ -16,7 +16,9 @@ pub enum Outcome {
     Rejected(Code),
     /// Kafka has acknowledged it.
     Delivered,
-    /// Kafka has not taken it; its sender was told to send again.
+    /// Kafka has not taken it in time; it is safe in the spool.
+    Spooled,
+    /// Neither Kafka nor the spool has taken it; its sender was told to send again.
     NotDurable,
     /// Given up at the end of the process, after it was taken.
     Lost,
@@ -55,8 +57,12 @@ pub enum Refusal {
     Internal,
     /// A bound was met; nothing of the request was taken.
     Overloaded(Bound),
-    /// Not acknowledged by Kafka, or not in time.
+    /// Neither acknowledged by Kafka in time nor in the spool.
     NotDurable,
+    /// Kafka was never reached, so no partition is known.
+    NoPartitions,
+    /// Kafka takes nothing and the spool has no room.
+    SpoolFull,
 }
 
 /// The bounds at which requests are shed.
@@ -89,7 +95,9 @@ impl Refusal {
             }
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded(_) | Self::NotDurable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded(_) | Self::NotDurable | Self::NoPartitions | Self::SpoolFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -111,7 +119,8 @@ impl Refusal {
             Self::ContentEncoding => "content_encoding",
             Self::Internal => "internal",
             Self::Overloaded(_) => "overloaded",
-            Self::NotDurable => "not_durable",
+            Self::NotDurable | Self::NoPartitions => "not_durable",
+            Self::SpoolFull => "spool_full",
         }
     }
 
@@ -136,6 +145,8 @@ impl Refusal {
             Self::Internal => "a fault of ours; try once more".into(),
             Self::Overloaded(_) => "too much at once; nothing was taken, send it again later".into(),
             Self::NotDurable => "not stored for sure; send it again later".into(),
+            Self::NoPartitions => "kafka was not reached yet; nothing was taken, send it again later".into(),
+            Self::SpoolFull => "kafka is away and the spool is full; send it again later".into(),
         }
     }
 

@@ -1,9 +1,11 @@
 //! Enriched lines become Kafka records, and requests learn when those are safe.
 //!
 //! A record once handed to Kafka's client is delivered whether or not its client
-//! stays. If any record that holds a line of a request fails, the whole request is
-//! refused and may be sent again. Locks are held for as long as it takes to copy
-//! lines, never across an await.
+//! stays. One that Kafka does not acknowledge in time goes to the spool, if there is
+//! one, and so does, while Kafka is away, every record at once; from there it is
+//! replayed. If any record that holds a line of a request is safe in neither, the whole
+//! request is refused and may be sent again. Locks are held for as long as it takes to
+//! copy lines, never across an await.
 //!
 //! What is held here is bounded by `UNACKED_BYTES`: lines in open records and
 //! records under way; besides, each partition keeps one buffer of at most a record.
@@ -13,6 +15,8 @@ pub mod lane;
 mod producer;
 
 mod cluster;
+
+mod replay;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -25,24 +29,29 @@ use tokio::time;
 
 use self::cluster::{Cluster, Watch};
 use self::lane::Receipt;
-use self::producer::{Outbox, Producer};
-use crate::config::KafkaConfig;
+use self::producer::{Outbox, Producer, Way};
+use self::replay::Replay;
+use crate::config::{KafkaConfig, SpoolConfig};
 use crate::edge::StartError;
 use crate::enrich::{Chunk, Partitions};
 use crate::metrics::Metrics;
-use crate::outcome::{Bound, Refusal};
+use crate::outcome::Refusal;
+use crate::spool::Spool;
 
-/// How long the end of records is awaited that were given up.
-const PURGE_WAIT: Duration = Duration::from_secs(1);
+/// How long the end of records is awaited that were given up, or given to the spool.
+const PURGE_WAIT: Duration = Duration::from_secs(10);
+/// From the end of the durable wait to a record's end: librdkafka looks for what is
+/// overdue once a second, and the spool's disk takes its time.
+const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Hands lines to Kafka; shared by all requests.
 pub struct Publisher {
-    // Before the producer: its thread uses the producer and ends first.
+    // Before the producer: their threads use the producer and end first.
     _watch: Watch,
+    _replay: Option<Replay>,
     producer: Arc<Producer>,
     outbox: Arc<Outbox>,
     durable_wait: Duration,
-    unacked_bytes: usize,
     next_spare: AtomicU32,
 }
 
@@ -57,24 +66,33 @@ pub struct Pending {
 impl Publisher {
     /// Starts Kafka's client. It may find no broker for as long as it likes: this fails
     /// only for settings that librdkafka does not take.
-    pub fn start(config: &KafkaConfig, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
+    pub fn start(
+        config: &KafkaConfig,
+        spool: Option<&SpoolConfig>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let cluster = Arc::new(Cluster::new(config, metrics.kafka_up.clone()));
-        let outbox = Arc::new(Outbox::new(&config.topic, Arc::clone(metrics), Arc::clone(&cluster)));
+        let spool = spool.map(|spool| Spool::start(spool, &config.topic, metrics)).transpose()?;
+        let outbox = Arc::new(Outbox::new(config, Arc::clone(metrics), Arc::clone(&cluster), spool));
         let producer = producer::start(config, &outbox)?;
         let watch = cluster::watch(Arc::downgrade(&producer), &cluster)?;
+        let has_spool = outbox.spool.is_some();
+        let replay =
+            has_spool.then(|| replay::start(Arc::downgrade(&producer), &outbox, metrics)).transpose()?;
         Ok(Self {
             _watch: watch,
+            _replay: replay,
             producer,
             outbox,
             durable_wait: config.durable_wait,
-            unacked_bytes: config.unacked_bytes,
             next_spare: AtomicU32::new(0),
         })
     }
 
-    /// Where the lines of a new request may go; refused while Kafka was never reached.
+    /// Where the lines of a new request may go; refused while Kafka was never reached, by
+    /// this process or by one before that had the same spool.
     pub fn partitions(&self) -> Result<Partitions, Refusal> {
-        let count = NonZeroU32::new(self.outbox.cluster.partitions()).ok_or(Refusal::NotDurable)?;
+        let count = NonZeroU32::new(self.outbox.cluster.partitions()).ok_or(Refusal::NoPartitions)?;
         let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
         Ok(Partitions { count, spare })
     }
@@ -83,34 +101,59 @@ impl Publisher {
     pub fn hand_over(&self, chunks: &[Chunk]) -> Result<Pending, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
-        if !self.outbox.admit(events, bytes, self.unacked_bytes) {
-            return Err(Refusal::Overloaded(Bound::UnackedBytes));
-        }
+        let way = self.outbox.admit(events, bytes)?;
         let mut receipts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let lane = self.outbox.lane(chunk.partition);
-            let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, record);
-            receipts.append(&mut producer::lock(&lane).append(chunk, send));
+            let lanes = self.outbox.lanes_of(chunk.partition);
+            let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
+            receipts.append(&mut lanes.lock(way).append(chunk, send));
         }
-        Ok(Pending { receipts, wait: self.durable_wait, cluster: Arc::clone(&self.outbox.cluster) })
+        let wait = self.durable_wait + END_WAIT;
+        Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
+    }
+
+    /// Whether events can be taken, by Kafka or by the spool; says why not.
+    pub fn readiness(&self) -> Readiness {
+        let kafka = self.outbox.cluster.readiness();
+        match (kafka, &self.outbox.spool) {
+            (Err(_), Some(spool))
+                if spool.is_on() && self.outbox.cluster.is_down() && self.outbox.cluster.partitions() > 0 =>
+            {
+                Ok(())
+            }
+            (Err(kafka), Some(spool)) => Err(format!("{kafka}; {}", spool.state())),
+            (kafka, _) => kafka,
+        }
     }
 
     /// Whether Kafka can be reached; says why not.
-    pub fn readiness(&self) -> Readiness {
+    pub fn reaches_kafka(&self) -> Readiness {
         self.outbox.cluster.readiness()
     }
 
-    /// Sends what is open and waits until everything has ended; what has not within
-    /// `wait` is given up and counted as lost.
+    /// Records that are in the spool; `None` while it cannot be used.
+    pub fn left_in_spool(&self) -> Option<u64> {
+        self.outbox.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
+    }
+
+    /// Sends what is open and waits until everything has ended. What has not within
+    /// `wait`, or at once while Kafka is away, goes to the spool; without one it is given
+    /// up and counted as lost.
     pub async fn flush(&self, wait: Duration) {
-        for (partition, lane) in self.outbox.lanes() {
-            producer::lock(&lane).finish(|record| self.outbox.send(&self.producer, partition, record));
+        for (partition, lanes) in self.outbox.all_lanes() {
+            for way in [Way::Kafka, Way::Spool] {
+                let send = |record: &_| self.outbox.send(&self.producer, partition, way, record);
+                lanes.lock(way).finish(send);
+            }
         }
+        let is_on = self.outbox.spool.as_ref().is_some_and(Spool::is_on);
+        let wait = if is_on && self.outbox.cluster.is_down() { Duration::ZERO } else { wait };
         if time::timeout(wait, self.outbox.all_ended()).await.is_err() {
-            tracing::error!(
-                events = self.outbox.events(),
-                "kafka took not everything within {wait:?}, giving up"
-            );
+            let events = self.outbox.events();
+            match is_on {
+                true => tracing::info!(events, "kafka has not taken everything: the rest goes to the spool"),
+                false => tracing::error!(events, "kafka took not everything within {wait:?}, giving up"),
+            }
             self.producer.purge(PurgeConfig::default().queue().inflight());
             // Purged records report their end like any other.
             let _overran = time::timeout(PURGE_WAIT, self.outbox.all_ended()).await;
@@ -119,7 +162,7 @@ impl Publisher {
 }
 
 impl Pending {
-    /// Waits until all records are acknowledged; refused when one failed or took too long.
+    /// Waits until all records are safe; refused when one is nowhere, or took too long.
     pub async fn durable(self) -> Result<(), Refusal> {
         let all = async {
             for receipt in &self.receipts {

@@ -28,5 +28,6 @@ mod reactions_by_query;
 mod repeats;
 mod rights;
 mod rollups;
+mod spool;
 mod start_errors;
 mod votes;

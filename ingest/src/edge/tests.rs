@@ -1,13 +1,18 @@
 //! The stack as a whole, with librdkafka's own in-process broker or none.
 
+use std::path::PathBuf;
+
 use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use runtime::vars::Vars;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use super::*;
+use crate::spool::store::{self, Change, Store, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const NO_BROKER: (&str, &str) = ("KAFKA_BROKERS", "127.0.0.1:1");
@@ -21,14 +26,18 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let broker = [("KAFKA_OPT_test.mock.num.brokers", "1"), ("KAFKA_OPT_allow.auto.create.topics", "true")];
     let edge = edge(&[&broker, pairs].concat());
+    until("the broker within the client is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
+    edge
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
     let mut looks = interval(Duration::from_millis(5));
-    let ready = async {
-        while edge.shared.publisher.readiness().is_err() {
+    let holds = async {
+        while !condition() {
             looks.tick().await;
         }
     };
-    timeout(DEADLINE, ready).await.expect("the broker within the client is reached");
-    edge
+    timeout(DEADLINE, holds).await.expect(what);
 }
 
 async fn call(edge: &Edge, method: Method, uri: &str, body: &str) -> (StatusCode, HeaderMap, Value) {
@@ -43,7 +52,10 @@ async fn call(edge: &Edge, method: Method, uri: &str, body: &str) -> (StatusCode
 fn check_sums(edge: &Edge) -> Totals {
     let totals = edge.shared.metrics.totals();
     assert_eq!(totals.received, totals.accepted + totals.rejected);
-    assert_eq!(totals.accepted, totals.delivered + totals.not_durable + totals.queued + totals.lost);
+    assert_eq!(
+        totals.accepted,
+        totals.delivered + totals.spooled + totals.not_durable + totals.queued + totals.lost
+    );
     totals
 }
 
@@ -96,6 +108,65 @@ async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why
     assert_eq!(check_sums(&edge).received, 0);
 }
 
+/// A spool that knows of one partition. Returns its file.
+fn a_spool_with(directory: &TempDir, put: Vec<Stored>) -> PathBuf {
+    let path = store::path(directory.path(), "events");
+    let change = Change { put, partitions: Some(1), ..Change::default() };
+    Store::open_or_create(&path).unwrap().apply(&change).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_later_process_delivers_them() {
+    let directory = TempDir::new().unwrap();
+    let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
+    let path = a_spool_with(&directory, vec![]);
+
+    let edge = edge(&spool);
+    until("the edge is ready", || edge.shared.publisher.readiness().is_ok()).await;
+    let (status, _, report) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
+    assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
+    assert_eq!(check_sums(&edge).spooled, 1);
+    drop(edge);
+    until("the spool is let go", || Store::open(&path).is_ok()).await;
+
+    let edge = edge_with_broker(&spool).await;
+    until("the spool is empty", || edge.shared.publisher.left_in_spool() == Some(0)).await;
+    let metrics = &edge.shared.metrics;
+    until("its events are counted", || metrics.spool_replayed.get() == 1).await;
+    assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
+    let directory = TempDir::new().unwrap();
+    let record = |bytes| Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
+    a_spool_with(&directory, vec![record(2000), record(10)]);
+    let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
+    let edge = edge_with_broker(&[&spool[..], &[("KAFKA_OPT_message.max.bytes", "1000")]].concat()).await;
+    until("the record that fits is in kafka", || edge.shared.metrics.spool_replayed.get() > 0).await;
+    assert_eq!(edge.shared.metrics.spool_replayed.get(), 1);
+    assert_eq!(edge.shared.publisher.left_in_spool(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_spool_refuses_is_counted_and_told_why() {
+    let directory = TempDir::new().unwrap();
+    a_spool_with(&directory, vec![]);
+    let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
+    let edge = edge(&full);
+    until("kafka is known to be away, and the partitions", || {
+        edge.shared.publisher.readiness().is_err_and(|why| why.contains("not answer; the spool is full"))
+            && edge.shared.publisher.partitions().is_ok()
+    })
+    .await;
+    let (status, headers, body) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("spool_full")));
+    assert!(headers.contains_key("retry-after"));
+    let totals = check_sums(&edge);
+    assert_eq!((totals.received, totals.not_durable), (1, 1));
+}
+
 #[tokio::test]
 async fn beyond_the_bound_on_unacknowledged_bytes_nothing_of_a_request_is_taken() {
     let edge = edge_with_broker(&[("UNACKED_BYTES", "150")]).await;
@@ -140,6 +211,6 @@ async fn a_stop_serves_what_came_before_it_and_counts_everything() {
     let summary = timeout(DEADLINE, edge.serve(listeners, shutdown)).await.unwrap().unwrap();
     assert_eq!(
         summary.to_string(),
-        "events received 1, accepted 1, rejected 0, delivered 1, not durable 0, queued 0, lost 0"
+        "events received 1, accepted 1, rejected 0, delivered 1, spooled 0, not durable 0, queued 0, lost 0"
     );
 }

@@ -70,6 +70,26 @@ impl Cluster {
         self.partitions.load(Ordering::Acquire)
     }
 
+    /// Takes what is remembered of an earlier process, until Kafka itself says it.
+    pub(super) fn remembered(&self, partitions: u32) {
+        let _known = self.partitions.compare_exchange(0, partitions, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Whether Kafka was reached last time.
+    pub(super) fn is_up(&self) -> bool {
+        *self.state() == State::Up
+    }
+
+    /// Whether Kafka was not reached last time; while nothing is known yet, it was not asked.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(*self.state(), State::Unreachable | State::TopicMissing)
+    }
+
+    /// A record had no acknowledgement in time: Kafka counts as away until it answers again.
+    pub(super) fn timed_out(&self) {
+        self.set(State::Unreachable);
+    }
+
     /// Something failed that would not with Kafka there: asks again soon.
     pub(super) fn doubt(&self) {
         if !self.doubted.swap(true, Ordering::AcqRel) {

@@ -1,0 +1,133 @@
+//! What an operator does with a spool whose edge is stopped: look, send, take out.
+//!
+//! The file's lock keeps all of it away from a running edge.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use schemas::time::UnixMillis;
+use serde::Serialize;
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::store::{self, Store, StoreError};
+use crate::config::Config;
+use crate::edge::StartError;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+
+/// How often a replay says how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Records and bytes of an export that are in memory at once.
+const TOGETHER: (usize, usize) = (1000, 4 << 20);
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no spool.
+    #[error("variable SPOOL_DIR is not set: it names the directory of the spool")]
+    NoSpool,
+    /// The file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Kafka's client does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Nobody reads what is written.
+    #[error("write the answer")]
+    Write(#[from] io::Error),
+    /// Told to stop before the end.
+    #[error("send the spool to kafka: stopped with {0} records left, which stay in it")]
+    Stopped(u64),
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    made: String,
+    age_seconds: i64,
+    partition: u32,
+    lines: u32,
+    bytes: u32,
+}
+
+/// Writes a table of all records, oldest first, or the same as a JSON array.
+pub fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<(), CommandError> {
+    let store = open(config)?;
+    let now = UnixMillis::from(SystemTime::now()).0;
+    let listed = store.entries()?.into_iter().map(|entry| Listed {
+        id: entry.id.to_string(),
+        made: entry.made().to_string(),
+        age_seconds: (now - entry.made().0).max(0) / 1000,
+        partition: entry.partition,
+        lines: entry.lines,
+        bytes: entry.bytes,
+    });
+    if as_json {
+        let listed: Vec<_> = listed.collect();
+        serde_json::to_writer(&mut *out, &listed).map_err(io::Error::from)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    writeln!(out, "{:36}  {:>8}  {:>9}  {:>6}  {:>8}", "RECORD", "AGE", "PARTITION", "LINES", "BYTES")?;
+    for Listed { id, age_seconds, partition, lines, bytes, .. } in listed {
+        writeln!(out, "{id}  {age_seconds:>7}s  {partition:>9}  {lines:>6}  {bytes:>8}")?;
+    }
+    let store::Totals { records, bytes } = store.totals();
+    writeln!(out, "{records} records, {bytes} bytes")?;
+    Ok(())
+}
+
+/// Writes the lines of all records as NDJSON, oldest first. They stay in the spool.
+pub fn export(config: &Config, out: &mut impl Write) -> Result<(), CommandError> {
+    let store = open(config)?;
+    let mut last = Uuid::nil();
+    loop {
+        let records = store.oldest(last, TOGETHER.0, TOGETHER.1)?;
+        let Some(record) = records.last() else { break };
+        last = record.id;
+        for record in &records {
+            out.write_all(&record.value)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Sends all records to Kafka and says how far it is, until the spool is empty or `stop`.
+pub async fn replay(
+    config: &Config,
+    stop: CancellationToken,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
+    // First, so that a file that is in use or cannot be read is told at once, and not put aside.
+    let all = open(config)?.totals().records;
+    let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &Arc::new(Metrics::new()))?;
+    let mut reports = time::interval(REPORT_EVERY);
+    reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let left = publisher.left_in_spool();
+        match left {
+            Some(0) => break,
+            Some(left) => writeln!(out, "{} of {all} records sent", all.saturating_sub(left))?,
+            None => {}
+        }
+        if let Err(reason) = publisher.reaches_kafka() {
+            writeln!(out, "waiting: {reason}")?;
+        }
+        tokio::select! {
+            _ = reports.tick() => {}
+            () = stop.cancelled() => return Err(CommandError::Stopped(left.unwrap_or(all))),
+        }
+    }
+    writeln!(out, "all {all} records are in kafka")?;
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<Store, CommandError> {
+    let spool = config.spool.as_ref().ok_or(CommandError::NoSpool)?;
+    Ok(Store::open(&store::path(&spool.directory, &config.kafka.topic))?)
+}

@@ -1,0 +1,105 @@
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A record made at this millisecond.
+fn record(millis: u64, value: &str) -> Stored {
+    let id = Uuid::from_u128((u128::from(millis) << 80) | (7 << 76) | u128::from(millis));
+    Stored { id, partition: 3, lines: 2, value: value.as_bytes().to_vec() }
+}
+
+fn put(records: &[Stored]) -> Change {
+    Change { put: records.to_vec(), ..Change::default() }
+}
+
+fn new() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = path(directory.path(), "events");
+    (directory, path)
+}
+
+#[test]
+fn what_was_put_in_is_there_after_a_restart_the_oldest_first() {
+    let (_directory, path) = new();
+    let records = [record(30, "c\nd"), record(10, "a\nb"), record(20, "x\ny")];
+    let mut store = Store::open_or_create(&path).unwrap();
+    store.apply(&Change { partitions: Some(8), ..put(&records) }).unwrap();
+    store.apply(&Change { remove: vec![records[2].id], ..Change::default() }).unwrap();
+    drop(store);
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.totals(), Totals { records: 2, bytes: 6 });
+    assert_eq!(store.partitions().unwrap(), 8);
+    assert_eq!(store.oldest_made().unwrap(), Some(UnixMillis(10)));
+    assert_eq!(store.oldest(Uuid::nil(), 9, 999).unwrap(), [records[1].clone(), records[0].clone()]);
+    assert_eq!(store.oldest(Uuid::nil(), 1, 999).unwrap(), [records[1].clone()]);
+    assert_eq!(store.oldest(Uuid::nil(), 9, 1).unwrap(), [records[1].clone()], "one, however long");
+    assert_eq!(store.oldest(records[1].id, 9, 999).unwrap(), [records[0].clone()]);
+    assert_eq!(store.entries().unwrap().iter().map(|entry| entry.bytes).collect::<Vec<_>>(), [3, 3]);
+}
+
+#[test]
+fn a_record_that_is_put_in_twice_is_there_once() {
+    let (_directory, path) = new();
+    let mut store = Store::open_or_create(&path).unwrap();
+    for _ in 0..2 {
+        store.apply(&put(&[record(1, "a\nb")])).unwrap();
+    }
+    assert_eq!(store.totals(), Totals { records: 1, bytes: 3 });
+}
+
+#[test]
+fn a_change_is_in_the_file_when_it_is_told_to_be_and_not_only_when_the_store_is_closed() {
+    let (directory, path) = new();
+    let mut store = Store::open_or_create(&path).unwrap();
+    store.apply(&put(&[record(1, "a\nb")])).unwrap();
+    // What a process that is killed now leaves behind.
+    let left = directory.path().join("left.redb");
+    fs::copy(&path, &left).unwrap();
+    assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
+}
+
+#[test]
+fn one_process_has_the_file_at_a_time() {
+    let (_directory, path) = new();
+    let store = Store::open_or_create(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
+    drop(store);
+    assert!(Store::open(&path).is_ok());
+}
+
+#[test]
+fn what_is_no_spool_is_corrupt_and_what_is_not_there_is_not() {
+    let (_directory, path) = new();
+    assert!(matches!(Store::open(&path), Err(StoreError::Io { .. })));
+    fs::write(&path, "something else".repeat(1000)).unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::Corrupt { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever the disk does to a file, it is found out, or all records are as they were.
+    #[test]
+    fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
+        let (_directory, path) = new();
+        let records: Vec<_> = (1..40).map(|n| record(n, &n.to_string().repeat(2000))).collect();
+        let mut store = Store::open_or_create(&path).unwrap();
+        store.apply(&put(&records)).unwrap();
+        drop(store);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let at = (at * (file.metadata().unwrap().len() - 16) as f64) as u64;
+        match garbage {
+            Some(garbage) => file.write_all_at(&garbage, at).unwrap(),
+            None => file.set_len(at).unwrap(),
+        }
+        match Store::open(&path) {
+            Ok(store) => prop_assert!(store.oldest(Uuid::nil(), 99, usize::MAX).unwrap() == records),
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
