@@ -82,7 +82,7 @@ impl Cluster {
 
     /// Whether Kafka was not reached last time; while nothing is known yet, it was not asked.
     pub(super) fn is_down(&self) -> bool {
-        matches!(*self.state(), State::Unreachable | State::TopicMissing)
+        matches!(*self.state(), State::Unreachable | State::Refused | State::TopicMissing)
     }
 
     /// A record had no acknowledgement in time: Kafka counts as away until it answers again.
