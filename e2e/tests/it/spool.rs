@@ -19,8 +19,8 @@ use crate::world::{DEADLINE, Edge, World};
 const CLIENTS: u64 = 16;
 /// Events of a request.
 const EVENTS: usize = 10;
-/// From a refusal to the next try, at least.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two tries of a client, at least: an outage must not outgrow the test.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// Servers of its own, since Kafka goes away, and an edge with a spool.
 struct Spooling {
@@ -100,6 +100,7 @@ impl Load {
                     let made = some(&mut rng, EVENTS);
                     let first = numbers.fetch_add(EVENTS, Ordering::Relaxed);
                     let lines: Vec<_> = (first..).zip(&made).map(|(n, made)| made.called(n)).collect();
+                    tries.tick().await;
                     while !is_accepted(&http, lines.join("\n")).await {
                         tries.tick().await;
                     }
