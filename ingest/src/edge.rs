@@ -75,7 +75,7 @@ impl Edge {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, &metrics)?;
         Ok(Self {
-            shared: Arc::new(Shared::new(&config.limits, publisher, metrics)),
+            shared: Arc::new(Shared::new(&config, publisher, metrics)),
             max_requests: config.limits.requests,
             drain_delay: config.drain_delay,
             draining: CancellationToken::new(),
@@ -101,6 +101,7 @@ impl Edge {
         let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
         let service = self.service::<Incoming>();
+        let keys = tokio::spawn(Arc::clone(&self.shared.keys).follow(ended.clone()));
         let serving = serve::until(listeners.http, service, closed.clone(), FINISH_WAIT);
         let (served, ()) = tokio::join!(serving, self.drain_when(shutdown, closed));
         // A drain that overran must not cost us the flush.
@@ -110,7 +111,7 @@ impl Edge {
         self.shared.publisher.flush(FLUSH_WAIT).await;
         // Last: probes and scrapes go on until here.
         ended.cancel();
-        let _served = admin.await;
+        let (_served, _followed) = tokio::join!(admin, keys);
         let summary = Summary(self.shared.metrics.totals());
         if summary.0.lost + summary.0.queued > 0 { Err(RunError::Lost(summary)) } else { Ok(summary) }
     }

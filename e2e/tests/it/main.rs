@@ -18,6 +18,7 @@ mod freshness;
 mod journey;
 mod late_dependencies;
 mod load;
+mod manners;
 mod outage;
 mod reactions_by_path;
 mod reactions_by_query;

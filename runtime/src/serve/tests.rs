@@ -1,8 +1,8 @@
 use std::future::pending;
 
 use http_body_util::Full;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
-use tower::service_fn;
 
 use super::*;
 
@@ -57,6 +57,19 @@ async fn a_drain_has_an_end() {
     held.shutdown.cancel();
     assert_eq!(held.served.await.unwrap().unwrap_err().to_string(), "finish open connections within 1ms");
     request.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_or_not_enough_is_closed() {
+    let held = held(Duration::from_secs(30)).await;
+    for said in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = TcpStream::connect(held.addr).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let start = time::Instant::now();
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() && start.elapsed() < 2 * PATIENCE.headers, "{said:?}: {answer:?}");
+    }
 }
 
 #[tokio::test]
