@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use devstack::traffic::BATCH;
 use devstack::{Stack, usage, wait_for};
+use tokio::time;
 
 use crate::contest::{Contestant, compare};
 use crate::floors::Floor;
@@ -18,6 +19,8 @@ const SEED_RATE: f64 = 200.0;
 const WHOLE_WAY_RATE: f64 = 1_000.0;
 /// Connections of readers.
 const READERS: usize = 64;
+/// Between two looks at the ledger while it fills: they cost ClickHouse CPU that is counted.
+const LOOK: Duration = Duration::from_millis(500);
 /// For everything to be stored after a load.
 const SETTLE: Duration = Duration::from_secs(120);
 
@@ -30,6 +33,21 @@ pub struct Plan {
     pub repeats: usize,
     /// That the aggregator drains each time.
     pub events: u64,
+    /// What alone is measured; everything if absent.
+    pub only: Option<Part>,
+}
+
+/// A part of what is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The edge beside its floors.
+    Edge,
+    /// Hot reads beside theirs.
+    Reads,
+    /// From requests to stored rows.
+    WholeWay,
+    /// The aggregator alone.
+    Drain,
 }
 
 /// Kafka and ClickHouse, and how they are used.
@@ -49,10 +67,21 @@ impl Bench {
 
     /// Measures everything, stops both.
     pub async fn run(mut self) -> anyhow::Result<Vec<Row>> {
-        let mut rows = self.edge().await?;
-        rows.extend(self.reads().await?);
-        rows.push(self.whole_way().await?);
-        rows.push(self.drain().await?);
+        let mut rows = Vec::new();
+        let only = self.plan.only;
+        let wanted = |part| only.is_none_or(|only| only == part);
+        if wanted(Part::Edge) {
+            rows.extend(self.edge().await?);
+        }
+        if wanted(Part::Reads) {
+            rows.extend(self.reads().await?);
+        }
+        if wanted(Part::WholeWay) {
+            rows.push(self.whole_way().await?);
+        }
+        if wanted(Part::Drain) {
+            rows.push(self.drain().await?);
+        }
         self.stack.stop().await?;
         Ok(rows)
     }
@@ -151,10 +180,21 @@ impl Bench {
             let events = work::fill(&self.stack.kafka, world.topic(), self.plan.events)?;
             say(&format!("aggregator, {repeat} of {}: draining it", self.plan.repeats));
             let (drained, peak) = self.drain_once(&world, events).await?;
+            let inserts = world.cpu_of_inserts().await?;
+            let bytes = world.merged_bytes().await?;
             // Its merges would go on at the cost of the next one.
             world.remove().await?;
             row.repeats.push(drained);
-            row.note = format!("peak {peak:.0} MiB");
+            let per_event = |bytes: u64| bytes as f64 / events as f64;
+            let total = per_event(bytes.values().sum());
+            row.note = format!("peak {peak:.0} MiB, {total:.1} bytes an event merged");
+            for (table, bytes) in bytes {
+                let (seconds, parts) = inserts.get(&table).copied().unwrap_or_default();
+                let (seconds, bytes) = (seconds / events as f64 * 1e6, per_event(bytes));
+                say(&format!(
+                    "`{table}`: {parts} inserts of {seconds:.3} CPU s per M events, {bytes:.2} bytes an event"
+                ));
+            }
         }
         Ok(row)
     }
@@ -172,6 +212,7 @@ impl Bench {
             if last > 0 {
                 first.get_or_insert((last, Instant::now()));
             }
+            time::sleep(LOOK).await;
             last >= events
         })
         .await?;

@@ -15,13 +15,15 @@ use rdkafka::types::RDKafkaErrorCode;
 use schemas::event;
 use schemas::line::{self, Prefix};
 use schemas::record::Head;
-use schemas::time::UnixMillis;
+use schemas::time::{MINUTE, UnixMillis};
 use uuid::Uuid;
 
 use crate::load;
 
 /// Bodies that are sent in turn.
 const BODIES: usize = 2_000;
+/// How long the events of a filled topic are spread over, in milliseconds: ten minutes.
+const BACKLOG: i64 = 10 * MINUTE;
 /// Devices that the events come from.
 const DEVICES: usize = 100_000;
 /// Partitions of a topic, here as by default.
@@ -50,8 +52,6 @@ pub fn reads() -> Arc<[Bytes]> {
 /// returns how many. Blocks its thread.
 pub fn fill(kafka: &Kafka, topic: &str, events: u64) -> anyhow::Result<u64> {
     let (mut traffic, now) = traffic();
-    let prefix = Prefix::new("default", [127, 0, 0, 1].into(), now);
-    let values: Vec<_> = (0..BODIES).map(|_| enriched(&prefix, &traffic.batch(now))).collect();
     let mut config = kafka.client_config();
     config
         .set("acks", "all")
@@ -60,10 +60,12 @@ pub fn fill(kafka: &Kafka, topic: &str, events: u64) -> anyhow::Result<u64> {
         .set("queue.buffering.max.messages", "1000000");
     let producer: ThreadedProducer<DefaultProducerContext> = config.create().context("create a producer")?;
     let records = events.div_ceil(BATCH as u64);
-    for (number, value) in (0..records).zip(values.iter().cycle()) {
+    for number in 0..records {
+        let at = UnixMillis(now.0 - BACKLOG + BACKLOG * number as i64 / records as i64);
+        let value = enriched(&prefix(at), &traffic.batch(at));
         let partition = (number % u64::from(PARTITIONS)) as i32;
         let mut record =
-            BaseRecord::<(), _>::to(topic).partition(partition).headers(headers()).payload(value);
+            BaseRecord::<(), _>::to(topic).partition(partition).headers(headers()).payload(&value);
         while let Err((error, refused)) = producer.send(record) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 bail!("fill topic `{topic}`: {error}");
@@ -75,6 +77,16 @@ pub fn fill(kafka: &Kafka, topic: &str, events: u64) -> anyhow::Result<u64> {
     }
     producer.flush(FLUSH).with_context(|| format!("fill topic `{topic}`"))?;
     Ok(records * BATCH as u64)
+}
+
+/// Values of records of [`BATCH`] lines, as the edge writes them at `now`.
+pub fn records(count: usize, now: UnixMillis) -> Vec<Vec<u8>> {
+    let mut traffic = Traffic::new(1, DEVICES);
+    (0..count).map(|_| enriched(&prefix(now), &traffic.batch(now))).collect()
+}
+
+fn prefix(at: UnixMillis) -> Prefix {
+    Prefix::new("default", [127, 0, 0, 1].into(), at)
 }
 
 fn headers() -> OwnedHeaders {

@@ -1,9 +1,10 @@
 //! A topic, a database and a consumer group of one measurement, and the services in it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use devstack::{DataDirectory, Service, Stack};
 use reqwest::Url;
 
@@ -65,6 +66,46 @@ impl World {
     /// Rows that the ledger tells of, which costs ClickHouse much less to say.
     pub async fn stored_by_the_ledger(&self) -> anyhow::Result<u64> {
         self.number("SELECT sum(stored) FROM ledger").await
+    }
+
+    /// CPU seconds and number of the inserts into each table, as ClickHouse tells them.
+    pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
+        self.query("SYSTEM FLUSH LOGS").await?;
+        let sql = format!(
+            "SELECT arrayFirst(name -> startsWith(name, '{0}.'), tables) AS inserted,
+                sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6,
+                count()
+             FROM system.query_log
+             WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{0}')
+             GROUP BY inserted",
+            self.name
+        );
+        let answer = self.query(&sql).await?;
+        let lines = answer.lines().map(|line| {
+            let words: Vec<_> = line.split('\t').collect();
+            let [table, seconds, count] = words[..] else { bail!("read `{line}` of an answer") };
+            let table = table.rsplit('.').next().unwrap_or_default();
+            Ok((table.to_owned(), (seconds.parse()?, count.parse()?)))
+        });
+        lines.collect()
+    }
+
+    /// Bytes of each table once all its parts are merged.
+    pub async fn merged_bytes(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let engines = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND NOT startsWith(name, '.')";
+        for table in self.query(engines).await?.lines() {
+            self.query(&format!("OPTIMIZE TABLE {table} FINAL SETTINGS optimize_skip_merged_partitions = 1"))
+                .await?;
+        }
+        let sql = "SELECT table, sum(bytes_on_disk) FROM system.parts
+             WHERE active AND database = currentDatabase() AND NOT startsWith(table, '.') GROUP BY table ORDER BY table";
+        let answer = self.query(sql).await?;
+        let lines = answer.lines().map(|line| {
+            let (table, bytes) =
+                line.split_once('\t').with_context(|| format!("read `{line}` of an answer"))?;
+            Ok((table.to_owned(), bytes.parse()?))
+        });
+        lines.collect()
     }
 
     /// Drops its database; its services must have ended.

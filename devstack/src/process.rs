@@ -122,15 +122,7 @@ impl Process {
 
     /// The last lines of its log, and the file's name.
     pub fn log_tail(&self) -> String {
-        match read_tail(&self.log) {
-            Ok(text) if text.trim().is_empty() => format!("its log {} is empty", self.log.display()),
-            Ok(text) => {
-                let lines: Vec<&str> = text.lines().collect();
-                let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
-                format!("the end of {}:\n  {last}", self.log.display())
-            }
-            Err(error) => format!("its log {} cannot be read: {error}", self.log.display()),
-        }
+        log_tail(&self.log)
     }
 
     /// The file that holds what it printed.
@@ -142,6 +134,19 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill9();
+    }
+}
+
+/// The last lines of a process's log, and the file's name.
+pub fn log_tail(log: &Path) -> String {
+    match read_tail(log) {
+        Ok(text) if text.trim().is_empty() => format!("its log {} is empty", log.display()),
+        Ok(text) => {
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
+            format!("the end of {}:\n  {last}", log.display())
+        }
+        Err(error) => format!("its log {} cannot be read: {error}", log.display()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Made-up traffic from a seed: devices that send batches, people who react.
+//! Made-up traffic from a seed: devices that send batches, people who react and vote.
 //!
 //! Pure: the caller owns the clock and sends it.
 
@@ -36,6 +36,8 @@ const COUNTRIES: [&str; 30] = [
     "US", "IN", "BR", "DE", "ID", "JP", "GB", "FR", "MX", "RU", "TR", "IT", "ES", "CA", "KR", "PL", "VN",
     "PH", "TH", "NL", "AR", "EG", "AU", "CO", "UA", "SE", "CZ", "RO", "PT", "CH",
 ];
+/// Likewise.
+const OPTIONS: [&str; 4] = ["boot", "sneaker", "sandal", "clog"];
 const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];
 
 /// An endless stream of requests, the same for the same seed and clock.
@@ -109,6 +111,12 @@ impl Traffic {
         let kind = if self.rng.u32(..4) == 0 { "click" } else { "impression" };
         format!("/analytics/{}/user-{user}/{kind}", moment(&mut self.rng, now).0)
     }
+
+    /// One person's vote.
+    pub fn vote(&mut self) -> String {
+        let (voter, option) = (self.rng.u32(..20_000), skewed(&mut self.rng, &OPTIONS));
+        format!(r#"{{"poll":"best-shoe","option":"{option}","voter":"user-{voter}"}}"#)
+    }
 }
 
 impl Device {
@@ -171,7 +179,7 @@ mod tests {
     fn the_same_seed_gives_the_same_traffic() {
         let requests = || {
             let mut traffic = Traffic::new(7, 10);
-            [traffic.batch(NOW), traffic.reaction(NOW), traffic.batch(NOW)]
+            [traffic.batch(NOW), traffic.reaction(NOW), traffic.vote(), traffic.batch(NOW)]
         };
         assert_eq!(requests(), requests());
     }

@@ -7,10 +7,12 @@
 
 use std::collections::HashMap;
 use std::iter;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
+use devstack::process::log_tail;
 use devstack::{Kafka, Service, Stack, wait_for};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -21,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Http;
 use crate::world::World;
 use book::{Book, Fate};
+use clock::Clock;
 use lane::{Lane, Subject};
 use report::Report;
 use schedule::{AGGREGATORS, SESSION, Schedule, Target};
-use sender::SharedBook;
+use sender::{Sender, SharedBook};
 use tally::Tally;
 use verify::Verdict;
 
@@ -44,6 +47,8 @@ pub mod sums;
 
 pub mod report;
 
+mod clock;
+
 mod figure;
 
 mod tally;
@@ -56,7 +61,7 @@ mod verify;
 
 /// Of the topic, the database, the group and the directory of logs.
 const NAME: &str = "chaos";
-/// From the last fault until everything is counted.
+/// From the end of the load until what was broken runs again, and from then until everything is counted.
 const SETTLE: Duration = Duration::from_secs(90);
 /// For all tables and answers to be read and compared.
 const VERIFY: Duration = Duration::from_secs(300);
@@ -90,10 +95,16 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     api.wait_ready().await?;
     say("everything runs");
 
+    let asked = services.iter_mut().map(|(target, service)| {
+        let log = service.process().log().to_owned();
+        (*target, Http::patient(service.admin(), QUIET), log)
+    });
+    let asked = asked.collect();
     let edge = &services[0].1;
     let run = Run {
-        started: Instant::now(),
-        until: Instant::now() + options.length,
+        asked,
+        clock: Arc::new(Clock::start()),
+        length: options.length,
         edge: edge.http(),
         edge_admin: Http::patient(edge.admin(), QUIET),
         kafka: Kafka::given(stack.kafka.brokers()),
@@ -113,6 +124,10 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let api_http = Http::patient(api.http(), SETTLE);
     let verifying = verify::verify(&run.book, &run.world, &api_http);
     let verdict = time::timeout(VERIFY, verifying).await.context("count everything in time");
+    // The product's own judge, which must find what we find: nothing.
+    if let Err(error) = run.world.run("stream-agg", &["audit"], &[]).await {
+        run.tally.wrong(format!("{error:#}"));
+    }
     // Only now, because the lanes hold what was just asked.
     run.stop.cancel();
     lanes.join_all().await;
@@ -138,11 +153,13 @@ fn start(world: &World) -> Vec<(Target, Service)> {
 
 /// A run while it lasts.
 struct Run {
-    started: Instant,
-    /// When faults and load end.
-    until: Instant,
+    clock: Arc<Clock>,
+    /// How long faults and load last, by the clock.
+    length: Duration,
     edge: String,
     edge_admin: Http,
+    /// Whom to ask why events are not counted: admin port and log of each.
+    asked: Vec<(Target, Http, PathBuf)>,
     kafka: Kafka,
     world: World,
     book: SharedBook,
@@ -162,11 +179,12 @@ impl Run {
         let mut lanes = JoinSet::new();
         for (target, subject) in subjects {
             let (tally, all_over, stop) = (self.tally.clone(), self.all_over.clone(), self.stop.clone());
-            let (faults, started, until) = (schedule.of(target).to_vec(), self.started, self.until);
+            let (faults, clock, length) =
+                (schedule.of(target).to_vec(), Arc::clone(&self.clock), self.length);
             let handle = Handle::current();
             let life = async move || {
-                let mut lane = Lane::new(target, subject, Arc::clone(&tally));
-                let suffered = lane.suffer(&faults, started, until).await;
+                let mut lane = Lane::new(target, subject, Arc::clone(&tally), clock);
+                let suffered = lane.suffer(&faults, length).await;
                 all_over.add_permits(1);
                 if let Err(error) = suffered.and(lane.keep(&stop).await) {
                     tally.wrong(format!("{target}: {error:#}"));
@@ -181,19 +199,21 @@ impl Run {
     /// Sends the load, waits until faults and load are over and everything is counted, and
     /// says how far it is meanwhile.
     async fn settle(&self, say: &impl Fn(&str)) {
-        let deadline = self.until + SETTLE;
         let settled = async {
-            let (book, tally) = (Arc::clone(&self.book), Arc::clone(&self.tally));
-            let sending = sender::send(self.edge.clone(), book, tally, self.until, self.until + SETTLE / 2);
-            let lanes = self.all_over.acquire_many(Target::ALL.len() as u32);
-            let (_, lanes) = tokio::join!(sending, time::timeout_at(deadline, lanes));
+            let sender = Sender::new(self.edge.clone(), &self.book, &self.tally);
+            let sending = sender.send(&self.clock, self.length, SETTLE / 2);
+            let breaking = async {
+                self.clock.reaches(self.length).await;
+                time::timeout(SETTLE, self.all_over.acquire_many(Target::ALL.len() as u32)).await
+            };
+            let ((), lanes) = tokio::join!(sending, breaking);
             if lanes.is_err() {
                 self.tally.wrong(format!("not all that was broken runs again after {SETTLE:?}"));
             }
-            self.wait_until_counted(deadline).await;
+            self.wait_until_counted().await;
         };
         tokio::pin!(settled);
-        let mut progress = time::interval_at(self.started + PROGRESS, PROGRESS);
+        let mut progress = time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         loop {
             tokio::select! {
                 () = &mut settled => break,
@@ -203,11 +223,10 @@ impl Run {
         say(&self.progress());
     }
 
-    async fn wait_until_counted(&self, deadline: Instant) {
+    async fn wait_until_counted(&self) {
         let mut open = String::new();
         let mut ends = Vec::new();
-        let left = deadline.saturating_duration_since(Instant::now());
-        let counted = wait_for("everything to be counted", left, async || {
+        let counted = wait_for("everything to be counted", SETTLE, async || {
             let before = ends.clone();
             let looked = self.look(&mut ends).await;
             let settled = looked.as_ref().is_ok_and(String::is_empty) && before == ends;
@@ -219,6 +238,18 @@ impl Run {
         });
         if let Err(overdue) = counted.await {
             self.tally.wrong(format!("{overdue}: {open}"));
+            self.ask_why().await;
+        }
+    }
+
+    /// What each service says of itself: why it does not go on, most likely.
+    async fn ask_why(&self) {
+        for (target, admin, log) in &self.asked {
+            let said = match admin.try_send("GET", "/readyz", &[], "").await {
+                Ok(answer) => answer.text,
+                Err(error) => format!("{error:#}"),
+            };
+            self.tally.wrong(format!("{target} says {:?}; {}", said.trim_end(), log_tail(log)));
         }
     }
 
@@ -244,7 +275,7 @@ impl Run {
         let notes = if notes.is_empty() { "nothing".to_owned() } else { notes.join("; ") };
         format!(
             "{:.0} s: {} requests, {} acked, {} refused, {} open; {notes}",
-            self.started.elapsed().as_secs_f64(),
+            self.clock.elapsed().as_secs_f64(),
             book.requests(),
             book.count(Fate::Acked),
             book.count(Fate::Refused),
@@ -265,7 +296,8 @@ impl Run {
             conditional_skips,
             missing: verdict.missing,
             duplicated: verdict.duplicated,
-            problems: self.tally.take_wrong().into_iter().chain(verdict.lines).collect(),
+            // The reasons last, where a log that is cut still has them.
+            problems: verdict.lines.into_iter().chain(self.tally.take_wrong()).collect(),
         }
     }
 }

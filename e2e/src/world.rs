@@ -209,7 +209,8 @@ impl World {
         self.kafka().create().unwrap()
     }
 
-    fn kafka(&self) -> ClientConfig {
+    /// Settings of a client of its Kafka.
+    pub fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::enrich::{LineError, Report};
 use crate::outcome::Refusal;
+use crate::votes::results::Standing;
 
 /// Longest `X-Request-Id` of a client's that is used.
 const MAX_REQUEST_ID_BYTES: usize = 64;
@@ -31,6 +32,8 @@ pub struct Answer {
 pub enum Said {
     /// `200`: every good line is stored; the bad ones are listed.
     Stored(Report),
+    /// `200`: the same of votes, with how their poll stands if that is known.
+    Voted(Report, Option<Standing>),
     /// `200` without a body, as the client preferred.
     StoredMinimal,
     /// `204`: the reaction is stored.
@@ -91,6 +94,9 @@ pub fn prefers_minimal(headers: &HeaderMap) -> bool {
 pub fn render(answer: &Answer, id: &RequestId, closes: bool) -> Response<Full<Bytes>> {
     let (status, body) = match &answer.said {
         Said::Stored(report) => (StatusCode::OK, Some(json(&Stored::of(report, id)))),
+        Said::Voted(report, poll) => {
+            (StatusCode::OK, Some(json(&Voted { stored: Stored::of(report, id), poll: poll.as_ref() })))
+        }
         Said::StoredMinimal => (StatusCode::OK, None),
         Said::NoContent => (StatusCode::NO_CONTENT, None),
         Said::Refused(refusal, report) => {
@@ -160,6 +166,13 @@ impl<'a> Stored<'a> {
             errors: Errors::of(report),
         }
     }
+}
+
+#[derive(Serialize)]
+struct Voted<'a> {
+    #[serde(flatten)]
+    stored: Stored<'a>,
+    poll: Option<&'a Standing>,
 }
 
 #[derive(Serialize)]

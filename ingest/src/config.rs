@@ -36,6 +36,18 @@ pub struct Config {
     pub client_ip: ClientIpConfig,
     /// Where records go.
     pub kafka: KafkaConfig,
+    /// Where the polls' results come from.
+    pub poll_results: PollResultsConfig,
+}
+
+/// Where the polls' results come from that votes are told.
+#[derive(Debug, Clone)]
+pub struct PollResultsConfig {
+    /// Address of query-api, `http://…`: `POLL_RESULTS_URL`, default none, and then votes are told
+    /// no results.
+    pub url: Option<String>,
+    /// Between two requests, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s.
+    pub interval: Duration,
 }
 
 /// What a request, and all requests together, may cost.
@@ -91,6 +103,7 @@ impl Config {
             cors: CorsConfig::from_vars(vars)?,
             client_ip: ClientIpConfig::from_vars(vars)?,
             kafka: KafkaConfig::from_vars(vars)?,
+            poll_results: PollResultsConfig::from_vars(vars)?,
         })
     }
 }
@@ -122,6 +135,23 @@ impl Limits {
     }
 }
 
+impl PollResultsConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let url = vars.string_or("POLL_RESULTS_URL", "");
+        let interval = vars.duration_or("POLL_RESULTS_INTERVAL", Duration::from_secs(5))?;
+        if interval.is_zero() {
+            let reason = "it must be above zero, for example `5s`".to_owned();
+            return Err(VarError::Invalid { name: "POLL_RESULTS_INTERVAL", value: "0s".to_owned(), reason });
+        }
+        if !url.is_empty() && !reqwest::Url::parse(&url).is_ok_and(|url| url.scheme() == "http") {
+            let reason =
+                "it must be the address of query-api, for example `http://localhost:8083`".to_owned();
+            return Err(VarError::Invalid { name: "POLL_RESULTS_URL", value: url, reason });
+        }
+        Ok(Self { url: Some(url).filter(|url| !url.is_empty()), interval })
+    }
+}
+
 impl KafkaConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self {
@@ -146,6 +176,17 @@ mod tests {
         ));
         let config = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1")])).unwrap();
         assert_eq!((config.kafka.topic.as_str(), config.limits.body_bytes), ("events", 8 << 20));
+    }
+
+    #[test]
+    fn results_of_polls_come_from_an_address_or_not_at_all() {
+        let with =
+            |url| Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1"), ("POLL_RESULTS_URL", url)]));
+        assert_eq!(with("").unwrap().poll_results.url, None);
+        assert_eq!(with("http://q:80").unwrap().poll_results.url.as_deref(), Some("http://q:80"));
+        for url in ["query-api:80", "https://q", "/v1/polls"] {
+            assert!(matches!(with(url), Err(VarError::Invalid { name: "POLL_RESULTS_URL", .. })), "{url}");
+        }
     }
 
     #[test]

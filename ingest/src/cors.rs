@@ -46,6 +46,11 @@ impl CorsConfig {
         }
     }
 
+    /// The page's origin that a request names, if it can matter.
+    pub fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if *self == Self::Off { None } else { headers.get(ORIGIN).cloned() }
+    }
+
     /// Whether a request only asks what a page may send; it has no body and is not for a route.
     pub fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         *self != Self::Off

@@ -20,6 +20,7 @@ use crate::http::Shared;
 use crate::layers;
 use crate::metrics::{Metrics, Totals};
 use crate::publish::Publisher;
+use crate::votes::refresh;
 
 /// How long requests may take to finish once no new one is taken.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
@@ -32,6 +33,8 @@ pub struct Edge {
     max_requests: usize,
     drain_delay: Duration,
     draining: CancellationToken,
+    /// Ends the task that fetches the polls' results, if there is one.
+    refreshing: CancellationToken,
 }
 
 /// Why an edge cannot start.
@@ -69,16 +72,25 @@ impl fmt::Display for Summary {
 }
 
 impl Edge {
-    /// Starts Kafka's client in the background; Kafka need not be there. Fails only for
-    /// settings that can never work.
+    /// Starts Kafka's client in the background, and what fetches the polls' results on the current
+    /// tokio runtime; neither Kafka nor query-api need be there. Fails only for settings that can
+    /// never work.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, &metrics)?;
+        let shared = Arc::new(Shared::new(&config, publisher, Arc::clone(&metrics)));
+        let refreshing = CancellationToken::new();
+        if let Some(url) = config.poll_results.url {
+            let interval = config.poll_results.interval;
+            let refresh = refresh::run(url, interval, Arc::clone(&shared.poll_results), metrics);
+            tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresh));
+        }
         Ok(Self {
-            shared: Arc::new(Shared::new(&config, publisher, metrics)),
+            shared,
             max_requests: config.limits.requests,
             drain_delay: config.drain_delay,
             draining: CancellationToken::new(),
+            refreshing,
         })
     }
 
@@ -108,6 +120,7 @@ impl Edge {
         if let Err(error) = served {
             tracing::warn!(%error, "requests were cut off");
         }
+        self.refreshing.cancel();
         self.shared.publisher.flush(FLUSH_WAIT).await;
         // Last: probes and scrapes go on until here.
         ended.cancel();

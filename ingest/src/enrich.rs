@@ -73,6 +73,8 @@ pub struct Report {
     pub by_code: [u32; Code::ALL.len()],
     /// Good lines whose reserved fields were replaced.
     pub reserved_replaced: u32,
+    /// The poll that all votes of the request name.
+    pub poll: Option<String>,
 }
 
 /// A bad line, as its sender is told.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::http::request::Parts;
 use ::http::{Method, Request};
@@ -23,10 +24,11 @@ use crate::decode::{self, Format};
 use crate::enrich::{self, Chunk, Report, Takes};
 use crate::identity::Identity;
 use crate::keys::file::Keys;
-use crate::keys::{self, ByAddress, Caller, Part};
+use crate::keys::{ByAddress, Caller, Part};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
+use crate::votes::{Votes, refresh};
 
 /// The routes, as metrics name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum Route {
     Events,
     /// `POST /v1/counters`, alias `/web/post.php`.
     Counters,
+    /// `POST /v1/votes`.
+    Votes,
     /// `POST /analytics` in both forms.
     Analytics,
     /// Everything else: `404`.
@@ -43,13 +47,14 @@ pub enum Route {
 
 impl Route {
     /// All routes, for metrics that start at zero.
-    pub const ALL: [Self; 4] = [Self::Events, Self::Counters, Self::Analytics, Self::Other];
+    pub const ALL: [Self; 5] = [Self::Events, Self::Counters, Self::Votes, Self::Analytics, Self::Other];
 
     /// The route of a path.
     pub fn of(path: &str) -> Self {
         match path {
             "/v1/events" | "/api/events" => Self::Events,
             "/v1/counters" | "/web/post.php" => Self::Counters,
+            "/v1/votes" => Self::Votes,
             "/analytics" => Self::Analytics,
             _ if path.starts_with("/analytics/") => Self::Analytics,
             _ => Self::Other,
@@ -60,7 +65,7 @@ impl Route {
     fn takes(self) -> Takes {
         match self {
             Self::Counters => Takes::Counters,
-            Self::Events | Self::Analytics | Self::Other => Takes::Any,
+            Self::Events | Self::Votes | Self::Analytics | Self::Other => Takes::Any,
         }
     }
 
@@ -69,6 +74,7 @@ impl Route {
         match self {
             Self::Events => "events",
             Self::Counters => "counters",
+            Self::Votes => "votes",
             Self::Analytics => "analytics",
             Self::Other => "other",
         }
@@ -86,6 +92,8 @@ pub struct Shared {
     in_flight: Arc<Semaphore>,
     pub(crate) publisher: Publisher,
     pub(crate) metrics: Arc<Metrics>,
+    /// The polls' results; none as long as none were fetched.
+    pub(crate) poll_results: refresh::Latest,
 }
 
 /// What only the edge knows of a request, known once its headers are complete.
@@ -105,7 +113,8 @@ impl Shared {
             (config.limits.clone(), config.client_ip.clone(), config.cors.clone());
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
         let by_address = config.ip_rate.map(ByAddress::new);
-        Self { limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics }
+        let poll_results = refresh::Latest::default();
+        Self { limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
     }
 
     /// Answers one request.
@@ -126,7 +135,7 @@ impl Shared {
             Err(refusal) => return unread(refusal, &head, body).await,
         };
         match arrival.route {
-            Route::Events | Route::Counters => match self.receive(&head, &mut body).await {
+            Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
                 Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
@@ -141,7 +150,7 @@ impl Shared {
     /// Who sends a request. One event is taken of the rates before a body is read, so that whoever
     /// has used them up is refused cheaply.
     fn admit(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
-        let caller = keys::admit(self.keys.auth(), &self.keys.current(), head, ip)?;
+        let caller = self.keys.admit(head, ip)?;
         self.take(&caller, ip, Part::First)?;
         Ok(caller)
     }
@@ -176,9 +185,19 @@ impl Shared {
     async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
         Answer::new(match self.publish(arrival, head, body, format).await {
             Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
+            Ok(report) if arrival.route == Route::Votes => self.voted(report),
             Ok(report) => Said::Stored(report),
             Err(said) => said,
         })
+    }
+
+    /// What votes are told: how their poll stands, by what is known already.
+    fn voted(&self, mut report: Report) -> Said {
+        let latest = self.poll_results.load();
+        let now = SystemTime::now().into();
+        let standing =
+            latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(poll, now));
+        Said::Voted(report, standing)
     }
 
     /// A reaction, which has no use for a body.
@@ -224,10 +243,13 @@ impl Shared {
             return Err(Refusal::EmptyBody);
         }
         self.take(&arrival.caller, arrival.ip, Part::Rest(lines.len()))?;
+        let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
+        let lines = votes.as_ref().map_or(lines, Votes::lines);
         let tenant = arrival.caller.tenant();
         let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
-        let (chunks, report) =
+        let (chunks, mut report) =
             enrich::enrich(&lines, arrival.route.takes(), tenant, identity, &prefix, partitions);
+        report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
         Ok((chunks, report))
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use ::http::header::{AUTHORIZATION, ORIGIN};
 use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue};
+use arc_swap::ArcSwap;
 use percent_encoding::percent_decode_str;
 use schemas::line::is_tenant;
 use serde::Deserialize;
@@ -209,13 +210,14 @@ impl Caller {
 }
 
 /// Who sends a request, or why they may not.
-pub fn admit(auth: Auth, keys: &KeySet, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
+pub fn admit(auth: Auth, keys: &ArcSwap<KeySet>, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
     if auth == Auth::None {
         return Ok(Caller::default());
     }
     let Some(presented) = presented(head) else {
         return if auth == Auth::Required { Err(Refusal::NoKey) } else { Ok(Caller::default()) };
     };
+    let keys = keys.load();
     let key = keys.find(&presented).ok_or(Refusal::UnknownKey)?;
     if !key.enabled {
         return Err(Refusal::KeyDisabled);

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use ::http::header::ORIGIN;
 use ::http::{Request, Response, Version};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -71,7 +70,7 @@ where
             let route = Route::of(request.uri().path());
             // HTTP/2 has no header for it; hyper says goodbye in its own way when the process stops.
             let one_by_one = request.version() < Version::HTTP_2;
-            let origin = request.headers().get(ORIGIN).cloned();
+            let origin = shared.cors.origin(request.headers());
             let preflight = shared.cors.is_preflight(&request);
             let answer = if preflight {
                 Answer::new(Said::NoContent)

@@ -1,7 +1,8 @@
 //! The edge: HTTP bytes become Kafka records. Knows neither ClickHouse nor rollups.
 //!
 //! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
-//! [`enrich`] → [`publish`] → [`answer`]. A request is answered `200` only when every
+//! [`enrich`] → [`publish`] → [`answer`]; [`votes`] and reactions ([`compat`]) become
+//! ordinary lines on the way. A request is answered `200` only when every
 //! record that holds one of its lines is acknowledged by Kafka.
 //!
 //! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`;
@@ -29,6 +30,8 @@ pub mod compat;
 pub mod body;
 
 pub mod decode;
+
+pub mod votes;
 
 pub mod enrich;
 

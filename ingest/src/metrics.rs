@@ -10,6 +10,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use schemas::event::Code;
+use schemas::time::UnixMillis;
 
 use crate::client_ip::Source;
 use crate::http::Route;
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub rate_limited: IntCounter,
     /// `keys_stale`: 1 while the file of keys is bad and the keys read before stay.
     pub keys_stale: IntGauge,
+    poll_results_refreshes: IntCounterVec,
+    poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
     pub kafka_up: IntGauge,
 }
@@ -77,6 +80,15 @@ impl Metrics {
             client_ip: Source::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
             rate_limited: make.counter("rate_limited_total", "Requests beyond a rate."),
             keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
+            poll_results_refreshes: make.counters(
+                "poll_results_refreshes_total",
+                "Requests for the polls' results by result.",
+                "result",
+            ),
+            poll_results_as_of: make.gauge(
+                "poll_results_as_of_milliseconds",
+                "Moment of the polls' results that votes are told, since 1970.",
+            ),
             kafka_up: make.gauge("kafka_up", "Whether the topic can be reached."),
             registry: make.0,
         }
@@ -140,6 +152,15 @@ impl Metrics {
     /// A record's end was learnt this long after it was sent.
     pub fn acknowledged(&self, after: Duration) {
         self.ack_seconds.observe(after.as_secs_f64());
+    }
+
+    /// The polls' results were asked for: they are of this moment, or did not come.
+    pub fn poll_results(&self, as_of: Option<UnixMillis>) {
+        let result = if as_of.is_some() { "ok" } else { "error" };
+        self.poll_results_refreshes.with_label_values(&[result]).inc();
+        if let Some(as_of) = as_of {
+            self.poll_results_as_of.set(as_of.0);
+        }
     }
 
     /// The totals so far.

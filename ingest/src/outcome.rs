@@ -155,7 +155,9 @@ impl Refusal {
             Self::OriginDenied => "the key is not for this origin".into(),
             Self::IpDenied => "the key is not for this address".into(),
             Self::RateLimited(_) => "too many events a second; nothing was taken, send it again later".into(),
-            Self::NotFound => "there is POST /v1/events, POST /v1/counters and POST /analytics".into(),
+            Self::NotFound => {
+                "there is POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics".into()
+            }
             Self::MethodNotAllowed => "use POST".into(),
             Self::BodyTimeout => "the body came too slowly".into(),
             Self::BodyTooLarge(limit) => format!("the body is longer than {limit} bytes").into(),

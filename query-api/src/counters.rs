@@ -1,8 +1,6 @@
 //! The country counters of one tick, rendered.
 //!
 //! Sums of the last seven UTC days for the five countries that counted most of all time.
-//! The age of an answer stands in its headers: in the body it would change the ETag with
-//! every request. Whether it is stale stands in the body and turns once, so there are two.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -12,7 +10,7 @@ use schemas::tables;
 use schemas::time::{DAY, UnixMillis};
 use serde::Serialize;
 
-use crate::snapshot::{Rendered, rfc3339};
+use crate::snapshot::{Aging, Rendered, rfc3339};
 
 /// Days that count: today and those before it.
 const DAYS: i64 = 7;
@@ -43,12 +41,8 @@ pub struct Country {
 /// The answer in each of its forms.
 #[derive(Debug)]
 pub struct Counters {
-    /// All that was in Kafka before this moment is counted; none while nothing is.
-    pub as_of: Option<UnixMillis>,
-    /// `{"data":[…],"meta":{…}}`, while it is fresh.
-    fresh: Rendered,
-    /// The same from then on.
-    stale: Rendered,
+    /// `{"data":[…],"meta":{…}}`.
+    pub json: Aging,
     /// `country,view,play,click` and a row a country; RFC 4180.
     pub csv: Rendered,
 }
@@ -57,17 +51,15 @@ impl Counters {
     /// Renders what a statement told; countries are ranked here, ties by their code.
     pub fn new(mut countries: Vec<Country>, days: Range<UnixMillis>, as_of: Option<UnixMillis>) -> Self {
         countries.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.code.cmp(&b.code)));
-        let json = |stale| json(&countries, &days, as_of, stale);
-        Self { as_of, fresh: json(false), stale: json(true), csv: csv(&countries) }
+        let json = Aging::new(as_of, |stale| json(&countries, &days, as_of, stale));
+        Self { json, csv: csv(&countries) }
     }
 
     /// The JSON form at the moment `now`, read each `interval` milliseconds; `differs` if the
-    /// aggregator has other rollups by now. Stale is what should have been renewed twice.
+    /// aggregator has other rollups by now.
     pub fn json(&self, now: UnixMillis, interval: i64, differs: bool) -> &Rendered {
-        let refresh = tables::REFRESH.as_millis() as i64;
-        let limit = interval.max(refresh).saturating_mul(3);
-        let fresh = self.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
-        if fresh && !differs { &self.fresh } else { &self.stale }
+        // The view that ranks is made every REFRESH, however often it is read.
+        self.json.at(now, interval.max(tables::REFRESH.as_millis() as i64), differs)
     }
 }
 
@@ -133,7 +125,6 @@ mod tests {
         let json = counters.json(UnixMillis::parse(now).unwrap(), 6000, differs);
         let found: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
         assert_eq!(found["meta"]["stale"], stale);
-        assert_ne!(counters.fresh.etag, counters.stale.etag);
     }
 
     #[test]
@@ -145,9 +136,10 @@ mod tests {
 
     #[test]
     fn json_says_of_which_moment_and_days_it_is() {
-        let json = counters(&[("US", 5)], Some("2026-11-21 04:05:06")).fresh.body;
+        let counters = counters(&[("US", 5)], Some("2026-11-21 04:05:06"));
+        let json = &counters.json(UnixMillis::parse("2026-11-21 04:05:06").unwrap(), 5000, false).body;
         assert_eq!(
-            str::from_utf8(&json).unwrap(),
+            str::from_utf8(json).unwrap(),
             r#"{"data":[{"country":"US","view":1,"play":2,"click":2}],"meta":{"as_of":"2026-11-21T04:05:06.000Z","stale":false,"exact":true,"window":{"from":"2026-11-15T00:00:00.000Z","to":"2026-11-22T00:00:00.000Z","tz":"UTC"},"rows":1}}"#
         );
     }
@@ -156,7 +148,8 @@ mod tests {
     fn nothing_counted_is_an_empty_answer() {
         let counters = counters(&[], None);
         assert_eq!(counters.csv.body, "country,view,play,click\r\n");
-        assert!(counters.stale.body.starts_with(br#"{"data":[],"meta":{"as_of":null,"#));
+        let json = &counters.json(UnixMillis(0), 5000, false).body;
+        assert!(json.starts_with(br#"{"data":[],"meta":{"as_of":null,"#));
     }
 
     #[test]

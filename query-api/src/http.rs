@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemas::time::{HOUR, UnixMillis};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time;
 
 use crate::Shared;
 use crate::config::PollConfig;
+use crate::polls::Forms;
 use crate::snapshot::{Rendered, Snapshot, rfc3339};
 
 /// The moment an answer is true for.
@@ -32,6 +34,8 @@ pub(crate) fn routes(shared: Arc<Shared>, poll: PollConfig) -> Router {
         .route("/analytics", get(analytics))
         .route("/v1/counters", get(counters))
         .route("/web/get.php", get(counters))
+        .route("/v1/polls", get(all_polls))
+        .route("/v1/polls/{poll}", get(one_poll))
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .with_state(App { shared, poll })
@@ -60,7 +64,80 @@ async fn counters(
     response
 }
 
+/// `GET /v1/polls?format=json|csv`: all polls, the one with most votes first.
+async fn all_polls(
+    State(app): State<App>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Response {
+    let response = app.all_polls(&parameters, &headers).unwrap_or_else(Problem::into_response);
+    app.shared.metrics.answered("/v1/polls", response.status());
+    response
+}
+
+/// `GET /v1/polls/{poll}?format=json|csv`: one poll. Without votes it has no options.
+async fn one_poll(
+    State(app): State<App>,
+    Path(poll): Path<String>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Response {
+    let answered = app.poll(&poll, &parameters, &headers).await;
+    let response = answered.unwrap_or_else(Problem::into_response);
+    app.shared.metrics.answered("/v1/polls/{poll}", response.status());
+    response
+}
+
 impl App {
+    fn all_polls(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
+        let format = Format::parse(parameters)?;
+        let snapshot = self.shared.snapshot.load();
+        let snapshot = snapshot.as_ref().ok_or(Problem::NotYet)?;
+        let polls = snapshot.polls.as_ref().ok_or(Problem::NotDeclared)?;
+        Ok(self.form(&polls.all, format, headers))
+    }
+
+    async fn poll(
+        &self,
+        name: &str,
+        parameters: &[(String, String)],
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        let format = Format::parse(parameters)?;
+        let mut ticks = self.shared.ticks.subscribe();
+        let until = time::Instant::now() + self.patience();
+        loop {
+            if let Some(snapshot) = &*self.shared.snapshot.load() {
+                let polls = snapshot.polls.as_ref().ok_or(Problem::NotDeclared)?;
+                if polls.is_asked(name) {
+                    // Too many others: it will be asked for anew when it is gone.
+                    let _full = self.shared.wanted_polls.ask(name.to_owned(), Instant::now());
+                }
+                if let Some(forms) = polls.poll(name) {
+                    return Ok(self.form(forms, format, headers));
+                }
+                self.shared.wanted_polls.ask(name.to_owned(), Instant::now()).map_err(|_| Problem::Busy)?;
+            }
+            self.next_tick(&mut ticks, until).await?;
+        }
+    }
+
+    fn form(&self, forms: &Forms, format: Format, headers: &HeaderMap) -> Response {
+        let now = SystemTime::now().into();
+        let rendered = match format {
+            Format::Json => forms.json.at(now, self.interval(), self.differs()),
+            Format::Csv => &forms.csv,
+        };
+        found(rendered, forms.json.as_of, now, headers)
+    }
+
+    /// Waits for the next snapshot, until the reader has waited long enough.
+    async fn next_tick(&self, ticks: &mut watch::Receiver<u64>, until: time::Instant) -> Result<(), Problem> {
+        let _waiting = self.shared.metrics.waiting();
+        let next = time::timeout_at(until, ticks.changed()).await;
+        next.map_err(|_| Problem::NotYet)?.map_err(|_| Problem::NotYet)
+    }
+
     fn counters(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
         let format = Format::parse(parameters)?;
         let snapshot = self.shared.snapshot.load();
@@ -71,7 +148,7 @@ impl App {
             Format::Json => counters.json(now, self.interval(), self.differs()),
             Format::Csv => &counters.csv,
         };
-        Ok(found(rendered, counters.as_of, now, headers))
+        Ok(found(rendered, counters.json.as_of, now, headers))
     }
 
     /// Between two statements, in milliseconds.
@@ -97,11 +174,8 @@ impl App {
                 self.remember(hour, snapshot);
                 return Ok(found(rendered, snapshot.as_of, SystemTime::now().into(), headers));
             }
-            self.shared.wanted.ask(hour, Instant::now()).map_err(|_| Problem::Busy)?;
-            let waiting = self.shared.metrics.waiting();
-            let next = time::timeout_at(until, ticks.changed()).await;
-            drop(waiting);
-            next.map_err(|_| Problem::NotYet)?.map_err(|_| Problem::NotYet)?;
+            self.shared.wanted_hours.ask(hour, Instant::now()).map_err(|_| Problem::Busy)?;
+            self.next_tick(&mut ticks, until).await?;
         }
     }
 
@@ -109,7 +183,7 @@ impl App {
     fn remember(&self, hour: UnixMillis, snapshot: &Snapshot) {
         if !snapshot.is_hot(hour) {
             // Too many others: it will be asked for anew when it is gone.
-            let _full = self.shared.wanted.ask(hour, Instant::now());
+            let _full = self.shared.wanted_hours.ask(hour, Instant::now());
         }
     }
 
@@ -219,7 +293,7 @@ enum Problem {
     NotDeclared,
     /// The answer is not at hand, and the reader does not wait or has waited long enough.
     NotYet,
-    /// Too many old hours are asked for.
+    /// Too many old hours or small polls are asked for.
     Busy,
 }
 
@@ -232,7 +306,7 @@ impl IntoResponse for Problem {
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not-found",
-                "there are GET /analytics?timestamp={ms} and GET /v1/counters",
+                "there are GET /analytics?timestamp={ms}, /v1/counters, /v1/polls and /v1/polls/{poll}",
             ),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "use GET or HEAD")
@@ -245,9 +319,11 @@ impl IntoResponse for Problem {
             Self::NotYet => {
                 (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "this is being read; ask again in a moment")
             }
-            Self::Busy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "busy", "too many old hours are asked for; ask again later")
-            }
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "too many old hours or small polls are asked for; ask again later",
+            ),
         };
         let mut problem =
             json!({"type": format!("urn:millrace:{kind}"), "title": title, "status": status.as_u16()});

@@ -1,6 +1,6 @@
 //! The read API: rows become answers, in advance.
 //!
-//! The files follow the way of an answer: [`poll`] → [`snapshot`] with [`counters`] → [`http`]. One task asks
+//! The files follow the way of an answer: [`poll`] → [`snapshot`] with [`counters`] and [`polls`] → [`http`]. One task asks
 //! ClickHouse once per tick; requests look into the snapshot it made. Invariants: no request
 //! asks ClickHouse, so the number of statements does not depend on the number of requests; no
 //! answer is without the moment it is true for. Never speaks to Kafka.
@@ -8,6 +8,8 @@
 pub mod config;
 
 pub mod counters;
+
+pub mod polls;
 
 pub mod wanted;
 
@@ -27,6 +29,7 @@ use arc_swap::ArcSwapOption;
 use axum::Router;
 use runtime::admin::{Admin, Readiness};
 use runtime::serve::{self, DrainOverran, Listeners};
+use schemas::time::UnixMillis;
 use tokio::sync::watch;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +50,9 @@ pub(crate) struct Shared {
     /// Why the latest statement failed, if one did.
     pub(crate) trouble: ArcSwapOption<Trouble>,
     /// Hours outside the hot window that readers ask for.
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted_hours: Wanted<UnixMillis>,
+    /// Polls beyond the largest that readers ask for.
+    pub(crate) wanted_polls: Wanted<String>,
     /// Changes with each new snapshot, for those who wait for one.
     pub(crate) ticks: watch::Sender<u64>,
     pub(crate) metrics: Metrics,
@@ -86,7 +91,8 @@ impl QueryApi {
         let shared = Arc::new(Shared {
             snapshot: ArcSwapOption::empty(),
             trouble: ArcSwapOption::empty(),
-            wanted: Wanted::new(config.poll.interval),
+            wanted_hours: Wanted::new(wanted::MAX_HOURS, config.poll.interval),
+            wanted_polls: Wanted::new(wanted::MAX_POLLS, config.poll.interval),
             ticks: watch::Sender::new(0),
             metrics: Metrics::new()?,
             draining: AtomicBool::new(false),

@@ -1,7 +1,7 @@
 //! Asks ClickHouse once per tick; the only file that does.
 //!
 //! One statement tells all: how far every table reaches, what the aggregator declares, the hot
-//! hours, the hours that readers asked for, and the country counters where they are declared.
+//! hours, the hours that readers asked for, and the country counters and polls where they are declared.
 //! `as_of` comes first and as a scalar subquery: ClickHouse evaluates it before it takes the
 //! parts of the tables that follow, so the rows are never older than it says. The countries are
 //! ranked by a view that is made every few seconds, so their rows have an `as_of` of their own.
@@ -20,6 +20,7 @@ use tokio::time;
 
 use crate::config::{Config, PollConfig};
 use crate::counters::{Counters, Country, counted_days};
+use crate::polls::{self, MAX_OPTIONS, MAX_POLLS, Polls, Tally};
 use crate::snapshot::{Reactions, Snapshot, hot_from};
 use crate::{Shared, Trouble};
 
@@ -34,6 +35,8 @@ pub(crate) struct Poller {
     rollups: u64,
     /// Whether what the country counters are read from is declared.
     counters: bool,
+    /// Whether what polls are read from is.
+    polls: bool,
     shared: Arc<Shared>,
 }
 
@@ -77,15 +80,21 @@ struct Told {
     plays: u64,
     /// Everything that was ever counted of the country.
     total: u64,
+    /// Empty in other rows.
+    poll: String,
+    option: String,
+    votes: u64,
+    voters: u64,
 }
 
 /// `?` are, times in seconds since the epoch: tenant, from, asked hours, tenant, from, asked hours.
 const STATEMENT: &str = "
 SELECT assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp))) AS as_of,
        assumeNotNull((SELECT argMax(rollups, since) FROM configs)) AS rollups, toUInt32(0) AS hour, toUInt64(0) AS users, toUInt64(0) AS impressions, toUInt64(0) AS clicks,
-       '' AS country, toUInt64(0) AS views, toUInt64(0) AS plays, toUInt64(0) AS total
+       '' AS country, toUInt64(0) AS views, toUInt64(0) AS plays, toUInt64(0) AS total,
+       '' AS poll, '' AS option, toUInt64(0) AS votes, toUInt64(0) AS voters
 UNION ALL
-SELECT toInt64(0), toUInt64(0), toUnixTimestamp(bucket) AS hour, sum(u), sum(i), sum(c), '', toUInt64(0), toUInt64(0), toUInt64(0) FROM (
+SELECT toInt64(0), toUInt64(0), toUnixTimestamp(bucket) AS hour, sum(u), sum(i), sum(c), '', toUInt64(0), toUInt64(0), toUInt64(0), '', '', toUInt64(0), toUInt64(0) FROM (
     SELECT bucket, uniqExactMerge(users) AS u, toUInt64(0) AS c, toUInt64(0) AS i FROM users_hourly
     WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
     GROUP BY bucket
@@ -98,7 +107,7 @@ SELECT toInt64(0), toUInt64(0), toUnixTimestamp(bucket) AS hour, sum(u), sum(i),
 /// Follows it where the country counters are declared. `?` are: tenant, tenant, first day, day after the last.
 const COUNTERS: &str = "
 UNION ALL
-SELECT as_of, toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, country, views, plays, total FROM (
+SELECT as_of, toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, country, views, plays, total, '', '', toUInt64(0), toUInt64(0) FROM (
     SELECT CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
         SELECT country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant = ?
         UNION ALL
@@ -106,6 +115,17 @@ SELECT as_of, toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, countr
         WHERE tenant = ? AND bucket >= toDateTime(?, 'UTC') AND bucket < toDateTime(?, 'UTC') AND event IN ('view', 'play', 'click')
         GROUP BY country
     ) GROUP BY country HAVING total > 0 ORDER BY total DESC, country LIMIT 5
+)";
+
+/// Follows it where polls are declared: those with most votes, and those asked for by name. `?` are: tenant,
+/// asked polls, tenant, [`MAX_POLLS`], [`MAX_OPTIONS`].
+const POLLS: &str = "
+UNION ALL
+SELECT toInt64(0), toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), toUInt64(0), '', toUInt64(0), toUInt64(0), toUInt64(0), name, choice, counted, people FROM (
+    SELECT poll AS name, option AS choice, sum(votes) AS counted, uniqExactMerge(voters) AS people FROM poll_votes
+    WHERE tenant = ? AND poll != '' AND (has(CAST(?, 'Array(String)'), poll) OR poll IN (
+        SELECT poll FROM poll_votes WHERE tenant = ? AND poll != '' GROUP BY poll ORDER BY sum(votes) DESC, poll LIMIT ?))
+    GROUP BY poll, option HAVING counted > 0 ORDER BY counted DESC, choice LIMIT ? BY name
 )";
 
 impl Poller {
@@ -122,7 +142,12 @@ impl Poller {
             let (rollup, columns) = (COUNTRY_TOTALS.rollup, COUNTRY_TOTALS.columns.join(", "));
             tracing::warn!("no country counters: rollup `{rollup}` with {columns} is not declared");
         }
-        Self { client, config: config.poll.clone(), rollups: config.rollups.hash(), counters, shared }
+        let polls = polls::are_served(&config.rollups);
+        if !polls {
+            let (rollup, columns) = (polls::ROLLUP, polls::COLUMNS.join(", "));
+            tracing::warn!("no polls: rollup `{rollup}` with {columns} is not declared");
+        }
+        Self { client, config: config.poll.clone(), rollups: config.rollups.hash(), counters, polls, shared }
     }
 
     /// Makes a snapshot per tick until it is cancelled.
@@ -170,26 +195,33 @@ impl Poller {
         let now = UnixMillis::from(SystemTime::now());
         let hot = hot_from(now);
         let days = self.counters.then(|| counted_days(now));
-        let asked = self.shared.wanted.current(Instant::now());
+        let asked = self.shared.wanted_hours.current(Instant::now());
         let hours: Vec<u32> = asked.iter().map(|hour| seconds(*hour)).collect();
+        let asked_polls = self.polls.then(|| self.shared.wanted_polls.current(Instant::now()));
         let from = seconds(hot);
-        let statement = self.client.query(&[STATEMENT, days.as_ref().map_or("", |_| COUNTERS)].concat());
-        let statement = statement.bind(TENANT).bind(from).bind(&hours).bind(TENANT).bind(from).bind(&hours);
-        let statement = match &days {
-            Some(days) => {
-                statement.bind(TENANT).bind(TENANT).bind(seconds(days.start)).bind(seconds(days.end))
-            }
-            None => statement,
-        };
+        let parts = [(true, STATEMENT), (self.counters, COUNTERS), (self.polls, POLLS)];
+        let parts: String =
+            parts.into_iter().filter_map(|(is_declared, part)| is_declared.then_some(part)).collect();
+        let mut statement = self.client.query(&parts);
+        statement = statement.bind(TENANT).bind(from).bind(&hours).bind(TENANT).bind(from).bind(&hours);
+        if let Some(days) = &days {
+            statement = statement.bind(TENANT).bind(TENANT).bind(seconds(days.start)).bind(seconds(days.end));
+        }
+        if let Some(asked) = &asked_polls {
+            statement = statement.bind(TENANT).bind(asked).bind(TENANT).bind(MAX_POLLS).bind(MAX_OPTIONS);
+        }
         let rows = time::timeout(self.config.deadline, statement.fetch_all::<Told>()).await??;
         self.check_rollups(rows.iter().map(|row| row.rollups).max().unwrap_or(0))?;
         let (countries, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| !row.country.is_empty());
+        let (votes, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| !row.poll.is_empty());
         let as_of = rows.iter().map(|row| row.as_of).find(|as_of| *as_of > 0).map(UnixMillis);
         let hours = rows.into_iter().filter(|row| row.hour > 0).map(|row| {
             let reactions = Reactions { users: row.users, clicks: row.clicks, impressions: row.impressions };
             (UnixMillis(i64::from(row.hour) * 1000), reactions)
         });
-        Ok(Snapshot::new(as_of, hot, asked, hours, days.map(|days| counters(countries, days))))
+        let counters = days.map(|days| counters(countries, days));
+        let polls = asked_polls.map(|asked| Polls::new(votes.into_iter().map(tally).collect(), asked, as_of));
+        Ok(Snapshot::new(as_of, hot, asked, hours, counters, polls))
     }
 
     /// Answers from tables of other rollups would be wrong without a sign.
@@ -209,6 +241,10 @@ fn counters(rows: Vec<Told>, days: Range<UnixMillis>) -> Counters {
         total: row.total,
     };
     Counters::new(rows.into_iter().map(country).collect(), days, as_of)
+}
+
+fn tally(row: Told) -> (String, Tally) {
+    (row.poll, Tally { option: row.option, votes: row.votes, voters: row.voters })
 }
 
 /// As ClickHouse's `DateTime` has it, as near as it comes.

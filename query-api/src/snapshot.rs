@@ -9,6 +9,7 @@ use schemas::time::{HOUR, UnixMillis};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::counters::Counters;
+use crate::polls::Polls;
 
 /// Hours that every statement asks for: the current one and those before it.
 pub const HOT_HOURS: i64 = 72;
@@ -48,6 +49,33 @@ impl Rendered {
     }
 }
 
+/// A body that says itself whether it is stale. That turns once, so there are two.
+///
+/// The age of an answer stands in its headers: in the body it would change the ETag with
+/// every request.
+#[derive(Debug)]
+pub struct Aging {
+    /// All that was in Kafka before this moment is counted; none while nothing is.
+    pub as_of: Option<UnixMillis>,
+    fresh: Rendered,
+    stale: Rendered,
+}
+
+impl Aging {
+    /// The two that `render` makes, told whether it is stale.
+    pub fn new(as_of: Option<UnixMillis>, render: impl Fn(bool) -> Rendered) -> Self {
+        Self { as_of, fresh: render(false), stale: render(true) }
+    }
+
+    /// The one for the moment `now`, made anew each `interval` milliseconds; `differs` if the
+    /// aggregator has other rollups by now. Stale is what should have been renewed twice.
+    pub fn at(&self, now: UnixMillis, interval: i64, differs: bool) -> &Rendered {
+        let limit = interval.saturating_mul(3);
+        let fresh = self.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
+        if fresh && !differs { &self.fresh } else { &self.stale }
+    }
+}
+
 /// What one statement told.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -61,6 +89,8 @@ pub struct Snapshot {
     empty: Rendered,
     /// The country counters; none where what they are read from is not declared.
     pub counters: Option<Counters>,
+    /// The polls, likewise.
+    pub polls: Option<Polls>,
 }
 
 impl Snapshot {
@@ -71,9 +101,10 @@ impl Snapshot {
         asked: Vec<UnixMillis>,
         reactions: impl IntoIterator<Item = (UnixMillis, Reactions)>,
         counters: Option<Counters>,
+        polls: Option<Polls>,
     ) -> Self {
         let hours = reactions.into_iter().map(|(hour, reactions)| (hour, render(reactions))).collect();
-        Self { as_of, hot_from, asked, hours, empty: render(Reactions::default()), counters }
+        Self { as_of, hot_from, asked, hours, empty: render(Reactions::default()), counters, polls }
     }
 
     /// Whether every statement asks for this hour.
@@ -115,6 +146,7 @@ mod tests {
             hours(100),
             vec![hours(5), hours(7)],
             [(hours(101), reactions), (hours(7), reactions)],
+            None,
             None,
         );
         assert_eq!(

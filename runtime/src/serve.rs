@@ -1,8 +1,9 @@
 //! Serves a tower service over HTTP/1.1 and HTTP/2 until told to stop.
 //!
 //! Listener, service and token come from the caller. Bounded: connections, their
-//! age and silence, header size and time, HTTP/2 streams and resets, the drain. A connection that breaks concerns nobody
-//! else; running out of descriptors pauses accepting instead of ending it.
+//! age and silence, header size and time, HTTP/2 streams and resets, the drain. A
+//! connection that breaks concerns nobody else; running out of descriptors pauses
+//! accepting instead of ending it.
 
 mod pulse;
 
@@ -27,11 +28,10 @@ use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::{Service, ServiceExt as _, service_fn};
+use tower::{Service, ServiceExt as _};
 
 use self::pulse::Patience;
 use self::watched::{Answering, SharedPulse, Watched};
-
 use crate::backoff::Backoff;
 
 /// Connections served at once; more wait in the kernel's queue.
@@ -105,7 +105,8 @@ where
         let service = watched(service.clone(), peer, pulse.clone());
         let stream = TokioIo::new(Watched { stream, pulse: pulse.clone() });
         let connection = http.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
-        let closing = closing.clone();
+        // One of its own: at each poll its lock is taken, which must not be everybody's.
+        let closing = closing.child_token();
         tasks.spawn(async move {
             let _place = place;
             let mut connection = pin!(connection);
@@ -122,7 +123,6 @@ where
                 }
                 // After the connection was polled, for that may have moved it.
                 let Some(deadline) = pulse.lock().deadline(PATIENCE) else { return Poll::Pending };
-                let deadline = time::Instant::from_std(deadline);
                 if silent.deadline() != deadline {
                     silent.as_mut().reset(deadline);
                 }
@@ -160,10 +160,13 @@ where
     S::Future: Send + 'static,
     B: Send + 'static,
 {
-    service_fn(move |mut request: Request<Incoming>| {
+    let told = service.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddr(peer));
-        let (asked, answer) = (pulse.asked(), service.clone().oneshot(request));
-        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering { body, _asked: asked })) }
+        request
+    });
+    told.map_future(move |answer| {
+        let asked = pulse.asked();
+        async move { answer.await.map(|answer| answer.map(|body| Answering { body, _asked: asked })) }
     })
 }
 

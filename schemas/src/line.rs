@@ -160,8 +160,8 @@ pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadErro
 }
 
 /// The text of a JSON string that has no escapes, as none of the added ones has.
-fn text(value: Option<&RawValue>) -> Option<&str> {
-    value?.get().strip_prefix('"')?.strip_suffix('"')
+fn text(value: Option<&str>) -> Option<&str> {
+    value?.strip_prefix('"')?.strip_suffix('"')
 }
 
 #[cfg(test)]

@@ -91,6 +91,9 @@ pub fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event;
+    use crate::line::{self, Prefix};
+    use crate::time::UnixMillis;
 
     fn head() -> Head {
         Head { lines: 30, id: Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0001), spooled: false }
@@ -130,5 +133,33 @@ mod tests {
         assert_eq!(split("a"), ["a"]);
         assert_eq!(split("a\n\nb"), ["a", "", "b"]);
         assert!(split("").is_empty());
+    }
+
+    /// One record as it stands in a topic: headers, an empty line, the value.
+    const GOLDEN: &str = include_str!("../golden/record-v1.txt");
+
+    #[test]
+    fn the_golden_record_is_read_and_written_as_it_stands() {
+        let (headers, value) = GOLDEN.trim_end().split_once("\n\n").unwrap();
+        let headers: Vec<_> = headers.lines().map(|header| header.split_once(": ").unwrap()).collect();
+        let read = Head::read(headers.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
+        let head = Head { lines: 4, ..head() };
+        assert_eq!(read, head);
+        let written: Vec<_> = head.headers().collect();
+        assert_eq!(written.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), headers);
+
+        let time = UnixMillis::parse("2026-11-21 04:00:00.123").unwrap();
+        let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), time);
+        let lines = lines(value.as_bytes()).map(|line| str::from_utf8(line).unwrap()).collect::<Vec<_>>();
+        assert_eq!(lines.len(), 4);
+        for enriched in lines {
+            let read = line::read::<()>(enriched).unwrap();
+            assert_eq!((read.tenant, read.server_time), ("default", time));
+            // The client sent the rest.
+            let own = format!("{{{}", enriched.splitn(4, ',').nth(3).unwrap());
+            let mut again = Vec::new();
+            line::write(&prefix, &own, &event::parse::<()>(&own).unwrap(), &mut again);
+            assert_eq!(str::from_utf8(&again).unwrap(), enriched);
+        }
     }
 }

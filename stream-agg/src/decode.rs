@@ -15,7 +15,6 @@ use schemas::line::{self, Enriched};
 use schemas::record::{self, Head, HeadError};
 use schemas::row::TimeLimits;
 use schemas::time::{DAY, UnixMillis};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::dead_letters::{DeadLetters, Reason};
@@ -155,7 +154,7 @@ fn spooled_too_long(head: &Head, kafka_time: UnixMillis) -> bool {
     head.spooled && made().is_some_and(|made| made < kafka_time.0 - MAX_SPOOLED_DAYS * DAY)
 }
 
-type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a RawValue)>>;
+type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
 
 fn read(line: &[u8]) -> Result<Line<'_>, Reason> {
     let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;

@@ -3,11 +3,14 @@
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
 //! [`restore`] → [`collect`] ([`decode`] → [`batch`] → [`aggregate`] → [`cells`]) →
 //! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
-//! [`recover`], [`progress`], [`applied`]. Never speaks HTTP except on its admin port.
+//! [`recover`], [`progress`], [`applied`]. [`backfill`] takes raw rows back and goes the
+//! same way from [`aggregate`] on. Never speaks HTTP except on its admin port.
 
 pub mod adopt;
 pub mod aggregate;
 pub mod applied;
+pub mod audit;
+pub mod backfill;
 pub mod batch;
 pub mod cells;
 pub mod collect;
@@ -26,13 +29,17 @@ pub mod markers;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
+pub mod order;
+pub mod orphans;
 pub mod partition;
 pub mod progress;
 pub mod recover;
 pub mod restore;
+pub mod room;
 pub mod rows;
 pub mod start;
 pub mod store;
+pub mod strata;
 pub mod tables;
 pub mod window;
 

@@ -6,6 +6,14 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use runtime::{process, serve, signal};
 use stream_agg::Config;
+use stream_agg::audit::{self, Reach};
+use stream_agg::store::Store;
+use tikv_jemallocator::Jemalloc;
+
+/// A batch needs as much as the one before it: a quarter of the time went into pages that were given
+/// back in between.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// The aggregator of Millrace: turns Kafka records into rows of ClickHouse.
 #[derive(Parser)]
@@ -31,6 +39,23 @@ enum Command {
         #[arg(long)]
         new_log: bool,
     },
+    /// Counts into a new rollup what was stored before it was declared. Run it as often as you like.
+    Backfill {
+        /// The rollup, as it is declared.
+        rollup: String,
+        /// Prints the summary as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Counts the tables against each other; fails if anything is missing or duplicate.
+    Audit {
+        /// Days of arrival to look at; all of them unless something has expired.
+        #[arg(long, default_value_t = stream_agg::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::audit::MAX_DAYS)))]
+        days: u16,
+        /// Prints JSON in place of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,6 +67,12 @@ fn main() -> ExitCode {
             process::run(args.check_config, Config::from_vars, move |config| {
                 adopt(config, partitions, new_log)
             })
+        }
+        Some(Command::Backfill { rollup, json }) => {
+            process::run(args.check_config, Config::from_vars, move |config| backfill(config, rollup, json))
+        }
+        Some(Command::Audit { days, json }) => {
+            process::run(args.check_config, Config::from_vars, move |config| audit(config, days, json))
         }
     }
 }
@@ -73,5 +104,37 @@ async fn adopt(config: Config, partitions: Vec<u16>, new_log: bool) -> anyhow::R
     for kp in partitions {
         tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, new_log).await?);
     }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
+async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
+    let told = signal::listen().context("listen for signals")?;
+    tokio::select! {
+        filled = stream_agg::backfill::backfill(&config, &rollup) => {
+            let filled = filled?;
+            if json {
+                println!("{}", serde_json::to_string(&filled)?);
+            } else {
+                println!("{filled}");
+            }
+            Ok(())
+        }
+        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was counted; run it again"),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to `audit`")]
+async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
+    let store = Store::new(&config.migrate.store);
+    let audit = audit::audit(&store, &config.declaration(), Reach::of_days(days)).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);
+    } else {
+        print!("{audit}");
+    }
+    audit::record(&store, &audit).await?;
+    let (missing, duplicate) = (audit.missing(), audit.duplicate());
+    anyhow::ensure!(missing == 0 && duplicate == 0, "{missing} missing, {duplicate} duplicate");
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use schemas::time::UnixMillis;
 use tokio::time::Instant;
 
+use crate::backfill::BACKFILL_G;
 use crate::cells::{Cell, Source};
 use crate::progress::NextOffset;
 use crate::recover::Marker;
@@ -33,15 +34,15 @@ impl Markers {
 }
 
 /// The markers of a Kafka partition in all table partitions of `tables`; of every
-/// generation of its log unless `g` names one.
+/// generation of its log unless `g` names one. Those of a backfill say nothing of the log.
 pub async fn of_tables(
     store: &Store,
     tables: &[&str],
     kp: u16,
     g: Option<u16>,
 ) -> Result<Markers, StoreError> {
-    let of_log = g.map(|g| format!(" AND g = {g}")).unwrap_or_default();
-    let parts = tables.iter().map(|table| (*table, format!("kp = {kp}{of_log}")));
+    let of_log = g.map_or_else(|| format!("g < {BACKFILL_G}"), |g| format!("g = {g}"));
+    let parts = tables.iter().map(|table| (*table, format!("kp = {kp} AND {of_log}")));
     read(store, parts).await
 }
 

@@ -27,6 +27,9 @@ pub struct Metrics {
     insert_errors: IntCounterVec,
     commit_errors: IntCounter,
     last_batch: IntGauge,
+    audit_missing: IntGauge,
+    audit_duplicate: IntGauge,
+    last_audit: IntGauge,
     lag: IntGaugeVec,
     /// `cells_skipped_total`: cells that somebody had inserted before we came.
     pub cells_skipped: IntCounter,
@@ -34,6 +37,8 @@ pub struct Metrics {
     pub recovered_intents: IntCounter,
     /// `joins_total`: how often the group was joined.
     pub joins: IntCounter,
+    /// `orphans_total`: partitions found without an owner.
+    pub orphans: IntCounter,
     /// `partitions_owned`: partitions with a pipeline.
     pub partitions_owned: IntGauge,
     /// `partitions_stopped`: of these, those that cannot go on without help.
@@ -81,11 +86,17 @@ impl Default for Metrics {
             insert_errors,
             commit_errors: make.counter("commit_errors_total", "Commits that Kafka did not take."),
             last_batch: make.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
+            audit_missing: make
+                .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
+            audit_duplicate: make
+                .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
+            last_audit: make.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
             lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
             cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
             recovered_intents: make
                 .counter("recovered_intents_total", "Batches that were declared before and are finished."),
             joins: make.counter("joins_total", "Times the consumer group was joined."),
+            orphans: make.counter("orphans_total", "Partitions that the group had given to nobody."),
             partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),
             partitions_stopped: make.gauge("partitions_stopped", "Partitions that need help to go on."),
             registry: make.0,
@@ -106,6 +117,19 @@ impl Metrics {
         self.batches.inc();
         self.batch_rows.observe(counts.rows as f64);
         self.last_batch.set(unix_seconds);
+    }
+
+    /// What an audit found, and when.
+    pub fn audited(&self, missing: u64, duplicate: u64, unix_seconds: i64) {
+        self.audit_missing.set(missing.cast_signed());
+        self.audit_duplicate.set(duplicate.cast_signed());
+        self.last_audit.set(unix_seconds);
+    }
+
+    /// Another process audits: what this one found must not be shown for ever.
+    pub fn audits_elsewhere(&self) {
+        self.audit_missing.set(0);
+        self.audit_duplicate.set(0);
     }
 
     /// An insert worked.

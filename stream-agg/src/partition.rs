@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use schemas::record::HeadError;
 use schemas::time::UnixMillis;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::progress::{NextOffset, Offset, Progress, may_let_go};
 use crate::recover::{Finding, Found, Resume, help};
 use crate::restore::recover;
+use crate::room::{Place, Room};
 use crate::store::{Store, chain};
 
 /// What all pipelines of the process share.
@@ -43,12 +44,16 @@ pub struct Shared {
     pub declaration: Arc<Declaration>,
     /// What ClickHouse holds.
     pub store: Store,
+    /// How many large batches there may be.
+    pub room: Room,
     /// The way into ClickHouse.
     pub inserter: Arc<Inserter>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What is in trouble.
     pub health: Arc<Health>,
+    /// Told of each assignment, of nothing too.
+    pub assigned: Notify,
     /// Runs the tasks that insert.
     pub runtime: Handle,
 }
@@ -211,6 +216,8 @@ pub(crate) struct Closed {
     pub(crate) counts: Counts,
     /// Everything that Kafka took before this moment is in it, or was before.
     pub(crate) as_of: Option<UnixMillis>,
+    /// Held until it is applied, if it is large.
+    pub(crate) place: Option<Place>,
 }
 
 /// Why a partition cannot go on before somebody helps.
@@ -245,7 +252,8 @@ impl Part {
         tracing::info!("partition {}: reads from offset {from}{declared}", self.kp);
         let (hand_over, closed) = mpsc::channel(1);
         let known = found.committed.clone();
-        let applying = runtime.spawn(self.clone().apply_all(closed, Progress::new(*from), known));
+        let after = self.under_ours(&recovered.resume);
+        let applying = runtime.spawn(self.clone().apply_all(closed, Progress::new(*from), known, after));
         if let Err(stuck) = Collector::new(&self, recovered).collect(queue, &hand_over) {
             self.hold(&stuck);
         }
@@ -272,12 +280,22 @@ impl Part {
         metrics.partitions_stopped.dec();
         health.well(concern);
     }
+
+    /// What is committed if no batch follows, where nothing is declared and another declaration
+    /// was the last: so that it shows which one is at work, also of a partition without records.
+    fn under_ours(&self, resume: &Resume) -> Option<Intent> {
+        let Resume { rebuild, intent, .. } = resume;
+        let cfg = self.shared.declaration.cfg();
+        (rebuild.is_none() && intent.cfg != cfg).then(|| Intent { cfg, ..intent.clone() })
+    }
+
     /// Declares and inserts one batch after another until there are no more, or told to stop.
     async fn apply_all(
         self,
         mut batches: mpsc::Receiver<Handed>,
         progress: Progress,
         known: Committed,
+        after: Option<Intent>,
     ) -> Ended {
         let committer = Committer {
             consumer: Arc::clone(&self.consumer),
@@ -288,7 +306,7 @@ impl Part {
             give_up: self.give_up.clone(),
             metrics: Arc::clone(&self.shared.metrics),
         };
-        let mut applier = Applier { part: &self, committer, progress, after: None };
+        let mut applier = Applier { part: &self, committer, progress, after };
         applier.apply_all(&mut batches).await.err().unwrap_or(Ended::Told)
     }
 }
@@ -325,7 +343,7 @@ impl Applier<'_> {
     }
 
     async fn apply(&mut self, closed: Closed) -> Result<(), Ended> {
-        let Closed { work, intent, after, counts, as_of } = closed;
+        let Closed { work, intent, after, counts, as_of, place } = closed;
         let Part { shared, track, give_up, .. } = self.part;
         if work.rebuilt {
             shared.metrics.recovered_intents.inc();
@@ -337,6 +355,7 @@ impl Applier<'_> {
         let progress = &mut self.progress;
         let applied = shared.inserter.apply(work, give_up, || progress.cell_applied()).await;
         applied.map_err(|GivenUp| Ended::Told)?;
+        drop(place);
         track.advance(g, self.progress.applied(), as_of);
         self.after = Some(after);
         shared.metrics.applied(&counts, UnixMillis::from(SystemTime::now()).0 / 1000);

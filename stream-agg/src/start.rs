@@ -11,10 +11,11 @@ use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Auditor;
 use crate::config::{Config, KafkaConfig};
 use crate::configs;
 use crate::consume::{self, GroupError, RELEASE, Tracks};
@@ -23,7 +24,9 @@ use crate::freshness::Publisher;
 use crate::health::{Concern, Health};
 use crate::insert::Inserter;
 use crate::metrics::Metrics;
+use crate::orphans;
 use crate::partition::{Counts, Shared};
+use crate::room::Room;
 use crate::store::Store;
 use crate::tables;
 
@@ -111,16 +114,24 @@ async fn consume(
     let shared = Arc::new(Shared {
         topic: topic.clone(),
         batch: config.batch.clone(),
-        declaration,
+        room: Room::new(&config.batch),
+        declaration: Arc::clone(&declaration),
         store: store.clone(),
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
+        assigned: Notify::new(),
         runtime: Handle::current(),
     });
+    let auditor = Auditor {
+        store: store.clone(),
+        declaration,
+        tracks: Arc::clone(&tracks),
+        metrics: Arc::clone(metrics),
+    };
     let publisher = Publisher {
         topic,
-        asker,
+        asker: Arc::clone(&asker),
         tracks: Arc::clone(&tracks),
         store,
         metrics: Arc::clone(metrics),
@@ -128,6 +139,11 @@ async fn consume(
     };
     let published = CancellationToken::new();
     let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
+
+    let auditing = tokio::spawn(auditor.run(config.audit_interval, published.clone()));
+    let config = Arc::new(config);
+    let (watched, watching) = (Arc::clone(&config), Arc::clone(&shared));
+    tokio::spawn(orphans::watch(watched, watching, asker, shutdown.clone()));
 
     let (ended, mut end) = oneshot::channel();
     let told = shutdown.clone();
@@ -149,7 +165,7 @@ async fn consume(
         },
     };
     published.cancel();
-    let _ended = publishing.await;
+    let _ended = tokio::join!(publishing, auditing);
     outcome.expect("the thread that polls kafka does not panic")?;
     Ok(())
 }

@@ -82,7 +82,7 @@ impl Store {
 
     /// Runs a statement that answers nothing.
     pub async fn execute(&self, sql: &str) -> Result<(), StoreError> {
-        deadline(self.client.query(&escaped(sql)).execute()).await
+        deadline(STATEMENT_TIMEOUT, self.client.query(&escaped(sql)).execute()).await
     }
 
     /// Runs a query of few rows.
@@ -90,7 +90,15 @@ impl Store {
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
-        deadline(self.client.query(&escaped(sql)).fetch_all()).await
+        self.rows_within(STATEMENT_TIMEOUT, sql).await
+    }
+
+    /// Runs a query that may take `timeout`, start to end.
+    pub async fn rows_within<T>(&self, timeout: Duration, sql: &str) -> Result<Vec<T>, StoreError>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        deadline(timeout, self.client.query(&escaped(sql)).fetch_all()).await
     }
 }
 
@@ -99,10 +107,13 @@ fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }
 
-async fn deadline<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
-    match time::timeout(STATEMENT_TIMEOUT, call).await {
+async fn deadline<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
+    match time::timeout(timeout, call).await {
         Ok(answer) => answer.map_err(StoreError::from),
-        Err(_) => Err(StoreError::Unreachable(format!("no answer within {STATEMENT_TIMEOUT:?}"))),
+        Err(_) => Err(StoreError::Unreachable(format!("no answer within {timeout:?}"))),
     }
 }
 

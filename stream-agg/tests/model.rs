@@ -5,6 +5,8 @@
 //! badly as they may behave, within [`Bounds`]. Absent: what is in a row, and what is read
 //! when. `e2e/mutants` holds broken rules that must fail here.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
+
 mod model {
     pub(crate) mod aggregator;
     pub(crate) mod clickhouse;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use benches::measure::{Bench, Plan};
+use benches::measure::{Bench, Part, Plan};
 use benches::{setup, table};
 use clap::Parser;
 
@@ -22,6 +22,9 @@ struct Arguments {
     /// Events that the aggregator drains each time
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
+    /// Measure this part alone
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Keep the table, every figure, and how they were measured, in this directory
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
@@ -34,10 +37,10 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { seconds, repeats, events, keep } = arguments;
+    let Arguments { seconds, repeats, events, only, keep } = arguments;
     // Before the run, which is most of the load there is.
     let setup = setup::page();
-    let plan = Plan { duration: Duration::from_secs(seconds), repeats: repeats as usize, events };
+    let plan = Plan { duration: Duration::from_secs(seconds), repeats: repeats as usize, events, only };
     let rows = Bench::start(plan).await?.run().await?;
     let summary = table::markdown(&rows);
     println!("\n{summary}");

@@ -11,7 +11,7 @@ use crate::traffic::Traffic;
 
 /// A batch of [`BATCH`](crate::traffic::BATCH) events is sent this often,
 const PACE: Duration = Duration::from_millis(100);
-/// and with it so many reactions.
+/// and with it a vote and so many reactions.
 const REACTIONS: usize = 3;
 /// Devices at once.
 const DEVICES: usize = 500;
@@ -33,6 +33,7 @@ pub(super) async fn send(front: SocketAddr, stop: CancellationToken) {
         for _ in 0..REACTIONS {
             post(client.post(format!("http://{front}{}", traffic.reaction(SystemTime::now().into())))).await;
         }
+        post(client.post(format!("http://{front}/v1/votes")).body(traffic.vote())).await;
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn ready(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let other = if front == FRONT_PORT { "" } else { " (the usual port is taken)" };
     let native =
         stack.clickhouse.native_port().map(|port| format!(", native port {port}")).unwrap_or_default();
-    let traffic = if demo { "The demo sends 330 events a second.\n" } else { "" };
+    let traffic = if demo { "The demo sends 340 events a second.\n" } else { "" };
     let views = stack
         .clickhouse
         .bi_dsn(BI_READER, bi)
@@ -60,6 +60,8 @@ Store an event; it answers a report with \"accepted\":1
   curl localhost:{front}/v1/events -d '{{\"event\":\"hello\",\"user_id\":\"me\"}}'
 Count a click; it answers 204, once Kafka has it for good
   curl -i -X POST localhost:{front}/analytics/$(date +%s%3N)/me/click
+Vote; the answer says how the poll stands, some seconds old
+  curl localhost:{front}/v1/votes -d '{{\"poll\":\"best-shoe\",\"option\":\"boot\",\"voter\":\"me\"}}'
 Read this hour; it answers unique_users, clicks and impressions, some seconds old
   curl 'localhost:{front}/analytics?timestamp='$(date +%s%3N)
 ",

@@ -72,7 +72,9 @@ impl Services {
         };
 
         let config = stream_agg::Config::from_vars(vars)?;
-        let edge = Edge::start(ingest::Config::from_vars(vars)?)?;
+        let mut edge = ingest::Config::from_vars(vars)?;
+        edge.poll_results.url.get_or_insert_with(|| format!("http://{}", addresses.query_api.0));
+        let edge = Edge::start(edge)?;
         let query = QueryApi::start(query_api::Config::from_vars(vars)?)?;
         let service = front::route(edge.service(), query.service());
         let ended = CancellationToken::new();

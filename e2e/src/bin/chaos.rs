@@ -12,7 +12,7 @@ use e2e::chaos::{self, Options};
 #[derive(Parser)]
 #[command(name = "./dev chaos")]
 struct Arguments {
-    /// How long faults and load last; it then takes up to 90 s until all is counted
+    /// How long faults and load last, without the starts of servers; counting takes a minute or two more
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=21_600))]
     seconds: u64,
     /// What happens when, and what is sent

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::chaos::clock::Clock;
 use crate::chaos::schedule::{Action, Fault, Target};
 use crate::chaos::tally::Tally;
 use crate::client::Http;
@@ -63,6 +64,7 @@ pub(crate) struct Lane {
     target: Target,
     subject: Subject,
     tally: Arc<Tally>,
+    clock: Arc<Clock>,
     /// Its metrics, if they tell of recoveries.
     metrics: Option<Http>,
     /// What it had counted in this life when it was last asked.
@@ -73,33 +75,32 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// The lane of a process that runs.
-    pub(crate) fn new(target: Target, subject: Subject, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(target: Target, subject: Subject, tally: Arc<Tally>, clock: Arc<Clock>) -> Self {
         let metrics = match &subject {
             Subject::Service(service) if matches!(target, Target::Aggregator(_)) => {
                 Some(Http::patient(service.admin(), SCRAPE))
             }
             _ => None,
         };
-        Self { target, subject, tally, metrics, counted: Default::default(), wanted: true }
+        Self { target, subject, tally, clock, metrics, counted: Default::default(), wanted: true }
     }
 
-    /// Lets the faults happen that begin before `until`, and returns when the last one is over.
-    pub(crate) async fn suffer(
-        &mut self,
-        faults: &[Fault],
-        started: Instant,
-        until: Instant,
-    ) -> anyhow::Result<()> {
+    /// Lets the faults happen that begin within `length`, and returns when the last one is over.
+    pub(crate) async fn suffer(&mut self, faults: &[Fault], length: Duration) -> anyhow::Result<()> {
         for fault in faults {
-            self.watch_until(started + fault.at).await?;
-            if Instant::now() > until {
+            self.watch().await?;
+            while self.clock.elapsed() < fault.at {
+                time::sleep((fault.at - self.clock.elapsed().min(fault.at)).min(WATCH)).await;
+                self.watch().await?;
+            }
+            if self.clock.elapsed() > length {
                 return Ok(());
             }
             // What has left cannot be hurt.
             if !self.wanted && matches!(fault.action, Action::Kill(_) | Action::Pause(_)) {
                 continue;
             }
-            let at = started.elapsed().as_secs_f64();
+            let at = self.clock.elapsed().as_secs_f64();
             self.tally.note(format!("{at:.1} {} {}", self.target, fault.action));
             self.inflict(fault.action).await?;
         }
@@ -109,34 +110,31 @@ impl Lane {
     /// Keeps the process running until `stop`, and tells what it has counted.
     pub(crate) async fn keep(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         while !stop.is_cancelled() {
-            self.watch_until(Instant::now() + WATCH).await?;
+            self.watch().await?;
+            time::sleep(WATCH).await;
         }
         self.scrape().await;
         self.life_is_over();
         Ok(())
     }
 
-    async fn watch_until(&mut self, until: Instant) -> anyhow::Result<()> {
-        loop {
-            if let Some(status) = self.subject.process()?.exited()
-                && self.wanted
-            {
-                let text = format!("{} ended by itself, {status}", self.target);
-                match self.target {
-                    // Fenced by its own next life, it is meant to end.
-                    Target::Aggregator(_) if status.code() != Some(PANICKED) => self.tally.note(text),
-                    Target::Aggregator(_) | Target::Edge => self.tally.wrong(text),
-                    Target::Kafka | Target::ClickHouse => self.tally.note(text),
-                }
-                self.life_is_over();
-                self.start().await?;
+    /// Starts it again if it has ended by itself, and asks what it has counted.
+    async fn watch(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.subject.process()?.exited()
+            && self.wanted
+        {
+            let text = format!("{} ended by itself, {status}", self.target);
+            match self.target {
+                // Fenced by its own next life, it is meant to end.
+                Target::Aggregator(_) if status.code() != Some(PANICKED) => self.tally.note(text),
+                Target::Aggregator(_) | Target::Edge => self.tally.wrong(text),
+                Target::Kafka | Target::ClickHouse => self.tally.note(text),
             }
-            self.scrape().await;
-            if Instant::now() >= until {
-                return Ok(());
-            }
-            time::sleep_until(until.min(Instant::now() + WATCH)).await;
+            self.life_is_over();
+            self.start().await?;
         }
+        self.scrape().await;
+        Ok(())
     }
 
     async fn inflict(&mut self, action: Action) -> anyhow::Result<()> {
@@ -174,6 +172,8 @@ impl Lane {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
+        // While nothing can be sent or stored, no other fault would show anything.
+        let _held = matches!(self.target, Target::Kafka | Target::ClickHouse).then(|| self.clock.hold());
         let started = Instant::now();
         for _ in 1..STARTS {
             match self.subject.start().await {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
 
 use crate::chaos::book::{Book, Fate};
+use crate::chaos::clock::Clock;
 use crate::chaos::load::Request;
 use crate::chaos::tally::Tally;
 use crate::client::{Answer, Http};
@@ -30,36 +32,72 @@ pub(crate) fn open(book: &SharedBook) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes requests until `until`, and brings each to its end; what has none at `give_up`
-/// stays unanswered.
-pub(crate) async fn send(
-    base: String,
+/// Whom it sends to, and who is told.
+#[derive(Clone)]
+pub(crate) struct Sender {
+    http: Arc<Http>,
     book: SharedBook,
     tally: Arc<Tally>,
-    until: Instant,
-    give_up: Instant,
-) {
-    let http = Arc::new(Http::patient(base, PATIENCE));
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let mut pace = time::interval(Duration::from_secs(1) / RATE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut under_way = JoinSet::new();
-    while Instant::now() < until {
-        pace.tick().await;
-        let Ok(Ok(place)) = time::timeout_at(until, Arc::clone(&places).acquire_owned()).await else { break };
-        let request = open(&book).next(now());
-        let (http, book, tally) = (Arc::clone(&http), Arc::clone(&book), Arc::clone(&tally));
-        under_way.spawn(async move {
-            let fate = bring_home(&http, &request, &tally, give_up).await;
-            open(&book).tell(request.number, fate);
-            drop(place);
-        });
-        while under_way.try_join_next().is_some() {}
+    /// Nothing is sent again after that.
+    give_up: CancellationToken,
+}
+
+impl Sender {
+    pub(crate) fn new(base: String, book: &SharedBook, tally: &Arc<Tally>) -> Self {
+        Self {
+            http: Arc::new(Http::patient(base, PATIENCE)),
+            book: Arc::clone(book),
+            tally: Arc::clone(tally),
+            give_up: CancellationToken::new(),
+        }
     }
-    let all = async { while under_way.join_next().await.is_some() {} };
-    // What is late stays unanswered.
-    let _late = time::timeout_at(give_up, all).await;
-    under_way.shutdown().await;
+
+    /// Makes requests for `length` by the `clock`, and brings each to its end; what has none after
+    /// `patience` more stays unanswered.
+    pub(crate) async fn send(self, clock: &Clock, length: Duration, patience: Duration) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut under_way = JoinSet::new();
+        let mut sent = 0;
+        let sending = async {
+            loop {
+                clock.reaches(Duration::from_secs(1) / RATE * sent).await;
+                sent += 1;
+                let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+                let (sender, request) = (self.clone(), open(&self.book).next(now()));
+                under_way.spawn(async move {
+                    let fate = sender.bring_home(&request).await;
+                    open(&sender.book).tell(request.number, fate);
+                    drop(place);
+                });
+                while under_way.try_join_next().is_some() {}
+            }
+        };
+        tokio::select! {
+            () = sending => {}
+            () = clock.reaches(length) => {}
+        }
+        let all = async { while under_way.join_next().await.is_some() {} };
+        // What is late stays unanswered.
+        let _late = time::timeout(patience, all).await;
+        self.give_up.cancel();
+        under_way.shutdown().await;
+    }
+
+    async fn bring_home(&self, request: &Request) -> Fate {
+        // A try that may have been taken makes the whole request uncertain, until one is acknowledged.
+        let mut fate = Fate::Refused;
+        while !self.give_up.is_cancelled() {
+            match send_once(&self.http, request, &self.tally).await {
+                Try::Acked => return Fate::Acked,
+                Try::Refused => return fate,
+                Try::NotNow => {}
+                Try::Unknown if request.repeatable => fate = Fate::Unanswered,
+                Try::Unknown => return Fate::Unanswered,
+            }
+            time::sleep(PAUSE).await;
+        }
+        fate
+    }
 }
 
 /// What one try has shown.
@@ -71,22 +109,6 @@ enum Try {
     NotNow,
     /// All of it was taken, or nothing.
     Unknown,
-}
-
-async fn bring_home(http: &Http, request: &Request, tally: &Tally, give_up: Instant) -> Fate {
-    // A try that may have been taken makes the whole request uncertain, until one is acknowledged.
-    let mut fate = Fate::Refused;
-    while Instant::now() < give_up {
-        match send_once(http, request, tally).await {
-            Try::Acked => return Fate::Acked,
-            Try::Refused => return fate,
-            Try::NotNow => {}
-            Try::Unknown if request.repeatable => fate = Fate::Unanswered,
-            Try::Unknown => return Fate::Unanswered,
-        }
-        time::sleep(PAUSE).await;
-    }
-    fate
 }
 
 async fn send_once(http: &Http, request: &Request, tally: &Tally) -> Try {

@@ -18,7 +18,7 @@ use crate::client::Http;
 use crate::world::World;
 
 /// How many wrong requests, and cells of a table, are told one by one.
-const TOLD: usize = 10;
+const TOLD: usize = 3;
 /// How long the query API may take until all its answers are of now.
 const ANSWERS_DEADLINE: Duration = Duration::from_secs(30);
 

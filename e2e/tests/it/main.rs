@@ -9,20 +9,24 @@
 use e2e::{client, oracle, world};
 
 mod analysts;
+mod audit;
+mod backfill;
 mod bad_input;
+mod clients;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
-mod fencing;
 mod freshness;
 mod journey;
 mod late_dependencies;
 mod load;
 mod manners;
 mod outage;
+mod ownership;
 mod reactions_by_path;
 mod reactions_by_query;
 mod repeats;
 mod rights;
 mod rollups;
 mod start_errors;
+mod votes;

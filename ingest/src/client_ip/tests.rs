@@ -65,7 +65,9 @@ fn forwarded_is_read_where_it_stands_alone() {
 
 #[test]
 fn what_cannot_be_read_ends_the_walk_at_the_last_good_hop() {
-    let check = |name, value, ip| check("10.0.0.1", &[(name, value)], ip, Source::Malformed);
+    let check = |name: &HeaderName, value: &str, ip| {
+        check("10.0.0.1", &[(name, value)], ip, Source::Malformed);
+    };
     for bad in [
         "",
         "unknown",

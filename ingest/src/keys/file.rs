@@ -4,10 +4,12 @@
 //! the clock's step, or a swapped link as Kubernetes makes it, would be missed.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::request::Parts;
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 use runtime::vars::{VarError, Vars};
@@ -15,7 +17,8 @@ use tokio::task;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Auth, KeySet};
+use super::{Auth, Caller, KeySet};
+use crate::outcome::Refusal;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -78,14 +81,9 @@ impl Keys {
         Self { auth: config.auth, current: ArcSwap::from_pointee(set), file: config.file.clone(), stale }
     }
 
-    /// Whether requests need a key.
-    pub fn auth(&self) -> Auth {
-        self.auth
-    }
-
-    /// The keys of now, one whole set.
-    pub fn current(&self) -> Arc<KeySet> {
-        self.current.load_full()
+    /// Who sends a request, by the keys of now, or why they may not.
+    pub fn admit(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
+        super::admit(self.auth, &self.current, head, ip)
     }
 
     /// Looks at the file again and again, until `ended`.

@@ -21,7 +21,7 @@ fn admitted(auth: Auth, more: &str, headers: &[(&str, &str)], uri: &str) -> Resu
     let request =
         headers.iter().fold(Request::post(uri), |request, (name, value)| request.header(*name, *value));
     let (head, ()) = request.body(()).unwrap().into_parts();
-    admit(auth, &set(&declared(more)), &head, "203.0.113.7".parse().unwrap())
+    admit(auth, &ArcSwap::from_pointee(set(&declared(more))), &head, "203.0.113.7".parse().unwrap())
 }
 
 #[track_caller]

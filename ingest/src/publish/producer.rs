@@ -47,6 +47,8 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("linger.ms", "0")
         .set("message.timeout.ms", "30000")
         .set("queue.buffering.max.kbytes", "262144")
+        // Ten seconds by default: too long to refuse clients once a broker is back.
+        .set("reconnect.backoff.max.ms", "1000")
         // A topic made by accident would have the wrong number of partitions.
         .set("allow.auto.create.topics", "false");
     for (name, value) in &config.options {

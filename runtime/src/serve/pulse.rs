@@ -2,7 +2,7 @@
 //!
 //! No I/O and no clock in here; times are passed in.
 
-use std::time::{Duration, Instant};
+use tokio::time::{Duration, Instant};
 
 /// How long a connection is waited for.
 #[derive(Debug, Clone, Copy)]

@@ -107,10 +107,10 @@ fn what_is_not_one_json_object_is_told_apart() {
 fn reserved_and_unknown_fields_are_kept_apart() {
     let parsed =
         parse::<Vec<_>>(r#" {"ip":"1.1.1.1","event":"a","plan":{"id": 7},"\u0074enant":1,"ip":2} "#).unwrap();
-    assert_eq!(parsed.reserved.ip.unwrap().get(), r#""1.1.1.1""#);
-    assert_eq!(parsed.reserved.tenant.unwrap().get(), "1");
+    assert_eq!(parsed.reserved.ip.unwrap(), r#""1.1.1.1""#);
+    assert_eq!(parsed.reserved.tenant.unwrap(), "1");
     assert!(parsed.reserved.server_time.is_none() && parsed.reserved.any());
-    let props: Vec<_> = parsed.props.iter().map(|(name, value)| (&**name, value.get())).collect();
+    let props: Vec<_> = parsed.props.iter().map(|(name, value)| (&**name, *value)).collect();
     assert_eq!(props, [("plan", r#"{"id": 7}"#)]);
 }
 
@@ -130,4 +130,82 @@ proptest! {
         object["event"] = "a".into();
         prop_assert!(parse::<()>(&object.to_string()).is_ok());
     }
+}
+
+/// Texts that look like JSON, right or slightly wrong.
+fn nearly_json() -> impl Strategy<Value = String> {
+    let name = prop_oneof![
+        Just(r#""event""#),
+        Just(r#""sequence""#),
+        Just(r#""param_int""#),
+        Just(r#""country""#),
+        Just(r#""tenant""#),
+        Just(r#""x""#),
+        Just(r#""\u0065vent""#),
+        Just("x"),
+    ];
+    let leaf = prop_oneof![
+        "[-+]?[0-9]{0,20}([.][0-9]{0,2})?([eE][-+]?[0-9]{0,2})?",
+        "\"([a-z ä{}\\[\\],:\\x00-\\x1f\\x7f]|\\\\[nu\"0]){0,20}\"",
+        prop_oneof![Just("null"), Just("true"), Just("false"), Just("nul"), Just("{}"), Just("[]"), Just("")]
+            .prop_map(str::to_owned),
+    ];
+    let space = || prop_oneof![8 => Just(""), 1 => Just(" "), 1 => Just("\r\n\t"), 1 => Just("\x0c")];
+    let value = leaf.prop_recursive(18, 40, 3, move |inner| {
+        let elements = proptest::collection::vec((space(), inner), 0..3);
+        elements.prop_flat_map(|elements| {
+            let list: Vec<_> =
+                elements.iter().map(|(space, value)| format!("{space}{value}{space}")).collect();
+            let fields: Vec<_> = list.iter().map(|value| format!("\"a\":{value}")).collect();
+            prop_oneof![Just(format!("[{}]", list.join(","))), Just(format!("{{{}}}", fields.join(",")))]
+        })
+    });
+    let field = (name, space(), value)
+        .prop_map(|(name, space, value)| format!("{space}{name}{space}:{value}{space}"));
+    let fields = proptest::collection::vec(field, 0..4);
+    let first = prop_oneof![4 => Just(r#"{"event":"e","#), 1 => Just("{"), 1 => Just(" {"), 1 => Just("")];
+    let last =
+        prop_oneof![6 => Just("}"), 1 => Just("} \n"), 1 => Just(",}"), 1 => Just("}}"), 1 => Just("")];
+    (first, fields, last).prop_map(|(first, fields, last)| format!("{first}{}{last}", fields.join(",")))
+}
+
+proptest! {
+    /// Whether a line is read the short way or with care must not matter.
+    #[test]
+    fn what_is_read_the_short_way_is_read_the_same_with_care(line in nearly_json()) {
+        type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;
+        if let Some(short) = plain::parse::<Props<'_>>(&line) {
+            let long = parse_with_care::<Props<'_>>(&line).map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
+            prop_assert_eq!(short.event, long.event);
+            prop_assert_eq!(short.props, long.props);
+            prop_assert_eq!(format!("{:?}", short.reserved), format!("{:?}", long.reserved));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_json_is_not_read_the_short_way() {
+    for value in
+        ["01", "1.", "-", "1e", "tru", "\"\u{1}\"", "\"\n\"", "\"", "[1,]", "{\"a\"}", "{a:1}", "1}}", "1,"]
+    {
+        let line = format!(r#"{{"event":"e","x":{value}}}"#);
+        assert!(plain::parse::<()>(&line).is_none(), "{line}");
+    }
+    for value in ["007", "-0", "1.0", "1e2", "1234567890123456789", "true", "[]"] {
+        let line = format!(r#"{{"event":"e","param_int":{value}}}"#);
+        assert!(plain::parse::<()>(&line).is_none(), "{line}");
+    }
+}
+
+#[test]
+fn usual_lines_are_read_the_short_way() {
+    let long = "0123456789abcdef".repeat(4);
+    for value in ["\"ä\"", "-7", "0", "null", "[1.5,-2e9,{\"b\":[]}]", "{ }", &format!("\"{long}\"")] {
+        let line = format!(r#" {{"event":"e", "sequence":12 ,"param_int":-5,"x":{value}}} "#);
+        assert!(plain::parse::<()>(&line).is_some(), "{line}");
+    }
+    let deepest = |depth: usize| format!(r#"{{"event":"e","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    assert!(plain::parse::<()>(&deepest(MAX_DEPTH - 1)).is_some());
+    assert!(plain::parse::<()>(&deepest(MAX_DEPTH)).is_none());
+    assert!(plain::parse::<()>(&deepest(60_000)).is_none());
 }

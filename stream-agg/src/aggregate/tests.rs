@@ -140,6 +140,20 @@ fn rows_past_the_retention_of_their_table_partition_are_left_out() {
 }
 
 #[test]
+fn rows_of_one_minute_count_until_their_table_partition_has_ended() {
+    let rollup = rollup(
+        "grain = \"minute\"\ndimensions = [\"event\"]\nmeasures = { n = \"count\" }\nretention = \"7d\"",
+    );
+    let mut rows = Rows::default();
+    for _ in 0..3 {
+        push(&mut rows, "a", "e", time("2026-11-21 04:10:00"), "", 0);
+    }
+    rows.kafka_time[1] = time("2026-11-28 23:59:59.999");
+    rows.kafka_time[2] = time("2026-11-29 00:00:00");
+    assert_eq!(shown(&rollup, &rows), ["a 2026-11-21 04:10 e 2"]);
+}
+
+#[test]
 fn only_events_that_meet_every_condition_count() {
     let rollup = rollup(
         "grain = \"none\"\ndimensions = [\"props.poll\", \"props.a.b\"]\n\
@@ -182,6 +196,18 @@ fn groups_beyond_the_limit_fold_and_every_row_still_counts() {
     assert_eq!(folded.folded_rows, 4);
     let whole = aggregate(&rollup, &rows, 5);
     assert_eq!((shown_of(&whole, &rows), whole.folded_rows), (shown(&rollup, &rows), 0));
+}
+
+#[test]
+fn a_fold_counts_every_row_that_was_added_up_before() {
+    let rollup = rollup("grain = \"hour\"\ndimensions = [\"event\"]\nmeasures = { n = \"count\" }");
+    let mut rows = sample();
+    for _ in 0..3 {
+        push(&mut rows, "a", "view", time("2026-11-21 05:30:00"), "u9", 1);
+    }
+    let folded = aggregate(&rollup, &rows, 3);
+    assert!(shown_of(&folded, &rows).contains(&"a 2026-11-21 05:00 (other) 3".to_owned()));
+    assert_eq!(folded.folded_rows, 3 + 1);
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn batcher_with_ends(max_rows: usize, max_bytes: usize, ends: &[i64]) -> Batcher
     let config = BatchConfig {
         max_rows: max_rows.try_into().unwrap(),
         max_bytes: max_bytes.try_into().unwrap(),
+        max_total_bytes: max_bytes.try_into().unwrap(),
         max_age: Duration::from_secs(2),
     };
     Batcher::new(config, &Rollups::built_in(), NextOffset::new(10), ends.iter().copied().map(NextOffset::new))

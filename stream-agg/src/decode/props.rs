@@ -14,8 +14,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Appends `fields` as one object.
-pub fn write(fields: &[(Cow<'_, str>, &RawValue)], out: &mut String) {
-    if fields.iter().all(|(name, value)| is_plain(name, value.get())) && all_differ(fields) {
+pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
+    if fields.iter().all(|(name, value)| is_plain(name, value)) && all_differ(fields) {
         copy(fields, out);
     } else {
         flatten(pairs(fields), out);
@@ -30,11 +30,10 @@ pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
 
 fn find<'j>(json: &'j str, path: &str) -> Option<Cow<'j, str>> {
     fields(json).into_iter().find_map(|(name, value)| {
-        let json = value.get();
-        match (path.strip_prefix(&*name)?, json.as_bytes()[0]) {
-            ("", b'"') => serde_json::from_str::<String>(json).ok().map(Cow::Owned),
-            ("", b't' | b'f' | b'-' | b'0'..=b'9') => Some(Cow::Borrowed(json)),
-            (rest, b'{') => find(json, rest.strip_prefix('.')?),
+        match (path.strip_prefix(&*name)?, value.as_bytes()[0]) {
+            ("", b'"') => serde_json::from_str::<String>(value).ok().map(Cow::Owned),
+            ("", b't' | b'f' | b'-' | b'0'..=b'9') => Some(Cow::Borrowed(value)),
+            (rest, b'{') => find(value, rest.strip_prefix('.')?),
             _ => None,
         }
     })
@@ -62,7 +61,7 @@ fn has_surrogate(json: &str) -> bool {
     json.contains("\\ud") || json.contains("\\uD")
 }
 
-fn all_differ(fields: &[(Cow<'_, str>, &RawValue)]) -> bool {
+fn all_differ(fields: &[(Cow<'_, str>, &str)]) -> bool {
     const FEW: usize = 12;
     if fields.len() <= FEW {
         fields.iter().enumerate().all(|(at, (name, _))| fields[..at].iter().all(|(other, _)| other != name))
@@ -72,7 +71,7 @@ fn all_differ(fields: &[(Cow<'_, str>, &RawValue)]) -> bool {
     }
 }
 
-fn copy(fields: &[(Cow<'_, str>, &RawValue)], out: &mut String) {
+fn copy(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
     out.push('{');
     for (at, (name, value)) in fields.iter().enumerate() {
         if at > 0 {
@@ -80,7 +79,7 @@ fn copy(fields: &[(Cow<'_, str>, &RawValue)], out: &mut String) {
         }
         text(name, out);
         out.push(':');
-        out.push_str(value.get());
+        out.push_str(value);
     }
     out.push('}');
 }
@@ -122,8 +121,8 @@ fn leaves<'f>(
     }
 }
 
-fn pairs<'f>(fields: &'f [(Cow<'_, str>, &RawValue)]) -> impl Iterator<Item = (&'f str, &'f str)> {
-    fields.iter().map(|(name, value)| (&**name, value.get()))
+fn pairs<'f>(fields: &'f [(Cow<'_, str>, &str)]) -> impl Iterator<Item = (&'f str, &'f str)> {
+    fields.iter().map(|(name, value)| (&**name, *value))
 }
 
 /// Appends a value to which no path leads from outside: what is in it begins anew.
@@ -229,7 +228,7 @@ fn code_unit(text: &str) -> Option<u16> {
 }
 
 /// Every field of an object, in its order, repeated ones too.
-fn fields(json: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
+fn fields(json: &str) -> Vec<(Cow<'_, str>, &str)> {
     serde_json::from_str::<Fields<'_>>(json).expect("the line was read, and half pairs are mended").0
 }
 
@@ -237,7 +236,7 @@ fn elements(json: &str) -> Vec<&RawValue> {
     serde_json::from_str(json).expect("the line was read")
 }
 
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'a> Deserialize<'a> for Fields<'a> {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
@@ -251,8 +250,8 @@ impl<'a> Deserialize<'a> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
+                while let Some((name, value)) = map.next_entry::<_, &RawValue>()? {
+                    fields.push((name, value.get()));
                 }
                 Ok(Fields(fields))
             }

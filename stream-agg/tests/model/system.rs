@@ -377,9 +377,9 @@ impl System {
     }
 
     fn drop_statements(&mut self, ends: impl Fn(&Statement) -> bool) {
-        let (ended, left) = std::mem::take(&mut self.statements).into_iter().partition(ends);
+        let (ended, left): (Vec<_>, _) = std::mem::take(&mut self.statements).into_iter().partition(ends);
         self.statements = left;
-        for statement in Vec::<Statement>::from(ended) {
+        for statement in ended {
             self.answer(&statement, false);
         }
     }

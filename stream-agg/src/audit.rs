@@ -1,0 +1,197 @@
+//! `stream-agg audit`: counts the tables against each other, while they are written to.
+//!
+//! Invariant: nothing is judged that may still be under way, so a sound system audits clean
+//! at any moment. Three comparisons, each exact below a cut of its own:
+//!
+//! 1. *The ledger with itself*: one row per record, `stored = lines - rejected - duplicates`.
+//! 2. *Raw rows with the ledger*, below `progress`, which is read first: by spans of offsets the
+//!    number of rows and the sum of a hash of (offset, line), which the ledger foretells because
+//!    the stored lines of a record are numbered densely. Spans that differ are read once more,
+//!    record by record.
+//! 3. *Rollups with raw rows*, by the day of the event. A rollup knows no offsets, but its markers
+//!    do: one statement reads sums and markers from the same parts, and the markers say below which
+//!    offset a table partition holds everything and from where on nothing. Once `progress` has
+//!    passed all of them, raw rows are counted below exactly these offsets.
+//!
+//! What has expired is not compared: an event's day is held to be equal if all raw rows of it must
+//! still be there, else to be at least what raw rows say. Markers (tenant `''`) count nowhere.
+//! What cannot be compared is said. Absent: any repair, and any look at Kafka.
+
+use std::time::Duration;
+
+use schemas::tables::LEDGER_DAYS;
+use serde::Serialize;
+use tokio::time::{self, Instant};
+
+use crate::declaration::Declaration;
+use crate::store::{Store, StoreError};
+use judge::Snapshot;
+use read::{Frame, Reader};
+
+pub mod judge;
+
+pub mod read;
+
+mod report;
+
+mod watch;
+
+pub use report::record;
+pub use watch::Auditor;
+
+/// Days of arrival that can be audited: the ledger keeps one more, so that none leaves meanwhile.
+pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
+/// How long `progress` may take to pass what the rollups hold.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// How long a marker may be of a log that `progress` does not know: its first batch is under way.
+const FIRST_BATCH: Duration = Duration::from_secs(2);
+/// Between two looks at `progress`.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How far back an audit looks, and how long a query of it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Days of arrival before today, at most [`MAX_DAYS`].
+    pub days: u16,
+    /// Longest for one query.
+    pub patience: Duration,
+}
+
+impl Reach {
+    /// What a person asks for, who can wait.
+    pub fn of_days(days: u16) -> Self {
+        Self { days: days.min(MAX_DAYS), patience: Duration::from_secs(30 * 60) }
+    }
+
+    /// What is looked at again and again while the aggregator works.
+    pub fn recent() -> Self {
+        Self { days: 2, patience: Duration::from_secs(60) }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// When it began, by ClickHouse's clock, in milliseconds since 1970.
+    pub at: i64,
+    /// All tables, each once.
+    pub tables: Vec<Audited>,
+    /// What is wrong, part by part; the first [`judge::MAX_FINDINGS`] of each table.
+    pub findings: Vec<Finding>,
+}
+
+/// One table in sum.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Audited {
+    /// Its name.
+    pub table: String,
+    /// What it must hold: records of the ledger, rows of events, events of a rollup.
+    pub expected: u64,
+    /// What it holds.
+    pub found: u64,
+    /// Of the expected ones, those that are not there.
+    pub missing: u64,
+    /// Those that are there and not expected.
+    pub duplicate: u64,
+    /// What was not compared, and why; empty if all was.
+    pub note: String,
+}
+
+/// One part of a table that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The table.
+    pub table: String,
+    /// What of it: a day of events, or offsets of a Kafka partition.
+    pub part: String,
+    /// What it must hold.
+    pub expected: u64,
+    /// What it holds.
+    pub found: u64,
+    /// Of the expected ones, those that are not there.
+    pub missing: u64,
+    /// Those that are there and not expected.
+    pub duplicate: u64,
+}
+
+impl Audit {
+    /// Missing in all tables.
+    pub fn missing(&self) -> u64 {
+        self.tables.iter().map(|table| table.missing).sum()
+    }
+
+    /// Duplicate in all tables.
+    pub fn duplicate(&self) -> u64 {
+        self.tables.iter().map(|table| table.duplicate).sum()
+    }
+}
+
+/// Why there is no audit.
+#[derive(Debug, thiserror::Error)]
+#[error("audit: {what}")]
+pub struct AuditError {
+    what: &'static str,
+    source: StoreError,
+}
+
+/// Audits the ledger, the raw table and the rollups of `declaration`.
+///
+/// # Errors
+/// ClickHouse did not answer, or refused; nothing is said about the tables then.
+pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
+    let failed = |what| move |source| AuditError { what, source };
+    let Declaration { rollups, limits } = declaration;
+    let reader = Reader { store, patience: reach.patience };
+    let frame = reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
+    let known = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
+
+    let ledger = reader.ledger(&frame).await.map_err(failed("read the ledger"))?;
+    let raw = reader.raw(&frame).await.map_err(failed("count raw rows"))?;
+    let differing = judge::differing(&ledger, &raw);
+    let details = reader.details(&frame, &differing).await.map_err(failed("read records that differ"))?;
+    let (mut tables, mut findings) = judge::rows(&frame, &ledger, &raw, &details);
+
+    let mut snapshots = Vec::new();
+    for rollup in rollups.iter() {
+        let read = reader.rollup(rollup).await.map_err(failed("read a rollup"))?;
+        snapshots.push(Snapshot::new(rollup, read));
+    }
+    let behind = caught_up(&reader, &frame, &snapshots).await.map_err(failed("read progress"))?;
+    for snapshot in &mut snapshots {
+        snapshot.leave_out(&behind);
+    }
+    let days = reader.days(&frame, &snapshots, &known).await.map_err(failed("count raw rows by day"))?;
+    let events = tables.iter().find(|table| table.table == read::EVENTS);
+    let wrong = events.filter(|table| table.missing + table.duplicate > 0);
+    let surplus = wrong.map(|table| table.duplicate.cast_signed() - table.missing.cast_signed());
+    for (at, snapshot) in snapshots.iter().enumerate() {
+        let (table, wrong) = judge::rollup(&frame, snapshot, at, &days, &known[at], surplus);
+        tables.push(table);
+        findings.extend(wrong);
+    }
+    Ok(Audit { at: frame.now.0, tables, findings })
+}
+
+/// Waits until `progress` has passed everything that the rollups held when they were read.
+/// Returns the partitions of which that cannot be said.
+async fn caught_up(
+    reader: &Reader<'_>,
+    frame: &Frame,
+    snapshots: &[Snapshot<'_>],
+) -> Result<Vec<(u16, u16)>, StoreError> {
+    let reached = judge::reached(snapshots);
+    let begun = Instant::now();
+    let mut progress = frame.progress.clone();
+    loop {
+        let behind = |log: &(u16, u16), hwm: u64| progress.get(log).is_some_and(|next| *next < hwm);
+        let late: Vec<_> =
+            reached.iter().filter(|(log, hwm)| behind(log, **hwm)).map(|(log, _)| *log).collect();
+        let unknown = reached.keys().any(|log| !progress.contains_key(log));
+        let waited = begun.elapsed();
+        if (late.is_empty() && !(unknown && waited < FIRST_BATCH)) || waited >= CATCH_UP {
+            return Ok(late);
+        }
+        time::sleep(LOOK).await;
+        progress = reader.progress().await?;
+    }
+}

@@ -1,0 +1,370 @@
+//! What an audit asks ClickHouse. Every query is bounded in time, memory and threads.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use schemas::rollup::{Dimension, Measure, PartitionBy, Rollup, Rollups};
+use schemas::row::TimeLimits;
+use schemas::time::{DAY, UnixMillis};
+
+use super::judge::{Snapshot, SnapshotRow};
+use crate::backfill::BACKFILL_G;
+use crate::declaration::Declaration;
+use crate::store::{Store, StoreError};
+
+/// The raw table.
+pub const EVENTS: &str = "events";
+/// The ledger.
+pub const LEDGER: &str = "ledger";
+/// Offsets that are compared in one sum.
+pub const SPAN: u64 = 10_000;
+/// Days between an event's arrival and its place in Kafka, at most: edges hold records for minutes,
+/// and clocks differ.
+const ON_THE_WAY: i64 = 2;
+
+/// A log: its generation and Kafka partition.
+pub type Log = (u16, u16);
+/// [`SPAN`] offsets of a log.
+pub type Key = (u16, u16, u64);
+
+/// What can be compared, and below which offsets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// ClickHouse's clock.
+    pub now: UnixMillis,
+    /// Everything below these offsets is in every table.
+    pub progress: BTreeMap<Log, u64>,
+    /// The ledger is compared from these offsets on.
+    pub floors: BTreeMap<Log, u64>,
+    /// The first of the days that are compared, since 1970; none if nothing has expired.
+    pub from: Option<i64>,
+    /// The day before which raw rows are gone that the ledger still knows.
+    pub gone: Option<i64>,
+    /// Which client clocks are believed.
+    pub time: TimeLimits,
+}
+
+impl Frame {
+    /// Whether all raw rows of an event's day must still be there: those arrived a day before at the earliest.
+    pub fn is_whole(&self, day: i64) -> bool {
+        self.from.is_none_or(|from| day > from - ON_THE_WAY + self.time.ahead / DAY)
+    }
+}
+
+/// What the ledger says about a span.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LedgerSpan {
+    /// Records.
+    pub records: u64,
+    /// Rows beyond one per record.
+    pub repeated: u64,
+    /// By how many lines `stored` is below `lines - rejected - duplicates`.
+    pub short: u64,
+    /// By how many it is above.
+    pub over: u64,
+    /// Stored lines.
+    pub rows: u64,
+    /// Sum of the hashes of their places.
+    pub digest: u64,
+}
+
+/// What the raw table holds of a span.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RawSpan {
+    /// Rows.
+    pub rows: u64,
+    /// Sum of the hashes of their places.
+    pub digest: u64,
+}
+
+/// Which declarations contain a rollup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Their hashes.
+    pub cfgs: Vec<u64>,
+    /// Whether it was declared from the start.
+    pub always: bool,
+}
+
+/// Asks.
+pub struct Reader<'s> {
+    /// Where.
+    pub store: &'s Store,
+    /// Longest for one query.
+    pub patience: Duration,
+}
+
+impl Reader<'_> {
+    async fn rows<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let seconds = self.patience.as_secs();
+        let sql = format!(
+            "{sql} SETTINGS max_threads = 2, max_memory_usage = 1073741824, max_execution_time = {seconds}, \
+             optimize_aggregation_in_order = 1"
+        );
+        self.store.rows_within(self.patience, &sql).await
+    }
+
+    /// What can be compared of the last `days` days.
+    pub async fn frame(&self, days: u16, time: TimeLimits) -> Result<Frame, StoreError> {
+        let progress = self.progress().await?;
+        let millis = "toUnixTimestamp64Milli";
+        let sql = format!(
+            "SELECT {millis}(now64(3)), \
+             ifNull((SELECT {millis}(min(since)) FROM configs), 0), \
+             ifNull((SELECT {millis}(min(server_time)) FROM {EVENTS}), 0), \
+             ifNull((SELECT {millis}(min(kafka_time)) FROM {LEDGER} WHERE tenant != '' AND stored > 0), 0)"
+        );
+        let rows: Vec<(i64, i64, i64, i64)> = self.rows(&sql).await?;
+        let (now, since, raw, ledger) = rows.first().copied().unwrap_or_default();
+        let day = |millis: i64| millis.div_euclid(DAY);
+        let wanted = day(now) - i64::from(days);
+        // Somebody dropped raw days that the ledger still has.
+        let gone = (raw > 0 && day(ledger) < day(raw)).then_some(day(raw));
+        let from = match gone {
+            Some(raw) => Some(wanted.max(raw + ON_THE_WAY)),
+            None => (day(since) < wanted).then_some(wanted),
+        };
+        let mut frame = Frame { now: UnixMillis(now), progress, floors: BTreeMap::new(), from, gone, time };
+        frame.floors = match from {
+            None => frame.progress.keys().map(|log| (*log, 0)).collect(),
+            Some(from) => {
+                let sql = format!(
+                    "SELECT g, kp, min(ko) FROM {LEDGER} WHERE tenant = '*' AND kafka_time >= {} GROUP BY g, kp",
+                    start_of(from)
+                );
+                let rows: Vec<(u16, u16, u64)> = self.rows(&sql).await?;
+                rows.into_iter().map(|(g, kp, ko)| ((g, kp), ko)).collect()
+            }
+        };
+        Ok(frame)
+    }
+
+    /// How far each log is in every table.
+    pub async fn progress(&self) -> Result<BTreeMap<Log, u64>, StoreError> {
+        let sql = "SELECT g, kp, argMax(next_offset, (as_of, next_offset)) FROM progress GROUP BY g, kp";
+        let rows: Vec<(u16, u16, u64)> = self.rows(sql).await?;
+        Ok(rows.into_iter().map(|(g, kp, next)| ((g, kp), next)).collect())
+    }
+
+    /// For each rollup, which declarations contain it as it is.
+    pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<Known>, StoreError> {
+        let rows: Vec<(u64, String)> = self.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
+        let all: Vec<_> = rows.into_iter().map(|(cfg, text)| (cfg, Declaration::parse(&text).ok())).collect();
+        let known = |rollup: &Rollup| {
+            let contains = |declaration: &Option<Declaration>| {
+                declaration.as_ref().is_some_and(|d| d.rollups.get(&rollup.name) == Some(rollup))
+            };
+            let cfgs: Vec<_> = all.iter().filter(|(_, d)| contains(d)).map(|(cfg, _)| *cfg).collect();
+            Known { always: cfgs.len() == all.len(), cfgs }
+        };
+        Ok(rollups.iter().map(known).collect())
+    }
+
+    /// The ledger by spans.
+    pub async fn ledger(&self, frame: &Frame) -> Result<BTreeMap<Key, LedgerSpan>, StoreError> {
+        let sql = format!(
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count(), toUInt64(sum(n - 1)), \
+             toUInt64(sum(greatest(short, 0))), toUInt64(sum(greatest(-short, 0))), \
+             sum(s), sum(arraySum(l -> cityHash64(ko, toUInt32(l)), range(s))) FROM (\
+             SELECT g, kp, ko, count() AS n, toUInt64(any(stored)) AS s, \
+             any(toInt64(lines) - rejected - duplicates - stored) AS short \
+             FROM {LEDGER} WHERE {} GROUP BY tenant, g, kp, ko) GROUP BY g, kp, span",
+            of_ledger(frame)
+        );
+        type Row = (u16, u16, u64, u64, u64, u64, u64, u64, u64);
+        let rows: Vec<Row> = self.rows(&sql).await?;
+        let span = |(g, kp, span, records, repeated, short, over, rows, digest): Row| {
+            ((g, kp, span), LedgerSpan { records, repeated, short, over, rows, digest })
+        };
+        Ok(rows.into_iter().map(span).collect())
+    }
+
+    /// The raw table by the same spans.
+    pub async fn raw(&self, frame: &Frame) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
+        let sql = format!(
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count(), sum(cityHash64(ko, toUInt32(line))) \
+             FROM {EVENTS} WHERE {} GROUP BY g, kp, span",
+            of_raw(frame)
+        );
+        let read: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
+        let span = |(g, kp, span, rows, digest)| ((g, kp, span), RawSpan { rows, digest });
+        Ok(read.into_iter().map(span).collect())
+    }
+
+    /// How many raw rows are missing and how many are duplicate in these spans, record by record.
+    pub async fn details(
+        &self,
+        frame: &Frame,
+        spans: &[Key],
+    ) -> Result<BTreeMap<Key, (u64, u64)>, StoreError> {
+        if spans.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let list: Vec<_> = spans.iter().map(|(g, kp, span)| format!("({g}, {kp}, {span})")).collect();
+        let among = format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "));
+        let sql = format!(
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, toUInt64(sum(must - good)), toUInt64(sum(rows - good)) FROM (\
+             SELECT g, kp, ko, max(s) AS must, sum(raw) AS rows, \
+             arrayCount(l -> l < must, groupUniqArrayIf(at, raw = 1)) AS good FROM (\
+             SELECT g, kp, ko, toUInt32(line) AS at, toUInt32(0) AS s, toUInt8(1) AS raw \
+             FROM {EVENTS} WHERE {} AND {among} \
+             UNION ALL SELECT g, kp, ko, toUInt32(0), stored, toUInt8(0) \
+             FROM {LEDGER} WHERE {} AND {among}\
+             ) GROUP BY g, kp, ko) GROUP BY g, kp, span",
+            of_raw(frame),
+            of_ledger(frame)
+        );
+        let rows: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
+        let wrong = |(g, kp, span, missing, duplicate)| ((g, kp, span), (missing, duplicate));
+        Ok(rows.into_iter().map(wrong).collect())
+    }
+
+    /// Sums and markers of a rollup, from the same parts; a backfill's markers tell of no offsets.
+    pub async fn rollup(&self, rollup: &Rollup) -> Result<Vec<SnapshotRow>, StoreError> {
+        let day = match rollup.grain.length() {
+            Some(_) => "toInt64(intDiv(toUnixTimestamp(bucket), 86400))",
+            None => "toInt64(0)",
+        };
+        let count = count_column(rollup);
+        let sql = format!(
+            "SELECT {day} AS day, CAST(_partition_id, 'String') AS id, tenant = '' AS marker, g, kp, \
+             sum({count}), max(hwm) FROM {} WHERE g < {BACKFILL_G} GROUP BY day, id, marker, g, kp",
+            rollup.name
+        );
+        type Row = (i64, String, u8, u16, u16, u64, u64);
+        let rows: Vec<Row> = self.rows(&sql).await?;
+        let read = |(day, id, marker, g, kp, sum, hwm): Row| {
+            if marker == 1 {
+                // `all` is the one table partition there is.
+                SnapshotRow::Marker { partition: id.parse().unwrap_or(0), log: (g, kp), hwm }
+            } else {
+                SnapshotRow::Sum { day, sum }
+            }
+        };
+        Ok(rows.into_iter().map(read).collect())
+    }
+
+    /// Raw rows by the day of the event. For each rollup, those below its cuts that were stored
+    /// under a declaration which contains it, and those stored under any.
+    pub async fn days(
+        &self,
+        frame: &Frame,
+        snapshots: &[Snapshot<'_>],
+        known: &[Known],
+    ) -> Result<BTreeMap<i64, Vec<(u64, u64)>>, StoreError> {
+        let mut counts = Vec::new();
+        for (snapshot, known) in snapshots.iter().zip(known) {
+            let rollup = snapshot.rollup;
+            let partition = match rollup.partition_by() {
+                PartitionBy::Day => "toUInt64(toYYYYMMDD(event_time))",
+                PartitionBy::Month => "toUInt64(toYYYYMM(event_time))",
+                PartitionBy::Nothing => "toUInt64(0)",
+            };
+            let cell = |(partition, (g, kp)): (u64, Log)| partition << 32 | log_number((g, kp));
+            let cuts = snapshot.cuts.iter().map(|(at, hwm)| (cell(*at), *hwm));
+            let cut = lookup(&format!("bitShiftLeft({partition}, 32) + log"), cuts, 0);
+            let counted = format!("(ko < bound OR ko < {cut}) AND {}", condition(rollup));
+            let stored = if known.always {
+                counted.clone()
+            } else {
+                let cfgs: Vec<_> = known.cfgs.iter().map(u64::to_string).collect();
+                format!("{counted} AND has(CAST([{}], 'Array(UInt64)'), cfg)", cfgs.join(", "))
+            };
+            counts.push(format!("(countIf({stored}), countIf({counted}))"));
+        }
+        if counts.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let sql = format!(
+            "WITH {LOG} AS log, {bound} AS bound, \
+             toUnixTimestamp64Milli(client_time) AS sent, toUnixTimestamp64Milli(server_time) AS arrived, \
+             if(sent >= {earliest} AND sent <= arrived + {ahead}, client_time, server_time) AS event_time \
+             SELECT intDiv(toUnixTimestamp64Milli(event_time), {DAY}) AS day, [{counts}] AS counts FROM {EVENTS} \
+             WHERE tenant != '' AND server_time >= {from} GROUP BY day",
+            bound = lookup("log", numbered(&frame.progress), 0),
+            earliest = frame.time.earliest.0,
+            ahead = frame.time.ahead,
+            counts = counts.join(", "),
+            from = start_of(frame.from.map_or(0, |from| from - ON_THE_WAY)),
+        );
+        // One row for each day and rollup: the client reads no arrays of pairs.
+        let sql = format!(
+            "SELECT day, pair.1, pair.2 FROM ({sql}) ARRAY JOIN counts AS pair, \
+             arrayEnumerate(counts) AS at ORDER BY day, at"
+        );
+        let rows: Vec<(i64, u64, u64)> = self.rows(&sql).await?;
+        let mut days = BTreeMap::<_, Vec<_>>::new();
+        for (day, declared, any) in rows {
+            days.entry(day).or_default().push((declared, any));
+        }
+        Ok(days)
+    }
+}
+
+/// The number of a row's log.
+const LOG: &str = "(toUInt64(g) * 65536 + kp)";
+
+fn log_number((g, kp): Log) -> u64 {
+    u64::from(g) << 16 | u64::from(kp)
+}
+
+fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u64, u64)> {
+    offsets.iter().map(|(log, offset)| (log_number(*log), *offset))
+}
+
+/// An expression that finds the value of `key`.
+fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, otherwise: u64) -> String {
+    // ClickHouse takes no empty list; no key is so high.
+    let (mut keys, mut values) = (u64::MAX.to_string(), otherwise.to_string());
+    for (key, value) in entries {
+        // Writing to a String cannot fail.
+        let _ = write!(keys, ", {key}");
+        let _ = write!(values, ", {value}");
+    }
+    let list = |of: &str| format!("CAST([{of}], 'Array(UInt64)')");
+    format!("transform({key}, {}, {}, toUInt64({otherwise}))", list(&keys), list(&values))
+}
+
+/// Midnight of a day since 1970.
+fn start_of(day: i64) -> String {
+    format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", day * DAY)
+}
+
+fn within(frame: &Frame) -> String {
+    let floor = lookup(LOG, numbered(&frame.floors), u64::MAX);
+    let bound = lookup(LOG, numbered(&frame.progress), 0);
+    format!("ko >= {floor} AND ko < {bound}")
+}
+
+fn of_ledger(frame: &Frame) -> String {
+    // Kafka's clock may go back a little: the offset decides, the time only spares partitions.
+    let from = start_of(frame.from.map_or(0, |from| from - 1));
+    format!("tenant = '*' AND kafka_time >= {from} AND {}", within(frame))
+}
+
+fn of_raw(frame: &Frame) -> String {
+    let from = start_of(frame.from.map_or(0, |from| from - ON_THE_WAY));
+    format!("tenant != '' AND server_time >= {from} AND {}", within(frame))
+}
+
+fn count_column(rollup: &Rollup) -> &str {
+    let count = rollup.measures_with_count().find(|(_, measure)| *measure == Measure::Count);
+    count.map_or(Rollup::ADDED_COUNT, |(name, _)| name)
+}
+
+/// Which raw rows a rollup counts; all where its `where` looks into `props`.
+fn condition(rollup: &Rollup) -> String {
+    let mut sql = "1".to_owned();
+    for condition in &rollup.conditions {
+        let Dimension::Column(column) = &condition.field else { continue };
+        let quoted = |text: &String| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+        let values: Vec<_> = condition.values.iter().map(quoted).collect();
+        // Writing to a String cannot fail.
+        let _ = write!(sql, " AND {} IN ({})", column.name(), values.join(", "));
+    }
+    sql
+}

@@ -1,0 +1,279 @@
+//! `stream-agg backfill`: counts into a new rollup what was stored before it was declared.
+//!
+//! Raw rows say under which declaration they were stored; those whose declaration lacks the
+//! rollup are read back and aggregated by the code that aggregates live ones. Invariant:
+//! they count once, whatever is killed, repeated or run beside it. Chunks of rows are cut
+//! the same each time ([`cut`]), and go the way of live batches into ClickHouse: each cell
+//! by one conditional insert under a token, judged by its marker ([`crate::insert`]). No
+//! intent is needed, for raw rows below a committed offset do not change.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use schemas::rollup::{PartitionBy, Rollup};
+use schemas::tables::RAW_DAYS;
+use schemas::time::{DAY, HOUR, UnixMillis};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::cells::{self, Cells, Source};
+use crate::config::Config;
+use crate::configs;
+use crate::health::Health;
+use crate::insert::{Inserter, Token, Work};
+use crate::intent::IntentError;
+use crate::markers;
+use crate::metrics::Metrics;
+use crate::progress::Offset;
+use crate::store::{Store, StoreError};
+use crate::strata::Strata;
+use crate::tables::{self, TablesError};
+
+mod cut;
+
+mod raw;
+
+mod ready;
+
+pub(crate) use cut::BACKFILL_G;
+use cut::{Chunk, Lane};
+use raw::Lacking;
+
+/// Rows that are read and aggregated at a time, and those of one record more: what bounds
+/// memory. Another number is no danger, for chunks end at the markers of earlier runs.
+const MAX_CHUNK_ROWS: u64 = 100_000;
+/// How long before ClickHouse may drop a day of raw rows it is left alone: half a day must
+/// not be taken for all of it.
+const MARGIN: i64 = HOUR;
+/// Shortest time for an insert. A table knows its last 10,000 tokens, and those of live
+/// batches must be known for 110 s: as many of ours at this pace are 4,400.
+const PACE: Duration = Duration::from_millis(25);
+
+/// Why a rollup was not filled, or not whole. Running it again counts nothing twice.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillError {
+    /// No such rollup.
+    #[error("backfill `{name}`: no such rollup is declared; there are {}", known.join(", "))]
+    NotDeclared {
+        /// What was asked for.
+        name: String,
+        /// What is declared.
+        known: Vec<String>,
+    },
+    /// Rows that lack it may still come.
+    #[error(
+        "backfill `{name}`: not every partition works under a declaration that has it: {partitions}; start the \
+         release that declares it, stop those that do not, wait until it has every partition, and run this again"
+    )]
+    Behind {
+        /// The rollup.
+        name: String,
+        /// The Kafka partitions that are behind, each with its declaration.
+        partitions: String,
+    },
+    /// A commit is no intent.
+    #[error("backfill: partition {kp} cannot be judged")]
+    Unreadable {
+        /// The Kafka partition.
+        kp: u16,
+        /// Why.
+        source: IntentError,
+    },
+    /// What a hash stands for is not known.
+    #[error(
+        "backfill: `configs` does not hold declaration {cfg:016x}, or this release cannot read it; \
+         run the release that wrote it"
+    )]
+    UnknownDeclaration {
+        /// Its hash.
+        cfg: u64,
+    },
+    /// Rows left the raw table while they were read.
+    #[error("backfill: raw rows of {day} were dropped while they were read; run this again")]
+    Vanished {
+        /// The day on which they arrived.
+        day: String,
+    },
+    /// Kafka did not tell what is committed.
+    #[error("backfill: ask kafka what is committed")]
+    Kafka(#[source] KafkaError),
+    /// The tables are not as they must be.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// ClickHouse did not do its part.
+    #[error("backfill: read what clickhouse holds")]
+    Store(#[from] StoreError),
+}
+
+/// What was filled.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Filled {
+    /// The rollup.
+    pub rollup: String,
+    /// First day of arrival of rows that it lacked, `YYYY-MM-DD`; none if it lacked nothing.
+    pub since: Option<String>,
+    /// Raw rows that were read.
+    pub rows: u64,
+    /// Cells that have them now.
+    pub cells: u64,
+    /// Those that had them before.
+    pub cells_there: u64,
+    /// Rows whose groups were folded.
+    pub folded_rows: u64,
+}
+
+/// Fills the rollup `name`; waits for ClickHouse as live inserts do.
+///
+/// # Errors
+/// Why it is not filled, or not whole.
+pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillError> {
+    let rollups = &config.migrate.rollups;
+    let rollup = rollups.get(name).ok_or_else(|| BackfillError::NotDeclared {
+        name: name.to_owned(),
+        known: rollups.iter().map(|rollup| rollup.name.clone()).collect(),
+    })?;
+    let store = Store::new(&config.migrate.store);
+    tables::check(&store, rollups).await?;
+    ready::check(config, &store, name).await?;
+    let lacking = lacking(&store, rollup).await?;
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
+    let mut filling = Filling {
+        topic: &config.migrate.kafka.topic,
+        cfg: config.declaration().cfg(),
+        rollup,
+        inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(&metrics), health)),
+        store,
+        filled: Filled {
+            rollup: name.to_owned(),
+            since: None,
+            rows: 0,
+            cells: 0,
+            cells_there: 0,
+            folded_rows: 0,
+        },
+        lacking,
+    };
+    filling.fill().await?;
+    Ok(Filled { cells_there: metrics.cells_skipped.get(), ..filling.filled })
+}
+
+/// The declarations of raw rows that do not have `rollup`.
+async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
+    let mut lacking = Lacking::new();
+    for cfg in raw::declarations(store).await? {
+        let declared = configs::read(store, cfg).await?.ok_or(BackfillError::UnknownDeclaration { cfg })?;
+        if declared.rollups.get(&rollup.name).is_none() {
+            lacking.insert(cfg, declared.limits.time);
+        }
+    }
+    Ok(lacking)
+}
+
+/// A rollup on its way to be filled.
+struct Filling<'c> {
+    topic: &'c str,
+    /// Hash of the declaration of this process.
+    cfg: u64,
+    rollup: &'c Rollup,
+    lacking: Lacking,
+    store: Store,
+    inserter: Arc<Inserter>,
+    filled: Filled,
+}
+
+impl Filling<'_> {
+    /// One lane after another.
+    async fn fill(&mut self) -> Result<(), BackfillError> {
+        if self.lacking.is_empty() {
+            return Ok(());
+        }
+        let lanes = raw::lanes(&self.store, &self.lacking).await?;
+        for (at, lane) in (1..).zip(&lanes) {
+            let (day, kp) = (day(lane.day), lane.kp);
+            if self.fill_lane(*lane).await? {
+                self.filled.since.get_or_insert_with(|| day.clone());
+                tracing::info!(
+                    "{at} of {}: what arrived on {day} in partition {kp} is counted; {} rows so far",
+                    lanes.len(),
+                    self.filled.rows
+                );
+            } else {
+                tracing::warn!(
+                    "what arrived on {day} is left out: it is about to be dropped from the raw table"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the lane's rows are all there to be counted.
+    async fn fill_lane(&mut self, lane: Lane) -> Result<bool, BackfillError> {
+        let (table, source) = ([&*self.rollup.name], self.source(lane));
+        let markers = markers::of_tables(&self.store, &table, lane.kp, Some(source.g)).await?;
+        self.inserter.set_clock(markers.now);
+        let ends = PartitionBy::Day.ends(lane.day, RAW_DAYS).map_or(i64::MAX, |ends| ends.0);
+        if markers.now.0 >= ends - MARGIN {
+            return Ok(false);
+        }
+        let records = raw::records(&self.store, lane, &self.lacking).await?;
+        let reached: BTreeSet<_> = markers.all.iter().map(|marker| marker.hwm).collect();
+        for chunk in cut::cut(records, &reached, MAX_CHUNK_ROWS) {
+            self.fill_chunk(lane, &chunk, markers.now).await?;
+        }
+        Ok(true)
+    }
+
+    async fn fill_chunk(&mut self, lane: Lane, chunk: &Chunk, now: UnixMillis) -> Result<(), BackfillError> {
+        let start = Instant::now();
+        let rows = raw::rows(&self.store, lane, chunk, &self.lacking, self.rollup).await?;
+        if rows.len() as u64 != chunk.rows {
+            return Err(BackfillError::Vanished { day: day(lane.day) });
+        }
+        let (source, lo, hwm) = (self.source(lane), chunk.lo(), chunk.hwm());
+        let Cells { all: mut cells, folded_rows } =
+            cells::rollup_cells(self.rollup, &Strata::of(&rows), source, hwm);
+        // ClickHouse would drop these at once.
+        cells.retain(|cell| cell.ends.is_none_or(|ends| ends > now));
+        self.filled.rows += chunk.rows;
+        self.filled.folded_rows += folded_rows;
+        self.filled.cells += cells.len() as u64;
+        let until = start + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
+        let token = Token::new(source, self.topic, lo, Offset::new(hwm.to_i64() - 1));
+        // Somebody may have filled some of them before.
+        let work = Work { token, source, lo, hwm, cells, rebuilt: true };
+        let applied = self.inserter.apply(work, &CancellationToken::new(), || ()).await;
+        applied.expect("nobody gives it up");
+        time::sleep_until(until).await;
+        Ok(())
+    }
+
+    fn source(&self, lane: Lane) -> Source {
+        Source { g: lane.marker_g(), kp: lane.kp, cfg: self.cfg }
+    }
+}
+
+/// `YYYY-MM-DD`.
+fn day(start: UnixMillis) -> String {
+    let (year, month, day) = start.floor(DAY).civil();
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// A line for each figure.
+impl fmt::Display for Filled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
+        let since = since.as_deref().map_or_else(
+            || "nothing was stored before it was declared, or raw no longer holds it".to_owned(),
+            |day| format!("events that arrived on {day} or later; raw holds nothing older"),
+        );
+        writeln!(f, "rollup        {rollup}")?;
+        writeln!(f, "filled with   {since}")?;
+        writeln!(f, "raw rows      {rows}")?;
+        writeln!(f, "cells         {cells}, of which {cells_there} were filled before")?;
+        write!(f, "folded rows   {folded_rows}")
+    }
+}

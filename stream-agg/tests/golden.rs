@@ -1,0 +1,48 @@
+//! The same records give the same rows, whatever was made faster since.
+//!
+//! A batch that one release declares may be finished by the next one. So if this fails and
+//! rows have changed on purpose: raise `DECODE_VERSION`, and keep the way the last version
+//! made them until no batch of it can be left. If only the order in a block has changed,
+//! write the new figures down.
+
+use schemas::record::Head;
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
+use stream_agg::batch::Batch;
+use stream_agg::cells::{Cell, Source, cells};
+use stream_agg::decode::{Decoded, Limits, Record, decode};
+use stream_agg::progress::{NextOffset, Offset};
+use stream_agg::window::Window;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Lines as the edge writes them, and some that nobody can read.
+const LINES: &str = include_str!("golden/lines.ndjson");
+/// What they become: table, table partition, rows with the marker, hash of the block.
+const CELLS: &str = include_str!("golden/cells-v1.txt");
+
+#[test]
+fn the_same_records_give_the_same_rows_in_every_release() {
+    let (mut window, mut decoded, mut entries) = (Window::new(), Decoded::default(), Vec::new());
+    for (number, value) in LINES.lines().collect::<Vec<_>>().chunks(4).enumerate() {
+        let id = Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0000 + number as u128);
+        let value = value.join("\n");
+        let record = Record {
+            offset: Offset::new(number as i64),
+            kafka_time: UnixMillis::parse("2026-11-21 04:00:02").unwrap(),
+            head: &Ok(Head { lines: 4, id, spooled: false }),
+            known: false,
+            value: value.as_bytes(),
+        };
+        entries.push(decode(&record, &Limits::default(), &mut window, &mut decoded).unwrap());
+    }
+    let (lo, hwm) = (NextOffset::ZERO, NextOffset::new(entries.len() as i64));
+    let batch = Batch { lo, hwm, decoded, entries };
+    let made = cells(&batch, &Rollups::built_in(), Source { g: 0, kp: 3, cfg: 1 });
+    let shown = |Cell { table, partition, rows, block, .. }: &Cell| {
+        format!("{table} {partition} {rows} {:016x}", xxh3_64(&block.bytes))
+    };
+    let mut shown: Vec<_> = made.all.iter().map(shown).collect();
+    shown.sort();
+    assert_eq!(shown, CELLS.lines().collect::<Vec<_>>(), "\n{}\n", shown.join("\n"));
+}
