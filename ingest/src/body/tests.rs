@@ -73,7 +73,9 @@ fn inflated(encoding: Encoding, sent: &[u8], limits: &Limits) -> Result<Vec<u8>,
     result.map(Vec::from)
 }
 
-const COMPRESSED: [(Encoding, fn(&[u8]) -> Vec<u8>); 2] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd)];
+type Compress = fn(&[u8]) -> Vec<u8>;
+
+const COMPRESSED: [(Encoding, Compress); 2] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd)];
 
 #[test]
 fn a_compressed_body_is_inflated_whole_also_in_several_members() {
