@@ -1,6 +1,8 @@
 //! What a client is told: status, headers, JSON. Rendered here and nowhere else.
 
-use ::http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use ::http::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -126,7 +128,13 @@ fn advise(refusal: &Refusal, headers: &mut HeaderMap) {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
         Refusal::ContentEncoding => {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
+        }
+        Refusal::NoKey | Refusal::UnknownKey => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Refusal::RateLimited(seconds) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
         }
         // The least, and up to as much again, so that those refused do not return in step.
         Refusal::Overloaded(_) | Refusal::NotDurable | Refusal::NoPartitions => {

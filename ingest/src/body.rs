@@ -2,7 +2,7 @@
 //!
 //! Invariant: no more is held than what was reserved for it beforehand.
 
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use ::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
@@ -14,6 +14,7 @@ use hyper::body::Body;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
+use zstd::stream::read::Decoder as ZstdDecoder;
 
 use crate::config::Limits;
 use crate::decode::Format;
@@ -23,6 +24,11 @@ use crate::outcome::{Bound, Refusal};
 const RATIO_FREE_BYTES: usize = 1 << 20;
 /// Decoded bytes for each byte as sent. Above what honest NDJSON compresses to.
 const MAX_RATIO: usize = 100;
+/// A zstd window is at most 2^23 bytes, as RFC 8878 advises. It needs no reservation: a
+/// body is inflated without a pause, so there is at most one window for each core.
+const MAX_WINDOW_LOG: u32 = 23;
+/// How long a body may be slower than the least rate.
+const RATE_GRACE: Duration = Duration::from_secs(5);
 /// Inflated and reserved at once.
 const STEP_BYTES: usize = 64 * 1024;
 /// Read of a body that nobody wants, so that its sender can read the answer.
@@ -48,6 +54,8 @@ pub enum Encoding {
     Identity,
     /// RFC 1952.
     Gzip,
+    /// RFC 8878.
+    Zstd,
 }
 
 impl Described {
@@ -84,9 +92,12 @@ fn format(headers: &HeaderMap) -> Result<Format, Refusal> {
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     match only(headers, CONTENT_ENCODING).map_err(|()| Refusal::ContentEncoding)? {
         None => Ok(Encoding::Identity),
-        Some(name) if name.eq_ignore_ascii_case("identity") => Ok(Encoding::Identity),
-        Some(name) if name.eq_ignore_ascii_case("gzip") => Ok(Encoding::Gzip),
-        Some(_) => Err(Refusal::ContentEncoding),
+        Some(name) => match name.to_ascii_lowercase().as_str() {
+            "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "zstd" => Ok(Encoding::Zstd),
+            _ => Err(Refusal::ContentEncoding),
+        },
     }
 }
 
@@ -148,12 +159,15 @@ pub async fn read<B>(body: &mut B, declared: Option<usize>, limits: &Limits) -> 
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let deadline = Instant::now() + limits.body_total;
+    let start = Instant::now();
+    let deadline = start + limits.body_total;
     // Most bodies are one frame, which is then not copied.
     let (mut first, mut joined) = (Bytes::new(), Vec::new());
     loop {
         let idle = Instant::now() + limits.body_idle;
-        let data = match timeout_at(idle.min(deadline), body.frame()).await {
+        let earned = Duration::from_secs(first.len().max(joined.len()) as u64) / limits.body_min_rate.get();
+        let too_slow = start + earned.max(RATE_GRACE);
+        let data = match timeout_at(idle.min(too_slow).min(deadline), body.frame()).await {
             Err(_) => return Err(Refusal::BodyTimeout),
             Ok(Some(Err(_))) => return Err(Refusal::Aborted),
             Ok(None) => return Ok(if joined.is_empty() { first } else { joined.into() }),
@@ -174,13 +188,41 @@ where
     }
 }
 
-/// Inflates a whole gzip body, step by step, each reserved before it is made.
-pub fn inflate(gzip: &[u8], limits: &Limits, reserved: &mut Reservation) -> Result<Vec<u8>, Refusal> {
-    let limit = limits.decoded_bytes.min(RATIO_FREE_BYTES + MAX_RATIO * gzip.len());
-    let mut decoder = MultiGzDecoder::new(gzip);
+/// What a whole body is once its encoding is taken off, within limits.
+pub fn decoded(
+    body: Bytes,
+    encoding: Encoding,
+    limits: &Limits,
+    reserved: &mut Reservation,
+) -> Result<Bytes, Refusal> {
+    let limit = limits.decoded_bytes.min(RATIO_FREE_BYTES + MAX_RATIO * body.len());
+    let inflated = match encoding {
+        Encoding::Identity => return Ok(body),
+        Encoding::Gzip => inflate(MultiGzDecoder::new(&body[..]), body.len(), limit, reserved),
+        Encoding::Zstd => inflate(zstd_decoder(&body)?, body.len(), limit, reserved),
+    };
+    inflated.map(Bytes::from)
+}
+
+fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
+    let limited = |mut decoder: ZstdDecoder<'static, _>| -> io::Result<_> {
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        Ok(decoder)
+    };
+    // Only memory can be missing.
+    ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
+}
+
+/// Inflates step by step, each reserved before it is made, beside the `sent` bytes.
+fn inflate(
+    mut decoder: impl Read,
+    sent: usize,
+    limit: usize,
+    reserved: &mut Reservation,
+) -> Result<Vec<u8>, Refusal> {
     let mut decoded = Vec::new();
     loop {
-        reserved.fit(gzip.len() + decoded.len() + STEP_BYTES)?;
+        reserved.fit(sent + decoded.len() + STEP_BYTES)?;
         let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
         let read = step.map_err(|_| Refusal::BadEncoding)?;
         if decoded.len() > limit {

@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::vars::{VarError, Vars};
 use schemas::record;
+
+use crate::client_ip::ClientIpConfig;
+use crate::cors::CorsConfig;
+use crate::keys::RateConfig;
+use crate::keys::file::KeysConfig;
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
@@ -23,6 +29,14 @@ pub struct Config {
     pub drain_delay: Duration,
     /// What a request may cost.
     pub limits: Limits,
+    /// Who may send.
+    pub keys: KeysConfig,
+    /// How much may come from an address.
+    pub ip_rate: Option<RateConfig>,
+    /// Which pages may call.
+    pub cors: CorsConfig,
+    /// How a client's address is found.
+    pub client_ip: ClientIpConfig,
     /// Where records go.
     pub kafka: KafkaConfig,
     /// Where they wait while Kafka does not take them; `None`: nowhere.
@@ -54,6 +68,9 @@ pub struct Limits {
     pub body_idle: Duration,
     /// Longest a body may take: `BODY_TIMEOUT`, default 30s.
     pub body_total: Duration,
+    /// Bytes a second that a body must bring on average once it has taken 5 s:
+    /// `BODY_MIN_RATE`, default 512.
+    pub body_min_rate: NonZeroU32,
     /// Bytes of all bodies in memory at once: `IN_FLIGHT_BYTES`, default 256 MiB.
     pub in_flight_bytes: usize,
     /// Requests at once, waiting for Kafka ones included: `MAX_REQUESTS`, default 16 384.
@@ -100,6 +117,10 @@ impl Config {
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             limits: Limits::from_vars(vars)?,
+            keys: KeysConfig::from_vars(vars)?,
+            ip_rate: RateConfig::of_addresses(vars)?,
+            cors: CorsConfig::from_vars(vars)?,
+            client_ip: ClientIpConfig::from_vars(vars)?,
             kafka: KafkaConfig::from_vars(vars)?,
             spool: SpoolConfig::from_vars(vars)?,
             poll_results: PollResultsConfig::from_vars(vars)?,
@@ -115,6 +136,7 @@ impl Limits {
             events: vars.parsed_or("MAX_EVENTS", 10_000)?,
             body_idle: vars.duration_or("BODY_IDLE_TIMEOUT", Duration::from_secs(10))?,
             body_total: vars.duration_or("BODY_TIMEOUT", Duration::from_secs(30))?,
+            body_min_rate: vars.parsed_or("BODY_MIN_RATE", const { NonZeroU32::new(512).unwrap() })?,
             in_flight_bytes: vars.bytes_or("IN_FLIGHT_BYTES", 256 * MIB)?,
             requests: vars.parsed_or("MAX_REQUESTS", 16_384)?,
         };

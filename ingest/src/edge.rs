@@ -78,7 +78,7 @@ impl Edge {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
-        let shared = Arc::new(Shared::new(&config.limits, publisher, Arc::clone(&metrics)));
+        let shared = Arc::new(Shared::new(&config, publisher, Arc::clone(&metrics)));
         let refreshing = CancellationToken::new();
         if let Some(url) = config.poll_results.url {
             let interval = config.poll_results.interval;
@@ -113,6 +113,7 @@ impl Edge {
         let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
         let service = self.service::<Incoming>();
+        let keys = tokio::spawn(Arc::clone(&self.shared.keys).follow(ended.clone()));
         let serving = serve::until(listeners.http, service, closed.clone(), FINISH_WAIT);
         let (served, ()) = tokio::join!(serving, self.drain_when(shutdown, closed));
         // A drain that overran must not cost us the flush.
@@ -123,7 +124,7 @@ impl Edge {
         let summary = self.leftovers().bring_home(FLUSH_WAIT).await;
         // Last: probes and scrapes go on until here.
         ended.cancel();
-        let _served = admin.await;
+        let (_served, _followed) = tokio::join!(admin, keys);
         summary
     }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::Line;
+use crate::identity::Identity;
 
 /// Rejected lines listed in a report; more are only counted.
 pub const MAX_ERRORS: usize = 20;
@@ -93,6 +94,7 @@ pub fn enrich(
     lines: &[Line<'_>],
     takes: Takes,
     tenant: &str,
+    identity: Identity<'_>,
     prefix: &Prefix,
     to: Partitions,
 ) -> (Vec<Chunk>, Report) {
@@ -100,8 +102,13 @@ pub fn enrich(
     let mut report = Report::default();
     for line in lines {
         let parsed = line.text.and_then(|text| {
-            let parsed = event::parse::<()>(text)?;
+            let mut parsed = event::parse::<()>(text)?;
             takes.check(&parsed.event)?;
+            if parsed.event.event_id.is_none()
+                && let Some(id) = identity.id(tenant, line.number, &parsed)
+            {
+                parsed.identify(id);
+            }
             Ok((text, parsed))
         });
         match parsed {

@@ -15,18 +15,20 @@ use schemas::time::UnixMillis;
 use tokio::sync::Semaphore;
 
 use crate::answer::{self, Answer, Said};
-use crate::body::{self, Described, Encoding, Reservation};
+use crate::body::{self, Described, Reservation};
+use crate::client_ip::{self, ClientIpConfig};
 use crate::compat;
-use crate::config::Limits;
+use crate::config::{Config, Limits};
+use crate::cors::CorsConfig;
 use crate::decode::{self, Format};
 use crate::enrich::{self, Chunk, Report, Takes};
+use crate::identity::Identity;
+use crate::keys::file::Keys;
+use crate::keys::{ByAddress, Caller, Part};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
 use crate::votes::{Votes, refresh};
-
-/// Whose data it is as long as no key says otherwise.
-const TENANT: &str = "default";
 
 /// The routes, as metrics name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,10 @@ impl Route {
 /// What all requests share.
 pub struct Shared {
     limits: Limits,
+    client_ip: ClientIpConfig,
+    pub(crate) keys: Arc<Keys>,
+    by_address: Option<ByAddress>,
+    pub(crate) cors: CorsConfig,
     /// One permit for each byte of a body in memory.
     in_flight: Arc<Semaphore>,
     pub(crate) publisher: Publisher,
@@ -93,21 +99,22 @@ pub struct Shared {
 /// What only the edge knows of a request, known once its headers are complete.
 struct Arrival {
     route: Route,
+    caller: Caller,
+    /// The client's address, whole.
     ip: IpAddr,
     server_time: UnixMillis,
 }
 
 impl Shared {
     /// What requests share, at the start.
-    pub fn new(limits: &Limits, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
-        let in_flight = Arc::new(Semaphore::new(limits.in_flight_bytes));
-        Self {
-            limits: limits.clone(),
-            in_flight,
-            publisher,
-            metrics,
-            poll_results: refresh::Latest::default(),
-        }
+    pub fn new(config: &Config, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+        let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_bytes));
+        let (limits, client_ip, cors) =
+            (config.limits.clone(), config.client_ip.clone(), config.cors.clone());
+        let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
+        let by_address = config.ip_rate.map(ByAddress::new);
+        let poll_results = refresh::Latest::default();
+        Self { limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
     }
 
     /// Answers one request.
@@ -116,10 +123,17 @@ impl Shared {
         B: Body<Data = Bytes> + Unpin,
     {
         let (head, mut body) = request.into_parts();
-        let arrival = Arrival { route: Route::of(head.uri.path()), ip: peer(&head), server_time };
-        if arrival.route != Route::Other && head.method != Method::POST {
+        let (route, ip) = (Route::of(head.uri.path()), self.client_ip(&head));
+        if route == Route::Other {
+            return unread(Refusal::NotFound, &head, body).await;
+        }
+        if head.method != Method::POST {
             return unread(Refusal::MethodNotAllowed, &head, body).await;
         }
+        let arrival = match self.admit(&head, ip) {
+            Ok(caller) => Arrival { route, caller, ip, server_time },
+            Err(refusal) => return unread(refusal, &head, body).await,
+        };
         match arrival.route {
             Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
                 Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
@@ -133,6 +147,26 @@ impl Shared {
         }
     }
 
+    /// Who sends a request. One event is taken of the rates before a body is read, so that whoever
+    /// has used them up is refused cheaply.
+    fn admit(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
+        let caller = self.keys.admit(head, ip)?;
+        self.take(&caller, ip, Part::First)?;
+        Ok(caller)
+    }
+
+    /// Takes events of the rates of key and address.
+    fn take(&self, caller: &Caller, ip: IpAddr, part: Part) -> Result<(), Refusal> {
+        let by_address = || self.by_address.as_ref().map_or(Ok(()), |rates| rates.take(ip, part));
+        caller.take(part).and_then(|()| by_address()).inspect_err(|_| self.metrics.rate_limited.inc())
+    }
+
+    fn client_ip(&self, head: &Parts) -> IpAddr {
+        let (ip, source) = client_ip::client_ip(peer(head), &head.headers, &self.client_ip.trusted);
+        self.metrics.client_ip(source);
+        ip
+    }
+
     /// Reads a body whole, inflated; what was reserved for it stays so while it lives.
     async fn receive<B>(&self, head: &Parts, body: &mut B) -> Result<(Bytes, Format, Reservation), Refusal>
     where
@@ -144,15 +178,12 @@ impl Shared {
         let bytes = body::read(body, declared, &self.limits).await?;
         reserved.fit(bytes.len())?;
         self.metrics.body(bytes.len());
-        let bytes = match encoding {
-            Encoding::Identity => bytes,
-            Encoding::Gzip => body::inflate(&bytes, &self.limits, &mut reserved)?.into(),
-        };
+        let bytes = body::decoded(bytes, encoding, &self.limits, &mut reserved)?;
         Ok((bytes, format, reserved))
     }
 
     async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
-        Answer::new(match self.publish(arrival, body, format).await {
+        Answer::new(match self.publish(arrival, head, body, format).await {
             Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
             Ok(report) if arrival.route == Route::Votes => self.voted(report),
             Ok(report) => Said::Stored(report),
@@ -174,14 +205,21 @@ impl Shared {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let stored = self.publish(arrival, line.as_bytes(), Format::Ndjson).await;
+        let stored = self.publish(arrival, head, line.as_bytes(), Format::Ndjson).await;
         let said = stored.map_or_else(|said| said, |_| Said::NoContent);
         Answer { said, closes: !body::drain(&mut body, &head.headers).await }
     }
 
     /// Puts the lines of `body` into Kafka and waits until they are safe there.
-    async fn publish(&self, arrival: &Arrival, body: &[u8], format: Format) -> Result<Report, Said> {
-        let (chunks, report) = self.enriched(arrival, body, format)?;
+    async fn publish(
+        &self,
+        arrival: &Arrival,
+        head: &Parts,
+        body: &[u8],
+        format: Format,
+    ) -> Result<Report, Said> {
+        let identity = Identity::of(&head.headers, arrival.caller.identity())?;
+        let (chunks, report) = self.enriched(arrival, identity, body, format)?;
         if chunks.is_empty() {
             return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report)));
         }
@@ -194,6 +232,7 @@ impl Shared {
     fn enriched(
         &self,
         arrival: &Arrival,
+        identity: Identity<'_>,
         body: &[u8],
         format: Format,
     ) -> Result<(Vec<Chunk>, Report), Refusal> {
@@ -203,10 +242,13 @@ impl Shared {
         if lines.is_empty() {
             return Err(Refusal::EmptyBody);
         }
+        self.take(&arrival.caller, arrival.ip, Part::Rest(lines.len()))?;
         let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
         let lines = votes.as_ref().map_or(lines, Votes::lines);
-        let prefix = Prefix::new(TENANT, arrival.ip, arrival.server_time);
-        let (chunks, mut report) = enrich::enrich(&lines, arrival.route.takes(), TENANT, &prefix, partitions);
+        let tenant = arrival.caller.tenant();
+        let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
+        let (chunks, mut report) =
+            enrich::enrich(&lines, arrival.route.takes(), tenant, identity, &prefix, partitions);
         report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
         Ok((chunks, report))
@@ -240,6 +282,6 @@ fn reaction(head: &Parts) -> Result<String, Refusal> {
 /// The address of the connection's other end. Only a request that came over no
 /// connection, as in a test, has none.
 fn peer(head: &Parts) -> IpAddr {
-    let peer = head.extensions.get::<PeerAddr>().map(|PeerAddr(addr)| addr.ip().to_canonical());
+    let peer = head.extensions.get::<PeerAddr>().map(|PeerAddr(addr)| addr.ip());
     peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }

@@ -48,7 +48,7 @@ where
         }))
 }
 
-/// Names the request, renders its answer and counts it.
+/// Names the request, renders its answer, says what browsers ask, and counts it.
 fn answered<S, B>(
     inner: S,
     shared: &Arc<Shared>,
@@ -70,12 +70,19 @@ where
             let route = Route::of(request.uri().path());
             // HTTP/2 has no header for it; hyper says goodbye in its own way when the process stops.
             let one_by_one = request.version() < Version::HTTP_2;
-            let answer = inner.oneshot(request).await.unwrap_or_else(shed);
+            let origin = shared.cors.origin(request.headers());
+            let preflight = shared.cors.is_preflight(&request);
+            let answer = if preflight {
+                Answer::new(Said::NoContent)
+            } else {
+                inner.oneshot(request).await.unwrap_or_else(shed)
+            };
             if let Said::Refused(Refusal::Overloaded(bound), _) = answer.said {
                 shared.metrics.shed(bound);
             }
             let closes = one_by_one && (answer.closes || draining.is_cancelled());
-            let response = answer::render(&answer, &id, closes);
+            let mut response = answer::render(&answer, &id, closes);
+            shared.cors.allow(origin.as_ref(), preflight, response.headers_mut());
             shared.metrics.answered(route, response.status(), start.elapsed());
             Ok(response)
         }

@@ -15,7 +15,15 @@ pub mod edge;
 
 pub mod layers;
 
+pub mod cors;
+
 pub mod http;
+
+pub mod client_ip;
+
+pub mod keys;
+
+pub mod identity;
 
 pub mod compat;
 

@@ -1,4 +1,4 @@
-//! Runs the edge until it is told to stop, or does something with its spool.
+//! Runs the edge until it is told to stop, does something with its spool, or makes a key.
 
 use std::io;
 use std::process::ExitCode;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use ingest::spool::commands;
-use ingest::{Config, Edge};
+use ingest::{Config, Edge, keys};
 use runtime::{process, serve, signal};
+use schemas::line::is_tenant;
 
 /// The edge of Millrace: takes events over HTTP and puts them into Kafka.
 #[derive(Parser)]
@@ -23,6 +24,9 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Keys, which `KEYS_FILE` declares.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Looks into the spool, sends it or takes it out. Stop its edge first.
     #[command(subcommand)]
     Spool(SpoolCommand),
@@ -42,6 +46,23 @@ enum SpoolCommand {
     Export,
 }
 
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Prints a new key, once and for ever, and the TOML that declares it.
+    New {
+        /// What it is called in the file.
+        #[arg(long, default_value = "new")]
+        id: String,
+        /// Whose data comes with it.
+        #[arg(long, default_value = "default", value_parser = tenant)]
+        tenant: String,
+    },
+}
+
+fn tenant(name: &str) -> Result<String, String> {
+    if is_tenant(name) { Ok(name.to_owned()) } else { Err("it is 1 to 64 of a-z, 0-9, _ and -".to_owned()) }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
@@ -49,7 +70,17 @@ fn main() -> ExitCode {
         Some(Command::Spool(command)) => {
             process::run(args.check_config, Config::from_vars, move |config| spool(config, command))
         }
+        Some(Command::Key(KeyCommand::New { id, tenant })) => {
+            print_key(&id, &tenant);
+            ExitCode::SUCCESS
+        }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to `key new`")]
+fn print_key(id: &str, tenant: &str) {
+    let (key, toml) = keys::made(id, tenant);
+    println!("# The key, which is kept nowhere: {key}\n# Add to KEYS_FILE:\n{toml}");
 }
 
 async fn serve_until_told(config: Config) -> anyhow::Result<()> {

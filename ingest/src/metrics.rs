@@ -14,6 +14,7 @@ use prometheus::{
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
+use crate::client_ip::Source;
 use crate::http::Route;
 use crate::outcome::{Bound, Outcome};
 
@@ -40,6 +41,11 @@ pub struct Metrics {
     batch_events: Histogram,
     ack_seconds: Histogram,
     shed: [IntCounter; Bound::ALL.len()],
+    client_ip: [IntCounter; Source::ALL.len()],
+    /// `rate_limited_total`: requests refused for the rate of their key or address.
+    pub rate_limited: IntCounter,
+    /// `keys_stale`: 1 while the file of keys is bad and the keys read before stay.
+    pub keys_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
@@ -66,6 +72,8 @@ impl Metrics {
         let received = make.counters("events_received_total", "Lines read.", "route");
         let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
         let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
+        let client_ip =
+            make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
         make.build_info();
         Self {
             requests: make.counters_by("requests_total", "Requests answered.", &["route", "code"]),
@@ -85,6 +93,9 @@ impl Metrics {
             batch_events: make.histogram("batch_events", "Events of a record.", EVENTS),
             ack_seconds: make.histogram("ack_seconds", "From sending a record to its end.", SECONDS),
             shed: Bound::ALL.map(|bound| shed.with_label_values(&[bound.as_str()])),
+            client_ip: Source::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
+            rate_limited: make.counter("rate_limited_total", "Requests beyond a rate."),
+            keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
             poll_results_refreshes: make.counters(
                 "poll_results_refreshes_total",
                 "Requests for the polls' results by result.",
@@ -119,6 +130,11 @@ impl Metrics {
     /// A request was refused at a bound.
     pub fn shed(&self, bound: Bound) {
         self.shed[bound as usize].inc();
+    }
+
+    /// The address of a client was found.
+    pub fn client_ip(&self, source: Source) {
+        self.client_ip[source as usize].inc();
     }
 
     /// Lines were read.

@@ -35,8 +35,22 @@ pub enum Refusal {
     BadEncoding,
     /// A parameter of a reaction; says which, and what is wrong.
     BadQuery(Cow<'static, str>),
+    /// An `Idempotency-Key` that is empty, too long, repeated or not printable.
+    BadIdempotencyKey,
     /// The client went away within its body, or broke the protocol there.
     Aborted,
+    /// No key, where one is needed.
+    NoKey,
+    /// A key that nobody has declared.
+    UnknownKey,
+    /// A key that is switched off.
+    KeyDisabled,
+    /// A page of an origin that the key does not allow.
+    OriginDenied,
+    /// An address that the key does not allow.
+    IpDenied,
+    /// More events than the rate of the key or of the address allows; so many seconds until then.
+    RateLimited(u32),
     /// Not a path of ours.
     NotFound,
     /// A path of ours, but only by `POST`.
@@ -86,7 +100,11 @@ impl Refusal {
             | Self::AllLinesInvalid
             | Self::BadEncoding
             | Self::BadQuery(_)
+            | Self::BadIdempotencyKey
             | Self::Aborted => StatusCode::BAD_REQUEST,
+            Self::NoKey | Self::UnknownKey => StatusCode::UNAUTHORIZED,
+            Self::KeyDisabled | Self::OriginDenied | Self::IpDenied => StatusCode::FORBIDDEN,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -108,7 +126,14 @@ impl Refusal {
             Self::AllLinesInvalid => "all_lines_invalid",
             Self::BadEncoding => "bad_encoding",
             Self::BadQuery(_) => "bad_query",
+            Self::BadIdempotencyKey => "bad_idempotency_key",
             Self::Aborted => "aborted",
+            Self::NoKey => "no_key",
+            Self::UnknownKey => "unknown_key",
+            Self::KeyDisabled => "key_disabled",
+            Self::OriginDenied => "origin_denied",
+            Self::IpDenied => "ip_denied",
+            Self::RateLimited(_) => "rate_limited",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTimeout => "body_timeout",
@@ -129,9 +154,16 @@ impl Refusal {
         match self {
             Self::EmptyBody => "the body holds no line".into(),
             Self::AllLinesInvalid => "no line is good; `errors` says why".into(),
-            Self::BadEncoding => "the body is not whole gzip data".into(),
+            Self::BadEncoding => "the body is not whole data of its `Content-Encoding`".into(),
             Self::BadQuery(reason) => reason.clone(),
+            Self::BadIdempotencyKey => "`Idempotency-Key` is not 1 to 128 printable bytes, once".into(),
             Self::Aborted => "the body broke off".into(),
+            Self::NoKey => "send a key as `Authorization: Bearer`, `X-Write-Key` or `?key=`".into(),
+            Self::UnknownKey => "the key is not known".into(),
+            Self::KeyDisabled => "the key is switched off".into(),
+            Self::OriginDenied => "the key is not for this origin".into(),
+            Self::IpDenied => "the key is not for this address".into(),
+            Self::RateLimited(_) => "too many events a second; nothing was taken, send it again later".into(),
             Self::NotFound => {
                 "there is POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics".into()
             }
@@ -141,7 +173,7 @@ impl Refusal {
             Self::DecodedTooLarge(limit) => format!("the body inflates to more than {limit} bytes").into(),
             Self::TooManyEvents(limit) => format!("the body holds more than {limit} events").into(),
             Self::ContentType => "send application/x-ndjson, application/json or text/plain".into(),
-            Self::ContentEncoding => "send the body plain or as gzip".into(),
+            Self::ContentEncoding => "send the body plain, as gzip or as zstd".into(),
             Self::Internal => "a fault of ours; try once more".into(),
             Self::Overloaded(_) => "too much at once; nothing was taken, send it again later".into(),
             Self::NotDurable => "not stored for sure; send it again later".into(),

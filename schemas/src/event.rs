@@ -228,6 +228,23 @@ pub struct Parsed<'a, P> {
     pub reserved: Reserved<'a>,
     /// All other fields.
     pub props: P,
+    /// Whether `sequence` has a value.
+    pub has_sequence: bool,
+    /// Whether the line has the key `event_id`, be it without a value.
+    pub(crate) names_event_id: bool,
+    /// Whether the event's `event_id` is not the line's.
+    pub(crate) derived_id: bool,
+}
+
+impl<P> Parsed<'_, P> {
+    /// Gives an event that has no `event_id` one that is derived; it is written with the line.
+    ///
+    /// # Panics
+    /// If it has one.
+    pub fn identify(&mut self, id: Uuid) {
+        assert!(self.event.event_id.replace(id).is_none(), "an id of the client's is never replaced");
+        self.derived_id = true;
+    }
 }
 
 /// Reads one line of a client's; white space at both ends does not matter.
@@ -300,6 +317,11 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
             return Err(Fault::field(Code::DuplicateKey, field.name()));
         }
         self.seen |= bit;
+        match field {
+            Field::EventId => self.parsed.names_event_id = true,
+            Field::Sequence => self.parsed.has_sequence = !value.is_absent(),
+            _ => {}
+        }
         self.parsed.event.set(field, value).map_err(|code| Fault::field(code, field.name()))
     }
 

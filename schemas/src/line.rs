@@ -3,13 +3,16 @@
 //! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the
 //! client's object without its `{`. Written and read side by side in here.
 //!
+//! Where the event's identity is derived, `"event_id":…,` stands before the client's part too.
+//!
 //! Invariants: a line that is written holds the client's object and exactly the
-//! three added fields, each once; it holds no line break; what [`write()`] makes of
+//! added fields, each once; it holds no line break; what [`write()`] makes of
 //! a line that [`event::parse`] took, [`read`] takes.
 
 use std::net::IpAddr;
 
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::event::{self, Event, Parsed, Props, Text};
 use crate::time::UnixMillis;
@@ -57,9 +60,16 @@ pub fn tenant_of(line: &[u8]) -> Option<&str> {
 /// replaced.
 pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(&prefix.0);
+    if let (true, Some(id)) = (parsed.derived_id, &parsed.event.event_id) {
+        out.extend_from_slice(br#""event_id":""#);
+        out.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        out.extend_from_slice(br#"","#);
+    }
     let replaced = parsed.reserved.any();
-    if replaced {
-        write_without_reserved(line, out);
+    let repeats_id = parsed.derived_id && parsed.names_event_id;
+    if replaced || repeats_id {
+        let repeated: &[&str] = if repeats_id { &["event_id"] } else { &[] };
+        write_without(&[&RESERVED[..], repeated].concat(), line, out);
     } else {
         let object = line.trim_ascii();
         let start = out.len();
@@ -72,11 +82,11 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     replaced
 }
 
-/// The rare way: the object is written anew, field by field, without the reserved ones.
-fn write_without_reserved(line: &str, out: &mut Vec<u8>) {
+/// The rare way: the object is written anew, field by field, without some.
+fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     let fields: AllFields<'_> = serde_json::from_str(line).expect("the line was parsed before");
     let mut separator = "";
-    for (name, value) in fields.0.iter().filter(|(name, _)| !RESERVED.contains(&&*name.0)) {
+    for (name, value) in fields.0.iter().filter(|(name, _)| !left_out.contains(&&*name.0)) {
         out.extend_from_slice(separator.as_bytes());
         serde_json::to_writer(&mut *out, &name.0).expect("text is written to memory");
         out.push(b':');
@@ -141,7 +151,7 @@ pub enum ReadError {
 
 /// Reads one enriched line.
 pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadError> {
-    let Parsed { event, reserved, props } = event::parse_enriched(line).map_err(ReadError::Event)?;
+    let Parsed { event, reserved, props, .. } = event::parse_enriched(line).map_err(ReadError::Event)?;
     let tenant = text(reserved.tenant).filter(|name| is_tenant(name)).ok_or(ReadError::Added("tenant"))?;
     let ip = text(reserved.ip).and_then(|ip| ip.parse().ok()).ok_or(ReadError::Added("ip"))?;
     let time =

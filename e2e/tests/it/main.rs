@@ -21,6 +21,7 @@ mod journey;
 mod late_dependencies;
 mod load;
 mod login;
+mod manners;
 mod outage;
 mod ownership;
 mod reactions_by_path;

@@ -57,7 +57,7 @@ async fn a_refusal_names_its_limit_and_the_lines() {
 async fn headers_say_what_would_be_right() {
     let headers = async |refusal| rendered(Said::Refused(refusal, None)).await.1;
     assert_eq!(headers(Refusal::MethodNotAllowed).await[ALLOW], "POST");
-    assert_eq!(headers(Refusal::ContentEncoding).await[ACCEPT_ENCODING], "gzip, identity");
+    assert_eq!(headers(Refusal::ContentEncoding).await[ACCEPT_ENCODING], "gzip, zstd, identity");
     for refusal in [Refusal::NotDurable, Refusal::Overloaded(Bound::Requests)] {
         let wait: u32 = headers(refusal).await[RETRY_AFTER].to_str().unwrap().parse().unwrap();
         assert!((1..=2).contains(&wait));

@@ -32,13 +32,19 @@ fn headers_say_what_a_body_is() {
     check_described(&[(CONTENT_TYPE, "text/plain;charset=UTF-8")], plain(Format::Ndjson));
     check_described(&[(CONTENT_TYPE, "application/json")], plain(Format::Json));
     check_described(&[(CONTENT_ENCODING, "GZIP")], Ok((Format::Ndjson, Encoding::Gzip)));
+    check_described(&[(CONTENT_ENCODING, "x-gzip")], Ok((Format::Ndjson, Encoding::Gzip)));
+    check_described(&[(CONTENT_ENCODING, " Zstd")], Ok((Format::Ndjson, Encoding::Zstd)));
     check_described(&[(CONTENT_ENCODING, "identity")], plain(Format::Ndjson));
+    for name in ["application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain", ""] {
+        check_described(&[(CONTENT_TYPE, name)], plain(Format::Ndjson));
+    }
 }
 
 #[test]
 fn what_is_not_read_is_refused_by_its_headers() {
     check_described(&[(CONTENT_TYPE, "image/png")], Err(Refusal::ContentType));
     check_described(&[(CONTENT_ENCODING, "br")], Err(Refusal::ContentEncoding));
+    check_described(&[(CONTENT_ENCODING, "zstd, gzip")], Err(Refusal::ContentEncoding));
     check_described(&[(CONTENT_ENCODING, "gzip, gzip")], Err(Refusal::ContentEncoding));
     check_described(&[(CONTENT_ENCODING, "gzip"), (CONTENT_ENCODING, "gzip")], Err(Refusal::ContentEncoding));
     check_described(&[(CONTENT_LENGTH, "100000000")], Err(Refusal::BodyTooLarge(8 << 20)));
@@ -50,46 +56,70 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn inflated(gzip: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
+fn zstd(plain: &[u8]) -> Vec<u8> {
+    zstd::encode_all(plain, 3).unwrap()
+}
+
+fn inflated(encoding: Encoding, sent: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
     let budget = Arc::new(Semaphore::new(limits.in_flight_bytes));
     let gauge = IntGauge::new("bytes", "Bytes.").unwrap();
-    let mut reserved = Reservation::take(&budget, gzip.len(), &gauge).unwrap();
-    let result = inflate(gzip, limits, &mut reserved);
+    let mut reserved = Reservation::take(&budget, sent.len(), &gauge).unwrap();
+    let result = decoded(Bytes::copy_from_slice(sent), encoding, limits, &mut reserved);
     if let Ok(plain) = &result {
-        assert!(gauge.get() as usize >= gzip.len() + plain.len());
+        assert!(gauge.get() as usize >= sent.len() + plain.len());
     }
     drop(reserved);
     assert_eq!((gauge.get(), budget.available_permits()), (0, limits.in_flight_bytes));
-    result
+    result.map(Vec::from)
 }
 
+type Compress = fn(&[u8]) -> Vec<u8>;
+
+const COMPRESSED: [(Encoding, Compress); 2] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd)];
+
 #[test]
-fn gzip_is_inflated_whole_also_in_several_members() {
+fn a_compressed_body_is_inflated_whole_also_in_several_members() {
     let plain: Vec<u8> = (0..200_000).map(|_| fastrand::u8(..)).collect();
-    assert_eq!(inflated(&gzip(&plain), &limits(&[])), Ok(plain.clone()));
-    let two = [gzip(b"a\n"), gzip(b"b")].concat();
-    assert_eq!(inflated(&two, &limits(&[])), Ok(b"a\nb".to_vec()));
+    for (encoding, compress) in COMPRESSED {
+        assert_eq!(inflated(encoding, &compress(&plain), &limits(&[])), Ok(plain.clone()));
+        let two = [compress(b"a\n"), compress(b"b")].concat();
+        assert_eq!(inflated(encoding, &two, &limits(&[])), Ok(b"a\nb".to_vec()));
+    }
 }
 
 #[test]
-fn gzip_cut_anywhere_or_damaged_is_told() {
-    let whole = gzip(b"{\"event\":\"a\"}\n{\"event\":\"b\"}\n");
-    for end in 1..whole.len() {
-        assert_eq!(inflated(&whole[..end], &limits(&[])), Err(Refusal::BadEncoding), "cut at {end}");
+fn a_compressed_body_cut_anywhere_or_damaged_is_told() {
+    for (encoding, compress) in COMPRESSED {
+        let whole = compress(b"{\"event\":\"a\"}\n{\"event\":\"b\"}\n");
+        let inflated = |sent: &[u8]| inflated(encoding, sent, &limits(&[]));
+        for end in 1..whole.len() {
+            assert_eq!(inflated(&whole[..end]), Err(Refusal::BadEncoding), "{encoding:?} cut at {end}");
+        }
+        assert_eq!(inflated(b"{\"event\":\"a\"}"), Err(Refusal::BadEncoding));
+        assert_eq!(inflated(&[&whole[..], b"x"].concat()), Err(Refusal::BadEncoding));
     }
-    assert_eq!(inflated(b"{\"event\":\"a\"}", &limits(&[])), Err(Refusal::BadEncoding));
-    assert_eq!(inflated(&[&whole[..], b"x"].concat(), &limits(&[])), Err(Refusal::BadEncoding));
 }
 
 #[test]
 fn a_bomb_is_stopped_by_ratio_and_by_size() {
-    let bomb = gzip(&vec![b' '; 16 << 20]);
-    let by_ratio = Err(Refusal::DecodedTooLarge((1 << 20) + 100 * bomb.len()));
-    assert_eq!(inflated(&bomb, &limits(&[])), by_ratio);
-    assert_eq!(
-        inflated(&bomb, &limits(&[("MAX_DECODED_BYTES", "1MiB")])),
-        Err(Refusal::DecodedTooLarge(1 << 20))
-    );
+    for (encoding, compress) in COMPRESSED {
+        let bomb = compress(&vec![b' '; 16 << 20]);
+        let by_ratio = Err(Refusal::DecodedTooLarge((1 << 20) + 100 * bomb.len()));
+        assert_eq!(inflated(encoding, &bomb, &limits(&[])), by_ratio);
+        assert_eq!(
+            inflated(encoding, &bomb, &limits(&[("MAX_DECODED_BYTES", "1MiB")])),
+            Err(Refusal::DecodedTooLarge(1 << 20))
+        );
+    }
+}
+
+#[test]
+fn a_zstd_window_beyond_what_everyone_must_read_is_refused() {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(MAX_WINDOW_LOG + 1).unwrap();
+    encoder.write_all(b"{}").unwrap();
+    let sent = encoder.finish().unwrap();
+    assert_eq!(inflated(Encoding::Zstd, &sent, &limits(&[])), Err(Refusal::BadEncoding));
 }
 
 #[test]
@@ -138,12 +168,24 @@ async fn a_body_is_its_frames_joined_within_the_limit() {
     assert_eq!(read(&mut broken, None, &limits).await, Err(Refusal::Aborted));
 }
 
+/// How long a body is waited for that brings so many bytes at once and then falls silent.
+async fn patience(bytes: usize) -> Duration {
+    const LONG: &[u8] = &[b'x'; 16 * 1024];
+    let start = Instant::now();
+    let mut silent = Frames { frames: vec![&LONG[..bytes]], ends: false };
+    assert_eq!(read(&mut silent, None, &limits(&[])).await, Err(Refusal::BodyTimeout));
+    start.elapsed()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_falls_silent_is_given_up() {
-    let start = Instant::now();
-    let mut silent = Frames { frames: vec![b"ab"], ends: false };
-    assert_eq!(read(&mut silent, None, &limits(&[])).await, Err(Refusal::BodyTimeout));
-    assert_eq!(start.elapsed().as_secs(), 10);
+    assert_eq!(patience(16 * 1024).await.as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_slower_than_the_least_rate_is_given_up() {
+    assert_eq!(patience(2).await.as_secs(), 5);
+    assert_eq!(patience(512 * 7).await.as_secs(), 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,6 +197,35 @@ async fn what_is_not_ours_is_told_apart() {
 }
 
 #[tokio::test]
+async fn browsers_are_told_what_a_page_may_do_with_every_answer() {
+    let ask = async |edge: &Edge, method: Method| {
+        let request = Request::builder()
+            .method(method)
+            .uri("/v1/events")
+            .header("origin", "https://a.example")
+            .header("access-control-request-method", "POST");
+        let Ok(response) = edge.service().oneshot(request.body(Full::<Bytes>::default()).unwrap()).await;
+        (response.status(), response.headers().clone())
+    };
+    let open = edge(&[("CORS_ORIGINS", "https://a.example")]);
+    let (status, headers) = ask(&open, Method::OPTIONS).await;
+    assert_eq!(
+        (status, &headers["access-control-max-age"]),
+        (StatusCode::NO_CONTENT, &"7200".parse().unwrap())
+    );
+    let (status, headers) = ask(&open, Method::POST).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (&headers["access-control-allow-origin"], &headers["vary"]),
+        (&"https://a.example".parse().unwrap(), &"origin".parse().unwrap())
+    );
+
+    let (status, headers) = ask(&edge(&[]), Method::OPTIONS).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(!headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
 async fn a_stop_serves_what_came_before_it_and_counts_everything() {
     let edge = edge_with_broker(&[("DRAIN_DELAY", "1ms")]).await;
     let local = "127.0.0.1:0".parse().unwrap();

@@ -16,7 +16,7 @@ fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
 fn run_for(takes: Takes, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
     let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare };
-    enrich(&lines, takes, "default", &prefix(), to)
+    enrich(&lines, takes, "default", Identity::None, &prefix(), to)
 }
 
 fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
@@ -73,6 +73,29 @@ fn errors_beyond_the_first_are_only_counted() {
     assert!(chunks.is_empty());
     assert_eq!((report.errors.len(), report.rejected), (MAX_ERRORS, 50));
     assert_eq!(report.by_code[Code::BadJson as usize], 50);
+}
+
+#[test]
+fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_would() {
+    let ids = ["\"event_id\":\"0192f0c1-0000-7000-8000-000000000001\"", "\"event_id\":null", "\"x\":1"];
+    let body = ids.map(|id| format!("{{\"event\":\"a\",{id}}}")).join("\n");
+    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7 };
+    let enriched = |key| enrich(&lines, Takes::Any, "default", Identity::Request(key), &prefix(), to).0;
+    let chunks = enriched("r1");
+    assert_eq!(chunks, enriched("r1"));
+    assert_ne!(chunks, enriched("r2"));
+    let mut found = Vec::new();
+    for chunk in &chunks {
+        for line in lines_of(chunk) {
+            let read = line::read::<()>(str::from_utf8(line).unwrap()).unwrap();
+            assert_eq!(partition("default", &read.event, to), chunk.partition);
+            found.push(read.event.event_id.unwrap());
+        }
+    }
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0].to_string(), "0192f0c1-0000-7000-8000-000000000001");
+    assert_ne!(found[1], found[2]);
 }
 
 proptest! {

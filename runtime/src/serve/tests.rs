@@ -1,10 +1,13 @@
 use std::future::pending;
 
 use http_body_util::Full;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tower::service_fn;
 
 use super::*;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// A service that says when a request has arrived and answers when told to.
 struct Held {
@@ -57,6 +60,53 @@ async fn a_drain_has_an_end() {
     held.shutdown.cancel();
     assert_eq!(held.served.await.unwrap().unwrap_err().to_string(), "finish open connections within 1ms");
     request.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_or_not_enough_is_closed() {
+    let held = held(Duration::from_secs(30)).await;
+    for said in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = TcpStream::connect(held.addr).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let start = time::Instant::now();
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty(), "{said:?}: {answer:?}");
+        assert_eq!(start.elapsed().as_secs(), PATIENCE.headers.as_secs(), "{said:?}");
+    }
+}
+
+/// All that comes until the connection ends.
+async fn until_closed(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_requests_a_connection_waits_longer() {
+    let held = held(Duration::from_secs(30)).await;
+    held.release.notify_one();
+    let mut stream = TcpStream::connect(held.addr).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    let start = time::Instant::now();
+    assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
+    // A paused clock may leap to the next deadline while a packet is under way.
+    assert!((75..=80).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_ends_with_its_next_answer() {
+    let held = held(Duration::from_secs(30)).await;
+    let mut stream = TcpStream::connect(held.addr).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    held.arrived.notified().await;
+    time::sleep(MAX_AGE.mul_f64(1.1)).await;
+    let start = time::Instant::now();
+    held.release.notify_one();
+    let answer = until_closed(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    assert!(start.elapsed() < PATIENCE.headers);
 }
 
 #[tokio::test]

@@ -11,16 +11,32 @@ fn prefix() -> Prefix {
 #[track_caller]
 fn enrich(line: &str) -> String {
     let parsed = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));
+    if parsed.event.event_id.is_none() {
+        let mut identified = event::parse::<()>(line).unwrap();
+        identified.identify(ID.parse().unwrap());
+        check_written(line, &identified);
+    }
+    check_written(line, &parsed)
+}
+
+const ID: &str = "0192f0c1-0000-7000-8000-000000000001";
+
+#[track_caller]
+fn check_written(line: &str, parsed: &Parsed<'_, ()>) -> String {
     let mut out = Vec::new();
-    write(&prefix(), line, &parsed, &mut out);
+    write(&prefix(), line, parsed, &mut out);
     let written = String::from_utf8(out).unwrap();
 
     let mut expected: Map<String, Value> = serde_json::from_str(line).unwrap();
     expected.insert("tenant".into(), "acme".into());
     expected.insert("ip".into(), "203.0.113.7".into());
     expected.insert("server_time".into(), "2025-11-21 04:00:00.123".into());
+    if parsed.derived_id {
+        expected.insert("event_id".into(), ID.into());
+    }
     assert_eq!(serde_json::from_str::<Map<String, Value>>(&written).unwrap(), expected, "{written}");
-    for added in RESERVED {
+    let derived = parsed.derived_id.then_some("event_id");
+    for added in RESERVED.into_iter().chain(derived) {
         let fields: AllFields<'_> = serde_json::from_str(&written).unwrap();
         assert_eq!(fields.0.iter().filter(|(name, _)| name.0 == added).count(), 1, "{added} in {written}");
     }
@@ -55,6 +71,19 @@ fn reserved_fields_of_the_client_are_replaced_however_they_are_written() {
 }
 
 #[test]
+fn a_derived_id_stands_before_the_clients_bytes_and_replaces_one_without_value() {
+    let written = |line: &str| {
+        let mut parsed = event::parse::<()>(line).unwrap();
+        parsed.identify(ID.parse().unwrap());
+        check_written(line, &parsed)
+    };
+    let head = r#"{"tenant":"acme","ip":"203.0.113.7","server_time":"2025-11-21 04:00:00.123","event_id":"0192f0c1-0000-7000-8000-000000000001","#;
+    assert_eq!(written(r#"{ "event":"a"}"#), format!(r#"{head} "event":"a"}}"#));
+    assert_eq!(written(r#"{"event_id":null,"event":"a"}"#), format!(r#"{head}"event":"a"}}"#));
+    assert_eq!(written(r#"{"event":"a","event\u005fid":"","ip":1}"#), format!(r#"{head}"event":"a"}}"#));
+}
+
+#[test]
 fn a_pretty_printed_object_becomes_one_line() {
     enrich("{\r\n  \"event\": \"a\",\r\n  \"x\": [\n1\n]\n}\r");
     enrich("{\n\"event\": \"a\",\n\"ip\":\n1, \"x\": [\n1\n]}");
@@ -82,9 +111,13 @@ proptest! {
     fn whatever_the_edge_takes_is_enriched_and_read_back(
         fields in proptest::collection::btree_map("[a-z]{1,3}|ip|tenant|server_time|\\PC{0,5}", any::<(Option<i32>, String, bool)>(), 0..8),
         ends in "[ \t\r\n]{0,3}",
+        no_id: bool,
     ) {
         let mut object = serde_json::json!(fields);
         object["event"] = "a".into();
+        if no_id {
+            object["event_id"] = Value::Null;
+        }
         enrich(&format!("{ends}{object:#}{ends}"));
     }
 }

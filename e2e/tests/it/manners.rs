@@ -1,0 +1,113 @@
+//! How clients may speak to the edge: encodings, identities of requests, proxies.
+
+use devstack::wait_for;
+use serde_json::json;
+
+use crate::oracle::{Made, Oracle, now};
+use crate::world::{DEADLINE, Edge, World};
+
+#[tokio::test]
+async fn a_body_may_be_compressed_with_zstd() {
+    let world = World::new("manners_zstd").await;
+    let (edge, _aggregator, _api) = world.pipeline().await;
+    let mut rng = fastrand::Rng::with_seed(21);
+    let made: Vec<_> = (0..100).map(|_| Made::random(&mut rng, now())).collect();
+    let body = made.iter().map(Made::line).collect::<Vec<_>>().join("\r\n");
+    let sent = zstd::encode_all(body.as_bytes(), 3).unwrap();
+    let answer = edge.http.send("POST", "/v1/events", &[("content-encoding", "zstd")], sent.clone()).await;
+    let mut oracle = Oracle::default();
+    oracle.reported(&answer, &made.into_iter().map(Some).collect::<Vec<_>>());
+
+    let half = sent[..sent.len() / 2].to_vec();
+    let answer = edge.http.send("POST", "/v1/events", &[("content-encoding", "zstd")], half).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("bad_encoding")));
+    let answer = edge.http.send("POST", "/v1/events", &[("content-encoding", "br")], sent).await;
+    assert_eq!((answer.status, answer.header("accept-encoding")), (415, "gzip, zstd, identity"));
+
+    world.assert_counted(&oracle.counts()).await;
+    edge.assert_balanced().await;
+}
+
+#[tokio::test]
+async fn a_request_repeated_with_its_key_counts_once() {
+    let world = World::new("manners_repeat").await;
+    let (edge, _aggregator, _api) = world.pipeline().await;
+    let mut rng = fastrand::Rng::with_seed(22);
+    let mut oracle = Oracle::default();
+    for request in ["r1", "r2"] {
+        let made: Vec<_> = (0..30).map(|_| Made::random(&mut rng, now())).collect();
+        let body = made.iter().map(Made::line).collect::<Vec<_>>().join("\n");
+        let send = async || {
+            edge.http.send("POST", "/v1/events", &[("idempotency-key", request)], body.clone()).await
+        };
+        oracle.reported(&send().await, &made.into_iter().map(Some).collect::<Vec<_>>());
+        for _ in 0..3 {
+            assert_eq!(send().await.json()["accepted"], 30);
+        }
+    }
+    let answer = edge.http.send("POST", "/v1/events", &[("idempotency-key", "")], "{\"event\":\"a\"}").await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("bad_idempotency_key")));
+    let waited = wait_for("all lines in the ledger", DEADLINE, async || {
+        world.number("SELECT sum(lines) FROM ledger").await == 240
+    });
+    waited.await.unwrap();
+    world.assert_counted(&oracle.counts()).await;
+    assert_eq!(world.number("SELECT sum(duplicates) FROM ledger").await, 180);
+    edge.assert_balanced().await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names() {
+    let world = World::new("manners_proxy").await;
+    let _aggregator = world.aggregator().await;
+    let mut service = world.start("ingest", &[("TRUSTED_PROXIES", "127.0.0.0/8, ::1"), ("IP_MODE", "mask")]);
+    service.wait_ready().await.unwrap();
+    let edge = Edge::new(service);
+    let made = Made::random(&mut fastrand::Rng::with_seed(23), now());
+    let headers = [("x-forwarded-for", "6.6.6.6, 203.0.113.7:4711, 127.0.0.2")];
+    let answer = edge.http.send("POST", "/v1/events", &headers, made.line()).await;
+    let mut oracle = Oracle::default();
+    oracle.reported(&answer, &[Some(made)]);
+    world.assert_counted(&oracle.counts()).await;
+    assert_eq!(world.rows("SELECT ip FROM events WHERE tenant != ''").await, [["::ffff:203.0.113.0"]]);
+    assert_eq!(edge.metric("ingest_client_ip_source_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart() {
+    let world = World::new("manners_keys").await;
+    let _aggregator = world.aggregator().await;
+    let (acme, other) = (ingest::keys::made("acme", "acme"), ingest::keys::made("other", "other"));
+    let path = world.write("keys.toml", &acme.1);
+    let more = [("AUTH", "required"), ("KEYS_FILE", path.as_str()), ("CORS_ORIGINS", "https://a.example")];
+    let mut service = world.start("ingest", &more);
+    service.wait_ready().await.unwrap();
+    let edge = Edge::new(service);
+    let send = async |headers: &[(&str, &str)]| {
+        edge.http.send("POST", "/v1/events", headers, "{\"event\":\"a\"}").await
+    };
+    let page = [("origin", "https://a.example")];
+    let answer = send(&page).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (401, &json!("no_key")));
+    assert_eq!(answer.header("access-control-allow-origin"), "https://a.example");
+    assert_eq!(send(&[("x-write-key", &acme.0)]).await.status, 200);
+    let answer = send(&[("x-write-key", &other.0)]).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (401, &json!("unknown_key")));
+
+    world.write("keys.toml", "[[key]]");
+    let bad =
+        wait_for("the bad file to show", DEADLINE, async || edge.metric("ingest_keys_stale").await == 1);
+    bad.await.unwrap();
+    assert_eq!(send(&[("x-write-key", &acme.0)]).await.status, 200);
+    world.write("keys.toml", &format!("{}{}", acme.1, other.1));
+    let taken = wait_for("the new key to be known", DEADLINE, async || {
+        send(&[("x-write-key", &other.0)]).await.status == 200
+    });
+    taken.await.unwrap();
+    let stored = "SELECT tenant, count() FROM events WHERE tenant != '' GROUP BY tenant ORDER BY tenant";
+    let waited = wait_for("both tenants' rows", DEADLINE, async || {
+        world.rows(stored).await == [["acme", "2"], ["other", "1"]]
+    });
+    waited.await.unwrap();
+    edge.assert_balanced().await;
+}

@@ -1,0 +1,262 @@
+//! Who may send, for which tenant, and how much: keys, as a file declares them.
+//!
+//! Invariants: a key is compared by its hash, in constant time; a request is judged
+//! by one whole set of keys, however often the file changes meanwhile. Knows no
+//! file: [`crate::keys::file`] reads it.
+
+pub mod file;
+
+mod rate;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use ::http::header::{AUTHORIZATION, ORIGIN};
+use ::http::request::Parts;
+use ::http::{HeaderName, HeaderValue};
+use arc_swap::ArcSwap;
+use percent_encoding::percent_decode_str;
+use schemas::line::is_tenant;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+pub use self::rate::{ByAddress, Part, Rate, RateConfig};
+use crate::client_ip::Networks;
+use crate::identity::Identity;
+use crate::outcome::Refusal;
+
+const X_WRITE_KEY: HeaderName = HeaderName::from_static("x-write-key");
+/// Whose data it is where no key says otherwise.
+const DEFAULT_TENANT: &str = "default";
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    id: String,
+    hash: [u8; 32],
+    tenant: String,
+    rate: Option<Arc<Rate>>,
+    origins: Vec<String>,
+    allow_ip: Networks,
+    identity: Identity<'static>,
+    enabled: bool,
+}
+
+/// All keys of a file.
+#[derive(Debug, Default)]
+pub struct KeySet(HashMap<[u8; 8], Arc<Key>>);
+
+/// What is wrong with a file of keys; the message names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// Not the TOML that it must be; the message has line and column.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// A key that cannot be.
+    #[error("key `{id}`: {reason}")]
+    Key {
+        /// Its name.
+        id: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    key: Vec<Declared>,
+}
+
+/// A key as the file has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declared {
+    id: String,
+    sha256: String,
+    tenant: String,
+    events_per_second: Option<NonZeroU32>,
+    burst: Option<NonZeroU32>,
+    #[serde(default)]
+    origins: Vec<String>,
+    #[serde(default)]
+    allow_ip: Vec<String>,
+    identity: Option<DeclaredIdentity>,
+    #[serde(default = "enabled")]
+    enabled: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DeclaredIdentity {
+    DeviceSequence,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+impl KeySet {
+    /// Reads the text of a file. Keys whose rate is as `before` keep what they have used of it.
+    pub fn parse(text: &str, before: &Self) -> Result<Self, KeysError> {
+        let mut keys = HashMap::new();
+        for declared in toml::from_str::<File>(text)?.key {
+            let key = declared.resolve(before)?;
+            let id = key.id.clone();
+            let same_id = keys.values().any(|other: &Arc<Key>| other.id == id);
+            if keys.insert(prefix(&key.hash), Arc::new(key)).is_some() || same_id {
+                return Err(KeysError::Key { id, reason: "its id or its sha256 is there twice".to_owned() });
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn find(&self, presented: &[u8]) -> Option<&Arc<Key>> {
+        let hash: [u8; 32] = Sha256::digest(presented).into();
+        // What the first bytes give away is of the hash, which nobody can choose.
+        self.0.get(&prefix(&hash)).filter(|key| key.hash.ct_eq(&hash).into())
+    }
+}
+
+fn prefix(hash: &[u8; 32]) -> [u8; 8] {
+    hash[..8].try_into().expect("a hash is longer")
+}
+
+impl Declared {
+    fn resolve(self, before: &KeySet) -> Result<Key, KeysError> {
+        let wrong = |reason: &str| KeysError::Key { id: self.id.clone(), reason: reason.to_owned() };
+        if !is_tenant(&self.tenant) {
+            return Err(wrong("its tenant is not 1 to 64 of a-z, 0-9, _ and -"));
+        }
+        let hash =
+            hash_of_hex(&self.sha256).ok_or_else(|| wrong("its sha256 is not 64 hexadecimal digits"))?;
+        if self.events_per_second.is_none() && self.burst.is_some() {
+            return Err(wrong("it has a burst but no events_per_second"));
+        }
+        let config =
+            self.events_per_second.map(|rate| RateConfig { rate, burst: self.burst.unwrap_or(rate) });
+        let kept = |config: RateConfig| {
+            let same = before.0.values().find(|key| key.id == self.id);
+            same.and_then(|key| key.rate.clone()).filter(|rate| rate.config == config)
+        };
+        let rate = config.map(|config| kept(config).unwrap_or_else(|| Arc::new(Rate::new(config))));
+        let allow_ip = self.allow_ip.join(",").parse().map_err(|reason: String| wrong(&reason))?;
+        let identity = match self.identity {
+            Some(DeclaredIdentity::DeviceSequence) => Identity::DeviceSequence,
+            None => Identity::None,
+        };
+        let Self { id, tenant, origins, enabled, .. } = self;
+        Ok(Key { id, hash, tenant, rate, origins, allow_ip, identity, enabled })
+    }
+}
+
+fn hash_of_hex(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in hash.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// Whether requests need a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Keys are not looked at; all data is of one tenant.
+    #[default]
+    None,
+    /// A request may come without a key, but not with a wrong one.
+    Optional,
+    /// Every request needs one.
+    Required,
+}
+
+/// Who sent a request, once it is clear that they may.
+#[derive(Debug, Clone, Default)]
+pub struct Caller(Option<Arc<Key>>);
+
+impl Caller {
+    /// Whose data it is.
+    pub fn tenant(&self) -> &str {
+        self.0.as_ref().map_or(DEFAULT_TENANT, |key| &key.tenant)
+    }
+
+    /// What identifies events that carry nothing themselves.
+    pub fn identity(&self) -> Identity<'static> {
+        self.0.as_ref().map_or(Identity::None, |key| key.identity)
+    }
+
+    /// Takes events of the key's rate, if it has one.
+    pub fn take(&self, part: Part) -> Result<(), Refusal> {
+        self.0.as_ref().and_then(|key| key.rate.as_ref()).map_or(Ok(()), |rate| rate.take(part))
+    }
+}
+
+/// Who sends a request, or why they may not.
+pub fn admit(auth: Auth, keys: &ArcSwap<KeySet>, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
+    if auth == Auth::None {
+        return Ok(Caller::default());
+    }
+    let Some(presented) = presented(head) else {
+        return if auth == Auth::Required { Err(Refusal::NoKey) } else { Ok(Caller::default()) };
+    };
+    let keys = keys.load();
+    let key = keys.find(&presented).ok_or(Refusal::UnknownKey)?;
+    if !key.enabled {
+        return Err(Refusal::KeyDisabled);
+    }
+    if !key.allow_ip.is_empty() && !key.allow_ip.contain(ip) {
+        return Err(Refusal::IpDenied);
+    }
+    let origin = head.headers.get(ORIGIN).map(HeaderValue::as_bytes);
+    let listed = |origin: &[u8]| key.origins.iter().any(|listed| listed.as_bytes() == origin);
+    if !key.origins.is_empty() && !origin.is_some_and(listed) {
+        return Err(Refusal::OriginDenied);
+    }
+    Ok(Caller(Some(Arc::clone(key))))
+}
+
+/// The key that a request shows: as `Authorization: Bearer`, `X-Write-Key` or `?key=`, in this order.
+fn presented(head: &Parts) -> Option<Vec<u8>> {
+    let bearer = || {
+        let (scheme, key) = head.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().as_bytes().to_vec())
+    };
+    let header = || Some(head.headers.get(X_WRITE_KEY)?.as_bytes().to_vec());
+    let parameter = || {
+        let mut pairs = head.uri.query()?.split('&');
+        let key = pairs.find_map(|pair| pair.strip_prefix("key="))?;
+        Some(percent_decode_str(key).collect())
+    };
+    bearer().or_else(header).or_else(parameter)
+}
+
+/// A new key and the TOML that declares it; the key itself is in no file.
+pub fn made(id: &str, tenant: &str) -> (String, String) {
+    // 244 bits of the system's randomness.
+    let key = format!("mr_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let hash = Sha256::digest(&key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let toml =
+        format!("[[key]]\nid = {}\ntenant = \"{tenant}\"\nsha256 = \"{hash}\"\n", toml::Value::from(id));
+    (key, toml)
+}
+
+#[cfg(test)]
+mod tests;
