@@ -22,6 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, io};
 
+use runtime::error::chain;
 use schemas::record::MAX_BYTES;
 use schemas::time::UnixMillis;
 use uuid::Uuid;
@@ -377,13 +378,6 @@ impl Room {
 fn free_bytes(directory: &std::path::Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(directory)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// An error with all its reasons.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let reasons: Vec<_> =
-        iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    reasons.join(": ")
 }
 
 #[cfg(test)]

@@ -13,10 +13,9 @@ pub mod results;
 pub mod refresh;
 
 use std::borrow::Cow;
-use std::fmt;
 
 use schemas::event::{self, Code, Fault, MAX_ID_BYTES, MAX_LINE_BYTES};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use schemas::object;
 use serde_json::value::RawValue;
 
 use crate::decode::Line;
@@ -70,7 +69,7 @@ fn rewrite(line: &str) -> Result<(String, String), Fault> {
     if line.len() > MAX_LINE_BYTES {
         return Err(Fault::line(Code::LineTooLong));
     }
-    let Ok(Fields(fields)) = serde_json::from_str(line) else {
+    let Ok(fields) = object::fields(line) else {
         // The way of every event knows best what is wrong.
         return Err(event::parse::<()>(line).err().unwrap_or(Fault::line(Code::BadJson)));
     };
@@ -120,31 +119,6 @@ fn written(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
     }
     line.push('}');
     line
-}
-
-/// Every field of an object, in its order, repeated ones too.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Deserialize<'a> for Fields<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'a> Visitor<'a> for Collect {
-            type Value = Fields<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Collect)
-    }
 }
 
 #[cfg(test)]

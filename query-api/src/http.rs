@@ -47,10 +47,7 @@ async fn analytics(
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let answered = app.hour(&parameters, &headers).await;
-    let response = answered.unwrap_or_else(Problem::into_response);
-    app.shared.metrics.answered("/analytics", response.status());
-    response
+    app.answer("/analytics", app.hour(&parameters, &headers).await)
 }
 
 /// `GET /v1/counters?format=json|csv`: the top countries and what they counted of late.
@@ -59,9 +56,7 @@ async fn counters(
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let response = app.counters(&parameters, &headers).unwrap_or_else(Problem::into_response);
-    app.shared.metrics.answered("/v1/counters", response.status());
-    response
+    app.answer("/v1/counters", app.counters(&parameters, &headers))
 }
 
 /// `GET /v1/polls?format=json|csv`: all polls, the one with most votes first.
@@ -70,9 +65,7 @@ async fn all_polls(
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let response = app.all_polls(&parameters, &headers).unwrap_or_else(Problem::into_response);
-    app.shared.metrics.answered("/v1/polls", response.status());
-    response
+    app.answer("/v1/polls", app.all_polls(&parameters, &headers))
 }
 
 /// `GET /v1/polls/{poll}?format=json|csv`: one poll. Without votes it has no options.
@@ -82,13 +75,17 @@ async fn one_poll(
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let answered = app.poll(&poll, &parameters, &headers).await;
-    let response = answered.unwrap_or_else(Problem::into_response);
-    app.shared.metrics.answered("/v1/polls/{poll}", response.status());
-    response
+    app.answer("/v1/polls/{poll}", app.poll(&poll, &parameters, &headers).await)
 }
 
 impl App {
+    /// What a route answers, counted.
+    fn answer(&self, route: &'static str, answered: Result<Response, Problem>) -> Response {
+        let response = answered.unwrap_or_else(Problem::into_response);
+        self.shared.metrics.answered(route, response.status());
+        response
+    }
+
     fn all_polls(&self, parameters: &[(String, String)], headers: &HeaderMap) -> Result<Response, Problem> {
         let format = Format::parse(parameters)?;
         let snapshot = self.shared.snapshot.load();

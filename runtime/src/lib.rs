@@ -1,11 +1,13 @@
 //! How any of our processes runs: its variables, logs, signals, listeners and
-//! admin port, and how it waits before it tries again.
+//! admin port, how it waits before it tries again, and how it tells errors.
 //!
 //! Knows nothing of events, Kafka or ClickHouse.
 
 pub mod vars;
 
 pub mod logging;
+
+pub mod error;
 
 pub mod signal;
 

@@ -9,6 +9,8 @@ pub mod time;
 
 pub mod event;
 
+pub mod object;
+
 pub mod line;
 
 pub mod record;

@@ -11,10 +11,10 @@
 
 use std::net::IpAddr;
 
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::event::{self, Event, Parsed, Props, Text};
+use crate::event::{self, Event, Parsed, Props};
+use crate::object;
 use crate::time::UnixMillis;
 
 /// Longest name of a tenant, in bytes.
@@ -84,11 +84,11 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
 
 /// The rare way: the object is written anew, field by field, without some.
 fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
-    let fields: AllFields<'_> = serde_json::from_str(line).expect("the line was parsed before");
+    let fields = object::fields(line).expect("the line was parsed before");
     let mut separator = "";
-    for (name, value) in fields.0.iter().filter(|(name, _)| !left_out.contains(&&*name.0)) {
+    for (name, value) in fields.iter().filter(|(name, _)| !left_out.contains(&&**name)) {
         out.extend_from_slice(separator.as_bytes());
-        serde_json::to_writer(&mut *out, &name.0).expect("text is written to memory");
+        serde_json::to_writer(&mut *out, name).expect("text is written to memory");
         out.push(b':');
         out.extend(value.get().bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         separator = ",";
@@ -97,31 +97,6 @@ fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
 }
 
 const RESERVED: [&str; 3] = ["tenant", "ip", "server_time"];
-
-/// Every field of an object, in its order, repeated ones too.
-struct AllFields<'a>(Vec<(Text<'a>, &'a RawValue)>);
-
-impl<'a> serde::Deserialize<'a> for AllFields<'a> {
-    fn deserialize<D: serde::Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'a> serde::de::Visitor<'a> for Collect {
-            type Value = AllFields<'a>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(AllFields(fields))
-            }
-        }
-        deserializer.deserialize_map(Collect)
-    }
-}
 
 /// An enriched line, read.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
+use runtime::error::chain;
 use schemas::record::HeadError;
 use schemas::time::UnixMillis;
 use tokio::runtime::Handle;
@@ -32,7 +33,7 @@ use crate::progress::{NextOffset, Offset, Progress, may_let_go};
 use crate::recover::{Finding, Found, Resume, help};
 use crate::restore::recover;
 use crate::room::{Place, Room};
-use crate::store::{Store, chain};
+use crate::store::Store;
 
 /// What all pipelines of the process share.
 pub struct Shared {

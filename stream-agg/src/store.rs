@@ -11,6 +11,7 @@ use clickhouse::error::Error;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use runtime::error::chain;
 use tokio::time;
 
 use crate::config::StoreConfig;
@@ -157,17 +158,6 @@ fn shown(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     let end = (0..=SHOWN_BYTES.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
     line[..end.unwrap_or_default()].to_owned()
-}
-
-/// An error and what caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

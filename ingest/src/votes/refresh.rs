@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use reqwest::Client;
+use runtime::error::chain;
 use tokio::time;
 
 use super::results::{Results, Unusable};
@@ -61,7 +62,7 @@ pub async fn run(url: String, interval: Duration, latest: Latest, metrics: Arc<M
                 }
             }
             Err(error) if changed => {
-                let error = format!("{:#}", anyhow::Error::from(error));
+                let error = chain(&error);
                 tracing::warn!(url, error, "the polls' results grow old, trying again");
             }
             Err(_) => {}

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use runtime::error::chain;
 use schemas::time::{SECOND, UnixMillis};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use super::{Reach, audit, report};
 use crate::consume::Tracks;
 use crate::declaration::Declaration;
 use crate::metrics::Metrics;
-use crate::store::{Store, chain};
+use crate::store::Store;
 
 /// Audits for the group.
 pub struct Auditor {

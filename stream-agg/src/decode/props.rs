@@ -7,10 +7,9 @@
 //! object is absence. Pure. What needs no mending is copied.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use hashbrown::HashSet;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use schemas::object;
 use serde_json::value::RawValue;
 
 /// Appends `fields` as one object.
@@ -229,35 +228,12 @@ fn code_unit(text: &str) -> Option<u16> {
 
 /// Every field of an object, in its order, repeated ones too.
 fn fields(json: &str) -> Vec<(Cow<'_, str>, &str)> {
-    serde_json::from_str::<Fields<'_>>(json).expect("the line was read, and half pairs are mended").0
+    let fields = object::fields(json).expect("the line was read, and half pairs are mended");
+    fields.into_iter().map(|(name, value)| (name, value.get())).collect()
 }
 
 fn elements(json: &str) -> Vec<&RawValue> {
     serde_json::from_str(json).expect("the line was read")
-}
-
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
-
-impl<'a> Deserialize<'a> for Fields<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'a> Visitor<'a> for Collect {
-            type Value = Fields<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((name, value)) = map.next_entry::<_, &RawValue>()? {
-                    fields.push((name, value.get()));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Collect)
-    }
 }
 
 #[cfg(test)]
