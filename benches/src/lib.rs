@@ -1,7 +1,8 @@
 //! Measures, for `./dev bench`: everything side by side in one run on one machine.
 //!
 //! Asserts nothing about time; counts must be exact all the same. The files stand in the
-//! order of a run: what is sent, who takes part, what is measured, how it is shown.
+//! order of a run: what is sent, who takes part, what is measured, how it is shown; and beside
+//! them the single steps, whose instructions are counted.
 
 pub mod work;
 
@@ -18,3 +19,5 @@ pub mod measure;
 pub mod table;
 
 pub mod setup;
+
+pub mod steps;

@@ -79,10 +79,15 @@ pub fn fill(kafka: &Kafka, topic: &str, events: u64) -> anyhow::Result<u64> {
     Ok(records * BATCH as u64)
 }
 
+/// Bodies of [`BATCH`] events each, the same whenever they are made.
+pub fn bodies(count: usize, now: UnixMillis) -> Vec<String> {
+    let mut traffic = Traffic::new(1, DEVICES);
+    (0..count).map(|_| traffic.batch(now)).collect()
+}
+
 /// Values of records of [`BATCH`] lines, as the edge writes them at `now`.
 pub fn records(count: usize, now: UnixMillis) -> Vec<Vec<u8>> {
-    let mut traffic = Traffic::new(1, DEVICES);
-    (0..count).map(|_| enriched(&prefix(now), &traffic.batch(now))).collect()
+    bodies(count, now).iter().map(|body| enriched(&prefix(now), body)).collect()
 }
 
 fn prefix(at: UnixMillis) -> Prefix {

@@ -1,0 +1,112 @@
+//! The pure steps of an event's way, to count their instructions one by one.
+//!
+//! Seconds differ from run to run on a shared machine; instructions are the same for the
+//! same program and data, so that a step that has become dearer shows at once.
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+
+use devstack::traffic::BATCH;
+use ingest::compat;
+use ingest::decode::{self, Format};
+use ingest::enrich::{self, Partitions, Takes};
+use ingest::identity::Identity;
+use schemas::line::Prefix;
+use schemas::record::Head;
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
+use stream_agg::batch::Batch;
+use stream_agg::cells::{Source, cells};
+use stream_agg::decode::{Decoded, Entry, Limits, Record, decode};
+use stream_agg::progress::{NextOffset, Offset};
+use stream_agg::window::Window;
+use uuid::Uuid;
+
+use crate::work;
+
+/// 2026-11-21 04:10:00, when all requests and records were taken.
+const NOW: UnixMillis = UnixMillis(1_795_234_200_000);
+const TENANT: &str = "default";
+/// Events of a request, and of a record.
+const LINES: u32 = BATCH as u32;
+/// Requests of a round.
+const REQUESTS: usize = 64;
+/// Records of the aggregator's batch.
+const RECORDS: usize = 500;
+
+/// One step, which can be repeated.
+pub struct Step {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Events it handles each time.
+    pub events: u64,
+    once: Box<dyn Fn()>,
+}
+
+impl Step {
+    fn new(name: &'static str, events: u64, once: impl Fn() + 'static) -> Self {
+        Self { name, events, once: Box::new(once) }
+    }
+
+    /// Takes it so many times.
+    pub fn take(&self, times: u64) {
+        (0..times).for_each(|_| (self.once)());
+    }
+}
+
+/// All steps, in the order of an event's way.
+pub fn all() -> Vec<Step> {
+    let requests = work::bodies(REQUESTS, NOW);
+    let (decoding, enriching) = (requests.clone(), requests);
+    let prefix = Prefix::new(TENANT, [203, 0, 113, 7].into(), NOW);
+    let reaction_prefix = prefix.clone();
+    let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0 };
+    let records = work::records(RECORDS, NOW);
+    let (batch, rollups) = (batch(&records), Rollups::built_in());
+    let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);
+    vec![
+        Step::new("split", request, move || {
+            for body in &decoding {
+                let lines = decode::lines(black_box(body.as_bytes()), Format::Ndjson, 10_000);
+                black_box(lines.map(|lines| lines.len()).ok());
+            }
+        }),
+        Step::new("enrich", request, move || {
+            for body in &enriching {
+                let lines = decode::lines(body.as_bytes(), Format::Ndjson, 10_000).expect("few lines");
+                let identity = Identity::None;
+                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, &prefix, to));
+            }
+        }),
+        Step::new("reaction", 1, move || {
+            let query = black_box("timestamp=1606867140000&user=u1&click");
+            let line = compat::by_query(query).expect("a reaction");
+            let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
+            black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, &reaction_prefix, to));
+        }),
+        Step::new("rows", row, move || {
+            black_box(decoded(black_box(&records)));
+        }),
+        Step::new("cells", row, move || {
+            black_box(cells(black_box(&batch), &rollups, Source { g: 1, kp: 3, cfg: 7 }));
+        }),
+    ]
+}
+
+fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
+    let (mut window, mut out) = (Window::new(), Decoded::default());
+    let entries = (0..).zip(records).map(|(offset, value)| {
+        let id = Uuid::from_u128(offset as u128 + 1);
+        let head = Ok(Head { lines: LINES, id, spooled: false });
+        let record =
+            Record { offset: Offset::new(offset), kafka_time: NOW, head: &head, known: false, value };
+        decode(&record, &Limits::default(), &mut window, &mut out).expect("the format is known")
+    });
+    let entries = entries.collect();
+    (out, entries)
+}
+
+fn batch(records: &[Vec<u8>]) -> Batch {
+    let (decoded, entries) = decoded(records);
+    Batch { lo: NextOffset::new(0), hwm: NextOffset::new(RECORDS as i64), decoded, entries }
+}
