@@ -32,7 +32,6 @@ pub struct Edge {
     shared: Arc<Shared>,
     max_requests: usize,
     drain_delay: Duration,
-    draining: CancellationToken,
     /// Ends the task that fetches the polls' results, if there is one.
     refreshing: CancellationToken,
 }
@@ -85,13 +84,7 @@ impl Edge {
             let refresh = refresh::run(url, interval, Arc::clone(&shared.poll_results), metrics);
             tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresh));
         }
-        Ok(Self {
-            shared,
-            max_requests: config.limits.requests,
-            drain_delay: config.drain_delay,
-            draining: CancellationToken::new(),
-            refreshing,
-        })
+        Ok(Self { shared, max_requests: config.limits.requests, drain_delay: config.drain_delay, refreshing })
     }
 
     /// The edge as a service, for requests with any body. All services of one edge share its limits.
@@ -104,7 +97,7 @@ impl Edge {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        layers::stack(&self.shared, self.max_requests, &self.draining)
+        layers::stack(&self.shared, self.max_requests)
     }
 
     /// Serves both ports until `shutdown`, then for the drain delay as before but not
@@ -136,15 +129,15 @@ impl Edge {
     async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) {
         shutdown.cancelled().await;
         tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
-        self.draining.cancel();
+        self.shared.drain();
         tokio::time::sleep(self.drain_delay).await;
         closed.cancel();
     }
 
     fn admin(&self) -> Admin {
-        let (shared, draining) = (Arc::clone(&self.shared), self.draining.clone());
+        let shared = Arc::clone(&self.shared);
         let readiness = move || -> Readiness {
-            if draining.is_cancelled() { Err("draining".to_owned()) } else { shared.publisher.readiness() }
+            if shared.is_draining() { Err("draining".to_owned()) } else { shared.publisher.readiness() }
         };
         Admin { registry: self.shared.metrics.registry.clone(), readiness: Box::new(readiness) }
     }

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 
 use schemas::event::{self, COUNTED, Code, Event, Fault};
 use schemas::line::{self, Prefix};
+use schemas::record::TARGET_BYTES;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -114,7 +115,7 @@ pub fn enrich(
         match parsed {
             Ok((text, parsed)) => {
                 let partition = partition(tenant, &parsed.event, to);
-                let replaced = chunk(&mut chunks, partition).push(prefix, text, &parsed);
+                let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
                 report.accepted += 1;
                 report.reserved_replaced += u32::from(replaced);
             }
@@ -145,10 +146,21 @@ fn partition(tenant: &str, event: &Event<'_>, to: Partitions) -> u32 {
     (xxh3_64(&key[..end]) % u64::from(to.count.get())) as u32
 }
 
-/// The request's chunk for `partition`; most requests have one or few.
-fn chunk(chunks: &mut Vec<Chunk>, partition: u32) -> &mut Chunk {
+/// The request's chunk for `partition`. Most requests have one, so the first is made as large as all
+/// `lines` need, within the size of a record.
+fn chunk<'c>(
+    chunks: &'c mut Vec<Chunk>,
+    partition: u32,
+    lines: &[Line<'_>],
+    prefix: &Prefix,
+) -> &'c mut Chunk {
     let at = chunks.iter().position(|chunk| chunk.partition == partition).unwrap_or_else(|| {
-        chunks.push(Chunk { partition, lines: 0, value: Vec::new() });
+        let mut value = Vec::new();
+        if chunks.is_empty() {
+            let written = |line: &Line<'_>| prefix.bytes() + line.text.map_or(0, str::len);
+            value.reserve(lines.iter().map(written).sum::<usize>().min(TARGET_BYTES));
+        }
+        chunks.push(Chunk { partition, lines: 0, value });
         chunks.len() - 1
     });
     &mut chunks[at]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use ::http::request::Parts;
@@ -94,6 +95,8 @@ pub struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     /// The polls' results; none as long as none were fetched.
     pub(crate) poll_results: refresh::Latest,
+    /// Not a `CancellationToken`, which takes a lock to tell: every answer asks.
+    draining: AtomicBool,
 }
 
 /// What only the edge knows of a request, known once its headers are complete.
@@ -114,7 +117,29 @@ impl Shared {
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
         let by_address = config.ip_rate.map(ByAddress::new);
         let poll_results = refresh::Latest::default();
-        Self { limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
+        let draining = AtomicBool::new(false);
+        Self {
+            limits,
+            client_ip,
+            keys,
+            by_address,
+            cors,
+            in_flight,
+            publisher,
+            metrics,
+            poll_results,
+            draining,
+        }
+    }
+
+    /// From now on connections end with their next answer.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether connections end with their next answer.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Answers one request.

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
 use schemas::time::UnixMillis;
-use tokio_util::sync::CancellationToken;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
@@ -21,11 +20,10 @@ use crate::answer::{self, Answer, RequestId, Said};
 use crate::http::{Route, Shared};
 use crate::outcome::{Bound, Refusal};
 
-/// The whole edge as one service. `draining` makes it end its connections.
+/// The whole edge as one service.
 pub fn stack<B>(
     shared: &Arc<Shared>,
     max_requests: usize,
-    draining: &CancellationToken,
 ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send
@@ -33,10 +31,9 @@ pub fn stack<B>(
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let outer = (Arc::clone(shared), draining.clone());
-    let edge = Arc::clone(shared);
+    let (outer, edge) = (Arc::clone(shared), Arc::clone(shared));
     ServiceBuilder::new()
-        .layer(layer_fn(move |inner| answered(inner, &outer.0, &outer.1))) // outermost: also counts what is shed
+        .layer(layer_fn(move |inner| answered(inner, &outer))) // outermost: also counts what is shed
         .load_shed() // refuse at once rather than queue
         .concurrency_limit(max_requests) // bounds memory together with the bound on bodies
         .service(service_fn(move |request: Request<B>| {
@@ -52,7 +49,6 @@ where
 fn answered<S, B>(
     inner: S,
     shared: &Arc<Shared>,
-    draining: &CancellationToken,
 ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send
@@ -61,9 +57,9 @@ where
     S: Service<Request<B>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static,
     B: Send + 'static,
 {
-    let (shared, draining) = (Arc::clone(shared), draining.clone());
+    let shared = Arc::clone(shared);
     service_fn(move |request: Request<B>| {
-        let (inner, shared, draining) = (inner.clone(), Arc::clone(&shared), draining.clone());
+        let (inner, shared) = (inner.clone(), Arc::clone(&shared));
         async move {
             let start = Instant::now();
             let id = RequestId::of(request.headers());
@@ -80,7 +76,7 @@ where
             if let Said::Refused(Refusal::Overloaded(bound), _) = answer.said {
                 shared.metrics.shed(bound);
             }
-            let closes = one_by_one && (answer.closes || draining.is_cancelled());
+            let closes = one_by_one && (answer.closes || shared.is_draining());
             let mut response = answer::render(&answer, &id, closes);
             shared.cors.allow(origin.as_ref(), preflight, response.headers_mut());
             shared.metrics.answered(route, response.status(), start.elapsed());

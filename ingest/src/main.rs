@@ -10,6 +10,11 @@ use ingest::spool::commands;
 use ingest::{Config, Edge, keys};
 use runtime::{process, serve, signal};
 use schemas::line::is_tenant;
+use tikv_jemallocator::Jemalloc;
+
+/// Bodies and records come and go by the thousand a second, each of another size.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// The edge of Millrace: takes events over HTTP and puts them into Kafka.
 #[derive(Parser)]

@@ -40,6 +40,11 @@ impl Prefix {
                 .into(),
         )
     }
+
+    /// Bytes by which a line grows, and its line break.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// Whether `name` can be a tenant: `[a-z0-9_-]{1,64}`.

@@ -1,5 +1,6 @@
 use http_body_util::BodyExt as _;
 use schemas::event::Code;
+use uuid::Uuid;
 
 use super::*;
 use crate::outcome::Bound;
