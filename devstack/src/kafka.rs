@@ -1,6 +1,7 @@
 //! Kafka: one broker of our own, or those that the environment names.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// One request to the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The certificate of a broker of our own, in its directory.
+const CERTIFICATE: &str = "certificate.pem";
 
 /// A user of a broker of our own, and the password.
 pub const LOGIN: (&str, &str) = ("millrace", "local");
@@ -48,7 +52,7 @@ struct Broker {
 pub struct KafkaPorts {
     /// For anybody.
     pub plain: u16,
-    /// For who logs in by SASL/PLAIN as [`LOGIN`].
+    /// For who logs in by SASL/PLAIN as [`LOGIN`], over TLS.
     pub login: u16,
     /// For itself.
     pub controller: u16,
@@ -75,6 +79,7 @@ impl Kafka {
         let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
         render(include_str!("../config/server.properties"), &values, &directory.join("server.properties"))?;
         render(include_str!("../config/log4j2.properties"), &[], &directory.join("log4j2.properties"))?;
+        identify(&directory)?;
         let local = Broker { directory, port, login_port: login, process: None };
         Ok(Self { brokers: format!("127.0.0.1:{port}"), local: Some(local) })
     }
@@ -84,10 +89,10 @@ impl Kafka {
         &self.brokers
     }
 
-    /// The same for clients that log in as [`LOGIN`].
-    pub fn brokers_with_login(&self) -> anyhow::Result<String> {
+    /// The same for clients that log in as [`LOGIN`] over TLS, and the certificate to trust.
+    pub fn brokers_with_login(&self) -> anyhow::Result<(String, PathBuf)> {
         let local = self.local.as_ref().context("find the local broker: these are given")?;
-        Ok(format!("127.0.0.1:{}", local.login_port))
+        Ok((format!("127.0.0.1:{}", local.login_port), local.directory.join(CERTIFICATE)))
     }
 
     /// Starts the broker, on the same port and data as before, and waits until it
@@ -207,6 +212,20 @@ impl Broker {
         command.args(options).arg(log).arg("-cp").arg(jars.join("*"));
         Ok(command)
     }
+}
+
+/// Makes the certificate that a broker shows, and its key, anew for each.
+fn identify(directory: &Path) -> anyhow::Result<()> {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed([String::from("127.0.0.1")])
+            .context("make Kafka's certificate")?;
+    let write = |name: &str, text: String| {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    };
+    write(CERTIFICATE, cert.pem())?;
+    // Kafka reads both from one file.
+    write("identity.pem", signing_key.serialize_pem() + &cert.pem())
 }
 
 /// Whether a broker tells of itself.

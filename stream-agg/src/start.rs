@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use runtime::admin::Admin;
 use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
@@ -185,7 +185,7 @@ async fn declare(store: &Store, declaration: &Declaration, health: &Health) {
 /// Waits until Kafka has the topic.
 async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    let mut refused = false;
+    let mut refusal = None;
     loop {
         let (asker, topic) = (Arc::clone(asker), kafka.topic.clone());
         let asked =
@@ -193,7 +193,7 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
                 Ok(metadata) => {
                     Ok(metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty()))
                 }
-                Err(_) => Err(is_refused(&asker)),
+                Err(_) => Err(refused(&asker)),
             });
         let KafkaConfig { brokers, topic, .. } = kafka;
         match asked.await {
@@ -204,12 +204,10 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
             ),
             Ok(Err(now)) => {
                 // Told once, and true until Kafka answers.
-                refused |= now;
-                if refused {
-                    let reason = format!("{brokers} refuses the login: authentication failed");
-                    health.trouble(Concern::Kafka, reason);
-                } else {
-                    health.kafka_away();
+                refusal = now.or(refusal);
+                match refusal {
+                    Some(reason) => health.trouble(Concern::Kafka, format!("{brokers}: {reason}")),
+                    None => health.kafka_away(),
                 }
             }
             // The runtime ends.
@@ -219,11 +217,16 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
     }
 }
 
-/// Whether Kafka's client says that the login was refused.
-fn is_refused(asker: &BaseConsumer) -> bool {
-    let refused = KafkaError::MessageConsumption(RDKafkaErrorCode::Authentication);
+/// Why Kafka is there and does not talk to us, if its client says so.
+fn refused(asker: &BaseConsumer) -> Option<&'static str> {
     let mut said = iter::from_fn(|| asker.poll(Duration::ZERO));
-    said.any(|said| said.err().as_ref() == Some(&refused))
+    said.find_map(|said| match said.err()?.rdkafka_error_code()? {
+        RDKafkaErrorCode::Authentication => Some("it refuses the login: authentication failed"),
+        RDKafkaErrorCode::SSL => {
+            Some("the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust")
+        }
+        _ => None,
+    })
 }
 
 /// Waits until ClickHouse has all tables as they must be.

@@ -1,4 +1,5 @@
-//! Kafka that asks for a name and a password: any setting of its client reaches it, and a wrong password is told.
+//! Kafka that is talked to over TLS and asks for a name and a password: any setting of its client reaches it, and
+//! what fails of either is told.
 
 use devstack::Stack;
 use devstack::kafka::LOGIN;
@@ -9,15 +10,17 @@ use crate::oracle::{Made, Oracle, now};
 use crate::world::{Edge, World};
 
 #[tokio::test]
-async fn services_log_in_to_kafka_and_say_if_it_refuses_them() {
+async fn services_log_in_to_kafka_over_tls_and_say_what_fails_of_it() {
     let mut stack = Stack::for_test("login").unwrap();
     stack.start().await.unwrap();
-    let brokers = stack.kafka.brokers_with_login().unwrap();
+    let (brokers, certificate) = stack.kafka.brokers_with_login().unwrap();
+    let certificate = certificate.to_str().unwrap();
     let world = World::unmigrated("login", &brokers, stack.clickhouse.url());
     let (user, password) = LOGIN;
     let with = |password| {
         [
-            ("KAFKA_OPT_security.protocol", "SASL_PLAINTEXT"),
+            ("KAFKA_OPT_security.protocol", "SASL_SSL"),
+            ("KAFKA_OPT_ssl.ca.location", certificate),
             ("KAFKA_OPT_sasl.mechanism", "PLAIN"),
             ("KAFKA_OPT_sasl.username", user),
             ("KAFKA_OPT_sasl.password", password),
@@ -25,9 +28,15 @@ async fn services_log_in_to_kafka_and_say_if_it_refuses_them() {
     };
     world.migrate_with(&with(password)).await;
 
-    let strangers = ["ingest", "stream-agg"].map(|service| world.start(service, &with("a guess")));
-    for stranger in &strangers {
-        assert_lacks(stranger, "authentication failed").await;
+    // Without the last setting it is the system's authorities that are trusted, who do not know this broker.
+    let [protocol, _, login @ ..] = with(password);
+    let distrusting = [&[protocol][..], &login[..]].concat();
+    for (settings, said) in [(&with("a guess")[..], "authentication failed"), (&distrusting, "tls handshake")]
+    {
+        let strangers = ["ingest", "stream-agg"].map(|service| world.start(service, settings));
+        for stranger in &strangers {
+            assert_lacks(stranger, said).await;
+        }
     }
 
     let [mut edge, mut aggregator] =

@@ -11,6 +11,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use runtime::admin::Readiness;
 use runtime::backoff::Backoff;
@@ -33,8 +34,8 @@ pub(super) struct Cluster {
     partitions: AtomicU32,
     state: Mutex<State>,
     up: IntGauge,
-    /// Kafka's client said so since it was last reached.
-    refused: AtomicBool,
+    /// What Kafka's client said since it was last reached.
+    refusal: Mutex<Option<Handshake>>,
     asker: OnceLock<Thread>,
     doubted: AtomicBool,
     stopped: AtomicBool,
@@ -45,8 +46,27 @@ enum State {
     Unknown,
     Up,
     Unreachable,
-    Refused,
+    Refused(Handshake),
     TopicMissing,
+}
+
+/// What fails before Kafka talks to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handshake {
+    /// It does not take the name and the password.
+    Login,
+    /// Its certificate is not trusted, or it speaks no TLS.
+    Tls,
+}
+
+impl Handshake {
+    fn of(error: &KafkaError) -> Option<Self> {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Authentication) => Some(Self::Login),
+            Some(RDKafkaErrorCode::SSL) => Some(Self::Tls),
+            _ => None,
+        }
+    }
 }
 
 impl Cluster {
@@ -58,7 +78,7 @@ impl Cluster {
             partitions: AtomicU32::new(0),
             state: Mutex::new(State::Unknown),
             up,
-            refused: AtomicBool::new(false),
+            refusal: Mutex::default(),
             asker: OnceLock::new(),
             doubted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -82,7 +102,7 @@ impl Cluster {
 
     /// Whether Kafka was not reached last time; while nothing is known yet, it was not asked.
     pub(super) fn is_down(&self) -> bool {
-        matches!(*self.state(), State::Unreachable | State::Refused | State::TopicMissing)
+        matches!(*self.state(), State::Unreachable | State::Refused(_) | State::TopicMissing)
     }
 
     /// A record had no acknowledgement in time: Kafka counts as away until it answers again.
@@ -97,9 +117,16 @@ impl Cluster {
         }
     }
 
-    /// Kafka does not take the name and the password.
-    pub(super) fn refuse(&self) {
-        self.refused.store(true, Ordering::Release);
+    /// Kafka's client has met an error of its own.
+    pub(super) fn client_says(&self, error: &KafkaError) {
+        if let Some(failed) = Handshake::of(error) {
+            *self.refusal() = Some(failed);
+        }
+        self.doubt();
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<Handshake>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -138,7 +165,12 @@ impl Cluster {
                 format!("kafka at {brokers} is reached, topic `{topic}` has {} partitions", self.partitions())
             }
             State::Unreachable => format!("kafka at {brokers} does not answer"),
-            State::Refused => format!("kafka at {brokers} refuses the login: authentication failed"),
+            State::Refused(Handshake::Login) => {
+                format!("kafka at {brokers} refuses the login: authentication failed")
+            }
+            State::Refused(Handshake::Tls) => format!(
+                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust"
+            ),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
         }
     }
@@ -149,7 +181,7 @@ impl Cluster {
         let answer = producer.client().fetch_metadata(Some(&self.topic), ASK_TIMEOUT);
         let state = match &answer {
             Ok(metadata) => {
-                self.refused.store(false, Ordering::Release);
+                *self.refusal() = None;
                 match metadata
                     .topics()
                     .iter()
@@ -162,7 +194,7 @@ impl Cluster {
             }
             Err(error) => {
                 tracing::debug!(%error, "ask kafka for the topic");
-                if self.refused.load(Ordering::Acquire) { State::Refused } else { State::Unreachable }
+                self.refusal().map_or(State::Unreachable, State::Refused)
             }
         };
         self.set(state);

@@ -415,9 +415,6 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka");
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
-            self.outbox.cluster.refuse();
-        }
-        self.outbox.cluster.doubt();
+        self.outbox.cluster.client_says(&error);
     }
 }
