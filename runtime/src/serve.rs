@@ -18,6 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -166,7 +167,8 @@ where
     });
     told.map_future(move |answer| {
         let asked = pulse.asked();
-        async move { answer.await.map(|answer| answer.map(|body| Answering { body, _asked: asked })) }
+        // Not an async block, which would copy the whole future once more.
+        answer.map_ok(move |answer| answer.map(|body| Answering { body, _asked: asked }))
     })
 }
 
