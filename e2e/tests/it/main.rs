@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
-use e2e::{client, oracle, world};
+use e2e::{client, oracle, wire, world};
 
 mod analysts;
 mod audit;
@@ -31,4 +31,5 @@ mod rights;
 mod rollups;
 mod spool;
 mod start_errors;
+mod tls;
 mod votes;
