@@ -13,6 +13,7 @@ mod audit;
 mod backfill;
 mod bad_input;
 mod clients;
+mod connections;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
