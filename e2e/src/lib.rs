@@ -9,4 +9,6 @@ pub mod oracle;
 
 pub mod world;
 
+pub mod wire;
+
 pub mod chaos;

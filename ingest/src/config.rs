@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use runtime::serve;
+use runtime::serve::tls::TlsConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::record;
 
@@ -27,6 +29,10 @@ pub struct Config {
     /// How long it serves on, not ready, after it was told to stop, so that
     /// balancers look elsewhere first: `DRAIN_DELAY`, default 5s.
     pub drain_delay: Duration,
+    /// Whether clients speak TLS: `TLS_CERT` and `TLS_KEY`, default neither.
+    pub tls: Option<TlsConfig>,
+    /// What connections may cost.
+    pub connections: serve::Limits,
     /// What a request may cost.
     pub limits: Limits,
     /// Who may send.
@@ -116,6 +122,8 @@ impl Config {
             listen_addr: vars.parsed_or("LISTEN_ADDR", any(8081))?,
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
+            tls: TlsConfig::from_vars(vars)?,
+            connections: serve::Limits::from_vars(vars)?,
             limits: Limits::from_vars(vars)?,
             keys: KeysConfig::from_vars(vars)?,
             ip_rate: RateConfig::of_addresses(vars)?,

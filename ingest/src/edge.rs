@@ -11,7 +11,8 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use rdkafka::error::KafkaError;
 use runtime::admin::{Admin, Readiness};
-use runtime::serve::{self, Listeners};
+use runtime::serve::tls::Tls;
+use runtime::serve::{Listeners, Server};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -30,6 +31,7 @@ const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// A running edge.
 pub struct Edge {
     shared: Arc<Shared>,
+    server: Server,
     max_requests: usize,
     drain_delay: Duration,
     /// Ends the task that fetches the polls' results, if there is one.
@@ -78,13 +80,21 @@ impl Edge {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
         let shared = Arc::new(Shared::new(&config, publisher, Arc::clone(&metrics)));
+        let tls = config.tls.map(|tls| Arc::new(Tls::new(tls, metrics.tls_stale.clone())));
+        let server = Server { limits: config.connections, tls, counted: metrics.connections.clone() };
         let refreshing = CancellationToken::new();
         if let Some(url) = config.poll_results.url {
             let interval = config.poll_results.interval;
             let refresh = refresh::run(url, interval, Arc::clone(&shared.poll_results), metrics);
             tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresh));
         }
-        Ok(Self { shared, max_requests: config.limits.requests, drain_delay: config.drain_delay, refreshing })
+        Ok(Self {
+            shared,
+            server,
+            max_requests: config.limits.requests,
+            drain_delay: config.drain_delay,
+            refreshing,
+        })
     }
 
     /// The edge as a service, for requests with any body. All services of one edge share its limits.
@@ -106,8 +116,8 @@ impl Edge {
         let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
         let service = self.service::<Incoming>();
-        let keys = tokio::spawn(Arc::clone(&self.shared.keys).follow(ended.clone()));
-        let serving = serve::until(listeners.http, service, closed.clone(), FINISH_WAIT);
+        let files = tokio::spawn(self.follow_files(ended.clone()));
+        let serving = self.server.clone().until(listeners.http, service, closed.clone(), FINISH_WAIT);
         let (served, ()) = tokio::join!(serving, self.drain_when(shutdown, closed));
         // A drain that overran must not cost us the flush.
         if let Err(error) = served {
@@ -117,7 +127,7 @@ impl Edge {
         let summary = self.leftovers().bring_home(FLUSH_WAIT).await;
         // Last: probes and scrapes go on until here.
         ended.cancel();
-        let (_served, _followed) = tokio::join!(admin, keys);
+        let (_served, _followed) = tokio::join!(admin, files);
         summary
     }
 
@@ -132,6 +142,20 @@ impl Edge {
         self.shared.drain();
         tokio::time::sleep(self.drain_delay).await;
         closed.cancel();
+    }
+
+    /// Takes keys and certificate anew when their files change, until `ended`.
+    fn follow_files(&self, ended: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let keys = Arc::clone(&self.shared.keys).follow(ended.clone());
+        let tls = self.server.tls.clone().map(|tls| tls.follow(ended));
+        async move {
+            let tls = async {
+                if let Some(tls) = tls {
+                    tls.await;
+                }
+            };
+            tokio::join!(keys, tls);
+        }
     }
 
     fn admin(&self) -> Admin {

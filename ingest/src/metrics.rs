@@ -11,6 +11,7 @@ use ::http::StatusCode;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+use runtime::serve::Counted;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
@@ -22,6 +23,11 @@ use crate::outcome::{Bound, Outcome};
 pub struct Metrics {
     /// What the admin port shows.
     pub registry: Registry,
+    /// `connections`, `connections_refused_total`, `accept_failures_total` and
+    /// `tls_handshake_failures_total`.
+    pub connections: Counted,
+    /// `tls_stale`: 1 while certificate or key is bad and those read before stay.
+    pub tls_stale: IntGauge,
     requests: IntCounterVec,
     request_seconds: [Histogram; Route::ALL.len()],
     body_bytes: Histogram,
@@ -76,6 +82,13 @@ impl Metrics {
             make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
         make.build_info();
         Self {
+            connections: Counted {
+                open: make.gauge("connections", "Open connections."),
+                refused: make.counter("connections_refused_total", "Connections beyond those of an address."),
+                accept_failures: make.counter("accept_failures_total", "Times that none could be accepted."),
+                handshake_failures: make.counter("tls_handshake_failures_total", "Handshakes that failed."),
+            },
+            tls_stale: make.gauge("tls_stale", "Whether certificate or key is bad."),
             requests: make.counters_by("requests_total", "Requests answered.", &["route", "code"]),
             request_seconds: Route::ALL.map(|route| request_seconds.with_label_values(&[route.as_str()])),
             body_bytes: make.histogram("body_bytes", "Bodies as sent.", BYTES),

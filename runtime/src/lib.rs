@@ -1,9 +1,12 @@
-//! How any of our processes runs: its variables, logs, signals, listeners and
-//! admin port, how it waits before it tries again, and how it tells errors.
+//! How any of our processes runs: its variables, the files it follows, its
+//! logs, signals, listeners and admin port, how it waits before it tries again, and how
+//! it tells errors.
 //!
 //! Knows nothing of events, Kafka or ClickHouse.
 
 pub mod vars;
+
+pub mod follow;
 
 pub mod logging;
 

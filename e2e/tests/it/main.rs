@@ -6,17 +6,19 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
-use e2e::{client, oracle, world};
+use e2e::{client, oracle, wire, world};
 
 mod analysts;
 mod audit;
 mod backfill;
 mod bad_input;
 mod clients;
+mod connections;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
 mod freshness;
+mod hostile;
 mod journey;
 mod late_dependencies;
 mod load;
@@ -31,4 +33,5 @@ mod rights;
 mod rollups;
 mod spool;
 mod start_errors;
+mod tls;
 mod votes;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use devstack::{DataDirectory, ports};
+use rcgen::generate_simple_self_signed;
 
 /// Runs a program with just these variables; returns its exit code and what it wrote on standard error.
 fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -75,6 +76,50 @@ fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
             "{service} {arguments:?}"
         );
     }
+}
+
+#[test]
+fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
+    let directory = DataDirectory::for_test("start_errors_tls").unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let [made, other] = [(); 2].map(|()| generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+    let certificate = write("tls.crt", &made.cert.pem());
+    let key = write("tls.key", &made.signing_key.serialize_pem());
+    let others_key = write("other.key", &other.signing_key.serialize_pem());
+    let empty = write("empty", "");
+    let check = |variables: &[(&str, &str)], expected: &str| {
+        let (code, said) = run("ingest", &[], &[GIVEN.as_slice(), variables].concat());
+        assert_eq!((code, said), (Some(1), format!("error: variable {expected}\n")), "{variables:?}");
+    };
+    let pair = |certificate: &str, key: &str, expected: &str| {
+        check(&[("TLS_CERT", certificate), ("TLS_KEY", key)], expected);
+    };
+    let unusable = |name: &str, file: &str, reason: &str| format!("{name}=`{file}` is not usable: {reason}");
+    pair(
+        &certificate,
+        &others_key,
+        &unusable("TLS_KEY", &others_key, "it does not belong to the certificate"),
+    );
+    pair(&empty, &key, &unusable("TLS_CERT", &empty, "there is no certificate in it"));
+    pair(
+        &certificate,
+        &certificate,
+        &unusable("TLS_KEY", &certificate, "there is no private key in it, or an encrypted one"),
+    );
+    pair(
+        &certificate,
+        "/nowhere",
+        &unusable("TLS_KEY", "/nowhere", "No such file or directory (os error 2)"),
+    );
+    check(
+        &[("TLS_CERT", &certificate)],
+        "TLS_KEY is not set: TLS_CERT needs it: a PEM file with its private key",
+    );
+    check(&[("TLS_KEY", &key)], "TLS_CERT is not set: TLS_KEY needs it: a PEM file with its certificate");
 }
 
 #[test]

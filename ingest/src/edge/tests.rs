@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
+use runtime::serve;
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -1,27 +1,19 @@
-//! The file of keys, read anew while the edge runs.
-//!
-//! It is read whole and compared, not watched by its time: a second change within
-//! the clock's step, or a swapped link as Kubernetes makes it, would be missed.
+//! The file of keys, taken anew when it changes.
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::http::request::Parts;
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
+use runtime::follow::follow;
 use runtime::vars::{VarError, Vars};
-use tokio::task;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{Auth, Caller, KeySet};
 use crate::outcome::Refusal;
-
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Who may send.
 #[derive(Debug, Clone, Default)]
@@ -89,19 +81,8 @@ impl Keys {
     /// Looks at the file again and again, until `ended`.
     pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
         let Some(Source { path, text }) = self.file.clone() else { return };
-        let mut seen = Ok(text);
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while ended.run_until_cancelled(looks.tick()).await.is_some() {
-            let path = path.clone();
-            let Ok(read) = task::spawn_blocking(move || fs::read_to_string(path)).await else { return };
-            // What cannot be read is complained of once, like a bad text.
-            let now = read.map_err(|error| error.to_string());
-            if now != seen {
-                self.take(&now);
-                seen = now;
-            }
-        }
+        let read = move || fs::read_to_string(&path).map_err(|error| error.to_string());
+        follow(Ok(text), read, |now| self.take(now), ended).await;
     }
 
     /// Takes what the file is now; where it is bad, only the metric changes.

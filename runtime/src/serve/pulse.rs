@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant};
 /// How long a connection is waited for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// From the first byte of a connection or of a request to complete headers.
+    /// From the start of a connection, or the first byte of a request, to complete headers.
     pub(super) headers: Duration,
     /// Between requests.
     pub(super) idle: Duration,
@@ -63,6 +63,11 @@ impl Pulse {
             Phase::Busy(requests) if requests > 1 => Phase::Busy(requests - 1),
             _ => Phase::Idle(now),
         };
+    }
+
+    /// Whether it waits for a request.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle(_))
     }
 
     /// When it has been waited for long enough, unless something happens.

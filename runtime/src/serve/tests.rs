@@ -72,7 +72,7 @@ async fn a_connection_that_says_nothing_or_not_enough_is_closed() {
         let mut answer = Vec::new();
         let _reset = stream.read_to_end(&mut answer).await;
         assert!(answer.is_empty(), "{said:?}: {answer:?}");
-        assert_eq!(start.elapsed().as_secs(), PATIENCE.headers.as_secs(), "{said:?}");
+        assert_eq!(start.elapsed().as_secs(), Limits::default().header_time.as_secs(), "{said:?}");
     }
 }
 
@@ -101,12 +101,12 @@ async fn an_old_connection_ends_with_its_next_answer() {
     let mut stream = TcpStream::connect(held.addr).await.unwrap();
     stream.write_all(REQUEST).await.unwrap();
     held.arrived.notified().await;
-    time::sleep(MAX_AGE.mul_f64(1.1)).await;
+    time::sleep(Limits::default().age.mul_f64(1.1)).await;
     let start = time::Instant::now();
     held.release.notify_one();
     let answer = until_closed(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
-    assert!(start.elapsed() < PATIENCE.headers);
+    assert!(start.elapsed() < Limits::default().header_time);
 }
 
 #[tokio::test]

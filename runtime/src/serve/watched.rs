@@ -10,6 +10,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::pulse::Pulse;
 
@@ -45,9 +47,12 @@ impl Drop for Asked {
     }
 }
 
+/// A plain stream, or one with TLS.
+pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// A stream whose pulse is taken.
 pub(super) struct Watched {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) pulse: SharedPulse,
 }
 
@@ -97,9 +102,9 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// An answer's body; its request is answered when it has been sent.
+/// An answer's body, if it has one; its request is answered when it has been sent.
 pub(super) struct Answering<B> {
-    pub(super) body: B,
+    pub(super) body: Option<B>,
     pub(super) _asked: Asked,
 }
 
@@ -111,14 +116,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }

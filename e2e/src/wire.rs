@@ -1,0 +1,36 @@
+//! Bytes on a connection, for what no HTTP client would send.
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::world::{DEADLINE, Edge};
+
+/// A connection to the edge's port for clients.
+pub async fn connect(edge: &Edge) -> TcpStream {
+    let address = edge.service.http();
+    TcpStream::connect(address.trim_start_matches("http://")).await.unwrap()
+}
+
+/// A connection on which these bytes have been sent.
+pub async fn sent(edge: &Edge, bytes: &[u8]) -> TcpStream {
+    let mut stream = connect(edge).await;
+    stream.write_all(bytes).await.unwrap();
+    stream
+}
+
+/// All that comes until the edge closes the connection, while the client keeps it open.
+pub async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut said = Vec::new();
+    // A connection that is closed with bytes unread is reset.
+    let _reset =
+        timeout(DEADLINE, stream.read_to_end(&mut said)).await.expect("the edge closes the connection");
+    said
+}
+
+/// The answer to one request, as far as its code; empty if the connection was closed before.
+pub async fn first_line(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut line = [0; 12];
+    let read = timeout(DEADLINE, stream.read_exact(&mut line)).await.expect("the edge answers or closes");
+    read.map_or(String::new(), |_| String::from_utf8_lossy(&line).into_owned())
+}

@@ -1,0 +1,33 @@
+//! Files that are taken anew when they change, while the process runs.
+//!
+//! They are read whole and compared, not watched by their time: a second change within
+//! the clock's step, or a swapped link as Kubernetes makes it, would be missed.
+
+use std::time::Duration;
+
+use tokio::task;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Calls `changed` with what `read` gives whenever that differs from the time before, at first
+/// from `seen`; until `ended`. What cannot be read belongs into what is read, so that it is
+/// complained of once.
+pub async fn follow<T: PartialEq + Send + 'static>(
+    mut seen: T,
+    read: impl Fn() -> T + Clone + Send + 'static,
+    mut changed: impl FnMut(&T),
+    ended: CancellationToken,
+) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while ended.run_until_cancelled(looks.tick()).await.is_some() {
+        let Ok(now) = task::spawn_blocking(read.clone()).await else { return };
+        if now != seen {
+            changed(&now);
+            seen = now;
+        }
+    }
+}

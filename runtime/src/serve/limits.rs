@@ -1,0 +1,135 @@
+//! What connections may cost and how long they may last.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use http::Request;
+
+use super::pulse::Patience;
+use crate::vars::{VarError, Vars};
+
+/// What the connections of a port may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections served at once; more wait in the kernel's queue: `MAX_CONNECTIONS`, default 65 536.
+    pub connections: NonZeroUsize,
+    /// Connections of one TCP peer, of v6 of one /64; more are closed at once:
+    /// `MAX_CONNECTIONS_PER_IP`, default 0, which is no bound. Behind a proxy all have its address.
+    pub connections_per_ip: Option<NonZeroU32>,
+    /// From the first byte of a connection or of a request to complete headers, a TLS handshake
+    /// included: `HEADER_TIMEOUT`, default 5s.
+    pub header_time: Duration,
+    /// Between requests: `KEEP_ALIVE_TIMEOUT`, default 75s.
+    pub idle_time: Duration,
+    /// A connection ends after about so long, ±10 %, so that balancers can spread clients anew:
+    /// `MAX_CONNECTION_AGE`, default 300s.
+    pub age: Duration,
+    /// Streams at once on an HTTP/2 connection: `MAX_STREAMS`, default 128.
+    pub streams: NonZeroU32,
+    /// Bytes of a request's header block, its first line included: `MAX_HEADER_BYTES`, default 16 KiB.
+    pub header_bytes: u32,
+    /// Headers of a request: `MAX_HEADERS`, default 64.
+    pub headers: NonZeroUsize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: const { NonZeroUsize::new(65_536).unwrap() },
+            connections_per_ip: None,
+            header_time: Duration::from_secs(5),
+            idle_time: Duration::from_secs(75),
+            age: Duration::from_secs(300),
+            streams: const { NonZeroU32::new(128).unwrap() },
+            header_bytes: 16 * 1024,
+            headers: const { NonZeroUsize::new(64).unwrap() },
+        }
+    }
+}
+
+impl Limits {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let default = Self::default();
+        let header_bytes = vars.bytes_or("MAX_HEADER_BYTES", default.header_bytes as usize)?;
+        Ok(Self {
+            connections: vars.parsed_or("MAX_CONNECTIONS", default.connections)?,
+            connections_per_ip: NonZeroU32::new(vars.parsed_or("MAX_CONNECTIONS_PER_IP", 0)?),
+            header_time: above_zero(vars, "HEADER_TIMEOUT", default.header_time)?,
+            idle_time: above_zero(vars, "KEEP_ALIVE_TIMEOUT", default.idle_time)?,
+            age: above_zero(vars, "MAX_CONNECTION_AGE", default.age)?,
+            streams: vars.parsed_or("MAX_STREAMS", default.streams)?,
+            header_bytes: u32::try_from(header_bytes).map_err(|error| VarError::Invalid {
+                name: "MAX_HEADER_BYTES",
+                value: header_bytes.to_string(),
+                reason: error.to_string(),
+            })?,
+            headers: vars.parsed_or("MAX_HEADERS", default.headers)?,
+        })
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience { headers: self.header_time, idle: self.idle_time }
+    }
+
+    /// Whether a request's headers are too many or too long. HTTP/2's are bounded by its decoder
+    /// too, and HTTP/1's by hyper's buffer, which is larger because it also holds bytes of bodies.
+    pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let line = request.method().as_str().len() + target;
+        let headers = request.headers();
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        headers.len() > self.headers.get() || line + bytes > self.header_bytes as usize
+    }
+}
+
+fn above_zero(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+    let duration = vars.duration_or(name, default)?;
+    if duration.is_zero() {
+        let reason = "it must be above zero, for example `5s`".to_owned();
+        return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, value: &str, expected: Result<(), &str>) {
+        let read = Limits::from_vars(&Vars::from_pairs([(name, value)]));
+        assert_eq!(read.map(|_| ()).map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn limits_that_would_let_nobody_in_fail_the_start() {
+        check("MAX_CONNECTIONS_PER_IP", "0", Ok(()));
+        check("MAX_CONNECTIONS", "1", Ok(()));
+        let zero = "number would be zero for non-zero type";
+        check("MAX_CONNECTIONS", "0", Err(&format!("variable MAX_CONNECTIONS=`0` is not usable: {zero}")));
+        check("MAX_HEADERS", "0", Err(&format!("variable MAX_HEADERS=`0` is not usable: {zero}")));
+        check(
+            "HEADER_TIMEOUT",
+            "0s",
+            Err("variable HEADER_TIMEOUT=`0s` is not usable: it must be above zero, for example `5s`"),
+        );
+    }
+
+    #[test]
+    fn headers_may_be_as_many_and_as_long_as_said_and_no_more() {
+        let limits = Limits { header_bytes: 100, ..Limits::default() };
+        let refuses = |bytes: usize| {
+            // `GET/` and `x: …\r\n`.
+            let request = Request::get("/").header("x", "v".repeat(bytes - 9)).body(());
+            limits.refuses(&request.unwrap())
+        };
+        assert!(!refuses(100) && refuses(101));
+        let many = |count| {
+            let request =
+                (0..count).fold(Request::get("/"), |request, n| request.header(format!("h{n}"), ""));
+            Limits::default().refuses(&request.body(()).unwrap())
+        };
+        assert!(!many(64) && many(65));
+    }
+}
