@@ -1,9 +1,11 @@
 //! What the edge is told by its variables.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use runtime::vars::{VarError, Vars};
@@ -27,6 +29,8 @@ pub struct Config {
     /// How long it serves on, not ready, after it was told to stop, so that
     /// balancers look elsewhere first: `DRAIN_DELAY`, default 5s.
     pub drain_delay: Duration,
+    /// When events are answered: `ACK`, `durable` or `accepted`, default `durable`.
+    pub ack: Ack,
     /// What a request may cost.
     pub limits: Limits,
     /// Who may send.
@@ -43,6 +47,40 @@ pub struct Config {
     pub spool: Option<SpoolConfig>,
     /// Where the polls' results come from.
     pub poll_results: PollResultsConfig,
+}
+
+/// When events are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// Once they are safe, in Kafka or in the spool.
+    Durable,
+    /// Once they wait for Kafka; what is lost then is counted, and its sender is not told.
+    Accepted,
+}
+
+impl Ack {
+    /// The name in the variable and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Ack {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = [Self::Durable, Self::Accepted].into_iter().find(|ack| ack.as_str() == text);
+        named.ok_or("it is `durable` or `accepted`")
+    }
 }
 
 /// Where the polls' results come from that votes are told.
@@ -116,6 +154,7 @@ impl Config {
             listen_addr: vars.parsed_or("LISTEN_ADDR", any(8081))?,
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
+            ack: vars.parsed_or("ACK", Ack::Durable)?,
             limits: Limits::from_vars(vars)?,
             keys: KeysConfig::from_vars(vars)?,
             ip_rate: RateConfig::of_addresses(vars)?,

@@ -14,11 +14,11 @@ use schemas::line::Prefix;
 use schemas::time::UnixMillis;
 use tokio::sync::Semaphore;
 
-use crate::answer::{self, Answer, Said};
+use crate::answer::{Answer, Preferences, Said};
 use crate::body::{self, Described, Reservation};
 use crate::client_ip::{self, ClientIpConfig};
 use crate::compat;
-use crate::config::{Config, Limits};
+use crate::config::{Ack, Config, Limits};
 use crate::cors::CorsConfig;
 use crate::decode::{self, Format};
 use crate::enrich::{self, Chunk, Report, Takes};
@@ -83,6 +83,7 @@ impl Route {
 
 /// What all requests share.
 pub struct Shared {
+    ack: Ack,
     limits: Limits,
     client_ip: ClientIpConfig,
     pub(crate) keys: Arc<Keys>,
@@ -114,7 +115,8 @@ impl Shared {
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
         let by_address = config.ip_rate.map(ByAddress::new);
         let poll_results = refresh::Latest::default();
-        Self { limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
+        let ack = config.ack;
+        Self { ack, limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
     }
 
     /// Answers one request.
@@ -183,21 +185,24 @@ impl Shared {
     }
 
     async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
-        Answer::new(match self.publish(arrival, head, body, format).await {
-            Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
-            Ok(report) if arrival.route == Route::Votes => self.voted(report),
-            Ok(report) => Said::Stored(report),
-            Err(said) => said,
-        })
+        let follows = Preferences::of(&head.headers);
+        let ack = follows.ack(self.ack);
+        let said = match self.publish(arrival, head, body, format, ack).await {
+            Ok(_) if follows.minimal => Said::StoredMinimal(ack),
+            Ok(report) if arrival.route == Route::Votes => self.voted(ack, report),
+            Ok(report) => Said::Stored(ack, report),
+            Err(said) => return Answer::new(said),
+        };
+        Answer { follows, ..Answer::new(said) }
     }
 
     /// What votes are told: how their poll stands, by what is known already.
-    fn voted(&self, mut report: Report) -> Said {
+    fn voted(&self, ack: Ack, mut report: Report) -> Said {
         let latest = self.poll_results.load();
         let now = SystemTime::now().into();
         let standing =
             latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(poll, now));
-        Said::Voted(report, standing)
+        Said::Voted(ack, report, standing)
     }
 
     /// A reaction, which has no use for a body.
@@ -205,27 +210,36 @@ impl Shared {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let stored = self.publish(arrival, head, line.as_bytes(), Format::Ndjson).await;
-        let said = stored.map_or_else(|said| said, |_| Said::NoContent);
-        Answer { said, closes: !body::drain(&mut body, &head.headers).await }
+        let follows = Preferences { minimal: false, ..Preferences::of(&head.headers) };
+        let stored =
+            self.publish(arrival, head, line.as_bytes(), Format::Ndjson, follows.ack(self.ack)).await;
+        let closes = !body::drain(&mut body, &head.headers).await;
+        match stored {
+            Ok(_) => Answer { said: Said::NoContent, closes, follows },
+            Err(said) => Answer { closes, ..Answer::new(said) },
+        }
     }
 
-    /// Puts the lines of `body` into Kafka and waits until they are safe there.
+    /// Puts the lines of `body` into Kafka and, if `ack` says so, waits until they are safe there.
     async fn publish(
         &self,
         arrival: &Arrival,
         head: &Parts,
         body: &[u8],
         format: Format,
+        ack: Ack,
     ) -> Result<Report, Said> {
         let identity = Identity::of(&head.headers, arrival.caller.identity())?;
         let (chunks, report) = self.enriched(arrival, identity, body, format)?;
         if chunks.is_empty() {
             return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report)));
         }
-        let pending = self.publisher.hand_over(&chunks)?;
+        let pending = self.publisher.hand_over(&chunks, ack)?;
         drop(chunks); // while it waits, its lines are in records
-        pending.durable().await?;
+        match ack {
+            Ack::Durable => pending.durable().await?,
+            Ack::Accepted => drop(pending),
+        }
         Ok(report)
     }
 

@@ -16,7 +16,7 @@ use schemas::time::UnixMillis;
 
 use crate::client_ip::Source;
 use crate::http::Route;
-use crate::outcome::{Bound, Outcome};
+use crate::outcome::{Bound, Loss, Outcome};
 
 /// Everything counted, with its registry.
 pub struct Metrics {
@@ -31,7 +31,7 @@ pub struct Metrics {
     delivered: IntCounter,
     spooled: IntCounter,
     not_durable: IntCounter,
-    lost: IntCounter,
+    lost: [IntCounter; Loss::ALL.len()],
     queued: IntGauge,
     at_risk_bytes: IntGauge,
     /// `inflight_bytes`: bytes reserved for bodies in memory.
@@ -71,6 +71,7 @@ impl Metrics {
         let request_seconds = make.histograms("request_seconds", "From headers to answer.", SECONDS, "route");
         let received = make.counters("events_received_total", "Lines read.", "route");
         let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
+        let lost = make.counters("events_lost_total", "Events stored nowhere, and not refused.", "reason");
         let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
         let client_ip =
             make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
@@ -85,7 +86,7 @@ impl Metrics {
             delivered: make.counter("events_delivered_total", "Events acknowledged by Kafka."),
             spooled: make.counter("events_spooled_total", "Events put into the spool."),
             not_durable: make.counter("events_not_durable_total", "Events stored nowhere, and refused."),
-            lost: make.counter("events_lost_total", "Events given up at the end of the process."),
+            lost: Loss::ALL.map(|loss| lost.with_label_values(&[loss.as_str()])),
             queued: make.gauge("events_queued", "Events that wait for Kafka."),
             at_risk_bytes: make.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
             in_flight_bytes: make.gauge("inflight_bytes", "Bytes reserved for bodies in memory."),
@@ -162,7 +163,7 @@ impl Metrics {
             Outcome::Delivered => &self.delivered,
             Outcome::Spooled => &self.spooled,
             Outcome::NotDurable => &self.not_durable,
-            Outcome::Lost => &self.lost,
+            Outcome::Lost(loss) => &self.lost[loss as usize],
         }
         .inc_by(events);
     }
@@ -197,7 +198,7 @@ impl Metrics {
             spooled: self.spooled.get(),
             not_durable: self.not_durable.get(),
             queued: self.queued.get().max(0) as u64,
-            lost: self.lost.get(),
+            lost: sum(&self.lost),
         }
     }
 }
@@ -225,7 +226,7 @@ pub struct Totals {
     pub not_durable: u64,
     /// Not ended yet; at the end of the process as good as lost.
     pub queued: u64,
-    /// Given up at the end of the process.
+    /// Stored nowhere; their senders were not told.
     pub lost: u64,
 }
 

@@ -8,6 +8,7 @@
 
 use e2e::{client, oracle, world};
 
+mod accepted;
 mod analysts;
 mod audit;
 mod backfill;

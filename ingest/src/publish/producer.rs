@@ -23,9 +23,9 @@ use uuid::Uuid;
 
 use super::cluster::Cluster;
 use super::lane::{Lane, Receipt, Record};
-use crate::config::KafkaConfig;
+use crate::config::{Ack, KafkaConfig};
 use crate::metrics::Metrics;
-use crate::outcome::{Bound, Outcome, Refusal};
+use crate::outcome::{Bound, Loss, Outcome, Refusal};
 use crate::spool::store::Stored;
 use crate::spool::{Refused, Spool, State};
 
@@ -79,6 +79,8 @@ pub(super) struct Sent {
     /// By whose turn it was sent.
     lane: Way,
     lines: u32,
+    /// How many of them are of requests that are answered already.
+    answered: u32,
     bytes: usize,
     at: Instant,
     receipt: Receipt,
@@ -182,23 +184,33 @@ impl Outbox {
         }
     }
 
+    /// The same for lines of a request: whoever does not wait for them would not hear that they
+    /// failed, so they are not given to a Kafka that is known to be away.
+    fn way_of(&self, ack: Ack) -> Result<Way, Refusal> {
+        match (self.way()?, ack) {
+            (Way::Kafka, Ack::Accepted) if self.cluster.is_down() => Err(Refusal::NotDurable),
+            (way, _) => Ok(way),
+        }
+    }
+
     /// Whether at most so many hundredths of the bytes that may wait do so.
     pub(super) fn is_filled_to(&self, percent: usize) -> bool {
         self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.most_bytes.saturating_mul(percent)
     }
 
     /// Counts lines in and says where they go; if they are refused, they have ended already.
-    pub(super) fn admit(&self, events: u64, bytes: usize) -> Result<Way, Refusal> {
+    pub(super) fn admit(&self, events: u64, bytes: usize, ack: Ack) -> Result<Way, Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::AcqRel);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let way = if waiting <= self.most_bytes {
-            self.way()
+            self.way_of(ack)
         } else {
             Err(Refusal::Overloaded(Bound::UnackedBytes))
         };
         if way.is_err() {
-            self.settle(events, bytes, Outcome::NotDurable);
+            self.metrics.ended(Outcome::NotDurable, events);
+            self.settled(events, bytes);
         }
         way
     }
@@ -236,6 +248,7 @@ impl Outbox {
             partition,
             lane,
             lines: record.lines,
+            answered: record.answered,
             bytes: record.bytes(),
             at: Instant::now(),
             receipt: Arc::clone(&record.receipt),
@@ -345,13 +358,15 @@ impl Outbox {
     /// Counts a record's end and tells its requests.
     fn end(&self, sent: &Sent, end: End) {
         self.metrics.acknowledged(sent.at.elapsed());
-        self.settle(u64::from(sent.lines), sent.bytes, end.outcome);
+        self.metrics.ended(end.outcome, u64::from(sent.lines - sent.answered));
+        self.metrics.ended(end.outcome.once_answered(), u64::from(sent.answered));
+        self.settled(u64::from(sent.lines), sent.bytes);
         sent.receipt.set(end.told).expect("a record ends once");
     }
 
-    fn settle(&self, events: u64, bytes: usize, outcome: Outcome) {
+    /// They wait no longer, and are counted by what became of them.
+    fn settled(&self, events: u64, bytes: usize) {
         self.metrics.settled(events, bytes);
-        self.metrics.ended(outcome, events);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if self.events.fetch_sub(events, Ordering::AcqRel) == events {
             self.ended.notify_waiters();
@@ -369,7 +384,7 @@ impl End {
     const DELIVERED: Self = Self { outcome: Outcome::Delivered, told: Ok(()) };
     const SPOOLED: Self = Self { outcome: Outcome::Spooled, told: Ok(()) };
     const NOT_DURABLE: Self = Self { outcome: Outcome::NotDurable, told: Err(Refusal::NotDurable) };
-    const LOST: Self = Self { outcome: Outcome::Lost, told: Err(Refusal::NotDurable) };
+    const LOST: Self = Self { outcome: Outcome::Lost(Loss::Stopped), told: Err(Refusal::NotDurable) };
     const QUEUE_FULL: Self =
         Self { outcome: Outcome::NotDurable, told: Err(Refusal::Overloaded(Bound::ProducerQueue)) };
 }
