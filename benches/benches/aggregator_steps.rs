@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use benches::work;
 use criterion::{Criterion, Throughput};
-use schemas::record::Head;
+use schemas::record::{Head, Kind};
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 use stream_agg::batch::Batch;
@@ -24,7 +24,7 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
     let (mut window, mut out) = (Window::new(), Decoded::default());
     let entries = (0..).zip(records).map(|(offset, value)| {
         let id = Uuid::from_u128(offset as u128 + 1);
-        let head = Ok(Head { lines: 30, id, spooled: false });
+        let head = Ok(Head { lines: 30, id, spooled: false, kind: Kind::Events });
         let record =
             Record { offset: Offset::new(offset), kafka_time: NOW, head: &head, known: false, value };
         decode(&record, &Limits::default(), &mut window, &mut out).expect("the format is known")

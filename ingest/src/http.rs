@@ -28,6 +28,7 @@ use crate::keys::{ByAddress, Caller, Part};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
+use crate::samples::Samples;
 use crate::votes::{Votes, refresh};
 
 /// The routes, as metrics name them.
@@ -92,6 +93,7 @@ pub struct Shared {
     /// One permit for each byte of a body in memory.
     in_flight: Arc<Semaphore>,
     pub(crate) publisher: Publisher,
+    samples: Samples,
     pub(crate) metrics: Arc<Metrics>,
     /// The polls' results; none as long as none were fetched.
     pub(crate) poll_results: refresh::Latest,
@@ -116,7 +118,20 @@ impl Shared {
         let by_address = config.ip_rate.map(ByAddress::new);
         let poll_results = refresh::Latest::default();
         let ack = config.ack;
-        Self { ack, limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
+        let samples = Samples::default();
+        Self {
+            ack,
+            limits,
+            client_ip,
+            keys,
+            by_address,
+            cors,
+            in_flight,
+            publisher,
+            samples,
+            metrics,
+            poll_results,
+        }
     }
 
     /// Answers one request.
@@ -258,13 +273,23 @@ impl Shared {
         }
         self.take(&arrival.caller, arrival.ip, Part::Rest(lines.len()))?;
         let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
-        let lines = votes.as_ref().map_or(lines, Votes::lines);
+        let events = votes.as_ref().map(Votes::lines);
         let tenant = arrival.caller.tenant();
         let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
-        let (chunks, mut report) =
-            enrich::enrich(&lines, arrival.route.takes(), tenant, identity, &prefix, partitions);
+        let (chunks, mut report) = enrich::enrich(
+            events.as_deref().unwrap_or(&lines),
+            arrival.route.takes(),
+            tenant,
+            identity,
+            &prefix,
+            partitions,
+        );
         report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
+        let samples = self.samples.of(body, &lines, &report, tenant, arrival.server_time);
+        if !samples.is_empty() {
+            self.publisher.sample(partitions.spare, &samples);
+        }
         Ok((chunks, report))
     }
 

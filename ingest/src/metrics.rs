@@ -46,6 +46,10 @@ pub struct Metrics {
     pub rate_limited: IntCounter,
     /// `keys_stale`: 1 while the file of keys is bad and the keys read before stay.
     pub keys_stale: IntGauge,
+    /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
+    pub samples_delivered: IntCounter,
+    /// `rejected_samples_total{result="dropped"}`: those that it has not.
+    pub samples_dropped: IntCounter,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
@@ -73,6 +77,7 @@ impl Metrics {
         let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
         let lost = make.counters("events_lost_total", "Events stored nowhere, and not refused.", "reason");
         let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
+        let samples = make.counters("rejected_samples_total", "Rejected lines for dead letters.", "result");
         let client_ip =
             make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
         make.build_info();
@@ -97,6 +102,8 @@ impl Metrics {
             client_ip: Source::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
             rate_limited: make.counter("rate_limited_total", "Requests beyond a rate."),
             keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
+            samples_delivered: samples.with_label_values(&["delivered"]),
+            samples_dropped: samples.with_label_values(&["dropped"]),
             poll_results_refreshes: make.counters(
                 "poll_results_refreshes_total",
                 "Requests for the polls' results by result.",

@@ -114,6 +114,11 @@ impl Publisher {
         Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
     }
 
+    /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.
+    pub fn sample(&self, partition: u32, samples: &[Vec<u8>]) {
+        self.outbox.sample(&self.producer, partition, samples);
+    }
+
     /// Whether events can be taken, by Kafka or by the spool; says why not.
     pub fn readiness(&self) -> Readiness {
         let kafka = self.outbox.cluster.readiness();

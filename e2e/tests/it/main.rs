@@ -27,6 +27,7 @@ mod outage;
 mod ownership;
 mod reactions_by_path;
 mod reactions_by_query;
+mod rejected;
 mod repeats;
 mod rights;
 mod rollups;

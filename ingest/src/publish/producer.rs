@@ -17,7 +17,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
-use schemas::record::Head;
+use schemas::record::{Head, Kind};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -88,10 +88,12 @@ pub(super) struct Sent {
 
 /// What librdkafka gives back with a record's end.
 pub(super) enum Opaque {
-    /// A record of requests, which wait for it.
+    /// A record of requests.
     Live(Sent),
     /// A record of the spool; told whether Kafka has it now.
     Replayed(Uuid, Sender<(Uuid, bool)>),
+    /// So many samples of rejected lines, for which nobody waits.
+    Samples(u32),
 }
 
 /// The records of one partition, by the way that they go. Each way has its own turns:
@@ -258,22 +260,34 @@ impl Outbox {
         if lane == Way::Spool || matches!(self.way(), Ok(Way::Spool)) {
             return self.put(sent, record.value(), End::NOT_DURABLE);
         }
-        let head = Head { lines: record.lines, id: sent.id, spooled: false };
+        let head = Head { lines: record.lines, id: sent.id, spooled: false, kind: Kind::Events };
         match self.produce(producer, partition, &head, record.value(), Opaque::Live(sent)) {
             Ok(()) => true,
             Err((error, opaque)) => match *opaque {
                 Opaque::Live(sent) => self.failed(sent, &error, record.value()),
-                Opaque::Replayed(..) => unreachable!("what comes back is what was given"),
+                Opaque::Replayed(..) | Opaque::Samples(_) => {
+                    unreachable!("what comes back is what was given")
+                }
             },
         }
     }
 
     /// Sends a record of the spool; `told` hears whether Kafka has it.
     pub(super) fn replay(&self, producer: &Producer, record: &Stored, told: &Sender<(Uuid, bool)>) {
-        let head = Head { lines: record.lines, id: record.id, spooled: true };
+        let head = Head { lines: record.lines, id: record.id, spooled: true, kind: Kind::Events };
         let opaque = Opaque::Replayed(record.id, told.clone());
         if let Err((error, _)) = self.produce(producer, record.partition, &head, &record.value, opaque) {
             self.replayed(record.id, told, Err(&error));
+        }
+    }
+
+    /// Sends samples of rejected lines, unless Kafka is away; what becomes of them is only counted.
+    pub(super) fn sample(&self, producer: &Producer, partition: u32, samples: &[Vec<u8>]) {
+        let lines = samples.len() as u32;
+        let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected };
+        let send = || self.produce(producer, partition, &head, &samples.join(&b'\n'), Opaque::Samples(lines));
+        if !self.cluster.is_up() || send().is_err() {
+            self.metrics.samples_dropped.inc_by(u64::from(lines));
         }
     }
 
@@ -408,6 +422,8 @@ impl ProducerContext for Reports {
         match (*opaque, result) {
             (Opaque::Replayed(id, told), Ok(_)) => outbox.replayed(id, &told, Ok(())),
             (Opaque::Replayed(id, told), Err((error, _))) => outbox.replayed(id, &told, Err(error)),
+            (Opaque::Samples(lines), Ok(_)) => outbox.metrics.samples_delivered.inc_by(lines.into()),
+            (Opaque::Samples(lines), Err(_)) => outbox.metrics.samples_dropped.inc_by(lines.into()),
             (Opaque::Live(sent), Ok(_)) => {
                 outbox.end(&sent, End::DELIVERED);
                 outbox.next(sent.partition, sent.lane);
