@@ -40,7 +40,9 @@ fn edge_steps(criterion: &mut Criterion) {
     });
     let lines = decode::lines(batch.as_bytes(), Format::Ndjson, 10_000).expect("few lines");
     steps.bench_function("check, splice and lay out 30 device events", |bencher| {
-        bencher.iter(|| enrich::enrich(black_box(&lines), Takes::Any, TENANT, Identity::None, &prefix, to));
+        bencher.iter(|| {
+            enrich::enrich(black_box(&lines), Takes::Any, TENANT, Identity::None, None, &prefix, to)
+        });
     });
 
     steps.throughput(Throughput::Elements(1));
@@ -49,7 +51,7 @@ fn edge_steps(criterion: &mut Criterion) {
             let line =
                 compat::by_query(black_box("timestamp=1606867140000&user=u1&click")).expect("a reaction");
             let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
-            enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, &prefix, to)
+            enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, to)
         });
     });
     steps.finish();

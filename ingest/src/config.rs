@@ -13,6 +13,7 @@ use schemas::record;
 
 use crate::client_ip::ClientIpConfig;
 use crate::cors::CorsConfig;
+use crate::geoip::GeoIpConfig;
 use crate::keys::RateConfig;
 use crate::keys::file::KeysConfig;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub cors: CorsConfig,
     /// How a client's address is found.
     pub client_ip: ClientIpConfig,
+    /// Where countries come from that clients do not tell; `None`: nowhere.
+    pub geoip: Option<GeoIpConfig>,
     /// Where records go.
     pub kafka: KafkaConfig,
     /// Where they wait while Kafka does not take them; `None`: nowhere.
@@ -160,6 +163,7 @@ impl Config {
             ip_rate: RateConfig::of_addresses(vars)?,
             cors: CorsConfig::from_vars(vars)?,
             client_ip: ClientIpConfig::from_vars(vars)?,
+            geoip: GeoIpConfig::from_vars(vars)?,
             kafka: KafkaConfig::from_vars(vars)?,
             spool: SpoolConfig::from_vars(vars)?,
             poll_results: PollResultsConfig::from_vars(vars)?,

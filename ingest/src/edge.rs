@@ -114,6 +114,7 @@ impl Edge {
         let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
         let service = self.service::<Incoming>();
         let keys = tokio::spawn(Arc::clone(&self.shared.keys).follow(ended.clone()));
+        let geoip = self.shared.geoip.clone().map(|geoip| tokio::spawn(geoip.follow(ended.clone())));
         let serving = serve::until(listeners.http, service, closed.clone(), FINISH_WAIT);
         let (served, ()) = tokio::join!(serving, self.drain_when(shutdown, closed));
         // A drain that overran must not cost us the flush.
@@ -125,6 +126,9 @@ impl Edge {
         // Last: probes and scrapes go on until here.
         ended.cancel();
         let (_served, _followed) = tokio::join!(admin, keys);
+        if let Some(geoip) = geoip {
+            let _followed = geoip.await;
+        }
         summary
     }
 

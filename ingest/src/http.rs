@@ -22,6 +22,7 @@ use crate::config::{Ack, Config, Limits};
 use crate::cors::CorsConfig;
 use crate::decode::{self, Format};
 use crate::enrich::{self, Chunk, Report, Takes};
+use crate::geoip::GeoIp;
 use crate::identity::Identity;
 use crate::keys::file::Keys;
 use crate::keys::{ByAddress, Caller, Part};
@@ -87,6 +88,7 @@ pub struct Shared {
     ack: Ack,
     limits: Limits,
     client_ip: ClientIpConfig,
+    pub(crate) geoip: Option<Arc<GeoIp>>,
     pub(crate) keys: Arc<Keys>,
     by_address: Option<ByAddress>,
     pub(crate) cors: CorsConfig,
@@ -115,6 +117,8 @@ impl Shared {
         let (limits, client_ip, cors) =
             (config.limits.clone(), config.client_ip.clone(), config.cors.clone());
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
+        let geoip = config.geoip.as_ref();
+        let geoip = geoip.map(|config| Arc::new(GeoIp::new(config, metrics.geoip_stale.clone())));
         let by_address = config.ip_rate.map(ByAddress::new);
         let poll_results = refresh::Latest::default();
         let ack = config.ack;
@@ -123,6 +127,7 @@ impl Shared {
             ack,
             limits,
             client_ip,
+            geoip,
             keys,
             by_address,
             cors,
@@ -275,12 +280,14 @@ impl Shared {
         let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
         let events = votes.as_ref().map(Votes::lines);
         let tenant = arrival.caller.tenant();
+        let country = self.geoip.as_ref().and_then(|geoip| geoip.country(arrival.ip));
         let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
         let (chunks, mut report) = enrich::enrich(
             events.as_deref().unwrap_or(&lines),
             arrival.route.takes(),
             tenant,
             identity,
+            country,
             &prefix,
             partitions,
         );

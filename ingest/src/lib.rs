@@ -21,6 +21,8 @@ pub mod http;
 
 pub mod client_ip;
 
+pub mod geoip;
+
 pub mod keys;
 
 pub mod identity;

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub samples_delivered: IntCounter,
     /// `rejected_samples_total{result="dropped"}`: those that it has not.
     pub samples_dropped: IntCounter,
+    /// `geoip_stale`: 1 while the file of countries is bad and the one read before stays.
+    pub geoip_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
@@ -104,6 +106,7 @@ impl Metrics {
             keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
             samples_delivered: samples.with_label_values(&["delivered"]),
             samples_dropped: samples.with_label_values(&["dropped"]),
+            geoip_stale: make.gauge("geoip_stale", "Whether the file of countries is bad."),
             poll_results_refreshes: make.counters(
                 "poll_results_refreshes_total",
                 "Requests for the polls' results by result.",
