@@ -12,7 +12,7 @@ use ingest::decode::{self, Format};
 use ingest::enrich::{self, Partitions, Takes};
 use ingest::identity::Identity;
 use schemas::line::Prefix;
-use schemas::record::Head;
+use schemas::record::{Head, Kind};
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 use stream_agg::batch::Batch;
@@ -75,14 +75,14 @@ pub fn all() -> Vec<Step> {
             for body in &enriching {
                 let lines = decode::lines(body.as_bytes(), Format::Ndjson, 10_000).expect("few lines");
                 let identity = Identity::None;
-                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, &prefix, to));
+                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, to));
             }
         }),
         Step::new("reaction", 1, move || {
             let query = black_box("timestamp=1606867140000&user=u1&click");
             let line = compat::by_query(query).expect("a reaction");
             let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
-            black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, &reaction_prefix, to));
+            black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &reaction_prefix, to));
         }),
         Step::new("rows", row, move || {
             black_box(decoded(black_box(&records)));
@@ -97,7 +97,7 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
     let (mut window, mut out) = (Window::new(), Decoded::default());
     let entries = (0..).zip(records).map(|(offset, value)| {
         let id = Uuid::from_u128(offset as u128 + 1);
-        let head = Ok(Head { lines: LINES, id, spooled: false });
+        let head = Ok(Head { lines: LINES, id, spooled: false, kind: Kind::Events });
         let record =
             Record { offset: Offset::new(offset), kafka_time: NOW, head: &head, known: false, value };
         decode(&record, &Limits::default(), &mut window, &mut out).expect("the format is known")

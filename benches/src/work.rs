@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::types::RDKafkaErrorCode;
 use schemas::event;
 use schemas::line::{self, Prefix};
-use schemas::record::Head;
+use schemas::record::{Head, Kind};
 use schemas::time::{MINUTE, UnixMillis};
 use uuid::Uuid;
 
@@ -95,7 +95,7 @@ fn prefix(at: UnixMillis) -> Prefix {
 }
 
 fn headers() -> OwnedHeaders {
-    let head = Head { lines: BATCH as u32, id: Uuid::now_v7(), spooled: false };
+    let head = Head { lines: BATCH as u32, id: Uuid::now_v7(), spooled: false, kind: Kind::Events };
     head.headers().fold(OwnedHeaders::new(), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(&value) })
     })

@@ -12,6 +12,7 @@ use schemas::time::UnixMillis;
 use serde::Serialize;
 use uuid::Builder;
 
+use crate::config::Ack;
 use crate::enrich::{LineError, Report};
 use crate::outcome::Refusal;
 use crate::votes::results::Standing;
@@ -20,6 +21,7 @@ use crate::votes::results::Standing;
 const MAX_REQUEST_ID_BYTES: usize = 64;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The answer to a request, before it is rendered.
 #[derive(Debug)]
@@ -28,18 +30,20 @@ pub struct Answer {
     pub said: Said,
     /// Whether the connection ends with it, because the body was not read.
     pub closes: bool,
+    /// What of the client's preferences it follows.
+    pub follows: Preferences,
 }
 
 /// What an answer says.
 #[derive(Debug)]
 pub enum Said {
-    /// `200`: every good line is stored; the bad ones are listed.
-    Stored(Report),
-    /// `200`: the same of votes, with how their poll stands if that is known.
-    Voted(Report, Option<Standing>),
-    /// `200` without a body, as the client preferred.
-    StoredMinimal,
-    /// `204`: the reaction is stored.
+    /// `200`: every good line is stored, or `202`: they are taken; the bad ones are listed.
+    Stored(Ack, Report),
+    /// The same of votes, with how their poll stands if that is known.
+    Voted(Ack, Report, Option<Standing>),
+    /// The same without a body, as the client preferred.
+    StoredMinimal(Ack),
+    /// `204`: the reaction is stored, or taken.
     NoContent,
     /// No success; the report is there if lines were read.
     Refused(Refusal, Option<Report>),
@@ -48,7 +52,7 @@ pub enum Said {
 impl Answer {
     /// An answer after which the connection serves on.
     pub fn new(said: Said) -> Self {
-        Self { said, closes: false }
+        Self { said, closes: false, follows: Preferences::default() }
     }
 
     /// A refusal without a report.
@@ -90,20 +94,53 @@ impl RequestId {
     }
 }
 
-/// Whether the client asked for no body (`Prefer: return=minimal`).
-pub fn prefers_minimal(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split([',', ';'])).any(|p| p.trim().eq_ignore_ascii_case("return=minimal"))
+/// What a client prefers (`Prefer`, RFC 7240), of what we can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Preferences {
+    /// No body: `return=minimal`.
+    pub minimal: bool,
+    /// An answer before the events are safe: `respond-async`.
+    pub respond_async: bool,
+}
+
+impl Preferences {
+    /// What the headers of a request say.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let mut preferences = Self::default();
+        for preference in values.flat_map(|value| value.split([',', ';'])).map(str::trim) {
+            preferences.minimal |= preference.eq_ignore_ascii_case("return=minimal");
+            preferences.respond_async |= preference.eq_ignore_ascii_case("respond-async");
+        }
+        preferences
+    }
+
+    /// When the request is answered, which would be `otherwise`.
+    pub fn ack(self, otherwise: Ack) -> Ack {
+        if self.respond_async { Ack::Accepted } else { otherwise }
+    }
+
+    /// The value of `Preference-Applied`.
+    fn applied(self) -> Option<HeaderValue> {
+        let value = match (self.minimal, self.respond_async) {
+            (false, false) => return None,
+            (true, false) => "return=minimal",
+            (false, true) => "respond-async",
+            (true, true) => "return=minimal, respond-async",
+        };
+        Some(HeaderValue::from_static(value))
+    }
 }
 
 /// Renders an answer; `closes` says that its connection ends with it.
 pub fn render(answer: &Answer, id: &RequestId, closes: bool) -> Response<Full<Bytes>> {
     let (status, body) = match &answer.said {
-        Said::Stored(report) => (StatusCode::OK, Some(json(&Stored::of(report, id)))),
-        Said::Voted(report, poll) => {
-            (StatusCode::OK, Some(json(&Voted { stored: Stored::of(report, id), poll: poll.as_ref() })))
+        Said::Stored(ack, report) => (status(*ack), Some(json(&Stored::of(*ack, report, id)))),
+        Said::Voted(ack, report, poll) => {
+            let stored = Stored::of(*ack, report, id);
+            (status(*ack), Some(json(&Voted { stored, poll: poll.as_ref() })))
         }
-        Said::StoredMinimal => (StatusCode::OK, None),
+        Said::StoredMinimal(ack) => (status(*ack), None),
         Said::NoContent => (StatusCode::NO_CONTENT, None),
         Said::Refused(refusal, report) => {
             (refusal.status(), Some(Refused::render(refusal, report.as_ref(), id)))
@@ -121,10 +158,20 @@ pub fn render(answer: &Answer, id: &RequestId, closes: bool) -> Response<Full<By
     if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if let Some(applied) = answer.follows.applied() {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
     if let Said::Refused(refusal, _) = &answer.said {
         advise(refusal, headers);
     }
     response
+}
+
+fn status(ack: Ack) -> StatusCode {
+    match ack {
+        Ack::Durable => StatusCode::OK,
+        Ack::Accepted => StatusCode::ACCEPTED,
+    }
 }
 
 /// The headers that say what would be right.
@@ -165,10 +212,10 @@ struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn of(report: &'a Report, id: &'a RequestId) -> Self {
+    fn of(ack: Ack, report: &'a Report, id: &'a RequestId) -> Self {
         Self {
             request_id: id.as_str(),
-            ack: "durable",
+            ack: ack.as_str(),
             received: report.received(),
             accepted: report.accepted,
             rejected: report.rejected,

@@ -1,9 +1,11 @@
 //! What the edge is told by its variables.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use runtime::serve;
@@ -13,6 +15,7 @@ use schemas::record;
 
 use crate::client_ip::ClientIpConfig;
 use crate::cors::CorsConfig;
+use crate::geoip::GeoIpConfig;
 use crate::keys::RateConfig;
 use crate::keys::file::KeysConfig;
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// What connections may cost.
     pub connections: serve::Limits,
+    /// When events are answered: `ACK`, `durable` or `accepted`, default `durable`.
+    pub ack: Ack,
     /// What a request may cost.
     pub limits: Limits,
     /// Who may send.
@@ -43,12 +48,48 @@ pub struct Config {
     pub cors: CorsConfig,
     /// How a client's address is found.
     pub client_ip: ClientIpConfig,
+    /// Where countries come from that clients do not tell; `None`: nowhere.
+    pub geoip: Option<GeoIpConfig>,
     /// Where records go.
     pub kafka: KafkaConfig,
     /// Where they wait while Kafka does not take them; `None`: nowhere.
     pub spool: Option<SpoolConfig>,
     /// Where the polls' results come from.
     pub poll_results: PollResultsConfig,
+}
+
+/// When events are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// Once they are safe, in Kafka or in the spool.
+    Durable,
+    /// Once they wait for Kafka; what is lost then is counted, and its sender is not told.
+    Accepted,
+}
+
+impl Ack {
+    /// The name in the variable and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Ack {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = [Self::Durable, Self::Accepted].into_iter().find(|ack| ack.as_str() == text);
+        named.ok_or("it is `durable` or `accepted`")
+    }
 }
 
 /// Where the polls' results come from that votes are told.
@@ -124,11 +165,13 @@ impl Config {
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             tls: TlsConfig::from_vars(vars)?,
             connections: serve::Limits::from_vars(vars)?,
+            ack: vars.parsed_or("ACK", Ack::Durable)?,
             limits: Limits::from_vars(vars)?,
             keys: KeysConfig::from_vars(vars)?,
             ip_rate: RateConfig::of_addresses(vars)?,
             cors: CorsConfig::from_vars(vars)?,
             client_ip: ClientIpConfig::from_vars(vars)?,
+            geoip: GeoIpConfig::from_vars(vars)?,
             kafka: KafkaConfig::from_vars(vars)?,
             spool: SpoolConfig::from_vars(vars)?,
             poll_results: PollResultsConfig::from_vars(vars)?,

@@ -49,6 +49,23 @@ pub fn lines(body: &[u8], format: Format, max_events: usize) -> Result<Vec<Line<
     if found.len() > max_events { Err(Refusal::TooManyEvents(max_events)) } else { Ok(found) }
 }
 
+/// What was sent as line `number` of `lines`, which are those of `body`.
+///
+/// # Panics
+/// If there is no such line.
+pub fn sent<'a>(body: &'a [u8], lines: &[Line<'a>], number: usize) -> &'a [u8] {
+    let at = lines.binary_search_by_key(&number, |line| line.number).expect("the line was read");
+    match lines[at].text {
+        Ok(text) => text.as_bytes(),
+        Err(Fault { code: Code::BadUtf8, .. }) => {
+            let (_, span) = spans(body).find(|(other, _)| *other == number).expect("the line was read");
+            &body[span]
+        }
+        // An array that is none.
+        Err(_) => body,
+    }
+}
+
 fn ndjson(text: &str, most: usize) -> Vec<Line<'_>> {
     spans(text.as_bytes()).map(|(number, span)| Line { number, text: Ok(&text[span]) }).take(most).collect()
 }

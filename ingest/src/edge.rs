@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ::http::{Request, Response};
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use rdkafka::error::KafkaError;
@@ -144,17 +145,13 @@ impl Edge {
         closed.cancel();
     }
 
-    /// Takes keys and certificate anew when their files change, until `ended`.
+    /// Takes keys, certificate and countries anew when their files change, until `ended`.
     fn follow_files(&self, ended: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let keys = Arc::clone(&self.shared.keys).follow(ended.clone());
-        let tls = self.server.tls.clone().map(|tls| tls.follow(ended));
+        let tls = self.server.tls.clone().map(|tls| tls.follow(ended.clone()));
+        let geoip = self.shared.geoip.clone().map(|geoip| geoip.follow(ended));
         async move {
-            let tls = async {
-                if let Some(tls) = tls {
-                    tls.await;
-                }
-            };
-            tokio::join!(keys, tls);
+            tokio::join!(keys, OptionFuture::from(tls), OptionFuture::from(geoip));
         }
     }
 

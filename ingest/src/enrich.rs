@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use schemas::event::{self, COUNTED, Code, Event, Fault};
+use schemas::event::{self, COUNTED, Code, Country, Event, Fault};
 use schemas::line::{self, Prefix};
 use schemas::record::TARGET_BYTES;
 use serde::Serialize;
@@ -90,12 +90,14 @@ pub struct LineError {
     pub field: Option<&'static str>,
 }
 
-/// Checks, splices and lays out the lines of one request of `tenant`.
+/// Checks, splices and lays out the lines of one request of `tenant`. `country` is that of its address, if
+/// known; it counts where a line has none, before the line is checked.
 pub fn enrich(
     lines: &[Line<'_>],
     takes: Takes,
     tenant: &str,
     identity: Identity<'_>,
+    country: Option<Country>,
     prefix: &Prefix,
     to: Partitions,
 ) -> (Vec<Chunk>, Report) {
@@ -104,6 +106,9 @@ pub fn enrich(
     for line in lines {
         let parsed = line.text.and_then(|text| {
             let mut parsed = event::parse::<()>(text)?;
+            if let Some(country) = country.filter(|_| parsed.event.country == Country::default()) {
+                parsed.locate(country);
+            }
             takes.check(&parsed.event)?;
             if parsed.event.event_id.is_none()
                 && let Some(id) = identity.id(tenant, line.number, &parsed)

@@ -15,20 +15,22 @@ use schemas::line::Prefix;
 use schemas::time::UnixMillis;
 use tokio::sync::Semaphore;
 
-use crate::answer::{self, Answer, Said};
+use crate::answer::{Answer, Preferences, Said};
 use crate::body::{self, Described, Reservation};
 use crate::client_ip::{self, ClientIpConfig};
 use crate::compat;
-use crate::config::{Config, Limits};
+use crate::config::{Ack, Config, Limits};
 use crate::cors::CorsConfig;
 use crate::decode::{self, Format};
 use crate::enrich::{self, Chunk, Report, Takes};
+use crate::geoip::GeoIp;
 use crate::identity::Identity;
 use crate::keys::file::Keys;
 use crate::keys::{ByAddress, Caller, Part};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
+use crate::samples::Samples;
 use crate::votes::{Votes, refresh};
 
 /// The routes, as metrics name them.
@@ -84,14 +86,17 @@ impl Route {
 
 /// What all requests share.
 pub struct Shared {
+    ack: Ack,
     limits: Limits,
     client_ip: ClientIpConfig,
+    pub(crate) geoip: Option<Arc<GeoIp>>,
     pub(crate) keys: Arc<Keys>,
     by_address: Option<ByAddress>,
     pub(crate) cors: CorsConfig,
     /// One permit for each byte of a body in memory.
     in_flight: Arc<Semaphore>,
     pub(crate) publisher: Publisher,
+    samples: Samples,
     pub(crate) metrics: Arc<Metrics>,
     /// The polls' results; none as long as none were fetched.
     pub(crate) poll_results: refresh::Latest,
@@ -115,17 +120,24 @@ impl Shared {
         let (limits, client_ip, cors) =
             (config.limits.clone(), config.client_ip.clone(), config.cors.clone());
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
+        let geoip = config.geoip.as_ref();
+        let geoip = geoip.map(|config| Arc::new(GeoIp::new(config, metrics.geoip_stale.clone())));
         let by_address = config.ip_rate.map(ByAddress::new);
         let poll_results = refresh::Latest::default();
         let draining = AtomicBool::new(false);
+        let ack = config.ack;
+        let samples = Samples::default();
         Self {
+            ack,
             limits,
             client_ip,
+            geoip,
             keys,
             by_address,
             cors,
             in_flight,
             publisher,
+            samples,
             metrics,
             poll_results,
             draining,
@@ -208,21 +220,24 @@ impl Shared {
     }
 
     async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
-        Answer::new(match self.publish(arrival, head, body, format).await {
-            Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
-            Ok(report) if arrival.route == Route::Votes => self.voted(report),
-            Ok(report) => Said::Stored(report),
-            Err(said) => said,
-        })
+        let follows = Preferences::of(&head.headers);
+        let ack = follows.ack(self.ack);
+        let said = match self.publish(arrival, head, body, format, ack).await {
+            Ok(_) if follows.minimal => Said::StoredMinimal(ack),
+            Ok(report) if arrival.route == Route::Votes => self.voted(ack, report),
+            Ok(report) => Said::Stored(ack, report),
+            Err(said) => return Answer::new(said),
+        };
+        Answer { follows, ..Answer::new(said) }
     }
 
     /// What votes are told: how their poll stands, by what is known already.
-    fn voted(&self, mut report: Report) -> Said {
+    fn voted(&self, ack: Ack, mut report: Report) -> Said {
         let latest = self.poll_results.load();
         let now = SystemTime::now().into();
         let standing =
             latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(poll, now));
-        Said::Voted(report, standing)
+        Said::Voted(ack, report, standing)
     }
 
     /// A reaction, which has no use for a body.
@@ -230,27 +245,36 @@ impl Shared {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let stored = self.publish(arrival, head, line.as_bytes(), Format::Ndjson).await;
-        let said = stored.map_or_else(|said| said, |_| Said::NoContent);
-        Answer { said, closes: !body::drain(&mut body, &head.headers).await }
+        let follows = Preferences { minimal: false, ..Preferences::of(&head.headers) };
+        let stored =
+            self.publish(arrival, head, line.as_bytes(), Format::Ndjson, follows.ack(self.ack)).await;
+        let closes = !body::drain(&mut body, &head.headers).await;
+        match stored {
+            Ok(_) => Answer { said: Said::NoContent, closes, follows },
+            Err(said) => Answer { closes, ..Answer::new(said) },
+        }
     }
 
-    /// Puts the lines of `body` into Kafka and waits until they are safe there.
+    /// Puts the lines of `body` into Kafka and, if `ack` says so, waits until they are safe there.
     async fn publish(
         &self,
         arrival: &Arrival,
         head: &Parts,
         body: &[u8],
         format: Format,
+        ack: Ack,
     ) -> Result<Report, Said> {
         let identity = Identity::of(&head.headers, arrival.caller.identity())?;
         let (chunks, report) = self.enriched(arrival, identity, body, format)?;
         if chunks.is_empty() {
             return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report)));
         }
-        let pending = self.publisher.hand_over(&chunks)?;
+        let pending = self.publisher.hand_over(&chunks, ack)?;
         drop(chunks); // while it waits, its lines are in records
-        pending.durable().await?;
+        match ack {
+            Ack::Durable => pending.durable().await?,
+            Ack::Accepted => drop(pending),
+        }
         Ok(report)
     }
 
@@ -269,13 +293,25 @@ impl Shared {
         }
         self.take(&arrival.caller, arrival.ip, Part::Rest(lines.len()))?;
         let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
-        let lines = votes.as_ref().map_or(lines, Votes::lines);
+        let events = votes.as_ref().map(Votes::lines);
         let tenant = arrival.caller.tenant();
+        let country = self.geoip.as_ref().and_then(|geoip| geoip.country(arrival.ip));
         let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
-        let (chunks, mut report) =
-            enrich::enrich(&lines, arrival.route.takes(), tenant, identity, &prefix, partitions);
+        let (chunks, mut report) = enrich::enrich(
+            events.as_deref().unwrap_or(&lines),
+            arrival.route.takes(),
+            tenant,
+            identity,
+            country,
+            &prefix,
+            partitions,
+        );
         report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
+        let samples = self.samples.of(body, &lines, &report, tenant, arrival.server_time);
+        if !samples.is_empty() {
+            self.publisher.sample(partitions.spare, &samples);
+        }
         Ok((chunks, report))
     }
 

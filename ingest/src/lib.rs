@@ -2,7 +2,7 @@
 //!
 //! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
 //! [`enrich`] → [`publish`] → [`answer`]; [`votes`] and reactions ([`compat`]) become
-//! ordinary lines on the way. A request is answered `200` only when every
+//! ordinary lines on the way; [`samples`] keep a few of the bad ones. A request is answered `200` only when every
 //! record that holds one of its lines is acknowledged by Kafka or safe in the [`spool`].
 //!
 //! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`;
@@ -21,6 +21,8 @@ pub mod http;
 
 pub mod client_ip;
 
+pub mod geoip;
+
 pub mod keys;
 
 pub mod identity;
@@ -34,6 +36,8 @@ pub mod decode;
 pub mod votes;
 
 pub mod enrich;
+
+pub mod samples;
 
 pub mod publish;
 

@@ -17,7 +17,7 @@ use schemas::time::UnixMillis;
 
 use crate::client_ip::Source;
 use crate::http::Route;
-use crate::outcome::{Bound, Outcome};
+use crate::outcome::{Bound, Loss, Outcome};
 
 /// Everything counted, with its registry.
 pub struct Metrics {
@@ -37,7 +37,7 @@ pub struct Metrics {
     delivered: IntCounter,
     spooled: IntCounter,
     not_durable: IntCounter,
-    lost: IntCounter,
+    lost: [IntCounter; Loss::ALL.len()],
     queued: IntGauge,
     at_risk_bytes: IntGauge,
     /// `inflight_bytes`: bytes reserved for bodies in memory.
@@ -52,6 +52,12 @@ pub struct Metrics {
     pub rate_limited: IntCounter,
     /// `keys_stale`: 1 while the file of keys is bad and the keys read before stay.
     pub keys_stale: IntGauge,
+    /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
+    pub samples_delivered: IntCounter,
+    /// `rejected_samples_total{result="dropped"}`: those that it has not.
+    pub samples_dropped: IntCounter,
+    /// `geoip_stale`: 1 while the file of countries is bad and the one read before stays.
+    pub geoip_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
@@ -77,7 +83,9 @@ impl Metrics {
         let request_seconds = make.histograms("request_seconds", "From headers to answer.", SECONDS, "route");
         let received = make.counters("events_received_total", "Lines read.", "route");
         let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
+        let lost = make.counters("events_lost_total", "Events stored nowhere, and not refused.", "reason");
         let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
+        let samples = make.counters("rejected_samples_total", "Rejected lines for dead letters.", "result");
         let client_ip =
             make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
         make.build_info();
@@ -98,7 +106,7 @@ impl Metrics {
             delivered: make.counter("events_delivered_total", "Events acknowledged by Kafka."),
             spooled: make.counter("events_spooled_total", "Events put into the spool."),
             not_durable: make.counter("events_not_durable_total", "Events stored nowhere, and refused."),
-            lost: make.counter("events_lost_total", "Events given up at the end of the process."),
+            lost: Loss::ALL.map(|loss| lost.with_label_values(&[loss.as_str()])),
             queued: make.gauge("events_queued", "Events that wait for Kafka."),
             at_risk_bytes: make.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
             in_flight_bytes: make.gauge("inflight_bytes", "Bytes reserved for bodies in memory."),
@@ -109,6 +117,9 @@ impl Metrics {
             client_ip: Source::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
             rate_limited: make.counter("rate_limited_total", "Requests beyond a rate."),
             keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
+            samples_delivered: samples.with_label_values(&["delivered"]),
+            samples_dropped: samples.with_label_values(&["dropped"]),
+            geoip_stale: make.gauge("geoip_stale", "Whether the file of countries is bad."),
             poll_results_refreshes: make.counters(
                 "poll_results_refreshes_total",
                 "Requests for the polls' results by result.",
@@ -175,7 +186,7 @@ impl Metrics {
             Outcome::Delivered => &self.delivered,
             Outcome::Spooled => &self.spooled,
             Outcome::NotDurable => &self.not_durable,
-            Outcome::Lost => &self.lost,
+            Outcome::Lost(loss) => &self.lost[loss as usize],
         }
         .inc_by(events);
     }
@@ -210,7 +221,7 @@ impl Metrics {
             spooled: self.spooled.get(),
             not_durable: self.not_durable.get(),
             queued: self.queued.get().max(0) as u64,
-            lost: self.lost.get(),
+            lost: sum(&self.lost),
         }
     }
 }
@@ -238,7 +249,7 @@ pub struct Totals {
     pub not_durable: u64,
     /// Not ended yet; at the end of the process as good as lost.
     pub queued: u64,
-    /// Given up at the end of the process.
+    /// Stored nowhere; their senders were not told.
     pub lost: u64,
 }
 

@@ -20,8 +20,40 @@ pub enum Outcome {
     Spooled,
     /// Neither Kafka nor the spool has taken it; its sender was told to send again.
     NotDurable,
-    /// Given up at the end of the process, after it was taken.
-    Lost,
+    /// It was taken and is stored nowhere, and its sender was not told to send again.
+    Lost(Loss),
+}
+
+/// How an event is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Given up at the end of the process.
+    Stopped,
+    /// Neither Kafka nor the spool has taken it, and it was answered before.
+    Answered,
+}
+
+impl Outcome {
+    /// The same of an event that was answered before.
+    pub fn once_answered(self) -> Self {
+        match self {
+            Self::NotDurable => Self::Lost(Loss::Answered),
+            Self::Rejected(_) | Self::Delivered | Self::Spooled | Self::Lost(_) => self,
+        }
+    }
+}
+
+impl Loss {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 2] = [Self::Stopped, Self::Answered];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Answered => "answered",
+        }
+    }
 }
 
 /// Why a request is not answered with success.

@@ -4,8 +4,9 @@
 //! stays. One that Kafka does not acknowledge in time goes to the spool, if there is
 //! one, and so does, while Kafka is away, every record at once; from there it is
 //! replayed. If any record that holds a line of a request is safe in neither, the whole
-//! request is refused and may be sent again. Locks are held for as long as it takes to
-//! copy lines, never across an await.
+//! request is refused and may be sent again; if it was answered before, its lines are
+//! counted as lost. Locks are held for as long as it takes to copy lines, never across
+//! an await.
 //!
 //! What is held here is bounded by `UNACKED_BYTES`: lines in open records and
 //! records under way; besides, each partition keeps one buffer of at most a record.
@@ -31,7 +32,7 @@ use self::cluster::{Cluster, Watch};
 use self::lane::Receipt;
 use self::producer::{Outbox, Producer, Way};
 use self::replay::Replay;
-use crate::config::{KafkaConfig, SpoolConfig};
+use crate::config::{Ack, KafkaConfig, SpoolConfig};
 use crate::edge::StartError;
 use crate::enrich::{Chunk, Partitions};
 use crate::metrics::Metrics;
@@ -97,19 +98,25 @@ impl Publisher {
         Ok(Partitions { count, spare })
     }
 
-    /// Hands over the lines of one request, all or, at the bound, none.
-    pub fn hand_over(&self, chunks: &[Chunk]) -> Result<Pending, Refusal> {
+    /// Hands over the lines of one request, all or, at the bound, none. `ack` says whether it
+    /// waits for their records.
+    pub fn hand_over(&self, chunks: &[Chunk], ack: Ack) -> Result<Pending, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
-        let way = self.outbox.admit(events, bytes)?;
+        let way = self.outbox.admit(events, bytes, ack)?;
         let mut receipts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let lanes = self.outbox.lanes_of(chunk.partition);
             let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
-            receipts.append(&mut lanes.lock(way).append(chunk, send));
+            receipts.append(&mut lanes.lock(way).append(chunk, ack, send));
         }
         let wait = self.durable_wait + END_WAIT;
         Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
+    }
+
+    /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.
+    pub fn sample(&self, partition: u32, samples: &[Vec<u8>]) {
+        self.outbox.sample(&self.producer, partition, samples);
     }
 
     /// Whether events can be taken, by Kafka or by the spool; says why not.

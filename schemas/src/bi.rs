@@ -13,6 +13,9 @@ pub const DEFINER: &str = "bi_owner";
 /// The view of single events.
 pub const EVENTS_RECENT: &str = "events_recent";
 
+/// The view of samples of what the edge rejected.
+pub const REJECTED_LINES: &str = "rejected_lines";
+
 /// With whose rights a view reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
@@ -42,9 +45,11 @@ struct Column {
     expression: String,
 }
 
-/// All views over the tables of `database`: one for each rollup, and one for recent raw events.
+/// All views over the tables of `database`: one for each rollup, one for recent raw events and one
+/// for rejected lines.
 pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
-    rollups.iter().map(|rollup| of_rollup(rollup, database)).chain([events_recent(database)]).collect()
+    let of_lines = [events_recent(database), rejected_lines(database)];
+    rollups.iter().map(|rollup| of_rollup(rollup, database)).chain(of_lines).collect()
 }
 
 impl View {
@@ -175,6 +180,26 @@ fn events_recent(database: &str) -> View {
         comment: "single events of the last 31 days, as stored".to_owned(),
         columns,
         from: format!("FROM {database}.events AS T WHERE T.`tenant` != ''"),
+    }
+}
+
+fn rejected_lines(database: &str) -> View {
+    let columns = vec![
+        column("tenant", "String", "whose data it would have been", &of("tenant")),
+        column("received", "DateTime64(3, 'UTC')", "when Kafka took the sample", &of("kafka_time")),
+        column("code", "String", "what is wrong, as the sender was told", "splitByChar(':', T.`reason`)[2]"),
+        column("field", "String", "with which field; empty if with none", "splitByChar(':', T.`reason`)[3]"),
+        column("line", "String", "the first 4 KiB of the line as sent", &of("text")),
+    ];
+    View {
+        name: REJECTED_LINES.to_owned(),
+        comment:
+            "samples of lines that were rejected, at most ten a second of each edge, of the last 14 days"
+                .to_owned(),
+        columns,
+        from: format!(
+            "FROM {database}.dead_letters AS T WHERE T.`tenant` != '' AND startsWith(T.`reason`, 'edge:')"
+        ),
     }
 }
 

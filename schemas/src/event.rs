@@ -234,6 +234,10 @@ pub struct Parsed<'a, P> {
     pub(crate) names_event_id: bool,
     /// Whether the event's `event_id` is not the line's.
     pub(crate) derived_id: bool,
+    /// Whether the line has the key `country`, be it without a value.
+    pub(crate) names_country: bool,
+    /// Whether the event's `country` is not the line's.
+    pub(crate) derived_country: bool,
 }
 
 impl<P> Parsed<'_, P> {
@@ -244,6 +248,16 @@ impl<P> Parsed<'_, P> {
     pub fn identify(&mut self, id: Uuid) {
         assert!(self.event.event_id.replace(id).is_none(), "an id of the client's is never replaced");
         self.derived_id = true;
+    }
+
+    /// Gives an event that has no `country` the one of its client's address; it is written with the line.
+    ///
+    /// # Panics
+    /// If it has one.
+    pub fn locate(&mut self, country: Country) {
+        let before = std::mem::replace(&mut self.event.country, country);
+        assert_eq!(before, Country::default(), "a country of the client's is never replaced");
+        self.derived_country = true;
     }
 }
 
@@ -319,6 +333,7 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
         self.seen |= bit;
         match field {
             Field::EventId => self.parsed.names_event_id = true,
+            Field::Country => self.parsed.names_country = true,
             Field::Sequence => self.parsed.has_sequence = !value.is_absent(),
             _ => {}
         }

@@ -2,7 +2,7 @@
 //! stands in Kafka, what stands in ClickHouse.
 //!
 //! The files follow the way of an event: [`event`] → [`line`] → [`record`] →
-//! [`row`] → [`rollup`]; then [`tables`], where rows stand, and [`bi`], where they are
+//! [`row`] → [`rollup`]; [`sample`] is what becomes of a rejected line; then [`tables`], where rows stand, and [`bi`], where they are
 //! shown. No I/O, no clock, no tokio, no rdkafka.
 
 pub mod time;
@@ -14,6 +14,8 @@ pub mod object;
 pub mod line;
 
 pub mod record;
+
+pub mod sample;
 
 pub mod row;
 

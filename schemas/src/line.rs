@@ -3,7 +3,8 @@
 //! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the
 //! client's object without its `{`. Written and read side by side in here.
 //!
-//! Where the event's identity is derived, `"event_id":…,` stands before the client's part too.
+//! Where the event's identity or its country is derived, `"event_id":…,` or `"country":…,` stands
+//! before the client's part too.
 //!
 //! Invariants: a line that is written holds the client's object and exactly the
 //! added fields, each once; it holds no line break; what [`write()`] makes of
@@ -70,11 +71,18 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
         out.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         out.extend_from_slice(br#"","#);
     }
+    if parsed.derived_country {
+        out.extend_from_slice(br#""country":""#);
+        out.extend_from_slice(parsed.event.country.as_str().as_bytes());
+        out.extend_from_slice(br#"","#);
+    }
     let replaced = parsed.reserved.any();
     let repeats_id = parsed.derived_id && parsed.names_event_id;
-    if replaced || repeats_id {
-        let repeated: &[&str] = if repeats_id { &["event_id"] } else { &[] };
-        write_without(&[&RESERVED[..], repeated].concat(), line, out);
+    let repeats_country = parsed.derived_country && parsed.names_country;
+    if replaced || repeats_id || repeats_country {
+        let repeated = [("event_id", repeats_id), ("country", repeats_country)];
+        let repeated = repeated.into_iter().filter(|(_, repeats)| *repeats).map(|(name, _)| name);
+        write_without(&RESERVED.into_iter().chain(repeated).collect::<Vec<_>>(), line, out);
     } else {
         let object = line.trim_ascii();
         let start = out.len();

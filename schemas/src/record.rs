@@ -6,6 +6,7 @@
 //! | `n` | lines in the value, decimal |
 //! | `id` | UUIDv7 of the record, hyphenated; kept on every way the record takes |
 //! | `spooled` | `1` if it came through the spool; else absent |
+//! | `kind` | `rejected` if its lines are [samples](crate::sample) of what the edge rejected; absent for events |
 
 use uuid::Uuid;
 
@@ -16,6 +17,15 @@ pub const TARGET_BYTES: usize = 256 * 1024;
 /// Longest value: a request's lines beyond it go into a further record. Below Kafka's default limit of 1 MiB a message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
+/// What the lines of a record are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Events.
+    Events,
+    /// Samples of lines that the edge rejected.
+    Rejected,
+}
+
 /// What the headers of a record say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -25,6 +35,8 @@ pub struct Head {
     pub id: Uuid,
     /// Whether it came through the spool.
     pub spooled: bool,
+    /// What its lines are.
+    pub kind: Kind,
 }
 
 /// Why a record's headers cannot be used.
@@ -35,6 +47,9 @@ pub enum HeadError {
         "read a record: its format version is {0}, this release reads up to {VERSION}; upgrade the aggregator first"
     )]
     Version(u8),
+    /// Of a kind that only a later release knows.
+    #[error("read a record: this release does not know its kind `{0}`; upgrade the aggregator first")]
+    Kind(String),
     /// Not one of our records.
     #[error("read a record: header `{0}` is absent or malformed")]
     Header(&'static str),
@@ -44,14 +59,19 @@ impl Head {
     /// The headers, in the order they are written.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let spooled = self.spooled.then(|| ("spooled", "1".to_owned()));
+        let kind = match self.kind {
+            Kind::Events => None,
+            Kind::Rejected => Some(("kind", REJECTED.to_owned())),
+        };
         [("v", VERSION.to_string()), ("n", self.lines.to_string()), ("id", self.id.to_string())]
             .into_iter()
             .chain(spooled)
+            .chain(kind)
     }
 
     /// Reads headers in any order; unknown ones are left alone.
     pub fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, HeadError> {
-        let (mut version, mut lines, mut id, mut spooled) = (None, None, None, false);
+        let (mut version, mut lines, mut id, mut spooled, mut kind) = (None, None, None, false, None);
         for (name, value) in headers {
             let text = str::from_utf8(value).ok();
             match name {
@@ -59,6 +79,7 @@ impl Head {
                 "n" => lines = text.and_then(|text| text.parse().ok()),
                 "id" => id = text.and_then(|text| Uuid::try_parse(text).ok()),
                 "spooled" => spooled = value == b"1",
+                "kind" => kind = Some(String::from_utf8_lossy(value)),
                 _ => {}
             }
         }
@@ -66,13 +87,22 @@ impl Head {
             VERSION => {}
             other => return Err(HeadError::Version(other)),
         }
+        let kind = match kind.as_deref() {
+            None => Kind::Events,
+            Some(REJECTED) => Kind::Rejected,
+            Some(other) => return Err(HeadError::Kind(other.to_owned())),
+        };
         Ok(Self {
             lines: lines.ok_or(HeadError::Header("n"))?,
             id: id.ok_or(HeadError::Header("id"))?,
             spooled,
+            kind,
         })
     }
 }
+
+/// The value of `kind` for [`Kind::Rejected`].
+const REJECTED: &str = "rejected";
 
 /// The lines of a value, in order, as [`crate::line::read`] takes them.
 pub fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -93,10 +123,12 @@ mod tests {
     use super::*;
     use crate::event;
     use crate::line::{self, Prefix};
+    use crate::sample::Sample;
     use crate::time::UnixMillis;
 
     fn head() -> Head {
-        Head { lines: 30, id: Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0001), spooled: false }
+        let id = Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0001);
+        Head { lines: 30, id, spooled: false, kind: Kind::Events }
     }
 
     #[track_caller]
@@ -106,8 +138,8 @@ mod tests {
 
     #[test]
     fn headers_are_read_back() {
-        for spooled in [false, true] {
-            let head = Head { spooled, ..head() };
+        for (spooled, kind) in [(false, Kind::Events), (true, Kind::Events), (false, Kind::Rejected)] {
+            let head = Head { spooled, kind, ..head() };
             let headers: Vec<_> = head.headers().collect();
             let headers: Vec<_> = headers.iter().rev().map(|(name, value)| (*name, value.as_str())).collect();
             check_read(&headers, Ok(head));
@@ -119,6 +151,7 @@ mod tests {
         let id = head().id.to_string();
         check_read(&[("v", "2"), ("something", "new")], Err(HeadError::Version(2)));
         check_read(&[], Err(HeadError::Header("v")));
+        check_read(&[("v", "1"), ("kind", "x")], Err(HeadError::Kind("x".to_owned())));
         check_read(&[("v", "1"), ("id", &id)], Err(HeadError::Header("n")));
         check_read(&[("v", "1"), ("n", "30"), ("id", "x")], Err(HeadError::Header("id")));
         check_read(&[("v", "1"), ("n", "30"), ("id", &id), ("traceparent", "00-…")], Ok(head()));
@@ -137,21 +170,27 @@ mod tests {
 
     /// One record as it stands in a topic: headers, an empty line, the value.
     const GOLDEN: &str = include_str!("../golden/record-v1.txt");
+    /// One of samples.
+    const GOLDEN_REJECTED: &str = include_str!("../golden/rejected-v1.txt");
+
+    /// Holds a golden record's headers against `head`. Returns its lines.
+    #[track_caller]
+    fn check_golden(record: &'static str, head: Head) -> Vec<&'static str> {
+        let (headers, value) = record.trim_end().split_once("\n\n").unwrap();
+        let headers: Vec<_> = headers.lines().map(|header| header.split_once(": ").unwrap()).collect();
+        check_read(&headers, Ok(head));
+        let written: Vec<_> = head.headers().collect();
+        assert_eq!(written.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), headers);
+        let lines: Vec<_> = lines(value.as_bytes()).map(|line| str::from_utf8(line).unwrap()).collect();
+        assert_eq!(lines.len(), head.lines as usize);
+        lines
+    }
 
     #[test]
     fn the_golden_record_is_read_and_written_as_it_stands() {
-        let (headers, value) = GOLDEN.trim_end().split_once("\n\n").unwrap();
-        let headers: Vec<_> = headers.lines().map(|header| header.split_once(": ").unwrap()).collect();
-        let read = Head::read(headers.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
-        let head = Head { lines: 4, ..head() };
-        assert_eq!(read, head);
-        let written: Vec<_> = head.headers().collect();
-        assert_eq!(written.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), headers);
-
+        let lines = check_golden(GOLDEN, Head { lines: 4, ..head() });
         let time = UnixMillis::parse("2026-11-21 04:00:00.123").unwrap();
         let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), time);
-        let lines = lines(value.as_bytes()).map(|line| str::from_utf8(line).unwrap()).collect::<Vec<_>>();
-        assert_eq!(lines.len(), 4);
         for enriched in lines {
             let read = line::read::<()>(enriched).unwrap();
             assert_eq!((read.tenant, read.server_time), ("default", time));
@@ -160,6 +199,26 @@ mod tests {
             let mut again = Vec::new();
             line::write(&prefix, &own, &event::parse::<()>(&own).unwrap(), &mut again);
             assert_eq!(str::from_utf8(&again).unwrap(), enriched);
+        }
+    }
+
+    #[test]
+    fn the_golden_record_of_samples_is_read_and_written_as_it_stands_and_holds_no_event() {
+        let lines = check_golden(GOLDEN_REJECTED, Head { lines: 3, kind: Kind::Rejected, ..head() });
+        let time = UnixMillis::parse("2026-11-21 04:00:00.123").unwrap();
+        let sent: [(_, _, &[u8]); 3] = [
+            ("bad_type", Some("sequence"), b"{\"event\":\"a\",\"sequence\":-1}\r"),
+            ("bad_utf8", None, b"{\"event\":\"\xff\"}"),
+            ("bad_json", None, "ö".as_bytes()),
+        ];
+        for (line, (code, field, text)) in lines.into_iter().zip(sent) {
+            let sample = Sample::new("default", time, code, field, text);
+            assert_eq!(String::from_utf8(sample.write()).unwrap(), line);
+            assert_eq!(Sample::read(line.as_bytes()), Some(sample));
+            // A release that does not know the kind takes it for an event that cannot be read.
+            assert_eq!(line::tenant_of(line.as_bytes()), Some("default"));
+            let fault = event::Fault::field(event::Code::MissingField, "event");
+            assert_eq!(line::read::<()>(line).unwrap_err(), line::ReadError::Event(fault));
         }
     }
 }

@@ -76,7 +76,7 @@ pub const COUNTRY_TOTALS: ServingView = ServingView {
 pub const SERVING_VIEWS: [ServingView; 1] = [COUNTRY_TOTALS];
 
 /// Names that a rollup cannot take.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "events",
     "ledger",
     "progress",
@@ -85,8 +85,9 @@ pub const NAMES: [&str; 9] = [
     "dead_letters",
     "schema_migrations",
     "country_totals",
-    // Its view would take the place of the one of single events.
+    // Its view would take the place of the one of single events, or of rejected lines.
     bi::EVENTS_RECENT,
+    bi::REJECTED_LINES,
 ];
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Lines of a batch that became no rows, column by column, as they will be sent.
+//! Lines of a batch that became no rows, and samples of those that the edge rejected,
+//! column by column, as they will be sent.
 //!
 //! Invariant: all columns are equally long, and each text is bounded.
 
 use schemas::event::{Code, Fault};
 use schemas::line::{self, ReadError};
 use schemas::record::HeadError;
+use schemas::sample::Sample;
 use schemas::time::UnixMillis;
 
 use crate::progress::Offset;
@@ -30,6 +32,9 @@ pub enum Reason {
     /// Its record lay in a spool for so long that a repeat of it would not be known.
     #[error("read a line: its record was spooled for more than {} days", crate::decode::MAX_SPOOLED_DAYS)]
     SpooledTooLong,
+    /// It stands among samples of rejected lines and is none.
+    #[error("read a line: it is no sample of a rejected line")]
+    Sample,
 }
 
 impl Reason {
@@ -41,12 +46,22 @@ impl Reason {
             Self::Beyond => "too_many_lines",
             Self::Head(_) => "bad_header",
             Self::SpooledTooLong => "spooled_too_long",
+            Self::Sample => "bad_sample",
         }
     }
 
     /// What is said of bytes that are no text.
     pub fn bad_utf8() -> Self {
         Self::Read(ReadError::Event(Fault::line(Code::BadUtf8)))
+    }
+}
+
+/// The reason of a line that the edge rejected: `edge:` and the code that its sender was told, and
+/// after another colon the field, if it is one of a field.
+fn edge_reason(sample: &Sample<'_>) -> String {
+    match &sample.field {
+        Some(field) => format!("edge:{}:{field}", sample.code),
+        None => format!("edge:{}", sample.code),
     }
 }
 
@@ -82,13 +97,28 @@ impl DeadLetters {
         line: &[u8],
         reason: &Reason,
     ) {
+        self.place(offset, kafka_time, number);
         self.tenant.push(line::tenant_of(line).unwrap_or(NOBODY));
         self.reason.push(reason.code());
-        self.ko.push(offset.to_u64());
-        self.line.push(number);
         let text = String::from_utf8_lossy(&line[..line.len().min(MAX_TEXT_BYTES)]);
         // U+FFFD is longer than the byte it stands for.
         self.text.push(&text[..text.floor_char_boundary(MAX_TEXT_BYTES)]);
+    }
+
+    /// Appends line number `number` of the record at `offset`, which is a sample of what the edge rejected.
+    pub fn push_sample(&mut self, offset: Offset, kafka_time: UnixMillis, number: u32, line: &[u8]) {
+        let Some(sample) = Sample::read(line) else {
+            return self.push(offset, kafka_time, number, line, &Reason::Sample);
+        };
+        self.place(offset, kafka_time, number);
+        self.tenant.push(&sample.tenant);
+        self.reason.push(&edge_reason(&sample));
+        self.text.push(&sample.text);
+    }
+
+    fn place(&mut self, offset: Offset, kafka_time: UnixMillis, number: u32) {
+        self.ko.push(offset.to_u64());
+        self.line.push(number);
         self.kafka_time.push(kafka_time);
     }
 }

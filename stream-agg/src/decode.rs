@@ -4,6 +4,8 @@
 //! that cannot be read becomes a dead letter and does not hold up the others; a line
 //! that is known already is counted and not stored. A record of a format that is not
 //! known yet is an error, for its events were acknowledged and this release is too old.
+//! Samples of lines that the edge rejected become dead letters, and are no lines of the
+//! ledger: they were never accepted.
 
 pub mod props;
 
@@ -12,7 +14,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashSet;
 use schemas::line::{self, Enriched};
-use schemas::record::{self, Head, HeadError};
+use schemas::record::{self, Head, HeadError, Kind};
 use schemas::row::TimeLimits;
 use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
@@ -58,7 +60,7 @@ pub struct Entry {
     pub record_id: Uuid,
     /// When Kafka appended it.
     pub kafka_time: UnixMillis,
-    /// Lines in it.
+    /// Lines in it that are to be events; none in a record of samples.
     pub lines: u32,
     /// Lines that could not be read.
     pub rejected: u32,
@@ -86,7 +88,7 @@ pub struct Decoded {
 /// Appends the rows of `record`, and moves the window past it.
 ///
 /// # Errors
-/// A format version that this release does not know; then nothing has changed.
+/// A format version, or a kind, that this release does not know; then nothing has changed.
 pub fn decode(
     record: &Record<'_>,
     limits: &Limits,
@@ -94,7 +96,7 @@ pub fn decode(
     out: &mut Decoded,
 ) -> Result<Entry, HeadError> {
     let head = match record.head {
-        Err(error @ HeadError::Version(_)) => return Err(error.clone()),
+        Err(error @ (HeadError::Version(_) | HeadError::Kind(_))) => return Err(error.clone()),
         Err(error @ HeadError::Header(_)) => Err(Reason::Head(error.clone())),
         Ok(head) if spooled_too_long(head, record.kafka_time) => Err(Reason::SpooledTooLong),
         Ok(_) => Ok(()),
@@ -114,8 +116,17 @@ pub fn decode(
         ids: Vec::new(),
         first_fault: None,
     };
+    let (events, samples): (&[u8], &[u8]) = match record.head {
+        Ok(Head { kind: Kind::Rejected, .. }) => (&[], record.value),
+        _ => (record.value, &[]),
+    };
+    if !repeats {
+        for (number, text) in (0..).zip(record::lines(samples)) {
+            out.dead_letters.push_sample(record.offset, record.kafka_time, number, text);
+        }
+    }
     let mut seen = HashSet::new();
-    for text in record::lines(record.value) {
+    for text in record::lines(events) {
         let read = head.clone().and_then(|()| read(text));
         let numbered = read.and_then(|line| {
             let id = line.event.event_id.filter(|id| !id.is_nil()).map(|id| line_id(line.tenant, id));

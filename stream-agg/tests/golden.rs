@@ -5,7 +5,7 @@
 //! made them until no batch of it can be left. If only the order in a block has changed,
 //! write the new figures down.
 
-use schemas::record::Head;
+use schemas::record::{Head, Kind};
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 use stream_agg::batch::Batch;
@@ -30,7 +30,7 @@ fn the_same_records_give_the_same_rows_in_every_release() {
         let record = Record {
             offset: Offset::new(number as i64),
             kafka_time: UnixMillis::parse("2026-11-21 04:00:02").unwrap(),
-            head: &Ok(Head { lines: 4, id, spooled: false }),
+            head: &Ok(Head { lines: 4, id, spooled: false, kind: Kind::Events }),
             known: false,
             value: value.as_bytes(),
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use devstack::clickhouse::{BI_JDBC, BI_READER};
-use devstack::python;
+use devstack::{python, wait_for};
 use runtime::vars::Vars;
 use schemas::bi;
 use schemas::rollup::Rollups;
@@ -12,7 +12,7 @@ use schemas::time::HOUR;
 use serde_json::{Value, json};
 
 use crate::oracle::{Made, Oracle, now};
-use crate::world::World;
+use crate::world::{DEADLINE, World};
 
 /// Rollups whose names a statement must not stumble over.
 const DECLARED: &str = r#"
@@ -69,6 +69,9 @@ async fn analysts_read_every_view_and_nothing_else() {
         events += lines.len() as u64;
         value += lines.iter().flatten().map(|made| made.value).sum::<i64>();
     }
+    edge.http.post_lines(&[r#"{"event":7}"#.to_owned()]).await;
+    let rejected = async || world.number("SELECT count() FROM dead_letters WHERE tenant != ''").await == 1;
+    wait_for("the rejected line", DEADLINE, rejected).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
 
     let expected = json!({
@@ -84,6 +87,7 @@ async fn analysts_read_every_view_and_nothing_else() {
                   "groupUniqArray(a_b)": ["deep"]},
         "total": {"sum(sequences)": events},
         "events_recent": {"count()": events, "sum(param_int)": value},
+        "rejected_lines": {"any([code, field, line])": ["bad_type", "event", r#"{"event":7}"#]},
     });
     read_with_python(&world, &expected).await;
 }

@@ -8,6 +8,7 @@
 
 use e2e::{client, oracle, wire, world};
 
+mod accepted;
 mod analysts;
 mod audit;
 mod backfill;
@@ -28,6 +29,7 @@ mod outage;
 mod ownership;
 mod reactions_by_path;
 mod reactions_by_query;
+mod rejected;
 mod repeats;
 mod rights;
 mod rollups;

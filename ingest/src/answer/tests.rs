@@ -20,7 +20,7 @@ fn report(errors: usize, rejected: u32) -> Report {
 
 #[tokio::test]
 async fn a_report_lists_what_was_rejected() {
-    let (status, headers, body) = rendered(Said::Stored(report(1, 1))).await;
+    let (status, headers, body) = rendered(Said::Stored(Ack::Durable, report(1, 1))).await;
     assert_eq!(
         body,
         r#"{"request_id":"r1","ack":"durable","received":30,"accepted":29,"rejected":1,"errors":[{"line":17,"code":"bad_type","field":"sequence"}]}"#
@@ -34,7 +34,7 @@ async fn a_report_lists_what_was_rejected() {
 
 #[tokio::test]
 async fn a_report_that_lists_not_all_says_so() {
-    let (_, _, body) = rendered(Said::Stored(report(2, 3))).await;
+    let (_, _, body) = rendered(Said::Stored(Ack::Durable, report(2, 3))).await;
     assert!(body.ends_with(r#""field":"sequence"}],"errors_truncated":true}"#), "{body}");
 }
 
@@ -67,7 +67,11 @@ async fn headers_say_what_would_be_right() {
 
 #[tokio::test]
 async fn what_needs_no_body_has_none() {
-    for (said, status) in [(Said::NoContent, StatusCode::NO_CONTENT), (Said::StoredMinimal, StatusCode::OK)] {
+    for (said, status) in [
+        (Said::NoContent, StatusCode::NO_CONTENT),
+        (Said::StoredMinimal(Ack::Durable), StatusCode::OK),
+        (Said::StoredMinimal(Ack::Accepted), StatusCode::ACCEPTED),
+    ] {
         let (found, headers, body) = rendered(said).await;
         assert_eq!((found, body.as_str(), headers.contains_key(CONTENT_TYPE)), (status, "", false));
     }
@@ -85,11 +89,27 @@ fn a_request_keeps_its_own_id_if_it_can_be_printed() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_before_the_events_are_safe_says_so() {
+    let (status, headers, body) = rendered(Said::Stored(Ack::Accepted, report(0, 0))).await;
+    assert!(body.contains(r#""ack":"accepted""#), "{body}");
+    assert_eq!((status, headers.contains_key(PREFERENCE_APPLIED)), (StatusCode::ACCEPTED, false));
+}
+
 #[test]
-fn a_preference_is_found_among_others() {
-    let prefers = |value: &'static str| {
-        prefers_minimal(&HeaderMap::from_iter([(PREFER, HeaderValue::from_static(value))]))
+fn preferences_are_found_among_others_and_said_to_be_followed() {
+    let check = |values: &[&'static str], minimal, respond_async, applied: Option<&'static str>| {
+        let headers = values.iter().map(|value| (PREFER, HeaderValue::from_static(value)));
+        let found = Preferences::of(&headers.collect());
+        assert_eq!(found, Preferences { minimal, respond_async });
+        let answer = Answer { follows: found, ..Answer::new(Said::NoContent) };
+        let response = render(&answer, &RequestId(HeaderValue::from_static("r1")), false);
+        let said = response.headers().get(PREFERENCE_APPLIED);
+        assert_eq!(said, applied.map(HeaderValue::from_static).as_ref());
     };
-    assert!(prefers("return=minimal") && prefers("wait=10, Return=Minimal"));
-    assert!(!prefers("return=representation"));
+    check(&[], false, false, None);
+    check(&["return=representation, wait=10"], false, false, None);
+    check(&["wait=10, Return=Minimal"], true, false, Some("return=minimal"));
+    check(&["Respond-Async; wait=10"], false, true, Some("respond-async"));
+    check(&["respond-async", "return=minimal"], true, true, Some("return=minimal, respond-async"));
 }

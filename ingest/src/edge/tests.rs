@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use runtime::serve;
 use runtime::vars::Vars;
 use serde_json::{Value, json};
@@ -13,6 +17,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::*;
+use crate::geoip;
 use crate::spool::store::{self, Change, Store, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -41,8 +46,29 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(DEADLINE, holds).await.expect(what);
 }
 
+/// An edge with a broker that can be slowed down.
+async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("events", 1, 1).unwrap();
+    let edge = edge(&[&[("KAFKA_BROKERS", cluster.bootstrap_servers().as_str())], pairs].concat());
+    until("the broker is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
+    (edge, cluster)
+}
+
 async fn call(edge: &Edge, method: Method, uri: &str, body: &str) -> (StatusCode, HeaderMap, Value) {
-    let request = Request::builder().method(method).uri(uri).body(Full::new(Bytes::from(body.to_owned())));
+    call_with(edge, method, uri, &[], body).await
+}
+
+async fn call_with(
+    edge: &Edge,
+    method: Method,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (StatusCode, HeaderMap, Value) {
+    let request = Request::builder().method(method).uri(uri);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.body(Full::new(Bytes::from(body.to_owned())));
     let Ok(response) = edge.service().oneshot(request.unwrap()).await;
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -178,6 +204,105 @@ async fn beyond_the_bound_on_unacknowledged_bytes_nothing_of_a_request_is_taken(
     assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
     let totals = check_sums(&edge);
     assert_eq!((totals.delivered, totals.not_durable), (1, 2));
+}
+
+const ASYNC: [(&str, &str); 1] = [("prefer", "respond-async")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_prefers_it_is_answered_before_the_events_are_safe_and_they_are_delivered_all_the_same() {
+    let (edge, broker) = edge_beside_broker(&[]).await;
+    broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    for (uri, body) in [
+        ("/v1/events", r#"{"event":"a"}"#),
+        ("/v1/counters", r#"{"event":"view","country":"DE"}"#),
+        ("/v1/votes", r#"{"poll":"p","option":"o"}"#),
+    ] {
+        let (status, headers, report) = call_with(&edge, Method::POST, uri, &ASYNC, body).await;
+        assert_eq!((status, &report["ack"]), (StatusCode::ACCEPTED, &json!("accepted")), "{uri}");
+        assert_eq!(headers["preference-applied"], "respond-async");
+    }
+    let (status, headers, _) = call_with(&edge, Method::POST, "/analytics/0/u1/click", &ASYNC, "").await;
+    assert_eq!(
+        (status, &headers["preference-applied"]),
+        (StatusCode::NO_CONTENT, &"respond-async".parse().unwrap())
+    );
+    assert_eq!(edge.shared.metrics.totals().queued, 4);
+    until("all are delivered", || edge.shared.metrics.totals().delivered == 4).await;
+    check_sums(&edge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refused() {
+    let (edge, broker) = edge_beside_broker(&[("DURABLE_WAIT", "300ms")]).await;
+    broker.broker_round_trip_time(1, DEADLINE).unwrap();
+    let line = r#"{"event":"a"}"#;
+    let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
+    until("both have ended", || edge.shared.metrics.totals().queued == 0).await;
+    let totals = check_sums(&edge);
+    assert_eq!((totals.lost, totals.not_durable), (1, 1));
+
+    // Now that Kafka is known to be away, nobody is told that it would take anything.
+    let (status, headers, refusal) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
+    assert!(!headers.contains_key("preference-applied"));
+    let totals = check_sums(&edge);
+    assert_eq!((totals.lost, totals.not_durable), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
+    let pairs = [("ACK", "accepted"), ("UNACKED_BYTES", "150"), ("DRAIN_DELAY", "1ms")];
+    let (edge, broker) = edge_beside_broker(&pairs).await;
+    broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    let line = r#"{"event":"a"}"#;
+    let (status, headers, _) = call(&edge, Method::POST, "/v1/events", line).await;
+    assert_eq!((status, headers.contains_key("preference-applied")), (StatusCode::ACCEPTED, false));
+    let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
+    let local = "127.0.0.1:0".parse().unwrap();
+    let listeners = Listeners {
+        http: serve::bind(local, "LISTEN_ADDR").await.unwrap(),
+        admin: serve::bind(local, "ADMIN_ADDR").await.unwrap(),
+    };
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    let totals = timeout(DEADLINE, edge.serve(listeners, shutdown)).await.unwrap().unwrap().0;
+    assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_country_is_found_by_the_whole_address_also_where_only_a_part_of_it_is_kept() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("countries.mmdb");
+    std::fs::write(&file, geoip::tests::mmdb(&[("203.0.113.7/32", "DE")])).unwrap();
+    let pairs = [
+        ("GEOIP_DB", file.to_str().unwrap()),
+        ("IP_MODE", "mask"),
+        // What a request without a connection comes from.
+        ("TRUSTED_PROXIES", "0.0.0.0/32"),
+    ];
+    let (edge, broker) = edge_beside_broker(&pairs).await;
+    let headers = [("x-forwarded-for", "203.0.113.7")];
+    let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &headers, r#"{"event":"a"}"#).await;
+    assert_eq!(status, StatusCode::OK);
+
+    let mut reader = ClientConfig::new();
+    reader.set("bootstrap.servers", broker.bootstrap_servers()).set("group.id", "reader");
+    let reader: BaseConsumer = reader.create().unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset("events", 0, Offset::Beginning).unwrap();
+    reader.assign(&partitions).unwrap();
+    let poll = move || {
+        let record = (0..200).find_map(|_| reader.poll(Duration::from_millis(100)));
+        record.unwrap().unwrap().detach()
+    };
+    let record = tokio::task::spawn_blocking(poll).await.unwrap();
+    let line = str::from_utf8(record.payload().unwrap()).unwrap();
+    assert!(line.starts_with(r#"{"tenant":"default","ip":"203.0.113.0","server_time":""#), "{line}");
+    assert!(line.ends_with(r#"","country":"DE","event":"a"}"#), "{line}");
 }
 
 #[tokio::test]

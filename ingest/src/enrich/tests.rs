@@ -16,7 +16,7 @@ fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
 fn run_for(takes: Takes, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
     let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare };
-    enrich(&lines, takes, "default", Identity::None, &prefix(), to)
+    enrich(&lines, takes, "default", Identity::None, None, &prefix(), to)
 }
 
 fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
@@ -81,7 +81,7 @@ fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_wo
     let body = ids.map(|id| format!("{{\"event\":\"a\",{id}}}")).join("\n");
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
     let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7 };
-    let enriched = |key| enrich(&lines, Takes::Any, "default", Identity::Request(key), &prefix(), to).0;
+    let enriched = |key| enrich(&lines, Takes::Any, "default", Identity::Request(key), None, &prefix(), to).0;
     let chunks = enriched("r1");
     assert_eq!(chunks, enriched("r1"));
     assert_ne!(chunks, enriched("r2"));
@@ -135,4 +135,21 @@ fn counters_take_three_events_and_need_a_country() {
     let errors: Vec<_> = report.errors.iter().map(|error| (error.line, error.code)).collect();
     assert_eq!(report.accepted, 3);
     assert_eq!(errors, [(4, "unknown_event"), (5, "bad_country"), (6, "bad_country"), (7, "bad_country")]);
+}
+
+#[test]
+fn the_country_of_the_address_counts_where_a_line_has_none() {
+    let body = r#"{"event":"view"}
+{"event":"view","country":null,"x":1}
+{"event":"view","country":"fr"}
+{"event":"view","country":"D1"}"#;
+    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let to = Partitions { count: NonZeroU32::MIN, spare: 0 };
+    let country = Country::parse("DE");
+    let (chunks, report) = enrich(&lines, Takes::Counters, "default", Identity::None, country, &prefix(), to);
+    let countries = lines_of(&chunks[0])
+        .map(|line| line::read::<()>(str::from_utf8(line).unwrap()).unwrap().event.country);
+    assert_eq!(countries.map(|country| country.as_str().to_owned()).collect::<Vec<_>>(), ["DE", "DE", "FR"]);
+    let errors: Vec<_> = report.errors.iter().map(|error| (error.line, error.code)).collect();
+    assert_eq!(errors, [(4, "bad_country")]);
 }

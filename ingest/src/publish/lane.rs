@@ -17,6 +17,7 @@ use memchr::{memchr_iter, memrchr};
 use schemas::record::{MAX_BYTES, TARGET_BYTES};
 use tokio::sync::SetOnce;
 
+use crate::config::Ack;
 use crate::enrich::Chunk;
 use crate::outcome::Refusal;
 
@@ -33,6 +34,8 @@ pub struct Record {
     value: Vec<u8>,
     /// How many.
     pub lines: u32,
+    /// How many of them are of requests that are answered already.
+    pub answered: u32,
     /// Set once, when it is delivered or has failed.
     pub receipt: Receipt,
 }
@@ -48,9 +51,14 @@ impl Record {
         self.value.strip_suffix(b"\n").unwrap_or(&self.value)
     }
 
-    fn push(&mut self, lines: &[u8]) {
+    fn push(&mut self, lines: &[u8], ack: Ack) {
         self.value.extend_from_slice(lines);
-        self.lines += memchr_iter(b'\n', lines).count() as u32;
+        let count = memchr_iter(b'\n', lines).count() as u32;
+        self.lines += count;
+        match ack {
+            Ack::Durable => {}
+            Ack::Accepted => self.answered += count,
+        }
     }
 }
 
@@ -65,13 +73,13 @@ impl Lane {
     /// Takes the lines of one request. `send` hands a closed record to Kafka's client and
     /// returns whether it took it; if not, it has said so on the record's receipt.
     /// Returns the receipts of all records that hold lines of the chunk.
-    pub fn append(&mut self, chunk: &Chunk, mut send: impl FnMut(&Record) -> bool) -> Vec<Receipt> {
+    pub fn append(&mut self, chunk: &Chunk, ack: Ack, mut send: impl FnMut(&Record) -> bool) -> Vec<Receipt> {
         let mut receipts = Vec::with_capacity(1);
         for piece in pieces(&chunk.value) {
             if self.open.bytes() + piece.len() > MAX_BYTES {
                 self.close(&mut send);
             }
-            self.open.push(piece);
+            self.open.push(piece, ack);
             receipts.push(Arc::clone(&self.open.receipt));
             if self.open.bytes() >= TARGET_BYTES {
                 self.close(&mut send);

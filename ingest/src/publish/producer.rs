@@ -17,15 +17,15 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
-use schemas::record::Head;
+use schemas::record::{Head, Kind};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::cluster::Cluster;
 use super::lane::{Lane, Receipt, Record};
-use crate::config::KafkaConfig;
+use crate::config::{Ack, KafkaConfig};
 use crate::metrics::Metrics;
-use crate::outcome::{Bound, Outcome, Refusal};
+use crate::outcome::{Bound, Loss, Outcome, Refusal};
 use crate::spool::store::Stored;
 use crate::spool::{Refused, Spool, State};
 
@@ -79,6 +79,8 @@ pub(super) struct Sent {
     /// By whose turn it was sent.
     lane: Way,
     lines: u32,
+    /// How many of them are of requests that are answered already.
+    answered: u32,
     bytes: usize,
     at: Instant,
     receipt: Receipt,
@@ -86,10 +88,12 @@ pub(super) struct Sent {
 
 /// What librdkafka gives back with a record's end.
 pub(super) enum Opaque {
-    /// A record of requests, which wait for it.
+    /// A record of requests.
     Live(Sent),
     /// A record of the spool; told whether Kafka has it now.
     Replayed(Uuid, Sender<(Uuid, bool)>),
+    /// So many samples of rejected lines, for which nobody waits.
+    Samples(u32),
 }
 
 /// The records of one partition, by the way that they go. Each way has its own turns:
@@ -182,23 +186,33 @@ impl Outbox {
         }
     }
 
+    /// The same for lines of a request: whoever does not wait for them would not hear that they
+    /// failed, so they are not given to a Kafka that is known to be away.
+    fn way_of(&self, ack: Ack) -> Result<Way, Refusal> {
+        match (self.way()?, ack) {
+            (Way::Kafka, Ack::Accepted) if self.cluster.is_down() => Err(Refusal::NotDurable),
+            (way, _) => Ok(way),
+        }
+    }
+
     /// Whether at most so many hundredths of the bytes that may wait do so.
     pub(super) fn is_filled_to(&self, percent: usize) -> bool {
         self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.most_bytes.saturating_mul(percent)
     }
 
     /// Counts lines in and says where they go; if they are refused, they have ended already.
-    pub(super) fn admit(&self, events: u64, bytes: usize) -> Result<Way, Refusal> {
+    pub(super) fn admit(&self, events: u64, bytes: usize, ack: Ack) -> Result<Way, Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::AcqRel);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let way = if waiting <= self.most_bytes {
-            self.way()
+            self.way_of(ack)
         } else {
             Err(Refusal::Overloaded(Bound::UnackedBytes))
         };
         if way.is_err() {
-            self.settle(events, bytes, Outcome::NotDurable);
+            self.metrics.ended(Outcome::NotDurable, events);
+            self.settled(events, bytes);
         }
         way
     }
@@ -236,6 +250,7 @@ impl Outbox {
             partition,
             lane,
             lines: record.lines,
+            answered: record.answered,
             bytes: record.bytes(),
             at: Instant::now(),
             receipt: Arc::clone(&record.receipt),
@@ -245,22 +260,34 @@ impl Outbox {
         if lane == Way::Spool || matches!(self.way(), Ok(Way::Spool)) {
             return self.put(sent, record.value(), End::NOT_DURABLE);
         }
-        let head = Head { lines: record.lines, id: sent.id, spooled: false };
+        let head = Head { lines: record.lines, id: sent.id, spooled: false, kind: Kind::Events };
         match self.produce(producer, partition, &head, record.value(), Opaque::Live(sent)) {
             Ok(()) => true,
             Err((error, opaque)) => match *opaque {
                 Opaque::Live(sent) => self.failed(sent, &error, record.value()),
-                Opaque::Replayed(..) => unreachable!("what comes back is what was given"),
+                Opaque::Replayed(..) | Opaque::Samples(_) => {
+                    unreachable!("what comes back is what was given")
+                }
             },
         }
     }
 
     /// Sends a record of the spool; `told` hears whether Kafka has it.
     pub(super) fn replay(&self, producer: &Producer, record: &Stored, told: &Sender<(Uuid, bool)>) {
-        let head = Head { lines: record.lines, id: record.id, spooled: true };
+        let head = Head { lines: record.lines, id: record.id, spooled: true, kind: Kind::Events };
         let opaque = Opaque::Replayed(record.id, told.clone());
         if let Err((error, _)) = self.produce(producer, record.partition, &head, &record.value, opaque) {
             self.replayed(record.id, told, Err(&error));
+        }
+    }
+
+    /// Sends samples of rejected lines, unless Kafka is away; what becomes of them is only counted.
+    pub(super) fn sample(&self, producer: &Producer, partition: u32, samples: &[Vec<u8>]) {
+        let lines = samples.len() as u32;
+        let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected };
+        let send = || self.produce(producer, partition, &head, &samples.join(&b'\n'), Opaque::Samples(lines));
+        if !self.cluster.is_up() || send().is_err() {
+            self.metrics.samples_dropped.inc_by(u64::from(lines));
         }
     }
 
@@ -345,13 +372,15 @@ impl Outbox {
     /// Counts a record's end and tells its requests.
     fn end(&self, sent: &Sent, end: End) {
         self.metrics.acknowledged(sent.at.elapsed());
-        self.settle(u64::from(sent.lines), sent.bytes, end.outcome);
+        self.metrics.ended(end.outcome, u64::from(sent.lines - sent.answered));
+        self.metrics.ended(end.outcome.once_answered(), u64::from(sent.answered));
+        self.settled(u64::from(sent.lines), sent.bytes);
         sent.receipt.set(end.told).expect("a record ends once");
     }
 
-    fn settle(&self, events: u64, bytes: usize, outcome: Outcome) {
+    /// They wait no longer, and are counted by what became of them.
+    fn settled(&self, events: u64, bytes: usize) {
         self.metrics.settled(events, bytes);
-        self.metrics.ended(outcome, events);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if self.events.fetch_sub(events, Ordering::AcqRel) == events {
             self.ended.notify_waiters();
@@ -369,7 +398,7 @@ impl End {
     const DELIVERED: Self = Self { outcome: Outcome::Delivered, told: Ok(()) };
     const SPOOLED: Self = Self { outcome: Outcome::Spooled, told: Ok(()) };
     const NOT_DURABLE: Self = Self { outcome: Outcome::NotDurable, told: Err(Refusal::NotDurable) };
-    const LOST: Self = Self { outcome: Outcome::Lost, told: Err(Refusal::NotDurable) };
+    const LOST: Self = Self { outcome: Outcome::Lost(Loss::Stopped), told: Err(Refusal::NotDurable) };
     const QUEUE_FULL: Self =
         Self { outcome: Outcome::NotDurable, told: Err(Refusal::Overloaded(Bound::ProducerQueue)) };
 }
@@ -393,6 +422,8 @@ impl ProducerContext for Reports {
         match (*opaque, result) {
             (Opaque::Replayed(id, told), Ok(_)) => outbox.replayed(id, &told, Ok(())),
             (Opaque::Replayed(id, told), Err((error, _))) => outbox.replayed(id, &told, Err(error)),
+            (Opaque::Samples(lines), Ok(_)) => outbox.metrics.samples_delivered.inc_by(lines.into()),
+            (Opaque::Samples(lines), Err(_)) => outbox.metrics.samples_dropped.inc_by(lines.into()),
             (Opaque::Live(sent), Ok(_)) => {
                 outbox.end(&sent, End::DELIVERED);
                 outbox.next(sent.partition, sent.lane);

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use super::*;
+use crate::event::Country;
 
 fn prefix() -> Prefix {
     Prefix::new("acme", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
@@ -10,13 +11,18 @@ fn prefix() -> Prefix {
 /// The enriched line, checked against plain serde: the client's object and exactly the added fields.
 #[track_caller]
 fn enrich(line: &str) -> String {
-    let parsed = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));
-    if parsed.event.event_id.is_none() {
-        let mut identified = event::parse::<()>(line).unwrap();
-        identified.identify(ID.parse().unwrap());
-        check_written(line, &identified);
+    let parse = || event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));
+    for (identifies, locates) in [(true, false), (false, true), (true, true)] {
+        let mut parsed = parse();
+        if identifies && parsed.event.event_id.is_none() {
+            parsed.identify(ID.parse().unwrap());
+        }
+        if locates && parsed.event.country == Country::default() {
+            parsed.locate(Country::parse("DE").unwrap());
+        }
+        check_written(line, &parsed);
     }
-    check_written(line, &parsed)
+    check_written(line, &parse())
 }
 
 const ID: &str = "0192f0c1-0000-7000-8000-000000000001";
@@ -34,9 +40,12 @@ fn check_written(line: &str, parsed: &Parsed<'_, ()>) -> String {
     if parsed.derived_id {
         expected.insert("event_id".into(), ID.into());
     }
+    if parsed.derived_country {
+        expected.insert("country".into(), parsed.event.country.as_str().into());
+    }
     assert_eq!(serde_json::from_str::<Map<String, Value>>(&written).unwrap(), expected, "{written}");
-    let derived = parsed.derived_id.then_some("event_id");
-    for added in RESERVED.into_iter().chain(derived) {
+    let derived = [parsed.derived_id.then_some("event_id"), parsed.derived_country.then_some("country")];
+    for added in RESERVED.into_iter().chain(derived.into_iter().flatten()) {
         let fields = object::fields(&written).unwrap();
         assert_eq!(fields.iter().filter(|(name, _)| *name == added).count(), 1, "{added} in {written}");
     }
@@ -84,6 +93,20 @@ fn a_derived_id_stands_before_the_clients_bytes_and_replaces_one_without_value()
 }
 
 #[test]
+fn the_country_of_an_address_stands_before_the_clients_bytes_and_replaces_one_without_value() {
+    let written = |line: &str| {
+        let mut parsed = event::parse::<()>(line).unwrap();
+        parsed.locate(Country::parse("DE").unwrap());
+        check_written(line, &parsed)
+    };
+    let head =
+        r#"{"tenant":"acme","ip":"203.0.113.7","server_time":"2025-11-21 04:00:00.123","country":"DE","#;
+    assert_eq!(written(r#"{ "event":"a"}"#), format!(r#"{head} "event":"a"}}"#));
+    assert_eq!(written(r#"{"country":null,"event":"a"}"#), format!(r#"{head}"event":"a"}}"#));
+    assert_eq!(written(r#"{"event":"a","c\u006funtry":"","ip":1}"#), format!(r#"{head}"event":"a"}}"#));
+}
+
+#[test]
 fn a_pretty_printed_object_becomes_one_line() {
     enrich("{\r\n  \"event\": \"a\",\r\n  \"x\": [\n1\n]\n}\r");
     enrich("{\n\"event\": \"a\",\n\"ip\":\n1, \"x\": [\n1\n]}");
@@ -112,11 +135,15 @@ proptest! {
         fields in proptest::collection::btree_map("[a-z]{1,3}|ip|tenant|server_time|\\PC{0,5}", any::<(Option<i32>, String, bool)>(), 0..8),
         ends in "[ \t\r\n]{0,3}",
         no_id: bool,
+        country in proptest::option::of(prop_oneof![Just(Value::Null), Just("".into()), Just("fr".into())]),
     ) {
         let mut object = serde_json::json!(fields);
         object["event"] = "a".into();
         if no_id {
             object["event_id"] = Value::Null;
+        }
+        if let Some(country) = country {
+            object["country"] = country;
         }
         enrich(&format!("{ends}{object:#}{ends}"));
     }

@@ -1,4 +1,5 @@
 use schemas::line::Prefix;
+use schemas::sample::Sample;
 use schemas::{event, line};
 
 use super::*;
@@ -47,7 +48,12 @@ impl Stream {
 
     /// Lines, rejected, duplicates and stored of a record.
     fn counts(&mut self, offset: i64, time: i64, record: u128, lines: &[Vec<u8>]) -> [u32; 4] {
-        let head = Ok(Head { lines: lines.len() as u32, id: Uuid::from_u128(record), spooled: false });
+        let head = Ok(Head {
+            lines: lines.len() as u32,
+            id: Uuid::from_u128(record),
+            spooled: false,
+            kind: Kind::Events,
+        });
         counts(&self.take(offset, time, head, lines).unwrap())
     }
 }
@@ -62,7 +68,7 @@ fn called(id: u128) -> Vec<u8> {
 }
 
 fn head(lines: u32) -> Result<Head, HeadError> {
-    Ok(Head { lines, id: ID, spooled: false })
+    Ok(Head { lines, id: ID, spooled: false, kind: Kind::Events })
 }
 
 #[test]
@@ -113,11 +119,32 @@ fn a_foreign_record_is_all_rejected() {
 
 #[test]
 fn a_later_format_is_never_skipped() {
+    for error in [HeadError::Version(9), HeadError::Kind("new".to_owned())] {
+        let mut stream = Stream::default();
+        let entry = stream.take(42, 1000, Err(error.clone()), &[called(1)]);
+        assert_eq!(entry, Err(error));
+        assert!(stream.out.rows.is_empty() && stream.out.dead_letters.is_empty());
+        assert_eq!(stream.window.floor(), None);
+    }
+}
+
+#[test]
+fn what_the_edge_rejected_is_kept_once_and_is_no_line() {
+    let sample = |code, field| Sample::new("acme", UnixMillis(5), code, field, b"{").write();
+    let lines = [sample("bad_json", None), sample("bad_type", Some("event")), called(1)];
     let mut stream = Stream::default();
-    let entry = stream.take(42, 1000, Err(HeadError::Version(9)), &[called(1)]);
-    assert_eq!(entry, Err(HeadError::Version(9)));
-    assert!(stream.out.rows.is_empty() && stream.out.dead_letters.is_empty());
-    assert_eq!(stream.window.floor(), None);
+    let head = Head { lines: 3, id: ID, spooled: false, kind: Kind::Rejected };
+    for offset in [10, 11] {
+        let entry = stream.take(offset, 0, Ok(head), &lines).unwrap();
+        assert_eq!((counts(&entry), entry.ids.len(), entry.record_id), ([0; 4], 0, ID));
+    }
+    let letters = &stream.out.dead_letters;
+    assert_eq!((&letters.ko, &letters.line), (&vec![10; 3], &vec![0, 1, 2]), "the second is a repeat");
+    let shown = |row| (letters.tenant.get(row), letters.reason.get(row), letters.text.get(row));
+    assert_eq!(shown(0), ("acme", "edge:bad_json", "{"));
+    assert_eq!(shown(1), ("acme", "edge:bad_type:event", "{"));
+    assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is none there");
+    assert_eq!(stream.counts(12, 0, 12, &[called(1)]), [1, 0, 0, 1], "nor is it known after that");
 }
 
 #[test]
@@ -168,7 +195,8 @@ fn what_was_spooled_for_too_long_is_a_dead_letter() {
     let id = Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1);
     let check = |spooled, kafka_time, expected: [u32; 4]| {
         let mut stream = Stream::default();
-        let entry = stream.take(10, kafka_time, Ok(Head { lines: 1, id, spooled }), &[called(1)]);
+        let entry =
+            stream.take(10, kafka_time, Ok(Head { lines: 1, id, spooled, kind: Kind::Events }), &[called(1)]);
         assert_eq!(counts(&entry.unwrap()), expected);
         (0..stream.out.dead_letters.len() as u32).for_each(|row| {
             assert_eq!(stream.out.dead_letters.reason.get(row), "spooled_too_long");

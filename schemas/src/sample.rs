@@ -1,0 +1,120 @@
+//! A line that the edge rejected, as it stands in a record of its own kind: whose it would
+//! have been, what is wrong with it, and how it begins.
+//!
+//! `{"tenant":"default","server_time":"2026-11-21 04:00:00.123","code":"bad_type","field":"sequence","text":"…"}`
+//!
+//! Invariant: it is no event, also for a release that does not know its kind, for it has
+//! no `event`; and its tenant stands first, where [`crate::line::tenant_of`] looks.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::line::is_tenant;
+use crate::time::UnixMillis;
+
+/// Of a longer line only so many bytes are kept.
+pub const MAX_TEXT_BYTES: usize = 4096;
+/// Longest code and name of a field, in bytes.
+const MAX_WORD_BYTES: usize = 32;
+
+/// One rejected line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample<'a> {
+    /// Whose data it would have been.
+    #[serde(borrow)]
+    pub tenant: Cow<'a, str>,
+    /// When its request's headers were complete, as in the lines of events.
+    #[serde(borrow)]
+    pub server_time: Cow<'a, str>,
+    /// What is wrong, as its sender was told.
+    #[serde(borrow)]
+    pub code: Cow<'a, str>,
+    /// With which known field, if with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<Cow<'a, str>>,
+    /// Its beginning, with U+FFFD for what is not UTF-8.
+    #[serde(borrow)]
+    pub text: Cow<'a, str>,
+}
+
+impl<'a> Sample<'a> {
+    /// The sample of `line`, as it was sent.
+    pub fn new(
+        tenant: &'a str,
+        server_time: UnixMillis,
+        code: &'a str,
+        field: Option<&'a str>,
+        line: &'a [u8],
+    ) -> Self {
+        let (tenant, code, field) = (tenant.into(), code.into(), field.map(Cow::from));
+        Self { tenant, server_time: server_time.to_string().into(), code, field, text: beginning(line) }
+    }
+
+    /// Its line in a record, without a line break.
+    pub fn write(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a sample is written to memory")
+    }
+
+    /// Reads such a line; `None` if it is no sample.
+    pub fn read(line: &'a [u8]) -> Option<Self> {
+        let sample: Self = serde_json::from_slice(line).ok()?;
+        let is_good = is_tenant(&sample.tenant)
+            && is_word(&sample.code)
+            && sample.field.as_deref().is_none_or(is_word)
+            && sample.text.len() <= MAX_TEXT_BYTES;
+        is_good.then_some(sample)
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    let good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    (1..=MAX_WORD_BYTES).contains(&text.len()) && text.bytes().all(good)
+}
+
+/// At most [`MAX_TEXT_BYTES`], cut between characters.
+fn beginning(line: &[u8]) -> Cow<'_, str> {
+    let start = &line[..line.len().min(MAX_TEXT_BYTES)];
+    match str::from_utf8(start) {
+        Ok(text) => text.into(),
+        // Only the cut broke it, within its last character.
+        Err(error) if error.error_len().is_none() && start.len() < line.len() => {
+            str::from_utf8(&start[..error.valid_up_to()]).expect("it is good up to here").into()
+        }
+        Err(_) => {
+            let mut text = String::from_utf8_lossy(start).into_owned();
+            // U+FFFD is longer than the byte it stands for.
+            text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+            text.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_line_its_beginning_is_kept_as_text() {
+        let check = |line: &[u8], expected: &str| assert_eq!(beginning(line), expected);
+        check(b"", "");
+        check(b"a\xffb", "a\u{fffd}b");
+        check("é".repeat(4096).as_bytes(), &"é".repeat(2048));
+        check(format!("x{}", "😀".repeat(2000)).as_bytes(), &format!("x{}", "😀".repeat(1023)));
+        check(&[0xff; 5000], &"\u{fffd}".repeat(4096 / 3));
+        check(b"cut off in \xf0\x9f", "cut off in \u{fffd}");
+    }
+
+    #[test]
+    fn what_is_no_sample_is_not_read_as_one() {
+        let line = |tenant: &str, code: &str| {
+            format!(r#"{{"tenant":"{tenant}","server_time":"","code":"{code}","text":"x"}}"#)
+        };
+        assert!(Sample::read(line("a", "bad_json").as_bytes()).is_some());
+        for bad in
+            [line("", "bad_json"), line("a", ""), line("a", "Bad:json"), "{}".to_owned(), "x".to_owned()]
+        {
+            assert_eq!(Sample::read(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
