@@ -17,6 +17,7 @@ mod country_counters;
 mod device_batches;
 mod exactly_once;
 mod freshness;
+mod hostile;
 mod journey;
 mod late_dependencies;
 mod load;
