@@ -19,6 +19,7 @@ mod exactly_once;
 mod freshness;
 mod hostile;
 mod journey;
+mod killed;
 mod late_dependencies;
 mod load;
 mod login;
