@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use devstack::process::log_tail;
 use devstack::{Kafka, Service, Stack, wait_for};
 use tokio::runtime::Handle;
@@ -79,6 +79,8 @@ pub struct Options {
     pub seed: u64,
     /// Whether some events have an `event_id` and are sent until they are acknowledged.
     pub event_ids: bool,
+    /// Whether the edge has a spool, which outlives it: then events are acknowledged while Kafka is away.
+    pub spool: bool,
 }
 
 /// Runs it all; `say` is told how it goes, line by line.
@@ -87,7 +89,7 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     stack.start().await?;
     let world = World::unmigrated(NAME, stack.kafka.brokers(), stack.clickhouse.url());
     world.migrate().await;
-    let mut services = start(&world);
+    let mut services = start(&world, options.spool);
     for service in services.iter_mut().map(|(_, service)| service) {
         service.wait_ready().await?;
     }
@@ -111,6 +113,7 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
         world,
         book: Arc::new(Mutex::new(Book::new(options.seed, options.event_ids))),
         tally: Arc::default(),
+        spool: options.spool,
         all_over: Arc::new(Semaphore::new(0)),
         stop: CancellationToken::new(),
     };
@@ -136,7 +139,7 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
 
 /// The edge, and the aggregators, which have names that outlive them. Batches are
 /// short, so that there is always one that is declared and not yet applied.
-fn start(world: &World) -> Vec<(Target, Service)> {
+fn start(world: &World, spool: bool) -> Vec<(Target, Service)> {
     let session = format!("{}", SESSION * 1000.0);
     let aggregator = |number: usize| {
         let name = Target::Aggregator(number).to_string();
@@ -147,7 +150,9 @@ fn start(world: &World) -> Vec<(Target, Service)> {
         ];
         (Target::Aggregator(number), world.start("stream-agg", &more))
     };
-    let edge = (Target::Edge, world.start("ingest", &[]));
+    let directory = world.directory().join("spool");
+    let spool = spool.then(|| ("SPOOL_DIR", directory.to_str().expect("a path of text")));
+    let edge = (Target::Edge, world.start("ingest", spool.as_slice()));
     iter::once(edge).chain((0..AGGREGATORS).map(aggregator)).collect()
 }
 
@@ -164,6 +169,7 @@ struct Run {
     world: World,
     book: SharedBook,
     tally: Arc<Tally>,
+    spool: bool,
     /// A permit for each lane whose faults are over.
     all_over: Arc<Semaphore>,
     stop: CancellationToken,
@@ -255,7 +261,11 @@ impl Run {
 
     /// Where the logs end, and what is not yet counted of them; empty if all is.
     async fn look(&self, ends: &mut Vec<u64>) -> anyhow::Result<String> {
-        let queued = self.edge_admin.metric("ingest_events_queued").await.context("ask the edge")?;
+        let edge = async |name: &str| self.edge_admin.metric(name).await.context("ask the edge");
+        let queued = edge("ingest_events_queued").await?;
+        let spooled = edge("ingest_spool_records").await?;
+        // Until it is open, nobody knows what is in it.
+        ensure!(!self.spool || edge("ingest_spool_up").await? == 1, "the spool is off");
         *ends = task::block_in_place(|| self.kafka.log_ends(NAME))?;
         let sql =
             "SELECT kp, max(next_offset) FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp";
@@ -266,7 +276,8 @@ impl Run {
         let behind = ends.iter().enumerate().filter(|(kp, end)| next(*kp) < **end);
         let behind = behind.map(|(kp, end)| format!("partition {kp} is at {} of {end}", next(kp)));
         let waiting = (queued > 0).then(|| format!("{queued} events wait in the edge"));
-        Ok(waiting.into_iter().chain(behind).collect::<Vec<_>>().join(", "))
+        let kept = (spooled > 0).then(|| format!("{spooled} records wait in the spool"));
+        Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
     }
 
     fn progress(&self) -> String {

@@ -72,11 +72,7 @@ impl Http {
 
     /// The sum of one of its metrics over all labels; none if it does not answer or has no such metric.
     pub async fn metric(&self, name: &str) -> Option<u64> {
-        let page = self.try_send("GET", "/metrics", &[], "").await.ok()?.text;
-        let value =
-            |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
-        let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);
-        page.lines().filter(of_name).map(value).reduce(|sum, value| sum + value).map(|sum| sum as u64)
+        metric_in(&self.try_send("GET", "/metrics", &[], "").await.ok()?.text, name)
     }
 
     /// Gets a path.
@@ -94,4 +90,11 @@ impl Http {
         let body = lines.join("\n");
         self.send("POST", "/v1/events", &[("content-type", "application/x-ndjson")], body).await
     }
+}
+
+/// The sum of a metric over all labels on a page of metrics, if it is there.
+pub(crate) fn metric_in(page: &str, name: &str) -> Option<u64> {
+    let value = |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
+    let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+    page.lines().filter(of_name).map(value).reduce(|sum, value| sum + value).map(|sum| sum as u64)
 }

@@ -7,6 +7,8 @@ pub mod client;
 
 pub mod oracle;
 
+pub mod invariants;
+
 pub mod world;
 
 pub mod wire;

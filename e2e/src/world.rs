@@ -1,7 +1,10 @@
 //! One test's corner of the shared stack, and the services that run in it.
 
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use devstack::{DataDirectory, Service, Stack, wait_for};
@@ -14,6 +17,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::OnceCell;
 
 use crate::client::Http;
+use crate::invariants;
 use crate::oracle::Counts;
 
 /// Longest wait for something that should come at once, on a busy machine.
@@ -328,17 +332,34 @@ impl Edge {
 
     /// Holds the edge's own books: nothing is dropped silently.
     pub async fn assert_balanced(&self) {
-        let metric = async |name: &str| self.metric(&format!("ingest_events_{name}")).await;
-        let (received, accepted, rejected) =
-            (metric("received_total").await, metric("accepted_total").await, metric("rejected_total").await);
-        assert_eq!(received, accepted + rejected, "received = accepted + rejected");
-        let stored = metric("delivered_total").await + metric("spooled_total").await;
-        let refused = metric("not_durable_total").await + metric("lost_total").await;
-        assert_eq!(
-            accepted,
-            stored + refused + metric("queued").await,
-            "accepted = delivered + spooled + queued + not durable + lost"
-        );
+        let page = Http::new(self.service.admin()).get("/metrics").await.text;
+        assert_eq!(invariants::unbalanced(&page), None);
+    }
+
+    /// The page of its metrics, without a runtime.
+    fn metrics(&self) -> io::Result<String> {
+        let address = self.service.admin().replace("http://", "");
+        let mut admin = TcpStream::connect(&address)?;
+        admin.set_read_timeout(Some(DEADLINE))?;
+        write!(admin, "GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        admin.read_to_string(&mut page)?;
+        Ok(page)
+    }
+}
+
+/// Whatever a test is about: the books of its edge balance when it is done with it. What is under
+/// way then is waited for.
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if thread::panicking() || self.service.process().exited().is_some() {
+            return;
+        }
+        let start = Instant::now();
+        while let Some(wrong) = invariants::unbalanced(&self.metrics().unwrap()) {
+            assert!(start.elapsed() < DEADLINE, "the edge's books do not balance: {wrong}");
+            thread::park_timeout(Duration::from_millis(50));
+        }
     }
 }
 

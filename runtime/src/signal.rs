@@ -12,10 +12,16 @@ pub struct Shutdown {
     pub hurried: CancellationToken,
 }
 
+/// SIGXFSZ on Linux and macOS.
+const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
+
 /// Listens for SIGTERM and SIGINT for as long as the runtime lives.
 pub fn listen() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A file that may not grow (`ulimit -f`) is then an error of its write, as a full disk is, and not
+    // the end of the process. Its handler stays, though nobody listens.
+    let _stays = signal(FILE_TOO_LONG)?;
     let shutdown = Shutdown::default();
     let told = shutdown.clone();
     tokio::spawn(async move {

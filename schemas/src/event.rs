@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -484,57 +484,26 @@ impl<'a> Scalar<'a> {
     }
 }
 
-impl<'a> Deserialize<'a> for Scalar<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor)
+impl<'a> Scalar<'a> {
+    /// Reads a value that is JSON; `None` for a text with half a surrogate pair.
+    ///
+    /// By its first byte, and not by serde's own visit: to that a number beyond 64 bits of
+    /// fraction is no JSON, though it is.
+    fn read(json: &'a str) -> Option<Self> {
+        Some(match json.as_bytes()[0] {
+            b'"' => Self::Text(serde_json::from_str::<Text<'_>>(json).ok()?.0),
+            b'n' => Self::Null,
+            // A zero below zero is a fraction.
+            b'-' => json.parse().ok().filter(|number| *number != 0).map_or(Self::Other, Self::Negative),
+            _ => json.parse().map_or(Self::Other, Self::Unsigned),
+        })
     }
 }
 
-struct ScalarVisitor;
-
-impl<'a> Visitor<'a> for ScalarVisitor {
-    type Value = Scalar<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Unsigned(number))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Negative(number))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Scalar<'a>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Scalar<'a>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
+impl<'a> Deserialize<'a> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Self::read(json).ok_or_else(|| D::Error::custom("half a surrogate pair"))
     }
 }
 
@@ -543,10 +512,25 @@ pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'a> Deserialize<'a> for Text<'a> {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_str(ScalarVisitor)? {
-            Scalar::Text(text) => Ok(Self(text)),
-            _ => Err(D::Error::custom("not a string")),
-        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'a> Visitor<'a> for TextVisitor {
+    type Value = Text<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Text<'a>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'a>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
     }
 }
 
@@ -575,4 +559,4 @@ fn depth(json: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -24,6 +24,9 @@ struct Arguments {
     /// Whether half of the batches have event_ids and are sent until they are acknowledged
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     event_ids: String,
+    /// Whether the edge has a spool, so that events are acknowledged while Kafka is away
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    spool: String,
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         length: Duration::from_secs(arguments.seconds),
         seed: arguments.seed,
         event_ids: arguments.event_ids == "on",
+        spool: arguments.spool == "on",
     };
     match start(&options) {
         Ok(report) => conclude(&report, arguments.json),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use devstack::{Service, Stack, wait_for};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time;
@@ -79,14 +79,14 @@ async fn is_accepted(http: &Http, body: String) -> bool {
 }
 
 /// Clients that send each batch, under its `event_id`s, until it is answered 200.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     oracle: Arc<Mutex<Oracle>>,
     clients: JoinSet<()>,
 }
 
 impl Load {
-    fn start(edge: &Edge) -> Self {
+    pub(crate) fn start(edge: &Edge) -> Self {
         let (stop, oracle) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Oracle::default())));
         let numbers = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
@@ -111,7 +111,14 @@ impl Load {
         Self { stop, oracle, clients }
     }
 
-    async fn stop(self) -> Oracle {
+    /// Waits until so many more events were answered 200.
+    pub(crate) async fn until_answered(&self, more: u64) {
+        let answered = || self.oracle.lock().unwrap().counts().accepted();
+        let enough = answered() + more;
+        wait_for("more answers", DEADLINE, async || answered() >= enough).await.unwrap();
+    }
+
+    pub(crate) async fn stop(self) -> Oracle {
         self.stop.store(true, Ordering::Relaxed);
         time::timeout(DEADLINE, self.clients.join_all()).await.expect("every client has its last 200");
         std::mem::take(&mut self.oracle.lock().unwrap())
@@ -127,10 +134,13 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
     spooling.until("events in Kafka", flowing).await;
     spooling.stack.kafka.kill9().unwrap();
     spooling.until_spooled(1000).await;
-    spooling.edge.service.kill9();
-    spooling.edge.service.restart().unwrap();
-    // Kafka is still away: what the edge knows, it knows from its spool.
-    spooling.edge.service.wait_ready().await.unwrap();
+    for more in [0, 1000, 300, 1, 500] {
+        load.until_answered(more).await;
+        spooling.edge.service.kill9();
+        spooling.edge.service.restart().unwrap();
+        // Kafka is still away: what the edge knows, it knows from its spool.
+        spooling.edge.service.wait_ready().await.unwrap();
+    }
     spooling.until_spooled(1000).await;
     spooling.stack.kafka.start().await.unwrap();
     let flowing = async |edge: &Edge| edge.metric("ingest_events_delivered_total").await > 1000;
@@ -220,6 +230,61 @@ async fn a_full_spool_takes_nothing_more_and_is_emptied_once_kafka_is_back() {
 
     spooling.stack.kafka.start().await.unwrap();
     spooling.edge.service.wait_ready().await.unwrap();
+    spooling.until_empty().await;
+    let _aggregator = spooling.world.aggregator().await;
+    spooling.world.assert_counted(&oracle.counts()).await;
+    spooling.edge.assert_balanced().await;
+}
+
+/// Lets no file of the edge grow beyond so many bytes, or any.
+fn limit_files(edge: &mut Edge, bytes: Option<u64>) {
+    let pid = Pid::from_raw(edge.service.process().id() as i32);
+    let hard = getrlimit(Resource::Fsize).maximum;
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: hard }).unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_nothing_answered_is_lost() {
+    let mut spooling = Spooling::new("spool_disk", &[]).await;
+    let mut rng = fastrand::Rng::with_seed(74);
+    let mut oracle = Oracle::default();
+    let (mut sent, mut refused) = (0, None);
+    spooling.stack.kafka.kill9().unwrap();
+    let file = format!("{}/{}.redb", directory(&spooling.world), spooling.world.name());
+    spooling.until("kafka to be missed", async |edge| edge.metric("ingest_kafka_up").await == 0).await;
+    limit_files(&mut spooling.edge, Some(fs::metadata(file).unwrap().len()));
+    let full = wait_for("a disk that takes no more", DEADLINE, async || {
+        let made = some(&mut rng, 500);
+        let lines: Vec<_> = (sent..).zip(&made).map(|(n, made)| made.called(n)).collect();
+        sent += made.len();
+        let answer = spooling.edge.http.post_lines(&lines).await;
+        if answer.status == 200 {
+            made.iter().for_each(|made| oracle.accepted(made));
+            return false;
+        }
+        refused = Some((made, lines, answer));
+        true
+    });
+    full.await.unwrap();
+    let (made, lines, answer) = refused.unwrap();
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &Value::from("not_durable")));
+    assert!(!answer.header("retry-after").is_empty());
+    assert_eq!(spooling.edge.metric("ingest_spool_up").await, 0);
+    let admin = Http::new(spooling.edge.service.admin());
+    let said = admin.get("/readyz").await;
+    assert!(said.status == 503 && said.text.contains("the spool is off"), "{}", said.text);
+    let log = fs::read_to_string(spooling.edge.service.process().log()).unwrap();
+    assert!(log.contains("the spool is off, trying again in 10s: use "), "{log}");
+    // It is tried again, and still cannot be used.
+    assert_eq!(spooling.edge.http.post_lines(&lines).await.status, 503);
+
+    limit_files(&mut spooling.edge, None);
+    spooling.edge.service.wait_ready().await.unwrap();
+    assert_eq!(spooling.edge.metric("ingest_spool_up").await, 1);
+    assert_eq!(spooling.edge.http.post_lines(&lines).await.status, 200);
+    made.iter().for_each(|made| oracle.accepted(made));
+    spooling.stack.kafka.start().await.unwrap();
+    spooling.until("kafka to be found", async |edge| edge.metric("ingest_kafka_up").await == 1).await;
     spooling.until_empty().await;
     let _aggregator = spooling.world.aggregator().await;
     spooling.world.assert_counted(&oracle.counts()).await;

@@ -4,6 +4,7 @@ use ::http::{HeaderValue, StatusCode};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::{Full, Limited};
+use proptest::prelude::*;
 use runtime::vars::Vars;
 
 use super::*;
@@ -113,6 +114,37 @@ fn a_bomb_is_stopped_by_ratio_and_by_size() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Also for what compresses to almost nothing, and whatever is done to it.
+    #[test]
+    fn no_body_inflates_beyond_its_limit(
+        member in prop::collection::vec(any::<u8>(), 0..300), repeated in 1_usize..5000,
+        members in 1_usize..4, damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        limit in 1_usize..2 << 20,
+    ) {
+        let limits = limits(&[("MAX_DECODED_BYTES", &limit.to_string())]);
+        let plain = member.repeat(repeated);
+        for (encoding, compress) in COMPRESSED {
+            let mut sent = compress(&plain).repeat(members);
+            if let Some((at, byte)) = damage {
+                let at = at.index(sent.len());
+                sent[at] ^= byte;
+            }
+            let limit = limit.min(RATIO_FREE_BYTES + MAX_RATIO * sent.len());
+            let expected = plain.repeat(members);
+            match inflated(encoding, &sent, &limits) {
+                Ok(decoded) if damage.is_none() => prop_assert!(decoded == expected && decoded.len() <= limit),
+                Ok(decoded) => prop_assert!(decoded.len() <= limit),
+                Err(Refusal::DecodedTooLarge(told)) => {
+                    prop_assert!(told == limit && (damage.is_some() || expected.len() > limit));
+                }
+                Err(refusal) => prop_assert!(damage.is_some() && refusal == Refusal::BadEncoding),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_zstd_window_beyond_what_everyone_must_read_is_refused() {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
@@ -137,8 +169,12 @@ fn what_cannot_be_reserved_is_refused_at_once() {
 
 /// Frames that were there from the start, then silence for ever or an end.
 struct Frames {
-    frames: Vec<&'static [u8]>,
+    frames: Vec<Bytes>,
     ends: bool,
+}
+
+fn frames_of(frames: &[&'static [u8]], ends: bool) -> Frames {
+    Frames { frames: frames.iter().copied().map(Bytes::from_static).collect(), ends }
 }
 
 impl Body for Frames {
@@ -152,7 +188,7 @@ impl Body for Frames {
         if self.frames.is_empty() {
             return if self.ends { std::task::Poll::Ready(None) } else { std::task::Poll::Pending };
         }
-        let data = Bytes::from_static(self.frames.remove(0));
+        let data = self.frames.remove(0);
         std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(data))))
     }
 }
@@ -160,7 +196,7 @@ impl Body for Frames {
 #[tokio::test(start_paused = true)]
 async fn a_body_is_its_frames_joined_within_the_limit() {
     let limits = limits(&[("MAX_BODY_BYTES", "5")]);
-    let frames = |frames: &[&'static [u8]]| Frames { frames: frames.to_vec(), ends: true };
+    let frames = |frames: &[&'static [u8]]| frames_of(frames, true);
     assert_eq!(read(&mut frames(&[b"ab", b"", b"c", b"de"]), None, &limits).await, Ok(Bytes::from("abcde")));
     assert_eq!(read(&mut frames(&[]), None, &limits).await, Ok(Bytes::new()));
     assert_eq!(read(&mut frames(&[b"abc", b"def"]), Some(1), &limits).await, Err(Refusal::BodyTooLarge(5)));
@@ -168,11 +204,29 @@ async fn a_body_is_its_frames_joined_within_the_limit() {
     assert_eq!(read(&mut broken, None, &limits).await, Err(Refusal::Aborted));
 }
 
+proptest! {
+    #[test]
+    fn however_a_body_is_cut_it_is_the_same(
+        body in prop::collection::vec(any::<u8>(), 0..200), lengths in prop::collection::vec(0_usize..50, 0..20),
+        most in 1_usize..200, declares: bool,
+    ) {
+        let mut rest = Bytes::from(body.clone());
+        let mut frames: Vec<_> = lengths.iter().map(|length| rest.split_to(rest.len().min(*length))).collect();
+        frames.push(rest);
+        let limits = limits(&[("MAX_BODY_BYTES", &most.to_string())]);
+        let declared = declares.then_some(body.len());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let found = runtime.block_on(read(&mut Frames { frames, ends: true }, declared, &limits));
+        let expected = if body.len() > most { Err(Refusal::BodyTooLarge(most)) } else { Ok(Bytes::from(body)) };
+        prop_assert_eq!(found, expected);
+    }
+}
+
 /// How long a body is waited for that brings so many bytes at once and then falls silent.
 async fn patience(bytes: usize) -> Duration {
     const LONG: &[u8] = &[b'x'; 16 * 1024];
     let start = Instant::now();
-    let mut silent = Frames { frames: vec![&LONG[..bytes]], ends: false };
+    let mut silent = frames_of(&[&LONG[..bytes]], false);
     assert_eq!(read(&mut silent, None, &limits(&[])).await, Err(Refusal::BodyTimeout));
     start.elapsed()
 }
@@ -191,7 +245,7 @@ async fn a_body_slower_than_the_least_rate_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_body_nobody_wants_is_read_only_a_little() {
     let long: &'static [u8] = &[b'x'; MAX_DRAIN_BYTES];
-    let frames = |frames: &[&'static [u8]], ends| Frames { frames: frames.to_vec(), ends };
+    let frames = frames_of;
     assert!(drain(&mut frames(&[b"ab"], true), &HeaderMap::new()).await);
     assert!(!drain(&mut frames(&[long, b"x"], true), &HeaderMap::new()).await);
     assert!(!drain(&mut frames(&[b"ab"], false), &HeaderMap::new()).await);

@@ -141,7 +141,8 @@ proptest! {
         for name in [&X_FORWARDED_FOR, &FORWARDED] {
             let (ip, source) = found(&peer.to_string(), &[(name, &value)]);
             prop_assert!(source != Source::Untrusted || ip == IpAddr::from(peer).to_canonical());
-            found("10.0.0.1", &[(name, &value)]);
+            let (ip, _) = found("10.0.0.1", &[(name, &value)]);
+            prop_assert_eq!(ip, ip.to_canonical());
         }
     }
 }

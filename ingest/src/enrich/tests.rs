@@ -122,6 +122,50 @@ proptest! {
     }
 }
 
+/// Pieces of bodies, right, slightly wrong, and no text at all.
+fn soup() -> impl Strategy<Value = Vec<u8>> {
+    let text = prop_oneof![
+        Just(r#"{"event":"a"}"#),
+        Just(r#"{"event":"a","user_id":"u","x":[1,{"y":"\u00e4"}]}"#),
+        Just(r#"{"\u0069p":1,"event":"b","tenant":{}}"#),
+        Just(r#"{"event":"a","event":"b"}"#),
+        Just("{}"),
+        Just("\n"),
+        Just("\r\n"),
+        Just("\u{feff}"),
+        Just("\u{2028}"),
+        Just("["),
+        Just("]"),
+        Just(","),
+        Just(" "),
+        Just("1e999"),
+        Just("\"\\ud800\""),
+        Just("\0"),
+    ];
+    let piece = prop_oneof![
+        12 => text.prop_map(|text| text.as_bytes().to_vec()),
+        1 => proptest::collection::vec(any::<u8>(), 1..4),
+    ];
+    proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn every_line_of_any_bytes_is_stored_readably_or_rejected(body in soup(), is_json: bool, most in 1_usize..20) {
+        let format = if is_json { Format::Json } else { Format::Ndjson };
+        let Ok(lines) = decode::lines(&body, format, most) else { return Ok(()) };
+        prop_assert!(lines.len() <= most && lines.is_sorted_by_key(|line| line.number));
+        let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1 };
+        let (chunks, report) = enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
+        prop_assert_eq!(report.received() as usize, lines.len());
+        let stored: Vec<_> = chunks.iter().flat_map(lines_of).collect();
+        prop_assert_eq!(stored.len(), report.accepted as usize);
+        for line in stored {
+            prop_assert!(line::read::<()>(str::from_utf8(line).unwrap()).is_ok());
+        }
+    }
+}
+
 #[test]
 fn counters_take_three_events_and_need_a_country() {
     let body = r#"{"event":"view","country":"ru"}

@@ -45,6 +45,8 @@ fn a_known_field_of_another_type_is_named() {
     bad(r#"{"event":"a","sequence":1.0}"#, Code::BadType, "sequence");
     bad(r#"{"event":"a","sequence":18446744073709551616}"#, Code::BadType, "sequence");
     bad(r#"{"event":"a","param_int":9223372036854775808}"#, Code::BadType, "param_int");
+    bad(r#"{"event":"a","param_int":1e999}"#, Code::BadType, "param_int");
+    bad(r#"{"event":"a","param_int":-0}"#, Code::BadType, "param_int");
     bad(r#"{"event":"a","user_id":{}}"#, Code::BadType, "user_id");
     bad(r#"{"event":"a","event_id":"none"}"#, Code::BadType, "event_id");
     bad(r#"{"event":"a","client_time":true}"#, Code::BadType, "client_time");
@@ -133,7 +135,7 @@ proptest! {
 }
 
 /// Texts that look like JSON, right or slightly wrong.
-fn nearly_json() -> impl Strategy<Value = String> {
+pub(crate) fn nearly_json() -> impl Strategy<Value = String> {
     let name = prop_oneof![
         Just(r#""event""#),
         Just(r#""sequence""#),

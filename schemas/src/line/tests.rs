@@ -3,6 +3,7 @@ use serde_json::{Map, Value};
 
 use super::*;
 use crate::event::Country;
+use crate::event::tests::nearly_json;
 
 fn prefix() -> Prefix {
     Prefix::new("acme", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
@@ -146,6 +147,29 @@ proptest! {
             object["country"] = country;
         }
         enrich(&format!("{ends}{object:#}{ends}"));
+    }
+}
+
+proptest! {
+    /// Also with numbers that no program can hold, and keys that stand twice.
+    #[test]
+    fn every_field_of_the_clients_stays_as_it_is_and_where_it_is(line in nearly_json(), derived: bool) {
+        let Ok(mut parsed) = event::parse::<()>(&line) else { return Ok(()) };
+        let mut replaced = RESERVED.to_vec();
+        if derived {
+            parsed.identify(ID.parse().unwrap());
+            replaced.push("event_id");
+        }
+        let mut out = Vec::new();
+        write(&prefix(), &line, &parsed, &mut out);
+        let written = String::from_utf8(out).unwrap();
+        let of_client = |json: &str| -> Vec<_> {
+            let fields = object::fields(json).unwrap().into_iter();
+            let fields = fields.filter(|(name, _)| !replaced.contains(&&**name));
+            fields.map(|(name, value)| (name.into_owned(), value.get().replace(['\n', '\r'], " "))).collect()
+        };
+        prop_assert_eq!(of_client(&written), of_client(&line));
+        prop_assert!(read::<()>(&written).is_ok() && !written.contains('\n'));
     }
 }
 

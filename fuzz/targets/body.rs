@@ -1,0 +1,35 @@
+//! A compressed body never inflates beyond its limit, and what it held is given back.
+
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use ingest::Config;
+use ingest::body::{Encoding, Reservation, decoded};
+use libfuzzer_sys::fuzz_target;
+use prometheus::IntGauge;
+use runtime::vars::Vars;
+use tokio::sync::Semaphore;
+
+/// Small, so that a bomb is met soon.
+const LIMIT: usize = 256 * 1024;
+
+static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+    let vars = [("KAFKA_BROKERS", "none:1"), ("MAX_DECODED_BYTES", "256KiB")];
+    Config::from_vars(&Vars::from_pairs(vars)).expect("the variables are good")
+});
+
+fuzz_target!(|input: &[u8]| {
+    let Some((first, body)) = input.split_first() else { return };
+    let encoding = if first % 2 == 0 { Encoding::Gzip } else { Encoding::Zstd };
+    let budget = Arc::new(Semaphore::new(1 << 20));
+    let held = IntGauge::new("held", "Bytes.").expect("a good name");
+    let Ok(mut reserved) = Reservation::take(&budget, body.len(), &held) else { return };
+    let found = decoded(Bytes::copy_from_slice(body), encoding, &CONFIG.limits, &mut reserved);
+    if let Ok(found) = found {
+        assert!(found.len() <= LIMIT);
+    }
+    drop(reserved);
+    assert_eq!((held.get(), budget.available_permits()), (0, 1 << 20));
+});

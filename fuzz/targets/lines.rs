@@ -1,0 +1,36 @@
+//! Every line of any body is stored as the aggregator can read it, or rejected.
+
+#![no_main]
+
+use std::num::NonZeroU32;
+
+use ingest::decode::{self, Format};
+use ingest::enrich::{Partitions, Takes, enrich};
+use ingest::identity::Identity;
+use libfuzzer_sys::fuzz_target;
+use schemas::line::{self, Prefix};
+use schemas::record;
+use schemas::time::UnixMillis;
+
+const MOST: usize = 50;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((first, body)) = input.split_first() else { return };
+    let format = if first % 2 == 0 { Format::Ndjson } else { Format::Json };
+    let identity = if first & 2 == 0 { Identity::None } else { Identity::Request("key") };
+    let Ok(lines) = decode::lines(body, format, MOST) else { return };
+    assert!(lines.len() <= MOST && lines.is_sorted_by_key(|line| line.number));
+    let prefix = Prefix::new("default", [203, 0, 113, 7].into(), UnixMillis(0));
+    let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1 };
+    let (chunks, report) = enrich(&lines, Takes::Any, "default", identity, None, &prefix, to);
+    assert_eq!(report.received() as usize, lines.len());
+    let mut stored = 0;
+    for chunk in &chunks {
+        let value = chunk.value.strip_suffix(b"\n").expect("every line is ended");
+        for line in record::lines(value) {
+            line::read::<()>(str::from_utf8(line).expect("it was text")).expect("it was good");
+            stored += 1;
+        }
+    }
+    assert_eq!(stored, report.accepted);
+});

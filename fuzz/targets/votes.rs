@@ -1,0 +1,20 @@
+//! A line that is good as a vote is an event `vote`.
+
+#![no_main]
+
+use ingest::decode::{self, Format};
+use ingest::votes::Votes;
+use libfuzzer_sys::fuzz_target;
+use schemas::event;
+
+fuzz_target!(|body: &[u8]| {
+    let Ok(lines) = decode::lines(body, Format::Ndjson, 50) else { return };
+    let votes = Votes::read(&lines);
+    assert_eq!(votes.lines().len(), lines.len());
+    for text in votes.lines().iter().filter_map(|line| line.text.ok()) {
+        // What else is wrong with it is found later.
+        if let Ok(parsed) = event::parse::<()>(text) {
+            assert_eq!(parsed.event.event, "vote");
+        }
+    }
+});

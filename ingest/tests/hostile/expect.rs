@@ -1,0 +1,54 @@
+//! What a case expects, held against what the edge said.
+
+use serde_json::{Value, json};
+
+use super::corpus::{Case, Expected, Line};
+
+/// Errors that a report lists.
+const LISTED: usize = 20;
+
+/// The lines of a case that must be stored, as they are sent.
+pub(crate) fn accepted(case: &Case) -> impl Iterator<Item = &String> {
+    let lines = match &case.expected {
+        Expected::Lines(lines) => lines.as_slice(),
+        Expected::Refused(..) => &[],
+    };
+    lines.iter().filter_map(|line| line.verdict.as_ref().ok())
+}
+
+/// Holds the answer to a case against what it must be; `how` says how its body was sent.
+#[track_caller]
+pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value) {
+    let place = format!("{}, sent {how}", case.name);
+    let code = answer["error"]["code"].as_str();
+    match &case.expected {
+        Expected::Refused(expected, name) => {
+            assert_eq!((status, code), (*expected, Some(*name)), "{place}: {answer}");
+        }
+        Expected::Lines(lines) => {
+            let good = accepted(case).count();
+            let bad: Vec<_> = lines.iter().filter_map(told).collect();
+            if good == 0 {
+                assert_eq!((status, code), (400, Some("all_lines_invalid")), "{place}: {answer}");
+            } else {
+                assert_eq!(status, 200, "{place}: {answer}");
+                let sums = ["received", "accepted", "rejected"].map(|sum| answer[sum].as_u64().unwrap());
+                assert_eq!(sums, [lines.len(), good, bad.len()].map(|sum| sum as u64), "{place}: {answer}");
+            }
+            let listed = bad.len().min(LISTED);
+            assert_eq!(answer["errors"], json!(bad[..listed]), "{place}");
+            assert_eq!(answer["errors_truncated"] == true, listed < bad.len(), "{place}");
+        }
+    }
+}
+
+/// What a report says of a line, if it is bad.
+fn told(line: &Line) -> Option<Value> {
+    let mut told = json!({"line": line.number});
+    let (code, field) = line.verdict.as_ref().err()?;
+    told["code"] = json!(code);
+    if let Some(field) = field {
+        told["field"] = json!(field);
+    }
+    Some(told)
+}

@@ -1,0 +1,143 @@
+//! Hostile bodies through the edge's service: each gets the answer it must get, and what was
+//! accepted of it is in the edge's records, as the aggregator reads them.
+//!
+//! The edge here has a spool and no Kafka, so what it stored is read from the spool's file.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
+
+mod corpus;
+mod expect;
+mod same;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Frame};
+use ingest::spool::store::{self, Change, Store, StoreError};
+use ingest::{Config, Edge};
+use runtime::vars::Vars;
+use schemas::record;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{interval, timeout};
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+use self::corpus::{Case, cases};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Longer bodies are not sent byte by byte.
+const SHORT: usize = 4096;
+
+/// An edge that puts everything into its spool.
+struct Spooling {
+    edge: Edge,
+    file: PathBuf,
+    _directory: TempDir,
+}
+
+impl Spooling {
+    async fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        let file = store::path(directory.path(), "events");
+        let change = Change { partitions: Some(1), ..Change::default() };
+        Store::open_or_create(&file).unwrap().apply(&change).unwrap();
+        let vars = Vars::from_pairs([
+            ("KAFKA_BROKERS", "127.0.0.1:1"),
+            ("SPOOL_DIR", directory.path().to_str().unwrap()),
+            ("SPOOL_MIN_FREE", "0B"),
+        ]);
+        let edge = Edge::start(Config::from_vars(&vars).unwrap()).unwrap();
+        let spooling = Self { edge, file, _directory: directory };
+        // Of no use to anybody, so that nothing is stored, but refused while nothing can be.
+        let ready = async {
+            let mut looks = interval(Duration::from_millis(5));
+            while spooling.call("", "", Full::new(Bytes::from("x"))).await.0 != StatusCode::BAD_REQUEST {
+                looks.tick().await;
+            }
+        };
+        timeout(DEADLINE, ready).await.expect("the spool is open");
+        spooling
+    }
+
+    async fn call<B>(&self, content_type: &str, encoding: &str, body: B) -> (StatusCode, Value)
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        let request = Request::post("/v1/events")
+            .header("content-type", content_type)
+            .header("content-encoding", encoding)
+            .body(body)
+            .unwrap();
+        let Ok(response) = self.edge.service().oneshot(request).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn check<B>(&self, case: &Case, how: &str, body: B)
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        let (status, answer) = self.call(case.content_type, case.encoding, body).await;
+        expect::assert_answer(case, how, status.as_u16(), &answer);
+    }
+
+    /// All lines that it has stored, in their order.
+    async fn stored(self) -> Vec<String> {
+        drop(self.edge);
+        // Its threads let the file go in their own time.
+        let open = async {
+            let mut looks = interval(Duration::from_millis(5));
+            loop {
+                match Store::open(&self.file) {
+                    Err(StoreError::InUse(_)) => looks.tick().await,
+                    opened => return opened.unwrap(),
+                };
+            }
+        };
+        let store = timeout(DEADLINE, open).await.expect("the edge has ended");
+        let records = store.oldest(Uuid::nil(), usize::MAX, usize::MAX).unwrap();
+        let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
+        records.iter().flat_map(|record| record::lines(&record.value).map(text)).collect()
+    }
+}
+
+/// A body that comes in frames of one byte.
+struct ByteByByte(Bytes);
+
+impl Body for ByteByByte {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = (!self.0.is_empty()).then(|| self.0.split_to(1));
+        Poll::Ready(next.map(|byte| Ok(Frame::data(byte))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hostile_body_is_answered_as_it_must_be_and_what_was_accepted_is_stored_as_it_was_sent() {
+    let spooling = Spooling::start().await;
+    let mut accepted = Vec::new();
+    for case in cases() {
+        spooling.check(&case, "whole", Full::new(Bytes::from(case.body.clone()))).await;
+        accepted.extend(expect::accepted(&case).cloned());
+        if case.body.len() <= SHORT {
+            spooling.check(&case, "byte by byte", ByteByByte(case.body.clone().into())).await;
+            accepted.extend(expect::accepted(&case).cloned());
+        }
+    }
+    let stored = spooling.stored().await;
+    assert_eq!(stored.len(), accepted.len());
+    stored.iter().zip(&accepted).for_each(|(stored, sent)| same::assert_same(stored, sent));
+}

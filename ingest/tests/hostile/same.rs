@@ -1,0 +1,34 @@
+//! A stored line held against the line that a client sent.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemas::{event, line};
+use serde_json::value::RawValue;
+
+/// What the edge adds to each line.
+const ADDED: [&str; 3] = ["tenant", "ip", "server_time"];
+
+type Object = BTreeMap<String, Box<RawValue>>;
+
+/// The fields that a client may set; of equal names the last.
+pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
+    let all: Object = serde_json::from_str(object).unwrap_or_else(|error| panic!("{error}: {object}"));
+    let ours = |name: &str| ADDED.contains(&name);
+    // A line break between tokens is a space where lines are.
+    let text = |value: &RawValue| value.get().replace(['\n', '\r'], " ");
+    all.into_iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (name, text(&value))).collect()
+}
+
+/// What is stored must be what was sent and what the edge adds, to the aggregator and to plain serde.
+#[track_caller]
+pub(crate) fn assert_same(stored: &str, sent: &str) {
+    type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;
+    let read = line::read::<Props<'_>>(stored).unwrap_or_else(|error| panic!("{error}: {stored}"));
+    let flat = sent.replace(['\n', '\r'], " ");
+    let parsed = event::parse::<Props<'_>>(&flat).unwrap();
+    assert_eq!((read.tenant, &read.event, &read.props), ("default", &parsed.event, &parsed.props), "{sent}");
+    assert_eq!(fields(stored), fields(sent));
+    let added: Object = serde_json::from_str(stored).unwrap();
+    assert!(ADDED.iter().all(|name| added.contains_key(*name)), "{stored}");
+}
