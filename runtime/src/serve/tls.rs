@@ -112,7 +112,7 @@ impl Tls {
             }
             Err(fault) => {
                 let (file, reason) = self.config.files.blame(&fault);
-                tracing::error!(file = %file.display(), reason, "certificate or key is bad; those read before stay");
+                tracing::error!(file = %file.display(), reason, "bad certificate or key; the old stay");
                 self.stale.set(1);
             }
         }
