@@ -31,3 +31,32 @@ pub async fn follow<T: PartialEq + Send + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_change_is_told_once() {
+        let file = Arc::new(Mutex::new("a"));
+        let read = {
+            let file = Arc::clone(&file);
+            move || *file.lock().unwrap()
+        };
+        let (told, heard) = mpsc::channel();
+        let ended = CancellationToken::new();
+        let following = follow("a", read, move |now| told.send(*now).unwrap(), ended.clone());
+        let following = tokio::spawn(following);
+        for now in ["a", "b", "b", "a"] {
+            *file.lock().unwrap() = now;
+            sleep(3 * LOOK_EVERY).await;
+        }
+        ended.cancel();
+        following.await.unwrap();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["b", "a"]);
+    }
+}

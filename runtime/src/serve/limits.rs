@@ -8,6 +8,9 @@ use http::Request;
 use super::pulse::Patience;
 use crate::vars::{VarError, Vars};
 
+/// Headers that every usual client sends fit into these.
+const LEAST_HEADER_BYTES: u32 = 1024;
+
 /// What the connections of a port may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -59,11 +62,7 @@ impl Limits {
             idle_time: above_zero(vars, "KEEP_ALIVE_TIMEOUT", default.idle_time)?,
             age: above_zero(vars, "MAX_CONNECTION_AGE", default.age)?,
             streams: vars.parsed_or("MAX_STREAMS", default.streams)?,
-            header_bytes: u32::try_from(header_bytes).map_err(|error| VarError::Invalid {
-                name: "MAX_HEADER_BYTES",
-                value: header_bytes.to_string(),
-                reason: error.to_string(),
-            })?,
+            header_bytes: header_bytes_of(header_bytes)?,
             headers: vars.parsed_or("MAX_HEADERS", default.headers)?,
         })
     }
@@ -81,6 +80,14 @@ impl Limits {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         headers.len() > self.headers.get() || line + bytes > self.header_bytes as usize
     }
+}
+
+fn header_bytes_of(bytes: usize) -> Result<u32, VarError> {
+    u32::try_from(bytes).ok().filter(|bytes| LEAST_HEADER_BYTES <= *bytes).ok_or_else(|| VarError::Invalid {
+        name: "MAX_HEADER_BYTES",
+        value: bytes.to_string(),
+        reason: format!("it must be at least {LEAST_HEADER_BYTES} and below 4 GiB"),
+    })
 }
 
 fn above_zero(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
@@ -109,6 +116,11 @@ mod tests {
         let zero = "number would be zero for non-zero type";
         check("MAX_CONNECTIONS", "0", Err(&format!("variable MAX_CONNECTIONS=`0` is not usable: {zero}")));
         check("MAX_HEADERS", "0", Err(&format!("variable MAX_HEADERS=`0` is not usable: {zero}")));
+        check(
+            "MAX_HEADER_BYTES",
+            "0",
+            Err("variable MAX_HEADER_BYTES=`0` is not usable: it must be at least 1024 and below 4 GiB"),
+        );
         check(
             "HEADER_TIMEOUT",
             "0s",

@@ -107,12 +107,12 @@ impl Tls {
         match read.as_ref().map_err(Fault::clone).and_then(Pair::server_config) {
             Ok(config) => {
                 tracing::info!("took the certificate and its key");
-                self.current.store(Arc::new(config));
                 self.stale.set(0);
+                self.current.store(Arc::new(config));
             }
             Err(fault) => {
                 let (file, reason) = self.config.files.blame(&fault);
-                tracing::error!(file = %file.display(), reason, "certificate or key is bad; those read before stay");
+                tracing::error!(file = %file.display(), reason, "bad certificate or key; the old stay");
                 self.stale.set(1);
             }
         }
@@ -143,13 +143,13 @@ impl Files {
 
 impl Pair {
     fn server_config(&self) -> Result<ServerConfig, Fault> {
+        // The reasons are not what rustls says, which may quote the file.
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Fault::Certificate(error.to_string()))?;
+            .map_err(|_| Fault::Certificate("it is not PEM".to_owned()))?;
         if certificates.is_empty() {
             return Err(Fault::Certificate("there is no certificate in it".to_owned()));
         }
-        // The reason is not what rustls says, which may quote the file.
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| {
             Fault::Key(match error {
                 pem::Error::NoItemsFound => "there is no private key in it, or an encrypted one".to_owned(),
@@ -162,7 +162,9 @@ impl Pair {
         let made = builder.with_no_client_auth().with_single_cert(certificates, key);
         let mut config = made.map_err(|error| match error {
             Error::InconsistentKeys(_) => Fault::Key("it does not belong to the certificate".to_owned()),
-            Error::InvalidCertificate(_) => Fault::Certificate(error.to_string()),
+            Error::InvalidCertificate(error) => {
+                Fault::Certificate(format!("it is of no kind that can be used: {error}"))
+            }
             _ => Fault::Key("it is of no kind that can be used; RSA, ECDSA and Ed25519 can".to_owned()),
         })?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
