@@ -28,7 +28,7 @@ fn device_batch() -> String {
 fn edge_steps(criterion: &mut Criterion) {
     let prefix =
         Prefix::new(TENANT, "203.0.113.7".parse().expect("an address"), UnixMillis(1_763_697_600_123));
-    let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0 };
+    let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
     let batch = device_batch();
     let mut steps = criterion.benchmark_group("edge");
 
