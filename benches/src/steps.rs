@@ -60,7 +60,7 @@ pub fn all() -> Vec<Step> {
     let (decoding, enriching) = (requests.clone(), requests);
     let prefix = Prefix::new(TENANT, [203, 0, 113, 7].into(), NOW);
     let reaction_prefix = prefix.clone();
-    let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0 };
+    let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
     let records = work::records(RECORDS, NOW);
     let (batch, rollups) = (batch(&records), Rollups::built_in());
     let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);

@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(lines) = decode::lines(body, format, MOST) else { return };
     assert!(lines.len() <= MOST && lines.is_sorted_by_key(|line| line.number));
     let prefix = Prefix::new("default", [203, 0, 113, 7].into(), UnixMillis(0));
-    let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1 };
+    let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1, counting: None };
     let (chunks, report) = enrich(&lines, Takes::Any, "default", identity, None, &prefix, to);
     assert_eq!(report.received() as usize, lines.len());
     let mut stored = 0;

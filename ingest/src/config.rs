@@ -50,6 +50,9 @@ pub struct Config {
     pub client_ip: ClientIpConfig,
     /// Where countries come from that clients do not tell; `None`: nowhere.
     pub geoip: Option<GeoIpConfig>,
+    /// Events a second of one user beyond which they are spread over all partitions: `HOT_KEY_RATE`,
+    /// default 0, never: while users become hot, repeats may miss their events.
+    pub hot_key_rate: u32,
     /// Where records go.
     pub kafka: KafkaConfig,
     /// Where they wait while Kafka does not take them; `None`: nowhere.
@@ -172,6 +175,7 @@ impl Config {
             cors: CorsConfig::from_vars(vars)?,
             client_ip: ClientIpConfig::from_vars(vars)?,
             geoip: GeoIpConfig::from_vars(vars)?,
+            hot_key_rate: vars.parsed_or("HOT_KEY_RATE", 0)?,
             kafka: KafkaConfig::from_vars(vars)?,
             spool: SpoolConfig::from_vars(vars)?,
             poll_results: PollResultsConfig::from_vars(vars)?,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::Line;
+use crate::hot_keys::Counting;
 use crate::identity::Identity;
 
 /// Rejected lines listed in a report; more are only counted.
@@ -42,12 +43,14 @@ impl Takes {
 }
 
 /// Where the lines of one request may go.
-#[derive(Debug, Clone, Copy)]
-pub struct Partitions {
+#[derive(Clone, Copy)]
+pub struct Partitions<'a> {
     /// How many the topic has.
     pub count: NonZeroU32,
     /// The one that takes this request's lines without identity, so that they stay together.
     pub spare: u32,
+    /// Counts users, where too many events of one are spread.
+    pub counting: Option<Counting<'a>>,
 }
 
 /// Enriched lines of one request for one partition, each ended by `\n`.
@@ -74,6 +77,8 @@ pub struct Report {
     pub by_code: [u32; Code::ALL.len()],
     /// Good lines whose reserved fields were replaced.
     pub reserved_replaced: u32,
+    /// Good lines that did not go where their user's go, because of these there are too many.
+    pub spread: u32,
     /// The poll that all votes of the request name.
     pub poll: Option<String>,
 }
@@ -99,7 +104,7 @@ pub fn enrich(
     identity: Identity<'_>,
     country: Option<Country>,
     prefix: &Prefix,
-    to: Partitions,
+    to: Partitions<'_>,
 ) -> (Vec<Chunk>, Report) {
     let mut chunks = Vec::new();
     let mut report = Report::default();
@@ -119,10 +124,11 @@ pub fn enrich(
         });
         match parsed {
             Ok((text, parsed)) => {
-                let partition = partition(tenant, &parsed.event, to);
+                let (partition, spread) = partition(tenant, &parsed.event, to);
                 let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
                 report.accepted += 1;
                 report.reserved_replaced += u32::from(replaced);
+                report.spread += u32::from(spread);
             }
             Err(fault) => report.reject(line.number, fault),
         }
@@ -133,22 +139,30 @@ pub fn enrich(
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and what
 /// identifies it, modulo the number of partitions. That is `user_id`, else
 /// `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An event
-/// with none of these goes to the request's spare partition.
+/// with none of these goes to the request's spare partition. So do events of a user who
+/// sends too many, by their `event_id` or to the spare one; returns whether it is such an event.
 ///
 /// Fixed for ever: repeats of an event are only found within its partition.
-fn partition(tenant: &str, event: &Event<'_>, to: Partitions) -> u32 {
+fn partition(tenant: &str, event: &Event<'_>, to: Partitions<'_>) -> (u32, bool) {
     let user = [&event.user_id, &event.device_id, &event.session].into_iter().find(|id| !id.is_empty());
-    let identity = match (user, &event.event_id) {
-        (Some(user), _) => user.as_bytes(),
-        (None, Some(id)) => id.as_bytes(),
-        (None, None) => return to.spare,
+    let user = user.map(|user| hash(tenant, user.as_bytes()));
+    let is_hot = |user| to.counting.is_some_and(|counting| counting.is_hot(user));
+    let (user, spread) = match user {
+        Some(user) if is_hot(user) => (None, true),
+        user => (user, false),
     };
+    let chosen = user.or_else(|| event.event_id.map(|id| hash(tenant, id.as_bytes())));
+    let partition = chosen.map_or(to.spare, |hash| (hash % u64::from(to.count.get())) as u32);
+    (partition, spread)
+}
+
+fn hash(tenant: &str, identity: &[u8]) -> u64 {
     let mut key = [0; line::MAX_TENANT_BYTES + 1 + event::MAX_ID_BYTES];
     let (tenant, start) = (tenant.as_bytes(), tenant.len() + 1);
     let end = start + identity.len();
     key[..tenant.len()].copy_from_slice(tenant);
     key[start..end].copy_from_slice(identity);
-    (xxh3_64(&key[..end]) % u64::from(to.count.get())) as u32
+    xxh3_64(&key[..end])
 }
 
 /// The request's chunk for `partition`. Most requests have one, so the first is made as large as all

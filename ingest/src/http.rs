@@ -1,6 +1,7 @@
 //! The routes, and the way of a request from headers to answer, cheap checks first.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -24,6 +25,7 @@ use crate::cors::CorsConfig;
 use crate::decode::{self, Format};
 use crate::enrich::{self, Chunk, Report, Takes};
 use crate::geoip::GeoIp;
+use crate::hot_keys::HotKeys;
 use crate::identity::Identity;
 use crate::keys::file::Keys;
 use crate::keys::{ByAddress, Caller, Part};
@@ -95,6 +97,7 @@ pub struct Shared {
     pub(crate) cors: CorsConfig,
     /// One permit for each byte of a body in memory.
     in_flight: Arc<Semaphore>,
+    hot_keys: Option<HotKeys>,
     pub(crate) publisher: Publisher,
     samples: Samples,
     pub(crate) metrics: Arc<Metrics>,
@@ -127,6 +130,7 @@ impl Shared {
         let draining = AtomicBool::new(false);
         let ack = config.ack;
         let samples = Samples::default();
+        let hot_keys = NonZeroU32::new(config.hot_key_rate).map(HotKeys::new);
         Self {
             ack,
             limits,
@@ -136,6 +140,7 @@ impl Shared {
             by_address,
             cors,
             in_flight,
+            hot_keys,
             publisher,
             samples,
             metrics,
@@ -286,7 +291,8 @@ impl Shared {
         format: Format,
     ) -> Result<(Vec<Chunk>, Report), Refusal> {
         // First: while Kafka was never reached there is no partition to choose.
-        let partitions = self.publisher.partitions()?;
+        let mut partitions = self.publisher.partitions()?;
+        partitions.counting = self.hot_keys.as_ref().map(|keys| keys.at(arrival.server_time));
         let lines = decode::lines(body, format, self.limits.events)?;
         if lines.is_empty() {
             return Err(Refusal::EmptyBody);
@@ -317,6 +323,7 @@ impl Shared {
 
     fn count(&self, route: Route, report: &Report) {
         self.metrics.received(route, u64::from(report.received()));
+        self.metrics.hot_key.inc_by(u64::from(report.spread));
         self.metrics.reserved_replaced.inc_by(u64::from(report.reserved_replaced));
         for (code, events) in Code::ALL.into_iter().zip(report.by_code).filter(|(_, events)| *events > 0) {
             self.metrics.ended(Outcome::Rejected(code), u64::from(events));

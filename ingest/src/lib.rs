@@ -35,6 +35,8 @@ pub mod decode;
 
 pub mod votes;
 
+pub mod hot_keys;
+
 pub mod enrich;
 
 pub mod samples;

@@ -56,6 +56,12 @@ pub struct Metrics {
     pub samples_delivered: IntCounter,
     /// `rejected_samples_total{result="dropped"}`: those that it has not.
     pub samples_dropped: IntCounter,
+    /// `hot_key_total`: events that did not go where their user's go, because of these there are too many.
+    pub hot_key: IntCounter,
+    /// `queue_messages`: records in the queues of Kafka's client.
+    pub queue_messages: IntGauge,
+    /// `queue_bytes`: of these.
+    pub queue_bytes: IntGauge,
     /// `geoip_stale`: 1 while the file of countries is bad and the one read before stays.
     pub geoip_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
@@ -119,6 +125,9 @@ impl Metrics {
             keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
             samples_delivered: samples.with_label_values(&["delivered"]),
             samples_dropped: samples.with_label_values(&["dropped"]),
+            hot_key: make.counter("hot_key_total", "Events of users with too many, spread."),
+            queue_messages: make.gauge("queue_messages", "Records in the queues of Kafka's client."),
+            queue_bytes: make.gauge("queue_bytes", "Bytes of these records."),
             geoip_stale: make.gauge("geoip_stale", "Whether the file of countries is bad."),
             poll_results_refreshes: make.counters(
                 "poll_results_refreshes_total",

@@ -92,10 +92,10 @@ impl Publisher {
 
     /// Where the lines of a new request may go; refused while Kafka was never reached, by
     /// this process or by one before that had the same spool.
-    pub fn partitions(&self) -> Result<Partitions, Refusal> {
+    pub fn partitions(&self) -> Result<Partitions<'static>, Refusal> {
         let count = NonZeroU32::new(self.outbox.cluster.partitions()).ok_or(Refusal::NoPartitions)?;
         let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
-        Ok(Partitions { count, spare })
+        Ok(Partitions { count, spare, counting: None })
     }
 
     /// Hands over the lines of one request, all or, at the bound, none. `ack` says whether it

@@ -1,5 +1,7 @@
 //! How clients may speak to the edge: encodings, identities of requests, proxies.
 
+use std::process::Command;
+
 use devstack::wait_for;
 use serde_json::json;
 
@@ -110,4 +112,34 @@ async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart
     });
     waited.await.unwrap();
     edge.assert_balanced().await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_printed_once_with_the_toml_that_admits_it() {
+    let world = World::new("manners_key").await;
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("ingest");
+    let made =
+        Command::new(program).args(["key", "new", "--id", "web", "--tenant", "acme"]).output().unwrap();
+    assert!(made.status.success());
+    let said = String::from_utf8(made.stdout).unwrap();
+    let (first, toml) = said.split_once("\n# Add to KEYS_FILE:\n").unwrap();
+    let key = first.rsplit(' ').next().unwrap();
+    assert!(key.starts_with("mr_") && !toml.contains(key), "{said}");
+
+    let file = world.write("keys.toml", toml);
+    let mut service = world.start("ingest", &[("AUTH", "required"), ("KEYS_FILE", &file)]);
+    service.wait_ready().await.unwrap();
+    let (edge, _aggregator) = (Edge::new(service), world.aggregator().await);
+    let send = async |headers: &[(&str, &str)]| {
+        edge.http.send("POST", "/v1/events", headers, r#"{"event":"a"}"#).await
+    };
+    assert_eq!(send(&[]).await.json()["error"]["code"], "no_key");
+    assert_eq!(send(&[("x-write-key", "mr_other")]).await.json()["error"]["code"], "unknown_key");
+    let bearer = format!("Bearer {key}");
+    for headers in [("authorization", bearer.as_str()), ("x-write-key", key)] {
+        assert_eq!(send(&[headers]).await.status, 200);
+    }
+    let stored = async || world.number("SELECT count() FROM events WHERE tenant = 'acme'").await == 2;
+    wait_for("both events of the tenant", DEADLINE, stored).await.unwrap();
 }

@@ -232,6 +232,19 @@ async fn whoever_prefers_it_is_answered_before_the_events_are_safe_and_they_are_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_queues_of_kafkas_client_are_shown() {
+    let (edge, broker) = edge_beside_broker(&[("KAFKA_OPT_statistics.interval.ms", "20")]).await;
+    broker.broker_round_trip_time(1, Duration::from_secs(1)).unwrap();
+    let line = r#"{"event":"a"}"#;
+    let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let metrics = &edge.shared.metrics;
+    let shown = || metrics.queue_messages.get() == 1 && metrics.queue_bytes.get() > line.len() as i64;
+    until("a record in the queue", shown).await;
+    until("an empty queue", || metrics.queue_messages.get() == 0 && metrics.queue_bytes.get() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refused() {
     let (edge, broker) = edge_beside_broker(&[("DURABLE_WAIT", "300ms")]).await;
     broker.broker_round_trip_time(1, DEADLINE).unwrap();

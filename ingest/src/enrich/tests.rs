@@ -4,6 +4,7 @@ use schemas::time::UnixMillis;
 
 use super::*;
 use crate::decode::{self, Format};
+use crate::hot_keys::HotKeys;
 
 fn prefix() -> Prefix {
     Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
@@ -15,7 +16,7 @@ fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
 
 fn run_for(takes: Takes, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
-    let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare };
+    let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare, counting: None };
     enrich(&lines, takes, "default", Identity::None, None, &prefix(), to)
 }
 
@@ -26,8 +27,8 @@ fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
 #[track_caller]
 fn check_partition(line: &str, expected: u32) {
     let parsed = event::parse::<()>(line).unwrap();
-    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7 };
-    assert_eq!(partition("default", &parsed.event, to), expected, "{line}");
+    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, counting: None };
+    assert_eq!(partition("default", &parsed.event, to), (expected, false), "{line}");
 }
 
 /// Golden values: a change here sends repeats of an event to another partition than the event.
@@ -46,8 +47,8 @@ fn an_identity_meets_its_partition_for_ever() {
 fn a_longest_identity_of_a_longest_tenant_has_a_partition() {
     let line = format!(r#"{{"event":"a","user_id":"{}"}}"#, "u".repeat(event::MAX_ID_BYTES));
     let parsed = event::parse::<()>(&line).unwrap();
-    let to = Partitions { count: NonZeroU32::MIN, spare: 7 };
-    assert_eq!(partition(&"t".repeat(line::MAX_TENANT_BYTES), &parsed.event, to), 0);
+    let to = Partitions { count: NonZeroU32::MIN, spare: 7, counting: None };
+    assert_eq!(partition(&"t".repeat(line::MAX_TENANT_BYTES), &parsed.event, to), (0, false));
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_wo
     let ids = ["\"event_id\":\"0192f0c1-0000-7000-8000-000000000001\"", "\"event_id\":null", "\"x\":1"];
     let body = ids.map(|id| format!("{{\"event\":\"a\",{id}}}")).join("\n");
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
-    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7 };
+    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, counting: None };
     let enriched = |key| enrich(&lines, Takes::Any, "default", Identity::Request(key), None, &prefix(), to).0;
     let chunks = enriched("r1");
     assert_eq!(chunks, enriched("r1"));
@@ -89,7 +90,7 @@ fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_wo
     for chunk in &chunks {
         for line in lines_of(chunk) {
             let read = line::read::<()>(str::from_utf8(line).unwrap()).unwrap();
-            assert_eq!(partition("default", &read.event, to), chunk.partition);
+            assert_eq!(partition("default", &read.event, to), (chunk.partition, false));
             found.push(read.event.event_id.unwrap());
         }
     }
@@ -155,7 +156,7 @@ proptest! {
         let format = if is_json { Format::Json } else { Format::Ndjson };
         let Ok(lines) = decode::lines(&body, format, most) else { return Ok(()) };
         prop_assert!(lines.len() <= most && lines.is_sorted_by_key(|line| line.number));
-        let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1 };
+        let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1, counting: None };
         let (chunks, report) = enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
         prop_assert_eq!(report.received() as usize, lines.len());
         let stored: Vec<_> = chunks.iter().flat_map(lines_of).collect();
@@ -188,7 +189,7 @@ fn the_country_of_the_address_counts_where_a_line_has_none() {
 {"event":"view","country":"fr"}
 {"event":"view","country":"D1"}"#;
     let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
-    let to = Partitions { count: NonZeroU32::MIN, spare: 0 };
+    let to = Partitions { count: NonZeroU32::MIN, spare: 0, counting: None };
     let country = Country::parse("DE");
     let (chunks, report) = enrich(&lines, Takes::Counters, "default", Identity::None, country, &prefix(), to);
     let countries = lines_of(&chunks[0])
@@ -196,4 +197,38 @@ fn the_country_of_the_address_counts_where_a_line_has_none() {
     assert_eq!(countries.map(|country| country.as_str().to_owned()).collect::<Vec<_>>(), ["DE", "DE", "FR"]);
     let errors: Vec<_> = report.errors.iter().map(|error| (error.line, error.code)).collect();
     assert_eq!(errors, [(4, "bad_country")]);
+}
+
+#[test]
+fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
+    let line = |user: &str, number: u32| match number % 3 {
+        0 => format!(r#"{{"event":"a","user_id":"{user}"}}"#),
+        _ => format!(
+            r#"{{"event":"a","user_id":"{user}","event_id":"{}"}}"#,
+            uuid::Uuid::from_u128(number.into())
+        ),
+    };
+    let hot = (0..300).map(|number| line("u1", number));
+    let body = hot.chain((0..10).map(|number| line("u2", number))).collect::<Vec<_>>().join("\n");
+    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let keys = HotKeys::new(const { NonZeroU32::new(60).unwrap() });
+    let counting = Some(keys.at(UnixMillis(1_763_697_600_123)));
+    // So many partitions that no event_id meets one that is looked at.
+    let to = Partitions { count: NonZeroU32::MAX, spare: 7, counting };
+    let home = |user| {
+        let line = line(user, 0);
+        let event = event::parse::<()>(&line).unwrap().event;
+        partition("default", &event, Partitions { counting: None, ..to }).0
+    };
+    let run = || enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
+    let (chunks, report) = run();
+    let of = |chunks: &[Chunk], partition| {
+        chunks.iter().filter(|chunk| chunk.partition == partition).map(|chunk| chunk.lines).sum::<u32>()
+    };
+    assert_eq!((report.accepted, report.spread), (310, 240));
+    assert_eq!([home("u1"), home("u2"), 7].map(|partition| of(&chunks, partition)), [60, 10, 80]);
+    assert!(chunks.len() > 100, "by event_id: {} partitions", chunks.len());
+    let (again, report) = run();
+    assert_eq!([home("u1"), home("u2"), 7].map(|partition| of(&again, partition)), [0, 10, 100]);
+    assert_eq!(report.spread, 300, "hot from the beginning");
 }

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Instant;
 
 use rdkafka::ClientConfig;
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -53,6 +54,7 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         // Then librdkafka gives the record back, and the spool may have it.
         .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
         .set("queue.buffering.max.kbytes", "262144")
+        .set("statistics.interval.ms", "5000")
         // Ten seconds by default: too long to refuse clients once a broker is back.
         .set("reconnect.backoff.max.ms", "1000")
         // A topic made by accident would have the wrong number of partitions.
@@ -442,6 +444,11 @@ impl ClientContext for Reports {
     // librdkafka repeats itself with every try; what matters of it is said once, by `Cluster`.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.outbox.metrics.queue_messages.set(statistics.msg_cnt as i64);
+        self.outbox.metrics.queue_bytes.set(statistics.msg_size as i64);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
