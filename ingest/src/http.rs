@@ -12,10 +12,12 @@ use runtime::serve::PeerAddr;
 use schemas::event::Code;
 use schemas::line::Prefix;
 use schemas::time::UnixMillis;
-use tokio::sync::Semaphore;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task;
 
 use crate::answer::{self, Answer, Said};
-use crate::body::{self, Described, Reservation};
+use crate::body::{self, Described, Encoding, Reservation};
 use crate::client_ip::{self, ClientIpConfig};
 use crate::compat;
 use crate::config::{Config, Limits};
@@ -29,6 +31,18 @@ use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::Publisher;
 use crate::votes::{Votes, refresh};
+
+/// Room on the bench, where bodies become lines and so are there twice for a moment: a part of
+/// `IN_FLIGHT_BYTES`, with place for one of the longest.
+pub const BENCH_BYTES: usize = 64 << 20;
+/// What a long body takes of it while it is inflated: few are at once, however many cores there are.
+const INFLATING_BYTES: usize = BENCH_BYTES / 2;
+/// From this length on a body is a matter of milliseconds.
+const LONG_BYTES: usize = 256 * 1024;
+/// What events inflate to.
+const USUAL_RATIO: usize = 8;
+/// About what the edge adds to a line.
+const ADDED_BYTES: usize = 160;
 
 /// The routes, as metrics name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +104,8 @@ pub struct Shared {
     pub(crate) cors: CorsConfig,
     /// One permit for each byte of a body in memory.
     in_flight: Arc<Semaphore>,
+    /// One permit for each byte of the lines that are being made of bodies.
+    bench: Semaphore,
     pub(crate) publisher: Publisher,
     pub(crate) metrics: Arc<Metrics>,
     /// The polls' results; none as long as none were fetched.
@@ -108,13 +124,14 @@ struct Arrival {
 impl Shared {
     /// What requests share, at the start.
     pub fn new(config: &Config, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
-        let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_bytes));
+        let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_bytes - BENCH_BYTES));
         let (limits, client_ip, cors) =
             (config.limits.clone(), config.client_ip.clone(), config.cors.clone());
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
         let by_address = config.ip_rate.map(ByAddress::new);
         let poll_results = refresh::Latest::default();
-        Self { limits, client_ip, keys, by_address, cors, in_flight, publisher, metrics, poll_results }
+        let bench = Semaphore::new(BENCH_BYTES);
+        Self { limits, client_ip, keys, by_address, cors, in_flight, bench, publisher, metrics, poll_results }
     }
 
     /// Answers one request.
@@ -136,11 +153,11 @@ impl Shared {
         };
         match arrival.route {
             Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
-                Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
+                Ok((bytes, format, _reserved)) => self.events(&arrival, &head, bytes, format).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
             Route::Analytics => match reaction(&head) {
-                Ok(line) => self.reaction(&arrival, &line, &head, body).await,
+                Ok(line) => self.reaction(&arrival, line, &head, body).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
             Route::Other => unread(Refusal::NotFound, &head, body).await,
@@ -178,11 +195,16 @@ impl Shared {
         let bytes = body::read(body, declared, &self.limits).await?;
         reserved.fit(bytes.len())?;
         self.metrics.body(bytes.len());
-        let bytes = body::decoded(bytes, encoding, &self.limits, &mut reserved)?;
+        let length = match encoding {
+            Encoding::Identity => 0,
+            Encoding::Gzip | Encoding::Zstd => USUAL_RATIO * bytes.len(),
+        };
+        let _bench = self.bench(if length < LONG_BYTES { length } else { INFLATING_BYTES }).await;
+        let bytes = at_length(length, || body::decoded(bytes, encoding, &self.limits, &mut reserved))?;
         Ok((bytes, format, reserved))
     }
 
-    async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
+    async fn events(&self, arrival: &Arrival, head: &Parts, body: Bytes, format: Format) -> Answer {
         Answer::new(match self.publish(arrival, head, body, format).await {
             Ok(_) if answer::prefers_minimal(&head.headers) => Said::StoredMinimal,
             Ok(report) if arrival.route == Route::Votes => self.voted(report),
@@ -201,11 +223,11 @@ impl Shared {
     }
 
     /// A reaction, which has no use for a body.
-    async fn reaction<B>(&self, arrival: &Arrival, line: &str, head: &Parts, mut body: B) -> Answer
+    async fn reaction<B>(&self, arrival: &Arrival, line: String, head: &Parts, mut body: B) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let stored = self.publish(arrival, head, line.as_bytes(), Format::Ndjson).await;
+        let stored = self.publish(arrival, head, line.into(), Format::Ndjson).await;
         let said = stored.map_or_else(|said| said, |_| Said::NoContent);
         Answer { said, closes: !body::drain(&mut body, &head.headers).await }
     }
@@ -215,43 +237,54 @@ impl Shared {
         &self,
         arrival: &Arrival,
         head: &Parts,
-        body: &[u8],
+        body: Bytes,
         format: Format,
     ) -> Result<Report, Said> {
         let identity = Identity::of(&head.headers, arrival.caller.identity())?;
-        let (chunks, report) = self.enriched(arrival, identity, body, format)?;
+        let (chunks, report, bench) = self.enriched(arrival, identity, &body, format).await?;
+        let length = body.len();
+        drop(body); // what is reserved for it holds its lines from now on
         if chunks.is_empty() {
             return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report)));
         }
-        let pending = self.publisher.hand_over(&chunks)?;
-        drop(chunks); // while it waits, its lines are in records
+        let pending = at_length(length, || self.publisher.hand_over(chunks))?;
+        drop(bench);
         pending.durable().await?;
         Ok(report)
     }
 
-    fn enriched(
+    async fn enriched(
         &self,
         arrival: &Arrival,
         identity: Identity<'_>,
         body: &[u8],
         format: Format,
-    ) -> Result<(Vec<Chunk>, Report), Refusal> {
+    ) -> Result<(Vec<Chunk>, Report, SemaphorePermit<'_>), Refusal> {
         // First: while Kafka was never reached there is no partition to choose.
         let partitions = self.publisher.partitions()?;
-        let lines = decode::lines(body, format, self.limits.events)?;
+        let lines = at_length(body.len(), || decode::lines(body, format, self.limits.events))?;
         if lines.is_empty() {
             return Err(Refusal::EmptyBody);
         }
         self.take(&arrival.caller, arrival.ip, Part::Rest(lines.len()))?;
+        let bench = self.bench(body.len() + lines.len() * ADDED_BYTES).await;
         let votes = (arrival.route == Route::Votes).then(|| Votes::read(&lines));
         let lines = votes.as_ref().map_or(lines, Votes::lines);
         let tenant = arrival.caller.tenant();
         let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
-        let (chunks, mut report) =
-            enrich::enrich(&lines, arrival.route.takes(), tenant, identity, &prefix, partitions);
+        let takes = arrival.route.takes();
+        let enrich = || enrich::enrich(&lines, takes, tenant, identity, &prefix, partitions);
+        let (chunks, mut report) = at_length(body.len(), enrich);
         report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
-        Ok((chunks, report))
+        Ok((chunks, report, bench))
+    }
+
+    /// Waits for room on the bench for so many bytes. Whoever has it does not wait for anything
+    /// until it is given back.
+    async fn bench(&self, bytes: usize) -> SemaphorePermit<'_> {
+        let permits = bytes.min(BENCH_BYTES) as u32;
+        self.bench.acquire_many(permits).await.expect("it is never closed")
     }
 
     fn count(&self, route: Route, report: &Report) {
@@ -261,6 +294,13 @@ impl Shared {
             self.metrics.ended(Outcome::Rejected(code), u64::from(events));
         }
     }
+}
+
+/// Does what takes long for a long body, so that no other request waits for it: the thread hands its
+/// tasks over to another one. Where there is no other, as in a test, everybody waits.
+fn at_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let is_long = bytes >= LONG_BYTES && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if is_long { task::block_in_place(work) } else { work() }
 }
 
 /// Refuses a request whose body was not read to its end.

@@ -10,6 +10,18 @@ use ingest::spool::commands;
 use ingest::{Config, Edge, keys};
 use runtime::{process, serve, signal};
 use schemas::line::is_tenant;
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// What jemalloc is told, under the name by which it asks. What is free goes back at once, and there
+/// is one arena for each core. By default each of many arenas keeps what it had for seconds, and glibc
+/// learns to keep long buffers for good: either way a flood of long bodies takes twice what is
+/// reserved for them.
+#[expect(unsafe_code, reason = "nothing else may have this name, and nothing else has it")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static MALLOC_CONF: &[u8; 54] = b"percpu_arena:percpu,dirty_decay_ms:0,muzzy_decay_ms:0\0";
 
 /// The edge of Millrace: takes events over HTTP and puts them into Kafka.
 #[derive(Parser)]

@@ -16,6 +16,7 @@ mod clients;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
+mod flood;
 mod freshness;
 mod hostile;
 mod journey;

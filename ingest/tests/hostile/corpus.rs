@@ -308,7 +308,7 @@ fn texts() -> Vec<Case> {
                 ("{\"event\":\"\u{fffd}\u{ffff}\u{10ffff}\u{202e}\"}".as_bytes(), Ok(())),
             ],
         ),
-        plain("UTF-16", b"\xff\xfe{\0\"\0e\0\"\0:\01\0}\0".to_vec(), one_bad(("bad_utf8", None))),
+        plain("UTF-16", b"\xff\xfe{\0\"\0e\0\"\0:\x001\0}\0".to_vec(), one_bad(("bad_utf8", None))),
     ]
 }
 
