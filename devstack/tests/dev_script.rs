@@ -13,7 +13,7 @@ fn a_typo_is_told_what_there_is() {
     check(
         &["tset"],
         2,
-        "./dev: unknown command `tset`: there are `up`, `test`, `chaos`, `bench`, `mutants` and `help`\n",
+        "./dev: unknown command `tset`: there are `up`, `test`, `chaos`, `bench`, `steps`, `mutants`, `fuzz` and `help`\n",
     );
     check(&["up", "--dmo"], 2, "./dev: unknown flag `--dmo`: `./dev up` takes --demo or --fresh\n");
     check(&["test", "--ful"], 2, "./dev: unknown flag `--ful`: `./dev test` takes --full\n");
@@ -35,11 +35,11 @@ fn every_missing_tool_is_named_with_its_remedy() {
     let output = dev().arg("up").env("PATH", directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let lines = complaint(&output);
-    for tool in ["cargo", "cc", "make", "java 17 or newer", "mvn", "npm"] {
+    for tool in ["cargo", "cc", "make", "perl", "java 17 or newer", "mvn", "npm"] {
         let naming = lines.lines().filter(|line| line.starts_with(&format!("missing: {tool}, which ")));
         assert_eq!(naming.count(), 1, "{tool} in\n{lines}");
     }
-    assert_eq!(lines.lines().count(), 6, "{lines}");
+    assert_eq!(lines.lines().count(), 7, "{lines}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ const MAX_RATIO: usize = 100;
 const MAX_WINDOW_LOG: u32 = 23;
 /// How long a body may be slower than the least rate.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-/// Inflated and reserved at once.
+/// Inflated at once.
 const STEP_BYTES: usize = 64 * 1024;
 /// Read of a body that nobody wants, so that its sender can read the answer.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
@@ -213,7 +213,7 @@ fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
     ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
 }
 
-/// Inflates step by step, each reserved before it is made, beside the `sent` bytes.
+/// Inflates step by step, what is made of it reserved before, beside the `sent` bytes.
 fn inflate(
     mut decoder: impl Read,
     sent: usize,
@@ -222,7 +222,13 @@ fn inflate(
 ) -> Result<Vec<u8>, Refusal> {
     let mut decoded = Vec::new();
     loop {
-        reserved.fit(sent + decoded.len() + STEP_BYTES)?;
+        if decoded.capacity() - decoded.len() < STEP_BYTES {
+            let larger = (2 * decoded.capacity()).min(limit).max(decoded.len()) + STEP_BYTES;
+            // Both are there while the one is copied into the other.
+            reserved.fit(sent + decoded.capacity() + larger)?;
+            decoded.reserve_exact(larger - decoded.len());
+            reserved.fit(sent + decoded.capacity())?;
+        }
         let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
         let read = step.map_err(|_| Refusal::BadEncoding)?;
         if decoded.len() > limit {

@@ -16,6 +16,7 @@ use schemas::record;
 use crate::client_ip::ClientIpConfig;
 use crate::cors::CorsConfig;
 use crate::geoip::GeoIpConfig;
+use crate::http::BENCH_BYTES;
 use crate::keys::RateConfig;
 use crate::keys::file::KeysConfig;
 
@@ -121,7 +122,8 @@ pub struct Limits {
     /// Bytes a second that a body must bring on average once it has taken 5 s:
     /// `BODY_MIN_RATE`, default 512.
     pub body_min_rate: NonZeroU32,
-    /// Bytes of all bodies in memory at once: `IN_FLIGHT_BYTES`, default 256 MiB.
+    /// Bytes of all bodies in memory at once, and of the lines being made of them: `IN_FLIGHT_BYTES`,
+    /// default 256 MiB.
     pub in_flight_bytes: usize,
     /// Requests at once, waiting for Kafka ones included: `MAX_REQUESTS`, default 16 384.
     pub requests: usize,
@@ -195,14 +197,14 @@ impl Limits {
             in_flight_bytes: vars.bytes_or("IN_FLIGHT_BYTES", 256 * MIB)?,
             requests: vars.parsed_or("MAX_REQUESTS", 16_384)?,
         };
-        let largest = limits.body_bytes.saturating_add(limits.decoded_bytes);
+        let largest = limits.body_bytes.saturating_add(limits.decoded_bytes).saturating_add(BENCH_BYTES);
         if limits.in_flight_bytes < largest || limits.in_flight_bytes > u32::MAX as usize {
             return Err(VarError::Invalid {
                 name: "IN_FLIGHT_BYTES",
                 value: limits.in_flight_bytes.to_string(),
                 reason: format!(
-                    "it must hold one largest request, MAX_BODY_BYTES + MAX_DECODED_BYTES = {largest}, \
-                     and be below 4 GiB"
+                    "it must hold one largest request, MAX_BODY_BYTES + MAX_DECODED_BYTES, and the bench, \
+                     {largest} in all, and be below 4 GiB"
                 ),
             });
         }

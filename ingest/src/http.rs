@@ -14,10 +14,12 @@ use runtime::serve::PeerAddr;
 use schemas::event::Code;
 use schemas::line::Prefix;
 use schemas::time::UnixMillis;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
+use tokio::task;
 
 use crate::answer::{Answer, Preferences, Said};
-use crate::body::{self, Described, Reservation};
+use crate::body::{self, Described, Encoding, Reservation};
 use crate::client_ip::{self, ClientIpConfig};
 use crate::compat;
 use crate::config::{Ack, Config, Limits};
@@ -31,9 +33,19 @@ use crate::keys::file::Keys;
 use crate::keys::{ByAddress, Caller, Part};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
-use crate::publish::Publisher;
+use crate::publish::{Pending, Publisher};
 use crate::samples::Samples;
 use crate::votes::{Votes, refresh};
+
+/// Room on the bench, where long bodies are inflated and become lines, and so are there twice for a
+/// moment: a part of `IN_FLIGHT_BYTES`, with place for one of the longest.
+pub const BENCH_BYTES: usize = 64 << 20;
+/// What a long body takes of it while it is inflated: few are at once, however many cores there are.
+const INFLATING_BYTES: usize = BENCH_BYTES / 2;
+/// From this length on a body is a matter of milliseconds.
+const LONG_BYTES: usize = 256 * 1024;
+/// What events inflate to.
+const USUAL_RATIO: usize = 8;
 
 /// The routes, as metrics name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +109,8 @@ pub struct Shared {
     pub(crate) cors: CorsConfig,
     /// One permit for each byte of a body in memory.
     in_flight: Arc<Semaphore>,
+    /// One permit for each byte of long bodies that are being worked on.
+    bench: Semaphore,
     hot_keys: Option<HotKeys>,
     pub(crate) publisher: Publisher,
     samples: Samples,
@@ -119,7 +133,7 @@ struct Arrival {
 impl Shared {
     /// What requests share, at the start.
     pub fn new(config: &Config, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
-        let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_bytes));
+        let in_flight = Arc::new(Semaphore::new(config.limits.in_flight_bytes - BENCH_BYTES));
         let (limits, client_ip, cors) =
             (config.limits.clone(), config.client_ip.clone(), config.cors.clone());
         let keys = Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone()));
@@ -140,6 +154,7 @@ impl Shared {
             by_address,
             cors,
             in_flight,
+            bench: Semaphore::new(BENCH_BYTES),
             hot_keys,
             publisher,
             samples,
@@ -178,11 +193,11 @@ impl Shared {
         };
         match arrival.route {
             Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
-                Ok((bytes, format, _reserved)) => self.events(&arrival, &head, &bytes, format).await,
+                Ok((bytes, format, _reserved)) => self.events(&arrival, &head, bytes, format).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
             Route::Analytics => match reaction(&head) {
-                Ok(line) => self.reaction(&arrival, &line, &head, body).await,
+                Ok(line) => self.reaction(&arrival, line, &head, body).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
             Route::Other => unread(Refusal::NotFound, &head, body).await,
@@ -220,11 +235,16 @@ impl Shared {
         let bytes = body::read(body, declared, &self.limits).await?;
         reserved.fit(bytes.len())?;
         self.metrics.body(bytes.len());
-        let bytes = body::decoded(bytes, encoding, &self.limits, &mut reserved)?;
+        let room = match encoding {
+            Encoding::Gzip | Encoding::Zstd if USUAL_RATIO * bytes.len() >= LONG_BYTES => INFLATING_BYTES,
+            _ => 0,
+        };
+        let inflate = || body::decoded(bytes, encoding, &self.limits, &mut reserved);
+        let bytes = self.at_bench(room, inflate).await?;
         Ok((bytes, format, reserved))
     }
 
-    async fn events(&self, arrival: &Arrival, head: &Parts, body: &[u8], format: Format) -> Answer {
+    async fn events(&self, arrival: &Arrival, head: &Parts, body: Bytes, format: Format) -> Answer {
         let follows = Preferences::of(&head.headers);
         let ack = follows.ack(self.ack);
         let said = match self.publish(arrival, head, body, format, ack).await {
@@ -246,13 +266,12 @@ impl Shared {
     }
 
     /// A reaction, which has no use for a body.
-    async fn reaction<B>(&self, arrival: &Arrival, line: &str, head: &Parts, mut body: B) -> Answer
+    async fn reaction<B>(&self, arrival: &Arrival, line: String, head: &Parts, mut body: B) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let follows = Preferences { minimal: false, ..Preferences::of(&head.headers) };
-        let stored =
-            self.publish(arrival, head, line.as_bytes(), Format::Ndjson, follows.ack(self.ack)).await;
+        let stored = self.publish(arrival, head, line.into(), Format::Ndjson, follows.ack(self.ack)).await;
         let closes = !body::drain(&mut body, &head.headers).await;
         match stored {
             Ok(_) => Answer { said: Said::NoContent, closes, follows },
@@ -265,22 +284,36 @@ impl Shared {
         &self,
         arrival: &Arrival,
         head: &Parts,
-        body: &[u8],
+        body: Bytes,
         format: Format,
         ack: Ack,
     ) -> Result<Report, Said> {
-        let identity = Identity::of(&head.headers, arrival.caller.identity())?;
-        let (chunks, report) = self.enriched(arrival, identity, body, format)?;
-        if chunks.is_empty() {
-            return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report)));
-        }
-        let pending = self.publisher.hand_over(&chunks, ack)?;
-        drop(chunks); // while it waits, its lines are in records
-        match ack {
-            Ack::Durable => pending.durable().await?,
-            Ack::Accepted => drop(pending),
+        let bytes = body.len();
+        let hand_over = || self.hand_over(arrival, head, body, format, ack);
+        let (report, pending) = self.at_bench(bytes, hand_over).await?;
+        match (pending, ack) {
+            (None, _) => return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report))),
+            (Some(pending), Ack::Durable) => pending.durable().await?,
+            (Some(_), Ack::Accepted) => {}
         }
         Ok(report)
+    }
+
+    /// Makes lines of `body`, and records of these; then neither is held any more. Without a good
+    /// line there are no records.
+    fn hand_over(
+        &self,
+        arrival: &Arrival,
+        head: &Parts,
+        body: Bytes,
+        format: Format,
+        ack: Ack,
+    ) -> Result<(Report, Option<Pending>), Refusal> {
+        let identity = Identity::of(&head.headers, arrival.caller.identity())?;
+        let (chunks, report) = self.enriched(arrival, identity, &body, format)?;
+        drop(body);
+        let pending = if chunks.is_empty() { None } else { Some(self.publisher.hand_over(chunks, ack)?) };
+        Ok((report, pending))
     }
 
     fn enriched(
@@ -319,6 +352,21 @@ impl Shared {
             self.publisher.sample(partitions.spare, &samples);
         }
         Ok((chunks, report))
+    }
+
+    /// Does work on so many bytes. For many it waits until there is room on the bench, and other
+    /// requests do not wait for it: the thread hands its tasks over to another one. Where there is
+    /// no other, as in a test, they do.
+    async fn at_bench<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
+        if bytes < LONG_BYTES {
+            return work();
+        }
+        let room = bytes.min(BENCH_BYTES) as u32;
+        let _room = self.bench.acquire_many(room).await.expect("it is never closed");
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => task::block_in_place(work),
+            _ => work(),
+        }
     }
 
     fn count(&self, route: Route, report: &Report) {

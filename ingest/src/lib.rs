@@ -5,8 +5,8 @@
 //! ordinary lines on the way; [`samples`] keep a few of the bad ones. A request is answered `200` only when every
 //! record that holds one of its lines is acknowledged by Kafka or safe in the [`spool`].
 //!
-//! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`;
-//! lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
+//! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`; lines
+//! being made of them, by the bench in [`http`]; lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
 //! `MAX_REQUESTS`; connections, in [`runtime::serve`].
 
 pub mod config;

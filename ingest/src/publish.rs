@@ -100,7 +100,7 @@ impl Publisher {
 
     /// Hands over the lines of one request, all or, at the bound, none. `ack` says whether it
     /// waits for their records.
-    pub fn hand_over(&self, chunks: &[Chunk], ack: Ack) -> Result<Pending, Refusal> {
+    pub fn hand_over(&self, chunks: Vec<Chunk>, ack: Ack) -> Result<Pending, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
         let way = self.outbox.admit(events, bytes, ack)?;
@@ -108,7 +108,7 @@ impl Publisher {
         for chunk in chunks {
             let lanes = self.outbox.lanes_of(chunk.partition);
             let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
-            receipts.append(&mut lanes.lock(way).append(chunk, ack, send));
+            receipts.append(&mut lanes.lock(way).append(&chunk, ack, send));
         }
         let wait = self.durable_wait + END_WAIT;
         Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })

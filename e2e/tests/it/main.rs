@@ -18,6 +18,7 @@ mod connections;
 mod country_counters;
 mod device_batches;
 mod exactly_once;
+mod flood;
 mod freshness;
 mod hostile_bodies;
 mod hostile_peers;

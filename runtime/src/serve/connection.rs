@@ -62,7 +62,7 @@ impl Connection {
     {
         let limits = rules.server.limits;
         let Some(stream) = self.secured(stream, &rules.server).await else { return };
-        let stream = TokioIo::new(Watched { stream, pulse: self.pulse.clone() });
+        let stream = TokioIo::new(Watched::new(stream, self.pulse.clone()));
         let service = watched(service, self.peer, self.pulse.clone(), limits);
         let mut connection = pin!(rules.http.serve_connection(stream, service));
         let mut enough = pin!(enough(&self.closing, limits.age));

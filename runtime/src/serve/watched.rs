@@ -1,15 +1,17 @@
 //! A connection's bytes and answers, told to its [`Pulse`] as they pass.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{self, Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
@@ -50,10 +52,21 @@ impl Drop for Asked {
 /// A plain stream, or one with TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
+/// How long a peer may go on sending what nobody reads, while our last answer reaches it.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// A stream whose pulse is taken.
 pub(super) struct Watched {
-    pub(super) stream: Stream,
-    pub(super) pulse: SharedPulse,
+    stream: Stream,
+    pulse: SharedPulse,
+    /// Ends the wait for the peer, once we have said our last.
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: Stream, pulse: SharedPulse) -> Self {
+        Self { stream, pulse, lingering: None }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -97,8 +110,26 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Says that we have said our last, and then reads on until the peer has too: closed with bytes
+    /// unread, a connection is reset, and a peer that still sends would lose our answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, lingering, .. } = &mut *self;
+        let over = match lingering {
+            Some(over) => over,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+                lingering.insert(Box::pin(time::sleep(LINGER)))
+            }
+        };
+        let mut unwanted = [MaybeUninit::uninit(); 8 * 1024];
+        while over.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::uninit(&mut unwanted);
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
