@@ -190,7 +190,7 @@ fn advise(refusal: &Refusal, headers: &mut HeaderMap) {
             headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
         }
         // The least, and up to as much again, so that those refused do not return in step.
-        Refusal::Overloaded(_) | Refusal::NotDurable | Refusal::NoPartitions => {
+        Refusal::Overloaded(_) | Refusal::NotDurable | Refusal::NoPartitions | Refusal::Draining => {
             headers.insert(RETRY_AFTER, HeaderValue::from(fastrand::u32(1..=2)));
         }
         Refusal::SpoolFull => {

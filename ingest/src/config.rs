@@ -139,8 +139,8 @@ pub struct KafkaConfig {
     /// Longest a record waits for its acknowledgement, before it goes to the spool or is
     /// refused: `DURABLE_WAIT`, default 10s.
     pub durable_wait: Duration,
-    /// Bytes of lines not yet acknowledged: `UNACKED_BYTES`, default 192 MiB, below
-    /// librdkafka's own bound of 256 MiB, so that ours is the one that is met.
+    /// Bytes of lines not yet acknowledged: `UNACKED_BYTES`, default 96 MiB, so that they and
+    /// `IN_FLIGHT_BYTES` stay below 384 MiB together, and ours is met before librdkafka's own bound.
     pub unacked_bytes: usize,
     /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`, for
     /// example `KAFKA_OPT_compression.type=zstd`.
@@ -197,14 +197,15 @@ impl Limits {
             in_flight_bytes: vars.bytes_or("IN_FLIGHT_BYTES", 256 * MIB)?,
             requests: vars.parsed_or("MAX_REQUESTS", 16_384)?,
         };
-        let largest = limits.body_bytes.saturating_add(limits.decoded_bytes).saturating_add(BENCH_BYTES);
+        let largest =
+            limits.body_bytes.saturating_add(2 * limits.decoded_bytes).saturating_add(2 * MIB + BENCH_BYTES);
         if limits.in_flight_bytes < largest || limits.in_flight_bytes > u32::MAX as usize {
             return Err(VarError::Invalid {
                 name: "IN_FLIGHT_BYTES",
                 value: limits.in_flight_bytes.to_string(),
                 reason: format!(
-                    "it must hold one largest request, MAX_BODY_BYTES + MAX_DECODED_BYTES, and the bench, \
-                     {largest} in all, and be below 4 GiB"
+                    "it must hold one largest request while it is inflated, MAX_BODY_BYTES + 2 × \
+                     MAX_DECODED_BYTES, and the bench, {largest} in all, and be below 4 GiB"
                 ),
             });
         }
@@ -231,11 +232,19 @@ impl PollResultsConfig {
 
 impl KafkaConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let durable_wait = vars.duration_or("DURABLE_WAIT", Duration::from_secs(10))?;
+        if durable_wait < Duration::from_millis(1) {
+            return Err(VarError::Invalid {
+                name: "DURABLE_WAIT",
+                value: format!("{durable_wait:?}"),
+                reason: "it must be 1ms or longer".to_owned(),
+            });
+        }
         Ok(Self {
             brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
             topic: vars.string_or("TOPIC", "events"),
-            durable_wait: vars.duration_or("DURABLE_WAIT", Duration::from_secs(10))?,
-            unacked_bytes: vars.bytes_or("UNACKED_BYTES", 192 * MIB)?,
+            durable_wait,
+            unacked_bytes: vars.bytes_or("UNACKED_BYTES", 96 * MIB)?,
             options: vars.with_prefix("KAFKA_OPT_"),
         })
     }

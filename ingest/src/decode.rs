@@ -96,12 +96,20 @@ fn json(text: &str, most: usize) -> Vec<Line<'_>> {
         return array(whole, most);
     }
     match whole.split_once('\n') {
-        // The first line is no value by itself: one object over several lines.
-        Some((first, _)) if serde_json::from_str::<IgnoredAny>(first).is_err() => {
+        // The first line is no value by itself: one object over several lines, or lines with a bad first one.
+        Some((first, rest)) if !is_json(first) && (is_json(whole) || !rest.lines().any(is_object)) => {
             vec![Line { number: 1, text: Ok(whole) }]
         }
         _ => ndjson(text, most),
     }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn is_object(line: &str) -> bool {
+    line.trim_ascii_start().starts_with('{') && is_json(line)
 }
 
 fn array(text: &str, most: usize) -> Vec<Line<'_>> {

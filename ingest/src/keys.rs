@@ -53,9 +53,14 @@ pub struct KeySet(HashMap<[u8; 8], Arc<Key>>);
 /// What is wrong with a file of keys; the message names the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// Not the TOML that it must be; the message has line and column.
-    #[error(transparent)]
-    Toml(#[from] toml::de::Error),
+    /// Not the TOML that it must be.
+    #[error("line {line}: {message}")]
+    Toml {
+        /// From 1.
+        line: usize,
+        /// What is wrong, without the text of the file, which may hold a key.
+        message: String,
+    },
     /// A key that cannot be.
     #[error("key `{id}`: {reason}")]
     Key {
@@ -105,7 +110,11 @@ impl KeySet {
     /// Reads the text of a file. Keys whose rate is as `before` keep what they have used of it.
     pub fn parse(text: &str, before: &Self) -> Result<Self, KeysError> {
         let mut keys = HashMap::new();
-        for declared in toml::from_str::<File>(text)?.key {
+        let bad = |error: toml::de::Error| KeysError::Toml {
+            line: 1 + text[..error.span().map_or(0, |span| span.start)].matches('\n').count(),
+            message: error.message().to_owned(),
+        };
+        for declared in toml::from_str::<File>(text).map_err(bad)?.key {
             let key = declared.resolve(before)?;
             let id = key.id.clone();
             let same_id = keys.values().any(|other: &Arc<Key>| other.id == id);
@@ -155,6 +164,9 @@ impl Declared {
             same.and_then(|key| key.rate.clone()).filter(|rate| rate.config == config)
         };
         let rate = config.map(|config| kept(config).unwrap_or_else(|| Arc::new(Rate::new(config))));
+        if self.allow_ip.iter().chain(&self.origins).any(|entry| entry.trim().is_empty()) {
+            return Err(wrong("an entry of its allow_ip or origins is empty"));
+        }
         let allow_ip = self.allow_ip.join(",").parse().map_err(|reason: String| wrong(&reason))?;
         let identity = match self.identity {
             Some(DeclaredIdentity::DeviceSequence) => Identity::DeviceSequence,

@@ -109,6 +109,8 @@ pub enum Refusal {
     NoPartitions,
     /// Kafka takes nothing and the spool has no room.
     SpoolFull,
+    /// The edge ends, and takes nothing any more.
+    Draining,
 }
 
 /// The bounds at which requests are shed.
@@ -145,9 +147,11 @@ impl Refusal {
             }
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded(_) | Self::NotDurable | Self::NoPartitions | Self::SpoolFull => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded(_)
+            | Self::NotDurable
+            | Self::NoPartitions
+            | Self::SpoolFull
+            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -178,6 +182,7 @@ impl Refusal {
             Self::Overloaded(_) => "overloaded",
             Self::NotDurable | Self::NoPartitions => "not_durable",
             Self::SpoolFull => "spool_full",
+            Self::Draining => "draining",
         }
     }
 
@@ -211,6 +216,7 @@ impl Refusal {
             Self::NotDurable => "not stored for sure; send it again later".into(),
             Self::NoPartitions => "kafka was not reached yet; nothing was taken, send it again later".into(),
             Self::SpoolFull => "kafka is away and the spool is full; send it again later".into(),
+            Self::Draining => "this edge ends; nothing was taken, send it again".into(),
         }
     }
 

@@ -143,10 +143,11 @@ impl Publisher {
         self.outbox.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
     }
 
-    /// Sends what is open and waits until everything has ended. What has not within
+    /// Takes nothing more, sends what is open and waits until everything has ended. What has not within
     /// `wait`, or at once while Kafka is away, goes to the spool; without one it is given
     /// up and counted as lost.
     pub async fn flush(&self, wait: Duration) {
+        self.outbox.close();
         for (partition, lanes) in self.outbox.all_lanes() {
             for way in [Way::Kafka, Way::Spool] {
                 let send = |record: &_| self.outbox.send(&self.producer, partition, way, record);

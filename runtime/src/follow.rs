@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Calls `changed` with what `read` gives whenever that differs from the time before, at first
-/// from `seen`; until `ended`. What cannot be read belongs into what is read, so that it is
+/// Calls `changed` with what `read` gives once that differs from the time before, at first from
+/// `seen`, and is the same twice, so that a file is not taken while it is written; until `ended`. What cannot be read belongs into what is read, so that it is
 /// complained of once.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
@@ -23,11 +23,15 @@ pub async fn follow<T: PartialEq + Send + 'static>(
 ) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = None;
     while ended.run_until_cancelled(looks.tick()).await.is_some() {
         let Ok(now) = task::spawn_blocking(read.clone()).await else { return };
-        if now != seen {
+        if now != seen && before.as_ref() == Some(&now) {
             changed(&now);
             seen = now;
+            before = None;
+        } else {
+            before = Some(now);
         }
     }
 }
@@ -39,6 +43,21 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_for_one_look_only_is_not_taken() {
+        let mut texts = ["a", "half", "b", "b", "b", ""].into_iter().chain(std::iter::repeat("b"));
+        let read = Arc::new(Mutex::new(move || texts.next().unwrap()));
+        let (told, heard) = mpsc::channel();
+        let ended = CancellationToken::new();
+        let changed = move |now: &&'static str| told.send(*now).unwrap();
+        let following = follow("a", move || read.lock().unwrap()(), changed, ended.clone());
+        let following = tokio::spawn(following);
+        sleep(9 * LOOK_EVERY).await;
+        ended.cancel();
+        following.await.unwrap();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["b"]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn each_change_is_told_once() {

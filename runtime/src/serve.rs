@@ -118,6 +118,10 @@ impl Server {
         let rules = Arc::new(Rules::new(self));
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
         loop {
+            // Whoever waits for no answer makes room for who comes.
+            if places.available_permits() == 0 {
+                open.make_room();
+            }
             // First, so that who finds none waits in the kernel's queue and not here.
             let place = shutdown.run_until_cancelled(Arc::clone(&places).acquire_owned()).await;
             let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
@@ -154,7 +158,7 @@ async fn accept(listener: &TcpListener, backoff: &mut Backoff, open: &Open) -> (
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Out of descriptors, or of memory: whoever does nothing makes room.
             Err(error) => {
-                let idle_closed = open.make_room();
+                let idle_closed = open.accept_failed();
                 tracing::warn!(%error, idle_closed, "accept a connection");
                 time::sleep(backoff.wait()).await;
             }

@@ -162,7 +162,7 @@ impl Vars {
 }
 
 /// Ends of the names of variables whose value is not shown.
-const SECRETS: [&str; 4] = ["password", "token", "secret", "ssl.key.pem"];
+const SECRETS: [&str; 6] = ["password", "passphrase", "token", "secret", "key.pem", "credentials"];
 
 #[cfg(test)]
 mod tests;

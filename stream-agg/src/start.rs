@@ -1,7 +1,6 @@
 //! Starts the aggregator, and ends it in the order in which data flow.
 
 use std::fmt;
-use std::iter;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -34,6 +33,8 @@ use crate::tables;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Log lines and errors of Kafka's client that are looked at after each question.
+const MOST_SAID: usize = 100;
 /// How long Kafka may take to tell of the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Leaving the group, once all pipelines have ended.
@@ -219,7 +220,8 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
 
 /// Why Kafka is there and does not talk to us, if its client says so.
 fn refused(asker: &BaseConsumer) -> Option<&'static str> {
-    let mut said = iter::from_fn(|| asker.poll(Duration::ZERO));
+    // Nothing may also mean a line of the log, of which there are several for each error.
+    let mut said = (0..MOST_SAID).filter_map(|_| asker.poll(Duration::ZERO));
     said.find_map(|said| match said.err()?.rdkafka_error_code()? {
         RDKafkaErrorCode::Authentication => Some("it refuses the login: authentication failed"),
         RDKafkaErrorCode::SSL => {

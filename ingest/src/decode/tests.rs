@@ -31,6 +31,8 @@ fn a_line_that_is_not_utf8_costs_only_itself() {
 fn json_is_one_object_or_an_array_or_lines() {
     check(" {\"event\":1} ", Format::Json, &[(1, Ok(" {\"event\":1} "))]);
     check("{\n\"event\":1\n}\n", Format::Json, &[(1, Ok("{\n\"event\":1\n}"))]);
+    check("{\n\"event\":1,\n", Format::Json, &[(1, Ok("{\n\"event\":1,"))]);
+    check("{\"a\":\n{\"b\":2}", Format::Json, &[(1, Ok("{\"a\":")), (2, Ok("{\"b\":2}"))]);
     check("{\"a\":1}\n{\"b\":2}", Format::Json, &[(1, Ok("{\"a\":1}")), (2, Ok("{\"b\":2}"))]);
     check(" [ {\"a\":\n1}, 2 ] ", Format::Json, &[(1, Ok("{\"a\":\n1}")), (2, Ok("2"))]);
     check("[]", Format::Json, &[]);

@@ -7,6 +7,7 @@ use http_body_util::BodyExt as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use runtime::serve;
 use runtime::vars::Vars;
@@ -263,6 +264,28 @@ async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refus
     assert!(!headers.contains_key("preference-applied"));
     let totals = check_sums(&edge);
     assert_eq!((totals.lost, totals.not_durable), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_the_topic() {
+    let (edge, broker) = edge_beside_broker(&[]).await;
+    let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    broker.request_errors(RDKafkaApiKey::Produce, &[refuses]);
+    let line = r#"{"event":"a"}"#;
+    for headers in [&[][..], &ASYNC] {
+        let (status, _, refusal) = call_with(&edge, Method::POST, "/v1/events", headers, line).await;
+        assert_eq!(
+            (status, &refusal["error"]["code"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable"))
+        );
+        let said = edge.shared.publisher.readiness().unwrap_err();
+        assert!(said.contains("refuses records"), "{said}");
+    }
+    until("one may try again", || edge.shared.publisher.readiness().is_ok()).await;
+    let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
+    assert_eq!(status, StatusCode::OK);
+    let totals = check_sums(&edge);
+    assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shortest and longest wait between tries while it is away or in doubt.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long Kafka counts as away after it refused a record; then one may try again.
+const REFUSES_FOR: Duration = Duration::from_secs(5);
+
 /// What is known of Kafka.
 pub(super) struct Cluster {
     brokers: String,
@@ -36,6 +39,8 @@ pub(super) struct Cluster {
     up: IntGauge,
     /// What Kafka's client said since it was last reached.
     refusal: Mutex<Option<Handshake>>,
+    /// When it last refused a record, and why.
+    refused_record: Mutex<Option<(Instant, RDKafkaErrorCode)>>,
     asker: OnceLock<Thread>,
     doubted: AtomicBool,
     stopped: AtomicBool,
@@ -47,6 +52,8 @@ enum State {
     Up,
     Unreachable,
     Refused(Handshake),
+    /// It refuses records, for a reason that sending them again does not mend.
+    Refusing(RDKafkaErrorCode),
     TopicMissing,
 }
 
@@ -79,6 +86,7 @@ impl Cluster {
             state: Mutex::new(State::Unknown),
             up,
             refusal: Mutex::default(),
+            refused_record: Mutex::default(),
             asker: OnceLock::new(),
             doubted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -100,14 +108,34 @@ impl Cluster {
         *self.state() == State::Up
     }
 
-    /// Whether Kafka was not reached last time; while nothing is known yet, it was not asked.
+    /// Whether Kafka was not reached last time, or refused a record; while nothing is known yet, it was not asked.
     pub(super) fn is_down(&self) -> bool {
-        matches!(*self.state(), State::Unreachable | State::Refused(_) | State::TopicMissing)
+        !matches!(*self.state(), State::Unknown | State::Up)
     }
 
     /// A record had no acknowledgement in time: Kafka counts as away until it answers again.
     pub(super) fn timed_out(&self) {
         self.set(State::Unreachable);
+    }
+
+    /// A record failed. If that will be so of the next one too, Kafka counts as away for a while:
+    /// it may tell of a topic that we may not write to.
+    pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
+        use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
+        if let Some(code @ (TopicAuthorizationFailed | ClusterAuthorizationFailed | Fatal)) = code {
+            *self.refused_record() = Some((Instant::now(), code));
+            self.set(State::Refusing(code));
+        }
+        self.doubt();
+    }
+
+    /// Why a record was refused of late.
+    fn refusing(&self) -> Option<RDKafkaErrorCode> {
+        self.refused_record().filter(|(at, _)| at.elapsed() < REFUSES_FOR).map(|(_, code)| code)
+    }
+
+    fn refused_record(&self) -> MutexGuard<'_, Option<(Instant, RDKafkaErrorCode)>> {
+        self.refused_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something failed that would not with Kafka there: asks again soon.
@@ -171,6 +199,7 @@ impl Cluster {
             State::Refused(Handshake::Tls) => format!(
                 "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust"
             ),
+            State::Refusing(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
         }
     }
@@ -189,7 +218,10 @@ impl Cluster {
                     .map(|t| t.partitions().len())
                 {
                     None | Some(0) => State::TopicMissing,
-                    Some(count) => self.learnt(count as u32),
+                    Some(count) => {
+                        let up = self.learnt(count as u32);
+                        self.refusing().map_or(up, State::Refusing)
+                    }
                 }
             }
             Err(error) => {

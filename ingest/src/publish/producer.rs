@@ -5,7 +5,7 @@
 //! that librdkafka gives back goes to the spool with the bytes that it gives back, so
 //! that nothing is held twice while it is under way.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread;
@@ -125,6 +125,7 @@ pub(super) struct Outbox {
     events: AtomicU64,
     bytes: AtomicUsize,
     most_bytes: usize,
+    closed: AtomicBool,
     /// Told when `events` has reached zero.
     ended: Notify,
     producer: OnceLock<Weak<Producer>>,
@@ -146,6 +147,7 @@ impl Outbox {
             events: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             most_bytes: config.unacked_bytes,
+            closed: AtomicBool::new(false),
             ended: Notify::new(),
             producer: OnceLock::new(),
             metrics,
@@ -205,9 +207,12 @@ impl Outbox {
     /// Counts lines in and says where they go; if they are refused, they have ended already.
     pub(super) fn admit(&self, events: u64, bytes: usize, ack: Ack) -> Result<Way, Refusal> {
         self.metrics.accepted(events, bytes);
-        self.events.fetch_add(events, Ordering::AcqRel);
+        self.events.fetch_add(events, Ordering::SeqCst);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        let way = if waiting <= self.most_bytes {
+        // After they were counted: whoever closes looks at the count afterwards.
+        let way = if self.closed.load(Ordering::SeqCst) {
+            Err(Refusal::Draining)
+        } else if waiting <= self.most_bytes {
             self.way_of(ack)
         } else {
             Err(Refusal::Overloaded(Bound::UnackedBytes))
@@ -219,9 +224,14 @@ impl Outbox {
         way
     }
 
+    /// From now on nothing is admitted.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
     /// Events that have not ended.
     pub(super) fn events(&self) -> u64 {
-        self.events.load(Ordering::Acquire)
+        self.events.load(Ordering::SeqCst)
     }
 
     /// Waits until everything that was admitted has ended.
@@ -322,7 +332,8 @@ impl Outbox {
     /// there; if not, it has ended.
     fn failed(self: &Arc<Self>, sent: Sent, error: &KafkaError, value: &[u8]) -> bool {
         tracing::debug!(partition = sent.partition, %error, "a record failed");
-        let end = match error.rdkafka_error_code() {
+        let code = error.rdkafka_error_code();
+        let end = match code {
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => End::LOST,
             Some(RDKafkaErrorCode::QueueFull) => End::QUEUE_FULL,
             Some(RDKafkaErrorCode::MessageTimedOut) => {
@@ -331,7 +342,7 @@ impl Outbox {
             }
             _ => End::NOT_DURABLE,
         };
-        self.cluster.doubt();
+        self.cluster.record_failed(code);
         self.put(sent, value, end)
     }
 

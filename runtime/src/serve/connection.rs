@@ -31,6 +31,10 @@ const MAX_RESETS: usize = 64;
 /// Bytes of hyper's buffer for HTTP/1: a header block or a read of the body, and what follows it.
 const READ_BUFFER: usize = 64 * 1024;
 
+/// How long a connection may last after it was told to end: a peer that does not read its answer
+/// would keep it for ever.
+const GOODBYE: Duration = Duration::from_secs(60);
+
 /// How all connections of a port are served.
 pub(super) struct Rules {
     pub(super) server: Server,
@@ -66,15 +70,18 @@ impl Connection {
         let service = watched(service, self.peer, self.pulse.clone(), limits);
         let mut connection = pin!(rules.http.serve_connection(stream, service));
         let mut enough = pin!(enough(&self.closing, limits.age));
-        let mut said_goodbye = false;
+        let mut goodbye = None;
         let mut silent = pin!(time::sleep(limits.header_time));
         let ended = poll_fn(|context| {
-            if !said_goodbye && enough.as_mut().poll(context).is_ready() {
-                said_goodbye = true;
+            if goodbye.is_none() && enough.as_mut().poll(context).is_ready() {
                 connection.as_mut().graceful_shutdown();
+                goodbye = Some(Box::pin(time::sleep(GOODBYE)));
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended);
+            }
+            if goodbye.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
+                return Poll::Ready(Ok(()));
             }
             // After the connection was polled, for that may have moved it.
             let Some(deadline) = self.pulse.lock().deadline(limits.patience()) else { return Poll::Pending };

@@ -80,9 +80,14 @@ impl Open {
         Some(Entered { open: Arc::clone(self), id, network })
     }
 
-    /// No connection could be accepted: ends those that wait for a request. Returns how many.
-    pub(super) fn make_room(&self) -> usize {
+    /// No connection could be accepted: counts that, and makes room. Returns how many had to end.
+    pub(super) fn accept_failed(&self) -> usize {
         self.counted.accept_failures.inc();
+        self.make_room()
+    }
+
+    /// Ends connections that wait for a request. Returns how many.
+    pub(super) fn make_room(&self) -> usize {
         let connections = self.lock();
         let idle = connections.by_id.values().filter(|(pulse, _)| pulse.lock().is_idle());
         idle.inspect(|(_, closing)| closing.cancel()).count()

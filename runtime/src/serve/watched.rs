@@ -52,15 +52,17 @@ impl Drop for Asked {
 /// A plain stream, or one with TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// How long a peer may go on sending what nobody reads, while our last answer reaches it.
+/// How long a peer may pause in sending what nobody reads, while our last answer reaches it.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long it may go on.
+const LONGEST_LINGER: Duration = Duration::from_secs(10);
 
 /// A stream whose pulse is taken.
 pub(super) struct Watched {
     stream: Stream,
     pulse: SharedPulse,
-    /// Ends the wait for the peer, once we have said our last.
-    lingering: Option<Pin<Box<Sleep>>>,
+    /// Ends the wait for the peer, once we have said our last, and when it ends at the latest.
+    lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl Watched {
@@ -114,11 +116,11 @@ impl AsyncWrite for Watched {
     /// unread, a connection is reset, and a peer that still sends would lose our answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, lingering, .. } = &mut *self;
-        let over = match lingering {
-            Some(over) => over,
+        let (over, latest) = match lingering {
+            Some(lingering) => lingering,
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
-                lingering.insert(Box::pin(time::sleep(LINGER)))
+                lingering.insert((Box::pin(time::sleep(LINGER)), Instant::now() + LONGEST_LINGER))
             }
         };
         let mut unwanted = [MaybeUninit::uninit(); 8 * 1024];
@@ -128,6 +130,7 @@ impl AsyncWrite for Watched {
             if read.is_err() || buffer.filled().is_empty() {
                 break;
             }
+            over.as_mut().reset((Instant::now() + LINGER).min(*latest));
         }
         Poll::Ready(Ok(()))
     }
