@@ -14,6 +14,8 @@ use crate::table::{Repeat, Row, Unit};
 use crate::work;
 use crate::world::World;
 
+/// Connections of a few busy servers.
+const FEW: usize = 32;
 /// Requests a second of a quiet edge: the load that the first deployment is made for.
 const SEED_RATE: f64 = 200.0;
 /// Requests a second of the whole way, each of [`BATCH`] events.
@@ -113,13 +115,24 @@ impl Bench {
                 Contestant::new("edge: single reactions, durable", "ingest", &mut edge, &reactions)?
                     .of_events(1)
                     .with("kafka", kafka),
+                Contestant::new("floor B by 32 connections", "floor", &mut produce, &batches)?
+                    .of_events(BATCH)
+                    .by(FEW)
+                    .with("kafka", kafka),
+                Contestant::new("edge by 32 connections, durable", "ingest", &mut edge, &batches)?
+                    .of_events(BATCH)
+                    .by(FEW)
+                    .with("kafka", kafka),
             ])
             .await?;
         edge.terminate().await?;
 
-        let [floor_a, floor_b, flat_out, _, single] = &mut rows[..] else { unreachable!("five took part") };
+        let [floor_a, floor_b, flat_out, _, single, floor_of_few, few] = &mut rows[..] else {
+            unreachable!("seven took part")
+        };
         flat_out.note =
             format!("{:.0} % of B, {:.0} % of A", flat_out.percent_of(floor_b), flat_out.percent_of(floor_a));
+        few.note = format!("{:.0} % of B by as many", few.percent_of(floor_of_few));
         single.note = format!("{:.0} % of A's requests/s", single.percent_of(floor_a) * BATCH as f64);
         Ok(rows)
     }
