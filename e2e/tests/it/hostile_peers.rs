@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{interval, timeout};
 
+use crate::client::{Answer, Http};
 use crate::wire::{connect, sent, until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
@@ -45,9 +46,14 @@ fn post(headers: &str, body: &str) -> String {
     format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
 }
 
+/// What one event is answered, over a connection of its own: one that is kept may just be closed as idle.
+async fn answer(edge: &Edge) -> Answer {
+    Http::new(edge.service.http()).post_lines(&[EVENT.to_owned()]).await
+}
+
 /// After whatever was done to it: serves, has counted so many lines and no hidden request.
 async fn assert_well(edge: &Edge, received: u64) {
-    let answer = edge.http.post_lines(&[EVENT.to_owned()]).await;
+    let answer = answer(edge).await;
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (200, json!(1)), "{}", answer.text);
     assert_eq!(edge.metric("ingest_events_received_total").await, received + 1);
     edge.assert_balanced().await;
@@ -194,7 +200,7 @@ async fn slow_heads_and_slow_bodies_are_not_waited_for() {
         check(endless.as_bytes(), b"", "HTTP/1.1 408 "),
         // Every byte comes in time, and they are too few.
         check(endless.as_bytes(), b" ", "HTTP/1.1 408 "),
-        async { assert_eq!(edge.http.post_lines(&[EVENT.to_owned()]).await.status, 200) },
+        async { assert_eq!(answer(&edge).await.status, 200) },
     );
     let closed = async || edge.metric("ingest_inflight_bytes").await == 0;
     wait_for("all that was held to be given back", DEADLINE, closed).await.unwrap();
@@ -264,7 +270,7 @@ async fn a_connection_that_abuses_http2_ends_and_others_are_served_meanwhile() {
                 let _cut = timeout(DEADLINE, stream.write_all(&sent)).await;
                 until_closed(&mut stream).await
             },
-            async { edge.http.post_lines(&[EVENT.to_owned()]).await }
+            answer(&edge)
         );
         assert_eq!(answer.status, 200, "{what}: {}", answer.text);
         if expected.is_some() {
