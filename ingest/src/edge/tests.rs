@@ -1,6 +1,7 @@
 //! The stack as a whole, with librdkafka's own in-process broker or none.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -272,6 +273,7 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::Produce, &[refuses]);
     let line = r#"{"event":"a"}"#;
+    let start = Instant::now();
     for headers in [&[][..], &ASYNC] {
         let (status, _, refusal) = call_with(&edge, Method::POST, "/v1/events", headers, line).await;
         assert_eq!(
@@ -282,6 +284,7 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
         assert!(said.contains("refuses records"), "{said}");
     }
     until("one may try again", || edge.shared.publisher.readiness().is_ok()).await;
+    assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it tells of the topic again");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
     let totals = check_sums(&edge);
