@@ -14,7 +14,7 @@ use prometheus::Registry;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use runtime::admin::Admin;
-use runtime::serve;
+use runtime::serve::{self, Server};
 use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
@@ -90,7 +90,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             Ok::<_, Infallible>(answer)
         }
     });
-    serve::until(listener, service, CancellationToken::new(), Duration::ZERO).await?;
+    Server::default().until(listener, service, CancellationToken::new(), Duration::ZERO).await?;
     Ok(())
 }
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use runtime::admin::{Admin, Readiness};
-use runtime::serve::{self, DrainOverran, Listeners};
+use runtime::serve::{DrainOverran, Listeners, Server};
 use schemas::time::UnixMillis;
 use tokio::sync::watch;
 use tokio::time;
@@ -117,7 +117,8 @@ impl QueryApi {
         let admin = tokio::spawn(admin.serve(listeners.admin, ended.clone()));
 
         let closing = CancellationToken::new();
-        let serving = tokio::spawn(serve::until(listeners.http, self.service(), closing.clone(), DRAIN));
+        let serving = Server::default().until(listeners.http, self.service(), closing.clone(), DRAIN);
+        let serving = tokio::spawn(serving);
         shutdown.cancelled().await;
         // Balancers look elsewhere first; what still arrives meanwhile is answered.
         self.shared.draining.store(true, Ordering::Relaxed);

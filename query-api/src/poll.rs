@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use clickhouse::{Client, Row};
+use runtime::error::chain;
 use schemas::tables::COUNTRY_TOTALS;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
@@ -182,7 +183,7 @@ impl Poller {
 
     fn fail(&self, error: PollError, say: bool) {
         let differs = matches!(error, PollError::OtherRollups { .. });
-        let reason = format!("{:#}", anyhow::Error::from(error));
+        let reason = chain(&error);
         if say {
             tracing::warn!("answers grow old, trying again: {reason}");
         }

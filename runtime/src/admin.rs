@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
-use crate::serve;
+use crate::serve::Server;
 
 /// What keeps a service from being ready; `Ok` when nothing does.
 pub type Readiness = Result<(), String>;
@@ -36,7 +36,8 @@ impl Admin {
             let answer = admin.answer(request.method(), request.uri().path());
             async move { Ok::<_, Infallible>(answer) }
         });
-        if let Err(error) = serve::until(listener, service, shutdown, Duration::from_secs(1)).await {
+        if let Err(error) = Server::default().until(listener, service, shutdown, Duration::from_secs(1)).await
+        {
             tracing::debug!(%error, "admin port");
         }
     }

@@ -70,7 +70,7 @@ pub async fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<Tc
     })
 }
 
-/// How connections are taken.
+/// How connections are taken; by default plain, and within the usual limits.
 #[derive(Clone, Default)]
 pub struct Server {
     /// What they may cost.
@@ -79,22 +79,6 @@ pub struct Server {
     pub tls: Option<Arc<Tls>>,
     /// What is counted of them.
     pub counted: Counted,
-}
-
-/// Serves `service` plain and within the usual limits: [`Server::until`].
-pub async fn until<S, B>(
-    listener: TcpListener,
-    service: S,
-    shutdown: CancellationToken,
-    drain: Duration,
-) -> Result<(), DrainOverran>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    Server::default().until(listener, service, shutdown, drain).await
 }
 
 impl Server {

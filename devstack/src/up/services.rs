@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ingest::Edge;
 use query_api::QueryApi;
-use runtime::serve::{self, Listeners};
+use runtime::serve::{Listeners, Server};
 use runtime::vars::Vars;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -80,7 +80,9 @@ impl Services {
         let ended = CancellationToken::new();
         let services = Self {
             addresses,
-            front: Part::start("front port", &ended, |stop| serve::until(front, service, stop, FRONT_DRAIN)),
+            front: Part::start("front port", &ended, |stop| {
+                Server::default().until(front, service, stop, FRONT_DRAIN)
+            }),
             edge: Part::start("ingest", &ended, |stop| edge.serve(ingest, stop)),
             aggregator: Part::start("stream-agg", &ended, |stop| stream_agg::run(config, stream_agg, stop)),
             query: Part::start("query-api", &ended, |stop| query.serve(query_api, stop)),

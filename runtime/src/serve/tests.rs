@@ -35,7 +35,7 @@ async fn held(drain: Duration) -> Held {
             }
         })
     };
-    let served = tokio::spawn(until(listener, service, shutdown.clone(), drain));
+    let served = tokio::spawn(Server::default().until(listener, service, shutdown.clone(), drain));
     Held { addr, arrived, release, shutdown, served }
 }
 
@@ -126,5 +126,5 @@ async fn a_stop_without_connections_is_at_once() {
     let service = service_fn(|_: Request<Incoming>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let shutdown = CancellationToken::new();
     shutdown.cancel();
-    until(listener, service, shutdown, Duration::from_secs(3600)).await.unwrap();
+    Server::default().until(listener, service, shutdown, Duration::from_secs(3600)).await.unwrap();
 }
