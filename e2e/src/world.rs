@@ -1,5 +1,6 @@
 //! One test's corner of the shared stack, and the services that run in it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -11,9 +12,10 @@ use devstack::{DataDirectory, Service, Stack, wait_for};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use schemas::record::Head;
 use tokio::sync::OnceCell;
 
 use crate::client::Http;
@@ -185,6 +187,31 @@ impl World {
             list.set_all_offsets(Offset::Offset(offset)).unwrap();
             tool.commit(&list, CommitMode::Sync).unwrap();
         }
+    }
+
+    /// All records that the topic has, with what their headers say. Those that come meanwhile are left out.
+    pub fn records(&self) -> Vec<(Head, Vec<u8>)> {
+        let reader: BaseConsumer = self.kafka().set("group.id", "reader").create().unwrap();
+        let (mut from, mut ends, mut left) = (TopicPartitionList::new(), BTreeMap::new(), 0);
+        for partition in 0..PARTITIONS {
+            let (start, end) = reader.fetch_watermarks(self.name, partition, DEADLINE).unwrap();
+            left += end - start;
+            ends.insert(partition, end);
+            from.add_partition_offset(self.name, partition, Offset::Beginning).unwrap();
+        }
+        reader.assign(&from).unwrap();
+        let mut records = Vec::new();
+        while left > 0 {
+            let record = reader.poll(DEADLINE).expect("every record is read").unwrap();
+            if record.offset() >= ends[&record.partition()] {
+                continue;
+            }
+            left -= 1;
+            let headers = record.headers().unwrap().iter();
+            let head = Head::read(headers.map(|header| (header.key, header.value.unwrap()))).unwrap();
+            records.push((head, record.payload().unwrap().to_vec()));
+        }
+        records
     }
 
     /// Deletes all records that the topic has.

@@ -144,4 +144,4 @@ impl GeoIp {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

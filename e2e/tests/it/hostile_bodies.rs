@@ -1,14 +1,10 @@
 //! Hostile bodies through all of Millrace: each is answered as it must be, exactly what was accepted
 //! is stored, and nothing is the worse for it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use devstack::wait_for;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
-use schemas::record::{self, Head, Kind};
+use schemas::record::{self, Kind};
 use tokio::task;
 
 use crate::client::Http;
@@ -21,34 +17,11 @@ mod expect;
 #[path = "../../../ingest/tests/hostile/same.rs"]
 mod same;
 
-/// All lines of events in the topic of `world`. Samples of rejected lines, which no answer waits for,
-/// may still come meanwhile.
+/// All lines of events in the topic of `world`.
 fn stored(world: &World) -> Vec<String> {
-    let reader: BaseConsumer = world.kafka().set("group.id", "reader").create().unwrap();
-    let metadata = reader.fetch_metadata(Some(world.name()), DEADLINE).unwrap();
-    let (mut from, mut ends, mut left) = (TopicPartitionList::new(), BTreeMap::new(), 0);
-    for partition in metadata.topics()[0].partitions() {
-        let (start, end) = reader.fetch_watermarks(world.name(), partition.id(), DEADLINE).unwrap();
-        left += end - start;
-        ends.insert(partition.id(), end);
-        from.add_partition_offset(world.name(), partition.id(), Offset::Beginning).unwrap();
-    }
-    reader.assign(&from).unwrap();
-    let mut lines = Vec::new();
-    while left > 0 {
-        let message = reader.poll(DEADLINE).expect("every record is read").unwrap();
-        if message.offset() >= ends[&message.partition()] {
-            continue;
-        }
-        left -= 1;
-        let headers = message.headers().unwrap().iter();
-        let head = Head::read(headers.map(|header| (header.key, header.value.unwrap()))).unwrap();
-        if head.kind == Kind::Events {
-            let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
-            lines.extend(record::lines(message.payload().unwrap()).map(text));
-        }
-    }
-    lines
+    let records = world.records().into_iter().filter(|(head, _)| head.kind == Kind::Events);
+    let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
+    records.flat_map(|(_, value)| record::lines(&value).map(text).collect::<Vec<_>>()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,9 @@ use serde_json::json;
 use crate::oracle::{Made, Oracle, now};
 use crate::world::{DEADLINE, Edge, World};
 
+#[path = "../../../ingest/tests/geoip/mmdb.rs"]
+mod mmdb;
+
 #[tokio::test]
 async fn a_body_may_be_compressed_with_zstd() {
     let world = World::new("manners_zstd").await;
@@ -73,6 +76,28 @@ async fn behind_a_trusted_proxy_the_client_is_whom_the_proxy_names() {
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT ip FROM events WHERE tenant != ''").await, [["::ffff:203.0.113.0"]]);
     assert_eq!(edge.metric("ingest_client_ip_source_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_country_is_found_by_the_whole_address_also_where_only_a_part_of_it_is_kept() {
+    let world = World::new("manners_country").await;
+    let _aggregator = world.aggregator().await;
+    let file = world.directory().join("countries.mmdb");
+    std::fs::write(&file, mmdb::mmdb(&[("203.0.113.7/32", "DE")])).unwrap();
+    let variables =
+        [("GEOIP_DB", file.to_str().unwrap()), ("IP_MODE", "mask"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
+    let mut service = world.start("ingest", &variables);
+    service.wait_ready().await.unwrap();
+    let edge = Edge::new(service);
+    for (client, own) in [("203.0.113.7", ""), ("203.0.113.8", ""), ("203.0.113.7", r#","country":"JP""#)] {
+        let line = format!(r#"{{"event":"a"{own}}}"#);
+        let answer = edge.http.send("POST", "/v1/events", &[("x-forwarded-for", client)], line).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let stored = "SELECT country, ip FROM events WHERE tenant != '' ORDER BY country";
+    wait_for("three events", DEADLINE, async || world.rows(stored).await.len() == 3).await.unwrap();
+    let ip = "::ffff:203.0.113.0";
+    assert_eq!(world.rows(stored).await, [["", ip], ["DE", ip], ["JP", ip]]);
 }
 
 #[tokio::test]

@@ -5,11 +5,9 @@ use std::time::Instant;
 
 use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use runtime::serve;
 use runtime::vars::Vars;
 use serde_json::{Value, json};
@@ -19,7 +17,6 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::*;
-use crate::geoip;
 use crate::spool::store::{self, Change, Store, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -310,38 +307,6 @@ async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
     shutdown.cancel();
     let totals = timeout(DEADLINE, edge.serve(listeners, shutdown)).await.unwrap().unwrap().0;
     assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_country_is_found_by_the_whole_address_also_where_only_a_part_of_it_is_kept() {
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("countries.mmdb");
-    std::fs::write(&file, geoip::tests::mmdb(&[("203.0.113.7/32", "DE")])).unwrap();
-    let pairs = [
-        ("GEOIP_DB", file.to_str().unwrap()),
-        ("IP_MODE", "mask"),
-        // What a request without a connection comes from.
-        ("TRUSTED_PROXIES", "0.0.0.0/32"),
-    ];
-    let (edge, broker) = edge_beside_broker(&pairs).await;
-    let headers = [("x-forwarded-for", "203.0.113.7")];
-    let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &headers, r#"{"event":"a"}"#).await;
-    assert_eq!(status, StatusCode::OK);
-
-    let mut reader = ClientConfig::new();
-    reader.set("bootstrap.servers", broker.bootstrap_servers()).set("group.id", "reader");
-    let reader: BaseConsumer = reader.create().unwrap();
-    let mut partitions = TopicPartitionList::new();
-    partitions.add_partition_offset("events", 0, Offset::Beginning).unwrap();
-    reader.assign(&partitions).unwrap();
-    let poll = move || {
-        let record = (0..200).find_map(|_| reader.poll(Duration::from_millis(100)));
-        record.unwrap().unwrap().detach()
-    };
-    let record = tokio::task::spawn_blocking(poll).await.unwrap();
-    let line = str::from_utf8(record.payload().unwrap()).unwrap();
-    assert!(line.starts_with(r#"{"tenant":"default","ip":"203.0.113.0","server_time":""#), "{line}");
-    assert!(line.ends_with(r#"","country":"DE","event":"a"}"#), "{line}");
 }
 
 #[tokio::test]
