@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use prometheus::Registry;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use runtime::admin::Admin;
+use runtime::admin::{Admin, Readiness};
 use runtime::serve::{self, Server};
 use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { floor, topic, .. } = config;
     let listener = serve::bind(config.listen_addr, "LISTEN_ADDR").await?;
     let admin = serve::bind(config.admin_addr, "ADMIN_ADDR").await?;
-    let ready = Admin { registry: Registry::new(), readiness: Box::new(|| Ok(())) };
+    let ready = Admin { registry: Registry::new(), readiness: Box::new(|| Readiness::Ready) };
     tokio::spawn(ready.serve(admin, CancellationToken::new()));
     let producer = if floor == Floor::Produce { Some(producer(&config.brokers)?) } else { None };
     let service = service_fn(move |request: Request<Incoming>| {

@@ -56,6 +56,14 @@ pub enum RunError {
     /// Neither Kafka nor the spool took everything before the end.
     #[error("hand everything to kafka or the spool before the end ({0})")]
     Lost(Summary),
+    /// Kafka's client never sends again, so that only a new process helps; nothing is lost.
+    #[error("go on with kafka's client, which only a new start mends: {reason} ({summary})")]
+    Broken {
+        /// What it says.
+        reason: String,
+        /// What was done until then.
+        summary: Summary,
+    },
 }
 
 /// What an edge did, for its last line.
@@ -111,15 +119,15 @@ impl Edge {
         layers::stack(&self.shared, self.max_requests)
     }
 
-    /// Serves both ports until `shutdown`, then for the drain delay as before but not
-    /// ready; then takes nothing more, finishes what was taken and lets Kafka have it.
+    /// Serves both ports until `shutdown`, or until Kafka's client is broken; then for the drain delay
+    /// as before but not ready; then takes nothing more, finishes what was taken and lets Kafka have it.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
         let service = self.service::<Incoming>();
         let files = tokio::spawn(self.follow_files(ended.clone()));
         let serving = self.server.clone().until(listeners.http, service, closed.clone(), FINISH_WAIT);
-        let (served, ()) = tokio::join!(serving, self.drain_when(shutdown, closed));
+        let (served, broken) = tokio::join!(serving, self.drain_when(shutdown, closed));
         // A drain that overran must not cost us the flush.
         if let Err(error) = served {
             tracing::warn!(%error, "requests were cut off");
@@ -129,7 +137,10 @@ impl Edge {
         // Last: probes and scrapes go on until here.
         ended.cancel();
         let (_served, _followed) = tokio::join!(admin, files);
-        summary
+        match (summary?, broken) {
+            (summary, None) => Ok(summary),
+            (summary, Some(reason)) => Err(RunError::Broken { reason, summary }),
+        }
     }
 
     /// What is left when the edge must end at once.
@@ -137,12 +148,20 @@ impl Edge {
         Leftovers(Arc::clone(&self.shared))
     }
 
-    async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) {
-        shutdown.cancelled().await;
+    /// Drains when told to, or when Kafka's client is broken; then returns why it is.
+    async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) -> Option<String> {
+        let broken = tokio::select! {
+            () = shutdown.cancelled() => None,
+            reason = self.shared.publisher.broken() => Some(reason),
+        };
+        if let Some(reason) = &broken {
+            tracing::error!("kafka's client never sends again, ending to be started anew: {reason}");
+        }
         tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
         self.shared.drain();
         tokio::time::sleep(self.drain_delay).await;
         closed.cancel();
+        broken
     }
 
     /// Takes keys, certificate and countries anew when their files change, until `ended`.
@@ -157,8 +176,12 @@ impl Edge {
 
     fn admin(&self) -> Admin {
         let shared = Arc::clone(&self.shared);
-        let readiness = move || -> Readiness {
-            if shared.is_draining() { Err("draining".to_owned()) } else { shared.publisher.readiness() }
+        let readiness = move || match shared.publisher.readiness() {
+            _ if shared.is_draining() => Readiness::Not("draining".to_owned()),
+            Readiness::Ready if shared.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
+                "connections cannot be accepted; raise the limit of descriptors (ulimit -n)".to_owned(),
+            ),
+            readiness => readiness,
         };
         Admin { registry: self.shared.metrics.registry.clone(), readiness: Box::new(readiness) }
     }

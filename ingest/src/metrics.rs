@@ -23,7 +23,7 @@ use crate::outcome::{Bound, Loss, Outcome};
 pub struct Metrics {
     /// What the admin port shows.
     pub registry: Registry,
-    /// `connections`, `connections_refused_total`, `accept_failures_total` and
+    /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
     pub connections: Counted,
     /// `tls_stale`: 1 while certificate or key is bad and those read before stay.
@@ -100,6 +100,7 @@ impl Metrics {
                 open: make.gauge("connections", "Open connections."),
                 refused: make.counter("connections_refused_total", "Connections beyond those of an address."),
                 accept_failures: make.counter("accept_failures_total", "Times that none could be accepted."),
+                accept_fails: make.gauge("accept_fails", "Whether the last try to accept one failed."),
                 handshake_failures: make.counter("tls_handshake_failures_total", "Handshakes that failed."),
             },
             tls_stale: make.gauge("tls_stale", "Whether certificate or key is bad."),

@@ -119,23 +119,27 @@ impl Publisher {
         self.outbox.sample(&self.producer, partition, samples);
     }
 
-    /// Whether events can be taken, by Kafka or by the spool; says why not.
+    /// Whether events can be taken, by Kafka or by the spool.
     pub fn readiness(&self) -> Readiness {
-        let kafka = self.outbox.cluster.readiness();
-        match (kafka, &self.outbox.spool) {
-            (Err(_), Some(spool))
-                if spool.is_on() && self.outbox.cluster.is_down() && self.outbox.cluster.partitions() > 0 =>
-            {
-                Ok(())
+        let cluster = &self.outbox.cluster;
+        match (cluster.reached(), &self.outbox.spool) {
+            (Ok(()), _) => Readiness::Ready,
+            (Err(kafka), Some(spool)) if spool.is_on() && cluster.is_down() && cluster.partitions() > 0 => {
+                Readiness::Degraded(format!("{kafka}; events go to the spool"))
             }
-            (Err(kafka), Some(spool)) => Err(format!("{kafka}; {}", spool.state())),
-            (kafka, _) => kafka,
+            (Err(kafka), Some(spool)) => Readiness::Not(format!("{kafka}; {}", spool.state())),
+            (Err(kafka), None) => Readiness::Not(kafka),
         }
     }
 
     /// Whether Kafka can be reached; says why not.
-    pub fn reaches_kafka(&self) -> Readiness {
-        self.outbox.cluster.readiness()
+    pub fn reaches_kafka(&self) -> Result<(), String> {
+        self.outbox.cluster.reached()
+    }
+
+    /// Waits until Kafka's client has met an error after which it never sends again; says which.
+    pub async fn broken(&self) -> String {
+        self.outbox.cluster.broken().await
     }
 
     /// Records that are in the spool; `None` while it cannot be used.

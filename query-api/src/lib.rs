@@ -135,11 +135,11 @@ impl QueryApi {
 
 fn readiness(shared: &Shared) -> Readiness {
     if shared.draining.load(Ordering::Relaxed) {
-        return Err("draining".to_owned());
+        return Readiness::Not("draining".to_owned());
     }
     match &*shared.snapshot.load() {
-        Some(_) => Ok(()),
-        None => Err(match &*shared.trouble.load() {
+        Some(_) => Readiness::Ready,
+        None => Readiness::Not(match &*shared.trouble.load() {
             Some(trouble) => format!("clickhouse: no snapshot yet: {}", trouble.reason),
             None => "clickhouse: no snapshot yet".to_owned(),
         }),

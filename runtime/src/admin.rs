@@ -16,14 +16,28 @@ use tower::service_fn;
 
 use crate::serve::Server;
 
-/// What keeps a service from being ready; `Ok` when nothing does.
-pub type Readiness = Result<(), String>;
+/// Whether a service may get traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It may.
+    Ready,
+    /// It may, but something is wrong that somebody should look at; says what.
+    Degraded(String),
+    /// It may not; says why.
+    Not(String),
+}
+
+impl From<Result<(), String>> for Readiness {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Self::Not, |()| Self::Ready)
+    }
+}
 
 /// What the admin port tells.
 pub struct Admin {
     /// `/metrics`.
     pub registry: Registry,
-    /// `/readyz`: `200`, or `503` with the reason. `/healthz` never asks it: a
+    /// `/readyz`: `200`, also when degraded, or `503`; with the reason. `/healthz` never asks it: a
     /// process that waits for Kafka must not be restarted for it.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
 }
@@ -51,8 +65,9 @@ impl Admin {
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match (self.readiness)() {
-                Ok(()) => text(StatusCode::OK, "ready\n"),
-                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+                Readiness::Ready => text(StatusCode::OK, "ready\n"),
+                Readiness::Degraded(reason) => text(StatusCode::OK, format!("degraded: {reason}\n")),
+                Readiness::Not(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
             "/metrics" => self.metrics(),
             _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /metrics\n"),
@@ -83,12 +98,12 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(readiness: &'static str, method: &Method, path: &str, status: u16, body: &str) {
+    fn check(readiness: Readiness, method: &Method, path: &str, status: u16, body: &str) {
         let registry = Registry::new();
         let counter = IntCounter::new("things_total", "Things.").unwrap();
         registry.register(Box::new(counter)).unwrap();
-        let readiness = move || if readiness.is_empty() { Ok(()) } else { Err(readiness.to_owned()) };
-        let answer = Admin { registry, readiness: Box::new(readiness) }.answer(method, path);
+        let readiness = Box::new(move || readiness.clone());
+        let answer = Admin { registry, readiness }.answer(method, path);
         assert_eq!(answer.status().as_u16(), status);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bytes = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
@@ -97,18 +112,25 @@ mod tests {
 
     #[test]
     fn not_ready_says_why_and_stays_healthy() {
-        check("kafka: no answer", &Method::GET, "/readyz", 503, "kafka: no answer");
-        check("kafka: no answer", &Method::GET, "/healthz", 200, "ok");
+        let not = || Readiness::Not("kafka: no answer".to_owned());
+        check(not(), &Method::GET, "/readyz", 503, "kafka: no answer");
+        check(not(), &Method::GET, "/healthz", 200, "ok");
+    }
+
+    #[test]
+    fn degraded_is_ready_and_says_why() {
+        let degraded = Readiness::Degraded("kafka: no answer".to_owned());
+        check(degraded, &Method::GET, "/readyz", 200, "degraded: kafka: no answer");
     }
 
     #[test]
     fn metrics_are_what_was_registered() {
-        check("", &Method::GET, "/metrics", 200, "things_total 0");
+        check(Readiness::Ready, &Method::GET, "/metrics", 200, "things_total 0");
     }
 
     #[test]
     fn other_paths_and_methods_are_told_what_there_is() {
-        check("", &Method::GET, "/", 404, "/healthz");
-        check("", &Method::POST, "/readyz", 405, "use GET");
+        check(Readiness::Ready, &Method::GET, "/", 404, "/healthz");
+        check(Readiness::Ready, &Method::POST, "/readyz", 405, "use GET");
     }
 }

@@ -70,7 +70,7 @@ impl Health {
     pub fn readiness(&self) -> Readiness {
         let troubles = self.troubles();
         let all: Vec<_> = troubles.iter().map(|(concern, reason)| format!("{concern}: {reason}")).collect();
-        if all.is_empty() { Ok(()) } else { Err(all.join("; ")) }
+        if all.is_empty() { Readiness::Ready } else { Readiness::Not(all.join("; ")) }
     }
 
     fn troubles(&self) -> MutexGuard<'_, BTreeMap<Concern, String>> {
@@ -97,17 +97,21 @@ mod tests {
     #[test]
     fn it_is_ready_once_it_can_store_and_says_what_keeps_it() {
         let health = Health::new("k:1");
+        let not = |why: &str| Readiness::Not(why.to_owned());
         assert_eq!(
-            health.readiness().unwrap_err(),
-            "kafka: not reached yet; clickhouse: not reached yet; consumer group: not joined yet"
+            health.readiness(),
+            not("kafka: not reached yet; clickhouse: not reached yet; consumer group: not joined yet")
         );
         health.kafka_away();
-        assert!(health.readiness().unwrap_err().starts_with("kafka: no answer from k:1; "));
+        assert_eq!(
+            health.readiness(),
+            not("kafka: no answer from k:1; clickhouse: not reached yet; consumer group: not joined yet")
+        );
         for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
             health.well(concern);
         }
-        assert_eq!(health.readiness(), Ok(()));
+        assert_eq!(health.readiness(), Readiness::Ready);
         health.trouble(Concern::Partition(3), "stopped");
-        assert_eq!(health.readiness(), Err("partition 3: stopped".to_owned()));
+        assert_eq!(health.readiness(), not("partition 3: stopped"));
     }
 }

@@ -8,10 +8,10 @@ use http_body_util::BodyExt as _;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use runtime::serve;
 use runtime::vars::Vars;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 use tower::ServiceExt as _;
 use uuid::Uuid;
@@ -74,6 +74,18 @@ async fn call_with(
     (head.status, head.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
+async fn bound() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// Why it may get no traffic; empty while it may.
+fn why_not(edge: &Edge) -> String {
+    match edge.shared.publisher.readiness() {
+        Readiness::Not(why) => why,
+        Readiness::Ready | Readiness::Degraded(_) => String::new(),
+    }
+}
+
 #[track_caller]
 fn check_sums(edge: &Edge) -> Totals {
     let totals = edge.shared.metrics.totals();
@@ -130,7 +142,7 @@ async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why
     let (status, headers, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     assert!(headers.contains_key("retry-after"));
-    assert!(edge.shared.publisher.readiness().unwrap_err().starts_with("kafka at 127.0.0.1:1 "));
+    assert!(why_not(&edge).starts_with("kafka at 127.0.0.1:1 "));
     assert_eq!(check_sums(&edge).received, 0);
 }
 
@@ -149,7 +161,8 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     let path = a_spool_with(&directory, vec![]);
 
     let edge = edge(&spool);
-    until("the edge is ready", || edge.shared.publisher.readiness().is_ok()).await;
+    let serves = || matches!(edge.shared.publisher.readiness(), Readiness::Degraded(why) if why.ends_with("events go to the spool"));
+    until("the spool serves", serves).await;
     let (status, _, report) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
     assert_eq!(check_sums(&edge).spooled, 1);
@@ -182,8 +195,7 @@ async fn what_a_full_spool_refuses_is_counted_and_told_why() {
     let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
     let edge = edge(&full);
     until("kafka is known to be away, and the partitions", || {
-        edge.shared.publisher.readiness().is_err_and(|why| why.contains("not answer; the spool is full"))
-            && edge.shared.publisher.partitions().is_ok()
+        why_not(&edge).contains("not answer; the spool is full") && edge.shared.publisher.partitions().is_ok()
     })
     .await;
     let (status, headers, body) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
@@ -277,10 +289,10 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
             (status, &refusal["error"]["code"]),
             (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable"))
         );
-        let said = edge.shared.publisher.readiness().unwrap_err();
+        let said = why_not(&edge);
         assert!(said.contains("refuses records"), "{said}");
     }
-    until("one may try again", || edge.shared.publisher.readiness().is_ok()).await;
+    until("one may try again", || edge.shared.publisher.readiness() == Readiness::Ready).await;
     assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it tells of the topic again");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
@@ -298,15 +310,35 @@ async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
     assert_eq!((status, headers.contains_key("preference-applied")), (StatusCode::ACCEPTED, false));
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("overloaded")));
-    let local = "127.0.0.1:0".parse().unwrap();
-    let listeners = Listeners {
-        http: serve::bind(local, "LISTEN_ADDR").await.unwrap(),
-        admin: serve::bind(local, "ADMIN_ADDR").await.unwrap(),
-    };
+    let listeners = Listeners { http: bound().await, admin: bound().await };
     let shutdown = CancellationToken::new();
     shutdown.cancel();
     let totals = timeout(DEADLINE, edge.serve(listeners, shutdown)).await.unwrap().unwrap().0;
     assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_kafkas_client_is_broken_the_edge_ends_and_loses_nothing() {
+    let directory = TempDir::new().unwrap();
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic("events", 1, 1).unwrap();
+    // A real one forbids it to those who have lost the right to write idempotently.
+    let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
+    let edge = edge(&[
+        ("KAFKA_BROKERS", broker.bootstrap_servers().as_str()),
+        ("SPOOL_DIR", directory.path().to_str().unwrap()),
+        ("SPOOL_MIN_FREE", "0B"),
+        ("DRAIN_DELAY", "1ms"),
+    ]);
+    until("the broker is reached", || edge.shared.publisher.partitions().is_ok()).await;
+    let (status, _, report) = call(&edge, Method::POST, "/v1/events", r#"{"event":"a"}"#).await;
+    assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
+    let listeners = Listeners { http: bound().await, admin: bound().await };
+    let ended = timeout(DEADLINE, edge.serve(listeners, CancellationToken::new())).await.unwrap();
+    let Err(RunError::Broken { reason, summary }) = ended else { panic!("{ended:?}") };
+    assert!(reason.contains("authorization failed"), "{reason}");
+    assert_eq!((summary.0.spooled, summary.0.lost), (1, 0));
 }
 
 #[tokio::test]
@@ -358,11 +390,7 @@ async fn browsers_are_told_what_a_page_may_do_with_every_answer() {
 #[tokio::test]
 async fn a_stop_serves_what_came_before_it_and_counts_everything() {
     let edge = edge_with_broker(&[("DRAIN_DELAY", "1ms")]).await;
-    let local = "127.0.0.1:0".parse().unwrap();
-    let listeners = Listeners {
-        http: serve::bind(local, "LISTEN_ADDR").await.unwrap(),
-        admin: serve::bind(local, "ADMIN_ADDR").await.unwrap(),
-    };
+    let listeners = Listeners { http: bound().await, admin: bound().await };
     let (status, _, _) = call(&edge, Method::POST, "/analytics/0/u1/click", "").await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     let shutdown = CancellationToken::new();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use prometheus::IntGauge;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use runtime::admin::Readiness;
 use runtime::backoff::Backoff;
+use tokio::sync::SetOnce;
 
 use super::producer::Producer;
 use crate::config::KafkaConfig;
@@ -41,6 +41,8 @@ pub(super) struct Cluster {
     refusal: Mutex<Option<Handshake>>,
     /// When it last refused a record, and why.
     refused_record: Mutex<Option<(Instant, RDKafkaErrorCode)>>,
+    /// Why Kafka's client never sends again.
+    broken: SetOnce<String>,
     asker: OnceLock<Thread>,
     doubted: AtomicBool,
     stopped: AtomicBool,
@@ -55,6 +57,8 @@ enum State {
     /// It refuses records, for a reason that sending them again does not mend.
     Refusing(RDKafkaErrorCode),
     TopicMissing,
+    /// Its client never sends again.
+    Broken(RDKafkaErrorCode),
 }
 
 /// What fails before Kafka talks to us.
@@ -87,6 +91,7 @@ impl Cluster {
             up,
             refusal: Mutex::default(),
             refused_record: Mutex::default(),
+            broken: SetOnce::new(),
             asker: OnceLock::new(),
             doubted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -121,8 +126,8 @@ impl Cluster {
     /// A record failed. If that will be so of the next one too, Kafka counts as away for a while:
     /// it may tell of a topic that we may not write to.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
-        use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
-        if let Some(code @ (TopicAuthorizationFailed | ClusterAuthorizationFailed | Fatal)) = code {
+        use RDKafkaErrorCode::{ClusterAuthorizationFailed, TopicAuthorizationFailed};
+        if let Some(code @ (TopicAuthorizationFailed | ClusterAuthorizationFailed)) = code {
             *self.refused_record() = Some((Instant::now(), code));
             self.set(State::Refusing(code));
         }
@@ -153,6 +158,11 @@ impl Cluster {
         self.doubt();
     }
 
+    /// Waits until Kafka's client has met an error after which it never sends again; says which.
+    pub(super) async fn broken(&self) -> String {
+        self.broken.wait().await.clone()
+    }
+
     fn refusal(&self) -> MutexGuard<'_, Option<Handshake>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,7 +190,7 @@ impl Cluster {
     }
 
     /// Whether Kafka can be reached; says why not.
-    pub(super) fn readiness(&self) -> Readiness {
+    pub(super) fn reached(&self) -> Result<(), String> {
         let state = *self.state();
         if state == State::Up { Ok(()) } else { Err(self.describe(state)) }
     }
@@ -201,12 +211,18 @@ impl Cluster {
             ),
             State::Refusing(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
+            State::Broken(code) => format!("kafka's client never sends again: {code}"),
         }
     }
 
     /// Asks Kafka once. Returns whether all is well.
     fn ask(&self, producer: &Producer) -> bool {
         self.doubted.store(false, Ordering::Release);
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            self.set(State::Broken(code));
+            let _said_before = self.broken.set(reason);
+            return false;
+        }
         let answer = producer.client().fetch_metadata(Some(&self.topic), ASK_TIMEOUT);
         let state = match &answer {
             Ok(metadata) => {
@@ -246,6 +262,8 @@ impl Cluster {
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
+            // The edge says it, and ends.
+            (false, State::Broken(_)) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
         }

@@ -19,6 +19,8 @@ pub struct Counted {
     pub refused: IntCounter,
     /// How often none could be accepted, as without a descriptor left.
     pub accept_failures: IntCounter,
+    /// 1 from such a failure until a connection is accepted.
+    pub accept_fails: IntGauge,
     /// TLS handshakes that failed or took too long.
     pub handshake_failures: IntCounter,
 }
@@ -26,10 +28,12 @@ pub struct Counted {
 impl Default for Counted {
     fn default() -> Self {
         let counter = |name| IntCounter::new(name, name).expect("the names are constants");
+        let gauge = |name| IntGauge::new(name, name).expect("the names are constants");
         Self {
-            open: IntGauge::new("connections", "connections").expect("the name is a constant"),
+            open: gauge("connections"),
             refused: counter("connections_refused_total"),
             accept_failures: counter("accept_failures_total"),
+            accept_fails: gauge("accept_fails"),
             handshake_failures: counter("tls_handshake_failures_total"),
         }
     }
@@ -63,6 +67,7 @@ impl Open {
         pulse: SharedPulse,
         closing: CancellationToken,
     ) -> Option<Entered> {
+        self.counted.accept_fails.set(0);
         let network = network(ip);
         let mut connections = self.lock();
         if let Some(most) = self.per_ip {
@@ -83,6 +88,7 @@ impl Open {
     /// No connection could be accepted: counts that, and makes room. Returns how many had to end.
     pub(super) fn accept_failed(&self) -> usize {
         self.counted.accept_failures.inc();
+        self.counted.accept_fails.set(1);
         self.make_room()
     }
 
