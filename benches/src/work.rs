@@ -95,7 +95,8 @@ fn prefix(at: UnixMillis) -> Prefix {
 }
 
 fn headers() -> OwnedHeaders {
-    let head = Head { lines: BATCH as u32, id: Uuid::now_v7(), spooled: false, kind: Kind::Events };
+    let head =
+        Head { lines: BATCH as u32, id: Uuid::now_v7(), spooled: false, kind: Kind::Events, trace: None };
     head.headers().fold(OwnedHeaders::new(), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(&value) })
     })

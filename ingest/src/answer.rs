@@ -89,7 +89,8 @@ impl RequestId {
         }))
     }
 
-    fn as_str(&self) -> &str {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
         self.0.to_str().expect("it is printable")
     }
 }
@@ -187,17 +188,21 @@ fn advise(refusal: &Refusal, headers: &mut HeaderMap) {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         Refusal::RateLimited(seconds) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+            headers.insert(RETRY_AFTER, after(*seconds));
         }
-        // The least, and up to as much again, so that those refused do not return in step.
         Refusal::Overloaded(_) | Refusal::NotDurable | Refusal::NoPartitions | Refusal::Draining => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(fastrand::u32(1..=2)));
+            headers.insert(RETRY_AFTER, after(1));
         }
         Refusal::SpoolFull => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(fastrand::u32(5..=10)));
+            headers.insert(RETRY_AFTER, after(5));
         }
         _ => {}
     }
+}
+
+/// So many seconds and up to as many again, so that those refused do not return in step.
+fn after(seconds: u32) -> HeaderValue {
+    HeaderValue::from(fastrand::u32(seconds..=seconds.saturating_mul(2)))
 }
 
 #[derive(Serialize)]

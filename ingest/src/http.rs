@@ -14,6 +14,7 @@ use runtime::serve::PeerAddr;
 use schemas::event::Code;
 use schemas::line::Prefix;
 use schemas::time::UnixMillis;
+use schemas::trace::TraceParent;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -34,6 +35,7 @@ use crate::keys::{ByAddress, Caller, Part};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::{Pending, Publisher};
+use crate::refusals::Refusals;
 use crate::samples::Samples;
 use crate::votes::{Votes, refresh};
 
@@ -114,6 +116,7 @@ pub struct Shared {
     hot_keys: Option<HotKeys>,
     pub(crate) publisher: Publisher,
     samples: Samples,
+    pub(crate) refusals: Refusals,
     pub(crate) metrics: Arc<Metrics>,
     /// The polls' results; none as long as none were fetched.
     pub(crate) poll_results: refresh::Latest,
@@ -128,6 +131,11 @@ struct Arrival {
     /// The client's address, whole.
     ip: IpAddr,
     server_time: UnixMillis,
+    follows: Preferences,
+    /// When it is answered.
+    ack: Ack,
+    /// The trace that it belongs to, if that is recorded.
+    trace: Option<TraceParent>,
 }
 
 impl Shared {
@@ -158,6 +166,7 @@ impl Shared {
             hot_keys,
             publisher,
             samples,
+            refusals: Refusals::default(),
             metrics,
             poll_results,
             draining,
@@ -187,10 +196,14 @@ impl Shared {
         if head.method != Method::POST {
             return unread(Refusal::MethodNotAllowed, &head, body).await;
         }
-        let arrival = match self.admit(&head, ip) {
-            Ok(caller) => Arrival { route, caller, ip, server_time },
+        let caller = match self.admit(&head, ip) {
+            Ok(caller) => caller,
             Err(refusal) => return unread(refusal, &head, body).await,
         };
+        let follows = Preferences::of(&head.headers);
+        let ack = follows.ack(self.ack);
+        let trace = head.extensions.get().copied().filter(TraceParent::is_sampled);
+        let arrival = Arrival { route, caller, ip, server_time, follows, ack, trace };
         match arrival.route {
             Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
                 Ok((bytes, format, _reserved)) => self.events(&arrival, &head, bytes, format).await,
@@ -245,15 +258,13 @@ impl Shared {
     }
 
     async fn events(&self, arrival: &Arrival, head: &Parts, body: Bytes, format: Format) -> Answer {
-        let follows = Preferences::of(&head.headers);
-        let ack = follows.ack(self.ack);
-        let said = match self.publish(arrival, head, body, format, ack).await {
-            Ok(_) if follows.minimal => Said::StoredMinimal(ack),
-            Ok(report) if arrival.route == Route::Votes => self.voted(ack, report),
-            Ok(report) => Said::Stored(ack, report),
+        let said = match self.publish(arrival, head, body, format).await {
+            Ok(_) if arrival.follows.minimal => Said::StoredMinimal(arrival.ack),
+            Ok(report) if arrival.route == Route::Votes => self.voted(arrival.ack, report),
+            Ok(report) => Said::Stored(arrival.ack, report),
             Err(said) => return Answer::new(said),
         };
-        Answer { follows, ..Answer::new(said) }
+        Answer { follows: arrival.follows, ..Answer::new(said) }
     }
 
     /// What votes are told: how their poll stands, by what is known already.
@@ -270,8 +281,8 @@ impl Shared {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let follows = Preferences { minimal: false, ..Preferences::of(&head.headers) };
-        let stored = self.publish(arrival, head, line.into(), Format::Ndjson, follows.ack(self.ack)).await;
+        let follows = Preferences { minimal: false, ..arrival.follows };
+        let stored = self.publish(arrival, head, line.into(), Format::Ndjson).await;
         let closes = !body::drain(&mut body, &head.headers).await;
         match stored {
             Ok(_) => Answer { said: Said::NoContent, closes, follows },
@@ -279,19 +290,19 @@ impl Shared {
         }
     }
 
-    /// Puts the lines of `body` into Kafka and, if `ack` says so, waits until they are safe there.
+    /// Puts the lines of `body` into Kafka and, unless it is answered before, waits until they are safe
+    /// there.
     async fn publish(
         &self,
         arrival: &Arrival,
         head: &Parts,
         body: Bytes,
         format: Format,
-        ack: Ack,
     ) -> Result<Report, Said> {
         let bytes = body.len();
-        let hand_over = || self.hand_over(arrival, head, body, format, ack);
+        let hand_over = || self.hand_over(arrival, head, body, format);
         let (report, pending) = self.at_bench(bytes, hand_over).await?;
-        match (pending, ack) {
+        match (pending, arrival.ack) {
             (None, _) => return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report))),
             (Some(pending), Ack::Durable) => pending.durable().await?,
             (Some(_), Ack::Accepted) => {}
@@ -307,13 +318,15 @@ impl Shared {
         head: &Parts,
         body: Bytes,
         format: Format,
-        ack: Ack,
     ) -> Result<(Report, Option<Pending>), Refusal> {
         let identity = Identity::of(&head.headers, arrival.caller.identity())?;
         let (chunks, report) = self.enriched(arrival, identity, &body, format)?;
         drop(body);
-        let pending = if chunks.is_empty() { None } else { Some(self.publisher.hand_over(chunks, ack)?) };
-        Ok((report, pending))
+        if chunks.is_empty() {
+            return Ok((report, None));
+        }
+        let pending = self.publisher.hand_over(chunks, arrival.ack, arrival.trace)?;
+        Ok((report, Some(pending)))
     }
 
     fn enriched(

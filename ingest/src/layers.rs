@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use ::http::{Request, Response, Version};
+use ::http::{HeaderName, Request, Response, Version};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
 use schemas::time::UnixMillis;
+use schemas::trace::TraceParent;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::answer::{self, Answer, RequestId, Said};
 use crate::http::{Route, Shared};
 use crate::outcome::{Bound, Refusal};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The whole edge as one service.
 pub fn stack<B>(
@@ -58,11 +61,16 @@ where
     B: Send + 'static,
 {
     let shared = Arc::clone(shared);
-    service_fn(move |request: Request<B>| {
+    service_fn(move |mut request: Request<B>| {
         let (inner, shared) = (inner.clone(), Arc::clone(&shared));
         async move {
             let start = Instant::now();
             let id = RequestId::of(request.headers());
+            let trace = request.headers().get(TRACEPARENT);
+            let trace = trace.and_then(|value| TraceParent::parse(value.as_bytes()));
+            if let Some(trace) = trace {
+                request.extensions_mut().insert(trace);
+            }
             let route = Route::of(request.uri().path());
             // HTTP/2 has no header for it; hyper says goodbye in its own way when the process stops.
             let one_by_one = request.version() < Version::HTTP_2;
@@ -73,8 +81,11 @@ where
             } else {
                 inner.oneshot(request).await.unwrap_or_else(shed)
             };
-            if let Said::Refused(Refusal::Overloaded(bound), _) = answer.said {
-                shared.metrics.shed(bound);
+            if let Said::Refused(refusal, _) = &answer.said {
+                shared.refusals.tell(refusal, route, &id, trace.as_ref());
+                if let Refusal::Overloaded(bound) = refusal {
+                    shared.metrics.shed(*bound);
+                }
             }
             let closes = one_by_one && (answer.closes || shared.is_draining());
             let mut response = answer::render(&answer, &id, closes);

@@ -2,7 +2,8 @@
 //!
 //! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
 //! [`enrich`] → [`publish`] → [`answer`]; [`votes`] and reactions ([`compat`]) become
-//! ordinary lines on the way; [`samples`] keep a few of the bad ones. A request is answered `200` only when every
+//! ordinary lines on the way; [`samples`] keep a few of the bad ones, and
+//! [`refusals`] tell of a few refused requests. A request is answered `200` only when every
 //! record that holds one of its lines is acknowledged by Kafka or safe in the [`spool`].
 //!
 //! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`; lines
@@ -48,6 +49,8 @@ pub mod spool;
 pub mod outcome;
 
 pub mod answer;
+
+pub mod refusals;
 
 pub mod metrics;
 

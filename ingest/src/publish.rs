@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use runtime::admin::Readiness;
+use schemas::trace::TraceParent;
 use tokio::time;
 
 use self::cluster::{Cluster, Watch};
@@ -99,8 +100,13 @@ impl Publisher {
     }
 
     /// Hands over the lines of one request, all or, at the bound, none. `ack` says whether it
-    /// waits for their records.
-    pub fn hand_over(&self, chunks: Vec<Chunk>, ack: Ack) -> Result<Pending, Refusal> {
+    /// waits for their records; `trace`, to which recorded trace it belongs.
+    pub fn hand_over(
+        &self,
+        chunks: Vec<Chunk>,
+        ack: Ack,
+        trace: Option<TraceParent>,
+    ) -> Result<Pending, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
         let way = self.outbox.admit(events, bytes, ack)?;
@@ -108,7 +114,7 @@ impl Publisher {
         for chunk in chunks {
             let lanes = self.outbox.lanes_of(chunk.partition);
             let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
-            receipts.append(&mut lanes.lock(way).append(&chunk, ack, send));
+            receipts.append(&mut lanes.lock(way).append(&chunk, ack, trace, send));
         }
         let wait = self.durable_wait + END_WAIT;
         Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })

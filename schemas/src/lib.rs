@@ -13,6 +13,8 @@ pub mod object;
 
 pub mod line;
 
+pub mod trace;
+
 pub mod record;
 
 pub mod sample;

@@ -7,8 +7,11 @@
 //! | `id` | UUIDv7 of the record, hyphenated; kept on every way the record takes |
 //! | `spooled` | `1` if it came through the spool; else absent |
 //! | `kind` | `rejected` if its lines are [samples](crate::sample) of what the edge rejected; absent for events |
+//! | `traceparent` | of the first request in it that belongs to a [trace](crate::trace) which is recorded; else absent |
 
 use uuid::Uuid;
+
+use crate::trace::TraceParent;
 
 /// The version written here. A reader also takes the one before, once there is one.
 pub const VERSION: u8 = 1;
@@ -37,6 +40,8 @@ pub struct Head {
     pub spooled: bool,
     /// What its lines are.
     pub kind: Kind,
+    /// A trace to which one of its requests belongs.
+    pub trace: Option<TraceParent>,
 }
 
 /// Why a record's headers cannot be used.
@@ -67,11 +72,13 @@ impl Head {
             .into_iter()
             .chain(spooled)
             .chain(kind)
+            .chain(self.trace.map(|trace| ("traceparent", trace.as_str().to_owned())))
     }
 
     /// Reads headers in any order; unknown ones are left alone.
     pub fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, HeadError> {
-        let (mut version, mut lines, mut id, mut spooled, mut kind) = (None, None, None, false, None);
+        let (mut version, mut lines, mut id, mut spooled) = (None, None, None, false);
+        let (mut kind, mut trace) = (None, None);
         for (name, value) in headers {
             let text = str::from_utf8(value).ok();
             match name {
@@ -80,6 +87,7 @@ impl Head {
                 "id" => id = text.and_then(|text| Uuid::try_parse(text).ok()),
                 "spooled" => spooled = value == b"1",
                 "kind" => kind = Some(String::from_utf8_lossy(value)),
+                "traceparent" => trace = TraceParent::parse(value),
                 _ => {}
             }
         }
@@ -97,6 +105,7 @@ impl Head {
             id: id.ok_or(HeadError::Header("id"))?,
             spooled,
             kind,
+            trace,
         })
     }
 }
@@ -128,7 +137,7 @@ mod tests {
 
     fn head() -> Head {
         let id = Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0001);
-        Head { lines: 30, id, spooled: false, kind: Kind::Events }
+        Head { lines: 30, id, spooled: false, kind: Kind::Events, trace: None }
     }
 
     #[track_caller]
@@ -138,8 +147,14 @@ mod tests {
 
     #[test]
     fn headers_are_read_back() {
-        for (spooled, kind) in [(false, Kind::Events), (true, Kind::Events), (false, Kind::Rejected)] {
-            let head = Head { spooled, kind, ..head() };
+        let trace = TraceParent::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        for (spooled, kind, trace) in [
+            (false, Kind::Events, None),
+            (true, Kind::Events, None),
+            (false, Kind::Rejected, None),
+            (false, Kind::Events, trace),
+        ] {
+            let head = Head { spooled, kind, trace, ..head() };
             let headers: Vec<_> = head.headers().collect();
             let headers: Vec<_> = headers.iter().rev().map(|(name, value)| (*name, value.as_str())).collect();
             check_read(&headers, Ok(head));

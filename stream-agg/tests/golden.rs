@@ -30,7 +30,7 @@ fn the_same_records_give_the_same_rows_in_every_release() {
         let record = Record {
             offset: Offset::new(number as i64),
             kafka_time: UnixMillis::parse("2026-11-21 04:00:02").unwrap(),
-            head: &Ok(Head { lines: 4, id, spooled: false, kind: Kind::Events }),
+            head: &Ok(Head { lines: 4, id, spooled: false, kind: Kind::Events, trace: None }),
             known: false,
             value: value.as_bytes(),
         };

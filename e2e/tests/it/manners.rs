@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use devstack::wait_for;
+use schemas::trace::TraceParent;
 use serde_json::json;
+use tokio::task;
 
 use crate::oracle::{Made, Oracle, now};
 use crate::world::{DEADLINE, Edge, World};
@@ -98,6 +100,46 @@ async fn a_country_is_found_by_the_whole_address_also_where_only_a_part_of_it_is
     wait_for("three events", DEADLINE, async || world.rows(stored).await.len() == 3).await.unwrap();
     let ip = "::ffff:203.0.113.0";
     assert_eq!(world.rows(stored).await, [["", ip], ["DE", ip], ["JP", ip]]);
+}
+
+#[tokio::test]
+async fn a_refused_request_is_told_in_the_log_now_and_then_with_its_trace_and_never_what_it_sent() {
+    let world = World::new("manners_log").await;
+    let mut edge = world.edge().await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let traceparent = format!("00-{trace}-b7ad6b7169203331-01");
+    let headers = [("traceparent", traceparent.as_str()), ("x-request-id", "request-of-the-test")];
+    for _ in 0..100 {
+        let answer = edge.http.send("POST", "/v1/events?key=secret", &headers, "{\"secret\":").await;
+        assert_eq!(answer.json()["error"]["code"], "all_lines_invalid");
+    }
+    let answer = edge.http.send("POST", "/nowhere/secret", &[], "").await;
+    assert_eq!(answer.status, 404);
+    let log = std::fs::read_to_string(edge.service.process().log()).unwrap();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("all_lines_invalid")).collect();
+    assert!((1..=10).contains(&told.len()), "one in ten seconds: {log}");
+    for part in
+        ["reason=\"all_lines_invalid\"", "status_code=400", "requests=1 ", "request-of-the-test", trace]
+    {
+        assert!(told[0].contains(part), "{part}: {}", told[0]);
+    }
+    assert!(log.contains("not_found") && !log.contains("secret"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_names_a_trace_that_one_of_its_requests_belongs_to() {
+    let world = World::new("manners_trace").await;
+    let edge = world.edge().await;
+    let parent = |trace: &str, flags: &str| format!("00-{trace}-b7ad6b7169203331-{flags}");
+    let (recorded, other) = (parent(&"a".repeat(32), "01"), parent(&"b".repeat(32), "00"));
+    for trace in [recorded.as_str(), &other, "no such thing"] {
+        let answer =
+            edge.http.send("POST", "/v1/events", &[("traceparent", trace)], r#"{"event":"a"}"#).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let traces = task::block_in_place(|| world.records()).into_iter().map(|(head, _)| head.trace);
+    let named: Vec<_> = traces.flatten().collect();
+    assert_eq!(named.iter().map(TraceParent::as_str).collect::<Vec<_>>(), [recorded]);
 }
 
 #[tokio::test]

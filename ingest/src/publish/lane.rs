@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use memchr::{memchr_iter, memrchr};
 use schemas::record::{MAX_BYTES, TARGET_BYTES};
+use schemas::trace::TraceParent;
 use tokio::sync::SetOnce;
 
 use crate::config::Ack;
@@ -36,6 +37,8 @@ pub struct Record {
     pub lines: u32,
     /// How many of them are of requests that are answered already.
     pub answered: u32,
+    /// A trace to which one of its requests belongs: the first.
+    pub trace: Option<TraceParent>,
     /// Set once, when it is delivered or has failed.
     pub receipt: Receipt,
 }
@@ -51,8 +54,9 @@ impl Record {
         self.value.strip_suffix(b"\n").unwrap_or(&self.value)
     }
 
-    fn push(&mut self, lines: &[u8], ack: Ack) {
+    fn push(&mut self, lines: &[u8], ack: Ack, trace: Option<TraceParent>) {
         self.value.extend_from_slice(lines);
+        self.trace = self.trace.or(trace);
         let count = memchr_iter(b'\n', lines).count() as u32;
         self.lines += count;
         match ack {
@@ -73,13 +77,19 @@ impl Lane {
     /// Takes the lines of one request. `send` hands a closed record to Kafka's client and
     /// returns whether it took it; if not, it has said so on the record's receipt.
     /// Returns the receipts of all records that hold lines of the chunk.
-    pub fn append(&mut self, chunk: &Chunk, ack: Ack, mut send: impl FnMut(&Record) -> bool) -> Vec<Receipt> {
+    pub fn append(
+        &mut self,
+        chunk: &Chunk,
+        ack: Ack,
+        trace: Option<TraceParent>,
+        mut send: impl FnMut(&Record) -> bool,
+    ) -> Vec<Receipt> {
         let mut receipts = Vec::with_capacity(1);
         for piece in pieces(&chunk.value) {
             if self.open.bytes() + piece.len() > MAX_BYTES {
                 self.close(&mut send);
             }
-            self.open.push(piece, ack);
+            self.open.push(piece, ack, trace);
             receipts.push(Arc::clone(&self.open.receipt));
             if self.open.bytes() >= TARGET_BYTES {
                 self.close(&mut send);

@@ -272,7 +272,8 @@ impl Outbox {
         if lane == Way::Spool || matches!(self.way(), Ok(Way::Spool)) {
             return self.put(sent, record.value(), End::NOT_DURABLE);
         }
-        let head = Head { lines: record.lines, id: sent.id, spooled: false, kind: Kind::Events };
+        let (lines, id, trace) = (record.lines, sent.id, record.trace);
+        let head = Head { lines, id, spooled: false, kind: Kind::Events, trace };
         match self.produce(producer, partition, &head, record.value(), Opaque::Live(sent)) {
             Ok(()) => true,
             Err((error, opaque)) => match *opaque {
@@ -286,7 +287,8 @@ impl Outbox {
 
     /// Sends a record of the spool; `told` hears whether Kafka has it.
     pub(super) fn replay(&self, producer: &Producer, record: &Stored, told: &Sender<(Uuid, bool)>) {
-        let head = Head { lines: record.lines, id: record.id, spooled: true, kind: Kind::Events };
+        let head =
+            Head { lines: record.lines, id: record.id, spooled: true, kind: Kind::Events, trace: None };
         let opaque = Opaque::Replayed(record.id, told.clone());
         if let Err((error, _)) = self.produce(producer, record.partition, &head, &record.value, opaque) {
             self.replayed(record.id, told, Err(&error));
@@ -296,7 +298,7 @@ impl Outbox {
     /// Sends samples of rejected lines, unless Kafka is away; what becomes of them is only counted.
     pub(super) fn sample(&self, producer: &Producer, partition: u32, samples: &[Vec<u8>]) {
         let lines = samples.len() as u32;
-        let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected };
+        let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected, trace: None };
         let send = || self.produce(producer, partition, &head, &samples.join(&b'\n'), Opaque::Samples(lines));
         if !self.cluster.is_up() || send().is_err() {
             self.metrics.samples_dropped.inc_by(u64::from(lines));
@@ -417,7 +419,7 @@ impl End {
 }
 
 fn headers(head: &Head) -> OwnedHeaders {
-    head.headers().fold(OwnedHeaders::new_with_capacity(4), |headers, (key, value)| {
+    head.headers().fold(OwnedHeaders::new_with_capacity(5), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(value.as_str()) })
     })
 }

@@ -53,6 +53,7 @@ impl Stream {
             id: Uuid::from_u128(record),
             spooled: false,
             kind: Kind::Events,
+            trace: None,
         });
         counts(&self.take(offset, time, head, lines).unwrap())
     }
@@ -68,7 +69,7 @@ fn called(id: u128) -> Vec<u8> {
 }
 
 fn head(lines: u32) -> Result<Head, HeadError> {
-    Ok(Head { lines, id: ID, spooled: false, kind: Kind::Events })
+    Ok(Head { lines, id: ID, spooled: false, kind: Kind::Events, trace: None })
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn what_the_edge_rejected_is_kept_once_and_is_no_line() {
     let sample = |code, field| Sample::new("acme", UnixMillis(5), code, field, b"{").write();
     let lines = [sample("bad_json", None), sample("bad_type", Some("event")), called(1)];
     let mut stream = Stream::default();
-    let head = Head { lines: 3, id: ID, spooled: false, kind: Kind::Rejected };
+    let head = Head { lines: 3, id: ID, spooled: false, kind: Kind::Rejected, trace: None };
     for offset in [10, 11] {
         let entry = stream.take(offset, 0, Ok(head), &lines).unwrap();
         assert_eq!((counts(&entry), entry.ids.len(), entry.record_id), ([0; 4], 0, ID));
@@ -195,8 +196,12 @@ fn what_was_spooled_for_too_long_is_a_dead_letter() {
     let id = Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1);
     let check = |spooled, kafka_time, expected: [u32; 4]| {
         let mut stream = Stream::default();
-        let entry =
-            stream.take(10, kafka_time, Ok(Head { lines: 1, id, spooled, kind: Kind::Events }), &[called(1)]);
+        let entry = stream.take(
+            10,
+            kafka_time,
+            Ok(Head { lines: 1, id, spooled, kind: Kind::Events, trace: None }),
+            &[called(1)],
+        );
         assert_eq!(counts(&entry.unwrap()), expected);
         (0..stream.out.dead_letters.len() as u32).for_each(|row| {
             assert_eq!(stream.out.dead_letters.reason.get(row), "spooled_too_long");

@@ -46,7 +46,7 @@ impl Bench {
     }
 
     fn append(&mut self, chunk: &Chunk) -> Vec<Receipt> {
-        self.act(|lane, send| lane.append(chunk, Ack::Durable, send))
+        self.act(|lane, send| lane.append(chunk, Ack::Durable, None, send))
     }
 
     /// The oldest record under way is acknowledged.
@@ -127,13 +127,13 @@ fn at_the_end_nothing_stays_behind() {
 fn a_record_knows_how_many_of_its_lines_are_answered_already() {
     let mut lane = Lane::default();
     for _ in 0..MAX_IN_FLIGHT {
-        lane.append(&lines('a', 1, 2), Ack::Accepted, |record| {
+        lane.append(&lines('a', 1, 2), Ack::Accepted, None, |record| {
             assert_eq!((record.lines, record.answered), (1, 1));
             true
         });
     }
-    lane.append(&lines('b', 2, 2), Ack::Durable, |_| unreachable!("two are under way"));
-    lane.append(&lines('c', 3, 2), Ack::Accepted, |_| unreachable!("two are under way"));
+    lane.append(&lines('b', 2, 2), Ack::Durable, None, |_| unreachable!("two are under way"));
+    lane.append(&lines('c', 3, 2), Ack::Accepted, None, |_| unreachable!("two are under way"));
     lane.ended(|record| {
         assert_eq!((record.lines, record.answered), (5, 3));
         true

@@ -1,0 +1,91 @@
+//! W3C trace context (<https://www.w3.org/TR/trace-context/>): which trace a request belongs to.
+
+/// Bytes of a `traceparent` of version 00.
+const LENGTH: usize = 55;
+
+/// A `traceparent` of version 00: `00-<trace>-<parent>-<flags>`, in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceParent([u8; LENGTH]);
+
+impl TraceParent {
+    /// Reads the value of a header; `None` if it is none. Of a later version it takes what version 00
+    /// has, as the standard says.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let (start, more) = value.split_first_chunk::<LENGTH>()?;
+        let well_formed = (0..).zip(start).all(|(at, byte)| match at {
+            2 | 35 | 52 => *byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        });
+        let known = match &start[..2] {
+            b"00" => more.is_empty(),
+            b"ff" => false,
+            _ => more.first().is_none_or(|byte| *byte == b'-'),
+        };
+        let is_zero = |digits: &[u8]| digits.iter().all(|digit| *digit == b'0');
+        if !well_formed || !known || is_zero(&start[3..35]) || is_zero(&start[36..52]) {
+            return None;
+        }
+        let mut own = *start;
+        own[..2].copy_from_slice(b"00");
+        Some(Self(own))
+    }
+
+    /// Whether whoever began the trace records it.
+    pub fn is_sampled(&self) -> bool {
+        let digit = char::from(self.0[LENGTH - 1]).to_digit(16).unwrap_or_default();
+        digit % 2 == 1
+    }
+
+    /// The trace's name: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> &str {
+        &self.as_str()[3..35]
+    }
+
+    /// The header's value.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("digits and dashes are text")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[track_caller]
+    fn check(value: &str, expected: Option<&str>) {
+        assert_eq!(TraceParent::parse(value.as_bytes()).as_ref().map(TraceParent::as_str), expected);
+    }
+
+    #[test]
+    fn it_is_read_as_it_stands() {
+        check(GOOD, Some(GOOD));
+        let read = TraceParent::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!((read.trace_id(), read.is_sampled()), ("0af7651916cd43dd8448eb211c80319c", true));
+        for (flags, sampled) in [("00", false), ("02", false), ("03", true), ("ff", true)] {
+            let value = format!("{}{flags}", &GOOD[..53]);
+            assert_eq!(TraceParent::parse(value.as_bytes()).unwrap().is_sampled(), sampled, "{flags}");
+        }
+    }
+
+    #[test]
+    fn of_a_later_version_only_what_version_00_has_is_taken() {
+        check(&format!("cc{}", &GOOD[2..]), Some(GOOD));
+        check(&format!("cc{}-what the future will be like", &GOOD[2..]), Some(GOOD));
+        check(&format!("cc{}.what", &GOOD[2..]), None);
+        check(&format!("ff{}", &GOOD[2..]), None);
+    }
+
+    #[test]
+    fn what_is_malformed_is_none() {
+        check("", None);
+        check(&GOOD[..54], None);
+        check(&format!("{GOOD}-more"), None);
+        check(&GOOD.to_uppercase(), None);
+        check(&GOOD.replace('-', "_"), None);
+        check(&GOOD.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)), None);
+        check(&GOOD.replace("b7ad6b7169203331", &"0".repeat(16)), None);
+        check(&"é".repeat(30), None);
+    }
+}
