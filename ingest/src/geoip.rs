@@ -8,20 +8,15 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fmt, fs, io};
 
 use arc_swap::ArcSwap;
 use maxminddb::{Reader, path};
 use prometheus::IntGauge;
+use runtime::follow::follow;
 use runtime::vars::{VarError, Vars};
 use schemas::event::Country;
-use tokio::task;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The file of countries: `GEOIP_DB`, default none, and then clients tell their country or nobody does.
 #[derive(Clone)]
@@ -112,22 +107,12 @@ impl GeoIp {
 
     /// Looks at the file again and again, until `ended`.
     pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
-        let mut seen = Ok(self.first);
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while ended.run_until_cancelled(looks.tick()).await.is_some() {
-            let geoip = Arc::clone(&self);
-            let Ok(now) = task::spawn_blocking(move || geoip.look(seen)).await else { return };
-            seen = now;
-        }
+        let path = self.path.clone();
+        follow(Ok(self.first), move || Stamp::of(&path), move |now| self.take(now), ended).await;
     }
 
-    /// Takes the file if it is not as it was `seen`. Returns how it is.
-    fn look(&self, seen: Result<Stamp, String>) -> Result<Stamp, String> {
-        let now = Stamp::of(&self.path);
-        if now == seen {
-            return now;
-        }
+    /// Takes what the file is now; where it is bad, only the metric changes.
+    fn take(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {
                 tracing::info!("took the file of countries");
@@ -139,7 +124,6 @@ impl GeoIp {
                 self.stale.set(1);
             }
         }
-        now
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files that are taken anew when they change, while the process runs.
 //!
-//! They are read whole and compared, not watched by their time: a second change within
-//! the clock's step, or a swapped link as Kubernetes makes it, would be missed.
+//! They are read again and compared, not watched: a change that comes by a swapped link, as
+//! Kubernetes makes it, would be missed.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Calls `changed` with what `read` gives once that differs from the time before, at first from
-/// `seen`, and is the same twice, so that a file is not taken while it is written; until `ended`. What cannot be read belongs into what is read, so that it is
-/// complained of once.
+/// `seen`, and is the same twice, so that a file is not taken while it is written; until `ended`.
+/// Both may block. What cannot be read belongs into what is read, so that it is complained of once.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
     read: impl Fn() -> T + Clone + Send + 'static,
-    mut changed: impl FnMut(&T),
+    mut changed: impl FnMut(&T) + Send + 'static,
     ended: CancellationToken,
 ) {
     let mut looks = interval(LOOK_EVERY);
@@ -27,8 +27,12 @@ pub async fn follow<T: PartialEq + Send + 'static>(
     while ended.run_until_cancelled(looks.tick()).await.is_some() {
         let Ok(now) = task::spawn_blocking(read.clone()).await else { return };
         if now != seen && before.as_ref() == Some(&now) {
-            changed(&now);
-            seen = now;
+            let tell = move || {
+                changed(&now);
+                (changed, now)
+            };
+            let Ok(told) = task::spawn_blocking(tell).await else { return };
+            (changed, seen) = told;
             before = None;
         } else {
             before = Some(now);

@@ -53,10 +53,11 @@ fn a_changed_file_is_taken_and_a_bad_one_keeps_the_one_before() {
     let file = file(&[("203.0.113.0/24", "DE")]);
     let mut seen = Ok(file.geoip.first);
     let mut look = |country: &str, stale: i64| {
-        seen = file.geoip.look(seen.clone());
+        let now = Stamp::of(&file.path());
+        assert_ne!(now, std::mem::replace(&mut seen, now.clone()), "a change is seen");
+        file.geoip.take(&now);
         assert_eq!((file.country("203.0.113.9").as_str(), file.geoip.stale.get()), (country, stale));
     };
-    look("DE", 0);
     fs::write(file.path(), "no such file").unwrap();
     look("DE", 1);
     fs::remove_file(file.path()).unwrap();

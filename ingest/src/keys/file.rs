@@ -82,7 +82,7 @@ impl Keys {
     pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
         let Some(Source { path, text }) = self.file.clone() else { return };
         let read = move || fs::read_to_string(&path).map_err(|error| error.to_string());
-        follow(Ok(text), read, |now| self.take(now), ended).await;
+        follow(Ok(text), read, move |now| self.take(now), ended).await;
     }
 
     /// Takes what the file is now; where it is bad, only the metric changes.

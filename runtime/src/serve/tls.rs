@@ -99,7 +99,7 @@ impl Tls {
     /// Looks at the files again and again, until `ended`.
     pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
         let files = self.config.files.clone();
-        follow(Ok(self.config.pair.clone()), move || files.read(), |now| self.take(now), ended).await;
+        follow(Ok(self.config.pair.clone()), move || files.read(), move |now| self.take(now), ended).await;
     }
 
     /// Takes what the files are now; where they are bad, only the metric changes.
