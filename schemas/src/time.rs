@@ -98,7 +98,7 @@ impl fmt::Display for UnixMillis {
 /// After Howard Hinnant, as above, `days_from_civil`.
 fn days(text: [u8; 10]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
-    let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
+    let (year, month, day) = (number([y1, y2, y3, y4])?, number([m1, m2])?, number([d1, d2])?);
     if !(1..=12).contains(&month) || day < 1 || day > month_length(year, month) {
         return None;
     }
@@ -122,7 +122,7 @@ fn month_length(year: i64, month: i64) -> i64 {
 /// Milliseconds of `hh:mm:ss`. A leap second counts as the second before it.
 fn clock_millis(text: [u8; 8]) -> Option<i64> {
     let [h1, h2, b':', m1, m2, b':', s1, s2] = text else { return None };
-    let (hour, minute, second) = (number(&[h1, h2])?, number(&[m1, m2])?, number(&[s1, s2])?);
+    let (hour, minute, second) = (number([h1, h2])?, number([m1, m2])?, number([s1, s2])?);
     (hour < 24 && minute < 60 && second <= 60)
         .then(|| hour * HOUR + minute * MINUTE + second.min(59) * SECOND)
 }
@@ -130,6 +130,10 @@ fn clock_millis(text: [u8; 8]) -> Option<i64> {
 /// Milliseconds of a leading `.f…` (0 without one), and what follows it.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
+    // As most are written.
+    if let Some(millis) = digits.try_into().ok().and_then(number::<3>) {
+        return Some((millis, &[]));
+    }
     let length = digits.iter().take_while(|b| b.is_ascii_digit()).count();
     if length == 0 {
         return None;
@@ -144,7 +148,7 @@ fn zone_offset(text: &[u8]) -> Option<i64> {
     match *text {
         [b'Z' | b'z'] => Some(0),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (number(&[h1, h2])?, number(&[m1, m2])?);
+            let (hours, minutes) = (number([h1, h2])?, number([m1, m2])?);
             let east = (hours < 24 && minutes < 60).then_some(hours * HOUR + minutes * MINUTE)?;
             Some(if sign == b'+' { east } else { -east })
         }
@@ -152,8 +156,10 @@ fn zone_offset(text: &[u8]) -> Option<i64> {
     }
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |sum, d| d.is_ascii_digit().then(|| sum * 10 + i64::from(d - b'0')))
+fn number<const DIGITS: usize>(text: [u8; DIGITS]) -> Option<i64> {
+    let digits = text.map(|byte| byte.wrapping_sub(b'0'));
+    let sum = digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(*digit));
+    digits.iter().all(|digit| *digit <= 9).then_some(sum)
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! nothing that is at fault: the line is then read by serde, which also tells the fault.
 
 use std::borrow::Cow;
+use std::ops::Range;
+
+use wide::u8x16;
 
 use super::{Field, MAX_DEPTH, Parsed, Props, Scalar, Visit};
 
@@ -13,33 +16,30 @@ const SAFE_DIGITS: usize = 18;
 /// Reads a line, unless that takes more care.
 pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Option<Parsed<'a, P>> {
     let mut visit = Visit { parsed: Parsed::default(), seen: 0, fault: None };
-    let mut scan = Scan { text: line, at: 0 };
-    scan.space();
+    let mut scan = Scan { text: line, at: 0, quotes: Quotes::new(line.as_bytes()) };
     scan.take(b'{')?;
     loop {
-        scan.space();
-        let name = scan.text()?;
-        scan.space();
+        scan.token()?;
+        let name = scan.string()?;
         scan.take(b':')?;
-        scan.space();
-        match Field::named(name) {
-            Some(field) => visit.known(field, scan.scalar()?).ok()?,
-            None => visit.unknown(Cow::Borrowed(name), scan.value()?).ok()?,
+        scan.token()?;
+        match Field::named(&line.as_bytes()[name.clone()]) {
+            Some(field) => scan.known(field, &mut visit)?,
+            None => visit.unknown(Cow::Borrowed(&line[name]), scan.value()?).ok()?,
         }
-        scan.space();
         if !scan.goes_on(b'}')? {
             break;
         }
     }
-    scan.space();
-    let is_whole = scan.at == line.len() && !visit.parsed.event.event.is_empty();
-    is_whole.then_some(visit.parsed)
+    let is_whole = scan.token().is_none() && scan.at == line.len();
+    (is_whole && !visit.parsed.event.event.is_empty()).then_some(visit.parsed)
 }
 
 /// A place in a text.
 struct Scan<'a> {
     text: &'a str,
     at: usize,
+    quotes: Quotes<'a>,
 }
 
 impl<'a> Scan<'a> {
@@ -47,14 +47,19 @@ impl<'a> Scan<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+    /// Moves to the next byte that is no white space.
+    fn token(&mut self) -> Option<u8> {
+        loop {
+            match self.peek()? {
+                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
+                byte => return Some(byte),
+            }
         }
     }
 
+    /// The same, which must be this one, and behind it.
     fn take(&mut self, byte: u8) -> Option<()> {
-        (self.peek()? == byte).then(|| self.at += 1)
+        (self.token()? == byte).then(|| self.at += 1)
     }
 
     fn word(&mut self, word: &str) -> Option<()> {
@@ -63,19 +68,20 @@ impl<'a> Scan<'a> {
 
     /// After an element: whether another one follows, or `end`.
     fn goes_on(&mut self, end: u8) -> Option<bool> {
-        let byte = self.peek()?;
+        let byte = self.token()?;
         self.at += 1;
         (byte == b',' || byte == end).then_some(byte == b',')
     }
 
-    /// A string without escapes.
-    fn text(&mut self) -> Option<&'a str> {
-        self.take(b'"')?;
-        let start = self.at;
-        self.at += plain_length(&self.text.as_bytes()[start..]);
-        let text = &self.text[start..self.at];
-        self.take(b'"')?;
-        Some(text)
+    /// Where the text of a string is, which has no escapes.
+    #[inline(always)]
+    fn string(&mut self) -> Option<Range<usize>> {
+        let (open, close) = (self.quotes.next()?, self.quotes.next()?);
+        if open != self.at {
+            return None;
+        }
+        self.at = close + 1;
+        Some(open + 1..close)
     }
 
     fn digits(&mut self) -> &'a str {
@@ -86,28 +92,41 @@ impl<'a> Scan<'a> {
         &self.text[start..self.at]
     }
 
-    /// The value of a known field: a text, an integer or `null`.
-    fn scalar(&mut self) -> Option<Scalar<'a>> {
-        match self.peek()? {
-            b'"' => self.text().map(|text| Scalar::Text(Cow::Borrowed(text))),
-            b'n' => self.word("null").map(|()| Scalar::Null),
+    /// The value of a known field, if it is a text, an integer or `null`.
+    #[inline]
+    fn known<P: Props<'a>>(&mut self, field: Field, visit: &mut Visit<'a, P>) -> Option<()> {
+        // Each in its place, for then it is known there what kind of value it is.
+        let taken = match self.peek()? {
+            b'"' => {
+                let text = self.string()?;
+                visit.known(field, Scalar::Text(Cow::Borrowed(&self.text[text])))
+            }
+            b'n' => {
+                self.word("null")?;
+                visit.known(field, Scalar::Null)
+            }
             b'-' => {
                 self.at += 1;
                 // A zero below zero is a fraction to serde.
                 let number = i64::try_from(self.integer()?).ok().filter(|number| *number != 0)?;
-                Some(Scalar::Negative(-number))
+                visit.known(field, Scalar::Negative(-number))
             }
-            _ => self.integer().map(Scalar::Unsigned),
-        }
+            _ => visit.known(field, Scalar::Unsigned(self.integer()?)),
+        };
+        taken.ok()
     }
 
     fn integer(&mut self) -> Option<u64> {
-        let digits = self.digits();
-        let is_plain = (1..=SAFE_DIGITS).contains(&digits.len())
-            && (digits.len() == 1 || !digits.starts_with('0'))
+        let (start, mut value) = (self.at, 0_u64);
+        while let Some(digit @ b'0'..=b'9') = self.peek() {
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            self.at += 1;
+        }
+        let digits = self.at - start;
+        let is_plain = (1..=SAFE_DIGITS).contains(&digits)
+            && (digits == 1 || self.text.as_bytes()[start] != b'0')
             && !matches!(self.peek(), Some(b'.' | b'e' | b'E'));
-        let value = |sum, digit: &u8| sum * 10 + u64::from(digit - b'0');
-        is_plain.then(|| digits.as_bytes().iter().fold(0, value))
+        is_plain.then_some(value)
     }
 
     /// Any value, as it stands.
@@ -120,7 +139,7 @@ impl<'a> Scan<'a> {
     /// Moves behind a value that nests less deep than `depth`.
     fn skip(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
-            b'"' => self.text().map(|_| ()),
+            b'"' => self.string().map(|_| ()),
             b'n' => self.word("null"),
             b't' => self.word("true"),
             b'f' => self.word("false"),
@@ -133,20 +152,18 @@ impl<'a> Scan<'a> {
     /// Moves behind an object or array.
     fn skip_all(&mut self, end: u8, depth: usize, named: bool) -> Option<()> {
         self.at += 1;
-        self.space();
-        if self.take(end).is_some() {
+        if self.token()? == end {
+            self.at += 1;
             return Some(());
         }
         loop {
-            self.space();
             if named {
-                self.text()?;
-                self.space();
+                self.token()?;
+                self.string()?;
                 self.take(b':')?;
-                self.space();
             }
+            self.token()?;
             self.skip(depth)?;
-            self.space();
             if !self.goes_on(end)? {
                 return Some(());
             }
@@ -154,13 +171,18 @@ impl<'a> Scan<'a> {
     }
 
     fn skip_number(&mut self) -> Option<()> {
-        self.take(b'-');
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
         let whole = self.digits();
         if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
             return None;
         }
-        if self.take(b'.').is_some() && self.digits().is_empty() {
-            return None;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            if self.digits().is_empty() {
+                return None;
+            }
         }
         if let Some(b'e' | b'E') = self.peek() {
             self.at += 1;
@@ -175,27 +197,66 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Bytes before the first that may not stand in a string as it is: a quote, a backslash,
-/// or a control character.
-fn plain_length(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        let found = special(u64::from_le_bytes(*word));
-        if found != 0 {
-            return at * 8 + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let in_rest = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '));
-    words.len() * 8 + in_rest.unwrap_or(rest.len())
+/// Bytes that are looked at together.
+const BLOCK: usize = 64;
+
+/// Where the quotes of a text are, in their order: without escapes they begin and end its strings.
+struct Quotes<'a> {
+    /// What was not looked at.
+    rest: &'a [u8],
+    /// Where that begins.
+    start: usize,
+    /// The quotes in the block before it that were not given yet, one bit each.
+    left: u64,
 }
 
-/// The highest bit of each special byte, right up to the first of them.
-///
-/// After Sean Anderson, "Bit Twiddling Hacks", `hasless` and `hasvalue`.
-fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    let less = |word: u64, than: u8| word.wrapping_sub(ONES * than as u64) & !word;
-    let is = |byte: u8| less(word ^ (ONES * byte as u64), 1);
-    (less(word, b' ') | is(b'"') | is(b'\\')) & HIGH
+impl<'a> Quotes<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { rest: text, start: 0, left: 0 }
+    }
+
+    /// The next one; `None` at the end, or before it where something may be that no string holds as it is.
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        while self.left == 0 {
+            self.look()?;
+        }
+        let at = self.start - BLOCK + self.left.trailing_zeros() as usize;
+        self.left &= self.left - 1;
+        Some(at)
+    }
+
+    /// Looks at one more block.
+    #[inline(never)]
+    fn look(&mut self) -> Option<()> {
+        self.left = match self.rest.split_first_chunk() {
+            Some((block, rest)) => {
+                self.rest = rest;
+                quotes(block)?
+            }
+            None if self.rest.is_empty() => return None,
+            None => {
+                let mut block = [b' '; BLOCK];
+                block[..self.rest.len()].copy_from_slice(self.rest);
+                self.rest = &[];
+                quotes(&block)?
+            }
+        };
+        self.start += BLOCK;
+        Some(())
+    }
+}
+
+/// The quotes in a block, one bit each from the lowest; `None` if it has a backslash or a control
+/// character.
+fn quotes(block: &[u8; BLOCK]) -> Option<u64> {
+    let (quote, backslash) = (u8x16::splat(b'"'), u8x16::splat(b'\\'));
+    let last_control = u8x16::splat(b' ' - 1);
+    let (mut quotes, mut special) = (0, u8x16::ZERO);
+    for (at, part) in block.as_chunks().0.iter().enumerate() {
+        let bytes = u8x16::new(*part);
+        quotes |= u64::from(bytes.simd_eq(quote).to_bitmask()) << (16 * at);
+        special |= bytes.simd_eq(backslash) | bytes.simd_eq(bytes.min(last_control));
+    }
+    (!special.any()).then_some(quotes)
 }

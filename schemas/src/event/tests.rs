@@ -200,6 +200,20 @@ fn what_is_no_json_is_not_read_the_short_way() {
 }
 
 #[test]
+fn what_no_string_holds_as_it_is_is_found_wherever_it_stands() {
+    for before in (0..200).map(|length| "x".repeat(length)) {
+        let line = |byte: char| format!(r#"{{"event":"e","x":"{before}{byte}","sequence":7}}"#);
+        for bad in ['"', '\\', '\0', '\n', '\x1f'] {
+            assert!(plain::parse::<()>(&line(bad)).is_none(), "{bad:?} after {}", before.len());
+        }
+        for good in [' ', '!', '\x7f', 'ä', '\u{ffff}'] {
+            let parsed = plain::parse::<()>(&line(good)).map(|parsed| parsed.event.sequence);
+            assert_eq!(parsed, Some(7), "{good:?} after {}", before.len());
+        }
+    }
+}
+
+#[test]
 fn usual_lines_are_read_the_short_way() {
     let long = "0123456789abcdef".repeat(4);
     for value in ["\"ä\"", "-7", "0", "null", "[1.5,-2e9,{\"b\":[]}]", "{ }", &format!("\"{long}\"")] {
