@@ -108,6 +108,10 @@ impl Bench {
                 Contestant::new("edge: 30 events a request, durable", "ingest", &mut edge, &batches)?
                     .of_events(BATCH)
                     .with("kafka", kafka),
+                Contestant::new("floor B, 200 requests/s", "floor", &mut produce, &batches)?
+                    .of_events(BATCH)
+                    .at(SEED_RATE)
+                    .with("kafka", kafka),
                 Contestant::new("edge: the same, 200 requests/s", "ingest", &mut edge, &batches)?
                     .of_events(BATCH)
                     .at(SEED_RATE)
@@ -127,11 +131,14 @@ impl Bench {
             .await?;
         edge.terminate().await?;
 
-        let [floor_a, floor_b, flat_out, _, single, floor_of_few, few] = &mut rows[..] else {
-            unreachable!("seven took part")
+        let [floor_a, floor_b, flat_out, floor_of_seed, seed, single, floor_of_few, few] = &mut rows[..]
+        else {
+            unreachable!("eight took part")
         };
         flat_out.note =
             format!("{:.0} % of B, {:.0} % of A", flat_out.percent_of(floor_b), flat_out.percent_of(floor_a));
+        let [ours, floors] = [&*seed, floor_of_seed].map(|row| 100.0 * row.cores());
+        seed.note = format!("{ours:.1} % of a core, B {floors:.1} %");
         few.note = format!("{:.0} % of B by as many", few.percent_of(floor_of_few));
         single.note = format!("{:.0} % of A's requests/s", single.percent_of(floor_a) * BATCH as f64);
         Ok(rows)

@@ -69,6 +69,12 @@ impl Row {
         100.0 * self.rate().middle / other.rate().middle
     }
 
+    /// How many cores its first process kept busy: the median.
+    pub fn cores(&self) -> f64 {
+        let cores = |repeat: &Repeat| repeat.cpu_seconds[0].1 * repeat.rate / repeat.units as f64;
+        Spread::of(self.repeats.iter().map(cores)).middle
+    }
+
     fn rate(&self) -> Spread {
         Spread::of(self.repeats.iter().map(|repeat| repeat.rate))
     }
