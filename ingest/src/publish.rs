@@ -27,11 +27,11 @@ use std::time::Duration;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use runtime::admin::Readiness;
 use schemas::trace::TraceParent;
-use tokio::time;
+use tokio::{task, time};
 
 use self::cluster::{Cluster, Watch};
 use self::lane::Receipt;
-use self::producer::{Outbox, Producer, Way};
+use self::producer::{Lanes, Outbox, Producer, Way};
 use self::replay::Replay;
 use crate::config::{Ack, KafkaConfig, SpoolConfig};
 use crate::edge::StartError;
@@ -111,13 +111,34 @@ impl Publisher {
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
         let way = self.outbox.admit(events, bytes, ack)?;
         let mut receipts = Vec::with_capacity(chunks.len());
+        let mut open = Vec::new();
         for chunk in chunks {
             let lanes = self.outbox.lanes_of(chunk.partition);
             let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
-            receipts.append(&mut lanes.lock(way).append(&chunk, ack, trace, send));
+            let mut appended = lanes.lock(way).append(&chunk, ack, trace, send);
+            receipts.append(&mut appended.receipts);
+            if appended.appointed {
+                open.push((chunk.partition, lanes));
+            }
+        }
+        if !open.is_empty() {
+            self.send_soon(way, open);
         }
         let wait = self.durable_wait + END_WAIT;
         Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
+    }
+
+    /// Sends what is open in these lanes once whoever is ready to run has had the chance to append: a
+    /// task of its own, so that a client that leaves takes nobody's lines with it.
+    fn send_soon(&self, way: Way, open: Vec<(u32, Arc<Lanes>)>) {
+        let (outbox, producer) = (Arc::clone(&self.outbox), Arc::clone(&self.producer));
+        tokio::spawn(async move {
+            task::yield_now().await;
+            for (partition, lanes) in open {
+                let send = |record: &_| outbox.send(&producer, partition, way, record);
+                lanes.lock(way).send_open(send);
+            }
+        });
     }
 
     /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.

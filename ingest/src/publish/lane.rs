@@ -1,13 +1,14 @@
 //! Group commit of one partition: what is sent now, and what waits for company.
 //!
-//! A lone request is sent at once. While two records are under way, lines gather in
-//! one open record, which goes when an acknowledgement comes back or when it is full;
-//! a full record never waits.
+//! A request's lines wait for the requests that are ready at the same moment, and for
+//! no time: the first of them is appointed to send once the others have added theirs.
+//! While two records are under way, lines gather in one open record, which goes when an
+//! acknowledgement comes back. A full record never waits.
 //!
-//! Invariant: an open record with lines in it has two records under way before it, so
-//! an acknowledgement will come and send it. No I/O, no clock, no lock; the caller
-//! sends, under the lock that holds the lane, so that records go in the order in which
-//! they were closed.
+//! Invariant: an open record with lines in it has somebody appointed to send it, or two
+//! records under way before it, so that an acknowledgement will come and send it. No I/O,
+//! no clock, no lock; the caller sends, under the lock that holds the lane, so that records
+//! go in the order in which they were closed.
 
 use std::iter;
 use std::mem;
@@ -54,14 +55,13 @@ impl Record {
         self.value.strip_suffix(b"\n").unwrap_or(&self.value)
     }
 
-    fn push(&mut self, lines: &[u8], ack: Ack, trace: Option<TraceParent>) {
-        self.value.extend_from_slice(lines);
+    fn push(&mut self, text: &[u8], lines: u32, ack: Ack, trace: Option<TraceParent>) {
+        self.value.extend_from_slice(text);
         self.trace = self.trace.or(trace);
-        let count = memchr_iter(b'\n', lines).count() as u32;
-        self.lines += count;
+        self.lines += lines;
         match ack {
             Ack::Durable => {}
-            Ack::Accepted => self.answered += count,
+            Ack::Accepted => self.answered += lines,
         }
     }
 }
@@ -71,39 +71,61 @@ impl Record {
 pub struct Lane {
     open: Record,
     in_flight: usize,
+    /// Whether somebody will call [`Lane::send_open`].
+    appointed: bool,
+}
+
+/// What became of lines that were appended.
+#[must_use = "whoever is appointed must send"]
+pub struct Appended {
+    /// Those of all records that hold the lines.
+    pub receipts: Vec<Receipt>,
+    /// Whether the caller is appointed: it must call [`Lane::send_open`], once others have had the
+    /// chance to append.
+    pub appointed: bool,
 }
 
 impl Lane {
     /// Takes the lines of one request. `send` hands a closed record to Kafka's client and
     /// returns whether it took it; if not, it has said so on the record's receipt.
-    /// Returns the receipts of all records that hold lines of the chunk.
     pub fn append(
         &mut self,
         chunk: &Chunk,
         ack: Ack,
         trace: Option<TraceParent>,
         mut send: impl FnMut(&Record) -> bool,
-    ) -> Vec<Receipt> {
+    ) -> Appended {
         let mut receipts = Vec::with_capacity(1);
         for piece in pieces(&chunk.value) {
             if self.open.bytes() + piece.len() > MAX_BYTES {
                 self.close(&mut send);
             }
-            self.open.push(piece, ack, trace);
+            let is_all = piece.len() == chunk.value.len();
+            let lines = if is_all { chunk.lines } else { memchr_iter(b'\n', piece).count() as u32 };
+            self.open.push(piece, lines, ack, trace);
             receipts.push(Arc::clone(&self.open.receipt));
             if self.open.bytes() >= TARGET_BYTES {
                 self.close(&mut send);
             }
         }
+        let appointed = !self.appointed && self.open.lines > 0 && self.in_flight < MAX_IN_FLIGHT;
+        self.appointed |= appointed;
+        Appended { receipts, appointed }
+    }
+
+    /// Sends what is open, unless an acknowledgement will: the duty of whoever was appointed.
+    pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
+        self.appointed = false;
         self.close_if_free(&mut send);
-        receipts
     }
 
     /// One record has ended, well or not.
     pub fn ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
         assert!(self.in_flight > 0, "a record ends once, after it was sent");
         self.in_flight -= 1;
-        self.close_if_free(&mut send);
+        if !self.appointed {
+            self.close_if_free(&mut send);
+        }
     }
 
     /// Sends the open record, whatever is under way: nothing more will come.
