@@ -108,8 +108,10 @@ pub fn enrich(
 ) -> (Vec<Chunk>, Report) {
     let mut chunks = Vec::new();
     let mut report = Report::default();
+    let mut users = Users::of(tenant);
     for line in lines {
-        let parsed = line.text.and_then(|text| {
+        // What was parsed is large, and stays where it is.
+        let laid = line.text.and_then(|text| {
             let mut parsed = event::parse::<()>(text)?;
             if let Some(country) = country.filter(|_| parsed.event.country == Country::default()) {
                 parsed.locate(country);
@@ -120,12 +122,12 @@ pub fn enrich(
             {
                 parsed.identify(id);
             }
-            Ok((text, parsed))
+            let (partition, spread) = partition(&mut users, &parsed.event, to);
+            let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
+            Ok((replaced, spread))
         });
-        match parsed {
-            Ok((text, parsed)) => {
-                let (partition, spread) = partition(tenant, &parsed.event, to);
-                let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
+        match laid {
+            Ok((replaced, spread)) => {
                 report.accepted += 1;
                 report.reserved_replaced += u32::from(replaced);
                 report.spread += u32::from(spread);
@@ -143,26 +145,39 @@ pub fn enrich(
 /// sends too many, by their `event_id` or to the spare one; returns whether it is such an event.
 ///
 /// Fixed for ever: repeats of an event are only found within its partition.
-fn partition(tenant: &str, event: &Event<'_>, to: Partitions<'_>) -> (u32, bool) {
+fn partition(users: &mut Users, event: &Event<'_>, to: Partitions<'_>) -> (u32, bool) {
     let user = [&event.user_id, &event.device_id, &event.session].into_iter().find(|id| !id.is_empty());
-    let user = user.map(|user| hash(tenant, user.as_bytes()));
+    let user = user.map(|user| users.hash(user.as_bytes()));
     let is_hot = |user| to.counting.is_some_and(|counting| counting.is_hot(user));
     let (user, spread) = match user {
         Some(user) if is_hot(user) => (None, true),
         user => (user, false),
     };
-    let chosen = user.or_else(|| event.event_id.map(|id| hash(tenant, id.as_bytes())));
+    let chosen = user.or_else(|| event.event_id.map(|id| users.hash(id.as_bytes())));
     let partition = chosen.map_or(to.spare, |hash| (hash % u64::from(to.count.get())) as u32);
     (partition, spread)
 }
 
-fn hash(tenant: &str, identity: &[u8]) -> u64 {
-    let mut key = [0; line::MAX_TENANT_BYTES + 1 + event::MAX_ID_BYTES];
-    let (tenant, start) = (tenant.as_bytes(), tenant.len() + 1);
-    let end = start + identity.len();
-    key[..tenant.len()].copy_from_slice(tenant);
-    key[start..end].copy_from_slice(identity);
-    xxh3_64(&key[..end])
+/// Who the users of a tenant are, as hashes.
+struct Users {
+    /// The tenant, a zero byte, and the last user that was hashed.
+    key: Vec<u8>,
+    tenant: usize,
+}
+
+impl Users {
+    fn of(tenant: &str) -> Self {
+        let mut key = Vec::with_capacity(tenant.len() + 1 + event::MAX_ID_BYTES);
+        key.extend_from_slice(tenant.as_bytes());
+        key.push(0);
+        Self { tenant: key.len(), key }
+    }
+
+    fn hash(&mut self, identity: &[u8]) -> u64 {
+        self.key.truncate(self.tenant);
+        self.key.extend_from_slice(identity);
+        xxh3_64(&self.key)
+    }
 }
 
 /// The request's chunk for `partition`. Most requests have one, so the first is made as large as all

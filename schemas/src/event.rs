@@ -72,14 +72,13 @@ impl Country {
     /// Reads a code in either case; `None` unless it is two or three ASCII letters.
     #[inline]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
-        if !(2..=3).contains(&bytes.len()) || !bytes.iter().all(u8::is_ascii_alphabetic) {
-            return None;
-        }
-        let mut code = [0; 3];
-        code[..bytes.len()].copy_from_slice(bytes);
-        code.make_ascii_uppercase();
-        Some(Self(code))
+        let (code, third) = match *text.as_bytes() {
+            [first, second] => ([first, second, 0], None),
+            [first, second, third] => ([first, second, third], Some(third)),
+            _ => return None,
+        };
+        let are_letters = code[..2].iter().chain(&third).all(u8::is_ascii_alphabetic);
+        are_letters.then(|| Self(code.map(|byte| byte.to_ascii_uppercase())))
     }
 
     /// The code; empty if there is none.
@@ -455,6 +454,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
+    #[inline(always)]
     fn text(self, limit: usize) -> Result<Cow<'a, str>, Code> {
         match self {
             Self::Text(text) if text.len() > limit => Err(Code::TooLong),
@@ -470,6 +470,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
+    #[inline(always)]
     fn signed(self) -> Result<i64, Code> {
         match self {
             Self::Unsigned(number) => i64::try_from(number).map_err(|_| Code::BadType),
@@ -478,6 +479,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
+    #[inline(always)]
     fn time(self) -> Result<UnixMillis, Code> {
         match &self {
             Self::Text(text) => UnixMillis::parse(text).ok_or(Code::BadTime),

@@ -93,21 +93,22 @@ impl fmt::Display for UnixMillis {
     }
 }
 
-/// Days since the epoch of `YYYY-MM-DD`.
-///
-/// After Howard Hinnant, as above, `days_from_civil`.
+/// Days of a year before each of its months, in a year of 365 days.
+const BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+/// Days from the beginning of the year 0 to the epoch.
+const EPOCH: i64 = 719_527;
+
+/// Days since the epoch of `YYYY-MM-DD`, by the Gregorian calendar.
 fn days(text: [u8; 10]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
     let (year, month, day) = (number([y1, y2, y3, y4])?, number([m1, m2])?, number([d1, d2])?);
     if !(1..=12).contains(&month) || day < 1 || day > month_length(year, month) {
         return None;
     }
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    Some(era * 146_097 + day_of_era - 719_468)
+    // The last year whose leap day, if it has one, lies before this day.
+    let past = if month <= 2 { year - 1 } else { year };
+    let leap_days = past / 4 - past / 100 + past / 400;
+    Some(365 * year + leap_days + BEFORE_MONTH[month as usize - 1] + day - 1 - EPOCH)
 }
 
 fn month_length(year: i64, month: i64) -> i64 {

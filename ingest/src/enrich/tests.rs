@@ -28,7 +28,7 @@ fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
 fn check_partition(line: &str, expected: u32) {
     let parsed = event::parse::<()>(line).unwrap();
     let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, counting: None };
-    assert_eq!(partition("default", &parsed.event, to), (expected, false), "{line}");
+    assert_eq!(partition(&mut Users::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
 /// Golden values: a change here sends repeats of an event to another partition than the event.
@@ -48,7 +48,7 @@ fn a_longest_identity_of_a_longest_tenant_has_a_partition() {
     let line = format!(r#"{{"event":"a","user_id":"{}"}}"#, "u".repeat(event::MAX_ID_BYTES));
     let parsed = event::parse::<()>(&line).unwrap();
     let to = Partitions { count: NonZeroU32::MIN, spare: 7, counting: None };
-    assert_eq!(partition(&"t".repeat(line::MAX_TENANT_BYTES), &parsed.event, to), (0, false));
+    assert_eq!(partition(&mut Users::of(&"t".repeat(line::MAX_TENANT_BYTES)), &parsed.event, to), (0, false));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_wo
     for chunk in &chunks {
         for line in lines_of(chunk) {
             let read = line::read::<()>(str::from_utf8(line).unwrap()).unwrap();
-            assert_eq!(partition("default", &read.event, to), (chunk.partition, false));
+            assert_eq!(partition(&mut Users::of("default"), &read.event, to), (chunk.partition, false));
             found.push(read.event.event_id.unwrap());
         }
     }
@@ -218,7 +218,7 @@ fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
     let home = |user| {
         let line = line(user, 0);
         let event = event::parse::<()>(&line).unwrap().event;
-        partition("default", &event, Partitions { counting: None, ..to }).0
+        partition(&mut Users::of("default"), &event, Partitions { counting: None, ..to }).0
     };
     let run = || enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
     let (chunks, report) = run();
