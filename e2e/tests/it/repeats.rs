@@ -131,5 +131,6 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
     let ledger = "SELECT ko, duplicates, rejected FROM ledger WHERE tenant = '*' AND ko >= 2 ORDER BY ko";
     assert_eq!(world.rows(ledger).await, [["2", "3", "0"], ["3", "0", "1"]]);
     let reason = "SELECT reason FROM dead_letters WHERE tenant != ''";
+    wait_for("a dead letter", DEADLINE, async || !world.rows(reason).await.is_empty()).await.unwrap();
     assert_eq!(world.rows(reason).await, [["spooled_too_long"]], "the ledger may have forgotten it");
 }
