@@ -11,8 +11,8 @@ use ::http::{HeaderMap, HeaderValue, Method, Request};
 use runtime::vars::{VarError, Vars};
 
 /// The headers that our clients send and browsers ask about.
-const ALLOWED_HEADERS: &str =
-    "authorization, content-encoding, content-type, idempotency-key, prefer, x-request-id, x-write-key";
+const ALLOWED_HEADERS: &str = "authorization, content-encoding, content-type, idempotency-key, prefer, traceparent, \
+     x-request-id, x-write-key";
 /// The headers that a page may read.
 const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
 /// Two hours, the longest that Chromium takes.

@@ -26,6 +26,10 @@ use crate::votes::refresh;
 
 /// How long requests may take to finish once no new one is taken.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
+/// How long an edge whose Kafka client is broken serves into its spool before it ends to be started
+/// anew, and up to as long again, so that not all end together. Kubernetes starts a container at once
+/// that ran for ten minutes, and else ever later.
+const STAYS_BROKEN: Duration = Duration::from_secs(600);
 /// How long Kafka may take for what is left then.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
@@ -35,6 +39,7 @@ pub struct Edge {
     server: Server,
     max_requests: usize,
     drain_delay: Duration,
+    stays_broken: Duration,
     /// Ends the task that fetches the polls' results, if there is one.
     refreshing: CancellationToken,
 }
@@ -102,6 +107,7 @@ impl Edge {
             server,
             max_requests: config.limits.requests,
             drain_delay: config.drain_delay,
+            stays_broken: STAYS_BROKEN.mul_f64(1.0 + fastrand::f64()),
             refreshing,
         })
     }
@@ -119,8 +125,9 @@ impl Edge {
         layers::stack(&self.shared, self.max_requests)
     }
 
-    /// Serves both ports until `shutdown`, or until Kafka's client is broken; then for the drain delay
-    /// as before but not ready; then takes nothing more, finishes what was taken and lets Kafka have it.
+    /// Serves both ports until `shutdown`, or until Kafka's client is broken and the spool has helped for
+    /// a while; then for the drain delay as before but not ready; then takes nothing more, finishes what
+    /// was taken and lets Kafka have it.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
@@ -150,18 +157,23 @@ impl Edge {
 
     /// Drains when told to, or when Kafka's client is broken; then returns why it is.
     async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) -> Option<String> {
-        let broken = tokio::select! {
-            () = shutdown.cancelled() => None,
-            reason = self.shared.publisher.broken() => Some(reason),
-        };
-        if let Some(reason) = &broken {
-            tracing::error!("kafka's client never sends again, ending to be started anew: {reason}");
-        }
+        let broken = shutdown.run_until_cancelled(self.broken()).await;
         tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
         self.shared.drain();
         tokio::time::sleep(self.drain_delay).await;
         closed.cancel();
         broken
+    }
+
+    /// Waits until Kafka's client is broken, and then for as long as the spool helps; says why it is.
+    async fn broken(&self) -> String {
+        let reason = self.shared.publisher.broken().await;
+        tracing::error!("kafka's client never sends again, only a new start mends it: {reason}");
+        if matches!(self.shared.publisher.readiness(), Readiness::Degraded(_)) {
+            tracing::warn!("serving into the spool; ending in {:.0?} to be started anew", self.stays_broken);
+            tokio::time::sleep(self.stays_broken).await;
+        }
+        reason
     }
 
     /// Takes keys, certificate and countries anew when their files change, until `ended`.
@@ -179,7 +191,8 @@ impl Edge {
         let readiness = move || match shared.publisher.readiness() {
             _ if shared.is_draining() => Readiness::Not("draining".to_owned()),
             Readiness::Ready if shared.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
-                "connections cannot be accepted; raise the limit of descriptors (ulimit -n)".to_owned(),
+                "the last connection could not be accepted; there may be too few descriptors (ulimit -n)"
+                    .to_owned(),
             ),
             readiness => readiness,
         };

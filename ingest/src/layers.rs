@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use ::http::{HeaderName, Request, Response, Version};
+use ::http::{HeaderMap, HeaderName, Request, Response, Version};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
@@ -66,8 +66,7 @@ where
         async move {
             let start = Instant::now();
             let id = RequestId::of(request.headers());
-            let trace = request.headers().get(TRACEPARENT);
-            let trace = trace.and_then(|value| TraceParent::parse(value.as_bytes()));
+            let trace = trace(request.headers());
             if let Some(trace) = trace {
                 request.extensions_mut().insert(trace);
             }
@@ -94,6 +93,13 @@ where
             Ok(response)
         }
     })
+}
+
+/// The trace that a request belongs to; none if it names several.
+fn trace(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut named = headers.get_all(TRACEPARENT).iter();
+    let only = named.next().filter(|_| named.next().is_none());
+    only.and_then(|value| TraceParent::parse(value.as_bytes()))
 }
 
 /// What a shed request is told. Its body was not read.

@@ -111,33 +111,27 @@ impl Publisher {
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
         let way = self.outbox.admit(events, bytes, ack)?;
         let mut receipts = Vec::with_capacity(chunks.len());
-        let mut open = Vec::new();
         for chunk in chunks {
             let lanes = self.outbox.lanes_of(chunk.partition);
             let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
             let mut appended = lanes.lock(way).append(&chunk, ack, trace, send);
             receipts.append(&mut appended.receipts);
             if appended.appointed {
-                open.push((chunk.partition, lanes));
+                self.send_soon(chunk.partition, lanes, way);
             }
-        }
-        if !open.is_empty() {
-            self.send_soon(way, open);
         }
         let wait = self.durable_wait + END_WAIT;
         Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
     }
 
-    /// Sends what is open in these lanes once whoever is ready to run has had the chance to append: a
+    /// Sends what is open in a lane once whoever is ready to run has had the chance to append: a
     /// task of its own, so that a client that leaves takes nobody's lines with it.
-    fn send_soon(&self, way: Way, open: Vec<(u32, Arc<Lanes>)>) {
+    fn send_soon(&self, partition: u32, lanes: Arc<Lanes>, way: Way) {
         let (outbox, producer) = (Arc::clone(&self.outbox), Arc::clone(&self.producer));
         tokio::spawn(async move {
             task::yield_now().await;
-            for (partition, lanes) in open {
-                let send = |record: &_| outbox.send(&producer, partition, way, record);
-                lanes.lock(way).send_open(send);
-            }
+            let send = |record: &_| outbox.send(&producer, partition, way, record);
+            lanes.lock(way).send_open(send);
         });
     }
 
@@ -164,7 +158,8 @@ impl Publisher {
         self.outbox.cluster.reached()
     }
 
-    /// Waits until Kafka's client has met an error after which it never sends again; says which.
+    /// Waits until Kafka's client has met an error after which it never sends again; says which. What
+    /// it had, and all that comes, goes to the spool if there is one.
     pub async fn broken(&self) -> String {
         self.outbox.cluster.broken().await
     }

@@ -1,5 +1,5 @@
 //! Log lines of requests that were refused: for each reason one now and then, with how many they
-//! were, and never what was sent.
+//! were; of what was sent, only the names of request and trace.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

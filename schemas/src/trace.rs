@@ -25,9 +25,14 @@ impl TraceParent {
         if !well_formed || !known || is_zero(&start[3..35]) || is_zero(&start[36..52]) {
             return None;
         }
-        let mut own = *start;
-        own[..2].copy_from_slice(b"00");
-        Some(Self(own))
+        let mut own = Self(*start);
+        if !start.starts_with(b"00") {
+            own.0[..2].copy_from_slice(b"00");
+            // Of its flags version 00 knows this one.
+            let flags = if own.is_sampled() { b"01" } else { b"00" };
+            own.0[LENGTH - 2..].copy_from_slice(flags);
+        }
+        Some(own)
     }
 
     /// Whether whoever began the trace records it.
@@ -73,6 +78,7 @@ mod tests {
     fn of_a_later_version_only_what_version_00_has_is_taken() {
         check(&format!("cc{}", &GOOD[2..]), Some(GOOD));
         check(&format!("cc{}-what the future will be like", &GOOD[2..]), Some(GOOD));
+        check(&format!("cc{}fd", &GOOD[2..53]), Some(GOOD));
         check(&format!("cc{}.what", &GOOD[2..]), None);
         check(&format!("ff{}", &GOOD[2..]), None);
     }

@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::*;
+use crate::spool::commands;
 use crate::spool::store::{self, Change, Store, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -317,28 +318,74 @@ async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
     assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn once_kafkas_client_is_broken_the_edge_ends_and_loses_nothing() {
-    let directory = TempDir::new().unwrap();
+/// A broker that a client of which it is the first answer is broken by.
+fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
-    // A real one forbids it to those who have lost the right to write idempotently.
+    // As a real one answers those who may write nowhere.
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
-    let edge = edge(&[
+    broker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_kafkas_client_is_broken_the_edge_ends_and_says_why() {
+    let broker = breaking_broker();
+    let edge = edge(&[("KAFKA_BROKERS", broker.bootstrap_servers().as_str()), ("DRAIN_DELAY", "1ms")]);
+    let shared = Arc::clone(&edge.shared);
+    until("the broker was reached", || shared.publisher.partitions().is_ok()).await;
+    let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", r#"{"event":"a"}"#).await;
+    assert_eq!((status, &refusal["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
+    let listeners = Listeners { http: bound().await, admin: bound().await };
+    let ended = timeout(DEADLINE, edge.serve(listeners, CancellationToken::new())).await.unwrap();
+    let Err(RunError::Broken { reason, summary }) = ended else { panic!("{ended:?}") };
+    assert!(reason.contains("authorization failed"), "{reason}");
+    assert_eq!((summary.0.not_durable, summary.0.lost), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on() {
+    let directory = TempDir::new().unwrap();
+    let broker = breaking_broker();
+    let mut edge = edge(&[
         ("KAFKA_BROKERS", broker.bootstrap_servers().as_str()),
         ("SPOOL_DIR", directory.path().to_str().unwrap()),
         ("SPOOL_MIN_FREE", "0B"),
         ("DRAIN_DELAY", "1ms"),
     ]);
-    until("the broker is reached", || edge.shared.publisher.partitions().is_ok()).await;
-    let (status, _, report) = call(&edge, Method::POST, "/v1/events", r#"{"event":"a"}"#).await;
-    assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
-    let listeners = Listeners { http: bound().await, admin: bound().await };
-    let ended = timeout(DEADLINE, edge.serve(listeners, CancellationToken::new())).await.unwrap();
-    let Err(RunError::Broken { reason, summary }) = ended else { panic!("{ended:?}") };
-    assert!(reason.contains("authorization failed"), "{reason}");
+    assert!(edge.stays_broken >= STAYS_BROKEN);
+    edge.stays_broken = Duration::from_secs(1);
+    let shared = Arc::clone(&edge.shared);
+    let serves =
+        || matches!(shared.publisher.readiness(), Readiness::Degraded(why) if why.contains("broken"));
+    until("the spool serves", serves).await;
+    let (service, listeners) = (edge.service(), Listeners { http: bound().await, admin: bound().await });
+    let ended = tokio::spawn(edge.serve(listeners, CancellationToken::new()));
+    let request = Request::post("/v1/events").body(Full::new(Bytes::from_static(br#"{"event":"a"}"#)));
+    let Ok(response) = service.oneshot(request.unwrap()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let ended = timeout(DEADLINE, ended).await.unwrap().unwrap();
+    let Err(RunError::Broken { summary, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!((summary.0.spooled, summary.0.lost), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_by_a_broken_client_ends_and_says_why() {
+    let directory = TempDir::new().unwrap();
+    let record = Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
+    a_spool_with(&directory, vec![record]);
+    let broker = breaking_broker();
+    let vars = Vars::from_pairs([
+        ("KAFKA_BROKERS", broker.bootstrap_servers().as_str()),
+        ("SPOOL_DIR", directory.path().to_str().unwrap()),
+    ]);
+    let config = Config::from_vars(&vars).unwrap();
+    let (stop, mut out) = (CancellationToken::new(), Vec::new());
+    let ended = timeout(DEADLINE, commands::replay(&config, stop, &mut out)).await.unwrap();
+    let error = ended.unwrap_err().to_string();
+    assert!(
+        error.contains("authorization failed") && error.ends_with("1 records are left, which stay in it")
+    );
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ enum State {
     Refusing(RDKafkaErrorCode),
     TopicMissing,
     /// Its client never sends again.
-    Broken(RDKafkaErrorCode),
+    Broken,
 }
 
 /// What fails before Kafka talks to us.
@@ -126,10 +126,14 @@ impl Cluster {
     /// A record failed. If that will be so of the next one too, Kafka counts as away for a while:
     /// it may tell of a topic that we may not write to.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
-        use RDKafkaErrorCode::{ClusterAuthorizationFailed, TopicAuthorizationFailed};
-        if let Some(code @ (TopicAuthorizationFailed | ClusterAuthorizationFailed)) = code {
-            *self.refused_record() = Some((Instant::now(), code));
-            self.set(State::Refusing(code));
+        use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
+        match code {
+            Some(code @ (TopicAuthorizationFailed | ClusterAuthorizationFailed)) => {
+                *self.refused_record() = Some((Instant::now(), code));
+                self.set(State::Refusing(code));
+            }
+            Some(Fatal) => self.set(State::Broken),
+            _ => {}
         }
         self.doubt();
     }
@@ -211,15 +215,15 @@ impl Cluster {
             ),
             State::Refusing(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
-            State::Broken(code) => format!("kafka's client never sends again: {code}"),
+            State::Broken => "kafka's client is broken, and mended by a new start".to_owned(),
         }
     }
 
     /// Asks Kafka once. Returns whether all is well.
     fn ask(&self, producer: &Producer) -> bool {
         self.doubted.store(false, Ordering::Release);
-        if let Some((code, reason)) = producer.client().fatal_error() {
-            self.set(State::Broken(code));
+        if let Some((_, reason)) = producer.client().fatal_error() {
+            self.set(State::Broken);
             let _said_before = self.broken.set(reason);
             return false;
         }
@@ -258,12 +262,19 @@ impl Cluster {
     }
 
     fn set(&self, state: State) {
-        let before = std::mem::replace(&mut *self.state(), state);
+        let before = {
+            let mut now = self.state();
+            // For ever.
+            if *now == State::Broken {
+                return;
+            }
+            std::mem::replace(&mut *now, state)
+        };
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
             // The edge says it, and ends.
-            (false, State::Broken(_)) => {}
+            (false, State::Broken) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
         }

@@ -210,7 +210,7 @@ impl Outbox {
         self.events.fetch_add(events, Ordering::SeqCst);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // After they were counted: whoever closes looks at the count afterwards.
-        let way = if self.closed.load(Ordering::SeqCst) {
+        let way = if self.is_closed() {
             Err(Refusal::Draining)
         } else if waiting <= self.most_bytes {
             self.way_of(ack)
@@ -227,6 +227,10 @@ impl Outbox {
     /// From now on nothing is admitted.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Events that have not ended.
@@ -336,7 +340,10 @@ impl Outbox {
         tracing::debug!(partition = sent.partition, %error, "a record failed");
         let code = error.rdkafka_error_code();
         let end = match code {
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => End::LOST,
+            // Ours, at the end; a client that breaks also purges, while its senders are still told.
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) if self.is_closed() => {
+                End::LOST
+            }
             Some(RDKafkaErrorCode::QueueFull) => End::QUEUE_FULL,
             Some(RDKafkaErrorCode::MessageTimedOut) => {
                 self.cluster.timed_out();

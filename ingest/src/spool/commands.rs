@@ -41,6 +41,14 @@ pub enum CommandError {
     /// Told to stop before the end.
     #[error("send the spool to kafka: stopped with {0} records left, which stay in it")]
     Stopped(u64),
+    /// Kafka's client never sends again.
+    #[error("send the spool to kafka: {reason}; {left} records are left, which stay in it")]
+    Broken {
+        /// What it says.
+        reason: String,
+        /// Records in the spool.
+        left: u64,
+    },
 }
 
 #[derive(Serialize)]
@@ -121,6 +129,9 @@ pub async fn replay(
         tokio::select! {
             _ = reports.tick() => {}
             () = stop.cancelled() => return Err(CommandError::Stopped(left.unwrap_or(all))),
+            reason = publisher.broken() => {
+                return Err(CommandError::Broken { reason, left: left.unwrap_or(all) });
+            }
         }
     }
     writeln!(out, "all {all} records are in kafka")?;
