@@ -360,6 +360,7 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
         || matches!(shared.publisher.readiness(), Readiness::Degraded(why) if why.contains("broken"));
     until("the spool serves", serves).await;
     let (service, listeners) = (edge.service(), Listeners { http: bound().await, admin: bound().await });
+    let start = Instant::now();
     let ended = tokio::spawn(edge.serve(listeners, CancellationToken::new()));
     let request = Request::post("/v1/events").body(Full::new(Bytes::from_static(br#"{"event":"a"}"#)));
     let Ok(response) = service.oneshot(request.unwrap()).await;
@@ -367,6 +368,7 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
     let ended = timeout(DEADLINE, ended).await.unwrap().unwrap();
     let Err(RunError::Broken { summary, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!((summary.0.spooled, summary.0.lost), (1, 0));
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
