@@ -110,6 +110,17 @@ async fn an_old_connection_ends_with_its_next_answer() {
 }
 
 #[tokio::test]
+async fn who_sends_more_than_is_read_has_the_answer_and_is_not_reset() {
+    let held = held(Duration::from_secs(30)).await;
+    held.release.notify_one();
+    let mut stream = TcpStream::connect(held.addr).await.unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8388608\r\n\r\n").await.unwrap();
+    // As most clients do: they read when they have sent.
+    stream.write_all(&vec![b'x'; 8 << 20]).await.unwrap();
+    assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
     let first = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
     let addr = first.local_addr().unwrap();
