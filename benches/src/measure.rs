@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use devstack::traffic::BATCH;
-use devstack::{Stack, usage, wait_for};
+use devstack::{Service, Stack, usage, wait_for};
 use tokio::time;
 
 use crate::contest::{Contestant, compare};
@@ -98,35 +98,22 @@ impl Bench {
         let mut edge = world.service("ingest").await?;
         let (batches, reactions) = (work::batches(), work::reactions());
 
+        let stored = |what, name, service: &mut Service| -> anyhow::Result<_> {
+            Ok(Contestant::new(what, name, service, &batches)?.of_events(BATCH).with("kafka", kafka))
+        };
         let mut rows = self
             .compare(&[
                 Contestant::new("floor A: read 30 events, answer", "floor", &mut read, &batches)?
                     .of_events(BATCH),
-                Contestant::new("floor B: read, produce, acks=all, answer", "floor", &mut produce, &batches)?
-                    .of_events(BATCH)
-                    .with("kafka", kafka),
-                Contestant::new("edge: 30 events a request, durable", "ingest", &mut edge, &batches)?
-                    .of_events(BATCH)
-                    .with("kafka", kafka),
-                Contestant::new("floor B, 200 requests/s", "floor", &mut produce, &batches)?
-                    .of_events(BATCH)
-                    .at(SEED_RATE)
-                    .with("kafka", kafka),
-                Contestant::new("edge: the same, 200 requests/s", "ingest", &mut edge, &batches)?
-                    .of_events(BATCH)
-                    .at(SEED_RATE)
-                    .with("kafka", kafka),
+                stored("floor B: read, produce, acks=all, answer", "floor", &mut produce)?,
+                stored("edge: 30 events a request, durable", "ingest", &mut edge)?,
+                stored("floor B, 200 requests/s", "floor", &mut produce)?.at(SEED_RATE),
+                stored("edge: the same, 200 requests/s", "ingest", &mut edge)?.at(SEED_RATE),
                 Contestant::new("edge: single reactions, durable", "ingest", &mut edge, &reactions)?
                     .of_events(1)
                     .with("kafka", kafka),
-                Contestant::new("floor B by 32 connections", "floor", &mut produce, &batches)?
-                    .of_events(BATCH)
-                    .by(FEW)
-                    .with("kafka", kafka),
-                Contestant::new("edge by 32 connections, durable", "ingest", &mut edge, &batches)?
-                    .of_events(BATCH)
-                    .by(FEW)
-                    .with("kafka", kafka),
+                stored("floor B by 32 connections", "floor", &mut produce)?.by(FEW),
+                stored("edge by 32 connections, durable", "ingest", &mut edge)?.by(FEW),
             ])
             .await?;
         edge.terminate().await?;

@@ -26,12 +26,12 @@ use crate::votes::refresh;
 
 /// How long requests may take to finish once no new one is taken.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
+/// How long Kafka may take for what is left then.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// How long an edge whose Kafka client is broken serves into its spool before it ends to be started
 /// anew, and up to as long again, so that not all end together. Kubernetes starts a container at once
 /// that ran for ten minutes, and else ever later.
 const STAYS_BROKEN: Duration = Duration::from_secs(600);
-/// How long Kafka may take for what is left then.
-const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
 /// A running edge.
 pub struct Edge {

@@ -27,12 +27,6 @@ pub enum Readiness {
     Not(String),
 }
 
-impl From<Result<(), String>> for Readiness {
-    fn from(result: Result<(), String>) -> Self {
-        result.map_or_else(Self::Not, |()| Self::Ready)
-    }
-}
-
 /// What the admin port tells.
 pub struct Admin {
     /// `/metrics`.
