@@ -23,6 +23,7 @@ pub mod declaration;
 pub mod decode;
 pub mod freshness;
 pub mod health;
+pub mod idle;
 pub mod insert;
 pub mod intent;
 pub mod markers;
