@@ -98,8 +98,14 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
     let entries = (0..).zip(records).map(|(offset, value)| {
         let id = Uuid::from_u128(offset as u128 + 1);
         let head = Ok(Head { lines: LINES, id, spooled: false, kind: Kind::Events, trace: None });
-        let record =
-            Record { offset: Offset::new(offset), kafka_time: NOW, head: &head, known: false, value };
+        let record = Record {
+            offset: Offset::new(offset),
+            kafka_time: NOW,
+            head: &head,
+            known: false,
+            skipped: false,
+            value,
+        };
         decode(&record, &Limits::default(), &mut window, &mut out).expect("the format is known")
     });
     let entries = entries.collect();

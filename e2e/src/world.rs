@@ -25,6 +25,9 @@ use crate::oracle::Counts;
 /// Longest wait for something that should come at once, on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Longest wait for a command, some of which let a minute pass on purpose.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
+
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
@@ -82,7 +85,7 @@ impl World {
     /// Runs a program until it ends by itself.
     pub async fn run(&self, program: &str, args: &[&str], more: &[(&str, &str)]) -> anyhow::Result<()> {
         let variables = self.variables(more);
-        Service::run(program, args, &borrowed(&variables), &self.directory, DEADLINE).await?;
+        Service::run(program, args, &borrowed(&variables), &self.directory, COMMAND_DEADLINE).await?;
         Ok(())
     }
 
@@ -180,13 +183,31 @@ impl World {
 
     /// Commits an offset with metadata for every partition, as tools do.
     pub fn commit(&self, offset: i64, metadata: &str) {
+        (0..PARTITIONS).for_each(|partition| self.commit_partition(partition, offset, metadata));
+    }
+
+    /// The same for one partition.
+    pub fn commit_partition(&self, partition: i32, offset: i64, metadata: &str) {
         let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
-        for partition in 0..PARTITIONS {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(self.name, partition).set_metadata(metadata);
-            list.set_all_offsets(Offset::Offset(offset)).unwrap();
-            tool.commit(&list, CommitMode::Sync).unwrap();
-        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition(self.name, partition).set_metadata(metadata);
+        list.set_all_offsets(Offset::Offset(offset)).unwrap();
+        tool.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// What is committed of a partition: the offset and its metadata.
+    pub fn committed(&self, partition: i32) -> (i64, String) {
+        self.try_committed(partition).expect("an offset is committed")
+    }
+
+    /// The same, if there is anything.
+    pub fn try_committed(&self, partition: i32) -> Option<(i64, String)> {
+        let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(self.name, partition);
+        let answer = tool.committed_offsets(list, DEADLINE).unwrap();
+        let element = answer.elements().remove(0);
+        Some((element.offset().to_raw().filter(|offset| *offset >= 0)?, element.metadata().to_owned()))
     }
 
     /// All records that the topic has, with what their headers say. Those that come meanwhile are left out.

@@ -7,8 +7,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use schemas::rollup::{PartitionBy, Rollups};
 use schemas::time::UnixMillis;
+use uuid::Uuid;
 
 use crate::config::BatchConfig;
 use crate::decode::{Decoded, Entry};
@@ -61,6 +63,9 @@ struct Open {
     by_arrival: BTreeSet<UnixMillis>,
     /// Rows whose table partitions are counted.
     counted: usize,
+    /// Ids of the first `identified` records: they are collected when somebody asks for one.
+    record_ids: HashSet<Uuid>,
+    identified: usize,
 }
 
 impl Batcher {
@@ -77,9 +82,23 @@ impl Batcher {
         Self { limits, ends: ends.into_iter().collect(), lo, open: Open::default() }
     }
 
-    /// Collects the batch `[lo..=last]`, which was declared before, and no other.
-    pub fn rebuild(lo: NextOffset, last: Offset) -> Self {
-        Self { limits: None, ends: [last.next()].into(), lo, open: Open::default() }
+    /// Collects what was declared from `lo` on, and nothing more: a batch up to each of `ends`, which
+    /// ascend.
+    pub fn rebuild(lo: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
+        Self { limits: None, ends: ends.into_iter().collect(), lo, open: Open::default() }
+    }
+
+    /// Whether no record was pushed since the last batch was closed.
+    pub fn is_empty(&self) -> bool {
+        self.open.since.is_none()
+    }
+
+    /// Whether the open batch holds a record of this id.
+    pub fn holds(&mut self, record_id: Uuid) -> bool {
+        let Open { entries, record_ids, identified, .. } = &mut self.open;
+        record_ids.extend(entries[*identified..].iter().map(|entry| entry.record_id));
+        *identified = entries.len();
+        record_ids.contains(&record_id)
     }
 
     /// Where the open batch begins.
@@ -97,7 +116,7 @@ impl Batcher {
         closed
     }
 
-    /// Whether the one batch that it rebuilds is behind it.
+    /// Whether all that it rebuilds is behind it.
     pub fn has_rebuilt(&self) -> bool {
         self.limits.is_none() && self.ends.is_empty()
     }
@@ -134,7 +153,7 @@ impl Batcher {
             self.ends.pop_front();
         }
         let full = self.limits.as_ref().is_some_and(|limits| self.open.is_full(limits));
-        if ends_here || full { self.close() } else { None }
+        if ends_here || full { self.close_at(self.open.last()) } else { None }
     }
 
     /// When the open batch must close even if nothing more arrives.
@@ -150,10 +169,9 @@ impl Batcher {
         Some(due.saturating_duration_since(now))
     }
 
-    /// The open batch, if there is one.
+    /// The open batch, if there is one that may end here: what was declared ends where it was declared.
     pub fn close(&mut self) -> Option<Batch> {
-        self.open.since?;
-        self.close_at(self.open.last())
+        if self.is_empty() || self.rebuilds() { None } else { self.close_at(self.open.last()) }
     }
 
     /// The open batch, which reaches up to `end`.

@@ -13,7 +13,7 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
 use schemas::record::{Head, HeadError};
-use schemas::time::{HOUR, SECOND, UnixMillis};
+use schemas::time::{SECOND, UnixMillis};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -22,16 +22,21 @@ use crate::cells::{self, Cells, Source};
 use crate::consume::Membership;
 use crate::declaration::Declaration;
 use crate::decode::{Entry, Record, decode};
+use crate::health::Concern;
+use crate::idle::{At, Standstill};
 use crate::insert::{Token, Work};
-use crate::intent::{Intent, WindowMark};
+use crate::intent::{Intent, LogMark, WindowMark};
 use crate::partition::{Closed, Counts, Part, Shared, Stuck};
 use crate::progress::{NextOffset, Offset};
+use crate::recover::Finding;
 use crate::restore::{Recovered, in_ledger};
 use crate::room::{self, Place};
 use crate::window::Window;
 
 /// How often a pipeline without records looks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
+/// Between two questions to Kafka where the log ends, while a partition looks idle.
+const ASK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Records that are looked at before their turn, at most, and their bytes.
 const AHEAD_RECORDS: usize = 1000;
@@ -54,6 +59,28 @@ pub(crate) struct Collector<'p> {
     /// That of the open batch, once it is large.
     place: Option<Place>,
     spooled: Spooled,
+    /// Every record below was taken.
+    read: NextOffset,
+    /// When Kafka took the newest record, if it is Kafka that sets the time.
+    as_of: Option<UnixMillis>,
+    /// When Kafka was last asked where the log ends.
+    asked_end: Option<Instant>,
+    /// Whether the client had an error instead of the last record.
+    in_trouble: bool,
+}
+
+/// Why no more records are taken.
+enum Stop {
+    /// The pipeline was told to.
+    Told,
+    /// Somebody must help.
+    Stuck(Stuck),
+}
+
+impl<E: Into<Stuck>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Stuck(error.into())
+    }
 }
 
 /// Records that came through a spool: which of them the ledger had below `lo`.
@@ -99,37 +126,49 @@ pub(crate) enum Handed {
     /// A batch to declare and insert.
     Batch(Box<Closed>),
     /// Nothing came for long: to commit once all before is applied.
-    Quiet(Intent),
+    Quiet(Box<Intent>),
 }
 
 impl<'p> Collector<'p> {
     /// Goes on where `recovered` says; what is declared comes first.
     pub(crate) fn new(part: &'p Part, recovered: Recovered) -> Self {
         let Recovered { resume, declared, window, ends } = recovered;
-        let before = Intent { last: None, ..resume.intent };
-        let mut collector = Self {
+        let from = resume.from;
+        let batcher = match resume.rebuild {
+            Some(_) => Batcher::rebuild(from, resume.intent.ends()),
+            None => Batcher::new(part.shared.batch.clone(), &declared.rollups, from, ends.iter().copied()),
+        };
+        Self {
             part,
             declaration: declared,
-            batcher: Batcher::rebuild(resume.from, Offset::new(0)),
+            batcher,
             window,
-            before,
+            before: Intent { last: None, ..resume.intent },
             ends,
             place: None,
             spooled: Spooled::default(),
-        };
-        match resume.rebuild {
-            Some(last) => collector.batcher = Batcher::rebuild(resume.from, last),
-            None => collector.collect_anew(resume.from),
+            read: from,
+            as_of: None,
+            asked_end: None,
+            in_trouble: false,
         }
-        collector
     }
 
-    /// Collects new batches from `lo` on, under the declaration of this process.
+    /// Whether everything that `stream-agg adopt` found in tables is below `hwm`.
+    fn has_adopted(&self, hwm: NextOffset) -> bool {
+        let ours = &self.part.shared.declaration;
+        !Arc::ptr_eq(ours, &self.declaration) && self.before.adopted.is_none_or(|adopted| adopted <= hwm)
+    }
+
+    /// Collects new batches from `lo` on, under the declaration of this process, or under that of
+    /// adopted markers while they reach beyond `lo`.
     fn collect_anew(&mut self, lo: NextOffset) {
         let Shared { batch, declaration, .. } = &*self.part.shared;
-        self.declaration = Arc::clone(declaration);
-        let ends = std::mem::take(&mut self.ends);
-        self.batcher = Batcher::new(batch.clone(), &declaration.rollups, lo, ends);
+        if self.before.adopted.is_none_or(|adopted| adopted <= lo) {
+            self.declaration = Arc::clone(declaration);
+        }
+        let ends = std::mem::take(&mut self.ends).into_iter().filter(|end| *end > lo);
+        self.batcher = Batcher::new(batch.clone(), &self.declaration.rollups, lo, ends);
     }
 
     /// Takes records until told to stop.
@@ -138,41 +177,37 @@ impl<'p> Collector<'p> {
         queue: &PartitionQueue<Membership>,
         hand_over: &mpsc::Sender<Handed>,
     ) -> Result<(), Stuck> {
-        // `None` unless it is Kafka itself that sets the time.
-        let mut as_of = None;
         let mut records = Records { queue, ahead: VecDeque::new() };
         let mut backlog_until: Option<Instant> = None;
         while !self.part.stop.is_cancelled() {
+            self.check_topic()?;
             let wait = self.batcher.due_in(Instant::now(), backlog_until).map_or(POLL, |due| due.min(POLL));
-            let mut stuck = None;
             let mut handed = Vec::new();
-            match records.next(wait) {
+            let taken = match records.next(wait) {
                 Some(Ok(message)) => {
                     backlog_until = is_old(&message).then(|| Instant::now() + LULL);
-                    let before = self.batcher.close_before(Offset::new(message.offset()));
-                    handed.extend(before.map(|batch| self.close(batch, as_of)));
-                    as_of = append_time(&message);
-                    match self.take(&message, &mut records) {
-                        Ok(closed) => handed.extend(closed.map(|batch| self.close(batch, as_of))),
-                        Err(error) => {
-                            let open = self.batcher.close();
-                            handed.extend(open.map(|batch| self.close(batch, as_of)));
-                            stuck = Some(error);
-                        }
-                    }
+                    self.take(&message, &mut records, &mut handed)
                 }
-                Some(Err(error)) if is_gone(&error) => return Err(Stuck::Gone(self.batcher.lo(), error)),
-                Some(Err(error)) => tracing::warn!("partition {}: {error}", self.part.kp),
-                None => handed.extend(self.quiet()),
-            }
+                Some(Err(error)) => self.failed(error),
+                None => {
+                    handed.extend(self.idle());
+                    Ok(())
+                }
+            };
+            let stuck = match taken {
+                Ok(()) => None,
+                Err(Stop::Told) => return Ok(()),
+                Err(Stop::Stuck(stuck)) => Some(stuck),
+            };
             let due = self.batcher.due_in(Instant::now(), backlog_until);
-            if due.is_some_and(|due| due.is_zero()) || !self.has_room() {
+            if stuck.is_some() || due.is_some_and(|due| due.is_zero()) || !self.has_room() {
                 let open = self.batcher.close();
-                handed.extend(open.map(|batch| self.close(batch, as_of)));
+                handed.extend(open.map(|batch| self.close(batch)));
             }
             for handed in handed {
                 if hand_over.blocking_send(handed).is_err() {
-                    return Ok(());
+                    // The other side ends by itself if the topic is another one.
+                    return self.check_topic();
                 }
             }
             if let Some(stuck) = stuck {
@@ -180,6 +215,54 @@ impl<'p> Collector<'p> {
             }
         }
         Ok(())
+    }
+
+    fn check_topic(&self) -> Result<(), Stuck> {
+        let recreated = self.part.shared.topic_watch.was_recreated();
+        if recreated { Err(Finding::TopicReplaced.into()) } else { Ok(()) }
+    }
+
+    /// Takes a record into the open batch, and hands back the batches that it completes.
+    fn take(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        records: &mut Records<'_>,
+        handed: &mut Vec<Handed>,
+    ) -> Result<(), Stop> {
+        if std::mem::take(&mut self.in_trouble) {
+            self.part.shared.health.well(Concern::Partition(self.part.kp.into()));
+        }
+        let before = self.batcher.close_before(Offset::new(message.offset()));
+        handed.extend(before.map(|batch| self.close(batch)));
+        let closed = self.decode(message, records)?;
+        self.read = Offset::new(message.offset()).next();
+        self.as_of = append_time(message);
+        handed.extend(closed.map(|batch| self.close(batch)));
+        Ok(())
+    }
+
+    /// Kafka's client has no record to give but an error.
+    fn failed(&mut self, error: KafkaError) -> Result<(), Stop> {
+        let Part { shared, kp, .. } = self.part;
+        let next = self.read.max(self.batcher.lo());
+        match fault(&error) {
+            Fault::Gone if self.log_reaches(next) => Err(Finding::LogTruncated { from: next }.into()),
+            Fault::Gone => Err(Stuck::Gone(next, error).into()),
+            Fault::Unreadable => Err(Stuck::Unreadable(next, error).into()),
+            Fault::Passing => {
+                self.in_trouble = true;
+                shared
+                    .health
+                    .trouble(Concern::Partition((*kp).into()), format!("read offset {next}: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the log, as it is now, has a place for the next record, so that its end alone does
+    /// not explain why Kafka's client cannot read on.
+    fn log_reaches(&self, next: NextOffset) -> bool {
+        self.part.watermarks().is_ok_and(|(low, end)| (low..=end).contains(&next))
     }
 
     /// Waits for a place if the open batch needs one. Whether it may grow.
@@ -195,19 +278,20 @@ impl<'p> Collector<'p> {
         self.place.is_some()
     }
 
-    /// Decodes a record into the open batch.
-    fn take(
+    /// Decodes a record into the open batch; hands back the batch that it completes, if any.
+    fn decode(
         &mut self,
         message: &BorrowedMessage<'_>,
         records: &mut Records<'_>,
-    ) -> Result<Option<Batch>, Stuck> {
+    ) -> Result<Option<Batch>, Stop> {
         let offset = Offset::new(message.offset());
         let value = message.payload().unwrap_or_default();
         let head = head(message);
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
-            known: self.is_known(&head, records),
+            known: self.is_known(&head, records).ok_or(Stop::Told)?,
+            skipped: self.before.skipped.contains(&offset),
             head: &head,
             value,
         };
@@ -217,9 +301,13 @@ impl<'p> Collector<'p> {
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
     }
 
-    /// Whether a record that came through a spool is in the ledger below the open batch.
-    fn is_known(&mut self, head: &Result<Head, HeadError>, records: &mut Records<'_>) -> bool {
-        let Ok(Head { id, spooled: true, .. }) = head else { return false };
+    /// Whether a record that came through a spool is in the open batch, or in the ledger below it.
+    /// `None` if told to stop before ClickHouse answered: then nobody may judge the record.
+    fn is_known(&mut self, head: &Result<Head, HeadError>, records: &mut Records<'_>) -> Option<bool> {
+        let Ok(Head { id, spooled: true, .. }) = head else { return Some(false) };
+        if self.batcher.holds(*id) {
+            return Some(true);
+        }
         let Part { shared, track, stop, kp, .. } = self.part;
         let (lo, g) = (self.batcher.lo(), self.before.g);
         if self.spooled.lo != Some(lo) || !self.spooled.asked.contains(id) {
@@ -229,15 +317,14 @@ impl<'p> Collector<'p> {
                 track.reaches(lo).await;
                 in_ledger(shared, g, *kp, &asked, lo).await
             };
-            // Told to stop: what is open now is never closed.
-            let Some(known) = shared.runtime.block_on(stop.run_until_cancelled(asking)) else { return false };
+            let known = shared.runtime.block_on(stop.run_until_cancelled(asking))?;
             self.spooled = Spooled { lo: Some(lo), asked, known };
         }
-        self.spooled.known.contains(id)
+        Some(self.spooled.known.contains(id))
     }
 
     /// Makes of a closed batch what is committed and inserted.
-    fn close(&mut self, batch: Batch, as_of: Option<UnixMillis>) -> Handed {
+    fn close(&mut self, batch: Batch) -> Handed {
         let Part { shared, kp, .. } = self.part;
         let mut counts = Counts::of(&batch.entries);
         if let Some((offset, line, reason)) = first_fault(&batch.entries) {
@@ -246,43 +333,74 @@ impl<'p> Collector<'p> {
                 "partition {kp}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
             );
         }
-        let (lo, hwm, rebuilt) = (batch.lo, batch.hwm, self.batcher.has_rebuilt());
+        let (lo, hwm, rebuilt) = (batch.lo, batch.hwm, self.batcher.rebuilds());
         let cfg = self.declaration.cfg();
-        let adopted_above = |offset| self.before.adopted.filter(|adopted| *adopted > offset);
         let last = Offset::new(hwm.to_i64() - 1);
-        let intent = Intent { last: Some(last), cfg, adopted: adopted_above(lo), ..self.before.clone() };
+        let intent = Intent { last: Some(last), cfg, ..above(&self.before, lo) };
         let floor = self.window.floor().map_or(hwm, Offset::as_next);
         let after = Intent {
             cfg,
             window: WindowMark { floor, digest: self.window.digest() },
             newest: batch.entries.last().map(|entry| entry.kafka_time),
-            adopted: adopted_above(hwm),
-            ..self.before.clone()
+            log: LogMark { epoch: self.part.leader_epoch().or(self.before.log.epoch), ..self.before.log },
+            ..above(&self.before, hwm)
         };
-        self.before = after.clone();
         let source = Source { g: intent.g, kp: *kp, cfg };
         let Cells { all: cells, folded_rows } = cells::cells(&batch, &self.declaration.rollups, source);
         counts.folded_rows = folded_rows;
+        let skipped = self.before.skipped.iter().any(|offset| lo.is_at_or_below(*offset) && *offset <= last);
         let token = Token::new(source, &shared.topic, lo, last);
-        if rebuilt {
+        let token = if skipped { token.skipping() } else { token };
+        self.before = after.clone();
+        // Of what was declared and split, only the end is the end of what was declared.
+        let after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
+        if self.batcher.has_rebuilt() || self.has_adopted(hwm) {
             self.collect_anew(hwm);
         }
         let work = Work { token, source, lo, hwm, cells, rebuilt };
-        let place = self.place.take();
+        let (place, as_of) = (self.place.take(), self.as_of);
         Handed::Batch(Box::new(Closed { work, intent, after, counts, as_of, place }))
     }
 
     /// Forgets a window that no later record can meet, so that it need not be restored.
-    fn quiet(&mut self) -> Option<Handed> {
-        let newest = self.window.newest()?;
-        let age = UnixMillis::from(SystemTime::now()).0 - newest.0;
-        if self.batcher.deadline().is_some() || age < self.declaration.limits.window.age_ms + HOUR {
+    fn idle(&mut self) -> Option<Handed> {
+        let standstill = Standstill {
+            at: match (self.batcher.rebuilds(), self.batcher.is_empty()) {
+                (true, _) => At::Rebuild,
+                (false, false) => At::OpenBatch,
+                (false, true) => At::Nothing,
+            },
+            read: self.batcher.lo(),
+            applied: self.part.track.applied().next?,
+            newest: self.window.newest()?,
+            window_age_ms: self.declaration.limits.window.age_ms,
+        };
+        let now = || UnixMillis::from(SystemTime::now());
+        let asked_lately = self.asked_end.is_some_and(|at| at.elapsed() < ASK_PAUSE);
+        if !standstill.may_be_idle(now()) || asked_lately {
+            return None;
+        }
+        self.asked_end = Some(Instant::now());
+        // Kafka is away: asked again later.
+        let (_, end) = self.part.watermarks().ok()?;
+        if !standstill.is_idle(now(), end) {
             return None;
         }
         self.window.clear();
         let window = WindowMark { floor: self.batcher.lo(), digest: self.window.digest() };
         self.before = Intent { window, ..self.before.clone() };
-        Some(Handed::Quiet(self.before.clone()))
+        Some(Handed::Quiet(Box::new(self.before.clone())))
+    }
+}
+
+/// `intent` without what concerns only offsets below `lo`, and without a declared batch.
+fn above(intent: &Intent, lo: NextOffset) -> Intent {
+    Intent {
+        last: None,
+        adopted: intent.adopted.filter(|adopted| *adopted > lo),
+        split: Vec::new(),
+        skipped: intent.skipped.iter().copied().filter(|offset| lo.is_at_or_below(*offset)).collect(),
+        ..intent.clone()
     }
 }
 
@@ -305,10 +423,37 @@ fn is_old(message: &BorrowedMessage<'_>) -> bool {
     message.timestamp().to_millis().is_some_and(|millis| age(millis) > OLD)
 }
 
-/// Whether the offset to read from is not in the log.
-fn is_gone(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
-    matches!(error, KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange))
+/// What an error of Kafka's client means for the records that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The next offset is not in the log, or the log was truncated below it.
+    Gone,
+    /// Records are there that the client cannot read; it goes on behind them, or fetches them for ever.
+    Unreadable,
+    /// The client fetches again from the same offset, and succeeds once the cause is gone.
+    Passing,
+}
+
+/// As librdkafka 2.12 has it (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`): a record set with a bad
+/// checksum or an unknown format is passed over, one that cannot be decompressed is fetched again.
+fn fault(error: &KafkaError) -> Fault {
+    use RDKafkaErrorCode as C;
+    match error {
+        KafkaError::MessageConsumption(C::AutoOffsetReset | C::OffsetOutOfRange | C::LogTruncation) => {
+            Fault::Gone
+        }
+        KafkaError::MessageConsumption(
+            C::TopicAuthorizationFailed
+            | C::UnknownTopic
+            | C::UnknownPartition
+            | C::UnknownTopicOrPartition
+            | C::BrokerTransportFailure
+            | C::OperationTimedOut
+            | C::RequestTimedOut,
+        ) => Fault::Passing,
+        // Also what nobody knows today: passing over records must not be the default.
+        _ => Fault::Unreadable,
+    }
 }
 
 fn first_fault(entries: &[Entry]) -> Option<(Offset, u32, String)> {
@@ -316,4 +461,78 @@ fn first_fault(entries: &[Entry]) -> Option<(Offset, u32, String)> {
         let (line, reason) = entry.first_fault.as_ref()?;
         Some((entry.offset, *line, reason.to_string()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use schemas::record::Kind;
+
+    use super::*;
+    use crate::recover::Resume;
+
+    #[test]
+    fn what_kafkas_client_cannot_read_is_never_passed_over() {
+        use RDKafkaErrorCode as C;
+        let of = |code| fault(&KafkaError::MessageConsumption(code));
+        for code in [C::AutoOffsetReset, C::OffsetOutOfRange, C::LogTruncation] {
+            assert_eq!(of(code), Fault::Gone, "{code:?}");
+        }
+        // A bad checksum, a record set that cannot be decompressed, a format of a later Kafka, and what
+        // a broker cannot read itself.
+        for code in [C::BadMessage, C::BadCompression, C::NotImplemented, C::InvalidMessage, C::Unknown] {
+            assert_eq!(of(code), Fault::Unreadable, "{code:?}");
+        }
+        for code in [C::TopicAuthorizationFailed, C::UnknownTopicOrPartition, C::BrokerTransportFailure] {
+            assert_eq!(of(code), Fault::Passing, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_offsets_below_a_batch_is_in_no_later_intent() {
+        let (next, offset) = (NextOffset::new, Offset::new);
+        let intent = Intent {
+            last: Some(offset(14)),
+            adopted: Some(next(20)),
+            split: vec![next(12)],
+            skipped: vec![offset(11), offset(15)],
+            ..Intent::fresh(next(10), 7, 2, LogMark::default())
+        };
+        let open = above(&intent, next(10));
+        assert_eq!((open.last, open.adopted), (None, Some(next(20))));
+        assert_eq!((open.split, open.skipped), (vec![], vec![offset(11), offset(15)]));
+        assert_eq!(above(&intent, next(15)).skipped, [offset(15)]);
+        let later = above(&intent, next(20));
+        assert_eq!((later.adopted, later.skipped), (None, vec![]));
+    }
+
+    /// A rebuild of offsets 0 to 9.
+    fn rebuilding(part: &Part) -> Collector<'_> {
+        let cfg = part.shared.declaration.cfg();
+        let intent = Intent {
+            last: Some(Offset::new(9)),
+            ..Intent::fresh(NextOffset::ZERO, cfg, 0, LogMark::default())
+        };
+        let resume = Resume { from: NextOffset::ZERO, rebuild: intent.last, intent };
+        let declared = Arc::clone(&part.shared.declaration);
+        Collector::new(part, Recovered { resume, declared, window: Window::new(), ends: Vec::new() })
+    }
+
+    #[test]
+    fn told_to_stop_before_the_ledger_answered_nobody_judges_a_spooled_record() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let part = Part::unanswered(runtime.handle().clone());
+        let head = Ok(Head { lines: 1, id: Uuid::now_v7(), spooled: true, kind: Kind::Events, trace: None });
+        let known = thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let queue = part.queue();
+                let mut records = Records { queue: &queue, ahead: VecDeque::new() };
+                rebuilding(&part).is_known(&head, &mut records)
+            });
+            part.stop.cancel();
+            asking.join().unwrap()
+        });
+        assert_eq!(known, None);
+    }
 }

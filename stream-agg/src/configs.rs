@@ -37,3 +37,13 @@ pub async fn read(store: &Store, cfg: u64) -> Result<Option<Declaration>, StoreE
         }
     }
 }
+
+/// All declarations that this release can read, each once.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn all(store: &Store) -> Result<Vec<Declaration>, StoreError> {
+    let texts: Vec<String> =
+        store.rows("SELECT any(declared) FROM configs GROUP BY cfg ORDER BY cfg").await?;
+    Ok(texts.iter().filter_map(|text| Declaration::parse(text).ok()).collect())
+}

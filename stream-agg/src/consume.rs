@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit;
 use crate::config::Config;
 use crate::health::{Concern, Health};
+use crate::librdkafka;
 use crate::partition::{Ended, Pipeline, Shared, Track};
 use crate::progress::NextOffset;
 use crate::recover::Found;
@@ -163,7 +164,11 @@ pub fn visit(config: &Config, health: &Arc<Health>, shutdown: &CancellationToken
 }
 
 /// A consumer that has not joined its group.
-fn consumer(config: &Config, instance: Option<&str>, health: &Arc<Health>) -> Result<Consumer, GroupError> {
+pub(crate) fn consumer(
+    config: &Config,
+    instance: Option<&str>,
+    health: &Arc<Health>,
+) -> Result<Consumer, GroupError> {
     let kafka = &config.migrate.kafka;
     let mut client = kafka.client(&[
         ("group.id", &config.group),
@@ -172,6 +177,8 @@ fn consumer(config: &Config, instance: Option<&str>, health: &Arc<Health>) -> Re
         ("enable.auto.offset.store", "false"),
         // We say where to start; an offset that is gone must stop the partition.
         ("auto.offset.reset", "error"),
+        // What the disk or the network spoiled must stop the partition, not become other events.
+        ("check.crcs", "true"),
         ("fetch.queue.backoff.ms", "10"),
         ("queued.max.messages.kbytes", &queued_kib(config.migrate.partitions)),
     ]);
@@ -377,6 +384,7 @@ impl Member {
                 .map_err(|error| self.failed(error))?;
         }
         self.consumer.incremental_assign(&list).map_err(|error| self.failed(error))?;
+        self.validate(&found)?;
         for ((kp, queue), found) in queues.into_iter().zip(found.into_values()) {
             let number = u16::try_from(kp).map_err(|_| GroupError::Stray(kp))?;
             let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, found)
@@ -390,17 +398,45 @@ impl Member {
         Ok(())
     }
 
+    /// Has the offsets validated by the leader epochs of the records before them: where a log was truncated
+    /// below, its queue gives an error instead of records. librdkafka validates where it seeks, and not where
+    /// it is assigned.
+    fn validate(&self, found: &BTreeMap<i32, Found>) -> Result<(), GroupError> {
+        let topic = &self.shared.topic;
+        for (kp, found) in found {
+            let (Some((from, _)), Some(epoch)) = (&found.committed, found.leader_epoch()) else { continue };
+            let offset = KafkaOffset::Offset(from.to_i64());
+            let until = Instant::now() + ASK_TIMEOUT;
+            loop {
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(topic, *kp, offset).map_err(|error| self.failed(error))?;
+                librdkafka::set_leader_epoch(&list, topic, *kp, epoch);
+                let list =
+                    self.consumer.seek_partitions(list, ASK_TIMEOUT).map_err(|error| self.failed(error))?;
+                match list.elements().first().map(TopicPartitionListElem::error) {
+                    // Its fetcher is not started yet: that is done by another thread.
+                    Some(Err(_)) if Instant::now() < until => self.poll()?,
+                    Some(Err(error)) => return Err(self.failed(error)),
+                    Some(Ok(())) | None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What is committed of each partition, and what its log holds.
     fn find(&self, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, Found>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
+        let topic = self.shared.topic_watch.id().map_err(KafkaError::AdminOp)?;
         let answer = self.consumer.committed_offsets(list(&self.shared.topic, partitions), ASK_TIMEOUT)?;
         let mut found = BTreeMap::new();
         for element in answer.elements() {
             let (kp, committed) = (element.partition(), commit::committed(&element)?);
             let (low, end) = self.consumer.fetch_watermarks(&self.shared.topic, kp, ASK_TIMEOUT)?;
-            found.insert(kp, Found { committed, low: NextOffset::new(low), end: NextOffset::new(end) });
+            let (low, end) = (NextOffset::new(low), NextOffset::new(end));
+            found.insert(kp, Found { committed, low, end, topic });
         }
         Ok(found)
     }

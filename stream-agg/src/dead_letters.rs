@@ -32,6 +32,9 @@ pub enum Reason {
     /// Its record lay in a spool for so long that a repeat of it would not be known.
     #[error("read a line: its record was spooled for more than {} days", crate::decode::MAX_SPOOLED_DAYS)]
     SpooledTooLong,
+    /// An operator had its record skipped.
+    #[error("read a line: `stream-agg skip` made its record a dead letter")]
+    Skipped,
     /// It stands among samples of rejected lines and is none.
     #[error("read a line: it is no sample of a rejected line")]
     Sample,
@@ -46,6 +49,7 @@ impl Reason {
             Self::Beyond => "too_many_lines",
             Self::Head(_) => "bad_header",
             Self::SpooledTooLong => "spooled_too_long",
+            Self::Skipped => "skipped",
             Self::Sample => "bad_sample",
         }
     }

@@ -45,8 +45,11 @@ pub struct Record<'a> {
     pub kafka_time: UnixMillis,
     /// What its headers say.
     pub head: &'a Result<Head, HeadError>,
-    /// Whether the ledger has its id below this batch; asked for spooled records only.
+    /// Whether an earlier record of this batch, or the ledger below it, has its id; asked for spooled
+    /// records only.
     pub known: bool,
+    /// Whether an operator said that its lines become dead letters.
+    pub skipped: bool,
     /// Its lines.
     pub value: &'a [u8],
 }
@@ -96,6 +99,7 @@ pub fn decode(
     out: &mut Decoded,
 ) -> Result<Entry, HeadError> {
     let head = match record.head {
+        _ if record.skipped => Err(Reason::Skipped),
         Err(error @ (HeadError::Version(_) | HeadError::Kind(_))) => return Err(error.clone()),
         Err(error @ HeadError::Header(_)) => Err(Reason::Head(error.clone())),
         Ok(head) if spooled_too_long(head, record.kafka_time) => Err(Reason::SpooledTooLong),
@@ -120,7 +124,7 @@ pub fn decode(
         Ok(Head { kind: Kind::Rejected, .. }) => (&[], record.value),
         _ => (record.value, &[]),
     };
-    if !repeats {
+    if !repeats && !record.skipped {
         for (number, text) in (0..).zip(record::lines(samples)) {
             out.dead_letters.push_sample(record.offset, record.kafka_time, number, text);
         }

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::partition::Applied;
 use crate::progress::NextOffset;
 use crate::store::Store;
+use crate::topic::TopicWatch;
 
 /// How long Kafka may take to tell where its logs end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ struct Fresh {
 pub struct Publisher {
     /// Topic of the records.
     pub topic: String,
+    /// Knows whether the topic is still the same.
+    pub topic_watch: Arc<TopicWatch>,
     /// Asks where logs end.
     pub asker: Arc<BaseConsumer>,
     /// How far each partition is.
@@ -59,7 +62,7 @@ impl Publisher {
         let mut told = BTreeMap::new();
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let before = UnixMillis::from(SystemTime::now());
-            let Some(ends) = stop.run_until_cancelled(self.ends()).await else { return };
+            let Some(ends) = stop.run_until_cancelled(self.ends_of_topic()).await else { return };
             self.publish(before, &ends, &mut told).await;
         }
     }
@@ -89,6 +92,14 @@ impl Publisher {
             }
             Err(error) => self.health.trouble(Concern::ClickHouse, error),
         }
+    }
+
+    /// Where the logs end, if they are those of the topic that the process began with: those of another
+    /// one say nothing of what is applied.
+    async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
+        let ends = self.ends().await;
+        // Kafka does not answer: nothing is to be published either.
+        if ends.is_empty() || self.topic_watch.check().await.is_ok() { ends } else { BTreeMap::new() }
     }
 
     /// Where the log of each partition ends; none of those that Kafka did not tell.

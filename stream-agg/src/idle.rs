@@ -42,9 +42,7 @@ impl Standstill {
     /// The hour is for clocks: `now` is ours, and times of records are Kafka's.
     pub fn may_be_idle(&self, now: UnixMillis) -> bool {
         let age = now.0.saturating_sub(self.newest.0);
-        self.at == At::Nothing
-            && self.applied >= self.read
-            && age >= self.window_age_ms.saturating_add(HOUR)
+        self.at == At::Nothing && self.applied >= self.read && age >= self.window_age_ms.saturating_add(HOUR)
     }
 
     /// Whether it is idle, as the log ended at `end` when Kafka was asked after the queue was

@@ -72,6 +72,11 @@ impl Token {
         Self(format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp))
     }
 
+    /// The same batch with a record that an operator skips: it has other rows.
+    pub fn skipping(self) -> Self {
+        Self(format!("{}:skip", self.0))
+    }
+
     /// As ClickHouse is told; under another name once it knows the first and lost its part.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }

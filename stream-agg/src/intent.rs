@@ -5,8 +5,11 @@
 //! written is read back equal, within Kafka's default of 4096 bytes.
 //!
 //! ```text
-//! v1 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>]
+//! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>]
+//!    [t=<topic id, hex>] [e=<leader epoch>] [P=<split point>,…] [X=<skipped offset>,…]
 //! ```
+//!
+//! Version 1 had the first line only.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,8 +19,14 @@ use schemas::time::UnixMillis;
 use crate::progress::{NextOffset, Offset};
 use crate::window::Digest;
 
-/// The version that is written here; others are not read.
-const VERSION: &str = "v1";
+/// The version that is written here.
+const VERSION: &str = "v2";
+/// The version before, which is read too.
+const BEFORE: &str = "v1";
+/// Most split points, so that the metadata stays within Kafka's limit.
+pub const MAX_SPLIT_POINTS: usize = 63;
+/// Most skipped offsets, for the same reason.
+pub const MAX_SKIPPED: usize = 63;
 
 /// What is committed beside an offset `F`, below which every cell has everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +43,30 @@ pub struct Intent {
     pub window: WindowMark,
     /// Kafka's time of the newest record below `F`, if there was one.
     pub newest: Option<UnixMillis>,
-    /// Markers up to here are no surprise: `stream-agg adopt` found them.
+    /// Markers up to here are no surprise: `stream-agg adopt` found them. What lies below is
+    /// declared under `cfg`.
     pub adopted: Option<NextOffset>,
+    /// Which log the offset belongs to.
+    pub log: LogMark,
+    /// Where the declared batch is cut into smaller inserts, ascending: `stream-agg split` chose them.
+    pub split: Vec<NextOffset>,
+    /// Records from `F` on that become dead letters, ascending: `stream-agg skip` named them.
+    pub skipped: Vec<Offset>,
+}
+
+/// The id that Kafka gave a topic when it was created: a topic that is deleted and created again
+/// under its name has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicId(pub u128);
+
+/// What tells a log from another one of the same name, and its offsets from those of a log that
+/// was truncated and written again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogMark {
+    /// Id of the topic; `None` if brokers have no ids, or a release committed that did not ask.
+    pub topic: Option<TopicId>,
+    /// Leader epoch of the newest record below `F`; `None` if it is not known.
+    pub epoch: Option<i32>,
 }
 
 /// What proves that a window was restored as it was.
@@ -51,11 +82,38 @@ pub struct WindowMark {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntentError {
     /// Written by a later release.
-    #[error("its intent has version `{0}`, this release reads `{VERSION}`; run the later release")]
+    #[error("its intent has version `{0}`, this release reads up to `{VERSION}`; run the later release")]
     Version(String),
     /// Not written by the aggregator.
     #[error("its commit metadata is not an intent: `{0}`")]
     Garbled(String),
+}
+
+impl Intent {
+    /// What is committed at `from` where nothing below was ever inserted under generation `g`.
+    pub fn fresh(from: NextOffset, cfg: u64, g: u16, log: LogMark) -> Self {
+        Self {
+            last: None,
+            cfg,
+            g,
+            start: from,
+            window: WindowMark { floor: from, digest: Digest::default() },
+            newest: None,
+            adopted: None,
+            log,
+            split: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Where inserts of the declared batch end, ascending: its split points, then its end.
+    ///
+    /// # Panics
+    /// If nothing is declared.
+    pub fn ends(&self) -> Vec<NextOffset> {
+        let end = self.last.expect("a batch is declared").next();
+        self.split.iter().copied().filter(|point| *point < end).chain([end]).collect()
+    }
 }
 
 impl fmt::Display for Intent {
@@ -73,7 +131,28 @@ impl fmt::Display for Intent {
         if let Some(adopted) = self.adopted {
             write!(f, " A={adopted}")?;
         }
-        Ok(())
+        if let Some(topic) = self.log.topic {
+            write!(f, " t={topic}")?;
+        }
+        if let Some(epoch) = self.log.epoch {
+            write!(f, " e={epoch}")?;
+        }
+        list(f, " P=", &self.split)?;
+        list(f, " X=", &self.skipped)
+    }
+}
+
+/// Writes nothing for an empty list.
+fn list(f: &mut fmt::Formatter<'_>, name: &str, items: &[impl fmt::Display]) -> fmt::Result {
+    for (at, item) in items.iter().enumerate() {
+        write!(f, "{}{item}", if at == 0 { name } else { "," })?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
     }
 }
 
@@ -83,7 +162,7 @@ impl FromStr for Intent {
     fn from_str(text: &str) -> Result<Self, IntentError> {
         let mut words = text.split(' ');
         match words.next() {
-            Some(VERSION) => {}
+            Some(VERSION | BEFORE) => {}
             Some(other) if is_version(other) => return Err(IntentError::Version(other.to_owned())),
             _ => return Err(garbled(text)),
         }
@@ -100,6 +179,7 @@ impl FromStr for Intent {
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
     let (mut cfg, mut g, mut start, mut floor) = (None, None, None, None);
     let (mut digest, mut newest, mut adopted) = (None, None, None);
+    let (mut topic, mut epoch, mut split, mut skipped) = (None, None, None, None);
     for word in words {
         let (name, value) = word.split_once('=')?;
         let twice = match name {
@@ -110,6 +190,10 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
             "h" => digest.replace(value.parse().ok()?).is_some(),
             "T" => newest.replace(UnixMillis(value.parse().ok()?)).is_some(),
             "A" => adopted.replace(next_offset(value)?).is_some(),
+            "t" => topic.replace(TopicId(u128::from_str_radix(value, 16).ok()?)).is_some(),
+            "e" => epoch.replace(value.parse().ok()?).is_some(),
+            "P" => split.replace(ascending(value, next_offset)?).is_some(),
+            "X" => skipped.replace(ascending(value, offset)?).is_some(),
             _ => true,
         };
         if twice {
@@ -117,7 +201,15 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
         }
     }
     let window = WindowMark { floor: floor?, digest: digest? };
-    Some(Intent { last, cfg: cfg?, g: g?, start: start?, window, newest, adopted })
+    let log = LogMark { topic, epoch };
+    let (split, skipped) = (split.unwrap_or_default(), skipped.unwrap_or_default());
+    Some(Intent { last, cfg: cfg?, g: g?, start: start?, window, newest, adopted, log, split, skipped })
+}
+
+/// Numbers between commas, each greater than the one before.
+fn ascending<T: PartialOrd>(text: &str, read: fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    let numbers = text.split(',').map(read).collect::<Option<Vec<_>>>()?;
+    numbers.is_sorted_by(|one, next| one < next).then_some(numbers)
 }
 
 fn is_version(word: &str) -> bool {
@@ -143,7 +235,10 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
+    const TEXT: &str = "v2 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20 \
+                        t=0000000000000000000000000000cafe e=4 P=9,11 X=8,12";
+    /// As the release before wrote it.
+    const TEXT_BEFORE: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
 
     #[track_caller]
     fn check_garbled(text: &str) {
@@ -157,6 +252,9 @@ mod tests {
             numbers in (any::<u64>(), any::<u16>(), 0..i64::MAX, 0..i64::MAX),
             newest in proptest::option::of(any::<i64>()),
             adopted in proptest::option::of(0..i64::MAX),
+            log in (proptest::option::of(any::<u128>()), proptest::option::of(any::<i32>())),
+            split in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SPLIT_POINTS),
+            skipped in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SKIPPED),
         ) {
             let (cfg, g, start, floor) = numbers;
             let intent = Intent {
@@ -167,9 +265,13 @@ mod tests {
                 window: WindowMark { floor: NextOffset::new(floor), digest: Digest::default() },
                 newest: newest.map(UnixMillis),
                 adopted: adopted.map(NextOffset::new),
+                log: LogMark { topic: log.0.map(TopicId), epoch: log.1 },
+                split: split.into_iter().map(NextOffset::new).collect(),
+                skipped: skipped.into_iter().map(Offset::new).collect(),
             };
             let text = intent.to_string();
-            prop_assert!(text.len() < 4096);
+            // Kafka's default of offset.metadata.max.bytes.
+            prop_assert!(text.len() <= 4096);
             prop_assert_eq!(text.parse(), Ok(intent));
         }
     }
@@ -177,10 +279,25 @@ mod tests {
     #[test]
     fn a_later_release_is_told_from_garbage() {
         assert_eq!(TEXT.parse::<Intent>().unwrap().to_string(), TEXT);
-        let later = TEXT.replacen("v1", "v2", 1);
-        assert_eq!(later.parse::<Intent>(), Err(IntentError::Version("v2".to_owned())));
-        for text in ["", "something of a tool", "v1", "v1 L=x", "v1 idle"] {
+        let later = TEXT.replacen("v2", "v3", 1);
+        assert_eq!(later.parse::<Intent>(), Err(IntentError::Version("v3".to_owned())));
+        for text in ["", "something of a tool", "v2", "v2 L=x", "v2 idle"] {
             check_garbled(text);
+        }
+    }
+
+    #[test]
+    fn what_the_release_before_committed_is_read() {
+        let intent: Intent = TEXT_BEFORE.parse().unwrap();
+        assert_eq!(intent.to_string(), TEXT_BEFORE.replacen("v1", "v2", 1));
+    }
+
+    #[test]
+    fn split_points_and_skipped_offsets_ascend() {
+        for (right, wrong) in
+            [("P=9,11", "P=11,9"), ("P=9,11", "P="), ("X=8,12", "X=8,8"), ("X=8,12", "X=8,")]
+        {
+            check_garbled(&TEXT.replacen(right, wrong, 1));
         }
     }
 
@@ -188,7 +305,9 @@ mod tests {
     fn every_field_stands_there_once() {
         for part in [" cfg=00000000000000ab", " g=1", " S=3", " W=7", " h=0-0"] {
             check_garbled(&TEXT.replacen(part, "", 1));
-            check_garbled(&format!("{TEXT}{part}"));
+        }
+        for part in TEXT.split(' ').skip(2) {
+            check_garbled(&format!("{TEXT} {part}"));
         }
         check_garbled(&format!("{TEXT} new=1"));
         check_garbled(&TEXT.replace("L=12", "L=-12"));

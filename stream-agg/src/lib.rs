@@ -3,8 +3,9 @@
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
 //! [`restore`] → [`collect`] ([`decode`] → [`batch`] → [`aggregate`] → [`cells`]) →
 //! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
-//! [`recover`], [`progress`], [`applied`]. [`backfill`] takes raw rows back and goes the
-//! same way from [`aggregate`] on. Never speaks HTTP except on its admin port.
+//! [`recover`], [`progress`], [`applied`], [`idle`]. [`backfill`] takes raw rows back and goes the
+//! same way from [`aggregate`] on. [`adopt`], [`split`] and [`skip`] are an operator's decisions
+//! about a partition that stands still. Never speaks HTTP except on its admin port.
 
 pub mod adopt;
 pub mod aggregate;
@@ -26,10 +27,12 @@ pub mod health;
 pub mod idle;
 pub mod insert;
 pub mod intent;
+pub mod librdkafka;
 pub mod markers;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
+pub mod offline;
 pub mod order;
 pub mod orphans;
 pub mod partition;
@@ -38,10 +41,13 @@ pub mod recover;
 pub mod restore;
 pub mod room;
 pub mod rows;
+pub mod skip;
+pub mod split;
 pub mod start;
 pub mod store;
 pub mod strata;
 pub mod tables;
+pub mod topic;
 pub mod window;
 
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};

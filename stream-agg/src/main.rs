@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use runtime::{process, serve, signal};
 use stream_agg::Config;
+use stream_agg::adopt::Log;
 use stream_agg::audit::{self, Reach};
+use stream_agg::progress::{NextOffset, Offset};
 use stream_agg::store::Store;
 use tikv_jemallocator::Jemalloc;
 
@@ -35,9 +37,29 @@ enum Command {
         /// Kafka partitions, as their messages name them.
         #[arg(required = true)]
         partitions: Vec<u16>,
-        /// The topic was deleted and made anew: its offsets begin again.
+        /// The topic was deleted and created again, or its log truncated: its offsets name other records now.
         #[arg(long)]
         new_log: bool,
+        /// With --new-log: the first offset of the new log that is not stored yet; else its beginning.
+        #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+        from: Option<i64>,
+        /// Hash of the declaration under which missing rows are made, where tables cannot tell.
+        #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
+        cfg: Option<u64>,
+    },
+    /// Inserts a batch that ClickHouse refuses as a whole in smaller parts. Stop all aggregators first.
+    Split {
+        /// Kafka partitions, as their messages name them.
+        #[arg(required = true)]
+        partitions: Vec<u16>,
+    },
+    /// Makes one record a dead letter that ClickHouse refuses for good. Stop all aggregators first.
+    Skip {
+        /// The Kafka partition.
+        partition: u16,
+        /// The record's offset.
+        #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
+        offset: i64,
     },
     /// Counts into a new rollup what was stored before it was declared. Run it as often as you like.
     Backfill {
@@ -63,10 +85,18 @@ fn main() -> ExitCode {
     match args.command {
         None => process::run(args.check_config, Config::from_vars, run_until_told),
         Some(Command::Migrate) => process::run(args.check_config, Config::from_vars, migrate),
-        Some(Command::Adopt { partitions, new_log }) => {
+        Some(Command::Adopt { partitions, new_log, from, cfg }) => {
+            let from = from.map(NextOffset::new);
+            let log = if new_log { Log::New { from } } else { Log::Same };
             process::run(args.check_config, Config::from_vars, move |config| {
-                adopt(config, partitions, new_log)
+                adopt(config, partitions, log, cfg)
             })
+        }
+        Some(Command::Split { partitions }) => {
+            process::run(args.check_config, Config::from_vars, move |config| split(config, partitions))
+        }
+        Some(Command::Skip { partition, offset }) => {
+            process::run(args.check_config, Config::from_vars, move |config| skip(config, partition, offset))
         }
         Some(Command::Backfill { rollup, json }) => {
             process::run(args.check_config, Config::from_vars, move |config| backfill(config, rollup, json))
@@ -100,11 +130,28 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
     }
 }
 
-async fn adopt(config: Config, partitions: Vec<u16>, new_log: bool) -> anyhow::Result<()> {
+async fn adopt(config: Config, partitions: Vec<u16>, log: Log, cfg: Option<u64>) -> anyhow::Result<()> {
     for kp in partitions {
-        tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, new_log).await?);
+        tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, log, cfg).await?);
     }
     Ok(())
+}
+
+async fn split(config: Config, partitions: Vec<u16>) -> anyhow::Result<()> {
+    for kp in partitions {
+        tracing::info!("split: {}", stream_agg::split::split(&config, kp).await?);
+    }
+    Ok(())
+}
+
+async fn skip(config: Config, kp: u16, offset: i64) -> anyhow::Result<()> {
+    tracing::info!("skipped: {}", stream_agg::skip::skip(&config, kp, Offset::new(offset)).await?);
+    Ok(())
+}
+
+/// Reads a hash as messages show it.
+fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
+    u64::from_str_radix(text, 16)
 }
 
 #[expect(clippy::print_stdout, reason = "the summary is what the command answers")]

@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use runtime::error::chain;
 use schemas::record::HeadError;
 use schemas::time::UnixMillis;
@@ -28,12 +29,17 @@ use crate::decode::Entry;
 use crate::health::{Concern, Health};
 use crate::insert::{GivenUp, Inserter, Work};
 use crate::intent::Intent;
+use crate::librdkafka;
 use crate::metrics::Metrics;
 use crate::progress::{NextOffset, Offset, Progress, may_let_go};
-use crate::recover::{Finding, Found, Resume, help};
+use crate::recover::{Finding, Found, Resume, help, help_format, help_unreadable};
 use crate::restore::recover;
 use crate::room::{Place, Room};
 use crate::store::Store;
+use crate::topic::{Recreated, TopicWatch};
+
+/// How long Kafka may take to tell where a log ends.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all pipelines of the process share.
 pub struct Shared {
@@ -53,6 +59,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What is in trouble.
     pub health: Arc<Health>,
+    /// Knows whether the topic is still the same.
+    pub topic_watch: Arc<TopicWatch>,
     /// Told of each assignment, of nothing too.
     pub assigned: Notify,
     /// Runs the tasks that insert.
@@ -211,8 +219,8 @@ pub(crate) struct Closed {
     pub(crate) work: Work,
     /// Commits it; already committed if it was rebuilt.
     pub(crate) intent: Intent,
-    /// Commits that nothing follows it.
-    pub(crate) after: Intent,
+    /// Commits that nothing follows it; absent if more of what was declared does.
+    pub(crate) after: Option<Intent>,
     /// What it counts for.
     pub(crate) counts: Counts,
     /// Everything that Kafka took before this moment is in it, or was before.
@@ -228,10 +236,10 @@ pub(crate) enum Stuck {
     Finding(#[from] Finding),
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
-    #[error(
-        "records from offset {0} on are not applied and no longer in the log. Stop all aggregators and run `stream-agg adopt`"
-    )]
+    #[error("records from offset {0} on are not applied and no longer in the log")]
     Gone(NextOffset, #[source] KafkaError),
+    #[error("kafka's client cannot read the records at offset {0} or behind it")]
+    Unreadable(NextOffset, #[source] KafkaError),
 }
 
 impl Part {
@@ -264,6 +272,17 @@ impl Part {
         ended
     }
 
+    /// Where the log begins and where it ends, as Kafka tells now. Blocks.
+    pub(crate) fn watermarks(&self) -> KafkaResult<(NextOffset, NextOffset)> {
+        let (low, end) = self.consumer.fetch_watermarks(&self.shared.topic, self.kp.into(), ASK_TIMEOUT)?;
+        Ok((NextOffset::new(low), NextOffset::new(end)))
+    }
+
+    /// Leader epoch of the newest record that was taken from the queue.
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        librdkafka::leader_epoch(&self.consumer, &self.shared.topic, self.kp.into())
+    }
+
     /// Does nothing until told to stop, and says why.
     fn hold(&self, stuck: &Stuck) {
         let concern = Concern::Partition(self.kp.into());
@@ -271,7 +290,8 @@ impl Part {
         let help = match stuck {
             Stuck::Finding(finding) => finding.help(self.kp),
             Stuck::Gone(..) => help(self.kp),
-            Stuck::Format(..) => String::new(),
+            Stuck::Format(offset, _) => help_format(self.kp, *offset),
+            Stuck::Unreadable(..) => help_unreadable(self.kp),
         };
         let reason = chain(stuck) + &help;
         tracing::error!("{concern}: {reason}");
@@ -285,9 +305,11 @@ impl Part {
     /// What is committed if no batch follows, where nothing is declared and another declaration
     /// was the last: so that it shows which one is at work, also of a partition without records.
     fn under_ours(&self, resume: &Resume) -> Option<Intent> {
-        let Resume { rebuild, intent, .. } = resume;
+        let Resume { from, rebuild, intent } = resume;
         let cfg = self.shared.declaration.cfg();
-        (rebuild.is_none() && intent.cfg != cfg).then(|| Intent { cfg, ..intent.clone() })
+        // What was adopted is declared under the cfg that it was adopted with.
+        let free = rebuild.is_none() && intent.adopted.is_none_or(|adopted| adopted <= *from);
+        (free && intent.cfg != cfg).then(|| Intent { cfg, ..intent.clone() })
     }
 
     /// Declares and inserts one batch after another until there are no more, or told to stop.
@@ -337,7 +359,7 @@ impl Applier<'_> {
                 // It is declared by the next owner, who is free to cut it otherwise.
                 Handed::Batch(closed) if !closed.work.rebuilt && self.part.stop.is_cancelled() => break,
                 Handed::Batch(closed) => self.apply(*closed).await?,
-                Handed::Quiet(after) => self.after = Some(after),
+                Handed::Quiet(after) => self.after = Some(*after),
             }
         }
         self.settle().await
@@ -346,6 +368,9 @@ impl Applier<'_> {
     async fn apply(&mut self, closed: Closed) -> Result<(), Ended> {
         let Closed { work, intent, after, counts, as_of, place } = closed;
         let Part { shared, track, give_up, .. } = self.part;
+        // After its records were read, before anything is done with them.
+        let same = give_up.run_until_cancelled(shared.topic_watch.check()).await;
+        same.ok_or(Ended::Told)?.map_err(|Recreated| Ended::Told)?;
         if work.rebuilt {
             shared.metrics.recovered_intents.inc();
         } else {
@@ -358,7 +383,7 @@ impl Applier<'_> {
         applied.map_err(|GivenUp| Ended::Told)?;
         drop(place);
         track.advance(g, self.progress.applied(), as_of);
-        self.after = Some(after);
+        self.after = after;
         shared.metrics.applied(&counts, UnixMillis::from(SystemTime::now()).0 / 1000);
         Ok(())
     }
@@ -385,5 +410,50 @@ impl Counts {
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
             folded_rows: 0,
         })
+    }
+}
+
+#[cfg(test)]
+impl Part {
+    /// A part of partition 0 whose Kafka and ClickHouse never answer.
+    pub(crate) fn unanswered(runtime: Handle) -> Self {
+        use runtime::vars::Vars;
+
+        // A port at which nobody listens.
+        let vars = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
+        let config = crate::Config::from_vars(&Vars::from_pairs(vars)).expect("two variables are enough");
+        let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::new("127.0.0.1:1")));
+        let asker = Arc::new(crate::consume::asker(&config).expect("the settings are right"));
+        let store = Store::new(&config.migrate.store);
+        let topic_watch = TopicWatch::new("events".to_owned(), asker, Arc::clone(&health));
+        let consumer = crate::consume::consumer(&config, None, &health).expect("the settings are right");
+        let shared = Shared {
+            topic: "events".to_owned(),
+            batch: config.batch.clone(),
+            declaration: Arc::new(config.declaration()),
+            store: store.clone(),
+            room: Room::new(&config.batch),
+            inserter: Arc::new(Inserter::new(store, Arc::clone(&metrics), Arc::clone(&health))),
+            metrics,
+            health,
+            topic_watch: Arc::new(topic_watch),
+            assigned: Notify::new(),
+            runtime,
+        };
+        Self {
+            shared: Arc::new(shared),
+            consumer: Arc::new(consumer),
+            kp: 0,
+            track: Arc::new(Track::new()),
+            stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            commits: Arc::new(()),
+        }
+    }
+
+    /// The queue of its partition.
+    pub(crate) fn queue(&self) -> PartitionQueue<Membership> {
+        let queue = self.consumer.split_partition_queue(&self.shared.topic, self.kp.into());
+        queue.expect("a consumer has a queue for each partition")
     }
 }

@@ -7,7 +7,7 @@
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::{DAY, UnixMillis};
 
-use crate::intent::{Intent, IntentError, WindowMark};
+use crate::intent::{Intent, IntentError, LogMark, TopicId};
 use crate::progress::{NextOffset, Offset};
 use crate::window::Digest;
 
@@ -31,6 +31,16 @@ pub struct Found {
     pub low: NextOffset,
     /// Where the log ends.
     pub end: NextOffset,
+    /// Id of the topic; `None` if the brokers give topics no ids.
+    pub topic: Option<TopicId>,
+}
+
+impl Found {
+    /// Leader epoch of the newest record below the committed offset, if the intent tells.
+    pub fn leader_epoch(&self) -> Option<i32> {
+        let (_, metadata) = self.committed.as_ref()?;
+        metadata.parse::<Intent>().ok()?.log.epoch
+    }
 }
 
 /// Where to go on.
@@ -49,7 +59,7 @@ pub struct Resume {
 pub enum Finding {
     /// No offset is committed, and yet rows are there.
     #[error(
-        "no offset is committed, but `{table}` holds records below {hwm}; was the topic made anew, or the group deleted?"
+        "no offset is committed, but `{table}` holds records below {hwm}; was the topic deleted and created again, or the group deleted?"
     )]
     CommitMissing {
         /// Table with the highest marker.
@@ -79,13 +89,34 @@ pub enum Finding {
     },
     /// The log is shorter than what is committed.
     #[error(
-        "records below {reached} are committed or declared, but the log ends at {end}; was the topic made anew?"
+        "records below {reached} are committed or declared, but the log ends at {end}; was the topic deleted and created again?"
     )]
     BeyondLog {
         /// Where the commit reaches.
         reached: NextOffset,
         /// Where the log ends.
         end: NextOffset,
+    },
+    /// The topic has another id than the one that the offset was committed for.
+    #[error(
+        "its offset was committed for topic id {committed}, but the topic now has id {found}: it was deleted and created again"
+    )]
+    TopicRecreated {
+        /// The id of the topic that the offset belongs to.
+        committed: TopicId,
+        /// The id of the topic that is there.
+        found: TopicId,
+    },
+    /// The topic got another id while its records were read.
+    #[error("the topic was deleted and created again while its records were read")]
+    TopicReplaced,
+    /// The log was truncated below what is committed, and written again.
+    #[error(
+        "records below {from} are committed, but the log was truncated below that offset and written again"
+    )]
+    LogTruncated {
+        /// Where the next record was to be read.
+        from: NextOffset,
     },
     /// Records that are not applied are gone.
     #[error("records from {from} on are not applied, but the log begins at {low}: its retention took them")]
@@ -148,6 +179,21 @@ pub fn help(kp: u16) -> String {
     format!("; stop all aggregators and run `stream-agg adopt {kp}`")
 }
 
+/// What an operator does about a record of a format that this release does not know.
+pub fn help_format(kp: u16, offset: Offset) -> String {
+    format!(
+        "; or, to store it as dead letters, stop all aggregators and run `stream-agg skip {kp} --offset {offset}`"
+    )
+}
+
+/// What an operator does about records that Kafka's client cannot read.
+pub fn help_unreadable(kp: u16) -> String {
+    format!(
+        "; restore the log from a replica and restart the aggregator, or give the records up: delete those before \
+         the next readable offset with kafka-delete-records.sh, stop all aggregators and run `stream-agg adopt {kp}`"
+    )
+}
+
 impl Finding {
     /// What an operator does about it; nothing if the finding says so itself.
     pub fn help(&self, kp: u16) -> String {
@@ -156,7 +202,11 @@ impl Finding {
                 String::new()
             }
             Self::CommitMissing { .. } | Self::BeyondLog { .. } => {
-                help(kp) + ", with --new-log if the topic was made anew"
+                help(kp) + ", with --new-log if the topic was deleted and created again"
+            }
+            Self::TopicRecreated { .. } | Self::TopicReplaced => help(kp) + " --new-log",
+            Self::LogTruncated { .. } => {
+                help(kp) + " --new-log --from N, where N is the first offset that was written again"
             }
             _ => help(kp),
         }
@@ -172,7 +222,7 @@ pub fn resume(found: &Found, markers: &[Marker], now: UnixMillis, cfg: u64) -> R
     let highest = markers.iter().max_by_key(|marker| marker.hwm).filter(|m| m.hwm > NextOffset::ZERO);
     let Some((from, metadata)) = &found.committed else {
         return match highest {
-            None => Ok(fresh(found.low, cfg)),
+            None => Ok(fresh(found, found.low, cfg)),
             Some(Marker { table, hwm, .. }) => {
                 Err(Finding::CommitMissing { table: table.clone(), hwm: *hwm })
             }
@@ -182,23 +232,38 @@ pub fn resume(found: &Found, markers: &[Marker], now: UnixMillis, cfg: u64) -> R
     if metadata.is_empty() {
         return match highest {
             // An operator said where to start, before anything was stored.
-            None => in_log(fresh(from, cfg), found),
+            None => in_log(fresh(found, from, cfg), found),
             Some(Marker { table, hwm, .. }) => {
                 Err(Finding::IntentMissing { from, table: table.clone(), hwm: *hwm })
             }
         };
     }
-    let intent: Intent = metadata.parse().map_err(|source| Finding::Unreadable { from, source })?;
+    let mut intent: Intent = metadata.parse().map_err(|source| Finding::Unreadable { from, source })?;
+    check_topic(&mut intent, found)?;
     let resume = in_log(Resume { from, rebuild: intent.last, intent }, found)?;
     check_markers(&resume, markers)?;
     check_ledger(&resume, markers, now)?;
     Ok(resume)
 }
 
-fn fresh(from: NextOffset, cfg: u64) -> Resume {
-    let window = WindowMark { floor: from, digest: Digest::default() };
-    let intent = Intent { last: None, cfg, g: 0, start: from, window, newest: None, adopted: None };
-    Resume { from, rebuild: None, intent }
+fn fresh(found: &Found, from: NextOffset, cfg: u64) -> Resume {
+    let log = LogMark { topic: found.topic, epoch: None };
+    Resume { from, rebuild: None, intent: Intent::fresh(from, cfg, 0, log) }
+}
+
+/// The topic is the one that the offset was committed for. Where one of the two ids is not known,
+/// the one that is known stands in every later intent.
+fn check_topic(intent: &mut Intent, found: &Found) -> Result<(), Finding> {
+    match (intent.log.topic, found.topic) {
+        (Some(committed), Some(found)) if committed != found => {
+            Err(Finding::TopicRecreated { committed, found })
+        }
+        (None, found) => {
+            intent.log.topic = found;
+            Ok(())
+        }
+        (Some(_), _) => Ok(()),
+    }
 }
 
 fn in_log(resume: Resume, found: &Found) -> Result<Resume, Finding> {
@@ -215,7 +280,9 @@ fn in_log(resume: Resume, found: &Found) -> Result<Resume, Finding> {
 /// Each cell has everything below the commit, or the declared batch, or what was adopted.
 fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), Finding> {
     let declared = resume.rebuild.map(Offset::next);
-    let fits = |hwm| hwm <= resume.from || Some(hwm) == declared || Some(hwm) <= resume.intent.adopted;
+    let Intent { adopted, split, .. } = &resume.intent;
+    let fits =
+        |hwm| hwm <= resume.from || Some(hwm) == declared || Some(hwm) <= *adopted || split.contains(&hwm);
     match markers.iter().find(|marker| !fits(marker.hwm)) {
         None => Ok(()),
         Some(Marker { table, partition, hwm }) => Err(Finding::MarkerAhead {

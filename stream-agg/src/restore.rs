@@ -67,7 +67,8 @@ async fn try_recover(
     let Shared { store, declaration, .. } = shared;
     let intent = found.committed.as_ref().and_then(|(_, metadata)| metadata.parse::<Intent>().ok());
     let mut declared = Arc::clone(declaration);
-    let unfinished = intent.as_ref().filter(|intent| intent.last.is_some());
+    // What was declared or adopted is finished under its own declaration.
+    let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
     if let Some(Intent { cfg, .. }) = unfinished.filter(|intent| intent.cfg != declaration.cfg()) {
         match configs::read(store, *cfg).await? {
             Some(other) => declared = Arc::new(other),

@@ -30,6 +30,7 @@ use crate::partition::{Counts, Shared};
 use crate::room::Room;
 use crate::store::Store;
 use crate::tables;
+use crate::topic::TopicWatch;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -114,6 +115,7 @@ async fn consume(
     if shutdown.run_until_cancelled(declare(&store, &declaration, health)).await.is_none() {
         return Ok(());
     }
+    let topic_watch = Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&asker), Arc::clone(health)));
     let shared = Arc::new(Shared {
         topic: topic.clone(),
         batch: config.batch.clone(),
@@ -123,6 +125,7 @@ async fn consume(
         inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
+        topic_watch: Arc::clone(&topic_watch),
         assigned: Notify::new(),
         runtime: Handle::current(),
     });
@@ -134,6 +137,7 @@ async fn consume(
     };
     let publisher = Publisher {
         topic,
+        topic_watch,
         asker: Arc::clone(&asker),
         tracks: Arc::clone(&tracks),
         store,

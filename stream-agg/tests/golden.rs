@@ -32,6 +32,7 @@ fn the_same_records_give_the_same_rows_in_every_release() {
             kafka_time: UnixMillis::parse("2026-11-21 04:00:02").unwrap(),
             head: &Ok(Head { lines: 4, id, spooled: false, kind: Kind::Events, trace: None }),
             known: false,
+            skipped: false,
             value: value.as_bytes(),
         };
         entries.push(decode(&record, &Limits::default(), &mut window, &mut decoded).unwrap());

@@ -3,6 +3,7 @@
 //! `./dev chaos` kills; here somebody changes Kafka or ClickHouse behind the aggregator's back.
 
 use devstack::{Service, wait_for};
+use schemas::rollup::Rollups;
 
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
@@ -96,8 +97,8 @@ async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it
 #[tokio::test]
 async fn an_intent_of_a_later_release_is_refused() {
     let counted = Counted::new("once_later").await;
-    counted.world.commit(0, "v2 something new");
-    counted.is_refused(&["partition 0", "version `v2`", "run the later release"]).await;
+    counted.world.commit(0, "v3 something new");
+    counted.is_refused(&["partition 0", "version `v3`", "run the later release"]).await;
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn a_topic_made_anew_is_refused_and_counted_on_top_once_it_was_adopted() {
     counted.world.migrate().await;
     counted.edge = counted.world.edge().await;
     counted.post().await;
-    counted.is_refused(&["partition", "topic made anew", "--new-log"]).await;
+    counted.is_refused(&["partition", "deleted and created again", "--new-log"]).await;
     counted.adopt(&["--new-log"]).await;
     counted.post_and_count().await;
 }
@@ -166,4 +167,49 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     counted.is_refused(&["events` has lost part", "broken-on-start", drop]).await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
     counted.post_and_count().await;
+}
+
+/// A rollup that a later declaration has beside those of before.
+const LATER: &str = r#"
+[[rollup]]
+name = "event_monthly_of_late"
+grain = "day"
+dimensions = ["event"]
+measures = { events = "count" }
+"#;
+
+#[tokio::test]
+async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch() {
+    let world = World::new("once_adopted_cfg").await;
+    let edge = world.edge().await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(53), Oracle::default());
+    let lines: Vec<_> = (0..60).map(|_| Some(Made::random(&mut rng, now()))).collect();
+    let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
+    world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    oracle.reported(&edge.http.post_lines(&text).await, &lines);
+    // Every table has the batches but the raw one.
+    let mut aggregator = world.start("stream-agg", &[]);
+    let recorded = "SELECT sum(lines) FROM ledger";
+    wait_for("the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();
+    aggregator.terminate().await.unwrap();
+    let declared = world.rows("SELECT cfg FROM configs").await;
+    world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
+    // The intents are lost, and the next release has one rollup more.
+    world.commit(0, "");
+    let file = world.write("rollups.toml", &format!("{}{LATER}", Rollups::built_in()));
+    let later = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&later).await;
+    world.run("stream-agg", &["adopt", "0", "1", "2", "3"], &later).await.unwrap();
+    let mut aggregator = world.start("stream-agg", &later);
+    aggregator.wait_ready().await.unwrap();
+    world.assert_counted(&oracle.counts()).await;
+    assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
+    assert_eq!(world.number("SELECT count() FROM event_monthly_of_late").await, 0);
+    // Once that is done, the later declaration is at work.
+    let lines: Vec<_> = (0..60).map(|_| Some(Made::random(&mut rng, now()))).collect();
+    let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
+    oracle.reported(&edge.http.post_lines(&text).await, &lines);
+    world.assert_counted(&oracle.counts()).await;
+    let late = "SELECT sum(events) FROM event_monthly_of_late WHERE tenant != ''";
+    wait_for("the later rollup", DEADLINE, async || world.number(late).await == 60).await.unwrap();
 }

@@ -3,14 +3,10 @@
 use devstack::wait_for;
 use uuid::Uuid;
 
+use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
+use crate::wire::enriched;
 use crate::world::{DEADLINE, World};
-
-/// A line as the edge writes it.
-fn enriched(line: &str) -> String {
-    let time = now();
-    format!(r#"{{"tenant":"default","ip":"203.0.113.7","server_time":"{time}",{}"#, &line[1..])
-}
 
 /// The headers of a record of three lines.
 fn headers(id: &str) -> [(&str, &str); 3] {
@@ -121,7 +117,6 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
     all_lines(&world, 6).await;
-    let spooled = |id| headers(id).into_iter().chain([("spooled", "1")]).collect::<Vec<_>>();
     world.produce(1, &spooled(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &spooled(old), value(&made[..1]).as_bytes());
     all_lines(&world, 10).await;
@@ -133,4 +128,74 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
     let reason = "SELECT reason FROM dead_letters WHERE tenant != ''";
     wait_for("a dead letter", DEADLINE, async || !world.rows(reason).await.is_empty()).await.unwrap();
     assert_eq!(world.rows(reason).await, [["spooled_too_long"]], "the ledger may have forgotten it");
+}
+
+/// The headers of a record of three lines that came through a spool.
+fn spooled(id: &str) -> Vec<(&str, &str)> {
+    headers(id).into_iter().chain([("spooled", "1")]).collect()
+}
+
+/// Two records of three events each: their ids, and their values.
+fn two_records(seed: u64) -> (Oracle, [String; 2], [String; 2]) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut oracle = Oracle::default();
+    let values = [(); 2].map(|()| {
+        let made: Vec<_> = (0..3).map(|_| Made::random(&mut rng, now())).collect();
+        made.iter().for_each(|made| oracle.accepted(made));
+        made.iter().map(|made| enriched(&made.line())).collect::<Vec<_>>().join("\n")
+    });
+    (oracle, [(); 2].map(|()| Uuid::now_v7().to_string()), values)
+}
+
+#[tokio::test]
+async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_whatever_the_window_holds() {
+    let world = World::new("repeats_in_a_batch").await;
+    let (oracle, ids, values) = two_records(34);
+    world.produce(1, &headers(&ids[0]), values[0].as_bytes());
+    world.produce(1, &headers(&ids[1]), values[1].as_bytes());
+    world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
+    // All three in one batch, and a window of one id.
+    let small = [("DEDUP_WINDOW_IDS", "1"), ("BATCH_MAX_AGE", "3s")];
+    let mut aggregator = world.start("stream-agg", &small);
+    aggregator.wait_ready().await.unwrap();
+    all_lines(&world, 9).await;
+    world.assert_counted(&oracle.counts()).await;
+    let markers = "SELECT uniqExact(hwm) FROM ledger WHERE tenant = ''";
+    assert_eq!(world.number(markers).await, 1, "it was one batch");
+}
+
+#[tokio::test]
+async fn a_spooled_record_is_no_repeat_of_itself_where_its_batch_is_rebuilt() {
+    let world = World::new("repeats_rebuilt").await;
+    let (oracle, ids, values) = two_records(35);
+    world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
+    world.produce(1, &spooled(&ids[1]), values[1].as_bytes());
+    let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
+    // The ledger has them, the raw table refuses them.
+    all_lines(&world, 6).await;
+    aggregator.kill9();
+    world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
+    let _aggregator = world.aggregator().await;
+    world.assert_counted(&oracle.counts()).await;
+}
+
+#[tokio::test]
+async fn the_ledger_is_asked_for_a_spooled_record_once_it_holds_all_batches_before() {
+    let world = World::new("repeats_ahead").await;
+    let (oracle, ids, values) = two_records(36);
+    world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    world.produce(1, &headers(&ids[0]), values[0].as_bytes());
+    world.produce(1, &headers(&ids[1]), values[1].as_bytes());
+    let aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
+    let admin = Http::new(aggregator.admin());
+    let refused = async || admin.metric("stream_agg_insert_errors_total").await.unwrap_or_default();
+    wait_for("a refused insert", DEADLINE, async || refused().await > 0).await.unwrap();
+    world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
+    // Long enough for a question that does not wait: the next insert is tried after a quarter of a minute.
+    let before = refused().await;
+    wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
+    world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;
+    all_lines(&world, 9).await;
+    world.assert_counted(&oracle.counts()).await;
 }

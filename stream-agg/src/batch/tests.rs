@@ -17,6 +17,11 @@ fn batcher_with_ends(max_rows: usize, max_bytes: usize, ends: &[i64]) -> Batcher
     Batcher::new(config, &Rollups::built_in(), NextOffset::new(10), ends.iter().copied().map(NextOffset::new))
 }
 
+/// Adds a record of this id, without rows.
+fn push_as(batcher: &mut Batcher, offset: i64, record_id: Uuid, now: Instant) {
+    assert!(batcher.push(entry(offset, record_id, 0), 100, now).is_none());
+}
+
 /// Adds a record with a row for each time.
 fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Option<Batch> {
     let rows = &mut batcher.decoded().rows;
@@ -25,19 +30,22 @@ fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Opti
         rows.event_time.push(UnixMillis(*time));
         rows.server_time.push(UnixMillis(0));
     }
-    let entry = Entry {
+    batcher.push(entry(offset, Uuid::nil(), times.len() as u32), 100, now)
+}
+
+fn entry(offset: i64, record_id: Uuid, lines: u32) -> Entry {
+    Entry {
         offset: Offset::new(offset),
-        record_id: Uuid::nil(),
+        record_id,
         kafka_time: UnixMillis(0),
-        lines: times.len() as u32,
+        lines,
         rejected: 0,
         duplicates: 0,
-        stored: times.len() as u32,
+        stored: lines,
         time_replaced: 0,
         ids: Vec::new(),
         first_fault: None,
-    };
-    batcher.push(entry, 100, now)
+    }
 }
 
 #[track_caller]
@@ -102,9 +110,10 @@ fn wild_event_times_close_it_by_table_partitions() {
 #[test]
 fn a_declared_batch_is_rebuilt_whatever_the_limits_are() {
     let now = Instant::now();
-    let mut batcher = Batcher::rebuild(NextOffset::new(10), Offset::new(14));
+    let mut batcher = Batcher::rebuild(NextOffset::new(10), [NextOffset::new(15)]);
     assert!(push(&mut batcher, 11, &[0; 9], now).is_none());
     assert_eq!(batcher.deadline(), None);
+    assert!(batcher.close().is_none(), "it ends where it was declared, whatever happens before");
     assert!(batcher.close_before(Offset::new(14)).is_none() && !batcher.has_rebuilt());
     check(push(&mut batcher, 14, &[0], now), 10, 14, 10);
     assert!(batcher.has_rebuilt());
@@ -112,7 +121,7 @@ fn a_declared_batch_is_rebuilt_whatever_the_limits_are() {
 
 #[test]
 fn a_declared_batch_ends_where_it_was_declared_even_if_its_last_record_is_gone() {
-    let mut batcher = Batcher::rebuild(NextOffset::new(10), Offset::new(14));
+    let mut batcher = Batcher::rebuild(NextOffset::new(10), [NextOffset::new(15)]);
     assert!(push(&mut batcher, 11, &[0], Instant::now()).is_none());
     check(batcher.close_before(Offset::new(15)), 10, 14, 1);
 }
@@ -126,4 +135,32 @@ fn a_batch_ends_where_a_marker_says_that_another_one_did() {
     check(push(&mut batcher, 15, &[0, 0, 0], now), 14, 15, 3);
     assert!(push(&mut batcher, 16, &[0], now).is_none());
     check(batcher.close_before(Offset::new(22)), 16, 19, 1);
+}
+
+#[test]
+fn what_was_declared_and_split_is_rebuilt_in_its_parts() {
+    let now = Instant::now();
+    let ends = [12, 14, 15].map(NextOffset::new);
+    let mut batcher = Batcher::rebuild(NextOffset::new(10), ends);
+    assert!(push(&mut batcher, 10, &[0], now).is_none());
+    check(push(&mut batcher, 11, &[0], now), 10, 11, 2);
+    assert!(batcher.rebuilds() && !batcher.has_rebuilt());
+    // The offset 13 is not in the log.
+    assert!(push(&mut batcher, 12, &[0], now).is_none());
+    check(batcher.close_before(Offset::new(14)), 12, 13, 1);
+    assert!(!batcher.has_rebuilt());
+    check(push(&mut batcher, 14, &[0], now), 14, 14, 1);
+    assert!(batcher.has_rebuilt());
+}
+
+#[test]
+fn it_knows_the_records_of_the_open_batch_and_no_others() {
+    let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
+    let id = Uuid::from_u128;
+    push_as(&mut batcher, 10, id(1), now);
+    assert!(batcher.holds(id(1)) && !batcher.holds(id(2)));
+    push_as(&mut batcher, 11, id(2), now);
+    assert!(batcher.holds(id(1)) && batcher.holds(id(2)));
+    batcher.close().expect("two records are open");
+    assert!(!batcher.holds(id(1)) && !batcher.holds(id(2)));
 }

@@ -26,6 +26,7 @@ struct Stream {
     window: Window,
     out: Decoded,
     known: bool,
+    skipped: bool,
 }
 
 impl Stream {
@@ -41,6 +42,7 @@ impl Stream {
             kafka_time: UnixMillis(time),
             head: &head,
             known: self.known,
+            skipped: self.skipped,
             value: &lines.join(&b"\n"[..]),
         };
         decode(&record, &Limits::default(), &mut self.window, &mut self.out)
@@ -127,6 +129,20 @@ fn a_later_format_is_never_skipped() {
         assert!(stream.out.rows.is_empty() && stream.out.dead_letters.is_empty());
         assert_eq!(stream.window.floor(), None);
     }
+}
+
+#[test]
+fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
+    let mut stream = Stream { skipped: true, ..Stream::default() };
+    for head in [head(2), Err(HeadError::Version(9)), Err(HeadError::Kind("new".to_owned()))] {
+        let entry = stream.take(42, 1000, head, &[called(1), called(2)]).unwrap();
+        assert_eq!(counts(&entry), [2, 2, 0, 0]);
+    }
+    assert_eq!((stream.out.rows.len(), stream.out.dead_letters.len()), (0, 6));
+    assert_eq!(stream.out.dead_letters.reason.get(0), "skipped");
+    // Nothing of it was stored, so an event of it that comes again is no repeat.
+    stream.skipped = false;
+    assert_eq!(stream.counts(43, 1000, 8, &[called(1)]), [1, 0, 0, 1]);
 }
 
 #[test]

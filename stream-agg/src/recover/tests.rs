@@ -1,24 +1,24 @@
 use super::*;
+use crate::intent::WindowMark;
 
 const CFG: u64 = 7;
+const TOPIC: Option<TopicId> = Some(TopicId(9));
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
 /// Committed: everything below 10; declared if told so: up to 14.
 fn intent(last: Option<i64>) -> Intent {
     Intent {
         last: last.map(Offset::new),
-        cfg: CFG,
-        g: 2,
         start: NextOffset::new(4),
         window: WindowMark { floor: NextOffset::new(6), digest: Digest::default() },
         newest: Some(NOW),
-        adopted: None,
+        ..Intent::fresh(NextOffset::new(10), CFG, 2, LogMark { topic: TOPIC, epoch: Some(3) })
     }
 }
 
 fn found(metadata: &str) -> Found {
     let committed = Some((NextOffset::new(10), metadata.to_owned()));
-    Found { committed, low: NextOffset::new(3), end: NextOffset::new(20) }
+    Found { committed, low: NextOffset::new(3), end: NextOffset::new(20), topic: TOPIC }
 }
 
 fn marker(table: &str, hwm: i64) -> Marker {
@@ -58,7 +58,7 @@ fn a_missing_commit_or_intent_is_refused_once_rows_are_there() {
     check(&none, &[marker("events", 9)], Err("no offset is committed, but `events` holds records below 9"));
     check(&found(""), &[marker("events", 10)], Err("offset 10 is committed without an intent"));
     check(&found("a tool's"), &[], Err("not an intent"));
-    let later = intent(None).to_string().replacen("v1", "v2", 1);
+    let later = intent(None).to_string().replacen("v2", "v3", 1);
     check(&found(&later), &[marker("ledger", 10)], Err("run the later release"));
 }
 
@@ -93,4 +93,38 @@ fn a_ledger_that_lacks_the_last_batch_is_refused_while_it_must_be_there() {
     check(&found(&old.to_string()), &[], Ok((10, None)));
     let newer = Intent { newest: Some(UnixMillis(NOW.0 - 30 * DAY)), ..intent(None) };
     check(&found(&newer.to_string()), &[], Err("older copy"));
+}
+
+#[test]
+fn a_topic_that_was_created_again_is_refused_also_if_its_log_has_grown_past_the_commit() {
+    let declared = found(&intent(Some(14)).to_string());
+    let ledger = [marker("ledger", 10)];
+    let recreated = Found { topic: Some(TopicId(10)), end: NextOffset::new(1000), ..declared.clone() };
+    check(&recreated, &ledger, Err("it was deleted and created again"));
+    let help = resume(&recreated, &ledger, NOW, CFG).unwrap_err().help(7);
+    assert!(help.ends_with("`stream-agg adopt 7` --new-log") || help.contains("--new-log"), "{help}");
+    // Brokers that know no ids, and intents of the release before, cannot say.
+    check(&Found { topic: None, ..declared.clone() }, &ledger, Ok((10, Some(14))));
+    let before = Intent { log: LogMark::default(), ..intent(Some(14)) };
+    check(&found(&before.to_string()), &ledger, Ok((10, Some(14))));
+}
+
+#[test]
+fn an_intent_without_a_topic_id_gets_that_of_the_topic_that_is_there() {
+    let before = Intent { log: LogMark::default(), ..intent(None) };
+    let resumed = resume(&found(&before.to_string()), &[marker("ledger", 10)], NOW, CFG).unwrap();
+    assert_eq!(resumed.intent.log.topic, TOPIC);
+    let fresh = resume(&Found { committed: None, ..found("") }, &[], NOW, CFG).unwrap();
+    assert_eq!(fresh.intent.log.topic, TOPIC);
+}
+
+#[test]
+fn markers_may_stand_at_the_split_points_of_what_is_declared_and_nowhere_between() {
+    let split = Intent { split: vec![NextOffset::new(12), NextOffset::new(13)], ..intent(Some(14)) };
+    let split = found(&split.to_string());
+    for hwm in [10, 12, 13, 15] {
+        check(&split, &[marker("ledger", hwm.max(10)), marker("events", hwm)], Ok((10, Some(14))));
+    }
+    check(&split, &[marker("ledger", 10), marker("events", 11)], Err("below 11"));
+    check(&split, &[marker("ledger", 10), marker("events", 14)], Err("below 14"));
 }

@@ -2,10 +2,9 @@
 
 use schemas::time::UnixMillis;
 use stream_agg::applied::{Target, Tries};
-use stream_agg::intent::{Intent, WindowMark};
+use stream_agg::intent::{Intent, LogMark};
 use stream_agg::progress::{NextOffset, Offset, Progress};
 use stream_agg::recover::{Finding, Found, Marker, resume};
-use stream_agg::window::Digest;
 
 use super::clickhouse::Cell;
 use super::kafka::Commit;
@@ -69,6 +68,7 @@ impl Pipeline {
             committed: committed.map(|c| (NextOffset::new(c.from), intent(c).to_string())),
             low: NextOffset::ZERO,
             end: records,
+            topic: None,
         };
         let markers = ["ledger", "events"].into_iter().zip(cells).map(|(table, cell)| Marker {
             table: table.to_owned(),
@@ -120,7 +120,6 @@ impl Batch {
 
 /// What the code commits, without what the model has not.
 fn intent(commit: Commit) -> Intent {
-    let window = WindowMark { floor: NextOffset::ZERO, digest: Digest::default() };
     let last = commit.last.map(Offset::new);
-    Intent { last, cfg: CFG, g: 0, start: NextOffset::ZERO, window, newest: None, adopted: None }
+    Intent { last, ..Intent::fresh(NextOffset::ZERO, CFG, 0, LogMark::default()) }
 }

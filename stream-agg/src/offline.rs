@@ -1,0 +1,145 @@
+//! What the commands `adopt`, `split` and `skip` share: they change what is committed of a
+//! partition while no aggregator runs.
+//!
+//! Invariant: nothing is committed while the group has members. Kafka takes a commit from
+//! outside a group only while it is empty, so each commit asks that by itself.
+
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::time::{self, Instant};
+
+use crate::applied::{EXECUTION, VALIDITY};
+use crate::commit;
+use crate::config::Config;
+use crate::intent::{Intent, IntentError};
+use crate::librdkafka;
+use crate::progress::NextOffset;
+use crate::recover::Found;
+use crate::store::StoreError;
+
+/// How long Kafka may take for one answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks whether the group is still empty.
+const LOOK: Duration = Duration::from_secs(1);
+/// By how much clocks may differ.
+const CLOCKS: Duration = Duration::from_secs(5);
+
+/// Why a command changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// Aggregators run.
+    #[error("group `{group}` has members: stop all aggregators, then run the command again")]
+    Busy {
+        /// The consumer group.
+        group: String,
+    },
+    /// No offset is committed.
+    #[error("no offset is committed, so nothing is declared")]
+    NothingCommitted,
+    /// What is committed was not written by the aggregator.
+    #[error("the committed offset cannot be used")]
+    Unreadable(#[source] IntentError),
+    /// Kafka did not answer, or refused.
+    #[error("ask kafka")]
+    Kafka(#[source] KafkaError),
+    /// ClickHouse did not answer, or refused.
+    #[error("ask clickhouse")]
+    Store(#[source] StoreError),
+}
+
+/// One partition of a group without members.
+pub struct Offline<'c> {
+    config: &'c Config,
+    kp: u16,
+    group: BaseConsumer,
+}
+
+impl<'c> Offline<'c> {
+    /// The Kafka partition `kp` of the topic and group that `config` names.
+    ///
+    /// # Errors
+    /// A setting that Kafka's client does not take.
+    pub fn new(config: &'c Config, kp: u16) -> Result<Self, OfflineError> {
+        let group = config.migrate.kafka.client(&[("group.id", &config.group)]).create();
+        Ok(Self { config, kp, group: group.map_err(OfflineError::Kafka)? })
+    }
+
+    /// What is committed, and what the log holds.
+    ///
+    /// # Errors
+    /// What Kafka says.
+    pub fn found(&self) -> Result<Found, OfflineError> {
+        self.find().map_err(OfflineError::Kafka)
+    }
+
+    fn find(&self) -> Result<Found, KafkaError> {
+        let Self { kp, group, .. } = self;
+        let (topic, kp) = (self.topic(), i32::from(*kp));
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, kp);
+        let (low, end) = group.fetch_watermarks(topic, kp, ASK_TIMEOUT)?;
+        let answer = group.committed_offsets(list, ASK_TIMEOUT)?;
+        let committed = answer.elements().first().map_or(Ok(None), commit::committed)?;
+        let topic = librdkafka::topic_id(group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
+        Ok(Found { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic })
+    }
+
+    /// The committed offset and what it declares.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
+        let (from, metadata) = self.found()?.committed.ok_or(OfflineError::NothingCommitted)?;
+        Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
+    }
+
+    /// Commits `intent` at `from`.
+    ///
+    /// # Errors
+    /// Aggregators run, or what Kafka says.
+    pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
+        match self.try_commit(from, intent) {
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress,
+            )) => Err(OfflineError::Busy { group: self.config.group.clone() }),
+            committed => committed.map_err(OfflineError::Kafka),
+        }
+    }
+
+    fn try_commit(&self, from: NextOffset, intent: &Intent) -> Result<(), KafkaError> {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition(self.topic(), self.kp.into()).set_metadata(intent.to_string());
+        offsets.set_all_offsets(rdkafka::Offset::Offset(from.to_i64()))?;
+        self.group.commit(&offsets, CommitMode::Sync)
+    }
+
+    /// Waits until no insert can arrive any more that an aggregator sent before: its deadline, and
+    /// ClickHouse's limit for a statement that began just before it. What is committed stays.
+    ///
+    /// # Errors
+    /// An aggregator joined the group meanwhile, or what Kafka says.
+    pub async fn outlast_inserts(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
+        let wait = Duration::from_millis((VALIDITY + EXECUTION).unsigned_abs()) + CLOCKS;
+        self.commit(from, intent)?;
+        tracing::info!(
+            "waits {} s: until then an insert that an aggregator sent before may still arrive",
+            wait.as_secs()
+        );
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            time::sleep(LOOK).await;
+            // The same once more: Kafka takes it only while the group is empty.
+            self.commit(from, intent)?;
+        }
+        Ok(())
+    }
+
+    fn topic(&self) -> &str {
+        &self.config.migrate.kafka.topic
+    }
+}
