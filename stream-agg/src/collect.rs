@@ -154,10 +154,14 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether everything that `stream-agg adopt` found in tables is below `hwm`.
-    fn has_adopted(&self, hwm: NextOffset) -> bool {
-        let ours = &self.part.shared.declaration;
-        !Arc::ptr_eq(ours, &self.declaration) && self.before.adopted.is_none_or(|adopted| adopted <= hwm)
+    /// Whether what an earlier owner declared, or `stream-agg adopt` found in tables under another
+    /// declaration, ends with the batch that ends at `hwm`.
+    fn is_behind_what_was_declared(&self, hwm: NextOffset) -> bool {
+        if self.batcher.rebuilds() {
+            return self.batcher.has_rebuilt();
+        }
+        let ours = Arc::ptr_eq(&self.part.shared.declaration, &self.declaration);
+        !ours && self.before.adopted.is_none_or(|adopted| adopted <= hwm)
     }
 
     /// Collects new batches from `lo` on, under the declaration of this process, or under that of
@@ -354,7 +358,7 @@ impl<'p> Collector<'p> {
         self.before = after.clone();
         // Of what was declared and split, only the end is the end of what was declared.
         let after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
-        if self.batcher.has_rebuilt() || self.has_adopted(hwm) {
+        if self.is_behind_what_was_declared(hwm) {
             self.collect_anew(hwm);
         }
         let work = Work { token, source, lo, hwm, cells, rebuilt };
@@ -507,16 +511,73 @@ mod tests {
         assert_eq!((later.adopted, later.skipped), (None, vec![]));
     }
 
-    /// A rebuild of offsets 0 to 9.
+    /// A rebuild of offsets 0 to 9 in two parts, under another declaration than ours.
     fn rebuilding(part: &Part) -> Collector<'_> {
-        let cfg = part.shared.declaration.cfg();
+        let declared = Declaration::clone(&part.shared.declaration);
         let intent = Intent {
             last: Some(Offset::new(9)),
-            ..Intent::fresh(NextOffset::ZERO, cfg, 0, LogMark::default())
+            split: vec![NextOffset::new(5)],
+            ..Intent::fresh(NextOffset::ZERO, declared.cfg(), 0, LogMark::default())
         };
+        resumed(part, intent, declared, &[])
+    }
+
+    fn resumed<'p>(part: &'p Part, intent: Intent, declared: Declaration, ends: &[i64]) -> Collector<'p> {
         let resume = Resume { from: NextOffset::ZERO, rebuild: intent.last, intent };
-        let declared = Arc::clone(&part.shared.declaration);
-        Collector::new(part, Recovered { resume, declared, window: Window::new(), ends: Vec::new() })
+        let ends = ends.iter().copied().map(NextOffset::new).collect();
+        Collector::new(part, Recovered { resume, declared: Arc::new(declared), window: Window::new(), ends })
+    }
+
+    /// Takes a record without lines, and tells what is handed over of the batch that it completes: where the
+    /// batch ends, whether it was declared before, and whether a commit may follow that says nothing is.
+    fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
+        let entry = Entry {
+            offset: Offset::new(offset),
+            record_id: Uuid::nil(),
+            kafka_time: UnixMillis(0),
+            lines: 0,
+            rejected: 0,
+            duplicates: 0,
+            stored: 0,
+            time_replaced: 0,
+            ids: Vec::new(),
+            first_fault: None,
+        };
+        let batch = collector.batcher.push(entry, 1, Instant::now())?;
+        match collector.close(batch) {
+            Handed::Batch(closed) => Some((closed.work.hwm, closed.work.rebuilt, closed.after.is_some())),
+            Handed::Quiet(_) => unreachable!("a batch was closed"),
+        }
+    }
+
+    fn is_ours(collector: &Collector<'_>) -> bool {
+        Arc::ptr_eq(&collector.declaration, &collector.part.shared.declaration)
+    }
+
+    #[test]
+    fn a_split_batch_stays_declared_under_its_declaration_until_its_last_part() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let part = Part::unanswered(runtime.handle().clone());
+        let mut collector = rebuilding(&part);
+        assert_eq!(push(&mut collector, 4), Some((NextOffset::new(5), true, false)));
+        assert!(collector.batcher.rebuilds() && !is_ours(&collector));
+        assert_eq!(push(&mut collector, 9), Some((NextOffset::new(10), true, true)));
+        assert!(!collector.batcher.rebuilds() && is_ours(&collector));
+    }
+
+    #[test]
+    fn what_was_adopted_is_made_under_its_declaration_and_what_follows_under_ours() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let part = Part::unanswered(runtime.handle().clone());
+        let declared = Declaration::clone(&part.shared.declaration);
+        let fresh = Intent::fresh(NextOffset::ZERO, declared.cfg(), 0, LogMark::default());
+        let intent = Intent { adopted: Some(NextOffset::new(8)), ..fresh };
+        let mut collector = resumed(&part, intent, declared, &[5, 8]);
+        assert_eq!(push(&mut collector, 4), Some((NextOffset::new(5), false, true)));
+        assert!(!is_ours(&collector));
+        assert_eq!(push(&mut collector, 7), Some((NextOffset::new(8), false, true)));
+        assert!(is_ours(&collector));
+        assert_eq!(push(&mut collector, 9), None, "nothing closes the batch");
     }
 
     #[test]
