@@ -1,0 +1,24 @@
+//! The mutants are patches against the code as it is now.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// A patch that does not apply breaks nothing, and its test proves nothing; `./dev mutants` says so only
+/// after it has built a copy.
+#[test]
+fn every_mutant_applies_and_names_the_test_that_kills_it() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
+    let mutants = fs::read_dir(top.join("e2e/mutants")).expect("read the folder of mutants");
+    let mut patches: Vec<_> = mutants.map(|entry| entry.expect("read the folder of mutants").path()).collect();
+    patches.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    assert!(!patches.is_empty());
+    for patch in patches {
+        let text = fs::read_to_string(&patch).expect("read a mutant");
+        let killer = text.lines().next().and_then(|line| line.strip_prefix("# killed by: "));
+        assert!(killer.is_some_and(|test| test.contains(' ')), "{}: names no test", patch.display());
+        let check = Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(top).output();
+        let check = check.expect("run git");
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    }
+}
