@@ -10,7 +10,8 @@ use std::process::Command;
 fn every_mutant_applies_and_names_the_test_that_kills_it() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
     let mutants = fs::read_dir(top.join("e2e/mutants")).expect("read the folder of mutants");
-    let mut patches: Vec<_> = mutants.map(|entry| entry.expect("read the folder of mutants").path()).collect();
+    let mut patches: Vec<_> =
+        mutants.map(|entry| entry.expect("read the folder of mutants").path()).collect();
     patches.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
     assert!(!patches.is_empty());
     for patch in patches {

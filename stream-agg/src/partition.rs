@@ -451,9 +451,36 @@ impl Part {
         }
     }
 
+    /// Its shared part.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Its consumer.
+    pub(crate) fn consumer(&self) -> Arc<Consumer> {
+        Arc::clone(&self.consumer)
+    }
+
     /// The queue of its partition.
     pub(crate) fn queue(&self) -> PartitionQueue<Membership> {
         let queue = self.consumer.split_partition_queue(&self.shared.topic, self.kp.into());
         queue.expect("a consumer has a queue for each partition")
+    }
+}
+
+#[cfg(test)]
+impl Pipeline {
+    /// A pipeline that has ended, and whose commit is under way until the second value is dropped.
+    pub(crate) fn ended_while_committing() -> (Self, Arc<()>) {
+        let commit = Arc::new(());
+        let thread = thread::spawn(|| Ended::Unsure);
+        let pipeline = Self {
+            track: Arc::new(Track::new()),
+            stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            commits: Arc::clone(&commit),
+            thread,
+        };
+        (pipeline, commit)
     }
 }

@@ -251,3 +251,27 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
     world.assert_counted(&oracle.counts()).await;
     aggregator.terminate().await.unwrap();
 }
+
+#[tokio::test]
+async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
+    let world = World::new("damaged_retention").await;
+    // More than the aggregator reads ahead while ClickHouse takes nothing, in batches of one record.
+    let (records, bytes) = (24, 400 << 10);
+    let small = [("BATCH_MAX_BYTES", "1KiB"), ("TOPIC_PARTITIONS", "64")];
+    world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    let mut rng = fastrand::Rng::with_seed(83);
+    for _ in 0..records {
+        let (id, text) =
+            (Uuid::now_v7().to_string(), (0..bytes).map(|_| rng.alphanumeric()).collect::<String>());
+        // A dead letter: only its record counts here.
+        world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
+    }
+    let mut aggregator = world.start("stream-agg", &small);
+    is_saying(&aggregator, &["ledger"]).await;
+    world.delete_records().await;
+    world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;
+    is_saying(&aggregator, &["partition 0", "no longer in the log", "stream-agg adopt 0"]).await;
+    let recorded = world.number("SELECT count() FROM ledger WHERE tenant = '*'").await;
+    assert!((1..records).contains(&recorded), "{recorded} of {records}: some were read before they went");
+    aggregator.terminate().await.unwrap();
+}
