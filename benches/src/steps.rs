@@ -15,8 +15,10 @@ use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
+use stream_agg::aggregate::MAX_GROUPS;
 use stream_agg::batch::Batch;
 use stream_agg::cells::{Source, cells};
+use stream_agg::declaration::Declaration;
 use stream_agg::decode::{Decoded, Entry, Limits, Record, decode};
 use stream_agg::progress::{NextOffset, Offset};
 use stream_agg::window::Window;
@@ -62,7 +64,9 @@ pub fn all() -> Vec<Step> {
     let reaction_prefix = prefix.clone();
     let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
     let records = work::records(RECORDS, NOW);
-    let (batch, rollups) = (batch(&records), Rollups::built_in());
+    let batch = batch(&records);
+    let declaration =
+        Declaration { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS };
     let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);
     vec![
         Step::new("split", request, move || {
@@ -88,7 +92,7 @@ pub fn all() -> Vec<Step> {
             black_box(decoded(black_box(&records)));
         }),
         Step::new("cells", row, move || {
-            black_box(cells(black_box(&batch), &rollups, Source { g: 1, kp: 3, cfg: 7 }));
+            black_box(cells(black_box(&batch), &declaration, Source { g: 1, kp: 3, cfg: 7 }));
         }),
     ]
 }

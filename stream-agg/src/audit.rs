@@ -140,7 +140,7 @@ pub struct AuditError {
 /// ClickHouse did not answer, or refused; nothing is said about the tables then.
 pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
     let failed = |what| move |source| AuditError { what, source };
-    let Declaration { rollups, limits } = declaration;
+    let Declaration { rollups, limits, .. } = declaration;
     let reader = Reader { store, patience: reach.patience };
     let frame = reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
     let known = reader.declared_in(rollups).await.map_err(failed("read configs"))?;

@@ -19,6 +19,7 @@ use schemas::time::{DAY, HOUR, UnixMillis};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregate::MAX_GROUPS;
 use crate::cells::{self, Cells, Source};
 use crate::config::Config;
 use crate::configs;
@@ -234,8 +235,9 @@ impl Filling<'_> {
             return Err(BackfillError::Vanished { day: day(lane.day) });
         }
         let (source, lo, hwm) = (self.source(lane), chunk.lo(), chunk.hwm());
+        // Always the same limit: a chunk that was filled in part is made again by another run.
         let Cells { all: mut cells, folded_rows } =
-            cells::rollup_cells(self.rollup, &Strata::of(&rows), source, hwm);
+            cells::rollup_cells(self.rollup, &Strata::of(&rows), source, hwm, MAX_GROUPS);
         // ClickHouse would drop these at once.
         cells.retain(|cell| cell.ends.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;

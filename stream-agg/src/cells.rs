@@ -9,14 +9,15 @@ use std::hash::BuildHasher as _;
 use std::iter::once;
 
 use hashbrown::DefaultHashBuilder;
-use schemas::rollup::{Measure, PartitionBy, Rollup, Rollups};
+use schemas::rollup::{Measure, PartitionBy, Rollup};
 use schemas::row;
 use schemas::tables::{DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
 use schemas::time::{HOUR, UnixMillis};
 
-use crate::aggregate::{Aggregate, GroupId, MAX_GROUPS, Values, aggregate_strata};
+use crate::aggregate::{Aggregate, GroupId, Values, aggregate_strata};
 use crate::batch::Batch;
 use crate::dead_letters::DeadLetters;
+use crate::declaration::Declaration;
 use crate::decode::{Decoded, Entry};
 use crate::native::{self, Block, Finished};
 use crate::order;
@@ -59,8 +60,8 @@ pub struct Cells {
     pub folded_rows: u64,
 }
 
-/// All cells of `batch`.
-pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
+/// All cells of `batch`, whose rows are made as `declaration` says.
+pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells {
     let hwm = batch.hwm;
     let Decoded { rows, dead_letters: dead } = &batch.decoded;
     let mut cells = ledger(batch, source, hwm);
@@ -68,8 +69,8 @@ pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     cells.extend(dead_letters(dead, source, hwm));
     let mut folded_rows = 0;
     let strata = Strata::of(rows);
-    for rollup in rollups.iter() {
-        let of_rollup = rollup_cells(rollup, &strata, source, hwm);
+    for rollup in declaration.rollups.iter() {
+        let of_rollup = rollup_cells(rollup, &strata, source, hwm, declaration.max_groups);
         folded_rows += of_rollup.folded_rows;
         cells.extend(of_rollup.all);
     }
@@ -77,8 +78,14 @@ pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
 }
 
 /// The cells that rows become in one rollup: none if none of them counts there.
-pub fn rollup_cells(rollup: &Rollup, strata: &Strata<'_>, source: Source, hwm: NextOffset) -> Cells {
-    let aggregate = aggregate_strata(rollup, strata, MAX_GROUPS);
+pub fn rollup_cells(
+    rollup: &Rollup,
+    strata: &Strata<'_>,
+    source: Source,
+    hwm: NextOffset,
+    max_groups: usize,
+) -> Cells {
+    let aggregate = aggregate_strata(rollup, strata, max_groups);
     let groups = aggregate.cells.iter();
     let all = groups.map(|(start, groups)| {
         let marker = Marker { source, hwm, start: *start };

@@ -11,6 +11,7 @@ use schemas::rollup::Rollups;
 use schemas::row::TimeLimits;
 use schemas::time::UnixMillis;
 
+use crate::aggregate::MAX_GROUPS;
 use crate::declaration::Declaration;
 use crate::decode::Limits;
 use crate::window::WindowLimits;
@@ -35,6 +36,9 @@ pub struct Config {
     pub batch: BatchConfig,
     /// What decides about rows besides records and rollups.
     pub limits: Limits,
+    /// Groups of a rollup that a batch may have before the others fold into `(other)`: `ROLLUP_MAX_GROUPS`,
+    /// default 50 000.
+    pub max_groups: NonZeroUsize,
     /// What must be there before records are read. It also names the topic, the
     /// store and the rollups, of which there is one each.
     pub migrate: MigrateConfig,
@@ -110,13 +114,16 @@ impl Config {
                 .filter(|interval| !interval.is_zero()),
             batch: BatchConfig::from_vars(vars)?,
             limits: limits(vars)?,
+            max_groups: vars
+                .parsed_or("ROLLUP_MAX_GROUPS", NonZeroUsize::new(MAX_GROUPS).expect("is not zero"))?,
             migrate: MigrateConfig::from_vars(vars)?,
         })
     }
 
     /// Under what this process declares new batches.
     pub fn declaration(&self) -> Declaration {
-        Declaration { rollups: self.migrate.rollups.clone(), limits: self.limits }
+        let Self { limits, max_groups, .. } = self;
+        Declaration { rollups: self.migrate.rollups.clone(), limits: *limits, max_groups: max_groups.get() }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Declaration {
     pub rollups: Rollups,
     /// Where client clocks are believed, and how far back repeats are known.
     pub limits: Limits,
+    /// Groups of a rollup that a batch may have before the others fold into `(other)`.
+    pub max_groups: usize,
 }
 
 /// As it is stored; the names are the format.
@@ -36,7 +38,14 @@ struct Stored {
     ahead_ms: i64,
     window_age_ms: i64,
     window_ids: usize,
+    /// Absent in what releases wrote that knew no other limit.
+    #[serde(default = "default_max_groups")]
+    max_groups: usize,
     rollups: String,
+}
+
+fn default_max_groups() -> usize {
+    MAX_GROUPS
 }
 
 /// Why a stored declaration cannot be used.
@@ -53,8 +62,8 @@ pub enum DeclarationError {
 impl Declaration {
     /// Its hash, by which intents and rows name it.
     pub fn cfg(&self) -> u64 {
-        let Self { rollups, limits } = self;
-        xxh3_64(format!("{DECODE_VERSION} {:x} {limits:?} {MAX_GROUPS}", rollups.hash()).as_bytes())
+        let Self { rollups, limits, max_groups } = self;
+        xxh3_64(format!("{DECODE_VERSION} {:x} {limits:?} {max_groups}", rollups.hash()).as_bytes())
     }
 
     /// All of it, as JSON.
@@ -65,6 +74,7 @@ impl Declaration {
             ahead_ms: self.limits.time.ahead,
             window_age_ms: self.limits.window.age_ms,
             window_ids: self.limits.window.max_ids,
+            max_groups: self.max_groups,
             rollups: self.rollups.source().to_owned(),
         };
         serde_json::to_string(&stored).expect("numbers and texts become JSON")
@@ -87,6 +97,7 @@ impl Declaration {
                 time: TimeLimits { earliest: UnixMillis(stored.earliest_ms), ahead: stored.ahead_ms },
                 window: WindowLimits { age_ms: stored.window_age_ms, max_ids: stored.window_ids },
             },
+            max_groups: stored.max_groups,
         })
     }
 }
@@ -96,7 +107,7 @@ mod tests {
     use super::*;
 
     fn declaration() -> Declaration {
-        Declaration { rollups: Rollups::built_in(), limits: Limits::default() }
+        Declaration { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS }
     }
 
     #[test]
@@ -118,6 +129,7 @@ mod tests {
             "[[rollup]]\nname = \"a\"\ngrain = \"day\"\ndimensions = []\nmeasures = { n = \"count\" }\n",
         );
         assert_ne!(Declaration { rollups: rollups.unwrap(), ..was.clone() }.cfg(), was.cfg());
+        assert_ne!(Declaration { max_groups: 7, ..was.clone() }.cfg(), was.cfg());
     }
 
     #[test]

@@ -8,8 +8,10 @@
 use schemas::record::{Head, Kind};
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
+use stream_agg::aggregate::MAX_GROUPS;
 use stream_agg::batch::Batch;
 use stream_agg::cells::{Cell, Source, cells};
+use stream_agg::declaration::Declaration;
 use stream_agg::decode::{Decoded, Limits, Record, decode};
 use stream_agg::progress::{NextOffset, Offset};
 use stream_agg::window::Window;
@@ -39,7 +41,9 @@ fn the_same_records_give_the_same_rows_in_every_release() {
     }
     let (lo, hwm) = (NextOffset::ZERO, NextOffset::new(entries.len() as i64));
     let batch = Batch { lo, hwm, decoded, entries };
-    let made = cells(&batch, &Rollups::built_in(), Source { g: 0, kp: 3, cfg: 1 });
+    let declaration =
+        Declaration { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS };
+    let made = cells(&batch, &declaration, Source { g: 0, kp: 3, cfg: 1 });
     let shown = |Cell { table, partition, rows, block, .. }: &Cell| {
         format!("{table} {partition} {rows} {:016x}", xxh3_64(&block.bytes))
     };
