@@ -83,12 +83,11 @@ async fn try_recover(
         Ok(resume) => resume,
         Err(finding) => return Ok(Err(finding)),
     };
-    let window = window(store, kp, &resume).await?;
-    let (expected, from) = (resume.intent.window, resume.from);
-    if window.digest() != expected.digest {
-        let (floor, found, expected) = (expected.floor, window.digest(), expected.digest);
-        return Ok(Err(Finding::WindowDiffers { floor, from, found, expected }));
-    }
+    let (WindowMark { floor, digest: expected }, from) = (resume.intent.window, resume.from);
+    let window = match window(store, kp, &resume).await?.proved(&resume.intent.window) {
+        Ok(window) => window,
+        Err(found) => return Ok(Err(Finding::WindowDiffers { floor, from, found, expected })),
+    };
     let adopted = markers.all.iter().map(|marker| marker.hwm).filter(|hwm| *hwm > from);
     let ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
     Ok(Ok(Recovered { resume, declared, window, ends }))
@@ -143,8 +142,7 @@ pub async fn window_anew(
     for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, kp, resume, &condition).await? {
         window.push(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids, &limits.window);
     }
-    let floor = window.floor().map_or(resume.from, Offset::as_next);
-    Ok(WindowMark { floor, digest: window.digest() })
+    Ok(window.mark(resume.from))
 }
 
 async fn ledger(

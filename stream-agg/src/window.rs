@@ -15,7 +15,8 @@ use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::progress::Offset;
+use crate::intent::WindowMark;
+use crate::progress::{NextOffset, Offset};
 
 /// How far back repeats are known; decides about rows, hence part of the declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +137,20 @@ impl Window {
     /// What proves that two windows are equal.
     pub fn digest(&self) -> Digest {
         Digest { count: self.ids.len() as u64, sum: self.sum }
+    }
+
+    /// What a commit at `next` says of the window, which the records below left.
+    pub fn mark(&self, next: NextOffset) -> WindowMark {
+        WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
+    }
+
+    /// The restored window, if it is the one that was `committed`.
+    ///
+    /// # Errors
+    /// The digest of what was restored: the ledger has lost records, or got others.
+    pub fn proved(self, committed: &WindowMark) -> Result<Self, Digest> {
+        let found = self.digest();
+        if found == committed.digest { Ok(self) } else { Err(found) }
     }
 
     /// Forgets everything.

@@ -2,8 +2,9 @@
 //!
 //! The aggregators of the model decide by the code's own functions ([`stream_agg::progress`],
 //! [`stream_agg::applied`], [`stream_agg::recover`]); Kafka and ClickHouse are modelled as
-//! badly as they may behave, within [`Bounds`]. Absent: what is in a row, and what is read
-//! when. `e2e/mutants` holds broken rules that must fail here.
+//! badly as they may behave, within [`Bounds`]. What is in a row, and what is read when, is in
+//! a second model, of the deduplication [`window`]. `e2e/mutants` holds broken rules that must
+//! fail here.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -12,16 +13,51 @@ mod model {
     pub(crate) mod clickhouse;
     pub(crate) mod kafka;
     pub(crate) mod system;
+    pub(crate) mod window;
 }
 
+use std::fmt::Debug;
+use std::hash::Hash;
+
 use model::system::Bounds;
-use stateright::{Checker as _, Model as _};
+use model::window;
+use schemas::time::{HOUR, MINUTE};
+use stateright::{Checker as _, Model};
+use stream_agg::window::WindowLimits;
 
 const NOTHING_FAILS: Bounds =
     Bounds { records: 2, crashes: 0, moves: 0, losses: 0, kills: 0, ticks: 0, statements: 3 };
 
+/// Repeats are known for ten minutes; what comes after a silence repeats nothing that is known.
+const SHORT_WINDOW: window::Bounds = window::Bounds {
+    records: 4,
+    spooled: 0,
+    window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 100 },
+    silence: 70 * MINUTE,
+    silences: 1,
+    crashes: 1,
+    stops: 1,
+};
+
+/// A record after one silence may repeat one before it; two silences leave an idle partition.
+const LONG_WINDOW: window::Bounds = window::Bounds {
+    records: 3,
+    window: WindowLimits { age_ms: 2 * HOUR, max_ids: 100 },
+    silence: 90 * MINUTE,
+    silences: 2,
+    ..SHORT_WINDOW
+};
+
+/// Two records with their events are one id too many.
+const NARROW_WINDOW: window::Bounds =
+    window::Bounds { window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 3 }, ..SHORT_WINDOW };
+
 #[track_caller]
-fn check(bounds: Bounds) {
+fn check<M>(bounds: M)
+where
+    M: Model<State: Clone + Debug + Hash + PartialEq + Send + Sync, Action: Clone + Debug + Hash + PartialEq>,
+    M: Send + Sync + 'static,
+{
     bounds.checker().threads(2).spawn_bfs().join().assert_properties();
 }
 
@@ -45,4 +81,24 @@ fn every_record_is_counted_once_however_much_fails() {
     check(Bounds { kills: 1, ticks: 4, ..NOTHING_FAILS });
     check(Bounds { records: 3, crashes: 1, moves: 1, ..NOTHING_FAILS });
     check(Bounds { records: 3, moves: 1, losses: 1, ..NOTHING_FAILS });
+}
+
+/// A process that finishes a batch of another makes the same rows, however late.
+#[test]
+fn every_event_is_counted_once_while_its_repeats_are_known() {
+    check(SHORT_WINDOW);
+    check(LONG_WINDOW);
+    check(NARROW_WINDOW);
+    check(window::Bounds { records: 3, spooled: 2, ..NARROW_WINDOW });
+    check(window::Bounds { spooled: 1, silences: 0, ..NARROW_WINDOW });
+    check(window::Bounds { records: 5, silences: 0, crashes: 2, stops: 0, ..NARROW_WINDOW });
+}
+
+#[test]
+#[ignore = "takes half a minute: ./dev test --full"]
+fn every_event_is_counted_once_in_a_longer_log() {
+    check(window::Bounds { crashes: 2, ..SHORT_WINDOW });
+    check(window::Bounds { records: 4, crashes: 2, ..LONG_WINDOW });
+    check(window::Bounds { records: 5, ..NARROW_WINDOW });
+    check(window::Bounds { spooled: 2, crashes: 2, ..NARROW_WINDOW });
 }

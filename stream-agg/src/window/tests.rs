@@ -86,6 +86,36 @@ fn a_digest_is_read_back() {
     }
 }
 
+#[test]
+fn a_commit_says_where_the_window_begins_and_what_is_in_it() {
+    let limits = WindowLimits { max_ids: 4, ..WIDE };
+    let mut window = Window::new();
+    let next = NextOffset::new(13);
+    assert_eq!(window.mark(next), WindowMark { floor: next, digest: Digest::default() });
+    push(&mut window, 10, 0, 1, &[7], &limits);
+    push(&mut window, 12, 0, 2, &[8], &limits);
+    assert_eq!(window.mark(next), WindowMark { floor: NextOffset::new(10), digest: window.digest() });
+    push(&mut window, 13, 0, 3, &[9], &limits);
+    assert_eq!(window.mark(NextOffset::new(14)).floor, NextOffset::new(12));
+}
+
+#[test]
+fn a_window_from_a_ledger_that_lacks_a_record_or_has_another_is_refused() {
+    let restored = |rows: &[(i64, u128, u64)]| {
+        let mut window = Window::new();
+        for (offset, record, id) in rows {
+            window.append(Offset::new(*offset), UnixMillis(0), Uuid::from_u128(*record), &[*id]);
+        }
+        window
+    };
+    let committed = restored(&[(10, 1, 7), (11, 2, 8)]).mark(NextOffset::new(12));
+    assert!(restored(&[(10, 1, 7), (11, 2, 8)]).proved(&committed).is_ok());
+    for wrong in [&[][..], &[(10, 1, 7)], &[(10, 1, 7), (11, 2, 9)], &[(10, 1, 7), (12, 2, 8)]] {
+        let found = restored(wrong).digest();
+        assert_eq!(restored(wrong).proved(&committed).unwrap_err(), found, "{wrong:?}");
+    }
+}
+
 /// What the ledger holds of a record.
 #[derive(Debug, Clone)]
 struct Row {

@@ -10,7 +10,7 @@ use super::clickhouse::Cell;
 use super::kafka::Commit;
 
 /// Hash of the one declaration.
-const CFG: u64 = 1;
+pub(crate) const CFG: u64 = 1;
 
 /// A process, which may have a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -63,19 +63,9 @@ impl Pipeline {
         cells: &[Cell; 2],
         now: UnixMillis,
     ) -> Result<Self, Finding> {
-        let records = NextOffset::new(i64::try_from(cells[0].counts.len()).unwrap());
-        let found = Found {
-            committed: committed.map(|c| (NextOffset::new(c.from), intent(c).to_string())),
-            low: NextOffset::ZERO,
-            end: records,
-            topic: None,
-        };
-        let markers = ["ledger", "events"].into_iter().zip(cells).map(|(table, cell)| Marker {
-            table: table.to_owned(),
-            partition: String::new(),
-            hwm: cell.marker,
-        });
-        let resume = resume(&found, &markers.collect::<Vec<_>>(), now, CFG)?;
+        let text = committed.map(|c| (NextOffset::new(c.from), intent(c).to_string()));
+        let found = found(text, cells[0].counts.len());
+        let resume = resume(&found, &markers(cells.each_ref().map(|cell| cell.marker)), now, CFG)?;
         let mut pipeline =
             Self { progress: Progress::new(resume.from), known: committed, committing: None, batch: None };
         if let Some(last) = resume.rebuild {
@@ -116,6 +106,18 @@ impl Batch {
     pub(crate) fn last(&self) -> Offset {
         Offset::new(self.commit.last.expect("a batch was declared"))
     }
+}
+
+/// What Kafka tells of a partition of so many `records`.
+pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> Found {
+    let end = NextOffset::new(i64::try_from(records).unwrap());
+    Found { committed, low: NextOffset::ZERO, end, topic: None }
+}
+
+/// What ClickHouse tells of its cells: that of the ledger, then one of events.
+pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
+    let cells = ["ledger", "events"].into_iter().zip(of_cells);
+    cells.map(|(table, hwm)| Marker { table: table.to_owned(), partition: String::new(), hwm }).collect()
 }
 
 /// What the code commits, without what the model has not.

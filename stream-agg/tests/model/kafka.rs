@@ -48,6 +48,12 @@ impl Kafka {
         self.wire.iter().any(|sent| sent.process == process && sent.under_way)
     }
 
+    /// Whether its running call commits that nothing follows.
+    pub(crate) fn has_idle_call(&self, process: usize) -> bool {
+        let idle = |sent: &Sent| sent.process == process && sent.under_way && sent.commit.last.is_none();
+        self.wire.iter().any(idle)
+    }
+
     pub(crate) fn take(&mut self, commit: Commit) {
         if let Some(before) = self.committed {
             let redeclared = before.last.is_some() && before.from == commit.from && before != commit;

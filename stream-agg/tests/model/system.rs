@@ -133,6 +133,16 @@ impl Model for Bounds {
                 let done = Commit { from: bounds.records, last: None };
                 system.kafka.committed == Some(done) && crashes + moves + losses + kills == 0
             }),
+            Property::sometimes(
+                "a partition is kept for an idle commit under way",
+                |bounds, system: &System| {
+                    let keeps = |process: usize| {
+                        let Process { pipeline, revoked, .. } = &system.processes[process];
+                        *revoked && pipeline.is_none() && system.kafka.has_idle_call(process)
+                    };
+                    bounds.moves == 0 || (0..2).any(keeps)
+                },
+            ),
         ]
     }
 }

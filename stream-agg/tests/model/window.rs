@@ -1,0 +1,283 @@
+//! Which rows a batch has, whatever happens between a record and its repeat.
+//!
+//! It is a model of its own, because one with [`super::system`] would have too many states: each
+//! has some hundred thousands. Here a commit, or an insert into one cell, happens whole or not at
+//! all, and one process comes after another. How those fail is shown in the other model, where
+//! rows are nothing but offsets: a declared batch keeps its offsets, and comes into each cell once.
+//! This one shows the rest: its rows follow from these offsets.
+//!
+//! Records are decoded, remembered and restored by the code's own functions; the look-up of a
+//! record from a spool is written here as in `collect.rs`. A queue may be empty at any moment,
+//! whatever the log holds: that is a slow fetch. A state holds no window but the rows in it.
+
+mod log;
+mod pipeline;
+
+use schemas::time::UnixMillis;
+use stateright::{Model, Property};
+use stream_agg::intent::Intent;
+use stream_agg::progress::{NextOffset, Offset, Progress};
+use stream_agg::recover::{Resume, resume};
+use stream_agg::window::WindowLimits;
+
+use super::aggregator::{CFG, found, markers};
+use log::{Logged, Row, index, restored, stored};
+use pipeline::{Collector, Handed, Pipeline, Question, intent};
+
+/// How much of each happens, so that there is an end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Records that get into the log, each with one event.
+    pub(crate) records: usize,
+    /// How many of them may come from a spool and be in the log already.
+    pub(crate) spooled: usize,
+    /// How far back a repeat is known.
+    pub(crate) window: WindowLimits,
+    /// How long nothing happens at once, in milliseconds.
+    pub(crate) silence: i64,
+    /// How often.
+    pub(crate) silences: u8,
+    /// Ends of a process at any moment.
+    pub(crate) crashes: u8,
+    /// Ends of a process that was asked to stop.
+    pub(crate) stops: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct System {
+    now: UnixMillis,
+    silences: u8,
+    crashes: u8,
+    stops: u8,
+    log: Vec<Logged>,
+    committed: Option<(NextOffset, String)>,
+    /// That of the ledger, then one of events.
+    cells: [Cell; 2],
+    owner: Option<Pipeline>,
+    /// A partition did not start.
+    refused: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Cell {
+    rows: Vec<Row>,
+    marker: NextOffset,
+}
+
+/// What happens next; a number is that of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    Append(usize),
+    AppendSpooled(usize),
+    Silence,
+    Assign,
+    Crash,
+    Stop,
+    Fetch,
+    Close,
+    AskLogsEnd,
+    TellLogsEnd,
+    HearLogsEnd,
+    Take,
+    Insert(usize),
+    Settle,
+    End,
+}
+
+impl Model for Bounds {
+    type State = System;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<System> {
+        let Self { silences, crashes, stops, .. } = *self;
+        let cell = Cell { rows: Vec::new(), marker: NextOffset::ZERO };
+        vec![System {
+            now: UnixMillis(0),
+            silences,
+            crashes,
+            stops,
+            log: Vec::new(),
+            committed: None,
+            cells: [cell.clone(), cell],
+            owner: None,
+            refused: false,
+        }]
+    }
+
+    fn actions(&self, system: &System, events: &mut Vec<Event>) {
+        if system.log.len() < self.records {
+            let new = system.log.iter().map(|record| record.event + 1).max().unwrap_or(0);
+            events.extend((0..=new).map(Event::Append));
+            let own = |(at, record): &(usize, &Logged)| *at == record.record;
+            let (first, again): (Vec<_>, Vec<_>) = system.log.iter().enumerate().partition(own);
+            if again.len() < self.spooled {
+                events.extend(first.iter().map(|(at, _)| Event::AppendSpooled(*at)));
+            }
+        }
+        if system.silences > 0 {
+            events.push(Event::Silence);
+        }
+        match &system.owner {
+            Some(pipeline) => pipeline.events(self, system, events),
+            None if system.refused => {}
+            None => events.push(Event::Assign),
+        }
+    }
+
+    fn next_state(&self, system: &System, event: Event) -> Option<System> {
+        let mut next = system.clone();
+        next.happens(self, &event);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no record is in a cell twice", |_, system: &System| {
+                let ascends = |cell: &Cell| cell.rows.is_sorted_by(|one, next| one.offset < next.offset);
+                system.cells.iter().all(ascends)
+            }),
+            Property::always(
+                "an event counts once while its repeats are known",
+                |bounds, system: &System| {
+                    let stored = stored(&system.log, &bounds.window);
+                    let rows = system.cells.iter().flat_map(|cell| &cell.rows);
+                    rows.into_iter().all(|row| row.stored == stored[index(row.offset)])
+                },
+            ),
+            Property::always("what is committed is in every cell", |_, system: &System| {
+                let from = system.committed.as_ref().map_or(NextOffset::ZERO, |(from, _)| *from);
+                let below = |cell: &Cell| cell.rows.iter().filter(|row| row.offset.next() <= from).count();
+                system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
+            }),
+            Property::always("nobody's help is needed", |_, system: &System| !system.refused),
+            // Or nothing was proved.
+            Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
+                let done = |(from, text): &(NextOffset, String)| {
+                    from.to_i64() as usize == bounds.records && intent(text).last.is_none()
+                };
+                let System { silences, crashes, stops, committed, .. } = system;
+                silences + crashes + stops == 0 && committed.as_ref().is_some_and(done)
+            }),
+            Property::sometimes("a window was emptied in a silence", |bounds, system: &System| {
+                let empties = |pipeline: &Pipeline| {
+                    pipeline.collector.lo > NextOffset::ZERO && pipeline.collector.window.is_empty()
+                };
+                bounds.silences == 0 || system.owner.as_ref().is_some_and(empties)
+            }),
+        ]
+    }
+}
+
+impl System {
+    fn happens(&mut self, bounds: &Bounds, event: &Event) {
+        let log = self.log.clone();
+        match event {
+            Event::Append(event) => {
+                self.log.push(Logged { event: *event, record: self.log.len(), time: self.now });
+            }
+            Event::AppendSpooled(at) => self.log.push(Logged { time: self.now, ..self.log[*at] }),
+            Event::Silence => {
+                self.silences -= 1;
+                self.now.0 += bounds.silence;
+            }
+            Event::Assign => self.assign(),
+            Event::Crash => {
+                self.crashes -= 1;
+                self.owner = None;
+            }
+            Event::Stop => {
+                self.stops -= 1;
+                self.pipeline().stops = true;
+            }
+            Event::Fetch => {
+                let ledger = self.cells[0].rows.clone();
+                let pipeline = self.pipeline();
+                let next = pipeline.next(&log, &ledger);
+                pipeline.fetch(bounds, &log, next);
+            }
+            Event::Close => self.pipeline().close(&log),
+            Event::AskLogsEnd => {
+                self.pipeline().collector.question = Some(Question { asked: self.now, end: None });
+            }
+            Event::TellLogsEnd => {
+                let end = Some(NextOffset::new(self.log.len() as i64));
+                let question = &mut self.pipeline().collector.question;
+                *question = question.map(|question| Question { end, ..question });
+            }
+            Event::HearLogsEnd => self.pipeline().hear_logs_end(bounds, &log),
+            Event::Take => self.take(),
+            Event::Insert(cell) => self.insert(*cell),
+            Event::Settle => self.settle(),
+            Event::End => {
+                self.settle();
+                self.owner = None;
+            }
+        }
+    }
+
+    /// What `restore.rs` does.
+    fn assign(&mut self) {
+        let committed = self.committed.as_ref().map(|(from, text)| (*from, text.clone()));
+        let found = found(committed, self.log.len());
+        let markers = markers(self.cells.each_ref().map(|cell| cell.marker));
+        let Ok(Resume { from, rebuild, intent }) = resume(&found, &markers, self.now, CFG) else {
+            self.refused = true;
+            return;
+        };
+        let in_window =
+            |row: &&Row| intent.window.floor.is_at_or_below(row.offset) && row.offset.next() <= from;
+        let window: Vec<_> = self.cells[0].rows.iter().filter(in_window).copied().collect();
+        if restored(&window, &self.log).proved(&intent.window).is_err() {
+            self.refused = true;
+            return;
+        }
+        let before = Intent { last: None, ..intent }.to_string();
+        let collector = Collector { rebuild, lo: from, open: Vec::new(), window, before, question: None };
+        let progress = Progress::new(from);
+        self.owner =
+            Some(Pipeline { stops: false, collector, handed: None, progress, inserting: None, after: None });
+    }
+
+    /// The side that inserts takes what it was handed, and declares it.
+    fn take(&mut self) {
+        let pipeline = self.pipeline();
+        match pipeline.handed.take().expect("something was handed over") {
+            Handed::Quiet(after) => pipeline.after = Some(after),
+            Handed::Batch(batch) => {
+                pipeline.progress.declare(Offset::new(batch.hwm.to_i64() - 1), 2);
+                let (commit, rebuilt) = ((batch.lo, batch.intent.clone()), batch.rebuilt);
+                pipeline.inserting = Some((batch, [false; 2]));
+                if !rebuilt {
+                    self.committed = Some(commit);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, cell: usize) {
+        let pipeline = self.owner.as_mut().expect("only a pipeline acts");
+        let (batch, applied) = pipeline.inserting.as_mut().expect("only a declared batch is inserted");
+        let Cell { rows, marker } = &mut self.cells[cell];
+        if *marker <= batch.lo {
+            rows.extend(&batch.rows);
+            *marker = batch.hwm;
+        }
+        applied[cell] = true;
+        pipeline.progress.cell_applied();
+        if pipeline.progress.may_declare() {
+            pipeline.after = pipeline.inserting.take().map(|(batch, _)| batch.after);
+        }
+    }
+
+    fn settle(&mut self) {
+        let pipeline = self.pipeline();
+        let applied = pipeline.progress.applied();
+        if let Some(after) = pipeline.after.take() {
+            self.committed = Some((applied, after));
+        }
+    }
+
+    fn pipeline(&mut self) -> &mut Pipeline {
+        self.owner.as_mut().expect("only a pipeline acts")
+    }
+}

@@ -1,0 +1,104 @@
+//! Records, what they become, and a window of them.
+
+use std::sync::LazyLock;
+
+use schemas::line::Prefix;
+use schemas::record::{Head, Kind};
+use schemas::time::UnixMillis;
+use schemas::{event, line};
+use stream_agg::decode::{Decoded, Limits, Record, decode};
+use stream_agg::progress::Offset;
+use stream_agg::window::{Window, WindowLimits, line_id};
+use uuid::Uuid;
+
+/// A record as Kafka has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Logged {
+    /// Its event, which a record of another identity may repeat.
+    pub(super) event: usize,
+    /// Its identity: its own offset, or, if it comes from a spool, that of an earlier record.
+    pub(super) record: usize,
+    pub(super) time: UnixMillis,
+}
+
+/// The next record to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    pub(super) offset: Offset,
+    /// It comes from a spool, and is in the open batch or in the ledger below it.
+    pub(super) known: bool,
+}
+
+/// What a record became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Row {
+    pub(super) offset: Offset,
+    /// Its event is stored, and not known as a repeat.
+    pub(super) stored: bool,
+}
+
+/// Which records count: those that are new, and whose event is in none of the records before
+/// that are young enough and have not too many ids after them.
+pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
+    let mut stored = Vec::new();
+    for (at, Logged { event, record, time }) in log.iter().enumerate() {
+        let mut ids = 0;
+        let remembers = |before: &usize| {
+            ids += 1 + usize::from(stored[*before]);
+            ids <= limits.max_ids && log[*before].time.0 >= time.0 - limits.age_ms
+        };
+        let remembered: Vec<_> = (0..at).rev().take_while(remembers).collect();
+        let same = |before: &usize| stored[*before] && log[*before].event == *event;
+        stored.push(*record == at && !remembered.iter().any(same));
+    }
+    stored
+}
+
+/// What the record becomes after `window`, which then remembers it.
+pub(super) fn remember(window: &mut Window, log: &[Logged], next: Next, limits: &WindowLimits) -> Row {
+    let Next { offset, known } = next;
+    let Logged { event, record, time } = log[index(offset)];
+    let spooled = record != index(offset);
+    let head = Head { lines: 1, id: record_id(record), spooled, kind: Kind::Events, trace: None };
+    let record =
+        Record { offset, kafka_time: time, head: &Ok(head), known, skipped: false, value: &LINES[event] };
+    let limits = Limits { window: *limits, ..Limits::default() };
+    let entry = decode(&record, &limits, window, &mut Decoded::default()).unwrap();
+    Row { offset, stored: entry.stored == 1 }
+}
+
+/// A window that holds `rows`.
+pub(super) fn restored(rows: &[Row], log: &[Logged]) -> Window {
+    let mut window = Window::new();
+    for Row { offset, stored } in rows {
+        let Logged { event, record, time } = log[index(*offset)];
+        let ids = stored.then(|| line_id(TENANT, event_id(event)));
+        window.append(*offset, time, record_id(record), ids.as_slice());
+    }
+    window
+}
+
+const TENANT: &str = "default";
+
+/// A line of each event.
+static LINES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..8).map(line).collect());
+
+fn line(event: usize) -> Vec<u8> {
+    let sent = format!(r#"{{"event":"a","event_id":"{}"}}"#, event_id(event));
+    let prefix = Prefix::new(TENANT, "203.0.113.7".parse().unwrap(), UnixMillis(0));
+    let mut out = Vec::new();
+    line::write(&prefix, &sent, &event::parse::<()>(&sent).unwrap(), &mut out);
+    out
+}
+
+fn event_id(event: usize) -> Uuid {
+    Uuid::from_u128(1 + event as u128)
+}
+
+fn record_id(record: usize) -> Uuid {
+    Uuid::from_u128(0xff00 + record as u128)
+}
+
+pub(super) fn index(offset: Offset) -> usize {
+    offset.to_u64() as usize
+}

@@ -1,0 +1,184 @@
+//! A pipeline, as `partition.rs` and `collect.rs` drive it.
+
+use schemas::time::UnixMillis;
+use stream_agg::idle::{At, Standstill};
+use stream_agg::intent::Intent;
+use stream_agg::progress::{NextOffset, Offset, Progress};
+use stream_agg::window::Window;
+
+use super::log::{Logged, Next, Row, index, remember, restored};
+use super::{Bounds, Event, System};
+
+/// The two sides of `partition.rs`, and what is between them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Pipeline {
+    pub(super) stops: bool,
+    pub(super) collector: Collector,
+    pub(super) handed: Option<Handed>,
+    pub(super) progress: Progress,
+    /// The declared batch, and which cells have it.
+    pub(super) inserting: Option<(Batch, [bool; 2])>,
+    /// Commits that nothing follows.
+    pub(super) after: Option<String>,
+}
+
+/// What `collect.rs` knows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Collector {
+    /// Last record of the batch that it makes again.
+    pub(super) rebuild: Option<Offset>,
+    pub(super) lo: NextOffset,
+    pub(super) open: Vec<Row>,
+    pub(super) window: Vec<Row>,
+    /// Commits what is before the open batch.
+    pub(super) before: String,
+    /// It found its queue empty, and asked where the log ends.
+    pub(super) question: Option<Question>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    pub(super) asked: UnixMillis,
+    /// Kafka's answer; records may come, and time pass, before it is heard.
+    pub(super) end: Option<NextOffset>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Handed {
+    Batch(Batch),
+    Quiet(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Batch {
+    pub(super) lo: NextOffset,
+    pub(super) hwm: NextOffset,
+    pub(super) rows: Vec<Row>,
+    pub(super) intent: String,
+    pub(super) after: String,
+    pub(super) rebuilt: bool,
+}
+
+impl Pipeline {
+    /// What it may do next.
+    pub(super) fn events(&self, bounds: &Bounds, system: &System, events: &mut Vec<Event>) {
+        if system.crashes > 0 {
+            events.push(Event::Crash);
+        }
+        if system.stops > 0 && !self.stops {
+            events.push(Event::Stop);
+        }
+        // A full channel holds the collector up.
+        if !self.stops && self.handed.is_none() {
+            match self.collector.question {
+                Some(Question { end: None, .. }) => events.push(Event::TellLogsEnd),
+                Some(_) => events.push(Event::HearLogsEnd),
+                None => self.events_of_collector(bounds, system, events),
+            }
+        }
+        if let Some((_, applied)) = &self.inserting {
+            events.extend((0..2).filter(|cell| !applied[*cell]).map(Event::Insert));
+            return;
+        }
+        let dropped = matches!(&self.handed, Some(Handed::Batch(batch)) if self.stops && !batch.rebuilt);
+        if self.handed.is_some() && !dropped {
+            events.push(Event::Take);
+        } else if self.stops {
+            events.push(Event::End);
+        } else if self.after.is_some() {
+            events.push(Event::Settle);
+        }
+    }
+
+    fn events_of_collector(&self, bounds: &Bounds, system: &System, events: &mut Vec<Event>) {
+        let Collector { rebuild, open, .. } = &self.collector;
+        // The ledger is asked once everything below the open batch is in it.
+        let next = system.log.get(self.read().to_i64() as usize);
+        let asks = |next: &Logged| next.record as i64 != self.read().to_i64();
+        if next.is_some_and(|next| !asks(next) || self.progress.applied() >= self.collector.lo) {
+            events.push(Event::Fetch);
+        }
+        if rebuild.is_none() && !open.is_empty() {
+            events.push(Event::Close);
+        }
+        let standstill = self.standstill(bounds, &system.log);
+        if standstill.is_some_and(|standstill| standstill.may_be_idle(system.now)) {
+            events.push(Event::AskLogsEnd);
+        }
+    }
+
+    /// Reads a record.
+    pub(super) fn fetch(&mut self, bounds: &Bounds, log: &[Logged], next: Next) {
+        let Collector { window, open, rebuild, .. } = &mut self.collector;
+        let mut remembered = restored(window, log);
+        let row = remember(&mut remembered, log, next, &bounds.window);
+        open.push(row);
+        window.push(row);
+        window.retain(|row| remembered.floor().is_some_and(|floor| floor <= row.offset));
+        if *rebuild == Some(next.offset) {
+            self.close(log);
+        }
+    }
+
+    /// Kafka's answer is there: forgets the window if the partition is idle.
+    pub(super) fn hear_logs_end(&mut self, bounds: &Bounds, log: &[Logged]) {
+        let standstill = self.standstill(bounds, log);
+        let Some(Question { asked, end: Some(end) }) = self.collector.question.take() else { return };
+        if standstill.is_some_and(|standstill| standstill.is_idle(asked, end)) {
+            let Collector { window, before, lo, .. } = &mut self.collector;
+            window.clear();
+            let window = Window::new().mark(*lo);
+            *before = Intent { window, ..intent(before) }.to_string();
+            self.handed = Some(Handed::Quiet(before.clone()));
+        }
+    }
+
+    /// The record to read next, in what the collector and the ledger hold.
+    pub(super) fn next(&self, log: &[Logged], ledger: &[Row]) -> Next {
+        let Collector { lo, open, .. } = &self.collector;
+        let offset = Offset::new(self.read().to_i64());
+        let record = log[index(offset)].record;
+        let mut before = ledger.iter().filter(|row| row.offset.next() <= *lo).chain(open);
+        let known = record != index(offset) && before.any(|row| log[index(row.offset)].record == record);
+        Next { offset, known }
+    }
+
+    /// Everything below was read.
+    fn read(&self) -> NextOffset {
+        self.collector.open.last().map_or(self.collector.lo, |row| row.offset.next())
+    }
+
+    /// What it is at, if there is a window.
+    fn standstill(&self, bounds: &Bounds, log: &[Logged]) -> Option<Standstill> {
+        let Collector { rebuild, open, window, .. } = &self.collector;
+        let at = match rebuild {
+            Some(_) => At::Rebuild,
+            None if open.is_empty() => At::Nothing,
+            None => At::OpenBatch,
+        };
+        let newest = restored(window, log).newest()?;
+        let (read, applied) = (self.read(), self.progress.applied());
+        Some(Standstill { at, read, applied, newest, window_age_ms: bounds.window.age_ms })
+    }
+
+    /// Makes of the open batch what is committed and inserted.
+    pub(super) fn close(&mut self, log: &[Logged]) {
+        let (lo, hwm) = (self.collector.lo, self.read());
+        let Collector { rebuild, open, window, before, .. } = &mut self.collector;
+        let rebuilt = rebuild.take().is_some();
+        let rows = std::mem::take(open);
+        let last = rows.last().map(|row| row.offset);
+        let declared = Intent { last, ..intent(before) };
+        let newest = last.map(|last| log[index(last)].time);
+        let mark = restored(window, log).mark(hwm);
+        *before = Intent { window: mark, newest, ..intent(before) }.to_string();
+        let (intent, after) = (declared.to_string(), before.clone());
+        self.collector.lo = hwm;
+        self.handed = Some(Handed::Batch(Batch { lo, hwm, rows, intent, after, rebuilt }));
+    }
+}
+
+/// Reads what was committed.
+pub(super) fn intent(text: &str) -> Intent {
+    text.parse().expect("what was written is read back")
+}

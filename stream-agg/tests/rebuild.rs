@@ -1,0 +1,283 @@
+//! A declared batch that another process makes again is equal in every byte, however much later.
+//!
+//! A pipeline's collector reads a Kafka queue, so its pure parts are driven here as it drives
+//! them, and times are passed in.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use schemas::line::Prefix;
+use schemas::record::{Head, Kind};
+use schemas::rollup::Rollups;
+use schemas::time::{HOUR, MINUTE, UnixMillis};
+use schemas::{event, line};
+use stream_agg::BatchConfig;
+use stream_agg::batch::{Batch, Batcher};
+use stream_agg::cells::{Cell, Source, cells};
+use stream_agg::decode::{Entry, Limits, Record, decode};
+use stream_agg::idle::{At, Standstill};
+use stream_agg::intent::WindowMark;
+use stream_agg::progress::{NextOffset, Offset};
+use stream_agg::window::{Window, WindowLimits};
+use uuid::Uuid;
+
+/// `DEDUP_WINDOW_AGE=10m`.
+const LIMITS: WindowLimits = WindowLimits { age_ms: 10 * MINUTE, max_ids: 1000 };
+/// The first record's time.
+const START: i64 = 1_763_697_600_000;
+
+/// A record with one event.
+#[derive(Debug, Clone, Copy)]
+struct Logged {
+    event: u128,
+    /// Kafka's, in milliseconds after [`START`].
+    time: i64,
+}
+
+/// A process that owns the partition.
+struct Owner<'l> {
+    log: &'l [Logged],
+    limits: Limits,
+    window: Window,
+    /// The window before the open batch, as it is committed.
+    before: WindowMark,
+    batcher: Batcher,
+    /// Everything below was read, and everything below is in every cell.
+    read: NextOffset,
+    applied: NextOffset,
+}
+
+/// A batch as it was declared, and what it became.
+struct Made {
+    lo: NextOffset,
+    before: WindowMark,
+    cells: Vec<Cell>,
+    entries: Vec<Entry>,
+}
+
+impl<'l> Owner<'l> {
+    /// The first owner of a partition.
+    fn new(log: &'l [Logged], limits: WindowLimits) -> Self {
+        let nothing = Window::new().mark(NextOffset::ZERO);
+        Self::restored(log, limits, &[], nothing, batcher(NextOffset::ZERO))
+    }
+
+    /// One that reads on after another: the window was committed as `before`, and is in the `ledger`.
+    fn restored(
+        log: &'l [Logged],
+        limits: WindowLimits,
+        ledger: &[Entry],
+        before: WindowMark,
+        batcher: Batcher,
+    ) -> Self {
+        let lo = batcher.lo();
+        let in_window =
+            |entry: &&Entry| entry.offset.next() <= lo && before.floor.is_at_or_below(entry.offset);
+        let mut window = Window::new();
+        for Entry { offset, kafka_time, record_id, ids, .. } in ledger.iter().filter(in_window) {
+            window.append(*offset, *kafka_time, *record_id, ids);
+        }
+        let window = window.proved(&before).unwrap();
+        let limits = Limits { window: limits, ..Limits::default() };
+        Self { log, limits, window, before, batcher, read: lo, applied: lo }
+    }
+
+    /// What a collector does when its queue is empty. Whether the partition is idle.
+    fn finds_queue_empty(&mut self, now: i64) -> bool {
+        let Some(newest) = self.window.newest() else { return false };
+        let at = match self.batcher.deadline() {
+            _ if self.batcher.rebuilds() => At::Rebuild,
+            Some(_) => At::OpenBatch,
+            None => At::Nothing,
+        };
+        let Self { read, applied, .. } = *self;
+        let standstill = Standstill { at, read, applied, newest, window_age_ms: self.limits.window.age_ms };
+        let end = self.log.iter().filter(|record| record.time <= now).count() as i64;
+        let idle = standstill.is_idle(UnixMillis(START + now), NextOffset::new(end));
+        if idle {
+            self.window.clear();
+            self.before = self.window.mark(self.batcher.lo());
+        }
+        idle
+    }
+
+    /// Reads records up to `last`, makes a batch of them and applies it.
+    fn makes_batch_up_to(&mut self, last: i64) -> Made {
+        self.makes_batch_slowly(last, &[])
+    }
+
+    /// The same; before each record it finds its queue empty, as long after the record before as
+    /// `looks` say.
+    fn makes_batch_slowly(&mut self, last: i64, looks: &[i64]) -> Made {
+        let mut batch = None;
+        for offset in self.read.to_i64()..=last {
+            let newest = self.log[..offset as usize].last().map_or(0, |record| record.time);
+            for look in looks {
+                self.finds_queue_empty(newest + look);
+            }
+            batch = self.reads();
+        }
+        let batch = batch.or_else(|| self.batcher.close()).unwrap();
+        self.applied = batch.hwm;
+        if self.batcher.has_rebuilt() {
+            self.batcher = batcher(batch.hwm);
+        }
+        let before = std::mem::replace(&mut self.before, self.window.mark(batch.hwm));
+        let cells = cells(&batch, &Rollups::built_in(), Source { g: 0, kp: 3, cfg: 1 }).all;
+        Made { lo: batch.lo, before, cells, entries: batch.entries }
+    }
+
+    /// Reads one record; hands back the batch that it completes.
+    fn reads(&mut self) -> Option<Batch> {
+        let offset = Offset::new(self.read.to_i64());
+        let Logged { event, time } = self.log[self.read.to_i64() as usize];
+        let id = Uuid::from_u128(0x1_0000 + u128::from(offset.to_u64()));
+        let head = Head { lines: 1, id, spooled: false, kind: Kind::Events, trace: None };
+        let (kafka_time, value) = (UnixMillis(START + time), &line(event));
+        let record = Record { offset, kafka_time, head: &Ok(head), known: false, skipped: false, value };
+        let entry = decode(&record, &self.limits, &mut self.window, self.batcher.decoded()).unwrap();
+        self.read = offset.next();
+        self.batcher.push(entry, value.len(), Instant::now())
+    }
+}
+
+impl Made {
+    /// Makes it again and nothing else.
+    fn batcher(&self) -> Batcher {
+        Batcher::rebuild(self.lo, [self.entries.last().unwrap().offset.next()])
+    }
+
+    /// Whether each of its records counts.
+    fn stored(&self) -> Vec<u32> {
+        self.entries.iter().map(|entry| entry.stored).collect()
+    }
+}
+
+/// Closes batches only when told to.
+fn batcher(lo: NextOffset) -> Batcher {
+    let config = BatchConfig {
+        max_rows: 1000.try_into().unwrap(),
+        max_bytes: (1 << 20).try_into().unwrap(),
+        max_total_bytes: (1 << 20).try_into().unwrap(),
+        max_age: Duration::from_secs(3600),
+    };
+    Batcher::new(config, &Rollups::built_in(), lo, [])
+}
+
+fn line(event: u128) -> Vec<u8> {
+    let sent = format!(r#"{{"event":"a","event_id":"{}"}}"#, Uuid::from_u128(1 + event));
+    let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(START));
+    let mut out = Vec::new();
+    line::write(&prefix, &sent, &event::parse::<()>(&sent).unwrap(), &mut out);
+    out
+}
+
+const fn logged(event: u128, time: i64) -> Logged {
+    Logged { event, time }
+}
+
+/// A and B, a repeat of A within the window's reach, and one 70 minutes after that.
+const LOG: [Logged; 5] =
+    [logged(0, 0), logged(1, MINUTE), logged(0, 5 * MINUTE), logged(2, 5 * MINUTE), logged(0, 75 * MINUTE)];
+
+#[test]
+fn a_batch_that_is_made_again_after_70_minutes_is_equal_in_every_cell() {
+    let mut first = Owner::new(&LOG, LIMITS);
+    let before = first.makes_batch_up_to(1);
+    let declared = first.makes_batch_up_to(3);
+    assert_eq!(declared.stored(), [0, 1], "the repeat is known");
+    // The first owner dies between two cells; the next one makes those that are missing.
+    let mut second = Owner::restored(&LOG, LIMITS, &before.entries, declared.before, declared.batcher());
+    assert!(!second.finds_queue_empty(75 * MINUTE), "the declared batch has not been fetched yet");
+    let again = second.makes_batch_up_to(3);
+    assert_eq!(again.cells, declared.cells);
+    assert_eq!(again.entries, declared.entries);
+    // A repeat beyond the reach counts once more, before and after.
+    let (next, next_again) = (first.makes_batch_up_to(4), second.makes_batch_up_to(4));
+    assert_eq!((next.stored(), next_again.stored()), (vec![1], vec![1]));
+    assert_eq!(next_again.cells, next.cells);
+    assert_eq!(next_again.before, next.before);
+}
+
+#[test]
+fn a_backlog_whose_first_fetch_takes_long_after_a_stop_is_not_counted_twice() {
+    let mut first = Owner::new(&LOG, LIMITS);
+    let applied = first.makes_batch_up_to(1);
+    let next = batcher(NextOffset::new(2));
+    let mut second = Owner::restored(&LOG, LIMITS, &applied.entries, first.before, next);
+    assert!(!second.finds_queue_empty(3 * HOUR), "the log goes on");
+    assert_eq!(second.makes_batch_up_to(3).stored(), [0, 1], "the repeat is known");
+}
+
+#[test]
+fn a_partition_whose_window_was_emptied_judges_as_one_whose_window_was_kept() {
+    const LOG: [Logged; 3] = [logged(0, 0), logged(1, 5 * MINUTE), logged(0, 76 * MINUTE)];
+    let (mut kept, mut emptied) = (Owner::new(&LOG, LIMITS), Owner::new(&LOG, LIMITS));
+    kept.makes_batch_up_to(1);
+    emptied.makes_batch_up_to(1);
+    assert!(!emptied.finds_queue_empty(75 * MINUTE - 1), "70 minutes have not passed");
+    assert!(emptied.finds_queue_empty(75 * MINUTE), "nothing came for the window's age and an hour");
+    let (by_kept, by_emptied) = (kept.makes_batch_up_to(2), emptied.makes_batch_up_to(2));
+    assert_eq!(by_kept.stored(), [1]);
+    assert_eq!(by_emptied.cells, by_kept.cells);
+    assert_eq!(by_emptied.before, Window::new().mark(NextOffset::new(2)));
+}
+
+/// How a batch comes to be.
+#[derive(Debug, Clone)]
+struct Turn {
+    records: i64,
+    /// Its owner dies when it is declared, and the next one makes it again.
+    dies: bool,
+    /// When its owner finds the queue empty, in milliseconds after the newest record.
+    looks: Vec<i64>,
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let looks = prop::collection::vec(prop_oneof![0..15 * MINUTE, 0..4 * HOUR], 0..3);
+    let turn = (1..5_i64, any::<bool>(), looks);
+    let turn = turn.prop_map(|(records, dies, looks)| Turn { records, dies, looks });
+    prop::collection::vec(turn, 1..12)
+}
+
+fn log() -> impl Strategy<Value = Vec<Logged>> {
+    let wait = prop_oneof![Just(0), 0..12 * MINUTE, 0..3 * HOUR];
+    let records = prop::collection::vec((0..4_u128, wait), 60);
+    records.prop_map(|records| {
+        let mut time = 0;
+        let logged = |(event, wait)| {
+            time += wait;
+            Logged { event, time }
+        };
+        records.into_iter().map(logged).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However often owners die and find their queues empty, each batch is that of an owner who
+    /// neither dies nor looks.
+    #[test]
+    fn a_batch_follows_from_its_records_and_those_before_alone(
+        log in log(), turns in turns(), max_ids in 1..20_usize,
+    ) {
+        let limits = WindowLimits { max_ids, ..LIMITS };
+        let (mut steady, mut owner) = (Owner::new(&log, limits), Owner::new(&log, limits));
+        let mut ledger = Vec::new();
+        for Turn { records, dies, looks } in turns {
+            let last = steady.read.to_i64() + records - 1;
+            let expected = steady.makes_batch_up_to(last);
+            let mut made = owner.makes_batch_slowly(last, &looks);
+            prop_assert_eq!(&made.cells, &expected.cells);
+            if dies {
+                owner = Owner::restored(&log, limits, &ledger, made.before, made.batcher());
+                made = owner.makes_batch_slowly(last, &looks);
+                prop_assert_eq!(&made.cells, &expected.cells);
+            }
+            ledger.extend(made.entries);
+        }
+    }
+}
