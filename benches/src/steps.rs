@@ -13,9 +13,7 @@ use ingest::enrich::{self, Partitions, Takes};
 use ingest::identity::Identity;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
-use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
-use stream_agg::aggregate::MAX_GROUPS;
 use stream_agg::batch::Batch;
 use stream_agg::cells::{Source, cells};
 use stream_agg::declaration::Declaration;
@@ -64,9 +62,7 @@ pub fn all() -> Vec<Step> {
     let reaction_prefix = prefix.clone();
     let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
     let records = work::records(RECORDS, NOW);
-    let batch = batch(&records);
-    let declaration =
-        Declaration { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS };
+    let (batch, declaration) = (batch(&records), Declaration::built_in());
     let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);
     vec![
         Step::new("split", request, move || {

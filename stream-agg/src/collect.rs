@@ -25,7 +25,7 @@ use crate::decode::{Entry, Record, decode};
 use crate::health::Concern;
 use crate::idle::{At, Standstill};
 use crate::insert::{Token, Work};
-use crate::intent::{Intent, LogMark, WindowMark};
+use crate::intent::{Intent, LogMark};
 use crate::partition::{Closed, Counts, Part, Shared, Stuck};
 use crate::progress::{NextOffset, Offset};
 use crate::recover::Finding;
@@ -341,10 +341,9 @@ impl<'p> Collector<'p> {
         let cfg = self.declaration.cfg();
         let last = Offset::new(hwm.to_i64() - 1);
         let intent = Intent { last: Some(last), cfg, ..above(&self.before, lo) };
-        let floor = self.window.floor().map_or(hwm, Offset::as_next);
         let after = Intent {
             cfg,
-            window: WindowMark { floor, digest: self.window.digest() },
+            window: self.window.mark(hwm),
             newest: batch.entries.last().map(|entry| entry.kafka_time),
             log: LogMark { epoch: self.part.leader_epoch().or(self.before.log.epoch), ..self.before.log },
             ..above(&self.before, hwm)
@@ -391,7 +390,7 @@ impl<'p> Collector<'p> {
             return None;
         }
         self.window.clear();
-        let window = WindowMark { floor: self.batcher.lo(), digest: self.window.digest() };
+        let window = self.window.mark(self.batcher.lo());
         self.before = Intent { window, ..self.before.clone() };
         Some(Handed::Quiet(Box::new(self.before.clone())))
     }

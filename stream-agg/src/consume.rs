@@ -537,9 +537,52 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
     use tokio::runtime::Builder;
 
     use super::*;
+    use crate::partition::Part;
+
+    /// Long enough for a member that does not wait.
+    const AT_ONCE: Duration = Duration::from_millis(500);
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A member of a group that never answers, with a pipeline whose commit is under way.
+    fn committing(runtime: Handle) -> (Member, Arc<()>) {
+        let part = Part::unanswered(runtime);
+        let mut member = Member::new(part.shared(), part.consumer(), Arc::default());
+        let (pipeline, commit) = Pipeline::ended_while_committing();
+        member.pipelines.insert(0, pipeline);
+        (member, commit)
+    }
+
+    #[test]
+    fn the_group_is_left_only_once_no_commit_is_under_way() {
+        let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+        let (member, commit) = committing(runtime.handle().clone());
+        let (left, leaving) = mpsc::channel();
+        let thread = thread::spawn(move || left.send(member.leave(&CancellationToken::new()).is_ok()));
+        assert!(leaving.recv_timeout(AT_ONCE).is_err(), "a commit under way could arrive after the next one");
+        drop(commit);
+        assert_eq!(leaving.recv_timeout(DEADLINE), Ok(true));
+        thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_revoked_partition_is_let_go_only_once_no_commit_of_it_is_under_way() {
+        let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+        let (mut member, commit) = committing(runtime.handle().clone());
+        member.begin_release(vec![0]);
+        let until = Instant::now() + AT_ONCE;
+        while Instant::now() < until {
+            assert!(matches!(member.end_release(), Ok(None)) && member.releasing.is_some());
+        }
+        drop(commit);
+        // The pipeline ended without knowing what became of its commit.
+        assert!(matches!(member.end_release(), Ok(Some(Left::Unsure))));
+    }
 
     #[test]
     fn the_thread_that_polls_pauses_though_it_is_none_of_the_runtimes() {

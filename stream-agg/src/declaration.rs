@@ -60,6 +60,11 @@ pub enum DeclarationError {
 }
 
 impl Declaration {
+    /// What a process declares whose variables say nothing of it.
+    pub fn built_in() -> Self {
+        Self { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS }
+    }
+
     /// Its hash, by which intents and rows name it.
     pub fn cfg(&self) -> u64 {
         let Self { rollups, limits, max_groups } = self;
@@ -106,20 +111,16 @@ impl Declaration {
 mod tests {
     use super::*;
 
-    fn declaration() -> Declaration {
-        Declaration { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS }
-    }
-
     #[test]
     fn what_is_stored_is_read_back_under_the_same_hash() {
-        let declaration = declaration();
+        let declaration = Declaration::built_in();
         let read = Declaration::parse(&declaration.text()).unwrap();
         assert_eq!((read.cfg(), &read), (declaration.cfg(), &declaration));
     }
 
     #[test]
     fn whatever_changes_rows_changes_the_hash() {
-        let was = declaration();
+        let was = Declaration::built_in();
         let limits = Limits { window: WindowLimits { max_ids: 7, ..was.limits.window }, ..was.limits };
         assert_ne!(Declaration { limits, ..was.clone() }.cfg(), was.cfg());
         let limits = Limits { time: TimeLimits { ahead: 7, ..was.limits.time }, ..was.limits };
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_declaration_of_another_release_is_refused() {
-        let text = declaration().text();
+        let text = Declaration::built_in().text();
         let later = text.replacen("\"decode_version\":1", "\"decode_version\":2", 1);
         assert!(matches!(Declaration::parse(&later), Err(DeclarationError::Version(2))));
         let unknown = text.replacen('{', "{\"new\":1,", 1);

@@ -6,9 +6,7 @@
 //! write the new figures down.
 
 use schemas::record::{Head, Kind};
-use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
-use stream_agg::aggregate::MAX_GROUPS;
 use stream_agg::batch::Batch;
 use stream_agg::cells::{Cell, Source, cells};
 use stream_agg::declaration::Declaration;
@@ -41,9 +39,7 @@ fn the_same_records_give_the_same_rows_in_every_release() {
     }
     let (lo, hwm) = (NextOffset::ZERO, NextOffset::new(entries.len() as i64));
     let batch = Batch { lo, hwm, decoded, entries };
-    let declaration =
-        Declaration { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS };
-    let made = cells(&batch, &declaration, Source { g: 0, kp: 3, cfg: 1 });
+    let made = cells(&batch, &Declaration::built_in(), Source { g: 0, kp: 3, cfg: 1 });
     let shown = |Cell { table, partition, rows, block, .. }: &Cell| {
         format!("{table} {partition} {rows} {:016x}", xxh3_64(&block.bytes))
     };

@@ -16,6 +16,7 @@ use schemas::{event, line};
 use stream_agg::BatchConfig;
 use stream_agg::batch::{Batch, Batcher};
 use stream_agg::cells::{Cell, Source, cells};
+use stream_agg::declaration::Declaration;
 use stream_agg::decode::{Entry, Limits, Record, decode};
 use stream_agg::idle::{At, Standstill};
 use stream_agg::intent::WindowMark;
@@ -125,7 +126,7 @@ impl<'l> Owner<'l> {
             self.batcher = batcher(batch.hwm);
         }
         let before = std::mem::replace(&mut self.before, self.window.mark(batch.hwm));
-        let cells = cells(&batch, &Rollups::built_in(), Source { g: 0, kp: 3, cfg: 1 }).all;
+        let cells = cells(&batch, &Declaration::built_in(), Source { g: 0, kp: 3, cfg: 1 }).all;
         Made { lo: batch.lo, before, cells, entries: batch.entries }
     }
 
