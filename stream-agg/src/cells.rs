@@ -372,3 +372,50 @@ fn only_marker<T: Into<u64>>(block: &mut Block, name: &str, kind: &str, value: T
         _ => block.fixed(name, kind, values.map(u64::to_le_bytes)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::line::Prefix;
+    use schemas::record::{Head, Kind};
+    use schemas::{event, line};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::decode::{Limits, Record, decode};
+    use crate::progress::Offset;
+    use crate::window::Window;
+
+    /// A batch of one record with these lines.
+    fn batch(lines: &[&str]) -> Batch {
+        let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(0));
+        let mut value = Vec::new();
+        for client in lines {
+            line::write(&prefix, client, &event::parse::<()>(client).unwrap(), &mut value);
+            value.push(b'\n');
+        }
+        value.pop();
+        let head = Head { lines: 0, id: Uuid::nil(), spooled: false, kind: Kind::Events, trace: None };
+        let record = Record {
+            offset: Offset::new(0),
+            kafka_time: UnixMillis(0),
+            head: &Ok(head),
+            known: false,
+            skipped: false,
+            value: &value,
+        };
+        let mut decoded = Decoded::default();
+        let entry = decode(&record, &Limits::default(), &mut Window::new(), &mut decoded).unwrap();
+        Batch { lo: NextOffset::ZERO, hwm: NextOffset::new(1), decoded, entries: vec![entry] }
+    }
+
+    #[test]
+    fn a_batch_folds_at_the_limit_that_it_was_declared_with() {
+        let batch = batch(&[r#"{"event":"a"}"#, r#"{"event":"b"}"#, r#"{"event":"c"}"#]);
+        let folded = |max_groups| {
+            let declaration = Declaration { max_groups, ..Declaration::built_in() };
+            cells(&batch, &declaration, Source { g: 0, kp: 0, cfg: 1 }).folded_rows
+        };
+        assert_eq!(folded(3), 0);
+        assert!(folded(2) > 0);
+    }
+}
