@@ -24,8 +24,10 @@ use crate::client::Http;
 use crate::world::World;
 use book::{Book, Fate};
 use clock::Clock;
+use counter::Counter;
 use lane::{Lane, Subject};
 use report::Report;
+use rollups::MAX_GROUPS;
 use schedule::{AGGREGATORS, SESSION, Schedule, Target};
 use sender::{Sender, SharedBook};
 use tally::Tally;
@@ -46,6 +48,12 @@ pub mod difference;
 pub mod sums;
 
 pub mod report;
+
+pub mod rollups;
+
+pub mod hostile;
+
+pub mod counter;
 
 mod clock;
 
@@ -88,12 +96,14 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let mut stack = Stack::for_test("chaos-servers")?;
     stack.start().await?;
     let world = World::unmigrated(NAME, stack.kafka.brokers(), stack.clickhouse.url());
-    world.migrate().await;
-    let mut services = start(&world, options.spool);
+    let rollups = world.write("rollups.toml", &rollups::declaration());
+    let declared = [("ROLLUPS_FILE", rollups.as_str())];
+    world.migrate_with(&declared).await;
+    let mut services = start(&world, options.spool, &rollups);
     for service in services.iter_mut().map(|(_, service)| service) {
         service.wait_ready().await?;
     }
-    let mut api = world.start("query-api", &[]);
+    let mut api = world.start("query-api", &declared);
     api.wait_ready().await?;
     say("everything runs");
 
@@ -128,7 +138,7 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let verifying = verify::verify(&run.book, &run.world, &api_http);
     let verdict = time::timeout(VERIFY, verifying).await.context("count everything in time");
     // The product's own judge, which must find what we find: nothing.
-    if let Err(error) = run.world.run("stream-agg", &["audit"], &[]).await {
+    if let Err(error) = run.world.run("stream-agg", &["audit"], &declared).await {
         run.tally.wrong(format!("{error:#}"));
     }
     // Only now, because the lanes hold what was just asked.
@@ -139,13 +149,16 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
 
 /// The edge, and the aggregators, which have names that outlive them. Batches are
 /// short, so that there is always one that is declared and not yet applied.
-fn start(world: &World, spool: bool) -> Vec<(Target, Service)> {
+fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
+    let max_groups = MAX_GROUPS.to_string();
     let session = format!("{}", SESSION * 1000.0);
     let aggregator = |number: usize| {
         let name = Target::Aggregator(number).to_string();
         let more = [
             ("GROUP_INSTANCE_ID", name.as_str()),
             ("BATCH_MAX_AGE", "300ms"),
+            ("ROLLUPS_FILE", rollups),
+            ("ROLLUP_MAX_GROUPS", max_groups.as_str()),
             ("KAFKA_OPT_session.timeout.ms", session.as_str()),
         ];
         (Target::Aggregator(number), world.start("stream-agg", &more))
@@ -296,15 +309,20 @@ impl Run {
 
     fn report(&self, verdict: Verdict) -> Report {
         let book = sender::open(&self.book);
-        let (recovered_intents, conditional_skips) = self.tally.counted();
+        let counted = |counter| self.tally.counted(counter);
         Report {
             kills: self.tally.kills(),
             pauses: self.tally.pauses(),
             requests: book.requests(),
             acked: book.count(Fate::Acked),
             unanswered: book.count(Fate::Unanswered),
-            recovered_intents,
-            conditional_skips,
+            recovered_intents: counted(Counter::RecoveredIntents),
+            conditional_skips: counted(Counter::SkippedCells),
+            large: verdict.large,
+            hostile: verdict.hostile,
+            folded: counted(Counter::FoldedRows),
+            spooled: counted(Counter::SpooledEvents),
+            spool: self.spool,
             missing: verdict.missing,
             duplicated: verdict.duplicated,
             // The reasons last, where a log that is cut still has them.

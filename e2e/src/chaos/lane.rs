@@ -14,6 +14,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::chaos::clock::Clock;
+use crate::chaos::counter::Counter;
 use crate::chaos::schedule::{Action, Fault, Target};
 use crate::chaos::tally::Tally;
 use crate::client::Http;
@@ -29,9 +30,6 @@ const STARTS: usize = 3;
 const PANICKED: i32 = 101;
 /// A start that takes longer is told.
 const WORTH_A_NOTE: Duration = Duration::from_secs(3);
-
-/// What an aggregator counts about its recovery.
-const COUNTERS: [&str; 2] = ["stream_agg_recovered_intents_total", "stream_agg_cells_skipped_total"];
 
 /// The process itself.
 pub(crate) enum Subject {
@@ -65,10 +63,10 @@ pub(crate) struct Lane {
     subject: Subject,
     tally: Arc<Tally>,
     clock: Arc<Clock>,
-    /// Its metrics, if they tell of recoveries.
+    /// Its metrics, if it is one of ours.
     metrics: Option<Http>,
     /// What it had counted in this life when it was last asked.
-    counted: [u64; COUNTERS.len()],
+    counted: [u64; Counter::ALL.len()],
     /// Whether it should run.
     wanted: bool,
 }
@@ -77,10 +75,8 @@ impl Lane {
     /// The lane of a process that runs.
     pub(crate) fn new(target: Target, subject: Subject, tally: Arc<Tally>, clock: Arc<Clock>) -> Self {
         let metrics = match &subject {
-            Subject::Service(service) if matches!(target, Target::Aggregator(_)) => {
-                Some(Http::patient(service.admin(), SCRAPE))
-            }
-            _ => None,
+            Subject::Service(service) => Some(Http::patient(service.admin(), SCRAPE)),
+            Subject::Kafka(_) | Subject::ClickHouse(_) => None,
         };
         Self { target, subject, tally, clock, metrics, counted: Default::default(), wanted: true }
     }
@@ -194,15 +190,15 @@ impl Lane {
     /// Asks what it has counted; one that does not answer keeps what it last said.
     async fn scrape(&mut self) {
         let Some(metrics) = self.metrics.as_ref().filter(|_| self.wanted) else { return };
-        for (counted, name) in self.counted.iter_mut().zip(COUNTERS) {
-            if let Some(value) = metrics.metric(name).await {
+        for counter in Counter::of(self.target.kind()) {
+            if let Some(value) = metrics.metric(counter.metric()).await {
+                let counted = &mut self.counted[counter as usize];
                 *counted = value.max(*counted);
             }
         }
     }
 
     fn life_is_over(&mut self) {
-        let [recovered, skipped] = std::mem::take(&mut self.counted);
-        self.tally.ended(recovered, skipped);
+        self.tally.ended(std::mem::take(&mut self.counted));
     }
 }

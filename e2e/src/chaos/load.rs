@@ -9,6 +9,8 @@ use devstack::traffic::Traffic;
 use fastrand::Rng;
 use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
 
+use crate::chaos::hostile;
+
 /// What a request's number follows in the events it brings.
 pub const TAG: &str = "chaos-";
 /// Devices that send at the same time.
@@ -17,6 +19,12 @@ const DEVICES: usize = 200;
 const LONG_AGO: UnixMillis = UnixMillis(1_606_780_800_000);
 /// A line that is refused.
 const BAD: &str = r#"{"event":1}"#;
+/// Lines of a large request, which still fit into one record.
+pub const LARGE: usize = 2000;
+/// One request in so many is large.
+const LARGE_ONE_IN: u32 = 150;
+/// One line in so many has hostile fields.
+const HOSTILE_ONE_IN: u32 = 10;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub struct Request {
     pub events: Vec<String>,
     /// Lines of the body that are refused.
     pub bad: usize,
+    /// Events with hostile fields.
+    pub hostile: usize,
     /// Whether each event has an `event_id`, so that it may be sent again.
     pub repeatable: bool,
 }
@@ -54,7 +64,33 @@ impl Load {
     /// The next request, made at this moment.
     pub fn next(&mut self, now: UnixMillis) -> Request {
         self.made += 1;
-        if self.rng.u8(..5) == 0 { self.reaction(now) } else { self.batch(now) }
+        if self.rng.u32(..LARGE_ONE_IN) == 0 {
+            self.large(now)
+        } else if self.rng.u8(..5) == 0 {
+            self.reaction(now)
+        } else {
+            self.batch(now)
+        }
+    }
+
+    /// Thousands of short lines of one user.
+    fn large(&mut self, now: UnixMillis) -> Request {
+        let Self { seed, event_ids, made: number, rng, .. } = self;
+        let repeatable = *event_ids && rng.bool();
+        let line = |at: usize| {
+            let id = if repeatable {
+                format!(r#""event_id":"{}","#, event_id(*seed, *number, at))
+            } else {
+                String::new()
+            };
+            let (time, sequence, value) = (now.0 - rng.i64(0..SECOND), at + 1, rng.u8(..));
+            format!(
+                r#"{{{id}"event":"bulk","client_time":{time},"user_id":"{TAG}{number}","sequence":{sequence},"param_int":{value},"nonce":"{number}-{at}"}}"#
+            )
+        };
+        let events: Vec<String> = (0..LARGE).map(line).collect();
+        let (path, body) = ("/v1/events".to_owned(), events.join("\n"));
+        Request { number: *number, path, body, events, bad: 0, hostile: 0, repeatable }
     }
 
     fn reaction(&mut self, now: UnixMillis) -> Request {
@@ -69,7 +105,7 @@ impl Load {
         };
         let event = format!(r#"{{"event":"{kind}","client_time":{time},"user_id":"{TAG}{number}"}}"#);
         let (body, events) = (String::new(), vec![event]);
-        Request { number: *number, path, body, events, bad: 0, repeatable: false }
+        Request { number: *number, path, body, events, bad: 0, hostile: 0, repeatable: false }
     }
 
     fn batch(&mut self, now: UnixMillis) -> Request {
@@ -82,6 +118,7 @@ impl Load {
         let repeatable = self.event_ids && rng.bool();
         // Now and then, nothing in it is good.
         let count = if rng.u8(..100) == 0 { 0 } else { count };
+        let mut hostile = 0;
         let lines = self.traffic.lines(now, count).into_iter().enumerate().map(|(at, mut line)| {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = repeatable.then(|| event_id(self.seed, *number, at));
@@ -93,6 +130,10 @@ impl Load {
                 line.event = "vote";
                 return vote(rng, &line.json());
             }
+            if rng.u32(..HOSTILE_ONE_IN) == 0 {
+                hostile += 1;
+                return format!("{{{},{}", hostile::fields(rng), &line.json()[1..]);
+            }
             line.json()
         });
         let events: Vec<String> = lines.collect();
@@ -100,7 +141,7 @@ impl Load {
         let mut lines: Vec<_> = events.iter().map(String::as_str).collect();
         (0..bad).for_each(|_| lines.insert(rng.usize(..=lines.len()), BAD));
         let (path, body) = ("/v1/events".to_owned(), lines.join("\n"));
-        Request { number: *number, path, body, events, bad, repeatable }
+        Request { number: *number, path, body, events, bad, hostile, repeatable }
     }
 }
 
@@ -149,6 +190,7 @@ mod tests {
             assert!(parsed.iter().all(|event| event.param_str == tag || event.user_id == tag));
             assert!(parsed.iter().all(|event| event.client_time.is_some()));
             assert!(parsed.iter().all(|event| event.event_id.is_some() == request.repeatable));
+            assert!(request.hostile <= request.events.len());
             let users: BTreeSet<_> = parsed.iter().map(|event| event.user().unwrap()).collect();
             assert!(users.len() <= 1, "{users:?}");
             let places: BTreeSet<_> = parsed.iter().map(|event| event.sequence).collect();
@@ -167,6 +209,20 @@ mod tests {
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
         );
+        assert!((5..30).contains(&share(&|r| r.events.len() == LARGE)), "large");
+        assert!(share(&|r| r.hostile > 0) > 200, "with hostile fields");
         assert!(requests(4, false).iter().all(|r| !r.repeatable));
+    }
+
+    #[test]
+    fn a_large_request_stands_in_one_record() {
+        // What the edge puts before each line, and the line break.
+        let added =
+            r#""tenant":"default","ip":"127.0.0.1","server_time":"2026-01-01 00:30:00.000","country":"DE","#;
+        let large = requests(5, true).into_iter().filter(|request| request.events.len() == LARGE);
+        for request in large {
+            let bytes: usize = request.events.iter().map(|line| line.len() + added.len() + 1).sum();
+            assert!(bytes < schemas::record::MAX_BYTES, "{bytes}");
+        }
     }
 }

@@ -92,6 +92,7 @@ mod tests {
             body: String::new(),
             events: vec![String::new(); 3],
             bad: 0,
+            hostile: 0,
             repeatable: false,
         };
         let presence = Presence::from([(7, Stored { rows, lines })]);

@@ -28,6 +28,16 @@ pub struct Report {
     pub recovered_intents: u64,
     /// Inserts that ClickHouse left out because the marker said that they are there.
     pub conditional_skips: u64,
+    /// Requests of thousands of lines that are stored.
+    pub large: u64,
+    /// Events with hostile fields that are stored.
+    pub hostile: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded: u64,
+    /// Events that went into the spool.
+    pub spooled: u64,
+    /// Whether the edge had a spool.
+    pub spool: bool,
     /// Events that the tables and answers lack, over all of them.
     pub missing: u64,
     /// Events that they count too often.
@@ -57,6 +67,11 @@ impl Report {
                 self.recovered_intents
             ));
         }
+        for (what, count) in self.needed() {
+            if count == 0 {
+                failures.push(format!("too little happened: there were no {what}"));
+            }
+        }
         if self.acked == 0 || self.unanswered * 100 > self.requests * MOST_UNANSWERED {
             failures.push(format!(
                 "too much is open: of {} requests {} were acked and {} stayed unanswered, \
@@ -67,19 +82,31 @@ impl Report {
         failures
     }
 
+    /// What must have happened at least once.
+    fn needed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let spooled = self.spool.then_some(("events in the spool", self.spooled));
+        let others =
+            [("large requests", self.large), ("hostile fields", self.hostile), ("folded rows", self.folded)];
+        others.into_iter().chain(spooled)
+    }
+
     /// The last line.
     pub fn line(&self) -> String {
         let kills =
             Kind::ALL.into_iter().zip(self.kills).map(|(kind, kills)| format!("{}:{kills}", kind.name()));
         format!(
             "chaos: kills={} pauses={} acked={} unanswered={} recovered_intents={} conditional_skips={} \
-             missing={} duplicated={}",
+             large={} hostile={} folded={} spooled={} missing={} duplicated={}",
             kills.collect::<Vec<_>>().join(","),
             self.pauses,
             self.acked,
             self.unanswered,
             self.recovered_intents,
             self.conditional_skips,
+            self.large,
+            self.hostile,
+            self.folded,
+            self.spooled,
             self.missing,
             self.duplicated
         )
@@ -95,7 +122,8 @@ impl Report {
         json!({
             "kills": kills, "pauses": self.pauses, "requests": self.requests, "acked": self.acked,
             "unanswered": self.unanswered, "recovered_intents": self.recovered_intents,
-            "conditional_skips": self.conditional_skips, "missing": self.missing,
+            "conditional_skips": self.conditional_skips, "large": self.large, "hostile": self.hostile,
+            "folded": self.folded, "spooled": self.spooled, "missing": self.missing,
             "duplicated": self.duplicated, "failures": self.failures(),
         })
         .to_string()
@@ -114,6 +142,11 @@ mod tests {
             acked: 1000,
             unanswered: 2,
             recovered_intents: 5,
+            large: 1,
+            hostile: 1,
+            folded: 1,
+            spooled: 1,
+            spool: true,
             ..Report::default()
         }
     }
@@ -123,7 +156,8 @@ mod tests {
         assert_eq!(
             good().line(),
             "chaos: kills=edge:3,agg:8,kafka:4,clickhouse:5 pauses=6 acked=1000 unanswered=2 \
-             recovered_intents=5 conditional_skips=0 missing=0 duplicated=0"
+             recovered_intents=5 conditional_skips=0 large=1 hostile=1 folded=1 spooled=1 missing=0 \
+             duplicated=0"
         );
         let json: serde_json::Value = serde_json::from_str(&good().json()).unwrap();
         assert_eq!((&json["kills"]["agg"], &json["failures"]), (&json!(8), &json!([])));
@@ -142,6 +176,11 @@ mod tests {
         assert!(good().failures().is_empty());
         check(|report| report.kills[2] = 2, "kafka was killed 2 times");
         check(|report| report.recovered_intents = 4, "4 intents were recovered");
+        check(|report| report.large = 0, "no large requests");
+        check(|report| report.hostile = 0, "no hostile fields");
+        check(|report| report.folded = 0, "no folded rows");
+        check(|report| report.spooled = 0, "no events in the spool");
+        assert!(Report { spooled: 0, spool: false, ..good() }.failures().is_empty());
         check(|report| report.unanswered = 51, "51 stayed unanswered");
         check(|report| report.acked = 0, "0 were acked");
         check(|report| report.missing = 1, "1 events missing");

@@ -99,6 +99,11 @@ impl Sums {
         }
     }
 
+    /// Those of a rollup by its buckets alone: what folds keeps its bucket and loses its dimensions.
+    pub fn of_buckets(rollup: &Rollup) -> Self {
+        Self::of_rollup(&Rollup { dimensions: Vec::new(), ..rollup.clone() })
+    }
+
     /// Adds an event, sent at this moment.
     pub fn add(&mut self, line: &Line<'_>, sent: UnixMillis) {
         if !self.takes(line, sent) {

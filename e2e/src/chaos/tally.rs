@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::chaos::counter::Counter;
 use crate::chaos::schedule::Kind;
 
 /// More notes than this between two looks, and more complaints in all, are left out.
@@ -13,8 +14,7 @@ const MOST_NOTES: usize = 50;
 pub(crate) struct Tally {
     kills: [AtomicU64; 4],
     pauses: AtomicU64,
-    recovered: AtomicU64,
-    skipped: AtomicU64,
+    counted: [AtomicU64; Counter::ALL.len()],
     notes: Mutex<Vec<String>>,
     wrong: Mutex<Vec<String>>,
 }
@@ -28,10 +28,11 @@ impl Tally {
         self.pauses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A life of an aggregator is over: what it had counted.
-    pub(crate) fn ended(&self, recovered: u64, skipped: u64) {
-        self.recovered.fetch_add(recovered, Ordering::Relaxed);
-        self.skipped.fetch_add(skipped, Ordering::Relaxed);
+    /// A life of a process is over: what it had counted.
+    pub(crate) fn ended(&self, counted: [u64; Counter::ALL.len()]) {
+        for (sum, counted) in self.counted.iter().zip(counted) {
+            sum.fetch_add(counted, Ordering::Relaxed);
+        }
     }
 
     /// Something worth a word in the next line of progress.
@@ -60,9 +61,9 @@ impl Tally {
         self.pauses.load(Ordering::Relaxed)
     }
 
-    /// Recovered intents and skipped cells of all lives that are over.
-    pub(crate) fn counted(&self) -> (u64, u64) {
-        (self.recovered.load(Ordering::Relaxed), self.skipped.load(Ordering::Relaxed))
+    /// What all lives have counted that are over.
+    pub(crate) fn counted(&self, counter: Counter) -> u64 {
+        self.counted[counter as usize].load(Ordering::Relaxed)
     }
 }
 

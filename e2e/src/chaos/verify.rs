@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use devstack::wait_for;
-use schemas::rollup::Rollups;
 use schemas::time::{HOUR, UnixMillis};
 
 use crate::chaos::book::Book;
 use crate::chaos::difference::{Cells, Difference, differences};
 use crate::chaos::line::Line;
-use crate::chaos::load::{Request, TAG};
+use crate::chaos::load::{LARGE, Request, TAG};
 use crate::chaos::presence::{self, Presence, Stored, Wrong};
+use crate::chaos::rollups::{self, FOLDING};
 use crate::chaos::sender::{self, SharedBook};
 use crate::chaos::sums::Sums;
 use crate::client::Http;
@@ -31,13 +31,17 @@ pub(crate) struct Verdict {
     pub(crate) duplicated: u64,
     /// What is wrong, for a person.
     pub(crate) lines: Vec<String>,
+    /// Requests of thousands of lines that are stored.
+    pub(crate) large: u64,
+    /// Events with hostile fields that are stored.
+    pub(crate) hostile: u64,
 }
 
 /// Compares everything.
 pub(crate) async fn verify(book: &SharedBook, world: &World, api: &Http) -> anyhow::Result<Verdict> {
     let presence = read_presence(world).await?;
     let must = Must::of(&sender::open(book), &presence);
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict { large: must.large, hostile: must.hostile, ..Verdict::default() };
     verdict.requests(&must, world).await?;
     for sums in &must.sums {
         let found = sums.found(world.try_rows(&sums.sql).await?);
@@ -54,19 +58,27 @@ struct Must {
     wrong: Vec<Wrong>,
     sums: Vec<Sums>,
     answers: Answers,
+    /// Requests of thousands of lines.
+    large: u64,
+    /// Events with hostile fields.
+    hostile: u64,
 }
 
 impl Must {
     fn of(book: &Book, presence: &Presence) -> Self {
         let known = 1..=book.requests() as u32;
         let strangers = presence.iter().filter(|(number, _)| !known.contains(number));
-        let rollups = Rollups::built_in();
-        let rollups = rollups.iter().map(Sums::of_rollup);
+        let rollups = rollups::declared();
+        let rollups = rollups.iter().map(|rollup| {
+            if rollup.name == FOLDING { Sums::of_buckets(rollup) } else { Sums::of_rollup(rollup) }
+        });
         let mut must = Self {
             strangers: strangers.map(|(_, stored)| stored.rows).sum(),
             wrong: Vec::new(),
             sums: [Sums::of_raw(), Sums::of_ledger()].into_iter().chain(rollups).collect(),
             answers: Answers::default(),
+            large: 0,
+            hostile: 0,
         };
         for (request, fate, sent) in book.replay() {
             must.wrong.extend(presence::judge(&request, fate, presence));
@@ -79,6 +91,8 @@ impl Must {
     }
 
     fn add(&mut self, request: &Request, sent: UnixMillis) {
+        self.large += u64::from(request.events.len() >= LARGE);
+        self.hostile += request.hostile as u64;
         for line in request.events.iter().map(|line| Line::read(line)) {
             self.sums.iter_mut().for_each(|sums| sums.add(&line, sent));
             self.answers.add(&line);
