@@ -164,8 +164,10 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
         (Target::Aggregator(number), world.start("stream-agg", &more))
     };
     let directory = world.directory().join("spool");
-    let spool = spool.then(|| ("SPOOL_DIR", directory.to_str().expect("a path of text")));
-    let edge = (Target::Edge, world.start("ingest", spool.as_slice()));
+    let directory = directory.to_str().expect("a path of text");
+    // A broker that was killed is soon back: events go into the spool before.
+    let spooling = [("SPOOL_DIR", directory), ("DURABLE_WAIT", "1s")];
+    let edge = (Target::Edge, world.start("ingest", if spool { &spooling } else { &[] }));
     iter::once(edge).chain((0..AGGREGATORS).map(aggregator)).collect()
 }
 
