@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::types::RDKafkaErrorCode;
@@ -171,6 +171,20 @@ impl Kafka {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) => Ok(()),
             Some(Err((_, code))) => bail!("create topic `{name}`: {code}"),
             None => bail!("create topic `{name}`: the broker did not say how it went"),
+        }
+    }
+}
+
+impl Kafka {
+    /// Gives a topic more partitions, up to so many in all.
+    pub async fn add_partitions(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let more = NewPartitions::new(name, usize::from(partitions));
+        let made = self.admin()?.create_partitions([&more], &options).await;
+        let results = made.with_context(|| format!("add partitions to topic `{name}`"))?;
+        match results.into_iter().next() {
+            Some(Err((_, code))) => bail!("add partitions to topic `{name}`: {code}"),
+            Some(Ok(_)) | None => Ok(()),
         }
     }
 }

@@ -59,6 +59,12 @@ impl Service {
         Ok(Self { program, process, http_port, admin_port, client: client.context("make an HTTP client")? })
     }
 
+    /// Changes what it is told by a variable, from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.program.vars.retain(|(other, _)| other != name);
+        self.program.vars.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts it once more after it has ended: the same program, variables, ports and log.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         ensure!(self.process.exited().is_some(), "start {}: it is running", self.program.name);

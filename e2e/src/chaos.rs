@@ -26,7 +26,7 @@ use book::{Book, Fate};
 use clock::Clock;
 use counter::Counter;
 use lane::{Lane, Subject};
-use report::Report;
+use report::{Long, Report};
 use rollups::MAX_GROUPS;
 use schedule::{AGGREGATORS, SESSION, Schedule, Target};
 use sender::{Sender, SharedBook};
@@ -65,6 +65,8 @@ mod lane;
 
 mod sender;
 
+mod turn;
+
 mod verify;
 
 /// Of the topic, the database, the group and the directory of logs.
@@ -89,6 +91,21 @@ pub struct Options {
     pub event_ids: bool,
     /// Whether the edge has a spool, which outlives it: then events are acknowledged while Kafka is away.
     pub spool: bool,
+    /// Whether it has two halves, with long faults in the first and a change before the second.
+    pub long: bool,
+}
+
+impl Options {
+    /// What happens from one change to the next, and for how long.
+    fn phases(&self) -> Vec<(Schedule, Duration)> {
+        if !self.long {
+            return vec![(Schedule::new(self.seed, self.length), self.length)];
+        }
+        let half = self.length / 2;
+        let first = Schedule::new(self.seed, half).with_long_faults(half);
+        // Any other seed.
+        vec![(first, half), (Schedule::new(!self.seed, half), half)]
+    }
 }
 
 /// Runs it all; `say` is told how it goes, line by line.
@@ -115,8 +132,6 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let edge = &services[0].1;
     let run = Run {
         asked,
-        clock: Arc::new(Clock::start()),
-        length: options.length,
         edge: edge.http(),
         edge_admin: Http::patient(edge.admin(), QUIET),
         kafka: Kafka::given(stack.kafka.brokers()),
@@ -124,27 +139,33 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
         book: Arc::new(Mutex::new(Book::new(options.seed, options.event_ids))),
         tally: Arc::default(),
         spool: options.spool,
-        all_over: Arc::new(Semaphore::new(0)),
-        stop: CancellationToken::new(),
     };
     // The directory stays ours until the end.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Subject::Kafka(kafka)), (Target::ClickHouse, Subject::ClickHouse(clickhouse))];
     let services = services.into_iter().map(|(target, service)| (target, Subject::Service(service)));
-    let lanes = run.spawn_lanes(services.chain(servers), &Schedule::new(options.seed, options.length));
-    run.settle(&say).await;
+    let mut subjects: Vec<_> = services.chain(servers).collect();
+    let mut file = rollups;
+    for (number, (schedule, length)) in options.phases().into_iter().enumerate() {
+        if number > 0 {
+            file = turn::turn(&run.world, &run.kafka, &run.book, &mut subjects, &mut api).await?;
+            api.wait_ready().await?;
+            say("half of it is over; more partitions, another declaration, small windows");
+        }
+        subjects = Phase::new(&run, length).pass(subjects, &schedule, &say).await;
+    }
     let api_http = Http::patient(api.http(), SETTLE);
     let verifying = verify::verify(&run.book, &run.world, &api_http);
-    let verdict = time::timeout(VERIFY, verifying).await.context("count everything in time");
+    let mut verdict = time::timeout(VERIFY, verifying).await.context("count everything in time")??;
+    let long = if options.long { Some(run.look_at_long(&mut verdict).await?) } else { None };
     // The product's own judge, which must find what we find: nothing.
-    if let Err(error) = run.world.run("stream-agg", &["audit"], &declared).await {
+    if let Err(error) = run.world.run("stream-agg", &["audit"], &[("ROLLUPS_FILE", &file)]).await {
         run.tally.wrong(format!("{error:#}"));
     }
-    // Only now, because the lanes hold what was just asked.
-    run.stop.cancel();
-    lanes.join_all().await;
-    Ok(run.report(verdict??))
+    // Only now, because they are what was just asked.
+    drop(subjects);
+    Ok(run.report(verdict, long))
 }
 
 /// The edge, and the aggregators, which have names that outlive them. Batches are
@@ -173,9 +194,6 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
 
 /// A run while it lasts.
 struct Run {
-    clock: Arc<Clock>,
-    /// How long faults and load last, by the clock.
-    length: Duration,
     edge: String,
     edge_admin: Http,
     /// Whom to ask why events are not counted: admin port and log of each.
@@ -185,21 +203,48 @@ struct Run {
     book: SharedBook,
     tally: Arc<Tally>,
     spool: bool,
+}
+
+/// Load and faults, until all that they brought is counted.
+struct Phase<'r> {
+    run: &'r Run,
+    clock: Arc<Clock>,
+    /// How long faults and load last, by the clock.
+    length: Duration,
     /// A permit for each lane whose faults are over.
     all_over: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
-impl Run {
-    /// Each process suffers its faults, and is then kept running until the run ends.
+impl<'r> Phase<'r> {
+    /// Its clock begins.
+    fn new(run: &'r Run, length: Duration) -> Self {
+        let (all_over, stop) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        Self { run, clock: Arc::new(Clock::start()), length, all_over, stop }
+    }
+
+    /// Lets it all happen, and hands the processes back.
+    async fn pass(
+        self,
+        subjects: Vec<(Target, Subject)>,
+        schedule: &Schedule,
+        say: &impl Fn(&str),
+    ) -> Vec<(Target, Subject)> {
+        let lanes = self.spawn_lanes(subjects, schedule);
+        self.settle(say).await;
+        self.stop.cancel();
+        lanes.join_all().await
+    }
+
+    /// Each process suffers its faults, and is then kept running until the phase ends.
     fn spawn_lanes(
         &self,
-        subjects: impl Iterator<Item = (Target, Subject)>,
+        subjects: Vec<(Target, Subject)>,
         schedule: &Schedule,
-    ) -> JoinSet<()> {
+    ) -> JoinSet<(Target, Subject)> {
         let mut lanes = JoinSet::new();
         for (target, subject) in subjects {
-            let (tally, all_over, stop) = (self.tally.clone(), self.all_over.clone(), self.stop.clone());
+            let (tally, all_over, stop) = (self.run.tally.clone(), self.all_over.clone(), self.stop.clone());
             let (faults, clock, length) =
                 (schedule.of(target).to_vec(), Arc::clone(&self.clock), self.length);
             let handle = Handle::current();
@@ -210,6 +255,7 @@ impl Run {
                 if let Err(error) = suffered.and(lane.keep(&stop).await) {
                     tally.wrong(format!("{target}: {error:#}"));
                 }
+                lane.into_subject()
             };
             // A thread for each: starting a broker blocks, and must not keep others from their times.
             lanes.spawn_blocking(move || handle.block_on(life()));
@@ -221,7 +267,8 @@ impl Run {
     /// says how far it is meanwhile.
     async fn settle(&self, say: &impl Fn(&str)) {
         let settled = async {
-            let sender = Sender::new(self.edge.clone(), &self.book, &self.tally);
+            let Run { edge, book, tally, .. } = self.run;
+            let sender = Sender::new(edge.clone(), book, tally);
             let sending = sender.send(&self.clock, self.length, SETTLE / 2);
             let breaking = async {
                 self.clock.reaches(self.length).await;
@@ -229,21 +276,23 @@ impl Run {
             };
             let ((), lanes) = tokio::join!(sending, breaking);
             if lanes.is_err() {
-                self.tally.wrong(format!("not all that was broken runs again after {SETTLE:?}"));
+                tally.wrong(format!("not all that was broken runs again after {SETTLE:?}"));
             }
-            self.wait_until_counted().await;
+            self.run.wait_until_counted().await;
         };
         tokio::pin!(settled);
         let mut progress = time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         loop {
             tokio::select! {
                 () = &mut settled => break,
-                _ = progress.tick() => say(&self.progress()),
+                _ = progress.tick() => say(&self.run.progress(self.clock.elapsed())),
             }
         }
-        say(&self.progress());
+        say(&self.run.progress(self.clock.elapsed()));
     }
+}
 
+impl Run {
     async fn wait_until_counted(&self) {
         let mut open = String::new();
         let mut ends = Vec::new();
@@ -295,13 +344,26 @@ impl Run {
         Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
     }
 
-    fn progress(&self) -> String {
+    /// What a long run has shown besides; what the rollup of its second half lacks goes into the verdict.
+    async fn look_at_long(&self, verdict: &mut Verdict) -> anyhow::Result<Long> {
+        let (declared_later, differences) = turn::declared_later(&self.world).await?;
+        verdict.differences(differences);
+        Ok(Long {
+            pauses: self.tally.long_pauses(),
+            clickhouse_away: self.tally.clickhouse_away(),
+            partitions_added: turn::partitions_added(&self.kafka, NAME)?,
+            declared_later,
+            windows_popped: turn::windows_popped(&self.world),
+        })
+    }
+
+    fn progress(&self, elapsed: Duration) -> String {
         let book = sender::open(&self.book);
         let notes = self.tally.take_notes();
         let notes = if notes.is_empty() { "nothing".to_owned() } else { notes.join("; ") };
         format!(
             "{:.0} s: {} requests, {} acked, {} refused, {} open; {notes}",
-            self.clock.elapsed().as_secs_f64(),
+            elapsed.as_secs_f64(),
             book.requests(),
             book.count(Fate::Acked),
             book.count(Fate::Refused),
@@ -309,7 +371,7 @@ impl Run {
         )
     }
 
-    fn report(&self, verdict: Verdict) -> Report {
+    fn report(&self, verdict: Verdict, long: Option<Long>) -> Report {
         let book = sender::open(&self.book);
         let counted = |counter| self.tally.counted(counter);
         Report {
@@ -325,6 +387,7 @@ impl Run {
             folded: counted(Counter::FoldedRows),
             spooled: counted(Counter::SpooledEvents),
             spool: self.spool,
+            long,
             missing: verdict.missing,
             duplicated: verdict.duplicated,
             // The reasons last, where a log that is cut still has them.

@@ -12,9 +12,9 @@ use e2e::chaos::{self, Options};
 #[derive(Parser)]
 #[command(name = "./dev chaos")]
 struct Arguments {
-    /// How long faults and load last, without the starts of servers; counting takes a minute or two more
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=21_600))]
-    seconds: u64,
+    /// How long faults and load last, without the starts of servers; counting takes a minute or two more [default: 60, with --long 600]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=21_600))]
+    seconds: Option<u64>,
     /// What happens when, and what is sent
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -27,15 +27,20 @@ struct Arguments {
     /// Whether the edge has a spool, so that events are acknowledged while Kafka is away
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     spool: String,
+    /// Also pauses of 60 and 75 s, ClickHouse away for 40 s, and in the middle more partitions, another
+    /// declaration and windows that pop
+    #[arg(long)]
+    long: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let options = Options {
-        length: Duration::from_secs(arguments.seconds),
+        length: Duration::from_secs(arguments.seconds.unwrap_or(if arguments.long { 600 } else { 60 })),
         seed: arguments.seed,
         event_ids: arguments.event_ids == "on",
         spool: arguments.spool == "on",
+        long: arguments.long,
     };
     match start(&options) {
         Ok(report) => conclude(&report, arguments.json),

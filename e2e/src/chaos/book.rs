@@ -42,18 +42,26 @@ pub struct Book {
     event_ids: bool,
     load: Load,
     entries: Vec<Entry>,
+    /// From this many requests on none has event_ids.
+    turned: Option<usize>,
 }
 
 impl Book {
     /// An empty book for the requests of this seed.
     pub fn new(seed: u64, event_ids: bool) -> Self {
-        Self { seed, event_ids, load: Load::new(seed, event_ids), entries: Vec::new() }
+        Self { seed, event_ids, load: Load::new(seed, event_ids), entries: Vec::new(), turned: None }
     }
 
     /// Makes the next request.
     pub fn next(&mut self, now: UnixMillis) -> Request {
         self.entries.push(Entry { made: now, fate: Fate::Unanswered });
         self.load.next(now)
+    }
+
+    /// From the next request on none has event_ids, so none is sent again.
+    pub fn turn(&mut self) {
+        self.turned = Some(self.entries.len());
+        self.load.stop_event_ids();
     }
 
     /// Notes what became of a request.
@@ -64,7 +72,12 @@ impl Book {
     /// All requests once more, in their order, each with its fate and its time.
     pub fn replay(&self) -> impl Iterator<Item = (Request, Fate, UnixMillis)> {
         let mut load = Load::new(self.seed, self.event_ids);
-        self.entries.iter().map(move |entry| (load.next(entry.made), entry.fate, entry.made))
+        self.entries.iter().enumerate().map(move |(at, entry)| {
+            if Some(at) == self.turned {
+                load.stop_event_ids();
+            }
+            (load.next(entry.made), entry.fate, entry.made)
+        })
     }
 
     /// How many requests there are of this fate.

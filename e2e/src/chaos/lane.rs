@@ -114,6 +114,11 @@ impl Lane {
         Ok(())
     }
 
+    /// The process, once nothing more happens to it.
+    pub(crate) fn into_subject(self) -> (Target, Subject) {
+        (self.target, self.subject)
+    }
+
     /// Starts it again if it has ended by itself, and asks what it has counted.
     async fn watch(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.subject.process()?.exited()
@@ -139,13 +144,14 @@ impl Lane {
                 self.scrape().await;
                 self.subject.process()?.kill9();
                 self.tally.killed(self.target.kind());
+                self.tally.away(self.target, down);
                 self.life_is_over();
                 time::sleep(down).await;
                 self.start().await
             }
             Action::Pause(lasts) => {
                 self.subject.process()?.signal(Signal::STOP)?;
-                self.tally.paused();
+                self.tally.paused(self.target, lasts);
                 time::sleep(lasts).await;
                 self.subject.process()?.signal(Signal::CONT)
             }

@@ -61,6 +61,11 @@ impl Load {
         Self { seed, event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
     }
 
+    /// From the next request on none has event_ids.
+    pub fn stop_event_ids(&mut self) {
+        self.event_ids = false;
+    }
+
     /// The next request, made at this moment.
     pub fn next(&mut self, now: UnixMillis) -> Request {
         self.made += 1;

@@ -11,6 +11,33 @@ const LEAST_RECOVERED: u64 = 5;
 /// More requests without an answer would leave too much open, in percent.
 const MOST_UNANSWERED: usize = 5;
 
+/// What a long run has shown besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Long {
+    /// Pauses past session, deadline and token.
+    pub pauses: u64,
+    /// Times that ClickHouse was away for 40 s.
+    pub clickhouse_away: u64,
+    /// Partitions that the topic got in mid-run and that hold records.
+    pub partitions_added: u64,
+    /// Events in the rollup that was declared in mid-run.
+    pub declared_later: u64,
+    /// Partitions whose deduplication window has forgotten records.
+    pub windows_popped: u64,
+}
+
+impl Long {
+    fn figures(&self) -> [(&'static str, u64); 5] {
+        [
+            ("long_pauses", self.pauses),
+            ("clickhouse_away", self.clickhouse_away),
+            ("partitions_added", self.partitions_added),
+            ("declared_later", self.declared_later),
+            ("windows_popped", self.windows_popped),
+        ]
+    }
+}
+
 /// The outcome of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -38,6 +65,8 @@ pub struct Report {
     pub spooled: u64,
     /// Whether the edge had a spool.
     pub spool: bool,
+    /// What a long run has besides.
+    pub long: Option<Long>,
     /// Events that the tables and answers lack, over all of them.
     pub missing: u64,
     /// Events that they count too often.
@@ -67,7 +96,8 @@ impl Report {
                 self.recovered_intents
             ));
         }
-        for (what, count) in self.needed() {
+        let long = self.long.iter().flat_map(Long::figures);
+        for (what, count) in self.needed().chain(long) {
             if count == 0 {
                 failures.push(format!("too little happened: there were no {what}"));
             }
@@ -96,7 +126,7 @@ impl Report {
             Kind::ALL.into_iter().zip(self.kills).map(|(kind, kills)| format!("{}:{kills}", kind.name()));
         format!(
             "chaos: kills={} pauses={} acked={} unanswered={} recovered_intents={} conditional_skips={} \
-             large={} hostile={} folded={} spooled={} missing={} duplicated={}",
+             large={} hostile={} folded={} spooled={}{} missing={} duplicated={}",
             kills.collect::<Vec<_>>().join(","),
             self.pauses,
             self.acked,
@@ -107,6 +137,11 @@ impl Report {
             self.hostile,
             self.folded,
             self.spooled,
+            self.long
+                .iter()
+                .flat_map(Long::figures)
+                .map(|(name, figure)| format!(" {name}={figure}"))
+                .collect::<String>(),
             self.missing,
             self.duplicated
         )
@@ -119,8 +154,14 @@ impl Report {
             .zip(self.kills)
             .map(|(kind, kills)| (kind.name().to_owned(), json!(kills)))
             .collect();
+        let long: serde_json::Map<_, _> = self
+            .long
+            .iter()
+            .flat_map(Long::figures)
+            .map(|(name, figure)| (name.to_owned(), json!(figure)))
+            .collect();
         json!({
-            "kills": kills, "pauses": self.pauses, "requests": self.requests, "acked": self.acked,
+            "long": long, "kills": kills, "pauses": self.pauses, "requests": self.requests, "acked": self.acked,
             "unanswered": self.unanswered, "recovered_intents": self.recovered_intents,
             "conditional_skips": self.conditional_skips, "large": self.large, "hostile": self.hostile,
             "folded": self.folded, "spooled": self.spooled, "missing": self.missing,
@@ -149,6 +190,18 @@ mod tests {
             spool: true,
             ..Report::default()
         }
+    }
+
+    fn long() -> Long {
+        Long { pauses: 2, clickhouse_away: 2, partitions_added: 1, declared_later: 7, windows_popped: 6 }
+    }
+
+    #[test]
+    fn the_last_line_of_a_long_run_tells_what_it_has_besides() {
+        let line = Report { long: Some(long()), ..good() }.line();
+        let besides =
+            "spooled=1 long_pauses=2 clickhouse_away=2 partitions_added=1 declared_later=7 windows_popped=6 ";
+        assert!(line.contains(besides), "{line}");
     }
 
     #[test]
@@ -181,6 +234,8 @@ mod tests {
         check(|report| report.folded = 0, "no folded rows");
         check(|report| report.spooled = 0, "no events in the spool");
         assert!(Report { spooled: 0, spool: false, ..good() }.failures().is_empty());
+        check(|report| report.long = Some(Long { windows_popped: 0, ..long() }), "no windows_popped");
+        assert!(Report { long: Some(long()), ..good() }.failures().is_empty());
         check(|report| report.unanswered = 51, "51 stayed unanswered");
         check(|report| report.acked = 0, "0 were acked");
         check(|report| report.missing = 1, "1 events missing");

@@ -16,9 +16,26 @@ dimensions = ["event", "props.nonce"]
 measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
 "#;
 
+/// A rollup that is declared in the middle of a long run.
+pub const LATER: &str = "events_of_late";
+const DECLARED_LATER: &str = r#"
+[[rollup]]
+name = "events_of_late"
+grain = "hour"
+dimensions = ["event"]
+measures = { events = "count" }
+"#;
+/// Ids that the deduplication window holds from then on: it pops every few seconds.
+pub const WINDOW_IDS_LATER: usize = 300;
+
 /// Their declaration.
 pub fn declaration() -> String {
     format!("{}{DECLARED}", Rollups::built_in())
+}
+
+/// The declaration from the middle of a long run on.
+pub fn later_declaration() -> String {
+    format!("{}{DECLARED_LATER}", declaration())
 }
 
 /// All of them.
@@ -36,5 +53,6 @@ mod tests {
     #[test]
     fn the_rollup_that_folds_is_declared() {
         assert!(declared().get(FOLDING).is_some());
+        assert!(Rollups::parse("chaos", &later_declaration()).unwrap().get(LATER).is_some());
     }
 }

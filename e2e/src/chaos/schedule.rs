@@ -19,6 +19,11 @@ pub const AGGREGATORS: usize = 3;
 /// How long an aggregator must be silent until the others take over, in seconds.
 pub const SESSION: f64 = 6.0;
 
+/// Long pauses of an aggregator, in seconds.
+pub const LONG_PAUSES: [u64; 2] = [60, 75];
+/// How long ClickHouse is away in a long run, in seconds.
+pub const AWAY: u64 = 40;
+
 /// A process that faults happen to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
@@ -146,6 +151,24 @@ impl Schedule {
         plan.faults
     }
 
+    /// The same, and what a long run has besides: two aggregators silent past session, deadline and token,
+    /// and ClickHouse away for 40 s, once paused and once killed.
+    pub fn with_long_faults(mut self, length: Duration) -> Self {
+        let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
+        let faults = [
+            (Target::Aggregator(0), 0.1, pause(LONG_PAUSES[0])),
+            (Target::Aggregator(1), 0.3, pause(LONG_PAUSES[1])),
+            (Target::ClickHouse, 0.55, pause(AWAY)),
+            (Target::ClickHouse, 0.75, Action::Kill(Duration::from_secs(AWAY))),
+        ];
+        for (target, at, action) in faults {
+            let faults = self.0.entry(target).or_default();
+            faults.push(Fault { at: length.mul_f64(at), action });
+            faults.sort_by_key(|fault| fault.at);
+        }
+        self
+    }
+
     /// What happens to one process.
     pub fn of(&self, target: Target) -> &[Fault] {
         self.0.get(&target).map_or(&[], Vec::as_slice)
@@ -242,6 +265,19 @@ mod tests {
             let pauses = all(&schedule).filter(|(_, f)| matches!(f.action, Action::Pause(_)));
             assert!(pauses.count() > 3, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_long_run_has_long_pauses_and_clickhouse_away() {
+        let length = Duration::from_secs(300);
+        let schedule = Schedule::new(5, length).with_long_faults(length);
+        let lasts = |action| match action {
+            Action::Pause(lasts) | Action::Kill(lasts) => lasts.as_secs(),
+            Action::Leave | Action::Join => 0,
+        };
+        let long: Vec<_> = all(&schedule).filter(|(_, fault)| lasts(fault.action) >= AWAY).collect();
+        assert_eq!(long.len(), 4, "{long:?}");
+        assert!(Target::ALL.iter().all(|target| schedule.of(*target).is_sorted_by_key(|fault| fault.at)));
     }
 
     #[test]

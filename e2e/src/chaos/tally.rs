@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::chaos::counter::Counter;
-use crate::chaos::schedule::Kind;
+use crate::chaos::schedule::{AWAY, Kind, LONG_PAUSES, Target};
 
 /// More notes than this between two looks, and more complaints in all, are left out.
 const MOST_NOTES: usize = 50;
@@ -14,6 +15,8 @@ const MOST_NOTES: usize = 50;
 pub(crate) struct Tally {
     kills: [AtomicU64; 4],
     pauses: AtomicU64,
+    long_pauses: AtomicU64,
+    clickhouse_away: AtomicU64,
     counted: [AtomicU64; Counter::ALL.len()],
     notes: Mutex<Vec<String>>,
     wrong: Mutex<Vec<String>>,
@@ -24,8 +27,27 @@ impl Tally {
         self.kills[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn paused(&self) {
+    pub(crate) fn paused(&self, target: Target, lasts: Duration) {
         self.pauses.fetch_add(1, Ordering::Relaxed);
+        if lasts.as_secs() >= LONG_PAUSES[0] {
+            self.long_pauses.fetch_add(1, Ordering::Relaxed);
+        }
+        self.away(target, lasts);
+    }
+
+    /// A process does nothing for so long.
+    pub(crate) fn away(&self, target: Target, lasts: Duration) {
+        if target == Target::ClickHouse && lasts.as_secs() >= AWAY {
+            self.clickhouse_away.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn long_pauses(&self) -> u64 {
+        self.long_pauses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clickhouse_away(&self) -> u64 {
+        self.clickhouse_away.load(Ordering::Relaxed)
     }
 
     /// A life of a process is over: what it had counted.

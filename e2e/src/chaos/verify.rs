@@ -136,7 +136,7 @@ impl Verdict {
         Ok(())
     }
 
-    fn differences(&mut self, found: Vec<Difference>) {
+    pub(crate) fn differences(&mut self, found: Vec<Difference>) {
         self.missing += found.iter().map(Difference::missing).sum::<u64>();
         self.duplicated += found.iter().map(Difference::duplicated).sum::<u64>();
         self.lines.extend(found.iter().take(TOLD).map(ToString::to_string));
