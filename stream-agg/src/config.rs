@@ -16,6 +16,8 @@ use crate::declaration::Declaration;
 use crate::decode::Limits;
 use crate::window::WindowLimits;
 
+pub(crate) mod fixed;
+
 const MIB: usize = 1 << 20;
 
 /// All that the aggregator is told.
@@ -84,7 +86,7 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// Topic of the records: `TOPIC`, default `events`.
     pub topic: String,
-    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`.
+    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`; none of [`fixed`].
     pub options: BTreeMap<String, String>,
 }
 
@@ -191,7 +193,7 @@ impl KafkaConfig {
         Ok(Self {
             brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
             topic: vars.string_or("TOPIC", "events"),
-            options: vars.with_prefix("KAFKA_OPT_"),
+            options: vars.passed_through("KAFKA_OPT_", &fixed::FIXED)?,
         })
     }
 
@@ -300,6 +302,40 @@ mod tests {
         check_refused("ROLLUPS_FILE", "/no/such/file.toml", "No such file");
         check_refused("EVENT_TIME_FROM", "yesterday", "2000-01-01T00:00:00Z");
         check_refused("DEDUP_WINDOW_IDS", "-1", "invalid digit");
+    }
+
+    #[test]
+    fn settings_of_kafkas_client_that_exactness_rests_on_cannot_be_set() {
+        let with = |name: &str| {
+            let variable = format!("KAFKA_OPT_{name}");
+            Config::from_vars(&Vars::from_pairs(NEEDED.into_iter().chain([(variable.as_str(), "1")])))
+        };
+        for name in [
+            "enable.auto.commit",
+            "topic.auto.commit.enable",
+            "auto.commit.interval.ms",
+            "enable.auto.offset.store",
+            "offset.store.method",
+            "auto.offset.reset",
+            "topic.auto.offset.reset",
+            "AUTO_OFFSET_RESET",
+            "partition.assignment.strategy",
+            "group.id",
+            "group.instance.id",
+            "group.protocol",
+            "check.crcs",
+            "isolation.level",
+            "enable.partition.eof",
+            "metadata.broker.list",
+            "broker.version.fallback",
+            "test.mock.num.brokers",
+        ] {
+            let error = with(name).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("variable KAFKA_OPT_{name} cannot be set: ")), "{error}");
+        }
+        for name in ["session.timeout.ms", "max.poll.interval.ms", "fetch.max.bytes", "ssl.ca.location"] {
+            assert_eq!(with(name).expect(name).migrate.kafka.options[name], "1");
+        }
     }
 
     #[test]

@@ -47,3 +47,27 @@ fn what_was_read_is_listed_and_secrets_are_not_shown() {
     let listed: Vec<_> = vars.resolved().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(listed, ["CLICKHOUSE_PASSWORD=(set)", "KAFKA_OPT_sasl.password=(set)", "TOPIC=events"]);
 }
+
+#[test]
+fn a_setting_that_a_service_fixes_is_refused_however_it_is_spelled() {
+    let fixed = [
+        Fixed { names: &["acks", "required.acks"], reason: "all brokers must have it" },
+        Fixed { names: &["group.id"], reason: "GROUP names it" },
+    ];
+    let check = |name: &str, reason: Option<&str>| {
+        let variable = format!("OPT_{name}");
+        let passed = Vars::from_pairs([(variable.as_str(), "all")]).passed_through("OPT_", &fixed);
+        let expected = match reason {
+            None => Ok([(name.to_owned(), "all".to_owned())].into()),
+            Some(reason) => Err(format!("variable OPT_{name} cannot be set: {reason}")),
+        };
+        assert_eq!(passed.map_err(|error| error.to_string()), expected, "{name}");
+    };
+    for name in ["acks", "required.acks", "topic.acks", "ACKS", "REQUIRED_ACKS", "Topic.Required.Acks"] {
+        check(name, Some("all brokers must have it"));
+    }
+    check("group.id", Some("GROUP names it"));
+    for name in ["backacks", "acks.more", "group.id.more", "group", "id"] {
+        check(name, None);
+    }
+}
