@@ -107,6 +107,22 @@ impl Vars {
         self.read(name, default, parse, |d| humantime::format_duration(*d).to_string())
     }
 
+    /// The same, at most `most`; `why` is where that limit comes from.
+    pub fn duration_up_to(
+        &self,
+        name: &'static str,
+        default: Duration,
+        most: Duration,
+        why: &str,
+    ) -> Result<Duration, VarError> {
+        let duration = self.duration_or(name, default)?;
+        if duration <= most {
+            return Ok(duration);
+        }
+        let [value, most] = [duration, most].map(|duration| humantime::format_duration(duration).to_string());
+        Err(VarError::Invalid { name, value, reason: format!("{why}; write 0s to {most}") })
+    }
+
     /// `name` as a size in bytes (`8MiB`, `65536`), or `default`.
     pub fn bytes_or(&self, name: &'static str, default: usize) -> Result<usize, VarError> {
         let parse = |text: &str| {

@@ -13,9 +13,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use hashbrown::HashSet;
-use schemas::line::{self, Enriched};
+use schemas::line::{self, Enriched, ReadError};
 use schemas::record::{self, Head, HeadError, Kind};
-use schemas::row::TimeLimits;
+use schemas::row::{STORABLE, TimeLimits};
 use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
 
@@ -173,7 +173,12 @@ type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
 
 fn read(line: &[u8]) -> Result<Line<'_>, Reason> {
     let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;
-    Ok(line::read(text)?)
+    let line: Line<'_> = line::read(text)?;
+    // What the edge's clock says may stand in for the client's, and decides where the raw row is kept.
+    if !STORABLE.contains(&line.server_time) {
+        return Err(Reason::Read(ReadError::Added("server_time")));
+    }
+    Ok(line)
 }
 
 /// Returns whether the client's time was not believed.

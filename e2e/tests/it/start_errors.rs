@@ -123,6 +123,32 @@ fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
 }
 
 #[test]
+fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range() {
+    for (name, value, reason) in [
+        (
+            "EVENT_TIME_FROM",
+            "1969-12-31T23:59:59Z",
+            "rollups hold times from 1970-01-01 00:00:00.000 on; write one from there to before 2059-01-01 \
+             00:00:00.000",
+        ),
+        (
+            "EVENT_TIME_AHEAD",
+            "2years",
+            "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to 1year",
+        ),
+        (
+            "DEDUP_WINDOW_AGE",
+            "15days",
+            "the window is restored from the ledger, which keeps a record for 30 days; write 0s to 14days",
+        ),
+    ] {
+        let (code, said) = run("stream-agg", &[], &[GIVEN.as_slice(), &[(name, value)]].concat());
+        let expected = format!("error: variable {name}=`{value}` is not usable: {reason}\n");
+        assert_eq!((code, said), (Some(1), expected));
+    }
+}
+
+#[test]
 fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_and_says_why() {
     for (service, arguments, name, value, reason) in [
         (

@@ -7,7 +7,11 @@ use super::*;
 const ID: Uuid = Uuid::from_u128(7);
 
 fn enriched(client: &str) -> Vec<u8> {
-    let time = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+    enriched_at("2026-11-21 04:00:00", client)
+}
+
+fn enriched_at(time: &str, client: &str) -> Vec<u8> {
+    let time = UnixMillis::parse(time).unwrap();
     let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), time);
     let mut out = Vec::new();
     line::write(&prefix, client, &event::parse::<()>(client).unwrap(), &mut out);
@@ -108,6 +112,18 @@ fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
     assert_eq!(entry.unwrap().time_replaced, 1);
     assert_eq!(rows.client_time[0], UnixMillis::parse("1999-01-01 00:00:00").unwrap());
     assert_eq!(rows.event_time[0], rows.server_time[0]);
+}
+
+#[test]
+fn an_arrival_that_no_table_could_keep_is_a_dead_letter() {
+    let times =
+        ["1969-12-31 23:59:59.999", "1970-01-01 00:00:00", "2058-12-31 23:59:59.999", "2059-01-01 00:00:00"];
+    let lines = times.map(|time| enriched_at(time, r#"{"event":"a"}"#));
+    let (entry, Decoded { rows, dead_letters }) = decoded(head(4), &lines);
+    assert_eq!(counts(&entry.unwrap()), [4, 2, 0, 2]);
+    assert_eq!(dead_letters.line, [0, 3]);
+    assert_eq!(dead_letters.reason.get(0), "bad_added_field");
+    assert_eq!(rows.event_time[0], UnixMillis(0));
 }
 
 #[test]
