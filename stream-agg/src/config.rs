@@ -145,7 +145,8 @@ const MAX_WINDOW_IDS: usize = 20_000_000;
 /// default 2000-01-01T00:00:00Z, at least 1970, and not more than `EVENT_TIME_AHEAD`, default 1day, at
 /// most 1year, ahead.
 fn limits(vars: &Vars) -> Result<Limits, VarError> {
-    let Limits { time, window } = Limits::default();
+    let fixed = Limits::default();
+    let Limits { time, window, .. } = fixed;
     let millis = |name, default: i64, most: i64, why: &str| {
         let [default, most] = [default, most].map(|millis| Duration::from_millis(millis.unsigned_abs()));
         let duration = vars.duration_up_to(name, default, most, why)?;
@@ -163,6 +164,7 @@ fn limits(vars: &Vars) -> Result<Limits, VarError> {
     Ok(Limits {
         time: TimeLimits { earliest: earliest(vars, time.earliest)?, ahead },
         window: WindowLimits { age_ms, max_ids },
+        ..fixed
     })
 }
 

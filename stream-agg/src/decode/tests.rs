@@ -222,10 +222,39 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.out.rows.len(), 2);
 }
 
+/// When a record was made, and its id.
+fn made() -> (i64, Uuid) {
+    let made = 1_700_000_000_000;
+    (made, Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1))
+}
+
+#[test]
+fn a_batch_is_finished_under_the_constants_that_it_was_declared_with() {
+    let (made, id) = made();
+    let head = Ok(Head { lines: 1, id, spooled: true, kind: Kind::Events, trace: None });
+    let limits = Limits { spooled_days: 3, dead_letter_bytes: 9, ..Limits::default() };
+    let check = |kafka_time, limits: &Limits, expected: Option<&str>| {
+        let (line, mut out) = (called(1), Decoded::default());
+        let record = Record {
+            offset: Offset::new(10),
+            kafka_time: UnixMillis(kafka_time),
+            head: &head,
+            known: false,
+            skipped: false,
+            value: &line,
+        };
+        let entry = decode(&record, limits, &mut Window::new(), &mut out).unwrap();
+        let letter = (entry.rejected > 0).then(|| out.dead_letters.text.get(0));
+        assert_eq!(letter, expected);
+    };
+    check(made + 3 * DAY, &limits, None);
+    check(made + 3 * DAY + 1, &limits, Some("{\"tenant\""));
+    check(made + 3 * DAY + 1, &Limits::default(), None);
+}
+
 #[test]
 fn what_was_spooled_for_too_long_is_a_dead_letter() {
-    let made = 1_700_000_000_000;
-    let id = Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1);
+    let (made, id) = made();
     let check = |spooled, kafka_time, expected: [u32; 4]| {
         let mut stream = Stream::default();
         let entry = stream.take(
