@@ -20,6 +20,8 @@ use crate::http::BENCH_BYTES;
 use crate::keys::RateConfig;
 use crate::keys::file::KeysConfig;
 
+mod fixed;
+
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
@@ -143,7 +145,7 @@ pub struct KafkaConfig {
     /// `IN_FLIGHT_BYTES` stay below 384 MiB together, and ours is met before librdkafka's own bound.
     pub unacked_bytes: usize,
     /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`, for
-    /// example `KAFKA_OPT_compression.type=zstd`.
+    /// example `KAFKA_OPT_compression.type=zstd`; none of those that the answer `200` rests on.
     pub options: BTreeMap<String, String>,
 }
 
@@ -245,7 +247,7 @@ impl KafkaConfig {
             topic: vars.string_or("TOPIC", "events"),
             durable_wait,
             unacked_bytes: vars.bytes_or("UNACKED_BYTES", 96 * MIB)?,
-            options: vars.with_prefix("KAFKA_OPT_"),
+            options: vars.passed_through("KAFKA_OPT_", &fixed::FIXED)?,
         })
     }
 }
@@ -280,6 +282,36 @@ mod tests {
         ));
         let config = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1")])).unwrap();
         assert_eq!((config.kafka.topic.as_str(), config.limits.body_bytes), ("events", 8 << 20));
+    }
+
+    #[test]
+    fn settings_of_kafkas_client_that_a_durable_answer_rests_on_cannot_be_set() {
+        let with = |name: &str| {
+            let variable = format!("KAFKA_OPT_{name}");
+            Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1"), (variable.as_str(), "1")]))
+        };
+        for name in [
+            "acks",
+            "request.required.acks",
+            "topic.request.required.acks",
+            "Acks",
+            "enable.idempotence",
+            "max.in.flight",
+            "retries",
+            "message.timeout.ms",
+            "delivery.timeout.ms",
+            "delivery.report.only.error",
+            "transactional.id",
+            "partitioner",
+            "allow.auto.create.topics",
+            "test.mock.num.brokers",
+        ] {
+            let error = with(name).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("variable KAFKA_OPT_{name} cannot be set: ")), "{error}");
+        }
+        for name in ["compression.type", "linger.ms", "message.max.bytes", "request.timeout.ms"] {
+            assert_eq!(with(name).expect(name).kafka.options[name], "1");
+        }
     }
 
     #[test]

@@ -40,6 +40,22 @@ pub enum VarError {
         /// What is wrong, or what would be right.
         reason: String,
     },
+    /// Passed through to a library, where the service needs another value.
+    #[error("variable {name} cannot be set: {reason}")]
+    Fixed {
+        /// The variable.
+        name: String,
+        /// Why the service fixes it.
+        reason: &'static str,
+    },
+}
+
+/// Settings of a library that a service fixes, so that no variable may pass them through.
+pub struct Fixed {
+    /// Their names in the library, aliases included.
+    pub names: &'static [&'static str],
+    /// Why.
+    pub reason: &'static str,
 }
 
 impl Vars {
@@ -91,6 +107,22 @@ impl Vars {
         self.read(name, default, parse, |d| humantime::format_duration(*d).to_string())
     }
 
+    /// The same, at most `most`; `why` is where that limit comes from.
+    pub fn duration_up_to(
+        &self,
+        name: &'static str,
+        default: Duration,
+        most: Duration,
+        why: &str,
+    ) -> Result<Duration, VarError> {
+        let duration = self.duration_or(name, default)?;
+        if duration <= most {
+            return Ok(duration);
+        }
+        let [value, most] = [duration, most].map(|duration| humantime::format_duration(duration).to_string());
+        Err(VarError::Invalid { name, value, reason: format!("{why}; write 0s to {most}") })
+    }
+
     /// `name` as a size in bytes (`8MiB`, `65536`), or `default`.
     pub fn bytes_or(&self, name: &'static str, default: usize) -> Result<usize, VarError> {
         let parse = |text: &str| {
@@ -130,6 +162,22 @@ impl Vars {
             .collect()
     }
 
+    /// The same, unless one of them is among `fixed`: whatever its value, in upper or lower case, with
+    /// `_` for `.`, and behind a prefix of the library's own.
+    pub fn passed_through(
+        &self,
+        prefix: &str,
+        fixed: &[Fixed],
+    ) -> Result<BTreeMap<String, String>, VarError> {
+        let settings = self.with_prefix(prefix);
+        for name in settings.keys() {
+            if let Some(Fixed { reason, .. }) = fixed.iter().find(|fixed| fixed.has(name)) {
+                return Err(VarError::Fixed { name: format!("{prefix}{name}"), reason });
+            }
+        }
+        Ok(settings)
+    }
+
     /// Every variable read so far and the value it resolved to, by name. Values of
     /// names that hold a secret are hidden.
     pub fn resolved(&self) -> Vec<(String, String)> {
@@ -158,6 +206,16 @@ impl Vars {
         let secret = SECRETS.iter().any(|word| lower.ends_with(word));
         let shown = if secret && !value.is_empty() { "(set)" } else { value };
         self.resolved.borrow_mut().insert(name.to_owned(), shown.to_owned());
+    }
+}
+
+impl Fixed {
+    fn has(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase().replace('_', ".");
+        let is_of = |fixed: &str| {
+            name.strip_suffix(fixed).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        self.names.iter().any(|fixed| is_of(fixed))
     }
 }
 

@@ -307,6 +307,9 @@ impl Rollup {
     /// Retentions below this many days cut the table by day, others by month.
     const CUT_BY_DAY_BELOW: u32 = 60;
 
+    /// The longest retention, 40 years: beyond what `DateTime` holds ClickHouse would drop rows at once.
+    pub const MAX_RETENTION_DAYS: u32 = 14_600;
+
     /// How its table is cut.
     pub fn partition_by(&self) -> PartitionBy {
         match (self.grain, self.retention_days) {

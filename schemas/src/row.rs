@@ -1,6 +1,8 @@
 //! Rows of the raw table `events`, as the aggregator sends them.
 
-use crate::time::{DAY, UnixMillis};
+use std::ops::Range;
+
+use crate::time::{DAY, HOUR, UnixMillis};
 
 /// The columns of `events` and their ClickHouse types, in the order in which they are
 /// sent; a test holds them against `sql/0001_events.sql`.
@@ -28,6 +30,11 @@ pub const COLUMNS: [(&str, &str); 21] = [
     ("hwm", "UInt64"),
 ];
 
+/// Times of arrival that can be stored: from 1970 to 2058. ClickHouse's `DateTime`, in which buckets and
+/// the ends of retentions are counted, ends on 2106-02-07 and begins again in 1970: a row whose retention
+/// ended beyond would be dropped at once, together with its marker.
+pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
+
 /// Where client clocks are believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
@@ -35,6 +42,11 @@ pub struct TimeLimits {
     pub earliest: UnixMillis,
     /// How far a client may be ahead of the server, in milliseconds, default a day.
     pub ahead: i64,
+}
+
+impl TimeLimits {
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days.
+    pub const MAX_AHEAD: i64 = 8766 * HOUR;
 }
 
 impl Default for TimeLimits {
@@ -67,6 +79,7 @@ impl TimeLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollup::{PartitionBy, Rollup};
     use crate::tables;
 
     #[test]
@@ -87,6 +100,16 @@ mod tests {
         let client = client.map(|text| UnixMillis::parse(text).unwrap());
         let expected = EventTime { time: UnixMillis::parse(expected).unwrap(), replaced };
         assert_eq!(TimeLimits::default().event_time(client, server), expected);
+    }
+
+    #[test]
+    fn every_retention_of_every_time_that_is_believed_ends_within_date_time() {
+        let latest = UnixMillis(STORABLE.end.0 - 1 + TimeLimits::MAX_AHEAD);
+        let ends = PartitionBy::Month.ends(PartitionBy::Month.start(latest), Rollup::MAX_RETENTION_DAYS);
+        assert!(ends.unwrap().0 / 1000 <= i64::from(u32::MAX), "{}", ends.unwrap());
+        assert_eq!(STORABLE.start.to_string(), "1970-01-01 00:00:00.000");
+        assert_eq!(STORABLE.end.to_string(), "2059-01-01 00:00:00.000");
+        assert!(STORABLE.contains(&TimeLimits::default().earliest));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::configs;
+use crate::configs::{self, Unknown};
 use crate::declaration::Declaration;
 use crate::intent::{Intent, LogMark};
 use crate::markers;
@@ -80,13 +80,13 @@ pub enum AdoptError {
         /// Hashes of the declarations that come into question.
         cfgs: Vec<u64>,
     },
-    /// `--cfg` names a declaration that is not stored, or that this release cannot read.
-    #[error("adopt partition {kp}: `configs` does not hold {cfg:016x}, or this release cannot read it")]
+    /// What `--cfg` or the committed offset names is not known.
+    #[error("adopt partition {kp}")]
     NoDeclaration {
         /// The Kafka partition.
         kp: u16,
-        /// The hash.
-        cfg: u64,
+        /// Why.
+        source: Unknown,
     },
     /// Kafka or ClickHouse, or aggregators that run.
     #[error("adopt partition {kp}")]
@@ -201,7 +201,7 @@ async fn declared(store: &Store, kp: u16, cfg: u64, ours: &Declaration) -> Resul
     }
     let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
     let found = configs::read(store, cfg).await.map_err(store_error)?;
-    found.ok_or(AdoptError::NoDeclaration { kp, cfg })
+    found.map_err(|source| AdoptError::NoDeclaration { kp, source })
 }
 
 fn listed(cfgs: &[u64]) -> String {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aggregate::MAX_GROUPS;
 use crate::cells::{self, Cells, Source};
 use crate::config::Config;
-use crate::configs;
+use crate::configs::{self, Unknown};
 use crate::health::Health;
 use crate::insert::{Inserter, Token, Work};
 use crate::intent::IntentError;
@@ -84,14 +84,8 @@ pub enum BackfillError {
         source: IntentError,
     },
     /// What a hash stands for is not known.
-    #[error(
-        "backfill: `configs` does not hold declaration {cfg:016x}, or this release cannot read it; \
-         run the release that wrote it"
-    )]
-    UnknownDeclaration {
-        /// Its hash.
-        cfg: u64,
-    },
+    #[error("backfill")]
+    UnknownDeclaration(#[from] Unknown),
     /// Rows left the raw table while they were read.
     #[error("backfill: raw rows of {day} were dropped while they were read; run this again")]
     Vanished {
@@ -166,7 +160,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
 async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
     let mut lacking = Lacking::new();
     for cfg in raw::declarations(store).await? {
-        let declared = configs::read(store, cfg).await?.ok_or(BackfillError::UnknownDeclaration { cfg })?;
+        let declared = configs::read(store, cfg).await??;
         if declared.rollups.get(&rollup.name).is_none() {
             lacking.insert(cfg, declared.limits.time);
         }

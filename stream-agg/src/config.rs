@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::ops::Range;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
-use schemas::row::TimeLimits;
-use schemas::time::UnixMillis;
+use schemas::row::{STORABLE, TimeLimits};
+use schemas::tables::LEDGER_DAYS;
+use schemas::time::{DAY, UnixMillis};
 
 use crate::aggregate::MAX_GROUPS;
 use crate::declaration::Declaration;
 use crate::decode::Limits;
 use crate::window::WindowLimits;
+
+pub(crate) mod fixed;
 
 const MIB: usize = 1 << 20;
 
@@ -28,7 +32,7 @@ pub struct Config {
     /// Name of this member that outlives a restart, so that its partitions wait for
     /// it: `GROUP_INSTANCE_ID`, default none.
     pub group_instance: Option<String>,
-    /// How often readers learn what is applied: `PROGRESS_INTERVAL`, default 1s.
+    /// How often readers learn what is applied: `PROGRESS_INTERVAL`, default 1s, at most 1h.
     pub progress_interval: Duration,
     /// Between two audits of the tables: `AUDIT_INTERVAL`, default 10m; none if `0s`.
     pub audit_interval: Option<Duration>,
@@ -47,14 +51,14 @@ pub struct Config {
 /// When a batch is large enough, or old enough, to insert.
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
-    /// Rows of a batch: `BATCH_MAX_ROWS`, default 500 000.
+    /// Rows of a batch: `BATCH_MAX_ROWS`, default 500 000, at most 1 000 000.
     pub max_rows: NonZeroUsize,
-    /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB.
+    /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB.
     pub max_bytes: NonZeroUsize,
     /// Bytes of the records of all large batches of the process, open, waiting and being
     /// inserted: `BATCHES_MAX_BYTES`, default 256 MiB. They take about half as much again.
     pub max_total_bytes: NonZeroUsize,
-    /// Longest a record waits for company: `BATCH_MAX_AGE`, default 2s.
+    /// Longest a record waits for company: `BATCH_MAX_AGE`, default 2s, at most 1h.
     pub max_age: Duration,
 }
 
@@ -84,7 +88,7 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// Topic of the records: `TOPIC`, default `events`.
     pub topic: String,
-    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`.
+    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`; none of [`fixed`].
     pub options: BTreeMap<String, String>,
 }
 
@@ -109,7 +113,7 @@ impl Config {
             admin_addr: vars.parsed_or("ADMIN_ADDR", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9082)))?,
             group: vars.string_or("GROUP", "stream-agg"),
             group_instance: Some(instance).filter(|name| !name.is_empty()),
-            progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
+            progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1), MAX_AGE)?,
             audit_interval: Some(vars.duration_or("AUDIT_INTERVAL", Duration::from_secs(10 * 60))?)
                 .filter(|interval| !interval.is_zero()),
             batch: BatchConfig::from_vars(vars)?,
@@ -127,40 +131,70 @@ impl Config {
     }
 }
 
+/// Oldest record that a window may hold when the next one comes, in milliseconds. The window is emptied
+/// when no record came for its age and an hour more, so its oldest record is then twice its age and an
+/// hour old, and the ledger must still have it. Two days are left for clocks that differ and for a stop.
+const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
+/// Most ids of a window, of about 50 bytes each: those of several partitions are read from the ledger
+/// within its client's 20 s.
+const MAX_WINDOW_IDS: usize = 20_000_000;
+
 /// How far back a repeated event is known, of each Kafka partition: for `DEDUP_WINDOW_AGE`,
-/// default 1day, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about 50 bytes
-/// each in memory). Which client clocks are believed: those not before `EVENT_TIME_FROM`,
-/// default 2000-01-01T00:00:00Z, and not more than `EVENT_TIME_AHEAD`, default 1day, ahead.
+/// default 1day, at most 14days, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about
+/// 50 bytes each in memory). Which client clocks are believed: those not before `EVENT_TIME_FROM`,
+/// default 2000-01-01T00:00:00Z, at least 1970, and not more than `EVENT_TIME_AHEAD`, default 1day, at
+/// most 1year, ahead.
 fn limits(vars: &Vars) -> Result<Limits, VarError> {
-    let Limits { time, window } = Limits::default();
-    let millis = |name, default: i64| {
-        let default = Duration::from_millis(default.unsigned_abs());
-        // A duration that is longer than 292 million years is as good as for ever.
-        let millis = vars.duration_or(name, default)?.as_millis();
-        Ok(i64::try_from(millis).unwrap_or(i64::MAX / 4))
+    let fixed = Limits::default();
+    let Limits { time, window, .. } = fixed;
+    let millis = |name, default: i64, most: i64, why: &str| {
+        let [default, most] = [default, most].map(|millis| Duration::from_millis(millis.unsigned_abs()));
+        let duration = vars.duration_up_to(name, default, most, why)?;
+        Ok(i64::try_from(duration.as_millis()).expect("it is below a limit in milliseconds"))
     };
-    let from = vars.string_or("EVENT_TIME_FROM", &time.earliest.to_string());
-    let earliest = UnixMillis::parse(&from).ok_or_else(|| VarError::Invalid {
-        name: "EVENT_TIME_FROM",
-        value: from.clone(),
-        reason: "write for example `2000-01-01T00:00:00Z`".to_owned(),
-    })?;
+    let ledger = "the window is restored from the ledger, which keeps a record for 30 days";
+    let age_ms = millis("DEDUP_WINDOW_AGE", window.age_ms, MAX_WINDOW_AGE, ledger)?;
+    let max_ids = vars.parsed_or("DEDUP_WINDOW_IDS", window.max_ids)?;
+    if !(1..=MAX_WINDOW_IDS).contains(&max_ids) {
+        let reason = format!("write a number from 1 to {MAX_WINDOW_IDS}");
+        return Err(VarError::Invalid { name: "DEDUP_WINDOW_IDS", value: max_ids.to_string(), reason });
+    }
+    let end = "the end of every retention must lie before 2106, where ClickHouse's DateTime ends";
+    let ahead = millis("EVENT_TIME_AHEAD", time.ahead, TimeLimits::MAX_AHEAD, end)?;
     Ok(Limits {
-        time: TimeLimits { earliest, ahead: millis("EVENT_TIME_AHEAD", time.ahead)? },
-        window: WindowLimits {
-            age_ms: millis("DEDUP_WINDOW_AGE", window.age_ms)?,
-            max_ids: vars.parsed_or("DEDUP_WINDOW_IDS", window.max_ids)?,
-        },
+        time: TimeLimits { earliest: earliest(vars, time.earliest)?, ahead },
+        window: WindowLimits { age_ms, max_ids },
+        ..fixed
     })
 }
 
+fn earliest(vars: &Vars, default: UnixMillis) -> Result<UnixMillis, VarError> {
+    let text = vars.string_or("EVENT_TIME_FROM", &default.to_string());
+    let invalid = |reason: String| VarError::Invalid { name: "EVENT_TIME_FROM", value: text.clone(), reason };
+    let earliest = UnixMillis::parse(&text)
+        .ok_or_else(|| invalid("write for example `2000-01-01T00:00:00Z`".to_owned()))?;
+    if STORABLE.contains(&earliest) {
+        return Ok(earliest);
+    }
+    let Range { start, end } = STORABLE;
+    Err(invalid(format!("rollups hold times from {start} on; write one from there to before {end}")))
+}
+
+/// Most rows of a batch: one insert is one block, and one part, only far below ten times as many.
+const MAX_ROWS: usize = 1_000_000;
+/// Most bytes of a batch's records: the texts of a column lie end to end, below 4 GiB.
+const MAX_BYTES: usize = 512 * MIB;
+/// The longest that a batch may stay open.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
 impl BatchConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let rows = NonZeroUsize::new(500_000).expect("is not zero");
         Ok(Self {
-            max_rows: vars.parsed_or("BATCH_MAX_ROWS", NonZeroUsize::new(500_000).expect("is not zero"))?,
-            max_bytes: bytes(vars, "BATCH_MAX_BYTES", 64 * MIB)?,
+            max_rows: up_to("BATCH_MAX_ROWS", vars.parsed_or("BATCH_MAX_ROWS", rows)?, MAX_ROWS)?,
+            max_bytes: up_to("BATCH_MAX_BYTES", bytes(vars, "BATCH_MAX_BYTES", 64 * MIB)?, MAX_BYTES)?,
             max_total_bytes: bytes(vars, "BATCHES_MAX_BYTES", 256 * MIB)?,
-            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(2))?,
+            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(2), MAX_AGE)?,
         })
     }
 }
@@ -191,7 +225,7 @@ impl KafkaConfig {
         Ok(Self {
             brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
             topic: vars.string_or("TOPIC", "events"),
-            options: vars.with_prefix("KAFKA_OPT_"),
+            options: vars.passed_through("KAFKA_OPT_", &fixed::FIXED)?,
         })
     }
 
@@ -254,8 +288,21 @@ fn bytes(vars: &Vars, name: &'static str, default: usize) -> Result<NonZeroUsize
     })
 }
 
-fn positive(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
-    let duration = vars.duration_or(name, default)?;
+fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZeroUsize, VarError> {
+    if number.get() <= most {
+        return Ok(number);
+    }
+    let reason = format!("it must be at most {most}");
+    Err(VarError::Invalid { name, value: number.to_string(), reason })
+}
+
+fn positive(
+    vars: &Vars,
+    name: &'static str,
+    default: Duration,
+    most: Duration,
+) -> Result<Duration, VarError> {
+    let duration = vars.duration_up_to(name, default, most, "readers would see nothing new for too long")?;
     if duration.is_zero() {
         let reason = "it must be above zero".to_owned();
         return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
@@ -265,6 +312,8 @@ fn positive(vars: &Vars, name: &'static str, default: Duration) -> Result<Durati
 
 #[cfg(test)]
 mod tests {
+    use schemas::time::HOUR;
+
     use super::*;
 
     const NEEDED: [(&str, &str); 2] = [("KAFKA_BROKERS", "k:1"), ("CLICKHOUSE_URL", "http://c:8123")];
@@ -300,6 +349,73 @@ mod tests {
         check_refused("ROLLUPS_FILE", "/no/such/file.toml", "No such file");
         check_refused("EVENT_TIME_FROM", "yesterday", "2000-01-01T00:00:00Z");
         check_refused("DEDUP_WINDOW_IDS", "-1", "invalid digit");
+        check_refused("BATCH_MAX_ROWS", "1000001", "at most 1000000");
+        check_refused("BATCH_MAX_BYTES", "513MiB", "at most 536870912");
+        check_refused("BATCH_MAX_AGE", "61m", "write 0s to 1h");
+    }
+
+    #[track_caller]
+    fn check_taken(name: &str, value: &str) -> Limits {
+        let vars = Vars::from_pairs(NEEDED.into_iter().chain([(name, value)]));
+        Config::from_vars(&vars).unwrap().limits
+    }
+
+    #[test]
+    fn times_that_the_tables_cannot_hold_are_refused_with_the_range_of_those_that_they_can() {
+        let range = "from 1970-01-01 00:00:00.000 on; write one from there to before 2059-01-01 00:00:00.000";
+        for value in ["1969-12-31T23:59:59.999Z", "1900-01-01 00:00:00", "2059-01-01T00:00:00Z"] {
+            check_refused("EVENT_TIME_FROM", value, range);
+        }
+        assert_eq!(check_taken("EVENT_TIME_FROM", "1970-01-01T00:00:00Z").time.earliest, UnixMillis(0));
+        for value in ["1year 1ms", "80years", "300000000years"] {
+            check_refused("EVENT_TIME_AHEAD", value, "write 0s to 1year");
+        }
+        assert_eq!(check_taken("EVENT_TIME_AHEAD", "1year").time.ahead, TimeLimits::MAX_AHEAD);
+        assert_eq!(check_taken("EVENT_TIME_AHEAD", "0s").time.ahead, 0);
+    }
+
+    #[test]
+    fn a_window_that_the_ledger_could_not_restore_is_refused() {
+        check_refused("DEDUP_WINDOW_AGE", "14days 1ms", "write 0s to 14days");
+        let age = check_taken("DEDUP_WINDOW_AGE", "14days").window.age_ms;
+        assert!(2 * age + HOUR < i64::from(LEDGER_DAYS) * DAY, "until the window is emptied");
+        check_refused("DEDUP_WINDOW_IDS", "0", "from 1 to 20000000");
+        check_refused("DEDUP_WINDOW_IDS", "20000001", "from 1 to 20000000");
+        assert_eq!(check_taken("DEDUP_WINDOW_IDS", "1").window.max_ids, 1);
+    }
+
+    #[test]
+    fn settings_of_kafkas_client_that_exactness_rests_on_cannot_be_set() {
+        let with = |name: &str| {
+            let variable = format!("KAFKA_OPT_{name}");
+            Config::from_vars(&Vars::from_pairs(NEEDED.into_iter().chain([(variable.as_str(), "1")])))
+        };
+        for name in [
+            "enable.auto.commit",
+            "topic.auto.commit.enable",
+            "auto.commit.interval.ms",
+            "enable.auto.offset.store",
+            "offset.store.method",
+            "auto.offset.reset",
+            "topic.auto.offset.reset",
+            "AUTO_OFFSET_RESET",
+            "partition.assignment.strategy",
+            "group.id",
+            "group.instance.id",
+            "group.protocol",
+            "check.crcs",
+            "isolation.level",
+            "enable.partition.eof",
+            "metadata.broker.list",
+            "broker.version.fallback",
+            "test.mock.num.brokers",
+        ] {
+            let error = with(name).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("variable KAFKA_OPT_{name} cannot be set: ")), "{error}");
+        }
+        for name in ["session.timeout.ms", "max.poll.interval.ms", "fetch.max.bytes", "ssl.ca.location"] {
+            assert_eq!(with(name).expect(name).migrate.kafka.options[name], "1");
+        }
     }
 
     #[test]

@@ -1,19 +1,55 @@
 //! The table `configs`: what each declaration's hash stands for.
+//!
+//! Invariant: what is handed out under a hash has that hash. The rows of a batch follow from its
+//! declaration, so a row of `configs` that somebody changed must not make other ones.
 
-use crate::declaration::Declaration;
+use std::collections::BTreeMap;
+
+use crate::declaration::{Declaration, DeclarationError};
 use crate::store::{Store, StoreError};
+
+/// Why it is not known what the hash of a declaration stands for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// There is no row of it.
+    #[error("`configs` does not hold declaration {cfg:016x}; restore that table from a copy")]
+    Missing {
+        /// The hash.
+        cfg: u64,
+    },
+    /// This release cannot read it.
+    #[error("this release cannot read declaration {cfg:016x}; run the release that declared it")]
+    Unreadable {
+        /// The hash.
+        cfg: u64,
+        /// Why.
+        source: DeclarationError,
+    },
+    /// It is another one.
+    #[error(
+        "what `configs` holds as declaration {cfg:016x} was changed, it is now {found:016x}; restore that table \
+         from a copy"
+    )]
+    Changed {
+        /// The hash under which it stands there.
+        cfg: u64,
+        /// The one that it has.
+        found: u64,
+    },
+}
 
 /// Stores `declaration`, unless the newest row is the same.
 ///
 /// # Errors
 /// What ClickHouse says.
 pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), StoreError> {
-    let cfg = declaration.cfg();
-    let newest: Vec<u64> = store.rows("SELECT argMax(cfg, since) FROM configs HAVING count() > 0").await?;
-    if newest == [cfg] {
+    let (cfg, text) = (declaration.cfg(), declaration.text());
+    let sql = "SELECT argMax(cfg, since), argMax(declared, since) FROM configs HAVING count() > 0";
+    let newest: Vec<(u64, String)> = store.rows(sql).await?;
+    if newest.first().is_some_and(|(newest, stored)| *newest == cfg && *stored == text) {
         return Ok(());
     }
-    let text = declaration.text().replace('\\', "\\\\").replace('\'', "\\'");
+    let text = text.replace('\\', "\\\\").replace('\'', "\\'");
     let rollups = declaration.rollups.hash();
     let insert = format!(
         "INSERT INTO configs (cfg, rollups, declared, since) SETTINGS async_insert = 0 VALUES ({cfg}, {rollups}, '{text}', now64(3))"
@@ -21,21 +57,15 @@ pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), Store
     store.execute(&insert).await
 }
 
-/// The declaration of this hash, if there is one that this release can read.
+/// The declaration of this hash, or why it is not known.
 ///
 /// # Errors
 /// What ClickHouse says.
-pub async fn read(store: &Store, cfg: u64) -> Result<Option<Declaration>, StoreError> {
-    let sql = format!("SELECT declared FROM configs WHERE cfg = {cfg} ORDER BY since DESC LIMIT 1");
+pub async fn read(store: &Store, cfg: u64) -> Result<Result<Declaration, Unknown>, StoreError> {
+    let sql =
+        format!("SELECT declared FROM configs WHERE cfg = {cfg} ORDER BY since DESC LIMIT 1 BY declared");
     let texts: Vec<String> = store.rows(&sql).await?;
-    let Some(text) = texts.first() else { return Ok(None) };
-    match Declaration::parse(text) {
-        Ok(declaration) => Ok(Some(declaration)),
-        Err(error) => {
-            tracing::error!("declaration {cfg:016x}: {error}");
-            Ok(None)
-        }
-    }
+    Ok(known(cfg, &texts))
 }
 
 /// All declarations that this release can read, each once.
@@ -43,7 +73,62 @@ pub async fn read(store: &Store, cfg: u64) -> Result<Option<Declaration>, StoreE
 /// # Errors
 /// What ClickHouse says.
 pub async fn all(store: &Store) -> Result<Vec<Declaration>, StoreError> {
-    let texts: Vec<String> =
-        store.rows("SELECT any(declared) FROM configs GROUP BY cfg ORDER BY cfg").await?;
-    Ok(texts.iter().filter_map(|text| Declaration::parse(text).ok()).collect())
+    let rows: Vec<(u64, String)> = store.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
+    let mut texts = BTreeMap::<u64, Vec<String>>::new();
+    for (cfg, text) in rows {
+        texts.entry(cfg).or_default().push(text);
+    }
+    Ok(texts.iter().filter_map(|(cfg, texts)| known(*cfg, texts).ok()).collect())
+}
+
+/// The declaration of the hash `cfg` among the `texts` that are stored under it, of which the first
+/// tells why there is none.
+pub(crate) fn known(cfg: u64, texts: &[String]) -> Result<Declaration, Unknown> {
+    let mut all = texts.iter().map(|text| {
+        let declaration = Declaration::parse(text).map_err(|source| Unknown::Unreadable { cfg, source })?;
+        match declaration.cfg() {
+            found if found == cfg => Ok(declaration),
+            found => Err(Unknown::Changed { cfg, found }),
+        }
+    });
+    let first = all.next().unwrap_or(Err(Unknown::Missing { cfg }));
+    first.or_else(|why| all.find_map(Result::ok).ok_or(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Limits;
+
+    #[test]
+    fn a_declaration_is_known_by_its_hash_whatever_stands_beside_it() {
+        let declared = Declaration::built_in();
+        let cfg = declared.cfg();
+        let other = Declaration { max_groups: 7, ..declared.clone() };
+        let later = declared.text().replacen("\"decode_version\":1", "\"decode_version\":9", 1);
+        let check = |texts: &[&str], expected: Result<&Declaration, Unknown>| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            assert_eq!(known(cfg, &texts), expected.cloned());
+        };
+        let changed = Unknown::Changed { cfg, found: other.cfg() };
+        let unreadable = Unknown::Unreadable { cfg, source: DeclarationError::Version(9) };
+        check(&[], Err(Unknown::Missing { cfg }));
+        check(&[&declared.text()], Ok(&declared));
+        check(&[&other.text()], Err(changed.clone()));
+        check(&[&later], Err(unreadable));
+        check(&[&other.text(), &later], Err(changed));
+        check(&[&other.text(), &declared.text()], Ok(&declared));
+    }
+
+    #[test]
+    fn a_changed_limit_is_another_declaration() {
+        let declared = Declaration::built_in();
+        let limits = Limits { dead_letter_bytes: 7, ..declared.limits };
+        let changed = Declaration { limits, ..declared.clone() };
+        let found = changed.cfg();
+        assert_eq!(
+            known(declared.cfg(), &[changed.text()]),
+            Err(Unknown::Changed { cfg: declared.cfg(), found })
+        );
+    }
 }

@@ -25,7 +25,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit;
-use crate::config::Config;
+use crate::config::{Config, fixed};
 use crate::health::{Concern, Health};
 use crate::librdkafka;
 use crate::partition::{Ended, Pipeline, Shared, Track};
@@ -170,18 +170,13 @@ pub(crate) fn consumer(
     health: &Arc<Health>,
 ) -> Result<Consumer, GroupError> {
     let kafka = &config.migrate.kafka;
-    let mut client = kafka.client(&[
-        ("group.id", &config.group),
-        ("partition.assignment.strategy", "cooperative-sticky"),
-        ("enable.auto.commit", "false"),
-        ("enable.auto.offset.store", "false"),
-        // We say where to start; an offset that is gone must stop the partition.
-        ("auto.offset.reset", "error"),
-        // What the disk or the network spoiled must stop the partition, not become other events.
-        ("check.crcs", "true"),
+    let queued = queued_kib(config.migrate.partitions);
+    let settable = [
+        ("group.id", config.group.as_str()),
         ("fetch.queue.backoff.ms", "10"),
-        ("queued.max.messages.kbytes", &queued_kib(config.migrate.partitions)),
-    ]);
+        ("queued.max.messages.kbytes", &queued),
+    ];
+    let mut client = kafka.client(&[&settable[..], &fixed::CONSUMER].concat());
     if let Some(instance) = instance {
         client.set("group.instance.id", instance);
     }

@@ -15,7 +15,7 @@ use crate::rows::{Interned, Texts};
 /// The tenant of a line that does not tell its own.
 const NOBODY: &str = "?";
 /// Of a longer line only the beginning is kept.
-const MAX_TEXT_BYTES: usize = 4096;
+pub const MAX_TEXT_BYTES: usize = 4096;
 
 /// Why a line became no row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +30,11 @@ pub enum Reason {
     #[error(transparent)]
     Head(HeadError),
     /// Its record lay in a spool for so long that a repeat of it would not be known.
-    #[error("read a line: its record was spooled for more than {} days", crate::decode::MAX_SPOOLED_DAYS)]
-    SpooledTooLong,
+    #[error("read a line: its record was spooled for more than {days} days")]
+    SpooledTooLong {
+        /// As long as it may be.
+        days: i64,
+    },
     /// An operator had its record skipped.
     #[error("read a line: `stream-agg skip` made its record a dead letter")]
     Skipped,
@@ -48,7 +51,7 @@ impl Reason {
             Self::Read(ReadError::Added(_)) => "bad_added_field",
             Self::Beyond => "too_many_lines",
             Self::Head(_) => "bad_header",
-            Self::SpooledTooLong => "spooled_too_long",
+            Self::SpooledTooLong { .. } => "spooled_too_long",
             Self::Skipped => "skipped",
             Self::Sample => "bad_sample",
         }
@@ -92,7 +95,7 @@ impl DeadLetters {
         self.ko.is_empty()
     }
 
-    /// Appends line number `number` of the record at `offset`.
+    /// Appends line number `number` of the record at `offset`, of which `max_bytes` are kept.
     pub fn push(
         &mut self,
         offset: Offset,
@@ -100,19 +103,28 @@ impl DeadLetters {
         number: u32,
         line: &[u8],
         reason: &Reason,
+        max_bytes: usize,
     ) {
         self.place(offset, kafka_time, number);
         self.tenant.push(line::tenant_of(line).unwrap_or(NOBODY));
         self.reason.push(reason.code());
-        let text = String::from_utf8_lossy(&line[..line.len().min(MAX_TEXT_BYTES)]);
+        let text = String::from_utf8_lossy(&line[..line.len().min(max_bytes)]);
         // U+FFFD is longer than the byte it stands for.
-        self.text.push(&text[..text.floor_char_boundary(MAX_TEXT_BYTES)]);
+        self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 
-    /// Appends line number `number` of the record at `offset`, which is a sample of what the edge rejected.
-    pub fn push_sample(&mut self, offset: Offset, kafka_time: UnixMillis, number: u32, line: &[u8]) {
+    /// Appends line number `number` of the record at `offset`, which is a sample of what the edge
+    /// rejected; of a line that is none `max_bytes` are kept.
+    pub fn push_sample(
+        &mut self,
+        offset: Offset,
+        kafka_time: UnixMillis,
+        number: u32,
+        line: &[u8],
+        max_bytes: usize,
+    ) {
         let Some(sample) = Sample::read(line) else {
-            return self.push(offset, kafka_time, number, line, &Reason::Sample);
+            return self.push(offset, kafka_time, number, line, &Reason::Sample, max_bytes);
         };
         self.place(offset, kafka_time, number);
         self.tenant.push(&sample.tenant);
@@ -134,7 +146,9 @@ mod tests {
     #[test]
     fn a_dead_letter_keeps_the_beginning_of_its_line_as_text() {
         let mut letters = DeadLetters::default();
-        let mut push = |line: &[u8]| letters.push(Offset::new(7), UnixMillis(9), 3, line, &Reason::Beyond);
+        let mut push = |line: &[u8]| {
+            letters.push(Offset::new(7), UnixMillis(9), 3, line, &Reason::Beyond, MAX_TEXT_BYTES);
+        };
         push(b"a\xffb");
         push("é".repeat(4096).as_bytes());
         push(&[b"x".as_slice(), "é".repeat(4096).as_bytes()].concat());
@@ -151,7 +165,7 @@ mod tests {
     fn the_tenant_is_that_of_the_line_if_it_tells() {
         let mut letters = DeadLetters::default();
         for line in [r#"{"tenant":"a","x"#, r#"{"tenant":"NO","x"#, "", r#"{"tenant":"a"#] {
-            letters.push(Offset::new(7), UnixMillis(9), 0, line.as_bytes(), &Reason::bad_utf8());
+            letters.push(Offset::new(7), UnixMillis(9), 0, line.as_bytes(), &Reason::bad_utf8(), 9);
         }
         assert_eq!([0, 1, 2, 3].map(|row| letters.tenant.get(row)), ["a", "?", "?", "?"]);
     }

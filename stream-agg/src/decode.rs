@@ -11,29 +11,57 @@ pub mod props;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use hashbrown::HashSet;
-use schemas::line::{self, Enriched};
+use schemas::line::{self, Enriched, ReadError};
 use schemas::record::{self, Head, HeadError, Kind};
-use schemas::row::TimeLimits;
+use schemas::row::{STORABLE, TimeLimits};
 use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
 
-use crate::dead_letters::{DeadLetters, Reason};
+use crate::dead_letters::{DeadLetters, MAX_TEXT_BYTES, Reason};
 use crate::progress::Offset;
 use crate::rows::Rows;
 use crate::window::{Window, WindowLimits, line_id, record_id};
 
+/// Raised when the same record and settings give other rows: a golden test says so. What gives other
+/// rows then asks [`Limits::version`], so that a batch of the version before can still be finished.
+pub const DECODE_VERSION: u32 = 1;
+/// Versions whose batches this release can finish: the one that it declares, and the one before.
+pub const READABLE: RangeInclusive<u32> =
+    (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
+
 /// How long a spool may hold a record: far less than the ledger knows it.
 pub const MAX_SPOOLED_DAYS: i64 = 14;
 
-/// What decides about rows besides the records.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What decides about rows besides the records and the rollups. The last three are constants of a
+/// release; a batch is finished under those that it was declared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Where client clocks are believed.
     pub time: TimeLimits,
     /// How far back repeats are known.
     pub window: WindowLimits,
+    /// How records are decoded, one of [`READABLE`].
+    pub version: u32,
+    /// Days that a spool may hold a record.
+    pub spooled_days: i64,
+    /// Bytes that a dead letter keeps of its line.
+    pub dead_letter_bytes: usize,
+}
+
+/// Those of this release, where no variable says otherwise.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: TimeLimits::default(),
+            window: WindowLimits::default(),
+            version: DECODE_VERSION,
+            spooled_days: MAX_SPOOLED_DAYS,
+            dead_letter_bytes: MAX_TEXT_BYTES,
+        }
+    }
 }
 
 /// A Kafka record, borrowed.
@@ -102,7 +130,9 @@ pub fn decode(
         _ if record.skipped => Err(Reason::Skipped),
         Err(error @ (HeadError::Version(_) | HeadError::Kind(_))) => return Err(error.clone()),
         Err(error @ HeadError::Header(_)) => Err(Reason::Head(error.clone())),
-        Ok(head) if spooled_too_long(head, record.kafka_time) => Err(Reason::SpooledTooLong),
+        Ok(head) if spooled_too_long(head, record.kafka_time, limits.spooled_days) => {
+            Err(Reason::SpooledTooLong { days: limits.spooled_days })
+        }
         Ok(_) => Ok(()),
     };
     window.expire(record.kafka_time, &limits.window);
@@ -124,9 +154,10 @@ pub fn decode(
         Ok(Head { kind: Kind::Rejected, .. }) => (&[], record.value),
         _ => (record.value, &[]),
     };
+    let letter_bytes = limits.dead_letter_bytes;
     if !repeats && !record.skipped {
         for (number, text) in (0..).zip(record::lines(samples)) {
-            out.dead_letters.push_sample(record.offset, record.kafka_time, number, text);
+            out.dead_letters.push_sample(record.offset, record.kafka_time, number, text, letter_bytes);
         }
     }
     let mut seen = HashSet::new();
@@ -149,7 +180,14 @@ pub fn decode(
             Ok(None) => entry.duplicates += 1,
             Err(reason) => {
                 entry.rejected += 1;
-                out.dead_letters.push(record.offset, record.kafka_time, entry.lines, text, &reason);
+                out.dead_letters.push(
+                    record.offset,
+                    record.kafka_time,
+                    entry.lines,
+                    text,
+                    &reason,
+                    letter_bytes,
+                );
                 entry.first_fault.get_or_insert((entry.lines, reason));
             }
         }
@@ -161,19 +199,24 @@ pub fn decode(
 
 /// Whether the ledger may have forgotten a repeat: its age decides, not what a look-up finds,
 /// which would change with time.
-fn spooled_too_long(head: &Head, kafka_time: UnixMillis) -> bool {
+fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let made = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
         Some(i64::try_from(seconds).ok()? * 1000 + i64::from(nanos / 1_000_000))
     };
-    head.spooled && made().is_some_and(|made| made < kafka_time.0 - MAX_SPOOLED_DAYS * DAY)
+    head.spooled && made().is_some_and(|made| made < kafka_time.0 - days * DAY)
 }
 
 type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
 
 fn read(line: &[u8]) -> Result<Line<'_>, Reason> {
     let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;
-    Ok(line::read(text)?)
+    let line: Line<'_> = line::read(text)?;
+    // What the edge's clock says may stand in for the client's, and decides where the raw row is kept.
+    if !STORABLE.contains(&line.server_time) {
+        return Err(Reason::Read(ReadError::Added("server_time")));
+    }
+    Ok(line)
 }
 
 /// Returns whether the client's time was not believed.

@@ -7,6 +7,7 @@
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::{DAY, UnixMillis};
 
+use crate::configs::Unknown;
 use crate::intent::{Intent, IntentError, LogMark, TopicId};
 use crate::progress::{NextOffset, Offset};
 use crate::window::Digest;
@@ -165,13 +166,8 @@ pub enum Finding {
         expected: Digest,
     },
     /// The declaration is not known.
-    #[error(
-        "its intent was declared under {cfg:016x}, which `configs` does not hold or this release cannot read; run the release that declared it"
-    )]
-    UnknownDeclaration {
-        /// Hash of the declaration.
-        cfg: u64,
-    },
+    #[error("what is declared cannot be finished")]
+    UnknownDeclaration(#[source] Unknown),
 }
 
 /// What an operator does about a partition that does not start.
@@ -198,7 +194,7 @@ impl Finding {
     /// What an operator does about it; nothing if the finding says so itself.
     pub fn help(&self, kp: u16) -> String {
         match self {
-            Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration { .. } => {
+            Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {
                 String::new()
             }
             Self::CommitMissing { .. } | Self::BeyondLog { .. } => {

@@ -71,8 +71,8 @@ async fn try_recover(
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
     if let Some(Intent { cfg, .. }) = unfinished.filter(|intent| intent.cfg != declaration.cfg()) {
         match configs::read(store, *cfg).await? {
-            Some(other) => declared = Arc::new(other),
-            None => return Ok(Err(Finding::UnknownDeclaration { cfg: *cfg })),
+            Ok(other) => declared = Arc::new(other),
+            Err(unknown) => return Ok(Err(Finding::UnknownDeclaration(unknown))),
         }
     }
     // Whoever lost the intent may have lost the generation, too.

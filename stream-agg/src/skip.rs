@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::configs;
+use crate::configs::{self, Unknown};
 use crate::intent::{Intent, MAX_SKIPPED, MAX_SPLIT_POINTS};
 use crate::markers;
 use crate::offline::{Offline, OfflineError};
@@ -64,13 +64,13 @@ pub enum SkipError {
         /// The Kafka partition.
         kp: u16,
     },
-    /// The batch was declared under a declaration that is not stored.
-    #[error("skip partition {kp}: its batch was declared under {cfg:016x}, which `configs` does not hold")]
+    /// The batch was declared under a declaration that is not known.
+    #[error("skip partition {kp}: find the tables of its declared batch")]
     UnknownDeclaration {
         /// The Kafka partition.
         kp: u16,
-        /// Hash of the declaration.
-        cfg: u64,
+        /// Why.
+        source: Unknown,
     },
     /// Kafka or ClickHouse, or aggregators that run.
     #[error("skip partition {kp}")]
@@ -145,7 +145,7 @@ async fn check_not_stored(
     let store = Store::new(&config.migrate.store);
     let ours = config.declaration();
     let declared = configs::read(&store, intent.cfg).await.map_err(offline_error)?;
-    let declared = declared.ok_or(SkipError::UnknownDeclaration { kp, cfg: intent.cfg })?;
+    let declared = declared.map_err(|source| SkipError::UnknownDeclaration { kp, source })?;
     let tables = restore::tables(&ours, &declared);
     let markers = markers::of_tables(&store, &tables, kp, Some(intent.g)).await.map_err(offline_error)?;
     match markers.all.into_iter().find(|marker| !marker.hwm.is_at_or_below(offset)) {

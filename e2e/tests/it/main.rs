@@ -18,6 +18,7 @@ mod connections;
 mod country_counters;
 mod damaged_logs;
 mod device_batches;
+mod ends_of_time;
 mod exactly_once;
 mod flood;
 mod freshness;

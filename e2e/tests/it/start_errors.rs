@@ -123,6 +123,57 @@ fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
 }
 
 #[test]
+fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range() {
+    for (name, value, reason) in [
+        (
+            "EVENT_TIME_FROM",
+            "1969-12-31T23:59:59Z",
+            "rollups hold times from 1970-01-01 00:00:00.000 on; write one from there to before 2059-01-01 \
+             00:00:00.000",
+        ),
+        (
+            "EVENT_TIME_AHEAD",
+            "2years",
+            "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to 1year",
+        ),
+        (
+            "DEDUP_WINDOW_AGE",
+            "15days",
+            "the window is restored from the ledger, which keeps a record for 30 days; write 0s to 14days",
+        ),
+    ] {
+        let (code, said) = run("stream-agg", &[], &[GIVEN.as_slice(), &[(name, value)]].concat());
+        let expected = format!("error: variable {name}=`{value}` is not usable: {reason}\n");
+        assert_eq!((code, said), (Some(1), expected));
+    }
+}
+
+#[test]
+fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_and_says_why() {
+    for (service, arguments, name, value, reason) in [
+        (
+            "ingest",
+            [].as_slice(),
+            "KAFKA_OPT_request.required.acks",
+            "1",
+            "events are answered once all replicas that are in sync have them",
+        ),
+        ("ingest", &[], "KAFKA_OPT_delivery.timeout.ms", "0", "DURABLE_WAIT is for it"),
+        (
+            "stream-agg",
+            &[],
+            "KAFKA_OPT_topic.auto.offset.reset",
+            "latest",
+            "a partition whose offset is gone must stop, or records would be left out or read again",
+        ),
+        ("stream-agg", &["adopt", "0"], "KAFKA_OPT_group.id", "another", "GROUP names the consumer group"),
+    ] {
+        let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[(name, value)]].concat());
+        assert_eq!((code, said), (Some(1), format!("error: variable {name} cannot be set: {reason}\n")));
+    }
+}
+
+#[test]
 fn a_typo_in_a_flag_is_answered_with_the_flag_that_was_meant() {
     for (program, arguments, meant) in [
         ("ingest", ["--chek-config"].as_slice(), "--check-config"),

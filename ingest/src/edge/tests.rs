@@ -23,15 +23,22 @@ use crate::spool::store::{self, Change, Store, Stored};
 const DEADLINE: Duration = Duration::from_secs(20);
 const NO_BROKER: (&str, &str) = ("KAFKA_BROKERS", "127.0.0.1:1");
 
+fn config(pairs: &[(&str, &str)]) -> Config {
+    Config::from_vars(&Vars::from_pairs([NO_BROKER].iter().chain(pairs).copied())).unwrap()
+}
+
 fn edge(pairs: &[(&str, &str)]) -> Edge {
-    let vars = Vars::from_pairs([NO_BROKER].iter().chain(pairs).copied());
-    Edge::start(Config::from_vars(&vars).unwrap()).unwrap()
+    Edge::start(config(pairs)).unwrap()
 }
 
 /// An edge with a broker that lives in its own client.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
-    let broker = [("KAFKA_OPT_test.mock.num.brokers", "1"), ("KAFKA_OPT_allow.auto.create.topics", "true")];
-    let edge = edge(&[&broker, pairs].concat());
+    let mut config = config(pairs);
+    // Not by variables, which may not name them.
+    for (name, value) in [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")] {
+        config.kafka.options.insert(name.to_owned(), value.to_owned());
+    }
+    let edge = Edge::start(config).unwrap();
     until("the broker within the client is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
     edge
 }

@@ -25,6 +25,18 @@ fn a_bad_value_names_the_variable_and_the_value() {
 }
 
 #[test]
+fn a_duration_above_its_limit_is_refused_with_the_range_and_the_reason() {
+    let vars = Vars::from_pairs([("AGE", "10m"), ("LONG", "601s")]);
+    let read =
+        |name| vars.duration_up_to(name, Duration::ZERO, Duration::from_secs(600), "nobody waits longer");
+    assert_eq!(read("AGE"), Ok(Duration::from_secs(600)));
+    assert_eq!(
+        read("LONG").unwrap_err().to_string(),
+        "variable LONG=`10m 1s` is not usable: nobody waits longer; write 0s to 10m"
+    );
+}
+
+#[test]
 fn a_required_variable_says_what_it_is_for() {
     let error =
         Vars::from_pairs([("X", "1")]).required("KAFKA_BROKERS", "host:port of a broker").unwrap_err();
@@ -46,4 +58,28 @@ fn what_was_read_is_listed_and_secrets_are_not_shown() {
     );
     let listed: Vec<_> = vars.resolved().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(listed, ["CLICKHOUSE_PASSWORD=(set)", "KAFKA_OPT_sasl.password=(set)", "TOPIC=events"]);
+}
+
+#[test]
+fn a_setting_that_a_service_fixes_is_refused_however_it_is_spelled() {
+    let fixed = [
+        Fixed { names: &["acks", "required.acks"], reason: "all brokers must have it" },
+        Fixed { names: &["group.id"], reason: "GROUP names it" },
+    ];
+    let check = |name: &str, reason: Option<&str>| {
+        let variable = format!("OPT_{name}");
+        let passed = Vars::from_pairs([(variable.as_str(), "all")]).passed_through("OPT_", &fixed);
+        let expected = match reason {
+            None => Ok([(name.to_owned(), "all".to_owned())].into()),
+            Some(reason) => Err(format!("variable OPT_{name} cannot be set: {reason}")),
+        };
+        assert_eq!(passed.map_err(|error| error.to_string()), expected, "{name}");
+    };
+    for name in ["acks", "required.acks", "topic.acks", "ACKS", "REQUIRED_ACKS", "Topic.Required.Acks"] {
+        check(name, Some("all brokers must have it"));
+    }
+    check("group.id", Some("GROUP names it"));
+    for name in ["backacks", "acks.more", "group.id.more", "group", "id"] {
+        check(name, None);
+    }
 }

@@ -182,13 +182,14 @@ fn one_of<T>(
 }
 
 fn days(text: &Spanned<String>) -> Result<u32, Fault> {
+    const MAX: u32 = Rollup::MAX_RETENTION_DAYS;
     let days = text
         .get_ref()
         .strip_suffix('d')
         .and_then(|days| days.parse().ok())
-        .filter(|days| (1..=36_500).contains(days));
+        .filter(|days| (1..=MAX).contains(days));
     days.ok_or_else(|| {
-        fault(text, format!("`{}` is not a retention; write days, from 1d to 36500d", text.get_ref()))
+        fault(text, format!("`{}` is not a retention; write days, from 1d to {MAX}d", text.get_ref()))
     })
 }
 

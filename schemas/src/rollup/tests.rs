@@ -40,6 +40,7 @@ fn a_mistake_is_named_with_its_line() {
     refused(("name = \"plays\"", "name = \"events_recent\""), 3, "there is already a table `events_recent`");
     refused(("plays = \"count\"", ""), 3, "it has no measure");
     refused(("grain = \"day\"", "grain = \"day\"\nretention = \"1y\""), 5, "`1y` is not a retention");
+    refused(("grain = \"day\"", "grain = \"day\"\nretention = \"14601d\""), 5, "from 1d to 14600d");
     refused(("grain = \"day\"", "grian = \"day\""), 4, "unknown field `grian`");
     refused(("grain = \"day\"\n", ""), 2, "missing field `grain`");
     refused(("[[rollup]]", "[[rollup]"), 2, "");

@@ -10,6 +10,7 @@ use schemas::time::{DAY, UnixMillis};
 
 use super::judge::{Snapshot, SnapshotRow};
 use crate::backfill::BACKFILL_G;
+use crate::configs::known;
 use crate::declaration::Declaration;
 use crate::store::{Store, StoreError};
 
@@ -153,15 +154,15 @@ impl Reader<'_> {
     /// For each rollup, which declarations contain it as it is.
     pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<Known>, StoreError> {
         let rows: Vec<(u64, String)> = self.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
-        let all: Vec<_> = rows.into_iter().map(|(cfg, text)| (cfg, Declaration::parse(&text).ok())).collect();
-        let known = |rollup: &Rollup| {
+        let all: Vec<_> = rows.into_iter().map(|(cfg, text)| (cfg, known(cfg, &[text]).ok())).collect();
+        let of_rollup = |rollup: &Rollup| {
             let contains = |declaration: &Option<Declaration>| {
                 declaration.as_ref().is_some_and(|d| d.rollups.get(&rollup.name) == Some(rollup))
             };
             let cfgs: Vec<_> = all.iter().filter(|(_, d)| contains(d)).map(|(cfg, _)| *cfg).collect();
             Known { always: cfgs.len() == all.len(), cfgs }
         };
-        Ok(rollups.iter().map(known).collect())
+        Ok(rollups.iter().map(of_rollup).collect())
     }
 
     /// The ledger by spans.

@@ -44,8 +44,7 @@ pub(super) async fn check(config: &Config, store: &Store, name: &str) -> Result<
         let has_it = match known.get(&intent.cfg) {
             Some(has_it) => *has_it,
             None => {
-                let declared = configs::read(store, intent.cfg).await?;
-                let declared = declared.ok_or(BackfillError::UnknownDeclaration { cfg: intent.cfg })?;
+                let declared = configs::read(store, intent.cfg).await??;
                 let has_it = declared.rollups.get(name).is_some();
                 known.insert(intent.cfg, has_it);
                 has_it

@@ -7,7 +7,11 @@ use super::*;
 const ID: Uuid = Uuid::from_u128(7);
 
 fn enriched(client: &str) -> Vec<u8> {
-    let time = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+    enriched_at("2026-11-21 04:00:00", client)
+}
+
+fn enriched_at(time: &str, client: &str) -> Vec<u8> {
+    let time = UnixMillis::parse(time).unwrap();
     let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), time);
     let mut out = Vec::new();
     line::write(&prefix, client, &event::parse::<()>(client).unwrap(), &mut out);
@@ -111,6 +115,18 @@ fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
 }
 
 #[test]
+fn an_arrival_that_no_table_could_keep_is_a_dead_letter() {
+    let times =
+        ["1969-12-31 23:59:59.999", "1970-01-01 00:00:00", "2058-12-31 23:59:59.999", "2059-01-01 00:00:00"];
+    let lines = times.map(|time| enriched_at(time, r#"{"event":"a"}"#));
+    let (entry, Decoded { rows, dead_letters }) = decoded(head(4), &lines);
+    assert_eq!(counts(&entry.unwrap()), [4, 2, 0, 2]);
+    assert_eq!(dead_letters.line, [0, 3]);
+    assert_eq!(dead_letters.reason.get(0), "bad_added_field");
+    assert_eq!(rows.event_time[0], UnixMillis(0));
+}
+
+#[test]
 fn a_foreign_record_is_all_rejected() {
     let (entry, Decoded { rows, dead_letters }) =
         decoded(Err(HeadError::Header("v")), &[enriched(r#"{"event":"a"}"#)]);
@@ -206,10 +222,39 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.out.rows.len(), 2);
 }
 
+/// When a record was made, and its id.
+fn made() -> (i64, Uuid) {
+    let made = 1_700_000_000_000;
+    (made, Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1))
+}
+
+#[test]
+fn a_batch_is_finished_under_the_constants_that_it_was_declared_with() {
+    let (made, id) = made();
+    let head = Ok(Head { lines: 1, id, spooled: true, kind: Kind::Events, trace: None });
+    let limits = Limits { spooled_days: 3, dead_letter_bytes: 9, ..Limits::default() };
+    let check = |kafka_time, limits: &Limits, expected: Option<&str>| {
+        let (line, mut out) = (called(1), Decoded::default());
+        let record = Record {
+            offset: Offset::new(10),
+            kafka_time: UnixMillis(kafka_time),
+            head: &head,
+            known: false,
+            skipped: false,
+            value: &line,
+        };
+        let entry = decode(&record, limits, &mut Window::new(), &mut out).unwrap();
+        let letter = (entry.rejected > 0).then(|| out.dead_letters.text.get(0));
+        assert_eq!(letter, expected);
+    };
+    check(made + 3 * DAY, &limits, None);
+    check(made + 3 * DAY + 1, &limits, Some("{\"tenant\""));
+    check(made + 3 * DAY + 1, &Limits::default(), None);
+}
+
 #[test]
 fn what_was_spooled_for_too_long_is_a_dead_letter() {
-    let made = 1_700_000_000_000;
-    let id = Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1);
+    let (made, id) = made();
     let check = |spooled, kafka_time, expected: [u32; 4]| {
         let mut stream = Stream::default();
         let entry = stream.take(

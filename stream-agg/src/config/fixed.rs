@@ -1,0 +1,112 @@
+//! Settings of Kafka's client library that exactness rests on.
+//!
+//! Invariant: what the consumer is given here reaches the library, because no variable
+//! `KAFKA_OPT_…` may name it, one of its aliases, or a setting that undoes it. Everything else may
+//! be set: timeouts, sizes of fetches, TLS, a login.
+
+use runtime::vars::Fixed;
+
+/// What every consumer of the group is given.
+pub(crate) const CONSUMER: [(&str, &str); 6] = [
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // We say where to start; an offset that is gone must stop the partition.
+    ("auto.offset.reset", "error"),
+    // What the disk or the network spoiled must stop the partition, not become other events.
+    ("check.crcs", "true"),
+    ("isolation.level", "read_committed"),
+];
+
+/// What no variable may set.
+pub(super) const FIXED: [Fixed; 13] = [
+    Fixed {
+        names: &["bootstrap.servers", "metadata.broker.list"],
+        reason: "KAFKA_BROKERS names the brokers",
+    },
+    Fixed { names: &["group.id"], reason: "GROUP names the consumer group" },
+    Fixed { names: &["group.instance.id"], reason: "GROUP_INSTANCE_ID names the member of the group" },
+    Fixed {
+        names: &[
+            "partition.assignment.strategy",
+            "group.protocol",
+            "group.protocol.type",
+            "group.remote.assignor",
+        ],
+        reason: "partitions are taken and let go as the classic protocol and its cooperative-sticky assignor do it",
+    },
+    Fixed {
+        names: &[
+            "enable.auto.commit",
+            "auto.commit.enable",
+            "auto.commit.interval.ms",
+            "enable.auto.offset.store",
+            "offset.store.method",
+            "offset.store.path",
+            "offset.store.sync.interval.ms",
+        ],
+        reason: "an offset is committed only when ClickHouse has everything below it, and only in Kafka",
+    },
+    Fixed {
+        names: &["auto.offset.reset"],
+        reason: "a partition whose offset is gone must stop, or records would be left out or read again",
+    },
+    Fixed { names: &["check.crcs"], reason: "a damaged record must not be stored" },
+    Fixed {
+        names: &["isolation.level"],
+        reason: "a batch that is read again must hold the same records as before",
+    },
+    Fixed {
+        names: &["enable.partition.eof"],
+        reason: "reports of the end of a log decide when a partition counts as idle",
+    },
+    Fixed {
+        names: &["api.version.request", "api.version.fallback.ms", "broker.version.fallback"],
+        reason: "older protocols leave out the headers, which say what a record is",
+    },
+    Fixed { names: &["allow.auto.create.topics"], reason: "`stream-agg migrate` creates the topic" },
+    Fixed { names: &["plugin.library.paths"], reason: "a plugin could change every setting that is fixed" },
+    Fixed {
+        names: &["test.mock.num.brokers", "test.mock.broker.rtt"],
+        reason: "a broker inside the client holds no records",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+
+    use super::*;
+
+    /// What librdkafka itself has for a setting of the consumer.
+    fn resolved(name: &str) -> String {
+        let settings: ClientConfig =
+            CONSUMER.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+        settings.create_native_config().unwrap().get(name).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_checked_for_damage_and_nothing_is_committed_or_skipped_by_the_library() {
+        for (name, value) in [
+            ("check.crcs", "true"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("isolation.level", "read_committed"),
+            ("group.protocol", "classic"),
+            ("enable.partition.eof", "false"),
+        ] {
+            assert_eq!(resolved(name), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_fixed_name_is_one_of_the_library() {
+        for name in FIXED.iter().flat_map(|fixed| fixed.names) {
+            let set = ClientConfig::new().set(*name, "1").create_native_config();
+            let error = set.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(!error.contains("No such configuration property"), "{error}");
+        }
+    }
+}
