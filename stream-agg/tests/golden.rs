@@ -5,6 +5,8 @@
 //! them under its `Limits::version`, and put the new figures beside the old ones. If only the order in a block has changed,
 //! write the new figures down.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
+
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
 use stream_agg::batch::Batch;
