@@ -29,6 +29,13 @@ impl Target {
     pub fn admits(&self, marker: NextOffset, now: UnixMillis, deadline: UnixMillis) -> bool {
         marker <= self.lo && now < deadline
     }
+
+    /// The same for a process whose own clock shows `ours`: a table partition has ended once
+    /// both clocks say so. By ClickHouse's alone, a clock that jumps ahead would have rows
+    /// taken for expired that were lost.
+    pub fn by_our_clock(self, ours: UnixMillis) -> Self {
+        Self { ends: self.ends.filter(|ends| *ends <= ours), ..self }
+    }
 }
 
 /// What was tried so far for one cell.
@@ -40,6 +47,8 @@ pub struct Tries {
     lost: u8,
     /// No statement before this moment.
     wait: Option<UnixMillis>,
+    /// Why no statement is sent any more.
+    stopped: Option<Lost>,
 }
 
 impl Tries {
@@ -55,7 +64,13 @@ impl Tries {
 
     /// Whether the token needs a new name: ClickHouse knows the old one, and lost its part.
     pub fn renamed(&self) -> bool {
-        self.lost >= 2
+        self.parts_lost() > 0
+    }
+
+    /// Parts that ClickHouse acknowledged and does not have. The first finding is none: an
+    /// earlier statement may have written the token, and still be about to write the part.
+    pub fn parts_lost(&self) -> u8 {
+        self.lost.saturating_sub(1)
     }
 }
 
@@ -68,7 +83,7 @@ pub enum Verdict {
     Send,
     /// Look again at this moment: an earlier statement may still run until then.
     Wait(UnixMillis),
-    /// Somebody's help is needed.
+    /// Send nothing more: an operator must look first.
     Stop(Lost),
 }
 
@@ -84,7 +99,21 @@ pub enum Lost {
 }
 
 /// Judges a cell by the `marker` that was read at `now`.
+///
+/// A cell that was stopped stays so, whatever its marker says later: another look would send
+/// its rows again, every few seconds, to a ClickHouse that loses them.
 pub fn judge(target: &Target, tries: &mut Tries, marker: NextOffset, now: UnixMillis) -> Verdict {
+    if let Some(lost) = tries.stopped {
+        return Verdict::Stop(lost);
+    }
+    let verdict = judge_running(target, tries, marker, now);
+    if let Verdict::Stop(lost) = verdict {
+        tries.stopped = Some(lost);
+    }
+    verdict
+}
+
+fn judge_running(target: &Target, tries: &mut Tries, marker: NextOffset, now: UnixMillis) -> Verdict {
     if marker >= target.hwm {
         return Verdict::Applied;
     }
@@ -103,7 +132,7 @@ pub fn judge(target: &Target, tries: &mut Tries, marker: NextOffset, now: UnixMi
         Some((_, true)) if target.ends.is_some_and(|ends| ends <= now) => Verdict::Applied,
         // The token is known, for the statement was in time, and yet its part is lost.
         Some((deadline, true)) if now < deadline => {
-            tries.lost += 1;
+            tries.lost = tries.lost.saturating_add(1);
             let until = UnixMillis(deadline.0 + EXECUTION);
             tries.wait = Some(until);
             Verdict::Wait(until)
@@ -159,6 +188,42 @@ mod tests {
             let expected = if renamed { Verdict::Stop(Lost::Parts) } else { Verdict::Send };
             assert_eq!(judge(&TARGET, &mut tries, NONE, at(now)), expected);
         }
+        assert_eq!(tries.parts_lost(), 2, "one for each token");
+    }
+
+    #[test]
+    fn a_part_is_lost_for_sure_once_no_earlier_statement_can_be_about_to_write_it() {
+        let mut tries = tries(10, true);
+        assert_eq!(judge(&TARGET, &mut tries, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
+        assert_eq!((tries.parts_lost(), tries.renamed()), (0, false));
+        assert_eq!(judge(&TARGET, &mut tries, NONE, at(10 + EXECUTION)), Verdict::Send);
+        tries.sent(at(2 * EXECUTION), true);
+        assert_eq!(judge(&TARGET, &mut tries, NONE, at(EXECUTION)), Verdict::Wait(at(3 * EXECUTION)));
+        assert_eq!((tries.parts_lost(), tries.renamed()), (1, true));
+    }
+
+    #[test]
+    fn what_turns_up_while_it_is_waited_for_is_applied() {
+        let mut tries = tries(10, true);
+        assert_eq!(judge(&TARGET, &mut tries, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
+        assert_eq!(judge(&TARGET, &mut tries, TARGET.hwm, at(6)), Verdict::Applied);
+    }
+
+    #[test]
+    fn a_stopped_cell_is_never_sent_again_however_often_it_is_looked_at() {
+        let lost = Tries { lost: 3, wait: Some(at(0)), ..tries(10, true) };
+        for (mut tries, marker, why) in [
+            (lost, NONE, Lost::Parts),
+            (Tries::default(), NextOffset::new(3), Lost::Foreign(NextOffset::new(3))),
+        ] {
+            assert_eq!(judge(&TARGET, &mut tries, marker, at(0)), Verdict::Stop(why));
+            for look in 0..1000 {
+                // Whatever is seen later, and at whatever moment: before the last deadline, at it, past it.
+                for marker in [NONE, marker, TARGET.hwm] {
+                    assert_eq!(judge(&TARGET, &mut tries, marker, at(look)), Verdict::Stop(why));
+                }
+            }
+        }
     }
 
     #[test]
@@ -171,12 +236,26 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_has_ended_only_once_our_clock_says_so_too() {
+        let target = Target { ends: Some(at(100)), ..TARGET };
+        for (ours, applied) in [(0, false), (99, false), (100, true), (1000, true)] {
+            let verdict = judge(&target.by_our_clock(at(ours)), &mut tries(110, true), NONE, at(105));
+            assert_eq!(verdict == Verdict::Applied, applied, "{ours}");
+        }
+        assert_eq!(TARGET.by_our_clock(at(1000)), TARGET);
+    }
+
+    #[test]
     fn a_marker_inside_the_batch_is_somebody_elses() {
-        let marker = NextOffset::new(3);
-        assert_eq!(
-            judge(&TARGET, &mut Tries::default(), marker, at(0)),
-            Verdict::Stop(Lost::Foreign(marker))
-        );
+        for inside in 1..5 {
+            let marker = NextOffset::new(inside);
+            let verdict = judge(&TARGET, &mut Tries::default(), marker, at(0));
+            assert_eq!(verdict, Verdict::Stop(Lost::Foreign(marker)));
+        }
+        for (marker, verdict) in [(0, Verdict::Send), (5, Verdict::Applied), (6, Verdict::Applied)] {
+            let found = judge(&TARGET, &mut Tries::default(), NextOffset::new(marker), at(0));
+            assert_eq!(found, verdict, "{marker}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::cells::{self, Cells, Source};
 use crate::config::Config;
 use crate::configs::{self, Unknown};
 use crate::health::Health;
-use crate::insert::{Inserter, Token, Work};
+use crate::insert::{Inserter, NotApplied, Stopped, Token, Work};
 use crate::intent::IntentError;
 use crate::markers;
 use crate::metrics::Metrics;
@@ -95,6 +95,9 @@ pub enum BackfillError {
     /// Kafka did not tell what is committed.
     #[error("backfill: ask kafka what is committed")]
     Kafka(#[source] KafkaError),
+    /// Nothing more of a chunk is inserted.
+    #[error("backfill: insert a chunk")]
+    Stopped(#[source] Stopped),
     /// The tables are not as they must be.
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -242,7 +245,11 @@ impl Filling<'_> {
         // Somebody may have filled some of them before.
         let work = Work { token, source, lo, hwm, cells, rebuilt: true };
         let applied = self.inserter.apply(work, &CancellationToken::new(), || ()).await;
-        applied.expect("nobody gives it up");
+        match applied {
+            Ok(()) => {}
+            Err(NotApplied::Stopped(stopped)) => return Err(BackfillError::Stopped(stopped)),
+            Err(NotApplied::GivenUp) => unreachable!("nobody gives it up"),
+        }
         time::sleep_until(until).await;
         Ok(())
     }

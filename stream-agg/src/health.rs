@@ -16,11 +16,13 @@ pub enum Concern {
     Kafka,
     /// The server and its tables.
     ClickHouse,
+    /// What batches need of the tables, while they are written to.
+    Tables,
     /// The place in the consumer group.
     Group,
     /// A Kafka partition that cannot go on.
     Partition(i32),
-    /// The inserts of a Kafka partition, which ClickHouse refuses.
+    /// The inserts of a Kafka partition, which ClickHouse refuses or lost.
     Inserts(i32),
 }
 
@@ -49,13 +51,25 @@ impl Health {
         self.trouble(Concern::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// `concern` cannot go on, for this reason.
+    /// `concern` cannot go on, for this reason, which may end by itself.
     pub fn trouble(&self, concern: Concern, reason: impl fmt::Display) {
-        let reason = reason.to_string();
-        let before = self.troubles().insert(concern, reason.clone());
-        if before.as_ref() != Some(&reason) {
+        if let Some(reason) = self.changed(concern, reason) {
             tracing::warn!("{concern}: {reason}");
         }
+    }
+
+    /// `concern` cannot go on before somebody helps, for this reason.
+    pub fn alarm(&self, concern: Concern, reason: impl fmt::Display) {
+        if let Some(reason) = self.changed(concern, reason) {
+            tracing::error!("{concern}: {reason}");
+        }
+    }
+
+    /// Remembers the reason, and gives it back if it is new.
+    fn changed(&self, concern: Concern, reason: impl fmt::Display) -> Option<String> {
+        let reason = reason.to_string();
+        let before = self.troubles().insert(concern, reason.clone());
+        (before.as_ref() != Some(&reason)).then_some(reason)
     }
 
     /// `concern` works.
@@ -83,6 +97,7 @@ impl fmt::Display for Concern {
         match self {
             Self::Kafka => f.write_str("kafka"),
             Self::ClickHouse => f.write_str("clickhouse"),
+            Self::Tables => f.write_str("tables"),
             Self::Group => f.write_str("consumer group"),
             Self::Partition(kp) => write!(f, "partition {kp}"),
             Self::Inserts(kp) => write!(f, "inserts of partition {kp}"),
@@ -113,5 +128,7 @@ mod tests {
         assert_eq!(health.readiness(), Readiness::Ready);
         health.trouble(Concern::Partition(3), "stopped");
         assert_eq!(health.readiness(), not("partition 3: stopped"));
+        health.alarm(Concern::Tables, "`events` has lost a part");
+        assert_eq!(health.readiness(), not("tables: `events` has lost a part; partition 3: stopped"));
     }
 }

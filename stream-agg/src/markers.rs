@@ -4,8 +4,9 @@
 //! deadlines of inserts are told in the time in which they are judged.
 
 use std::fmt::Write as _;
+use std::iter;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use schemas::time::UnixMillis;
 use tokio::time::Instant;
@@ -15,6 +16,10 @@ use crate::cells::{Cell, Source};
 use crate::progress::NextOffset;
 use crate::recover::Marker;
 use crate::store::{Store, StoreError};
+
+/// How long a reading of ClickHouse's clock is used: the clock may be set at any moment, and a
+/// deadline by one that was set back would let a late statement insert for as long.
+const CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the moment at which they were read, by ClickHouse's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +72,11 @@ pub async fn of_cells(
     read(store, parts).await
 }
 
+/// ClickHouse's clock alone.
+pub async fn clock(store: &Store) -> Result<UnixMillis, StoreError> {
+    Ok(read(store, iter::empty()).await?.now)
+}
+
 async fn read<'t>(
     store: &Store,
     tables: impl Iterator<Item = (&'t str, String)>,
@@ -85,7 +95,8 @@ async fn read<'t>(
     }
     sql.push(')');
     let rows: Vec<(String, String, u64, i64)> = store.rows(&sql).await?;
-    let now = rows.first().map_or(UnixMillis(0), |row| UnixMillis(row.3));
+    let first = rows.first().ok_or_else(|| StoreError::Unreachable("an answer without rows".to_owned()))?;
+    let now = UnixMillis(first.3);
     let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());
     let all =
         found.map(|(table, partition, hwm, _)| Marker { table, partition, hwm: next_offset(hwm) }).collect();
@@ -96,7 +107,7 @@ fn next_offset(hwm: u64) -> NextOffset {
     NextOffset::new(i64::try_from(hwm).unwrap_or(i64::MAX))
 }
 
-/// ClickHouse's clock, as far as it is known from the last answer.
+/// ClickHouse's clock, as it was read last.
 #[derive(Debug, Default)]
 pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
 
@@ -106,12 +117,34 @@ impl ServerClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// What it shows now; our own clock until it was told.
-    pub fn now(&self) -> UnixMillis {
-        let told = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match told {
-            Some((then, at)) => UnixMillis(then.0 + at.elapsed().as_millis() as i64),
-            None => UnixMillis::from(SystemTime::now()),
-        }
+    /// What it shows now; unknown unless it was read within [`CLOCK_AGE`]. Never our own clock,
+    /// which may differ by more than a statement is valid. What is counted on from is the
+    /// moment of the answer, so it is behind by the answer's way at most, never ahead.
+    pub fn now(&self) -> Option<UnixMillis> {
+        let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let age = at.elapsed();
+        (age < CLOCK_AGE).then(|| UnixMillis(then.0 + age.as_millis() as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
+        let clock = ServerClock::default();
+        assert_eq!(clock.now(), None, "nobody read it");
+        // Decades from ours.
+        clock.set(UnixMillis(1000));
+        assert_eq!(clock.now(), Some(UnixMillis(1000)));
+        time::advance(Duration::from_millis(9_999)).await;
+        assert_eq!(clock.now(), Some(UnixMillis(10_999)));
+        time::advance(Duration::from_millis(1)).await;
+        assert_eq!(clock.now(), None, "ten seconds old");
+        clock.set(UnixMillis(5));
+        assert_eq!(clock.now(), Some(UnixMillis(5)), "set back, and read again");
     }
 }

@@ -43,11 +43,27 @@ pub struct Metrics {
     pub partitions_owned: IntGauge,
     /// `partitions_stopped`: of these, those that cannot go on without help.
     pub partitions_stopped: IntGauge,
+    /// `parts_lost_total`: parts that ClickHouse acknowledged and does not have.
+    pub parts_lost: IntCounter,
+    /// `inserts_held`: 1 while nothing is inserted because of what was found of a table.
+    pub inserts_held: IntGauge,
+}
+
+/// Counts a partition as stopped until it is dropped.
+#[derive(Debug)]
+pub struct StoppedPartition(IntGauge);
+
+impl Drop for StoppedPartition {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// What is said about an insert that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
+    /// Its condition did not hold: what is there is looked at.
+    Doubt,
     /// It will pass by itself.
     Passing,
     /// ClickHouse refuses it.
@@ -57,6 +73,7 @@ pub enum InsertError {
 impl InsertError {
     fn as_str(self) -> &'static str {
         match self {
+            Self::Doubt => "doubt",
             Self::Passing => "passing",
             Self::Refused => "refused",
         }
@@ -68,7 +85,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let make = Make(Registry::new());
         let insert_errors = make.counters("insert_errors_total", "Tries of an insert that failed.", "kind");
-        for kind in [InsertError::Passing, InsertError::Refused] {
+        for kind in [InsertError::Doubt, InsertError::Passing, InsertError::Refused] {
             insert_errors.with_label_values(&[kind.as_str()]);
         }
         Self {
@@ -99,6 +116,14 @@ impl Default for Metrics {
             orphans: make.counter("orphans_total", "Partitions that the group had given to nobody."),
             partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),
             partitions_stopped: make.gauge("partitions_stopped", "Partitions that need help to go on."),
+            parts_lost: make.counter(
+                "parts_lost_total",
+                "Parts that ClickHouse acknowledged and does not have; alert above 0.",
+            ),
+            inserts_held: make.gauge(
+                "inserts_held",
+                "1 while a table lost a part or forgets tokens, and nothing is inserted; alert above 0.",
+            ),
             registry: make.0,
         }
     }
@@ -140,6 +165,12 @@ impl Metrics {
     /// A try of an insert failed.
     pub fn insert_failed(&self, kind: InsertError) {
         self.insert_errors.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// A partition cannot go on without help while what is returned lives.
+    pub fn partition_stopped(&self) -> StoppedPartition {
+        self.partitions_stopped.inc();
+        StoppedPartition(self.partitions_stopped.clone())
     }
 
     /// Kafka did not take a commit.

@@ -27,7 +27,7 @@ use crate::consume::{Consumer, Membership};
 use crate::declaration::Declaration;
 use crate::decode::Entry;
 use crate::health::{Concern, Health};
-use crate::insert::{GivenUp, Inserter, Work};
+use crate::insert::{Inserter, NotApplied, Work};
 use crate::intent::Intent;
 use crate::librdkafka;
 use crate::metrics::Metrics;
@@ -296,9 +296,8 @@ impl Part {
         let reason = chain(stuck) + &help;
         tracing::error!("{concern}: {reason}");
         health.trouble(concern, reason);
-        metrics.partitions_stopped.inc();
+        let _counted = metrics.partition_stopped();
         runtime.block_on(self.stop.cancelled());
-        metrics.partitions_stopped.dec();
         health.well(concern);
     }
 
@@ -380,7 +379,16 @@ impl Applier<'_> {
         self.progress.declare(Offset::new(work.hwm.to_i64() - 1), work.cells.len());
         let progress = &mut self.progress;
         let applied = shared.inserter.apply(work, give_up, || progress.cell_applied()).await;
-        applied.map_err(|GivenUp| Ended::Told)?;
+        match applied {
+            Ok(()) => {}
+            Err(NotApplied::GivenUp) => return Err(Ended::Told),
+            Err(NotApplied::Stopped(stopped)) => {
+                shared.health.alarm(Concern::Inserts(self.part.kp.into()), &stopped);
+                let _counted = shared.metrics.partition_stopped();
+                self.part.stop.cancelled().await;
+                return Err(Ended::Told);
+            }
+        }
         drop(place);
         track.advance(g, self.progress.applied(), as_of);
         self.after = after;

@@ -29,7 +29,7 @@ use crate::orphans;
 use crate::partition::{Counts, Shared};
 use crate::room::Room;
 use crate::store::Store;
-use crate::tables;
+use crate::tables::{self, Gate, Watch};
 use crate::topic::TopicWatch;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
@@ -115,6 +115,8 @@ async fn consume(
     if shutdown.run_until_cancelled(declare(&store, &declaration, health)).await.is_none() {
         return Ok(());
     }
+    let gate = Arc::new(Gate::default());
+    let inserter = Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health));
     let topic_watch = Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&asker), Arc::clone(health)));
     let shared = Arc::new(Shared {
         topic: topic.clone(),
@@ -122,7 +124,7 @@ async fn consume(
         room: Room::new(&config.batch),
         declaration: Arc::clone(&declaration),
         store: store.clone(),
-        inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health))),
+        inserter: Arc::new(inserter.behind(Arc::clone(&gate))),
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
         topic_watch: Arc::clone(&topic_watch),
@@ -148,6 +150,7 @@ async fn consume(
     let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
 
     let auditing = tokio::spawn(auditor.run(config.audit_interval, published.clone()));
+    tokio::spawn(watch_tables(Arc::clone(&shared), gate, shutdown.clone()));
     let config = Arc::new(config);
     let (watched, watching) = (Arc::clone(&config), Arc::clone(&shared));
     tokio::spawn(orphans::watch(watched, watching, asker, shutdown.clone()));
@@ -175,6 +178,13 @@ async fn consume(
     let _ended = tokio::join!(publishing, auditing);
     outcome.expect("the thread that polls kafka does not panic")?;
     Ok(())
+}
+
+/// Looks at the tables while they are written to, until `shutdown`.
+async fn watch_tables(shared: Arc<Shared>, gate: Arc<Gate>, shutdown: CancellationToken) {
+    let Shared { store, declaration, metrics, health, .. } = &*shared;
+    let watch = Watch { store, rollups: &declaration.rollups, gate: &gate, metrics, health };
+    watch.run(&shutdown).await;
 }
 
 /// Stores what this process declares before anything is declared under it, and before it is ready.

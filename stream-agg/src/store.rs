@@ -25,6 +25,25 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest part of an error that is shown: servers add stack traces.
 const SHOWN_BYTES: usize = 500;
 
+/// What every statement says, whatever the server's defaults are: an answer is whole, or an
+/// error. A marker that is left out of an answer would be taken for rows that are not there.
+const WHOLE: [(&str, &str); 14] = [
+    ("limit", "0"),
+    ("offset", "0"),
+    ("aggregate_functions_null_for_empty", "0"),
+    ("read_overflow_mode", "throw"),
+    ("read_overflow_mode_leaf", "throw"),
+    ("timeout_overflow_mode", "throw"),
+    ("timeout_overflow_mode_leaf", "throw"),
+    ("result_overflow_mode", "throw"),
+    ("group_by_overflow_mode", "throw"),
+    ("distinct_overflow_mode", "throw"),
+    ("sort_overflow_mode", "throw"),
+    ("set_overflow_mode", "throw"),
+    ("join_overflow_mode", "throw"),
+    ("transfer_overflow_mode", "throw"),
+];
+
 /// A client of one database.
 #[derive(Clone)]
 pub struct Store {
@@ -75,10 +94,11 @@ impl Store {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(connector);
-        Client::with_http_client(http)
+        let client = Client::with_http_client(http)
             .with_url(&config.url)
             .with_user(&config.user)
-            .with_password(&config.password)
+            .with_password(&config.password);
+        WHOLE.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value))
     }
 
     /// Runs a statement that answers nothing.
@@ -118,21 +138,46 @@ async fn deadline<T>(
     }
 }
 
+/// What an error says of the request that met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// An insert found its own condition not to hold: look what is there.
+    Doubt,
+    /// It ends by itself, or nobody knows what became of the request: try again.
+    Passing,
+    /// The server had no memory for it: passing, unless it goes on.
+    Memory,
+    /// The same request is refused again until somebody helps.
+    Refused,
+}
+
 impl StoreError {
+    /// What it says of the request.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Unreachable(_) => Failure::Passing,
+            Self::Refused { code: CONDITION, .. } => Failure::Doubt,
+            Self::Refused { code: MEMORY, .. } => Failure::Memory,
+            Self::Refused { code, .. } if PASSING.contains(code) => Failure::Passing,
+            Self::Refused { .. } => Failure::Refused,
+        }
+    }
+
     /// Whether the same request may be taken later without anybody's help.
     pub fn passes(&self) -> bool {
-        match self {
-            Self::Unreachable(_) => true,
-            Self::Refused { code, .. } => PASSING.contains(code),
-        }
+        self.failure() != Failure::Refused
     }
 }
 
+/// `FUNCTION_THROW_IF_VALUE_IS_NON_ZERO`.
+const CONDITION: u32 = 395;
+/// `MEMORY_LIMIT_EXCEEDED`, by this request or by all together.
+const MEMORY: u32 = 241;
 /// Codes of what ends by itself: a cut request (3, 33), a timeout (159, 160, 209), a broken
-/// connection (210), too many queries or parts (202, 252), no memory (241), a full or busy
-/// disk (74, 75, 76, 243), an own earlier try that still runs (216) or was cancelled (394), a
-/// server that stops (236) or starts (598).
-const PASSING: [u32; 17] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 241, 243, 252, 394, 598];
+/// connection (210), too many queries or parts (202, 252), a full or busy disk (74, 75, 76,
+/// 243), an own earlier try that still runs (216) or was cancelled (394), a server that stops
+/// (236) or starts (598).
+const PASSING: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394, 598];
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
@@ -165,21 +210,30 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, code: u32, passes: bool) {
+    fn check(text: &str, code: u32, failure: Failure) {
         let error = StoreError::from(Error::BadResponse(text.to_owned()));
         assert!(matches!(&error, StoreError::Refused { code: c, .. } if *c == code), "{error:?}");
-        assert_eq!(error.passes(), passes);
+        assert_eq!(error.failure(), failure);
     }
 
     #[test]
     fn a_refusal_is_told_by_its_code() {
-        check("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)", 60, false);
-        check("Code: 241. DB::Exception: Memory limit (total) exceeded", 241, true);
-        check("something\nCode: 117. DB::Exception: …", 117, false);
+        check("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)", 60, Failure::Refused);
+        check("Code: 241. DB::Exception: Memory limit (total) exceeded", 241, Failure::Memory);
+        check("something\nCode: 117. DB::Exception: …", 117, Failure::Refused);
+        check("Code: 395. DB::Exception: ahead: while executing", 395, Failure::Doubt);
+        check("Code: 216. DB::Exception: Query with id = x is already running", 216, Failure::Passing);
     }
 
     #[test]
     fn an_answer_without_a_code_is_not_clickhouse() {
-        assert!(StoreError::from(Error::BadResponse("502 Bad Gateway".to_owned())).passes());
+        let error = StoreError::from(Error::BadResponse("502 Bad Gateway".to_owned()));
+        assert_eq!(error.failure(), Failure::Passing);
+    }
+
+    #[test]
+    fn no_answer_says_nothing_of_what_became_of_the_request() {
+        assert_eq!(StoreError::from(Error::TimedOut).failure(), Failure::Passing);
+        assert_eq!(StoreError::from(Error::Network("closed".into())).failure(), Failure::Passing);
     }
 }

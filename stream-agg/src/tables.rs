@@ -1,13 +1,18 @@
-//! Looks whether the tables are as the protocol needs them, before anything is read.
+//! Looks whether the tables are as the protocol needs them: before anything is read, and
+//! every minute from then on ([`Watch`]).
 //!
-//! Invariant: no record is taken while a table is missing, would forget a token too
-//! early, or is known to have lost a part. What the tables hold is looked at per Kafka
-//! partition, in `restore`.
+//! Invariant: no record is taken, and no batch inserted, while a table is missing, would
+//! forget a token too early, or is known to have lost a part. What the tables hold is looked
+//! at per Kafka partition, in `restore`.
 
 use schemas::rollup::Rollups;
 
 use crate::restore::TABLES;
 use crate::store::{Store, StoreError};
+
+mod watch;
+
+pub use watch::{Gate, Watch};
 
 /// Inserts of a table whose tokens it must know at least. A token must outlive every
 /// statement that carries it: by its deadline and ClickHouse's limit that is 55 s. Twice
