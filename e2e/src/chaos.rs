@@ -71,8 +71,11 @@ mod verify;
 
 /// Of the topic, the database, the group and the directory of logs.
 const NAME: &str = "chaos";
-/// From the end of the load until what was broken runs again, and from then until everything is counted.
+/// From the end of the load until what was broken runs again.
 const SETTLE: Duration = Duration::from_secs(90);
+/// From then until everything is counted. A part that ClickHouse took and lost when it was killed is waited
+/// for twice, 55 s each time, before its rows are sent under another token.
+const COUNTED: Duration = Duration::from_secs(240);
 /// For all tables and answers to be read and compared.
 const VERIFY: Duration = Duration::from_secs(300);
 /// Between two lines of progress.
@@ -296,7 +299,7 @@ impl Run {
     async fn wait_until_counted(&self) {
         let mut open = String::new();
         let mut ends = Vec::new();
-        let counted = wait_for("everything to be counted", SETTLE, async || {
+        let counted = wait_for("everything to be counted", COUNTED, async || {
             let before = ends.clone();
             let looked = self.look(&mut ends).await;
             let settled = looked.as_ref().is_ok_and(String::is_empty) && before == ends;

@@ -179,6 +179,9 @@ impl Inserter {
             if let Some(stopped) = open.iter().find_map(|open| open.stopped(&rows)) {
                 return Err(stopped);
             }
+            if let Some(open) = open.iter().find(|open| matches!(open.next, Verdict::Wait(_))) {
+                self.health.trouble(concern, rows.awaited(&open.cell));
+            }
             counted_as_stopped = match failed {
                 Some(Failed::Refused) => {
                     counted_as_stopped.or_else(|| Some(self.metrics.partition_stopped()))

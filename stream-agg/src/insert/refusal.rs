@@ -73,6 +73,16 @@ impl Rows {
         )
     }
 
+    /// What is said while the rows of `cell` are waited for, which ClickHouse took and does not have.
+    pub(super) fn awaited(&self, cell: &Cell) -> String {
+        let Cell { table, partition, .. } = cell;
+        format!(
+            "`{table}` {partition}, offsets {}: clickhouse took the rows and does not have them, as after a kill; they \
+             are sent again once no earlier insert of them can be under way, within two minutes",
+            self.offsets()
+        )
+    }
+
     /// Why nothing more of `cell` is sent.
     pub(super) fn stopped(&self, cell: &Cell, lost: Lost) -> Stopped {
         let Cell { table, partition, .. } = cell;
