@@ -34,6 +34,7 @@ mod outage;
 mod ownership;
 mod reactions_by_path;
 mod reactions_by_query;
+mod record_times;
 mod refused_batches;
 mod rejected;
 mod repeats;
