@@ -17,6 +17,7 @@ mod clients;
 mod connections;
 mod country_counters;
 mod damaged_logs;
+mod declarations;
 mod device_batches;
 mod ends_of_time;
 mod exactly_once;
