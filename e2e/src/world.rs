@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use devstack::{DataDirectory, Service, Stack, wait_for};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
@@ -255,6 +255,13 @@ impl World {
             all.topics().iter().all(|topic| topic.name() != self.name)
         });
         waited.await.unwrap();
+    }
+
+    /// Gives the topic this setting, and no other that is not Kafka's default.
+    pub async fn set_topic(&self, name: &str, value: &str) {
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(self.name)).set(name, value);
+        let answers = self.admin().alter_configs([&topic], &AdminOptions::new()).await.unwrap();
+        answers.into_iter().for_each(|answer| drop(answer.unwrap()));
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {

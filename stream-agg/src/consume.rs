@@ -31,6 +31,7 @@ use crate::librdkafka;
 use crate::partition::{Ended, Pipeline, Shared, Track};
 use crate::progress::NextOffset;
 use crate::recover::Found;
+use crate::timestamps::Admin;
 
 /// How long a pipeline may take to finish the batch it is inserting.
 pub const RELEASE: Duration = Duration::from_secs(10);
@@ -144,6 +145,15 @@ pub fn asker(config: &Config) -> Result<BaseConsumer, GroupError> {
     let kafka = &config.migrate.kafka;
     let asker = kafka.client(&[]).create();
     asker.map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
+}
+
+/// A client that asks Kafka for the topic's settings.
+///
+/// # Errors
+/// A setting that Kafka's client does not take.
+pub fn admin(config: &Config) -> Result<Admin, GroupError> {
+    let kafka = &config.migrate.kafka;
+    kafka.client(&[]).create().map_err(|source| GroupError::Kafka { topic: kafka.topic.clone(), source })
 }
 
 /// Joins the group as a member that it does not know, and leaves it as soon as it is assigned

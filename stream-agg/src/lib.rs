@@ -47,6 +47,7 @@ pub mod start;
 pub mod store;
 pub mod strata;
 pub mod tables;
+pub mod timestamps;
 pub mod topic;
 pub mod window;
 

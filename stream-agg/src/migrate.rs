@@ -3,12 +3,12 @@
 //! Invariant: what was applied never changes under its name; a file or a declared
 //! rollup that differs from what was applied is an error. Every statement says `IF
 //! NOT EXISTS` or replaces what is the same, so two processes may do this at once.
+//! A topic that is there is only looked at.
 
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use runtime::backoff::Backoff;
 use schemas::tables;
@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::MigrateConfig;
 use crate::store::{Store, StoreError};
+use crate::timestamps::{self, Admin, Times};
 
 mod views;
 
@@ -62,6 +63,14 @@ pub enum MigrateError {
         topic: String,
         /// What Kafka says.
         source: KafkaError,
+    },
+    /// The topic was there, and its producers set the times.
+    #[error("use topic `{topic}`: {help}")]
+    Times {
+        /// Its name.
+        topic: String,
+        /// What to do about it.
+        help: String,
     },
 }
 
@@ -112,7 +121,7 @@ where
 impl MigrateError {
     fn passes(&self) -> bool {
         match self {
-            Self::Changed(_) | Self::NotAView(_) => false,
+            Self::Changed(_) | Self::NotAView(_) | Self::Times { .. } => false,
             Self::Apply { source, .. } => source.passes(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => passes(*code),
             // Kafka's client refuses a setting or an argument.
@@ -190,17 +199,20 @@ async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError>
 }
 
 /// Makes the topic unless it is there. Returns whether it was made.
+///
+/// One that is there is never changed: the tool that created it may put its own settings back. An
+/// error says what must be changed.
 async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
-    let admin: AdminClient<DefaultClientContext> = config.kafka.client(&[]).create().map_err(error)?;
+    let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
     // LogAppendTime: record times must not go backwards, whatever the clocks of edges say.
     let wanted = NewTopic::new(
         topic,
         config.partitions.get().into(),
         TopicReplication::Fixed(config.replication.get().into()),
     )
-    .set("message.timestamp.type", "LogAppendTime");
+    .set(timestamps::SETTING.0, timestamps::SETTING.1);
     let options =
         AdminOptions::new().request_timeout(Some(KAFKA_TIMEOUT)).operation_timeout(Some(KAFKA_TIMEOUT));
     let answers = admin.create_topics([&wanted], &options).await.map_err(error)?;
@@ -209,6 +221,14 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
             Ok(_) => return Ok(true),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => return Err(error(KafkaError::AdminOp(code))),
+        }
+    }
+    match timestamps::ask(&admin, topic).await.map_err(error)? {
+        Times::OfKafka => {}
+        Times::Untold => tracing::warn!("{}", timestamps::warning(topic)),
+        Times::OfProducers => {
+            let help = timestamps::help(&config.kafka);
+            return Err(MigrateError::Times { topic: topic.clone(), help });
         }
     }
     Ok(false)

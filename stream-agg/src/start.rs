@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
-use runtime::admin::Admin;
+use runtime::admin;
 use runtime::backoff::Backoff;
 use schemas::rollup::Rollups;
 use tokio::net::TcpListener;
@@ -30,6 +30,7 @@ use crate::partition::{Counts, Shared};
 use crate::room::Room;
 use crate::store::Store;
 use crate::tables::{self, Gate, Watch};
+use crate::timestamps::{self, Admin, Times};
 use crate::topic::TopicWatch;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
@@ -80,18 +81,21 @@ pub async fn run(
     let (metrics, health) =
         (Arc::new(Metrics::default()), Arc::new(Health::new(&config.migrate.kafka.brokers)));
     let asker = Arc::new(consume::asker(&config)?);
+    let admin_client = consume::admin(&config)?;
     let admin_end = CancellationToken::new();
     let _ends_last = admin_end.clone().drop_guard();
     let asked = Arc::clone(&health);
-    let page = Admin { registry: metrics.registry.clone(), readiness: Box::new(move || asked.readiness()) };
+    let page =
+        admin::Admin { registry: metrics.registry.clone(), readiness: Box::new(move || asked.readiness()) };
     tokio::spawn(page.serve(admin, admin_end));
 
     let store = Store::new(&config.migrate.store);
     let found = async {
-        tokio::join!(
-            find_topic(&asker, &config.migrate.kafka, &health),
-            find_tables(&store, &config.migrate.rollups, &health)
-        )
+        let topic = async {
+            find_topic(&asker, &config.migrate.kafka, &health).await;
+            find_times(&admin_client, &config.migrate.kafka, &health).await;
+        };
+        tokio::join!(topic, find_tables(&store, &config.migrate.rollups, &health))
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
         consume(config, asker, store, &metrics, &health, shutdown).await?;
@@ -230,6 +234,27 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
         }
         time::sleep(backoff.wait()).await;
     }
+}
+
+/// Waits until Kafka sets the times of the topic's records, as far as it says.
+async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match timestamps::ask(admin, &kafka.topic).await {
+            Ok(Times::OfKafka) => break,
+            Ok(Times::Untold) => {
+                tracing::warn!("{}", timestamps::warning(&kafka.topic));
+                break;
+            }
+            Ok(Times::OfProducers) => health.trouble(Concern::Kafka, timestamps::help(kafka)),
+            Err(error) => {
+                tracing::debug!(%error, "describe topic `{}`", kafka.topic);
+                health.kafka_away();
+            }
+        }
+        time::sleep(backoff.wait()).await;
+    }
+    health.well(Concern::Kafka);
 }
 
 /// Why Kafka is there and does not talk to us, if its client says so.
