@@ -62,7 +62,7 @@ pub struct Cells {
 /// All cells of `batch`.
 pub fn cells(batch: &Batch, rollups: &Rollups, source: Source) -> Cells {
     let hwm = batch.hwm;
-    let Decoded { rows, dead_letters: dead } = &batch.decoded;
+    let Decoded { rows, dead_letters: dead, .. } = &batch.decoded;
     let mut cells = ledger(batch, source, hwm);
     cells.extend(events(rows, source, hwm));
     cells.extend(dead_letters(dead, source, hwm));
