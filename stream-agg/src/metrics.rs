@@ -20,6 +20,7 @@ pub struct Metrics {
     rejected: IntCounter,
     duplicates: IntCounter,
     time_replaced: IntCounter,
+    records_miscounted: IntCounter,
     rows_folded: IntCounter,
     batches: IntCounter,
     batch_rows: Histogram,
@@ -78,6 +79,10 @@ impl Default for Metrics {
             rejected: make.counter("rejected_total", "Lines that could not be read."),
             duplicates: make.counter("duplicates_total", "Lines that were stored before."),
             time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            records_miscounted: make.counter(
+                "records_miscounted_total",
+                "Records whose header n is not their number of lines; alert above 0.",
+            ),
             rows_folded: make
                 .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
             batches: make.counter("batches_total", "Batches committed."),
@@ -117,6 +122,11 @@ impl Metrics {
         self.batches.inc();
         self.batch_rows.observe(counts.rows as f64);
         self.last_batch.set(unix_seconds);
+    }
+
+    /// Records of a closed batch do not have as many lines as they say; counted again if it is rebuilt.
+    pub fn miscounted(&self, records: u64) {
+        self.records_miscounted.inc_by(records);
     }
 
     /// What an audit found, and when.
