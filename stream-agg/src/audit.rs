@@ -3,7 +3,8 @@
 //! Invariant: nothing is judged that may still be under way, so a sound system audits clean
 //! at any moment. Three comparisons, each exact below a cut of its own:
 //!
-//! 1. *The ledger with itself*: one row per record, `stored = lines - rejected - duplicates`.
+//! 1. *The ledger with itself*: one row per record, `stored = lines - rejected - duplicates`, and a row
+//!    for each offset below `progress` ([`gaps`]).
 //! 2. *Raw rows with the ledger*, below `progress`, which is read first: by spans of offsets the
 //!    number of rows and the sum of a hash of (offset, line), which the ledger foretells because
 //!    the stored lines of a record are numbered densely. Lines arrive at most two days before Kafka
@@ -29,12 +30,15 @@ use tokio::time::{self, Instant};
 use crate::declaration::Declaration;
 use crate::store::{Store, StoreError};
 use frame::{Frame, Log};
+use gaps::Offsets;
 use judge::Snapshot;
 use read::{EVENTS, Key, LedgerSpan, Reader};
 
 pub mod frame;
 
 pub mod judge;
+
+pub mod gaps;
 
 pub mod read;
 
@@ -84,6 +88,8 @@ pub struct Audit {
     pub tables: Vec<Audited>,
     /// What is wrong, part by part; the first [`judge::MAX_FINDINGS`] of each table.
     pub findings: Vec<Finding>,
+    /// Whether the ledger has a row for each offset.
+    pub offsets: Offsets,
 }
 
 /// One table in sum.
@@ -130,6 +136,11 @@ impl Audit {
     pub fn duplicate(&self) -> u64 {
         self.tables.iter().map(|table| table.duplicate).sum()
     }
+
+    /// Whether nothing at all was found.
+    pub fn is_sound(&self) -> bool {
+        self.missing() == 0 && self.duplicate() == 0 && self.offsets.in_gaps() == 0
+    }
 }
 
 /// Why there is no audit.
@@ -156,6 +167,7 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     let known = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
 
     let ledger = reader.ledger(&frame).await.map_err(failed("read the ledger"))?;
+    let offsets = offsets(&reader, &frame, &ledger).await.map_err(failed("look for gaps in the ledger"))?;
     let (mut tables, mut findings) =
         rows(&reader, &frame, &ledger).await.map_err(failed("count raw rows"))?;
 
@@ -180,7 +192,17 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
         tables.push(table);
         findings.extend(wrong);
     }
-    Ok(Audit { at: frame.now.0, tables, findings })
+    Ok(Audit { at: frame.now.0, tables, findings, offsets })
+}
+
+/// Looks for offsets without a ledger row.
+async fn offsets(reader: &Reader<'_>, frame: &Frame, ledger: &Ledger) -> Result<Offsets, StoreError> {
+    let gaps::Counted { mut offsets, within } = gaps::count(frame, ledger);
+    let named = &within[..within.len().min(judge::MAX_FINDINGS)];
+    offsets.gaps.extend(reader.gaps(frame, named).await?);
+    offsets.gaps.sort_unstable();
+    offsets.gaps.truncate(judge::MAX_FINDINGS);
+    Ok(offsets)
 }
 
 /// Compares raw rows with the ledger.

@@ -30,6 +30,7 @@ pub struct Metrics {
     last_batch: IntGauge,
     audit_missing: IntGauge,
     audit_duplicate: IntGauge,
+    audit_gaps: IntGauge,
     last_audit: IntGauge,
     lag: IntGaugeVec,
     /// `cells_skipped_total`: cells that somebody had inserted before we came.
@@ -95,6 +96,8 @@ impl Default for Metrics {
                 .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
             audit_duplicate: make
                 .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
+            audit_gaps: make
+                .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: make.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
             lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
             cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
@@ -130,9 +133,10 @@ impl Metrics {
     }
 
     /// What an audit found, and when.
-    pub fn audited(&self, missing: u64, duplicate: u64, unix_seconds: i64) {
+    pub fn audited(&self, missing: u64, duplicate: u64, gaps: u64, unix_seconds: i64) {
         self.audit_missing.set(missing.cast_signed());
         self.audit_duplicate.set(duplicate.cast_signed());
+        self.audit_gaps.set(gaps.cast_signed());
         self.last_audit.set(unix_seconds);
     }
 
@@ -140,6 +144,7 @@ impl Metrics {
     pub fn audits_elsewhere(&self) {
         self.audit_missing.set(0);
         self.audit_duplicate.set(0);
+        self.audit_gaps.set(0);
     }
 
     /// An insert worked.

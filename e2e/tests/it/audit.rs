@@ -10,6 +10,8 @@ use crate::world::{DEADLINE, Edge, World};
 
 mod ages;
 
+mod gaps;
+
 /// Kafka partition of the records that tests append themselves.
 const KP: i32 = 3;
 

@@ -9,7 +9,8 @@ use schemas::row::TimeLimits;
 use schemas::time::{DAY, UnixMillis};
 
 use super::frame::{Frame, GATHERED, Held, Log, day};
-use super::judge::{Snapshot, SnapshotRow};
+use super::gaps::Gap;
+use super::judge::{MAX_FINDINGS, Snapshot, SnapshotRow};
 use crate::backfill::BACKFILL_G;
 use crate::declaration::Declaration;
 use crate::store::{Store, StoreError};
@@ -41,6 +42,10 @@ pub struct LedgerSpan {
     pub rows: u64,
     /// Sum of the hashes of their places.
     pub digest: u64,
+    /// Offset of the first record.
+    pub first: u64,
+    /// That of the last one.
+    pub last: u64,
 }
 
 /// What the raw table holds of a span.
@@ -73,12 +78,14 @@ struct LedgerRow {
     over: u64,
     rows: u64,
     digest: u64,
+    first: u64,
+    last: u64,
 }
 
 impl LedgerRow {
     fn keyed(self) -> (Key, LedgerSpan) {
-        let Self { g, kp, span, records, repeated, short, over, rows, digest } = self;
-        ((g, kp, span), LedgerSpan { records, repeated, short, over, rows, digest })
+        let Self { g, kp, span, records, repeated, short, over, rows, digest, first, last } = self;
+        ((g, kp, span), LedgerSpan { records, repeated, short, over, rows, digest, first, last })
     }
 }
 
@@ -174,7 +181,8 @@ impl Reader<'_> {
         let sql = format!(
             "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count() AS records, toUInt64(sum(n - 1)) AS repeated, \
              toUInt64(sum(greatest(lack, 0))) AS short, toUInt64(sum(greatest(-lack, 0))) AS over, \
-             sum(s) AS rows, sum(arraySum(l -> cityHash64(ko, toUInt32(l)), range(s))) AS digest FROM (\
+             sum(s) AS rows, sum(arraySum(l -> cityHash64(ko, toUInt32(l)), range(s))) AS digest, \
+             min(ko) AS first, max(ko) AS last FROM (\
              SELECT g, kp, ko, count() AS n, toUInt64(any(stored)) AS s, \
              any(toInt64(lines) - rejected - duplicates - stored) AS lack \
              FROM {LEDGER} WHERE {} GROUP BY tenant, g, kp, ko) GROUP BY g, kp, span",
@@ -272,6 +280,23 @@ impl Reader<'_> {
         let rows: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
         let wrong = |(g, kp, span, missing, duplicate)| ((g, kp, span), (missing, duplicate));
         Ok(rows.into_iter().map(wrong).collect())
+    }
+
+    /// The first gaps between the records of each of these spans.
+    pub async fn gaps(&self, frame: &Frame, spans: &[Key]) -> Result<Vec<Gap>, StoreError> {
+        if spans.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT g, kp, before + 1, toUInt64(ko - 1) FROM (SELECT g, kp, ko, \
+             lagInFrame(ko, 1, ko) OVER (PARTITION BY g, kp, intDiv(ko, {SPAN}) ORDER BY ko \
+             ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before \
+             FROM {LEDGER} WHERE {} AND {}) WHERE ko > before + 1 ORDER BY g, kp, ko LIMIT {MAX_FINDINGS}",
+            of_ledger(frame),
+            among(spans)
+        );
+        let rows: Vec<(u16, u16, u64, u64)> = self.rows(&sql).await?;
+        Ok(rows.into_iter().map(|(g, kp, first, last)| Gap { g, kp, first, last }).collect())
     }
 
     /// Sums and markers of a rollup, from the same parts; a backfill's markers tell of no offsets.
