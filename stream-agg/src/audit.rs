@@ -3,11 +3,14 @@
 //! Invariant: nothing is judged that may still be under way, so a sound system audits clean
 //! at any moment. Three comparisons, each exact below a cut of its own:
 //!
-//! 1. *The ledger with itself*: one row per record, `stored = lines - rejected - duplicates`.
+//! 1. *The ledger with itself*: one row per record, `stored = lines - rejected - duplicates`, and a row
+//!    for each offset below `progress` ([`gaps`]).
 //! 2. *Raw rows with the ledger*, below `progress`, which is read first: by spans of offsets the
 //!    number of rows and the sum of a hash of (offset, line), which the ledger foretells because
-//!    the stored lines of a record are numbered densely. Spans that differ are read once more,
-//!    record by record.
+//!    the stored lines of a record are numbered densely. Lines arrive at most two days before Kafka
+//!    takes their record, unless the spool held it; so raw rows of earlier days are read of spans that
+//!    differ only, as far back as the ids of their records say. Spans that differ even so are read
+//!    once more, record by record.
 //! 3. *Rollups with raw rows*, by the day of the event. A rollup knows no offsets, but its markers
 //!    do: one statement reads sums and markers from the same parts, and the markers say below which
 //!    offset a table partition holds everything and from where on nothing. Once `progress` has
@@ -15,8 +18,9 @@
 //!
 //! What has expired is not compared: an event's day is held to be equal if all raw rows of it must
 //! still be there, else to be at least what raw rows say. Markers (tenant `''`) count nowhere.
-//! What cannot be compared is said. Absent: any repair, and any look at Kafka.
+//! What cannot be compared is said ([`frame`]). Absent: any repair, and any look at Kafka.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemas::tables::LEDGER_DAYS;
@@ -25,10 +29,16 @@ use tokio::time::{self, Instant};
 
 use crate::declaration::Declaration;
 use crate::store::{Store, StoreError};
+use frame::{Frame, Log};
+use gaps::Offsets;
 use judge::Snapshot;
-use read::{Frame, Reader};
+use read::{EVENTS, Key, LedgerSpan, Reader};
+
+pub mod frame;
 
 pub mod judge;
+
+pub mod gaps;
 
 pub mod read;
 
@@ -78,6 +88,8 @@ pub struct Audit {
     pub tables: Vec<Audited>,
     /// What is wrong, part by part; the first [`judge::MAX_FINDINGS`] of each table.
     pub findings: Vec<Finding>,
+    /// Whether the ledger has a row for each offset.
+    pub offsets: Offsets,
 }
 
 /// One table in sum.
@@ -124,6 +136,11 @@ impl Audit {
     pub fn duplicate(&self) -> u64 {
         self.tables.iter().map(|table| table.duplicate).sum()
     }
+
+    /// Whether nothing at all was found.
+    pub fn is_sound(&self) -> bool {
+        self.missing() == 0 && self.duplicate() == 0 && self.offsets.in_gaps() == 0
+    }
 }
 
 /// Why there is no audit.
@@ -134,6 +151,9 @@ pub struct AuditError {
     source: StoreError,
 }
 
+/// The ledger by spans.
+type Ledger = BTreeMap<Key, LedgerSpan>;
+
 /// Audits the ledger, the raw table and the rollups of `declaration`.
 ///
 /// # Errors
@@ -142,14 +162,14 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     let failed = |what| move |source| AuditError { what, source };
     let Declaration { rollups, limits, .. } = declaration;
     let reader = Reader { store, patience: reach.patience };
-    let frame = reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
+    let mut frame =
+        reader.frame(reach.days, limits.time).await.map_err(failed("read what can be compared"))?;
     let known = reader.declared_in(rollups).await.map_err(failed("read configs"))?;
 
     let ledger = reader.ledger(&frame).await.map_err(failed("read the ledger"))?;
-    let raw = reader.raw(&frame).await.map_err(failed("count raw rows"))?;
-    let differing = judge::differing(&ledger, &raw);
-    let details = reader.details(&frame, &differing).await.map_err(failed("read records that differ"))?;
-    let (mut tables, mut findings) = judge::rows(&frame, &ledger, &raw, &details);
+    let offsets = offsets(&reader, &frame, &ledger).await.map_err(failed("look for gaps in the ledger"))?;
+    let (mut tables, mut findings) =
+        rows(&reader, &frame, &ledger).await.map_err(failed("count raw rows"))?;
 
     let mut snapshots = Vec::new();
     for rollup in rollups.iter() {
@@ -160,8 +180,11 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
     for snapshot in &mut snapshots {
         snapshot.leave_out(&behind);
     }
+    if reader.may_lack_raw_rows(&frame).await.map_err(failed("look for lines that arrived long ago"))? {
+        frame.may_have_lost_raw_rows();
+    }
     let days = reader.days(&frame, &snapshots, &known).await.map_err(failed("count raw rows by day"))?;
-    let events = tables.iter().find(|table| table.table == read::EVENTS);
+    let events = tables.iter().find(|table| table.table == EVENTS);
     let wrong = events.filter(|table| table.missing + table.duplicate > 0);
     let surplus = wrong.map(|table| table.duplicate.cast_signed() - table.missing.cast_signed());
     for (at, snapshot) in snapshots.iter().enumerate() {
@@ -169,7 +192,34 @@ pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Re
         tables.push(table);
         findings.extend(wrong);
     }
-    Ok(Audit { at: frame.now.0, tables, findings })
+    Ok(Audit { at: frame.now.0, tables, findings, offsets })
+}
+
+/// Looks for offsets without a ledger row.
+async fn offsets(reader: &Reader<'_>, frame: &Frame, ledger: &Ledger) -> Result<Offsets, StoreError> {
+    let gaps::Counted { mut offsets, within } = gaps::count(frame, ledger);
+    let named = &within[..within.len().min(judge::MAX_FINDINGS)];
+    offsets.gaps.extend(reader.gaps(frame, named).await?);
+    offsets.gaps.sort_unstable();
+    offsets.gaps.truncate(judge::MAX_FINDINGS);
+    Ok(offsets)
+}
+
+/// Compares raw rows with the ledger.
+async fn rows(
+    reader: &Reader<'_>,
+    frame: &Frame,
+    ledger: &Ledger,
+) -> Result<(Vec<Audited>, Vec<Finding>), StoreError> {
+    let mut raw = reader.raw(frame).await?;
+    let differing = judge::differing(ledger, &raw);
+    let mut made = reader.made(frame, &differing).await?;
+    let since = made.values().map(|made| made.since).min().unwrap_or(i64::MAX);
+    judge::add(&mut raw, reader.earlier_raw(frame, &differing, since).await?);
+    let differing = judge::differing(ledger, &raw);
+    made.retain(|key, _| differing.contains(key));
+    let details = reader.details(frame, &judge::looked_into(&differing, &made), since).await?;
+    Ok(judge::rows(frame, ledger, &raw, &made, &details))
 }
 
 /// Waits until `progress` has passed everything that the rollups held when they were read.
@@ -178,12 +228,12 @@ async fn caught_up(
     reader: &Reader<'_>,
     frame: &Frame,
     snapshots: &[Snapshot<'_>],
-) -> Result<Vec<(u16, u16)>, StoreError> {
+) -> Result<Vec<Log>, StoreError> {
     let reached = judge::reached(snapshots);
     let begun = Instant::now();
     let mut progress = frame.progress.clone();
     loop {
-        let behind = |log: &(u16, u16), hwm: u64| progress.get(log).is_some_and(|next| *next < hwm);
+        let behind = |log: &Log, hwm: u64| progress.get(log).is_some_and(|next| *next < hwm);
         let late: Vec<_> =
             reached.iter().filter(|(log, hwm)| behind(log, **hwm)).map(|(log, _)| *log).collect();
         let unknown = reached.keys().any(|log| !progress.contains_key(log));

@@ -63,7 +63,7 @@ pub struct Cells {
 /// All cells of `batch`, whose rows are made as `declaration` says.
 pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells {
     let hwm = batch.hwm;
-    let Decoded { rows, dead_letters: dead } = &batch.decoded;
+    let Decoded { rows, dead_letters: dead, .. } = &batch.decoded;
     let mut cells = ledger(batch, source, hwm);
     cells.extend(events(rows, source, hwm));
     cells.extend(dead_letters(dead, source, hwm));

@@ -21,7 +21,7 @@ use crate::batch::{Batch, Batcher};
 use crate::cells::{self, Cells, Source};
 use crate::consume::Membership;
 use crate::declaration::Declaration;
-use crate::decode::{Entry, Record, decode};
+use crate::decode::{Entry, Miscounted, Record, decode};
 use crate::health::Concern;
 use crate::idle::{At, Standstill};
 use crate::insert::{Token, Work};
@@ -336,6 +336,14 @@ impl<'p> Collector<'p> {
             tracing::warn!(
                 "partition {kp}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
             );
+        }
+        let Miscounted { records, first } = batch.decoded.miscounted;
+        if let Some(first) = first {
+            tracing::error!(
+                "partition {kp}: {first}; {records} such records in its batch. The lines that are there are \
+                 stored; look at the program that wrote the record, for others may be missing"
+            );
+            shared.metrics.miscounted(records);
         }
         let (lo, hwm, rebuilt) = (batch.lo, batch.hwm, self.batcher.rebuilds());
         let cfg = self.declaration.cfg();

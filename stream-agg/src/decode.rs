@@ -5,11 +5,13 @@
 //! that is known already is counted and not stored. A record of a format that is not
 //! known yet is an error, for its events were acknowledged and this release is too old.
 //! Samples of lines that the edge rejected become dead letters, and are no lines of the
-//! ledger: they were never accepted.
+//! ledger: they were never accepted. A record that has more or fewer lines than its header `n`
+//! says becomes the rows of the lines it has, and is noted: lines may be lost then.
 
 pub mod props;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -114,6 +116,44 @@ pub struct Decoded {
     pub rows: Rows,
     /// Lines that could not be read.
     pub dead_letters: DeadLetters,
+    /// Records that do not have as many lines as they say.
+    pub miscounted: Miscounted,
+}
+
+/// Records of a batch whose header `n` differs from their number of lines. The edge writes none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Miscounted {
+    /// How many there are.
+    pub records: u64,
+    /// The first of them.
+    pub first: Option<Miscount>,
+}
+
+/// A record whose header `n` differs from its number of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Miscount {
+    /// Where it stands.
+    pub offset: Offset,
+    /// Lines according to its header.
+    pub declared: u32,
+    /// Lines in its value.
+    pub read: u32,
+}
+
+impl Miscounted {
+    fn compare(&mut self, offset: Offset, declared: u32, read: u32) {
+        if declared != read {
+            self.records += 1;
+            self.first.get_or_insert(Miscount { offset, declared, read });
+        }
+    }
+}
+
+impl fmt::Display for Miscount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, declared, read } = self;
+        write!(f, "the record at offset {offset} has {read} lines, but its header `n` says {declared}")
+    }
 }
 
 /// Appends the rows of `record`, and moves the window past it.
@@ -192,6 +232,10 @@ pub fn decode(
             }
         }
         entry.lines += 1;
+    }
+    if let Ok(Head { lines, .. }) = record.head {
+        let read = entry.lines + record::lines(samples).count() as u32;
+        out.miscounted.compare(record.offset, *lines, read);
     }
     window.push(entry.offset, entry.kafka_time, entry.record_id, &entry.ids, &limits.window);
     Ok(entry)

@@ -69,7 +69,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Counts the tables against each other; fails if anything is missing or duplicate.
+    /// Counts the tables against each other; fails if anything is missing or duplicate, or in no ledger row.
     Audit {
         /// Days of arrival to look at; all of them unless something has expired.
         #[arg(long, default_value_t = stream_agg::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::audit::MAX_DAYS)))]
@@ -181,7 +181,10 @@ async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
         print!("{audit}");
     }
     audit::record(&store, &audit).await?;
-    let (missing, duplicate) = (audit.missing(), audit.duplicate());
-    anyhow::ensure!(missing == 0 && duplicate == 0, "{missing} missing, {duplicate} duplicate");
+    let (missing, duplicate, gaps) = (audit.missing(), audit.duplicate(), audit.offsets.in_gaps());
+    anyhow::ensure!(
+        audit.is_sound(),
+        "{missing} missing, {duplicate} duplicate, {gaps} offsets in no ledger row"
+    );
     Ok(())
 }

@@ -20,6 +20,7 @@ pub struct Metrics {
     rejected: IntCounter,
     duplicates: IntCounter,
     time_replaced: IntCounter,
+    records_miscounted: IntCounter,
     rows_folded: IntCounter,
     batches: IntCounter,
     batch_rows: Histogram,
@@ -29,6 +30,7 @@ pub struct Metrics {
     last_batch: IntGauge,
     audit_missing: IntGauge,
     audit_duplicate: IntGauge,
+    audit_gaps: IntGauge,
     last_audit: IntGauge,
     lag: IntGaugeVec,
     /// `cells_skipped_total`: cells that somebody had inserted before we came.
@@ -95,6 +97,10 @@ impl Default for Metrics {
             rejected: make.counter("rejected_total", "Lines that could not be read."),
             duplicates: make.counter("duplicates_total", "Lines that were stored before."),
             time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            records_miscounted: make.counter(
+                "records_miscounted_total",
+                "Records whose header n is not their number of lines; alert above 0.",
+            ),
             rows_folded: make
                 .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
             batches: make.counter("batches_total", "Batches committed."),
@@ -107,6 +113,8 @@ impl Default for Metrics {
                 .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
             audit_duplicate: make
                 .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
+            audit_gaps: make
+                .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: make.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
             lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
             cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
@@ -144,10 +152,16 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
+    /// Records of a closed batch do not have as many lines as they say; counted again if it is rebuilt.
+    pub fn miscounted(&self, records: u64) {
+        self.records_miscounted.inc_by(records);
+    }
+
     /// What an audit found, and when.
-    pub fn audited(&self, missing: u64, duplicate: u64, unix_seconds: i64) {
+    pub fn audited(&self, missing: u64, duplicate: u64, gaps: u64, unix_seconds: i64) {
         self.audit_missing.set(missing.cast_signed());
         self.audit_duplicate.set(duplicate.cast_signed());
+        self.audit_gaps.set(gaps.cast_signed());
         self.last_audit.set(unix_seconds);
     }
 
@@ -155,6 +169,7 @@ impl Metrics {
     pub fn audits_elsewhere(&self) {
         self.audit_missing.set(0);
         self.audit_duplicate.set(0);
+        self.audit_gaps.set(0);
     }
 
     /// An insert worked.

@@ -8,6 +8,13 @@ use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
 use crate::world::{DEADLINE, Edge, World};
 
+mod ages;
+
+mod gaps;
+
+/// Kafka partition of the records that tests append themselves.
+const KP: i32 = 3;
+
 /// Something was counted, and the aggregator that counted it.
 struct Counted {
     world: World,
@@ -25,25 +32,62 @@ impl Counted {
         Self { world, edge, aggregator }
     }
 
-    /// Audits until everything is below `progress`, so that a fault can no longer be one of the moment;
-    /// then it must fail with all of these words.
     async fn is_found(&self, words: &[&str]) {
-        let mut seen = String::new();
-        let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
-            seen = match self.audit().await {
-                Ok(()) => "it is sound".to_owned(),
-                Err(error) => format!("{error:#}"),
-            };
-            words.iter().all(|word| seen.contains(word))
-        });
-        if let Err(overdue) = waited.await {
-            panic!("{overdue}; it says {seen}");
-        }
+        is_found(&self.world, &[], words).await;
     }
 
     async fn audit(&self) -> anyhow::Result<()> {
-        self.world.run("stream-agg", &["audit"], &[]).await
+        audit(&self.world, &[]).await
     }
+}
+
+async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
+    world.run("stream-agg", &[&["audit"], more].concat(), &[]).await
+}
+
+/// Audits until everything is below `progress`, so that a fault can no longer be one of the moment;
+/// then it must fail with all of these words.
+async fn is_found(world: &World, more: &[&str], words: &[&str]) {
+    let mut seen = String::new();
+    let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
+        seen = match audit(world, more).await {
+            Ok(()) => "it is sound".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        words.iter().all(|word| seen.contains(word))
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}; it says {seen}");
+    }
+}
+
+/// Makes the system older than its tables keep rows.
+async fn age(world: &World) {
+    let age =
+        "INSERT INTO configs SELECT cfg, rollups, declared, since - INTERVAL 60 DAY FROM configs LIMIT 1";
+    world.rows(age).await;
+}
+
+/// Waits until everything below `next` is in every table, and known to be.
+async fn reaches(world: &World, next: u64) {
+    let reached = format!("SELECT max(next_offset) FROM progress WHERE kp = {KP}");
+    wait_for("progress", DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
+}
+
+/// What the newest audit says of a part of a table.
+async fn latest(world: &World, value: &str, table: &str, part: &str) -> Vec<String> {
+    let sql =
+        format!("SELECT argMax({value}, audited_at) FROM audits WHERE table = '{table}' AND part = '{part}'");
+    world.rows(&sql).await.remove(0)
+}
+
+/// Audits until `events` raw rows are compared; each audit must be sound.
+async fn is_sound_with(world: &World, more: &[&str], events: u64) {
+    let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
+        audit(world, more).await.unwrap();
+        latest(world, "found", "events", "all").await == [events.to_string()]
+    });
+    waited.await.unwrap();
 }
 
 /// Events of now and of some years ago, so that tables have more than one table partition.
@@ -92,11 +136,35 @@ async fn a_lost_raw_row_is_found_and_only_there() {
 }
 
 #[tokio::test]
+async fn a_raw_row_that_stands_twice_is_found_beside_one_that_is_lost() {
+    let counted = Counted::new("audit_raw_twice").await;
+    let rows = "SELECT kp, ko, line FROM events WHERE tenant != '' ORDER BY kp, ko, line LIMIT 2";
+    let rows = counted.world.rows(rows).await;
+    let is = |row: &[String]| format!("tenant != '' AND (kp, ko, line) = ({})", row.join(", "));
+    counted.world.rows(&format!("INSERT INTO events SELECT * FROM events WHERE {}", is(&rows[0]))).await;
+    counted.is_found(&["events, offsets 0-9999", "0 missing, 1 duplicate", "missing=0 duplicate=1 "]).await;
+    counted.world.rows(&format!("DELETE FROM events WHERE {}", is(&rows[1]))).await;
+    counted.is_found(&["missing=1 duplicate=1 "]).await;
+}
+
+#[tokio::test]
+async fn a_ledger_row_whose_lines_do_not_add_up_is_found() {
+    let counted = Counted::new("audit_balance").await;
+    let row = "(kp, ko) = (SELECT kp, ko FROM ledger WHERE tenant = '*' ORDER BY kp, ko LIMIT 1)";
+    for (change, found) in [("lines + 3", "3 missing, 0 duplicate"), ("lines - 5", "0 missing, 2 duplicate")]
+    {
+        let sql = format!(
+            "ALTER TABLE ledger UPDATE lines = {change} WHERE tenant = '*' AND {row} SETTINGS mutations_sync = 1"
+        );
+        counted.world.rows(&sql).await;
+        counted.is_found(&["ledger, offsets 0-9999 of partition", found]).await;
+    }
+}
+
+#[tokio::test]
 async fn once_days_have_expired_the_others_are_still_compared() {
     let counted = Counted::new("audit_old").await;
-    let age =
-        "INSERT INTO configs SELECT cfg, rollups, declared, since - INTERVAL 60 DAY FROM configs LIMIT 1";
-    counted.world.rows(age).await;
+    age(&counted.world).await;
     let compared =
         "SELECT count() FROM audits WHERE table = 'events' AND found = 60 AND note LIKE 'from % on'";
     let waited = wait_for("an audit of all rows below progress", DEADLINE, async || {

@@ -104,6 +104,25 @@ async fn a_line_that_nobody_can_read_is_a_dead_letter_and_its_neighbours_are_sto
 }
 
 #[tokio::test]
+async fn a_record_with_fewer_lines_than_its_header_says_is_shown_and_its_lines_count() {
+    let world = World::new("repeats_miscounted").await;
+    let made = Made::random(&mut fastrand::Rng::with_seed(34), now());
+    let line = enriched(&made.line());
+    let value = |lines: usize| vec![line.as_str(); lines].join("\n");
+    let ids = [Uuid::now_v7().to_string(), Uuid::now_v7().to_string()];
+    world.produce(1, &headers(&ids[0]), value(3).as_bytes());
+    world.produce(1, &headers(&ids[1]), value(2).as_bytes());
+    let aggregator = world.aggregator().await;
+    all_lines(&world, 5).await;
+    let mut oracle = Oracle::default();
+    (0..5).for_each(|_| oracle.accepted(&made));
+    world.assert_counted(&oracle.counts()).await;
+    let admin = Http::new(aggregator.admin());
+    assert_eq!(admin.metric("stream_agg_records_miscounted_total").await, Some(1));
+    assert_eq!(world.number("SELECT count() FROM dead_letters").await, 0, "no row but those of its lines");
+}
+
+#[tokio::test]
 async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
     let world = World::new("repeats_spooled").await;
     let mut rng = fastrand::Rng::with_seed(33);

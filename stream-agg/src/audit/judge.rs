@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::rollup::{Dimension, Grain, Rollup};
 use schemas::time::{DAY, UnixMillis};
 
-use super::read::{EVENTS, Frame, Key, Known, LEDGER, LedgerSpan, Log, RawSpan, SPAN};
+use super::frame::{Frame, Log};
+use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, Made, RawSpan, SPAN};
 use super::{Audited, Finding};
 
-/// Parts that are named of a table; its sums count all.
+/// Parts that are named of a table, and gaps of the ledger; sums count all.
 pub const MAX_FINDINGS: usize = 20;
 
 /// Raw rows by the day of the event; for each rollup those that it must and those that it may hold.
@@ -85,51 +86,75 @@ pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
     reached
 }
 
-/// The first spans whose raw rows are not those of the ledger.
+/// The spans whose raw rows are not those of the ledger.
 pub fn differing(ledger: &BTreeMap<Key, LedgerSpan>, raw: &BTreeMap<Key, RawSpan>) -> Vec<Key> {
-    differ(ledger, raw).take(MAX_FINDINGS).collect()
-}
-
-fn differ<'a>(
-    ledger: &'a BTreeMap<Key, LedgerSpan>,
-    raw: &'a BTreeMap<Key, RawSpan>,
-) -> impl Iterator<Item = Key> {
     let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
-    keys.into_iter().filter(|key| {
+    let differs = |key: &Key| {
         let (must, has) = (of(ledger, key), of(raw, key));
         (must.rows, must.digest) != (has.rows, has.digest)
-    })
+    };
+    keys.into_iter().filter(differs).collect()
+}
+
+/// Adds raw rows that were read on their own.
+pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
+    for (key, RawSpan { rows, digest }) in more {
+        let sum = raw.entry(key).or_default();
+        sum.rows += rows;
+        sum.digest = sum.digest.wrapping_add(digest);
+    }
+}
+
+/// The differing spans that are worth a look at each record: first those of which no raw row may have
+/// been dropped, for these are wrong.
+pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
+    let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
+    wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
+}
+
+/// Stored lines of a span whose raw rows may have been dropped.
+fn dropped(made: &BTreeMap<Key, Made>, key: &Key) -> u64 {
+    made.get(key).map_or(0, |made| made.dropped)
 }
 
 fn of<T: Copy + Default>(spans: &BTreeMap<Key, T>, key: &Key) -> T {
     spans.get(key).copied().unwrap_or_default()
 }
 
-/// Judges the ledger and the raw table; `details` has what is missing and what is duplicate in
-/// spans that differ.
+/// Judges the ledger and the raw table. Of the spans that differ, `made` tells how many raw rows may have
+/// been dropped, and `details` what is missing and what is duplicate.
 pub fn rows(
     frame: &Frame,
     ledger: &BTreeMap<Key, LedgerSpan>,
     raw: &BTreeMap<Key, RawSpan>,
+    made: &BTreeMap<Key, Made>,
     details: &BTreeMap<Key, (u64, u64)>,
 ) -> (Vec<Audited>, Vec<Finding>) {
-    let note = note(frame);
-    let mut records = Table::new(LEDGER, note.clone());
+    let mut records = Table::new(LEDGER, note(frame));
     for (key, span) in ledger {
         let LedgerSpan { records: count, repeated, short, over, .. } = *span;
-        records.add(|| offsets(*key), count, count + repeated, (short, repeated + over));
+        records.add(|| span_of(*key), count, count + repeated, (short, repeated + over));
     }
-    let mut events = Table::new(EVENTS, note);
-    let differing: BTreeSet<_> = differ(ledger, raw).collect();
+    let mut events = Table::new(EVENTS, note(frame));
+    let differing: BTreeSet<_> = differing(ledger, raw).into_iter().collect();
     let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
+    let mut unsure = 0;
     for key in keys {
-        let (must, has) = (of(ledger, &key).rows, of(raw, &key).rows);
-        let wrong = match details.get(&key) {
-            Some(wrong) => *wrong,
-            None if differing.contains(&key) => (must.saturating_sub(has), has.saturating_sub(must)),
-            None => (0, 0),
-        };
-        events.add(|| offsets(key), must, has, wrong);
+        let (most, found) = (of(ledger, &key).rows, of(raw, &key).rows);
+        if !differing.contains(&key) {
+            events.add(|| span_of(key), most, found, (0, 0));
+            continue;
+        }
+        let may_be_dropped = dropped(made, &key);
+        unsure += may_be_dropped;
+        let least = most.saturating_sub(may_be_dropped);
+        let counted = (least.saturating_sub(found), found.saturating_sub(most));
+        let wrong = details.get(&key).copied().unwrap_or(counted);
+        events.add(|| span_of(key), found.clamp(least, most), found, wrong);
+    }
+    if unsure > 0 {
+        let kept = date(frame.kept_from());
+        events.remark(&format!("of {unsure} lines that arrived before {kept} raw rows may have expired"));
     }
     let mut findings = records.findings;
     findings.extend(events.findings);
@@ -169,7 +194,7 @@ pub fn rollup(
     let days: BTreeSet<_> = must.keys().chain(snapshot.sums.keys()).copied().collect();
     let mut difference = 0_i128;
     for day in days.into_iter().filter(|day| undivided || is_kept(rollup, *day, frame.now)) {
-        let whole = if undivided { frame.from.is_none() } else { frame.is_whole(day) };
+        let whole = if undivided { frame.whole_from.is_none() } else { frame.is_whole(day) };
         let (least, any) = must.get(&day).copied().unwrap_or_default();
         let most = match (whole, known.always) {
             (false, _) => u64::MAX,
@@ -239,8 +264,12 @@ impl Table {
     fn acquit(&mut self, why: &str) {
         self.findings.clear();
         (self.sum.missing, self.sum.duplicate) = (0, 0);
+        self.remark(why);
+    }
+
+    fn remark(&mut self, what: &str) {
         let before = std::mem::take(&mut self.sum.note);
-        self.sum.note = if before.is_empty() { why.to_owned() } else { format!("{why}; {before}") };
+        self.sum.note = if before.is_empty() { what.to_owned() } else { format!("{what}; {before}") };
     }
 }
 
@@ -255,10 +284,15 @@ fn note(frame: &Frame) -> String {
     }
 }
 
-fn offsets((g, kp, span): Key) -> String {
+fn span_of((g, kp, span): Key) -> String {
     let first = span * SPAN;
+    offsets((g, kp), first, first + SPAN - 1)
+}
+
+/// Offsets of a log, in words.
+pub fn offsets((g, kp): Log, first: u64, last: u64) -> String {
     let log = if g == 0 { String::new() } else { format!(", log generation {g}") };
-    format!("offsets {first}-{} of partition {kp}{log}", first + SPAN - 1)
+    format!("offsets {first}-{last} of partition {kp}{log}")
 }
 
 fn date(day: i64) -> String {

@@ -8,7 +8,9 @@ use schemas::rollup::{Dimension, Measure, PartitionBy, Rollup, Rollups};
 use schemas::row::TimeLimits;
 use schemas::time::{DAY, UnixMillis};
 
-use super::judge::{Snapshot, SnapshotRow};
+use super::frame::{Frame, GATHERED, Held, Log, day};
+use super::gaps::Gap;
+use super::judge::{MAX_FINDINGS, Snapshot, SnapshotRow};
 use crate::backfill::BACKFILL_G;
 use crate::configs::known;
 use crate::declaration::Declaration;
@@ -20,38 +22,11 @@ pub const EVENTS: &str = "events";
 pub const LEDGER: &str = "ledger";
 /// Offsets that are compared in one sum.
 pub const SPAN: u64 = 10_000;
-/// Days between an event's arrival and its place in Kafka, at most: edges hold records for minutes,
-/// and clocks differ.
-const ON_THE_WAY: i64 = 2;
+/// Spans that are named one by one in a query; of more, all spans are read.
+const MAX_NAMED: usize = 1000;
 
-/// A log: its generation and Kafka partition.
-pub type Log = (u16, u16);
 /// [`SPAN`] offsets of a log.
 pub type Key = (u16, u16, u64);
-
-/// What can be compared, and below which offsets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// ClickHouse's clock.
-    pub now: UnixMillis,
-    /// Everything below these offsets is in every table.
-    pub progress: BTreeMap<Log, u64>,
-    /// The ledger is compared from these offsets on.
-    pub floors: BTreeMap<Log, u64>,
-    /// The first of the days that are compared, since 1970; none if nothing has expired.
-    pub from: Option<i64>,
-    /// The day before which raw rows are gone that the ledger still knows.
-    pub gone: Option<i64>,
-    /// Which client clocks are believed.
-    pub time: TimeLimits,
-}
-
-impl Frame {
-    /// Whether all raw rows of an event's day must still be there: those arrived a day before at the earliest.
-    pub fn is_whole(&self, day: i64) -> bool {
-        self.from.is_none_or(|from| day > from - ON_THE_WAY + self.time.ahead / DAY)
-    }
-}
 
 /// What the ledger says about a span.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,6 +43,10 @@ pub struct LedgerSpan {
     pub rows: u64,
     /// Sum of the hashes of their places.
     pub digest: u64,
+    /// Offset of the first record.
+    pub first: u64,
+    /// That of the last one.
+    pub last: u64,
 }
 
 /// What the raw table holds of a span.
@@ -77,6 +56,38 @@ pub struct RawSpan {
     pub rows: u64,
     /// Sum of the hashes of their places.
     pub digest: u64,
+}
+
+/// What the ids of records tell about their lines, in a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// No line arrived before this day.
+    pub since: i64,
+    /// Stored lines of which ClickHouse may have dropped the raw rows, for they arrived so long ago.
+    pub dropped: u64,
+}
+
+/// A [`LedgerSpan`] with its key.
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct LedgerRow {
+    g: u16,
+    kp: u16,
+    span: u64,
+    records: u64,
+    repeated: u64,
+    short: u64,
+    over: u64,
+    rows: u64,
+    digest: u64,
+    first: u64,
+    last: u64,
+}
+
+impl LedgerRow {
+    fn keyed(self) -> (Key, LedgerSpan) {
+        let Self { g, kp, span, records, repeated, short, over, rows, digest, first, last } = self;
+        ((g, kp, span), LedgerSpan { records, repeated, short, over, rows, digest, first, last })
+    }
 }
 
 /// Which declarations contain a rollup.
@@ -120,28 +131,29 @@ impl Reader<'_> {
              ifNull((SELECT {millis}(min(kafka_time)) FROM {LEDGER} WHERE tenant != '' AND stored > 0), 0)"
         );
         let rows: Vec<(i64, i64, i64, i64)> = self.rows(&sql).await?;
-        let (now, since, raw, ledger) = rows.first().copied().unwrap_or_default();
-        let day = |millis: i64| millis.div_euclid(DAY);
-        let wanted = day(now) - i64::from(days);
-        // Somebody dropped raw days that the ledger still has.
-        let gone = (raw > 0 && day(ledger) < day(raw)).then_some(day(raw));
-        let from = match gone {
-            Some(raw) => Some(wanted.max(raw + ON_THE_WAY)),
-            None => (day(since) < wanted).then_some(wanted),
-        };
-        let mut frame = Frame { now: UnixMillis(now), progress, floors: BTreeMap::new(), from, gone, time };
-        frame.floors = match from {
-            None => frame.progress.keys().map(|log| (*log, 0)).collect(),
-            Some(from) => {
-                let sql = format!(
-                    "SELECT g, kp, min(ko) FROM {LEDGER} WHERE tenant = '*' AND kafka_time >= {} GROUP BY g, kp",
-                    start_of(from)
-                );
-                let rows: Vec<(u16, u16, u64)> = self.rows(&sql).await?;
-                rows.into_iter().map(|(g, kp, ko)| ((g, kp), ko)).collect()
-            }
-        };
+        let (now, since, raw, stored) = rows.first().copied().unwrap_or_default();
+        let day = |millis: i64| day(UnixMillis(millis));
+        let first = |millis: i64| (millis != 0).then(|| day(millis));
+        let held = Held { now: UnixMillis(now), since: day(since), raw: first(raw), stored: first(stored) };
+        let mut frame = Frame::new(&held, days, progress, time);
+        frame.begin_at(&self.firsts(frame.from.unwrap_or(0)).await?);
         Ok(frame)
+    }
+
+    /// The first offset of each log that Kafka took on the day `from` or later, all later ones too. An
+    /// earlier day's marker tells how far that day reaches: Kafka's clock may have gone back.
+    async fn firsts(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
+        let from = start_of(from);
+        let sql = format!(
+            "SELECT g, kp, max(at) FROM (\
+             SELECT g, kp, min(ko) AS at, 1 AS known FROM {LEDGER} \
+             WHERE tenant = '*' AND kafka_time >= {from} GROUP BY g, kp \
+             UNION ALL SELECT g, kp, max(hwm), 0 FROM {LEDGER} \
+             WHERE tenant = '' AND kafka_time < {from} GROUP BY g, kp\
+             ) GROUP BY g, kp HAVING max(known) = 1"
+        );
+        let rows: Vec<(u16, u16, u64)> = self.rows(&sql).await?;
+        Ok(rows.into_iter().map(|(g, kp, ko)| ((g, kp), ko)).collect())
     }
 
     /// How far each log is in every table.
@@ -168,60 +180,124 @@ impl Reader<'_> {
     /// The ledger by spans.
     pub async fn ledger(&self, frame: &Frame) -> Result<BTreeMap<Key, LedgerSpan>, StoreError> {
         let sql = format!(
-            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count(), toUInt64(sum(n - 1)), \
-             toUInt64(sum(greatest(short, 0))), toUInt64(sum(greatest(-short, 0))), \
-             sum(s), sum(arraySum(l -> cityHash64(ko, toUInt32(l)), range(s))) FROM (\
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count() AS records, toUInt64(sum(n - 1)) AS repeated, \
+             toUInt64(sum(greatest(lack, 0))) AS short, toUInt64(sum(greatest(-lack, 0))) AS over, \
+             sum(s) AS rows, sum(arraySum(l -> cityHash64(ko, toUInt32(l)), range(s))) AS digest, \
+             min(ko) AS first, max(ko) AS last FROM (\
              SELECT g, kp, ko, count() AS n, toUInt64(any(stored)) AS s, \
-             any(toInt64(lines) - rejected - duplicates - stored) AS short \
+             any(toInt64(lines) - rejected - duplicates - stored) AS lack \
              FROM {LEDGER} WHERE {} GROUP BY tenant, g, kp, ko) GROUP BY g, kp, span",
             of_ledger(frame)
         );
-        type Row = (u16, u16, u64, u64, u64, u64, u64, u64, u64);
-        let rows: Vec<Row> = self.rows(&sql).await?;
-        let span = |(g, kp, span, records, repeated, short, over, rows, digest): Row| {
-            ((g, kp, span), LedgerSpan { records, repeated, short, over, rows, digest })
-        };
-        Ok(rows.into_iter().map(span).collect())
+        let read: Vec<LedgerRow> = self.rows(&sql).await?;
+        Ok(read.into_iter().map(LedgerRow::keyed).collect())
     }
 
     /// The raw table by the same spans.
     pub async fn raw(&self, frame: &Frame) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
+        self.raw_spans(&of_raw(frame, frame.raw_from())).await
+    }
+
+    /// What arrived before the days that [`raw`](Self::raw) reads and since the day `since`, of these spans.
+    pub async fn earlier_raw(
+        &self,
+        frame: &Frame,
+        spans: &[Key],
+        since: i64,
+    ) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
+        let Some(from) = frame.raw_from().filter(|from| since < *from) else { return Ok(BTreeMap::new()) };
+        let condition = format!("{} AND server_time < {}", of_raw(frame, Some(since)), start_of(from));
+        self.raw_spans(&format!("{condition} AND {}", among(spans))).await
+    }
+
+    async fn raw_spans(&self, condition: &str) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
         let sql = format!(
             "SELECT g, kp, intDiv(ko, {SPAN}) AS span, count(), sum(cityHash64(ko, toUInt32(line))) \
-             FROM {EVENTS} WHERE {} GROUP BY g, kp, span",
-            of_raw(frame)
+             FROM {EVENTS} WHERE {condition} GROUP BY g, kp, span"
         );
         let read: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
         let span = |(g, kp, span, rows, digest)| ((g, kp, span), RawSpan { rows, digest });
         Ok(read.into_iter().map(span).collect())
     }
 
-    /// How many raw rows are missing and how many are duplicate in these spans, record by record.
+    /// What the ids of the records of these spans tell about their lines.
+    pub async fn made(&self, frame: &Frame, spans: &[Key]) -> Result<BTreeMap<Key, Made>, StoreError> {
+        if spans.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let sql = format!(
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, min({MADE}), \
+             toUInt64(sumIf(stored, {})) FROM {LEDGER} \
+             WHERE {} AND stored > 0 AND {} GROUP BY g, kp, span",
+            may_be_dropped(frame),
+            of_ledger(frame),
+            among(spans)
+        );
+        let rows: Vec<(u16, u16, u64, i64, u64)> = self.rows(&sql).await?;
+        let made = |(g, kp, span, made, dropped)| {
+            ((g, kp, span), Made { since: day(UnixMillis(made)) - GATHERED, dropped })
+        };
+        Ok(rows.into_iter().map(made).collect())
+    }
+
+    /// Whether any record of the ledger has lines of which the raw rows may have been dropped; not asked
+    /// where the frame leaves their days out anyway.
+    pub async fn may_lack_raw_rows(&self, frame: &Frame) -> Result<bool, StoreError> {
+        if frame.whole_from.is_some() {
+            return Ok(false);
+        }
+        let dropped = may_be_dropped(frame);
+        let sql = format!("SELECT count() FROM {LEDGER} WHERE tenant = '*' AND stored > 0 AND {dropped}");
+        Ok(self.rows::<u64>(&sql).await? != [0])
+    }
+
+    /// How many raw rows are missing and how many are duplicate in these spans, record by record, if
+    /// no line of them arrived before the day `since`. Rows that ClickHouse may have dropped are not missing.
     pub async fn details(
         &self,
         frame: &Frame,
         spans: &[Key],
+        since: i64,
     ) -> Result<BTreeMap<Key, (u64, u64)>, StoreError> {
         if spans.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let list: Vec<_> = spans.iter().map(|(g, kp, span)| format!("({g}, {kp}, {span})")).collect();
-        let among = format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "));
+        let since = frame.raw_from().map(|from| from.min(since));
+        let among = among(spans);
         let sql = format!(
-            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, toUInt64(sum(must - good)), toUInt64(sum(rows - good)) FROM (\
-             SELECT g, kp, ko, max(s) AS must, sum(raw) AS rows, \
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, toUInt64(sumIf(must - good, NOT gone)), \
+             toUInt64(sum(rows - good)) FROM (\
+             SELECT g, kp, ko, max(s) AS must, sum(raw) AS rows, max(dropped) AS gone, \
              arrayCount(l -> l < must, groupUniqArrayIf(at, raw = 1)) AS good FROM (\
-             SELECT g, kp, ko, toUInt32(line) AS at, toUInt32(0) AS s, toUInt8(1) AS raw \
+             SELECT g, kp, ko, toUInt32(line) AS at, toUInt32(0) AS s, toUInt8(1) AS raw, toUInt8(0) AS dropped \
              FROM {EVENTS} WHERE {} AND {among} \
-             UNION ALL SELECT g, kp, ko, toUInt32(0), stored, toUInt8(0) \
+             UNION ALL SELECT g, kp, ko, toUInt32(0), stored, toUInt8(0), {} \
              FROM {LEDGER} WHERE {} AND {among}\
              ) GROUP BY g, kp, ko) GROUP BY g, kp, span",
-            of_raw(frame),
+            of_raw(frame, since),
+            may_be_dropped(frame),
             of_ledger(frame)
         );
         let rows: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
         let wrong = |(g, kp, span, missing, duplicate)| ((g, kp, span), (missing, duplicate));
         Ok(rows.into_iter().map(wrong).collect())
+    }
+
+    /// The first gaps between the records of each of these spans.
+    pub async fn gaps(&self, frame: &Frame, spans: &[Key]) -> Result<Vec<Gap>, StoreError> {
+        if spans.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT g, kp, before + 1, toUInt64(ko - 1) FROM (SELECT g, kp, ko, \
+             lagInFrame(ko, 1, ko) OVER (PARTITION BY g, kp, intDiv(ko, {SPAN}) ORDER BY ko \
+             ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before \
+             FROM {LEDGER} WHERE {} AND {}) WHERE ko > before + 1 ORDER BY g, kp, ko LIMIT {MAX_FINDINGS}",
+            of_ledger(frame),
+            among(spans)
+        );
+        let rows: Vec<(u16, u16, u64, u64)> = self.rows(&sql).await?;
+        Ok(rows.into_iter().map(|(g, kp, first, last)| Gap { g, kp, first, last }).collect())
     }
 
     /// Sums and markers of a rollup, from the same parts; a backfill's markers tell of no offsets.
@@ -290,7 +366,7 @@ impl Reader<'_> {
             earliest = frame.time.earliest.0,
             ahead = frame.time.ahead,
             counts = counts.join(", "),
-            from = start_of(frame.from.map_or(0, |from| from - ON_THE_WAY)),
+            from = start_of(frame.raw_from().unwrap_or(0)),
         );
         // One row for each day and rollup: the client reads no arrays of pairs.
         let sql = format!(
@@ -342,14 +418,31 @@ fn within(frame: &Frame) -> String {
 }
 
 fn of_ledger(frame: &Frame) -> String {
-    // Kafka's clock may go back a little: the offset decides, the time only spares partitions.
-    let from = start_of(frame.from.map_or(0, |from| from - 1));
-    format!("tenant = '*' AND kafka_time >= {from} AND {}", within(frame))
+    // The offset decides, the time only spares partitions: below the floor is all that is earlier.
+    format!("tenant = '*' AND kafka_time >= {} AND {}", start_of(frame.from.unwrap_or(0)), within(frame))
 }
 
-fn of_raw(frame: &Frame) -> String {
-    let from = start_of(frame.from.map_or(0, |from| from - ON_THE_WAY));
-    format!("tenant != '' AND server_time >= {from} AND {}", within(frame))
+fn of_raw(frame: &Frame, from: Option<i64>) -> String {
+    format!("tenant != '' AND server_time >= {} AND {}", start_of(from.unwrap_or(0)), within(frame))
+}
+
+/// In the ledger: when the record got its id, in milliseconds. What is no UUIDv7 tells nothing, nor
+/// does a clock that is ahead of Kafka's.
+const MADE: &str = "if(toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id)) = 0, toUnixTimestamp64Milli(kafka_time), \
+     least(toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id)), toUnixTimestamp64Milli(kafka_time)))";
+
+/// In the ledger: whether a line of the record may have arrived on a day that ClickHouse drops by itself.
+fn may_be_dropped(frame: &Frame) -> String {
+    format!("{MADE} < {}", (frame.kept_from() + GATHERED) * DAY)
+}
+
+/// Restricts a query to these spans, as far as they can be named.
+fn among(spans: &[Key]) -> String {
+    if spans.len() > MAX_NAMED {
+        return "1".to_owned();
+    }
+    let list: Vec<_> = spans.iter().map(|(g, kp, span)| format!("({g}, {kp}, {span})")).collect();
+    format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "))
 }
 
 fn count_column(rollup: &Rollup) -> &str {
@@ -368,4 +461,17 @@ fn condition(rollup: &Rollup) -> String {
         let _ = write!(sql, " AND {} IN ({})", column.name(), values.join(", "));
     }
     sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_named_as_long_as_the_query_stays_short() {
+        assert_eq!(among(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
+        // ClickHouse takes queries of 256 KiB.
+        assert!(among(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_NAMED]).len() < 64 << 10);
+        assert_eq!(among(&vec![(0, 0, 0); MAX_NAMED + 1]), "1");
+    }
 }

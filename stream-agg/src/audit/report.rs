@@ -5,10 +5,14 @@ use std::fmt::Write as _;
 
 use schemas::time::UnixMillis;
 
+use super::gaps::Gap;
+use super::judge::offsets;
+use super::read::LEDGER;
 use super::{Audit, AuditError, Audited, Finding};
 use crate::store::Store;
 
-/// Adds an audit to the table `audits`: a row for each table, and one for each finding.
+/// Adds an audit to the table `audits`: a row for each table, one for each finding, one that counts the
+/// offsets in ledger rows, and one for each gap.
 ///
 /// # Errors
 /// ClickHouse did not take them.
@@ -37,6 +41,11 @@ fn insert(audit: &Audit) -> String {
     }
     for Finding { table, part, expected, found, missing, duplicate } in &audit.findings {
         row(table, part, [*expected, *found, *missing, *duplicate], "");
+    }
+    row(LEDGER, "offsets", [audit.offsets.expected, audit.offsets.found, 0, 0], "");
+    for Gap { g, kp, first, last } in &audit.offsets.gaps {
+        let part = offsets((*g, *kp), *first, *last);
+        row(LEDGER, &part, [last - first + 1, 0, 0, 0], "in no ledger row");
     }
     sql
 }
@@ -67,8 +76,27 @@ impl fmt::Display for Audit {
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }
-        let (missing, duplicate) = (self.missing(), self.duplicate());
-        let verdict = if missing + duplicate == 0 { "sound" } else { "wrong" };
-        writeln!(f, "audit: {verdict}, missing={missing} duplicate={duplicate}")
+        for gap in &self.offsets.gaps {
+            writeln!(f, "{gap}")?;
+        }
+        let (missing, duplicate, gaps) = (self.missing(), self.duplicate(), self.offsets.in_gaps());
+        if gaps > 0 {
+            writeln!(f, "{GAPS}")?;
+        }
+        let verdict = match (missing + duplicate, gaps) {
+            (0, 0) => "sound",
+            (0, _) => "incomplete",
+            _ => "wrong",
+        };
+        writeln!(f, "audit: {verdict}, missing={missing} duplicate={duplicate} gaps={gaps}")
     }
 }
+
+/// How a person finds out what a gap is.
+const GAPS: &str = "Read the log from the first offset of a gap (kafka-console-consumer --partition … --offset …). \
+     A record at an offset of the gap was passed over and is in no table: send its lines to the edge again. If \
+     the first record lies behind the gap, Kafka has none there: a transaction or compaction left the offsets \
+     empty, or retention took the records.";
+
+#[cfg(test)]
+mod tests;

@@ -50,14 +50,20 @@ impl Auditor {
             Ok(audit) => audit,
             Err(error) => return tracing::warn!("{}", chain(&error)),
         };
-        let (missing, duplicate) = (audit.missing(), audit.duplicate());
+        let (missing, duplicate, gaps) = (audit.missing(), audit.duplicate(), audit.offsets.in_gaps());
         let now = UnixMillis::from(SystemTime::now()).0 / SECOND;
-        self.metrics.audited(missing, duplicate, now);
+        self.metrics.audited(missing, duplicate, gaps, now);
         for finding in &audit.findings {
             tracing::error!("audit: {finding}");
         }
-        if missing + duplicate > 0 {
-            tracing::error!("audit: {missing} missing, {duplicate} duplicate; see the table `audits`");
+        for gap in &audit.offsets.gaps {
+            tracing::error!("audit: {gap}");
+        }
+        if !audit.is_sound() {
+            tracing::error!(
+                "audit: {missing} missing, {duplicate} duplicate, {gaps} offsets in no ledger row; \
+                 see the table `audits`, and run `stream-agg audit`"
+            );
         }
         if let Err(error) = report::record(&self.store, &audit).await {
             tracing::warn!("{}", chain(&error));

@@ -95,7 +95,7 @@ fn a_line_becomes_a_row_with_its_place_in_kafka() {
 #[test]
 fn a_line_that_cannot_be_read_is_counted_and_the_others_are_numbered_densely() {
     let good = enriched(r#"{"event":"a"}"#);
-    let (entry, Decoded { rows, dead_letters }) =
+    let (entry, Decoded { rows, dead_letters, .. }) =
         decoded(head(4), &[good.clone(), b"{\"event\":".to_vec(), vec![0xff], good]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.stored), (4, 2, 2));
@@ -119,7 +119,7 @@ fn an_arrival_that_no_table_could_keep_is_a_dead_letter() {
     let times =
         ["1969-12-31 23:59:59.999", "1970-01-01 00:00:00", "2058-12-31 23:59:59.999", "2059-01-01 00:00:00"];
     let lines = times.map(|time| enriched_at(time, r#"{"event":"a"}"#));
-    let (entry, Decoded { rows, dead_letters }) = decoded(head(4), &lines);
+    let (entry, Decoded { rows, dead_letters, .. }) = decoded(head(4), &lines);
     assert_eq!(counts(&entry.unwrap()), [4, 2, 0, 2]);
     assert_eq!(dead_letters.line, [0, 3]);
     assert_eq!(dead_letters.reason.get(0), "bad_added_field");
@@ -128,7 +128,7 @@ fn an_arrival_that_no_table_could_keep_is_a_dead_letter() {
 
 #[test]
 fn a_foreign_record_is_all_rejected() {
-    let (entry, Decoded { rows, dead_letters }) =
+    let (entry, Decoded { rows, dead_letters, .. }) =
         decoded(Err(HeadError::Header("v")), &[enriched(r#"{"event":"a"}"#)]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.record_id), (1, 1, Uuid::nil()));
@@ -271,4 +271,44 @@ fn what_was_spooled_for_too_long_is_a_dead_letter() {
     check(true, made + 14 * DAY, [1, 0, 0, 1]);
     check(true, made + 14 * DAY + 1, [1, 1, 0, 0]);
     check(false, made + 14 * DAY + 1, [1, 0, 0, 1]);
+}
+
+/// Decodes two lines in a record whose header says `declared`. Returns what is noted.
+#[track_caller]
+fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
+    let mut stream = Stream::default();
+    let head = Head { lines: declared, id: ID, spooled: false, kind, trace: None };
+    let entry = stream.take(42, 1000, Ok(head), &[called(1), called(2)]).unwrap();
+    let of_events = if kind == Kind::Events { 2 } else { 0 };
+    assert_eq!(counts(&entry), [of_events, 0, 0, of_events], "the lines that are there count");
+    assert_eq!(stream.out.rows.len() + stream.out.dead_letters.len(), 2, "no row is added or left out");
+    let records = u64::from(expected.is_some());
+    assert_eq!(stream.out.miscounted, Miscounted { records, first: expected });
+}
+
+#[test]
+fn a_record_with_more_or_fewer_lines_than_its_header_says_is_noted_and_its_lines_count() {
+    let miscount = |declared| Some(Miscount { offset: Offset::new(42), declared, read: 2 });
+    for kind in [Kind::Events, Kind::Rejected] {
+        check_miscount(kind, 2, None);
+        check_miscount(kind, 3, miscount(3));
+        check_miscount(kind, 1, miscount(1));
+        check_miscount(kind, 0, miscount(0));
+    }
+    let shown = miscount(3).unwrap().to_string();
+    assert_eq!(shown, "the record at offset 42 has 2 lines, but its header `n` says 3");
+}
+
+#[test]
+fn every_record_that_is_miscounted_counts_and_the_first_is_kept() {
+    let mut stream = Stream::default();
+    let miscounted = [(10, head(2)), (11, head(1)), (12, head(5)), (13, Err(HeadError::Header("n")))];
+    for (offset, head) in miscounted {
+        stream.take(offset, 0, head, &[called(offset as u128)]).unwrap();
+    }
+    let first = Some(Miscount { offset: Offset::new(10), declared: 2, read: 1 });
+    assert_eq!(stream.out.miscounted, Miscounted { records: 2, first });
+    // Of a repeat nothing is stored, and yet its lines are counted.
+    stream.take(14, 0, head(3), &[called(1)]).unwrap();
+    assert_eq!(stream.out.miscounted.records, 3);
 }

@@ -1,0 +1,110 @@
+use super::*;
+
+const TODAY: i64 = 20_000;
+const LOG: Log = (0, 3);
+
+/// A system that holds everything since it began so many days ago.
+fn young(age: i64) -> Held {
+    let began = TODAY - age;
+    Held { now: UnixMillis(TODAY * DAY + 5), since: began, raw: Some(began), stored: Some(began) }
+}
+
+fn frame(held: &Held, days: u16) -> Frame {
+    Frame::new(held, days, [(LOG, 50)].into(), TimeLimits::default())
+}
+
+/// Holds the first of Kafka's days, the first day of arrival that is read, and the first whose raw rows
+/// are whole, each in days before today.
+#[track_caller]
+fn check(held: &Held, days: u16, from: Option<i64>, raw_from: Option<i64>, whole_from: Option<i64>) {
+    let found = frame(held, days);
+    let before = |day: Option<i64>| day.map(|day| TODAY - day);
+    assert_eq!(
+        [found.from, found.raw_from(), found.whole_from].map(before),
+        [from, raw_from, whole_from],
+        "{found:?}"
+    );
+}
+
+#[test]
+fn everything_is_compared_until_something_can_have_expired() {
+    check(&young(0), 2, None, None, None);
+    check(&young(2), 2, None, None, None);
+    check(&young(3), 2, Some(2), Some(4), Some(4));
+    check(&young(29), 29, None, None, None);
+}
+
+#[test]
+fn a_day_that_leaves_at_midnight_is_not_compared() {
+    // As in every system that is older than its tables keep rows.
+    let old = Held { since: TODAY - 400, raw: Some(TODAY - 31), stored: Some(TODAY - 30), ..young(0) };
+    check(&old, 29, Some(29), Some(31), Some(30));
+    check(&old, 2, Some(2), Some(4), Some(4));
+    // What was in Kafka before the first start: the ledger loses it earlier than the raw table.
+    let backlog = |age| Held { raw: Some(TODAY - age), stored: Some(TODAY - age), ..young(20) };
+    check(&backlog(29), 29, None, None, None);
+    check(&backlog(30), 29, Some(29), Some(31), Some(30));
+}
+
+#[test]
+fn where_a_line_arrived_long_before_its_record_only_the_days_that_are_kept_are_whole() {
+    let whole_from = |held: &Held, days| {
+        let mut frame = frame(held, days);
+        frame.may_have_lost_raw_rows();
+        frame.whole_from.map(|day| TODAY - day)
+    };
+    assert_eq!(whole_from(&young(0), 29), Some(30));
+    assert_eq!(whole_from(&young(400), 2), Some(4));
+}
+
+#[test]
+fn after_somebody_dropped_raw_days_the_days_after_those_are_compared() {
+    let dropped = Held { raw: Some(TODAY - 5), ..young(20) };
+    check(&dropped, 29, Some(3), Some(5), Some(5));
+    check(&dropped, 2, Some(2), Some(4), Some(4));
+    assert_eq!((frame(&dropped, 29).gone, frame(&dropped, 29).kept_from()), (Some(TODAY - 5), TODAY - 5));
+    // A spool held a record, so that it arrived before Kafka's first day: nothing was dropped.
+    assert_eq!(frame(&Held { raw: Some(TODAY - 25), ..young(20) }, 29).gone, None);
+    // Nothing is known to have been dropped where there is nothing.
+    for held in [Held { raw: None, ..young(20) }, Held { stored: None, ..young(20) }] {
+        check(&held, 29, None, None, None);
+    }
+}
+
+#[test]
+fn raw_rows_are_kept_while_the_audit_runs() {
+    assert_eq!(frame(&young(0), 2).kept_from(), TODAY - 30);
+}
+
+#[test]
+fn a_day_of_events_is_whole_if_no_row_of_it_can_have_arrived_before() {
+    for (ahead, whole) in [(0, 4), (1, 3), (DAY - 1, 3), (DAY, 3), (DAY + 1, 2)] {
+        let time = TimeLimits { ahead, ..TimeLimits::default() };
+        let frame = Frame::new(&young(400), 2, BTreeMap::new(), time);
+        assert!(frame.is_whole(TODAY - whole) && !frame.is_whole(TODAY - whole - 1), "{ahead} ms ahead");
+    }
+    assert!(frame(&young(0), 2).is_whole(0));
+}
+
+#[test]
+fn a_ledger_that_does_not_begin_with_its_log_may_have_lost_raw_rows() {
+    let begun = |firsts: &[(Log, u64)]| {
+        let mut frame = frame(&young(0), 2);
+        frame.begin_at(&firsts.iter().copied().collect());
+        assert_eq!(frame.floors, [(LOG, 0)].into(), "all of the log is compared");
+        frame.whole_from.map(|day| TODAY - day)
+    };
+    assert_eq!(begun(&[(LOG, 0)]), None);
+    assert_eq!(begun(&[(LOG, 1)]), Some(30));
+    assert_eq!(begun(&[]), Some(30));
+    let mut empty = Frame::new(&young(0), 2, [(LOG, 0)].into(), TimeLimits::default());
+    empty.begin_at(&BTreeMap::new());
+    assert_eq!(empty.whole_from, None, "nothing was ever in it");
+}
+
+#[test]
+fn a_log_is_compared_from_its_first_offset_of_the_days_that_are() {
+    let mut frame = frame(&young(3), 2);
+    frame.begin_at(&[(LOG, 7)].into());
+    assert_eq!((frame.floors, frame.whole_from), ([(LOG, 7)].into(), Some(TODAY - 4)));
+}
