@@ -77,6 +77,9 @@ const SETTLE: Duration = Duration::from_secs(90);
 /// From then until everything is counted. A part that ClickHouse took and lost when it was killed is waited
 /// for twice, 55 s each time, before its rows are sent under another token.
 const COUNTED: Duration = Duration::from_secs(240);
+/// Part of a long run after which its change comes. Not later, so that small windows meet many faults, and not
+/// earlier: without repeats more requests stay unanswered.
+const CHANGE: f64 = 0.6;
 /// For all tables and answers to be read and compared.
 const VERIFY: Duration = Duration::from_secs(300);
 /// Between two lines of progress.
@@ -244,7 +247,7 @@ impl Run {
 
     /// Makes the change in the middle of a long run.
     async fn change_midway(&self, api: &mut Service) {
-        self.clock.reaches(self.length / 2).await;
+        self.clock.reaches(self.length.mul_f64(CHANGE)).await;
         match self.change.make(&self.world, &self.kafka, &self.book, api).await {
             Ok(()) => {
                 let at = self.clock.elapsed().as_secs_f64();
