@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Http;
 use crate::world::World;
 use book::{Book, Fate};
+use change::Change;
 use clock::Clock;
 use counter::Counter;
 use lane::{Lane, Subject};
@@ -61,11 +62,11 @@ mod figure;
 
 mod tally;
 
+mod change;
+
 mod lane;
 
 mod sender;
-
-mod turn;
 
 mod verify;
 
@@ -76,6 +77,9 @@ const SETTLE: Duration = Duration::from_secs(90);
 /// From then until everything is counted. A part that ClickHouse took and lost when it was killed is waited
 /// for twice, 55 s each time, before its rows are sent under another token.
 const COUNTED: Duration = Duration::from_secs(240);
+/// Part of a long run after which its change comes. Not later, so that small windows meet many faults, and not
+/// earlier: without repeats more requests stay unanswered.
+const CHANGE: f64 = 0.6;
 /// For all tables and answers to be read and compared.
 const VERIFY: Duration = Duration::from_secs(300);
 /// Between two lines of progress.
@@ -94,20 +98,14 @@ pub struct Options {
     pub event_ids: bool,
     /// Whether the edge has a spool, which outlives it: then events are acknowledged while Kafka is away.
     pub spool: bool,
-    /// Whether it has two halves, with long faults in the first and a change before the second.
+    /// Whether it has long faults besides, and a change in its middle.
     pub long: bool,
 }
 
 impl Options {
-    /// What happens from one change to the next, and for how long.
-    fn phases(&self) -> Vec<(Schedule, Duration)> {
-        if !self.long {
-            return vec![(Schedule::new(self.seed, self.length), self.length)];
-        }
-        let half = self.length / 2;
-        let first = Schedule::new(self.seed, half).with_long_faults(half);
-        // Any other seed.
-        vec![(first, half), (Schedule::new(!self.seed, half), half)]
+    fn schedule(&self) -> Schedule {
+        let schedule = Schedule::new(self.seed, self.length);
+        if self.long { schedule.with_long_faults(self.length) } else { schedule }
     }
 }
 
@@ -135,6 +133,8 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let edge = &services[0].1;
     let run = Run {
         asked,
+        clock: Arc::new(Clock::start()),
+        length: options.length,
         edge: edge.http(),
         edge_admin: Http::patient(edge.admin(), QUIET),
         kafka: Kafka::given(stack.kafka.brokers()),
@@ -142,32 +142,35 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
         book: Arc::new(Mutex::new(Book::new(options.seed, options.event_ids))),
         tally: Arc::default(),
         spool: options.spool,
+        change: Arc::default(),
+        all_over: Arc::new(Semaphore::new(0)),
+        stop: CancellationToken::new(),
     };
     // The directory stays ours until the end.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Subject::Kafka(kafka)), (Target::ClickHouse, Subject::ClickHouse(clickhouse))];
     let services = services.into_iter().map(|(target, service)| (target, Subject::Service(service)));
-    let mut subjects: Vec<_> = services.chain(servers).collect();
-    let mut file = rollups;
-    for (number, (schedule, length)) in options.phases().into_iter().enumerate() {
-        if number > 0 {
-            file = turn::turn(&run.world, &run.kafka, &run.book, &mut subjects, &mut api).await?;
-            api.wait_ready().await?;
-            say("half of it is over; more partitions, another declaration, small windows");
+    let lanes = run.spawn_lanes(services.chain(servers), &options.schedule());
+    let changing = async {
+        if options.long {
+            run.change_midway(&mut api).await;
         }
-        subjects = Phase::new(&run, length).pass(subjects, &schedule, &say).await;
-    }
+    };
+    tokio::join!(run.settle(&say), changing);
+    api.wait_ready().await?;
     let api_http = Http::patient(api.http(), SETTLE);
     let verifying = verify::verify(&run.book, &run.world, &api_http);
     let mut verdict = time::timeout(VERIFY, verifying).await.context("count everything in time")??;
     let long = if options.long { Some(run.look_at_long(&mut verdict).await?) } else { None };
     // The product's own judge, which must find what we find: nothing.
-    if let Err(error) = run.world.run("stream-agg", &["audit"], &[("ROLLUPS_FILE", &file)]).await {
+    let file = run.change.file().unwrap_or(&rollups);
+    if let Err(error) = run.world.run("stream-agg", &["audit"], &[("ROLLUPS_FILE", file)]).await {
         run.tally.wrong(format!("{error:#}"));
     }
-    // Only now, because they are what was just asked.
-    drop(subjects);
+    // Only now, because the lanes hold what was just asked.
+    run.stop.cancel();
+    lanes.join_all().await;
     Ok(run.report(verdict, long))
 }
 
@@ -197,6 +200,9 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
 
 /// A run while it lasts.
 struct Run {
+    clock: Arc<Clock>,
+    /// How long faults and load last, by the clock.
+    length: Duration,
     edge: String,
     edge_admin: Http,
     /// Whom to ask why events are not counted: admin port and log of each.
@@ -206,59 +212,32 @@ struct Run {
     book: SharedBook,
     tally: Arc<Tally>,
     spool: bool,
-}
-
-/// Load and faults, until all that they brought is counted.
-struct Phase<'r> {
-    run: &'r Run,
-    clock: Arc<Clock>,
-    /// How long faults and load last, by the clock.
-    length: Duration,
+    change: Arc<Change>,
     /// A permit for each lane whose faults are over.
     all_over: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
-impl<'r> Phase<'r> {
-    /// Its clock begins.
-    fn new(run: &'r Run, length: Duration) -> Self {
-        let (all_over, stop) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
-        Self { run, clock: Arc::new(Clock::start()), length, all_over, stop }
-    }
-
-    /// Lets it all happen, and hands the processes back.
-    async fn pass(
-        self,
-        subjects: Vec<(Target, Subject)>,
-        schedule: &Schedule,
-        say: &impl Fn(&str),
-    ) -> Vec<(Target, Subject)> {
-        let lanes = self.spawn_lanes(subjects, schedule);
-        self.settle(say).await;
-        self.stop.cancel();
-        lanes.join_all().await
-    }
-
-    /// Each process suffers its faults, and is then kept running until the phase ends.
+impl Run {
+    /// Each process suffers its faults, and is then kept running until the run ends.
     fn spawn_lanes(
         &self,
-        subjects: Vec<(Target, Subject)>,
+        subjects: impl Iterator<Item = (Target, Subject)>,
         schedule: &Schedule,
-    ) -> JoinSet<(Target, Subject)> {
+    ) -> JoinSet<()> {
         let mut lanes = JoinSet::new();
         for (target, subject) in subjects {
-            let (tally, all_over, stop) = (self.run.tally.clone(), self.all_over.clone(), self.stop.clone());
-            let (faults, clock, length) =
-                (schedule.of(target).to_vec(), Arc::clone(&self.clock), self.length);
+            let (tally, all_over, stop) = (self.tally.clone(), self.all_over.clone(), self.stop.clone());
+            let (clock, change) = (Arc::clone(&self.clock), Arc::clone(&self.change));
+            let (faults, length) = (schedule.of(target).to_vec(), self.length);
             let handle = Handle::current();
             let life = async move || {
-                let mut lane = Lane::new(target, subject, Arc::clone(&tally), clock);
+                let mut lane = Lane::new(target, subject, Arc::clone(&tally), clock, change);
                 let suffered = lane.suffer(&faults, length).await;
                 all_over.add_permits(1);
                 if let Err(error) = suffered.and(lane.keep(&stop).await) {
                     tally.wrong(format!("{target}: {error:#}"));
                 }
-                lane.into_subject()
             };
             // A thread for each: starting a broker blocks, and must not keep others from their times.
             lanes.spawn_blocking(move || handle.block_on(life()));
@@ -266,12 +245,23 @@ impl<'r> Phase<'r> {
         lanes
     }
 
+    /// Makes the change in the middle of a long run.
+    async fn change_midway(&self, api: &mut Service) {
+        self.clock.reaches(self.length.mul_f64(CHANGE)).await;
+        match self.change.make(&self.world, &self.kafka, &self.book, api).await {
+            Ok(()) => {
+                let at = self.clock.elapsed().as_secs_f64();
+                self.tally.note(format!("{at:.1} more partitions, another declaration, small windows"));
+            }
+            Err(error) => self.tally.wrong(format!("change in mid-run: {error:#}")),
+        }
+    }
+
     /// Sends the load, waits until faults and load are over and everything is counted, and
     /// says how far it is meanwhile.
     async fn settle(&self, say: &impl Fn(&str)) {
         let settled = async {
-            let Run { edge, book, tally, .. } = self.run;
-            let sender = Sender::new(edge.clone(), book, tally);
+            let sender = Sender::new(self.edge.clone(), &self.book, &self.tally);
             let sending = sender.send(&self.clock, self.length, SETTLE / 2);
             let breaking = async {
                 self.clock.reaches(self.length).await;
@@ -279,23 +269,21 @@ impl<'r> Phase<'r> {
             };
             let ((), lanes) = tokio::join!(sending, breaking);
             if lanes.is_err() {
-                tally.wrong(format!("not all that was broken runs again after {SETTLE:?}"));
+                self.tally.wrong(format!("not all that was broken runs again after {SETTLE:?}"));
             }
-            self.run.wait_until_counted().await;
+            self.wait_until_counted().await;
         };
         tokio::pin!(settled);
         let mut progress = time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         loop {
             tokio::select! {
                 () = &mut settled => break,
-                _ = progress.tick() => say(&self.run.progress(self.clock.elapsed())),
+                _ = progress.tick() => say(&self.progress()),
             }
         }
-        say(&self.run.progress(self.clock.elapsed()));
+        say(&self.progress());
     }
-}
 
-impl Run {
     async fn wait_until_counted(&self) {
         let mut open = String::new();
         let mut ends = Vec::new();
@@ -347,26 +335,26 @@ impl Run {
         Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
     }
 
-    /// What a long run has shown besides; what the rollup of its second half lacks goes into the verdict.
+    /// What a long run has shown besides; what the rollup declared in its middle lacks goes into the verdict.
     async fn look_at_long(&self, verdict: &mut Verdict) -> anyhow::Result<Long> {
-        let (declared_later, differences) = turn::declared_later(&self.world).await?;
+        let (declared_later, differences) = change::declared_later(&self.world).await?;
         verdict.differences(differences);
         Ok(Long {
             pauses: self.tally.long_pauses(),
             clickhouse_away: self.tally.clickhouse_away(),
-            partitions_added: turn::partitions_added(&self.kafka, NAME)?,
+            partitions_added: change::partitions_added(&self.kafka, NAME)?,
             declared_later,
-            windows_popped: turn::windows_popped(&self.world),
+            windows_popped: change::windows_popped(&self.world),
         })
     }
 
-    fn progress(&self, elapsed: Duration) -> String {
+    fn progress(&self) -> String {
         let book = sender::open(&self.book);
         let notes = self.tally.take_notes();
         let notes = if notes.is_empty() { "nothing".to_owned() } else { notes.join("; ") };
         format!(
             "{:.0} s: {} requests, {} acked, {} refused, {} open; {notes}",
-            elapsed.as_secs_f64(),
+            self.clock.elapsed().as_secs_f64(),
             book.requests(),
             book.count(Fate::Acked),
             book.count(Fate::Refused),

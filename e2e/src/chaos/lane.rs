@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::chaos::change::Change;
 use crate::chaos::clock::Clock;
 use crate::chaos::counter::Counter;
 use crate::chaos::schedule::{Action, Fault, Target};
@@ -63,6 +64,8 @@ pub(crate) struct Lane {
     subject: Subject,
     tally: Arc<Tally>,
     clock: Arc<Clock>,
+    /// Until it has followed it.
+    change: Option<Arc<Change>>,
     /// Its metrics, if it is one of ours.
     metrics: Option<Http>,
     /// What it had counted in this life when it was last asked.
@@ -73,12 +76,19 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// The lane of a process that runs.
-    pub(crate) fn new(target: Target, subject: Subject, tally: Arc<Tally>, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        subject: Subject,
+        tally: Arc<Tally>,
+        clock: Arc<Clock>,
+        change: Arc<Change>,
+    ) -> Self {
         let metrics = match &subject {
             Subject::Service(service) => Some(Http::patient(service.admin(), SCRAPE)),
             Subject::Kafka(_) | Subject::ClickHouse(_) => None,
         };
-        Self { target, subject, tally, clock, metrics, counted: Default::default(), wanted: true }
+        let change = Some(change);
+        Self { target, subject, tally, clock, change, metrics, counted: Default::default(), wanted: true }
     }
 
     /// Lets the faults happen that begin within `length`, and returns when the last one is over.
@@ -114,13 +124,9 @@ impl Lane {
         Ok(())
     }
 
-    /// The process, once nothing more happens to it.
-    pub(crate) fn into_subject(self) -> (Target, Subject) {
-        (self.target, self.subject)
-    }
-
-    /// Starts it again if it has ended by itself, and asks what it has counted.
+    /// Starts it again if it has ended by itself or must follow the change, and asks what it has counted.
     async fn watch(&mut self) -> anyhow::Result<()> {
+        self.follow().await?;
         if let Some(status) = self.subject.process()?.exited()
             && self.wanted
         {
@@ -136,6 +142,24 @@ impl Lane {
         }
         self.scrape().await;
         Ok(())
+    }
+
+    /// Kills an aggregator when it is its turn to start under the later declaration: what it had
+    /// declared is finished by a process that declares otherwise.
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        let (Target::Aggregator(number), Subject::Service(service)) = (self.target, &mut self.subject) else {
+            return Ok(());
+        };
+        let Some(settings) = self.change.as_ref().and_then(|change| change.settings(number)) else {
+            return Ok(());
+        };
+        self.change = None;
+        for (name, value) in settings {
+            service.set(name, &value);
+        }
+        let at = self.clock.elapsed().as_secs_f64();
+        self.tally.note(format!("{at:.1} {} changes its declaration", self.target));
+        if self.wanted { self.inflict(Action::Kill(Duration::ZERO)).await } else { Ok(()) }
     }
 
     async fn inflict(&mut self, action: Action) -> anyhow::Result<()> {

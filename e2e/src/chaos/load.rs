@@ -41,7 +41,7 @@ pub struct Request {
     pub bad: usize,
     /// Events with hostile fields.
     pub hostile: usize,
-    /// Whether each event has an `event_id`, so that it may be sent again.
+    /// Whether it may be sent again: then each event has an `event_id`.
     pub repeatable: bool,
 }
 
@@ -49,6 +49,8 @@ pub struct Request {
 pub struct Load {
     seed: u64,
     event_ids: bool,
+    /// Whether requests whose events have ids may be sent again.
+    repeats: bool,
     rng: Rng,
     traffic: Traffic,
     made: u32,
@@ -58,12 +60,12 @@ impl Load {
     /// The requests of this seed; with `event_ids`, half of the batches can be repeated.
     pub fn new(seed: u64, event_ids: bool) -> Self {
         let rng = Rng::with_seed(seed);
-        Self { seed, event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
+        Self { seed, event_ids, repeats: event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
     }
 
-    /// From the next request on none has event_ids.
-    pub fn stop_event_ids(&mut self) {
-        self.event_ids = false;
+    /// From the next request on none may be sent again; events have ids as before.
+    pub fn stop_repeats(&mut self) {
+        self.repeats = false;
     }
 
     /// The next request, made at this moment.
@@ -80,10 +82,10 @@ impl Load {
 
     /// Thousands of short lines of one user.
     fn large(&mut self, now: UnixMillis) -> Request {
-        let Self { seed, event_ids, made: number, rng, .. } = self;
-        let repeatable = *event_ids && rng.bool();
+        let Self { seed, event_ids, repeats, made: number, rng, .. } = self;
+        let has_ids = *event_ids && rng.bool();
         let line = |at: usize| {
-            let id = if repeatable {
+            let id = if has_ids {
                 format!(r#""event_id":"{}","#, event_id(*seed, *number, at))
             } else {
                 String::new()
@@ -95,7 +97,7 @@ impl Load {
         };
         let events: Vec<String> = (0..LARGE).map(line).collect();
         let (path, body) = ("/v1/events".to_owned(), events.join("\n"));
-        Request { number: *number, path, body, events, bad: 0, hostile: 0, repeatable }
+        Request { number: *number, path, body, events, bad: 0, hostile: 0, repeatable: has_ids && *repeats }
     }
 
     fn reaction(&mut self, now: UnixMillis) -> Request {
@@ -120,13 +122,13 @@ impl Load {
             1 => rng.usize(4..=12),
             _ => rng.usize(1..=3),
         };
-        let repeatable = self.event_ids && rng.bool();
+        let has_ids = self.event_ids && rng.bool();
         // Now and then, nothing in it is good.
         let count = if rng.u8(..100) == 0 { 0 } else { count };
         let mut hostile = 0;
         let lines = self.traffic.lines(now, count).into_iter().enumerate().map(|(at, mut line)| {
             line.param_str = format!("{TAG}{number}").into();
-            line.event_id = repeatable.then(|| event_id(self.seed, *number, at));
+            line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
             if rng.u8(..30) == 0 {
                 line.client_time =
                     UnixMillis(LONG_AGO.0 + rng.i64(0..3) * HOUR + rng.i64(0..MINUTE)).to_string();
@@ -146,7 +148,7 @@ impl Load {
         let mut lines: Vec<_> = events.iter().map(String::as_str).collect();
         (0..bad).for_each(|_| lines.insert(rng.usize(..=lines.len()), BAD));
         let (path, body) = ("/v1/events".to_owned(), lines.join("\n"));
-        Request { number: *number, path, body, events, bad, hostile, repeatable }
+        Request { number: *number, path, body, events, bad, hostile, repeatable: has_ids && self.repeats }
     }
 }
 

@@ -18,6 +18,7 @@ measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(use
 
 /// A rollup that is declared in the middle of a long run.
 pub const LATER: &str = "events_of_late";
+
 const DECLARED_LATER: &str = r#"
 [[rollup]]
 name = "events_of_late"

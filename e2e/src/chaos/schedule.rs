@@ -109,6 +109,16 @@ pub enum Action {
     Join,
 }
 
+impl Action {
+    /// How long the process does nothing, if it is to come back by itself.
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Kill(lasts) | Self::Pause(lasts) => lasts,
+            Self::Leave | Self::Join => Duration::ZERO,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -151,19 +161,24 @@ impl Schedule {
         plan.faults
     }
 
-    /// The same, and what a long run has besides: two aggregators silent past session, deadline and token,
-    /// and ClickHouse away for 40 s, once paused and once killed.
+    /// The same, and what a long run has besides: aggregators silent past session, deadline and token, and
+    /// ClickHouse away for 40 s, once paused and once killed; before and after the change in its middle.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
+        let [long, longer] = LONG_PAUSES;
         let faults = [
-            (Target::Aggregator(0), 0.1, pause(LONG_PAUSES[0])),
-            (Target::Aggregator(1), 0.3, pause(LONG_PAUSES[1])),
-            (Target::ClickHouse, 0.55, pause(AWAY)),
-            (Target::ClickHouse, 0.75, Action::Kill(Duration::from_secs(AWAY))),
+            (Target::Aggregator(0), 0.05, pause(long)),
+            (Target::Aggregator(1), 0.2, pause(longer)),
+            (Target::ClickHouse, 0.36, pause(AWAY)),
+            (Target::ClickHouse, 0.65, Action::Kill(Duration::from_secs(AWAY))),
+            (Target::Aggregator(0), 0.8, pause(long)),
         ];
         for (target, at, action) in faults {
+            let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            faults.push(Fault { at: length.mul_f64(at), action });
+            // Or all that was meant to happen meanwhile would happen at once afterwards.
+            faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
+            faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);
         }
         self
@@ -269,15 +284,16 @@ mod tests {
 
     #[test]
     fn a_long_run_has_long_pauses_and_clickhouse_away() {
-        let length = Duration::from_secs(300);
+        let length = Duration::from_secs(600);
         let schedule = Schedule::new(5, length).with_long_faults(length);
-        let lasts = |action| match action {
-            Action::Pause(lasts) | Action::Kill(lasts) => lasts.as_secs(),
-            Action::Leave | Action::Join => 0,
-        };
-        let long: Vec<_> = all(&schedule).filter(|(_, fault)| lasts(fault.action) >= AWAY).collect();
-        assert_eq!(long.len(), 4, "{long:?}");
-        assert!(Target::ALL.iter().all(|target| schedule.of(*target).is_sorted_by_key(|fault| fault.at)));
+        let long = |fault: &Fault| fault.action.lasts() >= Duration::from_secs(AWAY);
+        assert_eq!(all(&schedule).filter(|(_, fault)| long(fault)).count(), 5);
+        for target in Target::ALL {
+            let faults = schedule.of(target);
+            assert!(faults.is_sorted_by_key(|fault| fault.at));
+            let waits = |pair: &[Fault]| long(&pair[0]) && pair[1].at < pair[0].at + pair[0].action.lasts();
+            assert!(!faults.windows(2).any(waits), "{target}: {faults:?}");
+        }
     }
 
     #[test]
