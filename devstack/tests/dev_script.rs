@@ -20,7 +20,7 @@ fn a_typo_is_told_what_there_is() {
     check(
         &["chaos", "--sed=1"],
         2,
-        "./dev: unknown flag `--sed`: `./dev chaos` takes --seconds or --seed or --json or --event-ids or --spool or --help\n",
+        "./dev: unknown flag `--sed`: `./dev chaos` takes --seconds or --seed or --json or --event-ids or --spool or --long or --help\n",
     );
 }
 
