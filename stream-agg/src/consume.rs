@@ -329,7 +329,9 @@ impl Member {
                 Change::Revoked(partitions) => self.begin_release(partitions),
             }
         }
-        self.open()?;
+        if let Some(left) = self.open()? {
+            return Ok(Some(left));
+        }
         if let Some(left) = self.end_release()? {
             return Ok(Some(left));
         }
@@ -367,14 +369,14 @@ impl Member {
     }
 
     /// Takes what was assigned, once Kafka tells from where on.
-    fn open(&mut self) -> Result<(), GroupError> {
-        let Some(partitions) = &self.opening else { return Ok(()) };
+    fn open(&mut self) -> Result<Option<Left>, GroupError> {
+        let Some(partitions) = &self.opening else { return Ok(None) };
         let found = match self.find(partitions) {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "read committed offsets");
                 self.shared.health.kafka_away();
-                return Ok(());
+                return Ok(None);
             }
         };
         self.opening = None;
@@ -389,7 +391,10 @@ impl Member {
                 .map_err(|error| self.failed(error))?;
         }
         self.consumer.incremental_assign(&list).map_err(|error| self.failed(error))?;
-        self.validate(&found)?;
+        if let Err(error) = self.validate(&found) {
+            tracing::warn!(%error, "validate the committed offsets of partitions {:?}", found.keys());
+            return Ok(Some(Left::Unsure));
+        }
         for ((kp, queue), found) in queues.into_iter().zip(found.into_values()) {
             let number = u16::try_from(kp).map_err(|_| GroupError::Stray(kp))?;
             let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, found)
@@ -400,13 +405,16 @@ impl Member {
         self.shared.health.well(Concern::Group);
         self.shared.assigned.notify_one();
         self.count();
-        Ok(())
+        Ok(None)
     }
 
     /// Has the offsets validated by the leader epochs of the records before them: where a log was truncated
     /// below, its queue gives an error instead of records. librdkafka validates where it seeks, and not where
     /// it is assigned.
-    fn validate(&self, found: &BTreeMap<i32, Found>) -> Result<(), GroupError> {
+    ///
+    /// # Errors
+    /// The client did not get to it in time: the group is joined again, as after any doubt.
+    fn validate(&self, found: &BTreeMap<i32, Found>) -> KafkaResult<()> {
         let topic = &self.shared.topic;
         for (kp, found) in found {
             let (Some((from, _)), Some(epoch)) = (&found.committed, found.leader_epoch()) else { continue };
@@ -414,14 +422,13 @@ impl Member {
             let until = Instant::now() + ASK_TIMEOUT;
             loop {
                 let mut list = TopicPartitionList::new();
-                list.add_partition_offset(topic, *kp, offset).map_err(|error| self.failed(error))?;
+                list.add_partition_offset(topic, *kp, offset)?;
                 librdkafka::set_leader_epoch(&list, topic, *kp, epoch);
-                let list =
-                    self.consumer.seek_partitions(list, ASK_TIMEOUT).map_err(|error| self.failed(error))?;
+                let list = self.consumer.seek_partitions(list, ASK_TIMEOUT)?;
                 match list.elements().first().map(TopicPartitionListElem::error) {
                     // Its fetcher is not started yet: that is done by another thread.
-                    Some(Err(_)) if Instant::now() < until => self.poll()?,
-                    Some(Err(error)) => return Err(self.failed(error)),
+                    Some(Err(_)) if Instant::now() < until => drop(self.consumer.poll(POLL)),
+                    Some(Err(error)) => return Err(error),
                     Some(Ok(())) | None => break,
                 }
             }
