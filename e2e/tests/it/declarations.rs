@@ -21,6 +21,9 @@ dimensions = ["props.plan"]
 measures = { events = "count" }
 "#;
 
+/// So that the second process has the first one's partitions at once.
+const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
+
 /// Tables that refuse the first batch: of raw rows, of a rollup of both, and of one that only the first
 /// process declares.
 const CLOSED: [&str; 3] = ["events", "users_hourly", "sessions_daily"];
@@ -65,34 +68,84 @@ where
     }
 }
 
+/// A world in which a batch is declared and in some tables, and nobody runs.
+struct InPart {
+    world: World,
+    /// With one rollup more, and one less.
+    file: String,
+}
+
+impl InPart {
+    async fn new(name: &'static str) -> Self {
+        let world = World::new(name).await;
+        for table in CLOSED {
+            world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK hwm > 1000")).await;
+        }
+        produce(&world);
+        let mut first = world.start("stream-agg", &[PLACE]);
+        // What is in some tables is declared, and stays so until it is in all.
+        gives(&world, "SELECT sum(events) FROM event_hourly WHERE tenant != ''", [["4"]]).await;
+        gives(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
+        first.kill9();
+        for table in CLOSED {
+            assert_eq!(world.number(&format!("SELECT count() FROM {table}")).await, 0, "{table}");
+            world.rows(&format!("ALTER TABLE {table} DROP CONSTRAINT closed")).await;
+        }
+        let declared = Rollups::built_in().to_string();
+        let kept: Vec<_> =
+            declared.split("[[rollup]]").filter(|rollup| !rollup.contains("\"sessions_daily\"")).collect();
+        let file = world.write("rollups.toml", &(kept.join("[[rollup]]") + PLANS));
+        let in_part = Self { world, file };
+        in_part.world.migrate_with(&in_part.variables()).await;
+        in_part
+    }
+
+    /// Of the second process, which also believes fewer client clocks.
+    fn variables(&self) -> [(&str, &str); 3] {
+        [PLACE, ("ROLLUPS_FILE", &self.file), ("EVENT_TIME_FROM", "2020-01-01T00:00:00Z")]
+    }
+
+    fn start(&self) -> Service {
+        self.world.start("stream-agg", &self.variables())
+    }
+}
+
 #[tokio::test]
 async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_was_declared_with() {
-    let world = World::new("declared_before").await;
-    for table in CLOSED {
-        world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK hwm > 1000")).await;
-    }
-    produce(&world);
-    let place = ("GROUP_INSTANCE_ID", "the-only-one");
-    let mut first = world.start("stream-agg", &[place]);
-    gives(&world, "SELECT sum(events) FROM event_hourly WHERE tenant != ''", [["4"]]).await;
-    gives(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
-    let (offset, metadata) = world.committed(0);
-    assert!(offset == 0 && metadata.contains(" L=0 "), "{metadata}");
-    first.kill9();
-    for table in CLOSED {
-        assert_eq!(world.number(&format!("SELECT count() FROM {table}")).await, 0, "{table}");
-        world.rows(&format!("ALTER TABLE {table} DROP CONSTRAINT closed")).await;
+    let in_part = InPart::new("declared_before").await;
+    let (world, mut aggregator) = (&in_part.world, in_part.start());
+    aggregator.wait_ready().await.unwrap();
+    produce(world);
+    let ledger = "SELECT ko, sum(stored) FROM ledger WHERE tenant != '' GROUP BY ko ORDER BY ko";
+    gives(world, ledger, [["0", "4"], ["1", "4"]]).await;
+    // Raw rows say under what: the first record under the first declaration, the second under ours.
+    let of =
+        |rollup: &str| format!("SELECT DISTINCT toString(cfg) FROM configs WHERE declared LIKE '%{rollup}%'");
+    let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of("plans_daily")).await];
+    let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
+               GROUP BY ko, cfg ORDER BY ko";
+    gives(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
+    // The rollup of both has all, that of the first only the first, that of the second only the second.
+    let sums = "SELECT (SELECT sum(rows) FROM users_hourly WHERE tenant != ''),
+                       (SELECT sum(rows) FROM sessions_daily WHERE tenant != ''),
+                       (SELECT sum(events) FROM plans_daily WHERE tenant != '')";
+    gives(world, sums, [["8", "4", "4"]]).await;
+    // Only the first declaration believes a clock of 2010.
+    for rollup in ["event_hourly", "users_hourly"] {
+        let count = if rollup == "users_hourly" { "rows" } else { "events" };
+        let old = format!("SELECT sum({count}) FROM {rollup} WHERE tenant != '' AND bucket < '2011-01-01'");
+        gives(world, &old, [["1"]]).await;
     }
 
-    // One rollup more, one less, and another reach of client clocks.
-    let declared = Rollups::built_in().to_string();
-    let kept: Vec<_> =
-        declared.split("[[rollup]]").filter(|rollup| !rollup.contains("\"sessions_daily\"")).collect();
-    let file = world.write("rollups.toml", &(kept.join("[[rollup]]") + PLANS));
-    let second = [place, ("ROLLUPS_FILE", &*file), ("EVENT_TIME_FROM", "2020-01-01T00:00:00Z")];
-    world.migrate_with(&second).await;
+    // What was finished under the first declaration is what a backfill finds lacking.
+    world.run("stream-agg", &["backfill", "plans_daily"], &in_part.variables()).await.unwrap();
+    gives(world, "SELECT sum(events) FROM plans_daily WHERE tenant != ''", [["8"]]).await;
+}
 
-    // Nobody finishes it under a declaration that was changed.
+#[tokio::test]
+async fn nobody_finishes_a_batch_under_a_declaration_that_was_changed() {
+    let in_part = InPart::new("declared_changed").await;
+    let world = &in_part.world;
     let change = |from: &str, to: &str| {
         format!(
             "ALTER TABLE configs UPDATE declared = replaceOne(declared, '\"earliest_ms\":{from},', '\"earliest_ms\":{to},')
@@ -100,39 +153,13 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
         )
     };
     world.rows(&change("946684800000", "0")).await;
-    let mut refusing = world.start("stream-agg", &second);
+    let mut refusing = in_part.start();
     says(&refusing, &["partition 0: what is declared cannot be finished", "was changed"]).await;
     refusing.terminate().await.unwrap();
     assert_eq!(world.number("SELECT count() FROM events").await, 0);
+
     world.rows(&change("0", "946684800000")).await;
-
-    let mut aggregator = world.start("stream-agg", &second);
+    let mut aggregator = in_part.start();
     aggregator.wait_ready().await.unwrap();
-    produce(&world);
-    gives(
-        &world,
-        "SELECT ko, sum(stored) FROM ledger WHERE tenant != '' GROUP BY ko ORDER BY ko",
-        &[&["0", "4"], &["1", "4"]],
-    )
-    .await;
-    // Raw rows say under what: the first record under the first declaration, the second under ours.
-    let of =
-        |rollup: &str| format!("SELECT DISTINCT toString(cfg) FROM configs WHERE declared LIKE '%{rollup}%'");
-    let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of("plans_daily")).await];
-    let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != '' GROUP BY ko, cfg ORDER BY ko";
-    gives(&world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
-    let declared = format!(" cfg={:016x} ", before[0][0].parse::<u64>().unwrap());
-    assert!(metadata.contains(&declared), "{metadata}");
-    // The rollup of both has all, that of the first only the first, that of the second only the second.
-    let sums = "SELECT (SELECT sum(rows) FROM users_hourly WHERE tenant != ''),
-                       (SELECT sum(rows) FROM sessions_daily WHERE tenant != ''),
-                       (SELECT sum(events) FROM plans_daily WHERE tenant != '')";
-    gives(&world, sums, [["8", "4", "4"]]).await;
-    // Only the first declaration believes a clock of 2010.
-    let old = "SELECT sum(events) FROM event_hourly WHERE tenant != '' AND bucket < '2011-01-01'";
-    gives(&world, old, [["1"]]).await;
-
-    // What was finished under the first declaration is what a backfill finds lacking.
-    world.run("stream-agg", &["backfill", "plans_daily"], &second).await.unwrap();
-    gives(&world, "SELECT sum(events) FROM plans_daily WHERE tenant != ''", [["8"]]).await;
+    gives(world, "SELECT count() FROM events WHERE tenant != ''", [["4"]]).await;
 }
