@@ -74,8 +74,8 @@ impl Config {
 /// Serves a floor until the bench ends its process.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { floor, topic, .. } = config;
-    let listener = serve::bind(config.listen_addr, "LISTEN_ADDR").await?;
-    let admin = serve::bind(config.admin_addr, "ADMIN_ADDR").await?;
+    let listener = serve::bind(config.listen_addr, "LISTEN_ADDR")?;
+    let admin = serve::bind(config.admin_addr, "ADMIN_ADDR")?;
     let ready = Admin { registry: Registry::new(), readiness: Box::new(|| Readiness::Ready) };
     tokio::spawn(ready.serve(admin, CancellationToken::new()));
     let producer = if floor == Floor::Produce { Some(producer(&config.brokers)?) } else { None };

@@ -97,8 +97,8 @@ fn print_key(id: &str, tenant: &str) {
 async fn serve_until_told(config: Config) -> anyhow::Result<()> {
     let told = signal::listen().context("listen for signals")?;
     let listeners = serve::Listeners {
-        http: serve::bind(config.listen_addr, "LISTEN_ADDR").await?,
-        admin: serve::bind(config.admin_addr, "ADMIN_ADDR").await?,
+        http: serve::bind(config.listen_addr, "LISTEN_ADDR")?,
+        admin: serve::bind(config.admin_addr, "ADMIN_ADDR")?,
     };
     let edge = Edge::start(config)?;
     let leftovers = edge.leftovers();

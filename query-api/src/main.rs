@@ -24,8 +24,8 @@ fn main() -> ExitCode {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let listeners = Listeners {
-        http: serve::bind(config.listen_addr, "LISTEN_ADDR").await?,
-        admin: serve::bind(config.admin_addr, "ADMIN_ADDR").await?,
+        http: serve::bind(config.listen_addr, "LISTEN_ADDR")?,
+        admin: serve::bind(config.admin_addr, "ADMIN_ADDR")?,
     };
     let shutdown = signal::listen().context("listen for signals")?;
     tracing::info!(http = %config.listen_addr, admin = %config.admin_addr, "listening");

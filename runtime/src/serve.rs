@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -58,9 +58,14 @@ pub struct PeerAddr(pub SocketAddr);
 #[error("finish open connections within {0:?}")]
 pub struct DrainOverran(pub Duration);
 
+/// Connections that may wait in the kernel's queue for `accept`, as far as `net.core.somaxconn` allows.
+/// Once the queue is full, Linux answers with SYN cookies and then resets clients whose first bytes
+/// arrive before there is room again. The standard library asks for 128, fewer than a burst of clients.
+const BACKLOG: u32 = 4096;
+
 /// Binds `addr`; the error names the address and, when it is taken, the remedy.
-pub async fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.map_err(|error| match error.kind() {
+pub fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<TcpListener> {
+    listen(addr).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             anyhow::anyhow!(
                 "listen on {addr}: the port is taken; stop what holds it or set {variable} to another"
@@ -68,6 +73,14 @@ pub async fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<Tc
         }
         _ => anyhow::anyhow!("listen on {addr} ({variable}): {error}"),
     })
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As the standard library does, so that a restart need not wait for old connections to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// How connections are taken; by default plain, and within the usual limits.

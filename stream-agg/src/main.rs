@@ -109,7 +109,7 @@ fn main() -> ExitCode {
 
 async fn run_until_told(config: Config) -> anyhow::Result<()> {
     let told = signal::listen().context("listen for signals")?;
-    let admin = serve::bind(config.admin_addr, "ADMIN_ADDR").await?;
+    let admin = serve::bind(config.admin_addr, "ADMIN_ADDR")?;
     tokio::select! {
         ended = stream_agg::run(config, admin, told.requested) => {
             tracing::info!("ended: {}", ended?);

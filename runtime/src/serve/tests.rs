@@ -1,5 +1,6 @@
 use std::future::pending;
 
+use futures_util::future::join_all;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
@@ -19,7 +20,7 @@ struct Held {
 }
 
 async fn held(drain: Duration) -> Held {
-    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let addr = listener.local_addr().unwrap();
     let (arrived, release, shutdown) =
         (Arc::new(Notify::new()), Arc::new(Notify::new()), CancellationToken::new());
@@ -121,10 +122,33 @@ async fn who_sends_more_than_is_read_has_the_answer_and_is_not_reset() {
 }
 
 #[tokio::test]
+async fn a_burst_of_clients_waits_to_be_accepted_and_none_is_reset() {
+    const CLIENTS: usize = 500;
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Nobody accepts yet: all of them are in the kernel's queue.
+    let clients = (0..CLIENTS).map(|_| async {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+    });
+    let connecting = time::timeout(Duration::from_secs(20), join_all(clients));
+    let clients = connecting.await.expect("the queue holds them all");
+    let service =
+        service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))));
+    let shutdown = CancellationToken::new();
+    tokio::spawn(Server::default().until(listener, service, shutdown.clone(), Duration::ZERO));
+    for mut client in clients {
+        assert!(until_closed(&mut client).await.starts_with("HTTP/1.1 200"));
+    }
+    shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
-    let first = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
+    let first = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let addr = first.local_addr().unwrap();
-    let error = bind(addr, "LISTEN_ADDR").await.unwrap_err().to_string();
+    let error = bind(addr, "LISTEN_ADDR").unwrap_err().to_string();
     assert_eq!(
         error,
         format!("listen on {addr}: the port is taken; stop what holds it or set LISTEN_ADDR to another")
@@ -133,7 +157,7 @@ async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
 
 #[tokio::test]
 async fn a_stop_without_connections_is_at_once() {
-    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").await.unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let service = service_fn(|_: Request<Incoming>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
     let shutdown = CancellationToken::new();
     shutdown.cancel();
