@@ -52,8 +52,6 @@ pub mod report;
 
 pub mod rollups;
 
-pub mod hostile;
-
 pub mod counter;
 
 mod clock;

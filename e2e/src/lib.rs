@@ -13,4 +13,6 @@ pub mod world;
 
 pub mod wire;
 
+pub mod hostile;
+
 pub mod chaos;

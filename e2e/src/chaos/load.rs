@@ -9,7 +9,7 @@ use devstack::traffic::Traffic;
 use fastrand::Rng;
 use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
 
-use crate::chaos::hostile;
+use crate::hostile;
 
 /// What a request's number follows in the events it brings.
 pub const TAG: &str = "chaos-";

@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
-use e2e::{client, oracle, wire, world};
+use e2e::{client, hostile, oracle, wire, world};
 
 mod accepted;
 mod analysts;
@@ -24,6 +24,7 @@ mod exactly_once;
 mod flood;
 mod freshness;
 mod hostile_bodies;
+mod hostile_lines;
 mod hostile_peers;
 mod journey;
 mod killed;

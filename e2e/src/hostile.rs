@@ -1,0 +1,348 @@
+//! Fields and lines that are legal JSON and that a store may trip over.
+//!
+//! The generator uses few names, so that one path appears as a number here and as an object there. Pure.
+
+use std::iter::repeat_with;
+
+use fastrand::Rng;
+use schemas::event;
+
+/// How deep a line may nest below its own object.
+const DEEPEST: usize = 15;
+/// Fields of a line that has many; beyond the paths that a column of JSON keeps apart.
+const MANY: usize = 500;
+/// Of all fields of a line, so that it may have others too.
+const MOST_BYTES: usize = 32 * 1024;
+/// Letters of a long text, of two bytes each.
+const LONG: usize = 10_000;
+
+/// Fields that once caused trouble, or easily could, as they stand in a line.
+const FIELDS: [&str; 27] = [
+    // Arrays whose elements are of several types, and empty ones.
+    r#""a":[1,"two",null,true,{"three":3}]"#,
+    r#""a":[-1,18446744073709551615]"#,
+    r#""a":[0.5,9223372036854775808,-9223372036854775808]"#,
+    r#""a":[[1],["x"],[[]]]"#,
+    r#""a":[{"k":1},{"k":"x"},{"k":[1]}]"#,
+    r#""a":[],"b":{},"c":[null],"e":[{}]"#,
+    // One name twice, written in two ways too, and a dotted name beside nesting.
+    r#""d":1,"d":"two""#,
+    r#""d":1,"\u0064":2"#,
+    r#""o":{"p":1},"o":{"p":2,"q":3}"#,
+    r#""o.p":1,"o":{"p":"x"}"#,
+    r#""o":{"p":{"q":1}},"o.p":2"#,
+    // Texts that are no Unicode, characters that some stores end a text at, and texts that look like
+    // something else.
+    r#""t":"\ud800""#,
+    r#""t":"\udc00\ud800""#,
+    r#""t":{"\udc00":["\ud83d"]}"#,
+    r#""t":"\ud83d\ude00 \u2028 \/""#,
+    r#""t":"a\u0000b""#,
+    r#""t":"'; DROP TABLE events; --\\""#,
+    r#""t":"2026-01-01","u":["2026-01-01 00:00:00","2026-13-45","1e5"]"#,
+    // Names that are no names.
+    r#""":1"#,
+    r#""":{"":{"":1}},".":2,"a.":3,".a":4,"a..b":5"#,
+    r#""naïve key · ключ":"ü","😀":"😀""#,
+    r#""quote\"back\\slash`":1,"nul\u0000":2,"line\nbreak":3"#,
+    r#""null":null"#,
+    r#""o":{"p":null,"q":{"r":null}}"#,
+    // What the edge alone may say: it is replaced.
+    r#""tenant":"somebody","ip":"::1""#,
+    r#""server_time":"1970-01-01 00:00:00","tenant":{"of":["nobody"]}"#,
+    r#""_time":0,"events":{"tenant":""}"#,
+];
+/// Numbers at the ends of what some type holds, as JSON may write them.
+const NUMBERS: [&str; 36] = [
+    "0",
+    "-0",
+    "-0.0",
+    "0e0",
+    "1E+2",
+    "-1",
+    "1.5",
+    "255",
+    "-129",
+    "9007199254740993",
+    "9223372036854775807",
+    "9223372036854775808",
+    "9223372036854775809",
+    "13835058055282163712",
+    "18446744073709551615",
+    "18446744073709551616",
+    "18446744073709551617",
+    "-9223372036854775808",
+    "-9223372036854775809",
+    "-18446744073709551615",
+    "-18446744073709551616",
+    "340282366920938463463374607431768211456",
+    "115792089237316195423570985008687907853269984665640564039457584007913129639936",
+    "123456789012345678.5",
+    "18446744073709551615.0",
+    "1e19",
+    "1e308",
+    "1.7976931348623157e308",
+    "1.7976931348623159e308",
+    "1e309",
+    "-1e400",
+    "5e-324",
+    "-1e-400",
+    "0e999999999999",
+    "1e18446744073709551616",
+    "-1E-18446744073709551616",
+];
+
+/// Texts, as JSON may write them, that somebody may take for something else, or that are no Unicode.
+const TEXTS: [&str; 30] = [
+    "",
+    " ",
+    "a",
+    "0",
+    "-1",
+    "18446744073709551616",
+    "1e400",
+    "true",
+    "null",
+    "nan",
+    "-inf",
+    "2026-11-21",
+    "2026-11-21 04:00:00.123",
+    "1969-12-31T23:59:59Z",
+    "0192f0c1-0000-7000-8000-000000000000",
+    "203.0.113.7",
+    r#"{\"a\":1}"#,
+    "[1,2]",
+    r"\u0000",
+    r"a\u0000b",
+    r"\ud800",
+    r"\udc00\ud800",
+    r"\ud83d\ude00",
+    r"\uD83D\\ude00",
+    r"\uffff\u2028\u0085",
+    r#"\"\\\/\b\f\n\r\t"#,
+    "\u{10ffff}\u{fffd}\u{202e}",
+    "ß\u{7f}",
+    "'); DROP TABLE events; --",
+    r"\\N",
+];
+
+/// Names, as JSON may write them. None is a known field's.
+const NAMES: [&str; 30] = [
+    "a",
+    "b",
+    "c",
+    "a.b",
+    "a.b.c",
+    "a.c",
+    "b.a",
+    r"\u0061",
+    r"a\u002eb",
+    "",
+    ".",
+    "..",
+    "a.",
+    ".a",
+    "a..b",
+    r"\u0000",
+    r"a\u0000",
+    " ",
+    "a b",
+    "`a`",
+    r#"\""#,
+    r"\\",
+    "ä",
+    "a[]",
+    "a.:`Int64`",
+    "^a",
+    "null",
+    "props",
+    "_part",
+    "1",
+];
+
+/// Fields for a line, at least one. The edge accepts them and keeps none of them as a field of its own,
+/// so the line counts as it does without them.
+pub fn fields(rng: &mut Rng) -> String {
+    loop {
+        let fields = unknown(rng).join(",");
+        let fits = (1..=MOST_BYTES).contains(&fields.len());
+        if fits && event::parse::<()>(&format!(r#"{{"event":"e",{fields}}}"#)).is_ok() {
+            return fields;
+        }
+    }
+}
+
+/// A line with an event called `e`. The edge rejects a few of them, as longer or deeper than a line may be.
+pub fn line(rng: &mut Rng) -> String {
+    let mut fields = vec![r#""event":"e""#.to_owned()];
+    if rng.u8(..4) == 0 {
+        fields.extend(known(rng));
+    }
+    fields.extend(unknown(rng));
+    rng.shuffle(&mut fields);
+    format!("{{{}}}", fields.join(","))
+}
+
+fn unknown(rng: &mut Rng) -> Vec<String> {
+    match rng.u8(..40) {
+        0 => repeat_with(|| format!(r#""{}":{}"#, name(rng), scalar(rng))).take(MANY).collect(),
+        1 => vec![format!(r#""{}":{}"#, name(rng), deep(rng))],
+        2 => vec![format!(r#""long":"{}""#, "ä".repeat(LONG))],
+        3..20 => vec![pick(rng, &FIELDS).to_owned()],
+        _ => nested(rng, 3),
+    }
+}
+
+/// Known fields with what they may hold at most.
+fn known(rng: &mut Rng) -> Vec<String> {
+    let mut texts = ["user_id", "device_id", "session", "device_os", "param_str"];
+    rng.shuffle(&mut texts);
+    let mut fields: Vec<_> =
+        texts[..rng.usize(..5)].iter().map(|name| format!(r#""{name}":{}"#, text(rng))).collect();
+    let sequence = pick(rng, &["0", "1", "9223372036854775808", "18446744073709551615", "null"]);
+    let param_int = pick(rng, &["-9223372036854775808", "9223372036854775807", "-1", "null"]);
+    let time = pick(rng, &["1900-01-01 00:00:00", "1969-12-31T23:59:59.999Z", "2299-12-31 23:59:59.999"]);
+    fields.push(format!(r#""sequence":{sequence}"#));
+    fields.push(format!(r#""param_int":{param_int}"#));
+    fields.push(format!(r#""client_time":"{time}""#));
+    fields
+}
+
+fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
+    of[rng.usize(..of.len())]
+}
+
+/// Any JSON value that nests at most so deep.
+fn value(rng: &mut Rng, depth: usize) -> String {
+    match rng.u8(..10) {
+        0..4 if depth > 0 => array(rng, depth - 1),
+        4..7 if depth > 0 => format!("{{{}}}", nested(rng, depth - 1).join(",")),
+        _ => scalar(rng),
+    }
+}
+
+fn nested(rng: &mut Rng, depth: usize) -> Vec<String> {
+    let count = rng.usize(..5);
+    repeat_with(|| format!(r#""{}":{}"#, name(rng), value(rng, depth))).take(count).collect()
+}
+
+/// Elements of all kinds, or mostly of one, for which a column might have a type.
+fn array(rng: &mut Rng, depth: usize) -> String {
+    let count = rng.usize(..5);
+    let kind = rng.u8(..6);
+    let element = || match kind {
+        0 => number(rng),
+        1 => text(rng),
+        2 => array_of(rng, depth),
+        3 => format!("{{{}}}", nested(rng, depth.saturating_sub(1)).join(",")),
+        _ => value(rng, depth),
+    };
+    format!("[{}]", repeat_with(element).take(count).collect::<Vec<_>>().join(","))
+}
+
+fn array_of(rng: &mut Rng, depth: usize) -> String {
+    if depth == 0 { "[]".to_owned() } else { array(rng, depth - 1) }
+}
+
+/// As deep as a line may nest, or a level more.
+fn deep(rng: &mut Rng) -> String {
+    let levels = DEEPEST + usize::from(rng.u8(..8) == 0);
+    (0..levels).fold(scalar(rng), |inner, _| match rng.u8(..3) {
+        0 => format!("[{inner}]"),
+        1 => format!(r#"[{},{inner}]"#, scalar(rng)),
+        _ => format!(r#"{{"{}":{inner}}}"#, name(rng)),
+    })
+}
+
+fn scalar(rng: &mut Rng) -> String {
+    match rng.u8(..8) {
+        0 => pick(rng, &["null", "true", "false"]).to_owned(),
+        1..5 => number(rng),
+        _ => text(rng),
+    }
+}
+
+fn number(rng: &mut Rng) -> String {
+    match rng.u8(..8) {
+        // 2^63 to 2^64, which only one type holds.
+        0 => rng.u64(1 << 63..).to_string(),
+        1 => rng.i64(..).to_string(),
+        2 => rng.u128(..).to_string(),
+        3 => format!("{}.{:03}e{}", rng.i8(..), rng.u16(..1000), rng.i16(-400..400)),
+        _ => pick(rng, &NUMBERS).to_owned(),
+    }
+}
+
+fn text(rng: &mut Rng) -> String {
+    let times = if rng.u8(..50) == 0 { 100 } else { 1 };
+    format!(r#""{}""#, pick(rng, &TEXTS).repeat(times))
+}
+
+fn name(rng: &mut Rng) -> String {
+    match rng.u8(..40) {
+        0 => "n".repeat(rng.usize(1..2000)),
+        1 => rng.u16(..).to_string(),
+        _ => pick(rng, &NAMES).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::event::Code;
+
+    use super::*;
+
+    /// The lines of a seed that the edge takes, and why it takes the others not.
+    fn lines() -> (Vec<String>, Vec<Code>) {
+        let mut rng = Rng::with_seed(1);
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for line in repeat_with(|| line(&mut rng)).take(4000) {
+            match event::parse::<()>(&line) {
+                Ok(_) => good.push(line),
+                Err(fault) => bad.push(fault.code),
+            }
+        }
+        (good, bad)
+    }
+
+    #[test]
+    fn the_edge_takes_most_lines_and_all_that_is_hostile_is_in_them() {
+        let (good, bad) = lines();
+        assert!(good.len() > bad.len() * 5, "{} of {}", good.len(), good.len() + bad.len());
+        for reason in [Code::TooDeep, Code::BadJson] {
+            assert!(bad.contains(&reason), "lines stop short of {reason:?}");
+        }
+        let holds = |what: &str| good.iter().any(|line| line.contains(what));
+        let texts = TEXTS.iter().chain(&NUMBERS).copied();
+        texts.for_each(|text| assert!(holds(text), "{text}"));
+        NAMES.iter().for_each(|name| assert!(holds(&format!(r#""{name}":"#)), "{name}"));
+        let deep = "]".repeat(4);
+        assert!(holds(&deep) && holds("[[") && holds("[{") && holds(r#""a":"#) && holds(r#""a.b":"#));
+        assert!(good.iter().any(|line| line.matches(',').count() >= MANY), "many fields");
+    }
+
+    #[test]
+    fn the_edge_takes_every_field_and_counts_the_same_event() {
+        let mut rng = Rng::with_seed(2);
+        for fields in FIELDS.map(str::to_owned).into_iter().chain(repeat_with(|| fields(&mut rng)).take(2000))
+        {
+            let line = format!(r#"{{"event":"play",{fields}}}"#);
+            let parsed = event::parse::<()>(&line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));
+            assert_eq!(parsed.event.event, "play", "{line}");
+        }
+    }
+
+    #[test]
+    fn an_array_holds_negative_numbers_beside_those_beyond_63_bits() {
+        let mixed = |line: &String| {
+            let arrays = line.split('[').skip(1).filter_map(|rest| rest.split([']', '[', '{', '"']).next());
+            let numbers = arrays
+                .map(|array| array.split(',').filter_map(|n| n.parse::<i128>().ok()).collect::<Vec<_>>());
+            numbers.into_iter().any(|all| {
+                let large = |n: &i128| (1 << 63..1 << 64).contains(n);
+                all.iter().any(|n| *n < 0) && all.iter().any(large)
+            })
+        };
+        assert!(lines().0.iter().any(mixed));
+    }
+}
