@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::time::UnixMillis;
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Tracks;
@@ -22,6 +22,7 @@ use crate::health::{Concern, Health};
 use crate::metrics::Metrics;
 use crate::partition::Applied;
 use crate::progress::NextOffset;
+use crate::stall::{PATIENCE, Stalls};
 use crate::store::Store;
 use crate::topic::TopicWatch;
 
@@ -59,10 +60,11 @@ impl Publisher {
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let mut ticks = time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = BTreeMap::new();
+        let (mut told, mut stalls) = (BTreeMap::new(), Stalls::default());
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let before = UnixMillis::from(SystemTime::now());
             let Some(ends) = stop.run_until_cancelled(self.ends_of_topic()).await else { return };
+            self.look_for_stalls(&ends, &mut stalls);
             self.publish(before, &ends, &mut told).await;
         }
     }
@@ -91,6 +93,25 @@ impl Publisher {
                 told.extend(news);
             }
             Err(error) => self.health.trouble(Concern::ClickHouse, error),
+        }
+    }
+
+    /// Says which partitions have records that nobody applies.
+    fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
+        let (tracks, now) = (self.tracks.all(), Instant::now());
+        for kp in stalls.forget(|kp| !tracks.contains_key(&kp)) {
+            self.health.well(Concern::Progress(kp));
+        }
+        for (kp, track) in &tracks {
+            let next = track.applied().next;
+            // Where the end is unknown, Kafka does not answer, which is in trouble by itself.
+            let waits = ends.get(kp).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
+            if stalls.stands_still(*kp, next, waits, now) {
+                let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());
+                self.health.trouble(Concern::Progress(*kp), reason);
+            } else {
+                self.health.well(Concern::Progress(*kp));
+            }
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Concern {
     Partition(i32),
     /// The inserts of a Kafka partition, which ClickHouse refuses or lost.
     Inserts(i32),
+    /// Whether the records of a Kafka partition are applied as they come.
+    Progress(i32),
 }
 
 /// The troubles of the moment.
@@ -101,6 +103,7 @@ impl fmt::Display for Concern {
             Self::Group => f.write_str("consumer group"),
             Self::Partition(kp) => write!(f, "partition {kp}"),
             Self::Inserts(kp) => write!(f, "inserts of partition {kp}"),
+            Self::Progress(kp) => write!(f, "progress of partition {kp}"),
         }
     }
 }

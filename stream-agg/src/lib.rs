@@ -3,7 +3,7 @@
 //! The files follow the way of the data: [`consume`] → [`partition`], which drives
 //! [`restore`] → [`collect`] ([`decode`] → [`batch`] → [`aggregate`] → [`cells`]) →
 //! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
-//! [`recover`], [`progress`], [`applied`], [`idle`]. [`backfill`] takes raw rows back and goes the
+//! [`recover`], [`progress`], [`applied`], [`idle`], [`stall`]. [`backfill`] takes raw rows back and goes the
 //! same way from [`aggregate`] on. [`adopt`], [`split`] and [`skip`] are an operator's decisions
 //! about a partition that stands still. Never speaks HTTP except on its admin port.
 
@@ -43,6 +43,7 @@ pub mod room;
 pub mod rows;
 pub mod skip;
 pub mod split;
+pub mod stall;
 pub mod start;
 pub mod store;
 pub mod strata;
