@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use schemas::time::UnixMillis;
+use schemas::time::{HOUR, SECOND, UnixMillis};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ use crate::topic::TopicWatch;
 
 /// How long Kafka may take to tell where its logs end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far the clocks of brokers may be ahead of ours without a warning, in milliseconds.
+const FAR_AHEAD: i64 = HOUR;
 
 /// What readers are told of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,8 @@ impl Publisher {
                 self.metrics.lag(*kp, (end - next.to_i64()).max(0));
             }
             let known = told.get(kp).copied();
-            let fresh = freshness(known, g, next, applied_until, end.map(|end| (end, before)));
+            self.look_at_clock(*kp, applied_until, before);
+            let fresh = freshness(known, g, next, applied_until, end, before);
             news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*kp, fresh)));
         }
         if news.is_empty() {
@@ -93,6 +96,20 @@ impl Publisher {
                 told.extend(news);
             }
             Err(error) => self.health.trouble(Concern::ClickHouse, error),
+        }
+    }
+
+    /// Says how far the clock of Kafka's brokers is ahead of ours: with it the window forgets event ids
+    /// too early. One that is behind forgets them later, which harms nobody.
+    fn look_at_clock(&self, kp: i32, applied_until: Option<UnixMillis>, now: UnixMillis) {
+        let ahead = applied_until.map_or(0, |until| (until.0 - now.0).max(0));
+        if self.metrics.clock_ahead(kp, ahead / SECOND) <= FAR_AHEAD / SECOND && ahead > FAR_AHEAD {
+            tracing::warn!(
+                "partition {kp}: the newest record has a time {} s ahead of this machine's clock; \
+                 set the clocks of Kafka's brokers and of this machine: until then the deduplication window \
+                 is shorter than DEDUP_WINDOW_AGE",
+                ahead / SECOND
+            );
         }
     }
 
@@ -145,15 +162,18 @@ impl Publisher {
 }
 
 /// What can be said of a partition: what was `known`, that everything below `next` and before
-/// `applied_until` is applied, and where the log ended after a moment.
+/// `applied_until` is applied, and where the log ended after the moment `now`.
 fn freshness(
     known: Option<Fresh>,
     g: u16,
     next: NextOffset,
     applied_until: Option<UnixMillis>,
-    end: Option<(i64, UnixMillis)>,
+    end: Option<i64>,
+    now: UnixMillis,
 ) -> Option<Fresh> {
-    let nothing_left = end.filter(|(end, _)| next.to_i64() >= *end).map(|(_, moment)| moment);
+    // A broker's clock may be ahead of ours, and readers must not take that for data from the future.
+    let applied_until = applied_until.map(|until| until.min(now));
+    let nothing_left = end.filter(|end| next.to_i64() >= *end).map(|_| now);
     let before = known.map(|known| known.as_of);
     let as_of = [applied_until, nothing_left, before].into_iter().flatten().max()?;
     Some(Fresh { g, next, as_of })
@@ -199,7 +219,7 @@ mod tests {
     fn check(known: Option<i64>, applied_until: Option<i64>, end: Option<i64>, as_of: Option<i64>) {
         let known = known.map(|as_of| Fresh { g: 2, next: NextOffset::new(5), as_of: UnixMillis(as_of) });
         let next = NextOffset::new(7);
-        let found = freshness(known, 2, next, applied_until.map(UnixMillis), end.map(|end| (end, SOON)));
+        let found = freshness(known, 2, next, applied_until.map(UnixMillis), end, SOON);
         assert_eq!(found, as_of.map(|as_of| Fresh { g: 2, next, as_of: UnixMillis(as_of) }));
     }
 
@@ -213,6 +233,11 @@ mod tests {
     fn with_nothing_left_it_is_as_fresh_as_the_question() {
         check(None, Some(1000), Some(7), Some(2000));
         check(None, None, Some(7), Some(2000));
+    }
+
+    #[test]
+    fn a_broker_whose_clock_is_ahead_makes_nothing_fresher_than_now() {
+        check(None, Some(90_000_000), Some(8), Some(2000));
     }
 
     #[test]
