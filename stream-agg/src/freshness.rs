@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use schemas::time::{HOUR, SECOND, UnixMillis};
+use schemas::time::UnixMillis;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +28,6 @@ use crate::topic::TopicWatch;
 
 /// How long Kafka may take to tell where its logs end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How far the clocks of brokers may be ahead of ours without a warning, in milliseconds.
-const FAR_AHEAD: i64 = HOUR;
 
 /// What readers are told of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +81,6 @@ impl Publisher {
                 self.metrics.lag(*kp, (end - next.to_i64()).max(0));
             }
             let known = told.get(kp).copied();
-            self.look_at_clock(*kp, applied_until, before);
             let fresh = freshness(known, g, next, applied_until, end, before);
             news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*kp, fresh)));
         }
@@ -96,20 +93,6 @@ impl Publisher {
                 told.extend(news);
             }
             Err(error) => self.health.trouble(Concern::ClickHouse, error),
-        }
-    }
-
-    /// Says how far the clock of Kafka's brokers is ahead of ours: with it the window forgets event ids
-    /// too early. One that is behind forgets them later, which harms nobody.
-    fn look_at_clock(&self, kp: i32, applied_until: Option<UnixMillis>, now: UnixMillis) {
-        let ahead = applied_until.map_or(0, |until| (until.0 - now.0).max(0));
-        if self.metrics.clock_ahead(kp, ahead / SECOND) <= FAR_AHEAD / SECOND && ahead > FAR_AHEAD {
-            tracing::warn!(
-                "partition {kp}: the newest record has a time {} s ahead of this machine's clock; \
-                 set the clocks of Kafka's brokers and of this machine: until then the deduplication window \
-                 is shorter than DEDUP_WINDOW_AGE",
-                ahead / SECOND
-            );
         }
     }
 

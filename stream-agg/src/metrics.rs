@@ -33,7 +33,6 @@ pub struct Metrics {
     audit_gaps: IntGauge,
     last_audit: IntGauge,
     lag: IntGaugeVec,
-    clock_ahead: IntGaugeVec,
     /// `cells_skipped_total`: cells that somebody had inserted before we came.
     pub cells_skipped: IntCounter,
     /// `recovered_intents_total`: declared batches that were finished for somebody.
@@ -118,11 +117,6 @@ impl Default for Metrics {
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: make.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
             lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
-            clock_ahead: make.gauges(
-                "record_time_ahead_seconds",
-                "How far the newest applied record's time is ahead of this clock; alert above 3600.",
-                "partition",
-            ),
             cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
             recovered_intents: make
                 .counter("recovered_intents_total", "Batches that were declared before and are finished."),
@@ -204,21 +198,10 @@ impl Metrics {
         self.lag.with_label_values(&[&kp.to_string()]).set(records);
     }
 
-    /// How far the newest applied record's time is ahead of this machine's clock. Returns how far it
-    /// was when it was last set.
-    pub fn clock_ahead(&self, kp: i32, seconds: i64) -> i64 {
-        let gauge = self.clock_ahead.with_label_values(&[&kp.to_string()]);
-        let before = gauge.get();
-        gauge.set(seconds);
-        before
-    }
-
     /// A partition is somebody else's.
     pub fn forget(&self, kp: i32) {
-        for gauges in [&self.lag, &self.clock_ahead] {
-            // Absent if it was never known.
-            let _absent = gauges.remove_label_values(&[&kp.to_string()]);
-        }
+        // Absent if its lag was never known.
+        let _absent = self.lag.remove_label_values(&[&kp.to_string()]);
     }
 
     /// What was committed in all.
