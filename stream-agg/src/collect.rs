@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::batch::{Batch, Batcher};
 use crate::cells::{self, Cells, Source};
+use crate::clock::{self, off_clock};
 use crate::consume::Membership;
 use crate::declaration::Declaration;
 use crate::decode::{Entry, Miscounted, Record, decode};
@@ -65,6 +66,8 @@ pub(crate) struct Collector<'p> {
     as_of: Option<UnixMillis>,
     /// When Kafka was last asked where the log ends.
     asked_end: Option<Instant>,
+    /// Of times that Kafka gave records.
+    clock_warnings: clock::Warnings,
     /// Whether the client had an error instead of the last record.
     in_trouble: bool,
 }
@@ -150,6 +153,7 @@ impl<'p> Collector<'p> {
             read: from,
             as_of: None,
             asked_end: None,
+            clock_warnings: clock::Warnings::default(),
             in_trouble: false,
         }
     }
@@ -240,9 +244,26 @@ impl<'p> Collector<'p> {
         handed.extend(before.map(|batch| self.close(batch)));
         let closed = self.decode(message, records)?;
         self.read = Offset::new(message.offset()).next();
-        self.as_of = append_time(message);
+        let taken = append_time(message);
+        if let Some(time) = taken {
+            self.check_time(Offset::new(message.offset()), time, SystemTime::now().into());
+        }
+        self.as_of = taken;
         handed.extend(closed.map(|batch| self.close(batch)));
         Ok(())
+    }
+
+    /// Warns of the time that Kafka gave a record, if it cannot be true as our clock shows `now`.
+    fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
+        let Some(off) = off_clock(time, self.as_of, now) else { return };
+        let Part { shared, kp, .. } = self.part;
+        shared.metrics.records_off_clock.inc();
+        if self.clock_warnings.is_due(Instant::now()) {
+            tracing::warn!(
+                "partition {kp}: kafka took offset {offset} at {time}, which is {off}; compare the clocks of the \
+                 brokers and of this machine: until they agree, repeats may count twice"
+            );
+        }
     }
 
     /// Kafka's client has no record to give but an error.
@@ -479,6 +500,7 @@ mod tests {
     use std::thread;
 
     use schemas::record::Kind;
+    use schemas::time::DAY;
 
     use super::*;
     use crate::recover::Resume;
@@ -585,6 +607,18 @@ mod tests {
         assert_eq!(push(&mut collector, 7), Some((NextOffset::new(8), false, true)));
         assert!(is_ours(&collector));
         assert_eq!(push(&mut collector, 9), None, "nothing closes the batch");
+    }
+
+    #[test]
+    fn each_record_whose_time_cannot_be_true_is_counted() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let part = Part::unanswered(runtime.handle().clone());
+        let mut collector = rebuilding(&part);
+        for (offset, time) in [(0, 0), (1, DAY), (2, DAY), (3, 0), (4, 0)] {
+            collector.check_time(Offset::new(offset), UnixMillis(time), UnixMillis(0));
+            collector.as_of = Some(UnixMillis(time));
+        }
+        assert_eq!(part.shared.metrics.records_off_clock.get(), 3, "two ahead, one that went back");
     }
 
     #[test]

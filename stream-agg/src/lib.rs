@@ -14,6 +14,7 @@ pub mod audit;
 pub mod backfill;
 pub mod batch;
 pub mod cells;
+pub mod clock;
 pub mod collect;
 pub mod commit;
 pub mod config;

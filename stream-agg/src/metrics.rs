@@ -37,6 +37,8 @@ pub struct Metrics {
     pub cells_skipped: IntCounter,
     /// `recovered_intents_total`: declared batches that were finished for somebody.
     pub recovered_intents: IntCounter,
+    /// `records_off_clock_total`: records whose Kafka time differs by more than an hour from what it can be.
+    pub records_off_clock: IntCounter,
     /// `joins_total`: how often the group was joined.
     pub joins: IntCounter,
     /// `orphans_total`: partitions found without an owner.
@@ -120,6 +122,10 @@ impl Default for Metrics {
             cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
             recovered_intents: make
                 .counter("recovered_intents_total", "Batches that were declared before and are finished."),
+            records_off_clock: make.counter(
+                "records_off_clock_total",
+                "Records whose Kafka time is over an hour ahead of this clock, or before the record before.",
+            ),
             joins: make.counter("joins_total", "Times the consumer group was joined."),
             orphans: make.counter("orphans_total", "Partitions that the group had given to nobody."),
             partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::rollup::Rollups;
-use schemas::time::{HOUR, MINUTE, UnixMillis};
+use schemas::time::{DAY, HOUR, MINUTE, UnixMillis};
 use schemas::{event, line};
 use stream_agg::BatchConfig;
 use stream_agg::batch::{Batch, Batcher};
@@ -226,6 +226,59 @@ fn a_partition_whose_window_was_emptied_judges_as_one_whose_window_was_kept() {
     assert_eq!(by_emptied.before, Window::new().mark(NextOffset::new(2)));
 }
 
+/// C and D are new; A is repeated after the broker's clock jumped ahead, and again when it is right.
+const fn with_jump(jump: i64) -> [Logged; 6] {
+    [
+        logged(0, 0),
+        logged(1, MINUTE),
+        logged(2, 2 * MINUTE + jump),
+        logged(0, 3 * MINUTE + jump),
+        logged(3, 4 * MINUTE),
+        logged(0, 5 * MINUTE),
+    ]
+}
+
+#[test]
+fn a_jump_of_a_brokers_clock_and_back_loses_no_event_and_only_shortens_the_window() {
+    for jump in [DAY, 14 * DAY, -DAY, -14 * DAY] {
+        let log = with_jump(jump);
+        let mut owner = Owner::new(&log, WindowLimits { age_ms: DAY, ..LIMITS });
+        // After a jump ahead A is forgotten and counts again, but the repeat of that is known again.
+        let repeat = u32::from(jump > 0);
+        assert_eq!(owner.makes_batch_up_to(5).stored(), [1, 1, 1, repeat, 1, 0], "{jump}");
+    }
+}
+
+#[test]
+fn a_batch_that_is_made_again_is_equal_however_a_brokers_clock_jumps() {
+    for jump in [DAY, 14 * DAY, -DAY, -14 * DAY] {
+        let (log, limits) = (with_jump(jump), WindowLimits { age_ms: DAY, ..LIMITS });
+        for end in 0..5 {
+            let mut first = Owner::new(&log, limits);
+            let before = first.makes_batch_up_to(end);
+            let declared = first.makes_batch_up_to(5);
+            let mut second =
+                Owner::restored(&log, limits, &before.entries, declared.before, declared.batcher());
+            assert_eq!(second.makes_batch_up_to(5).cells, declared.cells, "{jump}, from {end}");
+        }
+    }
+}
+
+#[test]
+fn our_clock_back_a_day_empties_no_window_and_ahead_a_day_only_shortens_it() {
+    const LOG: [Logged; 4] = [logged(0, 0), logged(1, MINUTE), logged(0, 2 * MINUTE), logged(0, 3 * MINUTE)];
+    let mut back = Owner::new(&LOG[..], LIMITS);
+    back.makes_batch_up_to(1);
+    assert!(!back.finds_queue_empty(MINUTE - DAY));
+    assert_eq!(back.makes_batch_up_to(3).stored(), [0, 0], "both repeats are known");
+
+    let mut ahead = Owner::new(&LOG[..2], LIMITS);
+    ahead.makes_batch_up_to(1);
+    assert!(ahead.finds_queue_empty(MINUTE + DAY), "the log ends here, so the partition looks idle");
+    ahead.log = &LOG;
+    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "the first repeat counts, the second is known");
+}
+
 /// How a batch comes to be.
 #[derive(Debug, Clone)]
 struct Turn {
@@ -256,6 +309,19 @@ fn log() -> impl Strategy<Value = Vec<Logged>> {
     })
 }
 
+/// Records of other events each, and a broker's clock that may jump before each of them.
+fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
+    let jump = prop_oneof![4 => Just(0), 1 => prop::sample::select(vec![DAY, -DAY, 14 * DAY, -14 * DAY])];
+    prop::collection::vec((0..MINUTE, jump), 20).prop_map(|waits| {
+        let mut time = 30 * DAY;
+        let logged = |(event, (wait, jump))| {
+            time += wait + jump;
+            Logged { event, time }
+        };
+        (0..).zip(waits).map(logged).collect()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -278,6 +344,24 @@ proptest! {
                 made = owner.makes_batch_slowly(last, &looks);
                 prop_assert_eq!(&made.cells, &expected.cells);
             }
+            ledger.extend(made.entries);
+        }
+    }
+
+    /// However a broker's clock jumps, an event that came once counts once, also if its batch is made again.
+    #[test]
+    fn no_jump_of_a_brokers_clock_loses_or_doubles_an_event(
+        log in jumping_log(), ends in prop::collection::btree_set(0..20_i64, 1..6),
+    ) {
+        let limits = WindowLimits { age_ms: DAY, ..LIMITS };
+        let mut owner = Owner::new(&log, limits);
+        let mut ledger = Vec::new();
+        for end in ends {
+            let declared = owner.makes_batch_up_to(end);
+            prop_assert!(declared.stored().iter().all(|stored| *stored == 1));
+            owner = Owner::restored(&log, limits, &ledger, declared.before, declared.batcher());
+            let made = owner.makes_batch_up_to(end);
+            prop_assert_eq!(&made.cells, &declared.cells);
             ledger.extend(made.entries);
         }
     }

@@ -1,0 +1,113 @@
+//! Whether the time that Kafka gave a record can be true.
+//!
+//! The deduplication window reaches back by these times. Where a broker's clock jumps, the window is shorter
+//! than promised and repeats may count twice, so operators are warned; nothing else follows, for rows are a
+//! function of the record. That a record is old says nothing, for it may be one of a backlog: so a time is
+//! held against our clock where it is ahead, and against the record before it where it is behind. Pure.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use schemas::time::{HOUR, UnixMillis};
+
+/// By how many milliseconds two clocks may differ without a warning.
+const TOLERANCE: i64 = HOUR;
+/// Shortest time between two warnings of one partition.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why the time of a record cannot be true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffClock {
+    /// It is ahead of this process's clock.
+    Ahead,
+    /// It is before the time of the record before it, which Kafka took earlier.
+    WentBack,
+}
+
+impl fmt::Display for OffClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ahead => "more than an hour ahead of this process's clock",
+            Self::WentBack => "more than an hour before the record before it",
+        })
+    }
+}
+
+/// Judges the `time` of a record that follows one of the time `before`, when our clock shows `now`.
+pub fn off_clock(time: UnixMillis, before: Option<UnixMillis>, now: UnixMillis) -> Option<OffClock> {
+    let is_later = |one: UnixMillis, other: UnixMillis| one.0.saturating_sub(other.0) > TOLERANCE;
+    if is_later(time, now) {
+        Some(OffClock::Ahead)
+    } else if before.is_some_and(|before| is_later(before, time)) {
+        Some(OffClock::WentBack)
+    } else {
+        None
+    }
+}
+
+/// Limits the warnings of one partition: after a jump each of its records is a reason for one.
+#[derive(Debug, Default)]
+pub struct Warnings {
+    last: Option<Instant>,
+}
+
+impl Warnings {
+    /// Whether to warn `now`; if so, the next minute's warnings are not due.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= WARNING_PAUSE);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::time::DAY;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(100 * DAY);
+
+    #[track_caller]
+    fn check(time: i64, before: i64, expected: Option<OffClock>) {
+        let at = |millis| UnixMillis(NOW.0 + millis);
+        assert_eq!(off_clock(at(time), Some(at(before)), NOW), expected);
+    }
+
+    #[test]
+    fn a_time_ahead_of_our_clock_by_more_than_an_hour_is_off() {
+        check(HOUR, 0, None);
+        check(HOUR + 1, 0, Some(OffClock::Ahead));
+        check(DAY, DAY, Some(OffClock::Ahead));
+        check(14 * DAY, 0, Some(OffClock::Ahead));
+        assert_eq!(off_clock(UnixMillis(DAY), None, UnixMillis(0)), Some(OffClock::Ahead), "ours went back");
+        assert_eq!(off_clock(UnixMillis(i64::MAX), None, UnixMillis(i64::MIN)), Some(OffClock::Ahead));
+    }
+
+    #[test]
+    fn a_time_more_than_an_hour_before_the_record_before_it_is_off() {
+        check(-HOUR, 0, None);
+        check(-HOUR - 1, 0, Some(OffClock::WentBack));
+        check(0, 14 * DAY, Some(OffClock::WentBack));
+        check(0, 0, None);
+    }
+
+    #[test]
+    fn the_records_of_a_backlog_are_not_off() {
+        check(-3 * DAY, -3 * DAY, None);
+        check(0, -3 * DAY, None);
+        assert_eq!(off_clock(UnixMillis(0), None, NOW), None, "nothing is known of the record before it");
+    }
+
+    #[test]
+    fn a_partition_warns_once_a_minute() {
+        let mut warnings = Warnings::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(warnings.is_due(start));
+        assert!(!warnings.is_due(start) && !warnings.is_due(at(59)));
+        assert!(warnings.is_due(at(60)) && !warnings.is_due(at(119)) && warnings.is_due(at(120)));
+    }
+}
