@@ -37,7 +37,16 @@ use crate::timestamps::Admin;
 pub const RELEASE: Duration = Duration::from_secs(10);
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(50);
-/// How long a partition may be held for a commit under way: longer than librdkafka keeps a request.
+/// How long a partition may be held for a commit under way: longer than one try of a request takes
+/// (`socket.timeout.ms`, 60 s), of which librdkafka makes three at most.
+///
+/// Until the partition is let go, nobody else has it. This member keeps polling and its heartbeats go on,
+/// so neither `max.poll.interval.ms` nor the session ends, and librdkafka joins no later generation before
+/// `incremental_unassign` is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins meanwhile, a
+/// guest too, Kafka waits for this one as long as the rebalance timeout, which is `max.poll.interval.ms`
+/// (300 s), and takes its commits. Where it is held longer (after this limit, [`Member::leave`] waits as long
+/// once more), Kafka begins a generation that it has not joined. Only then may the partition get another
+/// owner, and a commit under way, which belongs to the generation before, is refused with 22 or 25.
 const HELD: Duration = Duration::from_secs(150);
 /// For a guest to be assigned something: until all members have joined anew.
 const VISIT: Duration = Duration::from_secs(60);

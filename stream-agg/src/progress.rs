@@ -150,7 +150,7 @@ pub fn may_let_go(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
 pub enum CommitEnd {
     /// Kafka has it.
     Taken,
-    /// Kafka has it not and never will: another generation of the group has begun.
+    /// Kafka did not take it and will not: another generation of the group has begun, or is beginning.
     Refused,
     /// Nobody knows, and it may arrive later.
     Unknown,
@@ -172,6 +172,19 @@ pub enum AfterCommit {
 }
 
 /// The rule: only a commit that is known to have failed may be tried again in place.
+///
+/// Kafka answers 22 and 25 when the commit's generation or member is not in the group any more, and neither
+/// comes back; 27 while its own generation is being assigned, before anything is stored. librdkafka answers
+/// one commit once: what it parks while the coordinator is not there (`rd_kafka_cgrp_defer_offset_commit`) is
+/// the same commit, sent later in the generation of that moment, and its answer is the one that we get. So the
+/// commit that was refused is not on its way. Over a broken connection librdkafka sends the same bytes again,
+/// up to twice, and an earlier copy might be taken after a 27, as it might after a commit that was taken. It
+/// says the same as the commit that is tried again; if it arrived after a later one, the committed offset would
+/// go back until the next commit, and a starting check would find markers ahead of it. To join the group anew
+/// would not prevent that, and it is itself a rebalance, which has the commits of other members refused.
+///
+/// The model (`tests/model`) has the commits of an owner refused who was replaced meanwhile, and tried again
+/// in place. It has neither the copies nor a 27 for the owner itself.
 pub fn after_commit(end: CommitEnd) -> AfterCommit {
     match end {
         CommitEnd::Taken => AfterCommit::GoOn,
