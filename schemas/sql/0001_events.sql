@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS events
     param_str String COMMENT 'a text of the client''s',
     country LowCardinality(String) COMMENT 'two or three letters, upper case',
     event_id UUID COMMENT 'identity for deduplication, zero if none',
-    props JSON(max_dynamic_paths = 64) COMMENT 'all other fields',
+    props String DEFAULT '{}' COMMENT 'all other fields, as JSON text' CODEC(ZSTD(1)),
     cfg UInt64 COMMENT 'declaration under which it was stored',
     g UInt16 COMMENT 'generation of the Kafka log',
     kp UInt16 COMMENT 'Kafka partition',

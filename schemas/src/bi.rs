@@ -173,7 +173,7 @@ fn events_recent(database: &str) -> View {
         plain("param_str", "String", "a text of the client's"),
         plain("country", "String", "two or three letters, upper case"),
         plain("event_id", "UUID", "identity; zero if none"),
-        column("props", "String", "all other fields, as JSON text", "toJSONString(T.`props`)"),
+        plain("props", "String", "all other fields, as JSON text"),
     ];
     View {
         name: EVENTS_RECENT.to_owned(),

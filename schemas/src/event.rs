@@ -347,8 +347,16 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
             "tenant" => _ = reserved.tenant.get_or_insert(value),
             "ip" => _ = reserved.ip.get_or_insert(value),
             "server_time" => _ = reserved.server_time.get_or_insert(value),
-            _ if 1 + depth(value) > MAX_DEPTH => return Err(Fault::line(Code::TooDeep)),
-            _ => self.parsed.props.push(name, value),
+            _ => {
+                let Shape { depth, fits_double } = Shape::of(value);
+                if 1 + depth > MAX_DEPTH {
+                    return Err(Fault::line(Code::TooDeep));
+                }
+                if !fits_double {
+                    return Err(Fault::line(Code::BadJson));
+                }
+                self.parsed.props.push(name, value);
+            }
         }
         Ok(())
     }
@@ -541,28 +549,61 @@ impl<'a> Visitor<'a> for TextVisitor {
     }
 }
 
-/// How deep a JSON value nests; 0 for a number, a string, `true`, `false`, `null`.
-fn depth(json: &str) -> usize {
-    if !json.starts_with(['{', '[']) {
-        return 0;
-    }
-    let (mut open, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                open += 1;
-                deepest = deepest.max(open);
-            }
-            b'}' | b']' => open -= 1,
-            _ => {}
+/// What is asked of a JSON value that is kept as it stands.
+struct Shape {
+    /// How deep it nests; 0 for a number, a string, `true`, `false`, `null`.
+    depth: usize,
+    /// Whether a double holds each of its numbers: where one is larger, JSON's readers agree on nothing.
+    fits_double: bool,
+}
+
+impl Shape {
+    fn of(json: &str) -> Self {
+        match json.as_bytes()[0] {
+            b'{' | b'[' => Self::nested(json),
+            b'-' | b'0'..=b'9' => Self { depth: 0, fits_double: fits_double(json) },
+            _ => Self { depth: 0, fits_double: true },
         }
     }
-    deepest
+
+    fn nested(json: &str) -> Self {
+        let bytes = json.as_bytes();
+        let (mut open, mut shape) = (0_usize, Self { depth: 0, fits_double: true });
+        let (mut in_string, mut escaped) = (false, false);
+        // Where the number began that is being passed.
+        let mut number = None;
+        for (at, byte) in bytes.iter().enumerate() {
+            if let (Some(start), false) = (number, is_of_number(*byte)) {
+                shape.fits_double &= fits_double(&json[start..at]);
+                number = None;
+            }
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = !in_string,
+                _ if in_string => {}
+                b'-' | b'0'..=b'9' => _ = number.get_or_insert(at),
+                b'{' | b'[' => {
+                    open += 1;
+                    shape.depth = shape.depth.max(open);
+                }
+                b'}' | b']' => open -= 1,
+                _ => {}
+            }
+        }
+        shape
+    }
+}
+
+fn is_of_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
+/// Whether a double holds a number of JSON.
+fn fits_double(number: &str) -> bool {
+    // As long as the largest double has digits, and no exponent: it fits.
+    let is_small = number.len() <= 300 && !number.contains(['e', 'E']);
+    is_small || number.parse().is_ok_and(f64::is_finite)
 }
 
 #[cfg(test)]

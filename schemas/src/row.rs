@@ -21,7 +21,7 @@ pub const COLUMNS: [(&str, &str); 21] = [
     ("param_str", "String"),
     ("country", "LowCardinality(String)"),
     ("event_id", "UUID"),
-    ("props", "JSON(max_dynamic_paths = 64)"),
+    ("props", "String"),
     ("cfg", "UInt64"),
     ("g", "UInt16"),
     ("kp", "UInt16"),

@@ -144,7 +144,7 @@ const NO_PROPS: &str = "{}";
 fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
     let Marker { source, hwm, start } = marker;
     let count = order.len() + 1;
-    // Without the column each row has the same, and ClickHouse is spared reading JSON.
+    // Without the column each row has its default, which is the same.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = row::COLUMNS.into_iter().filter(|(name, _)| has_props || *name != "props");
     let mut block = Block::new(columns.clone().count(), count);
@@ -181,10 +181,9 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
                 let values = at().map(|row| native::uuid(rows.event_id[row]));
                 block.fixed(name, kind, once([0; 16]).chain(values));
             }
-            // ClickHouse makes JSON of the text when it inserts.
             "props" => {
                 let values = order.iter().map(|row| rows.props.get(*row));
-                block.text(name, "String", once(NO_PROPS).chain(values));
+                block.text(name, kind, once(NO_PROPS).chain(values));
             }
             "cfg" => repeated(&mut block, name, kind, source.cfg.to_le_bytes(), count),
             "g" => repeated(&mut block, name, kind, source.g.to_le_bytes(), count),

@@ -31,7 +31,9 @@ const CLOCKS: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// Aggregators run.
-    #[error("group `{group}` has members: stop all aggregators, then run the command again")]
+    #[error(
+        "group `{group}` has members: stop all aggregators, then run the command again (a killed one stays a member for 45 s)"
+    )]
     Busy {
         /// The consumer group.
         group: String,

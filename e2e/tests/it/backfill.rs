@@ -33,7 +33,7 @@ const COMPARED: [(&str, &str, &str); 2] = [
         "plans_daily",
         "SELECT toUnixTimestamp(bucket), plan, country, sum(events), sum(value), uniqExactMerge(users)
          FROM plans_daily WHERE tenant = 'default' GROUP BY 1, 2, 3 ORDER BY ALL",
-        "SELECT toUnixTimestamp(toStartOfDay(client_time)), ifNull(toString(props.plan), ''), country, count(),
+        "SELECT toUnixTimestamp(toStartOfDay(client_time)), JSONExtractString(props, 'plan'), country, count(),
                 sum(param_int), uniqExact(if(user_id = '', device_id, user_id))
          FROM events WHERE tenant = 'default' AND event IN ('play', 'purchase') GROUP BY 1, 2, 3 ORDER BY ALL",
     ),

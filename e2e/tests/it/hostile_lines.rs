@@ -1,4 +1,5 @@
-//! Whatever JSON the edge accepts is stored: a line that ClickHouse refused would stop its partition.
+//! Whatever JSON the edge accepts is stored and can be read: a line that ClickHouse refused would stop its
+//! partition.
 
 use std::iter::repeat_with;
 
@@ -12,6 +13,31 @@ use crate::world::{DEADLINE, World};
 /// Requests, and lines of each.
 const REQUESTS: usize = 16;
 const LINES: usize = 250;
+
+/// What JSON functions of the world say of the `props` of the only event.
+async fn extracted(world: &World, functions: &str) -> Vec<String> {
+    world.rows(&format!("SELECT {functions} FROM events WHERE tenant != ''")).await.remove(0)
+}
+
+#[tokio::test]
+async fn props_come_back_as_they_were_sent_and_every_path_can_be_read() {
+    let world = World::new("hostile_props").await;
+    let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
+    let plain = r#"{"error":true,"error.type":"t","ids":[9007199254740993,0.5],"n":1.50,"z":null,"e":{}}"#;
+    let mended = r#""big":-9223372036854775809,"half":"\ud800x","twice":1,"twice":{"a":2,"a":3}"#;
+    let line = format!(r#"{{"event":"e",{mended}, {}"#, &plain[1..]);
+    edge.http.post_lines(&[line]).await;
+    let stored = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == 1;
+    wait_for("the event", DEADLINE, stored).await.unwrap();
+    let mended = r#""big":-9223372036854775809e0,"half":"\ufffdx","twice":{"a":3}"#;
+    // Backslashes are doubled, as in every answer of tabs and lines.
+    let expected = format!("{{{mended},{}", &plain[1..]).replace('\\', r"\\");
+    assert_eq!(extracted(&world, "props").await, [expected]);
+    let paths = "JSONExtractString(props, 'error.type'), JSONExtractUInt(props, 'ids', 1), JSONExtractRaw(props, 'n'), \
+                 JSONExtractFloat(props, 'big') < -9e18, JSONExtractString(props, 'half'), JSONExtractInt(props, 'twice', 'a')";
+    let read = ["t", "9007199254740993", "1.5", "1", "\u{fffd}x", "3"];
+    assert_eq!(extracted(&world, paths).await, read);
+}
 
 #[tokio::test]
 async fn every_line_that_the_edge_accepts_is_stored_once_and_stops_no_partition() {
@@ -37,6 +63,9 @@ async fn every_line_that_the_edge_accepts_is_stored_once_and_stops_no_partition(
     }
     assert_eq!((world.number(raw).await, world.number(ledger).await), (accepted, accepted));
     assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, accepted, "none rejected, none a repeat");
+    // One value that ClickHouse's JSON functions cannot read would hide all others of its row.
+    let unreadable = "SELECT count() FROM events WHERE tenant != '' AND NOT isValidJSON(props)";
+    assert_eq!(world.number(unreadable).await, 0);
     assert_eq!(admin.get("/readyz").await.status, 200);
     assert_eq!(admin.metric("stream_agg_insert_errors_total").await, Some(0), "each at the first try");
 }

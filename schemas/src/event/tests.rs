@@ -80,6 +80,21 @@ fn nesting_is_counted_with_the_events_own_object() {
 }
 
 #[test]
+fn a_number_beyond_a_double_is_refused_wherever_it_stands() {
+    let line = |number: &str| {
+        [r#""x":N"#, r#""x":[1,N]"#, r#""x":{"y":"1e400","z":[{"n":N}]}"#]
+            .map(|fields| format!(r#"{{"event":"a",{}}}"#, fields.replace('N', number)))
+    };
+    let (long, longer) = ("9".repeat(308), "9".repeat(309));
+    for number in ["1.7976931348623157e308", "-1E+308", "5e-324", "1e-999", "0e999", "-0.0", &long] {
+        line(number).iter().for_each(|line| _ = good(line));
+    }
+    for number in ["1.7976931348623159e308", "1e309", "-1E+400", "0.1e999", &longer] {
+        line(number).iter().for_each(|line| bad(line, Code::BadJson, None));
+    }
+}
+
+#[test]
 fn a_known_key_twice_is_refused_and_an_unknown_one_is_not() {
     bad(r#"{"event":"a","event":"a"}"#, Code::DuplicateKey, "event");
     bad(r#"{"event":"a","\u0065vent":"a"}"#, Code::DuplicateKey, "event");

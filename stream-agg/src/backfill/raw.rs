@@ -2,8 +2,7 @@
 //!
 //! What the raw table does not keep is not needed or known from the rest: an event's time
 //! follows from two others and the limits it was stored under; a row's arrival stands for
-//! the time at which Kafka took it, which only decides what is past its retention. Numbers
-//! in `props` are as ClickHouse writes them: `1.50` comes back as `1.5`.
+//! the time at which Kafka took it, which only decides what is past its retention.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -87,10 +86,9 @@ pub(super) async fn rows(
         "SELECT cfg, ko, line, tenant, event, toUnixTimestamp64Milli(client_time) AS client_millis, \
          toUnixTimestamp64Milli(server_time) AS server_millis, user_id, device_id, device_os, session, sequence, \
          param_int, param_str, country, {props} AS props_text FROM events \
-         WHERE {lane} AND g = {g} AND ko BETWEEN {first} AND {last} ORDER BY ko, line \
-         SETTINGS output_format_json_quote_64bit_integers = 0",
-        // By far the most of a row, and mostly not needed.
-        props = if reads_props(rollup) { "toJSONString(props)" } else { "'{}'" },
+         WHERE {lane} AND g = {g} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
+        // The most of a row, and mostly not needed.
+        props = if reads_props(rollup) { "props" } else { "'{}'" },
         lane = in_lane(lane, lacking),
         g = chunk.g,
         first = chunk.offsets.start(),

@@ -1,149 +1,90 @@
-//! A client's other fields as one JSON object that ClickHouse takes, always.
+//! A client's other fields as one JSON object, in the words in which they were sent.
 //!
-//! One refused line would stop a partition, so what ClickHouse refuses is mended
-//! here: of several values at one dotted path the first counts, integers outside 64
-//! bits and numbers beyond a double become strings, half surrogate pairs become
-//! U+FFFD, arrays of mixed kinds become the text of their JSON, and `null` in an
-//! object is absence. Pure. What needs no mending is copied.
+//! ClickHouse's JSON functions, which read with simdjson, take every path of a text for empty if one
+//! value in it is not to their liking. Only that is changed here: half surrogate pairs become U+FFFD,
+//! integers outside 64 bits get an exponent, and of a repeated name the last value stays, as
+//! `JSON.parse` has it. White space outside strings goes. Pure.
 
 use std::borrow::Cow;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use schemas::object;
 use serde_json::value::RawValue;
 
 /// Appends `fields` as one object.
 pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
-    if fields.iter().all(|(name, value)| is_plain(name, value)) && all_differ(fields) {
-        copy(fields, out);
-    } else {
-        flatten(pairs(fields), out);
-    }
+    let fields: Vec<_> = fields.iter().map(|(name, json)| (&**name, mend_surrogates(json))).collect();
+    let fields: Vec<_> = fields.iter().map(|(name, json)| (*name, &**json)).collect();
+    object(&fields, out);
 }
 
 /// The text at a path of an object that [`write`] wrote: a string as it is, a number or truth
-/// value as its JSON; empty for anything else, and for nothing. Dots in names are steps too.
+/// value as its JSON; empty for anything else, and for nothing.
+///
+/// A dot may stand for a step or in a name. The longest name comes first: `a.b` is the field `a.b` of the
+/// object, or if that is no scalar, the field `b` of its field `a`.
 pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
-    find(json, &steps.join(".")).unwrap_or_default()
+    find(json, steps).unwrap_or_default()
 }
 
-fn find<'j>(json: &'j str, path: &str) -> Option<Cow<'j, str>> {
-    fields(json).into_iter().find_map(|(name, value)| {
-        match (path.strip_prefix(&*name)?, value.as_bytes()[0]) {
-            ("", b'"') => serde_json::from_str::<String>(value).ok().map(Cow::Owned),
-            ("", b't' | b'f' | b'-' | b'0'..=b'9') => Some(Cow::Borrowed(value)),
-            (rest, b'{') => find(value, rest.strip_prefix('.')?),
+fn find<'j>(json: &'j str, steps: &[String]) -> Option<Cow<'j, str>> {
+    let fields = parsed(json);
+    (1..=steps.len()).rev().find_map(|named| {
+        let (name, rest) = (steps[..named].join("."), &steps[named..]);
+        let (_, value) = fields.iter().find(|(found, _)| *found == name)?;
+        let value = value.get();
+        match (rest, value.as_bytes()[0]) {
+            ([], b'"') => serde_json::from_str::<String>(value).ok().map(Cow::Owned),
+            ([], b't' | b'f' | b'-' | b'0'..=b'9') => Some(Cow::Borrowed(value)),
+            ([_, ..], b'{') => find(value, rest),
             _ => None,
         }
     })
 }
 
-/// Longest run of digits that is certainly a number of 64 bits.
-const SAFE_DIGITS: usize = 18;
+/// So many names are compared with each other; more are hashed.
+const FEW: usize = 12;
 
-/// Whether a field can be copied: a name of one step, and a value that holds no
-/// object, no number that may be too large, and no half of a surrogate pair.
-fn is_plain(name: &str, value: &str) -> bool {
-    if name.is_empty() || name.contains('.') {
-        return false;
+fn object(fields: &[(&str, &str)], out: &mut String) {
+    let mut last = HashMap::new();
+    if fields.len() > FEW {
+        last.extend(fields.iter().enumerate().map(|(at, (name, _))| (*name, at)));
     }
-    match value.as_bytes()[0] {
-        b'"' => !has_surrogate(value),
-        b'{' | b'[' => false,
-        b'n' | b't' | b'f' => true,
-        _ => value.len() <= SAFE_DIGITS && !value.contains(['e', 'E']),
-    }
-}
-
-/// Whether it may hold an escape of U+D800 to U+DFFF.
-fn has_surrogate(json: &str) -> bool {
-    json.contains("\\ud") || json.contains("\\uD")
-}
-
-fn all_differ(fields: &[(Cow<'_, str>, &str)]) -> bool {
-    const FEW: usize = 12;
-    if fields.len() <= FEW {
-        fields.iter().enumerate().all(|(at, (name, _))| fields[..at].iter().all(|(other, _)| other != name))
-    } else {
-        let mut seen = HashSet::with_capacity(fields.len());
-        fields.iter().all(|(name, _)| seen.insert(name))
-    }
-}
-
-fn copy(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
+    let is_repeated = |at: usize, name: &str| match last.get(name) {
+        Some(last) => *last != at,
+        None => fields[at + 1..].iter().any(|(later, _)| *later == name),
+    };
     out.push('{');
-    for (at, (name, value)) in fields.iter().enumerate() {
-        if at > 0 {
+    let start = out.len();
+    for (at, (name, json)) in fields.iter().enumerate() {
+        if is_repeated(at, name) {
+            continue;
+        }
+        if out.len() > start {
             out.push(',');
         }
         text(name, out);
         out.push(':');
-        out.push_str(value);
+        value(json, out);
     }
     out.push('}');
 }
 
-/// Appends an object whose values all stand at its top, under dotted names: to
-/// ClickHouse `{"a":{"b":1}}` and `{"a.b":1}` are one, but an object met twice is a fault.
-fn flatten<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>, out: &mut String) {
-    out.push('{');
-    leaves(None, fields, &mut HashSet::new(), out);
-    out.push('}');
-}
-
-/// Appends what stands below `parent`, unless something stood at its path before.
-fn leaves<'f>(
-    parent: Option<&str>,
-    fields: impl Iterator<Item = (&'f str, &'f str)>,
-    seen: &mut HashSet<String>,
-    out: &mut String,
-) {
-    for (name, json) in fields {
-        let path = parent.map_or_else(|| name.to_owned(), |parent| format!("{parent}.{name}"));
-        match json.as_bytes()[0] {
-            b'n' => {}
-            b'{' => {
-                let mended = mend_surrogates(json);
-                leaves(Some(&path), pairs(&self::fields(&mended)), seen, out);
-            }
-            _ if seen.contains(&path) => {}
-            _ => {
-                if !seen.is_empty() {
-                    out.push(',');
-                }
-                text(&path, out);
-                out.push(':');
-                value(json, out);
-                seen.insert(path);
-            }
-        }
-    }
-}
-
-fn pairs<'f>(fields: &'f [(Cow<'_, str>, &str)]) -> impl Iterator<Item = (&'f str, &'f str)> {
-    fields.iter().map(|(name, value)| (&**name, *value))
-}
-
-/// Appends a value to which no path leads from outside: what is in it begins anew.
 fn value(json: &str, out: &mut String) {
     match json.as_bytes()[0] {
-        b'{' => flatten(pairs(&fields(&mend_surrogates(json))), out),
+        b'{' => {
+            let fields = parsed(json);
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.get())).collect();
+            object(&fields, out);
+        }
         b'[' => array(json, out),
-        b'"' => out.push_str(&mend_surrogates(json)),
-        _ if is_too_large(json) => text(json, out),
+        b'-' | b'0'..=b'9' => number(json, out),
         _ => out.push_str(json),
     }
 }
 
-/// Appends an array of one kind of values; any other as the text of its JSON. Arrays of
-/// several kinds, and arrays in arrays, made ClickHouse 26.7 refuse whole inserts (code 173).
 fn array(json: &str, out: &mut String) {
-    let elements = elements(json);
-    let mut kinds = elements.iter().filter_map(|element| Kind::of(element.get()));
-    let first = kinds.next();
-    if first == Some(Kind::Array) || kinds.any(|kind| Some(kind) != first) {
-        return text(json, out);
-    }
+    let elements: Vec<&RawValue> = serde_json::from_str(json).expect("the line was parsed before");
     out.push('[');
     for (at, element) in elements.into_iter().enumerate() {
         if at > 0 {
@@ -154,47 +95,32 @@ fn array(json: &str, out: &mut String) {
     out.push(']');
 }
 
-/// What values of one array have in common.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Number,
-    Text,
-    Truth,
-    Object,
-    Array,
-}
+/// Longest run of digits that is certainly a number of 64 bits.
+const SAFE_DIGITS: usize = 18;
 
-impl Kind {
-    /// The kind as which a value is written; none for `null`.
-    fn of(json: &str) -> Option<Self> {
-        Some(match json.as_bytes()[0] {
-            b'n' => return None,
-            b'{' => Self::Object,
-            b'[' => Self::Array,
-            b'"' => Self::Text,
-            b't' | b'f' => Self::Truth,
-            _ if is_too_large(json) => Self::Text,
-            _ => Self::Number,
-        })
+/// Appends a number. To simdjson an integer outside 64 bits is a fault, and with an exponent a double.
+fn number(json: &str, out: &mut String) {
+    out.push_str(json);
+    let is_integer = || !json.contains(['.', 'e', 'E']);
+    let fits = || json.parse::<i64>().is_ok() || json.parse::<u64>().is_ok();
+    if json.len() > SAFE_DIGITS && is_integer() && !fits() {
+        out.push_str("e0");
     }
 }
 
-/// Whether a number fits neither into 64 bits nor, with a fraction or exponent, into a double.
-fn is_too_large(json: &str) -> bool {
-    match json.as_bytes()[0] {
-        b'-' | b'0'..=b'9' if json.contains(['.', 'e', 'E']) => !json.parse().is_ok_and(f64::is_finite),
-        b'-' | b'0'..=b'9' => json.parse::<i64>().is_err() && json.parse::<u64>().is_err(),
-        _ => false,
-    }
-}
-
+/// Appends a name, or any other text, as JSON.
 fn text(text: &str, out: &mut String) {
-    out.push_str(&serde_json::to_string(text).expect("text is written to memory"));
+    let needs_escape = |byte| byte < b' ' || matches!(byte, b'"' | b'\\');
+    if text.bytes().any(needs_escape) {
+        out.push_str(&serde_json::to_string(text).expect("text is written to memory"));
+    } else {
+        out.extend(["\"", text, "\""]);
+    }
 }
 
-/// Replaces each `\u` escape that is half a surrogate pair.
+/// Replaces each `\u` escape that is half a surrogate pair, in strings and names alike.
 fn mend_surrogates(json: &str) -> Cow<'_, str> {
-    if !has_surrogate(json) {
+    if !json.contains("\\ud") && !json.contains("\\uD") {
         return Cow::Borrowed(json);
     }
     let mut mended = String::with_capacity(json.len());
@@ -227,13 +153,8 @@ fn code_unit(text: &str) -> Option<u16> {
 }
 
 /// Every field of an object, in its order, repeated ones too.
-fn fields(json: &str) -> Vec<(Cow<'_, str>, &str)> {
-    let fields = object::fields(json).expect("the line was read, and half pairs are mended");
-    fields.into_iter().map(|(name, value)| (name, value.get())).collect()
-}
-
-fn elements(json: &str) -> Vec<&RawValue> {
-    serde_json::from_str(json).expect("the line was read")
+fn parsed(json: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
+    object::fields(json).expect("the line was read, and half pairs are mended")
 }
 
 #[cfg(test)]

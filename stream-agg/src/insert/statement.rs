@@ -9,8 +9,8 @@ use crate::applied::{EXECUTION, Target};
 use crate::cells::{Cell, Source};
 
 /// Of every insert: one block becomes one part, all or nothing; the token counts; an answer
-/// is an error's or that of the end; text in `props` stays text.
-const SETTINGS: [(&str, &str); 23] = [
+/// is an error's or that of the end.
+const SETTINGS: [(&str, &str); 18] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
     // With headers under way, an error that comes later would be behind a 200.
@@ -26,11 +26,6 @@ const SETTINGS: [(&str, &str); 23] = [
     ("use_strict_insert_block_limits", "0"),
     ("max_insert_block_size_bytes", "0"),
     ("max_partitions_per_insert_block", "1"),
-    ("type_json_skip_duplicated_paths", "1"),
-    ("type_json_allow_duplicated_key_with_literal_and_nested_object", "1"),
-    ("input_format_try_infer_dates", "0"),
-    ("input_format_try_infer_datetimes", "0"),
-    ("input_format_json_try_infer_numbers_from_strings", "0"),
     // What the condition reads is a number, also where there is no marker, and all of it.
     ("aggregate_functions_null_for_empty", "0"),
     ("empty_result_for_aggregation_by_empty_set", "0"),
@@ -51,8 +46,7 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
     own.into_iter().chain(SETTINGS.map(|(name, value)| (name, value.to_owned()))).collect()
 }
 
-/// Through `input`: only there are texts converted to JSON under our settings, not the
-/// server's, and only there can a condition stand. The condition is [`Target::admits`].
+/// Through `input`: only there can a condition stand. The condition is [`Target::admits`].
 pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
     let Cell { table, partition, block, .. } = cell;
     let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
