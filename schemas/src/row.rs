@@ -88,7 +88,9 @@ mod tests {
         let defined: Vec<(&str, &str)> = sql
             .lines()
             .filter_map(|line| line.strip_prefix("    ")?.split_once(' '))
-            .map(|(name, rest)| (name, rest.split(" COMMENT ").next().unwrap()))
+            .map(|(name, rest)| {
+                (name, rest.split(" COMMENT ").next().unwrap().split(" DEFAULT ").next().unwrap())
+            })
             .take_while(|(name, _)| *name != "INDEX")
             .collect();
         assert_eq!(defined, COLUMNS);

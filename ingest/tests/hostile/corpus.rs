@@ -145,12 +145,12 @@ fn values() -> Vec<Case> {
         lines(
             "huge numbers in fields that nobody knows",
             &[
-                (&with("x", "1e999"), Ok(())),
+                (&with("x", "1e999"), BAD_JSON),
                 (&with("x", "-1e-999"), Ok(())),
                 (&with("x", "[-0,0e0,0.0,1E+2]"), Ok(())),
                 (&with("x", "12345678901234567890"), Ok(())),
                 (&with("x", "-99999999999999999999"), Ok(())),
-                (&with("x", &digits), Ok(())),
+                (&with("x", &digits), BAD_JSON),
                 (&with("x", &format!("0.{digits}e-{digits}")[..60_000]), Ok(())),
                 (&with("x", "9".repeat(1_000_000).as_str()), TOO_LONG),
                 (&with("x", "01"), BAD_JSON),
