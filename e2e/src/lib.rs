@@ -13,6 +13,8 @@ pub mod world;
 
 pub mod wire;
 
+pub mod profile;
+
 pub mod hostile;
 
 pub mod chaos;

@@ -3,14 +3,22 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use uuid::Uuid;
 
-use crate::oracle::now;
-use crate::world::{DEADLINE, Edge};
+use crate::oracle::{Made, now};
+use crate::world::{DEADLINE, Edge, World};
 
 /// A line as the edge writes it into a record.
 pub fn enriched(line: &str) -> String {
     let time = now();
     format!(r#"{{"tenant":"default","ip":"203.0.113.7","server_time":"{time}",{}"#, &line[1..])
+}
+
+/// Appends a record of these events to a partition of the topic, and waits until Kafka has it.
+pub fn produce(world: &World, partition: i32, made: &[Made]) {
+    let (id, lines) = (Uuid::now_v7().to_string(), made.len().to_string());
+    let value: Vec<_> = made.iter().map(|made| enriched(&made.line())).collect();
+    world.produce(partition, &[("v", "1"), ("n", &lines), ("id", &id)], value.join("\n").as_bytes());
 }
 
 /// A connection to the edge's port for clients.

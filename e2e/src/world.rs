@@ -31,6 +31,18 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
+/// The name of [`DECLARED_LATER`].
+pub const LATER: &str = "events_of_late";
+
+/// A rollup that later declarations have beside those of before.
+pub const DECLARED_LATER: &str = r#"
+[[rollup]]
+name = "events_of_late"
+grain = "hour"
+dimensions = ["event"]
+measures = { events = "count" }
+"#;
+
 static STACK: OnceCell<Stack> = OnceCell::const_new();
 
 /// Kafka and ClickHouse, started by whichever test asks first.
@@ -41,6 +53,27 @@ async fn stack() -> &'static Stack {
         stack
     };
     STACK.get_or_init(|| start).await
+}
+
+/// Waits until the readiness of `service` names all of these words.
+pub async fn says(service: &Service, words: &[&str]) {
+    says_within(service, words, DEADLINE).await;
+}
+
+/// The same for what comes late. Returns the text of its readiness.
+pub async fn says_within(service: &Service, words: &[&str], deadline: Duration) -> String {
+    let admin = Http::new(service.admin());
+    let mut seen = String::new();
+    let waited = wait_for(format!("{words:?}"), deadline, async || {
+        if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
+            seen = answer.text;
+        }
+        words.iter().all(|word| seen.contains(word))
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}; it says {seen}");
+    }
+    seen
 }
 
 /// A topic, a database and a consumer group of its own.

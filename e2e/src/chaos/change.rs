@@ -14,9 +14,9 @@ use tokio::task;
 use tokio::time::Instant;
 
 use crate::chaos::difference::{Cells, Difference, differences};
-use crate::chaos::rollups::{self, LATER, WINDOW_IDS_LATER};
+use crate::chaos::rollups::{self, WINDOW_IDS_LATER};
 use crate::chaos::sender::{self, SharedBook};
-use crate::world::World;
+use crate::world::{LATER, World};
 
 /// Partitions of the topic from then on.
 const PARTITIONS: u16 = 6;

@@ -2,6 +2,8 @@
 
 use schemas::rollup::Rollups;
 
+use crate::world::DECLARED_LATER;
+
 /// A rollup with a group for each line of a large request.
 pub const FOLDING: &str = "lines_hourly";
 /// Groups of a batch beyond which a rollup folds: more than the built-in ones ever have here, and fewer
@@ -16,16 +18,6 @@ dimensions = ["event", "props.nonce"]
 measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
 "#;
 
-/// A rollup that is declared in the middle of a long run.
-pub const LATER: &str = "events_of_late";
-
-const DECLARED_LATER: &str = r#"
-[[rollup]]
-name = "events_of_late"
-grain = "hour"
-dimensions = ["event"]
-measures = { events = "count" }
-"#;
 /// Ids that the deduplication window holds from then on: it pops every few seconds.
 pub const WINDOW_IDS_LATER: usize = 300;
 
@@ -50,6 +42,7 @@ pub fn declared() -> Rollups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::LATER;
 
     #[test]
     fn the_rollup_that_folds_is_declared() {

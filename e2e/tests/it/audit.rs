@@ -6,7 +6,7 @@ use schemas::time::UnixMillis;
 
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
-use crate::world::{DEADLINE, Edge, World};
+use crate::world::{DEADLINE, DECLARED_LATER, Edge, LATER, World};
 
 mod ages;
 
@@ -180,10 +180,8 @@ async fn once_days_have_expired_the_others_are_still_compared() {
 async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
     let mut counted = Counted::new("audit_late").await;
     counted.aggregator.terminate().await.unwrap();
-    let late = "[[rollup]]\nname = \"late_daily\"\ngrain = \"day\"\ndimensions = [\"country\"]\n\
-                measures = { events = \"count\" }\n";
     let world = &counted.world;
-    let file = world.write("rollups.toml", &format!("{}{late}", Rollups::built_in()));
+    let file = world.write("rollups.toml", &format!("{}{DECLARED_LATER}", Rollups::built_in()));
     let more = [("ROLLUPS_FILE", file.as_str())];
     world.migrate_with(&more).await;
     let mut aggregator = world.start("stream-agg", &more);
@@ -191,16 +189,17 @@ async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
     let mut oracle = Oracle::default();
     post(&counted.edge, &mut oracle, 40).await;
 
-    let latest = "SELECT argMax(found, audited_at) FROM audits WHERE table = 'late_daily' AND part = 'all'";
+    let latest =
+        format!("SELECT argMax(found, audited_at) FROM audits WHERE table = '{LATER}' AND part = 'all'");
     for (filled, events) in [(false, 40), (true, 100)] {
         let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
-            let ready = !filled || world.run("stream-agg", &["backfill", "late_daily"], &more).await.is_ok();
+            let ready = !filled || world.run("stream-agg", &["backfill", LATER], &more).await.is_ok();
             world.run("stream-agg", &["audit"], &more).await.unwrap();
-            ready && world.number(latest).await == events
+            ready && world.number(&latest).await == events
         });
         waited.await.unwrap();
     }
-    world.rows("INSERT INTO late_daily SELECT * FROM late_daily").await;
+    world.rows(&format!("INSERT INTO {LATER} SELECT * FROM {LATER}")).await;
     let error = world.run("stream-agg", &["audit"], &more).await.unwrap_err();
     assert!(format!("{error:#}").contains("missing=0 duplicate=100"), "{error:#}");
 }

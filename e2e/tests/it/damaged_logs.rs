@@ -10,10 +10,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use uuid::Uuid;
 
-use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
 use crate::wire::enriched;
-use crate::world::{DEADLINE, World};
+use crate::world::{DEADLINE, World, says};
 
 /// Servers of its own, whose files it may change.
 struct Log {
@@ -109,24 +108,10 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// Starts an aggregator, which must say all of these words; it still runs.
-async fn says(world: &World, words: &[&str]) -> Service {
+async fn started(world: &World, words: &[&str]) -> Service {
     let aggregator = world.start("stream-agg", &[]);
-    is_saying(&aggregator, words).await;
+    says(&aggregator, words).await;
     aggregator
-}
-
-async fn is_saying(aggregator: &Service, words: &[&str]) {
-    let admin = Http::new(aggregator.admin());
-    let mut seen = String::new();
-    let waited = wait_for(format!("{words:?}"), DEADLINE, async || {
-        if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
-            seen = answer.text;
-        }
-        words.iter().all(|word| seen.contains(word))
-    });
-    if let Err(overdue) = waited.await {
-        panic!("{overdue}; it says {seen}");
-    }
 }
 
 #[tokio::test]
@@ -139,13 +124,13 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
     })
     .await;
     let aggregator =
-        says(&log.world, &["partition 0", "cannot read the records at offset 1", "kafka-delete-records"])
+        started(&log.world, &["partition 0", "cannot read the records at offset 1", "kafka-delete-records"])
             .await;
     let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
     // Once more, so that nothing was passed over by a commit either.
-    let aggregator = says(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
+    let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     assert_eq!(log.recorded().await, 1);
     log.stop(aggregator).await;
 }
@@ -162,7 +147,7 @@ async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
         segment[start + CRC_AT..start + CRC_FROM].copy_from_slice(&crc.to_be_bytes());
     })
     .await;
-    let aggregator = says(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
+    let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
@@ -180,7 +165,7 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
     let made = log.produce(5, "none");
     log.counts(&made);
     let aggregator =
-        says(&log.world, &["partition 0", "truncated below that offset", "--new-log --from"]).await;
+        started(&log.world, &["partition 0", "truncated below that offset", "--new-log --from"]).await;
     assert_eq!(log.recorded().await, 3);
     log.stop(aggregator).await;
     let adopt = ["adopt", "0", "--new-log", "--from", "1"];
@@ -215,7 +200,7 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
     // Kafka forgets what was committed with the topic; tools that keep offsets bring it back.
     world.commit_partition(0, offset, &metadata);
     let mut aggregator =
-        says(&world, &["partition 0", "deleted and created again", "topic id", "--new-log"]).await;
+        started(&world, &["partition 0", "deleted and created again", "topic id", "--new-log"]).await;
     assert_eq!(world.number(recorded).await, 3);
     aggregator.terminate().await.unwrap();
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
@@ -243,7 +228,7 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
     world.delete_topic().await;
     world.migrate().await;
     produce(10);
-    is_saying(&aggregator, &["deleted and created again", "--new-log"]).await;
+    says(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(recorded).await, 3);
     aggregator.terminate().await.unwrap();
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
@@ -267,10 +252,10 @@ async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
         world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
     }
     let mut aggregator = world.start("stream-agg", &small);
-    is_saying(&aggregator, &["ledger"]).await;
+    says(&aggregator, &["ledger"]).await;
     world.delete_records().await;
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;
-    is_saying(&aggregator, &["partition 0", "no longer in the log", "stream-agg adopt 0"]).await;
+    says(&aggregator, &["partition 0", "no longer in the log", "stream-agg adopt 0"]).await;
     let recorded = world.number("SELECT count() FROM ledger WHERE tenant = '*'").await;
     assert!((1..records).contains(&recorded), "{recorded} of {records}: some were read before they went");
     aggregator.terminate().await.unwrap();

@@ -7,19 +7,9 @@ use schemas::rollup::Rollups;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::client::Http;
 use crate::oracle::now;
 use crate::wire::enriched;
-use crate::world::{DEADLINE, World};
-
-/// What only the second process declares.
-const PLANS: &str = r#"
-[[rollup]]
-name = "plans_daily"
-grain = "day"
-dimensions = ["props.plan"]
-measures = { events = "count" }
-"#;
+use crate::world::{DEADLINE, DECLARED_LATER, LATER, World, says};
 
 /// So that the second process has the first one's partitions at once.
 const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
@@ -32,25 +22,13 @@ const CLOSED: [&str; 3] = ["events", "users_hourly", "sessions_daily"];
 fn produce(world: &World) {
     let (id, time) = (Uuid::now_v7().to_string(), now().to_string());
     let line = |user: u32, time: &str| {
-        enriched(&json!({"event": "play", "user_id": format!("u{user}"), "session": "s", "plan": "pro", "client_time": time}).to_string())
+        enriched(
+            &json!({"event": "play", "user_id": format!("u{user}"), "session": "s", "client_time": time})
+                .to_string(),
+        )
     };
     let lines = [line(1, &time), line(2, &time), line(3, &time), line(4, "2010-05-05 05:05:05")];
     world.produce(0, &[("v", "1"), ("n", "4"), ("id", &id)], lines.join("\n").as_bytes());
-}
-
-/// Waits until the aggregator says all of these words.
-async fn says(aggregator: &Service, words: &[&str]) {
-    let admin = Http::new(aggregator.admin());
-    let mut seen = String::new();
-    let waited = wait_for(format!("{words:?}"), DEADLINE, async || {
-        if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
-            seen = answer.text;
-        }
-        words.iter().all(|word| seen.contains(word))
-    });
-    if let Err(overdue) = waited.await {
-        panic!("{overdue}; it says {seen}");
-    }
 }
 
 /// Waits until a query gives these rows.
@@ -94,7 +72,7 @@ impl InPart {
         let declared = Rollups::built_in().to_string();
         let kept: Vec<_> =
             declared.split("[[rollup]]").filter(|rollup| !rollup.contains("\"sessions_daily\"")).collect();
-        let file = world.write("rollups.toml", &(kept.join("[[rollup]]") + PLANS));
+        let file = world.write("rollups.toml", &(kept.join("[[rollup]]") + DECLARED_LATER));
         let in_part = Self { world, file };
         in_part.world.migrate_with(&in_part.variables()).await;
         in_part
@@ -121,15 +99,17 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
     // Raw rows say under what: the first record under the first declaration, the second under ours.
     let of =
         |rollup: &str| format!("SELECT DISTINCT toString(cfg) FROM configs WHERE declared LIKE '%{rollup}%'");
-    let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of("plans_daily")).await];
+    let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of(LATER)).await];
     let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
                GROUP BY ko, cfg ORDER BY ko";
     gives(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
     // The rollup of both has all, that of the first only the first, that of the second only the second.
-    let sums = "SELECT (SELECT sum(rows) FROM users_hourly WHERE tenant != ''),
-                       (SELECT sum(rows) FROM sessions_daily WHERE tenant != ''),
-                       (SELECT sum(events) FROM plans_daily WHERE tenant != '')";
-    gives(world, sums, [["8", "4", "4"]]).await;
+    let later = format!("SELECT sum(events) FROM {LATER} WHERE tenant != ''");
+    let sums = format!(
+        "SELECT (SELECT sum(rows) FROM users_hourly WHERE tenant != ''),
+                (SELECT sum(rows) FROM sessions_daily WHERE tenant != ''), ({later})"
+    );
+    gives(world, &sums, [["8", "4", "4"]]).await;
     // Only the first declaration believes a clock of 2010.
     for rollup in ["event_hourly", "users_hourly"] {
         let count = if rollup == "users_hourly" { "rows" } else { "events" };
@@ -138,8 +118,8 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
     }
 
     // What was finished under the first declaration is what a backfill finds lacking.
-    world.run("stream-agg", &["backfill", "plans_daily"], &in_part.variables()).await.unwrap();
-    gives(world, "SELECT sum(events) FROM plans_daily WHERE tenant != ''", [["8"]]).await;
+    world.run("stream-agg", &["backfill", LATER], &in_part.variables()).await.unwrap();
+    gives(world, &later, [["8"]]).await;
 }
 
 #[tokio::test]

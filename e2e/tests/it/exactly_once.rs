@@ -5,9 +5,8 @@
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
 
-use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
-use crate::world::{DEADLINE, Edge, World};
+use crate::world::{DEADLINE, DECLARED_LATER, Edge, LATER, World, says};
 
 /// Something was counted, and no aggregator runs.
 struct Counted {
@@ -44,17 +43,7 @@ impl Counted {
     /// Starts an aggregator, which must refuse to go on with all of these words.
     async fn is_refused(&self, words: &[&str]) {
         let mut aggregator = self.world.start("stream-agg", &[]);
-        let admin = Http::new(aggregator.admin());
-        let mut seen = String::new();
-        let waited = wait_for(format!("a refusal with {words:?}"), DEADLINE, async || {
-            if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
-                seen = answer.text;
-            }
-            words.iter().all(|word| seen.contains(word))
-        });
-        if let Err(overdue) = waited.await {
-            panic!("{overdue}; it says {seen}");
-        }
+        says(&aggregator, words).await;
         aggregator.terminate().await.unwrap();
     }
 
@@ -169,15 +158,6 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     counted.post_and_count().await;
 }
 
-/// A rollup that a later declaration has beside those of before.
-const LATER: &str = r#"
-[[rollup]]
-name = "event_monthly_of_late"
-grain = "day"
-dimensions = ["event"]
-measures = { events = "count" }
-"#;
-
 #[tokio::test]
 async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch() {
     let world = World::new("once_adopted_cfg").await;
@@ -196,7 +176,7 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
     // The intents are lost, and the next release has one rollup more.
     world.commit(0, "");
-    let file = world.write("rollups.toml", &format!("{}{LATER}", Rollups::built_in()));
+    let file = world.write("rollups.toml", &format!("{}{DECLARED_LATER}", Rollups::built_in()));
     let later = [("ROLLUPS_FILE", file.as_str())];
     world.migrate_with(&later).await;
     world.run("stream-agg", &["adopt", "0", "1", "2", "3"], &later).await.unwrap();
@@ -204,12 +184,12 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     aggregator.wait_ready().await.unwrap();
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
-    assert_eq!(world.number("SELECT count() FROM event_monthly_of_late").await, 0);
+    assert_eq!(world.number(&format!("SELECT count() FROM {LATER}")).await, 0);
     // Once that is done, the later declaration is at work.
     let lines: Vec<_> = (0..60).map(|_| Some(Made::random(&mut rng, now()))).collect();
     let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
     oracle.reported(&edge.http.post_lines(&text).await, &lines);
     world.assert_counted(&oracle.counts()).await;
-    let late = "SELECT sum(events) FROM event_monthly_of_late WHERE tenant != ''";
-    wait_for("the later rollup", DEADLINE, async || world.number(late).await == 60).await.unwrap();
+    let late = format!("SELECT sum(events) FROM {LATER} WHERE tenant != ''");
+    wait_for("the later rollup", DEADLINE, async || world.number(&late).await == 60).await.unwrap();
 }

@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
-use e2e::{client, hostile, oracle, wire, world};
+use e2e::{client, hostile, oracle, profile, wire, world};
 
 mod accepted;
 mod analysts;
@@ -23,14 +23,17 @@ mod ends_of_time;
 mod exactly_once;
 mod flood;
 mod freshness;
+mod generations;
 mod hostile_bodies;
 mod hostile_lines;
 mod hostile_peers;
+mod inserts;
 mod journey;
 mod killed;
 mod late_dependencies;
 mod load;
 mod login;
+mod lost_parts;
 mod manners;
 mod outage;
 mod ownership;

@@ -1,0 +1,47 @@
+//! Servers of one test's own, whose ClickHouse has other defaults for the user that inserts.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use devstack::Stack;
+use devstack::clickhouse::LOCAL_PASSWORD;
+
+use crate::world::World;
+
+/// What makes a service the user that inserts.
+pub const LOADER: [(&str, &str); 2] =
+    [("CLICKHOUSE_USER", "loader"), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)];
+
+/// Kafka and ClickHouse, both running, and a migrated world on them.
+pub struct Profiled {
+    /// The servers.
+    pub stack: Stack,
+    /// The world.
+    pub world: World,
+}
+
+impl Profiled {
+    /// Servers on which these are the settings of [`LOADER`] where a request does not say otherwise.
+    pub async fn new(name: &'static str, defaults: &[(&str, &str)]) -> Self {
+        let mut stack = Stack::for_test(name).unwrap();
+        write_profile(&stack, defaults);
+        stack.start().await.unwrap();
+        let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
+        world.migrate().await;
+        Self { stack, world }
+    }
+}
+
+/// Into the file that ClickHouse reads its users from when it starts.
+fn write_profile(stack: &Stack, defaults: &[(&str, &str)]) {
+    let path = stack.directory.path().join("clickhouse/users.xml");
+    let users = fs::read_to_string(&path).unwrap();
+    let mut profile = String::from("<profiles><of_loader>");
+    for (name, value) in defaults {
+        write!(profile, "<{name}>{value}</{name}>").unwrap();
+    }
+    profile.push_str("</of_loader>");
+    assert!(users.contains("<profiles>") && users.contains("<loader>"), "{users}");
+    let users = users.replacen("<profiles>", &profile, 1);
+    fs::write(path, users.replacen("<loader>", "<loader><profile>of_loader</profile>", 1)).unwrap();
+}
