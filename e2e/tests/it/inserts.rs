@@ -20,7 +20,7 @@ const TABLES: [&str; 8] = [
 ];
 
 /// What every insert says of itself, and of what ClickHouse may do with it.
-const SETTINGS: [(&str, &str); 19] = [
+const SETTINGS: [(&str, &str); 18] = [
     ("async_insert", "0"),
     ("send_progress_in_http_headers", "0"),
     ("deduplicate_insert_select", "force_enable"),
@@ -39,19 +39,17 @@ const SETTINGS: [(&str, &str); 19] = [
     ("max_execution_time", "25"),
     ("timeout_overflow_mode", "throw"),
     ("read_overflow_mode", "throw"),
-    ("input_format_try_infer_dates", "0"),
 ];
 
 /// Defaults of a server that cuts blocks, gathers small inserts, ignores tokens and cuts answers,
 /// wherever a request does not forbid it.
-const HOSTILE: [(&str, &str); 22] = [
+const HOSTILE: [(&str, &str); 21] = [
     ("async_insert", "1"),
     ("send_progress_in_http_headers", "1"),
     ("max_partitions_per_insert_block", "7"),
     ("max_execution_time", "1000"),
     ("timeout_overflow_mode", "break"),
     ("read_overflow_mode", "break"),
-    ("input_format_try_infer_dates", "1"),
     ("insert_deduplicate", "0"),
     ("deduplicate_insert", "disable"),
     ("deduplicate_insert_select", "disable"),
