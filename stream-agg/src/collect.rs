@@ -27,6 +27,7 @@ use crate::health::Concern;
 use crate::idle::{At, Standstill};
 use crate::insert::{Token, Work};
 use crate::intent::{Intent, LogMark};
+use crate::librdkafka;
 use crate::partition::{Closed, Counts, Part, Shared, Stuck};
 use crate::progress::{NextOffset, Offset};
 use crate::recover::Finding;
@@ -60,8 +61,12 @@ pub(crate) struct Collector<'p> {
     /// That of the open batch, once it is large.
     place: Option<Place>,
     spooled: Spooled,
+    /// Last record of what was declared, and its leader epoch.
+    declared: Option<(Offset, i32)>,
     /// Every record below was taken.
     read: NextOffset,
+    /// Leader epoch of the newest record that was taken.
+    epoch: Option<i32>,
     /// When Kafka took the newest record, if it is Kafka that sets the time.
     as_of: Option<UnixMillis>,
     /// When Kafka was last asked where the log ends.
@@ -146,11 +151,13 @@ impl<'p> Collector<'p> {
             declaration: declared,
             batcher,
             window,
-            before: Intent { last: None, ..resume.intent },
+            declared: resume.intent.last.zip(resume.intent.last_epoch),
+            before: Intent { last: None, last_epoch: None, ..resume.intent },
             ends,
             place: None,
             spooled: Spooled::default(),
             read: from,
+            epoch: None,
             as_of: None,
             asked_end: None,
             clock_warnings: clock::Warnings::default(),
@@ -240,13 +247,18 @@ impl<'p> Collector<'p> {
         if std::mem::take(&mut self.in_trouble) {
             self.part.shared.health.well(Concern::Partition(self.part.kp.into()));
         }
-        let before = self.batcher.close_before(Offset::new(message.offset()));
+        let (offset, epoch) = (Offset::new(message.offset()), librdkafka::leader_epoch(message));
+        if let Some((last, _)) = self.declared.filter(|declared| was_written_later(*declared, offset, epoch))
+        {
+            return Err(Finding::LogTruncated { from: last.next() }.into());
+        }
+        let before = self.batcher.close_before(offset);
         handed.extend(before.map(|batch| self.close(batch)));
         let closed = self.decode(message, records)?;
-        self.read = Offset::new(message.offset()).next();
+        (self.read, self.epoch) = (offset.next(), epoch);
         let taken = append_time(message);
         if let Some(time) = taken {
-            self.check_time(Offset::new(message.offset()), time, SystemTime::now().into());
+            self.check_time(offset, time, SystemTime::now().into());
         }
         self.as_of = taken;
         handed.extend(closed.map(|batch| self.close(batch)));
@@ -271,8 +283,7 @@ impl<'p> Collector<'p> {
         let Part { shared, kp, .. } = self.part;
         let next = self.read.max(self.batcher.lo());
         match fault(&error) {
-            Fault::Gone if self.log_reaches(next) => Err(Finding::LogTruncated { from: next }.into()),
-            Fault::Gone => Err(Stuck::Gone(next, error).into()),
+            Fault::Gone => Err(self.gone(next, error).into()),
             Fault::Unreadable => Err(Stuck::Unreadable(next, error).into()),
             Fault::Passing => {
                 self.in_trouble = true;
@@ -284,10 +295,15 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the log, as it is now, has a place for the next record, so that its end alone does
-    /// not explain why Kafka's client cannot read on.
-    fn log_reaches(&self, next: NextOffset) -> bool {
-        self.part.watermarks().is_ok_and(|(low, end)| (low..=end).contains(&next))
+    /// Why the record at `next` is not in the log. Kafka is asked once more, for a topic that was deleted and
+    /// created again looks as a truncated one.
+    fn gone(&self, next: NextOffset, error: KafkaError) -> Stuck {
+        let _noted = self.part.shared.topic_watch.id();
+        match (self.check_topic(), self.part.watermarks()) {
+            (Err(recreated), _) => recreated,
+            (Ok(()), Ok((low, _))) if was_truncated(next, low) => Finding::LogTruncated { from: next }.into(),
+            (Ok(()), _) => Stuck::Gone(next, error),
+        }
     }
 
     /// Waits for a place if the open batch needs one. Whether it may grow.
@@ -369,12 +385,12 @@ impl<'p> Collector<'p> {
         let (lo, hwm, rebuilt) = (batch.lo, batch.hwm, self.batcher.rebuilds());
         let cfg = self.declaration.cfg();
         let last = Offset::new(hwm.to_i64() - 1);
-        let intent = Intent { last: Some(last), cfg, ..above(&self.before, lo) };
+        let intent = Intent { last: Some(last), last_epoch: self.epoch, cfg, ..above(&self.before, lo) };
         let after = Intent {
             cfg,
             window: self.window.mark(hwm),
             newest: batch.entries.last().map(|entry| entry.kafka_time),
-            log: LogMark { epoch: self.part.leader_epoch().or(self.before.log.epoch), ..self.before.log },
+            log: LogMark { epoch: self.epoch, ..self.before.log },
             ..above(&self.before, hwm)
         };
         let source = Source { g: intent.g, kp: *kp, cfg };
@@ -429,6 +445,7 @@ impl<'p> Collector<'p> {
 fn above(intent: &Intent, lo: NextOffset) -> Intent {
     Intent {
         last: None,
+        last_epoch: None,
         adopted: intent.adopted.filter(|adopted| *adopted > lo),
         split: Vec::new(),
         skipped: intent.skipped.iter().copied().filter(|offset| lo.is_at_or_below(*offset)).collect(),
@@ -457,7 +474,7 @@ fn is_old(message: &BorrowedMessage<'_>) -> bool {
 
 /// What an error of Kafka's client means for the records that follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     /// The next offset is not in the log, or the log was truncated below it.
     Gone,
     /// Records are there that the client cannot read; it goes on behind them, or fetches them for ever.
@@ -468,7 +485,7 @@ enum Fault {
 
 /// As librdkafka 2.12 has it (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`): a record set with a bad
 /// checksum or an unknown format is passed over, one that cannot be decompressed is fetched again.
-fn fault(error: &KafkaError) -> Fault {
+pub(crate) fn fault(error: &KafkaError) -> Fault {
     use RDKafkaErrorCode as C;
     match error {
         KafkaError::MessageConsumption(C::AutoOffsetReset | C::OffsetOutOfRange | C::LogTruncation) => {
@@ -486,6 +503,21 @@ fn fault(error: &KafkaError) -> Fault {
         // Also what nobody knows today: passing over records must not be the default.
         _ => Fault::Unreadable,
     }
+}
+
+/// Whether the log was truncated below `next`, which Kafka's client cannot read, where the log begins at
+/// `low`. Only a log that begins later lost the record to retention: no log ends before what was read of it,
+/// wherever a truncated log ends now.
+fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
+    low <= next
+}
+
+/// Whether the record at `offset`, of this leader `epoch`, was written after the log had been truncated inside
+/// what was declared: that is known by its last record and the leader epoch of that. Epochs never descend in a
+/// log, and whoever writes after a truncation has a later one.
+fn was_written_later(declared: (Offset, i32), offset: Offset, epoch: Option<i32>) -> bool {
+    let (last, of_last) = declared;
+    offset <= last && epoch.is_some_and(|epoch| epoch > of_last)
 }
 
 fn first_fault(entries: &[Entry]) -> Option<(Offset, u32, String)> {
@@ -523,17 +555,59 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_begins_before_what_is_gone_was_truncated_wherever_it_ends() {
+        let (low, next) = (NextOffset::new(5), NextOffset::new);
+        assert!(was_truncated(next(100), low) && was_truncated(next(5), low));
+        assert!(!was_truncated(next(4), low), "retention took it");
+    }
+
+    #[test]
+    fn a_record_of_what_was_declared_has_no_later_leader_epoch_than_its_last_record_had() {
+        let declared = (Offset::new(14), 3);
+        let check = |offset, epoch, expected| {
+            assert_eq!(
+                was_written_later(declared, Offset::new(offset), epoch),
+                expected,
+                "{offset} {epoch:?}"
+            );
+        };
+        for epoch in [None, Some(2), Some(3)] {
+            check(14, epoch, false);
+        }
+        check(12, Some(4), true);
+        check(14, Some(4), true);
+        check(15, Some(4), false);
+    }
+
+    #[test]
+    fn what_is_declared_names_the_leader_epoch_of_its_last_record() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let part = Part::unanswered(runtime.handle().clone());
+        let declared = Declaration::clone(&part.shared.declaration);
+        let log = LogMark { topic: None, epoch: Some(3) };
+        let intent = Intent::fresh(NextOffset::ZERO, declared.cfg(), 0, log);
+        let mut collector = resumed(&part, intent, declared, &[5]);
+        collector.epoch = Some(4);
+        let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("it ends there");
+        let Handed::Batch(closed) = collector.close(batch) else { unreachable!("a batch was closed") };
+        assert_eq!((closed.intent.log.epoch, closed.intent.last_epoch), (Some(3), Some(4)));
+        let after = closed.after.expect("all of it is closed");
+        assert_eq!((after.log.epoch, after.last_epoch), (Some(4), None));
+    }
+
+    #[test]
     fn what_concerns_offsets_below_a_batch_is_in_no_later_intent() {
         let (next, offset) = (NextOffset::new, Offset::new);
         let intent = Intent {
             last: Some(offset(14)),
+            last_epoch: Some(3),
             adopted: Some(next(20)),
             split: vec![next(12)],
             skipped: vec![offset(11), offset(15)],
             ..Intent::fresh(next(10), 7, 2, LogMark::default())
         };
         let open = above(&intent, next(10));
-        assert_eq!((open.last, open.adopted), (None, Some(next(20))));
+        assert_eq!((open.last, open.last_epoch, open.adopted), (None, None, Some(next(20))));
         assert_eq!((open.split, open.skipped), (vec![], vec![offset(11), offset(15)]));
         assert_eq!(above(&intent, next(15)).skipped, [offset(15)]);
         let later = above(&intent, next(20));
@@ -557,10 +631,9 @@ mod tests {
         Collector::new(part, Recovered { resume, declared: Arc::new(declared), window: Window::new(), ends })
     }
 
-    /// Takes a record without lines, and tells what is handed over of the batch that it completes: where the
-    /// batch ends, whether it was declared before, and whether a commit may follow that says nothing is.
-    fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
-        let entry = Entry {
+    /// A record without lines.
+    fn entry(offset: i64) -> Entry {
+        Entry {
             offset: Offset::new(offset),
             record_id: Uuid::nil(),
             kafka_time: UnixMillis(0),
@@ -571,8 +644,13 @@ mod tests {
             time_replaced: 0,
             ids: Vec::new(),
             first_fault: None,
-        };
-        let batch = collector.batcher.push(entry, 1, Instant::now())?;
+        }
+    }
+
+    /// Takes a record without lines, and tells what is handed over of the batch that it completes: where the
+    /// batch ends, whether it was declared before, and whether a commit may follow that says nothing is.
+    fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
+        let batch = collector.batcher.push(entry(offset), 1, Instant::now())?;
         match collector.close(batch) {
             Handed::Batch(closed) => Some((closed.work.hwm, closed.work.rebuilt, closed.after.is_some())),
             Handed::Quiet(_) => unreachable!("a batch was closed"),

@@ -243,6 +243,33 @@ impl Membership {
     }
 }
 
+/// Seeks to `from` in partition `kp`, whose queue then gives an error instead of records if the record before
+/// `from`, of this leader `epoch`, was truncated.
+///
+/// # Errors
+/// The client did not get to it in time.
+pub(crate) fn seek<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    kp: i32,
+    from: NextOffset,
+    epoch: i32,
+) -> KafkaResult<()> {
+    let until = Instant::now() + ASK_TIMEOUT;
+    loop {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, kp, KafkaOffset::Offset(from.to_i64()))?;
+        librdkafka::set_leader_epoch(&list, topic, kp, epoch);
+        let list = consumer.seek_partitions(list, ASK_TIMEOUT)?;
+        match list.elements().first().map(TopicPartitionListElem::error) {
+            // Its fetcher is not started yet: that is done by another thread.
+            Some(Err(_)) if Instant::now() < until => drop(consumer.poll(POLL)),
+            Some(Err(error)) => return Err(error),
+            Some(Ok(())) | None => return Ok(()),
+        }
+    }
+}
+
 fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for kp in partitions {
@@ -427,20 +454,7 @@ impl Member {
         let topic = &self.shared.topic;
         for (kp, found) in found {
             let (Some((from, _)), Some(epoch)) = (&found.committed, found.leader_epoch()) else { continue };
-            let offset = KafkaOffset::Offset(from.to_i64());
-            let until = Instant::now() + ASK_TIMEOUT;
-            loop {
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(topic, *kp, offset)?;
-                librdkafka::set_leader_epoch(&list, topic, *kp, epoch);
-                let list = self.consumer.seek_partitions(list, ASK_TIMEOUT)?;
-                match list.elements().first().map(TopicPartitionListElem::error) {
-                    // Its fetcher is not started yet: that is done by another thread.
-                    Some(Err(_)) if Instant::now() < until => drop(self.consumer.poll(POLL)),
-                    Some(Err(error)) => return Err(error),
-                    Some(Ok(())) | None => break,
-                }
-            }
+            seek(&self.consumer, topic, *kp, *from, epoch)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>]
-//!    [t=<topic id, hex>] [e=<leader epoch>] [P=<split point>,…] [X=<skipped offset>,…]
+//!    [t=<topic id, hex>] [e=<leader epoch>] [E=<leader epoch of last>] [P=<split point>,…] [X=<skipped offset>,…]
 //! ```
 //!
 //! Version 1 had the first line only.
@@ -33,6 +33,8 @@ pub const MAX_SKIPPED: usize = 63;
 pub struct Intent {
     /// Last record of the declared batch; `None` if nothing is declared.
     pub last: Option<Offset>,
+    /// Leader epoch of `last`; `None` if it is not known.
+    pub last_epoch: Option<i32>,
     /// Hash of the declaration under which its rows are made.
     pub cfg: u64,
     /// Generation of the Kafka log.
@@ -94,6 +96,7 @@ impl Intent {
     pub fn fresh(from: NextOffset, cfg: u64, g: u16, log: LogMark) -> Self {
         Self {
             last: None,
+            last_epoch: None,
             cfg,
             g,
             start: from,
@@ -104,6 +107,18 @@ impl Intent {
             split: Vec::new(),
             skipped: Vec::new(),
         }
+    }
+
+    /// Where the declared batch ends if there is one, else `from`, at which this is committed: records below
+    /// may be in tables.
+    pub fn reached(&self, from: NextOffset) -> NextOffset {
+        self.last.map_or(from, Offset::next)
+    }
+
+    /// The newest record below [`Self::reached`] whose leader epoch is known: the offset after it, and the epoch.
+    pub fn newest_epoch(&self, from: NextOffset) -> Option<(NextOffset, i32)> {
+        let declared = self.last.zip(self.last_epoch).map(|(last, epoch)| (last.next(), epoch));
+        declared.or_else(|| self.log.epoch.map(|epoch| (from, epoch)))
     }
 
     /// Where inserts of the declared batch end, ascending: its split points, then its end.
@@ -136,6 +151,9 @@ impl fmt::Display for Intent {
         }
         if let Some(epoch) = self.log.epoch {
             write!(f, " e={epoch}")?;
+        }
+        if let Some(epoch) = self.last_epoch {
+            write!(f, " E={epoch}")?;
         }
         list(f, " P=", &self.split)?;
         list(f, " X=", &self.skipped)
@@ -179,7 +197,7 @@ impl FromStr for Intent {
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
     let (mut cfg, mut g, mut start, mut floor) = (None, None, None, None);
     let (mut digest, mut newest, mut adopted) = (None, None, None);
-    let (mut topic, mut epoch, mut split, mut skipped) = (None, None, None, None);
+    let (mut topic, mut epoch, mut last_epoch, mut split, mut skipped) = (None, None, None, None, None);
     for word in words {
         let (name, value) = word.split_once('=')?;
         let twice = match name {
@@ -192,6 +210,7 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
             "A" => adopted.replace(next_offset(value)?).is_some(),
             "t" => topic.replace(TopicId(u128::from_str_radix(value, 16).ok()?)).is_some(),
             "e" => epoch.replace(value.parse().ok()?).is_some(),
+            "E" => last_epoch.replace(value.parse().ok()?).is_some(),
             "P" => split.replace(ascending(value, next_offset)?).is_some(),
             "X" => skipped.replace(ascending(value, offset)?).is_some(),
             _ => true,
@@ -203,7 +222,8 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
     let window = WindowMark { floor: floor?, digest: digest? };
     let log = LogMark { topic, epoch };
     let (split, skipped) = (split.unwrap_or_default(), skipped.unwrap_or_default());
-    Some(Intent { last, cfg: cfg?, g: g?, start: start?, window, newest, adopted, log, split, skipped })
+    let (cfg, g, start) = (cfg?, g?, start?);
+    Some(Intent { last, last_epoch, cfg, g, start, window, newest, adopted, log, split, skipped })
 }
 
 /// Numbers between commas, each greater than the one before.
@@ -236,7 +256,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "v2 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20 \
-                        t=0000000000000000000000000000cafe e=4 P=9,11 X=8,12";
+                        t=0000000000000000000000000000cafe e=4 E=5 P=9,11 X=8,12";
     /// As the release before wrote it.
     const TEXT_BEFORE: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
 
@@ -253,12 +273,14 @@ mod tests {
             newest in proptest::option::of(any::<i64>()),
             adopted in proptest::option::of(0..i64::MAX),
             log in (proptest::option::of(any::<u128>()), proptest::option::of(any::<i32>())),
+            last_epoch in proptest::option::of(any::<i32>()),
             split in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SPLIT_POINTS),
             skipped in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SKIPPED),
         ) {
             let (cfg, g, start, floor) = numbers;
             let intent = Intent {
                 last: last.map(Offset::new),
+                last_epoch,
                 cfg,
                 g,
                 start: NextOffset::new(start),

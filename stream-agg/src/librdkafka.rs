@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as c;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::intent::TopicId;
@@ -95,17 +96,11 @@ fn no_error(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
     }
 }
 
-/// The leader epoch of the newest record that was taken from the queue of partition `kp`; `None` if
-/// no record was taken, or its epoch is not known.
-pub fn leader_epoch<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, kp: i32) -> Option<i32> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition(topic, kp);
-    // SAFETY: the client and the list live until the end of the function, and so do the list's elements.
-    unsafe {
-        c::rd_kafka_position(consumer.client().native_ptr(), list.ptr());
-        let element = element(&list, topic, kp)?;
-        Some(c::rd_kafka_topic_partition_get_leader_epoch(element)).filter(|epoch| *epoch >= 0)
-    }
+/// The leader epoch of a record that was read; `None` if its format has none.
+pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
+    // SAFETY: the record lives until the end of the function.
+    let epoch = unsafe { c::rd_kafka_message_leader_epoch(record.ptr()) };
+    Some(epoch).filter(|epoch| *epoch >= 0)
 }
 
 /// Says of partition `kp` in `list`, to whose offset the consumer is about to seek, which leader epoch the

@@ -131,8 +131,8 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
 }
 
 async fn adopt(config: Config, partitions: Vec<u16>, log: Log, cfg: Option<u64>) -> anyhow::Result<()> {
-    for kp in partitions {
-        tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, kp, log, cfg).await?);
+    for part in stream_agg::adopt::begin(&config, &partitions, log).await? {
+        tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, part, cfg).await?);
     }
     Ok(())
 }

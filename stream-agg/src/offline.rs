@@ -4,6 +4,7 @@
 //! Invariant: nothing is committed while the group has members. Kafka takes a commit from
 //! outside a group only while it is empty, so each commit asks that by itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -12,18 +13,22 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::{self, Instant};
 
 use crate::applied::{EXECUTION, VALIDITY};
-use crate::commit;
-use crate::config::Config;
+use crate::collect::{Fault, fault};
+use crate::commit::Committed;
+use crate::config::{Config, fixed};
+use crate::consume::seek;
 use crate::intent::{Intent, IntentError};
-use crate::librdkafka;
 use crate::progress::NextOffset;
 use crate::recover::Found;
 use crate::store::StoreError;
+use crate::{commit, librdkafka};
 
 /// How long Kafka may take for one answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether the group is still empty.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long one look into a queue takes.
+const POLL: Duration = Duration::from_millis(50);
 /// By how much clocks may differ.
 const CLOCKS: Duration = Duration::from_secs(5);
 
@@ -38,6 +43,9 @@ pub enum OfflineError {
         /// The consumer group.
         group: String,
     },
+    /// Somebody else committed.
+    #[error("another offset was committed while the command ran: run it again")]
+    Changed,
     /// No offset is committed.
     #[error("no offset is committed, so nothing is declared")]
     NothingCommitted,
@@ -98,12 +106,53 @@ impl<'c> Offline<'c> {
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
+    /// Whether the log still holds what was read of it below `end`, where the record before `end` has this
+    /// leader `epoch`. A log that was truncated below and written again has that record of a later one.
+    ///
+    /// # Errors
+    /// What Kafka says.
+    pub fn holds(&self, end: NextOffset, epoch: i32) -> Result<bool, OfflineError> {
+        self.ask_epoch(end, epoch).map_err(OfflineError::Kafka)
+    }
+
+    fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
+        let (topic, kp) = (self.topic(), i32::from(self.kp));
+        // At the log's end there is no record to tell that the offset is valid.
+        let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
+        let reader: BaseConsumer =
+            self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
+        let reader = Arc::new(reader);
+        let queue = reader.split_partition_queue(topic, kp).ok_or(KafkaError::Canceled)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, kp, rdkafka::Offset::Offset(end.to_i64()))?;
+        reader.assign(&list)?;
+        seek(&reader, topic, kp, end, epoch)?;
+        let until = std::time::Instant::now() + ASK_TIMEOUT;
+        while std::time::Instant::now() < until {
+            match queue.poll(POLL) {
+                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(error)) => match fault(&error) {
+                    Fault::Gone => return Ok(false),
+                    // Records are fetched only from a valid offset.
+                    Fault::Unreadable => return Ok(true),
+                    Fault::Passing => {}
+                },
+                None => {}
+            }
+        }
+        Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+    }
+
     /// Commits `intent` at `from`.
     ///
     /// # Errors
     /// Aggregators run, or what Kafka says.
     pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
-        match self.try_commit(from, intent) {
+        self.commit_text(from, &intent.to_string())
+    }
+
+    fn commit_text(&self, from: NextOffset, metadata: &str) -> Result<(), OfflineError> {
+        match self.try_commit(from, metadata) {
             Err(KafkaError::ConsumerCommit(
                 RDKafkaErrorCode::UnknownMemberId
                 | RDKafkaErrorCode::IllegalGeneration
@@ -113,21 +162,34 @@ impl<'c> Offline<'c> {
         }
     }
 
-    fn try_commit(&self, from: NextOffset, intent: &Intent) -> Result<(), KafkaError> {
+    /// Commits `intent` at `from` in place of what was `found`.
+    ///
+    /// # Errors
+    /// It is not committed any more, aggregators run, or what Kafka says.
+    pub fn replace(&self, found: &Committed, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
+        if self.found()?.committed == *found { self.commit(from, intent) } else { Err(OfflineError::Changed) }
+    }
+
+    fn try_commit(&self, from: NextOffset, metadata: &str) -> Result<(), KafkaError> {
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition(self.topic(), self.kp.into()).set_metadata(intent.to_string());
+        offsets.add_partition(self.topic(), self.kp.into()).set_metadata(metadata);
         offsets.set_all_offsets(rdkafka::Offset::Offset(from.to_i64()))?;
         self.group.commit(&offsets, CommitMode::Sync)
     }
 
-    /// Waits until no insert can arrive any more that an aggregator sent before: its deadline, and
-    /// ClickHouse's limit for a statement that began just before it. What is committed stays.
+    /// Waits until no insert can arrive any more that an aggregator sent before, of whichever partition: its
+    /// deadline, and ClickHouse's limit for a statement that began just before it. What is `committed` stays; if
+    /// nothing is, nobody looks meanwhile whether an aggregator joined the group.
     ///
     /// # Errors
     /// An aggregator joined the group meanwhile, or what Kafka says.
-    pub async fn outlast_inserts(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
+    pub async fn outlast_inserts(&self, committed: &Committed) -> Result<(), OfflineError> {
         let wait = Duration::from_millis((VALIDITY + EXECUTION).unsigned_abs()) + CLOCKS;
-        self.commit(from, intent)?;
+        let commit_again = || {
+            let committed = committed.as_ref();
+            committed.map_or(Ok(()), |(from, metadata)| self.commit_text(*from, metadata))
+        };
+        commit_again()?;
         tracing::info!(
             "waits {} s: until then an insert that an aggregator sent before may still arrive",
             wait.as_secs()
@@ -136,7 +198,7 @@ impl<'c> Offline<'c> {
         while Instant::now() < until {
             time::sleep(LOOK).await;
             // The same once more: Kafka takes it only while the group is empty.
-            self.commit(from, intent)?;
+            commit_again()?;
         }
         Ok(())
     }

@@ -29,7 +29,6 @@ use crate::decode::Entry;
 use crate::health::{Concern, Health};
 use crate::insert::{Inserter, NotApplied, Work};
 use crate::intent::Intent;
-use crate::librdkafka;
 use crate::metrics::Metrics;
 use crate::progress::{NextOffset, Offset, Progress, may_let_go};
 use crate::recover::{Finding, Found, Resume, help, help_format, help_unreadable};
@@ -276,11 +275,6 @@ impl Part {
     pub(crate) fn watermarks(&self) -> KafkaResult<(NextOffset, NextOffset)> {
         let (low, end) = self.consumer.fetch_watermarks(&self.shared.topic, self.kp.into(), ASK_TIMEOUT)?;
         Ok((NextOffset::new(low), NextOffset::new(end)))
-    }
-
-    /// Leader epoch of the newest record that was taken from the queue.
-    pub(crate) fn leader_epoch(&self) -> Option<i32> {
-        librdkafka::leader_epoch(&self.consumer, &self.shared.topic, self.kp.into())
     }
 
     /// Does nothing until told to stop, and says why.

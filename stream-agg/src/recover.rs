@@ -42,6 +42,11 @@ impl Found {
         let (_, metadata) = self.committed.as_ref()?;
         metadata.parse::<Intent>().ok()?.log.epoch
     }
+
+    /// Whether the topic is known to be the one that `intent` was committed for.
+    pub fn is_of(&self, intent: &Intent) -> bool {
+        self.topic.is_some() && self.topic == intent.log.topic
+    }
 }
 
 /// Where to go on.
@@ -88,7 +93,7 @@ pub enum Finding {
         /// Why.
         source: IntentError,
     },
-    /// The log is shorter than what is committed.
+    /// The log is shorter than what is committed, and nobody can tell whether the topic is the same.
     #[error(
         "records below {reached} are committed or declared, but the log ends at {end}; was the topic deleted and created again?"
     )]
@@ -111,12 +116,10 @@ pub enum Finding {
     /// The topic got another id while its records were read.
     #[error("the topic was deleted and created again while its records were read")]
     TopicReplaced,
-    /// The log was truncated below what is committed, and written again.
-    #[error(
-        "records below {from} are committed, but the log was truncated below that offset and written again"
-    )]
+    /// The log was truncated below what was read, and perhaps written again.
+    #[error("records below {from} were read from the log, which was then truncated below that offset")]
     LogTruncated {
-        /// Where the next record was to be read.
+        /// Every record below was read.
         from: NextOffset,
     },
     /// Records that are not applied are gone.
@@ -143,7 +146,7 @@ pub enum Finding {
     },
     /// ClickHouse has less than what is committed.
     #[error(
-        "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older copy?"
+        "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older copy? all tables must be of one copy"
     )]
     StoreBehind {
         /// The committed offset.
@@ -175,6 +178,10 @@ pub fn help(kp: u16) -> String {
     format!("; stop all aggregators and run `stream-agg adopt {kp}`")
 }
 
+/// What an operator adds to `stream-agg adopt` where the log of the same topic was truncated.
+pub const AFTER_TRUNCATION: &str =
+    "--new-log --from N, where N is the first offset that was written after the truncation";
+
 /// What an operator does about a record of a format that this release does not know.
 pub fn help_format(kp: u16, offset: Offset) -> String {
     format!(
@@ -201,9 +208,7 @@ impl Finding {
                 help(kp) + ", with --new-log if the topic was deleted and created again"
             }
             Self::TopicRecreated { .. } | Self::TopicReplaced => help(kp) + " --new-log",
-            Self::LogTruncated { .. } => {
-                help(kp) + " --new-log --from N, where N is the first offset that was written again"
-            }
+            Self::LogTruncated { .. } => help(kp) + " " + AFTER_TRUNCATION,
             _ => help(kp),
         }
     }
@@ -235,6 +240,10 @@ pub fn resume(found: &Found, markers: &[Marker], now: UnixMillis, cfg: u64) -> R
         };
     }
     let mut intent: Intent = metadata.parse().map_err(|source| Finding::Unreadable { from, source })?;
+    let (reached, same_topic) = (intent.reached(from), found.is_of(&intent));
+    if same_topic && reached > found.end {
+        return Err(Finding::LogTruncated { from: reached });
+    }
     check_topic(&mut intent, found)?;
     let resume = in_log(Resume { from, rebuild: intent.last, intent }, found)?;
     check_markers(&resume, markers)?;
@@ -263,7 +272,7 @@ fn check_topic(intent: &mut Intent, found: &Found) -> Result<(), Finding> {
 }
 
 fn in_log(resume: Resume, found: &Found) -> Result<Resume, Finding> {
-    let reached = resume.rebuild.map_or(resume.from, Offset::next);
+    let reached = resume.intent.reached(resume.from);
     if reached > found.end {
         return Err(Finding::BeyondLog { reached, end: found.end });
     }

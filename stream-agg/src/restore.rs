@@ -121,7 +121,9 @@ async fn window(store: &Store, kp: u16, resume: &Resume) -> Result<Window, Store
     Ok(window)
 }
 
-/// What a window before `resume.from` holds whose end nobody remembers.
+/// What a window before `resume.from` holds whose beginning nobody remembers: every record from the first one
+/// on that is young enough beside the newest, because a window is restored as every record from its floor on.
+/// Where the clock of a broker went back, records between may be older.
 ///
 /// # Errors
 /// What ClickHouse says.
@@ -132,11 +134,11 @@ pub async fn window_anew(
     limits: &Limits,
 ) -> Result<WindowMark, StoreError> {
     let age = limits.window.age_ms;
-    let newest = "SELECT max(kafka_time) FROM ledger WHERE tenant = '*'";
+    let Resume { from, intent: Intent { g, .. }, .. } = resume;
+    let below = format!("FROM ledger WHERE tenant = '*' AND g = {g} AND kp = {kp} AND ko < {from}");
     let condition = format!(
-        "kafka_time >= ({newest} AND g = {g} AND kp = {kp} AND ko < {from}) - INTERVAL {age} MILLISECOND",
-        g = resume.intent.g,
-        from = resume.from,
+        "ko >= (SELECT min(ko) {below} AND kafka_time >= \
+         (SELECT max(kafka_time) {below}) - INTERVAL {age} MILLISECOND)"
     );
     let mut window = Window::new();
     for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, kp, resume, &condition).await? {

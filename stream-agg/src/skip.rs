@@ -110,7 +110,7 @@ pub async fn skip(config: &Config, kp: u16, offset: Offset) -> Result<Skipped, S
     if intent.last.is_some_and(|last| offset <= last) {
         // Twice: the second look tells what arrived while we waited.
         check_not_stored(config, kp, &intent, offset).await?;
-        offline.outlast_inserts(from, &intent).await.map_err(offline_error)?;
+        offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, kp, &intent, offset).await?;
     }
     offline.commit(from, &skipping).map_err(offline_error)?;

@@ -69,7 +69,7 @@ pub async fn split(config: &Config, kp: u16) -> Result<Split, SplitError> {
     if split == intent.split {
         return Err(SplitError::Indivisible { kp, from, last, parts: split.len() + 1 });
     }
-    offline.outlast_inserts(from, &intent).await.map_err(offline_error)?;
+    offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
     let intent = Intent { split, ..intent };
     offline.commit(from, &intent).map_err(offline_error)?;
     Ok(Split { kp, from, ends: intent.ends() })

@@ -45,8 +45,9 @@ pub enum TablesError {
     },
     /// ClickHouse put a part aside that it could not read: its rows and its marker are missing.
     #[error(
-        "`{database}.{table}` has lost part {part} ({reason}): restore the table from a copy, or go on without \
-         the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
+        "`{database}.{table}` has lost part {part} ({reason}): restore all tables from one copy and run \
+         `stream-agg adopt` for every partition, as one table alone would lack what came after the copy, or go on \
+         without the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
          allow_drop_detached = 1`"
     )]
     LostPart {

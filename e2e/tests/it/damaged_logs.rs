@@ -162,17 +162,43 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
     log.world.assert_counted(&log.oracle.counts()).await;
     log.stop(aggregator).await;
     log.damage(|segment| segment.truncate(record_sets(segment)[0].1)).await;
+    let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
+    // Before the log grows again, and after.
+    let aggregator = started(&log.world, &refusal).await;
+    log.stop(aggregator).await;
     let made = log.produce(5, "none");
     log.counts(&made);
-    let aggregator =
-        started(&log.world, &["partition 0", "truncated below that offset", "--new-log --from"]).await;
+    let aggregator = started(&log.world, &refusal).await;
     assert_eq!(log.recorded().await, 3);
     log.stop(aggregator).await;
+    for forgotten in [&["adopt", "0"][..], &["adopt", "0", "--new-log"]] {
+        let refused = log.world.run("stream-agg", forgotten, &[]).await;
+        assert!(refused.is_err(), "{forgotten:?} would count records twice or not at all");
+    }
     let adopt = ["adopt", "0", "--new-log", "--from", "1"];
     log.world.run("stream-agg", &adopt, &[]).await.unwrap();
     let aggregator = log.world.aggregator().await;
     log.world.assert_counted(&log.oracle.counts()).await;
     log.stop(aggregator).await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refused() {
+    let mut log = Log::new("damaged_declared").await;
+    log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    log.produce(3, "none");
+    // The ledger has the batch, and the raw table has not.
+    let aggregator = log.world.start("stream-agg", &[]);
+    wait_for("the ledger", DEADLINE, async || log.recorded().await == 3).await.unwrap();
+    log.stop(aggregator).await;
+    log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
+    log.damage(|segment| segment.truncate(record_sets(segment)[0].1)).await;
+    log.produce(5, "none");
+    let refusal = ["partition 0", "records below 3", "truncated below that offset", "--new-log --from"];
+    let aggregator = started(&log.world, &refusal).await;
+    assert_eq!(log.world.number("SELECT count() FROM events").await, 0, "of other records than the ledger");
+    log.stop(aggregator).await;
+    assert!(log.world.run("stream-agg", &["adopt", "0"], &[]).await.is_err());
 }
 
 #[tokio::test]

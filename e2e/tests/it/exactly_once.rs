@@ -2,10 +2,14 @@
 //!
 //! `./dev chaos` kills; here somebody changes Kafka or ClickHouse behind the aggregator's back.
 
+use std::time::{Duration, Instant};
+
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
+use uuid::Uuid;
 
 use crate::oracle::{Made, Oracle, now};
+use crate::wire::enriched;
 use crate::world::{DEADLINE, DECLARED_LATER, Edge, LATER, World, says};
 
 /// Something was counted, and no aggregator runs.
@@ -79,7 +83,11 @@ async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it
     let mut counted = Counted::new("once_reset").await;
     counted.world.commit(0, "");
     counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
+    let began = Instant::now();
     counted.adopt(&[]).await;
+    // The deadline of an insert and the time that ClickHouse has for one: until then, one that was sent before
+    // may raise a marker.
+    assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
     counted.post_and_count().await;
 }
 
@@ -113,6 +121,34 @@ async fn records_that_retention_took_before_they_were_stored_are_named() {
     counted.adopt(&[]).await;
     counted.world.aggregator().await;
     counted.world.assert_counted(&before).await;
+}
+
+#[tokio::test]
+async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_restored() {
+    let world = World::new("once_clock_back").await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
+    // Two batches: `adopt` holds what the first one left for complete, and goes on there.
+    for records in [3, 1] {
+        for made in (0..records).map(|_| Made::random(&mut rng, now())) {
+            let id = Uuid::now_v7().to_string();
+            world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], enriched(&made.line()).as_bytes());
+            oracle.accepted(&made);
+        }
+        let mut aggregator = world.aggregator().await;
+        world.assert_counted(&oracle.counts()).await;
+        aggregator.terminate().await.unwrap();
+    }
+    // As if the broker's clock had been two weeks ahead while it took the second record.
+    let second = "tenant = '*' AND kp = 0 AND ko = 1";
+    let ahead = "* REPLACE (kafka_time + INTERVAL 14 DAY AS kafka_time)";
+    world.rows(&format!("INSERT INTO ledger SELECT {ahead} FROM ledger WHERE {second}")).await;
+    world.rows(&format!("DELETE FROM ledger WHERE {second} AND kafka_time < now() + INTERVAL 7 DAY")).await;
+    world.commit_partition(0, 0, "");
+    world.run("stream-agg", &["adopt", "0"], &[]).await.unwrap();
+    assert_eq!(world.committed(0).0, 3);
+    let mut aggregator = world.aggregator().await;
+    world.assert_counted(&oracle.counts()).await;
+    aggregator.terminate().await.unwrap();
 }
 
 #[tokio::test]
@@ -153,8 +189,26 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     // As ClickHouse itself puts a part aside that it cannot read when it starts.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
-    counted.is_refused(&["events` has lost part", "broken-on-start", drop]).await;
+    // One table alone would lack what came after the copy, and its later markers would hide that.
+    let restore = ["restore all tables from one copy", "`stream-agg adopt` for every partition"];
+    counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn a_rollup_that_was_declared_once_and_dropped_does_not_keep_a_partition_from_being_adopted() {
+    let mut counted = Counted::new("once_dropped").await;
+    let file = counted.world.write("rollups.toml", &format!("{}{DECLARED_LATER}", Rollups::built_in()));
+    let later = [("ROLLUPS_FILE", file.as_str())];
+    counted.world.migrate_with(&later).await;
+    let mut aggregator = counted.world.start("stream-agg", &later);
+    aggregator.wait_ready().await.unwrap();
+    aggregator.terminate().await.unwrap();
+    assert_eq!(counted.world.number("SELECT uniqExact(cfg) FROM configs").await, 2);
+    counted.world.rows(&format!("DROP TABLE {LATER}")).await;
+    counted.world.commit(0, "");
+    counted.adopt(&[]).await;
     counted.post_and_count().await;
 }
 

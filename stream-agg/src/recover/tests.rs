@@ -77,7 +77,9 @@ fn a_marker_that_fits_nothing_is_refused() {
 fn a_log_that_is_shorter_or_begins_later_than_the_commit_is_refused() {
     let declared = found(&intent(Some(14)).to_string());
     let ledger = [marker("ledger", 10)];
-    check(&Found { end: NextOffset::new(14), ..declared.clone() }, &ledger, Err("the log ends at 14"));
+    let shorter = Found { end: NextOffset::new(14), ..declared.clone() };
+    check(&shorter, &ledger, Err("records below 15 were read from the log, which was then truncated"));
+    check(&Found { topic: None, ..shorter }, &ledger, Err("the log ends at 14"));
     check(&Found { end: NextOffset::new(15), ..declared.clone() }, &ledger, Ok((10, Some(14))));
     check(&Found { low: NextOffset::new(11), ..declared }, &ledger, Err("the log begins at 11"));
 }

@@ -4,8 +4,8 @@
 //! of that table partition beyond the hole, so that neither the checks at a start nor
 //! `stream-agg adopt` see one any more; and a table that is restored from a copy lacks all
 //! that came after the copy. So after a finding nothing is inserted into any table: the
-//! tables stay at one offset, whichever of them an operator restores. Batches may be
-//! declared meanwhile; they wait at the [`Gate`].
+//! tables stay at one offset, and all that an operator must restore is a copy of that offset
+//! or an older one, of all tables. Batches may be declared meanwhile; they wait at the [`Gate`].
 
 use std::time::Duration;
 
