@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
 use crate::intent::Intent;
+use crate::librdkafka;
 use crate::metrics::Metrics;
 use crate::partition::Ended;
 use crate::progress::{AfterCommit, CommitEnd, NextOffset, after_commit};
@@ -38,6 +39,8 @@ pub struct Committer {
     pub topic: String,
     /// The Kafka partition.
     pub kp: u16,
+    /// Member id under which the partition was assigned.
+    pub member: Arc<str>,
     /// What is known to be committed.
     pub known: Committed,
     /// Held while a commit is under way.
@@ -59,7 +62,9 @@ impl Committer {
         let until = Instant::now() + PATIENCE;
         loop {
             let (topic, kp, text) = (self.topic.clone(), self.kp, metadata.clone());
-            let committed = self.blocking(move |consumer| commit(consumer, &topic, kp, from, &text)).await?;
+            let member = Arc::clone(&self.member);
+            let commit = move |consumer: &Consumer| commit(consumer, &member, &topic, kp, from, &text);
+            let committed = self.blocking(commit).await?;
             if let Err(error) = &committed {
                 self.metrics.commit_failed();
                 tracing::warn!("partition {kp}: commit offset {from}: {error}");
@@ -100,7 +105,21 @@ impl Committer {
     }
 }
 
-fn commit(consumer: &Consumer, topic: &str, kp: u16, from: NextOffset, metadata: &str) -> KafkaResult<()> {
+/// Commits while the consumer is the `member` that was assigned the partition.
+///
+/// A static member that was removed while it joined the group joins under another id with the partitions that
+/// it had: librdkafka takes none of them for lost. They may have another owner, and Kafka would take the commit.
+fn commit(
+    consumer: &Consumer,
+    member: &str,
+    topic: &str,
+    kp: u16,
+    from: NextOffset,
+    metadata: &str,
+) -> KafkaResult<()> {
+    if librdkafka::member_id(consumer) != member {
+        return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId));
+    }
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition(topic, kp.into()).set_metadata(metadata);
     offsets.set_all_offsets(KafkaOffset::Offset(from.to_i64()))?;
@@ -134,9 +153,8 @@ fn end(result: &KafkaResult<()>) -> CommitEnd {
     match result {
         Ok(()) => CommitEnd::Taken,
         Err(KafkaError::ConsumerCommit(code)) => match code {
-            C::IllegalGeneration | C::UnknownMemberId | C::RebalanceInProgress | C::StaleMemberEpoch => {
-                CommitEnd::Refused
-            }
+            C::IllegalGeneration | C::RebalanceInProgress | C::StaleMemberEpoch => CommitEnd::Refused,
+            C::UnknownMemberId => CommitEnd::Removed,
             C::FencedInstanceId | C::Fatal => CommitEnd::Fenced,
             _ => CommitEnd::Unknown,
         },
@@ -147,6 +165,7 @@ fn end(result: &KafkaResult<()>) -> CommitEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::Part;
 
     #[track_caller]
     fn check(code: RDKafkaErrorCode, expected: CommitEnd) {
@@ -156,9 +175,10 @@ mod tests {
     #[test]
     fn kafkas_codes_say_what_is_known_of_a_commit() {
         use RDKafkaErrorCode as C;
-        for code in [C::IllegalGeneration, C::UnknownMemberId, C::RebalanceInProgress, C::StaleMemberEpoch] {
+        for code in [C::IllegalGeneration, C::RebalanceInProgress, C::StaleMemberEpoch] {
             check(code, CommitEnd::Refused);
         }
+        check(C::UnknownMemberId, CommitEnd::Removed);
         for code in [C::FencedInstanceId, C::Fatal] {
             check(code, CommitEnd::Fenced);
         }
@@ -169,5 +189,14 @@ mod tests {
         }
         assert_eq!(end(&Ok(())), CommitEnd::Taken);
         assert_eq!(end(&Err(KafkaError::Canceled)), CommitEnd::Unknown);
+    }
+
+    #[test]
+    fn a_commit_of_a_member_that_the_group_has_removed_is_not_sent() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        // It has not joined a group, and Kafka never answers it.
+        let consumer = Part::unanswered(runtime.handle().clone()).consumer();
+        let committed = commit(&consumer, "removed", "events", 0, NextOffset::ZERO, "");
+        assert_eq!(committed, Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)));
     }
 }

@@ -389,6 +389,8 @@ impl Member {
             }
         };
         self.opening = None;
+        // Before the assignment is answered, so that no later one can have begun.
+        let member = Arc::from(librdkafka::member_id(&self.consumer));
         // Queues first, so that no record comes beside them.
         let topic = &self.shared.topic;
         let split = |kp| self.consumer.split_partition_queue(topic, kp).ok_or(GroupError::Stray(kp));
@@ -406,7 +408,7 @@ impl Member {
         }
         for ((kp, queue), found) in queues.into_iter().zip(found.into_values()) {
             let number = u16::try_from(kp).map_err(|_| GroupError::Stray(kp))?;
-            let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, found)
+            let pipeline = Pipeline::start(&self.shared, &self.consumer, &member, queue, number, found)
                 .map_err(|source| GroupError::Thread { partition: kp, source })?;
             self.tracks.lock().insert(kp, Arc::clone(&pipeline.track));
             self.pipelines.insert(kp, pipeline);

@@ -148,13 +148,14 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts to take the records of `kp` from where `found` says.
+    /// Starts to take the records of `kp`, which was assigned under the id `member`, from where `found` says.
     ///
     /// # Errors
     /// The system has no thread left.
     pub fn start(
         shared: &Arc<Shared>,
         consumer: &Arc<Consumer>,
+        member: &Arc<str>,
         queue: PartitionQueue<Membership>,
         kp: u16,
         found: Found,
@@ -164,6 +165,7 @@ impl Pipeline {
         let part = Part {
             shared: Arc::clone(shared),
             consumer: Arc::clone(consumer),
+            member: Arc::clone(member),
             kp,
             track: Arc::clone(&track),
             stop: stop.clone(),
@@ -207,6 +209,8 @@ impl Pipeline {
 pub(crate) struct Part {
     pub(crate) shared: Arc<Shared>,
     consumer: Arc<Consumer>,
+    /// Member id under which the partition was assigned.
+    member: Arc<str>,
     pub(crate) kp: u16,
     pub(crate) track: Arc<Track>,
     pub(crate) stop: CancellationToken,
@@ -323,6 +327,7 @@ impl Part {
             consumer: Arc::clone(&self.consumer),
             topic: self.shared.topic.clone(),
             kp: self.kp,
+            member: Arc::clone(&self.member),
             known,
             under_way: Arc::clone(&self.commits),
             give_up: self.give_up.clone(),
@@ -451,6 +456,7 @@ impl Part {
         Self {
             shared: Arc::new(shared),
             consumer: Arc::new(consumer),
+            member: Arc::default(),
             kp: 0,
             track: Arc::new(Track::new()),
             stop: CancellationToken::new(),
