@@ -15,6 +15,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
+use crate::health::{Concern, Health};
 use crate::intent::Intent;
 use crate::librdkafka;
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Committer {
     pub give_up: CancellationToken,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is in trouble.
+    pub health: Arc<Health>,
 }
 
 impl Committer {
@@ -65,12 +68,15 @@ impl Committer {
             let member = Arc::clone(&self.member);
             let commit = move |consumer: &Consumer| commit(consumer, &member, &topic, kp, from, &text);
             let committed = self.blocking(commit).await?;
+            let end = end(&committed);
             if let Err(error) = &committed {
                 self.metrics.commit_failed();
                 tracing::warn!("partition {kp}: commit offset {from}: {error}");
+                tell_denied(&self.health, kp, from, end, error);
             }
-            match after_commit(end(&committed)) {
+            match after_commit(end) {
                 AfterCommit::GoOn => {
+                    self.health.well(Concern::Commits(kp.into()));
                     self.known = Some((from, metadata));
                     return Ok(());
                 }
@@ -102,6 +108,25 @@ impl Committer {
         });
         // An error: the runtime ends.
         self.give_up.run_until_cancelled(running).await.ok_or(Ended::Told)?.map_err(|_| Ended::Told)
+    }
+}
+
+/// Has people know of a commit that only they can help. A commit that is taken ends the alarm.
+fn tell_denied(health: &Health, kp: u16, from: NextOffset, end: CommitEnd, error: &KafkaError) {
+    match end {
+        CommitEnd::Denied => health.alarm(
+            Concern::Commits(kp.into()),
+            format!(
+                "commit offset {from}: {error}; it is tried again by itself. Look at the rights of this \
+                 aggregator on group and topic, at whether the topic exists, and at `offset.metadata.max.bytes` of \
+                 the brokers"
+            ),
+        ),
+        CommitEnd::Taken
+        | CommitEnd::Refused
+        | CommitEnd::Removed
+        | CommitEnd::Unknown
+        | CommitEnd::Fenced => {}
     }
 }
 
@@ -156,6 +181,11 @@ fn end(result: &KafkaResult<()>) -> CommitEnd {
             C::IllegalGeneration | C::RebalanceInProgress | C::StaleMemberEpoch => CommitEnd::Refused,
             C::UnknownMemberId => CommitEnd::Removed,
             C::FencedInstanceId | C::Fatal => CommitEnd::Fenced,
+            C::GroupAuthorizationFailed
+            | C::TopicAuthorizationFailed
+            | C::UnknownTopicOrPartition
+            | C::OffsetMetadataTooLarge
+            | C::InvalidCommitOffsetSize => CommitEnd::Denied,
             _ => CommitEnd::Unknown,
         },
         Err(_) => CommitEnd::Unknown,
@@ -164,6 +194,8 @@ fn end(result: &KafkaResult<()>) -> CommitEnd {
 
 #[cfg(test)]
 mod tests {
+    use runtime::admin::Readiness;
+
     use super::*;
     use crate::partition::Part;
 
@@ -179,6 +211,9 @@ mod tests {
             check(code, CommitEnd::Refused);
         }
         check(C::UnknownMemberId, CommitEnd::Removed);
+        for code in [C::GroupAuthorizationFailed, C::TopicAuthorizationFailed, C::OffsetMetadataTooLarge] {
+            check(code, CommitEnd::Denied);
+        }
         for code in [C::FencedInstanceId, C::Fatal] {
             check(code, CommitEnd::Fenced);
         }
@@ -198,5 +233,30 @@ mod tests {
         let consumer = Part::unanswered(runtime.handle().clone()).consumer();
         let committed = commit(&consumer, "removed", "events", 0, NextOffset::ZERO, "");
         assert_eq!(committed, Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)));
+    }
+
+    #[test]
+    fn a_commit_that_only_people_can_help_is_an_alarm_and_others_are_none() {
+        use RDKafkaErrorCode as C;
+        let health = Health::new("k:1");
+        for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
+            health.well(concern);
+        }
+        for (code, told) in [
+            (C::IllegalGeneration, false),
+            (C::UnknownMemberId, false),
+            (C::OperationTimedOut, false),
+            (C::GroupAuthorizationFailed, true),
+        ] {
+            let error = KafkaError::ConsumerCommit(code);
+            tell_denied(&health, 3, NextOffset::new(7), end(&Err(error.clone())), &error);
+            assert_eq!(health.readiness() != Readiness::Ready, told, "{code}");
+        }
+        let Readiness::Not(reason) = health.readiness() else { panic!("it is alarmed") };
+        assert!(reason.starts_with("commits of partition 3: commit offset 7: "), "{reason}");
+        // Assigned again after the group was joined again.
+        health.well(Concern::Group);
+        health.forget_commits(|kp| kp == 3);
+        assert_ne!(health.readiness(), Readiness::Ready);
     }
 }

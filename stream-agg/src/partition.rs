@@ -332,6 +332,7 @@ impl Part {
             under_way: Arc::clone(&self.commits),
             give_up: self.give_up.clone(),
             metrics: Arc::clone(&self.shared.metrics),
+            health: Arc::clone(&self.shared.health),
         };
         let mut applier = Applier { part: &self, committer, progress, after };
         applier.apply_all(&mut batches).await.err().unwrap_or(Ended::Told)

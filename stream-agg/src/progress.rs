@@ -155,6 +155,8 @@ pub enum CommitEnd {
     Refused,
     /// Kafka did not take it and will not: the group has removed this member.
     Removed,
+    /// Kafka did not take it, and takes none before somebody helps: a right or a setting is missing.
+    Denied,
     /// Nobody knows, and it may arrive later.
     Unknown,
     /// Another process has this one's place for good.
@@ -199,7 +201,7 @@ pub fn after_commit(end: CommitEnd) -> AfterCommit {
     match end {
         CommitEnd::Taken => AfterCommit::GoOn,
         CommitEnd::Refused => AfterCommit::ReadAgain,
-        CommitEnd::Removed | CommitEnd::Unknown => AfterCommit::JoinAnew,
+        CommitEnd::Removed | CommitEnd::Denied | CommitEnd::Unknown => AfterCommit::JoinAnew,
         CommitEnd::Fenced => AfterCommit::End,
     }
 }
