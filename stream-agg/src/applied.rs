@@ -12,6 +12,8 @@ use crate::progress::NextOffset;
 pub const VALIDITY: i64 = 30 * SECOND;
 /// Longest that ClickHouse works on one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
+/// Longest wait for a statement that was made just now, in milliseconds.
+const LONGEST_WAIT: i64 = VALIDITY + EXECUTION;
 
 /// What a cell must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +67,14 @@ impl Tries {
     /// Whether the token needs a new name: ClickHouse knows the old one, and lost its part.
     pub fn renamed(&self) -> bool {
         self.parts_lost() > 0
+    }
+
+    /// No statement before `until`, nor for longer than a statement of this moment could run: a clock that was
+    /// ahead and goes back leaves deadlines behind that are hours away, and the wait is not for them.
+    fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
+        let until = until.min(UnixMillis(now.0 + LONGEST_WAIT));
+        self.wait = Some(until);
+        Verdict::Wait(until)
     }
 
     /// Parts that ClickHouse acknowledged and does not have. The first finding is none: an
@@ -122,7 +132,7 @@ fn judge_running(target: &Target, tries: &mut Tries, marker: NextOffset, now: Un
     }
     if let Some(until) = tries.wait {
         if now < until {
-            return Verdict::Wait(until);
+            return tries.wait(until, now);
         }
         tries.wait = None;
         return if tries.lost > 2 { Verdict::Stop(Lost::Parts) } else { Verdict::Send };
@@ -133,9 +143,7 @@ fn judge_running(target: &Target, tries: &mut Tries, marker: NextOffset, now: Un
         // The token is known, for the statement was in time, and yet its part is lost.
         Some((deadline, true)) if now < deadline => {
             tries.lost = tries.lost.saturating_add(1);
-            let until = UnixMillis(deadline.0 + EXECUTION);
-            tries.wait = Some(until);
-            Verdict::Wait(until)
+            tries.wait(UnixMillis(deadline.0 + EXECUTION), now)
         }
         _ => Verdict::Send,
     }
@@ -143,6 +151,8 @@ fn judge_running(target: &Target, tries: &mut Tries, marker: NextOffset, now: Un
 
 #[cfg(test)]
 mod tests {
+    use schemas::time::HOUR;
+
     use super::*;
 
     const TARGET: Target = Target { lo: NextOffset::ZERO, hwm: NextOffset::new(5), ends: None };
@@ -189,6 +199,23 @@ mod tests {
             assert_eq!(judge(&TARGET, &mut tries, NONE, at(now)), expected);
         }
         assert_eq!(tries.parts_lost(), 2, "one for each token");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
+        const BACK: i64 = 3 * HOUR;
+        let waits = |now: i64| (now + LONGEST_WAIT, Verdict::Wait(at(now + LONGEST_WAIT)));
+        // Before the first look, and while it is waited for.
+        let mut early = tries(BACK + VALIDITY, true);
+        let mut late = early;
+        let (due, wait) = waits(0);
+        assert_eq!(judge(&TARGET, &mut early, NONE, at(0)), wait);
+        assert_eq!(judge(&TARGET, &mut late, NONE, at(BACK)), waits(BACK).1);
+        assert_eq!(judge(&TARGET, &mut late, NONE, at(0)), wait);
+        for mut tries in [early, late] {
+            assert_eq!(judge(&TARGET, &mut tries, NONE, at(due - 1)), wait);
+            assert_eq!(judge(&TARGET, &mut tries, NONE, at(due)), Verdict::Send);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Records collect until they are worth an insert.
 //!
-//! A batch closes by rows, bytes, age, or the number of table partitions it touches;
+//! A batch closes by rows or records, bytes, age, or the number of table partitions it touches;
 //! the record that reaches a limit is its last. Where ends were decided before, by an
 //! intent or by markers, it closes there. The caller owns the clock.
 
@@ -205,7 +205,10 @@ impl Open {
 
     fn is_full(&self, limits: &Limits) -> bool {
         let Limits { config, cuts } = limits;
-        self.decoded.rows.len().max(self.decoded.dead_letters.len()) >= config.max_rows.get()
+        // A record is a row of the ledger, also one that has neither lines nor bytes.
+        let Decoded { rows, dead_letters, .. } = &self.decoded;
+        let rows = rows.len().max(dead_letters.len()).max(self.entries.len());
+        rows >= config.max_rows.get()
             || self.bytes >= config.max_bytes.get()
             || self.by_arrival.len() >= MAX_TABLE_PARTITIONS
             || cuts.iter().any(|cut| self.touched(*cut) >= MAX_TABLE_PARTITIONS)

@@ -15,7 +15,9 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::Consumer;
+use crate::health::{Concern, Health};
 use crate::intent::Intent;
+use crate::librdkafka;
 use crate::metrics::Metrics;
 use crate::partition::Ended;
 use crate::progress::{AfterCommit, CommitEnd, NextOffset, after_commit};
@@ -38,6 +40,8 @@ pub struct Committer {
     pub topic: String,
     /// The Kafka partition.
     pub kp: u16,
+    /// Member id under which the partition was assigned.
+    pub member: Arc<str>,
     /// What is known to be committed.
     pub known: Committed,
     /// Held while a commit is under way.
@@ -46,6 +50,8 @@ pub struct Committer {
     pub give_up: CancellationToken,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is in trouble.
+    pub health: Arc<Health>,
 }
 
 impl Committer {
@@ -59,13 +65,18 @@ impl Committer {
         let until = Instant::now() + PATIENCE;
         loop {
             let (topic, kp, text) = (self.topic.clone(), self.kp, metadata.clone());
-            let committed = self.blocking(move |consumer| commit(consumer, &topic, kp, from, &text)).await?;
+            let member = Arc::clone(&self.member);
+            let commit = move |consumer: &Consumer| commit(consumer, &member, &topic, kp, from, &text);
+            let committed = self.blocking(commit).await?;
+            let end = end(&committed);
             if let Err(error) = &committed {
                 self.metrics.commit_failed();
                 tracing::warn!("partition {kp}: commit offset {from}: {error}");
+                tell_denied(&self.health, kp, from, end, error);
             }
-            match after_commit(end(&committed)) {
+            match after_commit(end) {
                 AfterCommit::GoOn => {
+                    self.health.well(Concern::Commits(kp.into()));
                     self.known = Some((from, metadata));
                     return Ok(());
                 }
@@ -100,7 +111,40 @@ impl Committer {
     }
 }
 
-fn commit(consumer: &Consumer, topic: &str, kp: u16, from: NextOffset, metadata: &str) -> KafkaResult<()> {
+/// Has people know of a commit that only they can help. A commit that is taken ends the alarm.
+fn tell_denied(health: &Health, kp: u16, from: NextOffset, end: CommitEnd, error: &KafkaError) {
+    match end {
+        CommitEnd::Denied => health.alarm(
+            Concern::Commits(kp.into()),
+            format!(
+                "commit offset {from}: {error}; it is tried again by itself. Look at the rights of this \
+                 aggregator on group and topic, at whether the topic exists, and at `offset.metadata.max.bytes` of \
+                 the brokers"
+            ),
+        ),
+        CommitEnd::Taken
+        | CommitEnd::Refused
+        | CommitEnd::Removed
+        | CommitEnd::Unknown
+        | CommitEnd::Fenced => {}
+    }
+}
+
+/// Commits while the consumer is the `member` that was assigned the partition.
+///
+/// A static member that was removed while it joined the group joins under another id with the partitions that
+/// it had: librdkafka takes none of them for lost. They may have another owner, and Kafka would take the commit.
+fn commit(
+    consumer: &Consumer,
+    member: &str,
+    topic: &str,
+    kp: u16,
+    from: NextOffset,
+    metadata: &str,
+) -> KafkaResult<()> {
+    if librdkafka::member_id(consumer) != member {
+        return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId));
+    }
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition(topic, kp.into()).set_metadata(metadata);
     offsets.set_all_offsets(KafkaOffset::Offset(from.to_i64()))?;
@@ -134,10 +178,14 @@ fn end(result: &KafkaResult<()>) -> CommitEnd {
     match result {
         Ok(()) => CommitEnd::Taken,
         Err(KafkaError::ConsumerCommit(code)) => match code {
-            C::IllegalGeneration | C::UnknownMemberId | C::RebalanceInProgress | C::StaleMemberEpoch => {
-                CommitEnd::Refused
-            }
+            C::IllegalGeneration | C::RebalanceInProgress | C::StaleMemberEpoch => CommitEnd::Refused,
+            C::UnknownMemberId => CommitEnd::Removed,
             C::FencedInstanceId | C::Fatal => CommitEnd::Fenced,
+            C::GroupAuthorizationFailed
+            | C::TopicAuthorizationFailed
+            | C::UnknownTopicOrPartition
+            | C::OffsetMetadataTooLarge
+            | C::InvalidCommitOffsetSize => CommitEnd::Denied,
             _ => CommitEnd::Unknown,
         },
         Err(_) => CommitEnd::Unknown,
@@ -146,7 +194,10 @@ fn end(result: &KafkaResult<()>) -> CommitEnd {
 
 #[cfg(test)]
 mod tests {
+    use runtime::admin::Readiness;
+
     use super::*;
+    use crate::partition::Part;
 
     #[track_caller]
     fn check(code: RDKafkaErrorCode, expected: CommitEnd) {
@@ -156,8 +207,12 @@ mod tests {
     #[test]
     fn kafkas_codes_say_what_is_known_of_a_commit() {
         use RDKafkaErrorCode as C;
-        for code in [C::IllegalGeneration, C::UnknownMemberId, C::RebalanceInProgress, C::StaleMemberEpoch] {
+        for code in [C::IllegalGeneration, C::RebalanceInProgress, C::StaleMemberEpoch] {
             check(code, CommitEnd::Refused);
+        }
+        check(C::UnknownMemberId, CommitEnd::Removed);
+        for code in [C::GroupAuthorizationFailed, C::TopicAuthorizationFailed, C::OffsetMetadataTooLarge] {
+            check(code, CommitEnd::Denied);
         }
         for code in [C::FencedInstanceId, C::Fatal] {
             check(code, CommitEnd::Fenced);
@@ -169,5 +224,39 @@ mod tests {
         }
         assert_eq!(end(&Ok(())), CommitEnd::Taken);
         assert_eq!(end(&Err(KafkaError::Canceled)), CommitEnd::Unknown);
+    }
+
+    #[test]
+    fn a_commit_of_a_member_that_the_group_has_removed_is_not_sent() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        // It has not joined a group, and Kafka never answers it.
+        let consumer = Part::unanswered(runtime.handle().clone()).consumer();
+        let committed = commit(&consumer, "removed", "events", 0, NextOffset::ZERO, "");
+        assert_eq!(committed, Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)));
+    }
+
+    #[test]
+    fn a_commit_that_only_people_can_help_is_an_alarm_and_others_are_none() {
+        use RDKafkaErrorCode as C;
+        let health = Health::new("k:1");
+        for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
+            health.well(concern);
+        }
+        for (code, told) in [
+            (C::IllegalGeneration, false),
+            (C::UnknownMemberId, false),
+            (C::OperationTimedOut, false),
+            (C::GroupAuthorizationFailed, true),
+        ] {
+            let error = KafkaError::ConsumerCommit(code);
+            tell_denied(&health, 3, NextOffset::new(7), end(&Err(error.clone())), &error);
+            assert_eq!(health.readiness() != Readiness::Ready, told, "{code}");
+        }
+        let Readiness::Not(reason) = health.readiness() else { panic!("it is alarmed") };
+        assert!(reason.starts_with("commits of partition 3: commit offset 7: "), "{reason}");
+        // Assigned again after the group was joined again.
+        health.well(Concern::Group);
+        health.forget_commits(|kp| kp == 3);
+        assert_ne!(health.readiness(), Readiness::Ready);
     }
 }

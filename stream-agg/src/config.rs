@@ -51,7 +51,7 @@ pub struct Config {
 /// When a batch is large enough, or old enough, to insert.
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
-    /// Rows of a batch: `BATCH_MAX_ROWS`, default 500 000, at most 1 000 000.
+    /// Rows of a batch, or records if they are more: `BATCH_MAX_ROWS`, default 500 000, at most 1 000 000.
     pub max_rows: NonZeroUsize,
     /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB.
     pub max_bytes: NonZeroUsize,

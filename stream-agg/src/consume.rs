@@ -20,6 +20,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use runtime::backoff::Backoff;
 use tokio::runtime::Handle;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -50,8 +51,10 @@ const POLL: Duration = Duration::from_millis(50);
 const HELD: Duration = Duration::from_secs(150);
 /// For a guest to be assigned something: until all members have joined anew.
 const VISIT: Duration = Duration::from_secs(60);
-/// Before the group is joined anew.
-const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// Shortest and longest wait before the group is joined anew. Each time, all members are assigned anew.
+const JOIN_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a member must last for the next one to wait no longer than the first.
+const LASTING: Duration = Duration::from_secs(120);
 /// How long Kafka may take to tell offsets.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -127,7 +130,9 @@ pub fn take_part(
     tracks: &Arc<Tracks>,
     shutdown: &CancellationToken,
 ) -> Result<(), GroupError> {
+    let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
     loop {
+        let since = Instant::now();
         let instance = config.group_instance.as_deref();
         let consumer = Arc::new(consumer(config, instance, &shared.health)?);
         shared.metrics.joins.inc();
@@ -136,14 +141,23 @@ pub fn take_part(
             return Ok(());
         }
         tracing::warn!("consume `{}`: the end of a commit is unknown; joining the group anew", shared.topic);
-        pause(&shared.runtime, shutdown);
+        pause(&shared.runtime, shutdown, pause_after(&mut pauses, since.elapsed()));
     }
 }
 
-/// Blocks for [`JOIN_PAUSE`], or until `shutdown`.
-fn pause(runtime: &Handle, shutdown: &CancellationToken) {
+/// How long to wait after a member that lasted for `lived`: longer each time that none lasts, as where Kafka
+/// refuses its commits.
+fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
+    if lived >= LASTING {
+        pauses.reset();
+    }
+    pauses.wait()
+}
+
+/// Blocks for `wait`, or until `shutdown`.
+fn pause(runtime: &Handle, shutdown: &CancellationToken, wait: Duration) {
     // Inside the future, for no timer can be made outside the runtime.
-    runtime.block_on(async { shutdown.run_until_cancelled(time::sleep(JOIN_PAUSE)).await });
+    runtime.block_on(async { shutdown.run_until_cancelled(time::sleep(wait)).await });
 }
 
 /// A client that asks Kafka without being a member.
@@ -416,6 +430,8 @@ impl Member {
             }
         };
         self.opening = None;
+        // Before the assignment is answered, so that no later one can have begun.
+        let member = Arc::from(librdkafka::member_id(&self.consumer));
         // Queues first, so that no record comes beside them.
         let topic = &self.shared.topic;
         let split = |kp| self.consumer.split_partition_queue(topic, kp).ok_or(GroupError::Stray(kp));
@@ -433,12 +449,13 @@ impl Member {
         }
         for ((kp, queue), found) in queues.into_iter().zip(found.into_values()) {
             let number = u16::try_from(kp).map_err(|_| GroupError::Stray(kp))?;
-            let pipeline = Pipeline::start(&self.shared, &self.consumer, queue, number, found)
+            let pipeline = Pipeline::start(&self.shared, &self.consumer, &member, queue, number, found)
                 .map_err(|source| GroupError::Thread { partition: kp, source })?;
             self.tracks.lock().insert(kp, Arc::clone(&pipeline.track));
             self.pipelines.insert(kp, pipeline);
         }
         self.shared.health.well(Concern::Group);
+        self.shared.health.forget_commits(|kp| self.pipelines.contains_key(&kp));
         self.shared.assigned.notify_one();
         self.count();
         Ok(None)
@@ -520,6 +537,7 @@ impl Member {
         }
         self.releasing = None;
         self.consumer.incremental_unassign(&list).map_err(|error| self.failed(error))?;
+        self.shared.health.forget_commits(|kp| self.pipelines.contains_key(&kp));
         self.count();
         Ok(None)
     }
@@ -623,10 +641,21 @@ mod tests {
     fn the_thread_that_polls_pauses_though_it_is_none_of_the_runtimes() {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let before = Instant::now();
-        pause(runtime.handle(), &CancellationToken::new());
-        assert!(before.elapsed() >= JOIN_PAUSE);
+        pause(runtime.handle(), &CancellationToken::new(), AT_ONCE);
+        assert!(before.elapsed() >= AT_ONCE);
         let told = CancellationToken::new();
         told.cancel();
-        pause(runtime.handle(), &told);
+        pause(runtime.handle(), &told, DEADLINE);
+        assert!(before.elapsed() < DEADLINE);
+    }
+
+    #[test]
+    fn a_group_is_joined_ever_more_slowly_while_no_member_lasts() {
+        let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
+        let short = LASTING.mul_f64(0.5);
+        let waits: Vec<_> = (0..7).map(|_| pause_after(&mut pauses, short)).collect();
+        assert!(waits[0] <= JOIN_PAUSES.0, "{waits:?}");
+        assert!(waits[5] >= JOIN_PAUSES.1 / 2 && waits[6] >= JOIN_PAUSES.1 / 2, "{waits:?}");
+        assert!(pause_after(&mut pauses, LASTING) <= JOIN_PAUSES.0);
     }
 }

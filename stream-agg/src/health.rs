@@ -24,6 +24,8 @@ pub enum Concern {
     Partition(i32),
     /// The inserts of a Kafka partition, which ClickHouse refuses or lost.
     Inserts(i32),
+    /// The commits of a Kafka partition, which Kafka refuses.
+    Commits(i32),
     /// Whether the records of a Kafka partition are applied as they come.
     Progress(i32),
 }
@@ -82,6 +84,20 @@ impl Health {
         }
     }
 
+    /// What was refused of partitions that are not `owned` any more is no concern of this process.
+    pub fn forget_commits(&self, owned: impl Fn(i32) -> bool) {
+        self.troubles().retain(|concern, _| match concern {
+            Concern::Commits(kp) => owned(*kp),
+            Concern::Kafka
+            | Concern::ClickHouse
+            | Concern::Tables
+            | Concern::Group
+            | Concern::Partition(_)
+            | Concern::Inserts(_)
+            | Concern::Progress(_) => true,
+        });
+    }
+
     /// Whether nothing is in trouble; says what is.
     pub fn readiness(&self) -> Readiness {
         let troubles = self.troubles();
@@ -103,6 +119,7 @@ impl fmt::Display for Concern {
             Self::Group => f.write_str("consumer group"),
             Self::Partition(kp) => write!(f, "partition {kp}"),
             Self::Inserts(kp) => write!(f, "inserts of partition {kp}"),
+            Self::Commits(kp) => write!(f, "commits of partition {kp}"),
             Self::Progress(kp) => write!(f, "progress of partition {kp}"),
         }
     }
@@ -133,5 +150,19 @@ mod tests {
         assert_eq!(health.readiness(), not("partition 3: stopped"));
         health.alarm(Concern::Tables, "`events` has lost a part");
         assert_eq!(health.readiness(), not("tables: `events` has lost a part; partition 3: stopped"));
+    }
+
+    #[test]
+    fn refused_commits_are_a_concern_of_the_owner() {
+        let health = Health::new("k:1");
+        for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
+            health.well(concern);
+        }
+        for concern in [Concern::Commits(1), Concern::Commits(2), Concern::Inserts(2)] {
+            health.alarm(concern, "refused");
+        }
+        health.forget_commits(|kp| kp == 1);
+        let left = "inserts of partition 2: refused; commits of partition 1: refused";
+        assert_eq!(health.readiness(), Readiness::Not(left.to_owned()));
     }
 }

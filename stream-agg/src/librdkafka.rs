@@ -1,18 +1,21 @@
-//! What Kafka tells through librdkafka's C interface only: a topic's id, and leader epochs.
+//! What Kafka tells through librdkafka's C interface only: a topic's id, leader epochs, and member ids.
 //!
-//! The `rdkafka` crate wraps neither; this is the only file here with unsafe code.
+//! The `rdkafka` crate wraps none of them; this is the only file here with unsafe code.
 //! Everything that is allocated in a function is freed in it, and no pointer leaves it.
 
-#![expect(unsafe_code, reason = "the crate rdkafka wraps neither DescribeTopics nor leader epochs")]
+#![expect(
+    unsafe_code,
+    reason = "the crate rdkafka wraps neither DescribeTopics nor leader epochs nor member ids"
+)]
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::slice;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as c;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
@@ -93,6 +96,22 @@ fn no_error(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
     match RDKafkaErrorCode::from(code) {
         RDKafkaErrorCode::NoError => Ok(()),
         error => Err(error),
+    }
+}
+
+/// The id that the group coordinator gave this member; empty while the member has none. It changes when the
+/// coordinator has removed the member, and only then.
+pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client lives until the end of the function; the text is ours, is copied and freed once.
+    unsafe {
+        let id = c::rd_kafka_memberid(client);
+        if id.is_null() {
+            return String::new();
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        c::rd_kafka_mem_free(client, id.cast());
+        copy
     }
 }
 

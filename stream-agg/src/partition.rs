@@ -147,13 +147,14 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts to take the records of `kp` from where `found` says.
+    /// Starts to take the records of `kp`, which was assigned under the id `member`, from where `found` says.
     ///
     /// # Errors
     /// The system has no thread left.
     pub fn start(
         shared: &Arc<Shared>,
         consumer: &Arc<Consumer>,
+        member: &Arc<str>,
         queue: PartitionQueue<Membership>,
         kp: u16,
         found: Found,
@@ -163,6 +164,7 @@ impl Pipeline {
         let part = Part {
             shared: Arc::clone(shared),
             consumer: Arc::clone(consumer),
+            member: Arc::clone(member),
             kp,
             track: Arc::clone(&track),
             stop: stop.clone(),
@@ -206,6 +208,8 @@ impl Pipeline {
 pub(crate) struct Part {
     pub(crate) shared: Arc<Shared>,
     consumer: Arc<Consumer>,
+    /// Member id under which the partition was assigned.
+    member: Arc<str>,
     pub(crate) kp: u16,
     pub(crate) track: Arc<Track>,
     pub(crate) stop: CancellationToken,
@@ -317,10 +321,12 @@ impl Part {
             consumer: Arc::clone(&self.consumer),
             topic: self.shared.topic.clone(),
             kp: self.kp,
+            member: Arc::clone(&self.member),
             known,
             under_way: Arc::clone(&self.commits),
             give_up: self.give_up.clone(),
             metrics: Arc::clone(&self.shared.metrics),
+            health: Arc::clone(&self.shared.health),
         };
         let mut applier = Applier { part: &self, committer, progress, after };
         applier.apply_all(&mut batches).await.err().unwrap_or(Ended::Told)
@@ -445,6 +451,7 @@ impl Part {
         Self {
             shared: Arc::new(shared),
             consumer: Arc::new(consumer),
+            member: Arc::default(),
             kp: 0,
             track: Arc::new(Track::new()),
             stop: CancellationToken::new(),

@@ -150,8 +150,13 @@ pub fn may_let_go(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
 pub enum CommitEnd {
     /// Kafka has it.
     Taken,
-    /// Kafka did not take it and will not: another generation of the group has begun, or is beginning.
+    /// Kafka did not take it and will not: another generation of the group has begun, or is beginning, with
+    /// this member in it.
     Refused,
+    /// Kafka did not take it and will not: the group has removed this member.
+    Removed,
+    /// Kafka did not take it, and takes none before somebody helps: a right or a setting is missing.
+    Denied,
     /// Nobody knows, and it may arrive later.
     Unknown,
     /// Another process has this one's place for good.
@@ -173,8 +178,8 @@ pub enum AfterCommit {
 
 /// The rule: only a commit that is known to have failed may be tried again in place.
 ///
-/// Kafka answers 22 and 25 when the commit's generation or member is not in the group any more, and neither
-/// comes back; 27 while its own generation is being assigned, before anything is stored. librdkafka answers
+/// Kafka answers 22 when the commit's generation is over, which does not come back; 27 while its own generation
+/// is being assigned, before anything is stored. librdkafka answers
 /// one commit once: what it parks while the coordinator is not there (`rd_kafka_cgrp_defer_offset_commit`) is
 /// the same commit, sent later in the generation of that moment, and its answer is the one that we get. So the
 /// commit that was refused is not on its way. Over a broken connection librdkafka sends the same bytes again,
@@ -183,13 +188,20 @@ pub enum AfterCommit {
 /// go back until the next commit, and a starting check would find markers ahead of it. To join the group anew
 /// would not prevent that, and it is itself a rebalance, which has the commits of other members refused.
 ///
+/// After a 25, or under another member id, a commit is never tried again: the group has removed the member, so
+/// its partitions may have an owner. A static member that is removed while it joins is admitted at once under
+/// another id, and librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) takes its partitions neither for lost
+/// nor for revoked before the answer to its SyncGroup; meanwhile Kafka would take its commits over the owner's.
+/// As long as the member id is the same, the member was in each generation, and no partition of it has an owner
+/// before it is unassigned.
+///
 /// The model (`tests/model`) has the commits of an owner refused who was replaced meanwhile, and tried again
 /// in place. It has neither the copies nor a 27 for the owner itself.
 pub fn after_commit(end: CommitEnd) -> AfterCommit {
     match end {
         CommitEnd::Taken => AfterCommit::GoOn,
         CommitEnd::Refused => AfterCommit::ReadAgain,
-        CommitEnd::Unknown => AfterCommit::JoinAnew,
+        CommitEnd::Removed | CommitEnd::Denied | CommitEnd::Unknown => AfterCommit::JoinAnew,
         CommitEnd::Fenced => AfterCommit::End,
     }
 }

@@ -147,6 +147,7 @@ pub async fn window_anew(
     Ok(window.mark(resume.from))
 }
 
+/// Those records that a window holds: ClickHouse passes over records without ids.
 async fn ledger(
     store: &Store,
     kp: u16,
@@ -156,8 +157,10 @@ async fn ledger(
     let Resume { from, intent, .. } = resume;
     let sql = format!(
         "SELECT ko, toUnixTimestamp64Milli(kafka_time) AS millis, toString(record_id) AS id, ids FROM ledger \
-         WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko < {from} AND {condition} ORDER BY ko",
-        intent.g
+         WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko < {from} AND {condition} \
+         AND (notEmpty(ids) OR record_id != toUUID('{nil}')) ORDER BY ko",
+        intent.g,
+        nil = Uuid::nil(),
     );
     store.rows(&sql).await
 }

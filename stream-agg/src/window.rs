@@ -1,9 +1,10 @@
 //! What one partition remembers of its latest records, to know repeats.
 //!
 //! A queue of records, oldest first, with the ids of each: the record's own and those
-//! of its stored lines. Invariant: the content is a function of the records `[W, F)`
-//! alone, so ledger rows appended in their order restore it exactly; the digest proves
-//! it. Pure: the time is that of the records.
+//! of its stored lines. A record without ids is not in it: it repeats nothing, and the
+//! limit on ids would not bound their number. Invariant: the content is a function of the
+//! records `[W, F)` alone, so ledger rows appended in their order restore it exactly; the
+//! digest proves it. Pure: the time is that of the records.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -121,7 +122,9 @@ impl Window {
             }
         }
         let ids = (self.ids.len() - before) as u32;
-        self.records.push_back(Remembered { offset, kafka_time, ids });
+        if ids > 0 {
+            self.records.push_back(Remembered { offset, kafka_time, ids });
+        }
     }
 
     /// `W`: the oldest record remembered.
@@ -129,7 +132,7 @@ impl Window {
         self.records.front().map(|record| record.offset)
     }
 
-    /// When Kafka took the newest record.
+    /// When Kafka took the newest record that is remembered.
     pub fn newest(&self) -> Option<UnixMillis> {
         self.records.back().map(|record| record.kafka_time)
     }

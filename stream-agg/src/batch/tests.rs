@@ -72,6 +72,16 @@ fn the_record_that_reaches_the_bytes_is_the_last() {
 }
 
 #[test]
+fn records_without_lines_and_bytes_close_it_by_their_number() {
+    let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
+    let batches: Vec<_> = (10..1_000_010)
+        .filter_map(|offset| batcher.push(entry(offset, Uuid::nil(), 0), 0, now))
+        .map(|batch| batch.entries.len())
+        .collect();
+    assert_eq!(batches, [1000; 1000]);
+}
+
+#[test]
 fn age_counts_from_the_first_record_and_an_empty_batch_has_none() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     assert_eq!(batcher.deadline(), None);

@@ -90,9 +90,17 @@ impl Rows {
         let help = match lost {
             _ if self.of_a_backfill() => "; mend clickhouse, then run this again".to_owned(),
             Lost::Foreign(_) => recover::help(kp),
+            // A restart would send the rows under the same tokens, which ClickHouse keeps for thousands of inserts.
+            Lost::Parts if self.is_one_offset() => format!(
+                "; nothing more of partition {kp} is inserted: mend what loses parts in clickhouse, stop all \
+                 aggregators and run `stream-agg skip {kp} --offset {}`, which makes the record a dead letter",
+                self.lo
+            ),
             Lost::Parts => format!(
-                "; nothing more of partition {kp} is inserted: mend what loses parts in clickhouse, then restart \
-                 this aggregator"
+                "; nothing more of partition {kp} is inserted: mend what loses parts in clickhouse, stop all \
+                 aggregators and run `stream-agg split {kp}`, which inserts offsets {} in smaller pieces under new \
+                 tokens",
+                self.offsets()
             ),
         };
         Stopped { table: table.clone(), partition: partition.clone(), offsets: self.offsets(), lost, help }
@@ -101,6 +109,10 @@ impl Rows {
     /// First and last, as declared; those of a backfill are numbers of its lane.
     fn offsets(&self) -> String {
         format!("{}..{}", self.lo, Offset::new(self.hwm.to_i64() - 1))
+    }
+
+    fn is_one_offset(&self) -> bool {
+        self.hwm.to_i64() - self.lo.to_i64() == 1
     }
 
     /// A backfill has no intent that a command could change.
@@ -192,7 +204,8 @@ mod tests {
                 0,
                 Lost::Parts,
                 "clickhouse took its rows three times and does not have them; nothing more of partition 3 is \
-                 inserted: mend what loses parts in clickhouse, then restart this aggregator",
+                 inserted: mend what loses parts in clickhouse, stop all aggregators and run `stream-agg split 3`, \
+                 which inserts offsets 5..9 in smaller pieces under new tokens",
             ),
             (
                 BACKFILL_G,
@@ -203,5 +216,12 @@ mod tests {
             let stopped = rows(g).stopped(&cell(), lost);
             assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {said}"));
         }
+        let single = Rows { hwm: NextOffset::new(6), ..rows(0) };
+        assert_eq!(
+            single.stopped(&cell(), Lost::Parts).to_string(),
+            "`events` 20261121, offsets 5..5: clickhouse took its rows three times and does not have them; nothing \
+             more of partition 3 is inserted: mend what loses parts in clickhouse, stop all aggregators and run \
+             `stream-agg skip 3 --offset 5`, which makes the record a dead letter"
+        );
     }
 }

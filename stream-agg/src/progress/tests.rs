@@ -33,6 +33,8 @@ fn a_batch_below_what_is_applied_is_a_fault() {
 #[test]
 fn only_a_commit_that_is_known_to_have_failed_is_tried_again_in_place() {
     assert_eq!(after_commit(CommitEnd::Refused), AfterCommit::ReadAgain);
+    assert_eq!(after_commit(CommitEnd::Removed), AfterCommit::JoinAnew);
+    assert_eq!(after_commit(CommitEnd::Denied), AfterCommit::JoinAnew);
     assert_eq!(after_commit(CommitEnd::Unknown), AfterCommit::JoinAnew);
     assert_eq!(after_commit(CommitEnd::Fenced), AfterCommit::End);
 }

@@ -54,10 +54,19 @@ fn the_id_of_a_repeated_record_stays_until_its_last_repeat_is_forgotten() {
 fn a_record_without_identity_repeats_nothing() {
     let mut window = Window::new();
     push(&mut window, 10, 3, 0, &[], &WIDE);
-    assert_eq!((window.floor(), window.digest().count), (Some(Offset::new(10)), 0));
-    assert_eq!(window.newest(), Some(UnixMillis(3)));
-    window.clear();
-    assert_eq!(window.floor(), None);
+    assert_eq!((window.floor(), window.newest(), window.digest()), (None, None, Digest::default()));
+}
+
+#[test]
+fn records_without_ids_take_no_room_however_many_they_are() {
+    let mut window = Window::new();
+    push(&mut window, 0, 0, 1, &[7], &WIDE);
+    for offset in 1..=1_000_000 {
+        push(&mut window, offset, 1, 0, &[], &WIDE);
+    }
+    assert_eq!((window.records.len(), window.floor()), (1, Some(Offset::new(0))));
+    push(&mut window, 1_000_001, DAY + 1, 0, &[], &WIDE);
+    assert_eq!((window.records.len(), window.floor()), (0, None), "they still let time pass");
 }
 
 #[test]
