@@ -141,7 +141,8 @@ async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_resto
     // As if the broker's clock had been two weeks ahead while it took the second record.
     let second = "tenant = '*' AND kp = 0 AND ko = 1";
     let ahead = "* REPLACE (kafka_time + INTERVAL 14 DAY AS kafka_time)";
-    world.rows(&format!("INSERT INTO ledger SELECT {ahead} FROM ledger WHERE {second}")).await;
+    let marker = "tenant = '' AND kp = 0 AND hwm = 3";
+    world.rows(&format!("INSERT INTO ledger SELECT {ahead} FROM ledger WHERE {second} OR {marker}")).await;
     world.rows(&format!("DELETE FROM ledger WHERE {second} AND kafka_time < now() + INTERVAL 7 DAY")).await;
     world.commit_partition(0, 0, "");
     world.run("stream-agg", &["adopt", "0"], &[]).await.unwrap();
