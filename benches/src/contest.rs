@@ -23,7 +23,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 
 /// A server under a load.
 pub struct Contestant {
-    what: &'static str,
+    what: String,
     load: Load,
     unit: Unit,
     per_request: usize,
@@ -34,7 +34,7 @@ pub struct Contestant {
 impl Contestant {
     /// `service`, whose program is called `name`, under as many requests as it answers.
     pub fn new(
-        what: &'static str,
+        what: impl Into<String>,
         name: &'static str,
         service: &mut Service,
         requests: &Arc<[Bytes]>,
@@ -46,7 +46,7 @@ impl Contestant {
             requests: Arc::clone(requests),
         };
         let processes = vec![(name, service.process().id())];
-        Ok(Self { what, load, unit: Unit::Requests, per_request: 1, processes })
+        Ok(Self { what: what.into(), load, unit: Unit::Requests, per_request: 1, processes })
     }
 
     /// Counted in events, so many in each request.
@@ -74,7 +74,7 @@ impl Contestant {
 
     /// Its line of the table, with nothing measured yet.
     pub fn row(&self) -> Row {
-        Row::new(self.what, self.unit)
+        Row::new(&*self.what, self.unit)
     }
 
     /// Puts it under its load for `duration`.
@@ -101,6 +101,7 @@ impl Contestant {
             rate: units as f64 / outcome.elapsed.as_secs_f64(),
             latency: Some((outcome.millis(0.5), outcome.millis(0.99))),
             cpu_seconds: seconds.collect(),
+            ..Repeat::default()
         })
     }
 }

@@ -4,6 +4,8 @@
 //! order of a run: what is sent, who takes part, what is measured, how it is shown; and beside
 //! them the single steps, whose instructions are counted.
 
+pub mod events;
+
 pub mod work;
 
 pub mod load;
@@ -17,6 +19,14 @@ pub mod contest;
 pub mod measure;
 
 pub mod table;
+
+pub mod goals;
+
+pub mod engine;
+
+mod drain;
+
+pub mod rest;
 
 pub mod setup;
 

@@ -22,6 +22,7 @@ use stream_agg::progress::{NextOffset, Offset};
 use stream_agg::window::Window;
 use uuid::Uuid;
 
+use crate::events::Work;
 use crate::work;
 
 /// 2026-11-21 04:10:00, when all requests and records were taken.
@@ -33,6 +34,9 @@ const LINES: u32 = BATCH as u32;
 const REQUESTS: usize = 64;
 /// Records of the aggregator's batch.
 const RECORDS: usize = 500;
+/// Where the edge's lines go.
+const TO: Partitions<'static> =
+    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
 
 /// One step, which can be repeated.
 pub struct Step {
@@ -54,17 +58,15 @@ impl Step {
     }
 }
 
-/// All steps, in the order of an event's way.
-pub fn all() -> Vec<Step> {
-    let requests = work::bodies(REQUESTS, NOW);
+/// All steps with events of this work, in the order of an event's way.
+pub fn all(work: Work) -> Vec<Step> {
+    let requests = work::bodies(work, REQUESTS, NOW);
     let (decoding, enriching) = (requests.clone(), requests);
-    let prefix = Prefix::new(TENANT, [203, 0, 113, 7].into(), NOW);
-    let reaction_prefix = prefix.clone();
-    let to = Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
-    let records = work::records(RECORDS, NOW);
+    let prefix = prefix();
+    let records = work::records(work, RECORDS, NOW);
     let (batch, declaration) = (batch(&records), Declaration::built_in());
     let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);
-    vec![
+    let mut steps = vec![
         Step::new("split", request, move || {
             for body in &decoding {
                 let lines = decode::lines(black_box(body.as_bytes()), Format::Ndjson, 10_000);
@@ -75,14 +77,8 @@ pub fn all() -> Vec<Step> {
             for body in &enriching {
                 let lines = decode::lines(body.as_bytes(), Format::Ndjson, 10_000).expect("few lines");
                 let identity = Identity::None;
-                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, to));
+                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, TO));
             }
-        }),
-        Step::new("reaction", 1, move || {
-            let query = black_box("timestamp=1606867140000&user=u1&click");
-            let line = compat::by_query(query).expect("a reaction");
-            let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
-            black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &reaction_prefix, to));
         }),
         Step::new("rows", row, move || {
             black_box(decoded(black_box(&records)));
@@ -90,7 +86,26 @@ pub fn all() -> Vec<Step> {
         Step::new("cells", row, move || {
             black_box(cells(black_box(&batch), &declaration, Source { g: 1, kp: 3, cfg: 7 }));
         }),
-    ]
+    ];
+    // A reaction is the same beside every work.
+    if work == Work::Lean {
+        steps.insert(2, reaction());
+    }
+    steps
+}
+
+fn reaction() -> Step {
+    let prefix = prefix();
+    Step::new("reaction", 1, move || {
+        let query = black_box("timestamp=1606867140000&user=u1&click");
+        let line = compat::by_query(query).expect("a reaction");
+        let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
+        black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, TO));
+    })
+}
+
+fn prefix() -> Prefix {
+    Prefix::new(TENANT, [203, 0, 113, 7].into(), NOW)
 }
 
 fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {

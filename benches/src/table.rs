@@ -1,5 +1,6 @@
 //! The table of a run: what people read, and every figure as CSV.
 
+use std::array;
 use std::fmt::Write as _;
 
 /// What is counted.
@@ -34,7 +35,7 @@ pub struct Row {
 }
 
 /// What one measurement came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Repeat {
     /// Units done.
     pub units: u64,
@@ -44,6 +45,10 @@ pub struct Repeat {
     pub latency: Option<(f64, f64)>,
     /// CPU seconds of each process.
     pub cpu_seconds: Vec<(&'static str, f64)>,
+    /// Most memory that the first process held, in MiB, where that was looked at.
+    pub peak_mib: Option<f64>,
+    /// Bytes on disk of each unit, where they were counted.
+    pub bytes_per_unit: Option<f64>,
 }
 
 impl Repeat {
@@ -73,6 +78,23 @@ impl Row {
     pub fn cores(&self) -> f64 {
         let cores = |repeat: &Repeat| repeat.cpu_seconds[0].1 * repeat.rate / repeat.units as f64;
         Spread::of(self.repeats.iter().map(cores)).middle
+    }
+
+    /// CPU seconds per million units of all its processes together: the median.
+    pub fn total_cpu(&self) -> f64 {
+        let total = |repeat: &Repeat| repeat.cpu_per_million().map(|(_, seconds)| seconds).sum();
+        Spread::of(self.repeats.iter().map(total)).middle
+    }
+
+    /// The greatest peak of memory, in MiB, if it was looked at.
+    pub fn peak_mib(&self) -> Option<f64> {
+        self.repeats.iter().filter_map(|repeat| repeat.peak_mib).reduce(f64::max)
+    }
+
+    /// Median bytes on disk of each unit, if they were counted.
+    pub fn bytes_per_unit(&self) -> Option<f64> {
+        let bytes: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.bytes_per_unit).collect();
+        (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).middle)
     }
 
     fn rate(&self) -> Spread {
@@ -106,14 +128,19 @@ impl Row {
 }
 
 /// Least, median and greatest of some figures.
-struct Spread {
-    least: f64,
-    middle: f64,
-    greatest: f64,
+#[derive(Debug, Clone, Copy)]
+pub struct Spread {
+    /// The least.
+    pub least: f64,
+    /// The median.
+    pub middle: f64,
+    /// The greatest.
+    pub greatest: f64,
 }
 
 impl Spread {
-    fn of(figures: impl Iterator<Item = f64>) -> Self {
+    /// Of figures, at least one.
+    pub fn of(figures: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<_> = figures.collect();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len() - 1;
@@ -129,37 +156,45 @@ const HEADER: [&str; 5] =
 /// The rows as an aligned Markdown table.
 pub fn markdown(rows: &[Row]) -> String {
     let rows: Vec<_> = rows.iter().map(Row::cells).collect();
-    let header = HEADER.map(str::to_owned);
-    let widths: [usize; 5] = std::array::from_fn(|at| {
+    aligned(&HEADER, &rows)
+}
+
+/// Any rows as an aligned Markdown table.
+pub fn aligned<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> String {
+    let header = header.map(str::to_owned);
+    let widths: [usize; N] = array::from_fn(|at| {
         let longest = rows.iter().chain([&header]).map(|cells| cells[at].chars().count()).max();
         longest.expect("there is a header")
     });
     let rule = widths.map(|width| "-".repeat(width));
-    let lines = [&header, &rule].into_iter().chain(&rows);
+    let lines = [&header, &rule].into_iter().chain(rows);
     lines.map(|cells| line(cells, &widths)).collect()
 }
 
-fn line(cells: &[String; 5], widths: &[usize; 5]) -> String {
+fn line<const N: usize>(cells: &[String; N], widths: &[usize; N]) -> String {
     let padded: Vec<_> = cells.iter().zip(widths).map(|(text, width)| format!("{text:width$}")).collect();
     format!("| {} |\n", padded.join(" | "))
 }
 
 /// One line for each repeat and process.
 pub fn csv(rows: &[Row]) -> String {
-    let mut page =
-        String::from("what,unit,repeat,units,units_per_s,p50_ms,p99_ms,process,cpu_s_per_million\n");
+    let mut page = String::from(
+        "what,unit,repeat,units,units_per_s,p50_ms,p99_ms,peak_mib,bytes_per_unit,process,cpu_s_per_million\n",
+    );
     for row in rows {
         let (what, unit) = (row.what.replace(',', ";"), row.unit.name());
         for (number, repeat) in (1..).zip(&row.repeats) {
             let (p50, p99) = repeat
                 .latency
                 .map_or_else(Default::default, |(p50, p99)| (format!("{p50:.3}"), format!("{p99:.3}")));
+            let [peak, bytes] = [repeat.peak_mib, repeat.bytes_per_unit]
+                .map(|figure| figure.map_or_else(String::new, |figure| format!("{figure:.1}")));
             for (process, seconds) in repeat.cpu_per_million() {
                 let Repeat { units, rate, .. } = repeat;
                 // Writing to a String cannot fail.
                 let _ = writeln!(
                     page,
-                    "{what},{unit},{number},{units},{rate:.0},{p50},{p99},{process},{seconds:.4}"
+                    "{what},{unit},{number},{units},{rate:.0},{p50},{p99},{peak},{bytes},{process},{seconds:.4}"
                 );
             }
         }
@@ -190,6 +225,7 @@ mod tests {
             rate,
             latency: Some((p50, p99)),
             cpu_seconds: vec![("ingest", seconds)],
+            ..Repeat::default()
         };
         let repeats = vec![
             repeat(1_234_567.8, 1.0, 5.0, 1.0),
@@ -213,7 +249,10 @@ mod tests {
     fn every_figure_is_in_the_csv() {
         let csv = csv(&[row(), Row { repeats: Vec::new(), ..row() }]);
         assert_eq!(csv.lines().count(), 4, "{csv}");
-        assert_eq!(csv.lines().nth(2), Some("edge; durable,events,2,2000000,900,2.000,6.000,ingest,0.2500"));
+        assert_eq!(
+            csv.lines().nth(2),
+            Some("edge; durable,events,2,2000000,900,2.000,6.000,,,ingest,0.2500")
+        );
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use benches::measure::{Bench, Part, Plan};
-use benches::{setup, table};
+use benches::events::Work;
+use benches::measure::{Bench, Part, Plan, Report};
+use benches::{goals, rest, setup, table};
 use clap::Parser;
 
 /// Measures Millrace beside floors: servers that do a known part of its work.
@@ -22,9 +23,18 @@ struct Arguments {
     /// Events that the aggregator drains each time
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
+    /// Seconds of each measurement at rest
+    #[arg(long, default_value_t = 60)]
+    window: u64,
     /// Measure this part alone
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// Measure edge and drain with this work alone
+    #[arg(long, value_enum)]
+    work: Option<Work>,
+    /// Let peers take part in the drain
+    #[arg(long)]
+    peers: bool,
     /// Keep the table, every figure, and how they were measured, in this directory
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
@@ -37,21 +47,41 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { seconds, repeats, events, only, keep } = arguments;
     // Before the run, which is most of the load there is.
     let setup = setup::page();
-    let plan = Plan { duration: Duration::from_secs(seconds), repeats: repeats as usize, events, only };
-    let rows = Bench::start(plan).await?.run().await?;
-    let summary = table::markdown(&rows);
+    let plan = Plan {
+        duration: Duration::from_secs(arguments.seconds),
+        window: Duration::from_secs(arguments.window),
+        repeats: arguments.repeats as usize,
+        events: arguments.events,
+        only: arguments.only,
+        work: arguments.work,
+        peers: arguments.peers,
+    };
+    let report = Bench::start(plan).await?.run().await?;
+    let summary = summary(&report);
     println!("\n{summary}");
-    if let Some(directory) = keep {
+    if let Some(directory) = arguments.keep {
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
-        for (name, page) in [("SETUP.md", setup), ("summary.md", summary), ("raw.csv", table::csv(&rows))] {
+        let mut pages = vec![("SETUP.md", setup), ("summary.md", summary)];
+        pages.extend((!report.rows.is_empty()).then(|| ("raw.csv", table::csv(&report.rows))));
+        pages.extend((!report.rests.is_empty()).then(|| ("rest.csv", rest::csv(&report.rests))));
+        for (name, page) in pages {
             write(&directory.join(name), &page)?;
         }
         println!("kept in {}", directory.display());
     }
     Ok(())
+}
+
+/// The tables that the run has something for.
+fn summary(report: &Report) -> String {
+    let Report { rows, rests, goals } = report;
+    let mut tables = Vec::new();
+    tables.extend((!rows.is_empty()).then(|| table::markdown(rows)));
+    tables.extend((!rests.is_empty()).then(|| rest::markdown(rests)));
+    tables.extend((!goals.is_empty()).then(|| goals::markdown(goals)));
+    tables.join("\n")
 }
 
 fn write(path: &Path, page: &str) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use std::env;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
+use benches::events::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
@@ -17,50 +18,53 @@ const WARM_UP: u64 = 5;
 struct Arguments {
     /// Only this one
     step: Option<String>,
+    /// Only with events of this work
+    #[arg(long, value_enum)]
+    work: Option<Work>,
     /// Take the step so many times and end, as the counted process does
-    #[arg(long, requires = "step")]
+    #[arg(long, requires = "step", requires = "work")]
     times: Option<u64>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { step, times } = Arguments::parse();
-    runtime::process::run(false, |_| Ok(()), |()| async move { run(step.as_deref(), times) })
+    let Arguments { step, work, times } = Arguments::parse();
+    runtime::process::run(false, |_| Ok(()), |()| async move { run(step.as_deref(), work, times) })
 }
 
-fn run(only: Option<&str>, times: Option<u64>) -> anyhow::Result<()> {
-    let mut steps = steps::all();
-    let names: Vec<_> = steps.iter().map(|step| step.name).collect();
-    steps.retain(|step| only.is_none_or(|only| only == step.name));
-    ensure!(
-        !steps.is_empty(),
-        "there is no step `{}`: there are {}",
-        only.unwrap_or_default(),
-        names.join(", ")
-    );
+fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Result<()> {
+    let works = Work::ALL.into_iter().filter(|other| work.is_none_or(|work| work == *other));
+    let mut works: Vec<_> = works.map(|work| (work, steps::all(work))).collect();
+    let names: Vec<_> = works[0].1.iter().map(|step| step.name).collect();
+    for (_, steps) in &mut works {
+        steps.retain(|step| only.is_none_or(|only| only == step.name));
+    }
+    let known = works.iter().any(|(_, steps)| !steps.is_empty());
+    ensure!(known, "there is no step `{}`: there are {}", only.unwrap_or_default(), names.join(", "));
     match times {
-        Some(times) => steps[0].take(times),
-        None => count(&steps)?,
+        Some(times) => works[0].1[0].take(times),
+        None => count(&works)?,
     }
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-fn count(steps: &[Step]) -> anyhow::Result<()> {
-    println!("| step     | instructions an event |\n| -------- | --------------------- |");
-    for step in steps {
+fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
+    println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
+    for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
         // The difference: starting and making the data cost both runs the same.
-        let counted = instructions(step, WARM_UP + ROUNDS)? - instructions(step, WARM_UP)?;
-        println!("| {:8} | {:21.0} |", step.name, counted as f64 / (ROUNDS * step.events) as f64);
+        let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
+        let each = counted as f64 / (ROUNDS * step.events) as f64;
+        println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);
     }
     Ok(())
 }
 
 /// Instructions of a process that takes `step` so many times.
-fn instructions(step: &Step, times: u64) -> anyhow::Result<u64> {
+fn instructions(work: Work, step: &Step, times: u64) -> anyhow::Result<u64> {
     let program = env::current_exe().context("find this program")?;
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]);
-    valgrind.arg(program).args([step.name, "--times", &times.to_string()]);
+    valgrind.arg(program).args([step.name, "--work", work.name(), "--times", &times.to_string()]);
     let output = valgrind.output().context("run valgrind (apt install valgrind)")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "count step `{}`: {}", step.name, said.trim());
