@@ -233,12 +233,12 @@ impl World {
         self.try_committed(partition).expect("an offset is committed")
     }
 
-    /// The same, if there is anything.
+    /// The same, if there is anything and Kafka tells it.
     pub fn try_committed(&self, partition: i32) -> Option<(i64, String)> {
         let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition(self.name, partition);
-        let answer = tool.committed_offsets(list, DEADLINE).unwrap();
+        let answer = tool.committed_offsets(list, DEADLINE).ok()?;
         let element = answer.elements().remove(0);
         Some((element.offset().to_raw().filter(|offset| *offset >= 0)?, element.metadata().to_owned()))
     }

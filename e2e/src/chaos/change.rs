@@ -25,6 +25,8 @@ const ADDED: std::ops::Range<i32> = 4..6;
 /// For all requests that may be sent again to have their answers, some after an outage; and for Kafka to
 /// make the partitions.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For what they brought to be applied: a small window would not know a repeat that is still waiting.
+const APPLIED: Duration = Duration::from_secs(600);
 /// From one aggregator's new declaration to the next one's: meanwhile partitions move between both.
 const BETWEEN: Duration = Duration::from_secs(8);
 
@@ -51,6 +53,7 @@ impl Change {
         sender::open(book).stop_repeats();
         let settled = async || sender::open(book).repeats_under_way() == 0;
         wait_for("the end of requests that may be sent again", PATIENCE, settled).await?;
+        applied(world, kafka).await?;
         let file = world.write("rollups-later.toml", &rollups::later_declaration());
         // It waits for servers that were just killed.
         world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &file)]).await?;
@@ -73,6 +76,25 @@ impl Change {
     pub(crate) fn file(&self) -> Option<&str> {
         self.0.get().map(|made| made.file.as_str())
     }
+}
+
+/// Waits until every record that the topic has now is in every table, however often Kafka is killed meanwhile.
+async fn applied(world: &World, kafka: &Kafka) -> anyhow::Result<()> {
+    let mut ends = None;
+    wait_for("what may be sent again to be applied", APPLIED, async || {
+        task::block_in_place(|| {
+            if ends.is_none() {
+                ends = kafka.log_ends(world.name()).ok();
+            }
+            let is_applied = |(kp, end): (i32, &u64)| {
+                let committed = || world.try_committed(kp).map_or(0, |(offset, _)| offset.unsigned_abs());
+                *end == 0 || committed() >= *end
+            };
+            ends.as_ref().is_some_and(|ends| (0..).zip(ends).all(is_applied))
+        })
+    })
+    .await?;
+    Ok(())
 }
 
 /// Tries until it is seen that the topic has them: Kafka may be killed before it answers.
