@@ -79,7 +79,7 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
     let [detached, broken] = [&name, &format!("broken_{name}")].map(|name| table.join("detached").join(name));
     fs::rename(&detached, &broken).unwrap();
     let finding =
-        format!("`lost_running.events` has lost part broken_{name} (broken): restore the table from a copy");
+        format!("`lost_running.events` has lost part broken_{name} (broken): restore all tables from one copy");
     let drop = format!("DROP DETACHED PART 'broken_{name}'");
     says_within(&aggregator, &[&finding, &drop, "nothing is inserted"], Duration::from_secs(75)).await;
     counted.assert_held(&admin).await;
@@ -117,7 +117,7 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
     stack.clickhouse.start().await.unwrap();
     let broken = format!("broken-on-start_{name}");
     let finding = format!("`lost_killed.events` has lost part {broken}");
-    says(&aggregator, &[&finding, "restore the table from a copy", "nothing is inserted"]).await;
+    says(&aggregator, &[&finding, "restore all tables from one copy", "nothing is inserted"]).await;
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(1));
     assert_eq!(counted.recorded().await, 1, "nothing is inserted into any table");
 
