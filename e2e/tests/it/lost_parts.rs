@@ -78,8 +78,9 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
     // ClickHouse names a part so that it could not read. Nobody asks it in between.
     let [detached, broken] = [&name, &format!("broken_{name}")].map(|name| table.join("detached").join(name));
     fs::rename(&detached, &broken).unwrap();
-    let finding =
-        format!("`lost_running.events` has lost part broken_{name} (broken): restore all tables from one copy");
+    let finding = format!(
+        "`lost_running.events` has lost part broken_{name} (broken): restore all tables from one copy"
+    );
     let drop = format!("DROP DETACHED PART 'broken_{name}'");
     says_within(&aggregator, &[&finding, &drop, "nothing is inserted"], Duration::from_secs(75)).await;
     counted.assert_held(&admin).await;
