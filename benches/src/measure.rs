@@ -19,7 +19,7 @@ use crate::{drain, rest, work};
 /// Connections of a few busy servers.
 const FEW: usize = 32;
 /// Requests a second of a quiet edge: the load that the first deployment is made for.
-const SEED_RATE: f64 = 200.0;
+pub(crate) const SEED_RATE: f64 = 200.0;
 /// Requests a second of the whole way, each of [`BATCH`] events.
 const WHOLE_WAY_RATE: f64 = 1_000.0;
 /// Connections of readers.

@@ -19,15 +19,13 @@ use crate::events::Work;
 use crate::goals::Bound::AtMost;
 use crate::goals::Goal;
 use crate::load::Load;
-use crate::measure::{Plan, say};
+use crate::measure::{Plan, SEED_RATE, say};
 use crate::table::{self, Spread};
 use crate::work;
 use crate::world::{self, World};
 
 /// Requests a second of a demo.
 const DEMO_RATE: f64 = 50.0;
-/// Requests a second of the load that the first deployment is made for.
-const SEED_RATE: f64 = 200.0;
 /// Connections of either.
 const CONNECTIONS: usize = 8;
 /// Of each load before anything counts, or as long as it is measured if that is shorter.

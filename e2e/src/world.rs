@@ -31,6 +31,9 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
+/// What gives an aggregator a place in the group: the next process there has its partitions at once.
+pub const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
+
 /// The name of [`DECLARED_LATER`].
 pub const LATER: &str = "events_of_late";
 
@@ -92,6 +95,15 @@ impl World {
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
         world.migrate().await;
         world
+    }
+
+    /// The world of the test `name` on servers of its own, migrated.
+    pub async fn on_its_own(name: &'static str) -> (Stack, Self) {
+        let mut stack = Stack::for_test(name).unwrap();
+        stack.start().await.unwrap();
+        let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
+        world.migrate().await;
+        (stack, world)
     }
 
     /// A world on servers of the test's own, which need not be up yet.

@@ -219,16 +219,10 @@ pub async fn adopt(config: &Config, part: Adoptable, cfg: Option<u64>) -> Result
     Ok(Adopted { kp, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
-/// What is committed, if it was written by the aggregator.
-fn committed(found: &Found) -> Option<(NextOffset, Intent)> {
-    let (from, metadata) = found.committed.as_ref()?;
-    Some((*from, metadata.parse().ok()?))
-}
-
 /// Whether what was `found` of the log contradicts what an operator says of it. Tells where what was read of
 /// it ended, and the leader epoch of the record before, if the log must still hold that one.
 fn check_log(kp: u16, log: Log, found: &Found) -> Result<Option<(NextOffset, i32)>, AdoptError> {
-    let committed = committed(found);
+    let committed = found.intent();
     let same_topic = committed.as_ref().is_some_and(|(_, intent)| found.is_of(intent));
     let topics = (committed.as_ref().and_then(|(_, intent)| intent.log.topic), found.topic);
     let reached = committed.as_ref().map(|(from, intent)| intent.reached(*from));
@@ -268,7 +262,7 @@ async fn same_log(
     cfg: Option<u64>,
 ) -> Result<(NextOffset, Intent), AdoptError> {
     let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
-    let committed = committed(found).map(|(_, intent)| intent);
+    let committed = found.intent().map(|(_, intent)| intent);
     let every = configs::all(store).await.map_err(store_error)?;
     let names = every.iter().flat_map(|declaration| restore::tables(ours, declaration));
     let there: Vec<String> = store

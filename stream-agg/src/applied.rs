@@ -12,8 +12,8 @@ use crate::progress::NextOffset;
 pub const VALIDITY: i64 = 30 * SECOND;
 /// Longest that ClickHouse works on one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
-/// Longest wait for a statement that was made just now, in milliseconds.
-const LONGEST_WAIT: i64 = VALIDITY + EXECUTION;
+/// How long after it was made a statement has certainly ended, in milliseconds.
+pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 
 /// What a cell must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,7 +72,7 @@ impl Tries {
     /// No statement before `until`, nor for longer than a statement of this moment could run: a clock that was
     /// ahead and goes back leaves deadlines behind that are hours away, and the wait is not for them.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
-        let until = until.min(UnixMillis(now.0 + LONGEST_WAIT));
+        let until = until.min(UnixMillis(now.0 + OUTLASTED));
         self.wait = Some(until);
         Verdict::Wait(until)
     }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
         const BACK: i64 = 3 * HOUR;
-        let waits = |now: i64| (now + LONGEST_WAIT, Verdict::Wait(at(now + LONGEST_WAIT)));
+        let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
         // Before the first look, and while it is waited for.
         let mut early = tries(BACK + VALIDITY, true);
         let mut late = early;

@@ -200,8 +200,9 @@ impl<'p> Collector<'p> {
             let mut handed = Vec::new();
             let taken = match records.next(wait) {
                 Some(Ok(message)) => {
-                    backlog_until = is_old(&message).then(|| Instant::now() + LULL);
-                    self.take(&message, &mut records, &mut handed)
+                    let now = UnixMillis::from(SystemTime::now());
+                    backlog_until = is_old(&message, now).then(|| Instant::now() + LULL);
+                    self.take(&message, now, &mut records, &mut handed)
                 }
                 Some(Err(error)) => self.failed(error),
                 None => {
@@ -237,10 +238,11 @@ impl<'p> Collector<'p> {
         if recreated { Err(Finding::TopicReplaced.into()) } else { Ok(()) }
     }
 
-    /// Takes a record into the open batch, and hands back the batches that it completes.
+    /// Takes a record that was read `now` into the open batch, and hands back the batches that it completes.
     fn take(
         &mut self,
         message: &BorrowedMessage<'_>,
+        now: UnixMillis,
         records: &mut Records<'_>,
         handed: &mut Vec<Handed>,
     ) -> Result<(), Stop> {
@@ -258,7 +260,7 @@ impl<'p> Collector<'p> {
         (self.read, self.epoch) = (offset.next(), epoch);
         let taken = append_time(message);
         if let Some(time) = taken {
-            self.check_time(offset, time, SystemTime::now().into());
+            self.check_time(offset, time, now);
         }
         self.as_of = taken;
         handed.extend(closed.map(|batch| self.close(batch)));
@@ -467,9 +469,8 @@ fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
 }
 
 /// Whether more haste would make nothing fresh: then batches grow to their full size.
-fn is_old(message: &BorrowedMessage<'_>) -> bool {
-    let age = |millis: i64| UnixMillis::from(SystemTime::now()).0 - millis;
-    message.timestamp().to_millis().is_some_and(|millis| age(millis) > OLD)
+fn is_old(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
+    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > OLD)
 }
 
 /// What an error of Kafka's client means for the records that follow.

@@ -113,20 +113,12 @@ impl Committer {
 
 /// Has people know of a commit that only they can help. A commit that is taken ends the alarm.
 fn tell_denied(health: &Health, kp: u16, from: NextOffset, end: CommitEnd, error: &KafkaError) {
-    match end {
-        CommitEnd::Denied => health.alarm(
-            Concern::Commits(kp.into()),
-            format!(
-                "commit offset {from}: {error}; it is tried again by itself. Look at the rights of this \
-                 aggregator on group and topic, at whether the topic exists, and at `offset.metadata.max.bytes` of \
-                 the brokers"
-            ),
-        ),
-        CommitEnd::Taken
-        | CommitEnd::Refused
-        | CommitEnd::Removed
-        | CommitEnd::Unknown
-        | CommitEnd::Fenced => {}
+    if end == CommitEnd::Denied {
+        let reason = format!(
+            "commit offset {from}: {error}; it is tried again by itself. Look at the rights of this aggregator on \
+             group and topic, at whether the topic exists, and at `offset.metadata.max.bytes` of the brokers"
+        );
+        health.alarm(Concern::Commits(kp.into()), reason);
     }
 }
 

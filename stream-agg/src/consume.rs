@@ -556,8 +556,9 @@ impl Member {
     fn validate(&self, found: &BTreeMap<i32, Found>) -> KafkaResult<()> {
         let topic = &self.shared.topic;
         for (kp, found) in found {
-            let (Some((from, _)), Some(epoch)) = (&found.committed, found.leader_epoch()) else { continue };
-            seek(&self.consumer, topic, *kp, *from, epoch)?;
+            let Some((from, intent)) = found.intent() else { continue };
+            let Some(epoch) = intent.log.epoch else { continue };
+            seek(&self.consumer, topic, *kp, from, epoch)?;
         }
         Ok(())
     }

@@ -86,16 +86,7 @@ impl Health {
 
     /// What was refused of partitions that are not `owned` any more is no concern of this process.
     pub fn forget_commits(&self, owned: impl Fn(i32) -> bool) {
-        self.troubles().retain(|concern, _| match concern {
-            Concern::Commits(kp) => owned(*kp),
-            Concern::Kafka
-            | Concern::ClickHouse
-            | Concern::Tables
-            | Concern::Group
-            | Concern::Partition(_)
-            | Concern::Inserts(_)
-            | Concern::Progress(_) => true,
-        });
+        self.troubles().retain(|concern, _| !matches!(concern, Concern::Commits(kp) if !owned(*kp)));
     }
 
     /// Whether nothing is in trouble; says what is.

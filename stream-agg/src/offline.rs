@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::{self, Instant};
 
-use crate::applied::{EXECUTION, VALIDITY};
+use crate::applied::OUTLASTED;
 use crate::collect::{Fault, fault};
 use crate::commit::Committed;
 use crate::config::{Config, fixed};
@@ -184,7 +184,7 @@ impl<'c> Offline<'c> {
     /// # Errors
     /// An aggregator joined the group meanwhile, or what Kafka says.
     pub async fn outlast_inserts(&self, committed: &Committed) -> Result<(), OfflineError> {
-        let wait = Duration::from_millis((VALIDITY + EXECUTION).unsigned_abs()) + CLOCKS;
+        let wait = Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCKS;
         let commit_again = || {
             let committed = committed.as_ref();
             committed.map_or(Ok(()), |(from, metadata)| self.commit_text(*from, metadata))

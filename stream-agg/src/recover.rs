@@ -37,10 +37,10 @@ pub struct Found {
 }
 
 impl Found {
-    /// Leader epoch of the newest record below the committed offset, if the intent tells.
-    pub fn leader_epoch(&self) -> Option<i32> {
-        let (_, metadata) = self.committed.as_ref()?;
-        metadata.parse::<Intent>().ok()?.log.epoch
+    /// The committed offset and its intent, if the aggregator wrote one that this release reads.
+    pub fn intent(&self) -> Option<(NextOffset, Intent)> {
+        let (from, metadata) = self.committed.as_ref()?;
+        Some((*from, metadata.parse().ok()?))
     }
 
     /// Whether the topic is known to be the one that `intent` was committed for.

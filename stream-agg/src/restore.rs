@@ -65,7 +65,7 @@ async fn try_recover(
     found: &Found,
 ) -> Result<Result<Recovered, Finding>, StoreError> {
     let Shared { store, declaration, .. } = shared;
-    let intent = found.committed.as_ref().and_then(|(_, metadata)| metadata.parse::<Intent>().ok());
+    let intent = found.intent().map(|(_, intent)| intent);
     let mut declared = Arc::clone(declaration);
     // What was declared or adopted is finished under its own declaration.
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());

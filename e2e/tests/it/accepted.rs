@@ -1,6 +1,6 @@
 //! Answers before the events are safe: what they promise, and what they do not.
 
-use devstack::{Stack, wait_for};
+use devstack::wait_for;
 
 use crate::client::Answer;
 use crate::late_dependencies::assert_lacks;
@@ -32,10 +32,7 @@ async fn what_was_answered_202_counts_once_also_when_the_edge_is_told_to_stop() 
 
 #[tokio::test]
 async fn what_was_answered_202_and_kafka_never_took_is_counted_as_lost_and_soon_nothing_is_taken() {
-    let mut stack = Stack::for_test("accepted_lost").unwrap();
-    stack.start().await.unwrap();
-    let world = World::unmigrated("accepted_lost", stack.kafka.brokers(), stack.clickhouse.url());
-    world.migrate().await;
+    let (mut stack, world) = World::on_its_own("accepted_lost").await;
     let mut service = world.start("ingest", &[("DURABLE_WAIT", "2s")]);
     service.wait_ready().await.unwrap();
     let edge = Edge::new(service);

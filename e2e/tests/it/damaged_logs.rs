@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use uuid::Uuid;
 
 use crate::oracle::{Made, Oracle, now};
-use crate::wire::enriched;
+use crate::wire::{self, enriched};
 use crate::world::{DEADLINE, World, says};
 
 /// Servers of its own, whose files it may change.
@@ -24,10 +24,7 @@ struct Log {
 
 impl Log {
     async fn new(name: &'static str) -> Self {
-        let mut stack = Stack::for_test(name).unwrap();
-        stack.start().await.unwrap();
-        let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
-        world.migrate().await;
+        let (stack, world) = World::on_its_own(name).await;
         Self { stack, world, oracle: Oracle::default(), rng: fastrand::Rng::with_seed(80) }
     }
 
@@ -208,9 +205,8 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
     let mut oracle = Oracle::default();
     let mut produce = |records: usize| {
         for made in (0..records).map(|_| Made::random(&mut rng, now())) {
-            let id = Uuid::now_v7().to_string();
-            world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], enriched(&made.line()).as_bytes());
             oracle.accepted(&made);
+            wire::produce(&world, 0, &[made]);
         }
     };
     produce(3);
@@ -242,9 +238,8 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
     let mut oracle = Oracle::default();
     let mut produce = |records: usize| {
         for made in (0..records).map(|_| Made::random(&mut rng, now())) {
-            let id = Uuid::now_v7().to_string();
-            world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], enriched(&made.line()).as_bytes());
             oracle.accepted(&made);
+            wire::produce(&world, 0, &[made]);
         }
     };
     produce(3);

@@ -9,10 +9,7 @@ use uuid::Uuid;
 
 use crate::oracle::now;
 use crate::wire::enriched;
-use crate::world::{DEADLINE, DECLARED_LATER, LATER, World, says};
-
-/// So that the second process has the first one's partitions at once.
-const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
+use crate::world::{DEADLINE, DECLARED_LATER, LATER, PLACE, World, says};
 
 /// Tables that refuse the first batch: of raw rows, of a rollup of both, and of one that only the first
 /// process declares.

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
-use uuid::Uuid;
 
 use crate::oracle::{Made, Oracle, now};
-use crate::wire::enriched;
+use crate::wire::produce;
 use crate::world::{DEADLINE, DECLARED_LATER, Edge, LATER, World, says};
 
 /// Something was counted, and no aggregator runs.
@@ -146,9 +145,8 @@ async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_resto
 /// Appends records of one line each to partition 0, and counts with an aggregator that runs for so long.
 async fn produce_and_count(world: &World, rng: &mut fastrand::Rng, oracle: &mut Oracle, records: usize) {
     for made in (0..records).map(|_| Made::random(rng, now())) {
-        let id = Uuid::now_v7().to_string();
-        world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], enriched(&made.line()).as_bytes());
         oracle.accepted(&made);
+        produce(world, 0, &[made]);
     }
     let mut aggregator = world.aggregator().await;
     world.assert_counted(&oracle.counts()).await;

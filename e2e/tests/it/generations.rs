@@ -4,10 +4,7 @@ use devstack::wait_for;
 
 use crate::oracle::{Made, Oracle, now};
 use crate::wire::produce;
-use crate::world::{DEADLINE, World};
-
-/// So that the second process has the first one's partitions at once.
-const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
+use crate::world::{DEADLINE, PLACE, World};
 
 /// Tables that refuse the second log's rows for a while.
 const CLOSED: [&str; 3] = ["events", "event_hourly", "users_hourly"];

@@ -11,10 +11,7 @@ use devstack::{Stack, wait_for};
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
 use crate::wire::produce;
-use crate::world::{DEADLINE, World, says, says_within};
-
-/// So that the second process has the first one's partitions at once.
-const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
+use crate::world::{DEADLINE, PLACE, World, says, says_within};
 
 /// A world in which one record of partition 0 is in all tables.
 struct Counted {
@@ -93,10 +90,7 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
 
 /// The same, on servers whose files may be changed.
 async fn own(name: &'static str) -> (Stack, Counted) {
-    let mut stack = Stack::for_test(name).unwrap();
-    stack.start().await.unwrap();
-    let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
-    world.migrate().await;
+    let (stack, world) = World::on_its_own(name).await;
     (stack, Counted::new(world))
 }
 

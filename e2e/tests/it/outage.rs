@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use devstack::{Kafka, Stack, usage, wait_for};
+use devstack::{Kafka, usage, wait_for};
 use schemas::time::HOUR;
 use tokio::task;
 use tokio::time::{self, Instant};
@@ -31,10 +31,7 @@ async fn an_outage_of_clickhouse_of_five_minutes_loses_nothing() {
 
 #[expect(clippy::print_stderr, reason = "the figures of a long run are kept")]
 async fn run(name: &'static str, outage: Duration) {
-    let mut stack = Stack::for_test(name).unwrap();
-    stack.start().await.unwrap();
-    let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
-    world.migrate().await;
+    let (mut stack, world) = World::on_its_own(name).await;
     let (edge, mut aggregator, _api) = world.pipeline().await;
     let aggregator = aggregator.process().id();
     let peak_mib = || usage::peak_mib(aggregator).unwrap();

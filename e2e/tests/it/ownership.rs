@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::client::Http;
 use crate::oracle::{Made, Oracle, now};
-use crate::world::{DEADLINE, Edge, World};
+use crate::world::{DEADLINE, Edge, PLACE, World};
 
 /// Posts 20 requests of 10 events.
 async fn post(edge: &Edge, rng: &mut fastrand::Rng, oracle: &mut Oracle) {
@@ -28,12 +28,11 @@ async fn a_process_whose_place_another_one_took_ends_and_says_so() {
     let world = World::new("ownership_place").await;
     let edge = world.edge().await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(60), Oracle::default());
-    let place = [("GROUP_INSTANCE_ID", "the-only-one")];
-    let mut first = world.start("stream-agg", &place);
+    let mut first = world.start("stream-agg", &[PLACE]);
     first.wait_ready().await.unwrap();
     post(&edge, &mut rng, &mut oracle).await;
 
-    let mut second = world.start("stream-agg", &place);
+    let mut second = world.start("stream-agg", &[PLACE]);
     let status = first.process().ended(DEADLINE).await.unwrap();
     assert!(!status.success());
     let last = first.process().log_tail();

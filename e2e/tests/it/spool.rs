@@ -31,10 +31,7 @@ struct Spooling {
 
 impl Spooling {
     async fn new(name: &'static str, more: &[(&str, &str)]) -> Self {
-        let mut stack = Stack::for_test(name).unwrap();
-        stack.start().await.unwrap();
-        let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
-        world.migrate().await;
+        let (stack, world) = World::on_its_own(name).await;
         let directory = directory(&world);
         let patience = [("DURABLE_WAIT", "2s"), ("SPOOL_MIN_FREE", "0B")];
         let variables = [&[("SPOOL_DIR", directory.as_str())], &patience[..], more].concat();

@@ -13,9 +13,7 @@ use serde_json::value::RawValue;
 
 /// Appends `fields` as one object.
 pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
-    let fields: Vec<_> = fields.iter().map(|(name, json)| (&**name, mend_surrogates(json))).collect();
-    let fields: Vec<_> = fields.iter().map(|(name, json)| (*name, &**json)).collect();
-    object(&fields, out);
+    object(fields, |json, out| value(&mend_surrogates(json), out), out);
 }
 
 /// The text at a path of an object that [`write`] wrote: a string as it is, a number or truth
@@ -31,8 +29,7 @@ fn find<'j>(json: &'j str, steps: &[String]) -> Option<Cow<'j, str>> {
     let fields = parsed(json);
     (1..=steps.len()).rev().find_map(|named| {
         let (name, rest) = (steps[..named].join("."), &steps[named..]);
-        let (_, value) = fields.iter().find(|(found, _)| *found == name)?;
-        let value = value.get();
+        let value = fields.iter().find(|(found, _)| *found == name)?.1;
         match (rest, value.as_bytes()[0]) {
             ([], b'"') => serde_json::from_str::<String>(value).ok().map(Cow::Owned),
             ([], b't' | b'f' | b'-' | b'0'..=b'9') => Some(Cow::Borrowed(value)),
@@ -45,10 +42,10 @@ fn find<'j>(json: &'j str, steps: &[String]) -> Option<Cow<'j, str>> {
 /// So many names are compared with each other; more are hashed.
 const FEW: usize = 12;
 
-fn object(fields: &[(&str, &str)], out: &mut String) {
+fn object(fields: &[(Cow<'_, str>, &str)], write_value: fn(&str, &mut String), out: &mut String) {
     let mut last = HashMap::new();
     if fields.len() > FEW {
-        last.extend(fields.iter().enumerate().map(|(at, (name, _))| (*name, at)));
+        last.extend(fields.iter().enumerate().map(|(at, (name, _))| (&**name, at)));
     }
     let is_repeated = |at: usize, name: &str| match last.get(name) {
         Some(last) => *last != at,
@@ -65,18 +62,14 @@ fn object(fields: &[(&str, &str)], out: &mut String) {
         }
         text(name, out);
         out.push(':');
-        value(json, out);
+        write_value(json, out);
     }
     out.push('}');
 }
 
 fn value(json: &str, out: &mut String) {
     match json.as_bytes()[0] {
-        b'{' => {
-            let fields = parsed(json);
-            let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.get())).collect();
-            object(&fields, out);
-        }
+        b'{' => object(&parsed(json), value, out),
         b'[' => array(json, out),
         b'-' | b'0'..=b'9' => number(json, out),
         _ => out.push_str(json),
@@ -153,8 +146,9 @@ fn code_unit(text: &str) -> Option<u16> {
 }
 
 /// Every field of an object, in its order, repeated ones too.
-fn parsed(json: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
-    object::fields(json).expect("the line was read, and half pairs are mended")
+fn parsed(json: &str) -> Vec<(Cow<'_, str>, &str)> {
+    let fields = object::fields(json).expect("the line was read, and half pairs are mended");
+    fields.into_iter().map(|(name, value)| (name, value.get())).collect()
 }
 
 #[cfg(test)]
