@@ -96,7 +96,7 @@ def test_props_are_json_text(client):
     "query",
     [
         f"SELECT count() FROM {TABLES}.events",
-        f"SELECT count() FROM {TABLES}.event_hourly",
+        f"SELECT count() FROM {TABLES}.rollup_sums",
         f"SELECT count() FROM {TABLES}.schema_migrations",
         f"SELECT count() FROM view(SELECT * FROM {TABLES}.ledger)",
         f"SELECT count() FROM remote('127.0.0.1', {TABLES}.events)",
@@ -146,7 +146,7 @@ def test_nothing_can_be_written_or_changed(client, query):
         "max_result_rows = 0",
         "readonly = 0",
         # It would run beneath the view, with the rights of its definer.
-        f"additional_table_filters = {{'{TABLES}.event_daily': '(SELECT count() FROM {TABLES}.ledger) > 0'}}",
+        f"additional_table_filters = {{'{TABLES}.rollup_sums': '(SELECT count() FROM {TABLES}.ledger) > 0'}}",
     ],
 )
 def test_no_limit_can_be_lifted(client, setting):

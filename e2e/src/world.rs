@@ -16,6 +16,7 @@ use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::record::Head;
+use schemas::rollup::{Rollup, Rollups};
 use tokio::sync::OnceCell;
 
 use crate::client::Http;
@@ -325,10 +326,12 @@ impl World {
         self.try_rows(sql).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// The same, when it may fail.
+    /// The same, when it may fail. `rollup.<name>` stands for the rows of a rollup under the names that it
+    /// declares: a built-in one, or [`LATER`].
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
-        let request =
-            self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(sql.to_owned());
+        let rollups = Rollups::parse("world", &format!("{}{DECLARED_LATER}", Rollups::built_in()))?;
+        let body = with_sources(sql, &rollups);
+        let request = self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(body);
         let answer = request.send().await.with_context(|| format!("ask {sql}"))?;
         let good = answer.status().is_success();
         let text = answer.text().await.with_context(|| format!("ask {sql}"))?;
@@ -357,7 +360,7 @@ impl World {
         assert_eq!(self.number("SELECT sum(stored) FROM ledger").await, accepted, "stored by the ledger");
         assert_eq!(self.number("SELECT sum(lines - rejected - duplicates) FROM ledger").await, accepted);
         assert_eq!(
-            self.number("SELECT sum(rows) FROM users_hourly WHERE tenant != ''").await,
+            self.number("SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'").await,
             accepted,
             "rows of users_hourly"
         );
@@ -366,7 +369,7 @@ impl World {
 
     /// Every part has its marker, and the markers say how far the ledger reaches, no more and no less.
     async fn assert_marked(&self) {
-        for table in ["events", "ledger", "event_hourly", "users_hourly"] {
+        for table in ["events", "ledger", "rollup_sums", "rollup_states"] {
             let unmarked = format!(
                 "SELECT count() FROM (SELECT _part FROM {table} GROUP BY _part HAVING countIf(tenant = '') = 0)"
             );
@@ -389,8 +392,8 @@ impl World {
     async fn uncommitted_cells(&self) -> u64 {
         self.number(
             "SELECT (SELECT count() FROM events WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
-                 OR (SELECT sum(events) FROM event_hourly WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
-                 OR (SELECT sum(rows) FROM users_hourly WHERE tenant != '') != (SELECT sum(stored) FROM ledger)",
+                 OR (SELECT sum(events) FROM rollup.event_hourly WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
+                 OR (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly') != (SELECT sum(stored) FROM ledger)",
         )
         .await
     }
@@ -398,13 +401,20 @@ impl World {
     /// What the rollups hold, in the oracle's form.
     async fn counted(&self) -> Counts {
         let events = self
-            .rows("SELECT toUnixTimestamp(bucket), event, country, device_os, sum(events), sum(value) FROM event_hourly WHERE tenant = 'default' GROUP BY 1, 2, 3, 4")
+            .rows("SELECT toUnixTimestamp(bucket), event, country, device_os, sum(events), sum(value) FROM rollup.event_hourly WHERE tenant = 'default' GROUP BY 1, 2, 3, 4")
             .await;
         let users = self
-            .rows("SELECT toUnixTimestamp(bucket), event, uniqExactMerge(users) FROM users_hourly WHERE tenant = 'default' GROUP BY 1, 2")
+            .rows("SELECT toUnixTimestamp(bucket), event, uniqExactMerge(users) FROM rollup.users_hourly WHERE tenant = 'default' GROUP BY 1, 2")
             .await;
         Counts::from_rows(&events, &users)
     }
+}
+
+/// `sql` with the rows of each of `rollups` in place of `rollup.<name>`.
+pub fn with_sources(sql: &str, rollups: &Rollups) -> String {
+    let in_place =
+        |sql: String, rollup: &Rollup| sql.replace(&format!("rollup.{}", rollup.name), &rollup.source());
+    rollups.iter().fold(sql.to_owned(), in_place)
 }
 
 fn borrowed(variables: &[(String, String)]) -> Vec<(&str, &str)> {

@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use clickhouse::{Client, Row};
 use runtime::error::chain;
+use schemas::rollup::{Rollup, Rollups};
 use schemas::tables::COUNTRY_TOTALS;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub(crate) struct Poller {
     config: PollConfig,
     /// Hash of the rollups that this process was told.
     rollups: u64,
+    /// What is asked, where all that it reads is declared.
+    statement: Result<String, &'static str>,
     /// Whether what the country counters are read from is declared.
     counters: bool,
     /// Whether what polls are read from is.
@@ -50,6 +53,9 @@ enum PollError {
     /// None within the deadline.
     #[error("read from clickhouse in time")]
     Deadline(#[from] time::error::Elapsed),
+    /// Nothing can be asked.
+    #[error("rollup `{0}` is not declared, from which reactions are read: add it to the ROLLUPS_FILE")]
+    NotDeclared(&'static str),
     /// The tables hold what we would not ask for.
     #[error(
         "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
@@ -88,7 +94,11 @@ struct Told {
     voters: u64,
 }
 
-/// `?` are, times in seconds since the epoch: tenant, from, asked hours, tenant, from, asked hours.
+/// Rollups that it reads.
+const REACTIONS: [(&str, &[&str]); 2] =
+    [("users_hourly", &["event", "users"]), ("event_hourly", &["event", "events"])];
+
+/// Names of rollups in braces stand for their rows. `?` are, times in seconds since the epoch: tenant, from, asked hours, tenant, from, asked hours.
 const STATEMENT: &str = "
 SELECT assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp))) AS as_of,
        assumeNotNull((SELECT argMax(rollups, since) FROM configs)) AS rollups, toUInt32(0) AS hour, toUInt64(0) AS users, toUInt64(0) AS impressions, toUInt64(0) AS clicks,
@@ -96,11 +106,11 @@ SELECT assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT arg
        '' AS poll, '' AS option, toUInt64(0) AS votes, toUInt64(0) AS voters
 UNION ALL
 SELECT toInt64(0), toUInt64(0), toUnixTimestamp(bucket) AS hour, sum(u), sum(i), sum(c), '', toUInt64(0), toUInt64(0), toUInt64(0), '', '', toUInt64(0), toUInt64(0) FROM (
-    SELECT bucket, uniqExactMerge(users) AS u, toUInt64(0) AS c, toUInt64(0) AS i FROM users_hourly
+    SELECT bucket, uniqExactMerge(users) AS u, toUInt64(0) AS c, toUInt64(0) AS i FROM {users_hourly}
     WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
     GROUP BY bucket
     UNION ALL
-    SELECT bucket, toUInt64(0), sumIf(events, event = 'click'), sumIf(events, event = 'impression') FROM event_hourly
+    SELECT bucket, toUInt64(0), sumIf(events, event = 'click'), sumIf(events, event = 'impression') FROM {event_hourly}
     WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
     GROUP BY bucket
 ) GROUP BY bucket";
@@ -112,7 +122,7 @@ SELECT as_of, toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, countr
     SELECT CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
         SELECT country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant = ?
         UNION ALL
-        SELECT country, toInt64(0), toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM event_daily
+        SELECT country, toInt64(0), toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM {event_daily}
         WHERE tenant = ? AND bucket >= toDateTime(?, 'UTC') AND bucket < toDateTime(?, 'UTC') AND event IN ('view', 'play', 'click')
         GROUP BY country
     ) GROUP BY country HAVING total > 0 ORDER BY total DESC, country LIMIT 5
@@ -123,9 +133,9 @@ SELECT as_of, toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), clicks, countr
 const POLLS: &str = "
 UNION ALL
 SELECT toInt64(0), toUInt64(0), toUInt32(0), toUInt64(0), toUInt64(0), toUInt64(0), '', toUInt64(0), toUInt64(0), toUInt64(0), name, choice, counted, people FROM (
-    SELECT poll AS name, option AS choice, sum(votes) AS counted, uniqExactMerge(voters) AS people FROM poll_votes
+    SELECT poll AS name, option AS choice, sum(votes) AS counted, uniqExactMerge(voters) AS people FROM {poll_votes}
     WHERE tenant = ? AND poll != '' AND (has(CAST(?, 'Array(String)'), poll) OR poll IN (
-        SELECT poll FROM poll_votes WHERE tenant = ? AND poll != '' GROUP BY poll ORDER BY sum(votes) DESC, poll LIMIT ?))
+        SELECT poll FROM {poll_votes} WHERE tenant = ? AND poll != '' GROUP BY poll ORDER BY sum(votes) DESC, poll LIMIT ?))
     GROUP BY poll, option HAVING counted > 0 ORDER BY counted DESC, choice LIMIT ? BY name
 )";
 
@@ -148,7 +158,9 @@ impl Poller {
             let (rollup, columns) = (polls::ROLLUP, polls::COLUMNS.join(", "));
             tracing::warn!("no polls: rollup `{rollup}` with {columns} is not declared");
         }
-        Self { client, config: config.poll.clone(), rollups: config.rollups.hash(), counters, polls, shared }
+        let statement = statement(&config.rollups, counters, polls);
+        let (poll, rollups) = (config.poll.clone(), config.rollups.hash());
+        Self { client, config: poll, rollups, statement, counters, polls, shared }
     }
 
     /// Makes a snapshot per tick until it is cancelled.
@@ -200,10 +212,8 @@ impl Poller {
         let hours: Vec<u32> = asked.iter().map(|hour| seconds(*hour)).collect();
         let asked_polls = self.polls.then(|| self.shared.wanted_polls.current(Instant::now()));
         let from = seconds(hot);
-        let parts = [(true, STATEMENT), (self.counters, COUNTERS), (self.polls, POLLS)];
-        let parts: String =
-            parts.into_iter().filter_map(|(is_declared, part)| is_declared.then_some(part)).collect();
-        let mut statement = self.client.query(&parts);
+        let statement = self.statement.as_ref().map_err(|rollup| PollError::NotDeclared(rollup))?;
+        let mut statement = self.client.query(statement);
         statement = statement.bind(TENANT).bind(from).bind(&hours).bind(TENANT).bind(from).bind(&hours);
         if let Some(days) = &days {
             statement = statement.bind(TENANT).bind(TENANT).bind(seconds(days.start)).bind(seconds(days.end));
@@ -230,6 +240,19 @@ impl Poller {
         let ours = self.rollups;
         if theirs == 0 || theirs == ours { Ok(()) } else { Err(PollError::OtherRollups { ours, theirs }) }
     }
+}
+
+/// What is asked, with the rows of each rollup in place of its name; the name of one that is not declared as it
+/// is read.
+fn statement(rollups: &Rollups, counters: bool, polls: bool) -> Result<String, &'static str> {
+    for (name, columns) in REACTIONS {
+        rollups.get(name).filter(|rollup| rollup.has_columns(columns)).ok_or(name)?;
+    }
+    let parts = [(true, STATEMENT), (counters, COUNTERS), (polls, POLLS)];
+    let parts = parts.into_iter().filter_map(|(is_declared, part)| is_declared.then_some(part));
+    let in_place =
+        |sql: String, rollup: &Rollup| sql.replace(&format!("{{{}}}", rollup.name), &rollup.source());
+    Ok(rollups.iter().fold(parts.collect(), in_place))
 }
 
 fn counters(rows: Vec<Told>, days: Range<UnixMillis>) -> Counters {

@@ -21,14 +21,11 @@ pub const MAX_OPTIONS: usize = 50;
 /// The rollup that polls are read from.
 pub const ROLLUP: &str = "poll_votes";
 /// Its columns that are read.
-pub const COLUMNS: [&str; 5] = ["tenant", "poll", "option", "votes", "voters"];
+pub const COLUMNS: [&str; 4] = ["poll", "option", "votes", "voters"];
 
 /// Whether what polls are read from is declared.
 pub fn are_served(rollups: &Rollups) -> bool {
-    rollups.get(ROLLUP).is_some_and(|rollup| {
-        let columns = rollup.columns();
-        COLUMNS.iter().all(|needed| columns.iter().any(|(name, _)| name == needed))
-    })
+    rollups.get(ROLLUP).is_some_and(|rollup| rollup.has_columns(&COLUMNS))
 }
 
 /// One option of a poll.

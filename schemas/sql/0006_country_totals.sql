@@ -13,6 +13,6 @@ AS SELECT
     country,
     sum(events) AS events,
     (SELECT min(as_of) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)) AS as_of
-FROM event_daily
-WHERE tenant != '' AND country != '' AND event IN ('view', 'play', 'click')
+FROM {event_daily}
+WHERE country != '' AND event IN ('view', 'play', 'click')
 GROUP BY tenant, country

@@ -5,6 +5,7 @@
 //! with the rights of [`DEFINER`], wherever there is that user. Names are quoted: a
 //! field of `props` may be called `from`.
 
+use crate::rollup::layout::Stored;
 use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup, Rollups};
 
 /// The user with whose rights the views read; it cannot log in.
@@ -88,14 +89,16 @@ fn of_rollup(rollup: &Rollup, database: &str) -> View {
             &of("bucket"),
         ));
     }
-    key.extend(rollup.dimensions.iter().map(of_dimension));
+    key.extend(rollup.dimensions.iter().enumerate().map(|(at, dimension)| of_dimension(at, dimension)));
     let group: Vec<_> = key.iter().map(|c| c.expression.clone()).collect();
     let from = format!(
-        "FROM {database}.`{}` AS T WHERE T.`tenant` != '' GROUP BY {}",
-        rollup.name,
+        "FROM {database}.{} AS T WHERE {} GROUP BY {}",
+        rollup.table().name(),
+        rollup.condition("T."),
         group.join(", ")
     );
-    let measures = rollup.measures.iter().map(|(name, measure)| of_measure(name, *measure));
+    let measures = rollup.measures.iter().zip(rollup.stored());
+    let measures = measures.map(|((name, measure), stored)| of_measure(name, *measure, stored));
     let comment = match rollup.retention_days {
         Some(days) => format!("{}; kept for {days} days", described(rollup)),
         None => format!("{}; kept for ever", described(rollup)),
@@ -110,7 +113,8 @@ fn described(rollup: &Rollup) -> String {
     let per = time_column(rollup.grain)
         .map(|name| format!(" per {}", name.replace('_', " of an ")))
         .unwrap_or_default();
-    format!("{}{per} by {}", measures.join(", "), dimensions.join(", "))
+    let by = if dimensions.is_empty() { String::new() } else { format!(" by {}", dimensions.join(", ")) };
+    format!("{}{per}{by}", measures.join(", "))
 }
 
 /// The time column of a rollup's view, which is named for its grain.
@@ -124,16 +128,16 @@ pub fn time_column(grain: Grain) -> Option<&'static str> {
     }
 }
 
-fn of_dimension(dimension: &Dimension) -> Column {
+fn of_dimension(at: usize, dimension: &Dimension) -> Column {
     let name = dimension.column_name();
     let comment = match dimension {
         Dimension::Column(_) => format!("{dimension} as sent; empty if absent"),
         Dimension::Prop(_) => format!("field {dimension}; empty if absent"),
     };
-    column(&name, "String", &comment, &of(&name))
+    column(&name, "String", &comment, &of(&Rollup::dimension_column(at)))
 }
 
-fn of_measure(name: &str, measure: Measure) -> Column {
+fn of_measure(name: &str, measure: Measure, stored: Stored) -> Column {
     let number = |n: Number| if n == Number::ParamInt { "Int64" } else { "UInt64" };
     let distinct = |d: Distinct| match d {
         Distinct::User => "users",
@@ -149,7 +153,14 @@ fn of_measure(name: &str, measure: Measure) -> Column {
             ("UInt64", format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge")
         }
     };
-    column(name, kind, &comment, &format!("{function}({})", of(name)))
+    let value = format!("{function}({})", of(&stored.column()));
+    // Sums and extremes are stored as Int128.
+    let expression = match (stored, kind) {
+        (Stored::Rows | Stored::Uniq(_), _) => value,
+        (_, "Int64") => format!("toInt64(least(greatest({value}, {}), {}))", i64::MIN, i64::MAX),
+        _ => format!("toUInt64(least(greatest({value}, 0), {}))", u64::MAX),
+    };
+    column(name, kind, &comment, &expression)
 }
 
 fn events_recent(database: &str) -> View {
@@ -239,8 +250,8 @@ mod tests {
     `events` UInt64 COMMENT 'additive: number of events'
 )
 DEFINER = bi_owner SQL SECURITY DEFINER
-AS SELECT T.`tenant` AS `tenant`, T.`bucket` AS `day`, T.`event` AS `event`, T.`country` AS `country`, sum(T.`events`) AS `events`
-FROM millrace.`event_daily` AS T WHERE T.`tenant` != '' GROUP BY T.`tenant`, T.`bucket`, T.`event`, T.`country`
+AS SELECT T.`tenant` AS `tenant`, T.`bucket` AS `day`, T.`dim1` AS `event`, T.`dim2` AS `country`, sum(T.`rows`) AS `events`
+FROM millrace.rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily' GROUP BY T.`tenant`, T.`bucket`, T.`dim1`, T.`dim2`
 COMMENT 'events per day by event, country; kept for ever'"
         );
     }
@@ -248,7 +259,7 @@ COMMENT 'events per day by event, country; kept for ever'"
     #[test]
     fn distinct_counts_are_merged_and_marked_as_not_additive() {
         let sql = view("users_hourly");
-        assert!(sql.contains("uniqExactMerge(T.`users`) AS `users`"), "{sql}");
+        assert!(sql.contains("uniqExactMerge(T.`uniq1`) AS `users`"), "{sql}");
         assert!(sql.contains("`users` UInt64 COMMENT 'NOT additive: distinct users'"), "{sql}");
     }
 
@@ -263,7 +274,11 @@ COMMENT 'events per day by event, country; kept for ever'"
     #[test]
     fn every_view_leaves_marker_rows_out() {
         for view in views(&Rollups::built_in(), "millrace") {
-            assert!(view.create("bi", Rights::Definer).contains("WHERE T.`tenant` != ''"), "{}", view.name);
+            assert!(
+                view.create("bi", Rights::Definer).replace('`', "").contains("WHERE T.tenant != ''"),
+                "{}",
+                view.name
+            );
         }
     }
 }

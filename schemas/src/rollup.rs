@@ -1,15 +1,14 @@
-//! A declared rollup: its dimensions, measures and grain, and the table they make.
+//! A declared rollup: its dimensions, measures and grain. [`layout`] tells where it is stored.
 //!
 //! Invariant: a [`Rollup`] that exists is valid; names can stand in SQL as they are.
-//! Every table has a count column, declared or not: a row whose sums all reach zero
-//! would vanish from a SummingMergeTree. No list of columns is given to that engine:
-//! with one it drops marker rows.
 
 use std::fmt;
 
 use crate::time::{DAY, HOUR, MINUTE, UnixMillis};
 
 mod declare;
+
+pub mod layout;
 
 mod page;
 
@@ -62,7 +61,7 @@ impl Rollups {
 /// One declared rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollup {
-    /// Name of its table.
+    /// Its name, which is also that of its view.
     pub name: String,
     /// Length of a bucket.
     pub grain: Grain,
@@ -87,7 +86,7 @@ pub enum Grain {
     Hour,
     /// A UTC day.
     Day,
-    /// One bucket for all time, and no bucket column.
+    /// One bucket for all time.
     None,
 }
 
@@ -133,20 +132,11 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    /// Name of its column in the rollup's table: that of the raw column, or the path with
-    /// `_` between its steps.
+    /// Name of its column in the rollup's view: that of the raw column, or the path with `_` between its steps.
     pub fn column_name(&self) -> String {
         match self {
             Self::Column(column) => column.name().to_owned(),
             Self::Prop(path) => path.0.join("_"),
-        }
-    }
-
-    /// ClickHouse type of that column.
-    pub fn column_type(&self) -> &'static str {
-        match self {
-            Self::Column(Column::Event | Column::Country | Column::DeviceOs) => "LowCardinality(String)",
-            Self::Column(_) | Self::Prop(_) => "String",
         }
     }
 }
@@ -260,158 +250,14 @@ pub enum Distinct {
     DeviceId,
 }
 
-/// How a table is cut, so that old data can leave whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PartitionBy {
-    /// By UTC day.
-    Day,
-    /// By UTC month.
-    Month,
-    /// Not at all.
-    Nothing,
-}
-
-impl PartitionBy {
-    /// Start of the table partition that holds `time`, which also names it.
-    pub fn start(self, time: UnixMillis) -> UnixMillis {
-        match self {
-            Self::Day => time.floor(DAY),
-            Self::Month => time.month(),
-            Self::Nothing => UnixMillis(0),
-        }
-    }
-
-    /// What ClickHouse calls the table partition that begins at `start`: its `_partition_id`.
-    pub fn id(self, start: UnixMillis) -> String {
-        let digits = start.to_string().replace('-', "");
-        match self {
-            Self::Day => digits[..8].to_owned(),
-            Self::Month => digits[..6].to_owned(),
-            Self::Nothing => "all".to_owned(),
-        }
-    }
-
-    /// When ClickHouse may drop the table partition that begins at `start`, if its rows
-    /// are kept for so many days after its end.
-    pub fn ends(self, start: UnixMillis, kept_days: u32) -> Option<UnixMillis> {
-        let end = match self {
-            Self::Day => start.0 + DAY,
-            Self::Month => UnixMillis(start.0 + 31 * DAY).month().0,
-            Self::Nothing => return None,
-        };
-        Some(UnixMillis(end + i64::from(kept_days) * DAY))
-    }
-}
-
 impl Rollup {
-    /// Retentions below this many days cut the table by day, others by month.
-    const CUT_BY_DAY_BELOW: u32 = 60;
-
-    /// The longest retention, 40 years: beyond what `DateTime` holds ClickHouse would drop rows at once.
+    /// The longest retention, 40 years: the day on which rows expire must be a `Date`.
     pub const MAX_RETENTION_DAYS: u32 = 14_600;
-
-    /// How its table is cut.
-    pub fn partition_by(&self) -> PartitionBy {
-        match (self.grain, self.retention_days) {
-            (Grain::None, _) => PartitionBy::Nothing,
-            (_, Some(days)) if days < Self::CUT_BY_DAY_BELOW => PartitionBy::Day,
-            _ => PartitionBy::Month,
-        }
-    }
-
-    /// When ClickHouse may drop its table partition that begins at `start`; never if absent.
-    pub fn ends(&self, start: UnixMillis) -> Option<UnixMillis> {
-        self.partition_by().ends(start, self.retention_days?)
-    }
-
-    /// Whether every measure is a plain sum, so that a SummingMergeTree can hold it.
-    pub fn is_summing(&self) -> bool {
-        self.measures.iter().all(|(_, measure)| matches!(measure, Measure::Count | Measure::Sum(_)))
-    }
-
-    /// Name of the count column that is added when no count is declared.
-    pub const ADDED_COUNT: &str = "rows";
-
-    /// Its measures, and the added count where none is declared.
-    pub fn measures_with_count(&self) -> impl Iterator<Item = (&str, Measure)> {
-        let declared = self.measures.iter().any(|(_, measure)| *measure == Measure::Count);
-        let added = (!declared).then_some((Self::ADDED_COUNT, Measure::Count));
-        self.measures.iter().map(|(name, measure)| (name.as_str(), *measure)).chain(added)
-    }
-
-    /// All columns and their ClickHouse types, in the order of the table: tenant, bucket
-    /// (unless the grain is none), dimensions, `g`, `kp`, measures, `hwm`.
-    pub fn columns(&self) -> Vec<(String, String)> {
-        let key = self.key_columns().into_iter();
-        let measures =
-            self.measures_with_count().map(|(name, measure)| (name.to_owned(), self.column_type(measure)));
-        key.chain(measures)
-            .chain([("hwm".to_owned(), "SimpleAggregateFunction(max, UInt64)".to_owned())])
-            .collect()
-    }
-
-    fn key_columns(&self) -> Vec<(String, String)> {
-        let fixed = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-        let bucket = self.grain.length().map(|_| fixed("bucket", "DateTime('UTC')"));
-        let dimensions = self.dimensions.iter().map(|d| (d.column_name(), d.column_type().to_owned()));
-        std::iter::once(fixed("tenant", "LowCardinality(String)"))
-            .chain(bucket)
-            .chain(dimensions)
-            .chain([fixed("g", "UInt16"), fixed("kp", "UInt16")])
-            .collect()
-    }
-
-    fn column_type(&self, measure: Measure) -> String {
-        let number = |n: Number| match n {
-            Number::ParamInt => "Int64",
-            Number::Sequence => "UInt64",
-        };
-        let sum = |of: &str| {
-            if self.is_summing() { of.to_owned() } else { format!("SimpleAggregateFunction(sum, {of})") }
-        };
-        match measure {
-            Measure::Count => sum("UInt64"),
-            Measure::Sum(n) => sum(number(n)),
-            Measure::Min(n) => format!("SimpleAggregateFunction(min, {})", number(n)),
-            Measure::Max(n) => format!("SimpleAggregateFunction(max, {})", number(n)),
-            Measure::UniqExact(_) => "AggregateFunction(uniqExact, UInt64)".to_owned(),
-        }
-    }
-
-    /// The statement that creates its table in the connection's database.
-    pub fn create_table(&self) -> String {
-        let columns: Vec<_> =
-            self.columns().iter().map(|(name, kind)| format!("    {name} {kind}")).collect();
-        let engine = if self.is_summing() { "SummingMergeTree()" } else { "AggregatingMergeTree" };
-        let order: Vec<_> = self.key_columns().into_iter().map(|(name, _)| name).collect();
-        let (cut, period, length) = match self.partition_by() {
-            PartitionBy::Day => ("toYYYYMMDD(bucket)", "toStartOfDay(bucket)", "1 DAY"),
-            PartitionBy::Month => ("toYYYYMM(bucket)", "toDateTime(toStartOfMonth(bucket))", "1 MONTH"),
-            PartitionBy::Nothing => ("tuple()", "", ""),
-        };
-        // The TTL ends where the table partition ends: on a row's own time it would remove the marker first.
-        let ttl = match self.retention_days {
-            Some(days) if self.grain != Grain::None => {
-                format!("\nTTL {period} + INTERVAL {length} + INTERVAL {days} DAY")
-            }
-            _ => String::new(),
-        };
-        // Default granules drag thousands of states along for the one that is read.
-        let granularity = if self.is_summing() { "" } else { ", index_granularity = 128" };
-        format!(
-            "CREATE TABLE IF NOT EXISTS {name}\n(\n{columns}\n)\nENGINE = {engine}\nPARTITION BY {cut}\nORDER BY ({order}){ttl}\n\
-             SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, \
-             fsync_part_directory = 1, old_parts_lifetime = 480{granularity}",
-            name = self.name,
-            columns = columns.join(",\n"),
-            order = order.join(", "),
-        )
-    }
 }
 
 /// Names that no dimension or measure can take.
 const RESERVED_COLUMNS: [&str; 10] =
-    ["tenant", "bucket", "g", "kp", "hwm", Rollup::ADDED_COUNT, "minute", "quarter_hour", "hour", "day"];
+    ["tenant", "bucket", "g", "kp", "hwm", "rows", "minute", "quarter_hour", "hour", "day"];
 
 /// Words that ClickHouse does not take for a column's name as they are: all of its keywords were tried.
 const COLUMN_WORDS: [&str; 7] = ["constraint", "false", "index", "not", "null", "projection", "true"];

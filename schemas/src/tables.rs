@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bi;
 use crate::rollup::Rollups;
+use crate::time::{DAY, UnixMillis};
 
 /// One SQL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,15 @@ macro_rules! migrations {
 }
 
 /// All files, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 6] = migrations![
+pub const MIGRATIONS: [Migration; 8] = migrations![
     "0001_events",
     "0002_ledger",
     "0003_progress",
     "0004_dead_letters",
     "0005_configs",
     "0007_audits",
+    "0008_rollup_sums",
+    "0009_rollup_states",
 ];
 
 /// Days that the raw table keeps an event after the day of its arrival.
@@ -41,6 +44,18 @@ pub const LEDGER_DAYS: u32 = 30;
 /// Days that a dead letter is kept after the day on which Kafka took it.
 pub const DEAD_LETTER_DAYS: u32 = 14;
 
+/// What ClickHouse calls the table partition of the day that begins at `start`: its `_partition_id`.
+pub fn partition_id(start: UnixMillis) -> String {
+    let (year, month, day) = start.civil();
+    format!("{year:04}{month:02}{day:02}")
+}
+
+/// When ClickHouse may drop the table partition of the day that begins at `start`, if its rows are kept for
+/// so many days after its end.
+pub fn partition_ends(start: UnixMillis, kept_days: u32) -> UnixMillis {
+    UnixMillis(start.0 + (1 + i64::from(kept_days)) * DAY)
+}
+
 /// A view that query-api answers from: a function of a rollup, made again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServingView {
@@ -48,17 +63,20 @@ pub struct ServingView {
     pub migration: Migration,
     /// The rollup that it reads; without that one it is not made.
     pub rollup: &'static str,
-    /// The columns of that rollup which the view and query-api read.
+    /// The dimensions and measures of that rollup which the view and query-api read.
     pub columns: &'static [&'static str],
 }
 
 impl ServingView {
     /// Whether what it reads is declared.
     pub fn is_served(&self, rollups: &Rollups) -> bool {
-        rollups.get(self.rollup).is_some_and(|rollup| {
-            let columns = rollup.columns();
-            self.columns.iter().all(|needed| columns.iter().any(|(name, _)| name == needed))
-        })
+        rollups.get(self.rollup).is_some_and(|rollup| rollup.has_columns(self.columns))
+    }
+
+    /// The statement that makes it; none if what it reads is not declared.
+    pub fn statement(&self, rollups: &Rollups) -> Option<String> {
+        let rollup = rollups.get(self.rollup).filter(|_| self.is_served(rollups))?;
+        Some(self.migration.sql.replace(&format!("{{{}}}", self.rollup), &rollup.source()))
     }
 }
 
@@ -69,14 +87,14 @@ pub const REFRESH: Duration = Duration::from_secs(5);
 pub const COUNTRY_TOTALS: ServingView = ServingView {
     migration: migrations!["0006_country_totals"][0],
     rollup: "event_daily",
-    columns: &["tenant", "bucket", "event", "country", "events"],
+    columns: &["event", "country", "events"],
 };
 
 /// All of them; applied after the rollups.
 pub const SERVING_VIEWS: [ServingView; 1] = [COUNTRY_TOTALS];
 
 /// Names that a rollup cannot take.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "events",
     "ledger",
     "progress",
@@ -84,6 +102,8 @@ pub const NAMES: [&str; 10] = [
     "audits",
     "dead_letters",
     "schema_migrations",
+    "rollup_sums",
+    "rollup_states",
     "country_totals",
     // Its view would take the place of the one of single events, or of rejected lines.
     bi::EVENTS_RECENT,
@@ -122,9 +142,12 @@ mod tests {
         for view in SERVING_VIEWS {
             let sql = view.migration.sql;
             assert!(sql.contains(&format!("\nREFRESH EVERY {} SECOND\n", REFRESH.as_secs())), "{sql}");
-            assert!(sql.contains(&format!("\nFROM {}\n", view.rollup)), "{sql}");
-            assert!(view.is_served(&all));
-            assert!(!view.is_served(&Rollups::parse("", &other).unwrap()), "it has no country");
+            let statement = view.statement(&all).unwrap();
+            assert!(
+                statement.contains("dim2 AS `country`, rows AS `events` FROM rollup_sums"),
+                "{statement}"
+            );
+            assert_eq!(view.statement(&Rollups::parse("", &other).unwrap()), None, "it has no country");
         }
     }
 

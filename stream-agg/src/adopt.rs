@@ -5,7 +5,6 @@
 //! lacks. Nothing in ClickHouse is changed. Only with all aggregators stopped ([`crate::offline`]), and
 //! once no insert of theirs can arrive any more: markers that it would raise were read too early.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::commit::Committed;
@@ -263,18 +262,7 @@ async fn same_log(
 ) -> Result<(NextOffset, Intent), AdoptError> {
     let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
     let committed = found.intent().map(|(_, intent)| intent);
-    let every = configs::all(store).await.map_err(store_error)?;
-    let names = every.iter().flat_map(|declaration| restore::tables(ours, declaration));
-    let there: Vec<String> = store
-        .rows("SELECT name FROM system.tables WHERE database = currentDatabase()")
-        .await
-        .map_err(store_error)?;
-    // A rollup that is declared no more may have been dropped. A table that is needed must not be missing.
-    let needed = restore::tables(ours, ours);
-    let is_read = |name: &&str| needed.contains(name) || there.iter().any(|there| there == name);
-    let tables: BTreeSet<_> = names.filter(is_read).collect();
-    let tables: Vec<_> = tables.into_iter().collect();
-    let markers = markers::of_tables(store, &tables, kp, Some(g)).await.map_err(store_error)?;
+    let markers = markers::of_log(store, kp, Some(g)).await.map_err(store_error)?;
     let hwm = markers.all.iter().map(|marker| marker.hwm).max().unwrap_or(NextOffset::ZERO);
     if hwm > found.end {
         return Err(AdoptError::OtherLog { kp, hwm, end: found.end });
@@ -287,6 +275,7 @@ async fn same_log(
         let declared = committed.filter(|intent| intent.last.is_some() && intent.g == g);
         cfgs.extend(declared.map(|intent| intent.cfg));
         if cfgs.is_empty() {
+            let every = configs::all(store).await.map_err(store_error)?;
             cfgs.extend(every.iter().map(Declaration::cfg));
         }
         cfgs.sort_unstable();

@@ -3,16 +3,17 @@
 //!
 //! Pure, and generic over what is declared. Groups stand in the order of their first
 //! rows, so equal batches give equal groups. Groups beyond a limit fold into one of
-//! each tenant and bucket, whose dimensions are all [`OTHER`]. Left out are rows whose table partition
-//! had ended when Kafka took them: ClickHouse would drop them with their marker.
+//! each tenant and bucket, whose dimensions are all [`OTHER`]. Left out are rows whose bucket was past the
+//! rollup's retention when Kafka took them: no reader would see them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use schemas::rollup::layout::{Expiry, Stored};
 use schemas::rollup::{Column, Condition, Dimension, Distinct, Measure, Number, PropPath, Rollup};
-use schemas::time::{DAY, UnixMillis};
+use schemas::time::UnixMillis;
 
 use crate::decode::props;
 use crate::rows::{Interned, Interner, RowId, Rows, Texts};
@@ -34,10 +35,12 @@ pub struct Aggregate<'r> {
     pub buckets: Vec<UnixMillis>,
     /// For each dimension of the rollup its texts, and the number of one by group.
     pub dimensions: Vec<Numbered<'r>>,
-    /// For each measure of the rollup, its count included, a value by group.
-    pub measures: Vec<Values>,
-    /// The groups of each table partition, by its start; never empty ones.
-    pub cells: BTreeMap<UnixMillis, Vec<GroupId>>,
+    /// Events, by group.
+    pub counts: Vec<u64>,
+    /// The other measures of the rollup, each by group, with the column where it stands.
+    pub measures: Vec<(Stored, Values)>,
+    /// The groups of each table partition; never empty ones.
+    pub cells: BTreeMap<Expiry, Vec<GroupId>>,
     /// Rows whose group was one too many.
     pub folded_rows: u64,
 }
@@ -78,10 +81,8 @@ impl Numbered<'_> {
 /// A measure, by group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Values {
-    /// Counts, and measures of unsigned numbers.
-    Unsigned(Vec<u64>),
-    /// Measures of signed numbers.
-    Signed(Vec<i64>),
+    /// Sums and extremes, which never wrap.
+    Numbers(Vec<i128>),
     /// Sets of hashes.
     Distinct(Sets),
 }
@@ -100,6 +101,11 @@ impl Sets {
         let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.hashes[start as usize..self.ends[group] as usize]
     }
+
+    /// Those of a group's hashes that are below 2^60: one in sixteen of any set, for estimates.
+    pub fn sample(hashes: &[u64]) -> &[u64] {
+        &hashes[..hashes.partition_point(|hash| *hash < 1 << 60)]
+    }
 }
 
 /// Aggregates `rows` for `rollup`; groups beyond the first `max_groups` fold.
@@ -117,7 +123,7 @@ pub fn aggregate_strata<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: us
     let buckets: Vec<_> = firsts.iter().map(|at| bucket(rollup, rows, units.rows[*at])).collect();
     let mut cells = BTreeMap::<_, Vec<GroupId>>::new();
     for (group, bucket) in (0..).zip(&buckets) {
-        cells.entry(rollup.partition_by().start(*bucket)).or_default().push(group);
+        cells.entry(rollup.expires(*bucket)).or_default().push(group);
     }
     for dimension in &mut dimensions {
         dimension.numbers = firsts.iter().map(|at| dimension.numbers[*at]).collect();
@@ -127,12 +133,16 @@ pub fn aggregate_strata<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: us
         }
     }
     let members = Members::new(&units, &of_unit, strata);
-    let measures = rollup.measures_with_count();
+    let measures = rollup.measures.iter().zip(rollup.stored());
+    let measures = measures.filter_map(|((_, measure), stored)| {
+        values(*measure, &members, firsts.len()).map(|values| (stored, values))
+    });
     Aggregate {
         tenants: firsts.iter().map(|at| rows.tenant.numbers[units.rows[*at] as usize]).collect(),
         buckets,
         dimensions,
-        measures: measures.map(|(_, measure)| values(measure, &members, firsts.len())).collect(),
+        counts: members.counts(firsts.len()),
+        measures: measures.collect(),
         cells,
         folded_rows,
     }
@@ -344,6 +354,12 @@ impl<'a, 'r> Members<'a, 'r> {
         Self { strata, units, of_unit, groups }
     }
 
+    /// How many rows each group has.
+    fn counts(&self, groups: usize) -> Vec<u64> {
+        let units = self.of_unit.iter().copied().zip(self.units.counts.iter().copied());
+        fold(units, groups, 0, |sum, count| sum + count)
+    }
+
     /// Each row that counts, and its group.
     fn rows(&self) -> impl Iterator<Item = (usize, GroupId)> {
         let by_row = (!self.units.are_strata).then(|| self.groups.iter().copied());
@@ -366,48 +382,35 @@ impl<'a, 'r> Members<'a, 'r> {
     }
 }
 
-/// Whether the table partition of `bucket` is past its retention at `now`.
+/// Whether `bucket` is past its retention at `now`.
 fn has_ended(rollup: &Rollup, bucket: UnixMillis, now: UnixMillis) -> bool {
-    let Some(days) = rollup.retention_days else { return false };
-    // Nearly always true, and cheaper than the calendar.
-    if bucket.0 + i64::from(days) * DAY > now.0 {
-        return false;
-    }
-    rollup.ends(rollup.partition_by().start(bucket)).is_some_and(|ends| ends <= now)
+    rollup.kept_until(bucket).is_some_and(|until| until <= now)
 }
 
-fn values(measure: Measure, members: &Members<'_, '_>, groups: usize) -> Values {
-    // Sums wrap as those of ClickHouse do.
-    match measure {
-        Measure::Count => {
-            let units = members.of_unit.iter().copied().zip(members.units.counts.iter().copied());
-            Values::Unsigned(fold(units, groups, 0, u64::wrapping_add))
-        }
-        Measure::Sum(n) => numbers(n, members, groups, (0, i64::wrapping_add), (0, u64::wrapping_add)),
-        Measure::Min(n) => numbers(n, members, groups, (i64::MAX, i64::min), (u64::MAX, u64::min)),
-        Measure::Max(n) => numbers(n, members, groups, (i64::MIN, i64::max), (0, u64::max)),
+/// The values of a measure; none for a count, which every group has anyway.
+fn values(measure: Measure, members: &Members<'_, '_>, groups: usize) -> Option<Values> {
+    Some(match measure {
+        Measure::Count => return None,
+        Measure::Sum(n) => numbers(n, members, groups, 0, |sum, value| sum + value),
+        Measure::Min(n) => numbers(n, members, groups, i128::MAX, i128::min),
+        Measure::Max(n) => numbers(n, members, groups, i128::MIN, i128::max),
         Measure::UniqExact(distinct) => Values::Distinct(sets(&members.hashes(distinct), groups)),
-    }
+    })
 }
 
 fn numbers(
     number: Number,
     members: &Members<'_, '_>,
     groups: usize,
-    signed: (i64, fn(i64, i64) -> i64),
-    unsigned: (u64, fn(u64, u64) -> u64),
+    start: i128,
+    join: fn(i128, i128) -> i128,
 ) -> Values {
     let rows = members.strata.rows;
-    match number {
-        Number::ParamInt => {
-            let values = members.rows().map(|(row, group)| (group, rows.param_int[row]));
-            Values::Signed(fold(values, groups, signed.0, signed.1))
-        }
-        Number::Sequence => {
-            let values = members.rows().map(|(row, group)| (group, rows.sequence[row]));
-            Values::Unsigned(fold(values, groups, unsigned.0, unsigned.1))
-        }
-    }
+    let value = |row: usize| match number {
+        Number::ParamInt => rows.param_int[row].into(),
+        Number::Sequence => rows.sequence[row].into(),
+    };
+    Values::Numbers(fold(members.rows().map(|(row, group)| (group, value(row))), groups, start, join))
 }
 
 fn fold<T: Copy>(

@@ -4,8 +4,8 @@
 //! rollup are read back and aggregated by the code that aggregates live ones. Invariant:
 //! they count once, whatever is killed, repeated or run beside it. Chunks of rows are cut
 //! the same each time ([`cut`]), and go the way of live batches into ClickHouse: each cell
-//! by one conditional insert under a token, judged by its marker ([`crate::insert`]). No
-//! intent is needed, for raw rows below a committed offset do not change.
+//! by one conditional insert under a token, judged by its marker ([`crate::insert`]). Token and marker name the
+//! rollup, for several share a table. No intent is needed: raw rows below a committed offset do not change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
-use schemas::rollup::{PartitionBy, Rollup};
-use schemas::tables::RAW_DAYS;
+use schemas::rollup::Rollup;
+use schemas::tables::{RAW_DAYS, partition_ends};
 use schemas::time::{DAY, HOUR, UnixMillis};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
         known: rollups.iter().map(|rollup| rollup.name.clone()).collect(),
     })?;
     let store = Store::new(&config.migrate.store);
-    tables::check(&store, rollups).await?;
+    tables::check(&store).await?;
     ready::check(config, &store, name).await?;
     let lacking = lacking(&store, rollup).await?;
     let metrics = Arc::new(Metrics::default());
@@ -210,11 +210,10 @@ impl Filling<'_> {
 
     /// Returns whether the lane's rows are all there to be counted.
     async fn fill_lane(&mut self, lane: Lane) -> Result<bool, BackfillError> {
-        let (table, source) = ([&*self.rollup.name], self.source(lane));
-        let markers = markers::of_tables(&self.store, &table, lane.kp, Some(source.g)).await?;
+        let (table, source) = (self.rollup.table().name(), self.source(lane));
+        let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
         self.inserter.set_clock(markers.now);
-        let ends = PartitionBy::Day.ends(lane.day, RAW_DAYS).map_or(i64::MAX, |ends| ends.0);
-        if markers.now.0 >= ends - MARGIN {
+        if markers.now.0 >= partition_ends(lane.day, RAW_DAYS).0 - MARGIN {
             return Ok(false);
         }
         let records = raw::records(&self.store, lane, &self.lacking).await?;
@@ -233,15 +232,17 @@ impl Filling<'_> {
         }
         let (source, lo, hwm) = (self.source(lane), chunk.lo(), chunk.hwm());
         // Always the same limit: a chunk that was filled in part is made again by another run.
+        let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
+        let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows } =
-            cells::rollup_cells(self.rollup, &Strata::of(&rows), source, hwm, MAX_GROUPS);
+            cells::rollup_cells(rollup, &strata, source, hwm, MAX_GROUPS, Some(name));
         // ClickHouse would drop these at once.
         cells.retain(|cell| cell.ends.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;
         self.filled.folded_rows += folded_rows;
         self.filled.cells += cells.len() as u64;
         let until = start + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
-        let token = Token::new(source, self.topic, lo, Offset::new(hwm.to_i64() - 1));
+        let token = Token::of_backfill(source, self.topic, name, lo, Offset::new(hwm.to_i64() - 1));
         // Somebody may have filled some of them before.
         let work = Work { token, source, lo, hwm, cells, rebuilt: true };
         let applied = self.inserter.apply(work, &CancellationToken::new(), || ()).await;

@@ -1,24 +1,26 @@
 //! Records collect until they are worth an insert.
 //!
-//! A batch closes by rows or records, bytes, age, or the number of table partitions it touches;
+//! A batch closes by rows or records, bytes, age, or the number of cells it has;
 //! the record that reaches a limit is its last. Where ends were decided before, by an
 //! intent or by markers, it closes there. The caller owns the clock.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
-use schemas::rollup::{PartitionBy, Rollups};
-use schemas::time::UnixMillis;
+use schemas::rollup::layout::{Expiry, Table};
+use schemas::rollup::{Rollup, Rollups};
+use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
 
 use crate::config::BatchConfig;
 use crate::decode::{Decoded, Entry};
 use crate::progress::{NextOffset, Offset};
 
-/// Table partitions of one table that a batch touches before it closes. Each costs an
-/// insert, and a client may send any time since 2000.
-const MAX_TABLE_PARTITIONS: usize = 64;
+/// Cells that a batch has before it closes, each of which costs an insert: those of days of arrival and of
+/// what never expires, and, for each retention, those of late events.
+const MAX_CELLS: usize = 16;
+const MAX_CELLS_OF_RETENTION: usize = 6;
 /// Longest that a backlog keeps a batch open, were its records old for ever.
 const OVERDUE: Duration = Duration::from_secs(20);
 
@@ -49,8 +51,20 @@ pub struct Batcher {
 #[derive(Debug)]
 struct Limits {
     config: BatchConfig,
-    /// How the tables with rows by event time are cut.
-    cuts: Vec<PartitionBy>,
+    /// One rollup for each table and retention: what its rows expire at, those of others like it do.
+    kinds: Vec<Rollup>,
+    max_cells: usize,
+}
+
+/// A cell of the open batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Touched {
+    /// Of `events`, by day of arrival.
+    Events(UnixMillis),
+    /// Of `ledger`, by day of Kafka's time; `dead_letters` too, if there are any.
+    Ledger(UnixMillis),
+    DeadLetters(UnixMillis),
+    Rollups(Table, Expiry),
 }
 
 #[derive(Debug, Default)]
@@ -59,10 +73,10 @@ struct Open {
     entries: Vec<Entry>,
     bytes: usize,
     since: Option<Instant>,
-    by_event_time: BTreeSet<(PartitionBy, UnixMillis)>,
-    by_arrival: BTreeSet<UnixMillis>,
-    /// Rows whose table partitions are counted.
+    cells: HashSet<Touched>,
+    /// Rows whose cells are counted, and the days of the last of them: of its event and its arrival.
     counted: usize,
+    days: Option<(UnixMillis, UnixMillis)>,
     /// Ids of the first `identified` records: they are collected when somebody asks for one.
     record_ids: HashSet<Uuid>,
     identified: usize,
@@ -77,8 +91,7 @@ impl Batcher {
         lo: NextOffset,
         ends: impl IntoIterator<Item = NextOffset>,
     ) -> Self {
-        let cuts: BTreeSet<_> = rollups.iter().map(schemas::rollup::Rollup::partition_by).collect();
-        let limits = Some(Limits { config, cuts: cuts.into_iter().collect() });
+        let limits = Some(Limits::new(config, rollups));
         Self { limits, ends: ends.into_iter().collect(), lo, open: Open::default() }
     }
 
@@ -143,7 +156,7 @@ impl Batcher {
 
     /// Adds a record of `bytes` whose rows were appended; hands back the batch it completed, if any.
     pub fn push(&mut self, entry: Entry, bytes: usize, now: Instant) -> Option<Batch> {
-        self.count_table_partitions();
+        self.count_cells(&entry);
         let open = &mut self.open;
         open.since.get_or_insert(now);
         open.bytes += bytes;
@@ -182,15 +195,45 @@ impl Batcher {
         Some(Batch { lo, hwm: end, decoded, entries })
     }
 
-    fn count_table_partitions(&mut self) {
-        let cuts = self.limits.iter().flat_map(|limits| &limits.cuts);
-        let Open { decoded: Decoded { rows, .. }, by_event_time, by_arrival, counted, .. } = &mut self.open;
-        let (event_times, server_times) = (&rows.event_time[*counted..], &rows.server_time[*counted..]);
-        for (event_time, server_time) in event_times.iter().zip(server_times) {
-            by_arrival.insert(PartitionBy::Day.start(*server_time));
-            by_event_time.extend(cuts.clone().map(|cut| (*cut, cut.start(*event_time))));
+    fn count_cells(&mut self, entry: &Entry) {
+        let Some(Limits { kinds, .. }) = &self.limits else { return };
+        let Open { decoded: Decoded { rows, dead_letters, .. }, cells, counted, days, .. } = &mut self.open;
+        let taken = entry.kafka_time.floor(DAY);
+        cells.insert(Touched::Ledger(taken));
+        if dead_letters.kafka_time.last().is_some_and(|last| last.floor(DAY) == taken) {
+            cells.insert(Touched::DeadLetters(taken));
+        }
+        for (event_time, server_time) in rows.event_time[*counted..].iter().zip(&rows.server_time[*counted..])
+        {
+            let (happened, arrived) = (event_time.floor(DAY), server_time.floor(DAY));
+            // Neighbours are mostly of the same days.
+            if days.replace((happened, arrived)) == Some((happened, arrived)) {
+                continue;
+            }
+            cells.insert(Touched::Events(arrived));
+            let kept =
+                |rollup: &&Rollup| rollup.kept_until(happened).is_none_or(|until| until > entry.kafka_time);
+            let of_rollup = |rollup: &Rollup| Touched::Rollups(rollup.table(), rollup.expires(happened));
+            cells.extend(kinds.iter().filter(kept).map(of_rollup));
         }
         *counted = rows.len();
+    }
+}
+
+impl Limits {
+    fn new(config: BatchConfig, rollups: &Rollups) -> Self {
+        let mut kinds = Vec::<Rollup>::new();
+        for rollup in rollups.iter() {
+            let same = |other: &Rollup| {
+                (other.table(), other.retention_days) == (rollup.table(), rollup.retention_days)
+            };
+            if !kinds.iter().any(same) {
+                kinds.push(rollup.clone());
+            }
+        }
+        let retentions: HashSet<_> = kinds.iter().filter_map(|rollup| rollup.retention_days).collect();
+        let max_cells = MAX_CELLS + MAX_CELLS_OF_RETENTION * retentions.len();
+        Self { config, kinds, max_cells }
     }
 }
 
@@ -204,19 +247,13 @@ impl Open {
     }
 
     fn is_full(&self, limits: &Limits) -> bool {
-        let Limits { config, cuts } = limits;
+        let Limits { config, max_cells, .. } = limits;
         // A record is a row of the ledger, also one that has neither lines nor bytes.
         let Decoded { rows, dead_letters, .. } = &self.decoded;
         let rows = rows.len().max(dead_letters.len()).max(self.entries.len());
         rows >= config.max_rows.get()
             || self.bytes >= config.max_bytes.get()
-            || self.by_arrival.len() >= MAX_TABLE_PARTITIONS
-            || cuts.iter().any(|cut| self.touched(*cut) >= MAX_TABLE_PARTITIONS)
-    }
-
-    fn touched(&self, cut: PartitionBy) -> usize {
-        let of_cut = (cut, UnixMillis(i64::MIN))..=(cut, UnixMillis(i64::MAX));
-        self.by_event_time.range(of_cut).count()
+            || self.cells.len() >= *max_cells
     }
 }
 

@@ -9,12 +9,11 @@ use std::hash::BuildHasher as _;
 use std::iter::once;
 
 use hashbrown::DefaultHashBuilder;
-use schemas::rollup::{Measure, PartitionBy, Rollup};
+use schemas::rollup::layout;
 use schemas::row;
-use schemas::tables::{DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
-use schemas::time::{HOUR, UnixMillis};
+use schemas::tables::{self, DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
+use schemas::time::{DAY, HOUR, UnixMillis};
 
-use crate::aggregate::{Aggregate, GroupId, Values, aggregate_strata};
 use crate::batch::Batch;
 use crate::dead_letters::DeadLetters;
 use crate::declaration::Declaration;
@@ -24,6 +23,10 @@ use crate::order;
 use crate::progress::NextOffset;
 use crate::rows::{Interned, Interner, RowId, Rows};
 use crate::strata::Strata;
+
+mod rollups;
+
+pub use rollups::rollup_cells;
 
 /// Where the records of a pipeline come from, and how they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,9 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// The table.
-    pub table: String,
+    pub table: &'static str,
+    /// The rollup that a backfill fills, of which its marker row carries the name; absent in cells of a batch.
+    pub backfill: Option<String>,
     /// Id of the table partition, as `_partition_id` has it.
     pub partition: String,
     /// When ClickHouse may drop the table partition, and its marker; never if absent.
@@ -67,31 +72,35 @@ pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells 
     let mut cells = ledger(batch, source, hwm);
     cells.extend(events(rows, source, hwm));
     cells.extend(dead_letters(dead, source, hwm));
-    let mut folded_rows = 0;
-    let strata = Strata::of(rows);
-    for rollup in declaration.rollups.iter() {
-        let of_rollup = rollup_cells(rollup, &strata, source, hwm, declaration.max_groups);
-        folded_rows += of_rollup.folded_rows;
-        cells.extend(of_rollup.all);
-    }
-    Cells { all: cells, folded_rows }
+    let of_rollups = rollup_cells(
+        declaration.rollups.iter(),
+        &Strata::of(rows),
+        source,
+        hwm,
+        declaration.max_groups,
+        None,
+    );
+    cells.extend(of_rollups.all);
+    Cells { all: cells, folded_rows: of_rollups.folded_rows }
 }
 
-/// The cells that rows become in one rollup: none if none of them counts there.
-pub fn rollup_cells(
-    rollup: &Rollup,
-    strata: &Strata<'_>,
-    source: Source,
-    hwm: NextOffset,
-    max_groups: usize,
-) -> Cells {
-    let aggregate = aggregate_strata(rollup, strata, max_groups);
-    let groups = aggregate.cells.iter();
-    let all = groups.map(|(start, groups)| {
-        let marker = Marker { source, hwm, start: *start };
-        rollup_cell(rollup, &strata.rows.tenant.texts, &aggregate, groups, marker)
-    });
-    Cells { all: all.collect(), folded_rows: aggregate.folded_rows }
+impl Cell {
+    /// Which rows of its table partition are the marker rows of `source`, as SQL.
+    pub fn marker_rows(&self, source: Source) -> String {
+        marker_rows(self.table, self.backfill.as_deref(), source.kp) + &format!(" AND g = {}", source.g)
+    }
+}
+
+/// Which rows of `table` are marker rows of Kafka partition `kp`, of any generation of its log, as SQL:
+/// those of batches, or those of the backfill of a rollup.
+pub fn marker_rows(table: &str, backfill: Option<&str>, kp: u16) -> String {
+    let is_of_rollups = layout::Table::ALL.iter().any(|rollups| rollups.name() == table);
+    let rollup = if is_of_rollups {
+        format!(" AND rollup = '{}'", backfill.unwrap_or_default())
+    } else {
+        String::new()
+    };
+    format!("tenant = ''{rollup} AND kp = {kp}")
 }
 
 /// What the marker row of a cell holds.
@@ -105,9 +114,9 @@ struct Marker {
 
 impl Marker {
     /// A cell of a table that is cut by the day and keeps its rows for so many.
-    fn daily(self, table: &str, days: u32, rows: usize, block: Block) -> Cell {
-        let (partition, ends) = (PartitionBy::Day.id(self.start), PartitionBy::Day.ends(self.start, days));
-        Cell { table: table.to_owned(), partition, ends, rows, block: block.finish() }
+    fn daily(self, table: &'static str, days: u32, rows: usize, block: Block) -> Cell {
+        let (partition, ends) = (tables::partition_id(self.start), tables::partition_ends(self.start, days));
+        Cell { table, backfill: None, partition, ends: Some(ends), rows, block: block.finish() }
     }
 }
 
@@ -115,7 +124,7 @@ impl Marker {
 fn events(rows: &Rows, source: Source, hwm: NextOffset) -> impl Iterator<Item = Cell> {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
     for row in in_order(rows) {
-        days.entry(PartitionBy::Day.start(rows.server_time[row as usize])).or_default().push(row);
+        days.entry(rows.server_time[row as usize].floor(DAY)).or_default().push(row);
     }
     days.into_iter().map(move |(start, order)| events_cell(rows, &order, Marker { source, hwm, start }))
 }
@@ -207,7 +216,7 @@ fn events_cell(rows: &Rows, order: &[RowId], marker: Marker) -> Cell {
 fn ledger(batch: &Batch, source: Source, hwm: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<&Entry>>::new();
     for entry in &batch.entries {
-        days.entry(PartitionBy::Day.start(entry.kafka_time)).or_default().push(entry);
+        days.entry(entry.kafka_time.floor(DAY)).or_default().push(entry);
     }
     days.into_iter().map(|(start, entries)| ledger_cell(&entries, Marker { source, hwm, start })).collect()
 }
@@ -245,7 +254,7 @@ fn ledger_cell(entries: &[&Entry], marker: Marker) -> Cell {
 fn dead_letters(letters: &DeadLetters, source: Source, hwm: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
     for (row, time) in (0..).zip(&letters.kafka_time) {
-        days.entry(PartitionBy::Day.start(*time)).or_default().push(row);
+        days.entry(time.floor(DAY)).or_default().push(row);
     }
     let days = days.into_iter();
     days.map(|(start, order)| dead_letters_cell(letters, &order, Marker { source, hwm, start })).collect()
@@ -269,67 +278,6 @@ fn dead_letters_cell(letters: &DeadLetters, order: &[RowId], marker: Marker) -> 
     repeated(&mut block, "cfg", "UInt64", source.cfg.to_le_bytes(), count);
     only_marker(&mut block, "hwm", "UInt64", hwm.to_u64(), count);
     marker.daily("dead_letters", DEAD_LETTER_DAYS, count, block)
-}
-
-fn rollup_cell(
-    rollup: &Rollup,
-    tenants: &Interner,
-    aggregate: &Aggregate<'_>,
-    groups: &[GroupId],
-    marker: Marker,
-) -> Cell {
-    let count = groups.len() + 1;
-    let mut block = Block::new(rollup.columns().len(), count);
-    let at = || groups.iter().map(|group| *group as usize);
-    keys(&mut block, "tenant", tenants, at().map(|group| aggregate.tenants[group]));
-    if rollup.grain.length().is_some() {
-        let values = once(marker.start).chain(at().map(|group| aggregate.buckets[group]));
-        block.fixed("bucket", "DateTime('UTC')", values.map(|time| seconds(time).to_le_bytes()));
-    }
-    for (dimension, numbered) in rollup.dimensions.iter().zip(&aggregate.dimensions) {
-        let (name, texts) = (dimension.column_name(), numbered.texts());
-        let values = at().map(|group| numbered.numbers[group]);
-        if dimension.column_type().starts_with("LowCardinality") {
-            keys(&mut block, &name, texts, values);
-        } else {
-            block.text(&name, "String", once("").chain(values.map(|number| texts.get(number))));
-        }
-    }
-    // Which Kafka partition a sum came from is nobody's question: only markers tell theirs.
-    only_marker(&mut block, "g", "UInt16", marker.source.g, count);
-    only_marker(&mut block, "kp", "UInt16", marker.source.kp, count);
-    for ((name, measure), values) in rollup.measures_with_count().zip(&aggregate.measures) {
-        match values {
-            Values::Unsigned(values) => {
-                // A count of 1, so that no marker is a row of zeros, which would vanish.
-                let marker = u64::from(measure == Measure::Count);
-                let values = once(marker).chain(at().map(|group| values[group]));
-                block.fixed(name, "UInt64", values.map(u64::to_le_bytes));
-            }
-            Values::Signed(values) => {
-                let values = once(0).chain(at().map(|group| values[group]));
-                block.fixed(name, "Int64", values.map(i64::to_le_bytes));
-            }
-            Values::Distinct(sets) => {
-                let values = groups.iter().map(|group| sets.get(*group));
-                block.unique_states(name, once(&[][..]).chain(values));
-            }
-        }
-    }
-    only_marker(&mut block, "hwm", "UInt64", marker.hwm.to_u64(), count);
-    let partition = rollup.partition_by().id(marker.start);
-    Cell {
-        table: rollup.name.clone(),
-        partition,
-        ends: rollup.ends(marker.start),
-        rows: count,
-        block: block.finish(),
-    }
-}
-
-/// Seconds since the epoch, as near as `DateTime` comes.
-fn seconds(time: UnixMillis) -> u32 {
-    u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
 }
 
 fn coded(block: &mut Block, name: &str, column: &Interned, order: &[RowId]) {

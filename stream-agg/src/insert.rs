@@ -54,6 +54,11 @@ impl Token {
         Self(format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp))
     }
 
+    /// The token of a chunk of rows that the backfill of `rollup` stores: several rollups share a table.
+    pub fn of_backfill(source: Source, topic: &str, rollup: &str, lo: NextOffset, last: Offset) -> Self {
+        Self(format!("{}/{topic}/{}/{lo}-{last}/{rollup}", source.g, source.kp))
+    }
+
     /// The same batch with a record that an operator skips: it has other rows.
     pub fn skipping(self) -> Self {
         Self(format!("{}:skip", self.0))

@@ -11,11 +11,11 @@ use std::time::Duration;
 use schemas::time::UnixMillis;
 use tokio::time::Instant;
 
-use crate::backfill::BACKFILL_G;
-use crate::cells::{Cell, Source};
+use crate::cells::{Cell, Source, marker_rows};
 use crate::progress::NextOffset;
 use crate::recover::Marker;
 use crate::store::{Store, StoreError};
+use crate::tables::TABLES;
 
 /// How long a reading of ClickHouse's clock is used: the clock may be set at any moment, and a
 /// deadline by one that was set back would let a late statement insert for as long.
@@ -38,17 +38,23 @@ impl Markers {
     }
 }
 
-/// The markers of a Kafka partition in all table partitions of `tables`; of every
-/// generation of its log unless `g` names one. Those of a backfill say nothing of the log.
-pub async fn of_tables(
-    store: &Store,
-    tables: &[&str],
-    kp: u16,
-    g: Option<u16>,
-) -> Result<Markers, StoreError> {
-    let of_log = g.map_or_else(|| format!("g < {BACKFILL_G}"), |g| format!("g = {g}"));
-    let parts = tables.iter().map(|table| (*table, format!("kp = {kp} AND {of_log}")));
+/// The markers that batches of a Kafka partition left in all table partitions; of every generation of its log
+/// unless `g` names one.
+pub async fn of_log(store: &Store, kp: u16, g: Option<u16>) -> Result<Markers, StoreError> {
+    let of_g = g.map(|g| format!(" AND g = {g}")).unwrap_or_default();
+    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, kp) + &of_g));
     read(store, parts).await
+}
+
+/// The markers that the backfill of `rollup` left in `table`.
+pub async fn of_backfill(
+    store: &Store,
+    table: &str,
+    rollup: &str,
+    source: Source,
+) -> Result<Markers, StoreError> {
+    let rows = marker_rows(table, Some(rollup), source.kp) + &format!(" AND g = {}", source.g);
+    read(store, iter::once((table, rows))).await
 }
 
 /// The markers of these cells.
@@ -57,18 +63,17 @@ pub async fn of_cells(
     cells: impl Iterator<Item = &Cell>,
     source: Source,
 ) -> Result<Markers, StoreError> {
-    let mut tables: Vec<(&str, String)> = Vec::new();
-    for Cell { table, partition, .. } in cells {
-        match tables.iter_mut().find(|(name, _)| name == table) {
+    let mut tables: Vec<(&str, String, String)> = Vec::new();
+    for cell in cells {
+        let Cell { table, partition, .. } = cell;
+        match tables.iter_mut().find(|(name, ..)| name == table) {
             // Writing to a String cannot fail.
-            Some((_, ids)) => drop(write!(ids, ", '{partition}'")),
-            None => tables.push((table, format!("'{partition}'"))),
+            Some((.., ids)) => drop(write!(ids, ", '{partition}'")),
+            None => tables.push((table, cell.marker_rows(source), format!("'{partition}'"))),
         }
     }
-    let Source { g, kp, .. } = source;
-    let parts = tables
-        .into_iter()
-        .map(|(table, ids)| (table, format!("kp = {kp} AND g = {g} AND _partition_id IN ({ids})")));
+    let parts = tables.into_iter();
+    let parts = parts.map(|(table, rows, ids)| (table, format!("{rows} AND _partition_id IN ({ids})")));
     read(store, parts).await
 }
 
@@ -90,7 +95,7 @@ async fn read<'t>(
         let _ = write!(
             sql,
             " UNION ALL SELECT '{table}', CAST(_partition_id, 'String'), max(hwm) FROM {table} \
-             WHERE tenant = '' AND {condition} GROUP BY _partition_id"
+             WHERE {condition} GROUP BY _partition_id"
         );
     }
     sql.push(')');

@@ -159,15 +159,16 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
         .await
         .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
 
-    let files = tables::MIGRATIONS.iter().map(|file| (file.name.to_owned(), file.sql.to_owned()));
-    let rollups = config.migrated_rollups();
+    let files = tables::MIGRATIONS.iter().map(|file| Step::applied(file.name, file.sql.to_owned()));
+    let steps = files.chain(config.declared_rollups()).chain(config.serving_views());
     let mut done = Vec::new();
-    for (name, sql) in files.chain(rollups).chain(config.serving_views()) {
-        let checksum = xxh3_64(sql.as_bytes());
+    for Step { name, text, is_statement } in steps {
+        let checksum = xxh3_64(text.as_bytes());
         match applied.iter().find(|(other, _)| *other == name) {
             Some((_, known)) if *known == checksum => continue,
             Some(_) => return Err(MigrateError::Changed(name)),
-            None => apply(&store, &name, &sql).await?,
+            None if is_statement => apply(&store, &name, &text).await?,
+            None => {}
         }
         let note = format!("INSERT INTO schema_migrations (name, checksum) VALUES ('{name}', {checksum})");
         apply(&store, &name, &note).await?;
@@ -181,16 +182,35 @@ const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name 
      checksum UInt64 COMMENT 'of its statement', applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
      ENGINE = ReplacingMergeTree ORDER BY name";
 
+/// What is noted once it is done.
+struct Step {
+    name: String,
+    text: String,
+    /// Whether the text is a statement for ClickHouse, not only what must stay as it is.
+    is_statement: bool,
+}
+
+impl Step {
+    fn applied(name: &str, text: String) -> Self {
+        Self { name: name.to_owned(), text, is_statement: true }
+    }
+}
+
 impl MigrateConfig {
     /// Views of the rollups that are declared.
-    fn serving_views(&self) -> impl Iterator<Item = (String, String)> {
-        let served = tables::SERVING_VIEWS.iter().filter(|view| view.is_served(&self.rollups));
-        served.map(|view| (view.migration.name.to_owned(), view.migration.sql.to_owned()))
+    fn serving_views(&self) -> impl Iterator<Item = Step> {
+        let served = tables::SERVING_VIEWS.iter();
+        served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))
     }
 
-    /// Names and statements of the rollup tables; the prefix keeps them apart from files.
-    fn migrated_rollups(&self) -> impl Iterator<Item = (String, String)> {
-        self.rollups.iter().map(|rollup| (format!("rollup_{}", rollup.name), rollup.create_table()))
+    /// What each rollup declares. It needs no table of its own, and must not change under its name: rows of two
+    /// meanings would be summed. The prefix keeps rollups apart from files.
+    fn declared_rollups(&self) -> impl Iterator<Item = Step> {
+        self.rollups.iter().map(|rollup| Step {
+            name: format!("rollup_{}", rollup.name),
+            text: rollup.to_string(),
+            is_statement: false,
+        })
     }
 }
 

@@ -26,8 +26,6 @@ use crate::window::Window;
 
 /// Shortest and longest wait between tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Tables that are not rollups and get cells.
-pub const TABLES: [&str; 3] = ["events", "ledger", "dead_letters"];
 
 /// All that a pipeline needs to go on.
 pub struct Recovered {
@@ -77,7 +75,7 @@ async fn try_recover(
     }
     // Whoever lost the intent may have lost the generation, too.
     let g = intent.as_ref().map(|intent| intent.g);
-    let markers = markers::of_tables(store, &tables(declaration, &declared), kp, g).await?;
+    let markers = markers::of_log(store, kp, g).await?;
     shared.inserter.set_clock(markers.now);
     let resume = match resume(found, &markers.all, markers.now, declaration.cfg()) {
         Ok(resume) => resume,
@@ -91,13 +89,6 @@ async fn try_recover(
     let adopted = markers.all.iter().map(|marker| marker.hwm).filter(|hwm| *hwm > from);
     let ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
     Ok(Ok(Recovered { resume, declared, window, ends }))
-}
-
-/// All tables that may hold cells of either declaration.
-pub fn tables<'d>(now: &'d Declaration, before: &'d Declaration) -> Vec<&'d str> {
-    let rollups = now.rollups.iter().chain(before.rollups.iter()).map(|rollup| rollup.name.as_str());
-    let all: BTreeSet<_> = TABLES.into_iter().chain(rollups).collect();
-    all.into_iter().collect()
 }
 
 /// What the window needs of a record.

@@ -8,12 +8,10 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::configs::{self, Unknown};
 use crate::intent::{Intent, MAX_SKIPPED, MAX_SPLIT_POINTS};
 use crate::markers;
 use crate::offline::{Offline, OfflineError};
 use crate::progress::{NextOffset, Offset};
-use crate::restore;
 use crate::store::Store;
 
 /// Why a record was not skipped.
@@ -63,14 +61,6 @@ pub enum SkipError {
     TooMany {
         /// The Kafka partition.
         kp: u16,
-    },
-    /// The batch was declared under a declaration that is not known.
-    #[error("skip partition {kp}: find the tables of its declared batch")]
-    UnknownDeclaration {
-        /// The Kafka partition.
-        kp: u16,
-        /// Why.
-        source: Unknown,
     },
     /// Kafka or ClickHouse, or aggregators that run.
     #[error("skip partition {kp}")]
@@ -143,11 +133,7 @@ async fn check_not_stored(
 ) -> Result<(), SkipError> {
     let offline_error = |source| SkipError::Offline { kp, source: OfflineError::Store(source) };
     let store = Store::new(&config.migrate.store);
-    let ours = config.declaration();
-    let declared = configs::read(&store, intent.cfg).await.map_err(offline_error)?;
-    let declared = declared.map_err(|source| SkipError::UnknownDeclaration { kp, source })?;
-    let tables = restore::tables(&ours, &declared);
-    let markers = markers::of_tables(&store, &tables, kp, Some(intent.g)).await.map_err(offline_error)?;
+    let markers = markers::of_log(&store, kp, Some(intent.g)).await.map_err(offline_error)?;
     match markers.all.into_iter().find(|marker| !marker.hwm.is_at_or_below(offset)) {
         None => Ok(()),
         Some(marker) => Err(SkipError::Stored {

@@ -9,7 +9,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use runtime::admin;
 use runtime::backoff::Backoff;
-use schemas::rollup::Rollups;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -95,7 +94,7 @@ pub async fn run(
             find_topic(&asker, &config.migrate.kafka, &health).await;
             find_times(&admin_client, &config.migrate.kafka, &health).await;
         };
-        tokio::join!(topic, find_tables(&store, &config.migrate.rollups, &health))
+        tokio::join!(topic, find_tables(&store, &health))
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
         consume(config, asker, store, &metrics, &health, shutdown).await?;
@@ -186,8 +185,8 @@ async fn consume(
 
 /// Looks at the tables while they are written to, until `shutdown`.
 async fn watch_tables(shared: Arc<Shared>, gate: Arc<Gate>, shutdown: CancellationToken) {
-    let Shared { store, declaration, metrics, health, .. } = &*shared;
-    let watch = Watch { store, rollups: &declaration.rollups, gate: &gate, metrics, health };
+    let Shared { store, metrics, health, .. } = &*shared;
+    let watch = Watch { store, gate: &gate, metrics, health };
     watch.run(&shutdown).await;
 }
 
@@ -271,10 +270,10 @@ fn refused(asker: &BaseConsumer) -> Option<&'static str> {
 }
 
 /// Waits until ClickHouse has all tables as they must be.
-async fn find_tables(store: &Store, rollups: &Rollups, health: &Health) {
+async fn find_tables(store: &Store, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     // Not well after that: whoever sees us ready may ask what we declare.
-    while let Err(error) = tables::check(store, rollups).await {
+    while let Err(error) = tables::check(store).await {
         health.trouble(Concern::ClickHouse, error);
         time::sleep(backoff.wait()).await;
     }

@@ -5,14 +5,14 @@
 //! forget a token too early, or is known to have lost a part. What the tables hold is looked
 //! at per Kafka partition, in `restore`.
 
-use schemas::rollup::Rollups;
-
-use crate::restore::TABLES;
 use crate::store::{Store, StoreError};
 
 mod watch;
 
 pub use watch::{Gate, Watch};
+
+/// Tables that get cells.
+pub const TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
 
 /// Inserts of a table whose tokens it must know at least. A token must outlive every
 /// statement that carries it: by its deadline and ClickHouse's limit that is 55 s. Twice
@@ -69,7 +69,7 @@ pub enum TablesError {
 ///
 /// # Errors
 /// What is not as it must be.
-pub async fn check(store: &Store, rollups: &Rollups) -> Result<(), TablesError> {
+pub async fn check(store: &Store) -> Result<(), TablesError> {
     // `system` is asked from outside the database, which may be missing itself.
     let (system, database) = (store.outside(), store.database.to_string());
     let there: Vec<(String, u64)> = system
@@ -79,15 +79,13 @@ pub async fn check(store: &Store, rollups: &Rollups) -> Result<(), TablesError> 
         ))
         .await?;
     let find = |table: &str| there.iter().find(|(name, _)| name == table);
-    let batched: Vec<_> =
-        TABLES.into_iter().chain(rollups.iter().map(|rollup| rollup.name.as_str())).collect();
-    let needed = batched.iter().copied().chain(["progress", "configs"]);
+    let needed = TABLES.into_iter().chain(["progress", "configs"]);
     let names: Vec<_> = needed.filter(|name| find(name).is_none()).map(str::to_owned).collect();
     if !names.is_empty() {
         return Err(TablesError::Missing { database, names });
     }
     if let Some((table, tokens)) =
-        batched.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)
+        TABLES.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)
     {
         return Err(TablesError::ForgetsTokens { database, table: table.clone(), tokens: *tokens });
     }
@@ -95,7 +93,7 @@ pub async fn check(store: &Store, rollups: &Rollups) -> Result<(), TablesError> 
         .rows(&format!(
             "SELECT table, name, assumeNotNull(reason) FROM system.detached_parts WHERE database = '{database}' \
              AND startsWith(reason, 'broken') AND table IN ({}) ORDER BY table, name LIMIT 1",
-            batched.iter().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ")
+            TABLES.iter().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ")
         ))
         .await?;
     match lost.into_iter().next() {

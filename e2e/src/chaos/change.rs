@@ -116,9 +116,8 @@ pub(crate) async fn declared_later(world: &World) -> anyhow::Result<(u64, Vec<Di
         "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, count() FROM events WHERE tenant != ''
          AND cfg IN (SELECT cfg FROM configs WHERE position(declared, '{LATER}') > 0) GROUP BY 1, 2"
     );
-    let rollup = format!(
-        "SELECT toUnixTimestamp(bucket), event, sum(events) FROM {LATER} WHERE tenant != '' GROUP BY 1, 2"
-    );
+    let rollup =
+        format!("SELECT toUnixTimestamp(bucket), event, sum(events) FROM rollup.{LATER} GROUP BY 1, 2");
     let expected = cells(world.try_rows(&raw).await?);
     let found = cells(world.try_rows(&rollup).await?);
     let events = found.values().flatten().sum::<i64>().unsigned_abs();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::rollup::layout::Stored;
 use schemas::rollup::{Column, Dimension, Grain, Measure, Rollup};
 use schemas::time::{DAY, UnixMillis};
 
@@ -69,20 +70,25 @@ impl Sums {
 
     /// Those of a rollup, in all its dimensions.
     pub fn of_rollup(rollup: &Rollup) -> Self {
-        // The count comes first: it tells how many events a difference is about.
-        let mut measures: Vec<_> = rollup.measures_with_count().collect();
-        measures.sort_by_key(|(_, measure)| *measure != Measure::Count);
+        // A count comes first: it tells how many events a difference is about. Every rollup has one.
+        let count = (Stored::Rows, Measure::Count);
+        let stored = rollup.stored().into_iter().zip(rollup.measures.iter().map(|(_, measure)| *measure));
+        let measures: Vec<_> =
+            std::iter::once(count).chain(stored.filter(|(_, measure)| *measure != Measure::Count)).collect();
         let bucket =
             (rollup.grain != Grain::None).then_some(("bucket", "toUnixTimestamp(bucket)".to_owned()));
         let names: Vec<_> = rollup.dimensions.iter().map(Dimension::column_name).collect();
-        let dimensions = names.iter().map(|name| (name.as_str(), name.clone()));
+        let dimensions = names.iter().enumerate();
+        let dimensions = dimensions.map(|(at, name)| (name.as_str(), Rollup::dimension_column(at)));
         let key: Vec<_> = bucket.into_iter().chain(dimensions).collect();
-        let figures = measures.iter().map(|(name, measure)| format!("{}({name})", combining(*measure)));
+        let figures =
+            measures.iter().map(|(stored, measure)| format!("{}({})", combining(*measure), stored.column()));
         let selected: Vec<_> = key.iter().map(|(_, sql)| sql.clone()).chain(figures).collect();
         let group: Vec<_> = (1..=key.len()).map(|place| place.to_string()).collect();
         let sql = format!(
-            "SELECT {} FROM {} WHERE tenant != '' GROUP BY {}",
+            "SELECT {} FROM {} WHERE tenant != '' AND rollup = '{}' GROUP BY {}",
             selected.join(", "),
+            rollup.table().name(),
             rollup.name,
             group.join(", ")
         );
@@ -90,7 +96,7 @@ impl Sums {
             table: rollup.name.clone(),
             sql,
             key: key.into_iter().map(|(name, _)| name.to_owned()).collect(),
-            figures: measures.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            figures: measures.iter().map(|(stored, _)| stored.column()).collect(),
             grain: rollup.grain,
             dimensions: rollup.dimensions.clone(),
             measures: measures.into_iter().map(|(_, measure)| measure).collect(),
@@ -200,8 +206,8 @@ mod tests {
     fn a_statement_reads_key_and_count_first() {
         assert_eq!(
             sums("users_hourly").sql,
-            "SELECT toUnixTimestamp(bucket), event, sum(rows), uniqExactMerge(users) FROM users_hourly \
-             WHERE tenant != '' GROUP BY 1, 2"
+            "SELECT toUnixTimestamp(bucket), dim1, sum(rows), uniqExactMerge(uniq1) FROM rollup_states \
+             WHERE tenant != '' AND rollup = 'users_hourly' GROUP BY 1, 2"
         );
     }
 

@@ -8,7 +8,7 @@ use schemas::time::{DAY, UnixMillis};
 use serde_json::json;
 
 use crate::oracle::now;
-use crate::world::{DEADLINE, Edge, World};
+use crate::world::{DEADLINE, Edge, World, with_sources};
 
 /// What is declared late: fields of `props`, a condition, a number and exact users, and no end of it.
 const PLANS: &str = r#"
@@ -32,16 +32,16 @@ const COMPARED: [(&str, &str, &str); 2] = [
     (
         "plans_daily",
         "SELECT toUnixTimestamp(bucket), plan, country, sum(events), sum(value), uniqExactMerge(users)
-         FROM plans_daily WHERE tenant = 'default' GROUP BY 1, 2, 3 ORDER BY ALL",
+         FROM rollup.plans_daily WHERE tenant = 'default' GROUP BY 1, 2, 3 ORDER BY ALL",
         "SELECT toUnixTimestamp(toStartOfDay(client_time)), JSONExtractString(props, 'plan'), country, count(),
                 sum(param_int), uniqExact(if(user_id = '', device_id, user_id))
          FROM events WHERE tenant = 'default' AND event IN ('play', 'purchase') GROUP BY 1, 2, 3 ORDER BY ALL",
     ),
     (
         "plans_of_late",
-        "SELECT toUnixTimestamp(bucket), event, sum(rows), sum(value), max(most)
-         FROM plans_of_late WHERE tenant = 'default' GROUP BY 1, 2 ORDER BY ALL",
-        "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, count(), sum(param_int), max(sequence)
+        "SELECT toUnixTimestamp(bucket), event, sum(value), max(most)
+         FROM rollup.plans_of_late WHERE tenant = 'default' GROUP BY 1, 2 ORDER BY ALL",
+        "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, sum(param_int), max(sequence)
          FROM events WHERE tenant = 'default' AND toStartOfDay(client_time) + INTERVAL 31 DAY > now()
          GROUP BY 1, 2 ORDER BY ALL",
     ),
@@ -96,7 +96,7 @@ impl Growing {
 
     async fn stored(&self) {
         let waited = wait_for(format!("{} stored rows", self.posted), DEADLINE, async || {
-            let stored = "SELECT (SELECT sum(stored) FROM ledger), (SELECT sum(events) FROM event_hourly WHERE tenant != '')";
+            let stored = "SELECT (SELECT sum(stored) FROM ledger), (SELECT sum(events) FROM rollup.event_hourly WHERE tenant != '')";
             let posted = self.posted.to_string();
             self.world.rows(stored).await == [[posted.clone(), posted]]
         });
@@ -132,10 +132,12 @@ impl Growing {
 
     /// Waits until each late rollup says what raw rows say; they must never say more.
     async fn agrees(&self) {
+        let rollups = Rollups::parse("late", PLANS).unwrap();
         for (rollup, sums, of_raw) in COMPARED {
             let mut found = (Vec::new(), Vec::new());
             let waited = wait_for(format!("`{rollup}` to agree with raw rows"), DEADLINE, async || {
-                found = (self.world.rows(sums).await, self.world.rows(of_raw).await);
+                let sums = with_sources(sums, &rollups);
+                found = (self.world.rows(&sums).await, self.world.rows(of_raw).await);
                 found.0 == found.1
             });
             if let Err(overdue) = waited.await {

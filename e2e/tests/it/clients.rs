@@ -42,7 +42,7 @@ async fn the_examples_for_clients_are_accepted_and_counted() {
     assert_eq!(run(&world, python.to_str().unwrap(), &["-c", &programs[0]]), "3\n");
 
     let counted =
-        "SELECT event, sum(events) FROM event_hourly WHERE tenant != '' GROUP BY event ORDER BY event";
+        "SELECT event, sum(events) FROM rollup.event_hourly WHERE tenant != '' GROUP BY event ORDER BY event";
     let expected = [["from_curl", "3"], ["from_javascript", "2"], ["from_python", "3"]];
     let waited = wait_for("all to be counted", DEADLINE, async || world.rows(counted).await == expected);
     waited.await.unwrap();

@@ -114,7 +114,7 @@ async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days()
     post(&edge.http, "/v1/counters", json!({"country": "IT", "event": "view"}).to_string()).await;
     sums.add("IT", 0, true, 1);
     let waited = wait_for("the post after the archiving", DEADLINE, async || {
-        world.number("SELECT sum(events) FROM event_daily WHERE country = 'IT'").await == 4
+        world.number("SELECT sum(events) FROM rollup.event_daily WHERE country = 'IT'").await == 4
     });
     waited.await.unwrap();
     assert_answered(&api.http, &sums).await;

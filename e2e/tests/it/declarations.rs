@@ -11,9 +11,9 @@ use crate::oracle::now;
 use crate::wire::enriched;
 use crate::world::{DEADLINE, DECLARED_LATER, LATER, PLACE, World, says};
 
-/// Tables that refuse the first batch: of raw rows, of a rollup of both, and of one that only the first
-/// process declares.
-const CLOSED: [&str; 3] = ["events", "users_hourly", "sessions_daily"];
+/// Tables that refuse the first batch: of raw rows, and of rollups of which both declare one and only the first
+/// process another.
+const CLOSED: [&str; 2] = ["events", "rollup_states"];
 
 /// Appends a record to partition 0: three events of now, and one of 2010.
 fn produce(world: &World) {
@@ -59,7 +59,7 @@ impl InPart {
         produce(&world);
         let mut first = world.start("stream-agg", &[PLACE]);
         // What is in some tables is declared, and stays so until it is in all.
-        gives(&world, "SELECT sum(events) FROM event_hourly WHERE tenant != ''", [["4"]]).await;
+        gives(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["4"]]).await;
         gives(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
         first.kill9();
         for table in CLOSED {
@@ -101,16 +101,16 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
                GROUP BY ko, cfg ORDER BY ko";
     gives(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
     // The rollup of both has all, that of the first only the first, that of the second only the second.
-    let later = format!("SELECT sum(events) FROM {LATER} WHERE tenant != ''");
+    let later = format!("SELECT sum(events) FROM rollup.{LATER}");
     let sums = format!(
-        "SELECT (SELECT sum(rows) FROM users_hourly WHERE tenant != ''),
-                (SELECT sum(rows) FROM sessions_daily WHERE tenant != ''), ({later})"
+        "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),
+                (SELECT sum(rows) FROM rollup_states WHERE rollup = 'sessions_daily'), ({later})"
     );
     gives(world, &sums, [["8", "4", "4"]]).await;
     // Only the first declaration believes a clock of 2010.
-    for rollup in ["event_hourly", "users_hourly"] {
-        let count = if rollup == "users_hourly" { "rows" } else { "events" };
-        let old = format!("SELECT sum({count}) FROM {rollup} WHERE tenant != '' AND bucket < '2011-01-01'");
+    for (table, rollup) in [("rollup_sums", "event_hourly"), ("rollup_states", "users_hourly")] {
+        let old =
+            format!("SELECT sum(rows) FROM {table} WHERE rollup = '{rollup}' AND bucket < '2011-01-01'");
         gives(world, &old, [["1"]]).await;
     }
 

@@ -42,7 +42,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
         assert_eq!(edge.http.post_lines(&lines).await.status, 200);
         let mut aggregator = world.start("stream-agg", &widest);
         aggregator.wait_ready().await.unwrap();
-        let both = "SELECT (SELECT sum(events) FROM event_hourly WHERE tenant != ''), (SELECT sum(stored) FROM ledger)";
+        let both = "SELECT (SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''), (SELECT sum(stored) FROM ledger)";
         let waited = wait_for(format!("{posted} events"), DEADLINE, async || {
             world.rows(both).await == [[posted.to_string(), posted.to_string()]]
         });
@@ -50,10 +50,11 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
         // A second one starts from what the first has committed.
         assert!(aggregator.terminate().await.unwrap().success());
     }
-    for table in ["events", "event_hourly", "long_kept"] {
+    for table in ["events", "rollup_sums"] {
         world.rows(&format!("OPTIMIZE TABLE {table} FINAL")).await;
     }
-    let hours = "SELECT toUnixTimestamp(bucket), event, sum(events) FROM event_hourly WHERE tenant != ''
+    let hours =
+        "SELECT toUnixTimestamp(bucket), event, sum(events) FROM rollup.event_hourly WHERE tenant != ''
                  GROUP BY 1, 2 ORDER BY ALL";
     let arrived = "SELECT toUnixTimestamp(toStartOfHour(server_time)), event, count() FROM events
                    WHERE event = 'replaced' GROUP BY 1, 2 ORDER BY ALL";
@@ -62,7 +63,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
         [vec![believed(0)], world.rows(arrived).await, vec![believed(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
     // The first month's retention of forty years is over.
-    let kept = "SELECT event, sum(events) FROM long_kept WHERE tenant != '' GROUP BY event ORDER BY event";
+    let kept = "SELECT event, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY event ORDER BY event";
     assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();
 }

@@ -174,10 +174,9 @@ async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once
 #[tokio::test]
 async fn a_table_that_forgets_tokens_too_early_is_not_written_to() {
     let mut counted = Counted::new("once_tokens").await;
-    let setting =
-        "ALTER TABLE once_tokens.event_hourly MODIFY SETTING non_replicated_deduplication_window = ";
+    let setting = "ALTER TABLE once_tokens.rollup_sums MODIFY SETTING non_replicated_deduplication_window = ";
     counted.world.rows(&format!("{setting}100")).await;
-    counted.is_refused(&["event_hourly`", "last 100 inserts", setting]).await;
+    counted.is_refused(&["rollup_sums`", "last 100 inserts", setting]).await;
     counted.world.rows(&format!("{setting}10000")).await;
     counted.post_and_count().await;
 }
@@ -195,22 +194,6 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     let restore = ["restore all tables from one copy", "`stream-agg adopt` for every partition"];
     counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
-    counted.post_and_count().await;
-}
-
-#[tokio::test]
-async fn a_rollup_that_was_declared_once_and_dropped_does_not_keep_a_partition_from_being_adopted() {
-    let mut counted = Counted::new("once_dropped").await;
-    let file = counted.world.write("rollups.toml", &format!("{}{DECLARED_LATER}", Rollups::built_in()));
-    let later = [("ROLLUPS_FILE", file.as_str())];
-    counted.world.migrate_with(&later).await;
-    let mut aggregator = counted.world.start("stream-agg", &later);
-    aggregator.wait_ready().await.unwrap();
-    aggregator.terminate().await.unwrap();
-    assert_eq!(counted.world.number("SELECT uniqExact(cfg) FROM configs").await, 2);
-    counted.world.rows(&format!("DROP TABLE {LATER}")).await;
-    counted.world.commit(0, "");
-    counted.adopt(&[]).await;
     counted.post_and_count().await;
 }
 
@@ -240,12 +223,12 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     aggregator.wait_ready().await.unwrap();
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
-    assert_eq!(world.number(&format!("SELECT count() FROM {LATER}")).await, 0);
+    assert_eq!(world.number(&format!("SELECT count() FROM rollup.{LATER}")).await, 0);
     // Once that is done, the later declaration is at work.
     let lines: Vec<_> = (0..60).map(|_| Some(Made::random(&mut rng, now()))).collect();
     let text: Vec<_> = lines.iter().flatten().map(Made::line).collect();
     oracle.reported(&edge.http.post_lines(&text).await, &lines);
     world.assert_counted(&oracle.counts()).await;
-    let late = format!("SELECT sum(events) FROM {LATER} WHERE tenant != ''");
+    let late = format!("SELECT sum(events) FROM rollup.{LATER}");
     wait_for("the later rollup", DEADLINE, async || world.number(&late).await == 60).await.unwrap();
 }

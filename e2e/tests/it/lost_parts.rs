@@ -129,12 +129,12 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
 async fn a_part_whose_token_outlived_it_is_inserted_under_another_token() {
     let (mut stack, mut counted) = own("lost_token").await;
     let world = &counted.world;
-    world.rows("ALTER TABLE users_hourly ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    world.rows("ALTER TABLE rollup_states ADD CONSTRAINT closed CHECK hwm > 1000").await;
     counted.append();
     let world = &counted.world;
     // The batch stays declared, for one table refuses it.
     let mut aggregator = world.start("stream-agg", &[PLACE]);
-    says(&aggregator, &["users_hourly", "stream-agg split 0"]).await;
+    says(&aggregator, &["rollup_states", "stream-agg split 0"]).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";
     wait_for("its raw rows", DEADLINE, async || world.number(stored).await == 3).await.unwrap();
     aggregator.kill9();
@@ -143,7 +143,7 @@ async fn a_part_whose_token_outlived_it_is_inserted_under_another_token() {
     fs::remove_dir_all(table.join(name)).unwrap();
     stack.clickhouse.start().await.unwrap();
     assert_eq!(world.number(stored).await, 0);
-    world.rows("ALTER TABLE users_hourly DROP CONSTRAINT closed").await;
+    world.rows("ALTER TABLE rollup_states DROP CONSTRAINT closed").await;
 
     let aggregator = world.start("stream-agg", &[PLACE]);
     says(&aggregator, &["`events`", "offsets 0..0", "clickhouse took the rows and does not have them"]).await;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::client::Http;
 use crate::oracle::now;
-use crate::world::{DEADLINE, World};
+use crate::world::{DEADLINE, World, with_sources};
 
 const PLANS: &str = r#"
 [[rollup]]
@@ -84,11 +84,12 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
                 .to_vec()
         })
         .collect();
-    let plans = "SELECT toUnixTimestamp(bucket), plan, sum(events), sum(value), uniqExactMerge(users) FROM plans_daily
+    let plans = "SELECT toUnixTimestamp(bucket), plan, sum(events), sum(value), uniqExactMerge(users) FROM rollup.plans_daily
                  WHERE tenant = 'default' GROUP BY bucket, plan ORDER BY plan";
+    let plans = with_sources(plans, &Rollups::parse("plans", PLANS).unwrap());
     let mut found = Vec::new();
     let waited = wait_for("the sums of each plan", DEADLINE, async || {
-        found = world.rows(plans).await;
+        found = world.rows(&plans).await;
         found == expected
     });
     if let Err(overdue) = waited.await {
@@ -140,7 +141,7 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
     let _aggregator = ready(&world, "stream-agg", &file).await;
     assert_eq!(post().await, 200);
     let waited = wait_for("the second click", DEADLINE, async || {
-        world.number("SELECT sum(events) FROM event_daily WHERE country = 'DE'").await == 2
+        world.number("SELECT sum(events) FROM rollup.event_daily WHERE country = 'DE'").await == 2
     });
     waited.await.unwrap();
 

@@ -183,7 +183,7 @@ async fn load(name: &'static str, duration: Duration) {
     let mut asked = 0;
     let selects = format!(
         "SELECT count() FROM system.query_log WHERE current_database = '{name}' AND type = 'QueryStart'
-         AND query_kind = 'Select' AND query LIKE '%poll_votes%' AND query LIKE '%country_totals%'
+         AND query_kind = 'Select' AND query LIKE '%''poll_votes''%' AND query LIKE '%country_totals%'
          AND toUnixTimestamp64Milli(query_start_time_microseconds) BETWEEN {began} AND {ended}"
     );
     world.rows("SYSTEM FLUSH LOGS").await;

@@ -1,13 +1,14 @@
 //! Reads `rollups.toml`: what is declared, checked whole, every error with its line.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
     COLUMN_WORDS, Column, Condition, Dimension, Grain, Measure, PropPath, RESERVED_COLUMNS, Rollup,
-    TABLE_WORDS,
+    TABLE_WORDS, layout,
 };
 use crate::tables;
 
@@ -67,6 +68,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError>
             reason: e.message().trim_end().replace('\n', ", "),
         })
     })?;
+    let mut retentions = BTreeSet::new();
     let mut names: BTreeSet<String> = tables::NAMES.map(str::to_owned).into();
     let rollup = |declared: Declared| {
         if TABLE_WORDS.contains(&declared.name.get_ref().as_str()) {
@@ -78,6 +80,16 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError>
                 &declared.name,
                 format!("there is already a table `{}`", declared.name.get_ref()),
             ));
+        }
+        if let Some(retention) = &declared.retention {
+            retentions.insert(days(retention)?);
+            if retentions.len() > layout::RETENTIONS {
+                const MOST: usize = layout::RETENTIONS;
+                return Err(fault(
+                    retention,
+                    format!("there are at most {MOST} different retentions; use one of the others"),
+                ));
+            }
         }
         resolve(declared)
     };
@@ -99,6 +111,9 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     for word in &declared.dimensions {
         let dimension = dimension(word)?;
         column(dimension.column_name(), word.span().start)?;
+        if dimensions.len() == layout::DIMENSIONS {
+            return Err(fault(word, format!("a rollup has at most {} dimensions", layout::DIMENSIONS)));
+        }
         dimensions.push(dimension);
     }
     let mut conditions = Vec::new();
@@ -118,10 +133,13 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let mut measures = Vec::new();
     for (name, measure) in &declared.measures {
         column(name.get_ref().clone(), name.span().start)?;
-        measures.push((
-            checked_name(name)?,
-            one_of(measure, "measure", Measure::all().map(|m| (m.to_string(), m)))?,
-        ));
+        let kind = one_of(measure, "measure", Measure::all().map(|m| (m.to_string(), m)))?;
+        let same = |other: &&(String, Measure)| mem::discriminant(&other.1) == mem::discriminant(&kind);
+        if kind != Measure::Count && measures.iter().filter(same).count() == layout::MEASURES {
+            const MOST: usize = layout::MEASURES;
+            return Err(fault(measure, format!("a rollup has at most {MOST} measures like `{kind}`")));
+        }
+        measures.push((checked_name(name)?, kind));
     }
     if measures.is_empty() {
         return Err(fault(
@@ -129,8 +147,14 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
             "it has no measure; write for example `measures = { events = \"count\" }`".to_owned(),
         ));
     }
-    let retention_days = declared.retention.map(|text| days(&text)).transpose()?;
-    Ok(Rollup { name, grain, dimensions, conditions, measures, retention_days })
+    let retention_days = declared.retention.as_ref().map(days).transpose()?;
+    let rollup = Rollup { name, grain, dimensions, conditions, measures, retention_days };
+    match &declared.retention {
+        Some(retention) if rollup.is_timeless() => {
+            Err(fault(retention, "a bucket of all time does not expire; leave the retention out".to_owned()))
+        }
+        _ => Ok(rollup),
+    }
 }
 
 /// A column of the raw table, or `props.` and a path of names.

@@ -41,6 +41,11 @@ fn a_mistake_is_named_with_its_line() {
     refused(("plays = \"count\"", ""), 3, "it has no measure");
     refused(("grain = \"day\"", "grain = \"day\"\nretention = \"1y\""), 5, "`1y` is not a retention");
     refused(("grain = \"day\"", "grain = \"day\"\nretention = \"14601d\""), 5, "from 1d to 14600d");
+    refused(
+        ("grain = \"day\"", "grain = \"none\"\nretention = \"7d\""),
+        5,
+        "a bucket of all time does not expire",
+    );
     refused(("grain = \"day\"", "grian = \"day\""), 4, "unknown field `grian`");
     refused(("grain = \"day\"\n", ""), 2, "missing field `grain`");
     refused(("[[rollup]]", "[[rollup]"), 2, "");
@@ -72,7 +77,6 @@ fn props_and_conditions_are_read() {
     let conditions: Vec<_> =
         rollup.conditions.iter().map(|c| (c.field.to_string(), c.values.join("|"))).collect();
     assert_eq!(conditions, [("event".into(), "play|view".into()), ("props.app".into(), "tv".into())]);
-    assert!(rollup.create_table().contains("    plan_tier String,\n"));
 }
 
 #[test]
@@ -89,70 +93,6 @@ fn agreement_shows_in_the_hash() {
 }
 
 #[test]
-fn sums_make_a_summing_table_without_a_column_list() {
-    assert_eq!(
-        Rollups::built_in().get("event_hourly").unwrap().create_table(),
-        "CREATE TABLE IF NOT EXISTS event_hourly
-(
-    tenant LowCardinality(String),
-    bucket DateTime('UTC'),
-    event LowCardinality(String),
-    country LowCardinality(String),
-    device_os LowCardinality(String),
-    g UInt16,
-    kp UInt16,
-    events UInt64,
-    value Int64,
-    hwm SimpleAggregateFunction(max, UInt64)
-)
-ENGINE = SummingMergeTree()
-PARTITION BY toYYYYMM(bucket)
-ORDER BY (tenant, bucket, event, country, device_os, g, kp)
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, \
-         fsync_part_directory = 1, old_parts_lifetime = 480"
-    );
-}
-
-#[test]
-fn a_distinct_count_makes_an_aggregating_table_with_a_count_of_its_own() {
-    let sql = Rollups::built_in().get("users_hourly").unwrap().create_table();
-    for part in [
-        "    users AggregateFunction(uniqExact, UInt64),\n    rows SimpleAggregateFunction(sum, UInt64),\n    hwm ",
-        "ENGINE = AggregatingMergeTree\n",
-        "index_granularity = 128",
-    ] {
-        assert!(sql.contains(part), "no {part:?} in {sql}");
-    }
-}
-
-#[test]
-fn short_retention_cuts_by_day_and_no_grain_does_not_cut() {
-    let rollup = |text: String| Rollups::parse("", &text).unwrap().get("plays").unwrap().clone();
-    let daily = rollup(GOOD.replace("grain = \"day\"", "grain = \"minute\"\nretention = \"7d\""));
-    assert_eq!(daily.partition_by(), PartitionBy::Day);
-    assert!(daily.create_table().contains("TTL toStartOfDay(bucket) + INTERVAL 1 DAY + INTERVAL 7 DAY"));
-    let monthly = rollup(GOOD.replace("grain = \"day\"", "grain = \"day\"\nretention = \"400d\""));
-    assert_eq!(monthly.partition_by(), PartitionBy::Month);
-    assert!(
-        monthly
-            .create_table()
-            .contains("TTL toDateTime(toStartOfMonth(bucket)) + INTERVAL 1 MONTH + INTERVAL 400 DAY")
-    );
-    let whole = rollup(GOOD.replace("grain = \"day\"", "grain = \"none\"\nretention = \"7d\""));
-    assert_eq!(whole.partition_by(), PartitionBy::Nothing);
-    assert!(!whole.create_table().contains("bucket") && !whole.create_table().contains("TTL"));
-}
-
-#[test]
-fn a_table_partition_is_named_by_its_start() {
-    let time = UnixMillis::parse("2020-12-31 23:59:59.999").unwrap();
-    let start = |by: PartitionBy| by.start(time).to_string();
-    assert_eq!(start(PartitionBy::Day), "2020-12-31 00:00:00.000");
-    assert_eq!(start(PartitionBy::Month), "2020-12-01 00:00:00.000");
-    assert_eq!(start(PartitionBy::Nothing), "1970-01-01 00:00:00.000");
-}
-
-#[test]
 fn a_bucket_is_named_by_its_start() {
     let time = UnixMillis::parse("2020-12-31 23:59:59.999").unwrap();
     let bucket = |grain: Grain| grain.bucket(time).to_string();
@@ -163,17 +103,28 @@ fn a_bucket_is_named_by_its_start() {
     assert_eq!(bucket(Grain::None), "1970-01-01 00:00:00.000");
 }
 
-#[track_caller]
-fn check_cut(cut: PartitionBy, id: &str, ends: Option<&str>) {
-    let time = |text| UnixMillis::parse(text).unwrap();
-    let start = cut.start(time("2026-12-21 04:05:06"));
-    assert_eq!(cut.id(start), id);
-    assert_eq!(cut.ends(start, 2), ends.map(time));
+#[test]
+fn what_the_tables_have_no_columns_for_is_refused_at_its_line() {
+    let listed = |n: usize, item: fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(", ");
+    let dimensions = |n| listed(n, |at| format!("\"props.p{at}\""));
+    let good = |text: &str| assert!(Rollups::parse("", text).is_ok(), "{text}");
+    good(&GOOD.replace("\"country\"", &dimensions(6)));
+    refused(("\"country\"", &dimensions(7)), 5, "a rollup has at most 6 dimensions");
+    let sums = |n| listed(n, |at| format!("s{at} = \"sum(param_int)\""));
+    good(&GOOD.replace("plays = \"count\"", &format!("{}, m = \"min(sequence)\"", sums(4))));
+    refused(("plays = \"count\"", &sums(5)), 6, "a rollup has at most 4 measures like `sum(param_int)`");
 }
 
 #[test]
-fn a_table_partition_has_clickhouses_name_and_ends_with_its_last_row() {
-    check_cut(PartitionBy::Day, "20261221", Some("2026-12-24 00:00:00"));
-    check_cut(PartitionBy::Month, "202612", Some("2027-01-03 00:00:00"));
-    check_cut(PartitionBy::Nothing, "all", None);
+fn more_different_retentions_than_eight_are_refused_at_the_line_of_the_ninth() {
+    let rollups = |retentions: &[u32]| {
+        let all = retentions.iter().enumerate().map(|(at, days)| {
+            GOOD.replace("plays\"", &format!("r{at}\"")) + &format!("retention = \"{days}d\"\n")
+        });
+        Rollups::parse("my.toml", &all.collect::<String>())
+    };
+    assert!(rollups(&[1, 2, 3, 4, 5, 6, 7, 8, 8, 1]).is_ok());
+    let error = rollups(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).unwrap_err();
+    assert_eq!(error.line, 63, "{error}");
+    assert!(error.reason.contains("at most 8 different retentions"), "{error}");
 }

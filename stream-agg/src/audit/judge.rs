@@ -20,8 +20,8 @@ pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 pub enum SnapshotRow {
     /// A table partition holds the log below `hwm`.
     Marker {
-        /// Number of the table partition; 0 where there is but one.
-        partition: u64,
+        /// The day on which the table partition expires, since 1970.
+        expiry: u64,
         /// The log.
         log: Log,
         /// The first offset that is not in it.
@@ -55,8 +55,8 @@ impl<'r> Snapshot<'r> {
         let (mut sums, mut cuts) = (BTreeMap::new(), BTreeMap::new());
         for row in rows {
             match row {
-                SnapshotRow::Marker { partition, log, hwm } => {
-                    let cut = cuts.entry((partition, log)).or_insert(hwm);
+                SnapshotRow::Marker { expiry, log, hwm } => {
+                    let cut = cuts.entry((expiry, log)).or_insert(hwm);
                     *cut = hwm.max(*cut);
                 }
                 SnapshotRow::Sum { day, sum } => *sums.entry(day).or_default() += sum,
@@ -220,10 +220,9 @@ pub fn rollup(
     (table.sum, table.findings)
 }
 
-/// Whether ClickHouse keeps a day for another day at least.
+/// Whether a day is kept for another day at least.
 fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
-    let start = rollup.partition_by().start(UnixMillis(day * DAY));
-    rollup.ends(start).is_none_or(|ends| now.0 + DAY < ends.0)
+    rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
 }
 
 /// A table while it is judged.

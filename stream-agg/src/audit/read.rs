@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use schemas::rollup::{Dimension, Measure, PartitionBy, Rollup, Rollups};
+use schemas::rollup::{Dimension, Rollup, Rollups};
 use schemas::row::TimeLimits;
 use schemas::time::{DAY, UnixMillis};
 
 use super::frame::{Frame, GATHERED, Held, Log, day};
 use super::gaps::Gap;
 use super::judge::{MAX_FINDINGS, Snapshot, SnapshotRow};
-use crate::backfill::BACKFILL_G;
 use crate::configs::known;
 use crate::declaration::Declaration;
 use crate::store::{Store, StoreError};
@@ -302,22 +301,19 @@ impl Reader<'_> {
 
     /// Sums and markers of a rollup, from the same parts; a backfill's markers tell of no offsets.
     pub async fn rollup(&self, rollup: &Rollup) -> Result<Vec<SnapshotRow>, StoreError> {
-        let day = match rollup.grain.length() {
-            Some(_) => "toInt64(intDiv(toUnixTimestamp(bucket), 86400))",
-            None => "toInt64(0)",
-        };
-        let count = count_column(rollup);
         let sql = format!(
-            "SELECT {day} AS day, CAST(_partition_id, 'String') AS id, tenant = '' AS marker, g, kp, \
-             sum({count}), max(hwm) FROM {} WHERE g < {BACKFILL_G} GROUP BY day, id, marker, g, kp",
+            "SELECT toInt64(intDiv(toUnixTimestamp(bucket), 86400)) AS day, toUInt64(toUInt16(expires)) AS expiry, \
+             tenant = '' AS marker, g, kp, sum(rows), max(hwm) FROM {} \
+             WHERE (tenant != '' AND rollup = '{}') OR (tenant = '' AND rollup = '') \
+             GROUP BY day, expiry, marker, g, kp",
+            rollup.table().name(),
             rollup.name
         );
-        type Row = (i64, String, u8, u16, u16, u64, u64);
+        type Row = (i64, u64, u8, u16, u16, u64, u64);
         let rows: Vec<Row> = self.rows(&sql).await?;
-        let read = |(day, id, marker, g, kp, sum, hwm): Row| {
+        let read = |(day, expiry, marker, g, kp, sum, hwm): Row| {
             if marker == 1 {
-                // `all` is the one table partition there is.
-                SnapshotRow::Marker { partition: id.parse().unwrap_or(0), log: (g, kp), hwm }
+                SnapshotRow::Marker { expiry, log: (g, kp), hwm }
             } else {
                 SnapshotRow::Sum { day, sum }
             }
@@ -336,14 +332,10 @@ impl Reader<'_> {
         let mut counts = Vec::new();
         for (snapshot, known) in snapshots.iter().zip(known) {
             let rollup = snapshot.rollup;
-            let partition = match rollup.partition_by() {
-                PartitionBy::Day => "toUInt64(toYYYYMMDD(event_time))",
-                PartitionBy::Month => "toUInt64(toYYYYMM(event_time))",
-                PartitionBy::Nothing => "toUInt64(0)",
-            };
-            let cell = |(partition, (g, kp)): (u64, Log)| partition << 32 | log_number((g, kp));
+            let expiry = format!("toUInt64({})", rollup.expires_sql("toUnixTimestamp64Milli(event_time)"));
+            let cell = |(expiry, (g, kp)): (u64, Log)| expiry << 32 | log_number((g, kp));
             let cuts = snapshot.cuts.iter().map(|(at, hwm)| (cell(*at), *hwm));
-            let cut = lookup(&format!("bitShiftLeft({partition}, 32) + log"), cuts, 0);
+            let cut = lookup(&format!("bitShiftLeft({expiry}, 32) + log"), cuts, 0);
             let counted = format!("(ko < bound OR ko < {cut}) AND {}", condition(rollup));
             let stored = if known.always {
                 counted.clone()
@@ -443,11 +435,6 @@ fn among(spans: &[Key]) -> String {
     }
     let list: Vec<_> = spans.iter().map(|(g, kp, span)| format!("({g}, {kp}, {span})")).collect();
     format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "))
-}
-
-fn count_column(rollup: &Rollup) -> &str {
-    let count = rollup.measures_with_count().find(|(_, measure)| *measure == Measure::Count);
-    count.map_or(Rollup::ADDED_COUNT, |(name, _)| name)
 }
 
 /// Which raw rows a rollup counts; all where its `where` looks into `props`.

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemas::rollup::{Dimension, PartitionBy, Rollup};
+use schemas::rollup::{Dimension, Rollup};
 use schemas::row::TimeLimits;
+use schemas::tables::partition_id;
 use schemas::time::UnixMillis;
 use uuid::Uuid;
 
@@ -133,7 +134,7 @@ fn reads_props(rollup: &Rollup) -> bool {
 
 fn in_lane(lane: Lane, lacking: &Lacking) -> String {
     let Lane { day, kp } = lane;
-    let id = PartitionBy::Day.id(day);
+    let id = partition_id(day);
     format!("_partition_id = '{id}' AND tenant != '' AND kp = {kp} AND {}", of(lacking))
 }
 

@@ -107,14 +107,30 @@ fn a_backlog_keeps_it_open_though_not_for_ever() {
 }
 
 #[test]
-fn wild_event_times_close_it_by_table_partitions() {
-    let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
-    let month = |n: i64| n * 31 * DAY;
-    for n in 0..63 {
-        assert!(push(&mut batcher, 10 + n, &[month(n)], now).is_none(), "{n}");
+fn however_wild_event_times_are_a_batch_stays_open_for_them() {
+    let (mut batcher, now) = (batcher(10_000, 1 << 20), Instant::now());
+    for n in 0..2000 {
+        assert!(push(&mut batcher, 10 + n, &[-n * DAY], now).is_none(), "{n}");
     }
-    assert!(push(&mut batcher, 80, &[month(5)], now).is_none(), "a month twice counts once");
-    check(push(&mut batcher, 81, &[month(63)], now), 10, 81, 65);
+}
+
+#[test]
+fn days_of_arrival_close_it_before_it_has_many_cells() {
+    let (mut batcher, now) = (batcher(10_000, 1 << 20), Instant::now());
+    let arrive = |batcher: &mut Batcher, offset: i64, day: i64| {
+        let rows = &mut batcher.decoded().rows;
+        rows.ko.push(offset as u64);
+        rows.event_time.push(UnixMillis(0));
+        rows.server_time.push(UnixMillis(day * DAY));
+        batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
+    };
+    // Beside them are one cell of the ledger, two of what never expires and one of a week.
+    let days = (MAX_CELLS + MAX_CELLS_OF_RETENTION - 4) as i64;
+    for n in 1..days {
+        assert!(arrive(&mut batcher, 10 + 2 * n, n).is_none(), "{n}");
+        assert!(arrive(&mut batcher, 11 + 2 * n, 1).is_none(), "a day twice counts once");
+    }
+    check(arrive(&mut batcher, 100, days), 10, 100, 2 * days as usize - 1);
 }
 
 #[test]

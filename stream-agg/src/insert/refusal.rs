@@ -103,7 +103,7 @@ impl Rows {
                 self.offsets()
             ),
         };
-        Stopped { table: table.clone(), partition: partition.clone(), offsets: self.offsets(), lost, help }
+        Stopped { table, partition: partition.clone(), offsets: self.offsets(), lost, help }
     }
 
     /// First and last, as declared; those of a backfill are numbers of its lane.
@@ -125,7 +125,7 @@ impl Rows {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{table}` {partition}, offsets {offsets}: {lost}{help}")]
 pub struct Stopped {
-    table: String,
+    table: &'static str,
     partition: String,
     offsets: String,
     lost: Lost,
@@ -165,7 +165,8 @@ mod tests {
 
     fn cell() -> Cell {
         Cell {
-            table: "events".to_owned(),
+            table: "events",
+            backfill: None,
             partition: "20261121".to_owned(),
             ends: None,
             rows: 1,

@@ -46,18 +46,19 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
     own.into_iter().chain(SETTINGS.map(|(name, value)| (name, value.to_owned()))).collect()
 }
 
-/// Through `input`: only there can a condition stand. The condition is [`Target::admits`].
+/// Through `input`: only there can a condition stand. The condition is [`Target::admits`]; it throws where
+/// it does not hold, so that an answer without an error says that rows were taken.
 pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
     let Cell { table, partition, block, .. } = cell;
     let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
     let columns: Vec<_> =
         block.structure.iter().map(|(name, kind)| format!("{name} {}", kind.replace('\'', "\\'"))).collect();
     let (names, columns) = (names.join(", "), columns.join(", "));
-    let Source { g, kp, .. } = source;
     format!(
-        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') WHERE (SELECT max(hwm) FROM {table} \
-         WHERE _partition_id = '{partition}' AND tenant = '' AND g = {g} AND kp = {kp}) <= {lo} \
-         AND now64(3) < fromUnixTimestamp64Milli({deadline}) FORMAT Native",
+        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') WHERE NOT throwIf((SELECT max(hwm) \
+         FROM {table} WHERE _partition_id = '{partition}' AND {markers}) > {lo}, 'ahead') \
+         AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli({deadline}), 'late') FORMAT Native",
+        markers = cell.marker_rows(source),
         lo = target.lo,
         deadline = deadline.0,
     )
@@ -73,7 +74,8 @@ mod tests {
         let mut block = Block::new(1, 1);
         block.fixed("t", "DateTime('UTC')", [[0; 4]]);
         Cell {
-            table: "x".to_owned(),
+            table: "x",
+            backfill: None,
             partition: "202611".to_owned(),
             ends: None,
             rows: 1,
@@ -87,7 +89,7 @@ mod tests {
         let target = Target { lo: NextOffset::new(7), hwm: NextOffset::new(10), ends: None };
         assert_eq!(
             statement(&cell(), source, target, UnixMillis(123)),
-            r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE (SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND g = 2 AND kp = 3) <= 7 AND now64(3) < fromUnixTimestamp64Milli(123) FORMAT Native"
+            r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE NOT throwIf((SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND kp = 3 AND g = 2) > 7, 'ahead') AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli(123), 'late') FORMAT Native"
         );
     }
 

@@ -10,7 +10,6 @@
 use std::time::Duration;
 
 use runtime::backoff::Backoff;
-use schemas::rollup::Rollups;
 use tokio::sync::{Notify, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -77,8 +76,6 @@ impl Gate {
 pub struct Watch<'w> {
     /// ClickHouse.
     pub store: &'w Store,
-    /// Whose tables are looked at, beside those that every deployment has.
-    pub rollups: &'w Rollups,
     /// Closed by what is found.
     pub gate: &'w Gate,
     /// What is counted.
@@ -104,7 +101,7 @@ impl Watch<'_> {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         loop {
             let raised = self.gate.raised();
-            match check(self.store, self.rollups).await {
+            match check(self.store).await {
                 Ok(()) => {
                     self.metrics.inserts_held.set(0);
                     self.health.well(Concern::Tables);

@@ -49,7 +49,7 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
     assert_eq!(latest(&world, "expected", "events", "all").await, ["8"]);
     let day = &days_ago(13).to_string()[..10];
     world
-        .rows(&format!("INSERT INTO event_hourly SELECT * FROM event_hourly WHERE toDate(bucket) = '{day}'"))
+        .rows(&format!("INSERT INTO rollup_sums SELECT * FROM rollup_sums WHERE rollup = 'event_hourly' AND toDate(bucket) = '{day}'"))
         .await;
     let twice = format!("event_hourly, events of {day}: 0 missing, 2 duplicate");
     is_found(&world, &["--days", "29"], &[&twice, "missing=0 duplicate=2"]).await;

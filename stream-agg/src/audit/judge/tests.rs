@@ -205,7 +205,7 @@ fn a_rollup_is_not_blamed_for_what_raw_rows_lack() {
 #[test]
 fn a_log_is_reached_as_far_as_the_furthest_marker_of_any_table_partition() {
     let rollups = Rollups::built_in();
-    let marker = |partition, hwm| SnapshotRow::Marker { partition, log: (0, 3), hwm };
+    let marker = |expiry, hwm| SnapshotRow::Marker { expiry, log: (0, 3), hwm };
     let snapshot = Snapshot::new(
         rollups.get("event_hourly").unwrap(),
         [marker(1, 5), marker(1, 9), marker(1, 7), marker(2, 8)].into(),
@@ -217,7 +217,7 @@ fn a_log_is_reached_as_far_as_the_furthest_marker_of_any_table_partition() {
 #[test]
 fn a_rollup_that_is_ahead_of_progress_is_not_judged() {
     let rollups = Rollups::built_in();
-    let marker = SnapshotRow::Marker { partition: 202_611, log: (0, 3), hwm: 7 };
+    let marker = SnapshotRow::Marker { expiry: 20_800, log: (0, 3), hwm: 7 };
     let mut snapshot = Snapshot::new(
         rollups.get("event_hourly").unwrap(),
         vec![marker, SnapshotRow::Sum { day: TODAY, sum: 9 }],
