@@ -1,8 +1,8 @@
 //! Whether a cell has its batch, and what to do if it has not.
 //!
-//! Nothing says so but the marker that is read after an insert: an answer may be
-//! lost, late, or true of a part that a killed server forgot. Pure; times are those
-//! of ClickHouse's clock.
+//! Two things say so: the answer to the first statement that anybody ever sent of these rows, and the marker. Every
+//! other answer may be lost, late, of a statement whose token was known, or true of a part that a killed server
+//! forgot. Pure; times are those of ClickHouse's clock.
 
 use schemas::time::{SECOND, UnixMillis};
 
@@ -51,12 +51,25 @@ pub struct Tries {
     wait: Option<UnixMillis>,
     /// Why no statement is sent any more.
     stopped: Option<Lost>,
+    /// Nobody else ever had these rows to send.
+    own: bool,
 }
 
 impl Tries {
-    /// A statement with this deadline was sent; `done` unless its answer is unknown.
-    pub fn sent(&mut self, deadline: UnixMillis, done: bool) {
+    /// Of a cell of which nothing was sent yet. `rebuilt` is false of a batch that this owner of the partition
+    /// declared itself, and whose commit was acknowledged: nobody else knows its token. It is true of each batch
+    /// that was read from an intent, also if the same process wrote that.
+    pub fn of(rebuilt: bool) -> Self {
+        Self { own: !rebuilt, ..Self::default() }
+    }
+
+    /// A statement with this deadline was sent; `done` if ClickHouse answered in time, without an error, that it
+    /// wrote all rows. Returns whether this alone says that the cell has its batch: the first statement of an own
+    /// batch had a token that nobody could know, so its rows were written.
+    pub fn sent(&mut self, deadline: UnixMillis, done: bool) -> bool {
+        let first = self.own && self.never_sent();
         self.last = Some((deadline, done));
+        first && done
     }
 
     /// Whether no statement of ours was sent.
@@ -169,11 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_marker_says_that_a_cell_has_its_batch() {
+    fn only_the_marker_says_in_a_look_that_a_cell_has_its_batch() {
         for mut tries in [Tries::default(), tries(10, true), tries(10, false)] {
             assert_eq!(judge(&TARGET, &mut tries, TARGET.hwm, at(0)), Verdict::Applied);
             assert_ne!(judge(&TARGET, &mut tries, NONE, at(0)), Verdict::Applied);
         }
+    }
+
+    #[test]
+    fn the_first_answer_of_an_own_batch_says_it_too_and_no_other_answer_does() {
+        let mut own = Tries::of(false);
+        assert!(own.sent(at(10), true));
+        assert!(!own.sent(at(20), true), "of a second try");
+        let mut unknown = Tries::of(false);
+        assert!(!unknown.sent(at(10), false));
+        assert!(!unknown.sent(at(20), true), "after a first try of unknown end");
+        assert!(!Tries::of(true).sent(at(10), true), "of a batch that was read from an intent");
     }
 
     #[test]

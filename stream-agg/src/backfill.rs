@@ -143,7 +143,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
         topic: &config.migrate.kafka.topic,
         cfg: config.declaration().cfg(),
         rollup,
-        inserter: Arc::new(Inserter::new(store.clone(), Arc::clone(&metrics), health)),
+        inserter: Arc::new(Inserter::new(&config.migrate.store, Arc::clone(&metrics), health)),
         store,
         filled: Filled {
             rollup: name.to_owned(),

@@ -356,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn a_backfills_cells_are_marked_by_the_name_of_their_rollup_and_those_of_a_batch_by_none() {
+        let batch = batch(&[r#"{"event":"a"}"#]);
+        let (declaration, source) = (Declaration::built_in(), Source { g: 7, kp: 3, cfg: 1 });
+        let of_batch = cells(&batch, &declaration, source).all;
+        for Cell { table, .. } in of_batch.iter().filter(|cell| cell.table.starts_with("rollup")) {
+            let expected = "tenant = '' AND rollup = '' AND kp = 3";
+            assert_eq!(marker_rows(table, None, 3), expected);
+        }
+        let strata = Strata::of(&batch.decoded.rows);
+        let filled = declaration.rollups.get("users_daily").unwrap();
+        let cells =
+            rollup_cells(std::iter::once(filled), &strata, source, batch.hwm, 10, Some("users_daily")).all;
+        let marker = "tenant = '' AND rollup = 'users_daily' AND kp = 3 AND g = 7";
+        assert_eq!(cells.iter().map(|cell| cell.marker_rows(source)).collect::<Vec<_>>(), [marker]);
+    }
+
+    #[test]
     fn a_batch_folds_at_the_limit_that_it_was_declared_with() {
         let batch = batch(&[r#"{"event":"a"}"#, r#"{"event":"b"}"#, r#"{"event":"c"}"#]);
         let folded = |max_groups| {

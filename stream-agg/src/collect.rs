@@ -61,6 +61,8 @@ pub(crate) struct Collector<'p> {
     /// That of the open batch, once it is large.
     place: Option<Place>,
     spooled: Spooled,
+    /// Random number of what was declared, for the tokens of what is rebuilt.
+    nonce: u64,
     /// Last record of what was declared, and its leader epoch.
     declared: Option<(Offset, i32)>,
     /// Every record below was taken.
@@ -152,7 +154,8 @@ impl<'p> Collector<'p> {
             batcher,
             window,
             declared: resume.intent.last.zip(resume.intent.last_epoch),
-            before: Intent { last: None, last_epoch: None, ..resume.intent },
+            nonce: resume.intent.nonce,
+            before: Intent { last: None, last_epoch: None, nonce: 0, ..resume.intent },
             ends,
             place: None,
             spooled: Spooled::default(),
@@ -387,7 +390,10 @@ impl<'p> Collector<'p> {
         let (lo, hwm, rebuilt) = (batch.lo, batch.hwm, self.batcher.rebuilds());
         let cfg = self.declaration.cfg();
         let last = Offset::new(hwm.to_i64() - 1);
-        let intent = Intent { last: Some(last), last_epoch: self.epoch, cfg, ..above(&self.before, lo) };
+        // The token of what is rebuilt is that of its first owner.
+        let nonce = if rebuilt { self.nonce } else { fastrand::u64(1..) };
+        let intent =
+            Intent { last: Some(last), last_epoch: self.epoch, nonce, cfg, ..above(&self.before, lo) };
         let after = Intent {
             cfg,
             window: self.window.mark(hwm),
@@ -399,7 +405,7 @@ impl<'p> Collector<'p> {
         let Cells { all: cells, folded_rows } = cells::cells(&batch, &self.declaration, source);
         counts.folded_rows = folded_rows;
         let skipped = self.before.skipped.iter().any(|offset| lo.is_at_or_below(*offset) && *offset <= last);
-        let token = Token::new(source, &shared.topic, lo, last);
+        let token = Token::new(source, &shared.topic, lo, last, nonce);
         let token = if skipped { token.skipping() } else { token };
         self.before = after.clone();
         // Of what was declared and split, only the end is the end of what was declared.
@@ -448,6 +454,7 @@ fn above(intent: &Intent, lo: NextOffset) -> Intent {
     Intent {
         last: None,
         last_epoch: None,
+        nonce: 0,
         adopted: intent.adopted.filter(|adopted| *adopted > lo),
         split: Vec::new(),
         skipped: intent.skipped.iter().copied().filter(|offset| lo.is_at_or_below(*offset)).collect(),
@@ -671,6 +678,25 @@ mod tests {
         assert!(collector.batcher.rebuilds() && !is_ours(&collector));
         assert_eq!(push(&mut collector, 9), Some((NextOffset::new(10), true, true)));
         assert!(!collector.batcher.rebuilds() && is_ours(&collector));
+    }
+
+    #[test]
+    fn what_is_rebuilt_has_the_token_of_what_was_declared_and_what_is_declared_one_of_its_own() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let part = Part::unanswered(runtime.handle().clone());
+        let declared = Declaration::clone(&part.shared.declaration);
+        let fresh = Intent::fresh(NextOffset::ZERO, declared.cfg(), 0, LogMark::default());
+        let close = |intent: Intent, ends: &[i64]| {
+            let mut collector = resumed(&part, intent, declared.clone(), ends);
+            let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("it ends there");
+            let Handed::Batch(closed) = collector.close(batch) else { unreachable!("a batch was closed") };
+            closed
+        };
+        let [first, other] = [(), ()].map(|()| close(fresh.clone(), &[5]));
+        assert_ne!(first.work.token, other.work.token, "declared twice, after `adopt`");
+        let again = close(Intent { split: Vec::new(), ..first.intent.clone() }, &[]);
+        assert_eq!(again.work.token, first.work.token);
+        assert_eq!(again.after.expect("all of it is closed").nonce, 0);
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Brings cells into ClickHouse: one insert, one block, one part for each.
 //!
-//! Invariant: a cell is reported applied when its marker was read and says so, and
-//! never else. Until then its rows are sent again, the same under the same token, in
-//! a statement that inserts only what is not there and only until its deadline, which is
-//! a moment of ClickHouse's clock. Nothing is sent while there is a doubt about the tables.
+//! Invariant: a cell is reported applied when its marker was read and says so, or by the answer to the first
+//! statement that anybody sent of its rows ([`crate::applied`]), and never else. Until then its rows are sent
+//! again, the same under the same token, in a statement that inserts only what is not there and only until its
+//! deadline, which is a moment of ClickHouse's clock. Nothing is sent while there is a doubt about the tables.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use runtime::backoff::Backoff;
 use schemas::time::UnixMillis;
 use tokio::sync::Semaphore;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::applied::{Target, Tries, VALIDITY, Verdict, judge};
 use crate::cells::{Cell, Source};
+use crate::config::StoreConfig;
 use crate::health::{Concern, Health};
 use crate::markers::{self, Markers, ServerClock};
 use crate::metrics::{InsertError, Metrics};
@@ -25,9 +25,12 @@ use crate::progress::{NextOffset, Offset};
 use crate::store::{Failure, Store, StoreError};
 use crate::tables::Gate;
 use refusal::{Failed, REFUSED_WAIT, Rows};
+use request::Sender;
 use statement::{settings, statement};
 
 mod refusal;
+
+mod request;
 
 mod statement;
 
@@ -35,23 +38,18 @@ pub use refusal::Stopped;
 
 /// Inserts at once, of all partitions together.
 const AT_ONCE: usize = 8;
-/// Longest that ClickHouse may take no bytes.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest from the last byte to the answer.
-const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shortest and longest wait after what passes by itself.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Bytes that are compressed and sent at a time.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// What names a batch for all time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token of `[lo..=last]`.
-    pub fn new(source: Source, topic: &str, lo: NextOffset, last: Offset) -> Self {
-        Self(format!("{}/{topic}/{}/{lo}-{last}", source.g, source.kp))
+    /// The token of `[lo..=last]`, which was declared with this random number: the same offsets may be declared
+    /// again, after `stream-agg adopt`, and the token of then may still be known.
+    pub fn new(source: Source, topic: &str, lo: NextOffset, last: Offset, nonce: u64) -> Self {
+        Self(format!("{}/{topic}/{}/{lo}-{last}/{nonce:x}", source.g, source.kp))
     }
 
     /// The token of a chunk of rows that the backfill of `rollup` stores: several rollups share a table.
@@ -99,6 +97,7 @@ pub enum NotApplied {
 /// Inserts for all partitions of the process.
 pub struct Inserter {
     store: Store,
+    sender: Sender,
     clock: ServerClock,
     places: Semaphore,
     /// Closed while there is a doubt about the tables; absent where nobody looks at them.
@@ -119,9 +118,10 @@ struct Open {
 
 impl Inserter {
     /// Nothing is sent yet.
-    pub fn new(store: Store, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
+    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
+        let (store, sender) = (Store::new(config), Sender::new(config));
         let (clock, places) = (ServerClock::default(), Semaphore::new(AT_ONCE));
-        Self { store, clock, places, gate: None, metrics, health }
+        Self { store, sender, clock, places, gate: None, metrics, health }
     }
 
     /// Sends only while `gate` is open, and raises a doubt whenever ClickHouse did not answer.
@@ -150,18 +150,18 @@ impl Inserter {
         }
     }
 
-    /// Rounds of inserts; after each the markers say what is left.
+    /// Rounds of inserts; after each the markers say what is left of what answers do not say.
     async fn bring(self: &Arc<Self>, work: Work, mut applied: impl FnMut()) -> Result<(), Stopped> {
         let rows = Rows::of(&work);
         let Work { token, source, lo, hwm, cells, rebuilt } = work;
         // Where somebody may have been before us, the markers are read first.
         let next = if rebuilt { Verdict::Wait(UnixMillis::default()) } else { Verdict::Send };
+        let tries = Tries::of(rebuilt);
         let mut open: Vec<Open> = cells
             .into_iter()
             .map(|cell| {
                 let target = Target { lo, hwm, ends: cell.ends };
-                let (cell, tries) = (Arc::new(cell), Tries::default());
-                Open { cell, target, tries, next, short_of_memory: None }
+                Open { cell: Arc::new(cell), target, tries, next, short_of_memory: None }
             })
             .collect();
         let concern = Concern::Inserts(source.kp.into());
@@ -169,14 +169,20 @@ impl Inserter {
         let mut counted_as_stopped = None;
         loop {
             let failed = self.send_due(&mut open, &token, source, &rows).await;
-            let markers = self.markers(&open, source).await;
-            open.retain_mut(|open| {
-                self.look(open, &markers);
+            let mut is_left = |open: &mut Open| {
                 if open.next == Verdict::Applied {
                     applied();
                 }
                 open.next != Verdict::Applied
-            });
+            };
+            open.retain_mut(&mut is_left);
+            if open.is_empty() {
+                self.health.well(concern);
+                return Ok(());
+            }
+            let markers = self.markers(&open, source).await;
+            open.iter_mut().for_each(|open| self.look(open, &markers));
+            open.retain_mut(&mut is_left);
             if open.is_empty() {
                 self.health.well(concern);
                 return Ok(());
@@ -238,9 +244,11 @@ impl Inserter {
         let mut failed = None;
         while let Some(sent) = inserts.join_next().await {
             let (at, (deadline, answer)) = sent.expect("an insert does not panic");
-            open[at].tries.sent(deadline, answer.is_ok());
+            if open[at].tries.sent(deadline, matches!(answer, Ok(Written::All))) {
+                open[at].next = Verdict::Applied;
+            }
             match answer {
-                Ok(()) => {
+                Ok(Written::All | Written::Unknown) => {
                     open[at].short_of_memory = None;
                     self.health.well(Concern::ClickHouse);
                 }
@@ -277,18 +285,21 @@ impl Inserter {
         source: Source,
         target: Target,
         token: &str,
-    ) -> (UnixMillis, Result<(), StoreError>) {
+    ) -> (UnixMillis, Result<Written, StoreError>) {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
         if let Some(gate) = &self.gate {
             gate.open().await;
         }
         let deadline = UnixMillis(self.server_now().await.0 + VALIDITY);
         let start = Instant::now();
-        let sent = self.send_block(cell, statement(cell, source, target, deadline), token, deadline).await;
-        if sent.is_ok() {
+        let statement = statement(cell, source, target, deadline);
+        let answer =
+            self.sender.insert(&statement, &settings(cell, token, deadline), &cell.block.bytes).await;
+        let written = answer.map(|rows| Written::of(rows, cell.rows, start.elapsed()));
+        if written.is_ok() {
             self.metrics.inserted(start.elapsed());
         }
-        (deadline, sent)
+        (deadline, written)
     }
 
     /// ClickHouse's clock, which is asked if nobody has read it lately.
@@ -308,25 +319,6 @@ impl Inserter {
         }
     }
 
-    async fn send_block(
-        &self,
-        cell: &Cell,
-        statement: String,
-        token: &str,
-        deadline: UnixMillis,
-    ) -> Result<(), StoreError> {
-        let insert = self.store.client.insert_formatted_with(statement);
-        let insert = insert.with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT));
-        let settings = settings(cell, token, deadline);
-        let mut insert =
-            settings.into_iter().fold(insert, |insert, (name, value)| insert.with_setting(name, value));
-        for chunk in chunks(&cell.block.bytes) {
-            insert.send(chunk).await?;
-        }
-        insert.end().await?;
-        Ok(())
-    }
-
     /// The markers of the open cells, as soon as ClickHouse tells them.
     async fn markers(&self, open: &[Open], source: Source) -> Markers {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
@@ -341,6 +333,23 @@ impl Inserter {
             }
             time::sleep(backoff.wait()).await;
         }
+    }
+}
+
+/// What an answer without an error says of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// All of them are written, by this statement or by an earlier one under the same token.
+    All,
+    /// Perhaps not: it came late, or tells of other rows.
+    Unknown,
+}
+
+impl Written {
+    /// Of an answer after `elapsed`, that tells of so many `rows` if it tells.
+    fn of(rows: Option<u64>, sent: usize, elapsed: Duration) -> Self {
+        let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
+        if in_time && rows == Some(sent as u64) { Self::All } else { Self::Unknown }
     }
 }
 
@@ -371,10 +380,6 @@ fn until_due(open: &[Open], now: UnixMillis) -> Duration {
     open.iter().map(wait).min().unwrap_or_default()
 }
 
-fn chunks(block: &Bytes) -> impl Iterator<Item = Bytes> {
-    (0..block.len()).step_by(CHUNK_BYTES).map(|at| block.slice(at..(at + CHUNK_BYTES).min(block.len())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,18 +387,31 @@ mod tests {
     const SOURCE: Source = Source { g: 2, kp: 3, cfg: 1 };
 
     #[test]
-    fn a_token_names_generation_topic_partition_and_offsets() {
-        let token = Token::new(SOURCE, "events", NextOffset::new(7), Offset::new(9));
+    fn a_token_names_generation_topic_partition_offsets_and_declaration() {
+        let (lo, last) = (NextOffset::new(7), Offset::new(9));
+        let token = Token::new(SOURCE, "events", lo, last, 0xab);
         assert_eq!(
             (token.text(false), token.text(true)),
-            ("2/events/3/7-9".into(), "2/events/3/7-9:r1".into())
+            ("2/events/3/7-9/ab".into(), "2/events/3/7-9/ab:r1".into())
         );
+        assert_ne!(token, Token::new(SOURCE, "events", lo, last, 0xac), "declared again");
+        let of_backfill = |rollup: &str| Token::of_backfill(SOURCE, "events", rollup, lo, last);
+        assert_ne!(of_backfill("a"), of_backfill("b"), "of one table");
         assert_ne!(token.clone().skipping(), token, "with a record that is skipped it has other rows");
     }
 
     #[test]
-    fn a_block_is_sent_whole_in_chunks() {
-        let block = Bytes::from(vec![7; CHUNK_BYTES + 5]);
-        assert_eq!(chunks(&block).map(|chunk| chunk.len()).collect::<Vec<_>>(), [CHUNK_BYTES, 5]);
+    fn an_answer_proves_rows_only_in_time_and_if_it_tells_of_all() {
+        let validity = Duration::from_millis(VALIDITY.unsigned_abs());
+        for (rows, elapsed, expected) in [
+            (Some(3), Duration::ZERO, Written::All),
+            (Some(3), validity - Duration::from_millis(1), Written::All),
+            (Some(3), validity, Written::Unknown),
+            (Some(0), Duration::ZERO, Written::Unknown),
+            (Some(4), Duration::ZERO, Written::Unknown),
+            (None, Duration::ZERO, Written::Unknown),
+        ] {
+            assert_eq!(Written::of(rows, 3, elapsed), expected, "{rows:?} after {elapsed:?}");
+        }
     }
 }

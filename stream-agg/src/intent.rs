@@ -5,7 +5,7 @@
 //! written is read back equal, within Kafka's default of 4096 bytes.
 //!
 //! ```text
-//! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>]
+//! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>] [n=<nonce, hex>]
 //!    [t=<topic id, hex>] [e=<leader epoch>] [E=<leader epoch of last>] [P=<split point>,…] [X=<skipped offset>,…]
 //! ```
 //!
@@ -35,6 +35,8 @@ pub struct Intent {
     pub last: Option<Offset>,
     /// Leader epoch of `last`; `None` if it is not known.
     pub last_epoch: Option<i32>,
+    /// Drawn when the batch was declared, part of the tokens of its inserts; 0 if nothing is declared.
+    pub nonce: u64,
     /// Hash of the declaration under which its rows are made.
     pub cfg: u64,
     /// Generation of the Kafka log.
@@ -97,6 +99,7 @@ impl Intent {
         Self {
             last: None,
             last_epoch: None,
+            nonce: 0,
             cfg,
             g,
             start: from,
@@ -145,6 +148,9 @@ impl fmt::Display for Intent {
         }
         if let Some(adopted) = self.adopted {
             write!(f, " A={adopted}")?;
+        }
+        if self.nonce != 0 {
+            write!(f, " n={:x}", self.nonce)?;
         }
         if let Some(topic) = self.log.topic {
             write!(f, " t={topic}")?;
@@ -196,7 +202,7 @@ impl FromStr for Intent {
 /// The fields after the first two words; each exactly once, no others.
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
     let (mut cfg, mut g, mut start, mut floor) = (None, None, None, None);
-    let (mut digest, mut newest, mut adopted) = (None, None, None);
+    let (mut digest, mut newest, mut adopted, mut nonce) = (None, None, None, None);
     let (mut topic, mut epoch, mut last_epoch, mut split, mut skipped) = (None, None, None, None, None);
     for word in words {
         let (name, value) = word.split_once('=')?;
@@ -208,6 +214,7 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
             "h" => digest.replace(value.parse().ok()?).is_some(),
             "T" => newest.replace(UnixMillis(value.parse().ok()?)).is_some(),
             "A" => adopted.replace(next_offset(value)?).is_some(),
+            "n" => nonce.replace(u64::from_str_radix(value, 16).ok()?).is_some(),
             "t" => topic.replace(TopicId(u128::from_str_radix(value, 16).ok()?)).is_some(),
             "e" => epoch.replace(value.parse().ok()?).is_some(),
             "E" => last_epoch.replace(value.parse().ok()?).is_some(),
@@ -222,8 +229,8 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
     let window = WindowMark { floor: floor?, digest: digest? };
     let log = LogMark { topic, epoch };
     let (split, skipped) = (split.unwrap_or_default(), skipped.unwrap_or_default());
-    let (cfg, g, start) = (cfg?, g?, start?);
-    Some(Intent { last, last_epoch, cfg, g, start, window, newest, adopted, log, split, skipped })
+    let (cfg, g, start, nonce) = (cfg?, g?, start?, nonce.unwrap_or_default());
+    Some(Intent { last, last_epoch, nonce, cfg, g, start, window, newest, adopted, log, split, skipped })
 }
 
 /// Numbers between commas, each greater than the one before.
@@ -255,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = "v2 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20 \
+    const TEXT: &str = "v2 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20 n=5eed \
                         t=0000000000000000000000000000cafe e=4 E=5 P=9,11 X=8,12";
     /// As the release before wrote it.
     const TEXT_BEFORE: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
@@ -274,6 +281,7 @@ mod tests {
             adopted in proptest::option::of(0..i64::MAX),
             log in (proptest::option::of(any::<u128>()), proptest::option::of(any::<i32>())),
             last_epoch in proptest::option::of(any::<i32>()),
+            nonce in any::<u64>(),
             split in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SPLIT_POINTS),
             skipped in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SKIPPED),
         ) {
@@ -281,6 +289,7 @@ mod tests {
             let intent = Intent {
                 last: last.map(Offset::new),
                 last_epoch,
+                nonce,
                 cfg,
                 g,
                 start: NextOffset::new(start),

@@ -119,7 +119,7 @@ async fn consume(
         return Ok(());
     }
     let gate = Arc::new(Gate::default());
-    let inserter = Inserter::new(store.clone(), Arc::clone(metrics), Arc::clone(health));
+    let inserter = Inserter::new(&config.migrate.store, Arc::clone(metrics), Arc::clone(health));
     let topic_watch = Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&asker), Arc::clone(health)));
     let shared = Arc::new(Shared {
         topic: topic.clone(),

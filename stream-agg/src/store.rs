@@ -21,13 +21,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest a short statement may take, start to end.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an idle connection is kept: less than ClickHouse keeps it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest part of an error that is shown: servers add stack traces.
 const SHOWN_BYTES: usize = 500;
 
 /// What every statement says, whatever the server's defaults are: an answer is whole, or an
 /// error. A marker that is left out of an answer would be taken for rows that are not there.
-const WHOLE: [(&str, &str); 14] = [
+pub(crate) const WHOLE: [(&str, &str); 14] = [
     ("limit", "0"),
     ("offset", "0"),
     ("aggregate_functions_null_for_empty", "0"),
@@ -47,8 +47,7 @@ const WHOLE: [(&str, &str); 14] = [
 /// A client of one database.
 #[derive(Clone)]
 pub struct Store {
-    /// For inserts, which set their own deadlines.
-    pub client: Client,
+    client: Client,
     /// The database, for messages.
     pub database: Arc<str>,
 }
@@ -87,13 +86,10 @@ impl Store {
     }
 
     fn server(config: &StoreConfig) -> Client {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(hyper_util::rt::TokioTimer::new())
-            .build(connector);
+            .build(connector());
         let client = Client::with_http_client(http)
             .with_url(&config.url)
             .with_user(&config.user)
@@ -121,6 +117,14 @@ impl Store {
     {
         deadline(timeout, self.client.query(&escaped(sql)).fetch_all()).await
     }
+}
+
+/// Opens connections, within a deadline.
+pub(crate) fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_nodelay(true);
+    connector
 }
 
 /// `?` would be a placeholder.
@@ -163,6 +167,15 @@ impl StoreError {
         }
     }
 
+    /// What an answer says that is not a good one. Without a code it is not ClickHouse's.
+    pub(crate) fn answered(text: impl AsRef<str>) -> Self {
+        let text = text.as_ref();
+        match code(text) {
+            Some(code) => Self::Refused { code, message: shown(text) },
+            None => Self::Unreachable(shown(text)),
+        }
+    }
+
     /// Whether the same request may be taken later without anybody's help.
     pub fn passes(&self) -> bool {
         self.failure() != Failure::Refused
@@ -182,10 +195,7 @@ const PASSING: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match error {
-            Error::BadResponse(text) => match code(&text) {
-                Some(code) => Self::Refused { code, message: shown(&text) },
-                None => Self::Unreachable(shown(&text)),
-            },
+            Error::BadResponse(text) => Self::answered(text),
             Error::TimedOut => Self::Unreachable("no answer in time".to_owned()),
             Error::Network(source) => Self::Unreachable(chain(&*source)),
             other => Self::Refused { code: 0, message: shown(&other.to_string()) },

@@ -63,7 +63,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
         [vec![believed(0)], world.rows(arrived).await, vec![believed(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
     // The first month's retention of forty years is over.
-    let kept = "SELECT event, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY event ORDER BY event";
+    let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();
 }

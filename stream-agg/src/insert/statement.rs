@@ -7,10 +7,11 @@ use schemas::time::{SECOND, UnixMillis};
 
 use crate::applied::{EXECUTION, Target};
 use crate::cells::{Cell, Source};
+use crate::store::WHOLE;
 
-/// Of every insert: one block becomes one part, all or nothing; the token counts; an answer
-/// is an error's or that of the end.
-const SETTINGS: [(&str, &str); 18] = [
+/// Of every insert, beside those of every statement: one block becomes one part, all or nothing; the token counts;
+/// an answer is an error's or that of the end.
+const SETTINGS: [(&str, &str); 13] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
     // With headers under way, an error that comes later would be behind a 200.
@@ -26,13 +27,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("use_strict_insert_block_limits", "0"),
     ("max_insert_block_size_bytes", "0"),
     ("max_partitions_per_insert_block", "1"),
-    // What the condition reads is a number, also where there is no marker, and all of it.
-    ("aggregate_functions_null_for_empty", "0"),
+    // What the condition reads is a number, also where there is no marker.
     ("empty_result_for_aggregation_by_empty_set", "0"),
-    ("limit", "0"),
-    ("offset", "0"),
-    ("timeout_overflow_mode", "throw"),
-    ("read_overflow_mode", "throw"),
 ];
 
 /// All settings of one try under `token`. The deadline tells one try from another.
@@ -43,7 +39,8 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
         ("query_id", format!("sa/{token}/{table}/{partition}/{}", deadline.0)),
         ("max_execution_time", (EXECUTION / SECOND).to_string()),
     ];
-    own.into_iter().chain(SETTINGS.map(|(name, value)| (name, value.to_owned()))).collect()
+    let fixed = WHOLE.into_iter().chain(SETTINGS);
+    own.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
 }
 
 /// Through `input`: only there can a condition stand. The condition is [`Target::admits`]; it throws where

@@ -71,15 +71,15 @@ impl Pipeline {
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
             // Somebody may have been here before: look first.
-            pipeline.open(Commit { from: resume.from.to_i64(), last }, Step::Look(now));
+            pipeline.open(Commit { from: resume.from.to_i64(), last }, Tries::of(true), Step::Look(now));
         }
         Ok(pipeline)
     }
 
     /// What is declared is inserted, beginning with `step`.
-    pub(crate) fn open(&mut self, commit: Commit, step: Step) {
+    pub(crate) fn open(&mut self, commit: Commit, tries: Tries, step: Step) {
         let Some(last) = commit.last else { return };
-        let cells = [Open { tries: Tries::default(), step }; 2];
+        let cells = [Open { tries, step }; 2];
         self.progress.declare(Offset::new(last), cells.len());
         self.batch = Some(Batch { commit, cells });
     }

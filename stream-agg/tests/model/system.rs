@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
-use stream_agg::applied::{VALIDITY, Verdict, judge};
+use stream_agg::applied::{Tries, VALIDITY, Verdict, judge};
 use stream_agg::cells::Source;
 use stream_agg::insert::Token;
 use stream_agg::progress::{AfterCommit, CommitEnd, after_commit, may_let_go};
@@ -246,8 +246,9 @@ impl System {
             Event::Look(at, cell) => self.look(at, cell),
             Event::Admit(at) => self.statements[at].admitted = true,
             Event::Skip(at) => {
+                // Its condition throws.
                 let statement = self.statements.remove(at);
-                self.answer(&statement, true);
+                self.answer(&statement, false);
             }
             Event::Write(at) => {
                 let statement = self.statements.remove(at);
@@ -330,7 +331,7 @@ impl System {
         match after_commit(end) {
             AfterCommit::GoOn => {
                 pipeline.known = Some(commit);
-                pipeline.open(commit, Step::Send);
+                pipeline.open(commit, Tries::of(false), Step::Send);
                 self.forsake(at);
             }
             AfterCommit::ReadAgain if committed == pipeline.known => self.commit(at, commit),
@@ -344,7 +345,7 @@ impl System {
         let Open { tries, step } = &mut batch.cells[cell];
         *step = Step::Answer;
         let source = Source { g: 0, kp: 0, cfg: 1 };
-        let token = Token::new(source, "t", target.lo, last).text(tries.renamed());
+        let token = Token::new(source, "t", target.lo, last, 0).text(tries.renamed());
         let deadline = UnixMillis(self.now.0 + VALIDITY);
         let process = Some(at);
         self.statements.push(Statement { process, cell, target, deadline, token, admitted: false });
@@ -357,27 +358,36 @@ impl System {
         let Open { tries, step } = &mut batch.cells[cell];
         let verdict = judge(&target, tries, marker, now);
         *step = match verdict {
-            Verdict::Applied => Step::Applied,
+            Verdict::Applied => return self.applied(at, cell),
             Verdict::Send => Step::Send,
             Verdict::Wait(until) => Step::Look(until),
             Verdict::Stop(_) => Step::Stopped,
         };
-        if verdict == Verdict::Applied {
-            let there = batch.cells.iter().all(|cell| cell.step == Step::Applied);
-            let pipeline = self.pipeline(at);
-            pipeline.progress.cell_applied();
-            pipeline.batch = pipeline.batch.take().filter(|_| !there);
-        }
     }
 
     /// Tells who waits for it how a statement ended.
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
+            // What comes late proves nothing.
+            let done = done && now < statement.deadline;
             let open = &mut self.batch(at).cells[statement.cell];
-            open.tries.sent(statement.deadline, done);
-            open.step = Step::Look(now);
+            if open.tries.sent(statement.deadline, done) {
+                self.applied(at, statement.cell);
+            } else {
+                open.step = Step::Look(now);
+            }
         }
+    }
+
+    /// A cell has its batch.
+    fn applied(&mut self, at: usize, cell: usize) {
+        let batch = self.batch(at);
+        batch.cells[cell].step = Step::Applied;
+        let there = batch.cells.iter().all(|cell| cell.step == Step::Applied);
+        let pipeline = self.pipeline(at);
+        pipeline.progress.cell_applied();
+        pipeline.batch = pipeline.batch.take().filter(|_| !there);
     }
 
     /// Ends ClickHouse, and all that it works on.
