@@ -68,6 +68,8 @@ impl Config {
         vars.insert("CLICKHOUSE_URL".to_owned(), stack.clickhouse.url().to_owned());
         // No balancer has to notice that we leave.
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
+        // As many as a laptop has use for: each partition has inserts of its own.
+        vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
         Vars::from_pairs(vars)
     }
 

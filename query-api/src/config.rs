@@ -39,7 +39,7 @@ pub struct ClickHouseConfig {
 /// When the database is asked.
 #[derive(Debug, Clone)]
 pub struct PollConfig {
-    /// Between two statements, ±10 %: `POLL_INTERVAL`, default 5s.
+    /// Between two statements, ±10 %: `POLL_INTERVAL`, default 3s.
     pub interval: Duration,
     /// Longest a statement may take: `POLL_DEADLINE`, default 10s.
     pub deadline: Duration,
@@ -50,7 +50,7 @@ impl Config {
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let poll = PollConfig {
-            interval: vars.duration_or("POLL_INTERVAL", Duration::from_secs(5))?,
+            interval: vars.duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
             deadline: vars.duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
         };
         if poll.interval.is_zero() {

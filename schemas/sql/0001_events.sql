@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS events
     country LowCardinality(String) COMMENT 'two or three letters, upper case',
     event_id UUID COMMENT 'identity for deduplication, zero if none',
     props String DEFAULT '{}' COMMENT 'all other fields, as JSON text' CODEC(ZSTD(1)),
+    place UInt16 COMMENT 'keyed hash of user_id, else device_id, and the hour: keeps rows of one device together',
     cfg UInt64 COMMENT 'declaration under which it was stored',
     g UInt16 COMMENT 'generation of the Kafka log',
     kp UInt16 COMMENT 'Kafka partition',
@@ -25,6 +26,6 @@ CREATE TABLE IF NOT EXISTS events
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(server_time)
-ORDER BY (tenant, event, toStartOfHour(client_time), device_id, g, kp)
+ORDER BY (tenant, toStartOfHour(client_time), place, g, kp)
 TTL toStartOfDay(toDateTime(server_time)) + INTERVAL 1 DAY + INTERVAL 31 DAY
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480

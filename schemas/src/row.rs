@@ -6,7 +6,7 @@ use crate::time::{DAY, HOUR, UnixMillis};
 
 /// The columns of `events` and their ClickHouse types, in the order in which they are
 /// sent; a test holds them against `sql/0001_events.sql`.
-pub const COLUMNS: [(&str, &str); 21] = [
+pub const COLUMNS: [(&str, &str); 22] = [
     ("tenant", "LowCardinality(String)"),
     ("event", "LowCardinality(String)"),
     ("client_time", "DateTime64(3, 'UTC')"),
@@ -22,6 +22,7 @@ pub const COLUMNS: [(&str, &str); 21] = [
     ("country", "LowCardinality(String)"),
     ("event_id", "UUID"),
     ("props", "String"),
+    ("place", "UInt16"),
     ("cfg", "UInt64"),
     ("g", "UInt16"),
     ("kp", "UInt16"),

@@ -200,7 +200,7 @@ pub async fn adopt(config: &Config, part: Adoptable, cfg: Option<u64>) -> Result
     let (offline, found) = look(config, kp, log)?;
     let store = Store::new(&config.migrate.store);
     let g = generation(&store, kp).await.map_err(store_error)?;
-    let ours = config.declaration();
+    let ours = configs::ours(&store, config).await.map_err(store_error)?;
     let (wanted, intent) = match log {
         Log::New { from } => {
             let from = from.unwrap_or(found.low);

@@ -141,7 +141,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
     let mut filling = Filling {
         topic: &config.migrate.kafka.topic,
-        cfg: config.declaration().cfg(),
+        cfg: configs::ours(&store, config).await?.cfg(),
         rollup,
         inserter: Arc::new(Inserter::new(&config.migrate.store, Arc::clone(&metrics), health)),
         store,

@@ -58,7 +58,8 @@ pub struct BatchConfig {
     /// Bytes of the records of all large batches of the process, open, waiting and being
     /// inserted: `BATCHES_MAX_BYTES`, default 256 MiB. They take about half as much again.
     pub max_total_bytes: NonZeroUsize,
-    /// Longest a record waits for company: `BATCH_MAX_AGE`, default 2s, at most 1h.
+    /// Longest a record waits for company: `BATCH_MAX_AGE`, default 4s, at most 1h.
+    /// With the query API's default for `POLL_INTERVAL` an answer is then at most 8 s old.
     pub max_age: Duration,
 }
 
@@ -125,9 +126,10 @@ impl Config {
     }
 
     /// Under what this process declares new batches.
-    pub fn declaration(&self) -> Declaration {
+    pub fn declaration(&self, place_key: u64) -> Declaration {
         let Self { limits, max_groups, .. } = self;
-        Declaration { rollups: self.migrate.rollups.clone(), limits: *limits, max_groups: max_groups.get() }
+        let rollups = self.migrate.rollups.clone();
+        Declaration { rollups, limits: *limits, max_groups: max_groups.get(), place_key }
     }
 }
 
@@ -194,7 +196,7 @@ impl BatchConfig {
             max_rows: up_to("BATCH_MAX_ROWS", vars.parsed_or("BATCH_MAX_ROWS", rows)?, MAX_ROWS)?,
             max_bytes: up_to("BATCH_MAX_BYTES", bytes(vars, "BATCH_MAX_BYTES", 64 * MIB)?, MAX_BYTES)?,
             max_total_bytes: bytes(vars, "BATCHES_MAX_BYTES", 256 * MIB)?,
-            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(2), MAX_AGE)?,
+            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(4), MAX_AGE)?,
         })
     }
 }

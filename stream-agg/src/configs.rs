@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::Config;
 use crate::declaration::{Declaration, DeclarationError};
 use crate::store::{Store, StoreError};
 
@@ -36,6 +37,18 @@ pub enum Unknown {
         /// The one that it has.
         found: u64,
     },
+}
+
+/// What a process of this `config` declares, with the deployment's key: that of its first declaration. Where
+/// nothing was declared yet, one is drawn; two processes that draw at once have a declaration each, until the
+/// next start.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreError> {
+    let sql = "SELECT JSONExtractUInt(declared, 'place_key') FROM configs ORDER BY since, cfg LIMIT 1";
+    let first: Vec<u64> = store.rows(sql).await?;
+    Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
 /// Stores `declaration`, unless the newest row is the same.

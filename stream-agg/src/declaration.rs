@@ -26,6 +26,8 @@ pub struct Declaration {
     pub limits: Limits,
     /// Groups of a rollup that a batch may have before the others fold into `(other)`.
     pub max_groups: usize,
+    /// What hashes who did something into the `place` of raw rows, so that a place names nobody.
+    pub place_key: u64,
 }
 
 /// As it is stored; the names are the format. What is absent has the value of [`FIRST`].
@@ -43,6 +45,8 @@ struct Stored {
     spooled_days: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter_bytes: Option<usize>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    place_key: u64,
     rollups: String,
 }
 
@@ -56,6 +60,10 @@ struct Constants {
 /// Their values then, whatever those of this release are: they are left out of what is stored, so
 /// that those releases can read it.
 const FIRST: Constants = Constants { max_groups: 50_000, spooled_days: 14, dead_letter_bytes: 4096 };
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
 
 /// Why a stored declaration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,14 +80,14 @@ pub enum DeclarationError {
 }
 
 impl Declaration {
-    /// What a process declares whose variables say nothing of it.
+    /// What a process declares whose variables say nothing of it, with a key that everybody knows.
     pub fn built_in() -> Self {
-        Self { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS }
+        Self { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS, place_key: 0 }
     }
 
     /// Its hash, by which intents and rows name it.
     pub fn cfg(&self) -> u64 {
-        let Self { rollups, limits, max_groups } = self;
+        let Self { rollups, limits, max_groups, place_key } = self;
         let Limits { time, window, version, spooled_days, dead_letter_bytes } = limits;
         // The words are those of the first releases, which hashed no more.
         let mut hashed = format!(
@@ -94,12 +102,15 @@ impl Declaration {
         if (*spooled_days, *dead_letter_bytes) != (FIRST.spooled_days, FIRST.dead_letter_bytes) {
             hashed += &format!(" {spooled_days} {dead_letter_bytes}");
         }
+        if *place_key != 0 {
+            hashed += &format!(" place {place_key}");
+        }
         xxh3_64(hashed.as_bytes())
     }
 
     /// All of it, as JSON.
     pub fn text(&self) -> String {
-        let Self { rollups, limits, max_groups } = self;
+        let Self { rollups, limits, max_groups, place_key } = self;
         let Limits { time, window, version, spooled_days, dead_letter_bytes } = *limits;
         let stored = Stored {
             decode_version: version,
@@ -110,6 +121,7 @@ impl Declaration {
             max_groups: Some(*max_groups).filter(|groups| *groups != FIRST.max_groups),
             spooled_days: Some(spooled_days).filter(|days| *days != FIRST.spooled_days),
             dead_letter_bytes: Some(dead_letter_bytes).filter(|bytes| *bytes != FIRST.dead_letter_bytes),
+            place_key: *place_key,
             rollups: rollups.source().to_owned(),
         };
         serde_json::to_string(&stored).expect("numbers and texts become JSON")
@@ -140,6 +152,7 @@ impl Declaration {
                 dead_letter_bytes: stored.dead_letter_bytes.unwrap_or(FIRST.dead_letter_bytes),
             },
             max_groups: stored.max_groups.unwrap_or(FIRST.max_groups),
+            place_key: stored.place_key,
         })
     }
 }

@@ -174,7 +174,8 @@ async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<
 #[expect(clippy::print_stdout, reason = "the answer to `audit`")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let audit = audit::audit(&store, &config.declaration(), Reach::of_days(days)).await?;
+    let ours = configs::ours(&store, &config).await.context("read what is declared")?;
+    let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);
     } else {

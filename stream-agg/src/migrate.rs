@@ -40,11 +40,17 @@ pub struct Migrated {
 /// Why tables or topic are not there.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// An applied file or rollup was changed.
+    /// A declared rollup was changed.
     #[error(
         "migrate: `{0}` was changed after it was applied; undo the change, or give what is new a name of its own"
     )]
     Changed(String),
+    /// The tables are those of another release.
+    #[error(
+        "migrate: the tables were made by a release whose `{0}` is another one; use an empty database (`./dev up \
+         --fresh` deletes the local data)"
+    )]
+    OtherRelease(String),
     /// ClickHouse did not apply one.
     #[error("apply `{name}`")]
     Apply {
@@ -121,7 +127,7 @@ where
 impl MigrateError {
     fn passes(&self) -> bool {
         match self {
-            Self::Changed(_) | Self::NotAView(_) | Self::Times { .. } => false,
+            Self::Changed(_) | Self::OtherRelease(_) | Self::NotAView(_) | Self::Times { .. } => false,
             Self::Apply { source, .. } => source.passes(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => passes(*code),
             // Kafka's client refuses a setting or an argument.
@@ -166,6 +172,7 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
         let checksum = xxh3_64(text.as_bytes());
         match applied.iter().find(|(other, _)| *other == name) {
             Some((_, known)) if *known == checksum => continue,
+            Some(_) if is_statement => return Err(MigrateError::OtherRelease(name)),
             Some(_) => return Err(MigrateError::Changed(name)),
             None if is_statement => apply(&store, &name, &text).await?,
             None => {}

@@ -3,9 +3,8 @@
 //! Pure. Keys are ranks, which are few beside the rows: each device of a batch, say.
 
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64;
 
-use crate::rows::{RowId, Texts};
+use crate::rows::RowId;
 
 /// The rows of `order` by the rank of each, below `ranks`; in `order` where that is equal.
 pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Vec<RowId> {
@@ -63,34 +62,16 @@ pub fn ranked<K: Copy + Ord>(keys: impl Iterator<Item = K>, hash: impl Fn(&K) ->
     Ranked { keys: order.into_iter().map(|(key, _)| key).collect(), ranks: numbers }
 }
 
-/// Ranks the texts of a column by their bytes.
-pub fn ranked_texts(texts: &Texts) -> Ranked<(u64, &str)> {
-    let keys = (0..texts.count() as RowId).map(|row| (first_bytes(texts.get(row)), texts.get(row)));
-    ranked(keys, |(_, text)| xxh3_64(text.as_bytes()))
-}
-
-/// Most texts differ in these, which are compared at once.
-fn first_bytes(text: &str) -> u64 {
-    let mut bytes = [0; 8];
-    let length = text.len().min(8);
-    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
-    u64::from_be_bytes(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
     use super::*;
 
     #[test]
-    fn texts_rank_by_their_bytes_and_equal_ones_alike() {
-        let mut texts = Texts::default();
-        for text in ["b", "b", "", "a\0", "a", "abcdefgh2", "abcdefgh", "é", "b"] {
-            texts.push(text);
-        }
-        let ranked = ranked_texts(&texts);
-        assert_eq!(ranked.ranks, [5, 5, 0, 2, 1, 4, 3, 6, 5]);
-        let keys: Vec<_> = ranked.keys.iter().map(|(_, text)| *text).collect();
-        assert_eq!(keys, ["", "a", "a\0", "abcdefgh", "abcdefgh2", "b", "é"]);
+    fn keys_rank_by_their_order_and_equal_ones_alike() {
+        let ranked = ranked(["b", "b", "", "a", "b"].into_iter(), |key| xxh3_64(key.as_bytes()));
+        assert_eq!((ranked.keys, ranked.ranks), (vec!["", "a", "b"], vec![2, 2, 0, 1, 2]));
     }
 
     #[test]

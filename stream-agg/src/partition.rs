@@ -438,7 +438,7 @@ impl Part {
         let shared = Shared {
             topic: "events".to_owned(),
             batch: config.batch.clone(),
-            declaration: Arc::new(config.declaration()),
+            declaration: Arc::new(config.declaration(0)),
             store,
             room: Room::new(&config.batch),
             inserter: Arc::new(Inserter::new(

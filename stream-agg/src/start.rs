@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::orphans;
 use crate::partition::{Counts, Shared};
 use crate::room::Room;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::tables::{self, Gate, Watch};
 use crate::timestamps::{self, Admin, Times};
 use crate::topic::TopicWatch;
@@ -114,10 +114,10 @@ async fn consume(
 ) -> Result<(), RunError> {
     let topic = config.migrate.kafka.topic.clone();
     let tracks = Arc::new(Tracks::default());
-    let declaration = Arc::new(config.declaration());
-    if shutdown.run_until_cancelled(declare(&store, &declaration, health)).await.is_none() {
+    let Some(declared) = shutdown.run_until_cancelled(declare(&store, &config, health)).await else {
         return Ok(());
-    }
+    };
+    let declaration = Arc::new(declared);
     let gate = Arc::new(Gate::default());
     let inserter = Inserter::new(&config.migrate.store, Arc::clone(metrics), Arc::clone(health));
     let topic_watch = Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&asker), Arc::clone(health)));
@@ -191,13 +191,23 @@ async fn watch_tables(shared: Arc<Shared>, gate: Arc<Gate>, shutdown: Cancellati
 }
 
 /// Stores what this process declares before anything is declared under it, and before it is ready.
-async fn declare(store: &Store, declaration: &Declaration, health: &Health) {
+async fn declare(store: &Store, config: &Config, health: &Health) -> Declaration {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    while let Err(error) = configs::write(store, declaration).await {
-        health.trouble(Concern::ClickHouse, error);
+    loop {
+        let declared = async {
+            let ours = configs::ours(store, config).await?;
+            configs::write(store, &ours).await?;
+            Ok::<_, StoreError>(ours)
+        };
+        match declared.await {
+            Ok(ours) => {
+                health.well(Concern::ClickHouse);
+                return ours;
+            }
+            Err(error) => health.trouble(Concern::ClickHouse, error),
+        }
         time::sleep(backoff.wait()).await;
     }
-    health.well(Concern::ClickHouse);
 }
 
 /// Waits until Kafka has the topic.

@@ -80,6 +80,7 @@ async fn analysts_read_every_view_and_nothing_else() {
         "event_daily": {"sum(events)": events},
         "users_hourly": {"min(users) > 0": true},
         "users_daily": {"min(users) > 0": true},
+        "users_all_daily": {"min(users) > 0": true},
         "sessions_daily": {"min(sessions) > 0": true},
         "poll_votes": {"sum(votes)": votes, "groupUniqArray(concat(poll, ' ', option))": ["lunch soup"]},
         "plans": {"sum(plans)": events, "sum(order)": value, "groupUniqArray(plan)": ["pro"],
@@ -126,26 +127,32 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     let (file, rollups) = rollups_file(&world);
     world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
 
+    // Each in one table partition, which alone would not tell them apart.
+    let today = &now().to_string()[..10];
     for rollup in rollups.iter() {
-        let name = &rollup.name;
+        let (name, table) = (&rollup.name, rollup.table().name());
         let Some(time) = bi::time_column(rollup.grain) else {
-            insert_parts(&world, name, "tenant", &["'a'", "'b'"]).await;
+            let rows = ["a", "b"].map(|tenant| format!("'{tenant}', '{name}', '2149-06-06'"));
+            insert_parts(&world, table, "tenant, rollup, expires", &rows).await;
             assert_reads_one_part(&world, name, "tenant = 'a'").await;
             continue;
         };
-        // In one table partition, which alone would not tell them apart.
-        let parts =
-            ["'a', '2026-01-01 00:00:00'", "'a', '2026-01-01 12:00:00'", "'b', '2026-01-01 12:00:00'"];
-        insert_parts(&world, name, "tenant, bucket", &parts).await;
-        assert_reads_one_part(&world, name, &format!("tenant = 'a' AND {time} >= '2026-01-01 06:00:00'"))
-            .await;
+        let row = |(tenant, hour): (&str, &str)| {
+            format!("'{tenant}', '{name}', '2149-06-06', '{today} {hour}:00:00'")
+        };
+        let rows = [("a", "00"), ("a", "12"), ("b", "12")].map(row);
+        insert_parts(&world, table, "tenant, rollup, expires, bucket", &rows).await;
+        assert_reads_one_part(&world, name, &format!("tenant = 'a' AND {time} >= '{today} 06:00:00'")).await;
     }
-    insert_parts(&world, "events", "tenant, event", &["'a', 'e'", "'a', 'f'", "'b', 'e'"]).await;
-    assert_reads_one_part(&world, bi::EVENTS_RECENT, "tenant = 'a' AND event = 'e'").await;
+    let row = |(tenant, hour): (&str, &str)| format!("'{tenant}', '{today} {hour}:30:00', now()");
+    let rows = [("a", "00"), ("a", "12"), ("b", "12")].map(row);
+    insert_parts(&world, "events", "tenant, client_time, server_time", &rows).await;
+    let filter = format!("tenant = 'a' AND client_time >= '{today} 06:00:00'");
+    assert_reads_one_part(&world, bi::EVENTS_RECENT, &filter).await;
 }
 
 /// Gives each row a part of its own, for good.
-async fn insert_parts(world: &World, table: &str, columns: &str, rows: &[&str]) {
+async fn insert_parts(world: &World, table: &str, columns: &str, rows: &[String]) {
     world.rows(&format!("SYSTEM STOP MERGES {}.{table}", world.name())).await;
     for row in rows {
         world.rows(&format!("INSERT INTO {table} ({columns}) VALUES ({row})")).await;

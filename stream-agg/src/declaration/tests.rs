@@ -8,7 +8,8 @@ const FIRST_CFG: u64 = 0x1650_77cc_b992_2d66;
 fn what_is_stored_is_read_back_under_the_same_hash() {
     let was = Declaration::built_in();
     let limits = Limits { spooled_days: 7, dead_letter_bytes: 100, ..was.limits };
-    for declaration in [Declaration { limits, max_groups: 7, ..was.clone() }, was] {
+    let place_key = u64::MAX;
+    for declaration in [Declaration { limits, max_groups: 7, place_key, ..was.clone() }, was] {
         let read = Declaration::parse(&declaration.text()).unwrap();
         assert_eq!((read.cfg(), &read), (declaration.cfg(), &declaration));
     }
@@ -57,6 +58,7 @@ fn whatever_changes_rows_changes_the_hash() {
         with(Limits { dead_letter_bytes: 7, ..was.limits }),
         Declaration { rollups: rollups.unwrap(), ..was.clone() },
         Declaration { max_groups: 7, ..was.clone() },
+        Declaration { place_key: 7, ..was.clone() },
     ];
     let hashes: std::collections::BTreeSet<_> = all.iter().map(Declaration::cfg).collect();
     assert_eq!(hashes.len(), all.len());
