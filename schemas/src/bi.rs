@@ -5,6 +5,7 @@
 //! with the rights of [`DEFINER`], wherever there is that user. Names are quoted: a
 //! field of `props` may be called `from`.
 
+use crate::field::{Field, Kind};
 use crate::rollup::layout::Stored;
 use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup, Rollups};
 
@@ -49,7 +50,7 @@ struct Column {
 /// All views over the tables of `database`: one for each rollup, one for recent raw events and one
 /// for rejected lines.
 pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
-    let of_lines = [events_recent(database), rejected_lines(database)];
+    let of_lines = [events_recent(rollups.fields(), database), rejected_lines(database)];
     rollups.iter().map(|rollup| of_rollup(rollup, database)).chain(of_lines).collect()
 }
 
@@ -163,9 +164,9 @@ fn of_measure(name: &str, measure: Measure, stored: Stored) -> Column {
     column(name, kind, &comment, &expression)
 }
 
-fn events_recent(database: &str) -> View {
+fn events_recent(fields: &[Field], database: &str) -> View {
     let plain = |name: &str, kind: &'static str, comment: &str| column(name, kind, comment, &of(name));
-    let columns = vec![
+    let columns = [
         plain("tenant", "String", "whose data it is"),
         plain("event", "String", "name"),
         plain(
@@ -186,11 +187,21 @@ fn events_recent(database: &str) -> View {
         plain("event_id", "UUID", "identity; zero if none"),
         plain("props", "String", "all other fields, as JSON text"),
     ];
+    let columns = columns.into_iter().chain(fields.iter().map(of_field)).collect();
     View {
         name: EVENTS_RECENT.to_owned(),
         comment: "single events of the last 31 days, as stored".to_owned(),
         columns,
         from: format!("FROM {database}.events AS T WHERE T.`tenant` != ''"),
+    }
+}
+
+fn of_field(field: &Field) -> Column {
+    let name = field.column();
+    match field.kind {
+        // BI tools differ in what they make of truth values.
+        Kind::Bool => column(&name, "Int64", &field.comment(), &format!("toInt64({})", of(&name))),
+        kind => column(&name, kind.column_type(), &field.comment(), &of(&name)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! stands in Kafka, what stands in ClickHouse.
 //!
 //! The files follow the way of an event: [`event`] → [`line`] → [`record`] →
-//! [`row`] → [`rollup`]; [`sample`] is what becomes of a rejected line; then [`tables`], where rows stand, and [`bi`], where they are
+//! [`row`] → [`rollup`] and [`field`]; [`sample`] is what becomes of a rejected line; then [`tables`], where rows stand, and [`bi`], where they are
 //! shown. No I/O, no clock, no tokio, no rdkafka.
 
 pub mod time;
@@ -22,6 +22,8 @@ pub mod sample;
 pub mod row;
 
 pub mod rollup;
+
+pub mod field;
 
 pub mod tables;
 

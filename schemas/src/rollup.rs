@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::field::Field;
 use crate::time::{DAY, HOUR, MINUTE, UnixMillis};
 
 mod declare;
@@ -16,16 +17,17 @@ mod text;
 
 pub use declare::DeclareError;
 
-/// All rollups of a deployment, in the order of their file. Equal if they declare the same.
+/// All rollups and fields of a deployment, in the order of their file. Equal if they declare the same.
 #[derive(Debug, Clone)]
 pub struct Rollups {
     all: Vec<Rollup>,
+    fields: Vec<Field>,
     source: String,
 }
 
 impl PartialEq for Rollups {
     fn eq(&self, other: &Self) -> bool {
-        self.all == other.all
+        self.all == other.all && self.fields == other.fields
     }
 }
 
@@ -39,7 +41,8 @@ impl Rollups {
 
     /// Reads declarations; an error names `file`, the line and what is wrong there.
     pub fn parse(file: &str, text: &str) -> Result<Self, DeclareError> {
-        declare::parse(file, text).map(|all| Self { all, source: text.to_owned() })
+        let (all, fields) = declare::parse(file, text)?;
+        Ok(Self { all, fields, source: text.to_owned() })
     }
 
     /// The text that declares them.
@@ -50,6 +53,11 @@ impl Rollups {
     /// In the order of their file.
     pub fn iter(&self) -> std::slice::Iter<'_, Rollup> {
         self.all.iter()
+    }
+
+    /// The fields of `props` that are columns of the raw table.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
     }
 
     /// The rollup of this name.

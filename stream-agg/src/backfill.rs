@@ -134,7 +134,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
         known: rollups.iter().map(|rollup| rollup.name.clone()).collect(),
     })?;
     let store = Store::new(&config.migrate.store);
-    tables::check(&store).await?;
+    tables::check(&store, rollups.fields()).await?;
     ready::check(config, &store, name).await?;
     let lacking = lacking(&store, rollup).await?;
     let metrics = Arc::new(Metrics::default());
@@ -234,7 +234,7 @@ impl Filling<'_> {
         // Always the same limit: a chunk that was filled in part is made again by another run.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
-        let Cells { all: mut cells, folded_rows } =
+        let Cells { all: mut cells, folded_rows, .. } =
             cells::rollup_cells(rollup, &strata, source, hwm, MAX_GROUPS, Some(name));
         // ClickHouse would drop these at once.
         cells.retain(|cell| cell.ends.is_none_or(|ends| ends > now));

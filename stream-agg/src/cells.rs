@@ -9,6 +9,7 @@ use std::hash::BuildHasher as _;
 use std::iter::once;
 
 use hashbrown::DefaultHashBuilder;
+use schemas::field::Field;
 use schemas::rollup::layout;
 use schemas::row;
 use schemas::tables::{self, DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
@@ -24,6 +25,8 @@ use crate::order;
 use crate::progress::NextOffset;
 use crate::rows::{Interned, Interner, RowId, Rows};
 use crate::strata::Strata;
+
+mod fields;
 
 mod rollups;
 
@@ -64,6 +67,8 @@ pub struct Cells {
     pub all: Vec<Cell>,
     /// Rows of rollups whose groups were folded, summed over the rollups.
     pub folded_rows: u64,
+    /// Values of declared fields that are of another type, summed over the fields.
+    pub mistyped: u64,
 }
 
 /// All cells of `batch`, whose rows are made as `declaration` says.
@@ -71,7 +76,8 @@ pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells 
     let hwm = batch.hwm;
     let Decoded { rows, dead_letters: dead, .. } = &batch.decoded;
     let mut cells = ledger(batch, source, hwm);
-    cells.extend(events(rows, declaration.place_key, source, hwm));
+    let (of_events, mistyped) = events(rows, declaration, source, hwm);
+    cells.extend(of_events);
     cells.extend(dead_letters(dead, source, hwm));
     let of_rollups = rollup_cells(
         declaration.rollups.iter(),
@@ -82,7 +88,7 @@ pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells 
         None,
     );
     cells.extend(of_rollups.all);
-    Cells { all: cells, folded_rows: of_rollups.folded_rows }
+    Cells { all: cells, mistyped, ..of_rollups }
 }
 
 impl Cell {
@@ -121,15 +127,29 @@ impl Marker {
     }
 }
 
-/// The raw rows, cut by the day of their arrival.
-fn events(rows: &Rows, place_key: u64, source: Source, hwm: NextOffset) -> impl Iterator<Item = Cell> {
+/// The raw rows, cut by the day of their arrival; and how many values of declared fields are of another type.
+fn events(rows: &Rows, declaration: &Declaration, source: Source, hwm: NextOffset) -> (Vec<Cell>, u64) {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
-    let places = places(rows, place_key);
+    let places = places(rows, declaration.place_key);
     for row in in_order(rows, &places) {
         days.entry(rows.server_time[row as usize].floor(DAY)).or_default().push(row);
     }
-    days.into_iter()
-        .map(move |(start, order)| events_cell(rows, &places, &order, Marker { source, hwm, start }))
+    let raw = Raw { rows, places: &places, fields: declaration.rollups.fields() };
+    let mut mistyped = 0;
+    let cells = days.into_iter().map(|(start, order)| {
+        let (cell, of_cell) = events_cell(raw, &order, Marker { source, hwm, start });
+        mistyped += of_cell;
+        cell
+    });
+    (cells.collect(), mistyped)
+}
+
+/// What raw rows are made of.
+#[derive(Clone, Copy)]
+struct Raw<'r> {
+    rows: &'r Rows,
+    places: &'r [u16],
+    fields: &'r [Field],
 }
 
 /// The place of each row: a keyed hash of who did it and the hour. So the rows of one device and hour stand
@@ -165,13 +185,14 @@ fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
 const NO_PROPS: &str = "{}";
 
 /// Rows in the order of the table's key, after their marker, which is the least.
-fn events_cell(rows: &Rows, places: &[u16], order: &[RowId], marker: Marker) -> Cell {
-    let Marker { source, hwm, start } = marker;
+fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
+    let (Raw { rows, places, fields }, Marker { source, hwm, start }) = (raw, marker);
     let count = order.len() + 1;
     // Without the column each row has its default, which is the same.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = row::COLUMNS.into_iter().filter(|(name, _)| has_props || *name != "props");
-    let mut block = Block::new(columns.clone().count(), count);
+    let fields = if has_props { fields } else { &[] };
+    let mut block = Block::new(columns.clone().count() + fields.len(), count);
     let at = || order.iter().map(|row| *row as usize);
     let rest = |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
     for (name, kind) in columns {
@@ -228,7 +249,8 @@ fn events_cell(rows: &Rows, places: &[u16], order: &[RowId], marker: Marker) -> 
             other => unreachable!("`{other}` is a column of the raw table that is not written"),
         }
     }
-    marker.daily("events", RAW_DAYS, count, block)
+    let mistyped = fields.iter().map(|field| fields::column(&mut block, field, rows, order)).sum();
+    (marker.daily("events", RAW_DAYS, count, block), mistyped)
 }
 
 /// The ledger's rows, cut by the day on which Kafka took the record.
@@ -388,6 +410,22 @@ mod tests {
         let cells = rollup_cells(once(filled), &strata, source, batch.hwm, 10, Some("users_daily")).all;
         let marker = "tenant = '' AND rollup = 'users_daily' AND kp = 3 AND g = 7";
         assert_eq!(cells.iter().map(|cell| cell.marker_rows(source)).collect::<Vec<_>>(), [marker]);
+    }
+
+    #[test]
+    fn a_value_of_another_type_than_its_field_declares_is_counted() {
+        let text = "[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n\
+                    [[field]]\nname = \"age\"\npath = \"who.age\"\ntype = \"int\"\n";
+        let rollups = schemas::rollup::Rollups::parse("test", text).unwrap();
+        let declaration = Declaration { rollups, ..Declaration::built_in() };
+        let lines = [
+            r#"{"event":"a","plan":"pro","who":{"age":7}}"#,
+            r#"{"event":"a","plan":7,"who":{"age":"7"}}"#,
+            r#"{"event":"a","plan":null,"who.age":1.5}"#,
+            r#"{"event":"a"}"#,
+        ];
+        let made = cells(&batch(&lines), &declaration, Source { g: 0, kp: 0, cfg: 1 });
+        assert_eq!(made.mistyped, 3, "7 is no text, and neither \"7\" nor 1.5 is a whole number");
     }
 
     #[test]

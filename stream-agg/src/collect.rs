@@ -402,8 +402,8 @@ impl<'p> Collector<'p> {
             ..above(&self.before, hwm)
         };
         let source = Source { g: intent.g, kp: *kp, cfg };
-        let Cells { all: cells, folded_rows } = cells::cells(&batch, &self.declaration, source);
-        counts.folded_rows = folded_rows;
+        let Cells { all: cells, folded_rows, mistyped } = cells::cells(&batch, &self.declaration, source);
+        (counts.folded_rows, counts.mistyped) = (folded_rows, mistyped);
         let skipped = self.before.skipped.iter().any(|offset| lo.is_at_or_below(*offset) && *offset <= last);
         let token = Token::new(source, &shared.topic, lo, last, nonce);
         let token = if skipped { token.skipping() } else { token };

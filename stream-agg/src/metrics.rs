@@ -22,6 +22,7 @@ pub struct Metrics {
     time_replaced: IntCounter,
     records_miscounted: IntCounter,
     rows_folded: IntCounter,
+    fields_mistyped: IntCounter,
     batches: IntCounter,
     batch_rows: Histogram,
     insert_seconds: Histogram,
@@ -105,6 +106,10 @@ impl Default for Metrics {
             ),
             rows_folded: make
                 .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
+            fields_mistyped: make.counter(
+                "fields_mistyped_total",
+                "Values of declared fields that were of another type, and so stored as the default.",
+            ),
             batches: make.counter("batches_total", "Batches committed."),
             batch_rows: make.histogram("batch_rows", "Rows of a batch.", ROWS),
             insert_seconds: make.histogram("insert_seconds", "One insert that worked.", SECONDS),
@@ -153,6 +158,7 @@ impl Metrics {
         self.duplicates.inc_by(counts.duplicates);
         self.time_replaced.inc_by(counts.time_replaced);
         self.rows_folded.inc_by(counts.folded_rows);
+        self.fields_mistyped.inc_by(counts.mistyped);
         self.batches.inc();
         self.batch_rows.observe(counts.rows as f64);
         self.last_batch.set(unix_seconds);
@@ -220,6 +226,7 @@ impl Metrics {
             duplicates: self.duplicates.get(),
             time_replaced: self.time_replaced.get(),
             folded_rows: self.rows_folded.get(),
+            mistyped: self.fields_mistyped.get(),
         };
         (self.batches.get(), counts)
     }

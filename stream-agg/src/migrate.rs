@@ -40,7 +40,7 @@ pub struct Migrated {
 /// Why tables or topic are not there.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// A declared rollup was changed.
+    /// A declared rollup or field was changed.
     #[error(
         "migrate: `{0}` was changed after it was applied; undo the change, or give what is new a name of its own"
     )]
@@ -166,13 +166,15 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
         .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
 
     let files = tables::MIGRATIONS.iter().map(|file| Step::applied(file.name, file.sql.to_owned()));
-    let steps = files.chain(config.declared_rollups()).chain(config.serving_views());
+    let steps = files.chain(config.fields()).chain(config.declared_rollups()).chain(config.serving_views());
     let mut done = Vec::new();
     for Step { name, text, is_statement } in steps {
         let checksum = xxh3_64(text.as_bytes());
         match applied.iter().find(|(other, _)| *other == name) {
             Some((_, known)) if *known == checksum => continue,
-            Some(_) if is_statement => return Err(MigrateError::OtherRelease(name)),
+            Some(_) if tables::MIGRATIONS.iter().any(|file| file.name == name) => {
+                return Err(MigrateError::OtherRelease(name));
+            }
             Some(_) => return Err(MigrateError::Changed(name)),
             None if is_statement => apply(&store, &name, &text).await?,
             None => {}
@@ -204,6 +206,12 @@ impl Step {
 }
 
 impl MigrateConfig {
+    /// Columns of declared fields. None is ever dropped: a declared batch may need it.
+    fn fields(&self) -> impl Iterator<Item = Step> {
+        let fields = self.rollups.fields().iter();
+        fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))
+    }
+
     /// Views of the rollups that are declared.
     fn serving_views(&self) -> impl Iterator<Item = Step> {
         let served = tables::SERVING_VIEWS.iter();

@@ -83,6 +83,8 @@ pub struct Counts {
     pub time_replaced: u64,
     /// Rows of rollups whose groups were folded.
     pub folded_rows: u64,
+    /// Values of declared fields that are of another type.
+    pub mistyped: u64,
 }
 
 /// How far a partition is, for those who only look.
@@ -417,6 +419,7 @@ impl Counts {
             duplicates: sum.duplicates + u64::from(entry.duplicates),
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
             folded_rows: 0,
+            mistyped: 0,
         })
     }
 }

@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use runtime::admin;
 use runtime::backoff::Backoff;
+use schemas::field::Field;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -94,7 +95,7 @@ pub async fn run(
             find_topic(&asker, &config.migrate.kafka, &health).await;
             find_times(&admin_client, &config.migrate.kafka, &health).await;
         };
-        tokio::join!(topic, find_tables(&store, &health))
+        tokio::join!(topic, find_tables(&store, config.migrate.rollups.fields(), &health))
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
         consume(config, asker, store, &metrics, &health, shutdown).await?;
@@ -185,8 +186,8 @@ async fn consume(
 
 /// Looks at the tables while they are written to, until `shutdown`.
 async fn watch_tables(shared: Arc<Shared>, gate: Arc<Gate>, shutdown: CancellationToken) {
-    let Shared { store, metrics, health, .. } = &*shared;
-    let watch = Watch { store, gate: &gate, metrics, health };
+    let Shared { store, declaration, metrics, health, .. } = &*shared;
+    let watch = Watch { store, fields: declaration.rollups.fields(), gate: &gate, metrics, health };
     watch.run(&shutdown).await;
 }
 
@@ -280,10 +281,10 @@ fn refused(asker: &BaseConsumer) -> Option<&'static str> {
 }
 
 /// Waits until ClickHouse has all tables as they must be.
-async fn find_tables(store: &Store, health: &Health) {
+async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     // Not well after that: whoever sees us ready may ask what we declare.
-    while let Err(error) = tables::check(store).await {
+    while let Err(error) = tables::check(store, fields).await {
         health.trouble(Concern::ClickHouse, error);
         time::sleep(backoff.wait()).await;
     }

@@ -5,6 +5,8 @@
 //! forget a token too early, or is known to have lost a part. What the tables hold is looked
 //! at per Kafka partition, in `restore`.
 
+use schemas::field::Field;
+
 use crate::store::{Store, StoreError};
 
 mod watch;
@@ -26,6 +28,14 @@ pub enum TablesError {
     #[error("`{database}` has no table {}: run `stream-agg migrate`", names.join(", "))]
     Missing {
         /// Where they should be.
+        database: String,
+        /// Those that are missing.
+        names: Vec<String>,
+    },
+    /// A declared field has no column.
+    #[error("`{database}.events` has no column {}: run `stream-agg migrate`", names.join(", "))]
+    MissingColumns {
+        /// Where the table is.
         database: String,
         /// Those that are missing.
         names: Vec<String>,
@@ -69,7 +79,7 @@ pub enum TablesError {
 ///
 /// # Errors
 /// What is not as it must be.
-pub async fn check(store: &Store) -> Result<(), TablesError> {
+pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     // `system` is asked from outside the database, which may be missing itself.
     let (system, database) = (store.outside(), store.database.to_string());
     let there: Vec<(String, u64)> = system
@@ -88,6 +98,18 @@ pub async fn check(store: &Store) -> Result<(), TablesError> {
         TABLES.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)
     {
         return Err(TablesError::ForgetsTokens { database, table: table.clone(), tokens: *tokens });
+    }
+    if !fields.is_empty() {
+        let columns: Vec<String> = system
+            .rows(&format!(
+                "SELECT name FROM system.columns WHERE database = '{database}' AND table = 'events'"
+            ))
+            .await?;
+        let names: Vec<_> =
+            fields.iter().map(Field::column).filter(|column| !columns.contains(column)).collect();
+        if !names.is_empty() {
+            return Err(TablesError::MissingColumns { database, names });
+        }
     }
     let lost: Vec<(String, String, String)> = system
         .rows(&format!(

@@ -21,6 +21,7 @@ mod declarations;
 mod device_batches;
 mod ends_of_time;
 mod exactly_once;
+mod fields;
 mod flood;
 mod freshness;
 mod generations;

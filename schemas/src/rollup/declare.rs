@@ -10,6 +10,7 @@ use super::{
     COLUMN_WORDS, Column, Condition, Dimension, Grain, Measure, PropPath, RESERVED_COLUMNS, Rollup,
     TABLE_WORDS, layout,
 };
+use crate::field::{Field, Kind};
 use crate::tables;
 
 /// What is wrong with a declaration, and where.
@@ -29,6 +30,17 @@ pub struct DeclareError {
 struct File {
     #[serde(default)]
     rollup: Vec<Declared>,
+    #[serde(default)]
+    field: Vec<DeclaredField>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredField {
+    name: Spanned<String>,
+    path: Spanned<String>,
+    #[serde(rename = "type")]
+    kind: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +69,7 @@ struct Fault {
     reason: String,
 }
 
-pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError> {
+pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>), DeclareError> {
     let error = |Fault { at, reason }| {
         let line = 1 + text[..at].matches('\n').count();
         DeclareError { file: file.to_owned(), line, reason }
@@ -93,7 +105,33 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Rollup>, DeclareError>
         }
         resolve(declared)
     };
-    declared.rollup.into_iter().map(rollup).collect::<Result<_, _>>().map_err(error)
+    let rollups = declared.rollup.into_iter().map(rollup).collect::<Result<_, _>>().map_err(error)?;
+    let mut columns = BTreeSet::new();
+    let field = |declared: &DeclaredField| {
+        if columns.len() == MAX_FIELDS {
+            return Err(fault(&declared.name, format!("there are at most {MAX_FIELDS} fields")));
+        }
+        if !columns.insert(declared.name.get_ref().clone()) {
+            return Err(fault(
+                &declared.name,
+                format!("there is already a field `{}`", declared.name.get_ref()),
+            ));
+        }
+        field(declared)
+    };
+    let fields = declared.field.iter().map(field).collect::<Result<_, _>>().map_err(error)?;
+    Ok((rollups, fields))
+}
+
+/// Most fields: each is a column of every raw row.
+const MAX_FIELDS: usize = 64;
+
+fn field(declared: &DeclaredField) -> Result<Field, Fault> {
+    Ok(Field {
+        name: checked_name(&declared.name)?,
+        path: path(&declared.path, declared.path.get_ref())?,
+        kind: one_of(&declared.kind, "type", Kind::ALL.map(|kind| (kind.name().to_owned(), kind)))?,
+    })
 }
 
 fn resolve(declared: Declared) -> Result<Rollup, Fault> {
@@ -165,11 +203,15 @@ fn dimension(word: &Spanned<String>) -> Result<Dimension, Fault> {
             .map(Dimension::Column)
             .map_err(|Fault { at, reason }| Fault { at, reason: reason + ", props.<path>" });
     };
+    self::path(word, path).map(Dimension::Prop)
+}
+
+fn path(at: &Spanned<String>, path: &str) -> Result<PropPath, Fault> {
     let steps: Vec<_> = path.split('.').map(str::to_owned).collect();
     if steps.iter().all(|step| is_name(step)) {
-        Ok(Dimension::Prop(PropPath(steps)))
+        Ok(PropPath(steps))
     } else {
-        Err(fault(word, format!("`{path}` is not a path of names: a-z, 0-9 and _, with dots between")))
+        Err(fault(at, format!("`{path}` is not a path of names: a-z, 0-9 and _, with dots between")))
     }
 }
 

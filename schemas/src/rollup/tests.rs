@@ -116,6 +116,25 @@ fn what_the_tables_have_no_columns_for_is_refused_at_its_line() {
 }
 
 #[test]
+fn a_mistake_in_a_field_is_named_with_its_line() {
+    const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"account.plan\"\ntype = \"string\"\n";
+    let parse = |text: &str| Rollups::parse("my.toml", text);
+    assert_eq!(parse(&format!("{GOOD}{FIELD}")).unwrap().fields()[0].column(), "prop_plan");
+    for (change, line, reason) in [
+        (("string", "text"), 11, "`text` is not a type; there are string, int, float, bool, time"),
+        (("account.plan", "a-b"), 10, "`a-b` is not a path of names"),
+        (("\"plan\"", "\"Plan\""), 9, "`Plan` is not a name"),
+        (("path", "way"), 10, "unknown field `way`"),
+    ] {
+        let error = parse(&format!("{GOOD}{}", FIELD.replace(change.0, change.1))).unwrap_err();
+        assert_eq!(error.line, line, "{error}");
+        assert!(error.reason.contains(reason), "{error}");
+    }
+    let error = parse(&format!("{GOOD}{FIELD}{FIELD}")).unwrap_err();
+    assert_eq!(error.to_string(), "read rollups: my.toml:14: there is already a field `plan`");
+}
+
+#[test]
 fn more_different_retentions_than_eight_are_refused_at_the_line_of_the_ninth() {
     let rollups = |retentions: &[u32]| {
         let all = retentions.iter().enumerate().map(|(at, days)| {

@@ -1,4 +1,4 @@
-//! The declared rollups as text: what their file says, without what does not matter in it.
+//! The declared rollups and fields as text: what their file says, without what does not matter in it.
 //!
 //! Invariant: [`Rollups::parse`] reads the same rollups from it, and rollups that are equal
 //! have the same text. So its hash tells whether two processes agree, whatever version of
@@ -17,7 +17,7 @@ impl fmt::Display for Rollups {
             let separator = if at == 0 { "" } else { "\n" };
             write!(f, "{separator}[[rollup]]\n{rollup}")?;
         }
-        Ok(())
+        self.fields().iter().try_for_each(|field| write!(f, "\n[[field]]\n{field}"))
     }
 }
 
@@ -82,6 +82,15 @@ mod tests {
         let text = "[[rollup]]\nname = \"plays\"\ngrain = \"15m\"\ndimensions = [\"country\", \"props.plan\"]\n\
                     where = { \"event\" = [\"play\", \"view\"] }\nmeasures = { plays = \"count\" }\nretention = \"7d\"\n";
         assert_eq!(Rollups::parse("text", text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn a_field_reads_as_it_is_declared() {
+        let text = "[[rollup]]\nname = \"plays\"\ngrain = \"day\"\ndimensions = []\nmeasures = { n = \"count\" }\n\n\
+                    [[field]]\nname = \"plan\"\npath = \"account.plan\"\ntype = \"string\"\n";
+        assert_eq!(Rollups::parse("text", text).unwrap().to_string(), text);
+        let other = Rollups::parse("text", &text.replace("string", "int")).unwrap();
+        assert_ne!(other.hash(), Rollups::parse("text", text).unwrap().hash());
     }
 
     /// A golden value: agreement must not depend on the version of a process.

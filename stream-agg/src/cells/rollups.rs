@@ -37,7 +37,8 @@ pub fn rollup_cells<'r>(
     let marker = |expires| Marker { source, hwm, expires, backfill };
     let all =
         cells.into_iter().map(|((table, expires), parts)| cell(table, &parts, tenants, marker(expires)));
-    Cells { all: all.collect(), folded_rows: aggregates.iter().map(|(_, a)| a.folded_rows).sum() }
+    let folded_rows = aggregates.iter().map(|(_, aggregate)| aggregate.folded_rows).sum();
+    Cells { all: all.collect(), folded_rows, mistyped: 0 }
 }
 
 /// What one rollup has in a cell.

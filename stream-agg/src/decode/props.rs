@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use schemas::object;
+use schemas::time::UnixMillis;
 use serde_json::value::RawValue;
 
 /// Appends `fields` as one object.
@@ -22,21 +23,59 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
 /// A dot may stand for a step or in a name. The longest name comes first: `a.b` is the field `a.b` of the
 /// object, or if that is no scalar, the field `b` of its field `a`.
 pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
-    find(json, steps).unwrap_or_default()
+    match find(json, steps) {
+        Some(text) if text.starts_with('"') => Cow::Owned(string(text).unwrap_or_default()),
+        Some(json) => Cow::Borrowed(json),
+        None => Cow::Borrowed(""),
+    }
 }
 
-fn find<'j>(json: &'j str, steps: &[String]) -> Option<Cow<'j, str>> {
+/// The JSON of the scalar at a path: a string, a number or a truth value.
+pub fn find<'j>(json: &'j str, steps: &[String]) -> Option<&'j str> {
     let fields = parsed(json);
     (1..=steps.len()).rev().find_map(|named| {
         let (name, rest) = (steps[..named].join("."), &steps[named..]);
         let value = fields.iter().find(|(found, _)| *found == name)?.1;
         match (rest, value.as_bytes()[0]) {
-            ([], b'"') => serde_json::from_str::<String>(value).ok().map(Cow::Owned),
-            ([], b't' | b'f' | b'-' | b'0'..=b'9') => Some(Cow::Borrowed(value)),
+            ([], b'"' | b't' | b'f' | b'-' | b'0'..=b'9') => Some(value),
             ([_, ..], b'{') => find(value, rest),
             _ => None,
         }
     })
+}
+
+/// The text of a JSON string.
+pub fn string(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok()
+}
+
+/// A whole number of 64 bits, however it is written.
+pub fn int(json: &str) -> Option<i64> {
+    /// Below it, a double is a whole number for sure.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if let Ok(whole) = json.parse() {
+        return Some(whole);
+    }
+    let number = float(json).filter(|number| number.fract() == 0.0 && number.abs() < EXACT)?;
+    Some(number as i64)
+}
+
+/// A number.
+pub fn float(json: &str) -> Option<f64> {
+    json.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| json.parse().ok())?
+}
+
+/// A truth value.
+pub fn truth(json: &str) -> Option<bool> {
+    json.parse().ok()
+}
+
+/// A time in one of the forms of `client_time`: milliseconds since 1970, or text.
+pub fn time(json: &str) -> Option<UnixMillis> {
+    match json.as_bytes()[0] {
+        b'"' => UnixMillis::parse(&string(json)?),
+        _ => UnixMillis::from_integer(int(json)?),
+    }
 }
 
 /// So many names are compared with each other; more are hashed.

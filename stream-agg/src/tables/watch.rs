@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use runtime::backoff::Backoff;
+use schemas::field::Field;
 use tokio::sync::{Notify, watch};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +77,8 @@ impl Gate {
 pub struct Watch<'w> {
     /// ClickHouse.
     pub store: &'w Store,
+    /// What has columns of its own in the raw table.
+    pub fields: &'w [Field],
     /// Closed by what is found.
     pub gate: &'w Gate,
     /// What is counted.
@@ -101,7 +104,7 @@ impl Watch<'_> {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         loop {
             let raised = self.gate.raised();
-            match check(self.store).await {
+            match check(self.store, self.fields).await {
                 Ok(()) => {
                     self.metrics.inserts_held.set(0);
                     self.health.well(Concern::Tables);

@@ -117,3 +117,29 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Value>(&written(&line)).unwrap(), sent);
     }
 }
+
+#[test]
+fn a_number_is_whole_if_its_value_is_however_it_is_written() {
+    for (json, expected) in [
+        ("1", Some(1)),
+        ("1.0", Some(1)),
+        ("1e3", Some(1000)),
+        ("-0", Some(0)),
+        ("9223372036854775807", Some(i64::MAX)),
+        ("9223372036854775808", None),
+        ("1.5", None),
+        ("1e300", None),
+        ("\"5\"", None),
+        ("true", None),
+    ] {
+        assert_eq!(int(json), expected, "{json}");
+    }
+}
+
+#[test]
+fn a_value_of_a_declared_type_is_read_and_one_of_another_type_is_none() {
+    assert_eq!((float("1.50"), float("\"1\""), float("true")), (Some(1.5), None, None));
+    assert_eq!((truth("true"), truth("\"true\""), truth("1")), (Some(true), None, None));
+    assert_eq!(time("\"2026-11-21 04:00:00\""), UnixMillis::parse("2026-11-21 04:00:00"));
+    assert_eq!((time("1000"), time("true"), time("\"soon\"")), (Some(UnixMillis(1000)), None, None));
+}
