@@ -28,4 +28,4 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(server_time)
 ORDER BY (tenant, toStartOfHour(client_time), place, g, kp)
 TTL toStartOfDay(toDateTime(server_time)) + INTERVAL 1 DAY + INTERVAL 31 DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 50000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480

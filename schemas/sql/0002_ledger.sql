@@ -19,4 +19,4 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(kafka_time)
 ORDER BY (tenant, g, kp, ko)
 TTL toStartOfDay(toDateTime(kafka_time)) + INTERVAL 1 DAY + INTERVAL 30 DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 50000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480

@@ -39,4 +39,4 @@ ENGINE = AggregatingMergeTree
 PARTITION BY expires
 ORDER BY (tenant, rollup, bucket, dim1, dim2, dim3, dim4, dim5, dim6, g, kp)
 TTL toDateTime64(expires, 0, 'UTC')
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480, index_granularity = 128
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 50000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480, index_granularity = 128

@@ -155,7 +155,7 @@ mod tests {
     fn every_table_of_an_exactly_once_batch_keeps_tokens_and_drops_whole_parts() {
         for migration in MIGRATIONS.iter().filter(|m| m.sql.contains("hwm")) {
             for setting in [
-                "non_replicated_deduplication_window = 10000",
+                "non_replicated_deduplication_window = 50000",
                 "ttl_only_drop_parts = 1",
                 "fsync_after_insert = 1",
             ] {

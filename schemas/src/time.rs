@@ -51,12 +51,6 @@ impl UnixMillis {
         Self(self.0 - self.0.rem_euclid(length))
     }
 
-    /// Start of the UTC month that holds this instant.
-    pub fn month(self) -> Self {
-        let (_, _, day) = self.civil();
-        Self(self.floor(DAY).0 - i64::from(day - 1) * DAY)
-    }
-
     /// Year, month 1–12 and day 1–31 in UTC.
     ///
     /// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.

@@ -49,7 +49,7 @@ const MAX_CHUNK_ROWS: u64 = 100_000;
 /// How long before ClickHouse may drop a day of raw rows it is left alone: half a day must
 /// not be taken for all of it.
 const MARGIN: i64 = HOUR;
-/// Shortest time for an insert. A table knows its last 10,000 tokens, and those of live
+/// Shortest time for an insert. A table knows its last 50,000 tokens, and those of live
 /// batches must be known for 110 s: as many of ours at this pace are 4,400.
 const PACE: Duration = Duration::from_millis(25);
 

@@ -174,7 +174,7 @@ async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<
 #[expect(clippy::print_stdout, reason = "the answer to `audit`")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let ours = configs::ours(&store, &config).await.context("read what is declared")?;
+    let ours = stream_agg::configs::ours(&store, &config).await.context("read what is declared")?;
     let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);

@@ -18,8 +18,9 @@ pub const TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums"
 
 /// Inserts of a table whose tokens it must know at least. A token must outlive every
 /// statement that carries it: by its deadline and ClickHouse's limit that is 55 s. Twice
-/// that, at 9 inserts a second into one table, are 1,000; ten times so many are safe.
-const MIN_TOKENS: u64 = 10_000;
+/// that, at 32 inserts a second into one table (64 Kafka partitions, two cells each, a batch every 4 s), are
+/// 3,520; ten times as many are safe.
+const MIN_TOKENS: u64 = 50_000;
 
 /// What keeps the aggregator from using the tables.
 #[derive(Debug, thiserror::Error)]

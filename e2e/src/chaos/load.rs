@@ -7,7 +7,7 @@
 
 use devstack::traffic::Traffic;
 use fastrand::Rng;
-use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
+use schemas::time::{DAY, HOUR, MINUTE, SECOND, UnixMillis};
 
 use crate::hostile;
 
@@ -55,6 +55,11 @@ pub struct Load {
     traffic: Traffic,
     made: u32,
 }
+
+/// Of so many lines one has a clock that tells any time.
+const WILD_ONE_IN: u8 = 100;
+/// How far such a clock is behind: not about as long as a retention.
+const WILD: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
 
 impl Load {
     /// The requests of this seed; with `event_ids`, half of the batches can be repeated.
@@ -129,7 +134,11 @@ impl Load {
         let lines = self.traffic.lines(now, count).into_iter().enumerate().map(|(at, mut line)| {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
-            if rng.u8(..30) == 0 {
+            if rng.u8(..WILD_ONE_IN) == 0 {
+                // The query API is asked for each hour that has a click or an impression.
+                line.event = "play";
+                line.client_time = UnixMillis(now.0 - rng.i64(WILD)).to_string();
+            } else if rng.u8(..30) == 0 {
                 line.client_time =
                     UnixMillis(LONG_AGO.0 + rng.i64(0..3) * HOUR + rng.i64(0..MINUTE)).to_string();
             }
@@ -212,6 +221,11 @@ mod tests {
         assert!((300..500).contains(&share(&|r| r.body.is_empty())), "reactions");
         assert!((600..1000).contains(&share(&|r| r.repeatable)), "repeatable");
         assert!(share(&|r| r.bad > 0 && !r.events.is_empty()) > 50, "with a bad line");
+        let is_wild = |line: &String| {
+            let time = event::parse::<()>(line).unwrap().client_time.unwrap();
+            LONG_AGO.0 + DAY < time.0 && time.0 < NOW.0 - 30 * DAY
+        };
+        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "of any time");
         assert!(share(&|r| r.events.is_empty()) > 5, "with nothing good");
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50

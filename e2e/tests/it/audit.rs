@@ -211,6 +211,48 @@ async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
     assert!(format!("{error:#}").contains("missing=0 duplicate=100"), "{error:#}");
 }
 
+/// A rollup of what holds a field, which may stand there in three ways.
+const OF_A_FIELD: &str = r#"
+[[rollup]]
+name = "of_a_field"
+grain = "day"
+dimensions = ["event"]
+where = { "props.a.b" = ["it's", "true"] }
+measures = { events = "count" }
+"#;
+
+#[tokio::test]
+async fn a_rollup_whose_where_looks_into_props_is_compared_too() {
+    let world = World::new("audit_props").await;
+    let file = world.write("rollups.toml", &format!("{}{OF_A_FIELD}", Rollups::built_in()));
+    let more = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&more).await;
+    let edge = world.edge().await;
+    let mut aggregator = world.start("stream-agg", &more);
+    aggregator.wait_ready().await.unwrap();
+    let lines = [
+        r#"{"event":"e","a":{"b":"it's"}}"#,
+        r#"{"event":"e","a.b":"it's","a":{"b":"other"}}"#,
+        r#"{"event":"e","a":{"b":true}}"#,
+        r#"{"event":"e","a.b":{"c":1},"a":{"b":"it's"}}"#,
+        r#"{"event":"e","a.b":"other","a":{"b":"it's"}}"#,
+        r#"{"event":"e","a":{"b":"true "}}"#,
+        r#"{"event":"e","a":"it's"}"#,
+        r#"{"event":"e"}"#,
+    ];
+    assert_eq!(edge.http.post_lines(&lines.map(str::to_owned)).await.status, 200);
+    let found = "SELECT argMax(found, audited_at) FROM audits WHERE table = 'of_a_field' AND part = 'all'";
+    let waited = wait_for("an audit of what holds the field", DEADLINE, async || {
+        world.run("stream-agg", &["audit"], &more).await.unwrap();
+        world.number(found).await == 4
+    });
+    waited.await.unwrap();
+    let again = "INSERT INTO rollup_sums SELECT * FROM rollup_sums WHERE rollup = 'of_a_field'";
+    world.rows(again).await;
+    let error = world.run("stream-agg", &["audit"], &more).await.unwrap_err();
+    assert!(format!("{error:#}").contains("missing=0 duplicate=4"), "{error:#}");
+}
+
 #[tokio::test]
 async fn a_ledger_row_that_stands_twice_is_found() {
     let counted = Counted::new("audit_ledger").await;

@@ -177,7 +177,7 @@ async fn a_table_that_forgets_tokens_too_early_is_not_written_to() {
     let setting = "ALTER TABLE once_tokens.rollup_sums MODIFY SETTING non_replicated_deduplication_window = ";
     counted.world.rows(&format!("{setting}100")).await;
     counted.is_refused(&["rollup_sums`", "last 100 inserts", setting]).await;
-    counted.world.rows(&format!("{setting}10000")).await;
+    counted.world.rows(&format!("{setting}50000")).await;
     counted.post_and_count().await;
 }
 

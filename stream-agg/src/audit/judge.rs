@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::rollup::{Dimension, Grain, Rollup};
+use schemas::rollup::{Condition, Dimension, Grain, Rollup};
 use schemas::time::{DAY, UnixMillis};
 
 use super::frame::{Frame, Log};
@@ -11,6 +11,9 @@ use super::{Audited, Finding};
 
 /// Parts that are named of a table, and gaps of the ledger; sums count all.
 pub const MAX_FINDINGS: usize = 20;
+
+/// Steps of a path whose ways of dots and nesting are few.
+const MAX_STEPS: usize = 4;
 
 /// Raw rows by the day of the event; for each rollup those that it must and those that it may hold.
 pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
@@ -62,8 +65,7 @@ impl<'r> Snapshot<'r> {
                 SnapshotRow::Sum { day, sum } => *sums.entry(day).or_default() += sum,
             }
         }
-        let looks_into_props = rollup.conditions.iter().any(|c| matches!(c.field, Dimension::Prop(_)));
-        let left_out = looks_into_props.then(|| "not compared: its where looks into props".to_owned());
+        let left_out = rollup.conditions.iter().find_map(not_compared).map(str::to_owned);
         Self { rollup, sums, cuts, left_out }
     }
 
@@ -74,6 +76,17 @@ impl<'r> Snapshot<'r> {
             self.left_out = Some(format!("not compared: progress of partition {kp} stands still"));
         }
     }
+}
+
+/// Why ClickHouse cannot tell which raw rows meet a condition, if that is so.
+fn not_compared(condition: &Condition) -> Option<&'static str> {
+    let Dimension::Prop(path) = &condition.field else { return None };
+    if path.steps().len() > MAX_STEPS {
+        return Some("not compared: its where looks deep into props");
+    }
+    let is_number = |text: &String| text.parse::<f64>().is_ok();
+    let is_compared = !condition.values.iter().any(is_number);
+    (!is_compared).then_some("not compared: its where looks for a number in props, as it is written there")
 }
 
 /// How far any of them is in each log.

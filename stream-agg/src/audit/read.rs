@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use schemas::rollup::{Dimension, Rollup, Rollups};
+use schemas::rollup::{Dimension, PropPath, Rollup, Rollups};
 use schemas::row::TimeLimits;
 use schemas::time::{DAY, UnixMillis};
 
@@ -437,22 +437,63 @@ fn among(spans: &[Key]) -> String {
     format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "))
 }
 
-/// Which raw rows a rollup counts; all where its `where` looks into `props`.
+/// Which raw rows a rollup counts.
 fn condition(rollup: &Rollup) -> String {
+    let quoted = |text: &String| format!("'{}'", escaped(text));
     let mut sql = "1".to_owned();
     for condition in &rollup.conditions {
-        let Dimension::Column(column) = &condition.field else { continue };
-        let quoted = |text: &String| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+        let field = match &condition.field {
+            Dimension::Column(column) => column.name().to_owned(),
+            Dimension::Prop(path) => prop(path),
+        };
         let values: Vec<_> = condition.values.iter().map(quoted).collect();
         // Writing to a String cannot fail.
-        let _ = write!(sql, " AND {} IN ({})", column.name(), values.join(", "));
+        let _ = write!(sql, " AND {field} IN ({})", values.join(", "));
     }
     sql
+}
+
+/// The text at a path of `props`, as [`crate::decode::props::scalar`] has it, but that of a number: ClickHouse
+/// writes numbers in its own way.
+fn prop(path: &PropPath) -> String {
+    let texts = ways(path.steps()).into_iter().map(|names| {
+        let names: Vec<_> = names.iter().map(|name| format!("'{}'", escaped(name))).collect();
+        let at = format!("props, {}", names.join(", "));
+        format!(
+            "JSONType({at}) = 'String', JSONExtractString({at}), \
+             JSONType({at}) IN ('Bool', 'Int64', 'UInt64', 'Double'), JSONExtractRaw({at})"
+        )
+    });
+    format!("multiIf({}, '')", texts.collect::<Vec<_>>().join(", "))
+}
+
+/// All ways to join steps by dots into names of nested fields, those with the longest names first.
+fn ways(steps: &[String]) -> Vec<Vec<String>> {
+    if steps.is_empty() {
+        return vec![Vec::new()];
+    }
+    let named = |length: usize| {
+        let name = steps[..length].join(".");
+        let rest = ways(&steps[length..]).into_iter();
+        rest.map(move |rest| [vec![name.clone()], rest].concat())
+    };
+    (1..=steps.len()).rev().flat_map(named).collect()
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_looked_up_by_its_longest_names_first() {
+        let steps: Vec<_> = ["a", "b", "c"].map(str::to_owned).into();
+        let ways: Vec<_> = ways(&steps).iter().map(|names| names.join("/")).collect();
+        assert_eq!(ways, ["a.b.c", "a.b/c", "a/b.c", "a/b/c"]);
+    }
 
     #[test]
     fn spans_are_named_as_long_as_the_query_stays_short() {

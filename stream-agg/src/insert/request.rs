@@ -31,7 +31,6 @@ const CHUNK_BYTES: usize = 1 << 20;
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// Sends inserts.
-#[derive(Debug)]
 pub(super) struct Sender {
     http: Client<HttpConnector, Chunks>,
     /// Address, and the variables that are the same for all.

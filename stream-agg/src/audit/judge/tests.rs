@@ -167,14 +167,23 @@ fn days_past_the_retention_of_a_rollup_are_left_out() {
 }
 
 #[test]
-fn a_rollup_whose_where_looks_into_props_is_not_compared() {
-    let text = "[[rollup]]\nname = \"of_a\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
-                where = { \"props.a\" = \"b\" }\nmeasures = { events = \"count\" }\n";
-    let rollups = Rollups::parse("", text).unwrap();
-    let snapshot = Snapshot::new(rollups.get("of_a").unwrap(), vec![SnapshotRow::Sum { day: 0, sum: 9 }]);
-    let (table, findings) = rollup(&frame(None), &snapshot, 0, &BTreeMap::new(), &ALWAYS, None);
-    assert_eq!((table.duplicate, findings.len()), (0, 0));
-    assert_eq!(table.note, "not compared: its where looks into props");
+fn a_rollup_is_compared_unless_its_where_looks_for_a_number_or_deep_into_props() {
+    for (condition, note) in [
+        ("\"props.a\" = [\"b\", \"true\"]", ""),
+        ("\"props.a\" = [\"b\", \"1.50\"]", "its where looks for a number in props, as it is written there"),
+        ("\"props.a.b.c.d.e\" = \"b\"", "its where looks deep into props"),
+    ] {
+        let text = format!(
+            "[[rollup]]\nname = \"of_a\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
+             where = {{ {condition} }}\nmeasures = {{ events = \"count\" }}\n"
+        );
+        let rollups = Rollups::parse("", &text).unwrap();
+        let snapshot = Snapshot::new(rollups.get("of_a").unwrap(), vec![SnapshotRow::Sum { day: 0, sum: 9 }]);
+        let (table, findings) = rollup(&frame(None), &snapshot, 0, &BTreeMap::new(), &ALWAYS, None);
+        let expected = if note.is_empty() { (9, 1) } else { (0, 0) };
+        assert_eq!((table.duplicate, findings.len()), expected, "{condition}");
+        assert_eq!(table.note.trim_start_matches("not compared: "), note);
+    }
 }
 
 #[test]
