@@ -95,7 +95,7 @@ impl fmt::Debug for Country {
 }
 
 /// The fields that only the edge may set, as the JSON that stands in a line.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reserved<'a> {
     /// Whose data it is.
     pub tenant: Option<&'a str>,

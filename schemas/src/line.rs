@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use crate::event::{self, Event, Parsed, Props};
+use crate::event::{self, Event, Parsed, Props, Reserved};
 use crate::object;
 use crate::time::UnixMillis;
 
@@ -139,12 +139,51 @@ pub enum ReadError {
 
 /// Reads one enriched line.
 pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadError> {
-    let Parsed { event, reserved, props, .. } = event::parse_enriched(line).map_err(ReadError::Event)?;
-    let tenant = text(reserved.tenant).filter(|name| is_tenant(name)).ok_or(ReadError::Added("tenant"))?;
-    let ip = text(reserved.ip).and_then(|ip| ip.parse().ok()).ok_or(ReadError::Added("ip"))?;
-    let time =
-        text(reserved.server_time).and_then(UnixMillis::parse).ok_or(ReadError::Added("server_time"))?;
-    Ok(Enriched { tenant, ip, server_time: time, event, props })
+    Reader::default().read(line)
+}
+
+/// Reads enriched lines. Those of one request have the same added fields, which are read once.
+#[derive(Debug, Default)]
+pub struct Reader<'a> {
+    last: Option<(Reserved<'a>, Added<'a>)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Added<'a> {
+    tenant: &'a str,
+    ip: IpAddr,
+    server_time: UnixMillis,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// Why it cannot be read; the next one may be.
+    pub fn read<P: Props<'a>>(&mut self, line: &'a str) -> Result<Enriched<'a, P>, ReadError> {
+        let Parsed { event, reserved, props, .. } = event::parse_enriched(line).map_err(ReadError::Event)?;
+        let added = match self.last {
+            Some((last, added)) if last == reserved => added,
+            _ => {
+                let added = Added::read(reserved)?;
+                self.last = Some((reserved, added));
+                added
+            }
+        };
+        let Added { tenant, ip, server_time } = added;
+        Ok(Enriched { tenant, ip, server_time, event, props })
+    }
+}
+
+impl<'a> Added<'a> {
+    fn read(reserved: Reserved<'a>) -> Result<Self, ReadError> {
+        let tenant =
+            text(reserved.tenant).filter(|name| is_tenant(name)).ok_or(ReadError::Added("tenant"))?;
+        let ip = text(reserved.ip).and_then(|ip| ip.parse().ok()).ok_or(ReadError::Added("ip"))?;
+        let server_time =
+            text(reserved.server_time).and_then(UnixMillis::parse).ok_or(ReadError::Added("server_time"))?;
+        Ok(Self { tenant, ip, server_time })
+    }
 }
 
 /// The text of a JSON string that has no escapes, as none of the added ones has.

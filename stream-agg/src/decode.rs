@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use hashbrown::HashSet;
-use schemas::line::{self, Enriched, ReadError};
+use schemas::line::{Enriched, ReadError, Reader};
 use schemas::record::{self, Head, HeadError, Kind};
 use schemas::row::{STORABLE, TimeLimits};
 use schemas::time::{DAY, UnixMillis};
@@ -200,9 +200,9 @@ pub fn decode(
             out.dead_letters.push_sample(record.offset, record.kafka_time, number, text, letter_bytes);
         }
     }
-    let mut seen = HashSet::new();
+    let (mut seen, mut reader) = (HashSet::new(), Reader::default());
     for text in record::lines(events) {
-        let read = head.clone().and_then(|()| read(text));
+        let read = head.clone().and_then(|()| read(text, &mut reader));
         let numbered = read.and_then(|line| {
             let id = line.event.event_id.filter(|id| !id.is_nil()).map(|id| line_id(line.tenant, id));
             if repeats || id.is_some_and(|id| window.contains(id) || seen.contains(&id)) {
@@ -253,9 +253,9 @@ fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
 
 type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
 
-fn read(line: &[u8]) -> Result<Line<'_>, Reason> {
+fn read<'a>(line: &'a [u8], reader: &mut Reader<'a>) -> Result<Line<'a>, Reason> {
     let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;
-    let line: Line<'_> = line::read(text)?;
+    let line: Line<'_> = reader.read(text)?;
     // What the edge's clock says may stand in for the client's, and decides where the raw row is kept.
     if !STORABLE.contains(&line.server_time) {
         return Err(Reason::Read(ReadError::Added("server_time")));

@@ -67,28 +67,37 @@ impl Block {
         assert_eq!(count, self.rows, "`{name}` has a value a row");
     }
 
-    /// A column of few different texts: `LowCardinality(String)`. Each value is a place in `keys`.
+    /// A column of few different texts: `LowCardinality(String)`. Each value is a place in `keys`, sent in as few
+    /// bytes as the last place needs.
     pub fn low_cardinality(&mut self, name: &str, keys: &[&str], values: impl IntoIterator<Item = u32>) {
         /// Keys stand in each block; there is no dictionary shared between blocks.
         const KEYS_VERSION: u64 = 1;
         const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
         const NEEDS_UPDATE: u64 = 1 << 10;
-        const INDEX_IS_UINT32: u64 = 2;
         self.head(name, "LowCardinality(String)");
         if self.rows == 0 {
             return;
         }
-        for word in [KEYS_VERSION, HAS_ADDITIONAL_KEYS | NEEDS_UPDATE | INDEX_IS_UINT32, keys.len() as u64] {
+        // UInt8, UInt16 and UInt32.
+        let (index, width): (u64, usize) = match keys.len() {
+            0..=0x100 => (0, 1),
+            0x101..=0x1_0000 => (1, 2),
+            _ => (2, 4),
+        };
+        for word in [KEYS_VERSION, HAS_ADDITIONAL_KEYS | NEEDS_UPDATE | index, keys.len() as u64] {
             self.bytes.extend_from_slice(&word.to_le_bytes());
         }
         keys.iter().for_each(|key| text(key, &mut self.bytes));
         self.bytes.extend_from_slice(&(self.rows as u64).to_le_bytes());
-        let mut count = 0;
-        for value in values {
-            self.bytes.extend_from_slice(&value.to_le_bytes());
-            count += 1;
+        self.bytes.reserve(self.rows * width);
+        let start = self.bytes.len();
+        match width {
+            1 => self.bytes.extend(values.into_iter().map(|value| value as u8)),
+            _ => values
+                .into_iter()
+                .for_each(|value| self.bytes.extend_from_slice(&value.to_le_bytes()[..width])),
         }
-        assert_eq!(count, self.rows, "`{name}` has a value a row");
+        assert_eq!(self.bytes.len() - start, self.rows * width, "`{name}` has a value a row");
     }
 
     /// A column of sets as states of `uniqExact(UInt64)`: the count and each hash, in any order.
@@ -164,9 +173,25 @@ mod tests {
         let mut block = Block::new(1, 2);
         block.low_cardinality("c", &["", "x"], [1, 0]);
         let mut expected = b"\x01\x02\x01c\x16LowCardinality(String)".to_vec();
-        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 6, 0, 0, 0, 0, 0, 0]);
-        expected.extend_from_slice(b"\x02\0\0\0\0\0\0\0\x00\x01x\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(b"\x02\0\0\0\0\0\0\0\x00\x01x\x02\0\0\0\0\0\0\0\x01\0");
         assert_eq!(block.finish().bytes, expected.as_slice());
+    }
+
+    #[test]
+    fn places_are_as_wide_as_the_number_of_keys_needs() {
+        for (count, index, width) in [(256, 0, 1), (257, 1, 2), (65_536, 1, 2), (65_537, 2, 4)] {
+            let texts: Vec<_> = (0..count).map(|n: u32| n.to_string()).collect();
+            let keys: Vec<_> = texts.iter().map(String::as_str).collect();
+            let mut block = Block::new(1, 1);
+            block.low_cardinality("c", &keys, [count - 1]);
+            let bytes = block.finish().bytes;
+            let head = 2 + 2 + 1 + "LowCardinality(String)".len() + 8;
+            assert_eq!(u64::from_le_bytes(*bytes[head..].first_chunk().unwrap()), 0x600 + index);
+            assert!(bytes.ends_with(&(count - 1).to_le_bytes()[..width]));
+            let places = 8 + width;
+            assert_eq!(bytes[bytes.len() - places..][..8], 1_u64.to_le_bytes(), "{count}");
+        }
     }
 
     #[test]

@@ -106,7 +106,9 @@ pub struct Interned {
 impl Interned {
     /// Appends one.
     pub fn push(&mut self, text: &str) {
-        let number = self.texts.intern(text);
+        // Neighbours are mostly alike: the lines of a record are of one sender.
+        let last = self.numbers.last().copied().filter(|last| self.texts.get(*last) == text);
+        let number = last.unwrap_or_else(|| self.texts.intern(text));
         self.numbers.push(number);
     }
 

@@ -222,7 +222,7 @@ mod tests {
         assert!((600..1000).contains(&share(&|r| r.repeatable)), "repeatable");
         assert!(share(&|r| r.bad > 0 && !r.events.is_empty()) > 50, "with a bad line");
         let is_wild = |line: &String| {
-            let time = event::parse::<()>(line).unwrap().client_time.unwrap();
+            let time = event::parse::<()>(line).unwrap().event.client_time.unwrap();
             LONG_AGO.0 + DAY < time.0 && time.0 < NOW.0 - 30 * DAY
         };
         assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "of any time");

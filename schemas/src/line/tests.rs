@@ -187,3 +187,28 @@ fn the_tenant_of_a_written_line_is_told_even_when_the_rest_is_broken() {
         assert_eq!(tenant_of(line.as_bytes()), None, "{line}");
     }
 }
+
+#[test]
+fn lines_of_two_requests_are_each_read_with_their_own_added_fields() {
+    let line = |tenant: &str, ip: &str, time: &str| {
+        format!(r#"{{"tenant":"{tenant}","ip":"{ip}","server_time":"{time}","event":"e"}}"#)
+    };
+    let (one, other) = ("2026-11-21 04:00:00.123", "2026-11-21 04:00:00.124");
+    let lines = [
+        line("a", "203.0.113.7", one),
+        line("a", "203.0.113.7", one),
+        line("b", "203.0.113.7", one),
+        line("b", "203.0.113.8", one),
+        line("b", "203.0.113.8", other),
+        line("b", "nowhere", other),
+        line("a", "203.0.113.7", one),
+    ];
+    let mut reader = Reader::default();
+    for text in &lines {
+        let (together, alone) = (reader.read::<()>(text), read::<()>(text));
+        let added = |read: Result<Enriched<'_, ()>, ReadError>| {
+            read.map(|read| (read.tenant.to_owned(), read.ip, read.server_time))
+        };
+        assert_eq!(added(together), added(alone), "{text}");
+    }
+}
