@@ -371,7 +371,7 @@ impl World {
     async fn assert_marked(&self) {
         for table in ["events", "ledger", "rollup_sums", "rollup_states"] {
             let unmarked = format!(
-                "SELECT count() FROM (SELECT _part FROM {table} GROUP BY _part HAVING countIf(tenant = '') = 0)"
+                "SELECT count() FROM (SELECT _part FROM {table} GROUP BY _part HAVING maxIf(hwm, tenant = '') = 0)"
             );
             assert_eq!(self.number(&unmarked).await, 0, "parts of {table} without a marker");
         }
