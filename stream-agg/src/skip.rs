@@ -97,7 +97,10 @@ pub async fn skip(config: &Config, kp: u16, offset: Offset) -> Result<Skipped, S
         return Err(SkipError::Beyond { kp, offset, end });
     }
     let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { kp })?;
-    if intent.last.is_some_and(|last| offset <= last) {
+    let is_declared = intent.last.is_some_and(|last| offset <= last);
+    // What `adopt` found may hold rows of it in some tables only.
+    let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
+    if is_declared || is_adopted {
         // Twice: the second look tells what arrived while we waited.
         check_not_stored(config, kp, &intent, offset).await?;
         offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
