@@ -144,7 +144,7 @@ mod tests {
             assert!(sql.contains(&format!("\nREFRESH EVERY {} SECOND\n", REFRESH.as_secs())), "{sql}");
             let statement = view.statement(&all).unwrap();
             assert!(
-                statement.contains("dim2 AS `country`, rows AS `events` FROM rollup_sums"),
+                statement.contains("T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T"),
                 "{statement}"
             );
             assert_eq!(view.statement(&Rollups::parse("", &other).unwrap()), None, "it has no country");

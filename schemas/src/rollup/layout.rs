@@ -137,19 +137,19 @@ impl Rollup {
 
     /// A table expression of its rows under the names that it declares, as `tenant`, `bucket`, dimensions and
     /// measures; without marker rows and without buckets that are past the retention. Rows of equal keys are
-    /// not merged, states are states.
+    /// not merged, states are states. Columns are qualified, for a declared name may be that of another column.
     pub fn source(&self) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
-            dimensions.map(|(at, d)| format!("{} AS `{}`", Self::dimension_column(at), d.column_name()));
+            dimensions.map(|(at, d)| format!("T.{} AS `{}`", Self::dimension_column(at), d.column_name()));
         let measures = self.measures.iter().zip(self.stored());
-        let measures = measures.map(|((name, _), stored)| format!("{} AS `{name}`", stored.column()));
+        let measures = measures.map(|((name, _), stored)| format!("T.{} AS `{name}`", stored.column()));
         let columns: Vec<_> = dimensions.chain(measures).collect();
         format!(
-            "(SELECT tenant, bucket, {} FROM {} WHERE {})",
+            "(SELECT T.tenant AS tenant, T.bucket AS bucket, {} FROM {} AS T WHERE {})",
             columns.join(", "),
             self.table().name(),
-            self.condition("")
+            self.condition("T.")
         )
     }
 
@@ -220,11 +220,11 @@ mod tests {
     fn a_source_has_the_declared_names_and_neither_markers_nor_what_is_past_the_retention() {
         assert_eq!(
             rollup("retention = \"7d\"").source(),
-            "(SELECT tenant, bucket, dim1 AS `country`, dim2 AS `plan`, sum1 AS `a`, sum2 AS `b`, rows AS `n` \
-             FROM rollup_sums WHERE tenant != '' AND rollup = 'r' \
-             AND bucket >= toDateTime(toDate(now('UTC')) - 7, 'UTC'))"
+            "(SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `country`, T.dim2 AS `plan`, T.sum1 AS `a`, \
+             T.sum2 AS `b`, T.rows AS `n` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'r' \
+             AND T.bucket >= toDateTime(toDate(now('UTC')) - 7, 'UTC'))"
         );
-        assert!(rollup("").source().ends_with("WHERE tenant != '' AND rollup = 'r')"));
+        assert!(rollup("").source().ends_with("WHERE T.tenant != '' AND T.rollup = 'r')"));
     }
 
     #[track_caller]
