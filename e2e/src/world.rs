@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ grain = "hour"
 dimensions = ["event"]
 measures = { events = "count" }
 "#;
+
+/// The built-in rollups, and [`DECLARED_LATER`].
+static ROLLUPS: LazyLock<Rollups> =
+    LazyLock::new(|| Rollups::parse("world", &format!("{}{DECLARED_LATER}", Rollups::built_in())).unwrap());
 
 static STACK: OnceCell<Stack> = OnceCell::const_new();
 
@@ -329,8 +334,7 @@ impl World {
     /// The same, when it may fail. `rollup.<name>` stands for the rows of a rollup under the names that it
     /// declares: a built-in one, or [`LATER`].
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
-        let rollups = Rollups::parse("world", &format!("{}{DECLARED_LATER}", Rollups::built_in()))?;
-        let body = with_sources(sql, &rollups);
+        let body = with_sources(sql, &ROLLUPS);
         let request = self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(body);
         let answer = request.send().await.with_context(|| format!("ask {sql}"))?;
         let good = answer.status().is_success();

@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use clickhouse::{Client, Row};
 use runtime::error::chain;
-use schemas::rollup::{Rollup, Rollups};
+use schemas::rollup::Rollups;
 use schemas::tables::COUNTRY_TOTALS;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
@@ -98,7 +98,8 @@ struct Told {
 const REACTIONS: [(&str, &[&str]); 2] =
     [("users_hourly", &["event", "users"]), ("event_hourly", &["event", "events"])];
 
-/// Names of rollups in braces stand for their rows. `?` are, times in seconds since the epoch: tenant, from, asked hours, tenant, from, asked hours.
+/// Names of rollups in braces stand for their rows. `?` are, times in seconds since the epoch: tenant, from, asked
+/// hours, tenant, from, asked hours.
 const STATEMENT: &str = "
 SELECT assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp))) AS as_of,
        assumeNotNull((SELECT argMax(rollups, since) FROM configs)) AS rollups, toUInt32(0) AS hour, toUInt64(0) AS users, toUInt64(0) AS impressions, toUInt64(0) AS clicks,
@@ -250,9 +251,7 @@ fn statement(rollups: &Rollups, counters: bool, polls: bool) -> Result<String, &
     }
     let parts = [(true, STATEMENT), (counters, COUNTERS), (polls, POLLS)];
     let parts = parts.into_iter().filter_map(|(is_declared, part)| is_declared.then_some(part));
-    let in_place =
-        |sql: String, rollup: &Rollup| sql.replace(&format!("{{{}}}", rollup.name), &rollup.source());
-    Ok(rollups.iter().fold(parts.collect(), in_place))
+    Ok(rollups.iter().fold(parts.collect(), |sql: String, rollup| rollup.in_place(&sql)))
 }
 
 fn counters(rows: Vec<Told>, days: Range<UnixMillis>) -> Counters {

@@ -95,7 +95,7 @@ fn of_rollup(rollup: &Rollup, database: &str) -> View {
     let from = format!(
         "FROM {database}.{} AS T WHERE {} GROUP BY {}",
         rollup.table().name(),
-        rollup.condition("T."),
+        rollup.condition(),
         group.join(", ")
     );
     let measures = rollup.measures.iter().zip(rollup.stored());

@@ -76,7 +76,7 @@ impl ServingView {
     /// The statement that makes it; none if what it reads is not declared.
     pub fn statement(&self, rollups: &Rollups) -> Option<String> {
         let rollup = rollups.get(self.rollup).filter(|_| self.is_served(rollups))?;
-        Some(self.migration.sql.replace(&format!("{{{}}}", self.rollup), &rollup.source()))
+        Some(rollup.in_place(self.migration.sql))
     }
 }
 

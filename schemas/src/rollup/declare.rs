@@ -188,7 +188,7 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let retention_days = declared.retention.as_ref().map(days).transpose()?;
     let rollup = Rollup { name, grain, dimensions, conditions, measures, retention_days };
     match &declared.retention {
-        Some(retention) if rollup.is_timeless() => {
+        Some(retention) if rollup.grain == Grain::None => {
             Err(fault(retention, "a bucket of all time does not expire; leave the retention out".to_owned()))
         }
         _ => Ok(rollup),

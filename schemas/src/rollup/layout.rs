@@ -8,7 +8,7 @@
 //! Both tables are partitioned by the day on which rows may be dropped, never by the time of events. So the
 //! events of a batch touch few table partitions, whatever their times are.
 
-use super::{Dimension, Grain, Measure, Rollup};
+use super::{Dimension, Measure, Rollup};
 use crate::tables;
 use crate::time::{DAY, UnixMillis};
 
@@ -149,16 +149,21 @@ impl Rollup {
             "(SELECT T.tenant AS tenant, T.bucket AS bucket, {} FROM {} AS T WHERE {})",
             columns.join(", "),
             self.table().name(),
-            self.condition("T.")
+            self.condition()
         )
     }
 
-    /// Which rows of its table are its own and within the retention; `prefix` stands before each column.
-    pub(crate) fn condition(&self, prefix: &str) -> String {
+    /// `sql` with [`Self::source`] in place of its name in braces.
+    pub fn in_place(&self, sql: &str) -> String {
+        sql.replace(&format!("{{{}}}", self.name), &self.source())
+    }
+
+    /// Which rows of its table, which is called `T`, are its own and within the retention.
+    pub(crate) fn condition(&self) -> String {
         let kept = self
             .retention_days
-            .map(|days| format!(" AND {prefix}bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"));
-        format!("{prefix}tenant != '' AND {prefix}rollup = '{}'{}", self.name, kept.unwrap_or_default())
+            .map(|days| format!(" AND T.bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"));
+        format!("T.tenant != '' AND T.rollup = '{}'{}", self.name, kept.unwrap_or_default())
     }
 
     /// When readers see a bucket no longer: as many days after the end of its day as it is kept; never if absent.
@@ -182,11 +187,6 @@ impl Rollup {
         let Some(days) = self.retention_days else { return Expiry::NEVER.days().to_string() };
         let step = days.div_ceil(STEPS);
         format!("intDiv(intDiv({time}, {DAY}) + {}, {step}) * {step}", 1 + days + step - 1)
-    }
-
-    /// Whether it has one bucket for all time, which cannot expire.
-    pub(super) fn is_timeless(&self) -> bool {
-        self.grain == Grain::None
     }
 }
 
