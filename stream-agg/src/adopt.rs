@@ -199,7 +199,8 @@ pub async fn adopt(config: &Config, part: Adoptable, cfg: Option<u64>) -> Result
     let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
     let (offline, found) = look(config, kp, log)?;
     let store = Store::new(&config.migrate.store);
-    let g = generation(&store, kp).await.map_err(store_error)?;
+    let in_tables = markers::newest_generation(&store, kp).await.map_err(store_error)?;
+    let g = in_tables.max(found.intent().map(|(_, intent)| intent.g));
     let ours = configs::ours(&store, config).await.map_err(store_error)?;
     let (wanted, intent) = match log {
         Log::New { from } => {
@@ -313,12 +314,6 @@ async fn cfgs_from(store: &Store, kp: u16, g: u16, from: NextOffset) -> Result<V
         "SELECT DISTINCT cfg FROM events WHERE tenant != '' AND g = {g} AND kp = {kp} AND ko >= {from} LIMIT 10"
     );
     store.rows(&sql).await
-}
-
-/// The newest generation of the log that tables know.
-async fn generation(store: &Store, kp: u16) -> Result<Option<u16>, StoreError> {
-    let sql = format!("SELECT max(g) FROM ledger WHERE tenant = '' AND kp = {kp} HAVING count() > 0");
-    Ok(store.rows::<u16>(&sql).await?.first().copied())
 }
 
 /// An offset below which every cell is complete: where the ledger's last batch begins. That

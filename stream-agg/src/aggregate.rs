@@ -4,7 +4,7 @@
 //! Pure, and generic over what is declared. Groups stand in the order of their first
 //! rows, so equal batches give equal groups. Groups beyond a limit fold into one of
 //! each tenant and bucket, whose dimensions are all [`OTHER`]. Left out are rows whose bucket was past the
-//! rollup's retention when Kafka took them: no reader would see them.
+//! rollup's retention when they were received: no reader would see them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -167,7 +167,7 @@ impl Units {
         let tests = rollup.conditions.iter().map(|condition| Test::new(condition, rows));
         let (of_strata, of_rows): (Vec<_>, Vec<_>) = tests.partition(Test::is_of_strata);
         let counts = |row: RowId| {
-            let now = rows.kafka_time[row as usize];
+            let now = rows.received[row as usize];
             !has_ended(rollup, bucket(rollup, rows, row), now)
                 && of_strata.iter().all(|test| test.holds(rows, row))
         };

@@ -4,6 +4,8 @@
 //! other answer may be lost, late, of a statement whose token was known, or true of a part that a killed server
 //! forgot. Pure; times are those of ClickHouse's clock.
 
+use std::time::Duration;
+
 use schemas::time::{SECOND, UnixMillis};
 
 use crate::progress::NextOffset;
@@ -40,11 +42,32 @@ impl Target {
     }
 }
 
+/// What the answer to a statement says of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// Nothing: an error, or no answer.
+    None,
+    /// ClickHouse took the statement, but the answer came late or tells of another number of rows, as where a view
+    /// is attached to the table. It proves nothing.
+    Taken,
+    /// All of them are written, by this statement or by an earlier one under the same token.
+    Written,
+}
+
+impl Answer {
+    /// That of a good answer after `elapsed` to a statement of `sent` rows. `written` is how many ClickHouse says that
+    /// it wrote, if it says so.
+    pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
+        let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
+        if in_time && written == Some(sent as u64) { Self::Written } else { Self::Taken }
+    }
+}
+
 /// What was tried so far for one cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Tries {
-    /// The last statement's deadline, and whether ClickHouse answered that it is done.
-    last: Option<(UnixMillis, bool)>,
+    /// The last statement's deadline, and its answer.
+    last: Option<(UnixMillis, Answer)>,
     /// How often ClickHouse said done, in time, and the rows were not there.
     lost: u8,
     /// No statement before this moment.
@@ -63,13 +86,12 @@ impl Tries {
         Self { own: !rebuilt, ..Self::default() }
     }
 
-    /// A statement with this deadline was sent; `done` if ClickHouse answered in time, without an error, that it
-    /// wrote all rows. Returns whether this alone says that the cell has its batch: the first statement of an own
-    /// batch had a token that nobody could know, so its rows were written.
-    pub fn sent(&mut self, deadline: UnixMillis, done: bool) -> bool {
+    /// A statement with this deadline was sent, and answered so. Returns whether this alone says that the cell has
+    /// its batch: the first statement of an own batch had a token that nobody could know, so its rows were written.
+    pub fn sent(&mut self, deadline: UnixMillis, answer: Answer) -> bool {
         let first = self.own && self.never_sent();
-        self.last = Some((deadline, done));
-        first && done
+        self.last = Some((deadline, answer));
+        first && answer == Answer::Written
     }
 
     /// Whether no statement of ours was sent.
@@ -152,9 +174,11 @@ fn judge_running(target: &Target, tries: &mut Tries, marker: NextOffset, now: Un
     }
     match tries.last {
         // Dropped with its marker, or about to be.
-        Some((_, true)) if target.ends.is_some_and(|ends| ends <= now) => Verdict::Applied,
+        Some((_, Answer::Taken | Answer::Written)) if target.ends.is_some_and(|ends| ends <= now) => {
+            Verdict::Applied
+        }
         // The token is known, for the statement was in time, and yet its part is lost.
-        Some((deadline, true)) if now < deadline => {
+        Some((deadline, Answer::Written)) if now < deadline => {
             tries.lost = tries.lost.saturating_add(1);
             tries.wait(UnixMillis(deadline.0 + EXECUTION), now)
         }
@@ -175,15 +199,15 @@ mod tests {
         UnixMillis(millis)
     }
 
-    fn tries(deadline: i64, done: bool) -> Tries {
+    fn tries(deadline: i64, answer: Answer) -> Tries {
         let mut tries = Tries::default();
-        tries.sent(at(deadline), done);
+        tries.sent(at(deadline), answer);
         tries
     }
 
     #[test]
     fn only_the_marker_says_in_a_look_that_a_cell_has_its_batch() {
-        for mut tries in [Tries::default(), tries(10, true), tries(10, false)] {
+        for mut tries in [Tries::default(), tries(10, Answer::Written), tries(10, Answer::None)] {
             assert_eq!(judge(&TARGET, &mut tries, TARGET.hwm, at(0)), Verdict::Applied);
             assert_ne!(judge(&TARGET, &mut tries, NONE, at(0)), Verdict::Applied);
         }
@@ -192,20 +216,37 @@ mod tests {
     #[test]
     fn the_first_answer_of_an_own_batch_says_it_too_and_no_other_answer_does() {
         let mut own = Tries::of(false);
-        assert!(own.sent(at(10), true));
-        assert!(!own.sent(at(20), true), "of a second try");
-        let mut unknown = Tries::of(false);
-        assert!(!unknown.sent(at(10), false));
-        assert!(!unknown.sent(at(20), true), "after a first try of unknown end");
-        assert!(!Tries::of(true).sent(at(10), true), "of a batch that was read from an intent");
+        assert!(own.sent(at(10), Answer::Written));
+        assert!(!own.sent(at(20), Answer::Written), "of a second try");
+        for unproved in [Answer::None, Answer::Taken] {
+            let mut tries = Tries::of(false);
+            assert!(!tries.sent(at(10), unproved));
+            assert!(!tries.sent(at(20), Answer::Written), "after a first try of unknown end");
+        }
+        assert!(!Tries::of(true).sent(at(10), Answer::Written), "of a batch that was read from an intent");
+    }
+
+    #[test]
+    fn an_answer_proves_rows_only_in_time_and_if_it_tells_of_all() {
+        let validity = Duration::from_millis(VALIDITY.unsigned_abs());
+        for (rows, elapsed, expected) in [
+            (Some(3), Duration::ZERO, Answer::Written),
+            (Some(3), validity - Duration::from_millis(1), Answer::Written),
+            (Some(3), validity, Answer::Taken),
+            (Some(0), Duration::ZERO, Answer::Taken),
+            (Some(4), Duration::ZERO, Answer::Taken),
+            (None, Duration::ZERO, Answer::Taken),
+        ] {
+            assert_eq!(Answer::of(rows, 3, elapsed), expected, "{rows:?} after {elapsed:?}");
+        }
     }
 
     #[test]
     fn an_unknown_answer_and_one_past_the_deadline_are_sent_again() {
         assert_eq!(judge(&TARGET, &mut Tries::default(), NONE, at(0)), Verdict::Send);
-        assert_eq!(judge(&TARGET, &mut tries(10, false), NONE, at(5)), Verdict::Send);
-        assert_eq!(judge(&TARGET, &mut tries(10, true), NONE, at(10)), Verdict::Send);
-        assert!(!tries(10, true).renamed());
+        assert_eq!(judge(&TARGET, &mut tries(10, Answer::None), NONE, at(5)), Verdict::Send);
+        assert_eq!(judge(&TARGET, &mut tries(10, Answer::Written), NONE, at(10)), Verdict::Send);
+        assert!(!tries(10, Answer::Written).renamed());
     }
 
     #[test]
@@ -214,7 +255,7 @@ mod tests {
         let mut now = 0;
         for renamed in [false, false, true] {
             assert_eq!(tries.renamed(), renamed);
-            tries.sent(at(now + 10), true);
+            tries.sent(at(now + 10), Answer::Written);
             let until = at(now + 10 + EXECUTION);
             assert_eq!(judge(&TARGET, &mut tries, NONE, at(now + 5)), Verdict::Wait(until));
             assert_eq!(judge(&TARGET, &mut tries, NONE, at(now + 6)), Verdict::Wait(until));
@@ -230,7 +271,7 @@ mod tests {
         const BACK: i64 = 3 * HOUR;
         let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
         // Before the first look, and while it is waited for.
-        let mut early = tries(BACK + VALIDITY, true);
+        let mut early = tries(BACK + VALIDITY, Answer::Written);
         let mut late = early;
         let (due, wait) = waits(0);
         assert_eq!(judge(&TARGET, &mut early, NONE, at(0)), wait);
@@ -244,25 +285,25 @@ mod tests {
 
     #[test]
     fn a_part_is_lost_for_sure_once_no_earlier_statement_can_be_about_to_write_it() {
-        let mut tries = tries(10, true);
+        let mut tries = tries(10, Answer::Written);
         assert_eq!(judge(&TARGET, &mut tries, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
         assert_eq!((tries.parts_lost(), tries.renamed()), (0, false));
         assert_eq!(judge(&TARGET, &mut tries, NONE, at(10 + EXECUTION)), Verdict::Send);
-        tries.sent(at(2 * EXECUTION), true);
+        tries.sent(at(2 * EXECUTION), Answer::Written);
         assert_eq!(judge(&TARGET, &mut tries, NONE, at(EXECUTION)), Verdict::Wait(at(3 * EXECUTION)));
         assert_eq!((tries.parts_lost(), tries.renamed()), (1, true));
     }
 
     #[test]
     fn what_turns_up_while_it_is_waited_for_is_applied() {
-        let mut tries = tries(10, true);
+        let mut tries = tries(10, Answer::Written);
         assert_eq!(judge(&TARGET, &mut tries, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
         assert_eq!(judge(&TARGET, &mut tries, TARGET.hwm, at(6)), Verdict::Applied);
     }
 
     #[test]
     fn a_stopped_cell_is_never_sent_again_however_often_it_is_looked_at() {
-        let lost = Tries { lost: 3, wait: Some(at(0)), ..tries(10, true) };
+        let lost = Tries { lost: 3, wait: Some(at(0)), ..tries(10, Answer::Written) };
         for (mut tries, marker, why) in [
             (lost, NONE, Lost::Parts),
             (Tries::default(), NextOffset::new(3), Lost::Foreign(NextOffset::new(3))),
@@ -281,16 +322,19 @@ mod tests {
     fn a_cell_that_clickhouse_may_drop_needs_one_answer() {
         let target = Target { ends: Some(at(100)), ..TARGET };
         assert_eq!(judge(&target, &mut Tries::default(), NONE, at(100)), Verdict::Send);
-        assert_eq!(judge(&target, &mut tries(110, false), NONE, at(100)), Verdict::Send);
-        assert_eq!(judge(&target, &mut tries(110, true), NONE, at(100)), Verdict::Applied);
-        assert_ne!(judge(&target, &mut tries(110, true), NONE, at(99)), Verdict::Applied);
+        assert_eq!(judge(&target, &mut tries(110, Answer::None), NONE, at(100)), Verdict::Send);
+        for taken in [Answer::Taken, Answer::Written] {
+            assert_eq!(judge(&target, &mut tries(110, taken), NONE, at(100)), Verdict::Applied);
+        }
+        assert_ne!(judge(&target, &mut tries(110, Answer::Written), NONE, at(99)), Verdict::Applied);
     }
 
     #[test]
     fn a_cell_has_ended_only_once_our_clock_says_so_too() {
         let target = Target { ends: Some(at(100)), ..TARGET };
         for (ours, applied) in [(0, false), (99, false), (100, true), (1000, true)] {
-            let verdict = judge(&target.by_our_clock(at(ours)), &mut tries(110, true), NONE, at(105));
+            let verdict =
+                judge(&target.by_our_clock(at(ours)), &mut tries(110, Answer::Written), NONE, at(105));
             assert_eq!(verdict == Verdict::Applied, applied, "{ours}");
         }
         assert_eq!(TARGET.by_our_clock(at(1000)), TARGET);

@@ -12,7 +12,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
 use schemas::rollup::Rollup;
 use schemas::tables::{RAW_DAYS, partition_ends};
 use schemas::time::{DAY, HOUR, UnixMillis};
@@ -24,8 +23,8 @@ use crate::cells::{self, Cells, Source};
 use crate::config::Config;
 use crate::configs::{self, Unknown};
 use crate::health::Health;
+use crate::in_use::{self, InUseError};
 use crate::insert::{Inserter, NotApplied, Stopped, Token, Work};
-use crate::intent::IntentError;
 use crate::markers;
 use crate::metrics::Metrics;
 use crate::progress::Offset;
@@ -36,8 +35,6 @@ use crate::tables::{self, TablesError};
 mod cut;
 
 mod raw;
-
-mod ready;
 
 pub(crate) use cut::BACKFILL_G;
 use cut::{Chunk, Lane};
@@ -75,14 +72,9 @@ pub enum BackfillError {
         /// The Kafka partitions that are behind, each with its declaration.
         partitions: String,
     },
-    /// A commit is no intent.
-    #[error("backfill: partition {kp} cannot be judged")]
-    Unreadable {
-        /// The Kafka partition.
-        kp: u16,
-        /// Why.
-        source: IntentError,
-    },
+    /// It is not known what is in use.
+    #[error("backfill")]
+    InUse(#[from] InUseError),
     /// What a hash stands for is not known.
     #[error("backfill")]
     UnknownDeclaration(#[from] Unknown),
@@ -92,9 +84,6 @@ pub enum BackfillError {
         /// The day on which they arrived.
         day: String,
     },
-    /// Kafka did not tell what is committed.
-    #[error("backfill: ask kafka what is committed")]
-    Kafka(#[source] KafkaError),
     /// Nothing more of a chunk is inserted.
     #[error("backfill: insert a chunk")]
     Stopped(#[source] Stopped),
@@ -135,7 +124,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     })?;
     let store = Store::new(&config.migrate.store);
     tables::check(&store, rollups.fields()).await?;
-    ready::check(config, &store, name).await?;
+    check_in_use(config, &store, name).await?;
     let lacking = lacking(&store, rollup).await?;
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
@@ -157,6 +146,24 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     };
     filling.fill().await?;
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..filling.filled })
+}
+
+/// Returns if all partitions are past the rollup `name`'s first declaration: only then is what raw rows lack
+/// complete.
+async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), BackfillError> {
+    let partitions = in_use::by_partition(config, store).await?;
+    let behind = partitions.iter().filter_map(|(kp, declared)| match declared {
+        None => Some(format!("partition {kp} works under none yet")),
+        Some(declared) if declared.rollups.get(name).is_none() => {
+            Some(format!("partition {kp} works under {:016x}", declared.cfg()))
+        }
+        Some(_) => None,
+    });
+    let behind: Vec<_> = behind.collect();
+    if behind.is_empty() {
+        return Ok(());
+    }
+    Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
 }
 
 /// The declarations of raw rows that do not have `rollup`.

@@ -203,16 +203,15 @@ impl Batcher {
         if dead_letters.kafka_time.last().is_some_and(|last| last.floor(DAY) == taken) {
             cells.insert(Touched::DeadLetters(taken));
         }
-        for (event_time, server_time) in rows.event_time[*counted..].iter().zip(&rows.server_time[*counted..])
-        {
-            let (happened, arrived) = (event_time.floor(DAY), server_time.floor(DAY));
+        for row in *counted..rows.len() {
+            let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
             // Neighbours are mostly of the same days.
             if days.replace((happened, arrived)) == Some((happened, arrived)) {
                 continue;
             }
             cells.insert(Touched::Events(arrived));
-            let kept =
-                |rollup: &&Rollup| rollup.kept_until(happened).is_none_or(|until| until > entry.kafka_time);
+            let received = rows.received[row];
+            let kept = |rollup: &&Rollup| rollup.kept_until(happened).is_none_or(|until| until > received);
             let of_rollup = |rollup: &Rollup| Touched::Rollups(rollup.table(), rollup.expires(happened));
             cells.extend(kinds.iter().filter(kept).map(of_rollup));
         }

@@ -196,42 +196,58 @@ impl<'p> Collector<'p> {
         hand_over: &mpsc::Sender<Handed>,
     ) -> Result<(), Stuck> {
         let mut records = Records { queue, ahead: VecDeque::new() };
-        let mut backlog_until: Option<Instant> = None;
+        let mut backlog_until = None;
         while !self.part.stop.is_cancelled() {
+            match self.step(&mut records, &mut backlog_until, hand_over) {
+                Ok(()) => {}
+                Err(Stop::Told) => break,
+                Err(Stop::Stuck(stuck)) => return Err(stuck),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next record, if one comes, and closes the open batch if it is due.
+    fn step(
+        &mut self,
+        records: &mut Records<'_>,
+        backlog_until: &mut Option<Instant>,
+        hand_over: &mpsc::Sender<Handed>,
+    ) -> Result<(), Stop> {
+        self.check_topic()?;
+        let wait = self.batcher.due_in(Instant::now(), *backlog_until).map_or(POLL, |due| due.min(POLL));
+        let taken = match records.next(wait) {
+            Some(Ok(message)) => {
+                let now = UnixMillis::from(SystemTime::now());
+                *backlog_until = is_old(&message, now).then(|| Instant::now() + LULL);
+                self.take(&message, now, records, hand_over)
+            }
+            Some(Err(error)) => self.failed(error),
+            None => self.idle().map_or(Ok(()), |quiet| self.hand_over(quiet, hand_over)),
+        };
+        if matches!(taken, Err(Stop::Told)) {
+            return taken;
+        }
+        let due = self.batcher.due_in(Instant::now(), *backlog_until);
+        if (taken.is_err() || due.is_some_and(|due| due.is_zero()) || !self.has_room())
+            && let Some(open) = self.batcher.close()
+        {
+            self.close_and_hand_over(open, hand_over)?;
+        }
+        taken
+    }
+
+    /// Gives the other side a batch.
+    fn close_and_hand_over(&mut self, batch: Batch, hand_over: &mpsc::Sender<Handed>) -> Result<(), Stop> {
+        let handed = self.close(batch);
+        self.hand_over(handed, hand_over)
+    }
+
+    fn hand_over(&self, handed: Handed, hand_over: &mpsc::Sender<Handed>) -> Result<(), Stop> {
+        if hand_over.blocking_send(handed).is_err() {
+            // The other side ends by itself if the topic is another one.
             self.check_topic()?;
-            let wait = self.batcher.due_in(Instant::now(), backlog_until).map_or(POLL, |due| due.min(POLL));
-            let mut handed = Vec::new();
-            let taken = match records.next(wait) {
-                Some(Ok(message)) => {
-                    let now = UnixMillis::from(SystemTime::now());
-                    backlog_until = is_old(&message, now).then(|| Instant::now() + LULL);
-                    self.take(&message, now, &mut records, &mut handed)
-                }
-                Some(Err(error)) => self.failed(error),
-                None => {
-                    handed.extend(self.idle());
-                    Ok(())
-                }
-            };
-            let stuck = match taken {
-                Ok(()) => None,
-                Err(Stop::Told) => return Ok(()),
-                Err(Stop::Stuck(stuck)) => Some(stuck),
-            };
-            let due = self.batcher.due_in(Instant::now(), backlog_until);
-            if stuck.is_some() || due.is_some_and(|due| due.is_zero()) || !self.has_room() {
-                let open = self.batcher.close();
-                handed.extend(open.map(|batch| self.close(batch)));
-            }
-            for handed in handed {
-                if hand_over.blocking_send(handed).is_err() {
-                    // The other side ends by itself if the topic is another one.
-                    return self.check_topic();
-                }
-            }
-            if let Some(stuck) = stuck {
-                return Err(stuck);
-            }
+            return Err(Stop::Told);
         }
         Ok(())
     }
@@ -241,13 +257,13 @@ impl<'p> Collector<'p> {
         if recreated { Err(Finding::TopicReplaced.into()) } else { Ok(()) }
     }
 
-    /// Takes a record that was read `now` into the open batch, and hands back the batches that it completes.
+    /// Takes a record that was read `now` into the open batch, and hands over the batches that it completes.
     fn take(
         &mut self,
         message: &BorrowedMessage<'_>,
         now: UnixMillis,
         records: &mut Records<'_>,
-        handed: &mut Vec<Handed>,
+        hand_over: &mpsc::Sender<Handed>,
     ) -> Result<(), Stop> {
         if std::mem::take(&mut self.in_trouble) {
             self.part.shared.health.well(Concern::Partition(self.part.kp.into()));
@@ -257,8 +273,10 @@ impl<'p> Collector<'p> {
         {
             return Err(Finding::LogTruncated { from: last.next() }.into());
         }
-        let before = self.batcher.close_before(offset);
-        handed.extend(before.map(|batch| self.close(batch)));
+        // Before the record is decoded: it may have to wait until what is below it is applied.
+        if let Some(before) = self.batcher.close_before(offset) {
+            self.close_and_hand_over(before, hand_over)?;
+        }
         let closed = self.decode(message, records)?;
         (self.read, self.epoch) = (offset.next(), epoch);
         let taken = append_time(message);
@@ -266,8 +284,10 @@ impl<'p> Collector<'p> {
             self.check_time(offset, time, now);
         }
         self.as_of = taken;
-        handed.extend(closed.map(|batch| self.close(batch)));
-        Ok(())
+        match closed {
+            Some(batch) => self.close_and_hand_over(batch, hand_over),
+            None => Ok(()),
+        }
     }
 
     /// Warns of the time that Kafka gave a record, if it cannot be true as our clock shows `now`.

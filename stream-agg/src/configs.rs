@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use schemas::field::Field;
+use schemas::rollup::{Rollup, Rollups};
+
 use crate::config::Config;
 use crate::declaration::{Declaration, DeclarationError};
 use crate::store::{Store, StoreError};
@@ -49,6 +52,43 @@ pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreEr
     let sql = "SELECT JSONExtractUInt(declared, 'place_key') FROM configs ORDER BY since, cfg LIMIT 1";
     let first: Vec<u64> = store.rows(sql).await?;
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
+}
+
+/// The first rollup or field of `ours` that means something else in one of the declarations that were in use
+/// `before`: rows of two meanings would stand under one name.
+pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
+    let rollup = |rollup: &Rollup| {
+        let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
+        others.any(|other| other != rollup).then(|| format!("rollup `{}`", rollup.name))
+    };
+    let field = |field: &Field| {
+        let others = before.iter().flat_map(|declared| declared.rollups.fields());
+        let mut others = others.filter(|other| other.name == field.name);
+        others.any(|other| other != field).then(|| format!("field `{}`", field.name))
+    };
+    ours.iter().find_map(rollup).or_else(|| ours.fields().iter().find_map(field))
+}
+
+/// What stands before the name of a dropped rollup in `schema_migrations`.
+pub(crate) const DROPPED: &str = "dropped_";
+
+/// The first rollup of `ours` that was dropped before.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn dropped(store: &Store, ours: &Rollups) -> Result<Option<String>, StoreError> {
+    let sql = format!("SELECT name FROM schema_migrations WHERE startsWith(name, '{DROPPED}')");
+    let names: Vec<String> = store.rows(&sql).await?;
+    let names = names.iter().filter_map(|name| name.strip_prefix(DROPPED));
+    Ok(names.filter(|name| ours.get(name).is_some()).map(str::to_owned).next())
+}
+
+/// Notes that the rollup `name` is never declared again.
+pub(crate) async fn note_dropped(store: &Store, name: &str) -> Result<(), StoreError> {
+    let insert = format!(
+        "INSERT INTO schema_migrations (name, checksum) SETTINGS async_insert = 0 VALUES ('{DROPPED}{name}', 0)"
+    );
+    store.execute(&insert).await
 }
 
 /// Stores `declaration`, unless the newest row is the same.
@@ -131,6 +171,26 @@ mod tests {
         check(&[&later], Err(unreadable));
         check(&[&other.text(), &later], Err(changed));
         check(&[&other.text(), &declared.text()], Ok(&declared));
+    }
+
+    #[test]
+    fn a_rollup_or_field_that_means_something_else_than_before_is_named() {
+        let declared = |text: &str| Declaration {
+            rollups: Rollups::parse("test", text).unwrap(),
+            ..Declaration::built_in()
+        };
+        let text = "[[rollup]]\nname = \"a\"\ngrain = \"hour\"\ndimensions = [\"event\"]\n\
+                    measures = { events = \"count\" }\n\
+                    [[field]]\nname = \"f\"\npath = \"f\"\ntype = \"int\"\n";
+        let before = [declared(text)];
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(changed(&declared(text).rollups, &before).as_deref(), expected);
+        };
+        check(text, None);
+        check(&text.replace("\"f\"", "\"g\"").replace("\"a\"", "\"b\""), None);
+        check(&text.replace("hour", "day"), Some("rollup `a`"));
+        check(&text.replace("int", "string"), Some("field `f`"));
+        check(&text.replace("path = \"f\"", "path = \"g\""), Some("field `f`"));
     }
 
     #[test]

@@ -288,7 +288,7 @@ fn append(record: &Record<'_>, number: u16, line: &Line<'_>, limits: &TimeLimits
     rows.ko.push(record.offset.to_u64());
     rows.line.push(number);
     rows.event_time.push(event_time.time);
-    rows.kafka_time.push(record.kafka_time);
+    rows.received.push(line.server_time.min(record.kafka_time));
     event_time.replaced
 }
 

@@ -4,7 +4,7 @@
 //! [`restore`] → [`collect`] ([`decode`] → [`batch`] → [`aggregate`] → [`cells`]) →
 //! [`commit`] → [`insert`]. What may be done when is decided by pure functions:
 //! [`recover`], [`progress`], [`applied`], [`idle`], [`stall`]. [`backfill`] takes raw rows back and goes the
-//! same way from [`aggregate`] on. [`adopt`], [`split`] and [`skip`] are an operator's decisions
+//! same way from [`aggregate`] on, and [`drop_rollup`] deletes what a rollup left. [`adopt`], [`split`] and [`skip`] are an operator's decisions
 //! about a partition that stands still. Never speaks HTTP except on its admin port.
 
 pub mod adopt;
@@ -23,9 +23,11 @@ pub mod consume;
 pub mod dead_letters;
 pub mod declaration;
 pub mod decode;
+pub mod drop_rollup;
 pub mod freshness;
 pub mod health;
 pub mod idle;
+pub mod in_use;
 pub mod insert;
 pub mod intent;
 pub mod librdkafka;

@@ -1,10 +1,12 @@
 //! Runs the aggregator until it is told to stop, or makes its tables and topic.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use runtime::{process, serve, signal};
+use serde::Serialize;
 use stream_agg::Config;
 use stream_agg::adopt::Log;
 use stream_agg::audit::{self, Reach};
@@ -69,6 +71,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Deletes the rows of a rollup that is declared no more. Its name cannot be declared again.
+    DropRollup {
+        /// The rollup, as it was declared.
+        rollup: String,
+        /// Prints the summary as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Counts the tables against each other; fails if anything is missing or duplicate, or in no ledger row.
     Audit {
         /// Days of arrival to look at; all of them unless something has expired.
@@ -100,6 +110,11 @@ fn main() -> ExitCode {
         }
         Some(Command::Backfill { rollup, json }) => {
             process::run(args.check_config, Config::from_vars, move |config| backfill(config, rollup, json))
+        }
+        Some(Command::DropRollup { rollup, json }) => {
+            process::run(args.check_config, Config::from_vars, move |config| {
+                drop_rollup(config, rollup, json)
+            })
         }
         Some(Command::Audit { days, json }) => {
             process::run(args.check_config, Config::from_vars, move |config| audit(config, days, json))
@@ -154,21 +169,35 @@ fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
     u64::from_str_radix(text, 16)
 }
 
-#[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
 async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
     let told = signal::listen().context("listen for signals")?;
     tokio::select! {
         filled = stream_agg::backfill::backfill(&config, &rollup) => {
-            let filled = filled?;
-            if json {
-                println!("{}", serde_json::to_string(&filled)?);
-            } else {
-                println!("{filled}");
-            }
-            Ok(())
+            print(&filled?, json)
         }
         () = told.requested.cancelled() => anyhow::bail!("told to stop before all was counted; run it again"),
     }
+}
+
+async fn drop_rollup(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
+    let told = signal::listen().context("listen for signals")?;
+    tokio::select! {
+        dropped = stream_agg::drop_rollup::drop_rollup(&config, &rollup) => {
+            print(&dropped?, json)
+        }
+        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was deleted; run it again"),
+    }
+}
+
+/// Answers with a summary, as a person or a program reads it.
+#[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
+fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(summary)?);
+    } else {
+        println!("{summary}");
+    }
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to `audit`")]

@@ -46,6 +46,20 @@ pub async fn of_log(store: &Store, kp: u16, g: Option<u16>) -> Result<Markers, S
     read(store, parts).await
 }
 
+/// The newest generation of the log of a Kafka partition that any table knows. The ledger alone would not do: it
+/// forgets after 30 days, and cells that never expire would take a new log's records for those that they hold.
+pub async fn newest_generation(store: &Store, kp: u16) -> Result<Option<u16>, StoreError> {
+    let of_table = |table: &&str| {
+        format!(
+            "SELECT max(g) AS newest FROM {table} WHERE {} HAVING count() > 0",
+            marker_rows(table, None, kp)
+        )
+    };
+    let of_tables = TABLES.iter().map(of_table).collect::<Vec<_>>().join(" UNION ALL ");
+    let sql = format!("SELECT max(newest) FROM ({of_tables}) HAVING count() > 0");
+    Ok(store.rows::<u16>(&sql).await?.first().copied())
+}
+
 /// The markers that the backfill of `rollup` left in `table`.
 pub async fn of_backfill(
     store: &Store,

@@ -16,6 +16,7 @@ use tokio::time::{self, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::MigrateConfig;
+use crate::configs::DROPPED;
 use crate::store::{Store, StoreError};
 use crate::timestamps::{self, Admin, Times};
 
@@ -45,6 +46,9 @@ pub enum MigrateError {
         "migrate: `{0}` was changed after it was applied; undo the change, or give what is new a name of its own"
     )]
     Changed(String),
+    /// A rollup was dropped, and is declared again.
+    #[error("migrate: rollup `{0}` was dropped and cannot be declared again: give it another name")]
+    Dropped(String),
     /// The tables are those of another release.
     #[error(
         "migrate: the tables were made by a release whose `{0}` is another one; use an empty database (`./dev up \
@@ -127,7 +131,11 @@ where
 impl MigrateError {
     fn passes(&self) -> bool {
         match self {
-            Self::Changed(_) | Self::OtherRelease(_) | Self::NotAView(_) | Self::Times { .. } => false,
+            Self::Changed(_)
+            | Self::Dropped(_)
+            | Self::OtherRelease(_)
+            | Self::NotAView(_)
+            | Self::Times { .. } => false,
             Self::Apply { source, .. } => source.passes(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => passes(*code),
             // Kafka's client refuses a setting or an argument.
@@ -165,6 +173,10 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
         .await
         .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
 
+    let was_dropped = |name: &str| applied.iter().any(|(other, _)| other.strip_prefix(DROPPED) == Some(name));
+    if let Some(rollup) = config.rollups.iter().find(|rollup| was_dropped(&rollup.name)) {
+        return Err(MigrateError::Dropped(rollup.name.clone()));
+    }
     let files = tables::MIGRATIONS.iter().map(|file| Step::applied(file.name, file.sql.to_owned()));
     let steps = files.chain(config.fields()).chain(config.declared_rollups()).chain(config.serving_views());
     let mut done = Vec::new();

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long one look into a queue takes.
 const POLL: Duration = Duration::from_millis(50);
 /// By how much clocks may differ.
-const CLOCKS: Duration = Duration::from_secs(5);
+pub(crate) const CLOCKS: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
 #[derive(Debug, thiserror::Error)]

@@ -143,8 +143,9 @@ pub struct Rows {
     pub line: Vec<u16>,
     /// The time that counts in rollups.
     pub event_time: Vec<UnixMillis>,
-    /// When Kafka appended the record.
-    pub kafka_time: Vec<UnixMillis>,
+    /// When it was received at the latest, by the clock of the edge or of the broker, whichever is behind: a clock
+    /// that is ahead must not leave rows out of rollups.
+    pub received: Vec<UnixMillis>,
 }
 
 impl Rows {

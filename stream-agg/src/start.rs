@@ -63,6 +63,12 @@ pub enum RunError {
     /// It cannot be a member of its group.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// A rollup or field means something else than before under the same name.
+    #[error("{0} was declared otherwise before: undo the change, or give what is new a name of its own")]
+    Changed(String),
+    /// A rollup was dropped, and is declared again.
+    #[error("rollup `{0}` was dropped and cannot be declared again: give it another name")]
+    Dropped(String),
     /// The system gave no thread.
     #[error("start the thread that polls kafka")]
     Thread(#[source] std::io::Error),
@@ -118,7 +124,7 @@ async fn consume(
     let Some(declared) = shutdown.run_until_cancelled(declare(&store, &config, health)).await else {
         return Ok(());
     };
-    let declaration = Arc::new(declared);
+    let declaration = Arc::new(declared?);
     let gate = Arc::new(Gate::default());
     let inserter = Inserter::new(&config.migrate.store, Arc::clone(metrics), Arc::clone(health));
     let topic_watch = Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&asker), Arc::clone(health)));
@@ -192,13 +198,22 @@ async fn watch_tables(shared: Arc<Shared>, gate: Arc<Gate>, shutdown: Cancellati
 }
 
 /// Stores what this process declares before anything is declared under it, and before it is ready.
-async fn declare(store: &Store, config: &Config, health: &Health) -> Declaration {
+///
+/// # Errors
+/// A rollup or field was changed under its name.
+async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
         let declared = async {
             let ours = configs::ours(store, config).await?;
+            if let Some(changed) = configs::changed(&ours.rollups, &configs::all(store).await?) {
+                return Ok(Err(RunError::Changed(changed)));
+            }
+            if let Some(dropped) = configs::dropped(store, &ours.rollups).await? {
+                return Ok(Err(RunError::Dropped(dropped)));
+            }
             configs::write(store, &ours).await?;
-            Ok::<_, StoreError>(ours)
+            Ok::<_, StoreError>(Ok(ours))
         };
         match declared.await {
             Ok(ours) => {

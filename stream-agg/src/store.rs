@@ -99,7 +99,12 @@ impl Store {
 
     /// Runs a statement that answers nothing.
     pub async fn execute(&self, sql: &str) -> Result<(), StoreError> {
-        deadline(STATEMENT_TIMEOUT, self.client.query(&escaped(sql)).execute()).await
+        self.execute_within(STATEMENT_TIMEOUT, sql).await
+    }
+
+    /// Runs a statement that answers nothing and may take `timeout`, start to end.
+    pub async fn execute_within(&self, timeout: Duration, sql: &str) -> Result<(), StoreError> {
+        deadline(timeout, self.client.query(&escaped(sql)).execute()).await
     }
 
     /// Runs a query of few rows.

@@ -1,6 +1,6 @@
 //! The rows of a batch, sorted out once for all rollups.
 //!
-//! A *stratum* is all rows of a minute, tenant, event, country and system that Kafka took
+//! A *stratum* is all rows of a minute, tenant, event, country and system that were received
 //! on the same day: no grain, no dimension of few values and no retention tells them
 //! apart, so most rollups add strata instead of rows. Pure.
 
@@ -48,7 +48,7 @@ impl<'r> Strata<'r> {
         let hasher = DefaultHashBuilder::default();
         let key = |row: usize| {
             let texts = [&rows.tenant, &rows.event, &rows.country, &rows.device_os];
-            let times = (rows.event_time[row].floor(MINUTE), rows.kafka_time[row].floor(DAY));
+            let times = (rows.event_time[row].floor(MINUTE), rows.received[row].floor(DAY));
             (texts.map(|texts| texts.numbers[row]), times)
         };
         let mut known = HashTable::<(StratumId, RowId)>::new();

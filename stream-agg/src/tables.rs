@@ -41,6 +41,21 @@ pub enum TablesError {
         /// Those that are missing.
         names: Vec<String>,
     },
+    /// The column of a declared field holds values of another type.
+    #[error(
+        "`{database}.events.{column}` is {found}, but the field is declared as {declared}: undo the change, or give the \
+         new field a name of its own"
+    )]
+    OtherType {
+        /// Where the table is.
+        database: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+        /// The type that the field needs.
+        declared: &'static str,
+    },
     /// An insert that was long under way could be applied a second time.
     #[error(
         "`{database}.{table}` knows the tokens of its last {tokens} inserts only: run `ALTER TABLE \
@@ -101,16 +116,12 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
         return Err(TablesError::ForgetsTokens { database, table: table.clone(), tokens: *tokens });
     }
     if !fields.is_empty() {
-        let columns: Vec<String> = system
+        let columns: Vec<(String, String)> = system
             .rows(&format!(
-                "SELECT name FROM system.columns WHERE database = '{database}' AND table = 'events'"
+                "SELECT name, type FROM system.columns WHERE database = '{database}' AND table = 'events'"
             ))
             .await?;
-        let names: Vec<_> =
-            fields.iter().map(Field::column).filter(|column| !columns.contains(column)).collect();
-        if !names.is_empty() {
-            return Err(TablesError::MissingColumns { database, names });
-        }
+        check_columns(&database, fields, &columns)?;
     }
     let lost: Vec<(String, String, String)> = system
         .rows(&format!(
@@ -122,5 +133,50 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     match lost.into_iter().next() {
         None => Ok(()),
         Some((table, part, reason)) => Err(TablesError::LostPart { database, table, part, reason }),
+    }
+}
+
+/// Compares the `columns` of the raw table, names and types, with those that `fields` need.
+fn check_columns(database: &str, fields: &[Field], columns: &[(String, String)]) -> Result<(), TablesError> {
+    let found = |field: &Field| columns.iter().find(|(name, _)| *name == field.column());
+    let missing = fields.iter().filter(|field| found(field).is_none());
+    let names: Vec<_> = missing.map(Field::column).collect();
+    let database = database.to_owned();
+    if !names.is_empty() {
+        return Err(TablesError::MissingColumns { database, names });
+    }
+    let differs = |field: &Field| {
+        let declared = field.kind.column_type();
+        found(field).filter(|(_, found)| found != declared).map(|(_, found)| (found.clone(), declared))
+    };
+    match fields.iter().find_map(|field| Some((field.column(), differs(field)?))) {
+        None => Ok(()),
+        Some((column, (found, declared))) => {
+            Err(TablesError::OtherType { database, column, found, declared })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::rollup::Rollups;
+
+    use super::*;
+
+    #[test]
+    fn a_fields_column_is_there_and_of_its_type() {
+        let rollups =
+            Rollups::parse("test", "[[field]]\nname = \"f\"\npath = \"f\"\ntype = \"int\"\n").unwrap();
+        let check = |columns: &[(&str, &str)], said: Option<&str>| {
+            let columns: Vec<_> =
+                columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
+            let found = check_columns("m", rollups.fields(), &columns).err().map(|error| error.to_string());
+            assert_eq!(found.as_deref(), said);
+        };
+        check(&[("ip", "IPv6"), ("prop_f", "Int64")], None);
+        check(&[("ip", "IPv6")], Some("`m.events` has no column prop_f: run `stream-agg migrate`"));
+        let other = "`m.events.prop_f` is String, but the field is declared as Int64: undo the change, or give the new \
+                     field a name of its own";
+        check(&[("prop_f", "String")], Some(other));
     }
 }

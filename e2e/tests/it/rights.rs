@@ -1,9 +1,12 @@
 //! Every service does its work with the rights of its own user of `users.xml`.
 
 use devstack::clickhouse::LOCAL_PASSWORD;
+use schemas::rollup::Rollups;
 
 use crate::oracle::{Made, Oracle, now};
 use crate::world::{QueryApi, World};
+
+const FIELD: &str = "[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
 
 /// The variables of a service that runs as `user`.
 fn login(user: &str) -> [(&str, &str); 2] {
@@ -13,10 +16,15 @@ fn login(user: &str) -> [(&str, &str); 2] {
 #[tokio::test]
 async fn a_migrator_a_loader_and_a_poller_are_enough() {
     let world = World::new("rights").await;
-    // Once more as its own user, for databases that are not there yet.
-    let elsewhere = [("CLICKHOUSE_DATABASE", "rights_of_migrator"), ("BI_DATABASE", "bi_rights_of_migrator")];
+    // Once more as its own user, for databases that are not there yet, and with a field that needs a column.
+    let file = world.write("rollups.toml", &format!("{}\n{FIELD}", Rollups::built_in()));
+    let elsewhere = [
+        ("CLICKHOUSE_DATABASE", "rights_of_migrator"),
+        ("BI_DATABASE", "bi_rights_of_migrator"),
+        ("ROLLUPS_FILE", &*file),
+    ];
     for _ in 0..2 {
-        world.migrate_with(&[login("migrator"), elsewhere].concat()).await;
+        world.migrate_with(&[&login("migrator")[..], &elsewhere].concat()).await;
     }
     let edge = world.edge().await;
     let mut aggregator = world.start("stream-agg", &login("loader"));

@@ -34,7 +34,7 @@ fn push_with_props(
     rows.param_int.push(number);
     rows.sequence.push(number.unsigned_abs());
     rows.event_time.push(at);
-    rows.kafka_time.push(time(NOW));
+    rows.received.push(time(NOW));
     rows.ko.push(0);
 }
 
@@ -143,8 +143,8 @@ fn rows_of_one_minute_count_until_it_is_past_its_retention() {
     for _ in 0..3 {
         push(&mut rows, "a", "e", time("2026-11-21 04:10:00"), "", 0);
     }
-    rows.kafka_time[1] = time("2026-11-28 23:59:59.999");
-    rows.kafka_time[2] = time("2026-11-29 00:00:00");
+    rows.received[1] = time("2026-11-28 23:59:59.999");
+    rows.received[2] = time("2026-11-29 00:00:00");
     assert_eq!(shown(&rollup, &rows), ["a 2026-11-21 04:10 e 2"]);
 }
 

@@ -124,7 +124,7 @@ fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
     rows.ko.push(row.ko);
     rows.line.push(row.line);
     rows.event_time.push(limits.event_time(Some(client_time), server_time).time);
-    rows.kafka_time.push(server_time);
+    rows.received.push(server_time);
 }
 
 fn reads_props(rollup: &Rollup) -> bool {

@@ -29,6 +29,7 @@ fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Opti
         rows.ko.push(offset as u64);
         rows.event_time.push(UnixMillis(*time));
         rows.server_time.push(UnixMillis(0));
+        rows.received.push(UnixMillis(0));
     }
     batcher.push(entry(offset, Uuid::nil(), times.len() as u32), 100, now)
 }
@@ -122,6 +123,7 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
         rows.ko.push(offset as u64);
         rows.event_time.push(UnixMillis(0));
         rows.server_time.push(UnixMillis(day * DAY));
+        rows.received.push(UnixMillis(day * DAY));
         batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
     };
     // Beside them are one cell of the ledger, two of what never expires and one of a week.

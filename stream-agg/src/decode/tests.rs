@@ -115,6 +115,18 @@ fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
 }
 
 #[test]
+fn a_row_was_received_when_the_clock_says_that_is_behind() {
+    let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+    for (arrived, received) in
+        [("2026-11-20 04:00:00", "2026-11-20 04:00:00"), ("2026-11-22 04:00:00", "2026-11-21 04:00:00")]
+    {
+        let mut stream = Stream::default();
+        stream.take(42, taken.0, head(1), &[enriched_at(arrived, r#"{"event":"a"}"#)]).unwrap();
+        assert_eq!(stream.out.rows.received, [UnixMillis::parse(received).unwrap()]);
+    }
+}
+
+#[test]
 fn an_arrival_that_no_table_could_keep_is_a_dead_letter() {
     let times =
         ["1969-12-31 23:59:59.999", "1970-01-01 00:00:00", "2058-12-31 23:59:59.999", "2059-01-01 00:00:00"];

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
-use stream_agg::applied::{Tries, VALIDITY, Verdict, judge};
+use stream_agg::applied::{Answer, Tries, VALIDITY, Verdict, judge};
 use stream_agg::cells::Source;
 use stream_agg::insert::Token;
 use stream_agg::progress::{AfterCommit, CommitEnd, after_commit, may_let_go};
@@ -370,9 +370,13 @@ impl System {
         let now = self.now;
         if let Some(at) = statement.process {
             // What comes late proves nothing.
-            let done = done && now < statement.deadline;
+            let answer = match done {
+                true if now < statement.deadline => Answer::Written,
+                true => Answer::Taken,
+                false => Answer::None,
+            };
             let open = &mut self.batch(at).cells[statement.cell];
-            if open.tries.sent(statement.deadline, done) {
+            if open.tries.sent(statement.deadline, answer) {
                 self.applied(at, statement.cell);
             } else {
                 open.step = Step::Look(now);
