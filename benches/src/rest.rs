@@ -26,6 +26,8 @@ use crate::world::{self, World};
 
 /// Requests a second of a demo.
 const DEMO_RATE: f64 = 50.0;
+/// Partitions of the topic, as `./dev up` makes it.
+const PARTITIONS: u16 = 4;
 /// Connections of either.
 const CONNECTIONS: usize = 8;
 /// Of each load before anything counts, or as long as it is measured if that is shorter.
@@ -181,7 +183,8 @@ pub fn csv(rests: &[Rest]) -> String {
 
 /// Both loads, each after a warm-up, in as many windows as there are repeats.
 pub(crate) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Rest>> {
-    let world = World::new("rest", stack).await?;
+    let world = World::prepare("rest", stack)?.of_partitions(PARTITIONS);
+    world.migrate().await?;
     let mut edge = world.service("ingest").await?;
     let mut aggregator = world.service("stream-agg").await?;
     let mut api = world.service("query-api").await?;

@@ -26,6 +26,8 @@ pub struct World {
     topic: String,
     /// The file that declares other rollups than the built-in ones.
     rollups: Option<String>,
+    /// Partitions of a topic that is made; the default if absent.
+    partitions: Option<String>,
     brokers: String,
     clickhouse: String,
     directory: DataDirectory,
@@ -50,6 +52,7 @@ impl World {
         Ok(Self {
             topic: name.clone(),
             rollups: None,
+            partitions: None,
             brokers: stack.kafka.brokers().to_owned(),
             clickhouse: stack.clickhouse.url().to_owned(),
             directory: DataDirectory::for_test(&name)?,
@@ -61,6 +64,11 @@ impl World {
     /// With another topic.
     pub fn reading(self, topic: &str) -> Self {
         Self { topic: topic.to_owned(), ..self }
+    }
+
+    /// With a topic of so many partitions, if it is made.
+    pub fn of_partitions(self, partitions: u16) -> Self {
+        Self { partitions: Some(partitions.to_string()), ..self }
     }
 
     /// With these rollups instead of the built-in ones.
@@ -229,6 +237,7 @@ impl World {
             ("LOG", "warn"),
         ];
         vars.extend(self.rollups.as_ref().map(|file| ("ROLLUPS_FILE", file.as_str())));
+        vars.extend(self.partitions.as_ref().map(|count| ("TOPIC_PARTITIONS", count.as_str())));
         vars
     }
 }
