@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::config::BatchConfig;
 use crate::decode::{Decoded, Entry};
 use crate::progress::{NextOffset, Offset};
+use crate::room::LARGE_BYTES;
 
 /// Cells that a batch has before it closes, each of which costs an insert: those of days of arrival and of
 /// what never expires, and, for each retention, those of late events.
@@ -175,10 +176,15 @@ impl Batcher {
     }
 
     /// How long until then, or until the end of a backlog that goes on until `backlog_until` at least;
-    /// zero if that has passed.
+    /// zero if that has passed. At the end of a backlog a large batch is worth its inserts, and waits for nothing.
     pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
         let deadline = self.deadline()?;
-        let due = backlog_until.map_or(deadline, |until| until.clamp(deadline, deadline + OVERDUE));
+        let overdue = deadline + OVERDUE;
+        let due = match backlog_until {
+            None => deadline,
+            Some(until) if self.open.bytes >= LARGE_BYTES => until.min(overdue),
+            Some(until) => until.clamp(deadline, overdue),
+        };
         Some(due.saturating_duration_since(now))
     }
 

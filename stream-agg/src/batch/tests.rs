@@ -108,6 +108,22 @@ fn a_backlog_keeps_it_open_though_not_for_ever() {
 }
 
 #[test]
+fn a_large_batch_closes_where_its_backlog_ends() {
+    let (mut batcher, now) = (batcher(1000, 2 * LARGE_BYTES), Instant::now());
+    let at = |millis| now + Duration::from_millis(millis);
+    batcher.push(entry(10, Uuid::nil(), 0), LARGE_BYTES - 1, now);
+    assert_eq!(
+        batcher.due_in(at(100), Some(at(500))),
+        Some(Duration::from_millis(1900)),
+        "a small one waits"
+    );
+    batcher.push(entry(11, Uuid::nil(), 0), 1, now);
+    assert_eq!(batcher.due_in(at(100), Some(at(500))), Some(Duration::from_millis(400)));
+    assert_eq!(batcher.due_in(at(600), Some(at(500))), Some(Duration::ZERO));
+    assert_eq!(batcher.due_in(at(100), None), Some(Duration::from_millis(1900)), "of fresh records");
+}
+
+#[test]
 fn however_wild_event_times_are_a_batch_stays_open_for_them() {
     let (mut batcher, now) = (batcher(10_000, 1 << 20), Instant::now());
     for n in 0..2000 {
