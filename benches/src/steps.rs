@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use devstack::traffic::BATCH;
 use ingest::compat;
-use ingest::decode::{self, Format};
+use ingest::decode;
 use ingest::enrich::{self, Partitions, Takes};
 use ingest::identity::Identity;
 use schemas::line::Prefix;
@@ -69,13 +69,13 @@ pub fn all(work: Work) -> Vec<Step> {
     let mut steps = vec![
         Step::new("split", request, move || {
             for body in &decoding {
-                let lines = decode::lines(black_box(body.as_bytes()), Format::Ndjson, 10_000);
+                let lines = decode::lines(black_box(body.as_bytes()), 10_000);
                 black_box(lines.map(|lines| lines.len()).ok());
             }
         }),
         Step::new("enrich", request, move || {
             for body in &enriching {
-                let lines = decode::lines(body.as_bytes(), Format::Ndjson, 10_000).expect("few lines");
+                let lines = decode::lines(body.as_bytes(), 10_000).expect("few lines");
                 let identity = Identity::None;
                 black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, TO));
             }
@@ -98,8 +98,8 @@ fn reaction() -> Step {
     let prefix = prefix();
     Step::new("reaction", 1, move || {
         let query = black_box("timestamp=1606867140000&user=u1&click");
-        let line = compat::by_query(query).expect("a reaction");
-        let lines = decode::lines(line.as_bytes(), Format::Ndjson, 1).expect("one line");
+        let line = compat::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
+        let lines = decode::lines(line.as_bytes(), 1).expect("one line");
         black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, TO));
     })
 }

@@ -26,6 +26,32 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
 
+    /// The code of a refusal, which has the one form that all have.
+    ///
+    /// # Panics
+    /// If it has another form.
+    #[track_caller]
+    pub fn problem(&self) -> String {
+        let problem = self.json();
+        let text = |member: &str| problem[member].as_str().unwrap_or_default().to_owned();
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        assert_eq!(problem["status"], self.status, "{}", self.text);
+        assert_eq!(text("type"), format!("/problems/{}", text("code")), "{}", self.text);
+        for member in ["code", "title", "detail", "hint"] {
+            assert!(!text(member).is_empty(), "{member} of {}", self.text);
+        }
+        assert_eq!(text("request_id"), self.header("x-request-id"), "{}", self.text);
+        assert!(!self.header("x-request-id").is_empty());
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert_eq!(
+            self.status == 503 || self.status == 429,
+            !self.header("retry-after").is_empty(),
+            "{}",
+            self.text
+        );
+        text("code")
+    }
+
     /// A header's text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU32;
 
-use ingest::decode::{self, Format};
+use ingest::decode;
 use ingest::enrich::{Partitions, Takes, enrich};
 use ingest::identity::Identity;
 use libfuzzer_sys::fuzz_target;
@@ -16,9 +16,8 @@ const MOST: usize = 50;
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, body)) = input.split_first() else { return };
-    let format = if first % 2 == 0 { Format::Ndjson } else { Format::Json };
     let identity = if first & 2 == 0 { Identity::None } else { Identity::Request("key") };
-    let Ok(lines) = decode::lines(body, format, MOST) else { return };
+    let Ok(lines) = decode::lines(body, MOST) else { return };
     assert!(lines.len() <= MOST && lines.is_sorted_by_key(|line| line.number));
     let prefix = Prefix::new("default", [203, 0, 113, 7].into(), UnixMillis(0));
     let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1, counting: None };

@@ -2,13 +2,13 @@
 
 #![no_main]
 
-use ingest::decode::{self, Format};
+use ingest::decode;
 use ingest::votes::Votes;
 use libfuzzer_sys::fuzz_target;
 use schemas::event;
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(lines) = decode::lines(body, Format::Ndjson, 50) else { return };
+    let Ok(lines) = decode::lines(body, 50) else { return };
     let votes = Votes::read(&lines);
     assert_eq!(votes.lines().len(), lines.len());
     for text in votes.lines().iter().filter_map(|line| line.text.ok()) {

@@ -1,25 +1,20 @@
 //! What a client is told: status, headers, JSON. Rendered here and nowhere else.
 
-use std::time::SystemTime;
-
 use ::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
-use schemas::time::UnixMillis;
+use runtime::problem::{self, Problem};
+use runtime::request_id::{REQUEST_ID, RequestId};
 use serde::Serialize;
-use uuid::Builder;
 
 use crate::config::Ack;
 use crate::enrich::{LineError, Report};
 use crate::outcome::Refusal;
 use crate::votes::results::Standing;
 
-/// Longest `X-Request-Id` of a client's that is used.
-const MAX_REQUEST_ID_BYTES: usize = 64;
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -65,33 +60,6 @@ impl Answer {
 impl From<Refusal> for Said {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal, None)
-    }
-}
-
-/// How a request is named in its answer and in logs.
-#[derive(Debug, Clone)]
-pub struct RequestId(HeaderValue);
-
-impl RequestId {
-    /// The client's `X-Request-Id` if it is printable and not too long, else a new UUIDv7.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let good = |value: &&HeaderValue| {
-            (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
-                && value.as_bytes().iter().all(u8::is_ascii_graphic)
-        };
-        let value = headers.get(REQUEST_ID).filter(good).cloned();
-        Self(value.unwrap_or_else(|| {
-            // It only names: the system's randomness, a call for each, is not needed.
-            let (now, noise) = (UnixMillis::from(SystemTime::now()), fastrand::u128(..).to_le_bytes());
-            let noise = noise.first_chunk().expect("ten of sixteen");
-            let id = Builder::from_unix_timestamp_millis(now.0 as u64, noise).into_uuid();
-            HeaderValue::try_from(id.to_string()).expect("a UUID is printable")
-        }))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        self.0.to_str().expect("it is printable")
     }
 }
 
@@ -151,10 +119,12 @@ pub fn render(answer: &Answer, id: &RequestId, closes: bool) -> Response<Full<By
     let mut response = Response::new(Full::new(body.unwrap_or_default()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.0.clone());
+    headers.insert(REQUEST_ID, id.header());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if has_body {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let is_problem = matches!(answer.said, Said::Refused(..));
+        let media_type = if is_problem { problem::MEDIA_TYPE } else { "application/json" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     }
     if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -214,6 +184,8 @@ struct Stored<'a> {
     rejected: u32,
     #[serde(flatten)]
     errors: Errors<'a>,
+    #[serde(flatten)]
+    warnings: Option<Warnings<'a>>,
 }
 
 impl<'a> Stored<'a> {
@@ -225,6 +197,7 @@ impl<'a> Stored<'a> {
             accepted: report.accepted,
             rejected: report.rejected,
             errors: Errors::of(report),
+            warnings: Warnings::of(report),
         }
     }
 }
@@ -236,20 +209,13 @@ struct Voted<'a> {
     poll: Option<&'a Standing>,
 }
 
+/// What the answer to a refused request has beside what every problem has.
 #[derive(Serialize)]
 struct Refused<'a> {
-    error: Named<'a>,
-    request_id: &'a str,
-    #[serde(flatten)]
-    errors: Option<Errors<'a>>,
-}
-
-#[derive(Serialize)]
-struct Named<'a> {
-    code: &'static str,
-    message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
+    #[serde(flatten)]
+    errors: Option<Errors<'a>>,
 }
 
 #[derive(Serialize)]
@@ -267,9 +233,31 @@ impl<'a> Errors<'a> {
 
 impl Refused<'_> {
     fn render(refusal: &Refusal, report: Option<&Report>, id: &RequestId) -> Bytes {
-        let message = refusal.message();
-        let error = Named { code: refusal.code(), message: &message, limit: refusal.limit() };
-        json(&Refused { error, request_id: id.as_str(), errors: report.map(Errors::of) })
+        let problem = Problem {
+            status: refusal.status(),
+            code: refusal.code(),
+            title: refusal.title(),
+            detail: &refusal.detail(),
+            hint: refusal.hint(),
+            request_id: id.as_str(),
+        };
+        problem.render(&Refused { limit: refusal.limit(), errors: report.map(Errors::of) })
+    }
+}
+
+/// Warnings about accepted events; nothing where there are none.
+#[derive(Serialize)]
+struct Warnings<'a> {
+    warnings: &'a [LineError],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warnings_truncated: bool,
+}
+
+impl<'a> Warnings<'a> {
+    fn of(report: &'a Report) -> Option<Self> {
+        let warnings = &report.warnings[..];
+        let warnings_truncated = warnings.len() < report.warnings() as usize;
+        (!warnings.is_empty()).then_some(Self { warnings, warnings_truncated })
     }
 }
 

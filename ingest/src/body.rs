@@ -17,7 +17,6 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 use crate::config::Limits;
-use crate::decode::Format;
 use crate::outcome::{Bound, Refusal};
 
 /// Decoded bytes that any body may have; beyond them it may grow by [`MAX_RATIO`].
@@ -39,8 +38,6 @@ const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 /// What the headers say of a body, once it is clear that we want it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described {
-    /// How it is split.
-    pub format: Format,
     /// Whether it is compressed.
     pub encoding: Encoding,
     /// Its length as sent, if told.
@@ -61,32 +58,37 @@ pub enum Encoding {
 impl Described {
     /// Reads the headers; refuses what we would not read, before a byte is read.
     pub fn of(headers: &HeaderMap, limits: &Limits) -> Result<Self, Refusal> {
-        let format = format(headers)?;
+        check_media_type(headers)?;
         let encoding = encoding(headers)?;
         // hyper has checked it, and frames the body by it.
         let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length| length > limits.body_bytes) {
             return Err(Refusal::BodyTooLarge(limits.body_bytes));
         }
-        Ok(Self { format, encoding, declared })
+        Ok(Self { encoding, declared })
     }
 }
 
-fn format(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let Some(value) = only(headers, CONTENT_TYPE).map_err(|()| Refusal::ContentType)? else {
-        return Ok(Format::Ndjson);
-    };
-    let media_type = value.split(';').next().unwrap_or(value).trim();
-    match media_type.to_ascii_lowercase().as_str() {
-        // The last is what curl says of any body when it is told nothing else.
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "text/plain"
-        | "application/x-www-form-urlencoded" => Ok(Format::Ndjson),
-        "application/json" => Ok(Format::Json),
-        _ => Err(Refusal::ContentType),
-    }
+/// The media types that may stand for JSON, in whatever shape it is; `application/*+json` may too. The last is what
+/// curl says of any body when it is told nothing else.
+pub const MEDIA_TYPES: [&str; 8] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/json",
+    "text/json",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+];
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(value) = only(headers, CONTENT_TYPE).map_err(|()| Refusal::ContentType)? else { return Ok(()) };
+    let media_type = value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase();
+    let is_json = |subtype: &str| subtype.len() > "+json".len() && subtype.ends_with("+json");
+    let is_read =
+        MEDIA_TYPES.contains(&&*media_type) || media_type.strip_prefix("application/").is_some_and(is_json);
+    if is_read { Ok(()) } else { Err(Refusal::ContentType) }
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
@@ -197,11 +199,25 @@ pub fn decoded(
 ) -> Result<Bytes, Refusal> {
     let limit = limits.decoded_bytes.min(RATIO_FREE_BYTES + MAX_RATIO * body.len());
     let inflated = match encoding {
-        Encoding::Identity => return Ok(body),
+        Encoding::Identity => {
+            return match undeclared(&body) {
+                None => Ok(body),
+                Some(encoding) => Err(Refusal::UndeclaredEncoding(encoding)),
+            };
+        }
         Encoding::Gzip => inflate(MultiGzDecoder::new(&body[..]), body.len(), limit, reserved),
         Encoding::Zstd => inflate(zstd_decoder(&body)?, body.len(), limit, reserved),
     };
     inflated.map(Bytes::from)
+}
+
+/// The encoding that a body has although its headers say none. No JSON begins with these bytes.
+fn undeclared(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+        _ => None,
+    }
 }
 
 fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {

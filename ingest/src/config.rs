@@ -12,6 +12,7 @@ use runtime::serve;
 use runtime::serve::tls::TlsConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::record;
+use schemas::row::{Earliest, TimeLimits};
 
 use crate::client_ip::ClientIpConfig;
 use crate::cors::CorsConfig;
@@ -43,6 +44,9 @@ pub struct Config {
     pub ack: Ack,
     /// What a request may cost.
     pub limits: Limits,
+    /// Where client clocks are believed, as the aggregator's variables of these names say: `EVENT_TIME_FROM`, default
+    /// 2000-01-01T00:00:00Z, and `EVENT_TIME_AHEAD`, default 1day. A reaction at another time is refused.
+    pub times: TimeLimits,
     /// Who may send.
     pub keys: KeysConfig,
     /// How much may come from an address.
@@ -174,6 +178,7 @@ impl Config {
             connections: serve::Limits::from_vars(vars)?,
             ack: vars.parsed_or("ACK", Ack::Durable)?,
             limits: Limits::from_vars(vars)?,
+            times: times(vars)?,
             keys: KeysConfig::from_vars(vars)?,
             ip_rate: RateConfig::of_addresses(vars)?,
             cors: CorsConfig::from_vars(vars)?,
@@ -185,6 +190,18 @@ impl Config {
             poll_results: PollResultsConfig::from_vars(vars)?,
         })
     }
+}
+
+fn times(vars: &Vars) -> Result<TimeLimits, VarError> {
+    let TimeLimits { earliest, ahead } = TimeLimits::default();
+    let [default, most] =
+        [ahead, TimeLimits::MAX_AHEAD].map(|millis| Duration::from_millis(millis.unsigned_abs()));
+    let why = "rollups hold no later times";
+    let ahead = vars.duration_up_to("EVENT_TIME_AHEAD", default, most, why)?;
+    Ok(TimeLimits {
+        earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
+        ahead: i64::try_from(ahead.as_millis()).expect("it is below a limit in milliseconds"),
+    })
 }
 
 impl Limits {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use schemas::event::{self, COUNTED, Code, Country, Event, Fault};
+use schemas::event::{self, COUNTED, Code, Country, Event, Fault, Parsed};
 use schemas::line::{self, Prefix};
 use schemas::record::TARGET_BYTES;
 use serde::Serialize;
@@ -14,8 +14,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::decode::Line;
 use crate::hot_keys::Counting;
 use crate::identity::Identity;
+use crate::warnings::{self, LookAlikes};
 
-/// Rejected lines listed in a report; more are only counted.
+/// Rejected lines listed in a report, and warnings; more are only counted.
 pub const MAX_ERRORS: usize = 20;
 
 /// Which events an endpoint takes.
@@ -28,7 +29,13 @@ pub enum Takes {
 }
 
 impl Takes {
-    fn check(self, event: &Event<'_>) -> Result<(), Fault> {
+    fn check(self, parsed: &Parsed<'_, LookAlikes>) -> Result<(), Fault> {
+        let event = &parsed.event;
+        match (self, parsed.left_out.faults().next()) {
+            // What is counted by its labels must have them.
+            (Self::Counters, Some(fault)) => return Err(fault),
+            (Self::Any | Self::Counters, _) => {}
+        }
         match self {
             Self::Any => Ok(()),
             Self::Counters if !COUNTED.contains(&&*event.event) => {
@@ -75,6 +82,10 @@ pub struct Report {
     pub errors: Vec<LineError>,
     /// The bad ones by [`Code`], in the order of [`Code::ALL`].
     pub by_code: [u32; Code::ALL.len()],
+    /// The first warnings about good ones, at most [`MAX_ERRORS`].
+    pub warnings: Vec<LineError>,
+    /// All of them by field, in the order of [`warnings::FIELDS`].
+    pub warned: [u32; warnings::FIELDS.len()],
     /// Good lines whose reserved fields were replaced.
     pub reserved_replaced: u32,
     /// Good lines that did not go where their user's go, because of these there are too many.
@@ -83,7 +94,7 @@ pub struct Report {
     pub poll: Option<String>,
 }
 
-/// A bad line, as its sender is told.
+/// What is wrong with a line, as its sender is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LineError {
     /// Its number, from 1.
@@ -109,21 +120,22 @@ pub fn enrich(
     let mut chunks = Vec::new();
     let mut report = Report::default();
     let mut users = Users::of(tenant);
-    for line in lines {
+    for (ordinal, line) in (1..).zip(lines) {
         // What was parsed is large, and stays where it is.
         let laid = line.text.and_then(|text| {
-            let mut parsed = event::parse::<()>(text)?;
+            let mut parsed = event::parse::<LookAlikes>(text)?;
             if let Some(country) = country.filter(|_| parsed.event.country == Country::default()) {
                 parsed.locate(country);
             }
-            takes.check(&parsed.event)?;
+            takes.check(&parsed)?;
             if parsed.event.event_id.is_none()
-                && let Some(id) = identity.id(tenant, line.number, &parsed)
+                && let Some(id) = identity.id(tenant, ordinal, &parsed)
             {
                 parsed.identify(id);
             }
             let (partition, spread) = partition(&mut users, &parsed.event, to);
             let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
+            report.warn(line.number, &parsed);
             Ok((replaced, spread))
         });
         match laid {
@@ -201,7 +213,7 @@ fn chunk<'c>(
 }
 
 impl Chunk {
-    fn push(&mut self, prefix: &Prefix, text: &str, parsed: &event::Parsed<'_, ()>) -> bool {
+    fn push(&mut self, prefix: &Prefix, text: &str, parsed: &Parsed<'_, LookAlikes>) -> bool {
         self.lines += 1;
         let replaced = line::write(prefix, text, parsed, &mut self.value);
         self.value.push(b'\n');
@@ -213,6 +225,21 @@ impl Report {
     /// All lines that were read.
     pub fn received(&self) -> u32 {
         self.accepted + self.rejected
+    }
+
+    /// How many warnings there are.
+    pub fn warnings(&self) -> u32 {
+        self.warned.iter().sum()
+    }
+
+    fn warn(&mut self, line: usize, parsed: &Parsed<'_, LookAlikes>) {
+        for (code, field) in warnings::of(parsed) {
+            let at = warnings::FIELDS.iter().position(|other| *other == field).expect("it is one of them");
+            self.warned[at] += 1;
+            if self.warnings.len() < MAX_ERRORS {
+                self.warnings.push(LineError { line, code, field: Some(field) });
+            }
+        }
     }
 
     fn reject(&mut self, line: usize, Fault { code, field }: Fault) {

@@ -13,6 +13,7 @@ use hyper::body::Body;
 use runtime::serve::PeerAddr;
 use schemas::event::Code;
 use schemas::line::Prefix;
+use schemas::row::TimeLimits;
 use schemas::time::UnixMillis;
 use schemas::trace::TraceParent;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -25,7 +26,7 @@ use crate::client_ip::{self, ClientIpConfig};
 use crate::compat;
 use crate::config::{Ack, Config, Limits};
 use crate::cors::CorsConfig;
-use crate::decode::{self, Format};
+use crate::decode;
 use crate::enrich::{self, Chunk, Report, Takes};
 use crate::geoip::GeoIp;
 use crate::hot_keys::HotKeys;
@@ -104,6 +105,7 @@ impl Route {
 pub struct Shared {
     ack: Ack,
     limits: Limits,
+    times: TimeLimits,
     client_ip: ClientIpConfig,
     pub(crate) geoip: Option<Arc<GeoIp>>,
     pub(crate) keys: Arc<Keys>,
@@ -156,6 +158,7 @@ impl Shared {
         Self {
             ack,
             limits,
+            times: config.times,
             client_ip,
             geoip,
             keys,
@@ -206,10 +209,10 @@ impl Shared {
         let arrival = Arrival { route, caller, ip, server_time, follows, ack, trace };
         match arrival.route {
             Route::Events | Route::Counters | Route::Votes => match self.receive(&head, &mut body).await {
-                Ok((bytes, format, _reserved)) => self.events(&arrival, &head, bytes, format).await,
+                Ok((bytes, _reserved)) => self.events(&arrival, &head, bytes).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
-            Route::Analytics => match reaction(&head) {
+            Route::Analytics => match reaction(&head, self.times.accepted(server_time)) {
                 Ok(line) => self.reaction(&arrival, line, &head, body).await,
                 Err(refusal) => unread(refusal, &head, body).await,
             },
@@ -238,11 +241,11 @@ impl Shared {
     }
 
     /// Reads a body whole, inflated; what was reserved for it stays so while it lives.
-    async fn receive<B>(&self, head: &Parts, body: &mut B) -> Result<(Bytes, Format, Reservation), Refusal>
+    async fn receive<B>(&self, head: &Parts, body: &mut B) -> Result<(Bytes, Reservation), Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Described { format, encoding, declared } = Described::of(&head.headers, &self.limits)?;
+        let Described { encoding, declared } = Described::of(&head.headers, &self.limits)?;
         let most = declared.unwrap_or(self.limits.body_bytes);
         let mut reserved = Reservation::take(&self.in_flight, most, &self.metrics.in_flight_bytes)?;
         let bytes = body::read(body, declared, &self.limits).await?;
@@ -254,11 +257,11 @@ impl Shared {
         };
         let inflate = || body::decoded(bytes, encoding, &self.limits, &mut reserved);
         let bytes = self.at_bench(room, inflate).await?;
-        Ok((bytes, format, reserved))
+        Ok((bytes, reserved))
     }
 
-    async fn events(&self, arrival: &Arrival, head: &Parts, body: Bytes, format: Format) -> Answer {
-        let said = match self.publish(arrival, head, body, format).await {
+    async fn events(&self, arrival: &Arrival, head: &Parts, body: Bytes) -> Answer {
+        let said = match self.publish(arrival, head, body).await {
             Ok(_) if arrival.follows.minimal => Said::StoredMinimal(arrival.ack),
             Ok(report) if arrival.route == Route::Votes => self.voted(arrival.ack, report),
             Ok(report) => Said::Stored(arrival.ack, report),
@@ -282,7 +285,7 @@ impl Shared {
         B: Body<Data = Bytes> + Unpin,
     {
         let follows = Preferences { minimal: false, ..arrival.follows };
-        let stored = self.publish(arrival, head, line.into(), Format::Ndjson).await;
+        let stored = self.publish(arrival, head, line.into()).await;
         let closes = !body::drain(&mut body, &head.headers).await;
         match stored {
             Ok(_) => Answer { said: Said::NoContent, closes, follows },
@@ -292,15 +295,9 @@ impl Shared {
 
     /// Puts the lines of `body` into Kafka and, unless it is answered before, waits until they are safe
     /// there.
-    async fn publish(
-        &self,
-        arrival: &Arrival,
-        head: &Parts,
-        body: Bytes,
-        format: Format,
-    ) -> Result<Report, Said> {
+    async fn publish(&self, arrival: &Arrival, head: &Parts, body: Bytes) -> Result<Report, Said> {
         let bytes = body.len();
-        let hand_over = || self.hand_over(arrival, head, body, format);
+        let hand_over = || self.hand_over(arrival, head, body);
         let (report, pending) = self.at_bench(bytes, hand_over).await?;
         match (pending, arrival.ack) {
             (None, _) => return Err(Said::Refused(Refusal::AllLinesInvalid, Some(report))),
@@ -317,10 +314,9 @@ impl Shared {
         arrival: &Arrival,
         head: &Parts,
         body: Bytes,
-        format: Format,
     ) -> Result<(Report, Option<Pending>), Refusal> {
         let identity = Identity::of(&head.headers, arrival.caller.identity())?;
-        let (chunks, report) = self.enriched(arrival, identity, &body, format)?;
+        let (chunks, report) = self.enriched(arrival, identity, &body)?;
         drop(body);
         if chunks.is_empty() {
             return Ok((report, None));
@@ -334,12 +330,11 @@ impl Shared {
         arrival: &Arrival,
         identity: Identity<'_>,
         body: &[u8],
-        format: Format,
     ) -> Result<(Vec<Chunk>, Report), Refusal> {
         // First: while Kafka was never reached there is no partition to choose.
         let mut partitions = self.publisher.partitions()?;
         partitions.counting = self.hot_keys.as_ref().map(|keys| keys.at(arrival.server_time));
-        let lines = decode::lines(body, format, self.limits.events)?;
+        let lines = decode::lines(body, self.limits.events)?;
         if lines.is_empty() {
             return Err(Refusal::EmptyBody);
         }
@@ -360,7 +355,7 @@ impl Shared {
         );
         report.poll = votes.and_then(Votes::into_poll);
         self.count(arrival.route, &report);
-        let samples = self.samples.of(body, &lines, &report, tenant, arrival.server_time);
+        let samples = self.samples.of(&lines, &report, tenant, arrival.server_time);
         if !samples.is_empty() {
             self.publisher.sample(partitions.spare, &samples);
         }
@@ -389,6 +384,7 @@ impl Shared {
         for (code, events) in Code::ALL.into_iter().zip(report.by_code).filter(|(_, events)| *events > 0) {
             self.metrics.ended(Outcome::Rejected(code), u64::from(events));
         }
+        self.metrics.warned(&report.warned);
     }
 }
 
@@ -401,10 +397,10 @@ where
     Answer { closes, ..Answer::refused(refusal) }
 }
 
-fn reaction(head: &Parts) -> Result<String, Refusal> {
+fn reaction(head: &Parts, times: compat::Times) -> Result<String, Refusal> {
     match head.uri.path().strip_prefix("/analytics/") {
-        Some(path) => compat::by_path(path),
-        None => compat::by_query(head.uri.query().unwrap_or_default()),
+        Some(path) => compat::by_path(path, times),
+        None => compat::by_query(head.uri.query().unwrap_or_default(), times),
     }
 }
 

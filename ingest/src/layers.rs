@@ -12,12 +12,13 @@ use ::http::{HeaderMap, HeaderName, Request, Response, Version};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
+use runtime::request_id::RequestId;
 use schemas::time::UnixMillis;
 use schemas::trace::TraceParent;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
-use crate::answer::{self, Answer, RequestId, Said};
+use crate::answer::{self, Answer, Said};
 use crate::http::{Route, Shared};
 use crate::outcome::{Bound, Refusal};
 

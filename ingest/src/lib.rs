@@ -35,6 +35,7 @@ pub mod body;
 pub mod decode;
 
 pub mod votes;
+pub mod warnings;
 
 pub mod hot_keys;
 

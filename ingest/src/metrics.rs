@@ -18,6 +18,7 @@ use schemas::time::UnixMillis;
 use crate::client_ip::Source;
 use crate::http::Route;
 use crate::outcome::{Bound, Loss, Outcome};
+use crate::warnings;
 
 /// Everything counted, with its registry.
 pub struct Metrics {
@@ -34,6 +35,7 @@ pub struct Metrics {
     received: [IntCounter; Route::ALL.len()],
     accepted: IntCounter,
     rejected: [IntCounter; Code::ALL.len()],
+    warned: [IntCounter; warnings::FIELDS.len()],
     delivered: IntCounter,
     spooled: IntCounter,
     not_durable: IntCounter,
@@ -91,6 +93,11 @@ impl Metrics {
         let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
         let lost = make.counters("events_lost_total", "Events stored nowhere, and not refused.", "reason");
         let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
+        let warned = make.counters(
+            "event_warnings_total",
+            "Fields of accepted events that senders were warned of.",
+            "field",
+        );
         let samples = make.counters("rejected_samples_total", "Rejected lines for dead letters.", "result");
         let client_ip =
             make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
@@ -109,6 +116,7 @@ impl Metrics {
             body_bytes: make.histogram("body_bytes", "Bodies as sent.", BYTES),
             received: Route::ALL.map(|route| received.with_label_values(&[route.as_str()])),
             accepted: make.counter("events_accepted_total", "Good lines."),
+            warned: warnings::FIELDS.map(|field| warned.with_label_values(&[field])),
             rejected: Code::ALL.map(|code| rejected.with_label_values(&[code.as_str()])),
             delivered: make.counter("events_delivered_total", "Events acknowledged by Kafka."),
             spooled: make.counter("events_spooled_total", "Events put into the spool."),
@@ -199,6 +207,13 @@ impl Metrics {
             Outcome::Lost(loss) => &self.lost[loss as usize],
         }
         .inc_by(events);
+    }
+
+    /// Senders were warned of so many of each field, in the order of [`warnings::FIELDS`].
+    pub fn warned(&self, fields: &[u32; warnings::FIELDS.len()]) {
+        for (counter, events) in self.warned.iter().zip(fields) {
+            counter.inc_by(u64::from(*events));
+        }
     }
 
     /// A record was sent.

@@ -8,6 +8,9 @@ use std::borrow::Cow;
 
 use ::http::StatusCode;
 use schemas::event::Code;
+use schemas::time::UnixMillis;
+
+use crate::body;
 
 /// What finally became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,10 @@ pub enum Refusal {
     AllLinesInvalid,
     /// The body is not what `Content-Encoding` says, or is cut off.
     BadEncoding,
+    /// The body is compressed in this way, which no header says.
+    UndeclaredEncoding(&'static str),
+    /// A reaction at a time that is not within these: its hour could not be asked for.
+    BadTime(UnixMillis, UnixMillis),
     /// A parameter of a reaction; says which, and what is wrong.
     BadQuery(Cow<'static, str>),
     /// An `Idempotency-Key` that is empty, too long, repeated or not printable.
@@ -133,7 +140,9 @@ impl Refusal {
             Self::EmptyBody
             | Self::AllLinesInvalid
             | Self::BadEncoding
+            | Self::UndeclaredEncoding(_)
             | Self::BadQuery(_)
+            | Self::BadTime(..)
             | Self::BadIdempotencyKey
             | Self::Aborted => StatusCode::BAD_REQUEST,
             Self::NoKey | Self::UnknownKey => StatusCode::UNAUTHORIZED,
@@ -155,12 +164,13 @@ impl Refusal {
         }
     }
 
-    /// The name in `error.code`, part of the HTTP contract.
+    /// The name in `code`, part of the HTTP contract.
     pub fn code(&self) -> &'static str {
         match self {
             Self::EmptyBody => "empty_body",
             Self::AllLinesInvalid => "all_lines_invalid",
-            Self::BadEncoding => "bad_encoding",
+            Self::BadEncoding | Self::UndeclaredEncoding(_) => "bad_encoding",
+            Self::BadTime(..) => "bad_time",
             Self::BadQuery(_) => "bad_query",
             Self::BadIdempotencyKey => "bad_idempotency_key",
             Self::Aborted => "aborted",
@@ -186,37 +196,119 @@ impl Refusal {
         }
     }
 
-    /// What is wrong and what helps, for a person.
-    pub fn message(&self) -> Cow<'static, str> {
+    /// The kind of refusal, in a phrase.
+    pub fn title(&self) -> &'static str {
         match self {
-            Self::EmptyBody => "the body holds no line".into(),
-            Self::AllLinesInvalid => "no line is good; `errors` says why".into(),
-            Self::BadEncoding => "the body is not whole data of its `Content-Encoding`".into(),
-            Self::BadQuery(reason) => reason.clone(),
-            Self::BadIdempotencyKey => "`Idempotency-Key` is not 1 to 128 printable bytes, once".into(),
-            Self::Aborted => "the body broke off".into(),
-            Self::NoKey => "send a key as `Authorization: Bearer`, `X-Write-Key` or `?key=`".into(),
-            Self::UnknownKey => "the key is not known".into(),
-            Self::KeyDisabled => "the key is switched off".into(),
-            Self::OriginDenied => "the key is not for this origin".into(),
-            Self::IpDenied => "the key is not for this address".into(),
-            Self::RateLimited(_) => "too many events a second; nothing was taken, send it again later".into(),
-            Self::NotFound => {
-                "there is POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics".into()
+            Self::EmptyBody => "The body is empty",
+            Self::AllLinesInvalid => "No event is valid",
+            Self::BadEncoding | Self::UndeclaredEncoding(_) => "The body cannot be decompressed",
+            Self::BadQuery(_) => "A parameter cannot be used",
+            Self::BadTime(..) => "The time is not accepted",
+            Self::BadIdempotencyKey => "The Idempotency-Key cannot be used",
+            Self::Aborted => "The body is incomplete",
+            Self::NoKey => "A key is required",
+            Self::UnknownKey => "The key is unknown",
+            Self::KeyDisabled => "The key is disabled",
+            Self::OriginDenied | Self::IpDenied => "The key is not valid here",
+            Self::RateLimited(_) => "Too many events",
+            Self::NotFound => "There is no such path",
+            Self::MethodNotAllowed => "The method is not allowed",
+            Self::BodyTimeout => "The body arrived too slowly",
+            Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) => "The body is too long",
+            Self::TooManyEvents(_) => "Too many events in one request",
+            Self::ContentType => "The media type is not supported",
+            Self::ContentEncoding => "The encoding is not supported",
+            Self::Internal => "An error of the server",
+            Self::Overloaded(_) => "The server is overloaded",
+            Self::NotDurable | Self::NoPartitions | Self::SpoolFull => "The events could not be stored",
+            Self::Draining => "The server is stopping",
+        }
+    }
+
+    /// What is wrong with the request.
+    pub fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::EmptyBody => "the body holds no event".into(),
+            Self::AllLinesInvalid => "no event of the body is valid; `errors` lists the first of them".into(),
+            Self::BadEncoding => "the body is not complete data of its `Content-Encoding`".into(),
+            Self::UndeclaredEncoding(encoding) => {
+                format!("the body is compressed with {encoding}, but no `Content-Encoding` says so").into()
             }
-            Self::MethodNotAllowed => "use POST".into(),
-            Self::BodyTimeout => "the body came too slowly".into(),
+            Self::BadQuery(reason) => reason.clone(),
+            Self::BadTime(from, to) => {
+                format!("`timestamp` is not in milliseconds since 1970, or not from {} to {}", from.0, to.0)
+                    .into()
+            }
+            Self::BadIdempotencyKey => "`Idempotency-Key` is not 1 to 128 printable bytes, once".into(),
+            Self::Aborted => "the body ended early".into(),
+            Self::NoKey => "the request has no key".into(),
+            Self::UnknownKey => "there is no such key".into(),
+            Self::KeyDisabled => "the key is disabled".into(),
+            Self::OriginDenied => "the key is not for pages of this origin".into(),
+            Self::IpDenied => "the key is not for this address".into(),
+            Self::RateLimited(_) => {
+                "more events a second than are allowed; none of this request was stored".into()
+            }
+            Self::NotFound => {
+                "there are POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics".into()
+            }
+            Self::MethodNotAllowed => "this path takes POST only".into(),
+            Self::BodyTimeout => "the body was not complete in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
-            Self::DecodedTooLarge(limit) => format!("the body inflates to more than {limit} bytes").into(),
+            Self::DecodedTooLarge(limit) => {
+                format!("the decompressed body is longer than {limit} bytes").into()
+            }
             Self::TooManyEvents(limit) => format!("the body holds more than {limit} events").into(),
-            Self::ContentType => "send application/x-ndjson, application/json or text/plain".into(),
-            Self::ContentEncoding => "send the body plain, as gzip or as zstd".into(),
-            Self::Internal => "a fault of ours; try once more".into(),
-            Self::Overloaded(_) => "too much at once; nothing was taken, send it again later".into(),
-            Self::NotDurable => "not stored for sure; send it again later".into(),
-            Self::NoPartitions => "kafka was not reached yet; nothing was taken, send it again later".into(),
-            Self::SpoolFull => "kafka is away and the spool is full; send it again later".into(),
-            Self::Draining => "this edge ends; nothing was taken, send it again".into(),
+            Self::ContentType => {
+                format!("the body may be {} or application/*+json", body::MEDIA_TYPES.join(", ")).into()
+            }
+            Self::ContentEncoding => "the body may be sent plain, as gzip or as zstd, once".into(),
+            Self::Internal => "the server failed; it may have stored the events or not".into(),
+            Self::Overloaded(_) => "too much arrives at once; nothing of this request was stored".into(),
+            Self::NotDurable => "the events may be stored or not".into(),
+            Self::NoPartitions => "kafka was not reached yet; nothing of this request was stored".into(),
+            Self::SpoolFull => {
+                "kafka is unreachable and the spool is full; nothing of this request was stored".into()
+            }
+            Self::Draining => "this server is stopping; nothing of this request was stored".into(),
+        }
+    }
+
+    /// What the sender should do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::EmptyBody => "send JSON objects, one a line or in an array",
+            Self::AllLinesInvalid => "correct the events that `errors` lists; docs/events.md has every field",
+            Self::BadEncoding => "send the whole compressed body, or send it uncompressed",
+            Self::UndeclaredEncoding(_) => "name the compression in the header `Content-Encoding`",
+            Self::BadQuery(_) => "correct the parameter",
+            Self::BadTime(..) => "send milliseconds, for example Date.now(), not seconds",
+            Self::BadIdempotencyKey => {
+                "send a short random key, such as a UUID, and the same one when you retry"
+            }
+            Self::Aborted => "send the request again",
+            Self::NoKey => "send a key as `Authorization: Bearer`, `X-Write-Key` or `?key=`",
+            Self::UnknownKey | Self::KeyDisabled => "ask the operator for a valid key",
+            Self::OriginDenied | Self::IpDenied => {
+                "ask the operator to allow this origin or address for the key"
+            }
+            Self::RateLimited(_) => "wait as long as `Retry-After` says, then send the request again",
+            Self::NotFound => "correct the path",
+            Self::MethodNotAllowed => "use POST",
+            Self::BodyTimeout => "send the request again, over a better connection or in smaller parts",
+            Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) | Self::TooManyEvents(_) => {
+                "send fewer events in one request"
+            }
+            Self::ContentType => "name one of these media types, or none",
+            Self::ContentEncoding => "use one of the encodings that `Accept-Encoding` lists",
+            Self::Internal => "send the request once more, with the same Idempotency-Key or event ids",
+            Self::Overloaded(_) | Self::NoPartitions | Self::SpoolFull | Self::Draining => {
+                "wait as long as `Retry-After` says, then send the request again"
+            }
+            Self::NotDurable => {
+                "wait as long as `Retry-After` says, then send the request again, with the same Idempotency-Key or \
+                 event ids"
+            }
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use runtime::request_id::RequestId;
 use schemas::trace::TraceParent;
 
-use crate::answer::RequestId;
 use crate::http::Route;
 use crate::outcome::Refusal;
 
@@ -32,12 +32,12 @@ impl Refusals {
         let (status, reason) = (refusal.status(), refusal.code());
         let Some(requests) = self.due(reason, Instant::now()) else { return };
         let (request_id, route) = (id.as_str(), route.as_str());
-        let (trace_id, message) = (trace.map(TraceParent::trace_id), refusal.message());
+        let (trace_id, detail) = (trace.map(TraceParent::trace_id), refusal.detail());
         let status_code = status.as_u16();
         if status.is_server_error() {
-            tracing::warn!(reason, status_code, route, requests, request_id, trace_id, "refused: {message}");
+            tracing::warn!(reason, status_code, route, requests, request_id, trace_id, "refused: {detail}");
         } else {
-            tracing::info!(reason, status_code, route, requests, request_id, trace_id, "refused: {message}");
+            tracing::info!(reason, status_code, route, requests, request_id, trace_id, "refused: {detail}");
         }
     }
 

@@ -9,7 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use schemas::sample::Sample;
 use schemas::time::UnixMillis;
 
-use crate::decode::{self, Line};
+use crate::decode::Line;
 use crate::enrich::{LineError, Report};
 
 /// Samples a second, and at once.
@@ -29,15 +29,14 @@ impl Samples {
     /// its report lists are looked at.
     pub fn of(
         &self,
-        body: &[u8],
         lines: &[Line<'_>],
         report: &Report,
         tenant: &str,
         server_time: UnixMillis,
     ) -> Vec<Vec<u8>> {
         let sample = |error: &LineError| {
-            let line = decode::sent(body, lines, error.line);
-            Sample::new(tenant, server_time, error.code, error.field, line).write()
+            let at = lines.binary_search_by_key(&error.line, |line| line.number).expect("the line was read");
+            Sample::new(tenant, server_time, error.code, error.field, lines[at].bytes).write()
         };
         report.errors.iter().take_while(|_| self.0.check().is_ok()).map(sample).collect()
     }

@@ -30,14 +30,15 @@ const OURS: [&str; 3] = ["poll", "option", "voter"];
 
 /// The lines of one request, as events.
 #[derive(Debug)]
-pub struct Votes {
-    lines: Vec<(usize, Result<String, Fault>)>,
+pub struct Votes<'a> {
+    /// Each with its event.
+    lines: Vec<(Line<'a>, Result<String, Fault>)>,
     poll: Option<String>,
 }
 
-impl Votes {
+impl<'a> Votes<'a> {
     /// Rewrites the lines of a request.
-    pub fn read(lines: &[Line<'_>]) -> Self {
+    pub fn read(lines: &[Line<'a>]) -> Self {
         let mut polls = Vec::new();
         let mut rewritten = |text: &str| -> Result<String, Fault> {
             let (line, poll) = rewrite(text)?;
@@ -46,7 +47,7 @@ impl Votes {
             }
             Ok(line)
         };
-        let lines = lines.iter().map(|line| (line.number, line.text.and_then(&mut rewritten))).collect();
+        let lines = lines.iter().map(|line| (*line, line.text.and_then(&mut rewritten))).collect();
         Self { lines, poll: polls.pop().filter(|_| polls.is_empty()) }
     }
 
@@ -54,7 +55,7 @@ impl Votes {
     pub fn lines(&self) -> Vec<Line<'_>> {
         self.lines
             .iter()
-            .map(|(number, text)| Line { number: *number, text: text.as_deref().map_err(|fault| *fault) })
+            .map(|(line, text)| Line { text: text.as_deref().map_err(|fault| *fault), ..*line })
             .collect()
     }
 

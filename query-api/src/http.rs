@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
-use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemas::time::{HOUR, UnixMillis};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::time;
 
 use crate::Shared;
 use crate::config::PollConfig;
 use crate::polls::Forms;
+use crate::problem::{self, Problem};
 use crate::snapshot::{Rendered, Snapshot, rfc3339};
 
 /// The moment an answer is true for.
@@ -38,13 +41,27 @@ pub(crate) fn routes(shared: Arc<Shared>, poll: PollConfig) -> Router {
         .route("/v1/polls/{poll}", get(one_poll))
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .layer(middleware::from_fn(problem::name_requests))
         .with_state(App { shared, poll })
+}
+
+/// What stands behind the `?` of a request, in its order.
+struct Parameters(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let read = Query::try_from_uri(&parts.uri).map(|Query(parameters)| Self(parameters));
+        let reason = |error: axum::extract::rejection::QueryRejection| error.body_text();
+        read.map_err(|error| Problem::BadParameter("?".to_owned(), reason(error)))
+    }
 }
 
 /// `GET /analytics?timestamp={ms}`: the hour that holds it.
 async fn analytics(
     State(app): State<App>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters,
     headers: HeaderMap,
 ) -> Response {
     app.answer("/analytics", app.hour(&parameters, &headers).await)
@@ -53,7 +70,7 @@ async fn analytics(
 /// `GET /v1/counters?format=json|csv`: the top countries and what they counted of late.
 async fn counters(
     State(app): State<App>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters,
     headers: HeaderMap,
 ) -> Response {
     app.answer("/v1/counters", app.counters(&parameters, &headers))
@@ -62,7 +79,7 @@ async fn counters(
 /// `GET /v1/polls?format=json|csv`: all polls, the one with most votes first.
 async fn all_polls(
     State(app): State<App>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters,
     headers: HeaderMap,
 ) -> Response {
     app.answer("/v1/polls", app.all_polls(&parameters, &headers))
@@ -71,11 +88,17 @@ async fn all_polls(
 /// `GET /v1/polls/{poll}?format=json|csv`: one poll. Without votes it has no options.
 async fn one_poll(
     State(app): State<App>,
-    Path(poll): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    poll: Result<Path<String>, PathRejection>,
+    Parameters(parameters): Parameters,
     headers: HeaderMap,
 ) -> Response {
-    app.answer("/v1/polls/{poll}", app.poll(&poll, &parameters, &headers).await)
+    let answered = match poll {
+        Ok(Path(poll)) => app.poll(&poll, &parameters, &headers).await,
+        Err(_) => {
+            Err(Problem::BadParameter("poll".to_owned(), "the name in the path is not UTF-8".to_owned()))
+        }
+    };
+    app.answer("/v1/polls/{poll}", answered)
 }
 
 impl App {
@@ -203,10 +226,15 @@ impl Asked {
     fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
         let bad =
             |parameter: &str, reason: &str| Problem::BadParameter(parameter.to_owned(), reason.to_owned());
+        once_each(parameters)?;
         let (mut time, mut wait) = (None, true);
+        let reason = "milliseconds since 1970, for example 1700000000000, are needed";
         for (name, value) in parameters {
             match (name.as_str(), value.as_str()) {
-                ("timestamp", text) => time = text.parse().ok().and_then(UnixMillis::from_integer).or(time),
+                ("timestamp", text) => {
+                    let parsed = text.parse().ok().and_then(UnixMillis::from_integer);
+                    time = Some(parsed.ok_or_else(|| bad("timestamp", reason))?);
+                }
                 ("wait", "0") => wait = false,
                 ("wait", "1") => wait = true,
                 ("wait", _) => return Err(bad("wait", "it is 0 or 1")),
@@ -215,7 +243,6 @@ impl Asked {
                 }
             }
         }
-        let reason = "milliseconds since 1970, for example 1700000000000, are needed";
         let hour = time.ok_or_else(|| bad("timestamp", reason))?.floor(HOUR);
         Ok(Self { hour, wait })
     }
@@ -232,6 +259,7 @@ impl Format {
     fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
         let bad =
             |parameter: &str, reason: &str| Problem::BadParameter(parameter.to_owned(), reason.to_owned());
+        once_each(parameters)?;
         let mut format = Self::Json;
         for (name, value) in parameters {
             format = match (name.as_str(), value.as_str()) {
@@ -242,6 +270,19 @@ impl Format {
             };
         }
         Ok(format)
+    }
+}
+
+/// Refuses a parameter that stands there twice: which one counts would be a guess.
+fn once_each(parameters: &[(String, String)]) -> Result<(), Problem> {
+    let is_repeated = |(at, (name, _)): &(usize, &(String, String))| {
+        parameters[..*at].iter().any(|(other, _)| other == name)
+    };
+    match parameters.iter().enumerate().find(is_repeated) {
+        None => Ok(()),
+        Some((_, (name, _))) => {
+            Err(Problem::BadParameter(name.clone(), "it is given more than once".to_owned()))
+        }
     }
 }
 
@@ -279,66 +320,6 @@ fn matches(known: &HeaderValue, etag: &str) -> bool {
     known.to_str().is_ok_and(listed)
 }
 
-/// Why a request is not answered with data; RFC 9457.
-#[derive(Debug, PartialEq, Eq)]
-enum Problem {
-    /// A parameter and what is wrong with it.
-    BadParameter(String, String),
-    NotFound,
-    MethodNotAllowed,
-    /// What it would be read from is not declared.
-    NotDeclared,
-    /// The answer is not at hand, and the reader does not wait or has waited long enough.
-    NotYet,
-    /// Too many old hours or small polls are asked for.
-    Busy,
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let (status, kind, title) = match &self {
-            Self::BadParameter(..) => {
-                (StatusCode::BAD_REQUEST, "bad-parameter", "a parameter cannot be used")
-            }
-            Self::NotFound => (
-                StatusCode::NOT_FOUND,
-                "not-found",
-                "there are GET /analytics?timestamp={ms}, /v1/counters, /v1/polls and /v1/polls/{poll}",
-            ),
-            Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "use GET or HEAD")
-            }
-            Self::NotDeclared => (
-                StatusCode::NOT_FOUND,
-                "not-declared",
-                "the rollup that this is read from is not declared; the log says which it is",
-            ),
-            Self::NotYet => {
-                (StatusCode::SERVICE_UNAVAILABLE, "not-yet", "this is being read; ask again in a moment")
-            }
-            Self::Busy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "too many old hours or small polls are asked for; ask again later",
-            ),
-        };
-        let mut problem =
-            json!({"type": format!("urn:millrace:{kind}"), "title": title, "status": status.as_u16()});
-        if let Self::BadParameter(parameter, reason) = &self {
-            problem["errors"] = json!([{"param": parameter, "reason": reason}]);
-        }
-        let mut response = (status, problem.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = if self == Self::Busy { "30" } else { "5" };
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
-        }
-        response
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,6 +348,16 @@ mod tests {
         check(&[("timestamp", "99999999999999999")], Err("timestamp"));
         check(&[("timestamp", "1700000000000"), ("wait", "yes")], Err("wait"));
         check(&[("timestamp", "1700000000000"), ("hour", "1")], Err("hour"));
+    }
+
+    #[test]
+    fn a_parameter_that_is_given_twice_is_named() {
+        check(&[("timestamp", "1700000000000"), ("timestamp", "x")], Err("timestamp"));
+        check(&[("timestamp", "x"), ("timestamp", "1700000000000")], Err("timestamp"));
+        check(&[("timestamp", "1700000000000"), ("wait", "0"), ("wait", "0")], Err("wait"));
+        let twice =
+            [("format", "csv"), ("format", "json")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert!(matches!(Format::parse(&twice), Err(Problem::BadParameter(name, _)) if name == "format"));
     }
 
     #[test]

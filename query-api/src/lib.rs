@@ -19,6 +19,8 @@ pub mod snapshot;
 
 pub mod http;
 
+mod problem;
+
 pub mod metrics;
 
 use std::sync::Arc;

@@ -20,4 +20,8 @@ pub mod admin;
 
 pub mod backoff;
 
+pub mod problem;
+
+pub mod request_id;
+
 pub mod process;

@@ -15,6 +15,8 @@ mod open;
 
 mod pulse;
 
+mod unparsed;
+
 mod watched;
 
 use std::convert::Infallible;

@@ -5,7 +5,8 @@
 //! understands. Most lines are read the short way of [`plain`], which means the same.
 //! It borrows from the line and allocates only for text with
 //! escapes and for [`Props`], where asked for. Known strings with an escape that
-//! is half a surrogate pair are not text, and so bad JSON.
+//! is half a surrogate pair are not text, and so bad JSON. A label that cannot be read (`client_time`, `country`,
+//! `device_os`) costs itself and not the event.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -198,6 +199,23 @@ impl Fault {
     }
 }
 
+/// Labels of an event that cannot be read, so that it is stored without them; each with what is wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    client_time: Option<Code>,
+    device_os: Option<Code>,
+    country: Option<Code>,
+}
+
+impl LeftOut {
+    /// Each label with what is wrong.
+    pub fn faults(self) -> impl Iterator<Item = Fault> {
+        let Self { client_time, device_os, country } = self;
+        let labels = [("client_time", client_time), ("device_os", device_os), ("country", country)];
+        labels.into_iter().filter_map(|(name, code)| Some(Fault::field(code?, name)))
+    }
+}
+
 /// The events that the country counters count, in the order in which they are answered.
 pub const COUNTED: [&str; 3] = ["view", "play", "click"];
 
@@ -228,6 +246,8 @@ pub struct Parsed<'a, P> {
     pub reserved: Reserved<'a>,
     /// All other fields.
     pub props: P,
+    /// Labels that the event is stored without.
+    pub left_out: LeftOut,
     /// Whether `sequence` has a value.
     pub has_sequence: bool,
     /// Whether the line has the key `event_id`, be it without a value.
@@ -338,7 +358,19 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
             Field::Sequence => self.parsed.has_sequence = !value.is_absent(),
             _ => {}
         }
-        self.parsed.event.set(field, value).map_err(|code| Fault::field(code, field.name()))
+        // It stays in the line, read or not.
+        if let (Field::ClientTime | Field::Country | Field::DeviceOs, Scalar::Other(json)) = (field, &value) {
+            check_shape(json)?;
+        }
+        let Err(code) = self.parsed.event.set(field, value) else { return Ok(()) };
+        let left_out = &mut self.parsed.left_out;
+        match (field, code) {
+            (Field::ClientTime, _) => left_out.client_time = Some(code),
+            (Field::Country, _) => left_out.country = Some(code),
+            (Field::DeviceOs, Code::BadType) => left_out.device_os = Some(code),
+            _ => return Err(Fault::field(code, field.name())),
+        }
+        Ok(())
     }
 
     fn unknown(&mut self, name: Cow<'a, str>, value: &'a str) -> Result<(), Fault> {
@@ -348,13 +380,7 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
             "ip" => _ = reserved.ip.get_or_insert(value),
             "server_time" => _ = reserved.server_time.get_or_insert(value),
             _ => {
-                let Shape { depth, fits_double } = Shape::of(value);
-                if 1 + depth > MAX_DEPTH {
-                    return Err(Fault::line(Code::TooDeep));
-                }
-                if !fits_double {
-                    return Err(Fault::line(Code::BadJson));
-                }
+                check_shape(value)?;
                 self.parsed.props.push(name, value);
             }
         }
@@ -449,8 +475,8 @@ enum Scalar<'a> {
     Text(Cow<'a, str>),
     Unsigned(u64),
     Negative(i64),
-    /// A fraction, a number outside 64 bits, a truth value, an array or an object.
-    Other,
+    /// The JSON of a fraction, a number outside 64 bits, a truth value, an array or an object.
+    Other(&'a str),
 }
 
 impl<'a> Scalar<'a> {
@@ -494,7 +520,12 @@ impl<'a> Scalar<'a> {
             Self::Unsigned(_) | Self::Negative(_) => {
                 self.signed().ok().and_then(UnixMillis::from_integer).ok_or(Code::BadTime)
             }
-            _ => Err(Code::BadType),
+            // Fractions of milliseconds are cut.
+            Self::Other(json) => match json.parse::<f64>() {
+                Ok(millis) => UnixMillis::from_integer(millis.floor() as i64).ok_or(Code::BadTime),
+                Err(_) => Err(Code::BadType),
+            },
+            Self::Null => Err(Code::BadType),
         }
     }
 }
@@ -509,8 +540,8 @@ impl<'a> Scalar<'a> {
             b'"' => Self::Text(serde_json::from_str::<Text<'_>>(json).ok()?.0),
             b'n' => Self::Null,
             // A zero below zero is a fraction.
-            b'-' => json.parse().ok().filter(|number| *number != 0).map_or(Self::Other, Self::Negative),
-            _ => json.parse().map_or(Self::Other, Self::Unsigned),
+            b'-' => json.parse().ok().filter(|number| *number != 0).map_or(Self::Other(json), Self::Negative),
+            _ => json.parse().map_or(Self::Other(json), Self::Unsigned),
         })
     }
 }
@@ -547,6 +578,15 @@ impl<'a> Visitor<'a> for TextVisitor {
     fn visit_str<E>(self, text: &str) -> Result<Text<'a>, E> {
         Ok(Text(Cow::Owned(text.to_owned())))
     }
+}
+
+/// Whether a value of the event's object may be kept as it stands.
+fn check_shape(json: &str) -> Result<(), Fault> {
+    let Shape { depth, fits_double } = Shape::of(json);
+    if 1 + depth > MAX_DEPTH {
+        return Err(Fault::line(Code::TooDeep));
+    }
+    if fits_double { Ok(()) } else { Err(Fault::line(Code::BadJson)) }
 }
 
 /// What is asked of a JSON value that is kept as it stands.

@@ -1,6 +1,8 @@
 //! Rows of the raw table `events`, as the aggregator sends them.
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::str::FromStr;
 
 use crate::time::{DAY, HOUR, UnixMillis};
 
@@ -45,8 +47,32 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days.
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. The end of every retention must lie before 2106,
+    /// where ClickHouse's `DateTime` ends.
     pub const MAX_AHEAD: i64 = 8766 * HOUR;
+}
+
+/// What `EVENT_TIME_FROM` says: the earliest event time, one that rollups can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earliest(pub UnixMillis);
+
+impl FromStr for Earliest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
+        let Range { start, end } = STORABLE;
+        if !STORABLE.contains(&time) {
+            return Err(format!("rollups hold times from {start} on; write one from there to before {end}"));
+        }
+        Ok(Self(time))
+    }
+}
+
+impl fmt::Display for Earliest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl Default for TimeLimits {
@@ -65,12 +91,15 @@ pub struct EventTime {
 }
 
 impl TimeLimits {
+    /// The times that are believed of what arrives at `server_time`.
+    pub fn accepted(&self, server_time: UnixMillis) -> RangeInclusive<UnixMillis> {
+        self.earliest..=UnixMillis(server_time.0 + self.ahead)
+    }
+
     /// `client_time` if it is there and within the limits, else `server_time`.
     pub fn event_time(&self, client_time: Option<UnixMillis>, server_time: UnixMillis) -> EventTime {
         match client_time {
-            Some(time) if self.earliest <= time && time.0 <= server_time.0 + self.ahead => {
-                EventTime { time, replaced: false }
-            }
+            Some(time) if self.accepted(server_time).contains(&time) => EventTime { time, replaced: false },
             sent => EventTime { time: server_time, replaced: sent.is_some() },
         }
     }

@@ -31,15 +31,16 @@ impl UnixMillis {
         (EARLIEST <= time && time < END).then_some(time)
     }
 
-    /// `YYYY-MM-DD hh:mm:ss[.f…]` in UTC, or RFC 3339 with its offset; digits beyond the
-    /// millisecond are cut. `None` for anything else, and outside 1900–2299.
+    /// `YYYY-MM-DD hh:mm:ss[.f…]` with a blank or `T` between day and clock and `.` or `,` before the fraction, in UTC
+    /// or with an offset: `Z`, `+hh:mm`, `+hhmm` or `+hh` (RFC 3339, and what of ISO 8601 clients write). Digits beyond
+    /// the millisecond are cut. `None` for anything else, and outside 1900–2299.
     pub fn parse(text: &str) -> Option<Self> {
         let (&date, rest) = text.as_bytes().split_first_chunk::<10>()?;
         let (&[separator], rest) = rest.split_first_chunk::<1>()?;
         let (&clock, rest) = rest.split_first_chunk::<8>()?;
         let (fraction, zone) = fraction(rest)?;
         let offset = match (separator, zone) {
-            (b' ', []) => 0,
+            (b' ' | b'T' | b't', []) => 0,
             (b' ' | b'T' | b't', zone) => zone_offset(zone)?,
             _ => return None,
         };
@@ -122,9 +123,9 @@ fn clock_millis(text: [u8; 8]) -> Option<i64> {
         .then(|| hour * HOUR + minute * MINUTE + second.min(59) * SECOND)
 }
 
-/// Milliseconds of a leading `.f…` (0 without one), and what follows it.
+/// Milliseconds of a leading `.f…` or `,f…` (0 without one), and what follows it.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
-    let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let [b'.' | b',', digits @ ..] = text else { return Some((0, text)) };
     // As most are written.
     if let Some(millis) = digits.try_into().ok().and_then(number::<3>) {
         return Some((millis, &[]));
@@ -138,15 +139,19 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((millis, rest))
 }
 
-/// Milliseconds east of UTC of `Z` or `±hh:mm`.
+/// Milliseconds east of UTC of `Z`, `±hh:mm`, `±hhmm` or `±hh`.
 fn zone_offset(text: &[u8]) -> Option<i64> {
-    match *text {
-        [b'Z' | b'z'] => Some(0),
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (number([h1, h2])?, number([m1, m2])?);
-            let east = (hours < 24 && minutes < 60).then_some(hours * HOUR + minutes * MINUTE)?;
-            Some(if sign == b'+' { east } else { -east })
-        }
+    let (sign, hours, minutes) = match *text {
+        [b'Z' | b'z'] => return Some(0),
+        [sign, h1, h2, b':', m1, m2] | [sign, h1, h2, m1, m2] => (sign, [h1, h2], [m1, m2]),
+        [sign, h1, h2] => (sign, [h1, h2], [b'0', b'0']),
+        _ => return None,
+    };
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    let east = (hours < 24 && minutes < 60).then_some(hours * HOUR + minutes * MINUTE)?;
+    match sign {
+        b'+' => Some(east),
+        b'-' => Some(-east),
         _ => None,
     }
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::ops::Range;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use runtime::vars::{VarError, Vars};
+use schemas::bi;
 use schemas::rollup::Rollups;
-use schemas::row::{STORABLE, TimeLimits};
+use schemas::row::{Earliest, TimeLimits};
 use schemas::tables::LEDGER_DAYS;
-use schemas::time::{DAY, UnixMillis};
+use schemas::time::DAY;
 
 use crate::aggregate::MAX_GROUPS;
 use crate::declaration::Declaration;
@@ -76,6 +76,8 @@ pub struct MigrateConfig {
     pub store: StoreConfig,
     /// Database of the analysts' views: `BI_DATABASE`, default `bi`. Never that of the tables.
     pub bi_database: String,
+    /// The user with whose rights the views read, who cannot log in: `BI_DEFINER`, default `bi_owner`.
+    pub bi_definer: String,
     /// What is aggregated: the file `ROLLUPS_FILE`, default the one compiled in.
     pub rollups: Rollups,
     /// How long `migrate` waits for Kafka and ClickHouse: `MIGRATE_DEADLINE`, default 5m.
@@ -164,22 +166,10 @@ fn limits(vars: &Vars) -> Result<Limits, VarError> {
     let end = "the end of every retention must lie before 2106, where ClickHouse's DateTime ends";
     let ahead = millis("EVENT_TIME_AHEAD", time.ahead, TimeLimits::MAX_AHEAD, end)?;
     Ok(Limits {
-        time: TimeLimits { earliest: earliest(vars, time.earliest)?, ahead },
+        time: TimeLimits { earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(time.earliest))?.0, ahead },
         window: WindowLimits { age_ms, max_ids },
         ..fixed
     })
-}
-
-fn earliest(vars: &Vars, default: UnixMillis) -> Result<UnixMillis, VarError> {
-    let text = vars.string_or("EVENT_TIME_FROM", &default.to_string());
-    let invalid = |reason: String| VarError::Invalid { name: "EVENT_TIME_FROM", value: text.clone(), reason };
-    let earliest = UnixMillis::parse(&text)
-        .ok_or_else(|| invalid("write for example `2000-01-01T00:00:00Z`".to_owned()))?;
-    if STORABLE.contains(&earliest) {
-        return Ok(earliest);
-    }
-    let Range { start, end } = STORABLE;
-    Err(invalid(format!("rollups hold times from {start} on; write one from there to before {end}")))
 }
 
 /// Most rows of a batch: one insert is one block, and one part, only far below ten times as many.
@@ -216,6 +206,7 @@ impl MigrateConfig {
             replication: vars.parsed_or("TOPIC_REPLICATION", NonZeroU16::MIN)?,
             store,
             bi_database,
+            bi_definer: database(vars, "BI_DEFINER", bi::DEFINER)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
         })
@@ -368,7 +359,10 @@ mod tests {
         for value in ["1969-12-31T23:59:59.999Z", "1900-01-01 00:00:00", "2059-01-01T00:00:00Z"] {
             check_refused("EVENT_TIME_FROM", value, range);
         }
-        assert_eq!(check_taken("EVENT_TIME_FROM", "1970-01-01T00:00:00Z").time.earliest, UnixMillis(0));
+        assert_eq!(
+            check_taken("EVENT_TIME_FROM", "1970-01-01T00:00:00Z").time.earliest,
+            schemas::time::UnixMillis(0)
+        );
         for value in ["1year 1ms", "80years", "300000000years"] {
             check_refused("EVENT_TIME_AHEAD", value, "write 0s to 1year");
         }

@@ -130,7 +130,7 @@ fn judge(answer: &Answer, request: &Request) -> Option<Try> {
     let json = answer.json();
     let number = |name: &str| json[name].as_u64();
     let (events, bad) = (request.events.len() as u64, request.bad as u64);
-    match (answer.status, json["error"]["code"].as_str()) {
+    match (answer.status, json["code"].as_str()) {
         (200, None)
             if events > 0 && (number("accepted"), number("rejected")) == (Some(events), Some(bad)) =>
         {

@@ -131,7 +131,7 @@ impl Answer {
         }
         let body: serde_json::Value = serde_json::from_str(self.0.split_once("\r\n\r\n").unwrap().1).unwrap();
         let status = self.0.split(' ').nth(1).unwrap();
-        match (body["error"]["code"].as_str(), self.header("retry-after")) {
+        match (body["code"].as_str(), self.header("retry-after")) {
             (None, _) => status.to_owned(),
             (Some(code), None) => format!("{status} {code}"),
             (Some(code), Some(_)) => format!("{status} {code}, come again"),

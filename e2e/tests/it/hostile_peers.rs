@@ -15,7 +15,7 @@ use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
 /// A request that hides in bodies; whoever takes it for one counts a reaction.
-const HIDDEN: &str = "POST /analytics/0/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
+const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An edge with little patience, so that what it closes ends soon.
 async fn impatient(world: &World) -> Edge {

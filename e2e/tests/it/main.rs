@@ -23,6 +23,7 @@ mod ends_of_time;
 mod exactly_once;
 mod fields;
 mod flood;
+mod forgiving;
 mod freshness;
 mod generations;
 mod hostile_bodies;

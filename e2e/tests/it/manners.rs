@@ -27,7 +27,7 @@ async fn a_body_may_be_compressed_with_zstd() {
 
     let half = sent[..sent.len() / 2].to_vec();
     let answer = edge.http.send("POST", "/v1/events", &[("content-encoding", "zstd")], half).await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("bad_encoding")));
+    assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_encoding")));
     let answer = edge.http.send("POST", "/v1/events", &[("content-encoding", "br")], sent).await;
     assert_eq!((answer.status, answer.header("accept-encoding")), (415, "gzip, zstd, identity"));
 
@@ -53,7 +53,7 @@ async fn a_request_repeated_with_its_key_counts_once() {
         }
     }
     let answer = edge.http.send("POST", "/v1/events", &[("idempotency-key", "")], "{\"event\":\"a\"}").await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("bad_idempotency_key")));
+    assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_idempotency_key")));
     let waited = wait_for("all lines in the ledger", DEADLINE, async || {
         world.number("SELECT sum(lines) FROM ledger").await == 240
     });
@@ -111,7 +111,7 @@ async fn a_refused_request_is_told_in_the_log_now_and_then_with_its_trace_and_ne
     let headers = [("traceparent", traceparent.as_str()), ("x-request-id", "request-of-the-test")];
     for _ in 0..100 {
         let answer = edge.http.send("POST", "/v1/events?key=secret", &headers, "{\"secret\":").await;
-        assert_eq!(answer.json()["error"]["code"], "all_lines_invalid");
+        assert_eq!(answer.json()["code"], "all_lines_invalid");
     }
     let answer = edge.http.send("POST", "/nowhere/secret", &[], "").await;
     assert_eq!(answer.status, 404);
@@ -157,11 +157,11 @@ async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart
     };
     let page = [("origin", "https://a.example")];
     let answer = send(&page).await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (401, &json!("no_key")));
+    assert_eq!((answer.status, &answer.json()["code"]), (401, &json!("no_key")));
     assert_eq!(answer.header("access-control-allow-origin"), "https://a.example");
     assert_eq!(send(&[("x-write-key", &acme.0)]).await.status, 200);
     let answer = send(&[("x-write-key", &other.0)]).await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (401, &json!("unknown_key")));
+    assert_eq!((answer.status, &answer.json()["code"]), (401, &json!("unknown_key")));
 
     world.write("keys.toml", "[[key]]");
     let bad =
@@ -201,8 +201,8 @@ async fn a_new_key_is_printed_once_with_the_toml_that_admits_it() {
     let send = async |headers: &[(&str, &str)]| {
         edge.http.send("POST", "/v1/events", headers, r#"{"event":"a"}"#).await
     };
-    assert_eq!(send(&[]).await.json()["error"]["code"], "no_key");
-    assert_eq!(send(&[("x-write-key", "mr_other")]).await.json()["error"]["code"], "unknown_key");
+    assert_eq!(send(&[]).await.json()["code"], "no_key");
+    assert_eq!(send(&[("x-write-key", "mr_other")]).await.json()["code"], "unknown_key");
     let bearer = format!("Bearer {key}");
     for headers in [("authorization", bearer.as_str()), ("x-write-key", key)] {
         assert_eq!(send(&[headers]).await.status, 200);

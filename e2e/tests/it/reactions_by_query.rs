@@ -61,7 +61,7 @@ async fn what_is_missing_or_malformed_is_said() {
     ] {
         let answer = edge.http.post(&format!("/analytics?{query}")).await;
         assert_eq!(answer.status, 400, "{query}: {}", answer.text);
-        let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        let message = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
         assert!(message.contains(named), "{query} is answered with {message:?}, which does not name {named}");
     }
     for query in

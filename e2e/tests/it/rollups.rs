@@ -188,7 +188,7 @@ async fn without_their_rollup_there_are_no_country_counters_and_hours_are_answer
     let api = ready(&world, "query-api", &file).await;
     let http = Http::new(api.http());
     let answer = http.get("/v1/counters").await;
-    assert_eq!((answer.status, &answer.json()["type"]), (404, &json!("urn:millrace:not-declared")));
+    assert_eq!((answer.status, &answer.json()["type"]), (404, &json!("/problems/not_declared")));
     let hour = http.get(&format!("/analytics?timestamp={}", now().0)).await;
     assert_eq!((hour.status, hour.text.as_str()), (200, "unique_users,0\nclicks,0\nimpressions,0\n"));
 }

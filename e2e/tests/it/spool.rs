@@ -213,7 +213,7 @@ async fn a_full_spool_takes_nothing_more_and_is_emptied_once_kafka_is_back() {
             made.iter().for_each(|made| oracle.accepted(made));
             return false;
         }
-        let is_full = answer.json()["error"]["code"] == "spool_full";
+        let is_full = answer.json()["code"] == "spool_full";
         refused = Some(answer);
         is_full
     });
@@ -264,7 +264,7 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
     });
     full.await.unwrap();
     let (made, lines, answer) = refused.unwrap();
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &Value::from("not_durable")));
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &Value::from("not_durable")));
     assert!(!answer.header("retry-after").is_empty());
     assert_eq!(spooling.edge.metric("ingest_spool_up").await, 0);
     let admin = Http::new(spooling.edge.service.admin());
@@ -297,7 +297,7 @@ async fn without_a_spool_requests_are_told_to_come_again_while_kafka_is_away() {
     spooling.edge = Edge::new(service);
     spooling.stack.kafka.kill9().unwrap();
     let refused = spooling.post(&some(&mut fastrand::Rng::with_seed(72), 3)).await;
-    assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &Value::from("not_durable")));
+    assert_eq!((refused.status, &refused.json()["code"]), (503, &Value::from("not_durable")));
     assert!(!refused.header("retry-after").is_empty());
     spooling.edge.assert_balanced().await;
 }

@@ -1,12 +1,15 @@
 use http_body_util::BodyExt as _;
 use schemas::event::Code;
-use uuid::Uuid;
 
 use super::*;
 use crate::outcome::Bound;
 
+fn id() -> RequestId {
+    RequestId::of(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static("r1"))]))
+}
+
 async fn rendered(said: Said) -> (StatusCode, HeaderMap, String) {
-    let id = RequestId(HeaderValue::from_static("r1"));
+    let id = id();
     let response = render(&Answer::new(said), &id, false);
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -39,17 +42,33 @@ async fn a_report_that_lists_not_all_says_so() {
 }
 
 #[tokio::test]
+async fn a_report_lists_what_its_sender_is_warned_of() {
+    let warning = LineError { line: 3, code: Code::BadCountry.as_str(), field: Some("country") };
+    let with = |warned: u32| {
+        let mut report = Report { warnings: vec![warning], ..report(0, 0) };
+        report.warned[2] = warned;
+        report
+    };
+    let (_, _, body) = rendered(Said::Stored(Ack::Durable, with(1))).await;
+    let expected = r#""errors":[],"warnings":[{"line":3,"code":"bad_country","field":"country"}]}"#;
+    assert!(body.ends_with(expected), "{body}");
+    let (_, _, body) = rendered(Said::Stored(Ack::Durable, with(2))).await;
+    assert!(body.ends_with(r#""field":"country"}],"warnings_truncated":true}"#), "{body}");
+}
+
+#[tokio::test]
 async fn a_refusal_names_its_limit_and_the_lines() {
-    let (status, _, body) = rendered(Said::Refused(Refusal::BodyTooLarge(8), None)).await;
+    let (status, headers, body) = rendered(Said::Refused(Refusal::BodyTooLarge(8), None)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(
         body,
-        r#"{"error":{"code":"body_too_large","message":"the body is longer than 8 bytes","limit":8},"request_id":"r1"}"#
+        r#"{"type":"/problems/body_too_large","title":"The body is too long","status":413,"code":"body_too_large","detail":"the body is longer than 8 bytes","hint":"send fewer events in one request","limit":8,"request_id":"r1"}"#
     );
+    assert_eq!(headers[CONTENT_TYPE], problem::MEDIA_TYPE);
     let (status, _, body) = rendered(Said::Refused(Refusal::AllLinesInvalid, Some(report(1, 1)))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(
-        body.ends_with(r#""request_id":"r1","errors":[{"line":17,"code":"bad_type","field":"sequence"}]}"#),
+        body.ends_with(r#""errors":[{"line":17,"code":"bad_type","field":"sequence"}],"request_id":"r1"}"#),
         "{body}"
     );
 }
@@ -77,18 +96,6 @@ async fn what_needs_no_body_has_none() {
     }
 }
 
-#[test]
-fn a_request_keeps_its_own_id_if_it_can_be_printed() {
-    let of = |id: &'static [u8]| {
-        let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(id).unwrap())]);
-        RequestId::of(&headers).as_str().to_owned()
-    };
-    assert_eq!(of(b"abc-1"), "abc-1");
-    for bad in [&b""[..], b"a b", b"\xe4", &[b'x'; 65]] {
-        assert_eq!(Uuid::parse_str(&of(bad)).unwrap().get_version_num(), 7);
-    }
-}
-
 #[tokio::test]
 async fn an_answer_before_the_events_are_safe_says_so() {
     let (status, headers, body) = rendered(Said::Stored(Ack::Accepted, report(0, 0))).await;
@@ -103,7 +110,7 @@ fn preferences_are_found_among_others_and_said_to_be_followed() {
         let found = Preferences::of(&headers.collect());
         assert_eq!(found, Preferences { minimal, respond_async });
         let answer = Answer { follows: found, ..Answer::new(Said::NoContent) };
-        let response = render(&answer, &RequestId(HeaderValue::from_static("r1")), false);
+        let response = render(&answer, &id(), false);
         let said = response.headers().get(PREFERENCE_APPLIED);
         assert_eq!(said, applied.map(HeaderValue::from_static).as_ref());
     };

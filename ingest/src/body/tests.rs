@@ -16,34 +16,46 @@ fn limits(pairs: &[(&str, &str)]) -> Limits {
 }
 
 #[track_caller]
-fn check_described(headers: &[(HeaderName, &str)], expected: Result<(Format, Encoding), Refusal>) {
+fn check_described(headers: &[(HeaderName, &str)], expected: Result<Encoding, Refusal>) {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name, HeaderValue::from_str(value).unwrap());
     }
     let described = Described::of(&map, &limits(&[]));
-    assert_eq!(described.map(|described| (described.format, described.encoding)), expected);
+    assert_eq!(described.map(|described| described.encoding), expected, "{headers:?}");
 }
 
 #[test]
 fn headers_say_what_a_body_is() {
-    let plain = |format| Ok((format, Encoding::Identity));
-    check_described(&[], plain(Format::Ndjson));
-    check_described(&[(CONTENT_TYPE, "Application/X-NDJSON; charset=utf-8")], plain(Format::Ndjson));
-    check_described(&[(CONTENT_TYPE, "text/plain;charset=UTF-8")], plain(Format::Ndjson));
-    check_described(&[(CONTENT_TYPE, "application/json")], plain(Format::Json));
-    check_described(&[(CONTENT_ENCODING, "GZIP")], Ok((Format::Ndjson, Encoding::Gzip)));
-    check_described(&[(CONTENT_ENCODING, "x-gzip")], Ok((Format::Ndjson, Encoding::Gzip)));
-    check_described(&[(CONTENT_ENCODING, " Zstd")], Ok((Format::Ndjson, Encoding::Zstd)));
-    check_described(&[(CONTENT_ENCODING, "identity")], plain(Format::Ndjson));
-    for name in ["application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain", ""] {
-        check_described(&[(CONTENT_TYPE, name)], plain(Format::Ndjson));
+    check_described(&[], Ok(Encoding::Identity));
+    check_described(&[(CONTENT_ENCODING, "GZIP")], Ok(Encoding::Gzip));
+    check_described(&[(CONTENT_ENCODING, "x-gzip")], Ok(Encoding::Gzip));
+    check_described(&[(CONTENT_ENCODING, " Zstd")], Ok(Encoding::Zstd));
+    check_described(&[(CONTENT_ENCODING, "identity")], Ok(Encoding::Identity));
+    let others = [
+        "",
+        "Application/X-NDJSON; charset=utf-8",
+        "text/plain;charset=UTF-8",
+        "application/cloudevents+json",
+    ];
+    for name in MEDIA_TYPES.into_iter().chain(others) {
+        check_described(&[(CONTENT_TYPE, name)], Ok(Encoding::Identity));
+    }
+}
+
+#[test]
+fn a_compressed_body_that_no_header_names_is_told_so() {
+    for (body, name) in [(gzip(b"{}"), "gzip"), (zstd(b"{}"), "zstd")] {
+        let refused = inflated(Encoding::Identity, &body, &limits(&[]));
+        assert_eq!(refused, Err(Refusal::UndeclaredEncoding(name)));
     }
 }
 
 #[test]
 fn what_is_not_read_is_refused_by_its_headers() {
-    check_described(&[(CONTENT_TYPE, "image/png")], Err(Refusal::ContentType));
+    for name in ["image/png", "application/+json", "text/html", "application/xml", "image/svg+json"] {
+        check_described(&[(CONTENT_TYPE, name)], Err(Refusal::ContentType));
+    }
     check_described(&[(CONTENT_ENCODING, "br")], Err(Refusal::ContentEncoding));
     check_described(&[(CONTENT_ENCODING, "zstd, gzip")], Err(Refusal::ContentEncoding));
     check_described(&[(CONTENT_ENCODING, "gzip, gzip")], Err(Refusal::ContentEncoding));

@@ -3,7 +3,7 @@ use schemas::record;
 use schemas::time::UnixMillis;
 
 use super::*;
-use crate::decode::{self, Format};
+use crate::decode;
 use crate::hot_keys::HotKeys;
 
 fn prefix() -> Prefix {
@@ -15,7 +15,7 @@ fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
 }
 
 fn run_for(takes: Takes, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
-    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare, counting: None };
     enrich(&lines, takes, "default", Identity::None, None, &prefix(), to)
 }
@@ -80,7 +80,7 @@ fn errors_beyond_the_first_are_only_counted() {
 fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_would() {
     let ids = ["\"event_id\":\"0192f0c1-0000-7000-8000-000000000001\"", "\"event_id\":null", "\"x\":1"];
     let body = ids.map(|id| format!("{{\"event\":\"a\",{id}}}")).join("\n");
-    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, counting: None };
     let enriched = |key| enrich(&lines, Takes::Any, "default", Identity::Request(key), None, &prefix(), to).0;
     let chunks = enriched("r1");
@@ -152,9 +152,8 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn every_line_of_any_bytes_is_stored_readably_or_rejected(body in soup(), is_json: bool, most in 1_usize..20) {
-        let format = if is_json { Format::Json } else { Format::Ndjson };
-        let Ok(lines) = decode::lines(&body, format, most) else { return Ok(()) };
+    fn every_line_of_any_bytes_is_stored_readably_or_rejected(body in soup(), most in 1_usize..20) {
+        let Ok(lines) = decode::lines(&body, most) else { return Ok(()) };
         prop_assert!(lines.len() <= most && lines.is_sorted_by_key(|line| line.number));
         let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1, counting: None };
         let (chunks, report) = enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
@@ -188,7 +187,7 @@ fn the_country_of_the_address_counts_where_a_line_has_none() {
 {"event":"view","country":null,"x":1}
 {"event":"view","country":"fr"}
 {"event":"view","country":"D1"}"#;
-    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let to = Partitions { count: NonZeroU32::MIN, spare: 0, counting: None };
     let country = Country::parse("DE");
     let (chunks, report) = enrich(&lines, Takes::Counters, "default", Identity::None, country, &prefix(), to);
@@ -210,7 +209,7 @@ fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
     };
     let hot = (0..300).map(|number| line("u1", number));
     let body = hot.chain((0..10).map(|number| line("u2", number))).collect::<Vec<_>>().join("\n");
-    let lines = decode::lines(body.as_bytes(), Format::Ndjson, 1000).unwrap();
+    let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let keys = HotKeys::new(const { NonZeroU32::new(60).unwrap() });
     let counting = Some(keys.at(UnixMillis(1_763_697_600_123)));
     // So many partitions that no event_id meets one that is looked at.

@@ -19,6 +19,9 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Longest a request may take, however rarely results are fetched.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long after the start failures are no news: the query API starts at the same time.
+const GRACE: Duration = Duration::from_secs(30);
+
 /// The results that were fetched last.
 pub type Latest = Arc<ArcSwapOption<Results>>;
 
@@ -44,7 +47,7 @@ pub async fn run(url: String, interval: Duration, latest: Latest, metrics: Arc<M
     // Its address is all that it is told: no proxy from the environment.
     let client = Client::builder().no_proxy().build().expect("a client without TLS needs nothing");
     let url = format!("{}/v1/polls", url.trim_end_matches('/'));
-    let mut succeeded = None;
+    let (mut succeeded, begun) = (None, time::Instant::now());
     loop {
         let started = time::Instant::now();
         let fetched = match time::timeout(DEADLINE.min(interval), fetch(&client, &url)).await {
@@ -52,7 +55,8 @@ pub async fn run(url: String, interval: Duration, latest: Latest, metrics: Arc<M
             Err(late) => Err(late.into()),
         };
         // Said once per change, not once per request.
-        let changed = succeeded.replace(fetched.is_ok()) != Some(fetched.is_ok());
+        let is_starting = succeeded.is_none() && fetched.is_err() && begun.elapsed() < GRACE;
+        let changed = !is_starting && succeeded.replace(fetched.is_ok()) != Some(fetched.is_ok());
         metrics.poll_results(fetched.as_ref().ok().map(|results| results.as_of));
         match fetched {
             Ok(results) => {
@@ -63,7 +67,7 @@ pub async fn run(url: String, interval: Duration, latest: Latest, metrics: Arc<M
             }
             Err(error) if changed => {
                 let error = chain(&error);
-                tracing::warn!(url, error, "the polls' results grow old, trying again");
+                tracing::warn!(url, error, "the polls' results are not updated, trying again");
             }
             Err(_) => {}
         }

@@ -3,8 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn read(lines: &[&str]) -> Votes {
-    let lines: Vec<_> = lines.iter().zip(1..).map(|(text, number)| Line { number, text: Ok(text) }).collect();
+fn read<'a>(lines: &[&'a str]) -> Votes<'a> {
+    let lines: Vec<_> = lines
+        .iter()
+        .zip(1..)
+        .map(|(text, number)| Line { number, bytes: text.as_bytes(), text: Ok(text) })
+        .collect();
     Votes::read(&lines)
 }
 
@@ -78,7 +82,8 @@ proptest! {
     ) {
         let fields: Vec<_> =
             names.iter().zip(&values).map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        let votes = read(&[&format!("{{{}}}", fields.join(","))]);
+        let line = format!("{{{}}}", fields.join(","));
+        let votes = read(&[&line]);
         if let Ok(text) = votes.lines()[0].text {
             let event: Value = serde_json::from_str(text).unwrap();
             prop_assert_eq!(&event["event"], "vote");

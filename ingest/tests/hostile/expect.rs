@@ -20,7 +20,7 @@ pub(crate) fn accepted(case: &Case) -> impl Iterator<Item = &String> {
 #[track_caller]
 pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value) {
     let place = format!("{}, sent {how}", case.name);
-    let code = answer["error"]["code"].as_str();
+    let code = answer["code"].as_str();
     match &case.expected {
         Expected::Refused(expected, name) => {
             assert_eq!((status, code), (*expected, Some(*name)), "{place}: {answer}");

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::Either;
-use http::{Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::{self, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,8 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
 use super::limits::Limits;
-use super::watched::{Answering, Asked, SharedPulse, Stream, Watched};
+use super::unparsed::Unparsed;
+use super::watched::{Answering, Asked, Said, SharedPulse, Stream, Watched};
 use super::{PeerAddr, Server};
+use crate::problem;
+use crate::request_id::{REQUEST_ID, RequestId};
 
 /// Streams that an HTTP/2 client may have reset before they were taken, and that we had to
 /// reset: beyond them the connection ends (CVE-2023-44487 and its like).
@@ -137,22 +141,32 @@ where
 {
     service_fn(move |mut request: Request<Incoming>| {
         let asked = pulse.asked();
-        if limits.refuses(&request) {
-            return Either::Left(ready(Ok(headers_too_large(asked))));
+        let unparsed = match Unparsed::check_host(&request) {
+            _ if limits.refuses(&request) => Err(Unparsed::HeadersTooLarge),
+            host => host,
+        };
+        if let Err(unparsed) = unparsed {
+            return Either::Left(ready(Ok(refused(unparsed, request.headers(), asked))));
         }
         request.extensions_mut().insert(PeerAddr(peer));
         // Not an async block, which would copy the whole future once more.
         let answer = service.clone().oneshot(request);
         Either::Right(
-            answer.map_ok(|answer| answer.map(|body| Answering { body: Some(body), _asked: asked })),
+            answer.map_ok(|answer| answer.map(|body| Answering { body: Said::Service(body), _asked: asked })),
         )
     })
 }
 
-/// As hyper itself answers what does not fit its buffer.
-fn headers_too_large<B>(asked: Asked) -> Response<Answering<B>> {
-    let mut answer = Response::new(Answering { body: None, _asked: asked });
-    *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+/// What is said to a request that its service does not see.
+fn refused<B>(unparsed: Unparsed, headers: &HeaderMap, asked: Asked) -> Response<Answering<B>> {
+    let id = RequestId::of(headers);
+    let body = Said::Ours(Some(unparsed.body(&id)));
+    let mut answer = Response::new(Answering { body, _asked: asked });
+    *answer.status_mut() = unparsed.status();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, id.header());
     answer
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::pulse::Pulse;
+use super::unparsed::Unparsed;
 
 /// A pulse that connection, requests and answers share.
 #[derive(Clone)]
@@ -61,13 +62,15 @@ const LONGEST_LINGER: Duration = Duration::from_secs(10);
 pub(super) struct Watched {
     stream: Stream,
     pulse: SharedPulse,
+    /// What is being sent in place of an answer of hyper's own.
+    in_place: Option<Bytes>,
     /// Ends the wait for the peer, once we have said our last, and when it ends at the latest.
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl Watched {
     pub(super) fn new(stream: Stream, pulse: SharedPulse) -> Self {
-        Self { stream, pulse, lingering: None }
+        Self { stream, pulse, in_place: None, lingering: None }
     }
 }
 
@@ -93,7 +96,24 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let Self { stream, in_place, .. } = &mut *self;
+        let unparsed = || Unparsed::of_answer(bytes).map(Unparsed::answer);
+        let Some(mut answer) = in_place.take().or_else(unparsed) else {
+            return Pin::new(stream).poll_write(context, bytes);
+        };
+        while !answer.is_empty() {
+            match Pin::new(&mut *stream).poll_write(context, &answer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => answer.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // It is called again with the same bytes.
+                    *in_place = Some(answer);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -101,6 +121,11 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(first) = slices.first()
+            && (self.in_place.is_some() || Unparsed::of_answer(first).is_some())
+        {
+            return self.poll_write(context, first);
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -136,9 +161,17 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// An answer's body, if it has one; its request is answered when it has been sent.
+/// The body of an answer.
+pub(super) enum Said<B> {
+    /// The service's.
+    Service(B),
+    /// Ours, in place of the service's; none once it was sent.
+    Ours(Option<Bytes>),
+}
+
+/// An answer's body; its request is answered when it has been sent.
 pub(super) struct Answering<B> {
-    pub(super) body: Option<B>,
+    pub(super) body: Said<B>,
     pub(super) _asked: Asked,
 }
 
@@ -150,14 +183,23 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+        match &mut self.body {
+            Said::Service(body) => Pin::new(body).poll_frame(context),
+            Said::Ours(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.body {
+            Said::Service(body) => body.is_end_stream(),
+            Said::Ours(body) => body.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        match &self.body {
+            Said::Service(body) => body.size_hint(),
+            Said::Ours(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+        }
     }
 }

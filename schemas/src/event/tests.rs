@@ -49,12 +49,44 @@ fn a_known_field_of_another_type_is_named() {
     bad(r#"{"event":"a","param_int":-0}"#, Code::BadType, "param_int");
     bad(r#"{"event":"a","user_id":{}}"#, Code::BadType, "user_id");
     bad(r#"{"event":"a","event_id":"none"}"#, Code::BadType, "event_id");
-    bad(r#"{"event":"a","client_time":true}"#, Code::BadType, "client_time");
-    bad(r#"{"event":"a","client_time":"yesterday"}"#, Code::BadTime, "client_time");
-    bad(r#"{"event":"a","client_time":99999999999999}"#, Code::BadTime, "client_time");
-    bad(r#"{"event":"a","country":"D"}"#, Code::BadCountry, "country");
-    bad(r#"{"event":"a","country":"D1"}"#, Code::BadCountry, "country");
-    bad(r#"{"event":"a","country":49}"#, Code::BadCountry, "country");
+}
+
+#[track_caller]
+fn left_out(label: &str, code: Code, field: &'static str) {
+    let line = format!(r#"{{"event":"a",{label},"x":1}}"#);
+    let parsed = parse::<()>(&line).unwrap();
+    assert_eq!(parsed.left_out.faults().collect::<Vec<_>>(), [Fault::field(code, field)], "{line}");
+    assert_eq!(parsed.event, good(r#"{"event":"a"}"#), "{line}");
+}
+
+#[test]
+fn a_label_that_cannot_be_read_costs_itself_and_not_the_event() {
+    left_out(r#""client_time":true"#, Code::BadType, "client_time");
+    left_out(r#""client_time":"yesterday""#, Code::BadTime, "client_time");
+    left_out(r#""client_time":99999999999999"#, Code::BadTime, "client_time");
+    left_out(r#""client_time":1e30"#, Code::BadTime, "client_time");
+    for country in [r#""D""#, r#""T1""#, r#""A1""#, r#""--""#, r#""GB ""#, "49", "[]"] {
+        left_out(&format!(r#""country":{country}"#), Code::BadCountry, "country");
+    }
+    left_out(r#""device_os":13.5"#, Code::BadType, "device_os");
+    left_out(r#""device_os":{"name":"iOS"}"#, Code::BadType, "device_os");
+    let all = parse::<()>(r#"{"country":1,"device_os":2,"event":"a","client_time":""}"#).unwrap();
+    assert_eq!(all.left_out.faults().count(), 2, "an empty one is absent");
+    // Sizes and the shape of the object stay strict.
+    bad(&format!(r#"{{"event":"a","device_os":"{}"}}"#, "a".repeat(201)), Code::TooLong, "device_os");
+    bad(r#"{"event":"a","country":"D1","country":"DE"}"#, Code::DuplicateKey, "country");
+    // It stays in the line, which every reader must be able to read.
+    bad(r#"{"event":"a","client_time":-1e999}"#, Code::BadJson, None);
+    bad(r#"{"event":"a","country":{"x":[1e400]}}"#, Code::BadJson, None);
+    bad(&format!(r#"{{"event":"a","device_os":{}{}}}"#, "[".repeat(16), "]".repeat(16)), Code::TooDeep, None);
+}
+
+#[test]
+fn fractions_of_a_millisecond_are_cut() {
+    for time in ["1700000000000.5", "1700000000000.999", "1.7e12", "17000000000005E-1"] {
+        let line = format!(r#"{{"event":"a","client_time":{time}}}"#);
+        assert_eq!(good(&line).client_time, Some(UnixMillis(1_700_000_000_000)), "{time}");
+    }
 }
 
 #[test]

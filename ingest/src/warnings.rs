@@ -1,0 +1,121 @@
+//! What the sender of an accepted event is warned of: labels that it is stored without, and names that other SDKs use
+//! for one of our fields.
+//!
+//! An event of a user whom nobody can tell, at a time that is not its own, is no error of JSON; but its sender hardly
+//! meant it.
+
+use std::borrow::Cow;
+
+use schemas::event::{Event, Parsed, Props};
+
+/// Fields that a warning may name, in the order of metrics.
+pub const FIELDS: [&str; 8] =
+    ["client_time", "device_os", "country", "user_id", "device_id", "session", "event_id", "properties"];
+
+/// The code of a name that looks like one of our fields.
+const LOOKS_LIKE: &str = "looks_like";
+
+/// Our fields that names of other SDKs stand for, one bit each in the order of [`FIELDS`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LookAlikes(u8);
+
+impl<'a> Props<'a> for LookAlikes {
+    fn push(&mut self, name: Cow<'a, str>, _: &'a str) {
+        if let Some(at) = meant(name.as_bytes()) {
+            self.0 |= 1 << at;
+        }
+    }
+}
+
+/// The place in [`FIELDS`] of the field that a name of Segment, PostHog, Mixpanel, Amplitude or GA4 stands for;
+/// `properties` stands for the fields beneath it, which belong beside `event`. By its length first: it is asked for
+/// each field that is not ours.
+fn meant(name: &[u8]) -> Option<usize> {
+    const CLIENT_TIME: usize = 0;
+    const USER_ID: usize = 3;
+    const DEVICE_ID: usize = 4;
+    const SESSION: usize = 5;
+    const EVENT_ID: usize = 6;
+    const PROPERTIES: usize = 7;
+    Some(match name.len() {
+        4 if name == b"time" => CLIENT_TIME,
+        6 if name == b"userId" => USER_ID,
+        6 if name == b"params" => PROPERTIES,
+        8 if name == b"deviceId" => DEVICE_ID,
+        9 if name == b"timestamp" => CLIENT_TIME,
+        9 if name == b"client_id" => DEVICE_ID,
+        9 if name == b"messageId" => EVENT_ID,
+        9 if name == b"insert_id" => EVENT_ID,
+        9 if name == b"sessionId" => SESSION,
+        10 if name == b"session_id" => SESSION,
+        10 if name == b"properties" => PROPERTIES,
+        11 if name == b"distinct_id" => USER_ID,
+        11 if name == b"anonymousId" => DEVICE_ID,
+        16 if name == b"event_properties" => PROPERTIES,
+        16 if name == b"timestamp_micros" => CLIENT_TIME,
+        _ => return None,
+    })
+}
+
+/// Code and field of each warning about a line.
+pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'static str, &'static str)> + 'p {
+    let left_out = parsed.left_out.faults().filter_map(|fault| Some((fault.code.as_str(), fault.field?)));
+    let looks_like = move |(at, field): (usize, &'static str)| {
+        let is_named = parsed.props.0 & (1 << at) != 0 && lacks(&parsed.event, field);
+        is_named.then_some((LOOKS_LIKE, field))
+    };
+    left_out.chain(FIELDS.into_iter().enumerate().filter_map(looks_like))
+}
+
+/// Whether an event has no value for a field that another name may stand for.
+fn lacks(event: &Event<'_>, field: &str) -> bool {
+    match field {
+        "client_time" => event.client_time.is_none(),
+        "user_id" => event.user_id.is_empty(),
+        "device_id" => event.device_id.is_empty(),
+        "session" => event.session.is_empty(),
+        "event_id" => event.event_id.is_none(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::event;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: &[(&str, &str)]) {
+        let parsed = event::parse::<LookAlikes>(line).unwrap();
+        assert_eq!(of(&parsed).collect::<Vec<_>>(), expected, "{line}");
+    }
+
+    #[test]
+    fn names_of_other_sdks_are_warned_of_with_the_field_that_is_meant() {
+        let looks_like =
+            |fields: &[&'static str]| fields.iter().map(|field| (LOOKS_LIKE, *field)).collect::<Vec<_>>();
+        // Segment, PostHog, Mixpanel or Amplitude, GA4.
+        check(
+            r#"{"event":"a","userId":"u","anonymousId":"d","messageId":"m","timestamp":"t","properties":{}}"#,
+            &looks_like(&["client_time", "user_id", "device_id", "event_id", "properties"]),
+        );
+        check(r#"{"event":"a","distinct_id":"u"}"#, &looks_like(&["user_id"]));
+        check(r#"{"event":"a","time":1,"event_properties":{}}"#, &looks_like(&["client_time", "properties"]));
+        check(r#"{"event":"a","client_id":"c","session_id":1}"#, &looks_like(&["device_id", "session"]));
+    }
+
+    #[test]
+    fn a_name_is_an_ordinary_field_where_ours_stands_beside_it() {
+        check(r#"{"event":"a","userId":"u","user_id":"u","time":1,"client_time":1700000000000}"#, &[]);
+        check(r#"{"event":"a","plan":"gold","times":3}"#, &[]);
+    }
+
+    #[test]
+    fn a_label_that_cannot_be_read_is_warned_of() {
+        check(
+            r#"{"event":"a","country":"T1","client_time":"yesterday","timestamp":1}"#,
+            &[("bad_time", "client_time"), ("bad_country", "country"), (LOOKS_LIKE, "client_time")],
+        );
+    }
+}

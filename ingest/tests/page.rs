@@ -1,0 +1,96 @@
+//! `docs/events.md` says what the code does: every field, limit and code stands there.
+
+use ingest::body::MEDIA_TYPES;
+use ingest::outcome::{Bound, Refusal};
+use ingest::{Config, warnings};
+use runtime::vars::Vars;
+use schemas::event::{Code, MAX_DEPTH, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_LINE_BYTES, MAX_PARAM_STR_BYTES};
+use schemas::time::UnixMillis;
+
+const PAGE: &str = include_str!("../../docs/events.md");
+
+#[track_caller]
+fn says(text: impl AsRef<str>) {
+    assert!(PAGE.contains(text.as_ref()), "docs/events.md does not say {}", text.as_ref());
+}
+
+/// One of each kind.
+fn refusals() -> Vec<Refusal> {
+    vec![
+        Refusal::EmptyBody,
+        Refusal::AllLinesInvalid,
+        Refusal::BadEncoding,
+        Refusal::UndeclaredEncoding("gzip"),
+        Refusal::BadTime(UnixMillis(0), UnixMillis(0)),
+        Refusal::BadQuery("".into()),
+        Refusal::BadIdempotencyKey,
+        Refusal::Aborted,
+        Refusal::NoKey,
+        Refusal::UnknownKey,
+        Refusal::KeyDisabled,
+        Refusal::OriginDenied,
+        Refusal::IpDenied,
+        Refusal::RateLimited(1),
+        Refusal::NotFound,
+        Refusal::MethodNotAllowed,
+        Refusal::BodyTimeout,
+        Refusal::BodyTooLarge(1),
+        Refusal::DecodedTooLarge(1),
+        Refusal::TooManyEvents(1),
+        Refusal::ContentType,
+        Refusal::ContentEncoding,
+        Refusal::Internal,
+        Refusal::Overloaded(Bound::Requests),
+        Refusal::NotDurable,
+        Refusal::NoPartitions,
+        Refusal::SpoolFull,
+        Refusal::Draining,
+    ]
+}
+
+#[test]
+fn every_code_stands_in_a_row_with_its_status() {
+    for code in Code::ALL {
+        says(format!("\n| `{}` |", code.as_str()));
+    }
+    for refusal in refusals() {
+        let (status, code) = (refusal.status().as_u16().to_string(), format!("`{}`", refusal.code()));
+        let row = |line: &&str| line.starts_with("| ") && line.contains(&code);
+        let rows: Vec<_> = PAGE
+            .lines()
+            .filter(row)
+            .filter(|line| line.split('|').nth(1).unwrap().contains(&status))
+            .collect();
+        assert_eq!(rows.len(), 1, "{status} {code}");
+    }
+    for text in refusals()
+        .iter()
+        .flat_map(|refusal| [refusal.title().to_owned(), refusal.detail().into(), refusal.hint().into()])
+    {
+        assert!(!text.ends_with('.'), "one style for all: {text}");
+    }
+}
+
+#[test]
+fn every_field_limit_and_media_type_is_named() {
+    let fields =
+        ["event", "client_time", "user_id", "device_id", "session", "device_os", "country", "sequence"];
+    let more = ["param_int", "param_str", "event_id", "ip", "server_time", "tenant"];
+    for name in fields.into_iter().chain(more).chain(warnings::FIELDS).chain(MEDIA_TYPES) {
+        says(format!("`{name}`"));
+    }
+    says(format!("text of 1 to {MAX_EVENT_BYTES} bytes"));
+    says(format!("text of at most {MAX_ID_BYTES} bytes"));
+    says(format!("text of at most {MAX_PARAM_STR_BYTES} bytes"));
+    says(format!("{} KiB, nested {MAX_DEPTH} deep", MAX_LINE_BYTES / 1024));
+
+    let limits = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "none:1")])).unwrap().limits;
+    says(format!("| body as sent | {} MiB |", limits.body_bytes >> 20));
+    says(format!("| body decompressed | {} MiB |", limits.decoded_bytes >> 20));
+    says(format!("| events of a request | {} |", limits.events));
+    says(format!(
+        "| {} s, pauses of at most {} s |",
+        limits.body_total.as_secs(),
+        limits.body_idle.as_secs()
+    ));
+}

@@ -1,0 +1,85 @@
+//! How every refused request is answered, by all services: RFC 9457, "Problem Details for HTTP APIs".
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+
+/// The media type of a problem.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What is the same in the answer to every refused request. `code` is stable, and so is `type`, which ends with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem<'a> {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// What programs tell problems apart by.
+    pub code: &'a str,
+    /// The kind of problem, in a phrase that is the same for each of its kind.
+    pub title: &'a str,
+    /// What is wrong with this request.
+    pub detail: &'a str,
+    /// What its sender should do.
+    pub hint: &'a str,
+    /// How the request is named in the answer's `X-Request-Id` and in logs.
+    pub request_id: &'a str,
+}
+
+impl Problem<'_> {
+    /// The body of the answer, with the fields of `more`.
+    ///
+    /// # Panics
+    /// If `more` is nothing that becomes a JSON object.
+    pub fn render(&self, more: impl Serialize) -> Bytes {
+        #[derive(Serialize)]
+        struct Rendered<'a, M> {
+            #[serde(rename = "type")]
+            kind: String,
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            detail: &'a str,
+            hint: &'a str,
+            #[serde(flatten)]
+            more: M,
+            request_id: &'a str,
+        }
+        let Self { status, code, title, detail, hint, request_id } = *self;
+        let kind = format!("/problems/{code}");
+        let rendered =
+            Rendered { kind, title, status: status.as_u16(), code, detail, hint, more, request_id };
+        serde_json::to_vec(&rendered).expect("an answer is written to memory").into()
+    }
+
+    /// The body of the answer.
+    pub fn body(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct Nothing {}
+        self.render(Nothing {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_has_the_members_of_the_rfc_and_ours() {
+        #[derive(Serialize)]
+        struct More {
+            limit: u32,
+        }
+        let problem = Problem {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "body_too_large",
+            title: "The body is too long",
+            detail: "the body is longer than 8 bytes",
+            hint: "send fewer events at once",
+            request_id: "r1",
+        };
+        assert_eq!(
+            problem.render(More { limit: 8 }),
+            r#"{"type":"/problems/body_too_large","title":"The body is too long","status":413,"code":"body_too_large","detail":"the body is longer than 8 bytes","hint":"send fewer events at once","limit":8,"request_id":"r1"}"#
+        );
+        assert!(!String::from_utf8(problem.body().to_vec()).unwrap().contains("limit"));
+    }
+}

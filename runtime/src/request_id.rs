@@ -1,0 +1,65 @@
+//! How a request is named in its answer and in logs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Builder;
+
+/// The header of requests and answers.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest `X-Request-Id` of a client's that is used.
+const MAX_BYTES: usize = 64;
+
+/// The name of a request.
+#[derive(Debug, Clone)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's `X-Request-Id` if it is printable and not too long, else a new UUIDv7.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let good = |value: &&HeaderValue| {
+            (1..=MAX_BYTES).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+        };
+        headers.get(REQUEST_ID).filter(good).cloned().map_or_else(Self::new, Self)
+    }
+
+    /// A new UUIDv7.
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        // It only names: the system's randomness, a call for each, is not needed.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let noise = fastrand::u128(..).to_le_bytes();
+        let noise = noise.first_chunk().expect("ten of sixteen");
+        let id = Builder::from_unix_timestamp_millis(since.as_millis() as u64, noise).into_uuid();
+        Self(HeaderValue::try_from(id.to_string()).expect("a UUID is printable"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().expect("it is printable")
+    }
+
+    /// The name as a header.
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_its_own_id_if_it_can_be_printed() {
+        let of = |id: &'static [u8]| {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(id).unwrap())]);
+            RequestId::of(&headers).as_str().to_owned()
+        };
+        assert_eq!(of(b"abc-1"), "abc-1");
+        for bad in [&b""[..], b"a b", b"\xe4", &[b'x'; 65]] {
+            assert_eq!(Uuid::parse_str(&of(bad)).unwrap().get_version_num(), 7);
+        }
+    }
+}
