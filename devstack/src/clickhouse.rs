@@ -59,13 +59,18 @@ impl ClickHouse {
             &[("directory", path)],
             &directory.join("config.xml"),
         )?;
-        render(
-            include_str!("../config/users.xml"),
-            &[("password", LOCAL_PASSWORD)],
-            &directory.join("users.xml"),
-        )?;
+        write_users(&directory, "")?;
         let local = Server { directory, http_port, native_port, process: None };
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
+    }
+
+    /// Creates the user `definer`, who cannot log in and may do what `grants` say, once a server of ours is started: the
+    /// library reads its users only then. A given server is left alone.
+    pub fn define(&self, definer: &str, grants: &[String]) -> anyhow::Result<()> {
+        let Some(server) = &self.local else { return Ok(()) };
+        let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
+        let user = format!("<{definer}><no_password/><networks/><grants>{grants}</grants></{definer}>");
+        write_users(&server.directory, &user)
     }
 
     /// The HTTP address: the value of `CLICKHOUSE_URL`. Known also while the server is down.
@@ -131,6 +136,11 @@ impl ClickHouse {
         let running = self.local.as_mut().and_then(|server| server.process.as_mut());
         running.context("find the local ClickHouse: none is running")
     }
+}
+
+fn write_users(directory: &Path, definer: &str) -> anyhow::Result<()> {
+    let values = [("password", LOCAL_PASSWORD), ("definer", definer)];
+    render(include_str!("../config/users.xml"), &values, &directory.join("users.xml"))
 }
 
 impl Server {

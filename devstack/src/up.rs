@@ -116,8 +116,9 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
 }
 
 async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, Stored)> {
-    page::timed("start Kafka and ClickHouse", stack.start()).await?;
     let vars = config.service_vars(stack);
+    services::define_views(&vars, &stack.clickhouse)?;
+    page::timed("start Kafka and ClickHouse", stack.start()).await?;
     page::timed("make tables and topic", services::migrate(&vars)).await?;
     let stored = Stored::begin(config.client(stack)).await?;
     let services = page::timed("start the services", Services::start(&vars)).await?;

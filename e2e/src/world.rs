@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use devstack::clickhouse::LOCAL_PASSWORD;
 use devstack::{DataDirectory, Service, Stack, wait_for};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -16,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use schemas::bi;
 use schemas::record::Head;
 use schemas::rollup::{Rollup, Rollups};
 use tokio::sync::OnceCell;
@@ -105,7 +107,13 @@ impl World {
 
     /// The world of the test `name` on servers of its own, migrated.
     pub async fn on_its_own(name: &'static str) -> (Stack, Self) {
+        Self::on_its_own_declaring(name, &Rollups::built_in()).await
+    }
+
+    /// The same, where the definer of analysts' views may read what those of `rollups` show.
+    pub async fn on_its_own_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
+        stack.clickhouse.define(bi::DEFINER, &bi::grants(&bi::views(rollups, name), name)).unwrap();
         stack.start().await.unwrap();
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
         world.migrate().await;
@@ -179,9 +187,10 @@ impl World {
         format!("bi_{}", self.name)
     }
 
-    /// How `user` reads its views, in a world on the shared stack.
-    pub async fn bi_dsn(&self, user: &str) -> String {
-        stack().await.clickhouse.bi_dsn(user, &self.bi_database()).unwrap()
+    /// How `user` reads its views.
+    pub fn bi_dsn(&self, user: &str) -> String {
+        let at = self.clickhouse.trim_start_matches("http://");
+        format!("clickhouse://{user}:{LOCAL_PASSWORD}@{at}/{}", self.bi_database())
     }
 
     /// Data and logs of its services.

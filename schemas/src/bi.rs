@@ -2,14 +2,16 @@
 //!
 //! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the
 //! table beneath; a reader of the views needs no right on the tables, because a view reads
-//! with the rights of [`DEFINER`], wherever there is that user. Names are quoted: a
+//! with the rights of a definer, wherever there is that user. Names are quoted: a
 //! field of `props` may be called `from`.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::field::{Field, Kind};
 use crate::rollup::layout::Stored;
 use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup, Rollups};
 
-/// The user with whose rights the views read; it cannot log in.
+/// The user with whose rights the views read, unless another one is named; it cannot log in.
 pub const DEFINER: &str = "bi_owner";
 
 /// The view of single events.
@@ -20,9 +22,9 @@ pub const REJECTED_LINES: &str = "rejected_lines";
 
 /// With whose rights a view reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
-    /// Those of [`DEFINER`]: its readers need none on the tables.
-    Definer,
+pub enum Rights<'a> {
+    /// Those of this user: readers of the view need none on the tables.
+    Definer(&'a str),
     /// Those of whoever reads it, which gives nobody more than they have.
     Reader,
 }
@@ -35,6 +37,8 @@ pub struct View {
     /// What it shows, in a sentence.
     pub comment: String,
     columns: Vec<Column>,
+    /// The table beneath.
+    table: &'static str,
     /// What follows `SELECT …`.
     from: String,
 }
@@ -56,7 +60,7 @@ pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
 
 impl View {
     /// The statement that makes it in the database `bi`, or makes it anew.
-    pub fn create(&self, bi: &str, rights: Rights) -> String {
+    pub fn create(&self, bi: &str, rights: Rights<'_>) -> String {
         let declared: Vec<_> = self
             .columns
             .iter()
@@ -65,7 +69,7 @@ impl View {
         let selected: Vec<_> =
             self.columns.iter().map(|c| format!("{} AS `{}`", c.expression, c.name)).collect();
         let security = match rights {
-            Rights::Definer => format!("DEFINER = {DEFINER} SQL SECURITY DEFINER"),
+            Rights::Definer(definer) => format!("DEFINER = {definer} SQL SECURITY DEFINER"),
             Rights::Reader => "SQL SECURITY INVOKER".to_owned(),
         };
         format!(
@@ -78,6 +82,31 @@ impl View {
             comment = escaped(&self.comment),
         )
     }
+
+    /// The columns of the table beneath that it reads; each is named as `T.…`.
+    fn reads(&self) -> impl Iterator<Item = &str> {
+        let texts = self.columns.iter().map(|column| column.expression.as_str()).chain([self.from.as_str()]);
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        texts.flat_map(|text| text.split("T.").skip(1)).map(move |rest| {
+            let name = rest.strip_prefix('`').unwrap_or(rest);
+            &name[..name.find(|c| !is_of_name(c)).unwrap_or(name.len())]
+        })
+    }
+}
+
+/// What the definer of `views` over the tables of `database` must be granted, and nothing more: the columns that they
+/// read. A reader can have the definer evaluate a predicate on whatever it may read (ClickHouse's issues 116028 and
+/// 118063, mended in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
+pub fn grants(views: &[View], database: &str) -> Vec<String> {
+    let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
+    for view in views {
+        tables.entry(view.table).or_default().extend(view.reads());
+    }
+    let grant = |(table, columns): (&str, BTreeSet<&str>)| {
+        let columns: Vec<_> = columns.into_iter().map(|column| format!("`{column}`")).collect();
+        format!("GRANT SELECT({}) ON {database}.{table}", columns.join(", "))
+    };
+    tables.into_iter().map(grant).collect()
 }
 
 fn of_rollup(rollup: &Rollup, database: &str) -> View {
@@ -104,7 +133,8 @@ fn of_rollup(rollup: &Rollup, database: &str) -> View {
         Some(days) => format!("{}; kept for {days} days", described(rollup)),
         None => format!("{}; kept for ever", described(rollup)),
     };
-    View { name: rollup.name.clone(), comment, columns: key.into_iter().chain(measures).collect(), from }
+    let (name, table) = (rollup.name.clone(), rollup.table().name());
+    View { name, comment, columns: key.into_iter().chain(measures).collect(), table, from }
 }
 
 /// What a rollup counts, in a phrase.
@@ -192,6 +222,7 @@ fn events_recent(fields: &[Field], database: &str) -> View {
         name: EVENTS_RECENT.to_owned(),
         comment: "single events of the last 31 days, as stored".to_owned(),
         columns,
+        table: "events",
         from: format!("FROM {database}.events AS T WHERE T.`tenant` != ''"),
     }
 }
@@ -219,6 +250,7 @@ fn rejected_lines(database: &str) -> View {
             "samples of lines that were rejected, at most ten a second of each edge, of the last 14 days"
                 .to_owned(),
         columns,
+        table: "dead_letters",
         from: format!(
             "FROM {database}.dead_letters AS T WHERE T.`tenant` != '' AND startsWith(T.`reason`, 'edge:')"
         ),
@@ -254,7 +286,7 @@ mod tests {
 
     fn view(name: &str) -> String {
         let views = views(&Rollups::built_in(), "millrace");
-        views.iter().find(|view| view.name == name).unwrap().create("bi", Rights::Definer)
+        views.iter().find(|view| view.name == name).unwrap().create("bi", Rights::Definer(DEFINER))
     }
 
     #[test]
@@ -292,10 +324,33 @@ COMMENT 'events per day by event, country; kept for ever'"
     }
 
     #[test]
+    fn the_definer_is_granted_the_columns_that_views_read_and_no_others() {
+        let text = "[[rollup]]\nname = \"r\"\ngrain = \"hour\"\ndimensions = [\"event\"]\n\
+                    measures = { n = \"count\", u = \"uniq_exact(user)\" }\n\
+                    [[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
+        let grants = grants(&views(&Rollups::parse("test", text).unwrap(), "millrace"), "millrace");
+        assert_eq!(
+            grants[0],
+            "GRANT SELECT(`kafka_time`, `reason`, `tenant`, `text`) ON millrace.dead_letters"
+        );
+        assert!(
+            grants[1].contains("`prop_plan`") && grants[1].ends_with(" ON millrace.events"),
+            "{}",
+            grants[1]
+        );
+        for hidden in ["place", "cfg", "hwm", "ko"] {
+            assert!(!grants[1].contains(&format!("`{hidden}`")), "{}", grants[1]);
+        }
+        let states =
+            "GRANT SELECT(`bucket`, `dim1`, `rollup`, `rows`, `tenant`, `uniq1`) ON millrace.rollup_states";
+        assert_eq!(grants[2..], [states]);
+    }
+
+    #[test]
     fn every_view_leaves_marker_rows_out() {
         for view in views(&Rollups::built_in(), "millrace") {
             assert!(
-                view.create("bi", Rights::Definer).replace('`', "").contains("WHERE T.tenant != ''"),
+                view.create("bi", Rights::Definer(DEFINER)).replace('`', "").contains("WHERE T.tenant != ''"),
                 "{}",
                 view.name
             );

@@ -4,6 +4,7 @@
 //! counted under that declaration or a later one.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -60,10 +61,11 @@ pub async fn by_partition(
             continue;
         };
         let intent: Intent = metadata.parse().map_err(|source| InUseError::Unreadable { kp, source })?;
-        if !known.contains_key(&intent.cfg) {
-            known.insert(intent.cfg, configs::read(store, intent.cfg).await??);
-        }
-        all.push((kp, known.get(&intent.cfg).cloned()));
+        let declared = match known.entry(intent.cfg) {
+            Entry::Occupied(declared) => declared.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(configs::read(store, intent.cfg).await??),
+        };
+        all.push((kp, Some(declared.clone())));
     }
     Ok(all)
 }

@@ -32,8 +32,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Creates database, tables and topic where they are missing, and exits.
-    Migrate,
+    /// Creates database, tables and topic where they are missing, and all views, and exits.
+    Migrate {
+        /// Prints the statements that create the user with whose rights the views read, and exits.
+        #[arg(long)]
+        print_grants: bool,
+    },
     /// Makes partitions that were refused at their start fit together again. Stop all aggregators first.
     Adopt {
         /// Kafka partitions, as their messages name them.
@@ -94,7 +98,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         None => process::run(args.check_config, Config::from_vars, run_until_told),
-        Some(Command::Migrate) => process::run(args.check_config, Config::from_vars, migrate),
+        Some(Command::Migrate { print_grants: true }) => {
+            process::run(args.check_config, Config::from_vars, grants)
+        }
+        Some(Command::Migrate { print_grants: false }) => {
+            process::run(args.check_config, Config::from_vars, migrate)
+        }
         Some(Command::Adopt { partitions, new_log, from, cfg }) => {
             let from = from.map(NextOffset::new);
             let log = if new_log { Log::New { from } } else { Log::Same };
@@ -132,6 +141,12 @@ async fn run_until_told(config: Config) -> anyhow::Result<()> {
         }
         () = told.hurried.cancelled() => anyhow::bail!("told twice to stop: a batch may be read again"),
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the statements are what was asked for")]
+async fn grants(config: Config) -> anyhow::Result<()> {
+    println!("{}", stream_agg::migrate::grants(&config.migrate).join("\n"));
+    Ok(())
 }
 
 async fn migrate(config: Config) -> anyhow::Result<()> {

@@ -96,6 +96,11 @@ pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     Ok(Migrated { applied, views, topic_created })
 }
 
+/// The statements that create the user with whose rights the analysts' views read.
+pub fn grants(config: &MigrateConfig) -> Vec<String> {
+    views::grants(config)
+}
+
 /// Tries until it works, fails for good, or the deadline has passed.
 async fn persist<T, F>(
     deadline: Instant,

@@ -9,12 +9,14 @@ use ingest::Edge;
 use query_api::QueryApi;
 use runtime::serve::{Listeners, Server};
 use runtime::vars::Vars;
+use schemas::bi;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::stored::Stored;
 use super::{front, page};
+use crate::clickhouse::ClickHouse;
 use crate::ports;
 use crate::wait::wait_for;
 
@@ -47,6 +49,13 @@ pub(super) struct Services {
     query: Part<()>,
     /// Cancelled when any of them ends.
     ended: CancellationToken,
+}
+
+/// Creates the user with whose rights the analysts' views read, on a ClickHouse that is not started yet.
+pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
+    let config = stream_agg::Config::from_vars(vars)?;
+    let stream_agg::MigrateConfig { bi_definer, rollups, store, .. } = &config.migrate;
+    clickhouse.define(bi_definer, &bi::grants(&bi::views(rollups, &store.database), &store.database))
 }
 
 /// Makes tables and topic, or brings them up to date.

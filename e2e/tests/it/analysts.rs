@@ -34,21 +34,18 @@ dimensions = []
 measures = { sequences = "sum(sequence)" }
 "#;
 
-/// The file of built-in rollups and [`DECLARED`], in the world's directory.
-fn rollups_file(world: &World) -> (String, Rollups) {
-    let built_in = include_str!("../../../schemas/rollups.toml");
-    let text = format!("{built_in}{DECLARED}");
-    let path = world.directory().join("rollups.toml");
-    std::fs::write(&path, &text).unwrap();
-    let path = path.to_str().unwrap().to_owned();
-    let rollups = Rollups::parse(&path, &text).unwrap();
-    (path, rollups)
+/// The built-in rollups and [`DECLARED`], and their file.
+fn declared() -> (String, Rollups) {
+    let text = format!("{}{DECLARED}", include_str!("../../../schemas/rollups.toml"));
+    let rollups = Rollups::parse("declared", &text).unwrap();
+    (text, rollups)
 }
 
 #[tokio::test]
 async fn analysts_read_every_view_and_nothing_else() {
-    let world = World::new("analysts").await;
-    let (file, _) = rollups_file(&world);
+    let (text, rollups) = declared();
+    let (_stack, world) = World::on_its_own_declaring("analysts", &rollups).await;
+    let file = world.write("rollups.toml", &text);
     let declared = [("ROLLUPS_FILE", file.as_str())];
     // The file is edited after the first start: what is new in it is added.
     world.migrate_with(&declared).await;
@@ -110,9 +107,10 @@ async fn read_with_python(world: &World, expected: &Value) {
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .arg(tests)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("BI_READER_DSN", world.bi_dsn(BI_READER).await)
-        .env("BI_JDBC_DSN", world.bi_dsn(BI_JDBC).await)
+        .env("BI_READER_DSN", world.bi_dsn(BI_READER))
+        .env("BI_JDBC_DSN", world.bi_dsn(BI_JDBC))
         .env("TABLES", world.name())
+        .env("DEFINER", bi::DEFINER)
         .env("EXPECTED", expected.to_string())
         .output()
         .unwrap_or_else(|error| panic!("start {}: {error}", python.display()));
@@ -124,7 +122,8 @@ async fn read_with_python(world: &World, expected: &Value) {
 #[tokio::test]
 async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     let world = World::new("analysts_key").await;
-    let (file, rollups) = rollups_file(&world);
+    let (text, rollups) = declared();
+    let file = world.write("rollups.toml", &text);
     world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
 
     // Each in one table partition, which alone would not tell them apart.

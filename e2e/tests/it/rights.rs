@@ -15,9 +15,11 @@ fn login(user: &str) -> [(&str, &str); 2] {
 
 #[tokio::test]
 async fn a_migrator_a_loader_and_a_poller_are_enough() {
-    let world = World::new("rights").await;
+    let rollups = format!("{}\n{FIELD}", Rollups::built_in());
+    let (_stack, world) =
+        World::on_its_own_declaring("rights", &Rollups::parse("rights", &rollups).unwrap()).await;
     // Once more as its own user, for databases that are not there yet, and with a field that needs a column.
-    let file = world.write("rollups.toml", &format!("{}\n{FIELD}", Rollups::built_in()));
+    let file = world.write("rollups.toml", &rollups);
     let elsewhere = [
         ("CLICKHOUSE_DATABASE", "rights_of_migrator"),
         ("BI_DATABASE", "bi_rights_of_migrator"),

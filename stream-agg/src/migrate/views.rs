@@ -3,7 +3,7 @@
 //! Invariant: only views are replaced. `CREATE OR REPLACE VIEW` would also take the place of
 //! a table, rows and all. A view whose rollup is declared no more stays, as its table does.
 
-use schemas::bi::{self, DEFINER, Rights, View};
+use schemas::bi::{self, Rights, View};
 
 use super::{MigrateError, apply};
 use crate::config::MigrateConfig;
@@ -14,20 +14,20 @@ const UNKNOWN_USER: u32 = 192;
 
 /// Makes all views. Returns how many.
 ///
-/// On a server without the user [`DEFINER`] they read with their reader's own rights: they
+/// On a server without the user that `config` names they read with their reader's own rights: they
 /// are there, and give nobody more than before.
 pub(super) async fn make(config: &MigrateConfig) -> Result<usize, MigrateError> {
-    let database = &config.bi_database;
+    let (database, definer) = (&config.bi_database, &config.bi_definer);
     let server = Store::without_database(&config.store);
     apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
     let views = bi::views(&config.rollups, &config.store.database);
     refuse_tables(&server, database, &views).await?;
-    match make_with(Rights::Definer, &server, database, &views).await {
+    match make_with(Rights::Definer(definer), &server, database, &views).await {
         Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_USER, .. }, .. }) => {
             make_with(Rights::Reader, &server, database, &views).await?;
             tracing::warn!(
-                "no user `{DEFINER}` on this ClickHouse: who reads the views of `{database}` \
-                 needs rights on the tables too"
+                "there is no user `{definer}` in this ClickHouse, so readers of the views of `{database}` need rights on \
+                 the tables; `stream-agg migrate --print-grants` prints the statements that create the user"
             );
         }
         outcome => outcome?,
@@ -36,7 +36,7 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<usize, MigrateError> 
 }
 
 async fn make_with(
-    rights: Rights,
+    rights: Rights<'_>,
     server: &Store,
     database: &str,
     views: &[View],
@@ -46,6 +46,14 @@ async fn make_with(
         apply(server, &name, &view.create(database, rights)).await?;
     }
     Ok(())
+}
+
+/// The statements that create the definer of the views, and grant it what they read and nothing more.
+pub(super) fn grants(config: &MigrateConfig) -> Vec<String> {
+    let MigrateConfig { bi_definer, store, rollups, .. } = config;
+    let grants = bi::grants(&bi::views(rollups, &store.database), &store.database);
+    let grants = grants.iter().map(|grant| format!("{grant} TO {bi_definer};"));
+    std::iter::once(format!("CREATE USER IF NOT EXISTS {bi_definer} HOST NONE;")).chain(grants).collect()
 }
 
 /// An error if anything but a view has the name of one.
