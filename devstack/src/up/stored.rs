@@ -8,8 +8,8 @@ use clickhouse::Client;
 use super::page;
 use crate::wait::wait_for;
 
-/// How long the aggregator may take to store what Kafka holds when Ctrl-C comes.
-const CATCH_UP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the aggregator may take to store what Kafka holds when Ctrl-C comes; a second Ctrl-C ends the wait.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Rows of the raw table, now and at the start.
 pub(super) struct Stored {
