@@ -42,6 +42,8 @@ struct Server {
     directory: PathBuf,
     http_port: u16,
     native_port: u16,
+    /// As the variable `TZ` names it.
+    time_zone: Option<&'static str>,
     process: Option<Process>,
 }
 
@@ -60,7 +62,7 @@ impl ClickHouse {
             &directory.join("config.xml"),
         )?;
         write_users(&directory, "")?;
-        let local = Server { directory, http_port, native_port, process: None };
+        let local = Server { directory, http_port, native_port, time_zone: None, process: None };
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
@@ -71,6 +73,13 @@ impl ClickHouse {
         let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
         let user = format!("<{definer}><no_password/><networks/><grants>{grants}</grants></{definer}>");
         write_users(&server.directory, &user)
+    }
+
+    /// Has a server of ours stand in a time zone, once it is started.
+    pub fn in_time_zone(&mut self, name: &'static str) {
+        if let Some(server) = &mut self.local {
+            server.time_zone = Some(name);
+        }
     }
 
     /// The HTTP address: the value of `CLICKHOUSE_URL`. Known also while the server is down.
@@ -162,6 +171,7 @@ impl Server {
             // A query that ends when our end of its standard input is closed.
             .args(["--input-format=LineAsString", "--structure=line String", "--query"])
             .arg("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT count() FROM table");
+        command.envs(self.time_zone.map(|name| ("TZ", name)));
         let process = Process::start("ClickHouse", command, &self.directory.join("clickhouse.log"))?;
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.http_port);

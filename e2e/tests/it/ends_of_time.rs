@@ -1,6 +1,6 @@
 //! Times at the ends of what the tables can hold count once, or are not believed; none stops a partition.
 
-use devstack::wait_for;
+use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
 use schemas::time::{DAY, HOUR, UnixMillis};
 use serde_json::json;
@@ -66,4 +66,30 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_kept_for_ever_stays_in_whatever_time_zone_clickhouse_stands() {
+    let name = "ends_of_time_in_tokyo";
+    let mut stack = Stack::for_test(name).unwrap();
+    stack.clickhouse.in_time_zone("Asia/Tokyo");
+    stack.start().await.unwrap();
+    let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
+    world.migrate().await;
+    assert_eq!(world.rows("SELECT serverTimeZone()").await, [["Asia/Tokyo"]]);
+    let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
+    let lines = ["2001-01-01 00:00:00", "2026-11-21 23:59:59"]
+        .map(|time| json!({"event": "kept", "client_time": time}).to_string());
+    assert_eq!(edge.http.post_lines(&lines).await.json()["accepted"], 2);
+    let sums =
+        "SELECT sum(rows), count() FROM rollup_sums WHERE rollup = 'event_daily' AND expires = '2149-06-06'";
+    let kept = async || world.rows(sums).await == [["2", "2"]];
+    wait_for("both events", DEADLINE, kept).await.unwrap();
+    let marked = "SELECT count() FROM rollup_sums WHERE tenant = '' AND expires = '2149-06-06' AND hwm > 0";
+    assert_eq!(world.number(marked).await, 1);
+    for table in ["rollup_sums", "rollup_states"] {
+        world.rows(&format!("OPTIMIZE TABLE {table} FINAL")).await;
+    }
+    assert!(kept().await);
+    assert_eq!(world.number(marked).await, 1, "markers are kept too");
 }
