@@ -149,7 +149,8 @@ async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
     gives(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
     let changed = Rollups::built_in().to_string().replace("\"device_os\"]", "\"param_str\"]");
     let file = world.write("rollups.toml", &changed);
-    let refused = world.run("stream-agg", &[], &[("ROLLUPS_FILE", &file)]).await.unwrap_err();
+    let declared = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];
+    let refused = world.run("stream-agg", &[], &declared).await.unwrap_err();
     let said = format!("{refused:#}");
     assert!(said.contains("rollup `event_hourly` was declared otherwise before"), "{said}");
     // What runs is not disturbed.
@@ -163,7 +164,7 @@ async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
 async fn a_rollup_that_nobody_declares_any_more_is_dropped_while_the_others_count_on() {
     let world = World::new("declared_no_more").await;
     let file = world.write("rollups.toml", &format!("{}{DECLARED_LATER}", Rollups::built_in()));
-    let with = [("ROLLUPS_FILE", &*file)];
+    let with = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];
     world.migrate_with(&with).await;
     let drop = async |rollup: &str, more: &[(&str, &str)]| {
         world.run("stream-agg", &["drop-rollup", rollup], more).await.map_err(|error| format!("{error:#}"))
