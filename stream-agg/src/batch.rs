@@ -145,9 +145,9 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// The open batch waited for us and not for records: its age counts from `now`.
-    pub fn restart(&mut self, now: Instant) {
-        self.open.since = self.open.since.map(|_| now);
+    /// The open batch waited for us, and not for records: that does not count for its age.
+    pub fn waited(&mut self, time: Duration) {
+        self.open.since = self.open.since.map(|since| since + time);
     }
 
     /// Where the lines of the next record go, before it is pushed.

@@ -337,10 +337,11 @@ impl<'p> Collector<'p> {
         if self.place.is_some() || self.batcher.bytes() < room::LARGE_BYTES {
             return true;
         }
+        let asked = Instant::now();
         let placed = stop.run_until_cancelled(shared.room.place());
         let place = shared.runtime.block_on(placed).flatten();
         self.place = place.or_else(|| self.batcher.rebuilds().then(Place::beyond));
-        self.batcher.restart(Instant::now());
+        self.batcher.waited(asked.elapsed());
         self.place.is_some()
     }
 

@@ -96,6 +96,18 @@ fn age_counts_from_the_first_record_and_an_empty_batch_has_none() {
 }
 
 #[test]
+fn what_a_batch_waited_for_us_does_not_count_for_its_age() {
+    let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
+    batcher.waited(Duration::from_secs(9));
+    assert_eq!(batcher.deadline(), None, "nothing is open");
+    push(&mut batcher, 10, &[0], now);
+    batcher.waited(Duration::ZERO);
+    assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(2)));
+    batcher.waited(Duration::from_secs(3));
+    assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(5)));
+}
+
+#[test]
 fn a_backlog_keeps_it_open_though_not_for_ever() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
     let at = |seconds| now + Duration::from_secs(seconds);
