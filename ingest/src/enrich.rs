@@ -135,7 +135,9 @@ pub fn enrich(
             }
             let (partition, spread) = partition(&mut users, &parsed.event, to);
             let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
-            report.warn(line.number, &parsed);
+            if warnings::may_be(&parsed) {
+                report.warn(line.number, &parsed);
+            }
             Ok((replaced, spread))
         });
         match laid {

@@ -57,6 +57,11 @@ fn meant(name: &[u8]) -> Option<usize> {
     })
 }
 
+/// Whether there may be a warning about a line: mostly there is none.
+pub fn may_be(parsed: &Parsed<'_, LookAlikes>) -> bool {
+    parsed.props.0 != 0 || !parsed.left_out.is_empty()
+}
+
 /// Code and field of each warning about a line.
 pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'static str, &'static str)> + 'p {
     let left_out = parsed.left_out.faults().filter_map(|fault| Some((fault.code.as_str(), fault.field?)));

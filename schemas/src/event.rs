@@ -208,6 +208,11 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
+    /// Whether the event has all labels that it was sent with.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
     /// Each label with what is wrong.
     pub fn faults(self) -> impl Iterator<Item = Fault> {
         let Self { client_time, device_os, country } = self;
@@ -332,7 +337,10 @@ impl<'a, P: Props<'a>> Visitor<'a> for &mut Visit<'a, P> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(name)) = map.next_key()? {
             let taken = match Field::named(name.as_bytes()) {
-                Some(field) => self.known(field, map.next_value()?),
+                Some(field) => {
+                    let value = map.next_value()?;
+                    check_label(field, &value).and_then(|()| self.known(field, value))
+                }
                 None => self.unknown(name, map.next_value::<&RawValue>()?.get()),
             };
             if let Err(fault) = taken {
@@ -357,10 +365,6 @@ impl<'a, P: Props<'a>> Visit<'a, P> {
             Field::Country => self.parsed.names_country = true,
             Field::Sequence => self.parsed.has_sequence = !value.is_absent(),
             _ => {}
-        }
-        // It stays in the line, read or not.
-        if let (Field::ClientTime | Field::Country | Field::DeviceOs, Scalar::Other(json)) = (field, &value) {
-            check_shape(json)?;
         }
         let Err(code) = self.parsed.event.set(field, value) else { return Ok(()) };
         let left_out = &mut self.parsed.left_out;
@@ -587,6 +591,14 @@ fn check_shape(json: &str) -> Result<(), Fault> {
         return Err(Fault::line(Code::TooDeep));
     }
     if fits_double { Ok(()) } else { Err(Fault::line(Code::BadJson)) }
+}
+
+/// Whether the value of a label may stay in the line though it cannot be read. The fast way to read a line meets none.
+fn check_label(field: Field, value: &Scalar<'_>) -> Result<(), Fault> {
+    match (field, value) {
+        (Field::ClientTime | Field::Country | Field::DeviceOs, Scalar::Other(json)) => check_shape(json),
+        _ => Ok(()),
+    }
 }
 
 /// What is asked of a JSON value that is kept as it stands.
