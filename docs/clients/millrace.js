@@ -1,5 +1,5 @@
 // Sends events to Millrace: queues them, sends them in batches, retries, and counts each once.
-// An ES module without dependencies, for browsers and Node 18 or later. Copy it into your project.
+// An ES module without dependencies, for browsers and Node 20 or later. Copy it into your project.
 //
 //   const millrace = new Millrace("https://events.example.com");
 //   millrace.track("play", { user_id: "u1", level: 3 });
@@ -9,6 +9,7 @@
 const RETRIED = [408, 429, 500, 502, 503, 504];
 // Browsers send no larger body once a page is closed.
 const MAX_BYTES = 60_000;
+const bytes = (text) => new TextEncoder().encode(text).length;
 
 export class Millrace {
   #queue = []; // lines, the oldest first
@@ -26,12 +27,15 @@ export class Millrace {
 
   // Queues an event. Its identity and time are made here, once, so that it counts once however often it is sent.
   track(event, fields = {}) {
-    const line = JSON.stringify({ event_id: crypto.randomUUID(), client_time: Date.now(), ...fields, event });
+    const line = JSON.stringify({ event_id: uuid(), client_time: Date.now(), ...fields, event });
     if (this.#queue.push(line) > this.maxQueue) {
       this.#queue.shift();
       this.counts.dropped++;
     }
-    this.#timer ??= setTimeout(() => this.flush(), this.interval);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      this.flush().catch(console.error);
+    }, this.interval);
     this.#timer.unref?.(); // in Node: keeps no process alive
   }
 
@@ -41,61 +45,73 @@ export class Millrace {
     return this.#flushing;
   }
 
-  // Hands what is queued to the browser, as a page closes. What it does not take stays queued.
+  // Hands a copy of what is queued to the browser, as a page may be closed. It stays queued: if the page is not
+  // closed, it is sent again, and counts once.
   beacon() {
-    while (this.#queue.length > 0 && !this.#flushing) {
-      const lines = this.#batch(this.maxEvents);
+    for (let from = 0; from < this.#queue.length; ) {
+      const lines = this.#batch(from, this.maxEvents);
       if (!navigator.sendBeacon(this.url, lines.join("\n"))) return;
-      this.#queue.splice(0, lines.length);
+      from += lines.length;
     }
   }
 
   async #sendAll() {
-    clearTimeout(this.#timer);
-    this.#timer = null;
-    let most = this.maxEvents;
-    for (let attempt = 0; this.#queue.length > 0; ) {
-      const lines = this.#batch(most);
+    let [most, attempt] = [this.maxEvents, 0];
+    while (this.#queue.length > 0) {
+      const lines = this.#batch(0, most);
       const answer = await this.#post(lines.join("\n"));
-      if (answer === null || RETRIED.includes(answer.status)) {
+      const report = (await answer?.json().catch(() => null)) ?? {};
+      if (answer === null || RETRIED.includes(answer.status) || report.code === "aborted") {
         await new Promise((resolve) => setTimeout(resolve, wait(attempt++, answer?.headers.get("retry-after"))));
         continue;
       }
+      attempt = 0;
       if (answer.status === 413 && lines.length > 1) {
         most = Math.ceil(lines.length / 2);
         continue;
       }
-      attempt = 0;
+      most = Math.min(this.maxEvents, 2 * most);
       // Not a splice: a full queue may have lost its oldest lines meanwhile.
       const sent = new Set(lines);
       this.#queue = this.#queue.filter((line) => !sent.has(line));
-      const report = await answer.json().catch(() => ({}));
       this.counts.accepted += report.accepted ?? 0;
       this.counts.rejected += report.rejected ?? (answer.ok ? 0 : lines.length);
       this.onReport(report); // errors, warnings, or a problem with `code` and `hint`
     }
   }
 
-  #post(body) {
-    const keepalive = body.length < MAX_BYTES; // goes on when the page is closed
-    const options = { method: "POST", body, keepalive, signal: AbortSignal.timeout(20_000) };
-    return fetch(this.url, options).catch(() => null);
+  // The answer, or null if there was none.
+  async #post(body) {
+    const post = (keepalive) =>
+      fetch(this.url, { method: "POST", body, keepalive, signal: AbortSignal.timeout(20_000) }).catch(() => null);
+    // What is kept alive goes on when the page is closed; browsers limit it, over all requests together.
+    return (bytes(body) <= MAX_BYTES ? await post(true) : null) ?? post(false);
   }
 
-  #batch(most) {
+  #batch(from, most) {
     const lines = [];
-    for (let bytes = 0; lines.length < Math.min(most, this.#queue.length); ) {
-      const line = this.#queue[lines.length];
-      bytes += new TextEncoder().encode(line).length + 1;
-      if (lines.length > 0 && bytes > MAX_BYTES) break;
+    for (let size = 0; lines.length < most && from + lines.length < this.#queue.length; ) {
+      const line = this.#queue[from + lines.length];
+      size += bytes(line) + 1;
+      if (lines.length > 0 && size > MAX_BYTES) break;
       lines.push(line);
     }
     return lines;
   }
 }
 
+// Pages without TLS have no crypto.randomUUID.
+function uuid() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  random[6] = (random[6] & 0x0f) | 0x40;
+  random[8] = (random[8] & 0x3f) | 0x80;
+  const hex = Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
 // Milliseconds until the next attempt: what the server says, else 0.25 s, 0.5 s, … 30 s, each ± half.
 function wait(attempt, retryAfter) {
   const told = Number(retryAfter) * 1000;
-  return told > 0 ? told : Math.min(30_000, 250 * 2 ** attempt) * (0.5 + Math.random());
+  return told > 0 ? told : Math.min(30_000, 250 * 2 ** Math.min(attempt, 7)) * (0.5 + Math.random());
 }

@@ -7,10 +7,12 @@ Python 3.8 or later, without dependencies. Copy it into your project.
     millrace.close()
 """
 
+import http.client
 import json
 import random
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 import uuid
@@ -18,6 +20,8 @@ from collections import deque
 
 # After these the same events may be sent again; after a lost answer too.
 RETRIED = (408, 429, 500, 502, 503, 504)
+# Of one request, far below the server's limit.
+MAX_BYTES = 1_000_000
 
 
 class Millrace:
@@ -30,7 +34,8 @@ class Millrace:
             self.headers["Authorization"] = f"Bearer {key}"
         self.max_events, self.max_queue, self.interval = max_events, max_queue, interval
         self.on_report = on_report or (lambda report: None)
-        # accepted, rejected: events that the server has answered; dropped: those for which the queue had no room.
+        # accepted, rejected: events that the server has answered; dropped: those for which the queue had no room, or
+        # that came after `close`.
         self.counts = {"accepted": 0, "rejected": 0, "dropped": 0}
         self.queue, self.closed = deque(), False
         self.changed = threading.Condition()
@@ -40,11 +45,12 @@ class Millrace:
     def track(self, event, **fields):
         """Queues an event. Its identity and time are made here, once, so that it counts once however often it is sent."""
         made = {"event_id": str(uuid.uuid4()), "client_time": int(time.time() * 1000), **fields, "event": event}
+        line = json.dumps(made).encode()
         with self.changed:
-            if len(self.queue) >= self.max_queue:
+            if self.closed or len(self.queue) >= self.max_queue:
                 self.counts["dropped"] += 1
                 return
-            self.queue.append(json.dumps(made))
+            self.queue.append(line)
             self.changed.notify()
 
     def close(self, timeout=30):
@@ -62,38 +68,58 @@ class Millrace:
                 self.changed.wait_for(lambda: self.queue or self.closed)
                 if not self.queue:
                     return
-                if len(self.queue) < most and not self.closed:
+                if attempt == 0 and len(self.queue) < most and not self.closed:
                     self.changed.wait_for(lambda: len(self.queue) >= most or self.closed, self.interval)
-                lines = [self.queue[at] for at in range(min(most, len(self.queue)))]
-            status, report, retry_after = self._post("\n".join(lines))
-            if status is None or status in RETRIED:
-                # What the server says, else 0.25 s, 0.5 s, … 30 s, each ± half.
-                time.sleep(retry_after or min(30, 0.25 * 2**attempt) * random.uniform(0.5, 1.5))
+                lines = self._batch(most)
+            status, report, retry_after = self._post(b"\n".join(lines))
+            if status is None or status in RETRIED or report.get("code") == "aborted":
+                # What the server says, else 0.25 s, 0.5 s, … 30 s, each ± half. `close` tries at once.
+                pause = retry_after or min(30, 0.25 * 2 ** min(attempt, 7)) * random.uniform(0.5, 1.5)
                 attempt += 1
+                was_closed = self.closed
+                with self.changed:
+                    self.changed.wait_for(lambda: self.closed and not was_closed, pause)
                 continue
             attempt = 0
             if status == 413 and len(lines) > 1:
                 most = (len(lines) + 1) // 2
                 continue
+            most = min(self.max_events, 2 * most)
             with self.changed:
                 for _ in lines:
                     self.queue.popleft()
             self.counts["accepted"] += report.get("accepted", 0)
             self.counts["rejected"] += report.get("rejected", 0 if status < 300 else len(lines))
-            self.on_report(report)  # errors, warnings, or a problem with `code` and `hint`
+            try:
+                self.on_report(report)  # errors, warnings, or a problem with `code` and `hint`
+            except Exception:
+                traceback.print_exc()
+
+    def _batch(self, most):
+        """The oldest lines, as many as one request takes."""
+        lines, size = [], 0
+        for line in self.queue:
+            size += len(line) + 1
+            if len(lines) == most or (lines and size > MAX_BYTES):
+                break
+            lines.append(line)
+        return lines
 
     def _post(self, body):
-        """Status, report and Retry-After of one attempt; no status if there was no answer."""
-        request = urllib.request.Request(self.url, body.encode(), self.headers)
+        """Status, report and Retry-After of one attempt; no status if there was no whole answer."""
+        request = urllib.request.Request(self.url, body, self.headers)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, json.loads(answer.read() or b"{}"), None
-        except urllib.error.HTTPError as error:
-            retry_after = error.headers.get("Retry-After", "")
             try:
-                report = json.loads(error.read())
-            except ValueError:
-                report = {}
-            return error.code, report, int(retry_after) if retry_after.isdigit() else None
-        except (OSError, ValueError):
+                answer = urllib.request.urlopen(request, timeout=20)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
+                text, retry_after = answer.read(), answer.headers.get("Retry-After", "")
+        except (OSError, http.client.HTTPException):
             return None, {}, None
+        try:
+            report = json.loads(text)
+        except ValueError:
+            report = {}
+        report = report if isinstance(report, dict) else {}
+        return answer.status, report, int(retry_after) if retry_after.isdigit() else None

@@ -8,7 +8,7 @@ use std::iter;
 use std::ops::Range;
 
 use memchr::memchr_iter;
-use schemas::event::{Code, Fault};
+use schemas::event::{Code, Fault, MAX_LINE_BYTES};
 use serde::de::IgnoredAny;
 
 use crate::outcome::Refusal;
@@ -59,25 +59,43 @@ enum Shape {
 
 fn shape(body: &[u8]) -> Shape {
     let whole = body.trim_ascii();
-    match whole.first() {
-        Some(b'[') => return Shape::Values,
-        Some(b'{') => {}
-        _ => return Shape::Lines,
-    }
-    let Some(end) = memchr::memchr(b'\n', whole) else { return Shape::Lines };
-    let (first, rest) = (whole[..end].trim_ascii_end(), whole[end..].trim_ascii_start());
+    let Some(opening @ (b'{' | b'[')) = whole.first() else { return Shape::Lines };
+    let Some(first_line) = memchr::memchr(b'\n', whole) else {
+        return if *opening == b'[' { Shape::Values } else { Shape::Lines };
+    };
+    let (first, rest) = (whole[..first_line].trim_ascii_end(), whole[first_line..].trim_ascii_start());
     // As lines nearly always are: the first is whole, and so begins the next.
-    if (first.ends_with(b"}") && rest.starts_with(b"{")) || is_json(first) {
+    if *opening == b'{' && first.ends_with(b"}") && rest.starts_with(b"{") {
         return Shape::Lines;
     }
-    // An object over several lines, or lines with a bad first one.
-    let is_object = |line: &[u8]| line.trim_ascii_start().starts_with(b"{") && is_json(line);
-    let are_lines = !is_json(whole) && rest.split(|byte| *byte == b'\n').any(is_object);
-    if are_lines { Shape::Lines } else { Shape::Values }
+    let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    match (opening, values::end_of_first(whole)) {
+        (b'[', Some(_)) => Shape::Values,
+        // A bracket is missing. Elements stand behind a bracket or a comma, and lines of their own do not.
+        (b'[', None) => {
+            let is_line =
+                |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);
+            if lines().zip(lines().skip(1)).any(is_line) { Shape::Lines } else { Shape::Values }
+        }
+        // An object over several lines, or one with a comma behind it.
+        (_, Some(end)) if end > first_line || whole[end..first_line].trim_ascii() == b"," => Shape::Values,
+        (_, Some(_)) => Shape::Lines,
+        // Lines with a bad first one, or an object that is cut off.
+        (_, None) => {
+            if lines().skip(1).any(is_object) {
+                Shape::Lines
+            } else {
+                Shape::Values
+            }
+        }
+    }
 }
 
-fn is_json(text: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(text).is_ok()
+/// Whether a line is a whole object that may be an event.
+fn is_object(line: &[u8]) -> bool {
+    line.len() <= MAX_LINE_BYTES
+        && line.starts_with(b"{")
+        && serde_json::from_slice::<IgnoredAny>(line).is_ok()
 }
 
 /// Number and place of each line that is not blank, without its line break.

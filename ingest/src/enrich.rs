@@ -128,6 +128,10 @@ pub fn enrich(
                 parsed.locate(country);
             }
             takes.check(&parsed)?;
+            // It is accepted, and has no identity but the client's yet.
+            if warnings::may_be(&parsed) {
+                report.warn(line.number, &parsed);
+            }
             if parsed.event.event_id.is_none()
                 && let Some(id) = identity.id(tenant, ordinal, &parsed)
             {
@@ -135,9 +139,6 @@ pub fn enrich(
             }
             let (partition, spread) = partition(&mut users, &parsed.event, to);
             let replaced = chunk(&mut chunks, partition, lines, prefix).push(prefix, text, &parsed);
-            if warnings::may_be(&parsed) {
-                report.warn(line.number, &parsed);
-            }
             Ok((replaced, spread))
         });
         match laid {

@@ -48,6 +48,7 @@ fn meant(name: &[u8]) -> Option<usize> {
         9 if name == b"insert_id" => EVENT_ID,
         9 if name == b"sessionId" => SESSION,
         10 if name == b"session_id" => SESSION,
+        10 if name == b"$device_id" => DEVICE_ID,
         10 if name == b"properties" => PROPERTIES,
         11 if name == b"distinct_id" => USER_ID,
         11 if name == b"anonymousId" => DEVICE_ID,
@@ -105,7 +106,7 @@ mod tests {
             r#"{"event":"a","userId":"u","anonymousId":"d","messageId":"m","timestamp":"t","properties":{}}"#,
             &looks_like(&["client_time", "user_id", "device_id", "event_id", "properties"]),
         );
-        check(r#"{"event":"a","distinct_id":"u"}"#, &looks_like(&["user_id"]));
+        check(r#"{"event":"a","distinct_id":"u","$device_id":"d"}"#, &looks_like(&["user_id", "device_id"]));
         check(r#"{"event":"a","time":1,"event_properties":{}}"#, &looks_like(&["client_time", "properties"]));
         check(r#"{"event":"a","client_id":"c","session_id":1}"#, &looks_like(&["device_id", "session"]));
     }

@@ -45,6 +45,18 @@ fn a_body_is_one_object_or_an_array_or_lines_whatever_its_type_says() {
 }
 
 #[test]
+fn what_is_inside_an_object_is_no_event_and_a_bad_first_line_costs_itself() {
+    let cut = "{\n\"event\":\"order\",\n\"items\":[\n{\"event\":\"a\"}\n],\n}";
+    check(cut, &[(1, Ok(cut))]);
+    let (one, other) = ("{\n\"event\":\"a\",\n\"items\":[\n{\"id\":1}\n]\n}", "{\n\"event\":\"b\"\n}");
+    check(format!("{one}\n{other}"), &[(1, Ok(one)), (2, Ok(other))]);
+    check("[oops\n{\"a\":1}\n{\"a\":2}", &[(1, Ok("[oops")), (2, Ok("{\"a\":1}")), (3, Ok("{\"a\":2}"))]);
+    check("[\n{\"a\":1},\n{\"a\":2}", &[(1, Ok("{\"a\":1}")), (2, Ok("{\"a\":2}"))]);
+    check("{\"a\":1},\n{\"a\":2},\n", &[(1, Ok("{\"a\":1}")), (2, Ok("{\"a\":2}"))]);
+    check("{\"a\":1} x\n{\"a\":2}", &[(1, Ok("{\"a\":1} x")), (2, Ok("{\"a\":2}"))]);
+}
+
+#[test]
 fn brackets_commas_and_elements_may_each_have_a_line() {
     let elements = [(1, Ok("{\"a\":1}")), (2, Ok("{\"a\":2}"))];
     check("[\n{\"a\":1},\n{\"a\":2}\n]", &elements);

@@ -11,6 +11,11 @@ pub(super) fn spans(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
     std::iter::from_fn(move || values.next())
 }
 
+/// Where the value ends with which `body` begins, an object or an array. None if its quotes or brackets do not balance.
+pub(super) fn end_of_first(body: &[u8]) -> Option<usize> {
+    Values { body, at: 0, in_array: false }.end()
+}
+
 struct Values<'a> {
     body: &'a [u8],
     at: usize,
@@ -49,10 +54,12 @@ impl Values<'_> {
         }
     }
 
-    /// Moves behind the comma after an element, if one stands there.
+    /// Moves behind the comma after a value, if one stands there.
     fn skip_separator(&mut self) {
-        if self.in_array && self.body.get(self.at) == Some(&b',') {
-            self.at += 1;
+        let rest = &self.body[self.at..];
+        let blank = rest.len() - rest.trim_ascii_start().len();
+        if rest.get(blank) == Some(&b',') {
+            self.at += blank + 1;
         }
     }
 

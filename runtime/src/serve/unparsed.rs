@@ -35,7 +35,9 @@ impl Unparsed {
 
     /// What hyper answers by itself, if `head` is that. An answer of a service names its request.
     pub(super) fn of_answer(head: &[u8]) -> Option<Self> {
-        let unparsed = match head.strip_prefix(b"HTTP/1.1 ")?.first_chunk()? {
+        // It answers in the version of the request before.
+        let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
+        let unparsed = match status.first_chunk()? {
             b"400" => Self::BadHttp,
             b"414" => Self::UriTooLong,
             b"431" => Self::HeadersTooLarge,
@@ -116,6 +118,8 @@ mod tests {
         let of = |head: &str| Unparsed::of_answer(head.as_bytes());
         assert_eq!(of(&bare("400 Bad Request")), Some(Unparsed::BadHttp));
         assert_eq!(of(&bare("431 Request Header Fields Too Large")), Some(Unparsed::HeadersTooLarge));
+        let older = bare("400 Bad Request").replace("HTTP/1.1", "HTTP/1.0");
+        assert_eq!(of(&older), Some(Unparsed::BadHttp));
         assert_eq!(of(&bare("404 Not Found")), None);
         assert_eq!(of(&bare("400 Bad Request").replace("date: x", "X-Request-Id: r")), None);
         assert_eq!(of(&bare("400 Bad Request").replace("length: 0", "length: 9")), None);
