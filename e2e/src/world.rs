@@ -113,7 +113,7 @@ impl World {
     /// The same, where the definer of analysts' views may read what those of `rollups` show.
     pub async fn on_its_own_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
-        stack.clickhouse.define(bi::DEFINER, &bi::grants(&bi::views(rollups, name), name)).unwrap();
+        stack.clickhouse.define(bi::DEFINER, &bi::grants(rollups, name)).unwrap();
         stack.start().await.unwrap();
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
         world.migrate().await;

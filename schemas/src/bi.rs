@@ -94,12 +94,12 @@ impl View {
     }
 }
 
-/// What the definer of `views` over the tables of `database` must be granted, and nothing more: the columns that they
-/// read. A reader can have the definer evaluate a predicate on whatever it may read (ClickHouse's issues 116028 and
+/// What the definer of all [`views`] must be granted, and nothing more: the columns that they read. A reader can have the definer evaluate a predicate on whatever it may read (ClickHouse's issues 116028 and
 /// 118063, mended in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
-pub fn grants(views: &[View], database: &str) -> Vec<String> {
+pub fn grants(rollups: &Rollups, database: &str) -> Vec<String> {
+    let views = views(rollups, database);
     let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
-    for view in views {
+    for view in &views {
         tables.entry(view.table).or_default().extend(view.reads());
     }
     let grant = |(table, columns): (&str, BTreeSet<&str>)| {
@@ -328,7 +328,7 @@ COMMENT 'events per day by event, country; kept for ever'"
         let text = "[[rollup]]\nname = \"r\"\ngrain = \"hour\"\ndimensions = [\"event\"]\n\
                     measures = { n = \"count\", u = \"uniq_exact(user)\" }\n\
                     [[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
-        let grants = grants(&views(&Rollups::parse("test", text).unwrap(), "millrace"), "millrace");
+        let grants = grants(&Rollups::parse("test", text).unwrap(), "millrace");
         assert_eq!(
             grants[0],
             "GRANT SELECT(`kafka_time`, `reason`, `tenant`, `text`) ON millrace.dead_letters"

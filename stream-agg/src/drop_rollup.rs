@@ -10,11 +10,10 @@ use std::time::Duration;
 use schemas::rollup::layout::Table;
 use tokio::time;
 
-use crate::applied::OUTLASTED;
 use crate::config::Config;
 use crate::configs;
 use crate::in_use::{self, InUseError};
-use crate::offline::CLOCKS;
+use crate::offline;
 use crate::store::{Store, StoreError};
 
 /// Longest that ClickHouse may take to delete the rows of one table.
@@ -101,7 +100,7 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
     check_in_use(config, &store, name).await?;
     // From here on, no process starts that declares it.
     configs::note_dropped(&store, name).await.map_err(failed("note that it is dropped"))?;
-    let wait = Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCKS;
+    let wait = offline::outlasting();
     tracing::info!("waits {} s: until then an insert of rollup `{name}` may still arrive", wait.as_secs());
     time::sleep(wait).await;
     check_in_use(config, &store, name).await?;

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long one look into a queue takes.
 const POLL: Duration = Duration::from_millis(50);
 /// By how much clocks may differ.
-pub(crate) const CLOCKS: Duration = Duration::from_secs(5);
+const CLOCKS: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,11 @@ pub enum OfflineError {
     /// ClickHouse did not answer, or refused.
     #[error("ask clickhouse")]
     Store(#[source] StoreError),
+}
+
+/// How long until no insert can arrive any more that was sent before.
+pub(crate) fn outlasting() -> Duration {
+    Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCKS
 }
 
 /// One partition of a group without members.
@@ -184,7 +189,7 @@ impl<'c> Offline<'c> {
     /// # Errors
     /// An aggregator joined the group meanwhile, or what Kafka says.
     pub async fn outlast_inserts(&self, committed: &Committed) -> Result<(), OfflineError> {
-        let wait = Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCKS;
+        let wait = outlasting();
         let commit_again = || {
             let committed = committed.as_ref();
             committed.map_or(Ok(()), |(from, metadata)| self.commit_text(*from, metadata))

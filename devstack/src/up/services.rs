@@ -55,7 +55,7 @@ pub(super) struct Services {
 pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     let stream_agg::MigrateConfig { bi_definer, rollups, store, .. } = &config.migrate;
-    clickhouse.define(bi_definer, &bi::grants(&bi::views(rollups, &store.database), &store.database))
+    clickhouse.define(bi_definer, &bi::grants(rollups, &store.database))
 }
 
 /// Makes tables and topic, or brings them up to date.

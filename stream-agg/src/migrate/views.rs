@@ -51,7 +51,7 @@ async fn make_with(
 /// The statements that create the definer of the views, and grant it what they read and nothing more.
 pub(super) fn grants(config: &MigrateConfig) -> Vec<String> {
     let MigrateConfig { bi_definer, store, rollups, .. } = config;
-    let grants = bi::grants(&bi::views(rollups, &store.database), &store.database);
+    let grants = bi::grants(rollups, &store.database);
     let grants = grants.iter().map(|grant| format!("{grant} TO {bi_definer};"));
     std::iter::once(format!("CREATE USER IF NOT EXISTS {bi_definer} HOST NONE;")).chain(grants).collect()
 }
