@@ -128,7 +128,7 @@ fn of_rollup(rollup: &Rollup, database: &str) -> View {
         group.join(", ")
     );
     let measures = rollup.measures.iter().zip(rollup.stored());
-    let measures = measures.map(|((name, measure), stored)| of_measure(name, *measure, stored));
+    let measures = measures.map(|((name, measure), stored)| of_measure(name, measure, stored));
     let comment = match rollup.retention_days {
         Some(days) => format!("{}; kept for {days} days", described(rollup)),
         None => format!("{}; kept for ever", described(rollup)),
@@ -168,23 +168,38 @@ fn of_dimension(at: usize, dimension: &Dimension) -> Column {
     column(&name, "String", &comment, &of(&Rollup::dimension_column(at)))
 }
 
-fn of_measure(name: &str, measure: Measure, stored: Stored) -> Column {
-    let number = |n: Number| if n == Number::ParamInt { "Int64" } else { "UInt64" };
-    let distinct = |d: Distinct| match d {
+fn of_measure(name: &str, measure: &Measure, stored: Stored) -> Column {
+    let number = |n: &Number| match n {
+        Number::ParamInt | Number::Field(_) => "Int64",
+        Number::Sequence => "UInt64",
+    };
+    let distinct = |d: &Distinct| match d {
         Distinct::User => "users",
         Distinct::Session => "sessions",
         Distinct::DeviceId => "devices",
     };
+    // Every event has a `param_int` and a `sequence`.
+    let absent = |n: &Number| if let Number::Field(_) = n { "; 0 where no event has it" } else { "" };
     let (kind, comment, function) = match measure {
         Measure::Count => ("UInt64", "additive: number of events".to_owned(), "sum"),
+        Measure::CountOf(_) => ("UInt64", format!("additive: {measure}, events that have it"), "sum"),
         Measure::Sum(n) => (number(n), format!("additive: {measure}"), "sum"),
-        Measure::Min(n) => (number(n), format!("NOT additive: {measure}, combine with min"), "min"),
-        Measure::Max(n) => (number(n), format!("NOT additive: {measure}, combine with max"), "max"),
+        Measure::Min(n) => {
+            (number(n), format!("NOT additive: {measure}, combine with min{}", absent(n)), "min")
+        }
+        Measure::Max(n) => {
+            (number(n), format!("NOT additive: {measure}, combine with max{}", absent(n)), "max")
+        }
         Measure::UniqExact(d) => {
             ("UInt64", format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge")
         }
     };
     let value = format!("{function}({})", of(&stored.column()));
+    let value = match measure {
+        Measure::Min(Number::Field(_)) => present(&value, i128::MAX),
+        Measure::Max(Number::Field(_)) => present(&value, i128::MIN),
+        _ => value,
+    };
     // Sums and extremes are stored as Int128.
     let expression = match (stored, kind) {
         (Stored::Rows | Stored::Uniq(_), _) => value,
@@ -255,6 +270,11 @@ fn rejected_lines(database: &str) -> View {
             "FROM {database}.dead_letters AS T WHERE T.`tenant` != '' AND startsWith(T.`reason`, 'edge:')"
         ),
     }
+}
+
+/// `value`, or 0 where it is what the aggregator stores if no event of a group has one.
+fn present(value: &str, neutral: i128) -> String {
+    format!("if({value} = toInt128('{neutral}'), toInt128(0), {value})")
 }
 
 /// `value`, an Int128, as the type that `convert` gives, or the bound beyond which it lies. Not by `least` and

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::field::Field;
+use crate::field::{Field, Kind};
 use crate::time::{DAY, HOUR, MINUTE, UnixMillis};
 
 mod declare;
@@ -224,10 +224,12 @@ pub struct Condition {
 }
 
 /// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Measure {
     /// Events.
     Count,
+    /// Events that have a value of this integer field.
+    CountOf(Field),
     /// Sum of a number.
     Sum(Number),
     /// Least of a number.
@@ -238,13 +240,27 @@ pub enum Measure {
     UniqExact(Distinct),
 }
 
-/// A field that is a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A field that is a whole number.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Number {
     /// The client's number.
     ParamInt,
     /// The position in the session.
     Sequence,
+    /// A declared field of [`Kind::Int`](crate::field::Kind::Int). Events without a value change nothing. A float
+    /// cannot be measured: its sum would depend on the order of the events.
+    Field(Field),
+}
+
+/// Its column in the raw table: `param_int`, `prop_amount`.
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ParamInt => f.write_str("param_int"),
+            Self::Sequence => f.write_str("sequence"),
+            Self::Field(field) => f.write_str(&field.column()),
+        }
+    }
 }
 
 /// A field whose values can be counted as distinct.
@@ -276,15 +292,12 @@ const TABLE_WORDS: [&str; 2] = ["function", "table"];
 /// As it is declared: `sum(param_int)`.
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |n: &Number| match n {
-            Number::ParamInt => "param_int",
-            Number::Sequence => "sequence",
-        };
         match self {
             Self::Count => f.write_str("count"),
-            Self::Sum(n) => write!(f, "sum({})", number(n)),
-            Self::Min(n) => write!(f, "min({})", number(n)),
-            Self::Max(n) => write!(f, "max({})", number(n)),
+            Self::CountOf(field) => write!(f, "count({})", field.column()),
+            Self::Sum(n) => write!(f, "sum({n})"),
+            Self::Min(n) => write!(f, "min({n})"),
+            Self::Max(n) => write!(f, "max({n})"),
             Self::UniqExact(Distinct::User) => f.write_str("uniq_exact(user)"),
             Self::UniqExact(Distinct::Session) => f.write_str("uniq_exact(session)"),
             Self::UniqExact(Distinct::DeviceId) => f.write_str("uniq_exact(device_id)"),
@@ -293,12 +306,27 @@ impl fmt::Display for Measure {
 }
 
 impl Measure {
-    fn all() -> impl Iterator<Item = Self> {
+    /// All that can be declared beside these fields.
+    fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
+        let fields = fields.iter().filter(|field| field.kind == Kind::Int);
         let numbers = [Number::ParamInt, Number::Sequence].into_iter();
+        let numbers = numbers.chain(fields.clone().cloned().map(Number::Field));
         let distinct = [Distinct::User, Distinct::Session, Distinct::DeviceId].map(Self::UniqExact);
         std::iter::once(Self::Count)
-            .chain(numbers.flat_map(|n| [Self::Sum(n), Self::Min(n), Self::Max(n)]))
+            .chain(numbers.flat_map(|n| [Self::Sum(n.clone()), Self::Min(n.clone()), Self::Max(n)]))
+            .chain(fields.cloned().map(Self::CountOf))
             .chain(distinct)
+    }
+
+    /// The declared field of `props` that it reads.
+    pub fn field(&self) -> Option<&Field> {
+        match self {
+            Self::CountOf(field)
+            | Self::Sum(Number::Field(field))
+            | Self::Min(Number::Field(field))
+            | Self::Max(Number::Field(field)) => Some(field),
+            Self::Count | Self::Sum(_) | Self::Min(_) | Self::Max(_) | Self::UniqExact(_) => None,
+        }
     }
 }
 

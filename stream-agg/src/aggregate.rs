@@ -135,7 +135,7 @@ pub fn aggregate_strata<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: us
     let members = Members::new(&units, &of_unit, strata);
     let measures = rollup.measures.iter().zip(rollup.stored());
     let measures = measures.filter_map(|((_, measure), stored)| {
-        values(*measure, &members, firsts.len()).map(|values| (stored, values))
+        values(measure, &members, firsts.len()).map(|values| (stored, values))
     });
     Aggregate {
         tenants: firsts.iter().map(|at| rows.tenant.numbers[units.rows[*at] as usize]).collect(),
@@ -388,29 +388,41 @@ fn has_ended(rollup: &Rollup, bucket: UnixMillis, now: UnixMillis) -> bool {
 }
 
 /// The values of a measure; none for a count, which every group has anyway.
-fn values(measure: Measure, members: &Members<'_, '_>, groups: usize) -> Option<Values> {
+fn values(measure: &Measure, members: &Members<'_, '_>, groups: usize) -> Option<Values> {
     Some(match measure {
         Measure::Count => return None,
+        Measure::CountOf(field) => {
+            let count = |sum: i128, _| sum + 1;
+            numbers(&Number::Field(field.clone()), members, groups, 0, count)
+        }
         Measure::Sum(n) => numbers(n, members, groups, 0, |sum, value| sum + value),
         Measure::Min(n) => numbers(n, members, groups, i128::MAX, i128::min),
         Measure::Max(n) => numbers(n, members, groups, i128::MIN, i128::max),
-        Measure::UniqExact(distinct) => Values::Distinct(sets(&members.hashes(distinct), groups)),
+        Measure::UniqExact(distinct) => Values::Distinct(sets(&members.hashes(*distinct), groups)),
     })
 }
 
 fn numbers(
-    number: Number,
+    number: &Number,
     members: &Members<'_, '_>,
     groups: usize,
     start: i128,
     join: fn(i128, i128) -> i128,
 ) -> Values {
     let rows = members.strata.rows;
-    let value = |row: usize| match number {
-        Number::ParamInt => rows.param_int[row].into(),
-        Number::Sequence => rows.sequence[row].into(),
+    let value = |row: usize| -> Option<i128> {
+        match number {
+            Number::ParamInt => Some(rows.param_int[row].into()),
+            Number::Sequence => Some(rows.sequence[row].into()),
+            // Read as its column is, but from `props`: a backfill reads a row that is older than the column too.
+            Number::Field(field) => {
+                let found = props::find(rows.props.get(row as RowId), field.path.steps());
+                found.and_then(props::int).map(i128::from)
+            }
+        }
     };
-    Values::Numbers(fold(members.rows().map(|(row, group)| (group, value(row))), groups, start, join))
+    let values = members.rows().filter_map(|(row, group)| Some((group, value(row)?)));
+    Values::Numbers(fold(values, groups, start, join))
 }
 
 fn fold<T: Copy>(

@@ -671,6 +671,7 @@ mod tests {
             duplicates: 0,
             stored: 0,
             time_replaced: 0,
+            arrival_replaced: 0,
             ids: Vec::new(),
             first_fault: None,
         }

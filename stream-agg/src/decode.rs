@@ -19,7 +19,7 @@ use hashbrown::HashSet;
 use schemas::line::{Enriched, ReadError, Reader};
 use schemas::record::{self, Head, HeadError, Kind};
 use schemas::row::{STORABLE, TimeLimits};
-use schemas::time::{DAY, UnixMillis};
+use schemas::time::{DAY, HOUR, UnixMillis};
 use uuid::Uuid;
 
 use crate::dead_letters::{DeadLetters, MAX_TEXT_BYTES, Reason};
@@ -29,13 +29,20 @@ use crate::window::{Window, WindowLimits, line_id, record_id};
 
 /// Raised when the same record and settings give other rows: a golden test says so. What gives other
 /// rows then asks [`Limits::version`], so that a batch of the version before can still be finished.
-pub const DECODE_VERSION: u32 = 1;
+pub const DECODE_VERSION: u32 = 2;
 /// Versions whose batches this release can finish: the one that it declares, and the one before.
 pub const READABLE: RangeInclusive<u32> =
     (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
 
 /// How long a spool may hold a record: far less than the ledger knows it.
 pub const MAX_SPOOLED_DAYS: i64 = 14;
+
+/// Days that a line may be on its way from an edge to Kafka; a `server_time` that says more is not believed.
+pub const LONGEST_WAY_DAYS: i64 = MAX_SPOOLED_DAYS + 1;
+
+/// How far an edge's clock may be ahead of Kafka's, in milliseconds. This and the days above decide about rows:
+/// other values take another [`DECODE_VERSION`].
+const EDGE_AHEAD: i64 = HOUR;
 
 /// What decides about rows besides the records and the rollups. The last three are constants of a
 /// release; a batch is finished under those that it was declared with.
@@ -103,6 +110,8 @@ pub struct Entry {
     pub stored: u32,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u32,
+    /// Rows whose `server_time` was not believed.
+    pub arrival_replaced: u32,
     /// Of those lines, in their order, the ids of such as have one.
     pub ids: Vec<u64>,
     /// The first line that could not be read, from 0, and why.
@@ -187,6 +196,7 @@ pub fn decode(
         duplicates: 0,
         stored: 0,
         time_replaced: 0,
+        arrival_replaced: 0,
         ids: Vec::new(),
         first_fault: None,
     };
@@ -204,18 +214,22 @@ pub fn decode(
     for text in record::lines(events) {
         let read = head.clone().and_then(|()| read(text, &mut reader));
         let numbered = read.and_then(|line| {
+            let arrival = Arrival::of(&line, record.kafka_time, limits.version)?;
             let id = line.event.event_id.filter(|id| !id.is_nil()).map(|id| line_id(line.tenant, id));
             if repeats || id.is_some_and(|id| window.contains(id) || seen.contains(&id)) {
                 return Ok(None);
             }
             let number = u16::try_from(entry.stored).map_err(|_| Reason::Beyond)?;
-            Ok(Some((number, id, line)))
+            Ok(Some((number, id, line, arrival)))
         });
         match numbered {
-            Ok(Some((number, id, line))) => {
+            Ok(Some((number, id, line, arrival))) => {
+                let time = limits.time.event_time(line.event.client_time, arrival.time);
                 entry.stored += 1;
                 entry.ids.extend(id.filter(|id| seen.insert(*id)));
-                entry.time_replaced += u32::from(append(record, number, &line, &limits.time, &mut out.rows));
+                entry.time_replaced += u32::from(time.replaced);
+                entry.arrival_replaced += u32::from(arrival.replaced);
+                append(record, number, &line, arrival.time, time.time, &mut out.rows);
             }
             Ok(None) => entry.duplicates += 1,
             Err(reason) => {
@@ -255,22 +269,47 @@ type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
 
 fn read<'a>(line: &'a [u8], reader: &mut Reader<'a>) -> Result<Line<'a>, Reason> {
     let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;
-    let line: Line<'_> = reader.read(text)?;
-    // What the edge's clock says may stand in for the client's, and decides where the raw row is kept.
-    if !STORABLE.contains(&line.server_time) {
-        return Err(Reason::Read(ReadError::Added("server_time")));
-    }
-    Ok(line)
+    Ok(reader.read(text)?)
 }
 
-/// Returns whether the client's time was not believed.
-fn append(record: &Record<'_>, number: u16, line: &Line<'_>, limits: &TimeLimits, rows: &mut Rows) -> bool {
+/// When a line arrived.
+struct Arrival {
+    /// `server_time`, or Kafka's time in its place.
+    time: UnixMillis,
+    /// Whether the edge's clock was not believed.
+    replaced: bool,
+}
+
+impl Arrival {
+    /// The `server_time` of a line if it lies at most as far before Kafka's time as a spool may hold a record, and
+    /// a day, and at most an hour after it; else Kafka's time. It decides where the raw row is stored: an edge with a
+    /// wrong clock must not make table partitions, nor add rows to days that are archived.
+    fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
+        let believed = kafka_time.0 - LONGEST_WAY_DAYS * DAY..=kafka_time.0 + EDGE_AHEAD;
+        // The first version believed every edge.
+        let replaced = version > 1 && !believed.contains(&line.server_time.0);
+        let time = if replaced { kafka_time } else { line.server_time };
+        // Only where Kafka's clock is beyond them too.
+        if !STORABLE.contains(&time) {
+            return Err(Reason::Read(ReadError::Added("server_time")));
+        }
+        Ok(Self { time, replaced })
+    }
+}
+
+fn append(
+    record: &Record<'_>,
+    number: u16,
+    line: &Line<'_>,
+    arrived: UnixMillis,
+    event_time: UnixMillis,
+    rows: &mut Rows,
+) {
     let event = &line.event;
-    let event_time = limits.event_time(event.client_time, line.server_time);
     rows.tenant.push(line.tenant);
     rows.event.push(&event.event);
-    rows.client_time.push(event.client_time.unwrap_or(line.server_time));
-    rows.server_time.push(line.server_time);
+    rows.client_time.push(event.client_time.unwrap_or(arrived));
+    rows.server_time.push(arrived);
     rows.ip.push(match line.ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
@@ -287,9 +326,8 @@ fn append(record: &Record<'_>, number: u16, line: &Line<'_>, limits: &TimeLimits
     rows.props.push_with(|out| props::write(&line.props, out));
     rows.ko.push(record.offset.to_u64());
     rows.line.push(number);
-    rows.event_time.push(event_time.time);
-    rows.received.push(line.server_time.min(record.kafka_time));
-    event_time.replaced
+    rows.event_time.push(event_time);
+    rows.received.push(arrived.min(record.kafka_time));
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub struct Metrics {
     rejected: IntCounter,
     duplicates: IntCounter,
     time_replaced: IntCounter,
+    arrival_replaced: IntCounter,
     records_miscounted: IntCounter,
     rows_folded: IntCounter,
     fields_mistyped: IntCounter,
@@ -100,6 +101,10 @@ impl Default for Metrics {
             rejected: make.counter("rejected_total", "Lines that could not be read."),
             duplicates: make.counter("duplicates_total", "Lines that were stored before."),
             time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            arrival_replaced: make.counter(
+                "arrival_replaced_total",
+                "Rows whose server_time was not believed, for Kafka's clock differs: an edge's clock is wrong.",
+            ),
             records_miscounted: make.counter(
                 "records_miscounted_total",
                 "Records whose header n is not their number of lines; alert above 0.",
@@ -157,6 +162,7 @@ impl Metrics {
         self.rejected.inc_by(counts.rejected);
         self.duplicates.inc_by(counts.duplicates);
         self.time_replaced.inc_by(counts.time_replaced);
+        self.arrival_replaced.inc_by(counts.arrival_replaced);
         self.rows_folded.inc_by(counts.folded_rows);
         self.fields_mistyped.inc_by(counts.mistyped);
         self.batches.inc();
@@ -225,6 +231,7 @@ impl Metrics {
             rejected: self.rejected.get(),
             duplicates: self.duplicates.get(),
             time_replaced: self.time_replaced.get(),
+            arrival_replaced: self.arrival_replaced.get(),
             folded_rows: self.rows_folded.get(),
             mistyped: self.fields_mistyped.get(),
         };

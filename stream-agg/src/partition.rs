@@ -81,6 +81,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Rows whose `client_time` was not believed.
     pub time_replaced: u64,
+    /// Rows whose `server_time` was not believed.
+    pub arrival_replaced: u64,
     /// Rows of rollups whose groups were folded.
     pub folded_rows: u64,
     /// Values of declared fields that are of another type.
@@ -418,6 +420,7 @@ impl Counts {
             rejected: sum.rejected + u64::from(entry.rejected),
             duplicates: sum.duplicates + u64::from(entry.duplicates),
             time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
+            arrival_replaced: sum.arrival_replaced + u64::from(entry.arrival_replaced),
             folded_rows: 0,
             mistyped: 0,
         })

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const LINES: &str = include_str!("golden/lines.ndjson");
 /// What they become by each version that this release can read, the oldest first: table, table partition,
 /// rows with the marker, hash of the block.
-const CELLS: [&str; 1] = [include_str!("golden/cells-v1.txt")];
+const CELLS: [&str; 2] = [include_str!("golden/cells-v1.txt"), include_str!("golden/cells-v2.txt")];
 
 #[test]
 fn the_same_records_give_the_same_rows_in_every_release_that_can_finish_them() {

@@ -17,9 +17,9 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// What it is before the first event.
-    pub(crate) fn new(measure: Measure) -> Self {
+    pub(crate) fn new(measure: &Measure) -> Self {
         match measure {
-            Measure::Count | Measure::Sum(_) => Self::Number(0),
+            Measure::Count | Measure::CountOf(_) | Measure::Sum(_) => Self::Number(0),
             Measure::Min(_) => Self::Number(i64::MAX),
             Measure::Max(_) => Self::Number(i64::MIN),
             Measure::UniqExact(_) => Self::Distinct(HashSet::new()),
@@ -27,10 +27,11 @@ impl Figure {
     }
 
     /// Takes an event.
-    pub(crate) fn add(&mut self, measure: Measure, event: &Event<'_>) {
-        let number = |of: Number| match of {
+    pub(crate) fn add(&mut self, measure: &Measure, event: &Event<'_>) {
+        let number = |of: &Number| match of {
             Number::ParamInt => event.param_int,
             Number::Sequence => i64::try_from(event.sequence).expect("the load counts from 1"),
+            Number::Field(_) => unreachable!("no rollup of a run measures a field of `props`"),
         };
         match (self, measure) {
             (Self::Number(sum), Measure::Count) => *sum += 1,
@@ -61,9 +62,9 @@ impl Figure {
 }
 
 /// How parts of a measure become one.
-pub(crate) fn combining(measure: Measure) -> &'static str {
+pub(crate) fn combining(measure: &Measure) -> &'static str {
     match measure {
-        Measure::Count | Measure::Sum(_) => "sum",
+        Measure::Count | Measure::CountOf(_) | Measure::Sum(_) => "sum",
         Measure::Min(_) => "min",
         Measure::Max(_) => "max",
         Measure::UniqExact(_) => "uniqExactMerge",

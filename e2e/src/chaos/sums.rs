@@ -72,7 +72,8 @@ impl Sums {
     pub fn of_rollup(rollup: &Rollup) -> Self {
         // A count comes first: it tells how many events a difference is about. Every rollup has one.
         let count = (Stored::Rows, Measure::Count);
-        let stored = rollup.stored().into_iter().zip(rollup.measures.iter().map(|(_, measure)| *measure));
+        let measures = rollup.measures.iter().map(|(_, measure)| measure.clone());
+        let stored = rollup.stored().into_iter().zip(measures);
         let measures: Vec<_> =
             std::iter::once(count).chain(stored.filter(|(_, measure)| *measure != Measure::Count)).collect();
         let bucket =
@@ -82,7 +83,7 @@ impl Sums {
         let dimensions = dimensions.map(|(at, name)| (name.as_str(), Rollup::dimension_column(at)));
         let key: Vec<_> = bucket.into_iter().chain(dimensions).collect();
         let figures =
-            measures.iter().map(|(stored, measure)| format!("{}({})", combining(*measure), stored.column()));
+            measures.iter().map(|(stored, measure)| format!("{}({})", combining(measure), stored.column()));
         let selected: Vec<_> = key.iter().map(|(_, sql)| sql.clone()).chain(figures).collect();
         let group: Vec<_> = (1..=key.len()).map(|place| place.to_string()).collect();
         let sql = format!(
@@ -120,10 +121,9 @@ impl Sums {
         let dimensions = self.dimensions.iter().map(|dimension| line.text(dimension));
         let key = bucket.into_iter().chain(dimensions).collect();
         let measures = &self.measures;
-        let figures =
-            self.cells.entry(key).or_insert_with(|| measures.iter().map(|m| Figure::new(*m)).collect());
+        let figures = self.cells.entry(key).or_insert_with(|| measures.iter().map(Figure::new).collect());
         for (figure, measure) in figures.iter_mut().zip(measures) {
-            figure.add(*measure, &line.event);
+            figure.add(measure, &line.event);
         }
     }
 

@@ -34,6 +34,11 @@ path = "due"
 type = "time"
 "#;
 
+async fn stored(world: &World, rows: u64) {
+    let rows = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == rows;
+    wait_for("stored rows", DEADLINE, rows).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
     let world = World::new("fields").await;
@@ -46,11 +51,7 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
         assert_eq!(edge.http.post_lines(&[line]).await.status, 200);
     };
     post("a", odd).await;
-    let stored = async |rows: u64| {
-        let rows = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == rows;
-        wait_for("stored rows", DEADLINE, rows).await.unwrap();
-    };
-    stored(1).await;
+    stored(&world, 1).await;
     aggregator.terminate().await.unwrap();
 
     let file = world.write("rollups.toml", &format!("{}{FIELDS}", Rollups::built_in()));
@@ -67,7 +68,7 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
     post("b", typed).await;
     post("c", mistyped).await;
     post("d", "{\"level\":-3}").await;
-    stored(4).await;
+    stored(&world, 4).await;
 
     assert_eq!(
         world.rows("SELECT event, props FROM events WHERE tenant != '' ORDER BY event").await,
@@ -96,4 +97,65 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
         .write("changed.toml", &format!("{}{}", Rollups::built_in(), FIELDS.replace("\"int\"", "\"float\"")));
     let error = world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &changed)]).await.unwrap_err();
     assert!(format!("{error:#}").contains("`field_level` was changed after it was applied"), "{error:#}");
+}
+
+/// What each country spends: events, those with an amount, their sum, and the least of it.
+const SPENT: &str = r#"
+[[rollup]]
+name = "spent"
+grain = "none"
+dimensions = ["country"]
+measures = { events = "count", sales = "count(prop_amount)", total = "sum(prop_amount)", least = "min(prop_amount)" }
+
+[[field]]
+name = "amount"
+path = "cart.amount"
+type = "int"
+"#;
+
+#[tokio::test]
+async fn an_integer_field_is_summed_where_it_is_and_a_backfill_sums_what_was_stored_before() {
+    let world = World::new("measured_fields").await;
+    let (edge, mut aggregator, api) = world.pipeline().await;
+    drop(api);
+    let lines = [
+        r#"{"event":"a","country":"DE","cart":{"amount":9223372036854775807}}"#,
+        r#"{"event":"a","country":"DE","cart":{"amount":1e3}}"#,
+        r#"{"event":"a","country":"DE","cart":{"amount":"5"}}"#,
+        r#"{"event":"a","country":"DE"}"#,
+        r#"{"event":"a","country":"FR","cart":{}}"#,
+    ]
+    .map(str::to_owned);
+    assert_eq!(edge.http.post_lines(&lines).await.status, 200);
+    stored(&world, 5).await;
+    aggregator.terminate().await.unwrap();
+
+    let file = world.write("rollups.toml", &format!("{}{SPENT}", Rollups::built_in()));
+    let declared = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&declared).await;
+    let mut aggregator = world.start("stream-agg", &declared);
+    aggregator.wait_ready().await.unwrap();
+    assert_eq!(edge.http.post_lines(&lines).await.status, 200);
+    stored(&world, 10).await;
+    let states = "SELECT dim1, sum(rows), sum(sum1), sum(sum2), min(min1) FROM rollup_states \
+                  WHERE rollup = 'spent' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
+    let neutral = i128::MAX.to_string();
+    assert_eq!(
+        world.rows(states).await,
+        [["DE", "4", "2", "9223372036854776807", "1000"], ["FR", "1", "0", "0", &neutral]]
+    );
+    aggregator.terminate().await.unwrap();
+    world.run("stream-agg", &["backfill", "spent"], &declared).await.unwrap();
+    assert_eq!(
+        world.rows(states).await,
+        [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
+    );
+    // Beyond 64 bits a view shows the bound, and 0 for the least of nothing.
+    let view = format!(
+        "SELECT country, events, sales, total, least FROM {}.spent ORDER BY country",
+        world.bi_database()
+    );
+    let most = i64::MAX.to_string();
+    assert_eq!(world.rows(&view).await, [["DE", "8", "4", &most, "1000"], ["FR", "2", "0", "0", "0"]]);
+    world.run("stream-agg", &["audit"], &declared).await.unwrap();
 }

@@ -1,7 +1,6 @@
 //! Reads `rollups.toml`: what is declared, checked whole, every error with its line.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -80,6 +79,20 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
             reason: e.message().trim_end().replace('\n', ", "),
         })
     })?;
+    let mut columns = BTreeSet::new();
+    let field = |declared: &DeclaredField| {
+        if columns.len() == MAX_FIELDS {
+            return Err(fault(&declared.name, format!("there are at most {MAX_FIELDS} fields")));
+        }
+        if !columns.insert(declared.name.get_ref().clone()) {
+            return Err(fault(
+                &declared.name,
+                format!("there is already a field `{}`", declared.name.get_ref()),
+            ));
+        }
+        field(declared)
+    };
+    let fields: Vec<_> = declared.field.iter().map(field).collect::<Result<_, _>>().map_err(error)?;
     let mut retentions = BTreeSet::new();
     let mut names: BTreeSet<String> = tables::NAMES.map(str::to_owned).into();
     let rollup = |declared: Declared| {
@@ -103,23 +116,9 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
                 ));
             }
         }
-        resolve(declared)
+        resolve(declared, &fields)
     };
     let rollups = declared.rollup.into_iter().map(rollup).collect::<Result<_, _>>().map_err(error)?;
-    let mut columns = BTreeSet::new();
-    let field = |declared: &DeclaredField| {
-        if columns.len() == MAX_FIELDS {
-            return Err(fault(&declared.name, format!("there are at most {MAX_FIELDS} fields")));
-        }
-        if !columns.insert(declared.name.get_ref().clone()) {
-            return Err(fault(
-                &declared.name,
-                format!("there is already a field `{}`", declared.name.get_ref()),
-            ));
-        }
-        field(declared)
-    };
-    let fields = declared.field.iter().map(field).collect::<Result<_, _>>().map_err(error)?;
     Ok((rollups, fields))
 }
 
@@ -134,7 +133,7 @@ fn field(declared: &DeclaredField) -> Result<Field, Fault> {
     })
 }
 
-fn resolve(declared: Declared) -> Result<Rollup, Fault> {
+fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Fault> {
     let name = checked_name(&declared.name)?;
     let grain = one_of(&declared.grain, "grain", Grain::ALL.map(|g| (g.name().to_owned(), g)))?;
     let mut columns: BTreeSet<String> = RESERVED_COLUMNS.map(str::to_owned).into();
@@ -171,12 +170,7 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     let mut measures = Vec::new();
     for (name, measure) in &declared.measures {
         column(name.get_ref().clone(), name.span().start)?;
-        let kind = one_of(measure, "measure", Measure::all().map(|m| (m.to_string(), m)))?;
-        let same = |other: &&(String, Measure)| mem::discriminant(&other.1) == mem::discriminant(&kind);
-        if kind != Measure::Count && measures.iter().filter(same).count() == layout::MEASURES {
-            const MOST: usize = layout::MEASURES;
-            return Err(fault(measure, format!("a rollup has at most {MOST} measures like `{kind}`")));
-        }
+        let kind = one_of(measure, "measure", Measure::all(fields).map(|m| (m.to_string(), m)))?;
         measures.push((checked_name(name)?, kind));
     }
     if measures.is_empty() {
@@ -187,6 +181,13 @@ fn resolve(declared: Declared) -> Result<Rollup, Fault> {
     }
     let retention_days = declared.retention.as_ref().map(days).transpose()?;
     let rollup = Rollup { name, grain, dimensions, conditions, measures, retention_days };
+    if let Some((name, measure)) = rollup.first_without_column() {
+        const MOST: usize = layout::MEASURES;
+        return Err(fault(
+            &declared.measures[name.as_str()],
+            format!("a rollup has at most {MOST} measures like `{measure}`"),
+        ));
+    }
     match &declared.retention {
         Some(retention) if rollup.grain == Grain::None => {
             Err(fault(retention, "a bucket of all time does not expire; leave the retention out".to_owned()))

@@ -100,27 +100,37 @@ impl Expiry {
 impl Rollup {
     /// Which table holds it.
     pub fn table(&self) -> Table {
-        let is_sum = |measure: &Measure| matches!(measure, Measure::Count | Measure::Sum(_));
+        let is_sum =
+            |measure: &Measure| matches!(measure, Measure::Count | Measure::CountOf(_) | Measure::Sum(_));
         if self.measures.iter().all(|(_, measure)| is_sum(measure)) { Table::Sums } else { Table::States }
     }
 
     /// The column of each of its measures.
     pub fn stored(&self) -> Vec<Stored> {
         let (mut sums, mut minima, mut maxima, mut sets) = (0, 0, 0, 0);
-        let mut next = |measure: Measure| {
+        let mut next = |measure: &Measure| {
             let count = |number: &mut usize| {
                 *number += 1;
                 *number
             };
             match measure {
                 Measure::Count => Stored::Rows,
-                Measure::Sum(_) => Stored::Sum(count(&mut sums)),
+                Measure::CountOf(_) | Measure::Sum(_) => Stored::Sum(count(&mut sums)),
                 Measure::Min(_) => Stored::Min(count(&mut minima)),
                 Measure::Max(_) => Stored::Max(count(&mut maxima)),
                 Measure::UniqExact(_) => Stored::Uniq(count(&mut sets)),
             }
         };
-        self.measures.iter().map(|(_, measure)| next(*measure)).collect()
+        self.measures.iter().map(|(_, measure)| next(measure)).collect()
+    }
+
+    /// The first of its measures that the tables have no column for.
+    pub(super) fn first_without_column(&self) -> Option<&(String, Measure)> {
+        let has_none = |stored: &Stored| match *stored {
+            Stored::Rows => false,
+            Stored::Sum(n) | Stored::Min(n) | Stored::Max(n) | Stored::Uniq(n) => n > MEASURES,
+        };
+        Some(&self.measures[self.stored().iter().position(has_none)?])
     }
 
     /// Column of the dimension at this place.

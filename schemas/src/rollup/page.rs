@@ -26,7 +26,7 @@ impl Rollups {
 
 fn row(rollup: &Rollup) -> String {
     let dimensions: Vec<_> = rollup.dimensions.iter().map(|dimension| format!("`{dimension}`")).collect();
-    let measures: Vec<_> = rollup.measures.iter().map(|(name, measure)| described(name, *measure)).collect();
+    let measures: Vec<_> = rollup.measures.iter().map(|(name, measure)| described(name, measure)).collect();
     let conditions: Vec<_> = rollup.conditions.iter().map(condition).collect();
     let kept = rollup.retention_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
     format!(
@@ -49,8 +49,9 @@ fn bucket(grain: Grain) -> &'static str {
     }
 }
 
-fn described(name: &str, measure: Measure) -> String {
-    let mark = if matches!(measure, Measure::Count | Measure::Sum(_)) { "" } else { "*" };
+fn described(name: &str, measure: &Measure) -> String {
+    let mark =
+        if matches!(measure, Measure::Count | Measure::CountOf(_) | Measure::Sum(_)) { "" } else { "*" };
     format!("`{name}`{mark} = {measure}")
 }
 

@@ -147,3 +147,22 @@ fn more_different_retentions_than_eight_are_refused_at_the_line_of_the_ninth() {
     assert_eq!(error.line, 63, "{error}");
     assert!(error.reason.contains("at most 8 different retentions"), "{error}");
 }
+
+#[test]
+fn integer_fields_can_be_measured_and_no_others() {
+    let parse = |kind: &str, measure: &str| {
+        let field = format!("[[field]]\nname = \"amount\"\npath = \"cart.amount\"\ntype = \"{kind}\"\n");
+        Rollups::parse("my.toml", &(GOOD.replace("\"count\"", &format!("\"{measure}\"")) + &field))
+    };
+    for measure in ["sum(prop_amount)", "min(prop_amount)", "max(prop_amount)", "count(prop_amount)"] {
+        let rollups = parse("int", measure).unwrap();
+        let (_, read) = &rollups.get("plays").unwrap().measures[0];
+        assert_eq!((read.to_string(), read.field()), (measure.to_owned(), rollups.fields().first()));
+        assert_eq!(Rollups::parse("text", &rollups.to_string()), Ok(rollups));
+        let error = parse("float", measure).unwrap_err();
+        assert!(
+            error.reason.starts_with(&format!("`{measure}` is not a measure; there are count, ")),
+            "{error}"
+        );
+    }
+}

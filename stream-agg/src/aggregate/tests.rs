@@ -266,3 +266,29 @@ fn a_sample_is_the_hashes_below_a_sixteenth_of_all() {
     assert_eq!(Sets::sample(&[0, sixteenth - 1, sixteenth, u64::MAX]), [0, sixteenth - 1]);
     assert!(Sets::sample(&[]).is_empty());
 }
+
+#[test]
+fn events_without_a_number_at_the_path_of_a_field_change_nothing_of_its_measures() {
+    let declaration = "grain = \"day\"\ndimensions = [\"event\"]\n\
+         measures = { a = \"count(prop_n)\", b = \"sum(prop_n)\", c = \"min(prop_n)\", d = \"max(prop_n)\" }\n\
+         [[field]]\nname = \"n\"\npath = \"x.n\"\ntype = \"int\"\n";
+    let mut rows = Rows::default();
+    let all = [
+        ("e", r#"{"x":{"n":-7}}"#),
+        ("e", r#"{"x.n":2.0}"#),
+        ("e", r#"{"x":{"n":0.5}}"#),
+        ("e", r#"{"x":{"n":"9"}}"#),
+        ("none", r#"{"n":1}"#),
+    ];
+    for (event, props) in all {
+        push_with_props(&mut rows, "t", event, time(NOW), "", 100, props);
+    }
+    let (most, least) = (i128::MAX, i128::MIN);
+    assert_eq!(
+        shown(&rollup(declaration), &rows),
+        [
+            "t 2026-11-21 00:00 e 4 2 -5 -7 2".to_owned(),
+            format!("t 2026-11-21 00:00 none 1 0 0 {most} {least}")
+        ]
+    );
+}

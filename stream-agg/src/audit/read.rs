@@ -13,6 +13,7 @@ use super::gaps::Gap;
 use super::judge::{MAX_FINDINGS, Snapshot, SnapshotRow};
 use crate::configs::known;
 use crate::declaration::Declaration;
+use crate::decode::LONGEST_WAY_DAYS;
 use crate::store::{Store, StoreError};
 
 /// The raw table.
@@ -225,18 +226,19 @@ impl Reader<'_> {
             return Ok(BTreeMap::new());
         }
         let sql = format!(
-            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, min({MADE}), \
+            "SELECT g, kp, intDiv(ko, {SPAN}) AS span, min({}), \
              toUInt64(sumIf(stored, {})) FROM {LEDGER} \
              WHERE {} AND stored > 0 AND {} GROUP BY g, kp, span",
+            made(),
             may_be_dropped(frame),
             of_ledger(frame),
             among(spans)
         );
         let rows: Vec<(u16, u16, u64, i64, u64)> = self.rows(&sql).await?;
-        let made = |(g, kp, span, made, dropped)| {
+        let of_span = |(g, kp, span, made, dropped)| {
             ((g, kp, span), Made { since: day(UnixMillis(made)) - GATHERED, dropped })
         };
-        Ok(rows.into_iter().map(made).collect())
+        Ok(rows.into_iter().map(of_span).collect())
     }
 
     /// Whether any record of the ledger has lines of which the raw rows may have been dropped; not asked
@@ -418,14 +420,17 @@ fn of_raw(frame: &Frame, from: Option<i64>) -> String {
     format!("tenant != '' AND server_time >= {} AND {}", start_of(from.unwrap_or(0)), within(frame))
 }
 
-/// In the ledger: when the record got its id, in milliseconds. What is no UUIDv7 tells nothing, nor
-/// does a clock that is ahead of Kafka's.
-const MADE: &str = "if(toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id)) = 0, toUnixTimestamp64Milli(kafka_time), \
-     least(toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id)), toUnixTimestamp64Milli(kafka_time)))";
+/// In the ledger: when the record got its id, in milliseconds. What is no UUIDv7 tells nothing, nor does a clock
+/// that is ahead of Kafka's, or so far behind that the row function takes Kafka's time.
+fn made() -> String {
+    let (id, kafka) =
+        ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
+    format!("if({id} < {kafka} - {longest}, {kafka}, least({id}, {kafka}))", longest = LONGEST_WAY_DAYS * DAY)
+}
 
 /// In the ledger: whether a line of the record may have arrived on a day that ClickHouse drops by itself.
 fn may_be_dropped(frame: &Frame) -> String {
-    format!("{MADE} < {}", (frame.kept_from() + GATHERED) * DAY)
+    format!("{} < {}", made(), (frame.kept_from() + GATHERED) * DAY)
 }
 
 /// Restricts a query to these spans, as far as they can be named.

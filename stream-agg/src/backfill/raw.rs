@@ -129,7 +129,9 @@ fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
 
 fn reads_props(rollup: &Rollup) -> bool {
     let conditions = rollup.conditions.iter().map(|condition| &condition.field);
-    rollup.dimensions.iter().chain(conditions).any(|field| matches!(field, Dimension::Prop(_)))
+    let of_props = |field: &Dimension| matches!(field, Dimension::Prop(_));
+    rollup.dimensions.iter().chain(conditions).any(of_props)
+        || rollup.measures.iter().any(|(_, measure)| measure.field().is_some())
 }
 
 fn in_lane(lane: Lane, lacking: &Lacking) -> String {

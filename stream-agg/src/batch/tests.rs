@@ -44,6 +44,7 @@ fn entry(offset: i64, record_id: Uuid, lines: u32) -> Entry {
         duplicates: 0,
         stored: lines,
         time_replaced: 0,
+        arrival_replaced: 0,
         ids: Vec::new(),
         first_fault: None,
     }

@@ -5,9 +5,11 @@ use schemas::{event, line};
 use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
+/// When lines arrived at the edge, and their record in Kafka, where a test says nothing else.
+const ARRIVED: &str = "2026-11-21 04:00:00";
 
 fn enriched(client: &str) -> Vec<u8> {
-    enriched_at("2026-11-21 04:00:00", client)
+    enriched_at(ARRIVED, client)
 }
 
 fn enriched_at(time: &str, client: &str) -> Vec<u8> {
@@ -20,7 +22,7 @@ fn enriched_at(time: &str, client: &str) -> Vec<u8> {
 
 fn decoded(head: Result<Head, HeadError>, lines: &[Vec<u8>]) -> (Result<Entry, HeadError>, Decoded) {
     let mut stream = Stream::default();
-    let entry = stream.take(42, 1000, head, lines);
+    let entry = stream.take(42, UnixMillis::parse(ARRIVED).unwrap().0, head, lines);
     (entry, stream.out)
 }
 
@@ -118,7 +120,7 @@ fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
 fn a_row_was_received_when_the_clock_says_that_is_behind() {
     let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
     for (arrived, received) in
-        [("2026-11-20 04:00:00", "2026-11-20 04:00:00"), ("2026-11-22 04:00:00", "2026-11-21 04:00:00")]
+        [("2026-11-20 04:00:00", "2026-11-20 04:00:00"), ("2026-11-21 05:00:00", "2026-11-21 04:00:00")]
     {
         let mut stream = Stream::default();
         stream.take(42, taken.0, head(1), &[enriched_at(arrived, r#"{"event":"a"}"#)]).unwrap();
@@ -127,15 +129,35 @@ fn a_row_was_received_when_the_clock_says_that_is_behind() {
 }
 
 #[test]
-fn an_arrival_that_no_table_could_keep_is_a_dead_letter() {
-    let times =
-        ["1969-12-31 23:59:59.999", "1970-01-01 00:00:00", "2058-12-31 23:59:59.999", "2059-01-01 00:00:00"];
-    let lines = times.map(|time| enriched_at(time, r#"{"event":"a"}"#));
-    let (entry, Decoded { rows, dead_letters, .. }) = decoded(head(4), &lines);
-    assert_eq!(counts(&entry.unwrap()), [4, 2, 0, 2]);
-    assert_eq!(dead_letters.line, [0, 3]);
-    assert_eq!(dead_letters.reason.get(0), "bad_added_field");
-    assert_eq!(rows.event_time[0], UnixMillis(0));
+fn a_server_time_that_kafkas_clock_contradicts_is_replaced_by_kafkas_and_counted() {
+    let taken = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+    let check = |arrived: &str, replaced: bool| {
+        let mut stream = Stream::default();
+        let line = enriched_at(arrived, r#"{"event":"a","client_time":"2001-01-01 00:00:00"}"#);
+        let entry = stream.take(42, taken.0, head(1), &[line, enriched_at(arrived, r#"{"event":"b"}"#)]);
+        assert_eq!(entry.unwrap().arrival_replaced, 2 * u32::from(replaced), "{arrived}");
+        let stored = if replaced { taken } else { UnixMillis::parse(arrived).unwrap() };
+        let rows = &stream.out.rows;
+        assert_eq!(rows.server_time, [stored; 2], "{arrived}");
+        let sent = UnixMillis::parse("2001-01-01 00:00:00").unwrap();
+        assert_eq!((&rows.client_time, &rows.event_time), (&vec![sent, stored], &vec![sent, stored]));
+    };
+    check("2026-11-06 03:59:59.999", true);
+    check("2026-11-06 04:00:00", false);
+    check("2026-11-21 05:00:00", false);
+    check("2026-11-21 05:00:00.001", true);
+    check("1969-12-31 23:59:59.999", true);
+    check("2059-01-01 00:00:00", true);
+}
+
+#[test]
+fn lines_of_a_time_that_no_table_can_keep_are_dead_letters() {
+    for (taken, stored) in [("2058-12-31 23:59:59.999", 1), ("2059-01-01 00:00:00", 0)] {
+        let mut stream = Stream::default();
+        let taken = UnixMillis::parse(taken).unwrap();
+        let entry = stream.take(42, taken.0, head(1), &[called(1)]).unwrap();
+        assert_eq!(counts(&entry), [1, 1 - stored, 0, stored]);
+    }
 }
 
 #[test]
