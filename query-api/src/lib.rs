@@ -19,6 +19,8 @@ pub mod snapshot;
 
 pub mod http;
 
+mod query;
+
 mod problem;
 
 pub mod metrics;
@@ -108,6 +110,7 @@ impl QueryApi {
     /// Its routes, for whoever serves them beside others.
     pub fn service(&self) -> Router {
         http::routes(Arc::clone(&self.shared), self.config.poll.clone())
+            .merge(query::routes(&self.config, Arc::clone(&self.shared)))
     }
 
     /// Serves both ports until `shutdown`, then drains. The admin port ends last.

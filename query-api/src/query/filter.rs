@@ -1,0 +1,138 @@
+//! Conditions on the events that count: `event:in:click|view`.
+//!
+//! An empty value means that the field is absent. The values are text of strangers: they are compared and bound,
+//! never part of a statement.
+
+/// One condition; all of a query must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// The dimension, as the request names it.
+    pub(super) field: String,
+    /// What its value must meet.
+    pub(super) test: Test,
+}
+
+/// What a value must meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Test {
+    /// It is one of these.
+    In(Vec<String>),
+    /// It is none of these.
+    NotIn(Vec<String>),
+    /// It begins with this.
+    Prefix(String),
+    /// It contains this.
+    Contains(String),
+}
+
+/// Values of one condition.
+const MAX_VALUES: usize = 1_000;
+
+impl Filter {
+    /// Reads `field:op:value`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let form = "write field:op:value, for example event:in:click|view";
+        let (field, rest) = text.split_once(':').ok_or(form)?;
+        let (op, value) = rest.split_once(':').ok_or(form)?;
+        if field.is_empty() {
+            return Err(form.to_owned());
+        }
+        let test = match op {
+            "eq" => Test::In(vec![value.to_owned()]),
+            "ne" => Test::NotIn(vec![value.to_owned()]),
+            "in" => Test::In(split(value)),
+            "nin" => Test::NotIn(split(value)),
+            "prefix" => Test::Prefix(value.to_owned()),
+            "contains" => Test::Contains(value.to_owned()),
+            _ => return Err("the operator is one of eq, ne, in, nin, prefix, contains".to_owned()),
+        };
+        match &test {
+            Test::In(values) | Test::NotIn(values) if values.len() > MAX_VALUES => {
+                Err(format!("there are at most {MAX_VALUES} values in a list"))
+            }
+            _ => Ok(Self { field: field.to_owned(), test }),
+        }
+    }
+
+    /// Whether a value meets it.
+    pub(super) fn is_met_by(&self, value: &str) -> bool {
+        match &self.test {
+            Test::In(values) => values.iter().any(|one| one == value),
+            Test::NotIn(values) => values.iter().all(|one| one != value),
+            Test::Prefix(prefix) => value.starts_with(prefix.as_str()),
+            Test::Contains(part) => value.contains(part.as_str()),
+        }
+    }
+
+    /// The values that meet it, where they are known.
+    pub(super) fn values(&self) -> Option<&[String]> {
+        match &self.test {
+            Test::In(values) => Some(values),
+            Test::NotIn(_) | Test::Prefix(_) | Test::Contains(_) => None,
+        }
+    }
+}
+
+/// Splits at `|`; `\|` stands for `|` and `\\` for `\`.
+fn split(text: &str) -> Vec<String> {
+    let mut values = vec![String::new()];
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let value = values.last_mut().expect("there is a first value");
+        match character {
+            '\\' => value.push(characters.next_if(|next| matches!(next, '|' | '\\')).unwrap_or('\\')),
+            '|' => values.push(String::new()),
+            other => value.push(other),
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, field: &str, test: Test) {
+        assert_eq!(Filter::parse(text), Ok(Filter { field: field.to_owned(), test }));
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_filter_is_split_at_its_first_two_colons() {
+        check("event:eq:a:b", "event", Test::In(texts(&["a:b"])));
+        check("props.url:prefix:https://", "props.url", Test::Prefix("https://".to_owned()));
+        check("country:ne:", "country", Test::NotIn(texts(&[""])));
+        check("event:eq:a|b", "event", Test::In(texts(&["a|b"])));
+    }
+
+    #[test]
+    fn a_list_is_split_at_bars_that_no_backslash_escapes() {
+        check("event:in:a|b", "event", Test::In(texts(&["a", "b"])));
+        check(r"event:in:a\|b", "event", Test::In(texts(&["a|b"])));
+        check(r"event:nin:a\\|b\c|", "event", Test::NotIn(texts(&[r"a\", r"b\c", ""])));
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for text in ["", "event", "event:eq", ":eq:a", "event:like:a"] {
+            assert!(Filter::parse(text).is_err(), "{text}");
+        }
+        assert!(Filter::parse(&format!("event:in:{}", "|".repeat(MAX_VALUES))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_list_can_be_written(values in prop::collection::vec(".*", 1..5)) {
+            let escaped: Vec<_> =
+                values.iter().map(|value| value.replace('\\', r"\\").replace('|', r"\|")).collect();
+            let filter = Filter::parse(&format!("event:in:{}", escaped.join("|"))).unwrap();
+            prop_assert_eq!(filter.test, Test::In(values));
+        }
+    }
+}

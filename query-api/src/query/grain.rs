@@ -1,0 +1,355 @@
+//! The calendar: where the buckets of a grain begin, in a time zone.
+//!
+//! Invariant: every instant lies in exactly one bucket, and buckets follow each other without a gap, also where
+//! clocks are put forward or back. All instants are seconds since 1970. No clock in here.
+
+use jiff::civil::{Date, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use schemas::rollup;
+
+/// Seconds of a minute.
+const MINUTE: i64 = 60;
+/// Seconds of an hour.
+const HOUR: i64 = 60 * MINUTE;
+
+/// Length of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Grain {
+    /// A minute of the local clock.
+    Minute,
+    /// A quarter of an hour of the local clock.
+    QuarterHour,
+    /// An hour of the local clock.
+    Hour,
+    /// A local day.
+    Day,
+    /// Seven local days.
+    Week,
+    /// A local month.
+    Month,
+    /// Three local months.
+    Quarter,
+    /// A local year.
+    Year,
+    /// The whole window is one bucket.
+    None,
+}
+
+impl Grain {
+    /// All of them, the finest first.
+    pub(super) const ALL: [Self; 9] = [
+        Self::Minute,
+        Self::QuarterHour,
+        Self::Hour,
+        Self::Day,
+        Self::Week,
+        Self::Month,
+        Self::Quarter,
+        Self::Year,
+        Self::None,
+    ];
+
+    /// Its name in a request.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::QuarterHour => "15m",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Quarter => "quarter",
+            Self::Year => "year",
+            Self::None => "none",
+        }
+    }
+
+    /// The grain of this name.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|grain| grain.name() == text);
+        found.ok_or_else(|| format!("it is one of {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// The day on which a week begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Week {
+    /// As ISO 8601 has it.
+    Monday,
+    /// As in the United States.
+    Sunday,
+}
+
+/// Where buckets begin.
+#[derive(Debug, Clone)]
+pub(super) struct Calendar {
+    /// Whose clock and days count.
+    pub(super) zone: TimeZone,
+    /// On which day a week begins.
+    pub(super) week: Week,
+}
+
+impl Calendar {
+    /// Start of the bucket that holds the instant `at`.
+    ///
+    /// # Panics
+    /// If the grain is none: only a window knows where it begins.
+    pub(super) fn start(&self, grain: Grain, at: i64) -> i64 {
+        if let Some(length) = clock_length(grain) {
+            return self.clock_start(length, at);
+        }
+        let mut start = self.day_start(self.first_day(grain, self.date(at)));
+        // A clock that is put back over midnight shows the day before once more.
+        loop {
+            let next = self.next(grain, start);
+            if next > at {
+                return start;
+            }
+            start = next;
+        }
+    }
+
+    /// Start of the bucket after the one that starts at `start`.
+    ///
+    /// # Panics
+    /// If the grain is none.
+    pub(super) fn next(&self, grain: Grain, start: i64) -> i64 {
+        if let Some(length) = clock_length(grain) {
+            return self.clock_next(length, start);
+        }
+        let mut day = self.first_day(grain, self.date(start));
+        loop {
+            day = first_day_after(grain, day);
+            let next = self.day_start(day);
+            // A day that a zone left out has no length.
+            if next > start {
+                return next;
+            }
+        }
+    }
+
+    /// Start of the bucket that lies `count` buckets before the one that holds `at`.
+    pub(super) fn back(&self, grain: Grain, at: i64, count: i64) -> i64 {
+        let mut start = self.start(grain, at);
+        for _ in 0..count {
+            start = self.start(grain, start - 1);
+        }
+        start
+    }
+
+    /// Start of a local day.
+    pub(super) fn day_start(&self, day: Date) -> i64 {
+        let zoned = self.zone.to_zoned(day.at(0, 0, 0, 0)).and_then(|zoned| zoned.start_of_day());
+        zoned.map_or(i64::MAX, |zoned| zoned.timestamp().as_second())
+    }
+
+    /// The moment as the local clock shows it, with its offset: `2026-10-25T02:00:00+02:00`.
+    pub(super) fn local(&self, at: i64) -> String {
+        let zoned = timestamp(at).to_zoned(self.zone.clone());
+        zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    }
+
+    /// The same without the offset, as spreadsheets read it: `2026-10-25 02:00:00`.
+    pub(super) fn local_without_offset(&self, at: i64) -> String {
+        timestamp(at).to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    fn date(&self, at: i64) -> Date {
+        self.zone.to_datetime(timestamp(at)).date()
+    }
+
+    fn offset(&self, at: i64) -> i64 {
+        i64::from(self.zone.to_offset(timestamp(at)).seconds())
+    }
+
+    /// A bucket ends where the local clock passes a multiple of `length`, and where it is put forward or back.
+    fn clock_start(&self, length: i64, at: i64) -> i64 {
+        let offset = self.offset(at);
+        let start = at - (at + offset).rem_euclid(length);
+        if self.offset(start) == offset { start } else { self.first_with_offset(start, at, offset) }
+    }
+
+    fn clock_next(&self, length: i64, start: i64) -> i64 {
+        let offset = self.offset(start);
+        let next = start + length - (start + offset).rem_euclid(length);
+        let last = next - 1;
+        if self.offset(last) == offset {
+            next
+        } else {
+            self.first_with_offset(start, last, self.offset(last))
+        }
+    }
+
+    /// The first instant after `before` from which on, up to `after`, this is the offset.
+    fn first_with_offset(&self, mut before: i64, mut after: i64, offset: i64) -> i64 {
+        while after - before > 1 {
+            let middle = before + (after - before) / 2;
+            if self.offset(middle) == offset { after = middle } else { before = middle }
+        }
+        after
+    }
+
+    /// The first day of the bucket that holds a day.
+    fn first_day(&self, grain: Grain, day: Date) -> Date {
+        let since_week_began = match self.week {
+            Week::Monday => day.weekday().since(Weekday::Monday),
+            Week::Sunday => day.weekday().since(Weekday::Sunday),
+        };
+        match grain {
+            Grain::Week => day.saturating_sub(i64::from(since_week_began).days()),
+            Grain::Month => day.first_of_month(),
+            Grain::Quarter => {
+                let months = (day.month() - 1) % 3;
+                day.first_of_month().saturating_sub(i64::from(months).months())
+            }
+            Grain::Year => day.first_of_year(),
+            Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => day,
+        }
+    }
+}
+
+fn timestamp(at: i64) -> Timestamp {
+    let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second(at.clamp(least, most)).expect("it was clamped")
+}
+
+/// Seconds of a bucket that the clock bounds; none for one that the calendar bounds.
+fn clock_length(grain: Grain) -> Option<i64> {
+    match grain {
+        Grain::Minute => Some(MINUTE),
+        Grain::QuarterHour => Some(15 * MINUTE),
+        Grain::Hour => Some(HOUR),
+        Grain::Day | Grain::Week | Grain::Month | Grain::Quarter | Grain::Year => None,
+        Grain::None => panic!("the whole window is one bucket"),
+    }
+}
+
+/// The first day of the bucket after the one that begins with `day`.
+fn first_day_after(grain: Grain, day: Date) -> Date {
+    let span = match grain {
+        Grain::Week => 1.week(),
+        Grain::Month => 1.month(),
+        Grain::Quarter => 3.months(),
+        Grain::Year => 1.year(),
+        Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => 1.day(),
+    };
+    day.saturating_add(span)
+}
+
+/// The coarsest grain of rollups of which all of these instants are edges; none if not even minutes are.
+pub(super) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
+    use rollup::Grain::{Day, Hour, Minute, QuarterHour};
+    [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))
+}
+
+/// Whether each of these instants is an edge of a rollup's buckets.
+pub(super) fn has_edges(grain: rollup::Grain, edges: &[i64]) -> bool {
+    let length = grain.length().map(|millis| millis / 1000);
+    length.is_some_and(|length| edges.iter().all(|edge| edge.rem_euclid(length) == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn calendar(zone: &str) -> Calendar {
+        Calendar { zone: TimeZone::get(zone).unwrap(), week: Week::Monday }
+    }
+
+    fn at(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
+    }
+
+    #[track_caller]
+    fn check(calendar: &Calendar, grain: Grain, moment: &str, start: &str, next: &str) {
+        let found = calendar.start(grain, at(moment));
+        assert_eq!(calendar.local(found), start);
+        assert_eq!(calendar.local(calendar.next(grain, found)), next);
+    }
+
+    #[test]
+    fn a_week_begins_on_the_day_that_is_asked_for() {
+        let (from, to) = ("2026-11-16T00:00:00+00:00", "2026-11-23T00:00:00+00:00");
+        check(&calendar("UTC"), Grain::Week, "2026-11-22T12:00:00Z", from, to);
+        let sunday = Calendar { week: Week::Sunday, ..calendar("UTC") };
+        let (from, to) = ("2026-11-22T00:00:00+00:00", "2026-11-29T00:00:00+00:00");
+        check(&sunday, Grain::Week, "2026-11-22T12:00:00Z", from, to);
+    }
+
+    #[test]
+    fn days_and_months_are_those_of_the_zone() {
+        let (from, to) = ("2025-11-16T00:00:00+08:00", "2025-11-17T00:00:00+08:00");
+        check(&calendar("Asia/Singapore"), Grain::Day, "2025-11-15T17:00:00Z", from, to);
+        let (from, to) = ("2026-03-01T00:00:00+01:00", "2026-04-01T00:00:00+02:00");
+        check(&calendar("Europe/Berlin"), Grain::Month, "2026-03-31T21:59:59Z", from, to);
+        let (from, to) = ("2026-10-01T00:00:00+02:00", "2027-01-01T00:00:00+01:00");
+        check(&calendar("Europe/Berlin"), Grain::Quarter, "2026-12-24T12:00:00Z", from, to);
+        let (from, to) = ("2026-01-01T00:00:00+01:00", "2027-01-01T00:00:00+01:00");
+        check(&calendar("Europe/Berlin"), Grain::Year, "2026-12-24T12:00:00Z", from, to);
+    }
+
+    #[test]
+    fn an_hour_that_the_clock_shows_twice_is_two_buckets() {
+        let berlin = calendar("Europe/Berlin");
+        let (first, second) = ("2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00");
+        check(&berlin, Grain::Hour, "2026-10-25T00:30:00Z", first, second);
+        check(&berlin, Grain::Hour, "2026-10-25T01:30:00Z", second, "2026-10-25T03:00:00+01:00");
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_by_half_an_hour_begins_a_bucket() {
+        let island = calendar("Australia/Lord_Howe");
+        let (first, second) = ("2026-04-05T01:00:00+11:00", "2026-04-05T01:30:00+10:30");
+        check(&island, Grain::Hour, "2026-04-04T14:59:59Z", first, second);
+        check(&island, Grain::Hour, "2026-04-04T15:00:00Z", second, "2026-04-05T02:00:00+10:30");
+    }
+
+    #[test]
+    fn a_day_that_a_zone_left_out_has_no_bucket() {
+        let (from, to) = ("2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00");
+        check(&calendar("Pacific/Apia"), Grain::Day, "2011-12-29T12:00:00Z", from, to);
+    }
+
+    #[test]
+    fn the_grain_that_edges_need_is_named() {
+        let needs = |text: &str| needed(&[at(text), 0]);
+        assert_eq!(needs("2026-11-15T00:00:00Z"), Some(rollup::Grain::Day));
+        assert_eq!(needs("2026-11-15T16:00:00Z"), Some(rollup::Grain::Hour));
+        assert_eq!(needs("2026-11-15T20:30:00Z"), Some(rollup::Grain::QuarterHour));
+        assert_eq!(needs("2026-11-15T20:31:00Z"), Some(rollup::Grain::Minute));
+        assert_eq!(needs("2026-11-15T20:31:01Z"), None);
+    }
+
+    const ZONES: [&str; 8] = [
+        "UTC",
+        "Europe/Berlin",
+        "Asia/Tehran",
+        "America/St_Johns",
+        "America/Sao_Paulo",
+        "Australia/Lord_Howe",
+        "Pacific/Apia",
+        "Asia/Kathmandu",
+    ];
+
+    proptest! {
+        #[test]
+        fn every_instant_lies_in_the_bucket_that_is_said_to_hold_it(
+            zone in prop::sample::select(&ZONES[..]),
+            grain in prop::sample::select(&Grain::ALL[..8]),
+            sunday in any::<bool>(),
+            at in 86_400 * 366..4_000_000_000_i64,
+        ) {
+            let week = if sunday { Week::Sunday } else { Week::Monday };
+            let calendar = Calendar { week, ..calendar(zone) };
+            let start = calendar.start(grain, at);
+            let next = calendar.next(grain, start);
+            prop_assert!(start <= at && at < next, "{} {start} {next}", calendar.local(at));
+            prop_assert_eq!(calendar.start(grain, start), start);
+            prop_assert_eq!(calendar.start(grain, next - 1), start);
+            prop_assert_eq!(calendar.start(grain, next), next);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The routes of queries: the form of an answer, and what HTTP wants said about it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Query as QueryString, State};
+use axum::http::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemas::time::UnixMillis;
+
+use super::App;
+use super::params::{self, CsvStyle, Format, Query};
+use super::problem::{self, Kind, Problem};
+use super::render;
+use super::shape::Shaped;
+use crate::Shared;
+use crate::config::Config;
+use crate::snapshot::rfc3339;
+
+/// The moment an answer is true for.
+const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+/// That rows were left out, for forms that have no room to say so.
+const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
+/// Longest body.
+const MAX_BODY: usize = 64 << 10;
+/// As metrics name the route.
+const ROUTE: &str = "/v1/query";
+
+/// The paths, and the form that each stands for.
+const PATHS: [(&str, Option<Format>); 4] = [
+    ("/v1/query", None),
+    ("/v1/query.json", Some(Format::Json)),
+    ("/v1/query.ndjson", Some(Format::Ndjson)),
+    ("/v1/query.csv", Some(Format::Csv)),
+];
+
+/// All routes of queries. They name requests and render problems themselves.
+pub(crate) fn routes(config: &Config, shared: Arc<Shared>) -> Router {
+    let app = Arc::new(App::new(config, shared));
+    let route = |router: Router<Arc<App>>, (path, suffix): (&'static str, Option<Format>)| {
+        let answer = move |State(app): State<Arc<App>>,
+                           method: Method,
+                           uri: Uri,
+                           headers: HeaderMap,
+                           body: Result<Bytes, BytesRejection>| async move {
+            let answered = answer(&app, suffix, &method, &uri, &headers, body).await;
+            let response = answered.unwrap_or_else(Problem::into_response);
+            app.shared.metrics.answered(ROUTE, response.status());
+            response
+        };
+        let refuse = || async { Problem::from(Kind::MethodNotAllowed) };
+        router.route(path, get(answer).post(answer).fallback(refuse))
+    };
+    PATHS
+        .into_iter()
+        .fold(Router::new(), route)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(problem::name_requests))
+        .with_state(app)
+}
+
+async fn answer(
+    app: &App,
+    suffix: Option<Format>,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let query = Query::parse(&parameters(method, uri, body)?)?;
+    let format = format(&query, suffix, headers)?;
+    let shaped = app.answer(&query).await?;
+    let now = SystemTime::now().into();
+    let stale = app.is_stale(&shaped, now);
+    Ok(response(&query, &shaped, format, stale, now, headers))
+}
+
+/// Those behind the `?`, and for POST those of the body.
+fn parameters(
+    method: &Method,
+    uri: &Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Vec<(String, String)>, Problem> {
+    let read = QueryString::<Vec<(String, String)>>::try_from_uri(uri);
+    let QueryString(mut pairs) = read.map_err(|error| Problem::bad("?", error.body_text()))?;
+    if method == Method::POST {
+        let body = body.map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::from(Kind::BodyTooLarge),
+            _ => Problem::from(Kind::BadBody),
+        })?;
+        pairs.extend(params::of_json(&body)?);
+    }
+    Ok(pairs)
+}
+
+/// The form that is asked for: by the path, by `format`, by `csv`, by `Accept`.
+fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
+    let excel = (query.csv == CsvStyle::Excel).then_some(Format::Csv);
+    match (suffix, query.format.or(excel)) {
+        (Some(suffix), Some(format)) if suffix != format => {
+            let param = if query.format.is_some() { "format" } else { "csv" };
+            Err(Problem::bad(param, "the suffix of the path asks for another form"))
+        }
+        (suffix, format) => Ok(suffix.or(format).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
+    }
+}
+
+/// The first form of `Accept` that there is.
+fn accepted(headers: &HeaderMap) -> Option<Format> {
+    let accept = headers.get(ACCEPT)?.to_str().ok()?;
+    accept.split(',').find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
+        "application/json" => Some(Format::Json),
+        "application/x-ndjson" => Some(Format::Ndjson),
+        "text/csv" => Some(Format::Csv),
+        _ => None,
+    })
+}
+
+fn response(
+    query: &Query,
+    shaped: &Shaped,
+    format: Format,
+    stale: bool,
+    now: UnixMillis,
+    request: &HeaderMap,
+) -> Response {
+    let body = render::render(query, shaped, format, stale);
+    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &body.etag));
+    let mut response =
+        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { body.bytes.into_response() };
+    let headers = response.headers_mut();
+    let text =
+        |text: String| HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header");
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.kind));
+    headers.insert(ETAG, text(body.etag));
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1, stale-if-error=300"));
+    if shaped.truncated {
+        headers.insert(X_TRUNCATED, HeaderValue::from_static("true"));
+    }
+    if let Some(as_of) = shaped.as_of {
+        headers.insert(X_AS_OF, text(rfc3339(as_of)));
+        headers.insert(AGE, text(((now.0 - as_of.0).max(0) / 1000).to_string()));
+    }
+    response
+}
+
+/// Whether `If-None-Match` names the tag, alone or in a list.
+fn matches(known: &HeaderValue, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let is_listed = |list: &str| list.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag));
+    known.to_str().is_ok_and(is_listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result<Format, String> {
+        let pairs: Vec<_> =
+            given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(accept).unwrap())]);
+        format(&Query::parse(&pairs).unwrap(), suffix, &headers).map_err(|problem| problem.detail())
+    }
+
+    #[test]
+    fn the_path_then_the_parameter_then_the_header_tells_the_form() {
+        assert_eq!(asked(&[], None, "*/*"), Ok(Format::Json));
+        assert_eq!(asked(&[], None, "text/html, text/csv;q=0.5"), Ok(Format::Csv));
+        assert_eq!(asked(&[("format", "ndjson")], None, "text/csv"), Ok(Format::Ndjson));
+        assert_eq!(asked(&[], Some(Format::Csv), "application/json"), Ok(Format::Csv));
+        assert_eq!(asked(&[("csv", "excel")], None, "application/json"), Ok(Format::Csv));
+        assert_eq!(asked(&[("format", "csv")], Some(Format::Csv), ""), Ok(Format::Csv));
+    }
+
+    #[test]
+    fn a_parameter_that_contradicts_the_path_is_named() {
+        assert!(asked(&[("format", "csv")], Some(Format::Json), "").unwrap_err().starts_with("`format`"));
+        assert!(asked(&[("csv", "excel")], Some(Format::Json), "").unwrap_err().starts_with("`csv`"));
+    }
+
+    #[test]
+    fn a_weak_tag_is_the_same_without_its_mark() {
+        let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "W/\"ab\"");
+        assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
+        assert!(!matches("\"abc\"") && !matches("ab"));
+    }
+
+    #[test]
+    fn post_has_the_parameters_of_both() {
+        let (post, uri) = (Method::POST, Uri::from_static("/v1/query?grain=day"));
+        let pairs = parameters(&post, &uri, Ok(Bytes::from_static(b"{\"limit\":5}"))).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(pairs, [pair("grain", "day"), pair("limit", "5")]);
+        assert_eq!(parameters(&Method::GET, &uri, Ok(Bytes::new())).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,90 @@
+//! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
+//!
+//! The files follow the way of a query: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`filter`]
+//! its conditions; [`plan`] chooses the rollups, [`sql`] writes one statement, [`run`] asks ClickHouse within a
+//! budget; [`shape`] makes rows of what it gave and [`render`] bytes of them; [`http`] has what HTTP wants said.
+//! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
+
+mod params;
+
+mod window;
+
+mod grain;
+
+mod filter;
+
+mod plan;
+
+mod sql;
+
+mod run;
+
+mod shape;
+
+mod render;
+
+mod http;
+
+mod problem;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
+
+use crate::Shared;
+use crate::config::Config;
+use params::Query;
+use problem::Problem;
+use run::{Key, Runner};
+use shape::Shaped;
+use window::Window;
+
+pub(crate) use http::routes;
+
+/// Tenant of everything that no key has named.
+const TENANT: &str = "default";
+
+/// What queries share.
+struct App {
+    rollups: Rollups,
+    /// Hash of these rollups.
+    declared: u64,
+    runner: Runner,
+    /// Milliseconds between two ticks.
+    interval: i64,
+    shared: Arc<Shared>,
+}
+
+impl App {
+    fn new(config: &Config, shared: Arc<Shared>) -> Self {
+        Self {
+            declared: config.rollups.hash(),
+            rollups: config.rollups.clone(),
+            runner: Runner::new(config),
+            interval: i64::try_from(config.poll.interval.as_millis()).unwrap_or(i64::MAX),
+            shared,
+        }
+    }
+
+    /// The rows that answer a query now.
+    async fn answer(&self, query: &Query) -> Result<Arc<Shaped>, Problem> {
+        let now = UnixMillis::from(SystemTime::now()).0.div_euclid(1000);
+        let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now)?;
+        let plan = plan::plan(&self.rollups, query, &window, now)?;
+        shape::check_size(query, &window, now)?;
+        let statement = sql::statement(query, &window, &plan, TENANT, self.runner.seconds());
+        let tick = *self.shared.ticks.borrow();
+        let key = Key { tick, window: (window.from(), window.to()), query: query.canonical() };
+        let shape = |fetched| shape::shape(query, &window, &plan, fetched, now);
+        self.runner.answer(key, statement, shape).await
+    }
+
+    /// Whether an answer should have been renewed twice by now, or the aggregator has other rollups.
+    fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
+        let limit = self.interval.saturating_mul(3);
+        let is_young = shaped.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
+        !is_young || shaped.declared.is_some_and(|theirs| theirs != self.declared)
+    }
+}

@@ -1,0 +1,559 @@
+//! The parameters of a query: one table says how each is called, read and explained.
+//!
+//! `GET` and `POST` are read by the same table. A parameter that it does not have, or one that is given twice,
+//! is refused and named: which one counts would be a guess.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::filter::Filter;
+use super::grain::{Calendar, Grain, Week};
+use super::problem::{Kind, Problem};
+use super::window::Bound;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Query {
+    /// Names of measures, at least one.
+    pub(super) measures: Vec<String>,
+    /// What rows are broken down by, as the request names it.
+    pub(super) dimensions: Vec<String>,
+    pub(super) grain: Grain,
+    pub(super) from: Bound,
+    pub(super) to: Bound,
+    pub(super) calendar: Calendar,
+    /// All must hold.
+    pub(super) filters: Vec<Filter>,
+    pub(super) top: Option<Top>,
+    pub(super) fill: Fill,
+    pub(super) order: Option<Order>,
+    pub(super) limit: usize,
+    pub(super) partial: Partial,
+    /// The only rollups that may answer; any where there is none.
+    pub(super) rollups: Vec<String>,
+    pub(super) format: Option<Format>,
+    pub(super) csv: CsvStyle,
+    pub(super) integers: Integers,
+    /// What was given for each parameter of the table, or its default.
+    given: Vec<(&'static Parameter, Vec<String>)>,
+}
+
+/// Values of a dimension that have rows of their own; those of all others are merged into one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Top {
+    /// The dimension; the first where it is not named.
+    pub(super) dimension: Option<String>,
+    /// How many values.
+    pub(super) count: usize,
+}
+
+/// What stands in buckets without rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// 0; for a least or greatest value null.
+    Zero,
+    /// Null.
+    Null,
+    /// There is no row.
+    None,
+}
+
+/// By what rows are ordered first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Order {
+    /// `time`, a dimension or a measure.
+    pub(super) field: String,
+    pub(super) direction: Direction,
+}
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// The least first.
+    Ascending,
+    /// The greatest first.
+    Descending,
+}
+
+/// What becomes of buckets that are not complete yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Partial {
+    /// They have rows.
+    Include,
+    /// They have none.
+    Omit,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One object with data, meta and query.
+    Json,
+    /// A JSON object a row.
+    Ndjson,
+    /// RFC 4180.
+    Csv,
+}
+
+/// For whom CSV is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CsvStyle {
+    /// For programs: bytes as they are stored.
+    Plain,
+    /// For spreadsheets, which would take some texts for formulas.
+    Excel,
+}
+
+/// How measures stand in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Integers {
+    /// As numbers of as many digits as they have.
+    Number,
+    /// As strings, for readers that have doubles only.
+    Text,
+}
+
+/// One parameter.
+pub(super) struct Parameter {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What counts where it is absent, as it would be given.
+    pub(super) default: Option<&'static str>,
+    /// What it is for and which forms it has.
+    #[cfg_attr(not(test), expect(dead_code, reason = "docs/query.md has it, and a test compares the two"))]
+    pub(super) doc: &'static str,
+    shape: Shape,
+    /// Reads a text that was given, or says what would be right.
+    read: fn(&mut Query, &str) -> Result<(), String>,
+}
+
+/// How often a parameter is given and how JSON has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Once, as one value.
+    One,
+    /// Once, as values with commas between; in JSON also an array.
+    List,
+    /// As often as wanted; in JSON also an array.
+    Many,
+}
+
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// All parameters, in the order in which an answer repeats them.
+pub(super) static PARAMETERS: [Parameter; 17] = [
+    Parameter {
+        name: "measures",
+        default: Some("events"),
+        doc: "Names of measures of declared rollups, with commas between, at most 8.",
+        shape: Shape::List,
+        read: |query, text| names(text, MAX_MEASURES).map(|names| query.measures = names),
+    },
+    Parameter {
+        name: "dimensions",
+        default: None,
+        doc: "What rows are broken down by, with commas between, at most 6: `event`, `country`, `props.plan`.",
+        shape: Shape::List,
+        read: |query, text| names(text, MAX_DIMENSIONS).map(|names| query.dimensions = names),
+    },
+    Parameter {
+        name: "grain",
+        default: Some("none"),
+        doc: "Length of a bucket: `minute`, `15m`, `hour`, `day`, `week`, `month`, `quarter`, `year`, or `none` for one \
+              bucket.",
+        shape: Shape::One,
+        read: |query, text| Grain::parse(text).map(|grain| query.grain = grain),
+    },
+    Parameter {
+        name: "from",
+        default: Some("-24h"),
+        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, `d`, \
+              `w`, `mo`, `y`).",
+        shape: Shape::One,
+        read: |query, text| Bound::parse(text).map(|bound| query.from = bound),
+    },
+    Parameter {
+        name: "to",
+        default: Some("now"),
+        doc: "The end, which is not included: like `from`, or `now`.",
+        shape: Shape::One,
+        read: |query, text| Bound::parse(text).map(|bound| query.to = bound),
+    },
+    Parameter {
+        name: "tz",
+        default: Some("UTC"),
+        doc: "The time zone of buckets, by its IANA name.",
+        shape: Shape::One,
+        read: |query, text| zone(text).map(|zone| query.calendar.zone = zone),
+    },
+    Parameter {
+        name: "week",
+        default: Some("mon"),
+        doc: "The first day of a week: `mon` or `sun`.",
+        shape: Shape::One,
+        read: |query, text| {
+            choice(text, &[("mon", Week::Monday), ("sun", Week::Sunday)])
+                .map(|week| query.calendar.week = week)
+        },
+    },
+    Parameter {
+        name: "filter",
+        default: None,
+        doc: "A condition `field:op:value`, as often as wanted, at most 16; all must hold. `op` is `eq`, `ne`, `in`, \
+              `nin`, `prefix` or `contains`. Lists are split at `|`; `\\|` and `\\\\` stand for `|` and `\\`. An empty \
+              value means that the field is absent.",
+        shape: Shape::Many,
+        read: |query, text| {
+            if query.filters.len() == MAX_FILTERS {
+                return Err(format!("there are at most {MAX_FILTERS} filters"));
+            }
+            Filter::parse(text).map(|filter| query.filters.push(filter))
+        },
+    },
+    Parameter {
+        name: "top",
+        default: None,
+        doc: "`5` or `country:5`: the 5 values of the first, or the named, dimension with most of the first measure over \
+              the window have rows of their own; all others are one row with `others`.",
+        shape: Shape::One,
+        read: |query, text| top(text).map(|top| query.top = Some(top)),
+    },
+    Parameter {
+        name: "fill",
+        default: Some("zero"),
+        doc: "What stands in buckets without events, up to now: `zero` (for a least or greatest value null), `null`, or \
+              `none` for no row.",
+        shape: Shape::One,
+        read: |query, text| {
+            let choices = [("zero", Fill::Zero), ("null", Fill::Null), ("none", Fill::None)];
+            choice(text, &choices).map(|fill| query.fill = fill)
+        },
+    },
+    Parameter {
+        name: "order",
+        default: None,
+        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. Else by time; without \
+              a grain by the first measure, the greatest first. Ties stand by time, then by dimensions.",
+        shape: Shape::One,
+        read: |query, text| order(text).map(|order| query.order = Some(order)),
+    },
+    Parameter {
+        name: "limit",
+        default: Some("1000"),
+        doc: "Most rows of the answer, up to 10000.",
+        shape: Shape::One,
+        read: |query, text| {
+            let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+            limit
+                .map(|limit| query.limit = limit)
+                .ok_or_else(|| format!("it is a number from 1 to {MAX_LIMIT}"))
+        },
+    },
+    Parameter {
+        name: "partial",
+        default: Some("include"),
+        doc: "`omit` leaves out the buckets that are not complete yet, `include` does not.",
+        shape: Shape::One,
+        read: |query, text| {
+            let choices = [("include", Partial::Include), ("omit", Partial::Omit)];
+            choice(text, &choices).map(|partial| query.partial = partial)
+        },
+    },
+    Parameter {
+        name: "rollup",
+        default: None,
+        doc: "The only rollups that may answer, with commas between; needed where rollups define a measure differently.",
+        shape: Shape::List,
+        read: |query, text| names(text, MAX_MEASURES).map(|names| query.rollups = names),
+    },
+    Parameter {
+        name: "format",
+        default: None,
+        doc: "`json`, `ndjson` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        shape: Shape::One,
+        read: |query, text| {
+            let choices = [("json", Format::Json), ("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+            choice(text, &choices).map(|format| query.format = Some(format))
+        },
+    },
+    Parameter {
+        name: "csv",
+        default: Some("plain"),
+        doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, and `'` \
+              before text that it would take for a formula.",
+        shape: Shape::One,
+        read: |query, text| {
+            choice(text, &[("plain", CsvStyle::Plain), ("excel", CsvStyle::Excel)])
+                .map(|style| query.csv = style)
+        },
+    },
+    Parameter {
+        name: "int64",
+        default: Some("number"),
+        doc: "`string` puts measures between quotes in JSON, for readers that have doubles only.",
+        shape: Shape::One,
+        read: |query, text| {
+            let choices = [("number", Integers::Number), ("string", Integers::Text)];
+            choice(text, &choices).map(|integers| query.integers = integers)
+        },
+    },
+];
+
+const MAX_MEASURES: usize = 8;
+const MAX_DIMENSIONS: usize = 6;
+const MAX_FILTERS: usize = 16;
+const MAX_LIMIT: usize = 10_000;
+const MAX_TOP: usize = 1_000;
+
+impl Query {
+    /// Reads the parameters of `GET`, or those of [`of_json`].
+    pub(super) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
+        let known = |name: &str| PARAMETERS.iter().any(|parameter| parameter.name == name);
+        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
+            let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
+            let reason = format!("there is no such parameter; there are {}", names.join(", "));
+            return Err(Problem::bad(name, reason));
+        }
+        let mut query = Self::empty();
+        for parameter in &PARAMETERS {
+            let given = pairs.iter().filter(|(name, _)| name == parameter.name);
+            let mut texts: Vec<_> = given.map(|(_, text)| text.clone()).collect();
+            if texts.len() > 1 && parameter.shape != Shape::Many {
+                return Err(Problem::bad(parameter.name, "it is given more than once"));
+            }
+            if texts.is_empty() {
+                texts.extend(parameter.default.map(str::to_owned));
+            }
+            for text in &texts {
+                (parameter.read)(&mut query, text).map_err(|reason| Problem::bad(parameter.name, reason))?;
+            }
+            query.given.push((parameter, texts));
+        }
+        query.check()?;
+        Ok(query)
+    }
+
+    fn empty() -> Self {
+        Self {
+            measures: Vec::new(),
+            dimensions: Vec::new(),
+            grain: Grain::None,
+            from: Bound::Now,
+            to: Bound::Now,
+            calendar: Calendar { zone: TimeZone::UTC, week: Week::Monday },
+            filters: Vec::new(),
+            top: None,
+            fill: Fill::Zero,
+            order: None,
+            limit: 0,
+            partial: Partial::Include,
+            rollups: Vec::new(),
+            format: None,
+            csv: CsvStyle::Plain,
+            integers: Integers::Number,
+            given: Vec::new(),
+        }
+    }
+
+    /// Holds the parameters against each other.
+    fn check(&self) -> Result<(), Problem> {
+        if self.measures.is_empty() {
+            return Err(Problem::bad("measures", "name at least one"));
+        }
+        let time = (self.grain != Grain::None).then(|| "time".to_owned());
+        let fields: Vec<_> = time.iter().chain(&self.dimensions).chain(&self.measures).collect();
+        let mut seen = BTreeSet::from(["others"]);
+        if let Some(twice) = fields.iter().find(|field| !seen.insert(field)) {
+            let param = if self.dimensions.contains(twice) { "dimensions" } else { "measures" };
+            return Err(Problem::bad(param, format!("a row would have two fields `{twice}`")));
+        }
+        match &self.top {
+            Some(_) if self.dimensions.is_empty() => {
+                return Err(Problem::bad("top", "it needs a dimension to rank"));
+            }
+            Some(Top { dimension: Some(name), .. }) if !self.dimensions.contains(name) => {
+                return Err(Problem::bad("top", format!("`{name}` is not among the dimensions")));
+            }
+            _ => {}
+        }
+        match &self.order {
+            Some(Order { field, .. }) if !fields.contains(&field) => {
+                let fields: Vec<_> = fields.iter().map(|field| field.as_str()).collect();
+                Err(Problem::bad(
+                    "order",
+                    format!("rows have no field `{field}`; they have {}", fields.join(", ")),
+                ))
+            }
+            _ if self.csv == CsvStyle::Excel && self.format.is_some_and(|format| format != Format::Csv) => {
+                Err(Problem::bad("csv", "`format` asks for another form than CSV"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The dimension that `top` ranks.
+    pub(super) fn ranked(&self) -> Option<usize> {
+        let top = self.top.as_ref()?;
+        let named = top.dimension.as_ref();
+        Some(
+            named
+                .and_then(|name| self.dimensions.iter().position(|dimension| dimension == name))
+                .unwrap_or(0),
+        )
+    }
+
+    /// By what rows are ordered first.
+    pub(super) fn order(&self) -> Order {
+        let default = || match self.grain {
+            Grain::None => Order { field: self.measures[0].clone(), direction: Direction::Descending },
+            _ => Order { field: "time".to_owned(), direction: Direction::Ascending },
+        };
+        self.order.clone().unwrap_or_else(default)
+    }
+
+    /// What the answer is: equal for queries that have equal answers at the same moment, but for their form.
+    pub(super) fn canonical(&self) -> String {
+        let form = ["format", "csv", "int64"];
+        let answer = self.given.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
+        let texts: Vec<_> = answer.map(|(parameter, texts)| (parameter.name, texts)).collect();
+        serde_json::to_string(&texts).expect("texts become JSON")
+    }
+}
+
+/// The parameters that were given or count by default, as `POST` takes them.
+impl Serialize for Query {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (parameter, texts) in self.given.iter().filter(|(_, texts)| !texts.is_empty()) {
+            let name = parameter.name;
+            match parameter.shape {
+                Shape::One => map.serialize_entry(name, &texts[0]),
+                Shape::List => map.serialize_entry(name, &texts[0].split(',').collect::<Vec<_>>()),
+                Shape::Many => map.serialize_entry(name, texts),
+            }?;
+        }
+        map.end()
+    }
+}
+
+/// The parameters that a JSON object has, as `GET` would have them.
+pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, Value)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        /// A name that stands there twice is kept twice, to be refused.
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                if pairs.len() == PARAMETERS.len() * 2 {
+                    return Err(A::Error::custom("too many parameters"));
+                }
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let pairs = reader.deserialize_map(Pairs).and_then(|pairs| reader.end().map(|()| pairs));
+    let mut texts = Vec::new();
+    for (name, value) in pairs.map_err(|_| Problem::from(Kind::BadBody))? {
+        let shape =
+            PARAMETERS.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.shape);
+        for text in json_texts(&value, shape).map_err(|reason| Problem::bad(&name, reason))? {
+            texts.push((name.clone(), text));
+        }
+    }
+    Ok(texts)
+}
+
+fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err("it is a text or a number".to_owned()),
+    };
+    match (value, shape) {
+        (Value::Array(values), Some(Shape::Many)) => values.iter().map(text).collect(),
+        (Value::Array(values), Some(Shape::List)) => {
+            let texts: Vec<_> = values.iter().map(text).collect::<Result<_, _>>()?;
+            // A comma within a name would make two of it.
+            let is_name = |text: &String| !text.is_empty() && !text.contains(',');
+            if texts.iter().all(is_name) {
+                Ok(vec![texts.join(",")])
+            } else {
+                Err("it is a list of names".to_owned())
+            }
+        }
+        (Value::Null, _) => Ok(Vec::new()),
+        (value, _) => Ok(vec![text(value)?]),
+    }
+}
+
+fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<_> = text.split(',').map(str::to_owned).collect();
+    let distinct: BTreeSet<_> = names.iter().collect();
+    if names.iter().any(String::is_empty) {
+        Err("there is an empty name between commas".to_owned())
+    } else if distinct.len() < names.len() {
+        Err("a name stands there twice".to_owned())
+    } else if names.len() > most {
+        Err(format!("there are at most {most}"))
+    } else {
+        Ok(names)
+    }
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+    found.ok_or_else(|| format!("it is {}", names.join(" or ")))
+}
+
+fn zone(text: &str) -> Result<TimeZone, String> {
+    let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
+    // jiff takes `local` and offsets elsewhere; here a name stands for the same zone on every replica.
+    TimeZone::get(text).map_err(|_| reason())
+}
+
+fn top(text: &str) -> Result<Top, String> {
+    let (dimension, count) = match text.rsplit_once(':') {
+        Some((dimension, count)) => (Some(dimension.to_owned()), count),
+        None => (None, text),
+    };
+    let count = count.parse().ok().filter(|count| (1..=MAX_TOP).contains(count));
+    let reason =
+        || format!("it is a number from 1 to {MAX_TOP}, or a dimension and a number, for example country:5");
+    count.map(|count| Top { dimension, count }).ok_or_else(reason)
+}
+
+fn order(text: &str) -> Result<Order, String> {
+    let form = "write <field>:asc or <field>:desc";
+    let (field, direction) = text.rsplit_once(':').ok_or(form)?;
+    let direction = match direction {
+        "asc" => Direction::Ascending,
+        "desc" => Direction::Descending,
+        _ => return Err(form.to_owned()),
+    };
+    Ok(Order { field: field.to_owned(), direction })
+}
+
+#[cfg(test)]
+mod tests;

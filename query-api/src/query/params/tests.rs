@@ -1,0 +1,134 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[track_caller]
+fn check_refused(given: &[(&str, &str)], param: &str) {
+    let problem = Query::parse(&pairs(given)).unwrap_err();
+    assert_eq!(problem.kind, Kind::BadParameter);
+    assert_eq!(problem.errors.iter().map(|error| &*error.param).collect::<Vec<_>>(), [param], "{given:?}");
+}
+
+#[test]
+fn without_parameters_a_query_has_the_defaults() {
+    let query = Query::parse(&[]).unwrap();
+    assert_eq!(
+        serde_json::to_string(&query).unwrap(),
+        r#"{"measures":["events"],"grain":"none","from":"-24h","to":"now","tz":"UTC","week":"mon","fill":"zero","limit":"1000","partial":"include","csv":"plain","int64":"number"}"#
+    );
+    assert_eq!(query.order(), Order { field: "events".to_owned(), direction: Direction::Descending });
+}
+
+#[test]
+fn what_is_unknown_or_repeated_is_named() {
+    check_refused(&[("measure", "events")], "measure");
+    check_refused(&[("tz", "UTC"), ("grain", "day"), ("tz", "UTC")], "tz");
+    check_refused(&[("limit", "5"), ("limit", "x")], "limit");
+}
+
+#[test]
+fn filters_may_be_repeated() {
+    let query = Query::parse(&pairs(&[("filter", "event:eq:a"), ("filter", "country:ne:")])).unwrap();
+    assert_eq!(query.filters.len(), 2);
+    let many = [("filter", "event:eq:a"); MAX_FILTERS + 1];
+    check_refused(&many, "filter");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_named() {
+    for (name, value) in [
+        ("measures", ""),
+        ("measures", "events,,users"),
+        ("measures", "events,events"),
+        ("dimensions", "a,b,c,d,e,f,g"),
+        ("grain", "second"),
+        ("from", "-7"),
+        ("to", "tomorrow"),
+        ("tz", "Berlin"),
+        ("week", "sat"),
+        ("filter", "event"),
+        ("top", "0"),
+        ("top", "country:many"),
+        ("fill", "previous"),
+        ("order", "events"),
+        ("limit", "10001"),
+        ("limit", "0"),
+        ("partial", "drop"),
+        ("format", "xml"),
+        ("csv", "libre"),
+        ("int64", "quoted"),
+    ] {
+        check_refused(&[(name, value)], name);
+    }
+}
+
+#[test]
+fn parameters_that_do_not_fit_together_are_named() {
+    check_refused(&[("dimensions", "events")], "dimensions");
+    check_refused(&[("dimensions", "time"), ("grain", "day")], "dimensions");
+    check_refused(&[("dimensions", "others")], "dimensions");
+    check_refused(&[("top", "5")], "top");
+    check_refused(&[("dimensions", "event"), ("top", "country:5")], "top");
+    check_refused(&[("order", "time:asc")], "order");
+    check_refused(&[("format", "json"), ("csv", "excel")], "csv");
+}
+
+#[test]
+fn a_body_has_the_same_parameters() {
+    let body = br#"{"measures":["events","users"],"filter":["event:in:a|b","country:eq:DE"],"limit":5,"top":null,"grain":"day"}"#;
+    let of_body = Query::parse(&of_json(body).unwrap()).unwrap();
+    let of_query = Query::parse(&pairs(&[
+        ("measures", "events,users"),
+        ("filter", "event:in:a|b"),
+        ("filter", "country:eq:DE"),
+        ("limit", "5"),
+        ("grain", "day"),
+    ]));
+    assert_eq!(of_body.canonical(), of_query.unwrap().canonical());
+    let repeated = serde_json::to_vec(&of_body).unwrap();
+    assert_eq!(Query::parse(&of_json(&repeated).unwrap()).unwrap().canonical(), of_body.canonical());
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_refused() {
+    for body in ["", "[]", "{", "{} {}", "7"] {
+        assert_eq!(of_json(body.as_bytes()).unwrap_err().kind, Kind::BadBody, "{body}");
+    }
+    for (body, param) in [
+        (r#"{"limit":true}"#, "limit"),
+        (r#"{"grain":["day"]}"#, "grain"),
+        (r#"{"measures":["a,b"]}"#, "measures"),
+        (r#"{"nothing":{}}"#, "nothing"),
+    ] {
+        assert_eq!(of_json(body.as_bytes()).unwrap_err().errors[0].param, param, "{body}");
+    }
+    let twice = of_json(br#"{"grain":"day","grain":"day"}"#).unwrap();
+    assert_eq!(Query::parse(&twice).unwrap_err().errors[0].param, "grain");
+}
+
+#[test]
+fn the_page_explains_every_parameter_as_the_table_does() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/query.md");
+    let page = fs::read_to_string(&file).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let row = |Parameter { name, default, doc, .. }: &Parameter| {
+        let default = default.map(|text| format!("`{text}`")).unwrap_or_default();
+        format!("| `{name}` | {default} | {} |\n", doc.replace('|', "\\|"))
+    };
+    let table: String = PARAMETERS.iter().map(row).collect();
+    let right = format!("{before}{BEGIN}{table}{END}{after}");
+    if page != right {
+        fs::write(&file, right).unwrap();
+        panic!("the table in docs/query.md was stale; it is written again, commit it");
+    }
+}
+
+/// What stands around the rows of the table on the page.
+const BEGIN: &str = "| parameter | default | |\n|---|---|---|\n";
+const END: &str = "\nThe table above is generated";

@@ -1,0 +1,195 @@
+//! An answer as bytes: JSON, NDJSON, CSV. Pure.
+
+use std::borrow::Cow;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::grain::{Calendar, Grain};
+use super::params::{CsvStyle, Format, Integers, Query};
+use super::shape::{Row, Shaped};
+use crate::snapshot::rfc3339;
+
+/// Whole numbers beyond this one are not exact where numbers are doubles.
+const MAX_SAFE: u128 = (1 << 53) - 1;
+
+/// A body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Body {
+    /// Its media type.
+    pub(super) kind: &'static str,
+    pub(super) bytes: Vec<u8>,
+    /// Weak ETag, quotes included.
+    pub(super) etag: String,
+}
+
+/// The answer in this form. `stale` says whether it should have been renewed by now.
+pub(super) fn render(query: &Query, shaped: &Shaped, format: Format, stale: bool) -> Body {
+    let flat = |kind, bytes: Vec<u8>| Body { kind, etag: etag(&[&bytes]), bytes };
+    match format {
+        Format::Json => json(query, shaped, stale),
+        Format::Ndjson => flat("application/x-ndjson", ndjson(query, shaped)),
+        Format::Csv => flat("text/csv; charset=utf-8; header=present", csv(query, shaped)),
+    }
+}
+
+/// The fields in the order in which they are sent.
+#[derive(Serialize)]
+struct Answer<'a> {
+    data: &'a RawValue,
+    meta: Meta<'a>,
+    query: &'a Query,
+}
+
+#[derive(Serialize)]
+struct Meta<'a> {
+    as_of: Option<String>,
+    stale: bool,
+    complete_until: Option<String>,
+    exact: bool,
+    rollups: &'a [String],
+    window: Window<'a>,
+    rows: usize,
+    truncated: bool,
+    /// Whether a number is not exact for readers that have doubles only.
+    unsafe_integers: bool,
+    /// Why there is no row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    empty: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Window<'a> {
+    from: String,
+    to: String,
+    tz: &'a str,
+}
+
+/// A row as a JSON object: time, dimensions, `others`, measures.
+struct Object<'a> {
+    query: &'a Query,
+    row: &'a Row,
+}
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { query, row } = self;
+        let mut map = serializer.serialize_map(None)?;
+        if query.grain != Grain::None {
+            map.serialize_entry("time", &query.calendar.local(row.start))?;
+        }
+        for (name, key) in query.dimensions.iter().zip(&row.keys) {
+            map.serialize_entry(name, key)?;
+        }
+        if row.is_others() {
+            map.serialize_entry("others", &true)?;
+        }
+        for (name, figure) in query.measures.iter().zip(&row.figures) {
+            match query.integers {
+                Integers::Number => map.serialize_entry(name, figure)?,
+                Integers::Text => map.serialize_entry(name, &figure.map(|figure| figure.to_string()))?,
+            }
+        }
+        map.end()
+    }
+}
+
+fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
+    let calendar = &query.calendar;
+    let figures = shaped.rows.iter().flat_map(|row| &row.figures).flatten();
+    let empty = match (shaped.rows.is_empty(), query.filters.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some("no_rows"),
+        (true, false) => Some("filtered"),
+    };
+    let meta = Meta {
+        as_of: shaped.as_of.map(rfc3339),
+        stale,
+        complete_until: shaped.complete_until.map(|until| calendar.local(until)),
+        exact: true,
+        rollups: &shaped.rollups,
+        window: Window {
+            from: calendar.local(shaped.window.0),
+            to: calendar.local(shaped.window.1),
+            tz: calendar.zone.iana_name().unwrap_or("UTC"),
+        },
+        rows: shaped.rows.len(),
+        truncated: shaped.truncated,
+        unsafe_integers: figures.map(|figure| figure.unsigned_abs()).any(|figure| figure > MAX_SAFE),
+        empty,
+    };
+    let data: Vec<_> = shaped.rows.iter().map(|row| Object { query, row }).collect();
+    let data = serde_json::value::to_raw_value(&data).expect("numbers and texts become JSON");
+    let until = meta.complete_until.clone().unwrap_or_default();
+    let etag = etag(&[data.get().as_bytes(), until.as_bytes(), stale.to_string().as_bytes()]);
+    let answer = serde_json::to_vec(&Answer { data: &data, meta, query });
+    Body { kind: "application/json", bytes: answer.expect("numbers and texts become JSON"), etag }
+}
+
+fn ndjson(query: &Query, shaped: &Shaped) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for row in &shaped.rows {
+        serde_json::to_writer(&mut bytes, &Object { query, row }).expect("numbers and texts become JSON");
+        bytes.push(b'\n');
+    }
+    bytes
+}
+
+fn csv(query: &Query, shaped: &Shaped) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if query.csv == CsvStyle::Excel {
+        bytes.extend_from_slice("\u{feff}".as_bytes());
+    }
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(bytes);
+    let time = (query.grain != Grain::None).then_some("time");
+    let others = query.top.is_some().then_some("others");
+    let header = time.into_iter().chain(query.dimensions.iter().map(String::as_str));
+    let header = header.chain(others).chain(query.measures.iter().map(String::as_str));
+    let mut rows = vec![header.map(Cow::from).collect::<Vec<_>>()];
+    rows.extend(shaped.rows.iter().map(|row| fields(query, row)));
+    for row in &rows {
+        writer.write_record(row.iter().map(|field| field.as_bytes())).expect("it is written to memory");
+    }
+    writer.into_inner().expect("it is written to memory")
+}
+
+fn fields<'a>(query: &Query, row: &'a Row) -> Vec<Cow<'a, str>> {
+    let mut fields = Vec::new();
+    if query.grain != Grain::None {
+        fields.push(time(&query.calendar, row.start, query.csv).into());
+    }
+    for key in &row.keys {
+        let key = key.as_deref().unwrap_or_default();
+        fields.push(match query.csv {
+            CsvStyle::Plain => key.into(),
+            CsvStyle::Excel => no_formula(key),
+        });
+    }
+    if query.top.is_some() {
+        fields.push(row.is_others().to_string().into());
+    }
+    fields.extend(row.figures.iter().map(|figure| figure.map(|n| n.to_string()).unwrap_or_default().into()));
+    fields
+}
+
+fn time(calendar: &Calendar, start: i64, style: CsvStyle) -> String {
+    match style {
+        CsvStyle::Plain => calendar.local(start),
+        CsvStyle::Excel => calendar.local_without_offset(start),
+    }
+}
+
+/// Text that a spreadsheet takes for text: a formula begins with one of these, after blanks.
+fn no_formula(text: &str) -> Cow<'_, str> {
+    if text.trim_start().starts_with(['=', '+', '-', '@']) { format!("'{text}").into() } else { text.into() }
+}
+
+/// What names this content: equal for equal answers, at whatever moment they are true.
+fn etag(parts: &[&[u8]]) -> String {
+    format!("W/\"{:016x}\"", xxh3_64(&parts.join(&0)))
+}
+
+#[cfg(test)]
+mod tests;

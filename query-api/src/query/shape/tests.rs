@@ -1,0 +1,203 @@
+use jiff::Timestamp;
+use schemas::rollup::Rollups;
+
+use super::super::plan::plan;
+use super::super::run::FetchedRow;
+use super::*;
+
+fn at(text: &str) -> i64 {
+    text.parse::<Timestamp>().unwrap().as_second()
+}
+
+const MORE: &str = r#"
+[[rollup]]
+name = "spent"
+grain = "hour"
+dimensions = ["country"]
+measures = { sales = "count", least = "min(param_int)" }
+"#;
+
+/// A query at 14:20 on the last Saturday of November, and what the database gives.
+struct Asked {
+    query: Query,
+    window: Window,
+    plan: Plan,
+    as_of: Option<UnixMillis>,
+}
+
+fn now() -> i64 {
+    at("2026-11-28T14:20:00Z")
+}
+
+fn asked(given: &[(&str, &str)]) -> Asked {
+    let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let query = Query::parse(&pairs).unwrap();
+    let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now()).unwrap();
+    let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
+    let plan = plan(&rollups, &query, &window, now()).unwrap();
+    Asked { query, window, plan, as_of: Some(UnixMillis(now() * 1000)) }
+}
+
+fn row(part: u8, start: &str, keys: &[Option<&str>], figures: &[Option<i128>]) -> FetchedRow {
+    let keys = keys.iter().map(|key| key.map(str::to_owned)).collect();
+    FetchedRow { part, start: at(start), keys, figures: figures.to_vec() }
+}
+
+impl Asked {
+    fn shape(&self, rows: &[FetchedRow]) -> Result<Shaped, Problem> {
+        let fetched = Fetched { as_of: self.as_of, rollups: None, rows: rows.to_vec() };
+        shape(&self.query, &self.window, &self.plan, fetched, now())
+    }
+
+    /// Each row as text: local time, dimensions, measures.
+    #[track_caller]
+    fn check(&self, rows: &[FetchedRow], expected: &[&str]) {
+        let shaped = self.shape(rows).unwrap();
+        let line = |row: &Row| {
+            let time = self.window.calendar.local_without_offset(row.start);
+            let keys = row.keys.iter().map(|key| key.as_deref().unwrap_or("(others)").to_owned());
+            let figures =
+                row.figures.iter().map(|figure| figure.map_or("null".to_owned(), |n| n.to_string()));
+            [time].into_iter().chain(keys).chain(figures).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shaped.rows.iter().map(line).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_bucket_without_events_between_others_is_zero() {
+    let rows =
+        [row(1, "2026-11-26T00:00:00Z", &[], &[Some(1)]), row(1, "2026-11-28T00:00:00Z", &[], &[Some(1)])];
+    let days = |fill| asked(&[("grain", "day"), ("from", "-3d"), ("fill", fill)]);
+    days("zero").check(&rows, &["2026-11-26 00:00:00 1", "2026-11-27 00:00:00 0", "2026-11-28 00:00:00 1"]);
+    days("null")
+        .check(&rows, &["2026-11-26 00:00:00 1", "2026-11-27 00:00:00 null", "2026-11-28 00:00:00 1"]);
+    days("none").check(&rows, &["2026-11-26 00:00:00 1", "2026-11-28 00:00:00 1"]);
+}
+
+#[test]
+fn a_singapore_day_holds_what_happened_the_evening_before_in_utc() {
+    let given = [("grain", "day"), ("from", "2025-11-15"), ("to", "2025-11-17"), ("tz", "Asia/Singapore")];
+    let rows = [row(1, "2025-11-15T16:00:00Z", &[], &[Some(1)])];
+    asked(&given).check(&rows, &["2025-11-15 00:00:00 0", "2025-11-16 00:00:00 1"]);
+}
+
+#[test]
+fn buckets_that_are_not_complete_are_omitted_if_asked() {
+    let given = [("grain", "hour"), ("from", "-3h"), ("partial", "omit")];
+    let mut hours = asked(&given);
+    hours.check(&[], &["2026-11-28 12:00:00 0", "2026-11-28 13:00:00 0"]);
+    assert_eq!(hours.shape(&[]).unwrap().complete_until, Some(at("2026-11-28T14:00:00Z")));
+    // What is counted later than expected is not complete either.
+    hours.as_of = Some(UnixMillis(at("2026-11-28T13:59:59Z") * 1000));
+    hours.check(&[], &["2026-11-28 12:00:00 0"]);
+    hours.as_of = None;
+    hours.check(&[], &[]);
+}
+
+#[test]
+fn buckets_are_filled_up_to_now() {
+    let day = asked(&[("grain", "hour"), ("from", "2026-11-28T13:00:00Z"), ("to", "2026-11-29")]);
+    day.check(&[], &["2026-11-28 13:00:00 0", "2026-11-28 14:00:00 0"]);
+    // The clock of a client may be ahead of ours.
+    let ahead = [row(1, "2026-11-28T16:00:00Z", &[], &[Some(2)])];
+    day.check(&ahead, &["2026-11-28 13:00:00 0", "2026-11-28 14:00:00 0", "2026-11-28 16:00:00 2"]);
+}
+
+#[test]
+fn each_key_stands_in_each_bucket() {
+    let given = [("grain", "day"), ("from", "-2d"), ("dimensions", "event"), ("measures", "events,users")];
+    let rows = [
+        row(1, "2026-11-27T00:00:00Z", &[Some("b")], &[Some(4)]),
+        row(1, "2026-11-28T00:00:00Z", &[Some("a")], &[Some(5)]),
+        row(2, "2026-11-27T00:00:00Z", &[Some("b")], &[Some(2)]),
+    ];
+    asked(&given).check(
+        &rows,
+        &[
+            "2026-11-27 00:00:00 a 0 0",
+            "2026-11-27 00:00:00 b 4 2",
+            "2026-11-28 00:00:00 a 5 0",
+            "2026-11-28 00:00:00 b 0 0",
+        ],
+    );
+}
+
+#[test]
+fn a_least_value_of_nothing_is_null() {
+    let given = [("grain", "hour"), ("from", "-2h"), ("measures", "sales,least")];
+    let rows = [row(1, "2026-11-28T13:00:00Z", &[], &[Some(3), None])];
+    asked(&given).check(&rows, &["2026-11-28 13:00:00 3 null", "2026-11-28 14:00:00 0 null"]);
+}
+
+#[test]
+fn what_is_beyond_the_retention_is_null() {
+    let given = [("rollup", "event_minutely"), ("grain", "day"), ("from", "-9d"), ("to", "-6d")];
+    let rows =
+        [row(1, "2026-11-20T00:00:00Z", &[], &[Some(3)]), row(1, "2026-11-21T00:00:00Z", &[], &[Some(4)])];
+    let expected = ["2026-11-20 00:00:00 null", "2026-11-21 00:00:00 4", "2026-11-22 00:00:00 0"];
+    asked(&given).check(&rows, &expected);
+}
+
+#[test]
+fn without_a_grain_the_greatest_stands_first_and_the_others_last() {
+    let given = [("from", "-2d"), ("dimensions", "event"), ("top", "2")];
+    let rows = [
+        row(1, "2026-11-27T00:00:00Z", &[None], &[Some(99)]),
+        row(1, "2026-11-27T00:00:00Z", &[Some("b")], &[Some(4)]),
+        row(1, "2026-11-27T00:00:00Z", &[Some("a")], &[Some(4)]),
+    ];
+    let of = |key, n| format!("2026-11-27 00:00:00 {key} {n}");
+    let (a, b, others) = (of("a", 4), of("b", 4), of("(others)", 99));
+    asked(&given).check(&rows, &[&a, &b, &others]);
+}
+
+#[test]
+fn rows_are_ordered_as_asked() {
+    let rows = [
+        row(1, "2026-11-27T00:00:00Z", &[Some("b")], &[Some(1)]),
+        row(1, "2026-11-28T00:00:00Z", &[Some("a")], &[Some(7)]),
+        row(1, "2026-11-28T00:00:00Z", &[Some("ä")], &[Some(7)]),
+    ];
+    let ordered = |order, expected: &[&str]| {
+        let given =
+            [("grain", "day"), ("from", "-2d"), ("dimensions", "event"), ("fill", "none"), ("order", order)];
+        asked(&given).check(&rows, expected);
+    };
+    let (b, a, last) = ("2026-11-27 00:00:00 b 1", "2026-11-28 00:00:00 a 7", "2026-11-28 00:00:00 ä 7");
+    ordered("time:desc", &[a, last, b]);
+    ordered("event:desc", &[last, b, a]);
+    ordered("events:asc", &[b, a, last]);
+}
+
+#[test]
+fn rows_beyond_the_limit_are_left_out_and_that_is_said() {
+    let given = |limit| [("grain", "hour"), ("from", "-3h"), ("limit", limit)];
+    let truncated = |limit| {
+        let shaped = asked(&given(limit)).shape(&[]).unwrap();
+        (shaped.rows.len(), shaped.truncated)
+    };
+    assert_eq!((truncated("2"), truncated("3")), ((2, true), (3, false)));
+}
+
+#[test]
+fn too_many_cells_are_refused_before_and_after_the_database_is_asked() {
+    let given = [("grain", "hour"), ("from", "-200d"), ("dimensions", "event"), ("top", "21")];
+    let few = asked(&given);
+    assert_eq!(check_size(&few.query, &few.window, now()).unwrap_err().kind, Kind::TooWide);
+    let given = [("grain", "hour"), ("from", "-200d"), ("dimensions", "event")];
+    let many = asked(&given);
+    check_size(&many.query, &many.window, now()).unwrap();
+    let rows: Vec<_> =
+        (0..21).map(|n| row(1, "2026-11-27T00:00:00Z", &[Some(&n.to_string())], &[Some(1)])).collect();
+    assert_eq!(many.shape(&rows).unwrap_err().kind, Kind::TooWide);
+    assert_eq!(many.shape(&rows[..20]).unwrap().rows.len(), many.query.limit);
+}
+
+#[test]
+fn rows_tell_where_they_come_from() {
+    let shaped = asked(&[("measures", "events,users"), ("from", "-2d")]).shape(&[]).unwrap();
+    assert_eq!(shaped.rollups, ["event_daily", "users_all_daily"]);
+    assert_eq!(shaped.window, (at("2026-11-27T00:00:00Z"), at("2026-11-29T00:00:00Z")));
+    assert_eq!(shaped.rows.len(), 1);
+}

@@ -1,0 +1,26 @@
+SELECT toUInt8(0) AS part,
+       toInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))) AS start,
+       CAST([], 'Array(Nullable(String))') AS keys,
+       CAST([assumeNotNull((SELECT argMax(rollups, since) FROM configs))], 'Array(Nullable(Int128))') AS figures
+UNION ALL
+SELECT toUInt8(1) AS Part,
+       toInt64(1795737600) AS Start,
+       CAST([], 'Array(Nullable(String))') AS Keys,
+       CAST([sum(toInt128(S.`events`)) AS Figure0], 'Array(Nullable(Int128))') AS Figures
+FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily') AS S
+WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` IN {filter0:Array(String)} AND S.`event` NOT IN {filter1:Array(String)} AND startsWith(S.`country`, {filter2:Array(String)}[1]) AND position(S.`country`, {filter3:Array(String)}[1]) > 0 AND S.`country` NOT IN {filter4:Array(String)} AND S.`event` IN {filter5:Array(String)}
+GROUP BY Start
+HAVING count() > 0
+-- tenant = Texts(["default"])
+-- filter0 = Texts(["a", "b"])
+-- filter1 = Texts(["c"])
+-- filter2 = Texts(["D"])
+-- filter3 = Texts(["E"])
+-- filter4 = Texts([""])
+-- filter5 = Texts(["a"])
+-- SETTING max_execution_time = 10
+-- SETTING max_rows_to_read = 200000000
+-- SETTING read_overflow_mode = throw
+-- SETTING max_result_rows = 100001
+-- SETTING result_overflow_mode = throw
+-- SETTING cancel_http_readonly_queries_on_client_close = 1

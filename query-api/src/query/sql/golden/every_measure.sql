@@ -1,0 +1,25 @@
+SELECT toUInt8(0) AS part,
+       toInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))) AS start,
+       CAST([], 'Array(Nullable(String))') AS keys,
+       CAST([assumeNotNull((SELECT argMax(rollups, since) FROM configs))], 'Array(Nullable(Int128))') AS figures
+UNION ALL
+SELECT * FROM (
+SELECT toUInt8(1) AS Part,
+       toInt64(1795737600) AS Start,
+       CAST([S.`plan` AS Key0], 'Array(Nullable(String))') AS Keys,
+       CAST([sum(toInt128(S.`n`)) AS Figure0, sum(toInt128(S.`total`)) AS Figure1, nullIf(min(S.`least`), toInt128('170141183460469231731687303715884105727')) AS Figure2, nullIf(max(S.`most`), toInt128('-170141183460469231731687303715884105728')) AS Figure3, toInt128(uniqExactMerge(S.`buyers`)) AS Figure4], 'Array(Nullable(Int128))') AS Figures
+FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `plan`, T.uniq1 AS `buyers`, T.min1 AS `least`, T.max1 AS `most`, T.rows AS `n`, T.sum1 AS `total` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'spent') AS S
+WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC')
+GROUP BY Start, Key0
+HAVING count() > 0
+ORDER BY Figure0 DESC NULLS LAST, Key0
+LIMIT 1001
+)
+-- tenant = Texts(["default"])
+-- filter0 = Texts(["purchase"])
+-- SETTING max_execution_time = 10
+-- SETTING max_rows_to_read = 200000000
+-- SETTING read_overflow_mode = throw
+-- SETTING max_result_rows = 100001
+-- SETTING result_overflow_mode = throw
+-- SETTING cancel_http_readonly_queries_on_client_close = 1

@@ -1,0 +1,288 @@
+//! Which buckets a query covers: from its bounds, grain and zone, at a given moment.
+//!
+//! Bounds move outward to whole buckets. Invariant: a [`Window`] has at least one bucket, at most
+//! [`MAX_BUCKETS`], and all of its edges can stand in a `DateTime` of ClickHouse. All instants are seconds since
+//! 1970.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use super::grain::{Calendar, Grain};
+use super::problem::{Kind, Problem};
+
+/// Most buckets of a window.
+pub(super) const MAX_BUCKETS: usize = 100_000;
+
+/// Most buckets of a window whose buckets differ in length: each edge is a parameter of the statement.
+const MAX_UNEVEN: usize = 20_000;
+
+/// A bound as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The moment at which the query is answered.
+    Now,
+    /// The start of the last so many buckets, the current one included.
+    Last(i64, Grain),
+    /// The start of a local day.
+    Day(Date),
+    /// An instant.
+    Instant(Timestamp),
+}
+
+/// Units of relative bounds.
+const UNITS: [(&str, Grain); 6] = [
+    ("m", Grain::Minute),
+    ("h", Grain::Hour),
+    ("d", Grain::Day),
+    ("w", Grain::Week),
+    ("mo", Grain::Month),
+    ("y", Grain::Year),
+];
+
+impl Bound {
+    /// Reads `now`, `-7d`, `2026-11-01` or `2026-11-01T12:00:00+01:00`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text == "now" {
+            return Ok(Self::Now);
+        }
+        let relative = text.strip_prefix('-').and_then(relative);
+        let parsed = relative.or_else(|| date(text)).or_else(|| Some(Self::Instant(text.parse().ok()?)));
+        parsed.ok_or_else(|| {
+            "it is now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in an address a + \
+             is written %2B"
+                .to_owned()
+        })
+    }
+
+    /// The instant, rounded outward to a second.
+    fn resolve(self, calendar: &Calendar, now: i64, is_end: bool) -> i64 {
+        match self {
+            Self::Now => now,
+            Self::Last(count, grain) => calendar.back(grain, now, count - 1),
+            Self::Day(day) => calendar.day_start(day),
+            Self::Instant(instant) => {
+                let floor = instant.as_millisecond().div_euclid(1000);
+                floor + i64::from(is_end && instant.as_nanosecond().rem_euclid(1_000_000_000) > 0)
+            }
+        }
+    }
+
+    /// To buckets of which grain it points, where the query has none.
+    fn grain(self, calendar: &Calendar) -> Grain {
+        match self {
+            Self::Now => Grain::None,
+            Self::Last(_, grain) => grain,
+            Self::Day(_) => Grain::Day,
+            Self::Instant(instant) => {
+                let at = instant.as_second();
+                let coarse = [Grain::Day, Grain::Hour, Grain::QuarterHour];
+                let found = coarse.into_iter().find(|grain| calendar.start(*grain, at) == at);
+                found.unwrap_or(Grain::Minute)
+            }
+        }
+    }
+}
+
+fn relative(text: &str) -> Option<Bound> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (count, unit) = text.split_at(digits);
+    let (_, grain) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    let count = count.parse().ok().filter(|count| (1..=MAX_BUCKETS as i64).contains(count))?;
+    Some(Bound::Last(count, grain))
+}
+
+fn date(text: &str) -> Option<Bound> {
+    // A moment begins with a date too, and jiff takes its date alone.
+    if text.len() == 10 { text.parse().ok().map(Bound::Day) } else { None }
+}
+
+/// Buckets, one after the other.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    /// Starts of the buckets, and the end of the last.
+    pub(super) edges: Vec<i64>,
+    pub(super) grain: Grain,
+    pub(super) calendar: Calendar,
+}
+
+impl Window {
+    /// The buckets from `from` to `to`, at the moment `now`.
+    pub(super) fn new(
+        (from, to): (Bound, Bound),
+        grain: Grain,
+        calendar: Calendar,
+        now: i64,
+    ) -> Result<Self, Problem> {
+        let [start, end] =
+            [(from, false), (to, true)].map(|(bound, is_end)| bound.resolve(&calendar, now, is_end));
+        // `now` as the end still includes the current second.
+        let end = if to == Bound::Now { end + 1 } else { end };
+        for (param, at) in [("from", start), ("to", end)] {
+            if !(0..=i64::from(u32::MAX)).contains(&at) {
+                return Err(Problem::bad(param, "it is from 1970 to 2106"));
+            }
+        }
+        if start >= end {
+            return Err(Problem::bad("from", "it is before `to`"));
+        }
+        let edges = match grain {
+            Grain::None => {
+                let unit = from.grain(&calendar).min(to.grain(&calendar));
+                let unit = if unit == Grain::None { Grain::Minute } else { unit };
+                vec![calendar.start(unit, start), ceil(&calendar, unit, end)]
+            }
+            grain => edges(&calendar, grain, start, end)?,
+        };
+        let window = Self { edges, grain, calendar };
+        if !(0..=i64::from(u32::MAX)).contains(&window.from()) || window.to() > i64::from(u32::MAX) {
+            return Err(Problem::bad("from", "whole buckets of the window lie from 1970 to 2106"));
+        }
+        if window.even_length().is_none() && window.buckets() > MAX_UNEVEN {
+            return Err(too_many(MAX_UNEVEN));
+        }
+        Ok(window)
+    }
+
+    /// Its start.
+    pub(super) fn from(&self) -> i64 {
+        self.edges[0]
+    }
+
+    /// Its end, which it does not include.
+    pub(super) fn to(&self) -> i64 {
+        self.edges[self.edges.len() - 1]
+    }
+
+    /// Number of its buckets.
+    pub(super) fn buckets(&self) -> usize {
+        self.edges.len() - 1
+    }
+
+    /// The bucket that starts at `start`.
+    pub(super) fn bucket_at(&self, start: i64) -> Option<usize> {
+        self.edges[..self.buckets()].binary_search(&start).ok()
+    }
+
+    /// Seconds of a bucket, where all have the same.
+    pub(super) fn even_length(&self) -> Option<i64> {
+        let length = self.edges[1] - self.edges[0];
+        self.edges.windows(2).all(|pair| pair[1] - pair[0] == length).then_some(length)
+    }
+
+    /// How many of its buckets begin at or before `now`.
+    pub(super) fn begun(&self, now: i64) -> usize {
+        self.edges[..self.buckets()].partition_point(|start| *start <= now)
+    }
+
+    /// The last edge that lies at or before `moment`.
+    pub(super) fn last_edge(&self, moment: i64) -> Option<i64> {
+        let passed = self.edges.partition_point(|edge| *edge <= moment);
+        passed.checked_sub(1).map(|at| self.edges[at])
+    }
+}
+
+fn ceil(calendar: &Calendar, grain: Grain, at: i64) -> i64 {
+    let start = calendar.start(grain, at);
+    if start == at { at } else { calendar.next(grain, start) }
+}
+
+fn edges(calendar: &Calendar, grain: Grain, from: i64, to: i64) -> Result<Vec<i64>, Problem> {
+    let mut last = calendar.start(grain, from);
+    let mut edges = vec![last];
+    while last < to {
+        last = calendar.next(grain, last);
+        edges.push(last);
+        if edges.len() > MAX_BUCKETS + 1 {
+            return Err(too_many(MAX_BUCKETS));
+        }
+    }
+    Ok(edges)
+}
+
+fn too_many(most: usize) -> Problem {
+    Problem::of(Kind::TooWide, "grain", format!("the window has more than {most} buckets of this grain"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::super::grain::Week;
+    use super::*;
+
+    fn window(from: &str, to: &str, grain: Grain, zone: &str) -> Result<Window, Problem> {
+        let now = "2026-11-28T14:20:30Z".parse::<Timestamp>().unwrap().as_second();
+        let calendar = Calendar { zone: TimeZone::get(zone).unwrap(), week: Week::Monday };
+        Window::new((Bound::parse(from).unwrap(), Bound::parse(to).unwrap()), grain, calendar, now)
+    }
+
+    #[track_caller]
+    fn check(from: &str, to: &str, grain: Grain, zone: &str, expected: (&str, &str, usize)) {
+        let window = window(from, to, grain, zone).unwrap();
+        let local = |at| window.calendar.local(at);
+        let found = (local(window.from()), local(window.to()), window.buckets());
+        assert_eq!((&*found.0, &*found.1, found.2), expected);
+    }
+
+    #[test]
+    fn relative_bounds_are_the_last_buckets_with_the_current_one() {
+        let to = "2026-11-29T00:00:00+00:00";
+        check("-7d", "now", Grain::Day, "UTC", ("2026-11-22T00:00:00+00:00", to, 7));
+        check("-2d", "-1d", Grain::Day, "UTC", ("2026-11-27T00:00:00+00:00", "2026-11-28T00:00:00+00:00", 1));
+        let to = "2026-11-28T15:00:00+00:00";
+        check("-3h", "now", Grain::Hour, "UTC", ("2026-11-28T12:00:00+00:00", to, 3));
+        check("-24h", "now", Grain::None, "UTC", ("2026-11-27T15:00:00+00:00", to, 1));
+        let (from, to) = ("2026-10-01T00:00:00+02:00", "2026-12-01T00:00:00+01:00");
+        check("-2mo", "now", Grain::Month, "Europe/Berlin", (from, to, 2));
+    }
+
+    #[test]
+    fn the_end_is_not_included_and_bounds_move_outward() {
+        let (from, to) = ("2026-11-01T00:00:00+01:00", "2026-11-08T00:00:00+01:00");
+        check("2026-11-01", "2026-11-08", Grain::Day, "Europe/Berlin", (from, to, 7));
+        let (from, to) = ("2026-10-26T00:00:00+01:00", "2026-11-09T00:00:00+01:00");
+        check("2026-11-01", "2026-11-08", Grain::Week, "Europe/Berlin", (from, to, 2));
+        let (from, to) = ("2026-11-01T10:00:00+00:00", "2026-11-01T12:00:00+00:00");
+        check("2026-11-01T10:59:59.5Z", "2026-11-01T11:00:00.001Z", Grain::Hour, "UTC", (from, to, 2));
+    }
+
+    #[test]
+    fn without_a_grain_bounds_move_to_the_finest_unit_in_which_they_are_written() {
+        let (from, to) = ("2026-11-01T00:00:00+00:00", "2026-11-29T00:00:00+00:00");
+        check("2026-11-01", "now", Grain::None, "UTC", (from, to, 1));
+        let (from, to) = ("2026-11-01T00:00:00+00:00", "2026-11-02T10:15:00+00:00");
+        check("2026-11-01", "2026-11-02T10:15:00Z", Grain::None, "UTC", (from, to, 1));
+        let (from, to) = ("2026-11-01T10:30:00+00:00", "2026-11-01T10:32:00+00:00");
+        check("2026-11-01T10:30:09Z", "2026-11-01T10:31:02Z", Grain::None, "UTC", (from, to, 1));
+    }
+
+    #[test]
+    fn the_day_on_which_clocks_are_put_back_has_25_hours() {
+        let window = window("2026-10-25", "2026-10-26", Grain::Hour, "Europe/Berlin").unwrap();
+        let starts: Vec<_> = window.edges.iter().map(|edge| window.calendar.local(*edge)).collect();
+        assert_eq!(window.buckets(), 25);
+        assert_eq!(starts[2..4], ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]);
+    }
+
+    #[test]
+    fn what_is_no_window_is_refused() {
+        for text in ["", "-7", "-0d", "-7x", "yesterday", "2026-13-01", "2026-11-01 12:00", "20261101T00"] {
+            assert!(Bound::parse(text).is_err(), "{text}");
+        }
+        let refused = |from, to, grain| window(from, to, grain, "UTC").unwrap_err();
+        assert_eq!(refused("now", "-1h", Grain::Hour).errors[0].param, "from");
+        assert_eq!(refused("1969-12-31", "now", Grain::Day).errors[0].param, "from");
+        assert_eq!(refused("now", "2300-01-01", Grain::Year).errors[0].param, "to");
+        assert_eq!(refused("2020-01-01", "now", Grain::Minute).kind, Kind::TooWide);
+    }
+
+    #[test]
+    fn the_last_edge_before_a_moment_is_known() {
+        let window = window("-3h", "now", Grain::Hour, "UTC").unwrap();
+        let from = window.from();
+        assert_eq!(window.last_edge(from - 1), None);
+        assert_eq!(window.last_edge(from + 7200 + 1200), Some(from + 7200));
+        assert_eq!(window.last_edge(from + 99_999), Some(window.to()));
+        assert_eq!((window.begun(from - 1), window.begun(from), window.begun(from + 7200)), (0, 1, 3));
+    }
+}
