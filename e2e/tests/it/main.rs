@@ -39,6 +39,7 @@ mod lost_parts;
 mod manners;
 mod outage;
 mod ownership;
+mod query;
 mod reactions_by_path;
 mod reactions_by_query;
 mod record_times;
