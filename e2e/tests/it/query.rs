@@ -157,7 +157,9 @@ struct Asked {
 /// The first day of the events.
 const FIRST_DAY: &str = "2026-03-10 00:00:00";
 
-type Rows = BTreeMap<(Option<String>, Vec<Option<String>>), Vec<i64>>;
+/// Bucket and dimensions of a row.
+type Key = (Option<String>, Vec<Option<String>>);
+type Rows = BTreeMap<Key, Vec<i64>>;
 
 impl Asked {
     fn random(rng: &mut Rng) -> Self {
@@ -291,7 +293,7 @@ impl Asked {
     fn expected(&self, all: &[Made]) -> Rows {
         let events: Vec<_> = all.iter().filter(|made| self.counts(made)).collect();
         let ranked = self.ranked(&events);
-        let mut groups: BTreeMap<(Option<String>, Vec<Option<String>>), Vec<&Made>> = BTreeMap::new();
+        let mut groups: BTreeMap<Key, Vec<&Made>> = BTreeMap::new();
         for made in &events {
             let key = |(at, name): (usize, &&str)| {
                 let value = Self::field(made, name).to_owned();

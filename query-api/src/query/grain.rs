@@ -120,28 +120,34 @@ impl Calendar {
         }
         let mut day = self.first_day(grain, self.date(start));
         loop {
-            day = first_day_after(grain, day);
+            day = moved(grain, day, 1);
             let next = self.day_start(day);
             // A day that a zone left out has no length.
             if next > start {
                 return next;
             }
+            if day == Date::MAX {
+                return i64::MAX;
+            }
         }
     }
 
-    /// Start of the bucket that lies `count` buckets before the one that holds `at`.
+    /// Start of the bucket that lies `count` buckets before the one that holds `at`. A day that the zone left out
+    /// counts.
     pub(super) fn back(&self, grain: Grain, at: i64, count: i64) -> i64 {
-        let mut start = self.start(grain, at);
-        for _ in 0..count {
-            start = self.start(grain, start - 1);
+        let start = self.start(grain, at);
+        if let Some(length) = clock_length(grain) {
+            return self.clock_start(length, start - count * length);
         }
-        start
+        let day = moved(grain, self.first_day(grain, self.date(start)), -count);
+        self.start(grain, self.day_start(day))
     }
 
     /// Start of a local day.
     pub(super) fn day_start(&self, day: Date) -> i64 {
         let zoned = self.zone.to_zoned(day.at(0, 0, 0, 0)).and_then(|zoned| zoned.start_of_day());
-        zoned.map_or(i64::MAX, |zoned| zoned.timestamp().as_second())
+        let limit = if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        zoned.map_or(limit, |zoned| zoned.timestamp()).as_second()
     }
 
     /// The moment as the local clock shows it, with its offset: `2026-10-25T02:00:00+02:00`.
@@ -225,14 +231,15 @@ fn clock_length(grain: Grain) -> Option<i64> {
     }
 }
 
-/// The first day of the bucket after the one that begins with `day`.
-fn first_day_after(grain: Grain, day: Date) -> Date {
+/// The first day of the bucket that lies `count` buckets after the one that begins with `day`.
+fn moved(grain: Grain, day: Date, count: i64) -> Date {
     let span = match grain {
-        Grain::Week => 1.week(),
-        Grain::Month => 1.month(),
-        Grain::Quarter => 3.months(),
-        Grain::Year => 1.year(),
-        Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => 1.day(),
+        Grain::Week => count.weeks(),
+        Grain::Month => count.months(),
+        Grain::Quarter => (3 * count).months(),
+        // A span has at most so many; nobody means them.
+        Grain::Year => count.clamp(-9_999, 9_999).years(),
+        Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => count.days(),
     };
     day.saturating_add(span)
 }
@@ -311,6 +318,20 @@ mod tests {
     fn a_day_that_a_zone_left_out_has_no_bucket() {
         let (from, to) = ("2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00");
         check(&calendar("Pacific/Apia"), Grain::Day, "2011-12-29T12:00:00Z", from, to);
+    }
+
+    #[test]
+    fn buckets_are_counted_back_over_changes_of_the_clock() {
+        let berlin = calendar("Europe/Berlin");
+        let back = |grain, count| berlin.local(berlin.back(grain, at("2026-10-26T12:30:00Z"), count));
+        assert_eq!(back(Grain::Hour, 0), "2026-10-26T13:00:00+01:00");
+        assert_eq!(back(Grain::Hour, 36), "2026-10-25T02:00:00+02:00");
+        assert_eq!(back(Grain::Day, 1), "2026-10-25T00:00:00+02:00");
+        assert_eq!(back(Grain::Week, 52), "2025-10-27T00:00:00+01:00");
+        assert_eq!(back(Grain::Month, 7), "2026-03-01T00:00:00+01:00");
+        for grain in [Grain::Hour, Grain::Day, Grain::Week, Grain::Month, Grain::Year] {
+            assert!(berlin.back(grain, 0, 100_000) < 0, "{grain:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ use crate::snapshot::rfc3339;
 const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 /// That rows were left out, for forms that have no room to say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
+/// The cursor of the next page, likewise.
+const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body.
 const MAX_BODY: usize = 64 << 10;
 /// As metrics name the route.
@@ -144,6 +146,9 @@ fn response(
     if shaped.truncated {
         headers.insert(X_TRUNCATED, HeaderValue::from_static("true"));
     }
+    if let Some(next) = &shaped.next {
+        headers.insert(X_NEXT, text(next.to_string()));
+    }
     if let Some(as_of) = shaped.as_of {
         headers.insert(X_AS_OF, text(rfc3339(as_of)));
         headers.insert(AGE, text(((now.0 - as_of.0).max(0) / 1000).to_string()));
@@ -159,45 +164,4 @@ fn matches(known: &HeaderValue, etag: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result<Format, String> {
-        let pairs: Vec<_> =
-            given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(accept).unwrap())]);
-        format(&Query::parse(&pairs).unwrap(), suffix, &headers).map_err(|problem| problem.detail())
-    }
-
-    #[test]
-    fn the_path_then_the_parameter_then_the_header_tells_the_form() {
-        assert_eq!(asked(&[], None, "*/*"), Ok(Format::Json));
-        assert_eq!(asked(&[], None, "text/html, text/csv;q=0.5"), Ok(Format::Csv));
-        assert_eq!(asked(&[("format", "ndjson")], None, "text/csv"), Ok(Format::Ndjson));
-        assert_eq!(asked(&[], Some(Format::Csv), "application/json"), Ok(Format::Csv));
-        assert_eq!(asked(&[("csv", "excel")], None, "application/json"), Ok(Format::Csv));
-        assert_eq!(asked(&[("format", "csv")], Some(Format::Csv), ""), Ok(Format::Csv));
-    }
-
-    #[test]
-    fn a_parameter_that_contradicts_the_path_is_named() {
-        assert!(asked(&[("format", "csv")], Some(Format::Json), "").unwrap_err().starts_with("`format`"));
-        assert!(asked(&[("csv", "excel")], Some(Format::Json), "").unwrap_err().starts_with("`csv`"));
-    }
-
-    #[test]
-    fn a_weak_tag_is_the_same_without_its_mark() {
-        let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "W/\"ab\"");
-        assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
-        assert!(!matches("\"abc\"") && !matches("ab"));
-    }
-
-    #[test]
-    fn post_has_the_parameters_of_both() {
-        let (post, uri) = (Method::POST, Uri::from_static("/v1/query?grain=day"));
-        let pairs = parameters(&post, &uri, Ok(Bytes::from_static(b"{\"limit\":5}"))).unwrap();
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(pairs, [pair("grain", "day"), pair("limit", "5")]);
-        assert_eq!(parameters(&Method::GET, &uri, Ok(Bytes::new())).unwrap().len(), 1);
-    }
-}
+mod tests;

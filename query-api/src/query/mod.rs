@@ -1,8 +1,9 @@
 //! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
 //!
 //! The files follow the way of a query: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`filter`]
-//! its conditions; [`plan`] chooses the rollups, [`sql`] writes one statement, [`run`] asks ClickHouse within a
-//! budget; [`shape`] makes rows of what it gave and [`render`] bytes of them; [`http`] has what HTTP wants said.
+//! its conditions; [`plan`] chooses the rollups, [`sql`] writes one statement, [`budget`] gives it its turn and
+//! [`fetch`] asks ClickHouse; [`shape`] makes rows of what it gave ([`cursor`] says where a page
+//! begins) and [`render`] bytes of them; [`http`] has what HTTP wants said.
 //! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
 
 mod params;
@@ -17,9 +18,13 @@ mod plan;
 
 mod sql;
 
-mod run;
+mod budget;
+
+mod fetch;
 
 mod shape;
+
+mod cursor;
 
 mod render;
 
@@ -35,9 +40,10 @@ use schemas::time::UnixMillis;
 
 use crate::Shared;
 use crate::config::Config;
+use budget::{Budget, Key};
+use fetch::Database;
 use params::Query;
 use problem::Problem;
-use run::{Key, Runner};
 use shape::Shaped;
 use window::Window;
 
@@ -51,7 +57,8 @@ struct App {
     rollups: Rollups,
     /// Hash of these rollups.
     declared: u64,
-    runner: Runner,
+    budget: Budget,
+    database: Database,
     /// Milliseconds between two ticks.
     interval: i64,
     shared: Arc<Shared>,
@@ -62,7 +69,8 @@ impl App {
         Self {
             declared: config.rollups.hash(),
             rollups: config.rollups.clone(),
-            runner: Runner::new(config),
+            budget: Budget::new(&config.poll),
+            database: Database::new(&config.clickhouse, &config.poll),
             interval: i64::try_from(config.poll.interval.as_millis()).unwrap_or(i64::MAX),
             shared,
         }
@@ -74,11 +82,14 @@ impl App {
         let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now)?;
         let plan = plan::plan(&self.rollups, query, &window, now)?;
         shape::check_size(query, &window, now)?;
-        let statement = sql::statement(query, &window, &plan, TENANT, self.runner.seconds());
+        let statement = sql::statement(query, &window, &plan, TENANT, self.database.seconds());
         let tick = *self.shared.ticks.borrow();
         let key = Key { tick, window: (window.from(), window.to()), query: query.canonical() };
-        let shape = |fetched| shape::shape(query, &window, &plan, fetched, now);
-        self.runner.answer(key, statement, shape).await
+        let run = async {
+            let fetched = self.database.fetch(statement).await?;
+            shape::shape(query, &window, &plan, fetched, now)
+        };
+        self.budget.answer(key, run).await
     }
 
     /// Whether an answer should have been renewed twice by now, or the aggregator has other rollups.

@@ -12,6 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::cursor::Cursor;
 use super::filter::Filter;
 use super::grain::{Calendar, Grain, Week};
 use super::problem::{Kind, Problem};
@@ -34,6 +35,8 @@ pub(super) struct Query {
     pub(super) fill: Fill,
     pub(super) order: Option<Order>,
     pub(super) limit: usize,
+    /// After which row the answer begins; with the first row if absent.
+    pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
     /// The only rollups that may answer; any where there is none.
     pub(super) rollups: Vec<String>,
@@ -151,7 +154,7 @@ impl fmt::Debug for Parameter {
 }
 
 /// All parameters, in the order in which an answer repeats them.
-pub(super) static PARAMETERS: [Parameter; 17] = [
+pub(super) static PARAMETERS: [Parameter; 18] = [
     Parameter {
         name: "measures",
         default: Some("events"),
@@ -260,6 +263,13 @@ pub(super) static PARAMETERS: [Parameter; 17] = [
         },
     },
     Parameter {
+        name: "cursor",
+        default: None,
+        doc: "`meta.next` of an answer to the same query: the rows after its last.",
+        shape: Shape::One,
+        read: |query, text| Cursor::parse(text).map(|cursor| query.cursor = Some(cursor)),
+    },
+    Parameter {
         name: "partial",
         default: Some("include"),
         doc: "`omit` leaves out the buckets that are not complete yet, `include` does not.",
@@ -356,6 +366,7 @@ impl Query {
             fill: Fill::Zero,
             order: None,
             limit: 0,
+            cursor: None,
             partial: Partial::Include,
             rollups: Vec::new(),
             format: None,

@@ -53,6 +53,9 @@ struct Meta<'a> {
     window: Window<'a>,
     rows: usize,
     truncated: bool,
+    /// The cursor of the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     /// Whether a number is not exact for readers that have doubles only.
     unsafe_integers: bool,
     /// Why there is no row.
@@ -117,6 +120,7 @@ fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
         },
         rows: shaped.rows.len(),
         truncated: shaped.truncated,
+        next: shaped.next.as_ref().map(ToString::to_string),
         unsafe_integers: figures.map(|figure| figure.unsigned_abs()).any(|figure| figure > MAX_SAFE),
         empty,
     };

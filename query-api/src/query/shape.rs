@@ -1,6 +1,6 @@
 //! Rows of an answer from rows of the database: joined, filled, ordered, limited.
 //!
-//! Pure: what [`super::run`] read goes in, what [`super::render`] writes comes out.
+//! Pure: what [`super::fetch`] read goes in, what [`super::render`] writes comes out.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 use schemas::rollup::Measure;
 use schemas::time::UnixMillis;
 
+use super::cursor::Cursor;
+use super::fetch::Fetched;
 use super::params::{Direction, Fill, Order, Partial, Query};
 use super::plan::Plan;
 use super::problem::{Kind, Problem};
-use super::run::Fetched;
 use super::window::Window;
 
 /// Most rows of an answer before its limit: keys times buckets.
@@ -29,6 +30,8 @@ pub(super) struct Shaped {
     pub(super) rows: Vec<Row>,
     /// Whether rows were left out for their number.
     pub(super) truncated: bool,
+    /// Where the rows that were left out begin; none where there are none.
+    pub(super) next: Option<Cursor>,
     /// The last edge of a bucket up to which everything is counted.
     pub(super) complete_until: Option<i64>,
     /// All that was in Kafka before this moment is counted; none while nothing is.
@@ -107,11 +110,17 @@ pub(super) fn shape(
         .collect();
     let order = query.order();
     rows.sort_unstable_by(|a, b| compare(query, &order, a, b));
+    if let Some(cursor) = &query.cursor {
+        let last = cursor.row(query)?;
+        let passed = rows.partition_point(|row| compare(query, &order, row, &last) != Ordering::Greater);
+        rows.drain(..passed);
+    }
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
+    let next = rows.last().filter(|_| truncated).map(|row| Cursor::after(row, query));
     let rollups = plan.parts.iter().map(|part| part.rollup.name.clone()).collect();
     let window = (window.from(), window.to());
-    Ok(Shaped { rows, truncated, complete_until, as_of, declared, rollups, window })
+    Ok(Shaped { rows, truncated, next, complete_until, as_of, declared, rollups, window })
 }
 
 /// What was found, by bucket and dimensions.

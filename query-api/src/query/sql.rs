@@ -86,7 +86,7 @@ fn is_limited(query: &Query, window: &Window, plan: &Plan) -> bool {
     let [part] = &plan.parts[..] else { return false };
     let filled = query.fill != Fill::None && (window.buckets() > 1 || query.dimensions.is_empty());
     let nulled = part.kept_from.is_some_and(|kept| kept > window.from());
-    !filled && !nulled && query.top.is_none() && query.partial == Partial::Include
+    !filled && !nulled && query.top.is_none() && query.cursor.is_none() && query.partial == Partial::Include
 }
 
 fn select(number: usize, part: &Part, query: &Query, window: &Window, plan: &Plan) -> String {

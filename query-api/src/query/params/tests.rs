@@ -58,6 +58,7 @@ fn a_value_that_cannot_be_read_is_named() {
         ("order", "events"),
         ("limit", "10001"),
         ("limit", "0"),
+        ("cursor", "7b"),
         ("partial", "drop"),
         ("format", "xml"),
         ("csv", "libre"),

@@ -21,6 +21,7 @@ fn shaped(rows: &[Given<'_>]) -> Shaped {
     Shaped {
         rows: rows.iter().map(row).collect(),
         truncated: false,
+        next: None,
         complete_until: Some(start),
         as_of: Some(UnixMillis((start + 60) * 1000)),
         declared: None,

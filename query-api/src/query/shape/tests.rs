@@ -1,8 +1,8 @@
 use jiff::Timestamp;
 use schemas::rollup::Rollups;
 
+use super::super::fetch::FetchedRow;
 use super::super::plan::plan;
-use super::super::run::FetchedRow;
 use super::*;
 
 fn at(text: &str) -> i64 {
@@ -200,4 +200,36 @@ fn rows_tell_where_they_come_from() {
     assert_eq!(shaped.rollups, ["event_daily", "users_all_daily"]);
     assert_eq!(shaped.window, (at("2026-11-27T00:00:00Z"), at("2026-11-29T00:00:00Z")));
     assert_eq!(shaped.rows.len(), 1);
+}
+
+#[test]
+fn pages_follow_each_other_without_a_gap() {
+    let rows: Vec<_> = (0..7)
+        .map(|n| row(1, "2026-11-27T00:00:00Z", &[Some(&format!("e{n}"))], &[Some(i128::from(n % 3))]))
+        .collect();
+    let others = row(1, "2026-11-27T00:00:00Z", &[None], &[Some(9)]);
+    let rows = [rows, vec![others]].concat();
+    let mut given = vec![("from", "-2d"), ("dimensions", "event"), ("top", "7")];
+    let all = asked(&given).shape(&rows).unwrap();
+    assert_eq!((all.rows.len(), all.truncated, &all.next), (8, false, &None));
+    given.push(("limit", "3"));
+    let (mut pages, mut next) = (Vec::new(), String::new());
+    for size in [3, 3, 2] {
+        let more = [("cursor", next.as_str())];
+        let given = [given.as_slice(), if next.is_empty() { &[] } else { &more }].concat();
+        let page = asked(&given).shape(&rows).unwrap();
+        assert_eq!((page.rows.len(), page.truncated), (size, size == 3));
+        pages.extend(page.rows);
+        next = page.next.map(|cursor| cursor.to_string()).unwrap_or_default();
+    }
+    assert_eq!((pages, next.as_str()), (all.rows, ""));
+}
+
+#[test]
+fn a_cursor_of_another_query_is_refused() {
+    let given = [("from", "-2d"), ("dimensions", "event"), ("limit", "1")];
+    let rows = ["a", "b"].map(|key| row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]));
+    let cursor = asked(&given).shape(&rows).unwrap().next.unwrap().to_string();
+    let other = asked(&[("from", "-2d"), ("dimensions", "event,country"), ("cursor", &cursor)]);
+    assert_eq!(other.shape(&[]).unwrap_err().errors[0].param, "cursor");
 }

@@ -1,50 +1,20 @@
-//! Asks ClickHouse for a query, within a budget.
-//!
-//! At most [`AT_ONCE`] statements run at once; one more waits for its turn, but not for long. Queries that are
-//! equal share one statement, and its rows count until the next tick: so however many readers look at a
-//! dashboard, each of its queries runs once per tick. When the last reader of a statement leaves, its connection
-//! is closed and ClickHouse ends it.
+//! Asks ClickHouse for the rows of a query; the only file of this folder that does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clickhouse::{Client, Row};
-use moka::future::Cache;
 use runtime::error::chain;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
-use tokio::time;
 
 use super::problem::{Kind, Problem};
-use super::shape::Shaped;
 use super::sql::{Parameter, Statement};
-use crate::config::Config;
+use crate::config::{ClickHouseConfig, PollConfig};
 
-/// Statements of queries that run at once.
-const AT_ONCE: usize = 4;
-/// Longest that a query waits for its turn.
-const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of answers that are kept until the next tick, about.
-const MAX_KEPT: u64 = 64 << 20;
-
-/// Runs statements.
-pub(super) struct Runner {
+/// The database as queries read it.
+pub(super) struct Database {
     client: Client,
-    turns: Semaphore,
-    answers: Cache<Key, Arc<Shaped>>,
     deadline: Duration,
-}
-
-/// Which answers are equal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    /// The tick that computed it.
-    pub(super) tick: u64,
-    /// The start and the end of its window.
-    pub(super) window: (i64, i64),
-    /// What was asked.
-    pub(super) query: String,
 }
 
 /// What a statement gave.
@@ -71,22 +41,14 @@ pub(super) struct FetchedRow {
     pub(super) figures: Vec<Option<i128>>,
 }
 
-impl Runner {
-    pub(super) fn new(config: &Config) -> Self {
-        let database = &config.clickhouse;
+impl Database {
+    pub(super) fn new(config: &ClickHouseConfig, poll: &PollConfig) -> Self {
         let client = Client::default()
-            .with_url(&database.url)
-            .with_database(&database.database)
-            .with_user(&database.user)
-            .with_password(&database.password);
-        let bytes = |_: &Key, shaped: &Arc<Shaped>| u32::try_from(shaped.bytes()).unwrap_or(u32::MAX);
-        let answers = Cache::builder()
-            .weigher(bytes)
-            .max_capacity(MAX_KEPT)
-            // Ticks end their time; without ClickHouse there are none.
-            .time_to_live(2 * config.poll.interval)
-            .build();
-        Self { client, turns: Semaphore::new(AT_ONCE), answers, deadline: config.poll.deadline }
+            .with_url(&config.url)
+            .with_database(&config.database)
+            .with_user(&config.user)
+            .with_password(&config.password);
+        Self { client, deadline: poll.deadline }
     }
 
     /// Seconds that a statement may take.
@@ -94,24 +56,8 @@ impl Runner {
         self.deadline.as_secs().max(1)
     }
 
-    /// The answer to a query: the one that is kept or under way, else what `shape` makes of the statement's rows.
-    pub(super) async fn answer(
-        &self,
-        key: Key,
-        statement: Statement,
-        shape: impl FnOnce(Fetched) -> Result<Shaped, Problem>,
-    ) -> Result<Arc<Shaped>, Problem> {
-        let run = async {
-            let turn = time::timeout(QUEUE_DEADLINE, self.turns.acquire()).await;
-            let _turn = turn.map_err(|_| Problem::from(Kind::Busy))?.expect("it is never closed");
-            let fetched = time::timeout(self.deadline, self.fetch(statement)).await;
-            let fetched = fetched.map_err(|_| Problem::from(Kind::TooSlow))??;
-            shape(fetched).map(Arc::new)
-        };
-        self.answers.try_get_with(key, run).await.map_err(|problem: Arc<Problem>| (*problem).clone())
-    }
-
-    async fn fetch(&self, statement: Statement) -> Result<Fetched, Problem> {
+    /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
+    pub(super) async fn fetch(&self, statement: Statement) -> Result<Fetched, Problem> {
         // Raw: a question mark within a declared text is no placeholder.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
