@@ -106,15 +106,4 @@ fn kind(error: &str) -> Kind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_code_of_an_error_tells_what_became_of_the_query() {
-        let error = "bad response: Code: 158. DB::Exception: Limit for rows exceeded. (TOO_MANY_ROWS)";
-        assert_eq!(kind(error), Kind::TooWide);
-        assert_eq!(kind("Code: 159. DB::Exception: Timeout exceeded"), Kind::TooSlow);
-        assert_eq!(kind("Code: 1580. DB::Exception"), Kind::Unavailable);
-        assert_eq!(kind("connection refused"), Kind::Unavailable);
-    }
-}
+mod tests;

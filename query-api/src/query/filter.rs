@@ -27,11 +27,16 @@ pub(super) enum Test {
 
 /// Values of one condition.
 const MAX_VALUES: usize = 1_000;
+/// Bytes of one condition: even escaped they fit into a parameter of ClickHouse.
+const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {
     /// Reads `field:op:value`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let form = "write field:op:value, for example event:in:click|view";
+        if text.len() > MAX_BYTES {
+            return Err(format!("it has at most {MAX_BYTES} bytes"));
+        }
         let (field, rest) = text.split_once(':').ok_or(form)?;
         let (op, value) = rest.split_once(':').ok_or(form)?;
         if field.is_empty() {
@@ -124,6 +129,7 @@ mod tests {
             assert!(Filter::parse(text).is_err(), "{text}");
         }
         assert!(Filter::parse(&format!("event:in:{}", "|".repeat(MAX_VALUES))).is_err());
+        assert!(Filter::parse(&format!("event:eq:{}", "a".repeat(MAX_BYTES))).is_err());
     }
 
     proptest! {

@@ -13,8 +13,9 @@ use super::problem::{Kind, Problem};
 /// Most buckets of a window.
 pub(super) const MAX_BUCKETS: usize = 100_000;
 
-/// Most buckets of a window whose buckets differ in length: each edge is a parameter of the statement.
-const MAX_UNEVEN: usize = 20_000;
+/// Most buckets of a window whose buckets differ in length: each edge is a parameter of the statement, and a
+/// parameter has at most 128 KiB (ClickHouse's `http_max_field_value_size`).
+const MAX_UNEVEN: usize = 10_000;
 
 /// A bound as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,6 +275,8 @@ mod tests {
         assert_eq!(refused("1969-12-31", "now", Grain::Day).errors[0].param, "from");
         assert_eq!(refused("now", "2300-01-01", Grain::Year).errors[0].param, "to");
         assert_eq!(refused("2020-01-01", "now", Grain::Minute).kind, Kind::TooWide);
+        let uneven = window("1990-01-01", "now", Grain::Day, "Europe/Berlin");
+        assert_eq!(uneven.unwrap_err().kind, Kind::TooWide);
     }
 
     #[test]

@@ -1,0 +1,101 @@
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::http::{StatusCode, Uri};
+use axum::routing::post;
+use tokio::net::TcpListener;
+
+use super::*;
+
+#[test]
+fn the_code_of_an_error_tells_what_became_of_the_query() {
+    let error = "bad response: Code: 158. DB::Exception: Limit for rows exceeded. (TOO_MANY_ROWS)";
+    assert_eq!(kind(error), Kind::TooWide);
+    assert_eq!(kind("Code: 159. DB::Exception: Timeout exceeded"), Kind::TooSlow);
+    assert_eq!(kind("Code: 1580. DB::Exception"), Kind::Unavailable);
+    assert_eq!(kind("connection refused"), Kind::Unavailable);
+}
+
+/// What ClickHouse 26.7 sends for two rows of a statement of ours, in RowBinaryWithNamesAndTypes.
+fn two_rows() -> Vec<u8> {
+    let mut bytes = vec![4];
+    let names = ["part", "start", "keys", "figures"];
+    let types = ["UInt8", "Int64", "Array(Nullable(String))", "Array(Nullable(Int128))"];
+    for text in names.into_iter().chain(types) {
+        bytes.push(u8::try_from(text.len()).unwrap());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes.push(0);
+    bytes.extend_from_slice(&1_795_875_540_000_i64.to_le_bytes());
+    // No keys; one figure, which is not null.
+    bytes.extend_from_slice(&[0, 1, 0]);
+    bytes.extend_from_slice(&i128::from(u64::MAX).to_le_bytes());
+    bytes.push(1);
+    bytes.extend_from_slice(&1_795_737_600_i64.to_le_bytes());
+    // The keys `a` and null; the figures -5 and null.
+    bytes.extend_from_slice(&[2, 0, 1, b'a', 1, 2, 0]);
+    bytes.extend_from_slice(&(-5_i128).to_le_bytes());
+    bytes.push(1);
+    bytes
+}
+
+/// Sends the statement to a server that answers this. Returns what was fetched, and the request it got.
+async fn sent(statement: Statement, status: StatusCode, body: Vec<u8>) -> (Result<Fetched, Problem>, String) {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let sees = Arc::clone(&seen);
+    let answer = move |uri: Uri, text: String| async move {
+        *sees.lock().unwrap() = format!("{uri}\n{text}");
+        (status, body)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, Router::new().route("/", post(answer))).into_future());
+    let config = ClickHouseConfig {
+        url,
+        database: "millrace".to_owned(),
+        user: "poller".to_owned(),
+        password: String::new(),
+    };
+    let poll = PollConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) };
+    let mut database = Database::new(&config, &poll);
+    database.client = database.client.with_compression(clickhouse::Compression::None);
+    let fetched = database.fetch(statement).await;
+    let seen = seen.lock().unwrap().clone();
+    (fetched, seen)
+}
+
+fn statement() -> Statement {
+    Statement {
+        text: "SELECT '?' /* as it is */".to_owned(),
+        parameters: vec![
+            ("filter0".to_owned(), Parameter::Texts(vec!["it's".to_owned(), r"a\|b".to_owned()])),
+            ("starts".to_owned(), Parameter::Moments(vec![1, 2])),
+        ],
+        settings: vec![("max_rows_to_read", "9".to_owned())],
+    }
+}
+
+#[tokio::test]
+async fn rows_are_read_and_parameters_and_settings_stand_beside_the_statement() {
+    let (fetched, request) = sent(statement(), StatusCode::OK, two_rows()).await;
+    let keys = vec![Some("a".to_owned()), None];
+    let row = FetchedRow { part: 1, start: 1_795_737_600, keys, figures: vec![Some(-5), None] };
+    let as_of = Some(UnixMillis(1_795_875_540_000));
+    assert_eq!(fetched, Ok(Fetched { as_of, rollups: Some(u64::MAX), rows: vec![row] }));
+    let (uri, text) = request.split_once('\n').unwrap();
+    assert!(uri.contains("max_rows_to_read=9"), "{uri}");
+    for (name, value) in [
+        ("query", "SELECT '?' /* as it is */"),
+        ("param_filter0", r"['it\'s','a\\|b']"),
+        ("param_starts", "[1,2]"),
+    ] {
+        assert!(text.contains(&format!("name=\"{name}\"\r\n\r\n{value}\r\n")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_reads_too_much_is_too_wide() {
+    let error = b"Code: 158. DB::Exception: Limit for rows exceeded. (TOO_MANY_ROWS)".to_vec();
+    let (fetched, _) = sent(statement(), StatusCode::INTERNAL_SERVER_ERROR, error).await;
+    assert_eq!(fetched, Err(Kind::TooWide.into()));
+}
