@@ -237,7 +237,7 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
         Grain::Week => count.weeks(),
         Grain::Month => count.months(),
         Grain::Quarter => (3 * count).months(),
-        // A span has at most so many; nobody means them.
+        // A jiff span panics beyond 19,998 years.
         Grain::Year => count.clamp(-9_999, 9_999).years(),
         Grain::Minute | Grain::QuarterHour | Grain::Hour | Grain::Day | Grain::None => count.days(),
     };

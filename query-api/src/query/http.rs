@@ -1,4 +1,4 @@
-//! The routes of queries: the form of an answer, and what HTTP wants said about it.
+//! The routes of queries: which parameters and which format a request asks for, and the headers of its answer.
 
 use std::sync::Arc;
 use std::time::SystemTime;

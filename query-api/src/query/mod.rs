@@ -3,7 +3,7 @@
 //! The files follow the way of a query: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`filter`]
 //! its conditions; [`plan`] chooses the rollups, [`sql`] writes one statement, [`budget`] gives it its turn and
 //! [`fetch`] asks ClickHouse; [`shape`] makes rows of what it gave ([`cursor`] says where a page
-//! begins) and [`render`] bytes of them; [`http`] has what HTTP wants said.
+//! begins) and [`render`] bytes of them; [`http`] has the routes, formats and headers.
 //! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
 
 mod params;

@@ -22,7 +22,7 @@ const MAX_UNEVEN: usize = 10_000;
 pub(super) enum Bound {
     /// The moment at which the query is answered.
     Now,
-    /// The start of the last so many buckets, the current one included.
+    /// The start of the last N buckets, the current one included.
     Last(i64, Grain),
     /// The start of a local day.
     Day(Date),
