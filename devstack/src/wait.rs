@@ -4,33 +4,33 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
-/// Between two looks at a condition.
+/// Between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A condition that did not come to hold in time.
+/// A condition that did not hold by its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("wait for {what}: not so after {deadline:?}")]
 pub struct Overdue {
-    /// What was waited for.
+    /// The condition.
     pub what: String,
-    /// How long.
+    /// The longest wait.
     pub deadline: Duration,
 }
 
-/// Looks every 20 ms until `condition` holds and gives the time that took. A
-/// look that hangs counts against the deadline too.
+/// Checks every 20 ms until `condition` holds, and returns how long that took. A check that hangs counts
+/// against the deadline too.
 pub async fn wait_for(
     what: impl Into<String>,
     deadline: Duration,
     mut condition: impl AsyncFnMut() -> bool,
 ) -> Result<Duration, Overdue> {
     let started = Instant::now();
-    let looks = async {
+    let checks = async {
         while !condition().await {
             time::sleep(INTERVAL).await;
         }
     };
-    match time::timeout(deadline, looks).await {
+    match time::timeout(deadline, checks).await {
         Ok(()) => Ok(started.elapsed()),
         Err(_) => Err(Overdue { what: what.into(), deadline }),
     }

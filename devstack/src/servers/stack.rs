@@ -1,14 +1,14 @@
-//! Kafka and ClickHouse together.
+//! Kafka and ClickHouse together, in one data directory.
 
 use anyhow::Context;
 use runtime::vars::Vars;
 
-use crate::clickhouse::ClickHouse;
-use crate::directory::DataDirectory;
-use crate::kafka::{Kafka, KafkaPorts};
+use super::clickhouse::ClickHouse;
+use super::kafka::{Kafka, KafkaPorts};
+use crate::paths::DataDirectory;
 use crate::ports;
 
-/// Servers that are used instead of local ones.
+/// The servers to use instead of local ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Given {
     /// `host:port`, comma-separated: `KAFKA_BROKERS`.
@@ -34,7 +34,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// 19092, 18123 and 19000, or the next free ones.
+    /// 19092, 18123, 19000 and their neighbours, or the next free ports.
     pub fn preferred() -> anyhow::Result<Self> {
         let from = |port| ports::from(port).with_context(|| format!("find a free port from {port} on"));
         Ok(Self {
@@ -44,7 +44,7 @@ impl Ports {
         })
     }
 
-    /// Any free ones.
+    /// Any free ports.
     pub fn free() -> anyhow::Result<Self> {
         let free = || ports::free().context("find a free port");
         Ok(Self {
@@ -55,20 +55,20 @@ impl Ports {
     }
 }
 
-/// Both servers, in a data directory that is theirs alone.
+/// Kafka and ClickHouse, in a data directory that no other stack uses.
 #[derive(Debug)]
 pub struct Stack {
-    /// Its broker.
+    /// The broker.
     pub kafka: Kafka,
-    /// Its database.
+    /// The database.
     pub clickhouse: ClickHouse,
     /// Data and logs.
     pub directory: DataDirectory,
 }
 
 impl Stack {
-    /// Both servers with their addresses, not yet started: start them all with
-    /// [`Stack::start`], or one and the other when a test wants it.
+    /// Both servers with their addresses, not yet started. [`Stack::start`] starts both; a test may start each on
+    /// its own.
     pub fn prepare(directory: DataDirectory, ports: Ports, given: &Given) -> anyhow::Result<Self> {
         let kafka = match &given.kafka {
             Some(brokers) => Kafka::given(brokers),
@@ -84,7 +84,7 @@ impl Stack {
         Ok(Self { kafka, clickhouse, directory })
     }
 
-    /// An empty stack of local servers on free ports, not yet started, for the test `name`.
+    /// A stack of local servers for the test `name`: empty, on free ports, not yet started.
     pub fn for_test(name: &str) -> anyhow::Result<Self> {
         Self::prepare(DataDirectory::for_test(name)?, Ports::free()?, &Given::default())
     }
@@ -95,7 +95,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Ends both cleanly, the database first: nothing writes to it any more.
+    /// Stops both cleanly, the database first, because nothing writes to it any more.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let clickhouse = self.clickhouse.stop().await;
         self.kafka.stop().await?;

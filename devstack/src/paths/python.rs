@@ -1,13 +1,13 @@
-//! The Python that runs the tests written in it: the one that `./dev test` sets up, or a given one.
+//! The Python interpreter for the tests that are written in Python.
 
 use std::path::PathBuf;
 
 use anyhow::ensure;
 use runtime::vars::Vars;
 
-use crate::cache;
+use super::cache;
 
-/// Finds it: `PYTHON`, or the one in `.cache`.
+/// The interpreter that the variable `PYTHON` names, or the one that `./dev test` installs in `.cache`.
 pub fn find(vars: &Vars) -> anyhow::Result<PathBuf> {
     let given = vars.string_or("PYTHON", "");
     if !given.is_empty() {

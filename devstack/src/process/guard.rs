@@ -1,7 +1,7 @@
-//! A child dies with its parent, also when the parent is killed.
+//! Children that die with their parent, also when the parent is killed.
 //!
-//! Between fork and exec only unsafe code could ask the kernel for that, so
-//! the child is first our own program, which asks and then becomes the other.
+//! Only unsafe code could set the parent-death signal between fork and exec. So the child first runs our own
+//! program, which sets the signal and then replaces itself with the real program.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -11,33 +11,32 @@ use std::process::{self, Command};
 
 use anyhow::{Context, ensure};
 
-use crate::binaries;
+use crate::paths::binaries;
 
 /// The hidden subcommand of `devstack` that calls [`exec`].
 const SUBCOMMAND: &str = "guarded";
 
-/// A command that runs `program` such that it dies with this process; add its arguments.
+/// A command for `program`, which then dies with this process. The caller adds the arguments.
 pub(crate) fn command(program: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(binaries::find("devstack")?);
     command.arg(SUBCOMMAND).arg(process::id().to_string()).arg(program);
     Ok(command)
 }
 
-/// In the child: asks to die with `parent`, then becomes `program`. Returns only if that failed.
+/// In the child: sets the parent-death signal, then executes `program`. Returns only if that failed.
 pub fn exec(parent: u32, program: &Path, arguments: &[OsString]) -> anyhow::Result<Infallible> {
     die_with(parent)?;
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("run {}", program.display()))
 }
 
-/// Asks the kernel to kill this process when the thread that started it ends. On
-/// other systems than Linux there is no such thing: there, only ClickHouse
-/// notices, because its standard input ends.
+/// Asks the kernel to kill this process when the thread that started it ends. Only Linux has this signal; on
+/// other systems only ClickHouse exits with its parent, because its standard input is closed.
 pub(crate) fn die_with(parent: u32) -> anyhow::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .context("ask to die with the parent")?;
-    // It may have died before we asked; then somebody else is our parent by now.
+    // If the parent died before the signal was set, this process has another parent now.
     ensure!(parent_id() == parent, "start as a child of process {parent}: it is gone");
     Ok(())
 }

@@ -1,19 +1,19 @@
-//! Directories that hold the data and logs of a local stack.
+//! Directories for the data and logs of a local stack.
 //!
-//! Invariant: whoever holds a [`DataDirectory`] is the only one in any process
-//! that does; the kernel gives the lock back when the holder dies.
+//! Invariant: at most one [`DataDirectory`] exists for a path, over all processes. The kernel releases its lock
+//! when the process that holds it dies.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::binaries;
+use super::binaries;
 
-/// The lock's name in a data directory.
+/// Name of the lock file in a data directory.
 const LOCK: &str = "lock";
 
-/// A directory of our own for as long as the value lives.
+/// A directory that belongs to this process until the value is dropped.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// The directory at `path`, made if it is not there, with what it holds.
+    /// Opens the directory at `path` with its contents, or creates it.
     pub fn open(path: impl Into<PathBuf>) -> anyhow::Result<Self> {
         let path = path.into();
         match Self::try_open(&path)? {
@@ -30,11 +30,11 @@ impl DataDirectory {
         }
     }
 
-    /// An empty directory for the test `name`, under the target directory. It stays
-    /// when the test ends, passed or not, until the next run of the same test.
+    /// An empty directory for the test `name`, under the target directory. Its contents stay after the test,
+    /// passed or failed, until the next run of the same test.
     pub fn for_test(name: &str) -> anyhow::Result<Self> {
         let home = binaries::directory()?.join("devstack-data");
-        // A test may run twice at once: the second takes the next name.
+        // A test may run twice at the same time: the second run takes the next name.
         for n in 1..=64 {
             if let Some(directory) = Self::try_open(&home.join(format!("{name}-{n}")))? {
                 directory.clear()?;
@@ -44,7 +44,7 @@ impl DataDirectory {
         bail!("find an unused directory for {name} in {}", home.display())
     }
 
-    /// Removes all that the directory holds.
+    /// Removes the contents of the directory.
     pub fn clear(&self) -> anyhow::Result<()> {
         let entries = fs::read_dir(&self.path).with_context(|| format!("list {}", self.path.display()))?;
         for entry in entries {
@@ -60,12 +60,12 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory `name` in it, made if it is not there.
+    /// The directory `name` in it; creates it if it does not exist.
     pub fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;

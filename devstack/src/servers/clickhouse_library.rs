@@ -1,4 +1,4 @@
-//! ClickHouse itself, as a function of a shared library.
+//! The ClickHouse server as a function of a shared library.
 #![expect(unsafe_code, reason = "calls a C function that is known only once its library is loaded")]
 
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -9,13 +9,13 @@ use std::ptr;
 use anyhow::Context;
 use libloading::Library;
 
-use crate::guard;
+use crate::process::guard;
 
-/// `int chdb_query_cmdline(int argc, char **argv)`: what the program `clickhouse-local` does.
+/// `int chdb_query_cmdline(int argc, char **argv)`: does what the program `clickhouse-local` does.
 type QueryCmdline = unsafe extern "C" fn(c_int, *mut *mut c_char) -> c_int;
 
-/// In the child: is a ClickHouse server with these command line options until its
-/// standard input ends or `parent` dies. Gives what the program would exit with.
+/// In the child: runs a ClickHouse server with these command line options until its standard input is closed
+/// or `parent` dies. Returns the exit code.
 pub fn serve(parent: u32, library: &Path, options: Vec<OsString>) -> anyhow::Result<i32> {
     guard::die_with(parent)?;
     let arguments = [OsString::from("clickhouse")].into_iter().chain(options);
@@ -25,8 +25,8 @@ pub fn serve(parent: u32, library: &Path, options: Vec<OsString>) -> anyhow::Res
     let argc = c_int::try_from(argv.len()).context("count ClickHouse's options")?;
     argv.push(ptr::null_mut());
 
-    // SAFETY: the library is the pinned one that `./dev` downloaded; its initialisers
-    // expect nothing of the process that loads it.
+    // SAFETY: the library is the pinned version that `./dev` downloaded; its initialisers
+    // need nothing from the process that loads it.
     let library = unsafe { Library::new(library) }.with_context(|| format!("load {}", library.display()))?;
     // SAFETY: the symbol has this type in the library's header.
     let query = unsafe { library.get::<QueryCmdline>(b"chdb_query_cmdline") };

@@ -1,8 +1,7 @@
-//! A child process with its log file.
+//! Child processes, each with a log file.
 //!
-//! Invariant: when a child ends early or does not do in time what it should,
-//! the error quotes the end of its log and names the file. A dropped child is
-//! killed.
+//! Invariant: when a child exits early or a wait for it reaches its deadline, the error quotes the end of the
+//! child's log and names the file. A dropped child is killed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -14,12 +13,17 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::spawner;
 use crate::wait::wait_for;
 
-/// What an error quotes of a log: this many lines…
+pub mod guard;
+
+pub mod usage;
+
+mod spawner;
+
+/// Lines at the end of a log that an error quotes.
 const TAIL_LINES: usize = 15;
-/// …of at most this many bytes at its end.
+/// Bytes at the end of a log that are read for them.
 const TAIL_BYTES: u64 = 8 * 1024;
 
 /// A child process.
@@ -31,13 +35,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; what it prints is appended to the file `log`. Its standard
-    /// input is a pipe that stays open until [`Process::close_input`].
+    /// Starts `command` and appends its output to the file `log`. Its standard input is a pipe that stays open
+    /// until [`Process::close_input`].
     pub fn start(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let output = OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("open {}", log.display()))?;
         let errors = output.try_clone().with_context(|| format!("open {}", log.display()))?;
-        // A group of its own: Ctrl-C reaches us alone, and we end our children in order.
+        // A process group of its own: Ctrl-C signals only this process, which ends its children in order.
         command.process_group(0).stdin(Stdio::piped()).stdout(output).stderr(errors);
         let child = spawner::spawn(command).with_context(|| format!("start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
@@ -48,14 +52,14 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        // It fails only for a process that is not our child.
+        // `try_wait` fails only for a process that is not our child.
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits until `condition` holds; fails when the child ends before, or at `deadline`.
-    /// `what` says what it should do: "answer on port 18123".
+    /// Waits until `condition` holds; fails when the child exits before that, or at `deadline`.
+    /// `what` is what the child should do, such as "answer on port 18123".
     pub async fn until(
         &mut self,
         what: &str,
@@ -75,19 +79,19 @@ impl Process {
         }
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has; kills it at `deadline` and says so.
+    /// Sends SIGTERM and waits until it has exited. At `deadline` kills it and fails.
     pub async fn terminate(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
-        self.ended(deadline).await
+        self.wait_for_exit(deadline).await
     }
 
-    /// Ends its standard input.
+    /// Closes its standard input.
     pub fn close_input(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Waits until it has ended; kills it at `deadline` and says so.
-    pub async fn ended(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+    /// Waits until it has exited. At `deadline` kills it and fails.
+    pub async fn wait_for_exit(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let mut status = None;
         let waited = wait_for(format!("{} to end", self.name), deadline, async || {
             status = self.exited();
@@ -104,14 +108,14 @@ impl Process {
         }
     }
 
-    /// `kill -9`, and waits until the kernel has buried it.
+    /// Sends SIGKILL and reaps the process.
     pub fn kill9(&mut self) {
-        // Both fail only for a process that has ended already.
-        let _gone = self.child.kill();
-        let _buried = self.child.wait();
+        // Both fail only for a process that has exited already.
+        let _exited = self.child.kill();
+        let _reaped = self.child.wait();
     }
 
-    /// Sends a signal, such as `STOP` and `CONT` for a pause.
+    /// Sends a signal, such as `STOP` and `CONT` to pause it.
     pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         if self.exited().is_some() {
             return Ok(());
@@ -120,12 +124,12 @@ impl Process {
         kill_process(id, signal).with_context(|| format!("send {signal:?} to {}", self.name))
     }
 
-    /// The last lines of its log, and the file's name.
+    /// The last lines of its log with the file's name.
     pub fn log_tail(&self) -> String {
         log_tail(&self.log)
     }
 
-    /// The file that holds what it printed.
+    /// The file with its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -137,7 +141,7 @@ impl Drop for Process {
     }
 }
 
-/// The last lines of a process's log, and the file's name.
+/// The last lines of a log with the file's name.
 pub fn log_tail(log: &Path) -> String {
     match read_tail(log) {
         Ok(text) if text.trim().is_empty() => format!("its log {} is empty", log.display()),
@@ -162,9 +166,9 @@ fn read_tail(path: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::DataDirectory;
+    use crate::paths::DataDirectory;
 
-    /// A child that runs `script`, and its directory, which stays its own while it is held.
+    /// A child that runs `script`, and the directory of its log.
     fn shell(script: &str) -> (Process, DataDirectory) {
         let directory = DataDirectory::for_test("process").unwrap();
         let mut command = Command::new("sh");

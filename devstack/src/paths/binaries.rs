@@ -1,5 +1,4 @@
-//! Where the programs of this workspace are: in the target directory, beside
-//! the program that asks.
+//! The programs of this workspace: cargo builds them into one directory, that of the running program.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,14 +9,14 @@ use anyhow::{Context, ensure};
 pub(crate) fn directory() -> anyhow::Result<PathBuf> {
     let program = env::current_exe().context("find the running program")?;
     let mut directory = program.parent().context("find the directory of the running program")?;
-    // Tests, benches and examples stand one level below the programs.
+    // Tests, benches and examples are one level below the programs.
     if directory.ends_with("deps") || directory.ends_with("examples") {
         directory = directory.parent().context("find the target directory")?;
     }
     Ok(directory.to_owned())
 }
 
-/// The program `name`, which must have been built.
+/// The path of the program `name`. Fails if it is not built.
 pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
     let path = directory()?.join(name);
     ensure!(path.exists(), "find {}: it is not built; run `cargo build --workspace --bins`", path.display());

@@ -1,7 +1,7 @@
-//! What `./dev` downloaded: Kafka's jars and the ClickHouse library.
+//! The downloads of `./dev`: Kafka's jars and the ClickHouse library.
 //!
-//! A copy of the pinning file stands beside the files it brought; what belongs
-//! to other pins counts as not downloaded.
+//! Each download has a copy of the file that pins its version beside it. A download of another version counts
+//! as missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use anyhow::ensure;
 
 /// The directory of Kafka's jars.
 pub(crate) fn kafka_jars() -> anyhow::Result<PathBuf> {
-    let home = home("kafka", "pom.xml", include_str!("../pom.xml"))?;
+    let home = home("kafka", "pom.xml", include_str!("../../pom.xml"))?;
     Ok(home.join("lib"))
 }
 
-/// The file that holds ClickHouse.
+/// The library that contains ClickHouse.
 pub(crate) fn clickhouse_library() -> anyhow::Result<PathBuf> {
-    let home = home("clickhouse", "package-lock.json", include_str!("../package-lock.json"))?;
+    let home = home("clickhouse", "package-lock.json", include_str!("../../package-lock.json"))?;
     Ok(home.join("libchdb.so"))
 }
 
-/// The directory that is not in git and survives `cargo clean`.
+/// The directory of downloads and data: outside git, and kept by `cargo clean`.
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(".cache")
 }

@@ -1,4 +1,4 @@
-//! The line that shows the demo at work, once a second, and what is left of it at the end.
+//! The demo's line of current figures, once a second, and the highest figures at the end.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -9,36 +9,36 @@ use schemas::time::UnixMillis;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::page;
+use super::output;
 use super::services::Addresses;
 
 /// Between two readings.
-const PACE: Duration = Duration::from_secs(1);
-/// Of so many readings one is shown where lines cannot be written over.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Where a line cannot be replaced, one reading in this many is printed.
 const SHOWN: u64 = 10;
-/// Longest that a service may take to tell.
+/// Longest wait for the metrics of a service.
 const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// What the services' metrics say at one moment.
+/// The services' metrics at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reading {
     /// Events that the edge accepted since its start.
     accepted: u64,
     /// Rows that the aggregator stored since its start.
     stored: u64,
-    /// Records in Kafka that are not in every table.
+    /// Records in Kafka that are not yet in every table.
     lag: u64,
-    /// Moment for which answers are true, once that is known.
+    /// The moment up to which answers are complete, once it is known.
     as_of: Option<UnixMillis>,
 }
 
-/// What changed between two readings.
+/// The rates between two readings, and the lag and age of the second one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Pace {
     accepted_per_s: u64,
     stored_per_s: u64,
     lag: u64,
-    /// How old answers were, in milliseconds.
+    /// Age of the answers in milliseconds.
     age: Option<i64>,
 }
 
@@ -46,30 +46,30 @@ struct Pace {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Highest(Pace);
 
-/// Shows the line until `stop`.
+/// Prints the line until `stop`, and returns the highest figures.
 pub(super) async fn show(at: Addresses, stop: CancellationToken) -> Highest {
     let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
-    let over = std::io::stdout().is_terminal();
-    let mut ticks = time::interval(PACE);
+    let is_terminal = std::io::stdout().is_terminal();
+    let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut before, mut highest, mut shown) = (None, Highest::default(), 0);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A service that does not tell in time: the next second will.
+        // A service that does not answer in time answers in the next second.
         let Some(now) = read(&client, &at).await else { continue };
         let moment = Instant::now();
         if let Some((was, since)) = before.replace((now, moment)) {
             let pace = pace(&was, &now, moment - since, SystemTime::now().into());
             highest.add(&pace);
-            if over {
-                page::over(&line(&pace));
+            if is_terminal {
+                output::replace_line(&line(&pace));
             } else if shown % SHOWN == 0 {
-                page::say(&line(&pace));
+                output::print_line(&line(&pace));
             }
             shown += 1;
         }
     }
-    if over && shown > 0 {
-        page::say("");
+    if is_terminal && shown > 0 {
+        output::print_line("");
     }
     highest
 }
@@ -89,7 +89,7 @@ async fn read(client: &Client, at: &Addresses) -> Option<Reading> {
     })
 }
 
-/// A metric over all its labels.
+/// The sum of a metric over all its labels.
 fn sum(page: &str, name: &str) -> u64 {
     let of_name = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
     let values = of_name.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
@@ -125,14 +125,14 @@ impl Highest {
         highest.age = highest.age.max(pace.age);
     }
 
-    /// A line for each figure; none before anything was read.
-    pub(super) fn tell(&self) {
+    /// Prints a line for each figure, or nothing if nothing was read yet.
+    pub(super) fn print(&self) {
         let Pace { accepted_per_s, stored_per_s, lag, age: Some(age) } = self.0 else { return };
-        page::say("highest in one second");
-        page::say(&format!("  events accepted  {accepted_per_s:>8}"));
-        page::say(&format!("  rows stored      {stored_per_s:>8}"));
-        page::say(&format!("  records to go    {lag:>8}"));
-        page::say(&format!("  age of answers   {:>8}", seconds(age)));
+        output::print_line("highest in one second");
+        output::print_line(&format!("  events accepted  {accepted_per_s:>8}"));
+        output::print_line(&format!("  rows stored      {stored_per_s:>8}"));
+        output::print_line(&format!("  records to go    {lag:>8}"));
+        output::print_line(&format!("  age of answers   {:>8}", seconds(age)));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kafka: one broker of our own, or those that the environment names.
+//! Kafka: one local broker, or the brokers that the environment names.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,31 +14,31 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::types::RDKafkaErrorCode;
 use uuid::Uuid;
 
-use crate::process::Process;
-use crate::template::render;
-use crate::{cache, guard};
+use super::template::render;
+use crate::paths::cache;
+use crate::process::{Process, guard};
 
-/// From the start of the process to the first answer.
+/// Longest wait from the start of the process to the first answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// From the request to end to the end.
+/// Longest wait from the request to stop until the process has exited.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// One request to the broker.
+/// Longest wait for the answer to one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The certificate of a broker of our own, in its directory.
+/// File name of a local broker's certificate, in its directory.
 const CERTIFICATE: &str = "certificate.pem";
 
-/// A user of a broker of our own, and the password.
+/// User and password of a local broker.
 pub const LOGIN: (&str, &str) = ("millrace", "local");
 
-/// Brokers, ours or given.
+/// Kafka brokers: a local one, or those that somebody else runs.
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
     local: Option<Broker>,
 }
 
-/// A broker of our own.
+/// A local broker.
 #[derive(Debug)]
 struct Broker {
     directory: PathBuf,
@@ -47,14 +47,14 @@ struct Broker {
     process: Option<Process>,
 }
 
-/// Where a broker of our own listens, on the loopback interface.
+/// The ports of a local broker on the loopback interface.
 #[derive(Debug, Clone, Copy)]
 pub struct KafkaPorts {
-    /// For anybody.
+    /// For clients without a login.
     pub plain: u16,
-    /// For who logs in by SASL/PLAIN as [`LOGIN`], over TLS.
+    /// For clients that log in as [`LOGIN`] with SASL/PLAIN over TLS.
     pub login: u16,
-    /// For itself.
+    /// For the broker's own controller.
     pub controller: u16,
 }
 
@@ -64,7 +64,7 @@ impl Kafka {
         Self { brokers: brokers.to_owned(), local: None }
     }
 
-    /// A broker with its data in `directory`, to answer on these ports once it is started.
+    /// A local broker, not yet started, with its data in `directory` and these ports.
     pub fn prepare(directory: PathBuf, ports: KafkaPorts) -> anyhow::Result<Self> {
         let KafkaPorts { plain: port, login, controller } = ports;
         let path = directory.to_str().context("read the data directory's name as text")?;
@@ -77,26 +77,30 @@ impl Kafka {
             ("directory", path.to_owned()),
         ];
         let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
-        render(include_str!("../config/server.properties"), &values, &directory.join("server.properties"))?;
-        render(include_str!("../config/log4j2.properties"), &[], &directory.join("log4j2.properties"))?;
-        identify(&directory)?;
+        render(
+            include_str!("../../config/server.properties"),
+            &values,
+            &directory.join("server.properties"),
+        )?;
+        render(include_str!("../../config/log4j2.properties"), &[], &directory.join("log4j2.properties"))?;
+        write_certificate(&directory)?;
         let local = Broker { directory, port, login_port: login, process: None };
         Ok(Self { brokers: format!("127.0.0.1:{port}"), local: Some(local) })
     }
 
-    /// `host:port`, comma-separated: the value of `KAFKA_BROKERS`. Known also while the broker is down.
+    /// `host:port`, comma-separated, for `KAFKA_BROKERS`; also while the broker is down.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 
-    /// The same for clients that log in as [`LOGIN`] over TLS, and the certificate to trust.
+    /// The address of a local broker for clients that log in as [`LOGIN`] over TLS, and the certificate to trust.
     pub fn brokers_with_login(&self) -> anyhow::Result<(String, PathBuf)> {
-        let local = self.local.as_ref().context("find the local broker: these are given")?;
+        let local = self.local.as_ref().context("find the local broker: somebody else runs the brokers")?;
         Ok((format!("127.0.0.1:{}", local.login_port), local.directory.join(CERTIFICATE)))
     }
 
-    /// Starts the broker, on the same port and data as before, and waits until it
-    /// answers. Given brokers must answer too.
+    /// Starts a local broker, with the same ports and data as before, and waits until it answers. Brokers that
+    /// somebody else runs must answer at once.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let admin = self.admin()?;
         match &mut self.local {
@@ -108,7 +112,7 @@ impl Kafka {
         }
     }
 
-    /// Ends the broker cleanly. Given brokers are left alone.
+    /// Stops a local broker cleanly. Does nothing for brokers that somebody else runs.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let running = self.local.as_mut().and_then(|broker| broker.process.take());
         match running {
@@ -117,13 +121,13 @@ impl Kafka {
         }
     }
 
-    /// `kill -9`. Given brokers cannot be killed.
+    /// Kills a local broker with SIGKILL.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         self.process()?.kill9();
         Ok(())
     }
 
-    /// The running broker, for its id, its log or a signal to it.
+    /// The process of a running local broker, for its id, its log or a signal to it.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
         let running = self.local.as_mut().and_then(|broker| broker.process.as_mut());
         running.context("find the local broker: none is running")
@@ -134,16 +138,16 @@ impl Kafka {
         self.client_config().create().context("make a Kafka admin client")
     }
 
-    /// Settings that reach the brokers, to add a producer's or a consumer's to.
+    /// Settings of a client of these brokers; the caller adds those of a producer or a consumer.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // A broker that was restarted is found again at once, not after 10 s.
+        // So that a client reconnects to a restarted broker at once, not after 10 s.
         config.set("bootstrap.servers", &self.brokers).set("reconnect.backoff.max.ms", "200");
         config
     }
 
-    /// Where the logs of a topic end, in the order of its partitions: the offset that its next record gets. Blocks for
-    /// as long as the broker takes to answer, within limits.
+    /// The log end offset of each partition of a topic, in the order of the partitions: the offset of the next
+    /// record. Blocks until the broker answers, or until the request times out.
     pub fn log_ends(&self, topic: &str) -> anyhow::Result<Vec<u64>> {
         let admin = self.admin()?;
         let client = admin.inner();
@@ -157,10 +161,10 @@ impl Kafka {
             Ok(u64::try_from(end)?)
         };
         let ends: anyhow::Result<_> = partitions.into_iter().map(end).collect();
-        ends.with_context(|| format!("ask where the logs of `{topic}` end"))
+        ends.with_context(|| format!("read the log end offsets of `{topic}`"))
     }
 
-    /// Makes a topic as `stream-agg migrate` does: times are the broker's, one replica.
+    /// Creates a topic as `stream-agg migrate` does: with the broker's timestamps, and here with one replica.
     pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");
@@ -170,13 +174,11 @@ impl Kafka {
         match results.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | Some(Ok(_)) => Ok(()),
             Some(Err((_, code))) => bail!("create topic `{name}`: {code}"),
-            None => bail!("create topic `{name}`: the broker did not say how it went"),
+            None => bail!("create topic `{name}`: the broker answered without a result"),
         }
     }
-}
 
-impl Kafka {
-    /// Gives a topic more partitions, up to so many in all.
+    /// Raises the number of a topic's partitions to `partitions`.
     pub async fn add_partitions(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let more = NewPartitions::new(name, usize::from(partitions));
@@ -199,14 +201,14 @@ impl Broker {
         let mut command = self.java(&jars, &["-Xmx512m", "-XX:+UseSerialGC"])?;
         command.arg("kafka.Kafka").arg(self.directory.join("server.properties"));
         let process = Process::start("Kafka", command, &self.directory.join("kafka.log"))?;
-        // Kept at once: if the wait is cancelled, the child must not be orphaned from us.
+        // Stored before the wait: if the wait is cancelled, `self` must still own the child.
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.port);
         process.until(&what, START_DEADLINE, async || answers(admin).await).await?;
         Ok(())
     }
 
-    /// Gives an empty data directory the identity without which Kafka refuses it.
+    /// Formats an empty data directory: Kafka refuses one without a cluster id.
     async fn format(&self, jars: &Path) -> anyhow::Result<()> {
         let mut command = self.java(jars, &["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])?;
         let id = Uuid::new_v4().to_string();
@@ -214,7 +216,7 @@ impl Broker {
         command.arg(self.directory.join("server.properties"));
         let mut process =
             Process::start("Kafka's storage tool", command, &self.directory.join("format.log"))?;
-        let status = process.ended(START_DEADLINE).await?;
+        let status = process.wait_for_exit(START_DEADLINE).await?;
         ensure!(status.success(), "format Kafka's data directory: {status}; {}", process.log_tail());
         Ok(())
     }
@@ -228,8 +230,8 @@ impl Broker {
     }
 }
 
-/// Makes the certificate that a broker shows, and its key, anew for each.
-fn identify(directory: &Path) -> anyhow::Result<()> {
+/// Writes a new certificate and key for a broker.
+fn write_certificate(directory: &Path) -> anyhow::Result<()> {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed([String::from("127.0.0.1")])
             .context("make Kafka's certificate")?;
@@ -242,9 +244,9 @@ fn identify(directory: &Path) -> anyhow::Result<()> {
     write("identity.pem", signing_key.serialize_pem() + &cert.pem())
 }
 
-/// Whether a broker tells of itself.
+/// Whether a broker answers a metadata request.
 async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
     let client = admin.inner();
-    // The call blocks, but for this long only, and nothing else runs while we start.
+    // The call blocks for this long at most, and nothing else runs during a start.
     client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
 }

@@ -1,4 +1,4 @@
-//! ClickHouse: a server of our own, or the one that the environment names.
+//! ClickHouse: a local server, or the one that the environment names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,41 +8,41 @@ use std::time::Duration;
 use ::clickhouse::Client;
 use anyhow::{Context, ensure};
 
+use super::template::render;
+use crate::paths::{binaries, cache};
 use crate::process::Process;
-use crate::template::render;
-use crate::{binaries, cache};
 
-/// From the start of the process to the first answer.
+/// Longest wait from the start of the process to the first answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// From the request to end to the end.
+/// Longest wait from the request to stop until the process has exited.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// One look whether it answers.
+/// Longest wait for the answer to one ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Who reads the views of analysts on a server of ours, and nothing else.
+/// The user of a local server that reads the analysts' views, and nothing else.
 pub const BI_READER: &str = "bi_reader";
-/// The same for drivers that change settings, such as JDBC's.
+/// The user of a local server for drivers that change settings, such as JDBC's; it reads the same views.
 pub const BI_JDBC: &str = "bi_jdbc";
 /// The password of every user of `users.xml` that has one, on this machine only.
 pub const LOCAL_PASSWORD: &str = "local";
 
-/// The hidden subcommand of `devstack` that is the server.
+/// The hidden subcommand of `devstack` that runs the server.
 const SUBCOMMAND: &str = "clickhouse-server";
 
-/// A server, ours or given.
+/// A ClickHouse server: a local one, or one that somebody else runs.
 #[derive(Debug)]
 pub struct ClickHouse {
     url: String,
     local: Option<Server>,
 }
 
-/// A server of our own.
+/// A local server.
 #[derive(Debug)]
 struct Server {
     directory: PathBuf,
     http_port: u16,
     native_port: u16,
-    /// As the variable `TZ` names it.
+    /// The value of the variable `TZ`.
     time_zone: Option<&'static str>,
     process: Option<Process>,
 }
@@ -53,11 +53,11 @@ impl ClickHouse {
         Self { url: url.to_owned(), local: None }
     }
 
-    /// A server with its data in `directory`, to answer on these ports once it is started.
+    /// A local server, not yet started, with its data in `directory` and these ports.
     pub fn prepare(directory: PathBuf, http_port: u16, native_port: u16) -> anyhow::Result<Self> {
         let path = directory.to_str().context("read the data directory's name as text")?;
         render(
-            include_str!("../config/clickhouse.xml"),
+            include_str!("../../config/clickhouse.xml"),
             &[("directory", path)],
             &directory.join("config.xml"),
         )?;
@@ -66,8 +66,8 @@ impl ClickHouse {
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
-    /// Creates the user `definer`, who cannot log in and may do what `grants` say, once a server of ours is started: the
-    /// library reads its users only then. A given server is left alone.
+    /// Declares the user `definer`, who cannot log in and has `grants`. Must come before the start of a local server,
+    /// because the library reads its users only then. Does nothing for a server that somebody else runs.
     pub fn define(&self, definer: &str, grants: &[String]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
         let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
@@ -75,44 +75,44 @@ impl ClickHouse {
         write_users(&server.directory, &user)
     }
 
-    /// Has a server of ours stand in a time zone, once it is started.
-    pub fn in_time_zone(&mut self, name: &'static str) {
+    /// Sets the time zone that a local server starts in.
+    pub fn set_time_zone(&mut self, name: &'static str) {
         if let Some(server) = &mut self.local {
             server.time_zone = Some(name);
         }
     }
 
-    /// The HTTP address: the value of `CLICKHOUSE_URL`. Known also while the server is down.
+    /// The HTTP address for `CLICKHOUSE_URL`, also while the server is down.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The port of the native protocol, if the server is ours.
+    /// The port of the native protocol, if the server is local.
     pub fn native_port(&self) -> Option<u16> {
         self.local.as_ref().map(|server| server.native_port)
     }
 
-    /// How `user`, one of [`BI_READER`] and [`BI_JDBC`], reaches the views in `database` over HTTP:
-    /// `clickhouse://user:password@host:port/database`. None if the server is not ours.
+    /// The address of the views in `database` for `user`, one of [`BI_READER`] and [`BI_JDBC`], over HTTP:
+    /// `clickhouse://user:password@host:port/database`. None if the server is not local.
     pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
         let port = self.local.as_ref()?.http_port;
         Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))
     }
 
-    /// A client; add a database to it.
+    /// A client without a database.
     pub fn client(&self) -> Client {
         Client::default().with_url(&self.url)
     }
 
-    /// Starts the server, on the same ports and data as before, and waits until it
-    /// answers. A given server must answer too.
+    /// Starts a local server, with the same ports and data as before, and waits until it answers. A server that
+    /// somebody else runs must answer at once.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let ping = Ping::new(&self.url)?;
         match &mut self.local {
             Some(server) => server.start(&ping).await,
             None => {
                 ensure!(
-                    ping.answered().await,
+                    ping.is_answered().await,
                     "reach ClickHouse at {} (CLICKHOUSE_URL): no answer",
                     self.url
                 );
@@ -121,26 +121,26 @@ impl ClickHouse {
         }
     }
 
-    /// Ends the server cleanly. A given server is left alone.
+    /// Stops a local server cleanly. Does nothing for a server that somebody else runs.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let running = self.local.as_mut().and_then(|server| server.process.take());
         match running {
             Some(mut process) => {
-                // The server reads its input as its last query, and ends after it.
+                // The server reads its standard input as its last query, and exits after it.
                 process.close_input();
-                process.ended(STOP_DEADLINE).await.map(drop)
+                process.wait_for_exit(STOP_DEADLINE).await.map(drop)
             }
             None => Ok(()),
         }
     }
 
-    /// `kill -9`. A given server cannot be killed.
+    /// Kills a local server with SIGKILL.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
         self.process()?.kill9();
         Ok(())
     }
 
-    /// The running server, for its id, its log or a signal to it.
+    /// The process of a running local server, for its id, its log or a signal to it.
     pub fn process(&mut self) -> anyhow::Result<&mut Process> {
         let running = self.local.as_mut().and_then(|server| server.process.as_mut());
         running.context("find the local ClickHouse: none is running")
@@ -149,7 +149,7 @@ impl ClickHouse {
 
 fn write_users(directory: &Path, definer: &str) -> anyhow::Result<()> {
     let values = [("password", LOCAL_PASSWORD), ("definer", definer)];
-    render(include_str!("../config/users.xml"), &values, &directory.join("users.xml"))
+    render(include_str!("../../config/users.xml"), &values, &directory.join("users.xml"))
 }
 
 impl Server {
@@ -168,14 +168,14 @@ impl Server {
             .args(["--log-level=error", "--listen_host=127.0.0.1"])
             .arg(format!("--http_port={}", self.http_port))
             .arg(format!("--tcp_port={}", self.native_port))
-            // A query that ends when our end of its standard input is closed.
+            // A query that ends when this process closes the standard input of the server.
             .args(["--input-format=LineAsString", "--structure=line String", "--query"])
             .arg("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT count() FROM table");
         command.envs(self.time_zone.map(|name| ("TZ", name)));
         let process = Process::start("ClickHouse", command, &self.directory.join("clickhouse.log"))?;
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.http_port);
-        process.until(&what, START_DEADLINE, async || ping.answered().await).await?;
+        process.until(&what, START_DEADLINE, async || ping.is_answered().await).await?;
         Ok(())
     }
 }
@@ -186,7 +186,7 @@ fn argument(name: &str, path: &Path) -> OsString {
     argument
 }
 
-/// Asks a server whether it is there.
+/// Asks a server whether it answers.
 struct Ping {
     http: reqwest::Client,
     url: String,
@@ -198,7 +198,7 @@ impl Ping {
         Ok(Self { http, url: format!("{}/ping", server.trim_end_matches('/')) })
     }
 
-    async fn answered(&self) -> bool {
+    async fn is_answered(&self) -> bool {
         self.http.get(&self.url).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 }

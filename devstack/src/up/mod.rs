@@ -1,8 +1,8 @@
-//! `./dev up`: Kafka, ClickHouse, the migrations, the three services and the
-//! front port, until Ctrl-C; then all of it ends in the order in which data flow.
+//! `./dev up`: Kafka, ClickHouse, the migrations, the three services and the front port, until Ctrl-C. Then all
+//! of it stops in the order in which data flow.
 //!
-//! Invariant: an error on the way up or down still ends everything that was
-//! started; what a second Ctrl-C leaves is killed when the [`Stack`] is dropped.
+//! Invariant: an error during start or stop still stops everything that was started. After a second Ctrl-C,
+//! dropping the [`Stack`] kills what still runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,9 +14,8 @@ use runtime::signal;
 use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache;
-use crate::directory::DataDirectory;
-use crate::stack::{Given, Ports, Stack};
+use crate::paths::{DataDirectory, cache};
+use crate::servers::{Given, Ports, Stack};
 use services::Services;
 use stored::Stored;
 
@@ -24,7 +23,7 @@ mod services;
 
 mod front;
 
-mod live;
+mod live_line;
 
 mod stored;
 
@@ -32,31 +31,33 @@ mod demo;
 
 mod page;
 
-/// What the person asked for.
+mod output;
+
+/// The command line options.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Send made-up traffic, so that numbers move
     #[arg(long)]
     demo: bool,
-    /// Start empty instead of with the data of the last time
+    /// Start empty instead of with the data of the last run
     #[arg(long)]
     fresh: bool,
-    /// Where data and logs are kept, instead of in .cache/data
+    /// Keep data and logs in this directory instead of .cache/data
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<PathBuf>,
 }
 
-/// What the environment says.
+/// The configuration from the environment.
 #[derive(Debug)]
 pub struct Config {
     /// Servers to use instead of local ones.
     given: Given,
-    /// Everything that is set, for the services.
+    /// All variables of the environment, for the services.
     vars: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// Reads `KAFKA_BROKERS` and `CLICKHOUSE_URL`, and keeps all others.
+    /// Reads `KAFKA_BROKERS` and `CLICKHOUSE_URL`, and keeps all variables for the services.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self { given: Given::from_vars(vars), vars: vars.with_prefix("") })
     }
@@ -66,19 +67,19 @@ impl Config {
         let mut vars = self.vars.clone();
         vars.insert("KAFKA_BROKERS".to_owned(), stack.kafka.brokers().to_owned());
         vars.insert("CLICKHOUSE_URL".to_owned(), stack.clickhouse.url().to_owned());
-        // No balancer has to notice that we leave.
+        // No load balancer has to notice that the services stop.
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
-        // As many as a laptop has use for: each partition has inserts of its own.
+        // Enough for a laptop: each partition has its own inserts.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
         Vars::from_pairs(vars)
     }
 
-    /// Where `migrate` makes the views.
+    /// The database in which `migrate` creates the analysts' views.
     fn bi_database(&self) -> &str {
         self.vars.get("BI_DATABASE").map_or("bi", String::as_str)
     }
 
-    /// A client that sees what the services see.
+    /// A client with the database and the user of the services.
     fn client(&self, stack: &Stack) -> Client {
         let var = |name| self.vars.get(name).map(String::as_str);
         let client =
@@ -90,7 +91,7 @@ impl Config {
     }
 }
 
-/// Runs everything until Ctrl-C; a second Ctrl-C ends it at once.
+/// Runs everything until Ctrl-C; a second Ctrl-C exits at once.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let shutdown = signal::listen().context("listen for signals")?;
     let calm = run_until(&config, &options, &shutdown.requested);
@@ -111,17 +112,17 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
         Some(Err(error)) => Err(error),
         None => Ok(()),
     };
-    let stopped = page::timed("stop ClickHouse and Kafka", stack.stop()).await;
+    let stopped = output::timed("stop ClickHouse and Kafka", stack.stop()).await;
     outcome.and(stopped)
 }
 
 async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, Stored)> {
     let vars = config.service_vars(stack);
     services::define_views(&vars, &stack.clickhouse)?;
-    page::timed("start Kafka and ClickHouse", stack.start()).await?;
-    page::timed("make tables and topic", services::migrate(&vars)).await?;
+    output::timed("start Kafka and ClickHouse", stack.start()).await?;
+    output::timed("make tables and topic", services::migrate(&vars)).await?;
     let stored = Stored::begin(config.client(stack)).await?;
-    let services = page::timed("start the services", Services::start(&vars)).await?;
+    let services = output::timed("start the services", Services::start(&vars)).await?;
     Ok((services, stored))
 }
 
@@ -136,10 +137,10 @@ async fn serve(
     if services.have_ended() {
         return services.stop(&stored).await;
     }
-    page::ready(stack, &services.addresses, bi, demo);
+    page::print(stack, &services.addresses, bi, demo);
     let demo = demo.then(|| {
         let sent = tokio::spawn(demo::send(services.addresses.front, stop.clone()));
-        (sent, tokio::spawn(live::show(services.addresses, stop.clone())))
+        (sent, tokio::spawn(live_line::show(services.addresses, stop.clone())))
     });
     tokio::select! {
         () = stop.cancelled() => {}
@@ -151,6 +152,6 @@ async fn serve(
         highest = Some(shown.await.context("end the line of the demo")?);
     }
     let stopped = services.stop(&stored).await;
-    highest.iter().for_each(live::Highest::tell);
+    highest.iter().for_each(live_line::Highest::print);
     stopped
 }
