@@ -1,26 +1,26 @@
-//! What was measured beside what it should be.
+//! Measured figures beside their goals.
 
-use crate::table;
+use super::table;
 
-/// What a figure should be.
+/// The bound of a goal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
-    /// Not above it.
+    /// The figure should not be above it.
     AtMost(f64),
-    /// Not below it.
+    /// The figure should not be below it.
     AtLeast(f64),
 }
 
-/// A goal, and how far a run came.
+/// A goal and the figure that a run measured.
 #[derive(Debug, Clone)]
 pub struct Goal {
     /// Its number among the goals of the project.
     pub number: &'static str,
-    /// What was measured, and in what unit.
+    /// What was measured, with its unit.
     pub what: String,
     /// The figure.
     pub measured: f64,
-    /// What it should be.
+    /// What the figure should be.
     pub bound: Bound,
 }
 

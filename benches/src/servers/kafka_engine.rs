@@ -2,15 +2,15 @@
 //! materialized views, with the settings that its documentation recommends for speed. Peers that
 //! write to ClickHouse fill the same tables.
 //!
-//! It is given more than Millrace asks for: a schema of the further fields of a rich event, where
-//! Millrace takes any; and it stores neither partition nor offset. And it gives less: after a crash
-//! it counts a block twice. It stores a block when a million rows have come or 7.5 s have passed,
-//! which are its defaults; so it ends a drain some seconds late, and its CPU is the better figure.
+//! The engine needs more than Millrace: a schema of the further fields of a rich event, where Millrace takes
+//! any field. It stores neither partition nor offset, and it guarantees less: after a crash it counts a block
+//! twice. It stores a block after a million rows or 7.5 s, which are its defaults; so it ends a drain some
+//! seconds late, and its CPU time says more than its rate.
 
 use std::num::NonZero;
 use std::thread;
 
-use crate::events::{PROPS, Work};
+use crate::input::{PROPS, Work};
 
 /// Columns that every event has.
 const COLUMNS: [(&str, &str); 12] = [
@@ -28,11 +28,11 @@ const COLUMNS: [(&str, &str); 12] = [
     ("country", "LowCardinality(String)"),
 ];
 
-/// The statements that make the tables which are filled, the views on the raw one included.
-pub fn tables(work: Work) -> [String; 5] {
+/// The statements that create the tables, and the views that fill the rollups from the raw one.
+pub(crate) fn tables(work: Work) -> [String; 5] {
     let columns = definitions(work);
     [
-        // Sorted as our raw table was when this floor was made; it stays so, whatever ours becomes.
+        // Sorted as our raw table was when this floor was written; it stays so when our sorting key changes.
         format!(
             "CREATE TABLE events ({columns}) ENGINE = MergeTree
              PARTITION BY toYYYYMMDD(server_time)
@@ -60,8 +60,8 @@ pub fn tables(work: Work) -> [String; 5] {
     ]
 }
 
-/// The statements that make it read `topic`, the last of which starts it.
-pub fn start(work: Work, brokers: &str, topic: &str, group: &str) -> [String; 2] {
+/// The statements that make the engine read `topic`; the last one starts it.
+pub(crate) fn start(work: Work, brokers: &str, topic: &str, group: &str) -> [String; 2] {
     let consumers = thread::available_parallelism().map_or(1, NonZero::get);
     let columns = definitions(work);
     [
@@ -91,7 +91,7 @@ mod tests {
     use schemas::time::UnixMillis;
 
     use super::*;
-    use crate::events::Events;
+    use crate::input::Events;
 
     #[track_caller]
     fn check(work: Work) {

@@ -1,7 +1,7 @@
-//! The three kinds of work that everything is measured with: lean, rich and wild events.
+//! The three kinds of events that everything is measured with: lean, rich and wild.
 //!
-//! Pure, and the same for ever: figures of different days are compared, so a test holds the
-//! lines to their text. No two bodies are alike: one that is repeated would compress across requests.
+//! Pure, and never changed: figures of different days are compared, so a test pins the text of the lines. No
+//! two bodies are equal: equal ones would compress too well in a batch of records.
 
 use std::fmt::Write as _;
 
@@ -11,27 +11,27 @@ use schemas::time::{DAY, UnixMillis};
 
 /// Devices that the events come from.
 const DEVICES: usize = 100_000;
-/// One event in so many of the wild work has a wrong clock,
+/// One wild event in this many comes from a device with a wrong clock.
 const WRONG_CLOCKS: u32 = 100;
-/// which shows any moment of so many past days.
+/// A wrong clock shows any moment of this many past days.
 const WILD_DAYS: i64 = 2_000;
 
-/// What the events are like.
+/// A kind of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Work {
     /// Device events of the known fields, 230 to 290 bytes a line.
     Lean,
     /// The same with eight further fields, which become `props`: 420 to 500 bytes a line.
     Rich,
-    /// Lean, but one event in a hundred is of any moment of the last 2,000 days.
+    /// Lean, but one event in a hundred has the time of any moment of the last 2,000 days.
     Wild,
 }
 
 impl Work {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Lean, Self::Rich, Self::Wild];
 
-    /// Its name, on the command line and in the table.
+    /// Its name on the command line and in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lean => "lean",
@@ -42,7 +42,7 @@ impl Work {
 }
 
 /// The further fields of a rich event, and the types that a schema would give them in ClickHouse.
-pub const PROPS: [(&str, &str); 8] = [
+pub(crate) const PROPS: [(&str, &str); 8] = [
     ("plan", "LowCardinality(String)"),
     ("screen", "LowCardinality(String)"),
     ("search", "String"),
@@ -85,11 +85,11 @@ const WORDS: [&str; 16] = [
     "sandals",
     "laces",
 ];
-/// Different items that a field names.
+/// Number of different values of the field `item`.
 const ITEMS: u32 = 50_000;
 const CHANNELS: [&str; 3] = ["stable", "beta", "nightly"];
 
-/// An endless stream of batches, the same for the same work and clock.
+/// An endless stream of batches, the same for the same kind of events and the same clock.
 pub struct Events {
     work: Work,
     traffic: Traffic,
@@ -97,7 +97,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The stream of this work.
+    /// The stream of this kind of events.
     pub fn new(work: Work) -> Self {
         Self { work, traffic: Traffic::new(1, DEVICES), rng: Rng::with_seed(2) }
     }
@@ -131,7 +131,7 @@ impl Events {
     }
 }
 
-/// The fields of [`PROPS`] in their order, behind those that are there.
+/// Appends the fields of [`PROPS`] in their order.
 fn write_props(rng: &mut Rng, body: &mut String) {
     let mut pick = |from: &[&'static str]| from[rng.usize(..from.len())];
     let (plan, screen, channel) = (pick(&PLANS), pick(&SCREENS), pick(&CHANNELS));

@@ -1,4 +1,4 @@
-//! On what machine, when and how a run was made, so that its figures can be judged later.
+//! The machine, the date and the command of a run, so that its figures can be judged later.
 
 use std::process::Command;
 use std::time::SystemTime;
@@ -6,9 +6,9 @@ use std::{env, fs, thread};
 
 use schemas::time::UnixMillis;
 
-/// The page to keep beside the figures of the run that this process makes.
+/// The page to keep beside the figures of this process's run.
 ///
-/// Says `unknown` of what the system does not tell.
+/// Has `unknown` for what the system does not reveal.
 pub fn page() -> String {
     let day = UnixMillis::from(SystemTime::now()).to_string()[..10].to_owned();
     let cores = thread::available_parallelism().map_or(0, usize::from);

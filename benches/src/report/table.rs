@@ -1,4 +1,4 @@
-//! The table of a run: what people read, and every figure as CSV.
+//! The table of a run as Markdown, and every figure as CSV.
 
 use std::array;
 use std::fmt::Write as _;
@@ -28,26 +28,26 @@ pub struct Row {
     pub what: String,
     /// What its figures count.
     pub unit: Unit,
-    /// Each time it was measured; at least once before it is shown.
+    /// The measurements; at least one before the row is shown.
     pub repeats: Vec<Repeat>,
-    /// What else there is to say: a share of a floor, a check of counts.
+    /// A remark: a share of a floor, a check of counts.
     pub note: String,
 }
 
-/// What one measurement came to.
+/// The figures of one measurement.
 #[derive(Debug, Clone, Default)]
 pub struct Repeat {
     /// Units done.
     pub units: u64,
     /// Units a second.
     pub rate: f64,
-    /// Median and 99th percentile in milliseconds, unless nobody waited.
+    /// Median and 99th percentile in milliseconds, where requests were sent.
     pub latency: Option<(f64, f64)>,
     /// CPU seconds of each process.
     pub cpu_seconds: Vec<(&'static str, f64)>,
-    /// Most memory that the first process held, in MiB, where that was looked at.
+    /// Peak memory of the first process in MiB, where it was measured.
     pub peak_mib: Option<f64>,
-    /// Bytes on disk of each unit, where they were counted.
+    /// Bytes on disk of each unit, where they were measured.
     pub bytes_per_unit: Option<f64>,
 }
 
@@ -59,7 +59,7 @@ impl Repeat {
 }
 
 impl Row {
-    /// Nothing measured yet.
+    /// A row without measurements.
     pub fn new(what: impl Into<String>, unit: Unit) -> Self {
         Self { what: what.into(), unit, repeats: Vec::new(), note: String::new() }
     }
@@ -74,24 +74,24 @@ impl Row {
         100.0 * self.rate().middle / other.rate().middle
     }
 
-    /// How many cores its first process kept busy: the median.
+    /// The median number of cores that its first process kept busy.
     pub fn cores(&self) -> f64 {
         let cores = |repeat: &Repeat| repeat.cpu_seconds[0].1 * repeat.rate / repeat.units as f64;
         Spread::of(self.repeats.iter().map(cores)).middle
     }
 
-    /// CPU seconds per million units of all its processes together: the median.
+    /// The median CPU seconds per million units of all its processes together.
     pub fn total_cpu(&self) -> f64 {
         let total = |repeat: &Repeat| repeat.cpu_per_million().map(|(_, seconds)| seconds).sum();
         Spread::of(self.repeats.iter().map(total)).middle
     }
 
-    /// The greatest peak of memory, in MiB, if it was looked at.
+    /// The greatest peak memory in MiB, if it was measured.
     pub fn peak_mib(&self) -> Option<f64> {
         self.repeats.iter().filter_map(|repeat| repeat.peak_mib).reduce(f64::max)
     }
 
-    /// Median bytes on disk of each unit, if they were counted.
+    /// The median bytes on disk of each unit, if they were measured.
     pub fn bytes_per_unit(&self) -> Option<f64> {
         let bytes: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.bytes_per_unit).collect();
         (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).middle)
@@ -115,7 +115,7 @@ impl Row {
         [self.what.clone(), format!("{rate} {}/s", self.unit.name()), latency, self.cpu(), self.note.clone()]
     }
 
-    /// The median of each process, in the order of the first repeat.
+    /// The median CPU seconds of each process, in the order of the first repeat.
     fn cpu(&self) -> String {
         let processes = self.repeats[0].cpu_seconds.iter().map(|(process, _)| *process);
         let medians = processes.map(|process| {
@@ -139,12 +139,12 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of figures, at least one.
+    /// The spread of at least one figure.
     pub fn of(figures: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<_> = figures.collect();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len() - 1;
-        // Of an even number there are two in the middle.
+        // An even number of figures has two in the middle.
         let middle = sorted[last / 2].midpoint(sorted[sorted.len() / 2]);
         Self { least: sorted[0], middle, greatest: sorted[last] }
     }

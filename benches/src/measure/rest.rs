@@ -1,8 +1,8 @@
-//! The cost at rest: what all processes take while little arrives, and how fresh answers are.
+//! The cost at rest: the CPU time of all processes while few events arrive, and how fresh answers are.
 //!
-//! The services run as in `./dev up --demo`, each as a process of its own. Freshness is measured
-//! by *probes*: reactions of one past hour each, which no other traffic has, so that each is seen
-//! in the answer for its hour and in no other. They add about one event a second.
+//! The services run with the settings of `./dev up --demo`, each as a process of its own. Freshness is
+//! measured by *probes*: reactions with the time of a past hour that no other traffic uses, so that a probe
+//! shows in the answer for its own hour only. Probes add about one event a second.
 
 use std::array;
 use std::sync::Arc;
@@ -15,90 +15,91 @@ use schemas::time::{HOUR, UnixMillis};
 use tokio::task::JoinSet;
 use tokio::time;
 
-use crate::events::Work;
-use crate::goals::Bound::AtMost;
-use crate::goals::Goal;
+use super::SMALL_RATE;
+use crate::input::{Work, requests};
 use crate::load::Load;
-use crate::measure::{Plan, SEED_RATE, say};
-use crate::table::{self, Spread};
-use crate::work;
-use crate::world::{self, World};
+use crate::plan::Plan;
+use crate::progress;
+use crate::report::goals::Bound::AtMost;
+use crate::report::goals::Goal;
+use crate::report::table::{self, Spread};
+use crate::servers::world::{self, World};
 
-/// Requests a second of a demo.
+/// Requests a second of the demo.
 const DEMO_RATE: f64 = 50.0;
-/// Partitions of the topic, as `./dev up` makes it.
+/// Partitions of the topic, as `./dev up` creates it.
 const PARTITIONS: u16 = 4;
-/// Connections of either.
+/// Connections of the load generator.
 const CONNECTIONS: usize = 8;
-/// Of each load before anything counts, or as long as it is measured if that is shorter.
+/// Warm-up of each load; a measurement window that is shorter shortens it.
 const WARM_UP: Duration = Duration::from_secs(20);
-/// Probes under way at once.
+/// Probes at the same time.
 const PROBES: i64 = 8;
-/// The first of their hours: other traffic is of a day ago at most.
+/// How many hours ago the hour of the first probe is: other traffic is at most a day old.
 const PROBES_FROM: i64 = 26;
-/// Between two looks at the answer for a probe's hour.
-const LOOK: Duration = Duration::from_millis(50);
-/// For a probe to be seen.
-const SEEN: Duration = Duration::from_secs(60);
+/// Between two reads of the answer for a probe's hour.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest wait until an answer counts a probe.
+const PROBE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The processes, in the order of the table.
 const PROCESSES: [&str; 5] = ["ingest", "stream-agg", "query-api", "clickhouse", "kafka"];
-/// How many of them are ours.
-const OURS: usize = 3;
+/// The first of them are our services.
+const SERVICES: usize = 3;
 
-/// How much arrives.
+/// How many events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Arrives {
-    /// What a demo sends: batches, reactions and votes.
+enum Arrival {
+    /// The demo's traffic: batches, reactions and votes.
     Demo,
-    /// 200 requests a second of 30 events.
-    Seed,
+    /// A small deployment: 200 requests a second of 30 events.
+    Small,
 }
 
-impl Arrives {
+impl Arrival {
     fn what(self) -> &'static str {
         match self {
             Self::Demo => "340 events/s of a demo",
-            Self::Seed => "200 requests/s of 30 events",
+            Self::Small => "200 requests/s of 30 events",
         }
     }
 
     fn load(self, edge: &Service, duration: Duration) -> anyhow::Result<Load> {
         let (rate, requests): (_, Arc<[Bytes]>) = match self {
-            Self::Demo => (DEMO_RATE, work::demo(DEMO_RATE, duration)),
-            Self::Seed => (SEED_RATE, work::batches(Work::Lean)),
+            Self::Demo => (DEMO_RATE, requests::demo(DEMO_RATE, duration)),
+            Self::Small => (SMALL_RATE, requests::batches(Work::Lean)),
         };
         Ok(Load { addr: world::addr(edge)?, connections: CONNECTIONS, rate: Some(rate), requests })
     }
 
-    /// Most cores of the services and of ClickHouse.
+    /// The goals: the most cores that the services, and ClickHouse, may keep busy.
     fn goals(self) -> [f64; 2] {
         match self {
             Self::Demo => [0.05, 0.2],
-            Self::Seed => [0.25, 0.45],
+            Self::Small => [0.25, 0.45],
         }
     }
 }
 
-/// One window of a load.
+/// One measurement window.
 #[derive(Debug, Clone)]
 struct Window {
     /// Cores that each process kept busy.
     cores: [f64; PROCESSES.len()],
-    /// Seconds from each probe's 200 to the answer that counts it.
+    /// Seconds from the acknowledgement of each probe to the answer that counts it.
     freshness: Vec<f64>,
 }
 
 impl Window {
     fn services(&self) -> f64 {
-        self.cores[..OURS].iter().sum()
+        self.cores[..SERVICES].iter().sum()
     }
 }
 
-/// What a load came to.
+/// The measurements of one load.
 #[derive(Debug, Clone)]
 pub struct Rest {
-    arrives: Arrives,
+    arrival: Arrival,
     windows: Vec<Window>,
 }
 
@@ -112,27 +113,27 @@ impl Rest {
     }
 
     fn cells(&self) -> [String; 8] {
-        let [services, clickhouse] = self.arrives.goals();
+        let [services, clickhouse] = self.arrival.goals();
         let cores = |at: usize| self.cores(|window| window.cores[at]).middle;
         let fresh = self.freshness();
         [
-            self.arrives.what().to_owned(),
+            self.arrival.what().to_owned(),
             format!("{:.3}", cores(0)),
             format!("{:.3}", cores(1)),
             format!("{:.3}", cores(2)),
             format!("{:.3} (≤ {services})", self.cores(Window::services).middle),
             format!("{} (≤ {clickhouse})", spread(self.cores(|window| window.cores[3]))),
             format!("{:.3}", cores(4)),
-            format!("{:.1} / {:.1} (≤ {FRESH})", fresh.middle, fresh.greatest),
+            format!("{:.1} / {:.1} (≤ {MOST_SECONDS_TO_VISIBLE})", fresh.middle, fresh.greatest),
         ]
     }
 
-    /// What was measured beside the goals.
+    /// Figures that have goals.
     pub fn goals(&self) -> Vec<Goal> {
-        let [services, clickhouse] = self.arrives.goals();
+        let [services, clickhouse] = self.arrival.goals();
         let goal = |number, what: &str, measured, most| Goal {
             number,
-            what: format!("{}: {what}", self.arrives.what()),
+            what: format!("{}: {what}", self.arrival.what()),
             measured,
             bound: AtMost(most),
         };
@@ -140,13 +141,19 @@ impl Rest {
         vec![
             goal("4", "cores of ClickHouse", cores, clickhouse),
             goal("4", "cores of the three services", self.cores(Window::services).middle, services),
-            goal("8", "seconds until an event is visible, the greatest", self.freshness().greatest, FRESH),
+            goal(
+                "8",
+                "seconds until an event is visible, the greatest",
+                self.freshness().greatest,
+                MOST_SECONDS_TO_VISIBLE,
+            ),
         ]
     }
 }
 
-/// Most seconds from 200 to visible, with default settings.
-const FRESH: f64 = 8.0;
+/// The goal: the most seconds from an acknowledgement to the answer that counts the event, with default
+/// settings.
+const MOST_SECONDS_TO_VISIBLE: f64 = 8.0;
 
 fn spread(cores: Spread) -> String {
     format!("{:.3} ({:.3}–{:.3})", cores.middle, cores.least, cores.greatest)
@@ -175,15 +182,15 @@ pub fn csv(rests: &[Rest]) -> String {
         let cores = window.cores.map(|cores| format!("{cores:.4}")).join(",");
         let fresh = Spread::of(window.freshness.iter().copied());
         let probes = window.freshness.len();
-        let what = rest.arrives.what();
+        let what = rest.arrival.what();
         format!("{what},{number},{cores},{:.3},{:.3},{probes}\n", fresh.middle, fresh.greatest)
     });
     head + &lines.collect::<String>()
 }
 
-/// Both loads, each after a warm-up, in as many windows as there are repeats.
-pub(crate) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Rest>> {
-    let world = World::prepare("rest", stack)?.of_partitions(PARTITIONS);
+/// Measures both loads, each after a warm-up, in as many windows as the plan has repeats.
+pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Rest>> {
+    let world = World::prepare("rest", stack)?.with_partitions(PARTITIONS);
     world.migrate().await?;
     let mut edge = world.service("ingest").await?;
     let mut aggregator = world.service("stream-agg").await?;
@@ -196,15 +203,15 @@ pub(crate) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
         stack.kafka.process()?.id(),
     ];
     let mut rests = Vec::new();
-    for arrives in [Arrives::Demo, Arrives::Seed] {
-        say(&format!("rest, {}, warming up", arrives.what()));
-        window(arrives, &edge, &api, processes, plan.window.min(WARM_UP)).await?;
+    for arrival in [Arrival::Demo, Arrival::Small] {
+        progress::print(&format!("rest, {}, warming up", arrival.what()));
+        window(arrival, &edge, &api, processes, plan.window.min(WARM_UP)).await?;
         let mut windows = Vec::new();
         for repeat in 1..=plan.repeats {
-            say(&format!("rest, {}, {repeat} of {}", arrives.what(), plan.repeats));
-            windows.push(window(arrives, &edge, &api, processes, plan.window).await?);
+            progress::print(&format!("rest, {}, {repeat} of {}", arrival.what(), plan.repeats));
+            windows.push(window(arrival, &edge, &api, processes, plan.window).await?);
         }
-        rests.push(Rest { arrives, windows });
+        rests.push(Rest { arrival, windows });
     }
     edge.terminate().await?;
     aggregator.terminate().await?;
@@ -213,15 +220,15 @@ pub(crate) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
     Ok(rests)
 }
 
-/// Puts the edge under the load for `duration`, with probes beside.
+/// Puts the edge under the load for `duration`, and sends probes beside it.
 async fn window(
-    arrives: Arrives,
+    arrival: Arrival,
     edge: &Service,
     api: &Service,
     processes: [u32; PROCESSES.len()],
     duration: Duration,
 ) -> anyhow::Result<Window> {
-    let load = arrives.load(edge, duration)?;
+    let load = arrival.load(edge, duration)?;
     let before = seconds(processes)?;
     let mut probes = JoinSet::new();
     for number in 0..PROBES {
@@ -230,7 +237,7 @@ async fn window(
     let outcome = load.run(duration).await?;
     let after = seconds(processes)?;
     let elapsed = outcome.elapsed.as_secs_f64();
-    ensure!(outcome.failed == 0, "{}: {} requests failed", arrives.what(), outcome.failed);
+    ensure!(outcome.failed == 0, "{}: {} requests failed", arrival.what(), outcome.failed);
     let freshness = probes.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     ensure!(!freshness.is_empty(), "no probe was seen: measure for longer");
     let cores = array::from_fn(|at| (after[at] - before[at]) / elapsed);
@@ -241,10 +248,10 @@ fn seconds(processes: [u32; PROCESSES.len()]) -> anyhow::Result<Vec<f64>> {
     processes.into_iter().map(usage::seconds).collect()
 }
 
-/// Sends reactions of one hour and looks when each is counted.
+/// Sends reactions of one hour and measures when each is counted.
 struct Probe {
     number: i64,
-    /// Where a reaction goes, and where its hour is answered.
+    /// The URL that takes a reaction, and the one that answers for its hour.
     write: String,
     read: String,
     client: reqwest::Client,
@@ -258,32 +265,36 @@ impl Probe {
             number,
             write: format!("{}/analytics?timestamp={hour}&user=probe-{number}&click", edge.http()),
             read: format!("{}/analytics?timestamp={hour}", api.http()),
-            client: reqwest::Client::builder().timeout(SEEN).build().context("make an HTTP client")?,
+            client: reqwest::Client::builder()
+                .timeout(PROBE_DEADLINE)
+                .build()
+                .context("make an HTTP client")?,
         })
     }
 
-    /// One after the other until `end`; a probe that is under way then is waited for.
+    /// Sends one probe after the other until `end`, and waits for the last one too. Returns the seconds of each.
     async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // An old hour joins the questions of every tick once it was asked for.
+        // The query API refreshes an old hour with every poll once a client has asked for it.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
-        // Not all at the same moment, and not in step with ticks.
+        // Probes start at different moments, and not in step with the polls of the query API.
         time::sleep(Duration::from_millis(37 + 631 * self.number as u64)).await;
         while Instant::now() < end {
             self.client.post(&self.write).send().await?.error_for_status().context("send a probe")?;
             let sent = Instant::now();
-            clicks =
-                time::timeout(SEEN, self.more_than(clicks)).await.context("wait for a probe to be seen")?;
+            clicks = time::timeout(PROBE_DEADLINE, self.more_than(clicks))
+                .await
+                .context("wait for a probe to be seen")?;
             freshness.push(sent.elapsed().as_secs_f64());
             time::sleep(Duration::from_millis(100 + 97 * (freshness.len() as u64 % 10))).await;
         }
         Ok(freshness)
     }
 
-    /// The clicks of its hour once there are more than `before`.
+    /// Waits until the answer has more than `before` clicks, and returns them.
     async fn more_than(&self, before: u64) -> u64 {
         loop {
-            time::sleep(LOOK).await;
+            time::sleep(POLL_INTERVAL).await;
             match self.clicks().await {
                 Ok(clicks) if clicks > before => return clicks,
                 Ok(_) | Err(_) => {}
@@ -307,7 +318,7 @@ mod tests {
     use devstack::traffic::BATCH;
 
     use super::*;
-    use crate::work::DEMO_REQUESTS;
+    use crate::input::requests::DEMO_REQUESTS;
 
     fn rest() -> Rest {
         let window = |clickhouse, freshness: &[f64]| Window {
@@ -315,7 +326,7 @@ mod tests {
             freshness: freshness.to_vec(),
         };
         let windows = vec![window(1.1, &[2.0, 4.0]), window(1.0, &[7.5]), window(1.3, &[3.0, 9.0])];
-        Rest { arrives: Arrives::Demo, windows }
+        Rest { arrival: Arrival::Demo, windows }
     }
 
     #[test]
@@ -349,7 +360,7 @@ mod tests {
     fn the_loads_are_those_of_the_goals() {
         // A batch, and an event each in the other requests of a round.
         let demo = DEMO_RATE / DEMO_REQUESTS as f64 * (BATCH + DEMO_REQUESTS - 1) as f64;
-        assert_eq!([demo, SEED_RATE * BATCH as f64], [340.0, 6_000.0]);
+        assert_eq!([demo, SMALL_RATE * BATCH as f64], [340.0, 6_000.0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Who takes part in a comparison, and how it is run.
+//! Compares servers under load.
 //!
-//! Contestants run in turn, A B C A B C, so that a machine that slows down slows all of them,
-//! and none counts before each has been warmed up.
+//! Candidates run in turn, A B C A B C, so that a machine that slows down slows all of them, and none is
+//! measured before all have been warmed up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,29 @@ use bytes::Bytes;
 use devstack::{Service, usage};
 
 use crate::load::{Load, Outcome};
-use crate::measure::say;
-use crate::table::{Repeat, Row, Unit};
-use crate::world;
+use crate::plan::Plan;
+use crate::progress;
+use crate::report::table::{Repeat, Row, Unit};
+use crate::servers::world;
 
-/// Connections at once, unless a contestant says otherwise.
+/// Connections at once, unless a candidate has another number.
 const CONNECTIONS: usize = 500;
 
-/// Of each contestant before anything counts: Kafka's JVM compiles its code in its first seconds.
+/// Warm-up of each candidate: Kafka's JVM compiles its code in its first seconds.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// A server under a load.
-pub struct Contestant {
+/// A server and the load that it is put under.
+pub struct Candidate {
     what: String,
     load: Load,
     unit: Unit,
     per_request: usize,
-    /// Names and ids of the processes whose CPU it costs.
+    /// Names and ids of the processes whose CPU time it costs.
     processes: Vec<(&'static str, u32)>,
 }
 
-impl Contestant {
-    /// `service`, whose program is called `name`, under as many requests as it answers.
+impl Candidate {
+    /// `service`, whose program is called `name`, under as many of `requests` as it answers.
     pub fn new(
         what: impl Into<String>,
         name: &'static str,
@@ -49,25 +50,25 @@ impl Contestant {
         Ok(Self { what: what.into(), load, unit: Unit::Requests, per_request: 1, processes })
     }
 
-    /// Counted in events, so many in each request.
+    /// Counts events instead of requests: `per_request` in each request.
     pub fn of_events(self, per_request: usize) -> Self {
         Self { unit: Unit::Events, per_request, ..self }
     }
 
-    /// By so many connections.
-    pub fn by(mut self, connections: usize) -> Self {
+    /// Uses this number of connections.
+    pub fn with_connections(mut self, connections: usize) -> Self {
         self.load.connections = connections;
         self
     }
 
-    /// At so many requests a second instead of flat out.
-    pub fn at(mut self, rate: f64) -> Self {
+    /// Sends `rate` requests a second instead of as many as are answered.
+    pub fn at_rate(mut self, rate: f64) -> Self {
         self.load.rate = Some(rate);
         self
     }
 
-    /// It costs this process CPU too.
-    pub fn with(mut self, name: &'static str, process: u32) -> Self {
+    /// Also counts the CPU time of this process.
+    pub fn with_process(mut self, name: &'static str, process: u32) -> Self {
         self.processes.push((name, process));
         self
     }
@@ -85,12 +86,12 @@ impl Contestant {
         Ok(outcome)
     }
 
-    /// CPU seconds of each of its processes so far.
+    /// CPU seconds that each of its processes has used so far.
     pub fn cpu(&self) -> anyhow::Result<Vec<f64>> {
         self.processes.iter().map(|(_, id)| usage::seconds(*id)).collect()
     }
 
-    /// What a run came to that began when [`Contestant::cpu`] was `before` and ends now.
+    /// The figures of a run that ends now; [`Candidate::cpu`] was `before` when it began.
     pub fn repeat(&self, outcome: &Outcome, before: &[f64]) -> anyhow::Result<Repeat> {
         let units = outcome.answered * self.per_request as u64;
         let after = self.cpu()?;
@@ -106,23 +107,19 @@ impl Contestant {
     }
 }
 
-/// Runs the contestants in turn, so many times; a line of the table for each.
-pub async fn compare(
-    contestants: &[Contestant],
-    repeats: usize,
-    duration: Duration,
-) -> anyhow::Result<Vec<Row>> {
-    let mut rows: Vec<_> = contestants.iter().map(Contestant::row).collect();
-    for contestant in contestants {
-        say(&format!("{}, warming up", contestant.what));
-        contestant.run(WARM_UP).await?;
+/// Runs the candidates in turn, as often as the plan says, and returns a line of the table for each.
+pub async fn compare(candidates: &[Candidate], plan: &Plan) -> anyhow::Result<Vec<Row>> {
+    let mut rows: Vec<_> = candidates.iter().map(Candidate::row).collect();
+    for candidate in candidates {
+        progress::print(&format!("{}, warming up", candidate.what));
+        candidate.run(WARM_UP).await?;
     }
-    for repeat in 1..=repeats {
-        for (row, contestant) in rows.iter_mut().zip(contestants) {
-            say(&format!("{}, {repeat} of {repeats}", contestant.what));
-            let before = contestant.cpu()?;
-            let outcome = contestant.run(duration).await?;
-            row.repeats.push(contestant.repeat(&outcome, &before)?);
+    for repeat in 1..=plan.repeats {
+        for (row, candidate) in rows.iter_mut().zip(candidates) {
+            progress::print(&format!("{}, {repeat} of {}", candidate.what, plan.repeats));
+            let before = candidate.cpu()?;
+            let outcome = candidate.run(plan.duration).await?;
+            row.repeats.push(candidate.repeat(&outcome, &before)?);
         }
     }
     Ok(rows)

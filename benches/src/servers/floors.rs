@@ -1,5 +1,5 @@
-//! Floors: servers that do a known part of the work and nothing else, so that ours can be
-//! stated as a share of what this machine can do at all.
+//! Floors: servers that do a known part of the work and nothing else. A figure of ours is then a share of what
+//! this machine can do at all.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub enum Floor {
     Read,
     /// Floor B: reads the body, writes it to Kafka as one record, answers after `acks=all`.
     Produce,
-    /// Answers a constant of the size of a read's.
+    /// Floor C: answers a constant as long as the answer to a read.
     Constant,
 }
 
@@ -41,7 +41,7 @@ impl Floor {
     }
 }
 
-/// What a floor's process is told.
+/// The configuration of a floor's process.
 pub struct Config {
     floor: Floor,
     listen_addr: SocketAddr,
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// Serves a floor until the bench ends its process.
+/// Serves a floor until the bench kills its process.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { floor, topic, .. } = config;
     let listener = serve::bind(config.listen_addr, "LISTEN_ADDR")?;
@@ -96,7 +96,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 const CONSTANT: &str = "unique_users,1000\nclicks,1000\nimpressions,1000\n";
 
-/// The settings of the edge's producer, without its group commit.
+/// A producer with the settings of the edge's, which sends each request on its own.
 fn producer(brokers: &str) -> anyhow::Result<FutureProducer> {
     let mut config = ClientConfig::new();
     config

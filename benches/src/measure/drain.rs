@@ -1,8 +1,8 @@
-//! The drain: records that are in Kafka already become rows, by the aggregator and beside it by
-//! ClickHouse's Kafka engine and by peers.
+//! The drain: the aggregator stores the records that a topic already holds; ClickHouse's Kafka engine and
+//! peers do the same beside it.
 //!
-//! All read one topic of each work, in turn, and ClickHouse's CPU counts until its merges have
-//! ended, so that nobody looks cheap by leaving them for later.
+//! For each kind of events there is one topic, which all consumers read in turn. ClickHouse's CPU time counts
+//! until its merges have ended, so that no consumer looks cheap by leaving them for later.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,28 +11,28 @@ use anyhow::{Context, ensure};
 use devstack::{Service, Stack, usage, wait_for};
 use tokio::time;
 
-use crate::engine;
-use crate::events::Work;
-use crate::goals::Bound::{AtLeast, AtMost};
-use crate::goals::Goal;
-use crate::measure::{Plan, say, settle};
-use crate::table::{Repeat, Row, Unit};
-use crate::work;
-use crate::world::World;
+use super::stored;
+use crate::input::{Work, records};
+use crate::plan::Plan;
+use crate::progress;
+use crate::report::goals::Bound::{AtLeast, AtMost};
+use crate::report::goals::Goal;
+use crate::report::table::{Repeat, Row, Unit};
+use crate::servers::{World, kafka_engine};
 
-/// Between two looks at what is stored: they cost ClickHouse CPU that is counted.
-const LOOK: Duration = Duration::from_millis(500);
-/// A drain that is not done by then counts as far as it came.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// For merges that are under way when all is stored.
-const MERGES: Duration = Duration::from_secs(60);
+/// Between two queries for what is stored: their CPU time in ClickHouse is counted too.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// A drain that takes longer is stopped, and counts as far as it came.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
+/// Longest wait for the merges that run when all events are stored.
+const MERGES_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Our program.
 const AGGREGATOR: &str = "stream-agg";
-/// Spate's, of `benches/peers`.
+/// Spate's program, built from `benches/peers`.
 const SPATE: &str = "peer-spate";
 
-/// The two rollups that peers fill too.
+/// The two rollups that the Kafka engine and peers fill too.
 const TWO_ROLLUPS: &str = r#"
 [[rollup]]
 name = "event_hourly"
@@ -47,25 +47,26 @@ dimensions = ["event"]
 measures = { users = "uniq_exact(user)" }
 "#;
 
-/// Who drains a topic.
+/// What drains a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drainer {
+enum Consumer {
     /// The aggregator with all built-in rollups.
     Aggregator,
-    /// The aggregator with the rollups that the others fill.
-    AggregatorOfTwo,
+    /// The aggregator with only the two rollups that the other consumers fill.
+    AggregatorTwoRollups,
     /// ClickHouse's Kafka engine, which has no process of its own.
-    Engine,
-    /// The peer of this name, if it was built.
+    KafkaEngine,
+    /// The peer Spate, if it was built.
     Spate,
 }
 
-impl Drainer {
-    /// Who takes part with this work. What wrong clocks cost concerns us alone.
+impl Consumer {
+    /// The consumers that are measured with this kind of events. Events with wrong clocks cost the aggregator
+    /// more, and only the aggregator is measured with them.
     fn all(work: Work, plan: &Plan) -> Vec<Self> {
         let mut all = vec![Self::Aggregator];
         if work != Work::Wild {
-            all.extend([Self::AggregatorOfTwo, Self::Engine]);
+            all.extend([Self::AggregatorTwoRollups, Self::KafkaEngine]);
             all.extend(plan.peers.then_some(Self::Spate));
         }
         all
@@ -74,47 +75,47 @@ impl Drainer {
     fn what(self) -> &'static str {
         match self {
             Self::Aggregator => "aggregator → raw, ledger, all rollups",
-            Self::AggregatorOfTwo => "aggregator → raw, ledger, two rollups",
-            Self::Engine => "Kafka engine → raw, two rollups",
+            Self::AggregatorTwoRollups => "aggregator → raw, ledger, two rollups",
+            Self::KafkaEngine => "Kafka engine → raw, two rollups",
             Self::Spate => "Spate → raw, two rollups",
         }
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Self::Aggregator | Self::AggregatorOfTwo)
+        matches!(self, Self::Aggregator | Self::AggregatorTwoRollups)
     }
 
     /// The program that reads Kafka, if ClickHouse does not do it itself.
     fn program(self) -> Option<&'static str> {
         match self {
-            Self::Aggregator | Self::AggregatorOfTwo => Some(AGGREGATOR),
-            Self::Engine => None,
+            Self::Aggregator | Self::AggregatorTwoRollups => Some(AGGREGATOR),
+            Self::KafkaEngine => None,
             Self::Spate => Some(SPATE),
         }
     }
 
     /// An empty database for it.
     async fn world(self, name: &str, topic: &str, work: Work, stack: &Stack) -> anyhow::Result<World> {
-        let world = World::prepare(name, stack)?.reading(topic);
-        let world = if self == Self::AggregatorOfTwo { world.counting(TWO_ROLLUPS)? } else { world };
+        let world = World::prepare(name, stack)?.with_topic(topic);
+        let world = if self == Self::AggregatorTwoRollups { world.with_rollups(TWO_ROLLUPS)? } else { world };
         if self.is_ours() {
             world.migrate().await?;
         } else {
             world.create_database().await?;
-            for statement in engine::tables(work) {
+            for statement in kafka_engine::tables(work) {
                 world.query(&statement).await?;
             }
         }
         Ok(world)
     }
 
-    /// Starts it; only ClickHouse's engine has no process.
+    /// Starts it; the Kafka engine has no process.
     async fn start(self, world: &World, work: Work) -> anyhow::Result<Option<Service>> {
         match self {
-            Self::Aggregator | Self::AggregatorOfTwo => world.start(AGGREGATOR).map(Some),
+            Self::Aggregator | Self::AggregatorTwoRollups => world.start(AGGREGATOR).map(Some),
             Self::Spate => world.start_peer(SPATE, work).map(Some),
-            Self::Engine => {
-                for statement in engine::start(work, world.brokers(), world.topic(), world.name()) {
+            Self::KafkaEngine => {
+                for statement in kafka_engine::start(work, world.brokers(), world.topic(), world.name()) {
                     world.query(&statement).await?;
                 }
                 Ok(None)
@@ -122,18 +123,18 @@ impl Drainer {
         }
     }
 
-    /// Rows that are stored, by the cheapest question there is.
+    /// Rows that are stored, by the cheapest query.
     async fn stored(self, world: &World) -> anyhow::Result<u64> {
         match self.is_ours() {
-            true => world.stored_by_the_ledger().await,
+            true => world.stored_by_ledger().await,
             false => world.number("SELECT count() FROM events").await,
         }
     }
 
-    /// Holds the tables to exactly `events`.
-    async fn settle(self, world: &World, events: u64) -> anyhow::Result<()> {
+    /// Checks that the tables hold exactly `events`.
+    async fn check_stored(self, world: &World, events: u64) -> anyhow::Result<()> {
         if self.is_ours() {
-            settle(world, events).await?;
+            stored::wait_for_exactly(world, events).await?;
         } else {
             let stored = self.stored(world).await?;
             ensure!(stored == events, "{}: {events} events became {stored} rows", self.what());
@@ -142,64 +143,64 @@ impl Drainer {
     }
 }
 
-/// One who drains, and what came of it so far.
-struct Contestant {
-    drainer: Drainer,
+/// A consumer and its measurements.
+struct Measured {
+    consumer: Consumer,
     row: Row,
 }
 
-/// The lines of the table, and the goals that they are held to.
-pub(crate) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
+/// The lines of the table, and the figures that have goals.
+pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let (mut rows, mut goals, mut lean) = (Vec::new(), Vec::new(), None);
     for work in plan.works() {
-        let contestants = of_work(work, plan, stack).await?;
-        goals.extend(goals_of(work, &contestants, lean));
+        let measured = drain_by_all(work, plan, stack).await?;
+        goals.extend(goals_of(work, &measured, lean));
         if work == Work::Lean {
-            lean = Some(contestants[0].row.total_cpu());
+            lean = Some(measured[0].row.total_cpu());
         }
-        rows.extend(contestants.into_iter().map(|contestant| contestant.row));
+        rows.extend(measured.into_iter().map(|measured| measured.row));
     }
     Ok((rows, goals))
 }
 
-/// Fills one topic with this work and lets all drain it in turn.
-async fn of_work(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Contestant>> {
+/// Fills one topic with this kind of events and lets all consumers drain it in turn.
+async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Measured>> {
     let name = work.name();
     let topic = format!("bench_drain_{name}");
-    stack.kafka.create_topic(&topic, work::PARTITIONS).await?;
-    say(&format!("drain, {name}: filling its topic"));
-    let events = work::fill(&stack.kafka, &topic, work, plan.events)?;
-    let row = |drainer: &Drainer| Row::new(format!("{name}: {}", drainer.what()), Unit::Events);
-    let mut contestants: Vec<_> = Drainer::all(work, plan)
+    stack.kafka.create_topic(&topic, records::PARTITIONS).await?;
+    progress::print(&format!("drain, {name}: filling its topic"));
+    let events = records::fill(&stack.kafka, &topic, work, plan.events)?;
+    let row = |consumer: &Consumer| Row::new(format!("{name}: {}", consumer.what()), Unit::Events);
+    let mut measured: Vec<_> = Consumer::all(work, plan)
         .into_iter()
-        .map(|drainer| Contestant { row: row(&drainer), drainer })
+        .map(|consumer| Measured { row: row(&consumer), consumer })
         .collect();
     for repeat in 1..=plan.repeats {
-        for (number, Contestant { drainer, row }) in contestants.iter_mut().enumerate() {
-            say(&format!("drain, {}, {repeat} of {}", row.what, plan.repeats));
-            let world = drainer.world(&format!("{name}_{number}_{repeat}"), &topic, work, stack).await?;
-            let drained = drain(*drainer, &world, work, events, stack).await?;
+        for (number, Measured { consumer, row }) in measured.iter_mut().enumerate() {
+            progress::print(&format!("drain, {}, {repeat} of {}", row.what, plan.repeats));
+            let world = consumer.world(&format!("{name}_{number}_{repeat}"), &topic, work, stack).await?;
+            let drained = drain(*consumer, &world, work, events, stack).await?;
             let stopped =
-                (drained.units < events).then(|| format!(", stopped after {} s", PATIENCE.as_secs()));
+                (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Its merges would go on at the cost of the next one.
+            // Its merges would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }
-    Ok(contestants)
+    Ok(measured)
 }
 
-/// What a row takes beside CPU.
+/// Memory and disk that a row's consumer needed.
 fn note(row: &Row) -> String {
     let peak = row.peak_mib().map(|peak| format!("peak {peak:.0} MiB"));
     let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event merged"));
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Drains `events`, or as many as are stored in time.
+/// Drains `events`, or as many as are stored by the deadline.
 async fn drain(
-    drainer: Drainer,
+    consumer: Consumer,
     world: &World,
     work: Work,
     events: u64,
@@ -207,58 +208,59 @@ async fn drain(
 ) -> anyhow::Result<Repeat> {
     let clickhouse = stack.clickhouse.process()?.id();
     let before = usage::seconds(clickhouse)?;
-    let mut service = drainer.start(world, work).await?;
-    let (units, rate) = watch(drainer, world, events).await?;
+    let mut service = consumer.start(world, work).await?;
+    let (units, rate) = wait_for_rows(consumer, world, events).await?;
     let is_done = units == events;
     if is_done {
-        drainer.settle(world, events).await?;
+        consumer.check_stored(world, events).await?;
     }
     let mut repeat = Repeat { units, rate, ..Repeat::default() };
-    if let (Some(service), Some(program)) = (&mut service, drainer.program()) {
+    if let (Some(service), Some(program)) = (&mut service, consumer.program()) {
         let process = service.process().id();
         repeat.cpu_seconds.push((program, usage::seconds(process)?));
         repeat.peak_mib = Some(usage::peak_mib(process)?);
     }
     if is_done {
-        world.merges_end(MERGES).await;
+        world.wait_for_merges(MERGES_DEADLINE).await;
     }
     repeat.cpu_seconds.push(("clickhouse", usage::seconds(clickhouse)? - before));
     match &mut service {
         Some(service) if is_done => drop(service.terminate().await?),
-        // What it still has to do nobody waits for.
+        // Nothing waits for the rest of its work.
         Some(service) => service.kill9(),
         None => {}
     }
-    repeat.bytes_per_unit = Some(tables(world, units).await?);
+    repeat.bytes_per_unit = Some(print_cost_of_tables(world, units).await?);
     Ok(repeat)
 }
 
-/// Waits until all is stored or patience ends; returns how many are, and how many were a second.
-async fn watch(drainer: Drainer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
+/// Waits until all events are stored or the deadline passes; returns how many were stored, and how many a
+/// second.
+async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
     let started = Instant::now();
-    // Time counts from the first rows: joining the group takes seconds, and is no throughput.
+    // The rate counts from the first rows: joining the group takes seconds that say nothing about throughput.
     let mut first = None;
     let mut last = 0;
-    let all = wait_for("every event to be stored", PATIENCE, async || {
-        last = drainer.stored(world).await.unwrap_or(last);
+    let all = wait_for("every event to be stored", DRAIN_DEADLINE, async || {
+        last = consumer.stored(world).await.unwrap_or(last);
         if last > 0 {
             first.get_or_insert((last, Instant::now()));
         }
-        time::sleep(LOOK).await;
+        time::sleep(POLL_INTERVAL).await;
         last >= events
     });
     if all.await.is_err() {
-        ensure!(last > 0, "{}: nothing was stored in {} s", drainer.what(), PATIENCE.as_secs());
+        ensure!(last > 0, "{}: nothing was stored in {} s", consumer.what(), DRAIN_DEADLINE.as_secs());
         return Ok((last, last as f64 / started.elapsed().as_secs_f64()));
     }
-    let (head, since) = first.with_context(|| format!("{}: see the first rows", drainer.what()))?;
+    let (head, since) = first.with_context(|| format!("{}: see the first rows", consumer.what()))?;
     ensure!(head < events, "all {events} events were there at once: there must be more to measure a rate");
-    ensure!(last == events, "{}: {events} events became {last} rows", drainer.what());
+    ensure!(last == events, "{}: {events} events became {last} rows", consumer.what());
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
 }
 
-/// Tells what each table cost; returns the bytes of all for each event.
-async fn tables(world: &World, events: u64) -> anyhow::Result<f64> {
+/// Prints what each table cost, and returns the bytes that an event takes in all tables.
+async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64> {
     let (inserts, merges) = (world.cpu_of_inserts().await?, world.cpu_of_merges().await?);
     let bytes = world.merged_bytes().await?;
     let per_event = |bytes: u64| bytes as f64 / events as f64;
@@ -268,10 +270,10 @@ async fn tables(world: &World, events: u64) -> anyhow::Result<f64> {
             (count, seconds / events as f64 * 1e6)
         };
         let ((inserts, inserting), (merges, merging)) = (of(&inserts), of(&merges));
-        // What the Kafka engine inserts is not in the log of queries.
+        // The inserts of the Kafka engine are not in `system.query_log`.
         let inserting =
             (inserts > 0).then(|| format!("{inserts} inserts of {inserting:.3} CPU s per M events, "));
-        say(&format!(
+        progress::print(&format!(
             "`{table}`: {}{merges} merges of {merging:.3}, {:.2} bytes an event",
             inserting.unwrap_or_default(),
             per_event(*bytes)
@@ -280,10 +282,10 @@ async fn tables(world: &World, events: u64) -> anyhow::Result<f64> {
     Ok(per_event(bytes.values().sum()))
 }
 
-/// What was measured with this work beside the goals; `lean` is the aggregator's CPU with that.
-fn goals_of(work: Work, contestants: &[Contestant], lean: Option<f64>) -> Vec<Goal> {
+/// Figures of this kind of events that have goals; `lean` is the aggregator's CPU time with lean events.
+fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let name = work.name();
-    let find = |drainer| contestants.iter().find(|other| other.drainer == drainer).map(|found| &found.row);
+    let find = |consumer| measured.iter().find(|other| other.consumer == consumer).map(|found| &found.row);
     let goal = |number, what: &str, measured, bound| Goal {
         number,
         what: format!("{name}: {what}"),
@@ -291,8 +293,8 @@ fn goals_of(work: Work, contestants: &[Contestant], lean: Option<f64>) -> Vec<Go
         bound,
     };
     let mut goals = Vec::new();
-    let Some(ours) = find(Drainer::Aggregator) else { return goals };
-    if let Some(engine) = find(Drainer::Engine) {
+    let Some(ours) = find(Consumer::Aggregator) else { return goals };
+    if let Some(engine) = find(Consumer::KafkaEngine) {
         let share = ours.total_cpu() / engine.total_cpu();
         goals.push(goal("5", "CPU of aggregator and ClickHouse, of the Kafka engine's", share, AtMost(0.5)));
         let bytes = ours.bytes_per_unit().zip(engine.bytes_per_unit());
@@ -300,7 +302,7 @@ fn goals_of(work: Work, contestants: &[Contestant], lean: Option<f64>) -> Vec<Go
             goal("10", "bytes an event on disk, of the Kafka engine's", ours / engine, AtMost(1.0))
         }));
     }
-    if let (Some(two), Some(spate)) = (find(Drainer::AggregatorOfTwo), find(Drainer::Spate)) {
+    if let (Some(two), Some(spate)) = (find(Consumer::AggregatorTwoRollups), find(Consumer::Spate)) {
         let share = two.total_cpu() / spate.total_cpu();
         goals.push(goal("5b", "CPU with two rollups, of Spate's", share, AtMost(1.0)));
         let share = two.percent_of(spate) / 100.0;
@@ -324,7 +326,7 @@ mod tests {
 
     use super::*;
 
-    fn contestant(drainer: Drainer, seconds: f64, bytes: f64) -> Contestant {
+    fn measured(consumer: Consumer, seconds: f64, bytes: f64) -> Measured {
         let repeat = Repeat {
             units: 1_000_000,
             rate: 1e6 / seconds,
@@ -333,28 +335,28 @@ mod tests {
             bytes_per_unit: Some(bytes),
             ..Repeat::default()
         };
-        let mut row = Row::new(drainer.what(), Unit::Events);
+        let mut row = Row::new(consumer.what(), Unit::Events);
         row.repeats.push(repeat);
-        Contestant { drainer, row }
+        Measured { consumer, row }
     }
 
     #[track_caller]
-    fn check(work: Work, contestants: &[Contestant], expected: &[(&str, f64)]) {
-        let goals = goals_of(work, contestants, Some(4.0));
+    fn check(work: Work, measured: &[Measured], expected: &[(&str, f64)]) {
+        let goals = goals_of(work, measured, Some(4.0));
         let figures: Vec<_> = goals.iter().map(|goal| (goal.number, goal.measured)).collect();
         assert_eq!(figures, expected);
     }
 
     #[test]
     fn goals_are_shares_of_those_who_took_part() {
-        let ours = || contestant(Drainer::Aggregator, 4.0, 30.0);
+        let ours = || measured(Consumer::Aggregator, 4.0, 30.0);
         check(Work::Lean, &[ours()], &[("9", 700.0), ("10", 30.0)]);
         check(Work::Wild, &[ours()], &[("5c", 1.0), ("9", 700.0), ("10", 30.0)]);
         let all = [
             ours(),
-            contestant(Drainer::AggregatorOfTwo, 2.0, 25.0),
-            contestant(Drainer::Engine, 8.0, 40.0),
-            contestant(Drainer::Spate, 4.0, 40.0),
+            measured(Consumer::AggregatorTwoRollups, 2.0, 25.0),
+            measured(Consumer::KafkaEngine, 8.0, 40.0),
+            measured(Consumer::Spate, 4.0, 40.0),
         ];
         let expected = [("5", 0.5), ("10", 0.75), ("5b", 0.5), ("5b", 2.0), ("9", 700.0), ("10", 30.0)];
         check(Work::Rich, &all, &expected);

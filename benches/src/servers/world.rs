@@ -1,6 +1,6 @@
-//! A topic, a database and a consumer group of one measurement, and the services in it.
+//! The environment of one measurement: a topic, a database and a consumer group, and the services that use them.
 //!
-//! Several worlds may read one topic, for each has a consumer group of its own.
+//! Several worlds may read one topic, because each has its own consumer group.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,21 +12,21 @@ use devstack::{DataDirectory, Service, Stack, wait_for};
 use reqwest::Url;
 use tokio::time;
 
-use crate::events::Work;
-use crate::floors::Floor;
+use super::Floor;
+use crate::input::Work;
 
-/// For the tables to be made.
+/// Longest run of `stream-agg migrate`.
 const MIGRATE_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks at merges.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One measurement's corner of the stack.
+/// The topic, database and consumer group of one measurement.
 pub struct World {
     name: String,
     topic: String,
-    /// The file that declares other rollups than the built-in ones.
+    /// The file that declares rollups in place of the built-in ones, if there is one.
     rollups: Option<String>,
-    /// Partitions of a topic that is made; the default if absent.
+    /// Partitions of a topic that `migrate` creates; the default if absent.
     partitions: Option<String>,
     brokers: String,
     clickhouse: String,
@@ -34,19 +34,19 @@ pub struct World {
     http: reqwest::Client,
 }
 
-/// CPU seconds, of the rows of a log of ClickHouse's.
+/// CPU seconds of the rows of one of ClickHouse's logs.
 const CPU: &str =
     "sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6";
 
 impl World {
-    /// A world called `name` on `stack`, migrated.
+    /// A world called `name` on `stack`, with its topic and tables.
     pub async fn new(name: &str, stack: &Stack) -> anyhow::Result<Self> {
         let world = Self::prepare(name, stack)?;
         world.migrate().await?;
         Ok(world)
     }
 
-    /// A world of which only the name exists, with a topic of this name.
+    /// A world without topic and tables yet; its topic has its name.
     pub fn prepare(name: &str, stack: &Stack) -> anyhow::Result<Self> {
         let name = format!("bench_{name}");
         Ok(Self {
@@ -61,33 +61,33 @@ impl World {
         })
     }
 
-    /// With another topic.
-    pub fn reading(self, topic: &str) -> Self {
+    /// Reads another topic.
+    pub fn with_topic(self, topic: &str) -> Self {
         Self { topic: topic.to_owned(), ..self }
     }
 
-    /// With a topic of so many partitions, if it is made.
-    pub fn of_partitions(self, partitions: u16) -> Self {
+    /// Creates a topic with this number of partitions.
+    pub fn with_partitions(self, partitions: u16) -> Self {
         Self { partitions: Some(partitions.to_string()), ..self }
     }
 
-    /// With these rollups instead of the built-in ones.
-    pub fn counting(self, rollups: &str) -> anyhow::Result<Self> {
+    /// Declares these rollups instead of the built-in ones.
+    pub fn with_rollups(self, rollups: &str) -> anyhow::Result<Self> {
         let file = self.directory.path().join("rollups.toml");
         fs::write(&file, rollups).with_context(|| format!("write {}", file.display()))?;
         let file = file.into_os_string().into_string().ok().context("read the file's name as text")?;
         Ok(Self { rollups: Some(file), ..self })
     }
 
-    /// Makes the topic, if it is not there, and our tables.
+    /// Creates the topic, if it does not exist, and our tables.
     pub async fn migrate(&self) -> anyhow::Result<()> {
         Service::run("stream-agg", &["migrate"], &self.vars(), &self.directory, MIGRATE_DEADLINE).await
     }
 
-    /// Makes an empty database, for tables that are not ours.
+    /// Creates an empty database, for tables that are not ours.
     pub async fn create_database(&self) -> anyhow::Result<()> {
         let url = self.clickhouse.clone();
-        self.ask(Url::parse(&url)?, &format!("CREATE DATABASE {}", self.name)).await.map(drop)
+        self.post(Url::parse(&url)?, &format!("CREATE DATABASE {}", self.name)).await.map(drop)
     }
 
     /// Name of its database and of its consumer group.
@@ -105,19 +105,19 @@ impl World {
         &self.brokers
     }
 
-    /// Starts a service of ours, and does not wait until it is ready.
+    /// Starts one of our services without waiting until it is ready.
     pub fn start(&self, service: &str) -> anyhow::Result<Service> {
         Service::start(service, &self.vars(), &self.directory)
     }
 
-    /// Starts a peer, and tells it what the events are like.
+    /// Starts a peer; the variable `WORK` names the kind of events.
     pub fn start_peer(&self, program: &str, work: Work) -> anyhow::Result<Service> {
         let mut vars = self.vars();
         vars.push(("WORK", work.name()));
         Service::start(program, &vars, &self.directory)
     }
 
-    /// Starts a service of ours and waits until it is ready.
+    /// Starts one of our services and waits until it is ready.
     pub async fn service(&self, service: &str) -> anyhow::Result<Service> {
         ready(self.start(service)?).await
     }
@@ -134,12 +134,12 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Rows that the ledger tells of, which costs ClickHouse much less to say.
-    pub async fn stored_by_the_ledger(&self) -> anyhow::Result<u64> {
+    /// Stored rows by the sum of the ledger, which costs ClickHouse much less than a count.
+    pub async fn stored_by_ledger(&self) -> anyhow::Result<u64> {
         self.number("SELECT sum(stored) FROM ledger").await
     }
 
-    /// CPU seconds and number of the inserts into each table, as ClickHouse tells them.
+    /// CPU seconds and number of the inserts into each table, by ClickHouse's query log.
     pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT replaceOne(arrayFirst(name -> startsWith(name, '{0}.'), tables), '{0}.', '') AS name, {CPU}, count()
@@ -150,7 +150,7 @@ impl World {
         .await
     }
 
-    /// The same of the merges that ClickHouse has done by itself.
+    /// CPU seconds and number of the merges that ClickHouse did by itself, by its part log.
     pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT table, {CPU}, count() FROM system.part_log
@@ -195,28 +195,28 @@ impl World {
         Ok(())
     }
 
-    /// Waits until no merge of its tables is under way; gives up after `deadline`.
-    pub async fn merges_end(&self, deadline: Duration) {
+    /// Waits until no merge of its tables runs; stops waiting after `deadline`.
+    pub async fn wait_for_merges(&self, deadline: Duration) {
         let sql = format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name);
-        // What is left then is left out of the figures of all who take part.
+        // Merges that run longer are left out of the figures of every consumer.
         let _late = wait_for("merges to end", deadline, async || {
-            time::sleep(LOOK).await;
+            time::sleep(POLL_INTERVAL).await;
             self.number(&sql).await.is_ok_and(|merges| merges == 0)
         })
         .await;
     }
 
-    /// The number that a query answers with.
+    /// The number that a query returns.
     pub async fn number(&self, sql: &str) -> anyhow::Result<u64> {
         self.query(sql).await?.trim().parse().with_context(|| format!("read the answer to {sql}"))
     }
 
-    /// The answer to a query, as lines of words between tabs.
+    /// The result of a query as lines of tab-separated values.
     pub async fn query(&self, sql: &str) -> anyhow::Result<String> {
-        self.ask(Url::parse_with_params(&self.clickhouse, [("database", &self.name)])?, sql).await
+        self.post(Url::parse_with_params(&self.clickhouse, [("database", &self.name)])?, sql).await
     }
 
-    async fn ask(&self, url: Url, sql: &str) -> anyhow::Result<String> {
+    async fn post(&self, url: Url, sql: &str) -> anyhow::Result<String> {
         let answer = self.http.post(url).body(sql.to_owned()).send().await?;
         let refused = answer.error_for_status_ref().err();
         let text = answer.text().await.with_context(|| format!("read the answer to {sql}"))?;
@@ -247,7 +247,7 @@ async fn ready(mut service: Service) -> anyhow::Result<Service> {
     Ok(service)
 }
 
-/// Where a service listens.
+/// The address that a service listens on.
 pub fn addr(service: &Service) -> anyhow::Result<SocketAddr> {
     let url = service.http();
     url.trim_start_matches("http://").parse().with_context(|| format!("read the address {url}"))

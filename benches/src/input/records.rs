@@ -1,10 +1,8 @@
-//! The work as it is sent: prepared requests, and records that are in Kafka already.
+//! Records as the edge writes them into Kafka, and the plain bodies they are made of.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use devstack::Kafka;
 use devstack::traffic::BATCH;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -16,59 +14,19 @@ use schemas::record::{Head, Kind};
 use schemas::time::{MINUTE, UnixMillis};
 use uuid::Uuid;
 
-use crate::events::{Events, Work};
-use crate::load;
+use super::{Events, Work};
 
-/// Bodies that are sent in turn.
-const BODIES: usize = 2_000;
-/// How long the events of a filled topic are spread over, in milliseconds: ten minutes.
-const BACKLOG: i64 = 10 * MINUTE;
-/// Requests of one round of a demo: a batch, reactions,
-pub const DEMO_REQUESTS: usize = 5;
-/// and at this place a vote.
-const DEMO_VOTE: usize = DEMO_REQUESTS - 1;
-/// Partitions of a topic, here as by default.
+/// Partitions of the topic of a drain: the default of `TOPIC_PARTITIONS`.
 pub const PARTITIONS: u16 = 8;
-/// For Kafka to take what is still under way.
-const FLUSH: Duration = Duration::from_secs(60);
-
-/// Requests of [`BATCH`] events of one device each.
-pub fn batches(work: Work) -> Arc<[Bytes]> {
-    let (mut events, now) = (Events::new(work), now());
-    (0..BODIES).map(|_| load::post("/v1/events", events.batch(now).as_bytes())).collect()
-}
-
-/// Requests of one person's reaction each.
-pub fn reactions() -> Arc<[Bytes]> {
-    let (mut events, now) = (Events::new(Work::Lean), now());
-    (0..BODIES).map(|_| load::post(&events.reaction(now), b"")).collect()
-}
-
-/// What a demo sends ten times a second: a batch, three reactions and a vote. Requests to be sent
-/// at `rate` a second for `duration`, each with the time at which it is sent.
-pub fn demo(rate: f64, duration: Duration) -> Arc<[Bytes]> {
-    let (mut events, start) = (Events::new(Work::Lean), now());
-    let count = (rate * duration.as_secs_f64()).ceil() as usize;
-    let requests = (0..count).map(|number| {
-        let at = UnixMillis(start.0 + (number as f64 / rate * 1000.0) as i64);
-        match number % DEMO_REQUESTS {
-            0 => load::post("/v1/events", events.batch(at).as_bytes()),
-            1..DEMO_VOTE => load::post(&events.reaction(at), b""),
-            _ => load::post("/v1/votes", events.vote().as_bytes()),
-        }
-    });
-    requests.collect()
-}
-
-/// Requests for the answer of this hour.
-pub fn reads() -> Arc<[Bytes]> {
-    vec![load::get(&format!("/analytics?timestamp={}", now().0))].into()
-}
+/// The span of `server_time` in a filled topic, in milliseconds: ten minutes.
+const BACKLOG: i64 = 10 * MINUTE;
+/// Longest wait for Kafka to acknowledge the last records.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Writes at least `count` events into `topic` as the edge does, [`BATCH`] lines a record, and
-/// returns how many. Blocks its thread.
+/// returns how many it wrote. Blocks its thread.
 pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Result<u64> {
-    let (mut events, now) = (Events::new(work), now());
+    let (mut events, now) = (Events::new(work), UnixMillis::from(SystemTime::now()));
     let mut config = kafka.client_config();
     config
         .set("acks", "all")
@@ -87,23 +45,23 @@ pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Resul
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 bail!("fill topic `{topic}`: {error}");
             }
-            // It need not be empty by then: any place in the queue will do.
+            // A flush that runs out of time is fine: one free place in the queue is enough.
             producer.flush(Duration::from_millis(100)).ok();
             record = refused;
         }
     }
-    producer.flush(FLUSH).with_context(|| format!("fill topic `{topic}`"))?;
+    producer.flush(FLUSH_DEADLINE).with_context(|| format!("fill topic `{topic}`"))?;
     Ok(records * BATCH as u64)
 }
 
-/// Bodies of [`BATCH`] events each, the same whenever they are made.
+/// Bodies of [`BATCH`] events each, the same on every call.
 pub fn bodies(work: Work, count: usize, now: UnixMillis) -> Vec<String> {
     let mut events = Events::new(work);
     (0..count).map(|_| events.batch(now)).collect()
 }
 
 /// Values of records of [`BATCH`] lines, as the edge writes them at `now`.
-pub fn records(work: Work, count: usize, now: UnixMillis) -> Vec<Vec<u8>> {
+pub fn values(work: Work, count: usize, now: UnixMillis) -> Vec<Vec<u8>> {
     bodies(work, count, now).iter().map(|body| enriched(&prefix(now), body)).collect()
 }
 
@@ -122,15 +80,11 @@ fn headers() -> OwnedHeaders {
 fn enriched(prefix: &Prefix, batch: &str) -> Vec<u8> {
     let mut value = Vec::new();
     for text in batch.lines() {
-        let parsed = event::parse::<()>(text).expect("made-up events are good");
+        let parsed = event::parse::<()>(text).expect("made-up events are valid");
         if !value.is_empty() {
             value.push(b'\n');
         }
         line::write(prefix, text, &parsed, &mut value);
     }
     value
-}
-
-fn now() -> UnixMillis {
-    SystemTime::now().into()
 }
