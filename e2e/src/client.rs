@@ -11,7 +11,7 @@ pub struct Http {
 }
 
 /// An answer, read whole.
-pub struct Answer {
+pub struct HttpResponse {
     /// Its status code.
     pub status: u16,
     /// Its headers.
@@ -20,7 +20,7 @@ pub struct Answer {
     pub text: String,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The body as JSON; null where there is none.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
@@ -65,7 +65,7 @@ impl Http {
     }
 
     /// The same; a request that has no answer within `patience` fails.
-    pub fn patient(base: String, patience: Duration) -> Self {
+    pub fn with_timeout(base: String, patience: Duration) -> Self {
         Self { base, client: reqwest::Client::builder().timeout(patience).build().unwrap() }
     }
 
@@ -76,7 +76,7 @@ impl Http {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
-    ) -> Answer {
+    ) -> HttpResponse {
         self.try_send(method, path, headers, body).await.unwrap()
     }
 
@@ -87,13 +87,13 @@ impl Http {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
-    ) -> reqwest::Result<Answer> {
+    ) -> reqwest::Result<HttpResponse> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("{}{path}", self.base)).body(body.into());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Ok(Answer { status, headers, text: answer.text().await? })
+        Ok(HttpResponse { status, headers, text: answer.text().await? })
     }
 
     /// The sum of one of its metrics over all labels; none if it does not answer or has no such metric.
@@ -102,17 +102,17 @@ impl Http {
     }
 
     /// Gets a path.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> HttpResponse {
         self.send("GET", path, &[], "").await
     }
 
     /// Posts without a body.
-    pub async fn post(&self, path: &str) -> Answer {
+    pub async fn post(&self, path: &str) -> HttpResponse {
         self.send("POST", path, &[], "").await
     }
 
     /// Posts NDJSON lines to `/v1/events`.
-    pub async fn post_lines(&self, lines: &[String]) -> Answer {
+    pub async fn post_lines(&self, lines: &[String]) -> HttpResponse {
         let body = lines.join("\n");
         self.send("POST", "/v1/events", &[("content-type", "application/x-ndjson")], body).await
     }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::time::{HOUR, UnixMillis};
 use serde_json::json;
 
-use crate::client::Answer;
+use crate::client::HttpResponse;
 
 /// An event as the tests make them; its time is always given, so that its hour is known.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub struct TestEvent {
     /// When it happened.
     pub time: UnixMillis,
     /// Its name.
@@ -24,7 +24,7 @@ pub struct Made {
     pub value: i64,
 }
 
-impl Made {
+impl TestEvent {
     /// A random event of a user at this time.
     pub fn random(rng: &mut fastrand::Rng, time: UnixMillis) -> Self {
         let pick = |rng: &mut fastrand::Rng, of: &[&str]| of[rng.usize(..of.len())].to_owned();
@@ -49,7 +49,7 @@ impl Made {
     }
 
     /// The same, under an `event_id` that a number gives.
-    pub fn called(&self, number: usize) -> String {
+    pub fn line_with_id(&self, number: usize) -> String {
         format!(r#"{{"event_id":"0192f0c1-0000-7000-8000-{number:012}",{}"#, &self.line()[1..])
     }
 }
@@ -92,7 +92,7 @@ impl Oracle {
     /// Takes the report on a batch of lines, in which `made` stands where a line is one of ours and `None`
     /// where it is bad on purpose; the report must accept exactly ours.
     #[track_caller]
-    pub fn reported(&mut self, answer: &Answer, lines: &[Option<Made>]) {
+    pub fn record_report(&mut self, answer: &HttpResponse, lines: &[Option<TestEvent>]) {
         assert_eq!(answer.status, 200, "{}", answer.text);
         let report = answer.json();
         let good = lines.iter().flatten().count();
@@ -109,11 +109,11 @@ impl Oracle {
             .map(|e| e["line"].as_u64().unwrap() as usize)
             .collect();
         assert_eq!(told, bad[..bad.len().min(20)], "{report}");
-        lines.iter().flatten().for_each(|made| self.accepted(made));
+        lines.iter().flatten().for_each(|made| self.record(made));
     }
 
     /// Takes an event that was accepted.
-    pub fn accepted(&mut self, made: &Made) {
+    pub fn record(&mut self, made: &TestEvent) {
         let hour = made.time.floor(HOUR).0 / 1000;
         let key = (hour, made.event.clone(), made.country.clone(), made.device_os.clone());
         let (events, value) = self.events.entry(key).or_default();

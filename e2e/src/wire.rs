@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::oracle::{Made, now};
+use crate::oracle::{TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
 /// A line as the edge writes it into a record.
@@ -15,7 +15,7 @@ pub fn enriched(line: &str) -> String {
 }
 
 /// Appends a record of these events to a partition of the topic, and waits until Kafka has it.
-pub fn produce(world: &World, partition: i32, made: &[Made]) {
+pub fn produce(world: &World, partition: i32, made: &[TestEvent]) {
     let (id, lines) = (Uuid::now_v7().to_string(), made.len().to_string());
     let value: Vec<_> = made.iter().map(|made| enriched(&made.line())).collect();
     world.produce(partition, &[("v", "1"), ("n", &lines), ("id", &id)], value.join("\n").as_bytes());

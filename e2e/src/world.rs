@@ -36,13 +36,13 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 const PARTITIONS: i32 = 4;
 
 /// What gives an aggregator a place in the group: the next process there has its partitions at once.
-pub const PLACE: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
+pub const STATIC_MEMBER: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
 
-/// The name of [`DECLARED_LATER`].
-pub const LATER: &str = "events_of_late";
+/// The name of [`ADDED_ROLLUP_TOML`].
+pub const ADDED_ROLLUP: &str = "events_of_late";
 
 /// A rollup that later declarations have beside those of before.
-pub const DECLARED_LATER: &str = r#"
+pub const ADDED_ROLLUP_TOML: &str = r#"
 [[rollup]]
 name = "events_of_late"
 grain = "hour"
@@ -50,9 +50,10 @@ dimensions = ["event"]
 measures = { events = "count" }
 "#;
 
-/// The built-in rollups, and [`DECLARED_LATER`].
-static ROLLUPS: LazyLock<Rollups> =
-    LazyLock::new(|| Rollups::parse("world", &format!("{}{DECLARED_LATER}", Rollups::built_in())).unwrap());
+/// The built-in rollups, and [`ADDED_ROLLUP_TOML`].
+static ROLLUPS: LazyLock<Rollups> = LazyLock::new(|| {
+    Rollups::parse("world", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in())).unwrap()
+});
 
 static STACK: OnceCell<Stack> = OnceCell::const_new();
 
@@ -64,27 +65,6 @@ async fn stack() -> &'static Stack {
         stack
     };
     STACK.get_or_init(|| start).await
-}
-
-/// Waits until the readiness of `service` names all of these words.
-pub async fn says(service: &Service, words: &[&str]) {
-    says_within(service, words, DEADLINE).await;
-}
-
-/// The same for what comes late. Returns the text of its readiness.
-pub async fn says_within(service: &Service, words: &[&str], deadline: Duration) -> String {
-    let admin = Http::new(service.admin());
-    let mut seen = String::new();
-    let waited = wait_for(format!("{words:?}"), deadline, async || {
-        if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
-            seen = answer.text;
-        }
-        words.iter().all(|word| seen.contains(word))
-    });
-    if let Err(overdue) = waited.await {
-        panic!("{overdue}; it says {seen}");
-    }
-    seen
 }
 
 /// A topic, a database and a consumer group of its own.
@@ -106,12 +86,12 @@ impl World {
     }
 
     /// The world of the test `name` on servers of its own, migrated.
-    pub async fn on_its_own(name: &'static str) -> (Stack, Self) {
-        Self::on_its_own_declaring(name, &Rollups::built_in()).await
+    pub async fn on_own_servers(name: &'static str) -> (Stack, Self) {
+        Self::on_own_servers_declaring(name, &Rollups::built_in()).await
     }
 
     /// The same, where the definer of analysts' views may read what those of `rollups` show.
-    pub async fn on_its_own_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
+    pub async fn on_own_servers_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
         stack.clickhouse.define(bi::DEFINER, &bi::grants(rollups, name)).unwrap();
         stack.start().await.unwrap();
@@ -341,7 +321,7 @@ impl World {
     }
 
     /// The same, when it may fail. `rollup.<name>` stands for the rows of a rollup under the names that it
-    /// declares: a built-in one, or [`LATER`].
+    /// declares: a built-in one, or [`ADDED_ROLLUP`].
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
         let body = with_sources(sql, &ROLLUPS);
         let request = self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(body);

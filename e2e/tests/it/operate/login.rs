@@ -1,0 +1,51 @@
+//! Kafka that is talked to over TLS and asks for a name and a password: any setting of its client reaches it, and
+//! what fails of either is told.
+
+use devstack::Stack;
+use devstack::kafka::LOGIN;
+
+use crate::client::Http;
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::readiness::wait_until_not_ready;
+use crate::world::{Edge, World};
+
+#[tokio::test]
+async fn services_log_in_to_kafka_over_tls_and_say_what_fails_of_it() {
+    let mut stack = Stack::for_test("login").unwrap();
+    stack.start().await.unwrap();
+    let (brokers, certificate) = stack.kafka.brokers_with_login().unwrap();
+    let certificate = certificate.to_str().unwrap();
+    let world = World::unmigrated("login", &brokers, stack.clickhouse.url());
+    let (user, password) = LOGIN;
+    let with = |password| {
+        [
+            ("KAFKA_OPT_security.protocol", "SASL_SSL"),
+            ("KAFKA_OPT_ssl.ca.location", certificate),
+            ("KAFKA_OPT_sasl.mechanism", "PLAIN"),
+            ("KAFKA_OPT_sasl.username", user),
+            ("KAFKA_OPT_sasl.password", password),
+        ]
+    };
+    world.migrate_with(&with(password)).await;
+
+    // Without the last setting it is the system's authorities that are trusted, who do not know this broker.
+    let [protocol, _, login @ ..] = with(password);
+    let distrusting = [&[protocol][..], &login[..]].concat();
+    for (settings, said) in [(&with("a guess")[..], "authentication failed"), (&distrusting, "tls handshake")]
+    {
+        let strangers = ["ingest", "stream-agg"].map(|service| world.start(service, settings));
+        for stranger in &strangers {
+            wait_until_not_ready(stranger, said).await;
+        }
+    }
+
+    let [mut edge, mut aggregator] =
+        ["ingest", "stream-agg"].map(|service| world.start(service, &with(password)));
+    edge.wait_ready().await.unwrap();
+    aggregator.wait_ready().await.unwrap();
+    let mut oracle = Oracle::default();
+    let made = TestEvent::random(&mut fastrand::Rng::with_seed(90), now());
+    oracle.record_report(&Http::new(edge.http()).post_lines(&[made.line()]).await, &[Some(made)]);
+    world.assert_counted(&oracle.counts()).await;
+    Edge::new(edge).assert_balanced().await;
+}
