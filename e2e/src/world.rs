@@ -1,4 +1,5 @@
-//! One test's corner of the shared stack, and the services that run in it.
+//! The environment of one test: a topic, a database and a consumer group on a Kafka and ClickHouse, and the services
+//! that use them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -26,22 +27,22 @@ use crate::client::Http;
 use crate::invariants;
 use crate::oracle::Counts;
 
-/// Longest wait for something that should come at once, on a busy machine.
+/// Longest wait for something that takes no time on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Longest wait for a command, some of which let a minute pass on purpose.
+/// Longest run of a command; some commands wait for a minute on purpose.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
-/// What gives an aggregator a place in the group: the next process there has its partitions at once.
+/// Makes an aggregator a static member of the group: the next process with the same name gets its partitions at once.
 pub const STATIC_MEMBER: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
 
-/// The name of [`ADDED_ROLLUP_TOML`].
+/// The name of the rollup in [`ADDED_ROLLUP_TOML`].
 pub const ADDED_ROLLUP: &str = "events_of_late";
 
-/// A rollup that later declarations have beside those of before.
+/// The declaration of a rollup that tests add to the built-in ones.
 pub const ADDED_ROLLUP_TOML: &str = r#"
 [[rollup]]
 name = "events_of_late"
@@ -50,14 +51,14 @@ dimensions = ["event"]
 measures = { events = "count" }
 "#;
 
-/// The built-in rollups, and [`ADDED_ROLLUP_TOML`].
+/// The built-in rollups and the added one.
 static ROLLUPS: LazyLock<Rollups> = LazyLock::new(|| {
     Rollups::parse("world", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in())).unwrap()
 });
 
 static STACK: OnceCell<Stack> = OnceCell::const_new();
 
-/// Kafka and ClickHouse, started by whichever test asks first.
+/// The Kafka and ClickHouse that tests share; the first test starts them.
 async fn stack() -> &'static Stack {
     let start = async {
         let mut stack = Stack::for_test("e2e").unwrap();
@@ -67,7 +68,7 @@ async fn stack() -> &'static Stack {
     STACK.get_or_init(|| start).await
 }
 
-/// A topic, a database and a consumer group of its own.
+/// A topic, a database and a consumer group for one test.
 pub struct World {
     name: &'static str,
     brokers: String,
@@ -77,7 +78,7 @@ pub struct World {
 }
 
 impl World {
-    /// The world of the test `name`, on the shared stack, migrated.
+    /// The world of the test `name` on the shared servers, migrated.
     pub async fn new(name: &'static str) -> Self {
         let stack = stack().await;
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
@@ -85,12 +86,12 @@ impl World {
         world
     }
 
-    /// The world of the test `name` on servers of its own, migrated.
+    /// The world of the test `name` on its own servers, migrated.
     pub async fn on_own_servers(name: &'static str) -> (Stack, Self) {
         Self::on_own_servers_declaring(name, &Rollups::built_in()).await
     }
 
-    /// The same, where the definer of analysts' views may read what those of `rollups` show.
+    /// Like [`World::on_own_servers`]; the definer of the analysts' views may also read the columns of `rollups`.
     pub async fn on_own_servers_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
         stack.clickhouse.define(bi::DEFINER, &bi::grants(rollups, name)).unwrap();
@@ -100,7 +101,7 @@ impl World {
         (stack, world)
     }
 
-    /// A world on servers of the test's own, which need not be up yet.
+    /// A world without tables, on servers that need not run yet.
     pub fn unmigrated(name: &'static str, brokers: &str, clickhouse: &str) -> Self {
         Self {
             name,
@@ -116,19 +117,19 @@ impl World {
         self.migrate_with(&[]).await;
     }
 
-    /// The same with `more` variables, which win.
+    /// Runs `stream-agg migrate` with `more` variables, which override those of the world.
     pub async fn migrate_with(&self, more: &[(&str, &str)]) {
         self.run("stream-agg", &["migrate"], more).await.unwrap();
     }
 
-    /// Runs a program until it ends by itself.
+    /// Runs a program until it exits by itself.
     pub async fn run(&self, program: &str, args: &[&str], more: &[(&str, &str)]) -> anyhow::Result<()> {
         let variables = self.variables(more);
         Service::run(program, args, &borrowed(&variables), &self.directory, COMMAND_DEADLINE).await?;
         Ok(())
     }
 
-    /// What every service of this world is told, and `more`, which wins.
+    /// The variables of every service of this world, and `more`, which override them.
     fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let bi = self.bi_database();
         let common = [
@@ -139,7 +140,7 @@ impl World {
             ("CLICKHOUSE_URL", &self.clickhouse),
             ("CLICKHOUSE_DATABASE", self.name),
             ("BI_DATABASE", &bi),
-            // As fast as a test wants to be; the defaults have their own tests.
+            // Short intervals for fast tests; other tests cover the defaults.
             ("BATCH_MAX_AGE", "200ms"),
             ("PROGRESS_INTERVAL", "200ms"),
             ("POLL_INTERVAL", "300ms"),
@@ -150,35 +151,35 @@ impl World {
         kept.chain(more).map(owned).collect()
     }
 
-    /// Writes a file of this world. Returns its path.
+    /// Writes a file into the world's directory. Returns its path.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
-    /// What it is called, and so are its topic, database and consumer group.
+    /// Its name, which is also that of its topic, database and consumer group.
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// Where its views are: a name that the local users of `bi` may read.
+    /// The database of its views, which the local users of `bi` may read.
     pub fn bi_database(&self) -> String {
         format!("bi_{}", self.name)
     }
 
-    /// How `user` reads its views.
+    /// The address of its views for `user`.
     pub fn bi_dsn(&self, user: &str) -> String {
         let at = self.clickhouse.trim_start_matches("http://");
         format!("clickhouse://{user}:{LOCAL_PASSWORD}@{at}/{}", self.bi_database())
     }
 
-    /// Data and logs of its services.
+    /// The directory with the data and logs of its services.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Starts a service, and does not wait until it is ready.
+    /// Starts a service without waiting until it is ready.
     pub fn start(&self, service: &str, more: &[(&str, &str)]) -> Service {
         Service::start(service, &borrowed(&self.variables(more)), &self.directory).unwrap()
     }
@@ -198,7 +199,7 @@ impl World {
         QueryApi::new(self.ready("query-api").await)
     }
 
-    /// One of each.
+    /// Starts one of each service and waits until they are ready.
     pub async fn pipeline(&self) -> (Edge, Service, QueryApi) {
         tokio::join!(self.edge(), self.aggregator(), self.query_api())
     }
@@ -209,7 +210,7 @@ impl World {
         service
     }
 
-    /// Appends a record to a partition of the topic, past the edge, and waits until Kafka has it.
+    /// Appends a record to a partition of the topic without the edge, and waits until Kafka has acknowledged it.
     pub fn produce(&self, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
         let add = |all: OwnedHeaders, (key, value): &(&str, &str)| {
             all.insert(Header { key, value: Some(value.as_bytes()) })
@@ -221,12 +222,12 @@ impl World {
         producer.flush(DEADLINE).unwrap();
     }
 
-    /// Commits an offset with metadata for every partition, as tools do.
+    /// Commits an offset with metadata for every partition, as Kafka's tools do.
     pub fn commit(&self, offset: i64, metadata: &str) {
         (0..PARTITIONS).for_each(|partition| self.commit_partition(partition, offset, metadata));
     }
 
-    /// The same for one partition.
+    /// Commits an offset with metadata for one partition.
     pub fn commit_partition(&self, partition: i32, offset: i64, metadata: &str) {
         let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -235,12 +236,12 @@ impl World {
         tool.commit(&list, CommitMode::Sync).unwrap();
     }
 
-    /// What is committed of a partition: the offset and its metadata.
+    /// The committed offset of a partition and its metadata.
     pub fn committed(&self, partition: i32) -> (i64, String) {
         self.try_committed(partition).expect("an offset is committed")
     }
 
-    /// The same, if there is anything and Kafka tells it.
+    /// The committed offset and its metadata; none if nothing is committed or Kafka does not answer.
     pub fn try_committed(&self, partition: i32) -> Option<(i64, String)> {
         let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -250,7 +251,7 @@ impl World {
         Some((element.offset().to_raw().filter(|offset| *offset >= 0)?, element.metadata().to_owned()))
     }
 
-    /// All records that the topic has, with what their headers say. Those that come meanwhile are left out.
+    /// The records in the topic, with their headers. Records that arrive during the call are left out.
     pub fn records(&self) -> Vec<(Head, Vec<u8>)> {
         let reader: BaseConsumer = self.kafka().set("group.id", "reader").create().unwrap();
         let (mut from, mut ends, mut left) = (TopicPartitionList::new(), BTreeMap::new(), 0);
@@ -275,7 +276,7 @@ impl World {
         records
     }
 
-    /// Deletes all records that the topic has.
+    /// Deletes all records of the topic.
     pub async fn delete_records(&self) {
         let tool: BaseConsumer = self.kafka().create().unwrap();
         let mut ends = TopicPartitionList::new();
@@ -286,7 +287,7 @@ impl World {
         self.admin().delete_records(&ends, &AdminOptions::new()).await.unwrap();
     }
 
-    /// Deletes the topic, and waits until it is gone.
+    /// Deletes the topic and waits until Kafka no longer lists it.
     pub async fn delete_topic(&self) {
         self.admin().delete_topics(&[self.name], &AdminOptions::new()).await.unwrap();
         let tool: BaseConsumer = self.kafka().create().unwrap();
@@ -297,7 +298,7 @@ impl World {
         waited.await.unwrap();
     }
 
-    /// Gives the topic this setting, and no other that is not Kafka's default.
+    /// Sets one setting of the topic, and resets all others to Kafka's defaults.
     pub async fn set_topic(&self, name: &str, value: &str) {
         let topic = AlterConfig::new(ResourceSpecifier::Topic(self.name)).set(name, value);
         let answers = self.admin().alter_configs([&topic], &AdminOptions::new()).await.unwrap();
@@ -308,20 +309,20 @@ impl World {
         self.kafka().create().unwrap()
     }
 
-    /// Settings of a client of its Kafka.
+    /// Settings of a client of the world's Kafka.
     pub fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config
     }
 
-    /// The rows that a query of this world's database gives, as text.
+    /// The rows of a query in this world's database, as text.
     pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         self.try_rows(sql).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// The same, when it may fail. `rollup.<name>` stands for the rows of a rollup under the names that it
-    /// declares: a built-in one, or [`ADDED_ROLLUP`].
+    /// Like [`World::rows`], for a query that may fail. `rollup.<name>` stands for the rows of a built-in rollup or of
+    /// [`ADDED_ROLLUP`], with the declared names as columns.
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
         let body = with_sources(sql, &ROLLUPS);
         let request = self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(body);
@@ -332,14 +333,14 @@ impl World {
         Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
 
-    /// The one number that a query gives.
+    /// The only number in the result of a query.
     pub async fn number(&self, sql: &str) -> u64 {
         let rows = self.rows(sql).await;
         rows[0][0].parse().unwrap_or_else(|_| panic!("{sql}: {rows:?}"))
     }
 
-    /// Waits until the raw table holds as many rows as were accepted, then holds every table against
-    /// the oracle's counts: raw, ledger and each rollup, exactly.
+    /// Waits until the raw table holds as many rows as events were accepted, then checks that every table agrees exactly
+    /// with the oracle's counts: the raw table, the ledger and each rollup.
     pub async fn assert_counted(&self, expected: &Counts) {
         let accepted = expected.accepted();
         let waited = wait_for(format!("{accepted} rows in `{}`.events", self.name), DEADLINE, async || {
@@ -360,7 +361,7 @@ impl World {
         self.assert_marked().await;
     }
 
-    /// Every part has its marker, and the markers say how far the ledger reaches, no more and no less.
+    /// Checks that every part has its marker, and that the markers end exactly where the ledger does.
     async fn assert_marked(&self) {
         for table in ["events", "ledger", "rollup_sums", "rollup_states"] {
             let unmarked = format!(
@@ -381,7 +382,7 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// A raw row is visible before its batch's other cells are: the sums are whole when they agree.
+    /// Not 0 while only some tables hold a batch: a raw row is visible before the other cells of its batch.
     async fn uncommitted_cells(&self) -> u64 {
         self.number(
             "SELECT (SELECT count() FROM events WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
@@ -391,7 +392,7 @@ impl World {
         .await
     }
 
-    /// What the rollups hold, in the oracle's form.
+    /// The counts that the rollups hold.
     async fn counted(&self) -> Counts {
         let events = self
             .rows("SELECT toUnixTimestamp(bucket), event, country, device_os, sum(events), sum(value) FROM rollup.event_hourly WHERE tenant = 'default' GROUP BY 1, 2, 3, 4")
@@ -403,7 +404,7 @@ impl World {
     }
 }
 
-/// `sql` with the rows of each of `rollups` in place of `rollup.<name>`.
+/// Replaces `rollup.<name>` in `sql` by the rows of each of `rollups`.
 pub fn with_sources(sql: &str, rollups: &Rollups) -> String {
     let in_place =
         |sql: String, rollup: &Rollup| sql.replace(&format!("rollup.{}", rollup.name), &rollup.source());
@@ -433,13 +434,13 @@ impl Edge {
         Http::new(self.service.admin()).metric(name).await.unwrap_or_default()
     }
 
-    /// Holds the edge's own books: nothing is dropped silently.
+    /// Checks that the edge's counters balance: no event is dropped silently.
     pub async fn assert_balanced(&self) {
         let page = Http::new(self.service.admin()).get("/metrics").await.text;
         assert_eq!(invariants::unbalanced(&page), None);
     }
 
-    /// The page of its metrics, without a runtime.
+    /// Its metrics page, read without an async runtime.
     fn metrics(&self) -> io::Result<String> {
         let address = self.service.admin().replace("http://", "");
         let mut admin = TcpStream::connect(&address)?;
@@ -451,8 +452,7 @@ impl Edge {
     }
 }
 
-/// Whatever a test is about: the books of its edge balance when it is done with it. What is under
-/// way then is waited for.
+/// When any test is done with an edge, the edge's counters must balance. Waits for events without an outcome.
 impl Drop for Edge {
     fn drop(&mut self) {
         if thread::panicking() || self.service.process().exited().is_some() {
@@ -460,7 +460,7 @@ impl Drop for Edge {
         }
         let start = Instant::now();
         while let Some(wrong) = invariants::unbalanced(&self.metrics().unwrap()) {
-            assert!(start.elapsed() < DEADLINE, "the edge's books do not balance: {wrong}");
+            assert!(start.elapsed() < DEADLINE, "the edge's counters do not balance: {wrong}");
             thread::park_timeout(Duration::from_millis(50));
         }
     }
@@ -468,7 +468,7 @@ impl Drop for Edge {
 
 /// A running query API.
 pub struct QueryApi {
-    /// Ends with it.
+    /// Killed when the value is dropped.
     _service: Service,
     /// Its port for readers.
     pub http: Http,
@@ -480,7 +480,7 @@ impl QueryApi {
         Self { http: Http::new(service.http()), _service: service }
     }
 
-    /// Waits until the hour of `millis` is answered with these figures.
+    /// Waits until the answer for the hour of `millis` has these figures.
     pub async fn assert_hour(&self, millis: i64, users: u64, clicks: u64, impressions: u64) {
         let expected = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");
         let path = format!("/analytics?timestamp={millis}");

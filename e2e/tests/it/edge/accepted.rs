@@ -1,4 +1,4 @@
-//! Answers before the events are safe: what they promise, and what they do not.
+//! `Prefer: respond-async`: an answer of 202 before Kafka has acknowledged the events, and what it promises.
 
 use devstack::wait_for;
 
@@ -7,7 +7,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::readiness::wait_until_not_ready;
 use crate::world::{DEADLINE, Edge, World};
 
-/// Some events, sent by a client that does not wait for them.
+/// Sends some events with `Prefer: respond-async`.
 async fn send(edge: &Edge, rng: &mut fastrand::Rng) -> (HttpResponse, Vec<TestEvent>) {
     let made: Vec<_> = (0..10).map(|_| TestEvent::random(rng, now())).collect();
     let body = made.iter().map(TestEvent::line).collect::<Vec<_>>().join("\n");
@@ -46,9 +46,9 @@ async fn what_was_answered_202_and_kafka_never_took_is_counted_as_lost_and_soon_
         answer.json()["code"] == "not_durable"
     });
     refused.await.unwrap();
-    assert!(answered > 0, "it takes a while until kafka is known to be away");
-    let ended = async || edge.metric("ingest_events_queued").await == 0;
-    wait_for("everything to have ended", DEADLINE, ended).await.unwrap();
+    assert!(answered > 0, "the edge needs a while to notice that kafka is down");
+    let none_queued = async || edge.metric("ingest_events_queued").await == 0;
+    wait_for("every event to have an outcome", DEADLINE, none_queued).await.unwrap();
     assert_eq!(edge.metric("ingest_events_lost_total").await, answered);
     edge.assert_balanced().await;
     wait_until_not_ready(&edge.service, "kafka").await;

@@ -1,4 +1,4 @@
-//! Bad input gets a clear answer, and nothing valid beside it is lost.
+//! Invalid input gets a clear answer, and valid lines beside it are kept.
 
 use std::io::Write as _;
 
@@ -58,11 +58,11 @@ async fn the_good_lines_of_a_half_broken_batch_are_counted() {
             "{report}"
         );
         for (at, (text, expected)) in broken.iter().enumerate() {
-            let mut told = report["errors"][at].clone();
+            let mut error = report["errors"][at].clone();
             // A good line, a blank one and the bad one make three lines of the body.
-            assert_eq!(told["line"].take(), json!(3 * at + 3), "{}", String::from_utf8_lossy(text));
-            told.as_object_mut().unwrap().remove("line");
-            assert_eq!(&told, expected, "{}", String::from_utf8_lossy(text));
+            assert_eq!(error["line"].take(), json!(3 * at + 3), "{}", String::from_utf8_lossy(text));
+            error.as_object_mut().unwrap().remove("line");
+            assert_eq!(&error, expected, "{}", String::from_utf8_lossy(text));
         }
         good.iter().for_each(|made| oracle.record(made));
     }
@@ -124,7 +124,7 @@ async fn a_body_of_100_mb_is_refused_without_being_read() {
     let world = World::new("bad_input_huge").await;
     let edge = world.edge().await;
     let huge = vec![b' '; 100_000_000];
-    // The client may see the answer, or only that the edge hung up on it; either way the edge goes on.
+    // The client may get the answer, or only a closed connection; in both cases the edge keeps serving.
     if let Ok(answer) = edge.http.try_send("POST", "/v1/events", &[], huge).await {
         assert_eq!(
             (answer.status, answer.json()["code"].as_str()),
@@ -136,7 +136,7 @@ async fn a_body_of_100_mb_is_refused_without_being_read() {
     }
     let made = TestEvent::random(&mut fastrand::Rng::with_seed(8), now());
     Oracle::default().record_report(&edge.http.post_lines(&[made.line()]).await, &[Some(made)]);
-    assert_eq!(edge.metric("ingest_inflight_bytes").await, 0, "what a refused body held is given back");
+    assert_eq!(edge.metric("ingest_inflight_bytes").await, 0, "the memory of a refused body is released");
 }
 
 #[tokio::test]

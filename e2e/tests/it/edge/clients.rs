@@ -1,4 +1,4 @@
-//! The lines that `docs/clients.md` shows to client teams do what it says.
+//! The examples in `docs/clients.md` work as the page says.
 
 use std::process::Command;
 
@@ -15,10 +15,10 @@ const FILES: [(&str, &str); 2] = [
     ("millrace.js", include_str!("../../../../docs/clients/millrace.js")),
     ("millrace.py", include_str!("../../../../docs/clients/millrace.py")),
 ];
-/// The address on the page.
+/// The address of the edge on the page.
 const ADDRESS: &str = "https://events.example.com";
 
-/// The code blocks in a language, with the edge's address.
+/// The code blocks of a language, with the address of `edge`.
 fn blocks(language: &str, edge: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let after_fences = PAGE.split(&fence).skip(1);
@@ -29,12 +29,12 @@ fn blocks(language: &str, edge: &str) -> Vec<String> {
 fn run(world: &World, program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(world.directory()).output();
     let output = output.unwrap_or_else(|error| panic!("run {program}: {error}"));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    printed
 }
 
-/// Puts the clients where scripts can import them.
+/// Writes the client libraries where scripts can import them.
 fn write_files(world: &World) {
     for (name, text) in FILES {
         world.write(name, text);
@@ -42,9 +42,9 @@ fn write_files(world: &World) {
     world.write("package.json", r#"{"type":"module"}"#);
 }
 
-/// Stands between a client and the edge. The first connection is told `502`, the second is cut off once the edge has
-/// begun its answer, the others are left alone.
-async fn unreliable(listener: TcpListener, edge: String) {
+/// A proxy before the edge. It answers the first connection with 502, closes the second one once the edge has begun its
+/// answer, and forwards all others.
+async fn unreliable_proxy(listener: TcpListener, edge: String) {
     for connection in 0.. {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut edge = TcpStream::connect(edge.trim_start_matches("http://")).await.unwrap();
@@ -52,8 +52,9 @@ async fn unreliable(listener: TcpListener, edge: String) {
             0 => {
                 let mut head = [0; 64];
                 client.read_exact(&mut head).await.unwrap();
-                let told = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                client.write_all(told).await.unwrap();
+                let bad_gateway =
+                    b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                client.write_all(bad_gateway).await.unwrap();
             }
             1 => {
                 let (mut from_edge, mut to_edge) = edge.split();
@@ -65,7 +66,7 @@ async fn unreliable(listener: TcpListener, edge: String) {
                 }
             }
             _ => drop(tokio::spawn(async move {
-                // It ends as either side likes.
+                // Either side may end it.
                 let _ended = tokio::io::copy_bidirectional(&mut client, &mut edge).await;
             })),
         }
@@ -80,16 +81,16 @@ async fn what_a_client_sends_again_after_a_lost_answer_counts_once() {
     for (language, name) in [("js", "script.mjs"), ("python", "program.py")] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let between = tokio::spawn(unreliable(listener, edge.service.http()));
+        let proxy = tokio::spawn(unreliable_proxy(listener, edge.service.http()));
         let program = world.write(name, &blocks(language, &address)[0]);
         let (interpreter, accepted) = match language {
             "js" => ("node".to_owned(), "2\n"),
             _ => (python::find(&Vars::from_env()).unwrap().to_str().unwrap().to_owned(), "3\n"),
         };
         assert_eq!(run(&world, &interpreter, &[&program]), accepted);
-        between.abort();
+        proxy.abort();
     }
-    // Each was sent twice: the second answer alone reached its client.
+    // Each batch was sent twice, because only the second answer reached its client.
     let lines = "SELECT sum(lines) FROM ledger";
     let waited = wait_for("all records", DEADLINE, async || world.number(lines).await == 10);
     waited.await.unwrap();

@@ -1,4 +1,4 @@
-//! Bounds of connections: of one address, and of the process's descriptors.
+//! Limits of connections: for one client address, for all of them, and by the file descriptors of the process.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use crate::wire::{first_line, sent, until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
-/// An event, which leaves its connection open.
+/// A request with one event, which keeps the connection open.
 const REQUEST: &[u8] = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"event\":\"a\"}";
 
 async fn start(world: &World, more: &[(&str, &str)]) -> Edge {
@@ -33,7 +33,7 @@ async fn beyond_those_of_an_address_connections_are_closed_at_once_and_counted()
 
     open.pop();
     let again = async || first_line(&mut sent(&edge, REQUEST).await).await == "HTTP/1.1 200";
-    wait_for("a place to be free again", DEADLINE, again).await.unwrap();
+    wait_for("a connection to be allowed again", DEADLINE, again).await.unwrap();
     edge.assert_balanced().await;
 }
 
@@ -58,7 +58,7 @@ async fn without_a_descriptor_left_idle_connections_make_room() {
     let used = fs::read_dir(format!("/proc/{process}/fd")).unwrap().count() as u64;
     let few = Rlimit { current: Some(used + 20), maximum: Some(used + 20) };
     prlimit(Pid::from_raw(process.try_into().unwrap()), Resource::Nofile, few).unwrap();
-    // Each keeps its connection, which would be closed after more than a minute.
+    // Each connection stays open and idle; the edge would close it after more than a minute.
     let mut idle = Vec::new();
     for _ in 0..40 {
         let mut stream = sent(&edge, REQUEST).await;

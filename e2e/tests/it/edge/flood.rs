@@ -1,5 +1,5 @@
-//! A flood of the largest bodies, slow ones and then ones that inflate: the edge holds what it may,
-//! tells everybody else to come again, and serves afterwards as before.
+//! A flood of bodies of the largest size, slow ones and then compressed ones: the edge keeps its memory limit, answers
+//! other requests with 503 and `Retry-After`, and serves as before afterwards.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -18,56 +18,56 @@ use tokio::time::{self, Instant};
 use crate::oracle::{TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Bodies at once: 16 times the 256 MiB that all of them may hold.
+/// Bodies at once: 16 times the 256 MiB that the edge may hold for all bodies.
 const CONNECTIONS: usize = 500;
-/// As long as a body may be.
+/// The largest body that is allowed.
 const BODY_BYTES: usize = 8 << 20;
-/// A slow body comes in so many pieces.
+/// Pieces of a slow body.
 const PIECES: usize = 128;
-/// Most memory that the edge may have held at any moment, in MiB.
+/// Largest allowed peak memory of the edge, in MiB.
 const MOST_MIB: f64 = 384.0;
-/// What most are told.
-const OVERLOADED: &str = "503 overloaded, come again";
-/// What those are told whose bodies could be held.
+/// The outcome of most requests.
+const OVERLOADED: &str = "503 overloaded, retry";
+/// The outcome of requests whose bodies the edge could hold.
 const STORED: &str = "200";
 
-/// What is sent, and how.
+/// The requests of a flood.
 #[derive(Clone)]
 struct Flood {
     encoding: &'static str,
     bodies: Vec<Arc<[u8]>>,
-    /// From the first to the last byte of a body.
+    /// Time from the first to the last byte of a body.
     body_takes: Duration,
-    /// No request begins later.
+    /// Time after which no request begins.
     lasts: Duration,
 }
 
-/// How many answers there were of each status and code.
-type Tally = BTreeMap<String, usize>;
+/// Number of answers by status and code.
+type OutcomeCounts = BTreeMap<String, usize>;
 
 impl Flood {
-    /// Clients that send, and send again when they are told to.
-    async fn run(&self, address: &str) -> Tally {
-        let tally = Arc::new(Mutex::new(Tally::new()));
+    /// Runs clients that send requests, and wait for `Retry-After` between them.
+    async fn run(&self, address: &str) -> OutcomeCounts {
+        let counts = Arc::new(Mutex::new(OutcomeCounts::new()));
         let end = Instant::now() + self.lasts;
         let mut clients = JoinSet::new();
         for client in 0..CONNECTIONS {
-            let (flood, address, tally) = (self.clone(), address.to_owned(), Arc::clone(&tally));
+            let (flood, address, counts) = (self.clone(), address.to_owned(), Arc::clone(&counts));
             clients.spawn(async move {
                 while Instant::now() < end {
                     let body = &flood.bodies[client % flood.bodies.len()];
                     let answer = flood.request(&address, body).await;
-                    *tally.lock().unwrap().entry(answer.said()).or_default() += 1;
+                    *counts.lock().unwrap().entry(answer.outcome()).or_default() += 1;
                     time::sleep(answer.retry_after()).await;
                 }
             });
         }
         clients.join_all().await;
-        std::mem::take(&mut tally.lock().unwrap())
+        std::mem::take(&mut counts.lock().unwrap())
     }
 
-    /// A request over a connection of its own.
-    async fn request(&self, address: &str, body: &[u8]) -> Answer {
+    /// Sends a request over a new connection.
+    async fn request(&self, address: &str, body: &[u8]) -> RawAnswer {
         let stream = TcpStream::connect(address).await.unwrap();
         let start = Instant::now();
         let (mut from, mut to) = stream.into_split();
@@ -83,10 +83,10 @@ impl Flood {
                 pace.tick().await;
                 to.write_all(piece).await?;
             }
-            // The connection is the client's to keep until the answer has come.
+            // Keeps the connection open until the answer has arrived.
             pending::<io::Result<()>>().await
         };
-        let mut answer = Answer::default();
+        let mut answer = RawAnswer::default();
         let reading = async {
             let mut buffer = [0; 4096];
             while !answer.is_whole() {
@@ -99,7 +99,7 @@ impl Flood {
         tokio::pin!(sending, reading);
         tokio::select! {
             () = &mut reading => {}
-            // Nobody wants the rest; the answer says why.
+            // The edge reads no further; its answer says why.
             _refused = &mut sending => reading.await,
         }
         answer.1 = start.elapsed();
@@ -107,11 +107,11 @@ impl Flood {
     }
 }
 
-/// An answer as it came, after so long; nothing, if the connection ended without one.
+/// The bytes of an answer and the time that it took; empty if the connection was closed without one.
 #[derive(Default)]
-struct Answer(String, Duration);
+struct RawAnswer(String, Duration);
 
-impl Answer {
+impl RawAnswer {
     fn header(&self, name: &str) -> Option<&str> {
         let head = self.0.split("\r\n\r\n").next()?;
         head.lines()
@@ -124,8 +124,8 @@ impl Answer {
         self.0.split_once("\r\n\r\n").is_some_and(|(_, body)| Some(body.len()) == length)
     }
 
-    /// The status, and the code of an error.
-    fn said(&self) -> String {
+    /// The status, the code of an error, and whether it has `Retry-After`.
+    fn outcome(&self) -> String {
         if !self.is_whole() {
             return format!("cut off after {} s: {:?}", self.1.as_secs(), self.0);
         }
@@ -134,7 +134,7 @@ impl Answer {
         match (body["code"].as_str(), self.header("retry-after")) {
             (None, _) => status.to_owned(),
             (Some(code), None) => format!("{status} {code}"),
-            (Some(code), Some(_)) => format!("{status} {code}, come again"),
+            (Some(code), Some(_)) => format!("{status} {code}, retry"),
         }
     }
 
@@ -143,11 +143,11 @@ impl Answer {
     }
 }
 
-/// Lines of `line_bytes` each, with their line breaks; a part of each, in hundredths, shrinks to nothing.
-fn lines(rng: &mut fastrand::Rng, count: usize, line_bytes: usize, shrinks: usize) -> Vec<u8> {
+/// Lines of `line_bytes` each, with their line breaks. `compressible` percent of each line compresses to nothing.
+fn lines(rng: &mut fastrand::Rng, count: usize, line_bytes: usize, compressible: usize) -> Vec<u8> {
     let (head, tail) = (r#"{"event":"flood","x":""#, "\"}\n");
     let text = line_bytes - head.len() - tail.len();
-    let same = text * shrinks / 100;
+    let same = text * compressible / 100;
     let mut all = String::with_capacity(count * line_bytes);
     for _ in 0..count {
         all += head;
@@ -164,20 +164,21 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Runs a flood; some are stored, some are told to come again, and all are told something that fits.
+/// Runs a flood: some requests are stored, some are refused with `Retry-After`, and no other outcome is allowed. Then the
+/// edge must serve as before.
 async fn check(edge: &mut Edge, flood: Flood) {
     let address = edge.service.http().replace("http://", "");
-    let tally = flood.run(&address).await;
+    let counts = flood.run(&address).await;
     let peak = usage::peak_mib(edge.service.process().id()).unwrap();
-    let said = |answer: &str| tally.contains_key(answer);
-    assert!(peak <= MOST_MIB && said(STORED) && said(OVERLOADED), "{peak} MiB; {tally:?}");
-    // Kafka may be slow too; the last is for what inflates too far.
-    let fits = [STORED, OVERLOADED, "503 not_durable, come again", "413 decoded_too_large"];
-    assert!(tally.keys().all(|answer| fits.contains(&answer.as_str())), "{tally:?}");
+    let occurred = |answer: &str| counts.contains_key(answer);
+    assert!(peak <= MOST_MIB && occurred(STORED) && occurred(OVERLOADED), "{peak} MiB; {counts:?}");
+    // Kafka may be slow too; 413 is for a body that decompresses to too many bytes.
+    let allowed = [STORED, OVERLOADED, "503 not_durable, retry", "413 decoded_too_large"];
+    assert!(counts.keys().all(|answer| allowed.contains(&answer.as_str())), "{counts:?}");
 
     let quiet =
         async || edge.metric("ingest_inflight_bytes").await + edge.metric("ingest_events_queued").await == 0;
-    wait_for("everything to be given back", DEADLINE, quiet).await.unwrap();
+    wait_for("all memory to be released", DEADLINE, quiet).await.unwrap();
     let made = TestEvent::random(&mut fastrand::Rng::with_seed(90), now());
     let start = Instant::now();
     assert_eq!(edge.http.post_lines(&[made.line()]).await.status, 200);
@@ -205,7 +206,7 @@ async fn slow_bodies_beyond_what_may_be_held_are_told_to_come_again_and_memory_s
 async fn bodies_that_inflate_count_with_what_they_become() {
     let world = World::new("flood_bombs").await;
     let mut edge = world.edge().await;
-    // The first is good and nearly as long as an inflated body may be, the second is stopped by its ratio.
+    // The first body is valid and nearly as long as a decompressed body may be; the ratio limit stops the second.
     let good = gzip(&lines(&mut fastrand::Rng::with_seed(92), 9900, 3300, 97));
     let bomb = gzip(&vec![b' '; 64 << 20]);
     let seconds = Duration::from_secs;

@@ -1,4 +1,4 @@
-//! What clients send is told apart by what it is, and what cannot be read costs as little as possible.
+//! The edge recognises the format of a body by its bytes, and an unreadable part costs as little as possible.
 
 use std::io::Write as _;
 
@@ -106,7 +106,7 @@ async fn a_label_that_cannot_be_read_costs_itself_and_its_sender_is_warned() {
     );
     let read = "SELECT DISTINCT toUnixTimestamp(client_time) FROM events WHERE event = 'read'";
     assert_eq!(world.rows(read).await, [["1700000000"]]);
-    // What counters count by its country must have one.
+    // A counter by country must have a country.
     let counted = edge.http.send("POST", "/v1/counters", &[], r#"{"event":"view","country":"T1"}"#).await;
     assert_eq!(counted.json()["errors"][0]["code"], "bad_country", "{}", counted.text);
 }
@@ -203,8 +203,8 @@ async fn what_never_becomes_a_request_is_answered_in_the_same_form() {
         ),
     ] {
         let mut stream = wire::sent(&edge, sent.as_bytes()).await;
-        let said = String::from_utf8(wire::until_closed(&mut stream).await).unwrap();
-        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        let received = String::from_utf8(wire::until_closed(&mut stream).await).unwrap();
+        let (head, body) = received.split_once("\r\n\r\n").unwrap();
         let mut lines = head.split("\r\n");
         let found = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.map(|line| line.split_once(": ").unwrap());

@@ -1,5 +1,5 @@
-//! Hostile bodies through all of Millrace: each is answered as it must be, exactly what was accepted
-//! is stored, and nothing is the worse for it.
+//! Hostile bodies through the whole of Millrace: each gets the right answer, exactly the accepted lines are stored, and
+//! all services stay healthy.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ mod expect;
 #[path = "../../../../ingest/tests/hostile/same.rs"]
 mod same;
 
-/// All lines of events in the topic of `world`.
+/// The lines of all events in the topic of `world`.
 fn stored(world: &World) -> Vec<String> {
     let records = world.records().into_iter().filter(|(head, _)| head.kind == Kind::Events);
     let text = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
@@ -47,15 +47,15 @@ async fn every_hostile_body_is_answered_as_it_must_be_and_exactly_what_was_accep
 
     let count = accepted.len() as u64;
     let (raw, ledger) = ("SELECT count() FROM events WHERE tenant != ''", "SELECT sum(stored) FROM ledger");
-    // A batch's cells become visible one by one.
+    // The cells of a batch become visible one by one.
     let counted = wait_for("all of them in both tables", DEADLINE, async || {
         world.number(ledger).await >= count && world.number(raw).await >= count
     });
     counted.await.unwrap();
     assert_eq!((world.number(ledger).await, world.number(raw).await), (count, count));
-    assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, count, "none rejected, none a repeat");
+    assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, count, "none rejected, no duplicate");
     let refused = r#"SELECT count() FROM dead_letters WHERE startsWith(text, '{"tenant":')"#;
-    assert_eq!(world.number(refused).await, 0, "what the edge accepts, the aggregator reads");
+    assert_eq!(world.number(refused).await, 0, "the aggregator can read every line that the edge accepts");
     let admin = Http::new(edge.service.admin());
     assert_eq!(admin.get("/readyz").await.status, 200);
     assert_eq!(edge.metric("ingest_inflight_bytes").await, 0);

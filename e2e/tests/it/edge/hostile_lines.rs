@@ -1,4 +1,4 @@
-//! Whatever JSON the edge accepts is stored and can be read: a line that ClickHouse refused would stop its
+//! Every JSON line that the edge accepts is stored and readable: a line that ClickHouse refused would stop its
 //! partition.
 
 use std::iter::repeat_with;
@@ -10,11 +10,12 @@ use crate::client::Http;
 use crate::hostile;
 use crate::world::{DEADLINE, World};
 
-/// Requests, and lines of each.
+/// Number of requests.
 const REQUESTS: usize = 16;
+/// Lines of each request.
 const LINES: usize = 250;
 
-/// What JSON functions of the world say of the `props` of the only event.
+/// The results of JSON functions on the `props` of the only event.
 async fn extracted(world: &World, functions: &str) -> Vec<String> {
     world.rows(&format!("SELECT {functions} FROM events WHERE tenant != ''")).await.remove(0)
 }
@@ -30,7 +31,7 @@ async fn props_come_back_as_they_were_sent_and_every_path_can_be_read() {
     let stored = async || world.number("SELECT count() FROM events WHERE tenant != ''").await == 1;
     wait_for("the event", DEADLINE, stored).await.unwrap();
     let mended = r#""big":-9223372036854775809e0,"half":"\ufffdx","twice":{"a":3}"#;
-    // Backslashes are doubled, as in every answer of tabs and lines.
+    // ClickHouse's TSV doubles backslashes.
     let expected = format!("{{{mended},{}", &plain[1..]).replace('\\', r"\\");
     assert_eq!(extracted(&world, "props").await, [expected]);
     let paths = "JSONExtractString(props, 'error.type'), JSONExtractUInt(props, 'ids', 1), JSONExtractRaw(props, 'n'), \
@@ -59,13 +60,17 @@ async fn every_line_that_the_edge_accepts_is_stored_once_and_stops_no_partition(
         world.number(raw).await >= accepted && world.number(ledger).await >= accepted
     });
     if let Err(overdue) = stored.await {
-        panic!("{overdue}; the aggregator says {}", admin.get("/readyz").await.text);
+        panic!("{overdue}; the aggregator's readiness is {}", admin.get("/readyz").await.text);
     }
     assert_eq!((world.number(raw).await, world.number(ledger).await), (accepted, accepted));
-    assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, accepted, "none rejected, none a repeat");
-    // One value that ClickHouse's JSON functions cannot read would hide all others of its row.
+    assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, accepted, "none rejected, no duplicate");
+    // A single value that ClickHouse's JSON functions cannot read would hide all others of its row.
     let unreadable = "SELECT count() FROM events WHERE tenant != '' AND NOT isValidJSON(props)";
     assert_eq!(world.number(unreadable).await, 0);
     assert_eq!(admin.get("/readyz").await.status, 200);
-    assert_eq!(admin.metric("stream_agg_insert_errors_total").await, Some(0), "each at the first try");
+    assert_eq!(
+        admin.metric("stream_agg_insert_errors_total").await,
+        Some(0),
+        "every insert succeeded at the first try"
+    );
 }

@@ -1,5 +1,5 @@
-//! What hostile peers do on the wire: each gets an answer or is closed, nothing that hides in a
-//! body is taken for a request, and everybody else is served.
+//! Hostile peers on the wire: each gets an answer or its connection is closed, no part of a body is taken for a request,
+//! and all other clients are served.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::wire::{connect, sent, until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
-/// A request that hides in bodies; whoever takes it for one counts a reaction.
+/// A request that is hidden in bodies. If the edge took it for a request, it would count a reaction.
 const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// An edge with little patience, so that what it closes ends soon.
+/// An edge with short timeouts, so that it closes connections soon.
 async fn impatient(world: &World) -> Edge {
     let patience = [
         ("HEADER_TIMEOUT", "1s"),
         ("KEEP_ALIVE_TIMEOUT", "1s"),
         ("BODY_IDLE_TIMEOUT", "1s"),
-        // What one test does is over before an outer bound is met.
+        // Long enough that only the timeouts above are reached.
         ("BODY_TIMEOUT", "60s"),
     ];
     let mut service = world.start("ingest", &patience);
@@ -31,27 +31,27 @@ async fn impatient(world: &World) -> Edge {
     Edge::new(service)
 }
 
-/// The codes of all answers to what is sent.
+/// The status codes of all answers to these bytes.
 async fn codes(edge: &Edge, sent: &[u8]) -> Vec<u16> {
     let mut stream = connect(edge).await;
-    // The edge may have closed it before the end.
+    // The edge may close the connection before the end.
     let _cut = stream.write_all(sent).await;
-    let said = until_closed(&mut stream).await;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    said.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
+    let received = until_closed(&mut stream).await;
+    let received = String::from_utf8_lossy(&received).into_owned();
+    received.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
 }
 
-/// A request for `/v1/events` with these lines of headers.
+/// A request for `/v1/events` with these header lines.
 fn post(headers: &str, body: &str) -> String {
     format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
 }
 
-/// What one event is answered, over a connection of its own: one that is kept may just be closed as idle.
+/// The answer to one event over a new connection, because the edge may close an idle one at any time.
 async fn answer(edge: &Edge) -> HttpResponse {
     Http::new(edge.service.http()).post_lines(&[EVENT.to_owned()]).await
 }
 
-/// After whatever was done to it: serves, has counted so many lines and no hidden request.
+/// Checks that the edge serves, and has received this many lines and no hidden request.
 async fn assert_well(edge: &Edge, received: u64) {
     let answer = answer(edge).await;
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (200, json!(1)), "{}", answer.text);
@@ -68,7 +68,7 @@ async fn no_request_hides_in_the_body_of_another() {
     let in_a_chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
     let te = "Transfer-Encoding: chunked";
     let all = format!("Content-Length: {}", chunked.len());
-    // Two lengths: the chunks count, and the connection ends with the answer.
+    // With both a length and chunks the request is refused, and the connection closed.
     for sent in [post(&format!("{all}\r\n{te}"), &chunked), post(&format!("{te}\r\n{all}"), &chunked)] {
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{sent}");
     }
@@ -105,7 +105,7 @@ async fn no_request_hides_in_the_body_of_another() {
     }
     let old = post(te, &in_a_chunk).replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(codes(&edge, old.as_bytes()).await, [400]);
-    // The lines of the hidden request, once as a body.
+    // The edge has read the lines of the hidden request once, as a body.
     assert_well(&edge, 2).await;
 }
 
@@ -118,13 +118,13 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
         let sent = post(chunked, &format!("{size}\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{size:?}");
     }
-    // Longer than it says, and a size that nobody can send.
+    // A chunk longer than its size, and a size that no client can send.
     let sent = post(chunked, &format!("c\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [400]);
     let sent = post(chunked, &format!("ffffffffffffff00\r\n{}", "x".repeat(9 << 20)));
     assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [413]));
 
-    // One byte at a time is slow, and right.
+    // Chunks of one byte are slow but valid.
     let bytes: String = EVENT.chars().map(|byte| format!("1;x=y\r\n{byte}\r\n")).collect();
     let sent = post(chunked, &format!("{bytes}0\r\nTrailer: x\r\n\r\n"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [200]);
@@ -155,24 +155,24 @@ async fn a_head_that_is_none_of_http1_is_refused() {
         let start = &sent[..sent.len().min(60)];
         assert_eq!(codes(&edge, sent.as_bytes()).await, expected, "{start:?}");
     }
-    // So much that the answer may be lost in the reset.
+    // So many bytes that a reset may drop the answer.
     for sent in [long(10 << 20), header(10 << 20), headers(1 << 20)] {
         assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [431]));
     }
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
     assert_eq!(codes(&edge, hello).await, [400]);
 
-    // Unusual, and right.
+    // Unusual but valid.
     let absolute = post("Content-Length: 13", EVENT).replace("/v1/events", "http://elsewhere/v1/events");
     assert_eq!(codes(&edge, absolute.as_bytes()).await, [200]);
     let body = format!("{EVENT}\n{HIDDEN}");
     let bare = post(&format!("Content-Length: {}", body.len()), "").replace("\r\n", "\n") + &body;
     assert_eq!(codes(&edge, bare.as_bytes()).await, [200], "line ends without a carriage return");
-    // The second body has two bad lines, which are those of the hidden request.
+    // The second body has two invalid lines, which are those of the hidden request.
     assert_well(&edge, 1 + 3).await;
 }
 
-/// Writes `bytes` again and again, until it cannot.
+/// Writes `bytes` again and again until that fails.
 async fn drip(mut stream: OwnedWriteHalf, bytes: &'static [u8]) {
     let mut ticks = interval(Duration::from_millis(100));
     while stream.write_all(bytes).await.is_ok() {
@@ -190,20 +190,20 @@ async fn slow_heads_and_slow_bodies_are_not_waited_for() {
         let (mut read, write) = sent(&edge, start).await.into_split();
         let dripping = tokio::spawn(drip(write, more));
         let closed = timeout(DEADLINE / 4, until_closed(&mut read)).await;
-        let said = closed.expect("the edge closes the connection long before a minute has passed");
-        assert!(String::from_utf8_lossy(&said).starts_with(expected), "{said:?}");
+        let received = closed.expect("the edge closes the connection long before a minute has passed");
+        assert!(String::from_utf8_lossy(&received).starts_with(expected), "{received:?}");
         dripping.abort();
     };
     tokio::join!(
         check(head, b"X: x\r\n", ""),
         check(head, b"x", ""),
         check(endless.as_bytes(), b"", "HTTP/1.1 408 "),
-        // Every byte comes in time, and they are too few.
+        // Every byte comes in time, but the body is too slow as a whole.
         check(endless.as_bytes(), b" ", "HTTP/1.1 408 "),
         async { assert_eq!(answer(&edge).await.status, 200) },
     );
     let closed = async || edge.metric("ingest_inflight_bytes").await == 0;
-    wait_for("all that was held to be given back", DEADLINE, closed).await.unwrap();
+    wait_for("all memory to be released", DEADLINE, closed).await.unwrap();
     assert_well(&edge, 1).await;
 }
 
@@ -224,16 +224,16 @@ const END_HEADERS: u8 = 4;
 /// `POST`, `http`, and `/v1/events` as HPACK writes them.
 const HEAD: &[u8] = b"\x83\x86\x04\x0a/v1/events\x41\x01x";
 
-/// The error with which the edge says goodbye; none if it did not.
-fn goodbye(mut said: &[u8]) -> Option<u32> {
-    while said.len() >= 9 {
-        let length = u32::from_be_bytes([0, said[0], said[1], said[2]]) as usize;
-        let (frame, rest) = said.split_at_checked(9 + length)?;
+/// The error code of the edge's GOAWAY frame; none if there was no such frame.
+fn goaway(mut received: &[u8]) -> Option<u32> {
+    while received.len() >= 9 {
+        let length = u32::from_be_bytes([0, received[0], received[1], received[2]]) as usize;
+        let (frame, rest) = received.split_at_checked(9 + length)?;
         match frame[3] {
             GOAWAY if frame[13..17] != [0; 4] => {
                 return frame[13..17].try_into().map(u32::from_be_bytes).ok();
             }
-            _ => said = rest,
+            _ => received = rest,
         }
     }
     None
@@ -264,9 +264,9 @@ async fn a_connection_that_abuses_http2_ends_and_others_are_served_meanwhile() {
         let mut stream = connect(&edge).await;
         let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])];
         let sent = [start.concat(), frames.concat()].concat();
-        let (said, answer) = tokio::join!(
+        let (received, answer) = tokio::join!(
             async {
-                // The edge may have closed it before the end.
+                // The edge may close the connection before the end.
                 let _cut = timeout(DEADLINE, stream.write_all(&sent)).await;
                 until_closed(&mut stream).await
             },
@@ -274,7 +274,7 @@ async fn a_connection_that_abuses_http2_ends_and_others_are_served_meanwhile() {
         );
         assert_eq!(answer.status, 200, "{what}: {}", answer.text);
         if expected.is_some() {
-            assert_eq!(goodbye(&said), expected, "{what}");
+            assert_eq!(goaway(&received), expected, "{what}");
         }
     }
     assert_well(&edge, 5).await;

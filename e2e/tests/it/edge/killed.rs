@@ -1,5 +1,5 @@
-//! The edge killed at any moment under load, and told to stop under load: what was answered 200 is
-//! counted once, and who may still send is never refused.
+//! The edge is killed or stopped under load: every event that was answered 200 counts once, and an edge that stops
+//! refuses no request.
 
 use devstack::wait_for;
 use rustix::process::Signal;
@@ -10,11 +10,11 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Clients of an edge that stops.
+/// Number of clients of an edge that stops.
 const CLIENTS: u64 = 32;
-/// How often each of them must be told that the edge goes until it goes itself.
-const GOODBYES: usize = 5;
-/// Requests that each of them then sends to another edge.
+/// Number of `Connection: close` headers after which a client changes to another edge.
+const CLOSES: usize = 5;
+/// Requests that each client then sends to the other edge.
 const AFTER: usize = 20;
 
 async fn killed(name: &'static str, has_spool: bool) {
@@ -46,11 +46,11 @@ async fn nor_has_one_with_a_spool() {
     killed("killed_spool", true).await;
 }
 
-/// Sends batches to `first` until that has said a few times that it goes, and then some to `second`.
-/// No request may fail.
+/// Sends batches to `first` until it has answered `Connection: close` a few times, and then some to `second`. No request
+/// may fail.
 async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
     let mut rng = fastrand::Rng::with_seed(client);
-    let (mut all, mut goodbyes, first) = (Vec::new(), 0, Http::new(first));
+    let (mut all, mut closes, first) = (Vec::new(), 0, Http::new(first));
     let mut post = async |http: &Http| {
         let made: Vec<_> = (0..5).map(|_| TestEvent::random(&mut rng, now())).collect();
         let answer = http.post_lines(&made.iter().map(TestEvent::line).collect::<Vec<_>>()).await;
@@ -58,8 +58,8 @@ async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
         all.extend(made);
         answer.header("connection") == "close"
     };
-    while goodbyes < GOODBYES {
-        goodbyes += usize::from(post(&first).await);
+    while closes < CLOSES {
+        closes += usize::from(post(&first).await);
     }
     let second = Http::new(second);
     for _ in 0..AFTER {

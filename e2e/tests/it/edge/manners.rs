@@ -1,4 +1,4 @@
-//! How clients may speak to the edge: encodings, identities of requests, proxies.
+//! Encodings, idempotency keys, proxies, traces and write keys of requests to the edge.
 
 use std::process::Command;
 
@@ -116,12 +116,12 @@ async fn a_refused_request_is_told_in_the_log_now_and_then_with_its_trace_and_ne
     let answer = edge.http.send("POST", "/nowhere/secret", &[], "").await;
     assert_eq!(answer.status, 404);
     let log = std::fs::read_to_string(edge.service.process().log()).unwrap();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("all_lines_invalid")).collect();
-    assert!((1..=10).contains(&told.len()), "one in ten seconds: {log}");
+    let logged: Vec<_> = log.lines().filter(|line| line.contains("all_lines_invalid")).collect();
+    assert!((1..=10).contains(&logged.len()), "one in ten seconds: {log}");
     for part in
         ["reason=\"all_lines_invalid\"", "status_code=400", "requests=1 ", "request-of-the-test", trace]
     {
-        assert!(told[0].contains(part), "{part}: {}", told[0]);
+        assert!(logged[0].contains(part), "{part}: {}", logged[0]);
     }
     assert!(log.contains("not_found") && !log.contains("secret"), "{log}");
 }
@@ -169,10 +169,10 @@ async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart
     bad.await.unwrap();
     assert_eq!(send(&[("x-write-key", &acme.0)]).await.status, 200);
     world.write("keys.toml", &format!("{}{}", acme.1, other.1));
-    let taken = wait_for("the new key to be known", DEADLINE, async || {
+    let accepted = wait_for("the new key to be accepted", DEADLINE, async || {
         send(&[("x-write-key", &other.0)]).await.status == 200
     });
-    taken.await.unwrap();
+    accepted.await.unwrap();
     let stored = "SELECT tenant, count() FROM events WHERE tenant != '' GROUP BY tenant ORDER BY tenant";
     let waited = wait_for("both tenants' rows", DEADLINE, async || {
         world.rows(stored).await == [["acme", "2"], ["other", "1"]]
@@ -189,10 +189,10 @@ async fn a_new_key_is_printed_once_with_the_toml_that_admits_it() {
     let made =
         Command::new(program).args(["key", "new", "--id", "web", "--tenant", "acme"]).output().unwrap();
     assert!(made.status.success());
-    let said = String::from_utf8(made.stdout).unwrap();
-    let (first, toml) = said.split_once("\n# Add to KEYS_FILE:\n").unwrap();
+    let printed = String::from_utf8(made.stdout).unwrap();
+    let (first, toml) = printed.split_once("\n# Add to KEYS_FILE:\n").unwrap();
     let key = first.rsplit(' ').next().unwrap();
-    assert!(key.starts_with("mr_") && !toml.contains(key), "{said}");
+    assert!(key.starts_with("mr_") && !toml.contains(key), "{printed}");
 
     let file = world.write("keys.toml", toml);
     let mut service = world.start("ingest", &[("AUTH", "required"), ("KEYS_FILE", &file)]);

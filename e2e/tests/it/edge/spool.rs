@@ -1,4 +1,5 @@
-//! The spool: Kafka away, the edge killed meanwhile, and every 200 counted once; full, off, unreadable, told to stop.
+//! The spool of the edge: during an outage of Kafka and kills of the edge, every event that is answered 200 counts once;
+//! also when the spool is full, off or unreadable, and when the edge stops.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,14 +16,14 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Clients that send at once.
+/// Number of clients that send at the same time.
 const CLIENTS: u64 = 16;
 /// Events of a request.
 const EVENTS: usize = 10;
-/// Between two tries of a client, at least: an outage must not outgrow the test.
+/// Shortest pause between two tries of a client, which limits the events during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// Servers of its own, since Kafka goes away, and an edge with a spool.
+/// An edge with a spool, on its own servers, because the tests stop Kafka.
 struct Spooling {
     stack: Stack,
     world: World,
@@ -33,12 +34,12 @@ impl Spooling {
     async fn new(name: &'static str, more: &[(&str, &str)]) -> Self {
         let (stack, world) = World::on_own_servers(name).await;
         let directory = directory(&world);
-        let patience = [("DURABLE_WAIT", "2s"), ("SPOOL_MIN_FREE", "0B")];
-        let variables = [&[("SPOOL_DIR", directory.as_str())], &patience[..], more].concat();
+        let common = [("DURABLE_WAIT", "2s"), ("SPOOL_MIN_FREE", "0B")];
+        let variables = [&[("SPOOL_DIR", directory.as_str())], &common[..], more].concat();
         let mut service = world.start("ingest", &variables);
         service.wait_ready().await.unwrap();
         let spooling = Self { stack, world, edge: Edge::new(service) };
-        // The edge has told its spool how many partitions there are.
+        // The spool opens once the edge knows the number of partitions.
         spooling.until("the spool to be open", async |edge| edge.metric("ingest_spool_up").await == 1).await;
         spooling
     }
@@ -75,7 +76,7 @@ async fn is_accepted(http: &Http, body: String) -> bool {
     answer.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Clients that send each batch, under its `event_id`s, until it is answered 200.
+/// Clients that retry each batch, with its `event_id`s, until it is answered 200.
 pub(crate) struct RetryingClients {
     stop: Arc<AtomicBool>,
     oracle: Arc<Mutex<Oracle>>,
@@ -108,7 +109,7 @@ impl RetryingClients {
         Self { stop, oracle, clients }
     }
 
-    /// Waits until so many more events were answered 200.
+    /// Waits until this many more events were answered 200.
     pub(crate) async fn until_answered(&self, more: u64) {
         let answered = || self.oracle.lock().unwrap().counts().accepted();
         let enough = answered() + more;
@@ -135,7 +136,7 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
         load.until_answered(more).await;
         spooling.edge.service.kill9();
         spooling.edge.service.restart().unwrap();
-        // Kafka is still away: what the edge knows, it knows from its spool.
+        // Kafka is still down: the edge gets ready with its spool alone.
         spooling.edge.service.wait_ready().await.unwrap();
     }
     spooling.until_spooled(1000).await;
@@ -147,7 +148,7 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
     spooling.world.assert_counted(&oracle.counts()).await;
     spooling.edge.assert_balanced().await;
     let replayed = spooling.edge.metric("ingest_spool_replayed_total").await;
-    assert!(replayed >= 2000, "those of the process before included: {replayed}");
+    assert!(replayed >= 2000, "with those of earlier processes: {replayed}");
 }
 
 #[tokio::test]
@@ -155,7 +156,7 @@ async fn told_to_stop_without_kafka_the_edge_leaves_everything_in_the_spool_and_
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = some(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
-    // At once, so that it is under way to Kafka and not in the spool yet.
+    // At once, so that the request still waits for Kafka and is not in the spool yet.
     let lines: Vec<_> = made.iter().map(TestEvent::line).collect();
     let http = Http::new(spooling.edge.service.http());
     let waiting = tokio::spawn(async move {
@@ -191,8 +192,8 @@ async fn told_to_stop_without_kafka_the_edge_leaves_everything_in_the_spool_and_
     let exported = run(&["export"]).await;
     assert_eq!(exported.lines().filter(|line| line.starts_with(r#"{"tenant":"default""#)).count(), 500);
     spooling.stack.kafka.start().await.unwrap();
-    let said = run(&["replay"]).await;
-    assert!(said.contains("records are in kafka"), "{said}");
+    let printed = run(&["replay"]).await;
+    assert!(printed.contains("records are in kafka"), "{printed}");
     let _aggregator = spooling.world.aggregator().await;
     let mut oracle = Oracle::default();
     made.iter().for_each(|made| oracle.record(made));
@@ -223,7 +224,7 @@ async fn a_full_spool_takes_nothing_more_and_is_emptied_once_kafka_is_back() {
     assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 5);
     let admin = Http::new(spooling.edge.service.admin());
     let unready = async |_: &Edge| admin.get("/readyz").await.text.contains("the spool is full");
-    spooling.until("readiness to say so", unready).await;
+    spooling.until("readiness to name the full spool", unready).await;
 
     spooling.stack.kafka.start().await.unwrap();
     spooling.edge.service.wait_ready().await.unwrap();
@@ -233,7 +234,7 @@ async fn a_full_spool_takes_nothing_more_and_is_emptied_once_kafka_is_back() {
     spooling.edge.assert_balanced().await;
 }
 
-/// Lets no file of the edge grow beyond so many bytes, or any.
+/// Limits the size of the edge's files, or removes the limit.
 fn limit_files(edge: &mut Edge, bytes: Option<u64>) {
     let pid = Pid::from_raw(edge.service.process().id() as i32);
     let hard = getrlimit(Resource::Fsize).maximum;
@@ -248,7 +249,9 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
     let (mut sent, mut refused) = (0, None);
     spooling.stack.kafka.kill9().unwrap();
     let file = format!("{}/{}.redb", directory(&spooling.world), spooling.world.name());
-    spooling.until("kafka to be missed", async |edge| edge.metric("ingest_kafka_up").await == 0).await;
+    spooling
+        .until("the outage of kafka to be noticed", async |edge| edge.metric("ingest_kafka_up").await == 0)
+        .await;
     limit_files(&mut spooling.edge, Some(fs::metadata(file).unwrap().len()));
     let full = wait_for("a disk that takes no more", DEADLINE, async || {
         let made = some(&mut rng, 500);
@@ -268,11 +271,11 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
     assert!(!answer.header("retry-after").is_empty());
     assert_eq!(spooling.edge.metric("ingest_spool_up").await, 0);
     let admin = Http::new(spooling.edge.service.admin());
-    let said = admin.get("/readyz").await;
-    assert!(said.status == 503 && said.text.contains("the spool is off"), "{}", said.text);
+    let readiness = admin.get("/readyz").await;
+    assert!(readiness.status == 503 && readiness.text.contains("the spool is off"), "{}", readiness.text);
     let log = fs::read_to_string(spooling.edge.service.process().log()).unwrap();
     assert!(log.contains("the spool is off, trying again in 10s: use "), "{log}");
-    // It is tried again, and still cannot be used.
+    // The edge tries to open the spool again, and still cannot use it.
     assert_eq!(spooling.edge.http.post_lines(&lines).await.status, 503);
 
     limit_files(&mut spooling.edge, None);
@@ -281,7 +284,7 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
     assert_eq!(spooling.edge.http.post_lines(&lines).await.status, 200);
     made.iter().for_each(|made| oracle.record(made));
     spooling.stack.kafka.start().await.unwrap();
-    spooling.until("kafka to be found", async |edge| edge.metric("ingest_kafka_up").await == 1).await;
+    spooling.until("kafka to be up", async |edge| edge.metric("ingest_kafka_up").await == 1).await;
     spooling.until_empty().await;
     let _aggregator = spooling.world.aggregator().await;
     spooling.world.assert_counted(&oracle.counts()).await;

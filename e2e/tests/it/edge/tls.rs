@@ -1,4 +1,4 @@
-//! TLS at the edge, spoken by a real client, with certificates that the tests make.
+//! TLS at the edge, with a real client and with certificates that the tests create.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::wire::{connect, sent, until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
-/// A certificate for `localhost`, and its key.
+/// A certificate for `localhost` and its key.
 struct Certificate {
     der: CertificateDer<'static>,
     pem: String,
@@ -37,7 +37,7 @@ impl Certificate {
     }
 }
 
-/// Puts certificate and key where the edge of this world reads them. Returns its variables.
+/// Writes certificate and key for the edge of this world. Returns the edge's variables for them.
 fn install(world: &World, certificate: &str, key: &str) -> [(&'static str, String); 2] {
     [("TLS_KEY", world.write("tls.key", key)), ("TLS_CERT", world.write("tls.crt", certificate))]
 }
@@ -50,7 +50,7 @@ async fn start(world: &World, certificate: &Certificate, more: &[(&str, &str)]) 
     Edge::new(service)
 }
 
-/// A client that trusts certificates of its own.
+/// A TLS client that trusts certificates of a test.
 struct Client(TlsConnector);
 
 impl Client {
@@ -75,7 +75,7 @@ impl Client {
         Ok(stream)
     }
 
-    /// Posts a line over a connection of its own; returns the answer and the certificate shown.
+    /// Posts a line over a new connection; returns the answer and the certificate of the edge.
     async fn post(&self, edge: &Edge, line: String) -> (HttpResponse, CertificateDer<'static>) {
         let stream = self.connect(edge).await.unwrap();
         let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
@@ -141,7 +141,7 @@ async fn a_replaced_certificate_is_taken_without_a_failed_request_and_a_bad_one_
     install(&world, &second.pem, &second.key);
     wait_for("the new certificate", DEADLINE, async || shown(&edge).await == second.der).await.unwrap();
     let is_stale = async |edge: &Edge| edge.metric("ingest_tls_stale").await == 1;
-    wait_for("the metric to be well", DEADLINE, async || !is_stale(&edge).await).await.unwrap();
+    wait_for("the metric to be 0", DEADLINE, async || !is_stale(&edge).await).await.unwrap();
 
     install(&world, &third.pem, &first.key);
     wait_for("the bad pair to show", DEADLINE, async || is_stale(&edge).await).await.unwrap();
@@ -165,22 +165,22 @@ async fn strangers_at_the_tls_port_are_closed_and_concern_nobody_else() {
     let client = Client::new(&[&certificate], "http/1.1");
     let hello: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     let mut strangers = Vec::new();
-    for said in [
+    for bytes in [
         &b""[..],
         hello,
         b"POST /v1/events HTTP/1.1\r\nhost: x\r\n\r\n",
         b"\0\xff\x16garbage, and more of it",
     ] {
-        strangers.push(sent(&edge, said).await);
+        strangers.push(sent(&edge, bytes).await);
     }
-    // The first two are waited for, and nobody waits for them.
+    // The edge waits for the first two, and other clients are served meanwhile.
     let (answer, _) = client.post(&edge, r#"{"event":"a"}"#.to_owned()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     for mut stranger in strangers {
-        let said = until_closed(&mut stranger).await;
-        assert!(!said.starts_with(b"HTTP"), "{said:?}");
+        let received = until_closed(&mut stranger).await;
+        assert!(!received.starts_with(b"HTTP"), "{received:?}");
     }
-    // A client that has shaken hands must ask within the same time.
+    // A client must send a request within the same time after its handshake.
     let mut silent = client.connect(&edge).await.unwrap();
     assert!(until_closed(&mut silent).await.is_empty());
 

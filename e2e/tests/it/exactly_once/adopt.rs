@@ -1,6 +1,5 @@
-//! What does not fit together is refused by name, and goes on exactly once it was adopted.
-//!
-//! `./dev chaos` kills; here somebody changes Kafka or ClickHouse behind the aggregator's back.
+//! An aggregator refuses to go on when Kafka or ClickHouse was changed from outside, names the reason, and counts
+//! exactly once after `stream-agg adopt`.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::produce;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, Edge, World};
 
-/// Something was counted, and no aggregator runs.
+/// A world with counted events in which no aggregator runs.
 struct Counted {
     world: World,
     edge: Edge,
@@ -36,7 +35,7 @@ impl Counted {
         self.oracle.record_report(&self.edge.http.post_lines(&text).await, &lines);
     }
 
-    /// Posts, and counts with an aggregator that runs for so long.
+    /// Posts events, and runs an aggregator until they are counted.
     async fn post_and_count(&mut self) {
         self.post().await;
         let mut aggregator = self.world.aggregator().await;
@@ -44,7 +43,7 @@ impl Counted {
         aggregator.terminate().await.unwrap();
     }
 
-    /// Starts an aggregator, which must refuse to go on with all of these words.
+    /// Starts an aggregator, whose readiness must contain all of these words.
     async fn is_refused(&self, words: &[&str]) {
         let mut aggregator = self.world.start("stream-agg", &[]);
         wait_for_readyz(&aggregator, words).await;
@@ -85,8 +84,8 @@ async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it
     counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
     let began = Instant::now();
     counted.adopt(&[]).await;
-    // The deadline of an insert and the time that ClickHouse has for one: until then, one that was sent before
-    // may raise a marker.
+    // The deadline of an insert plus its time limit in ClickHouse: until then, an earlier insert may still write a
+    // marker.
     assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
     counted.post_and_count().await;
 }
@@ -127,10 +126,10 @@ async fn records_that_retention_took_before_they_were_stored_are_named() {
 async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_restored() {
     let world = World::new("once_clock_back").await;
     let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
-    // Two batches: `adopt` holds what the first one left for complete, and goes on there.
+    // Two batches: `adopt` continues after the last batch that all tables have.
     produce_and_count(&world, &mut rng, &mut oracle, 3).await;
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
-    // As if the broker's clock had been two weeks ahead while it took the second record.
+    // As if the broker's clock had been two weeks ahead when it appended the second record.
     let second = "tenant = '*' AND kp = 0 AND ko = 1";
     let ahead = "* REPLACE (kafka_time + INTERVAL 14 DAY AS kafka_time)";
     let marker = "tenant = '' AND kp = 0 AND hwm = 3";
@@ -139,11 +138,11 @@ async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_resto
     world.commit_partition(0, 0, "");
     world.run("stream-agg", &["adopt", "0"], &[]).await.unwrap();
     assert_eq!(world.committed(0).0, 3);
-    // One more: that all before it is counted does not show that the partition goes on.
+    // One more record, which shows that the partition continues.
     produce_and_count(&world, &mut rng, &mut oracle, 1).await;
 }
 
-/// Appends records of one line each to partition 0, and counts with an aggregator that runs for so long.
+/// Appends records of one line each to partition 0, and runs an aggregator until they are counted.
 async fn produce_and_count(world: &World, rng: &mut fastrand::Rng, oracle: &mut Oracle, records: usize) {
     for made in (0..records).map(|_| TestEvent::random(rng, now())) {
         oracle.record(&made);
@@ -188,10 +187,10 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     let path =
         "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
     let path = counted.world.rows(path).await.remove(0).remove(0);
-    // As ClickHouse itself puts a part aside that it cannot read when it starts.
+    // As ClickHouse detaches a part that it cannot read when it starts.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
-    // One table alone would lack what came after the copy, and its later markers would hide that.
+    // If only this table was restored, it would lack the rows after the copy, and its later markers would hide that.
     let restore = ["restore all tables from one copy", "`stream-agg adopt` for every partition"];
     counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
@@ -207,14 +206,14 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);
-    // Every table has the batches but the raw one.
+    // Every table but the raw one has the batches.
     let mut aggregator = world.start("stream-agg", &[]);
     let recorded = "SELECT sum(lines) FROM ledger";
     wait_for("the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();
     aggregator.terminate().await.unwrap();
     let declared = world.rows("SELECT cfg FROM configs").await;
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
-    // The intents are lost, and the next release has one rollup more.
+    // The intents are lost, and the next release declares one more rollup.
     world.commit(0, "");
     let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
     let later = [("ROLLUPS_FILE", file.as_str())];
@@ -225,7 +224,7 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
     assert_eq!(world.number(&format!("SELECT count() FROM rollup.{ADDED_ROLLUP}")).await, 0);
-    // Once that is done, the later declaration is at work.
+    // After that, the later declaration is used.
     let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);

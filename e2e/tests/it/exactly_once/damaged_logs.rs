@@ -1,6 +1,6 @@
-//! What is not in the log any more, or cannot be read in it, stops its partition; nothing is passed over.
+//! Records that are missing in the log or unreadable stop their partition; none is skipped.
 //!
-//! Kafka's own files are changed here while it is stopped, and topics are deleted and created again.
+//! These tests change Kafka's own files while it is stopped, and delete and create topics.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::{self, enriched};
 use crate::world::{DEADLINE, World};
 
-/// Servers of its own, whose files it may change.
+/// Servers for one test, which may change their files.
 struct Log {
     stack: Stack,
     world: World,
@@ -29,7 +29,7 @@ impl Log {
         Self { stack, world, oracle: Oracle::default(), rng: fastrand::Rng::with_seed(80) }
     }
 
-    /// Appends records of one line each to partition 0, each as a record set of its own. Returns their events.
+    /// Appends records of one line each to partition 0, each in its own record batch. Returns their events.
     fn produce(&mut self, records: usize, compression: &str) -> Vec<TestEvent> {
         let mut config = self.world.kafka();
         let producer: BaseProducer = config.set("compression.type", compression).create().unwrap();
@@ -53,13 +53,13 @@ impl Log {
         made.iter().for_each(|made| self.oracle.record(made));
     }
 
-    /// The segment of partition 0.
+    /// The segment file of partition 0.
     fn segment(&self) -> PathBuf {
         let partition = format!("kafka/data/{}-0", self.world.name());
         self.stack.directory.path().join(partition).join("00000000000000000000.log")
     }
 
-    /// Changes the segment while Kafka is stopped cleanly, so that it believes what it finds.
+    /// Changes the segment while Kafka is stopped. After a clean stop Kafka does not check it.
     async fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         self.stack.kafka.stop().await.unwrap();
         let path = self.segment();
@@ -69,7 +69,7 @@ impl Log {
         self.stack.kafka.start().await.unwrap();
     }
 
-    /// Records of the ledger of the first generation of the log, in partition 0.
+    /// Records in the ledger, of the first log generation of partition 0.
     async fn recorded(&self) -> u64 {
         self.world.number("SELECT count() FROM ledger WHERE tenant = '*' AND g = 0 AND kp = 0").await
     }
@@ -79,23 +79,23 @@ impl Log {
     }
 }
 
-/// Where each record set of a segment begins and ends.
-fn record_sets(segment: &[u8]) -> Vec<(usize, usize)> {
-    let mut sets = Vec::new();
+/// The start and the end of each record batch of a segment.
+fn record_batches(segment: &[u8]) -> Vec<(usize, usize)> {
+    let mut batches = Vec::new();
     let mut at = 0;
     while at < segment.len() {
         let length = i32::from_be_bytes(segment[at + 8..at + 12].try_into().unwrap());
         let end = at + 12 + usize::try_from(length).unwrap();
-        sets.push((at, end));
+        batches.push((at, end));
         at = end;
     }
-    sets
+    batches
 }
 
-/// Places in a record set of version 2: its checksum, and what that covers.
+/// Offsets in a record batch of version 2: the checksum, and the start of the bytes that it covers.
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
-/// Where its records begin.
+/// The start of its records.
 const RECORDS_AT: usize = 61;
 
 /// CRC-32C, bit by bit.
@@ -105,7 +105,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
-/// Starts an aggregator, which must say all of these words; it still runs.
+/// Starts an aggregator whose readiness must contain all of these words. It still runs.
 async fn started(world: &World, words: &[&str]) -> Service {
     let aggregator = world.start("stream-agg", &[]);
     wait_for_readyz(&aggregator, words).await;
@@ -117,7 +117,7 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
     let mut log = Log::new("damaged_checksum").await;
     log.produce(4, "none");
     log.damage(|segment| {
-        let (_, end) = record_sets(segment)[1];
+        let (_, end) = record_batches(segment)[1];
         segment[end - 1] ^= 0xff;
     })
     .await;
@@ -127,7 +127,7 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
     let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
-    // Once more, so that nothing was passed over by a commit either.
+    // Once more, because a commit must not have skipped the record either.
     let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     assert_eq!(log.recorded().await, 1);
     log.stop(aggregator).await;
@@ -138,8 +138,8 @@ async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
     let mut log = Log::new("damaged_compression").await;
     log.produce(3, "lz4");
     log.damage(|segment| {
-        let (start, end) = record_sets(segment)[1];
-        // The magic number of lz4, and a checksum that agrees.
+        let (start, end) = record_batches(segment)[1];
+        // Breaks the magic number of lz4, and updates the checksum.
         segment[start + RECORDS_AT] ^= 0xff;
         let crc = crc32c(&segment[start + CRC_FROM..end]);
         segment[start + CRC_AT..start + CRC_FROM].copy_from_slice(&crc.to_be_bytes());
@@ -159,7 +159,7 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
     let aggregator = log.world.aggregator().await;
     log.world.assert_counted(&log.oracle.counts()).await;
     log.stop(aggregator).await;
-    log.damage(|segment| segment.truncate(record_sets(segment)[0].1)).await;
+    log.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
     let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
     // Before the log grows again, and after.
     let aggregator = started(&log.world, &refusal).await;
@@ -185,16 +185,20 @@ async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refu
     let mut log = Log::new("damaged_declared").await;
     log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
     log.produce(3, "none");
-    // The ledger has the batch, and the raw table has not.
+    // The ledger has the batch and the raw table does not.
     let aggregator = log.world.start("stream-agg", &[]);
     wait_for("the ledger", DEADLINE, async || log.recorded().await == 3).await.unwrap();
     log.stop(aggregator).await;
     log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
-    log.damage(|segment| segment.truncate(record_sets(segment)[0].1)).await;
+    log.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
     log.produce(5, "none");
     let refusal = ["partition 0", "records below 3", "truncated below that offset", "--new-log --from"];
     let aggregator = started(&log.world, &refusal).await;
-    assert_eq!(log.world.number("SELECT count() FROM events").await, 0, "of other records than the ledger");
+    assert_eq!(
+        log.world.number("SELECT count() FROM events").await,
+        0,
+        "they would be rows of other records than those in the ledger"
+    );
     log.stop(aggregator).await;
     assert!(log.world.run("stream-agg", &["adopt", "0"], &[]).await.is_err());
 }
@@ -220,7 +224,7 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
     world.delete_topic().await;
     world.migrate().await;
     produce(10);
-    // Kafka forgets what was committed with the topic; tools that keep offsets bring it back.
+    // Kafka deletes the committed offsets with the topic; tools that keep offsets restore them.
     world.commit_partition(0, offset, &metadata);
     let mut aggregator =
         started(&world, &["partition 0", "deleted and created again", "topic id", "--new-log"]).await;
@@ -253,8 +257,8 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(recorded).await, 3);
     aggregator.terminate().await.unwrap();
-    // As after 30 quiet days, and once a tool has reset the offset: only tables that keep rows for longer know that
-    // there was a log before.
+    // As after 30 days without events, and after a tool reset the offset: only tables with a longer retention show that
+    // there was another log.
     world.commit_partition(0, 0, "");
     world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
     world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;
@@ -269,7 +273,7 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
 #[tokio::test]
 async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
     let world = World::new("damaged_retention").await;
-    // More than the aggregator reads ahead while ClickHouse takes nothing, in batches of one record.
+    // More records than the aggregator reads ahead while ClickHouse accepts no inserts, in batches of one record.
     let (records, bytes) = (24, 400 << 10);
     let small = [("BATCH_MAX_BYTES", "1KiB"), ("TOPIC_PARTITIONS", "64")];
     world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;
@@ -277,7 +281,7 @@ async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
     for _ in 0..records {
         let (id, text) =
             (Uuid::now_v7().to_string(), (0..bytes).map(|_| rng.alphanumeric()).collect::<String>());
-        // A dead letter: only its record counts here.
+        // A dead letter is enough: only the ledger matters here.
         world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
     }
     let mut aggregator = world.start("stream-agg", &small);
@@ -286,6 +290,9 @@ async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;
     wait_for_readyz(&aggregator, &["partition 0", "no longer in the log", "stream-agg adopt 0"]).await;
     let recorded = world.number("SELECT count() FROM ledger WHERE tenant = '*'").await;
-    assert!((1..records).contains(&recorded), "{recorded} of {records}: some were read before they went");
+    assert!(
+        (1..records).contains(&recorded),
+        "{recorded} of {records}: some were read before their deletion"
+    );
     aggregator.terminate().await.unwrap();
 }

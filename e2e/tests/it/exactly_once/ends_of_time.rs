@@ -1,4 +1,4 @@
-//! Times at the ends of what the tables can hold count once, or are not believed; none stops a partition.
+//! Times at the limits of what the tables can hold count once or are replaced; none stops a partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::oracle::now;
 use crate::world::{DEADLINE, World};
 
-/// Kept for as long as a rollup can be.
+/// A rollup with the longest possible retention.
 const LONG_KEPT: &str = r#"
 [[rollup]]
 name = "long_kept"
@@ -47,7 +47,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
             world.rows(both).await == [[posted.to_string(), posted.to_string()]]
         });
         waited.await.unwrap();
-        // A second one starts from what the first has committed.
+        // The second aggregator starts at the offset that the first one committed.
         assert!(aggregator.terminate().await.unwrap().success());
     }
     for table in ["events", "rollup_sums"] {
@@ -62,7 +62,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
     let expected =
         [vec![believed(0)], world.rows(arrived).await, vec![believed(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
-    // The first month's retention of forty years is over.
+    // The retention of forty years is over for January 1970.
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();

@@ -1,4 +1,4 @@
-//! The markers of one generation of a log say nothing of another one.
+//! Markers of one log generation do not count for another one.
 
 use devstack::wait_for;
 
@@ -6,7 +6,7 @@ use crate::oracle::{Oracle, TestEvent, now};
 use crate::wire::produce;
 use crate::world::{DEADLINE, STATIC_MEMBER, World};
 
-/// Tables that refuse the second log's rows for a while.
+/// Tables that refuse the rows of the second log for a while.
 const CLOSED: [&str; 3] = ["events", "rollup_sums", "rollup_states"];
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn markers_of_the_log_before_say_nothing_of_a_batch_that_is_stored_in_part
     world.migrate().await;
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
 
-    // Every marker of the first log is beyond the end of the second one.
+    // Every marker of the first log is above the end of the second one.
     let both = append(2);
     for table in CLOSED {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK g = 0")).await;

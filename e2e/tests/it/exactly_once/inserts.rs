@@ -1,4 +1,4 @@
-//! What ClickHouse saw of the inserts of a running aggregator, by its own logs of queries and parts.
+//! The inserts of a running aggregator, as ClickHouse's query log and part log show them.
 
 use devstack::wait_for;
 
@@ -7,10 +7,11 @@ use crate::profile::{LOADER, Profiled};
 use crate::wire::produce;
 use crate::world::{DEADLINE, World};
 
-/// Where each batch of events of today goes to, sorted: minutes expire, and so have a cell of their own.
+/// The tables of the inserts of a batch with events of today, sorted. `rollup_sums` has two: minutes expire, so they have
+/// a cell of their own.
 const TABLES: [&str; 5] = ["events", "ledger", "rollup_states", "rollup_sums", "rollup_sums"];
 
-/// What every insert says of itself, and of what ClickHouse may do with it.
+/// The settings that every insert must have.
 const SETTINGS: [(&str, &str); 18] = [
     ("async_insert", "0"),
     ("send_progress_in_http_headers", "0"),
@@ -32,8 +33,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("read_overflow_mode", "throw"),
 ];
 
-/// Defaults of a server that cuts blocks, gathers small inserts, ignores tokens and cuts answers,
-/// wherever a request does not forbid it.
+/// Defaults of a server that splits blocks, collects small inserts, ignores tokens and truncates answers, unless a
+/// request sets these settings.
 const HOSTILE: [(&str, &str); 21] = [
     ("async_insert", "1"),
     ("send_progress_in_http_headers", "1"),
@@ -58,10 +59,10 @@ const HOSTILE: [(&str, &str); 21] = [
     ("offset", "1"),
 ];
 
-/// Records of a large batch, and rows of each of them.
+/// Records of a large batch, and rows of each record.
 const LARGE: (usize, usize) = (50, 2000);
 
-/// Inserts of batches into this world's tables, in the log of queries.
+/// The FROM and WHERE clauses for the inserts of batches in the query log.
 fn of_batches(world: &World) -> String {
     format!(
         "FROM system.query_log WHERE type = 'QueryFinish' AND current_database = '{}'
@@ -82,7 +83,7 @@ async fn every_insert_carries_its_token_and_the_settings_that_exactness_rests_on
     aggregator.terminate().await.unwrap();
 
     world.rows("SYSTEM FLUSH LOGS").await;
-    // Of an insert the log has those settings that were not ClickHouse's own defaults.
+    // The log has only settings that differ from ClickHouse's own defaults.
     let of_name = |name: &str| format!("SELECT default FROM system.settings WHERE name = '{name}'");
     let names = SETTINGS.map(|(name, _)| {
         format!("if(mapContains(Settings, '{name}'), Settings['{name}'], ({}))", of_name(name))
@@ -100,7 +101,7 @@ async fn every_insert_carries_its_token_and_the_settings_that_exactness_rests_on
     let expected = SETTINGS.map(|(_, value)| value);
     for insert in &inserts {
         let [table, query, token, settings @ ..] = insert.as_slice() else { panic!("{insert:?}") };
-        assert_eq!(token, &inserts[0][2], "of the only batch, in {table}");
+        assert_eq!(token, &inserts[0][2], "the token of the only batch, in {table}");
         assert!(token.starts_with("0/inserts_settings/0/0-0/"), "{token}");
         assert!(query.starts_with(&format!("sa/{token}/{table}/")), "{query}");
         for ((name, _), (found, expected)) in SETTINGS.iter().zip(settings.iter().zip(expected)) {
@@ -123,14 +124,14 @@ async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_ser
     let (records, lines) = LARGE;
     append(records, lines);
     let rows = (records * lines).to_string();
-    // The batch is full when it has all of them.
+    // The batch is full when it has all records.
     let whole = [("BATCH_MAX_ROWS", rows.as_str()), ("BATCH_MAX_AGE", "60s"), ("BATCH_MAX_BYTES", "512MiB")];
     let mut aggregator = world.start("stream-agg", &[LOADER.as_slice(), &whole].concat());
     let recorded = "SELECT count() FROM ledger WHERE tenant != ''";
     let large = async || world.number(recorded).await == records as u64;
     wait_for("the large batch", DEADLINE, large).await.unwrap();
     aggregator.terminate().await.unwrap();
-    // And a small one, which a server may keep back to gather more.
+    // A small batch too, which a server may hold back to collect more rows.
     append(1, 3);
     let _aggregator = world.start("stream-agg", &LOADER);
     world.assert_counted(&oracle.counts()).await;
@@ -151,7 +152,7 @@ async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_ser
     for insert in &inserts {
         assert_eq!(insert[1], "1", "parts of one insert: {insert:?}");
     }
-    // With the marker.
+    // One row more, for the marker.
     let of_events: Vec<_> = inserts.iter().filter(|insert| insert[0] == "events").collect();
     assert_eq!([&of_events[0][2], &of_events[1][2]], ["4", &(records * lines + 1).to_string()]);
 }

@@ -1,4 +1,4 @@
-//! Promise 1 without faults: what is answered 200 is counted exactly once, everywhere.
+//! Exactly once without faults: every event that is answered 200 counts once in every table and answer.
 
 use devstack::wait_for;
 use schemas::time::{HOUR, UnixMillis};
@@ -25,7 +25,7 @@ async fn what_is_posted_is_answered_exactly() {
     }
 
     let (users, clicks, impressions) = oracle.hour(time);
-    assert!(users > 100 && clicks > 100 && impressions > 100, "the traffic is worth counting");
+    assert!(users > 100 && clicks > 100 && impressions > 100, "there is enough traffic to count");
     api.assert_hour(time.0, users, clicks, impressions).await;
     world.assert_counted(&oracle.counts()).await;
     edge.assert_balanced().await;
@@ -39,7 +39,7 @@ async fn an_answer_says_how_old_it_is() {
     assert_eq!(edge.http.post(&format!("/analytics/{}/ann/click", time.0)).await.status, 204);
     api.assert_hour(time.0, 1, 1, 0).await;
 
-    // Soon the answer is of a moment after the click, and never of the future.
+    // Soon the answer covers a moment after the click, but never one in the future.
     let path = format!("/analytics?timestamp={}", time.0);
     let mut answer = api.http.get(&path).await;
     let fresh = wait_for("an answer of a moment after the click", DEADLINE, async || {

@@ -1,6 +1,6 @@
-//! Parts that ClickHouse loses while an aggregator runs, or behind its back.
+//! Parts that ClickHouse loses, while an aggregator runs or while it does not.
 //!
-//! Files of ClickHouse are changed here, as a broken disk would.
+//! These tests change ClickHouse's files as a broken disk would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Counted {
         self.world.assert_counted(&self.oracle.counts()).await;
     }
 
-    /// The name of the only part of `events`, and the folder of the table.
+    /// The name of the only part of `events`, and the directory of the table.
     async fn part(&self) -> (String, PathBuf) {
         let parts = "SELECT name, path FROM system.parts
                      WHERE active AND database = currentDatabase() AND table = 'events'";
@@ -50,7 +50,7 @@ impl Counted {
         self.world.number("SELECT count() FROM ledger WHERE tenant != ''").await
     }
 
-    /// Appends a record, and waits until it is declared; the ledger must not have it.
+    /// Appends a record, waits until it is declared, and checks that the ledger does not have it.
     async fn assert_held(&mut self, aggregator: &Http) {
         self.append();
         let declared = async || self.world.committed(0).1.contains(" L=1 ");
@@ -61,7 +61,7 @@ impl Counted {
 }
 
 #[tokio::test]
-#[ignore = "takes a minute, for tables are looked at every minute: ./dev test --full"]
+#[ignore = "takes a minute, because tables are looked at every minute: ./dev test --full"]
 async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing_is_inserted_until_it_is_back()
  {
     let mut counted = Counted::new(World::new("lost_running").await);
@@ -73,7 +73,7 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
 
     let (name, table) = counted.part().await;
     counted.world.rows(&format!("ALTER TABLE events DETACH PART '{name}'")).await;
-    // ClickHouse names a part so that it could not read. Nobody asks it in between.
+    // ClickHouse gives this name to a part that it could not read.
     let [detached, broken] = [&name, &format!("broken_{name}")].map(|name| table.join("detached").join(name));
     fs::rename(&detached, &broken).unwrap();
     let finding = format!(
@@ -90,7 +90,7 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(0));
 }
 
-/// The same, on servers whose files may be changed.
+/// A world on its own servers, whose files a test may change.
 async fn own(name: &'static str) -> (Stack, Counted) {
     let (stack, world) = World::on_own_servers(name).await;
     (stack, Counted::new(world))
@@ -128,14 +128,14 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
 }
 
 #[tokio::test]
-#[ignore = "takes two minutes, for earlier inserts of a lost part must have ended: ./dev test --full"]
+#[ignore = "takes two minutes, because earlier inserts of a lost part must have ended: ./dev test --full"]
 async fn a_part_whose_token_outlived_it_is_inserted_under_another_token() {
     let (mut stack, mut counted) = own("lost_token").await;
     let world = &counted.world;
     world.rows("ALTER TABLE rollup_states ADD CONSTRAINT closed CHECK hwm > 1000").await;
     counted.append();
     let world = &counted.world;
-    // The batch stays declared, for one table refuses it.
+    // The batch stays declared, because one table refuses it.
     let mut aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
     wait_for_readyz(&aggregator, &["rollup_states", "stream-agg split 0"]).await;
     let stored = "SELECT count() FROM events WHERE tenant != ''";

@@ -1,4 +1,4 @@
-//! Who owns a partition: never two that count, and never nobody for long.
+//! Ownership of partitions: never two aggregators that count one, and never none for long.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -56,7 +56,7 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
     let admin = Http::new(other.admin());
     for _ in 0..3 {
         post(&edge, &mut rng, &mut oracle).await;
-        // In the middle of whatever it does with them.
+        // At any moment of its work on these events.
         sleeper.process().signal(Signal::STOP).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
         let taken_over = wait_for("the other one to own all partitions", DEADLINE, async || {
@@ -73,7 +73,7 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
     world.assert_counted(&oracle.counts()).await;
 }
 
-/// A member that never lets go, and so never asks for the assignment that hands on what it gave up.
+/// A group member that never gives up a revoked partition, and so never triggers the rebalance that assigns it.
 #[derive(Default)]
 struct Stubborn {
     assigned: AtomicUsize,
@@ -83,8 +83,8 @@ struct Stubborn {
 impl ClientContext for Stubborn {}
 
 impl ConsumerContext for Stubborn {
-    fn rebalance(&self, member: &BaseConsumer<Self>, told: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if told == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+    fn rebalance(&self, member: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             member.incremental_assign(list).unwrap();
             self.assigned.fetch_add(list.count(), Ordering::Relaxed);
         } else {
@@ -104,19 +104,19 @@ async fn partitions_that_nobody_has_are_assigned_anew() {
         .create_with_context(Stubborn::default())
         .unwrap();
     stubborn.subscribe(&[world.name()]).unwrap();
-    let told = async |what: &str, count: &AtomicUsize, partitions: usize| {
+    let wait_until = async |what: &str, count: &AtomicUsize, partitions: usize| {
         let waited = wait_for(what, DEADLINE, async || {
             let _served = stubborn.poll(Duration::from_millis(10));
             count.load(Ordering::Relaxed) == partitions
         });
         waited.await.unwrap();
     };
-    told("all partitions", &stubborn.context().assigned, 4).await;
+    wait_until("all partitions", &stubborn.context().assigned, 4).await;
     let mut second = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "second")]);
-    told("half of them to be revoked", &stubborn.context().revoked, 2).await;
+    wait_until("half of them to be revoked", &stubborn.context().revoked, 2).await;
     second.wait_ready().await.unwrap();
 
-    // It takes the place of the one that should have let go, and knows nothing of that.
+    // It joins as the same static member, without knowing about the revoked partitions.
     let mut first = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "first")]);
     first.wait_ready().await.unwrap();
     let edge = world.edge().await;
@@ -126,5 +126,5 @@ async fn partitions_that_nobody_has_are_assigned_anew() {
     let found = async |service: &Service| {
         Http::new(service.admin()).metric("stream_agg_orphans_total").await.unwrap_or_default()
     };
-    assert!(found(&first).await + found(&second).await >= 2, "the group would have done it by itself");
+    assert!(found(&first).await + found(&second).await >= 2, "the aggregators found the orphaned partitions");
 }

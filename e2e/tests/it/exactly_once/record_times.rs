@@ -1,4 +1,4 @@
-//! Kafka sets the times of records; a topic whose producers do is not read.
+//! Kafka must set the timestamps of records: an aggregator does not read a topic whose producers set them.
 
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::readiness::wait_until_not_ready;

@@ -1,6 +1,6 @@
-//! A declared batch that ClickHouse refuses for good has a way out, which an operator chooses.
+//! An operator can split or skip a declared batch that ClickHouse refuses permanently.
 //!
-//! Constraints on the tables stand for what a server refuses.
+//! In these tests, constraints on the tables make the server refuse rows.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::readiness::{wait_for_readyz, wait_for_readyz_within};
 use crate::wire::{enriched, produce};
 use crate::world::{DEADLINE, World};
 
-/// How long the group keeps a member that was killed.
+/// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// How long a command waits until no insert can arrive any more.
-const OUTLAST: Duration = Duration::from_secs(60);
+/// Time that a command waits until no earlier insert can arrive.
+const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
     (0..count).map(|_| TestEvent::random(rng, now())).collect()
 }
 
-/// Runs a command that changes what is committed, once the group has forgotten an aggregator that was killed.
+/// Runs a command that changes committed offsets, once the group has removed an aggregator that was killed.
 async fn run_offline(world: &World, arguments: &[&str]) {
-    wait_for(format!("{arguments:?} to be done"), SESSION + OUTLAST + DEADLINE, async || {
+    wait_for(format!("{arguments:?} to be done"), SESSION + INSERTS_END + DEADLINE, async || {
         match world.run("stream-agg", arguments, &[]).await {
             Ok(_) => true,
             Err(error) if format!("{error:#}").contains("a killed one stays a member") => false,
@@ -81,7 +81,7 @@ async fn nothing_is_split_where_nothing_is_declared() {
 }
 
 #[tokio::test]
-#[ignore = "takes three minutes, for inserts must have ended before a batch is split: ./dev test --full"]
+#[ignore = "takes three minutes, because inserts must have ended before a batch is split: ./dev test --full"]
 async fn a_refused_batch_is_split_until_one_record_is_left_and_that_one_is_skipped() {
     let world = World::new("refused_split").await;
     let mut rng = fastrand::Rng::with_seed(92);
@@ -89,12 +89,12 @@ async fn a_refused_batch_is_split_until_one_record_is_left_and_that_one_is_skipp
     made[3][1].event = "poison".to_owned();
     world.rows("ALTER TABLE events ADD CONSTRAINT antidote CHECK event != 'poison'").await;
     made.iter().for_each(|made| produce(&world, 0, made));
-    // All of them in one batch.
+    // All records in one batch.
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
     let split = "stop all aggregators and run `stream-agg split 0`";
     wait_for_readyz(&aggregator, &["events", split]).await;
     assert_eq!(world.number("SELECT count() FROM events WHERE tenant != ''").await, 0, "all or nothing");
-    // The ledger has the batch; the record's own cells have not.
+    // The ledger has the batch, the raw table does not.
     aggregator.kill9();
     run_offline(&world, &["split", "0"]).await;
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
@@ -104,7 +104,7 @@ async fn a_refused_batch_is_split_until_one_record_is_left_and_that_one_is_skipp
     aggregator.terminate().await.unwrap();
     let (offset, metadata) = world.committed(0);
     assert!(offset == 0 && metadata.contains(" P=2"), "{metadata}");
-    // Other tables of the batch have the record already.
+    // Other tables already have the record.
     let stored = world.run("stream-agg", &["skip", "0", "--offset", "3"], &[]).await.unwrap_err();
     assert!(format!("{stored:#}").contains("rows of offset 3 are stored"), "{stored:#}");
     world.rows("ALTER TABLE events DROP CONSTRAINT antidote").await;
@@ -115,12 +115,12 @@ async fn a_refused_batch_is_split_until_one_record_is_left_and_that_one_is_skipp
 }
 
 #[tokio::test]
-#[ignore = "takes two minutes, for inserts must have ended before a record is skipped: ./dev test --full"]
+#[ignore = "takes two minutes, because inserts must have ended before a record is skipped: ./dev test --full"]
 async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count() {
     let world = World::new("refused_skip").await;
     let mut rng = fastrand::Rng::with_seed(93);
     let made: Vec<_> = (0..3).map(|_| some(&mut rng, 2)).collect();
-    // No table takes the batch, the ledger included.
+    // No table accepts the batch, not even the ledger.
     let tables = ["ledger", "events", "rollup_sums", "rollup_states"];
     for table in tables {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK hwm > 1000")).await;
@@ -142,14 +142,13 @@ async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count()
     assert_eq!(world.rows(letters).await, [["1", "skipped"], ["1", "skipped"]]);
 }
 
-/// Bytes that an insert may use: less than the 98 MB that the batch was seen to need as a whole, and enough
-/// for its halves.
+/// Memory limit of an insert in bytes: less than the 98 MB that the whole batch needs, and enough for its halves.
 const MEMORY: &str = "70000000";
-/// Records of that batch, lines of each, and bytes of text in each of those.
+/// Records of that batch, lines of each record, and bytes of text in each line.
 const LARGE: (usize, usize, usize) = (16, 15, 50_000);
 
 #[tokio::test]
-#[ignore = "takes three minutes, for memory is waited for, and inserts must have ended: ./dev test --full"]
+#[ignore = "takes three minutes, because memory is waited for, and inserts must have ended: ./dev test --full"]
 async fn a_batch_that_clickhouse_has_no_memory_for_is_tried_for_a_minute_and_gets_through_split() {
     let limits = [("max_memory_usage", MEMORY)];
     let Profiled { stack: _stack, world } = Profiled::new("refused_memory", &limits).await;
@@ -170,7 +169,7 @@ async fn a_batch_that_clickhouse_has_no_memory_for_is_tried_for_a_minute_and_get
         }
     };
     append(LARGE.0);
-    // All of them in one batch.
+    // All records in one batch.
     let variables = [LOADER.as_slice(), &[("BATCH_MAX_AGE", "10s")]].concat();
     let mut aggregator = world.start("stream-agg", &variables);
     let busy = wait_for_readyz_within(&aggregator, &["clickhouse refused: Code: 241."], DEADLINE).await;

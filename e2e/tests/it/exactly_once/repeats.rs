@@ -1,4 +1,4 @@
-//! What comes twice counts once, and what nobody can read is kept for people to look at.
+//! Duplicates count once, and unreadable lines become dead letters.
 
 use devstack::wait_for;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ fn headers(id: &str) -> [(&str, &str); 3] {
     [("v", "1"), ("n", "3"), ("id", id)]
 }
 
-/// Waits until the ledger has every line that was sent.
+/// Waits until the ledger has this many lines.
 async fn all_lines(world: &World, lines: u64) {
     let waited = wait_for(format!("{lines} lines in the ledger"), DEADLINE, async || {
         world.number("SELECT sum(lines) FROM ledger").await >= lines
@@ -41,10 +41,14 @@ async fn a_repeated_request_counts_once_and_lines_without_event_id_each_time() {
     all_lines(&world, 150).await;
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.number("SELECT sum(duplicates) FROM ledger").await, 80);
-    assert_eq!(world.number("SELECT sum(length(ids)) FROM ledger").await, 40, "ids of what was stored");
+    assert_eq!(world.number("SELECT sum(length(ids)) FROM ledger").await, 40, "the ids of stored lines");
     let named = "SELECT uniqExact(event_id) FROM events WHERE toUInt128(event_id) != 0";
     assert_eq!(world.number(named).await, 40);
-    assert_eq!(world.number("SELECT count() FROM dead_letters").await, 0, "no marker without a need");
+    assert_eq!(
+        world.number("SELECT count() FROM dead_letters").await,
+        0,
+        "no marker rows without dead letters"
+    );
 }
 
 #[tokio::test]
@@ -120,7 +124,7 @@ async fn a_record_with_fewer_lines_than_its_header_says_is_shown_and_its_lines_c
     world.assert_counted(&oracle.counts()).await;
     let admin = Http::new(aggregator.admin());
     assert_eq!(admin.metric("stream_agg_records_miscounted_total").await, Some(1));
-    assert_eq!(world.number("SELECT count() FROM dead_letters").await, 0, "no row but those of its lines");
+    assert_eq!(world.number("SELECT count() FROM dead_letters").await, 0, "no dead letter for its lines");
 }
 
 #[tokio::test]
@@ -134,7 +138,7 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
         ([Uuid::now_v7().to_string(), Uuid::now_v7().to_string()], "0192f0c1-0000-7000-8000-00000000000c");
     world.produce(1, &headers(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &headers(&ids[1]), value(&made[3..]).as_bytes());
-    // The window has forgotten the first by then: only the ledger can know.
+    // The window has dropped the first record by then: only the ledger has it.
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
     all_lines(&world, 6).await;
@@ -148,7 +152,7 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
     assert_eq!(world.rows(ledger).await, [["2", "3", "0"], ["3", "0", "1"]]);
     let reason = "SELECT reason FROM dead_letters WHERE tenant != ''";
     wait_for("a dead letter", DEADLINE, async || !world.rows(reason).await.is_empty()).await.unwrap();
-    assert_eq!(world.rows(reason).await, [["spooled_too_long"]], "the ledger may have forgotten it");
+    assert_eq!(world.rows(reason).await, [["spooled_too_long"]], "the ledger may no longer have it");
 }
 
 /// The headers of a record of three lines that came through a spool.
@@ -175,7 +179,7 @@ async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_whatever_the_wi
     world.produce(1, &headers(&ids[0]), values[0].as_bytes());
     world.produce(1, &headers(&ids[1]), values[1].as_bytes());
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // All three in one batch, and a window of one id.
+    // All three records in one batch, and a window of one id.
     let small = [("DEDUP_WINDOW_IDS", "1"), ("BATCH_MAX_AGE", "3s")];
     let mut aggregator = world.start("stream-agg", &small);
     aggregator.wait_ready().await.unwrap();
@@ -193,7 +197,7 @@ async fn a_spooled_record_is_no_repeat_of_itself_where_its_batch_is_rebuilt() {
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
     world.produce(1, &spooled(&ids[1]), values[1].as_bytes());
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
-    // The ledger has them, the raw table refuses them.
+    // The ledger has both records, the raw table refuses them.
     all_lines(&world, 6).await;
     aggregator.kill9();
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -213,7 +217,7 @@ async fn the_ledger_is_asked_for_a_spooled_record_once_it_holds_all_batches_befo
     let refused = async || admin.metric("stream_agg_insert_errors_total").await.unwrap_or_default();
     wait_for("a refused insert", DEADLINE, async || refused().await > 0).await.unwrap();
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // Long enough for a question that does not wait: the next insert is tried after a quarter of a minute.
+    // Long enough that a lookup which did not wait would have run: the next insert is tried after 15 s.
     let before = refused().await;
     wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;

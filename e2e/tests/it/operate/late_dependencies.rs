@@ -1,4 +1,5 @@
-//! Kafka or ClickHouse not there at start: a clear line, readiness that says so, no crash, and all well once they come.
+//! Services start while Kafka and ClickHouse are down: readiness names what is missing, no service crashes, and all work
+//! once the servers are up.
 
 use devstack::Stack;
 
@@ -35,7 +36,7 @@ async fn services_wait_for_kafka_and_clickhouse_and_then_count() {
     world.assert_counted(&oracle.counts()).await;
     edge.assert_balanced().await;
 
-    // And when they go away later: the edge says so, reads go on.
+    // When the servers stop later, the edge's readiness names Kafka, and reads go on.
     stack.kafka.stop().await.unwrap();
     stack.clickhouse.stop().await.unwrap();
     wait_until_not_ready(&edge.service, "kafka").await;

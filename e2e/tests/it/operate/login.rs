@@ -1,5 +1,4 @@
-//! Kafka that is talked to over TLS and asks for a name and a password: any setting of its client reaches it, and
-//! what fails of either is told.
+//! A Kafka with TLS and a login: the settings of its client reach it, and readiness names a failed login or handshake.
 
 use devstack::Stack;
 use devstack::kafka::LOGIN;
@@ -28,14 +27,16 @@ async fn services_log_in_to_kafka_over_tls_and_say_what_fails_of_it() {
     };
     world.migrate_with(&with(password)).await;
 
-    // Without the last setting it is the system's authorities that are trusted, who do not know this broker.
+    // Without `ssl.ca.location` the system's certificate authorities are trusted, which did not sign this broker's
+    // certificate.
     let [protocol, _, login @ ..] = with(password);
     let distrusting = [&[protocol][..], &login[..]].concat();
-    for (settings, said) in [(&with("a guess")[..], "authentication failed"), (&distrusting, "tls handshake")]
+    for (settings, reason) in
+        [(&with("a guess")[..], "authentication failed"), (&distrusting, "tls handshake")]
     {
-        let strangers = ["ingest", "stream-agg"].map(|service| world.start(service, settings));
-        for stranger in &strangers {
-            wait_until_not_ready(stranger, said).await;
+        let rejected = ["ingest", "stream-agg"].map(|service| world.start(service, settings));
+        for service in &rejected {
+            wait_until_not_ready(service, reason).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! ClickHouse away for long while events come in: nothing is lost, memory stays bounded, the lag goes.
+//! A long outage of ClickHouse while events arrive: nothing is lost, memory stays bounded, and the lag disappears.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::oracle::now;
 use crate::systems::load;
 use crate::world::World;
 
-/// Load before ClickHouse goes, and again once it is back.
-const AROUND: Duration = Duration::from_secs(15);
-/// For the backlog to be stored, beyond the length of the outage.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Most memory that the aggregator may have held at any moment, in MiB.
+/// Length of the load before the outage and after it.
+const MARGIN: Duration = Duration::from_secs(15);
+/// Longest time to store the backlog, beyond the length of the outage.
+const CATCH_UP: Duration = Duration::from_secs(60);
+/// Largest allowed peak memory of the aggregator, in MiB.
 const MOST_MIB: f64 = 768.0;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,14 +39,14 @@ async fn run(name: &'static str, outage: Duration) {
     let log_end = || task::block_in_place(|| kafka.log_ends(name).unwrap().into_iter().sum::<u64>());
 
     let breaking = async {
-        time::sleep(AROUND).await;
+        time::sleep(MARGIN).await;
         let (before, applied_before) = (peak_mib(), applied(&world).await);
         stack.clickhouse.kill9().unwrap();
         time::sleep(outage).await;
         let (at_its_end, log_end) = (peak_mib(), log_end());
         stack.clickhouse.start().await.unwrap();
         let back = Instant::now();
-        let caught_up = wait_for("all of the outage to be applied", outage + PATIENCE, async || {
+        let caught_up = wait_for("the records of the outage to be applied", outage + CATCH_UP, async || {
             applied(&world).await >= log_end
         });
         caught_up.await.unwrap();
@@ -54,7 +54,7 @@ async fn run(name: &'static str, outage: Duration) {
         eprintln!("{name}: all of them were applied {:.1} s later", back.elapsed().as_secs_f64());
         eprintln!("{name}: memory of the aggregator: {before:.0} MiB before, {at_its_end:.0} at the end");
     };
-    let length = AROUND + outage + AROUND;
+    let length = MARGIN + outage + MARGIN;
     let (oracle, ()) = tokio::join!(load::send(&edge, now().floor(HOUR), length), breaking);
     let counts = oracle.counts();
     world.assert_counted(&counts).await;
@@ -65,7 +65,7 @@ async fn run(name: &'static str, outage: Duration) {
     assert!(peak <= MOST_MIB, "{peak} MiB");
 }
 
-/// Records of which readers were told that they are stored; none while ClickHouse is away.
+/// Records that `progress` shows as stored; 0 while ClickHouse is down.
 async fn applied(world: &World) -> u64 {
     let sql = "SELECT sum(next) FROM (SELECT max(next_offset) AS next FROM progress GROUP BY kp)";
     world.try_rows(sql).await.map_or(0, |rows| rows[0][0].parse().unwrap())

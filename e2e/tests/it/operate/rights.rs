@@ -1,4 +1,4 @@
-//! Every service does its work with the rights of its own user of `users.xml`.
+//! Every service works with the rights of its own user in `users.xml`.
 
 use devstack::clickhouse::LOCAL_PASSWORD;
 use schemas::rollup::Rollups;
@@ -18,7 +18,7 @@ async fn a_migrator_a_loader_and_a_poller_are_enough() {
     let rollups = format!("{}\n{FIELD}", Rollups::built_in());
     let (_stack, world) =
         World::on_own_servers_declaring("rights", &Rollups::parse("rights", &rollups).unwrap()).await;
-    // Once more as its own user, for databases that are not there yet, and with a field that needs a column.
+    // Again as the user of `migrate`, for databases that do not exist yet, and with a field that needs a column.
     let file = world.write("rollups.toml", &rollups);
     let elsewhere = [
         ("CLICKHOUSE_DATABASE", "rights_of_migrator"),

@@ -1,4 +1,4 @@
-//! A start that cannot succeed is one helpful line and a non-zero exit.
+//! A start with wrong settings prints one helpful line and exits with an error.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::process::Command;
 use devstack::{DataDirectory, ports};
 use rcgen::generate_simple_self_signed;
 
-/// Runs a program with just these variables; returns its exit code and what it wrote on standard error.
+/// Runs a program with only these variables; returns its exit code and its standard error.
 fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().unwrap().parent().unwrap().join(program);

@@ -1,4 +1,4 @@
-//! What analysts read: the views of `bi`, for any rollups, as users who can do nothing else.
+//! The views of `bi` for analysts, with any rollups, read by users with no other rights.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, World};
 
-/// Rollups whose names a statement must not stumble over.
+/// Rollups with names that are keywords of SQL.
 const DECLARED: &str = r#"
 [[rollup]]
 name = "plans"
@@ -34,7 +34,7 @@ dimensions = []
 measures = { sequences = "sum(sequence)" }
 "#;
 
-/// The built-in rollups and [`DECLARED`], and their file.
+/// The built-in rollups and [`DECLARED`]: the text of their file, and the parsed rollups.
 fn declared() -> (String, Rollups) {
     let text = format!("{}{DECLARED}", include_str!("../../../../schemas/rollups.toml"));
     let rollups = Rollups::parse("declared", &text).unwrap();
@@ -47,7 +47,7 @@ async fn analysts_read_every_view_and_nothing_else() {
     let (_stack, world) = World::on_own_servers_declaring("analysts", &rollups).await;
     let file = world.write("rollups.toml", &text);
     let declared = [("ROLLUPS_FILE", file.as_str())];
-    // The file is edited after the first start: what is new in it is added.
+    // As if the file was edited after the first start: `migrate` adds the new rollups.
     world.migrate_with(&declared).await;
     let edge = world.edge().await;
     let _aggregator = world.start("stream-agg", &declared);
@@ -90,7 +90,7 @@ async fn analysts_read_every_view_and_nothing_else() {
     read_with_python(&world, &expected).await;
 }
 
-/// Its line, with fields that only `props` keeps.
+/// The line of an event, with fields that go to `props`.
 fn line_with_props(made: &TestEvent) -> String {
     let mut line: Value = serde_json::from_str(&made.line()).unwrap();
     let props =
@@ -114,9 +114,9 @@ async fn read_with_python(world: &World, expected: &Value) {
         .env("EXPECTED", expected.to_string())
         .output()
         .unwrap_or_else(|error| panic!("start {}: {error}", python.display()));
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains(" passed") && !printed.contains("skipped"), "{printed}");
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     let file = world.write("rollups.toml", &text);
     world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
 
-    // Each in one table partition, which alone would not tell them apart.
+    // All rows in one table partition, so that partition pruning alone cannot separate them.
     let today = &now().to_string()[..10];
     for rollup in rollups.iter() {
         let (name, table) = (&rollup.name, rollup.table().name());
@@ -150,7 +150,7 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     assert_reads_one_part(&world, bi::EVENTS_RECENT, &filter).await;
 }
 
-/// Gives each row a part of its own, for good.
+/// Inserts each row into its own part, and stops merges of the table.
 async fn insert_parts(world: &World, table: &str, columns: &str, rows: &[String]) {
     world.rows(&format!("SYSTEM STOP MERGES {}.{table}", world.name())).await;
     for row in rows {
@@ -158,7 +158,7 @@ async fn insert_parts(world: &World, table: &str, columns: &str, rows: &[String]
     }
 }
 
-/// Holds that the index leaves one part of the table beneath `view` to a query with this filter.
+/// Checks that a query with this filter on `view` reads one part of its table, by the index.
 async fn assert_reads_one_part(world: &World, view: &str, filter: &str) {
     let sql = format!("EXPLAIN ESTIMATE SELECT * FROM {}.{view} WHERE {filter}", world.bi_database());
     let read = world.rows(&sql).await;

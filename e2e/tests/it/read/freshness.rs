@@ -1,4 +1,4 @@
-//! Promise 5: a read never waits for ClickHouse, and reads cost at most one query per tick.
+//! A read never waits for ClickHouse, and all reads together cost at most one query per poll.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn many_reads_of_many_hours_cost_at_most_one_query_per_tick() {
             assert_eq!(answer.status, 200);
         }
     };
-    // Hours long past are asked for all at once, and wait for the next tick together.
+    // Reads of old hours come all at once, and wait for the next poll together.
     let cold = async {
         let asked: Vec<_> = (0..100)
             .map(|n| {
@@ -54,7 +54,7 @@ async fn many_reads_of_many_hours_cost_at_most_one_query_per_tick() {
     })
     .await
     .unwrap();
-    // The interval has ±10 % of jitter, and the first query is at the start.
+    // The interval has a jitter of ±10 %, and the first query comes at the start.
     let most = (elapsed.as_secs_f64() / (interval.as_secs_f64() * 0.9)).floor() as u64 + 1;
     assert!(queries <= most, "{queries} queries in {elapsed:?}");
 }
@@ -68,7 +68,7 @@ async fn an_event_is_visible_within_two_ticks_and_a_flush() {
         assert_eq!(edge.http.post(&format!("/analytics/{}/user-{n}/click", posted.0)).await.status, 204);
         let path = format!("/analytics?timestamp={}", posted.0);
         let expected = format!("clicks,{n}\n");
-        // The batch closes after 200 ms and a tick is 300 ms here; the rest is a busy machine's.
+        // Here a batch closes after 200 ms and a poll comes every 300 ms; the rest is for a busy machine.
         let seen = wait_for(format!("click {n}"), Duration::from_secs(10), async || {
             api.http.get(&path).await.text.contains(&expected)
         });

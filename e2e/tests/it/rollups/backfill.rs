@@ -1,4 +1,4 @@
-//! A rollup that is declared late counts what was stored before, exactly, whatever is killed meanwhile.
+//! A backfill adds the events that were stored before a rollup was declared, exactly once, also if it is killed.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::oracle::now;
 use crate::world::{DEADLINE, Edge, World, with_sources};
 
-/// What is declared late: fields of `props`, a condition, a number and exact users, and no end of it.
+/// Rollups that are declared late: with a field of `props`, a condition, sums and exact users, with and without a
+/// retention.
 const PLANS: &str = r#"
 [[rollup]]
 name = "plans_daily"
@@ -27,7 +28,7 @@ measures = { value = "sum(param_int)", most = "max(sequence)" }
 retention = "30d"
 "#;
 
-/// What is late, and each of its rollups beside the same sums of raw rows.
+/// The late rollups, each with the statement for its sums and the one for the same sums of raw rows.
 const COMPARED: [(&str, &str, &str); 2] = [
     (
         "plans_daily",
@@ -47,7 +48,7 @@ const COMPARED: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// A world whose aggregator is about to learn of new rollups.
+/// A world to which rollups are added.
 struct Growing {
     world: World,
     edge: Edge,
@@ -103,7 +104,7 @@ impl Growing {
         waited.await.unwrap();
     }
 
-    /// An aggregator of the new rollups.
+    /// Starts an aggregator with the new rollups.
     async fn aggregator(&self) -> Service {
         let mut aggregator = self.world.start("stream-agg", &self.variables());
         aggregator.wait_ready().await.unwrap();
@@ -114,14 +115,14 @@ impl Growing {
         self.world.run("stream-agg", &["backfill", rollup], &self.variables()).await
     }
 
-    /// Fills it as soon as every partition is under the new declaration.
+    /// Runs the backfill until it succeeds: every partition must work under the new declaration first.
     async fn fill(&self, rollup: &str) {
-        let mut said = String::new();
+        let mut last = String::new();
         let waited = wait_for(format!("`{rollup}` to be filled"), DEADLINE, async || {
-            self.backfill(rollup).await.inspect_err(|error| said = format!("{error:#}")).is_ok()
+            self.backfill(rollup).await.inspect_err(|error| last = format!("{error:#}")).is_ok()
         });
         if let Err(overdue) = waited.await {
-            panic!("{overdue}; it says {said}");
+            panic!("{overdue}; the last error is {last}");
         }
     }
 
@@ -130,7 +131,7 @@ impl Growing {
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 
-    /// Waits until each late rollup says what raw rows say; they must never say more.
+    /// Waits until each late rollup has the same sums as the raw rows.
     async fn agrees(&self) {
         let rollups = Rollups::parse("late", PLANS).unwrap();
         for (rollup, sums, of_raw) in COMPARED {
@@ -172,7 +173,7 @@ async fn a_new_rollup_counts_what_was_stored_before_it_once_however_often_it_is_
     }
     growing.agrees().await;
 
-    // Neither the running aggregator nor one that starts is disturbed.
+    // The backfill disturbs neither the running aggregator nor one that starts.
     growing.post().await;
     growing.stored().await;
     aggregator.terminate().await.unwrap();
@@ -197,8 +198,8 @@ async fn partitions_without_new_records_show_the_new_declaration_too() {
     growing.agrees().await;
 }
 
-/// More raw rows of a day and a Kafka partition than are read at a time, and more days, as an
-/// aggregator of the old declaration stored them.
+/// Inserts more raw rows of one day and Kafka partition than a backfill reads at a time, and more days, as an aggregator
+/// stored them under the old declaration.
 const MANY: &str = "
     INSERT INTO events (tenant, event, client_time, server_time, device_id, country, param_int, sequence, props, cfg, kp, ko, line)
     SELECT 'default', ['play', 'purchase', 'click'][number % 3 + 1] AS event,
@@ -218,13 +219,13 @@ async fn a_backfill_that_is_killed_again_and_again_and_runs_twice_at_once_counts
     old.terminate().await.unwrap();
     growing.world.migrate_with(&growing.variables()).await;
     let _aggregator = growing.aggregator().await;
-    // Where there is little to do, and once all partitions are ready.
+    // The small rollup first: it is filled once all partitions are ready.
     growing.fill("plans_of_late").await;
 
     let mut killed = 0;
     for _ in 0..12 {
         let moment = Duration::from_millis(growing.rng.u64(100..1500));
-        // What is dropped is killed.
+        // The timeout drops the process, which kills it.
         let ended = tokio::time::timeout(moment, growing.backfill("plans_daily")).await;
         killed += u32::from(ended.is_err());
         growing.post().await;

@@ -1,4 +1,4 @@
-//! Rollups are declared in one file: a new one answers after a restart, and nobody reads under other
+//! Rollups are declared in one file: a new one answers after a restart, and the query API does not answer with other
 //! declarations than the aggregator's.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,9 +99,9 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
         "SELECT toUnixTimestamp(day), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
-    // Often enough that ClickHouse compiles the expressions of the view.
+    // Several times, so that ClickHouse compiles the expressions of the view.
     for _ in 0..8 {
-        assert_eq!(world.rows(&view).await, expected, "what analysts see");
+        assert_eq!(world.rows(&view).await, expected, "the rows of the view");
     }
 
     let clicks = format!("unique_users,7\nclicks,{}\nimpressions,0\n", 1 + 20);
@@ -148,24 +148,24 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
     });
     waited.await.unwrap();
 
-    // The one that runs keeps its answer, says that it is stale, and logs why.
+    // The running one keeps its answer, marks it as stale, and logs the reason.
     counted(1, true).await;
-    let said = format!(
+    let reason = format!(
         "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
          ROLLUPS_FILE that stream-agg was started with"
     );
     let log = running.process().log_tail();
-    assert!(log.contains(&said), "{log}");
+    assert!(log.contains(&reason), "{log}");
     assert_eq!(Http::new(running.admin()).get("/readyz").await.status, 200);
 
-    // One that starts is not ready, and says the same.
+    // A new one is not ready, for the same reason.
     let starting = world.start("query-api", &[]);
     let admin = Http::new(starting.admin());
     let mut last = String::new();
-    let waited = wait_for("a readiness that says what to do", DEADLINE, async || {
+    let waited = wait_for("a readiness with the reason", DEADLINE, async || {
         let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await else { return false };
         last = answer.text;
-        answer.status == 503 && last.contains(&said)
+        answer.status == 503 && last.contains(&reason)
     });
     if let Err(overdue) = waited.await {
         panic!("{overdue}; it says {last:?}");

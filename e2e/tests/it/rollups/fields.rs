@@ -1,4 +1,4 @@
-//! Declared fields of `props` are typed columns, and `props` stays as it was sent.
+//! Declared fields of `props` become typed columns, and `props` keeps the text that was sent.
 
 use devstack::wait_for;
 use schemas::rollup::Rollups;
@@ -45,7 +45,7 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
     let world = World::new("fields").await;
     let (edge, mut aggregator, api) = world.pipeline().await;
     drop(api);
-    // As JSON text of the other fields, byte for byte.
+    // The text of unknown fields must stay the same, byte for byte.
     let odd = r#"{"error":true,"error.type":"t","ids":[9007199254740993,0.5],"n":1.50,"z":null,"e":{}}"#;
     let post = async |event: &str, props: &str| {
         let line = format!(r#"{{"event":"{event}",{}"#, &props[1..]);
@@ -97,14 +97,14 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
     let admin = Http::new(aggregator.admin());
     assert_eq!(admin.metric("stream_agg_fields_mistyped_total").await, Some(5));
 
-    // The type of a column that is there cannot change.
+    // The type of an existing column cannot change.
     let changed = world
         .write("changed.toml", &format!("{}{}", Rollups::built_in(), FIELDS.replace("\"int\"", "\"float\"")));
     let error = world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &changed)]).await.unwrap_err();
     assert!(format!("{error:#}").contains("`field_level` was changed after it was applied"), "{error:#}");
 }
 
-/// What each country spends: events, those with an amount, their sum, and the least of it.
+/// A rollup by country: events, events with an amount, the sum of amounts, and the smallest one.
 const SPENT: &str = r#"
 [[rollup]]
 name = "spent"
@@ -155,7 +155,7 @@ async fn an_integer_field_is_summed_where_it_is_and_a_backfill_sums_what_was_sto
         world.rows(states).await,
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
-    // Beyond 64 bits a view shows the bound, and 0 for the least of nothing.
+    // A view shows the limit of 64 bits for larger sums, and 0 for the minimum of no events.
     let view = format!(
         "SELECT country, events, sales, total, least FROM {}.spent ORDER BY country",
         world.bi_database()

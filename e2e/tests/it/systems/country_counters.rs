@@ -1,4 +1,4 @@
-//! System 0: views, plays and clicks by country; the top five of all time over the last seven days.
+//! Counters by country: views, plays and clicks of the last seven days for the five countries with the most of all time.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::world::{DEADLINE, World};
 
 const EVENTS: [&str; 3] = ["view", "play", "click"];
 
-/// Sums of each event by country: of the last seven days, and of all time together.
+/// By country, the counts of each event in the last seven days, and the count of all events of all time.
 #[derive(Default)]
 struct Sums(BTreeMap<String, ([u64; 3], u64)>);
 
@@ -23,7 +23,7 @@ impl Sums {
         *total += times;
     }
 
-    /// What must be answered, in order.
+    /// The expected countries with their recent counts, in order.
     fn top(&self) -> Vec<(String, [u64; 3])> {
         let mut all: Vec<_> = self.0.iter().collect();
         all.sort_by_key(|(country, (_, total))| (u64::MAX - total, *country));
@@ -66,11 +66,11 @@ async fn post(edge: &Http, path: &str, body: String) {
 #[tokio::test]
 async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days() {
     let world = World::new("country_counters").await;
-    // A post reaches the bus and touches no database: nobody reads the bus yet.
+    // A post needs Kafka but no ClickHouse: no aggregator reads the topic yet.
     let edge = world.edge().await;
     let mut sums = Sums::default();
     let today = now().floor(DAY);
-    // RU counts most of all time and nothing of late; DE and US tie; FR and IT are below the five.
+    // RU has the most of all time and no recent events; DE and US tie; FR and IT are not among the five.
     let posted = [
         ("RU", 40, 30),
         ("GB", 0, 9),

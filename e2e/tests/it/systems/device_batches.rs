@@ -1,11 +1,11 @@
-//! System 2: devices send batches of 30 events; each gains `ip` and `server_time` and is stored.
+//! Batches of devices: 30 events a request; the edge adds `ip` and `server_time` to each, and each is stored.
 
 use schemas::time::{HOUR, UnixMillis};
 
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::World;
 
-/// The sample event of the system's author, of the year 2020.
+/// A sample event of the year 2020.
 const SAMPLE: &str = r#"{"client_time":"2020-12-01 23:59:00","device_id":"0287D9AA-4ADF-4B37-A60F-3E9E645C821E","device_os":"iOS 13.5.1","session":"ybuRi8mAUypxjbxQ","sequence":1,"event":"app_start","param_int":0,"param_str":"some text"}"#;
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn an_event_of_2020_is_stored_as_sent_and_counts_in_2020() {
     let server_time: i64 = row[3].parse().unwrap();
     assert!(
         (before.0..=now().0).contains(&server_time),
-        "server_time {server_time} is when the request came"
+        "server_time {server_time} is the time of the request"
     );
     let others: Vec<_> =
         row.iter().enumerate().filter(|(at, _)| *at != 3).map(|(_, text)| text.as_str()).collect();
@@ -76,11 +76,14 @@ async fn what_was_accepted_survives_a_stop_of_the_edge_and_of_the_aggregator() {
         match stop {
             0 => {
                 edge.assert_balanced().await;
-                assert!(edge.service.terminate().await.unwrap().success(), "the edge ends well");
+                assert!(edge.service.terminate().await.unwrap().success(), "the edge exits without an error");
                 edge = world.edge().await;
             }
             1 => {
-                assert!(aggregator.terminate().await.unwrap().success(), "the aggregator ends well");
+                assert!(
+                    aggregator.terminate().await.unwrap().success(),
+                    "the aggregator exits without an error"
+                );
                 aggregator = world.aggregator().await;
             }
             _ => {}

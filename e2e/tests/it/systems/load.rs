@@ -1,4 +1,4 @@
-//! System 2's load: 200 requests per second of 30 events each, at 500 connections.
+//! A load of 200 requests a second of 30 events each over 500 connections.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,8 +37,8 @@ async fn run(name: &'static str, duration: Duration) {
     edge.assert_balanced().await;
 }
 
-/// Sends events of the hour `current` and some of hours before. Open loop: every request has
-/// its time, whatever became of the ones before.
+/// Sends events of the hour `current` and some of earlier hours. Open loop: every request has its scheduled time,
+/// whatever the answers to earlier ones.
 pub(crate) async fn send(edge: &Edge, current: UnixMillis, duration: Duration) -> Oracle {
     let started = Instant::now();
     let oracle = Arc::new(Mutex::new(Oracle::default()));

@@ -1,4 +1,5 @@
-//! System 3: `POST /analytics/{ms}/{user}/{click|impression}`, three lines for the hour, servers added at any time.
+//! Reactions by path: `POST /analytics/{ms}/{user}/{click|impression}`, an answer of three lines for the hour, and
+//! services that are added at any time.
 
 use crate::oracle::now;
 use crate::world::World;

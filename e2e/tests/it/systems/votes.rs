@@ -1,5 +1,5 @@
-//! System 1: votes. The answer tells how the poll stands; however many arrive, ClickHouse is asked
-//! once per tick.
+//! Votes: the answer to a vote has the results of its poll, and ClickHouse gets one query per poll interval, however
+//! many votes arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,18 +16,18 @@ use crate::world::{DEADLINE, Edge, QueryApi, World};
 const JSON: (&str, &str) = ("content-type", "application/json");
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// Votes and voters by option, of each poll.
+/// Votes and voters of each option of each poll.
 #[derive(Default)]
-struct Tallies(BTreeMap<String, BTreeMap<String, (u64, BTreeSet<String>)>>);
+struct Results(BTreeMap<String, BTreeMap<String, (u64, BTreeSet<String>)>>);
 
-impl Tallies {
+impl Results {
     fn add(&mut self, poll: &str, option: &str, voter: Option<&str>) {
         let option = self.0.entry(poll.to_owned()).or_default().entry(option.to_owned()).or_default();
         option.0 += 1;
         option.1.extend(voter.map(str::to_owned));
     }
 
-    /// What must be answered, in order.
+    /// The expected results of a poll, in order.
     fn of(&self, poll: &str) -> Value {
         let mut options: Vec<_> = self.0[poll].iter().collect();
         options.sort_by_key(|(option, (votes, _))| (u64::MAX - votes, *option));
@@ -39,7 +39,7 @@ impl Tallies {
     }
 }
 
-/// All three services; the edge knows where results are.
+/// Starts all three services; the edge gets the results from the query API.
 async fn pipeline(world: &World) -> (Edge, Service, QueryApi) {
     let (aggregator, query) = tokio::join!(world.aggregator(), async {
         let mut query = world.start("query-api", &[]);
@@ -47,9 +47,9 @@ async fn pipeline(world: &World) -> (Edge, Service, QueryApi) {
         query
     });
     let interval = format!("{}ms", INTERVAL.as_millis());
-    let told = [("POLL_RESULTS_URL", query.http()), ("POLL_RESULTS_INTERVAL", interval)];
-    let told = told.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let mut edge = world.start("ingest", &told);
+    let variables = [("POLL_RESULTS_URL", query.http()), ("POLL_RESULTS_INTERVAL", interval)];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut edge = world.start("ingest", &variables);
     edge.wait_ready().await.unwrap();
     (Edge::new(edge), aggregator, QueryApi::new(query))
 }
@@ -58,7 +58,7 @@ async fn vote(edge: &Edge, body: &Value) -> HttpResponse {
     edge.http.send("POST", "/v1/votes", &[JSON], body.to_string()).await
 }
 
-/// Waits until query-api tells exactly this of the poll.
+/// Waits until the query API answers exactly this for the poll.
 async fn assert_poll(api: &QueryApi, path: &str, expected: &Value) {
     let mut last = Value::Null;
     let waited = wait_for(format!("{path} to be counted"), DEADLINE, async || {
@@ -75,7 +75,7 @@ async fn votes_are_counted_exactly_and_told_with_the_next_vote() {
     let world = World::new("votes").await;
     let (edge, _aggregator, api) = pipeline(&world).await;
     let mut rng = fastrand::Rng::with_seed(1);
-    let mut tallies = Tallies::default();
+    let mut results = Results::default();
     let mut last = Value::Null;
     for _ in 0..300 {
         let poll = ["best shoe", "a/b,\"c\"", "hat"][rng.usize(..3)];
@@ -83,28 +83,28 @@ async fn votes_are_counted_exactly_and_told_with_the_next_vote() {
         let voter = (rng.u8(..4) > 0).then(|| format!("u{}", rng.u8(..20)));
         let answer = vote(&edge, &json!({"poll": poll, "option": option, "voter": voter})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        tallies.add(poll, option, voter.as_deref());
+        results.add(poll, option, voter.as_deref());
         last = answer.json();
     }
     assert_eq!((&last["received"], &last["accepted"]), (&json!(1), &json!(1)));
     for (poll, path) in [("best shoe", "best%20shoe"), ("a/b,\"c\"", "a%2Fb,%22c%22"), ("hat", "hat")] {
-        assert_poll(&api, &format!("/v1/polls/{path}"), &tallies.of(poll)).await;
+        assert_poll(&api, &format!("/v1/polls/{path}"), &results.of(poll)).await;
     }
 
-    // The next vote is told all of them, and is not among them itself.
+    // The answer to the next vote counts all of them, but not that vote.
     let voted = now().0 as u64;
     let waited = wait_for("results of a moment after the last vote", DEADLINE, async || {
         edge.metric("ingest_poll_results_as_of_milliseconds").await > voted
     });
     waited.await.unwrap();
-    let counted = tallies.of("best shoe");
+    let counted = results.of("best shoe");
     let answer = vote(&edge, &json!({"poll": "best shoe", "option": "a", "voter": "last"})).await.json();
     assert_eq!(answer["poll"]["poll"], "best shoe");
     assert_eq!(answer["poll"]["results"], counted);
     assert!(answer["poll"]["age_ms"].as_i64().is_some_and(|age| (0..60_000).contains(&age)), "{answer}");
     assert!(answer["poll"]["as_of"].as_str().is_some_and(|as_of| as_of.ends_with('Z')), "{answer}");
-    tallies.add("best shoe", "a", Some("last"));
-    assert_poll(&api, "/v1/polls/best%20shoe", &tallies.of("best shoe")).await;
+    results.add("best shoe", "a", Some("last"));
+    assert_poll(&api, "/v1/polls/best%20shoe", &results.of("best shoe")).await;
     edge.assert_balanced().await;
 
     let all = api.http.get("/v1/polls?format=csv").await;
@@ -173,13 +173,13 @@ async fn load(name: &'static str, duration: Duration) {
     let world = World::new(name).await;
     let (edge, _aggregator, api) = pipeline(&world).await;
     let (began, started) = (now().0, Instant::now());
-    let tallies = send(&edge, duration).await;
+    let results = send(&edge, duration).await;
     let (elapsed, ended) = (started.elapsed(), now().0);
-    assert_poll(&api, "/v1/polls/best-shoe", &tallies.of("best-shoe")).await;
+    assert_poll(&api, "/v1/polls/best-shoe", &results.of("best-shoe")).await;
     edge.assert_balanced().await;
     assert_eq!(edge.metric("ingest_events_delivered_total").await, 1000 * duration.as_secs());
 
-    // While they poured in, ClickHouse was asked once per tick, whose jitter is ±10 %.
+    // Meanwhile ClickHouse got one query per interval, which has a jitter of ±10 %.
     let mut asked = 0;
     let selects = format!(
         "SELECT count() FROM system.query_log WHERE current_database = '{name}' AND type = 'QueryStart'
@@ -196,8 +196,8 @@ async fn load(name: &'static str, duration: Duration) {
     assert!(asked <= most, "{asked} statements in {elapsed:?}");
 }
 
-/// A thousand votes a second. Open loop: every vote has its time, whatever became of those before.
-async fn send(edge: &Edge, duration: Duration) -> Tallies {
+/// Sends a thousand votes a second. Open loop: every vote has its scheduled time, whatever the answers to earlier ones.
+async fn send(edge: &Edge, duration: Duration) -> Results {
     const CONNECTIONS: u32 = 1000;
     let started = Instant::now();
     let mut connections = JoinSet::new();
@@ -217,11 +217,11 @@ async fn send(edge: &Edge, duration: Duration) -> Tallies {
             (connection, sent)
         });
     }
-    let mut tallies = Tallies::default();
+    let mut results = Results::default();
     for (connection, sent) in connections.join_all().await {
         for option in sent {
-            tallies.add("best-shoe", option, Some(&format!("u{connection}")));
+            results.add("best-shoe", option, Some(&format!("u{connection}")));
         }
     }
-    tallies
+    results
 }

@@ -1,5 +1,5 @@
-//! The audit is exact however long before its record a line arrived: after a spool held it, or at an edge
-//! whose clock is wrong.
+//! The audit is exact also for lines that arrived long before their record: a spool held them, or the clock of the edge
+//! was wrong.
 
 use schemas::event;
 use schemas::line::{self, Prefix};
@@ -14,12 +14,12 @@ fn days_ago(days: i64) -> UnixMillis {
     UnixMillis(now().0 - days * DAY)
 }
 
-/// Appends a record of two events, which arrived so many days ago and are of that day.
+/// Appends a record of two events that happened and arrived this many days ago.
 fn produce(world: &World, days: i64, more: &[(&str, &str)]) {
     produce_events_of(world, days_ago(days), days_ago(days), more);
 }
 
-/// Appends a record of two events that happened at a time, as their client says, and arrived at another.
+/// Appends a record of two events that were sent with one time and arrived at another.
 fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more: &[(&str, &str)]) {
     let client = format!(r#"{{"event":"click","device_id":"d","client_time":"{sent}"}}"#);
     let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), arrived);
@@ -32,7 +32,7 @@ fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more:
     world.produce(KP, &[&[("v", "1"), ("n", "2"), ("id", id.as_str())], more].concat(), &value);
 }
 
-/// Changes the ledger as if the broker's clock had been that many days behind at the record of offset 1.
+/// Changes the ledger as if the broker's clock had been this many days behind when it appended offset 1.
 async fn was_taken_earlier(world: &World, days: u8) {
     world.rows(&format!("INSERT INTO ledger SELECT * REPLACE (kafka_time - INTERVAL {days} DAY AS kafka_time) FROM ledger WHERE ko = 1 OR tenant = '' AND hwm = (SELECT min(hwm) FROM ledger WHERE hwm > 1)")).await;
     world
@@ -50,7 +50,7 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
     for days in [0, 13, 3, 0] {
         produce(&world, days, SPOOLED);
     }
-    // By the days that a person asks for, and by those that the aggregator looks at by itself.
+    // With the days that a person may ask for, and with those of the aggregator's own audits.
     for days in ["29", "2", "1"] {
         is_sound_with(&world, &["--days", days], 8).await;
     }
@@ -74,10 +74,10 @@ async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_ar
         produce(&world, days, &[]);
     }
     reaches(&world, 3).await;
-    // As if a spool had held it for 14 of those days; ClickHouse drops such rows by itself, at a time of its own.
+    // As if a spool had held the record for 14 of these days. ClickHouse drops such rows by itself at some time.
     was_taken_earlier(&world, 26).await;
     world.rows("DELETE FROM events WHERE tenant != '' AND ko = 1").await;
-    // Before and after the tables are older than what they keep.
+    // Before and after the tables are older than their retention.
     for days in ["29", "2"] {
         is_sound_with(&world, &["--days", days], 4).await;
         let noted = latest(&world, "note", "events", "all").await.remove(0);
@@ -111,7 +111,7 @@ async fn events_whose_time_is_not_believed_are_compared_on_the_day_of_their_arri
     let today = now();
     let yesterday = UnixMillis(today.0 - DAY);
     let from = UnixMillis::parse("2000-01-01 00:00:00").unwrap();
-    // Of each two, one is within the limits by a millisecond.
+    // Of each pair, one time is within the limits by a millisecond.
     for sent in [from, UnixMillis(from.0 - 1), today, UnixMillis(today.0 + 1)] {
         produce_events_of(&world, sent, yesterday, &[]);
     }

@@ -1,4 +1,4 @@
-//! The audit finds offsets that are in no ledger row, whoever is to blame for that.
+//! The audit finds offsets that are in no ledger row, for any reason.
 
 use devstack::wait_for;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -7,7 +7,7 @@ use super::{KP, audit, is_found, latest, reaches};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
-/// Appends records which have no line that anybody can read: they are in the ledger alone.
+/// Appends records without a readable line: only the ledger has rows for them.
 fn produce(world: &World, records: usize) {
     for _ in 0..records {
         world.produce(KP, &[], b"of some other program");
@@ -49,7 +49,7 @@ async fn a_transaction_leaves_a_gap_of_one_offset_behind_its_records() {
     let record = BaseRecord::<(), _>::to(world.name()).partition(KP).payload(b"of a tool");
     tool.send(record).map_err(|(error, _)| error).unwrap();
     tool.commit_transaction(DEADLINE).unwrap();
-    // Offset 2 is Kafka's note that the transaction has ended; nothing behind it is known yet.
+    // Offset 2 is Kafka's commit marker of the transaction; there is no record after it yet.
     reaches(&world, 2).await;
     audit(&world, &[]).await.unwrap();
     produce(&world, 1);

@@ -1,4 +1,4 @@
-//! The audit finds what somebody took from the tables or added to them, and nothing where nothing is wrong.
+//! The audit finds rows that were removed from the tables or added to them, and nothing else.
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
@@ -12,10 +12,10 @@ mod ages;
 
 mod gaps;
 
-/// Kafka partition of the records that tests append themselves.
+/// The Kafka partition of records that the tests append themselves.
 const KP: i32 = 3;
 
-/// Something was counted, and the aggregator that counted it.
+/// A world with counted events, and the edge and the aggregator that still run.
 struct Counted {
     world: World,
     edge: Edge,
@@ -45,43 +45,43 @@ async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
     world.run("stream-agg", &[&["audit"], more].concat(), &[]).await
 }
 
-/// Audits until everything is below `progress`, so that a fault can no longer be one of the moment;
-/// then it must fail with all of these words.
+/// Runs audits until one fails with all of these words: while records are above `progress`, a difference may be
+/// temporary.
 async fn is_found(world: &World, more: &[&str], words: &[&str]) {
     let mut seen = String::new();
     let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
         seen = match audit(world, more).await {
-            Ok(()) => "it is sound".to_owned(),
+            Ok(()) => "the audit found nothing".to_owned(),
             Err(error) => format!("{error:#}"),
         };
         words.iter().all(|word| seen.contains(word))
     });
     if let Err(overdue) = waited.await {
-        panic!("{overdue}; it says {seen}");
+        panic!("{overdue}; the last output is {seen}");
     }
 }
 
-/// Makes the system older than its tables keep rows.
+/// Makes the system look older than the retention of its tables.
 async fn age(world: &World) {
     let age =
         "INSERT INTO configs SELECT cfg, rollups, declared, since - INTERVAL 60 DAY FROM configs LIMIT 1";
     world.rows(age).await;
 }
 
-/// Waits until everything below `next` is in every table, and known to be.
+/// Waits until `progress` shows that every table has all records below `next`.
 async fn reaches(world: &World, next: u64) {
     let reached = format!("SELECT max(next_offset) FROM progress WHERE kp = {KP}");
     wait_for("progress", DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
 }
 
-/// What the newest audit says of a part of a table.
+/// A value of the newest audit for a part of a table.
 async fn latest(world: &World, value: &str, table: &str, part: &str) -> Vec<String> {
     let sql =
         format!("SELECT argMax({value}, audited_at) FROM audits WHERE table = '{table}' AND part = '{part}'");
     world.rows(&sql).await.remove(0)
 }
 
-/// Audits until `events` raw rows are compared; each audit must be sound.
+/// Runs audits until one compares `events` raw rows; none may find a difference.
 async fn is_sound_with(world: &World, more: &[&str], events: u64) {
     let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
         audit(world, more).await.unwrap();
@@ -90,7 +90,7 @@ async fn is_sound_with(world: &World, more: &[&str], events: u64) {
     waited.await.unwrap();
 }
 
-/// Events of now and of some years ago, so that tables have more than one table partition.
+/// Posts events of now and of some years ago, so that tables have more than one table partition.
 async fn post(edge: &Edge, oracle: &mut Oracle, count: usize) {
     let mut rng = fastrand::Rng::with_seed(70);
     let old = UnixMillis::parse("2020-12-01 23:59:00").unwrap();
@@ -212,7 +212,7 @@ async fn a_rollup_declared_late_is_sound_before_and_after_it_was_filled() {
     assert!(format!("{error:#}").contains("missing=0 duplicate=100"), "{error:#}");
 }
 
-/// A rollup of what holds a field, which may stand there in three ways.
+/// A rollup of events with a field that JSON can write in three ways.
 const OF_A_FIELD: &str = r#"
 [[rollup]]
 name = "of_a_field"
