@@ -22,6 +22,6 @@ pub mod up;
 
 pub use paths::{DataDirectory, python};
 pub use process::usage;
-pub use servers::{ClickHouse, Given, Kafka, Ports, Stack, clickhouse, kafka};
+pub use servers::{ClickHouse, ExternalServers, Kafka, Ports, Stack, clickhouse, kafka};
 pub use service::Service;
 pub use wait::wait_for;

@@ -103,7 +103,7 @@ impl Service {
     pub async fn wait_ready(&mut self) -> anyhow::Result<Duration> {
         let (client, url) = (self.client.clone(), format!("{}/readyz", self.admin()));
         let ready = async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
-        self.process.until("be ready", READY_DEADLINE, ready).await
+        self.process.wait_until("be ready", READY_DEADLINE, ready).await
     }
 
     /// Sends SIGTERM and waits until it has exited.

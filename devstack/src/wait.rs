@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// A condition that did not hold by its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("wait for {what}: not so after {deadline:?}")]
-pub struct Overdue {
+pub struct DeadlineExceeded {
     /// The condition.
     pub what: String,
     /// The longest wait.
@@ -23,7 +23,7 @@ pub async fn wait_for(
     what: impl Into<String>,
     deadline: Duration,
     mut condition: impl AsyncFnMut() -> bool,
-) -> Result<Duration, Overdue> {
+) -> Result<Duration, DeadlineExceeded> {
     let started = Instant::now();
     let checks = async {
         while !condition().await {
@@ -32,7 +32,7 @@ pub async fn wait_for(
     };
     match time::timeout(deadline, checks).await {
         Ok(()) => Ok(started.elapsed()),
-        Err(_) => Err(Overdue { what: what.into(), deadline }),
+        Err(_) => Err(DeadlineExceeded { what: what.into(), deadline }),
     }
 }
 

@@ -18,7 +18,7 @@ async fn children_die_with_a_killed_parent() {
     let mut up = up(&directory, &[]);
     let parent = up.id();
     let mut children = Vec::new();
-    up.until("run Kafka and ClickHouse", DEADLINE, async || {
+    up.wait_until("run Kafka and ClickHouse", DEADLINE, async || {
         children = ["kafka.Kafka", "clickhouse-server"].map(|program| child(parent, program)).to_vec();
         children.iter().all(Option::is_some)
     })
@@ -37,13 +37,13 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     let directory = DataDirectory::for_test("demo").unwrap();
     let mut up = up(&directory, &["--demo"]);
     let log = up.log().to_owned();
-    up.until("be ready", DEADLINE, async || text(&log).contains("Millrace is ready")).await.unwrap();
+    up.wait_until("be ready", DEADLINE, async || text(&log).contains("Millrace is ready")).await.unwrap();
     let page = text(&log);
     let front = page.split_whitespace().find(|word| word.starts_with("http://localhost:")).unwrap();
 
     let url = || format!("{front}/analytics?timestamp={}", now_ms());
     let first = numbers(&url()).await;
-    up.until("show growing numbers", Duration::from_secs(10), async || {
+    up.wait_until("show growing numbers", Duration::from_secs(10), async || {
         let later = numbers(&url()).await;
         later.len() == 3 && later.iter().zip(&first).all(|(later, first)| later > first)
     })

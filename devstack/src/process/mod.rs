@@ -60,7 +60,7 @@ impl Process {
 
     /// Waits until `condition` holds; fails when the child exits before that, or at `deadline`.
     /// `what` is what the child should do, such as "answer on port 18123".
-    pub async fn until(
+    pub async fn wait_until(
         &mut self,
         what: &str,
         deadline: Duration,
@@ -180,8 +180,11 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_ends_early_is_quoted() {
         let (mut child, _directory) = shell("echo no room on the disk; exit 3");
-        let error =
-            child.until("answer", Duration::from_secs(10), async || false).await.unwrap_err().to_string();
+        let error = child
+            .wait_until("answer", Duration::from_secs(10), async || false)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("shell ended early, exit status: 3; the end of "), "{error}");
         assert!(error.ends_with("shell.log:\n  no room on the disk"), "{error}");
     }
@@ -191,7 +194,7 @@ mod tests {
         let (mut child, _directory) = shell("trap '' TERM; echo deaf; while :; do sleep 1; done");
         let log = child.log().to_owned();
         let deaf = async || fs::read_to_string(&log).is_ok_and(|text| text.contains("deaf"));
-        child.until("be deaf", Duration::from_secs(10), deaf).await.unwrap();
+        child.wait_until("be deaf", Duration::from_secs(10), deaf).await.unwrap();
         let error = child.terminate(Duration::from_millis(50)).await.unwrap_err().to_string();
         assert!(error.contains("so it was killed"), "{error}");
         assert!(child.exited().is_some());

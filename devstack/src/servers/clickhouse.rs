@@ -49,7 +49,7 @@ struct Server {
 
 impl ClickHouse {
     /// A server that somebody else runs.
-    pub fn given(url: &str) -> Self {
+    pub fn external(url: &str) -> Self {
         Self { url: url.to_owned(), local: None }
     }
 
@@ -68,7 +68,7 @@ impl ClickHouse {
 
     /// Declares the user `definer`, who cannot log in and has `grants`. Must come before the start of a local server,
     /// because the library reads its users only then. Does nothing for a server that somebody else runs.
-    pub fn define(&self, definer: &str, grants: &[String]) -> anyhow::Result<()> {
+    pub fn declare_definer(&self, definer: &str, grants: &[String]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
         let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
         let user = format!("<{definer}><no_password/><networks/><grants>{grants}</grants></{definer}>");
@@ -175,7 +175,7 @@ impl Server {
         let process = Process::start("ClickHouse", command, &self.directory.join("clickhouse.log"))?;
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.http_port);
-        process.until(&what, START_DEADLINE, async || ping.is_answered().await).await?;
+        process.wait_until(&what, START_DEADLINE, async || ping.is_answered().await).await?;
         Ok(())
     }
 }

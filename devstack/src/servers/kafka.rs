@@ -60,7 +60,7 @@ pub struct KafkaPorts {
 
 impl Kafka {
     /// Brokers that somebody else runs.
-    pub fn given(brokers: &str) -> Self {
+    pub fn external(brokers: &str) -> Self {
         Self { brokers: brokers.to_owned(), local: None }
     }
 
@@ -204,7 +204,7 @@ impl Broker {
         // Stored before the wait: if the wait is cancelled, `self` must still own the child.
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.port);
-        process.until(&what, START_DEADLINE, async || answers(admin).await).await?;
+        process.wait_until(&what, START_DEADLINE, async || answers(admin).await).await?;
         Ok(())
     }
 

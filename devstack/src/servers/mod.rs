@@ -13,4 +13,4 @@ mod template;
 
 pub use clickhouse::ClickHouse;
 pub use kafka::Kafka;
-pub use stack::{Given, Ports, Stack};
+pub use stack::{ExternalServers, Ports, Stack};

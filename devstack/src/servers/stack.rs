@@ -10,14 +10,14 @@ use crate::ports;
 
 /// The servers to use instead of local ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Given {
+pub struct ExternalServers {
     /// `host:port`, comma-separated: `KAFKA_BROKERS`.
     pub kafka: Option<String>,
     /// An HTTP address: `CLICKHOUSE_URL`.
     pub clickhouse: Option<String>,
 }
 
-impl Given {
+impl ExternalServers {
     /// Reads the variables above.
     pub fn from_vars(vars: &Vars) -> Self {
         let given = |name| Some(vars.string_or(name, "")).filter(|value| !value.is_empty());
@@ -69,13 +69,13 @@ pub struct Stack {
 impl Stack {
     /// Both servers with their addresses, not yet started. [`Stack::start`] starts both; a test may start each on
     /// its own.
-    pub fn prepare(directory: DataDirectory, ports: Ports, given: &Given) -> anyhow::Result<Self> {
+    pub fn prepare(directory: DataDirectory, ports: Ports, given: &ExternalServers) -> anyhow::Result<Self> {
         let kafka = match &given.kafka {
-            Some(brokers) => Kafka::given(brokers),
+            Some(brokers) => Kafka::external(brokers),
             None => Kafka::prepare(directory.subdirectory("kafka")?, ports.kafka)?,
         };
         let clickhouse = match &given.clickhouse {
-            Some(url) => ClickHouse::given(url),
+            Some(url) => ClickHouse::external(url),
             None => {
                 let home = directory.subdirectory("clickhouse")?;
                 ClickHouse::prepare(home, ports.clickhouse_http, ports.clickhouse_native)?
@@ -86,7 +86,7 @@ impl Stack {
 
     /// A stack of local servers for the test `name`: empty, on free ports, not yet started.
     pub fn for_test(name: &str) -> anyhow::Result<Self> {
-        Self::prepare(DataDirectory::for_test(name)?, Ports::free()?, &Given::default())
+        Self::prepare(DataDirectory::for_test(name)?, Ports::free()?, &ExternalServers::default())
     }
 
     /// Starts both and waits until they answer.

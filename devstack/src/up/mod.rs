@@ -15,9 +15,9 @@ use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 
 use crate::paths::{DataDirectory, cache};
-use crate::servers::{Given, Ports, Stack};
+use crate::servers::{ExternalServers, Ports, Stack};
 use services::Services;
-use stored::Stored;
+use stored::StoredRows;
 
 mod services;
 
@@ -51,7 +51,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Config {
     /// Servers to use instead of local ones.
-    given: Given,
+    given: ExternalServers,
     /// All variables of the environment, for the services.
     vars: BTreeMap<String, String>,
 }
@@ -59,7 +59,7 @@ pub struct Config {
 impl Config {
     /// Reads `KAFKA_BROKERS` and `CLICKHOUSE_URL`, and keeps all variables for the services.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
-        Ok(Self { given: Given::from_vars(vars), vars: vars.with_prefix("") })
+        Ok(Self { given: ExternalServers::from_vars(vars), vars: vars.with_prefix("") })
     }
 
     /// The variables of services that use `stack`.
@@ -116,12 +116,12 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
     outcome.and(stopped)
 }
 
-async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, Stored)> {
+async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, StoredRows)> {
     let vars = config.service_vars(stack);
     services::define_views(&vars, &stack.clickhouse)?;
     output::timed("start Kafka and ClickHouse", stack.start()).await?;
     output::timed("make tables and topic", services::migrate(&vars)).await?;
-    let stored = Stored::begin(config.client(stack)).await?;
+    let stored = StoredRows::begin(config.client(stack)).await?;
     let services = output::timed("start the services", Services::start(&vars)).await?;
     Ok((services, stored))
 }
@@ -130,7 +130,7 @@ async fn serve(
     stack: &Stack,
     bi: &str,
     services: Services,
-    stored: Stored,
+    stored: StoredRows,
     demo: bool,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {

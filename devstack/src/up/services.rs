@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::stored::Stored;
+use super::stored::StoredRows;
 use super::{front, output};
 use crate::ports;
 use crate::servers::clickhouse::ClickHouse;
@@ -55,7 +55,7 @@ pub(super) struct Services {
 pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     let stream_agg::MigrateConfig { bi_definer, rollups, store, .. } = &config.migrate;
-    clickhouse.define(bi_definer, &bi::grants(rollups, &store.database))
+    clickhouse.declare_definer(bi_definer, &bi::grants(rollups, &store.database))
 }
 
 /// Creates or updates the tables and the topic.
@@ -112,7 +112,7 @@ impl Services {
     }
 
     /// Stops them in the order in which data flow, and prints how much was stored.
-    pub(super) async fn stop(self, stored: &Stored) -> anyhow::Result<()> {
+    pub(super) async fn stop(self, stored: &StoredRows) -> anyhow::Result<()> {
         let front = self.front.stop().await;
         let edge = self.edge.stop().await;
         let accepted = edge.as_ref().map_or(0, |summary| summary.0.accepted);

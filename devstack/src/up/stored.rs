@@ -12,12 +12,12 @@ use crate::wait::wait_for;
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Counts the rows of the raw table since the start.
-pub(super) struct Stored {
+pub(super) struct StoredRows {
     client: Client,
     at_start: u64,
 }
 
-impl Stored {
+impl StoredRows {
     /// Counts the rows that exist already.
     pub(super) async fn begin(client: Client) -> anyhow::Result<Self> {
         let at_start = rows(&client).await?;

@@ -115,7 +115,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
         length: options.length,
         edge: edge.http(),
         edge_admin: Http::with_timeout(edge.admin(), QUIET),
-        kafka: Kafka::given(stack.kafka.brokers()),
+        kafka: Kafka::external(stack.kafka.brokers()),
         world,
         journal: Arc::new(Mutex::new(Journal::new(options.seed, options.event_ids))),
         stats: Arc::default(),

@@ -68,7 +68,7 @@ impl Journal {
         request
     }
 
-    /// Makes every later request one that may not be retried, though its events have ids.
+    /// Forbids retries of all later requests, though their events have ids.
     pub fn stop_retries(&mut self) {
         self.retries_end = Some(self.entries.len());
         self.stream.stop_retries();

@@ -68,7 +68,7 @@ impl RequestStream {
         Self { seed, event_ids, retries: event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
     }
 
-    /// Makes every later request one that may not be retried. Events have ids as before.
+    /// Forbids retries of all later requests. Events have ids as before.
     pub fn stop_retries(&mut self) {
         self.retries = false;
     }

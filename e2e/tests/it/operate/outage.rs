@@ -35,7 +35,7 @@ async fn run(name: &'static str, outage: Duration) {
     let (edge, mut aggregator, _api) = world.pipeline().await;
     let aggregator = aggregator.process().id();
     let peak_mib = || usage::peak_mib(aggregator).unwrap();
-    let kafka = Kafka::given(stack.kafka.brokers());
+    let kafka = Kafka::external(stack.kafka.brokers());
     let log_end = || task::block_in_place(|| kafka.log_ends(name).unwrap().into_iter().sum::<u64>());
 
     let breaking = async {
