@@ -1,6 +1,6 @@
 //! Measures, for `./dev bench`: everything side by side in one run on one machine.
 //!
-//! Asserts nothing about time; counts must be exact all the same. The modules stand in the order of a run: the
+//! Asserts nothing about time; but counts must be exact. The modules stand in the order of a run: the
 //! plan, what is sent, the load generator, the servers, the comparison, the measurements, the report. Beside
 //! them are the single steps, whose instructions are counted.
 

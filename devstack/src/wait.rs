@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A condition that did not hold by its deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("wait for {what}: not so after {deadline:?}")]
+#[error("wait for {what}: it did not happen within {deadline:?}")]
 pub struct DeadlineExceeded {
     /// The condition.
     pub what: String,
@@ -55,6 +55,6 @@ mod tests {
     #[tokio::test]
     async fn it_fails_with_what_and_how_long_even_if_a_look_hangs() {
         let overdue = wait_for("a dead server", Duration::from_millis(30), async || pending().await).await;
-        assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: not so after 30ms");
+        assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: it did not happen within 30ms");
     }
 }

@@ -1,10 +1,10 @@
-"""Every overlay renders, is valid to the letter, and asks of the services only what they have.
+"""Every overlay renders, is valid against strict schemas, and uses only what the services have.
 
-What only a cluster can show (admission, quotas, real probes) is shown by
+Only a cluster can check admission, quotas and real probes:
 `kubectl apply -k k8s/overlays/<overlay> --dry-run=server`.
 
-Each check returns complaints, so that the tests at the end can break a manifest and look whether
-it is named. Needs KUSTOMIZE (the program) and SERVICES (the folder of the built services);
+Each check returns complaints, so that the tests at the end can break a manifest and check that a
+complaint names it. Needs KUSTOMIZE (the program) and SERVICES (the folder of the built services);
 `./dev test` sets both.
 """
 

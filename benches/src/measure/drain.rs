@@ -254,7 +254,7 @@ async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow
         return Ok((last, last as f64 / started.elapsed().as_secs_f64()));
     }
     let (head, since) = first.with_context(|| format!("{}: see the first rows", consumer.what()))?;
-    ensure!(head < events, "all {events} events were there at once: there must be more to measure a rate");
+    ensure!(head < events, "all {events} events were stored at once: drain more to measure a rate");
     ensure!(last == events, "{}: {events} events became {last} rows", consumer.what());
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
 }

@@ -221,7 +221,7 @@ impl World {
         let refused = answer.error_for_status_ref().err();
         let text = answer.text().await.with_context(|| format!("read the answer to {sql}"))?;
         match refused {
-            Some(_) => bail!("ask ClickHouse for {sql}: {text}"),
+            Some(_) => bail!("query ClickHouse with {sql}: {text}"),
             None => Ok(text),
         }
     }
