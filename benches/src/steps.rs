@@ -1,7 +1,7 @@
-//! The pure steps of an event's way, to count their instructions one by one.
+//! The pure steps that process an event, so that their instructions can be counted one by one.
 //!
-//! Seconds differ from run to run on a shared machine; instructions are the same for the
-//! same program and data, so that a step that has become dearer shows at once.
+//! Seconds differ from run to run on a shared machine. The number of instructions is the same for the same
+//! program and data, so that a step that has become slower shows at once.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -22,10 +22,9 @@ use stream_agg::progress::{NextOffset, Offset};
 use stream_agg::window::Window;
 use uuid::Uuid;
 
-use crate::events::Work;
-use crate::work;
+use crate::input::{Work, records};
 
-/// 2026-11-21 04:10:00, when all requests and records were taken.
+/// 2026-11-21 04:10:00, the arrival time of all requests and records.
 const NOW: UnixMillis = UnixMillis(1_795_234_200_000);
 const TENANT: &str = "default";
 /// Events of a request, and of a record.
@@ -34,7 +33,7 @@ const LINES: u32 = BATCH as u32;
 const REQUESTS: usize = 64;
 /// Records of the aggregator's batch.
 const RECORDS: usize = 500;
-/// Where the edge's lines go.
+/// The topic's partitions, as the edge sees them.
 const TO: Partitions<'static> =
     Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
 
@@ -42,7 +41,7 @@ const TO: Partitions<'static> =
 pub struct Step {
     /// Its name on the command line.
     pub name: &'static str,
-    /// Events it handles each time.
+    /// Events that one run processes.
     pub events: u64,
     once: Box<dyn Fn()>,
 }
@@ -52,18 +51,18 @@ impl Step {
         Self { name, events, once: Box::new(once) }
     }
 
-    /// Takes it so many times.
-    pub fn take(&self, times: u64) {
+    /// Runs the step this many times.
+    pub fn run(&self, times: u64) {
         (0..times).for_each(|_| (self.once)());
     }
 }
 
-/// All steps with events of this work, in the order of an event's way.
+/// All steps with this kind of events, in the order in which an event passes them.
 pub fn all(work: Work) -> Vec<Step> {
-    let requests = work::bodies(work, REQUESTS, NOW);
+    let requests = records::bodies(work, REQUESTS, NOW);
     let (decoding, enriching) = (requests.clone(), requests);
     let prefix = prefix();
-    let records = work::records(work, RECORDS, NOW);
+    let records = records::values(work, RECORDS, NOW);
     let (batch, declaration) = (batch(&records), Declaration::built_in());
     let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);
     let mut steps = vec![
@@ -87,7 +86,7 @@ pub fn all(work: Work) -> Vec<Step> {
             black_box(cells(black_box(&batch), &declaration, Source { g: 1, kp: 3, cfg: 7 }));
         }),
     ];
-    // A reaction is the same beside every work.
+    // A reaction is the same beside every kind of events.
     if work == Work::Lean {
         steps.insert(2, reaction());
     }
