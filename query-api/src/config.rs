@@ -18,7 +18,7 @@ pub struct Config {
     /// Where rows are.
     pub clickhouse: ClickHouseConfig,
     /// When they are asked for.
-    pub poll: PollConfig,
+    pub refresh: RefreshConfig,
     /// What is aggregated: the file `ROLLUPS_FILE`, the aggregator's; default the one compiled in.
     pub rollups: Rollups,
 }
@@ -38,7 +38,7 @@ pub struct ClickHouseConfig {
 
 /// When the database is asked.
 #[derive(Debug, Clone)]
-pub struct PollConfig {
+pub struct RefreshConfig {
     /// Between two statements, ±10 %: `POLL_INTERVAL`, default 3s.
     pub interval: Duration,
     /// Longest a statement may take: `POLL_DEADLINE`, default 10s.
@@ -49,11 +49,11 @@ impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let poll = PollConfig {
+        let refresh = RefreshConfig {
             interval: vars.duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
             deadline: vars.duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
         };
-        if poll.interval.is_zero() {
+        if refresh.interval.is_zero() {
             let reason = "it must be above zero, for example `5s`".to_owned();
             return Err(VarError::Invalid { name: "POLL_INTERVAL", value: "0s".to_owned(), reason });
         }
@@ -70,7 +70,7 @@ impl Config {
                 user: vars.string_or("CLICKHOUSE_USER", "default"),
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
-            poll,
+            refresh,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Regist
 use schemas::time::UnixMillis;
 
 /// All metrics, registered once.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     polls: IntCounterVec,
@@ -18,7 +18,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Makes and registers them.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let requests = Opts::new("query_api_requests_total", "Requests by route and status code.");
         let polls = Opts::new("query_api_polls_total", "Statements to ClickHouse by result.");
@@ -47,35 +47,35 @@ impl Metrics {
     }
 
     /// For `/metrics`.
-    pub fn registry(&self) -> Registry {
+    pub(crate) fn registry(&self) -> Registry {
         self.registry.clone()
     }
 
     /// A request was answered.
-    pub fn answered(&self, route: &'static str, code: StatusCode) {
+    pub(crate) fn answered(&self, route: &'static str, code: StatusCode) {
         self.requests.with_label_values(&[route, code.as_str()]).inc();
     }
 
-    /// A statement ended.
-    pub fn polled(&self, succeeded: bool, duration: Duration) {
+    /// A refresh ended.
+    pub(crate) fn refreshed(&self, succeeded: bool, duration: Duration) {
         self.polls.with_label_values(&[if succeeded { "ok" } else { "error" }]).inc();
         self.poll_seconds.observe(duration.as_secs_f64());
     }
 
     /// Answers are now true for this moment.
-    pub fn as_of(&self, moment: Option<UnixMillis>) {
+    pub(crate) fn as_of(&self, moment: Option<UnixMillis>) {
         self.as_of.set(moment.map_or(0, |moment| moment.0));
     }
 
     /// A request waits for as long as the value lives.
-    pub fn waiting(&self) -> Waiting<'_> {
+    pub(crate) fn waiting(&self) -> Waiting<'_> {
         self.cold_waiting.inc();
         Waiting(self)
     }
 }
 
 /// A request that waits for a statement.
-pub struct Waiting<'a>(&'a Metrics);
+pub(crate) struct Waiting<'a>(&'a Metrics);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
