@@ -5,6 +5,10 @@
 //! [`row`] → [`rollup`] and [`field`]; [`sample`] is what becomes of a rejected line; then [`tables`], where rows stand, and [`bi`], where they are
 //! shown. No I/O, no clock, no tokio, no rdkafka.
 
+mod named_enum;
+
+mod json_text;
+
 pub mod time;
 
 pub mod event;

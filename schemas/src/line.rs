@@ -82,7 +82,7 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     if replaced || repeats_id || repeats_country {
         let repeated = [("event_id", repeats_id), ("country", repeats_country)];
         let repeated = repeated.into_iter().filter(|(_, repeats)| *repeats).map(|(name, _)| name);
-        write_without(&RESERVED.into_iter().chain(repeated).collect::<Vec<_>>(), line, out);
+        write_without(&Reserved::NAMES.into_iter().chain(repeated).collect::<Vec<_>>(), line, out);
     } else {
         let object = line.trim_ascii();
         let start = out.len();
@@ -108,8 +108,6 @@ fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     }
     out.push(b'}');
 }
-
-const RESERVED: [&str; 3] = ["tenant", "ip", "server_time"];
 
 /// An enriched line, read.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::Text;
+use crate::json_text::Text;
 
 /// The fields of the object `json`, each with the JSON of its value. Names without escapes are borrowed.
 ///
