@@ -1,31 +1,25 @@
-//! What analysts see: the views of the database `bi`, plain types, every column with a comment.
+//! The views for analysts in the database `bi`: plain types, and a comment on every column.
 //!
-//! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the
-//! table beneath; a reader of the views needs no right on the tables, because a view reads
-//! with the rights of a definer, wherever there is that user. Names are quoted: a
-//! field of `props` may be called `from`.
+//! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the table that it
+//! reads; a reader of the views needs no grant on the tables, because a view reads with the grants of its
+//! definer, where that user exists. Names are quoted: a field of `props` may be called `from`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::field::{Field, Kind};
-use crate::rollup::layout::Stored;
+pub use crate::reserved_names::{EVENTS_RECENT, REJECTED_LINES};
+use crate::rollup::layout::MeasureColumn;
 use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup, Rollups};
 
-/// The user with whose rights the views read, unless another one is named; it cannot log in.
+/// The default definer: the user with whose grants the views read. It cannot log in.
 pub const DEFINER: &str = "bi_owner";
 
-/// The view of single events.
-pub const EVENTS_RECENT: &str = "events_recent";
-
-/// The view of samples of what the edge rejected.
-pub const REJECTED_LINES: &str = "rejected_lines";
-
-/// With whose rights a view reads.
+/// With whose grants a view reads the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights<'a> {
     /// Those of this user: readers of the view need none on the tables.
     Definer(&'a str),
-    /// Those of whoever reads it, which gives nobody more than they have.
+    /// Those of the reader: nobody sees more than they may already read.
     Reader,
 }
 
@@ -37,9 +31,9 @@ pub struct View {
     /// What it shows, in a sentence.
     pub comment: String,
     columns: Vec<Column>,
-    /// The table beneath.
+    /// The table that it reads.
     table: &'static str,
-    /// What follows `SELECT …`.
+    /// What follows the columns of the `SELECT`.
     from: String,
 }
 
@@ -51,15 +45,15 @@ struct Column {
     expression: String,
 }
 
-/// All views over the tables of `database`: one for each rollup, one for recent raw events and one
-/// for rejected lines.
+/// All views on the tables of `database`: one for each rollup, one for recent raw events and one for
+/// rejected lines.
 pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
     let of_lines = [events_recent(rollups.fields(), database), rejected_lines(database)];
     rollups.iter().map(|rollup| of_rollup(rollup, database)).chain(of_lines).collect()
 }
 
 impl View {
-    /// The statement that makes it in the database `bi`, or makes it anew.
+    /// The statement that creates or replaces it in the database `bi`.
     pub fn create(&self, bi: &str, rights: Rights<'_>) -> String {
         let declared: Vec<_> = self
             .columns
@@ -83,19 +77,20 @@ impl View {
         )
     }
 
-    /// The columns of the table beneath that it reads; each is named as `T.…`.
+    /// The columns of the table that it reads; each is written as `T.…`.
     fn reads(&self) -> impl Iterator<Item = &str> {
         let texts = self.columns.iter().map(|column| column.expression.as_str()).chain([self.from.as_str()]);
-        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         texts.flat_map(|text| text.split("T.").skip(1)).map(move |rest| {
             let name = rest.strip_prefix('`').unwrap_or(rest);
-            &name[..name.find(|c| !is_of_name(c)).unwrap_or(name.len())]
+            &name[..name.find(|c| !is_in_name(c)).unwrap_or(name.len())]
         })
     }
 }
 
-/// What the definer of all [`views`] must be granted, and nothing more: the columns that they read. A reader can have the definer evaluate a predicate on whatever it may read (ClickHouse's issues 116028 and
-/// 118063, mended in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
+/// The grants that the definer of all [`views`] needs, and no more: the columns that the views read. A reader can
+/// make the definer evaluate a predicate on everything that the definer may read (ClickHouse issues 116028 and
+/// 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
 pub fn grants(rollups: &Rollups, database: &str) -> Vec<String> {
     let views = views(rollups, database);
     let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
@@ -137,7 +132,7 @@ fn of_rollup(rollup: &Rollup, database: &str) -> View {
     View { name, comment, columns: key.into_iter().chain(measures).collect(), table, from }
 }
 
-/// What a rollup counts, in a phrase.
+/// What a rollup aggregates, in a phrase.
 fn described(rollup: &Rollup) -> String {
     let measures: Vec<_> = rollup.measures.iter().map(|(name, _)| name.as_str()).collect();
     let dimensions: Vec<_> = rollup.dimensions.iter().map(ToString::to_string).collect();
@@ -148,7 +143,7 @@ fn described(rollup: &Rollup) -> String {
     format!("{}{per}{by}", measures.join(", "))
 }
 
-/// The time column of a rollup's view, which is named for its grain.
+/// The time column of a rollup's view, which is named after the grain.
 pub fn time_column(grain: Grain) -> Option<&'static str> {
     match grain {
         Grain::Minute => Some("minute"),
@@ -168,7 +163,7 @@ fn of_dimension(at: usize, dimension: &Dimension) -> Column {
     column(&name, "String", &comment, &of(&Rollup::dimension_column(at)))
 }
 
-fn of_measure(name: &str, measure: &Measure, stored: Stored) -> Column {
+fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> Column {
     let number = |n: &Number| match n {
         Number::ParamInt | Number::Field(_) => "Int64",
         Number::Sequence => "UInt64",
@@ -202,7 +197,7 @@ fn of_measure(name: &str, measure: &Measure, stored: Stored) -> Column {
     };
     // Sums and extremes are stored as Int128.
     let expression = match (stored, kind) {
-        (Stored::Rows | Stored::Uniq(_), _) => value,
+        (MeasureColumn::Rows | MeasureColumn::Uniq(_), _) => value,
         (_, "Int64") => saturated("toInt64", &value, i64::MIN.into(), i64::MAX.into()),
         _ => saturated("toUInt64", &value, 0, u64::MAX.into()),
     };
@@ -245,7 +240,7 @@ fn events_recent(fields: &[Field], database: &str) -> View {
 fn of_field(field: &Field) -> Column {
     let name = field.column();
     match field.kind {
-        // BI tools differ in what they make of truth values.
+        // BI tools differ in how they show booleans.
         Kind::Bool => column(&name, "Int64", &field.comment(), &format!("toInt64({})", of(&name))),
         kind => column(&name, kind.column_type(), &field.comment(), &of(&name)),
     }
@@ -272,13 +267,14 @@ fn rejected_lines(database: &str) -> View {
     }
 }
 
-/// `value`, or 0 where it is what the aggregator stores if no event of a group has one.
+/// `value`, or 0 where it is `neutral`, which the aggregator stores if no event of a group has the field.
 fn present(value: &str, neutral: i128) -> String {
     format!("if({value} = toInt128('{neutral}'), toInt128(0), {value})")
 }
 
-/// `value`, an Int128, as the type that `convert` gives, or the bound beyond which it lies. Not by `least` and
-/// `greatest`: of Int128 they are wrong once ClickHouse has compiled them, after a few runs (seen on 26.7.2.1).
+/// `value`, an Int128, converted by `convert`, or the nearest bound if it is out of range. Not with `least` and
+/// `greatest`: with Int128 their results are wrong once ClickHouse has compiled them, after a few runs (seen on
+/// 26.7.2.1).
 fn saturated(convert: &str, value: &str, least: i128, most: i128) -> String {
     format!(
         "multiIf({value} > toInt128('{most}'), {convert}('{most}'), {value} < toInt128('{least}'), \
@@ -286,8 +282,8 @@ fn saturated(convert: &str, value: &str, least: i128, most: i128) -> String {
     )
 }
 
-/// A column of the table beneath. Its alias has a capital letter, as no declared name has:
-/// a dimension may be called `t`.
+/// A column of the table that the view reads. The alias of the table is in upper case, which no declared name
+/// is: a dimension may be called `t`.
 fn of(column: &str) -> String {
     format!("T.`{column}`")
 }
