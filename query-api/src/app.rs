@@ -25,25 +25,19 @@ pub struct QueryApi {
     refreshing: CancellationToken,
 }
 
-/// Why the query API could not start, or could not stop in time.
+/// Requests were still open at the end of the drain.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A metric could not be registered; a bug in this crate.
-    #[error("register metrics")]
-    Metrics(#[from] prometheus::Error),
-    /// Requests were still open at the end of the drain.
-    #[error("stop the query API")]
-    Drain(#[from] DrainOverran),
-}
+#[error("stop the query API")]
+pub struct StopError(#[from] DrainOverran);
 
 impl QueryApi {
     /// Starts the refresh task on the current tokio runtime. ClickHouse need not be reachable yet.
-    pub fn start(config: Config) -> Result<Self, RunError> {
-        let state = Arc::new(AppState::new(config.refresh.clone(), Metrics::new()?));
+    pub fn start(config: Config) -> Self {
+        let state = Arc::new(AppState::new(config.refresh.clone(), Metrics::new()));
         let refreshing = CancellationToken::new();
         let refresher = Refresher::new(&config, Arc::clone(&state));
         tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresher.run()));
-        Ok(Self { state, config, refreshing })
+        Self { state, config, refreshing }
     }
 
     /// All routes, for a caller that serves them beside others.
@@ -52,7 +46,7 @@ impl QueryApi {
     }
 
     /// Serves both ports until `shutdown`, then drains. The admin port is closed last.
-    pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+    pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), StopError> {
         let admin_end = CancellationToken::new();
         let state = Arc::clone(&self.state);
         let admin =

@@ -26,5 +26,5 @@ mod http;
 
 mod app;
 
-pub use app::{QueryApi, RunError};
+pub use app::{QueryApi, StopError};
 pub use config::Config;

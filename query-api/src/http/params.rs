@@ -105,7 +105,7 @@ mod tests {
             query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         match (AnalyticsParameters::parse(&parameters), expected) {
             (Ok(asked), Ok((hour, wait))) => {
-                assert_eq!(asked, AnalyticsParameters { hour: UnixMillis(hour), wait })
+                assert_eq!(asked, AnalyticsParameters { hour: UnixMillis(hour), wait });
             }
             (Err(Problem::BadParameter(parameter, _)), Err(named)) => assert_eq!(parameter, named),
             (other, _) => panic!("{query:?} gives {other:?}"),
