@@ -1,7 +1,7 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
 //! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends what comes out.
-//! The list of answers stands here: analytics are required, the others are served where their rollups are
+//! Here is the list of the answers: analytics are required, the others are served where their rollups are
 //! declared.
 
 use clickhouse::Client;
@@ -14,7 +14,7 @@ use crate::answers::counters::Counters;
 use crate::answers::freshness;
 use crate::answers::polls::Polls;
 use crate::answers::row::SnapshotRow;
-use crate::answers::{Answer, Scope};
+use crate::answers::{Scope, SnapshotAnswer};
 
 /// The answers of one refresh.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Snapshot {
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has
     /// reported progress.
     pub(crate) as_of: Option<UnixMillis>,
-    /// The hours.
+    /// The hours of `/analytics`.
     pub(crate) analytics: Analytics,
     /// The country counters; `None` where their rollup is not declared.
     pub(crate) counters: Option<Counters>,
@@ -39,7 +39,7 @@ pub(crate) struct SnapshotStatement {
 
 /// The rollup that analytics need is not declared.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("rollup `{0}` is not declared, from which reactions are read: add it to the ROLLUPS_FILE")]
+#[error("rollup `{0}`, from which reactions are read, is not declared: add it to the ROLLUPS_FILE")]
 pub(crate) struct NotDeclared(&'static str);
 
 impl SnapshotStatement {
@@ -88,7 +88,7 @@ impl SnapshotStatement {
     }
 }
 
-fn is_served<A: Answer>(rollups: &Rollups) -> bool {
+fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
     let Some((rollup, columns)) = A::undeclared(rollups) else { return true };
     let (answer, columns) = (A::NAME, columns.join(", "));
     tracing::warn!("{answer} are not served: rollup `{rollup}` with {columns} is not declared");
@@ -96,6 +96,6 @@ fn is_served<A: Answer>(rollups: &Rollups) -> bool {
 }
 
 /// Removes the rows of one answer.
-fn take<A: Answer>(rows: &mut Vec<SnapshotRow>) -> Vec<SnapshotRow> {
+fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> Vec<SnapshotRow> {
     rows.extract_if(.., |row| A::owns(row)).collect()
 }

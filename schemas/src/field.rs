@@ -17,13 +17,13 @@ pub struct Field {
     /// The path in `props`.
     pub path: PropPath,
     /// The type of its values.
-    pub kind: Kind,
+    pub kind: FieldType,
 }
 
 named_enum! {
     /// The type of a field. A value of another type is stored as the default of the column.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum Kind {
+    pub enum FieldType {
         /// JSON strings.
         String = "string",
         /// Whole numbers of 64 bits, however they are written: 1, 1.0 and 1e3.
@@ -43,7 +43,10 @@ named_enum! {
     pub fn name;
 }
 
-impl Kind {
+/// The former name of [`FieldType`].
+pub use self::FieldType as Kind;
+
+impl FieldType {
     /// ClickHouse type of the column.
     pub fn column_type(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ pub const TARGET_BYTES: usize = 256 * 1024;
 /// message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// What the lines of a record are.
+/// The kind of lines in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Events.
@@ -39,7 +39,7 @@ pub struct Head {
     pub id: Uuid,
     /// Whether the record came through the spool.
     pub spooled: bool,
-    /// What its lines are.
+    /// The kind of its lines.
     pub kind: Kind,
     /// The trace of one of its requests.
     pub trace: Option<TraceParent>,
@@ -184,7 +184,7 @@ mod tests {
         assert!(split("").is_empty());
     }
 
-    /// One record as it stands in a topic: headers, an empty line, the value.
+    /// One record of a topic: headers, an empty line, the value.
     const GOLDEN: &str = include_str!("../golden/record-v1.txt");
     /// One of samples.
     const GOLDEN_REJECTED: &str = include_str!("../golden/rejected-v1.txt");
@@ -231,7 +231,7 @@ mod tests {
             let sample = Sample::new("default", time, code, field, text);
             assert_eq!(String::from_utf8(sample.write()).unwrap(), line);
             assert_eq!(Sample::read(line.as_bytes()), Some(sample));
-            // A release that does not know the kind takes it for an event that cannot be read.
+            // A release that does not know the kind sees an event that it cannot read.
             assert_eq!(line::tenant_of(line.as_bytes()), Some("default"));
             let fault = event::Fault::field(event::Code::MissingField, "event");
             assert_eq!(line::read::<()>(line).unwrap_err(), line::ReadError::Event(fault));

@@ -6,7 +6,7 @@ pub const EVENTS_RECENT: &str = "events_recent";
 /// The view of samples of lines that the edge rejected.
 pub const REJECTED_LINES: &str = "rejected_lines";
 
-/// Names that a rollup cannot have: those of tables, and those of views beside which its own view stands.
+/// Names that a rollup cannot have: those of tables, and those of other views in its view's database.
 pub(crate) const TABLES: [&str; 12] = [
     "events",
     "ledger",

@@ -9,7 +9,7 @@ use clickhouse::query::Query;
 use schemas::time::{HOUR, UnixMillis};
 
 use super::row::{Columns, SnapshotRow};
-use super::{Answer, Scope, Source, TENANT, date_time};
+use super::{RollupSource, Scope, SnapshotAnswer, TENANT, date_time};
 use crate::rendered::Rendered;
 
 /// Hours that every refresh reads: the current one and those before it.
@@ -37,9 +37,9 @@ const FROM: &str = " FROM (
     GROUP BY bucket
 ) GROUP BY bucket";
 
-impl Answer for Analytics {
+impl SnapshotAnswer for Analytics {
     const NAME: &'static str = "analytics";
-    const SOURCES: &'static [Source] =
+    const SOURCES: &'static [RollupSource] =
         &[("users_hourly", &["event", "users"]), ("event_hourly", &["event", "events"])];
 
     fn select() -> String {

@@ -14,7 +14,7 @@ use schemas::time::{DAY, UnixMillis};
 use serde::Serialize;
 
 use super::row::{Columns, SnapshotRow};
-use super::{Answer, Scope, Source, TENANT, date_time};
+use super::{RollupSource, Scope, SnapshotAnswer, TENANT, date_time};
 use crate::rendered::{AgingBody, Rendered, rfc3339};
 
 /// Days that are counted: today and those before it.
@@ -40,9 +40,9 @@ const FROM: &str = " FROM (
     ) GROUP BY country HAVING total > 0 ORDER BY total DESC, country LIMIT 5
 )";
 
-impl Answer for Counters {
+impl SnapshotAnswer for Counters {
     const NAME: &'static str = "country counters";
-    const SOURCES: &'static [Source] = &[(COUNTRY_TOTALS.rollup, COUNTRY_TOTALS.columns)];
+    const SOURCES: &'static [RollupSource] = &[(COUNTRY_TOTALS.rollup, COUNTRY_TOTALS.columns)];
 
     fn select() -> String {
         let columns = Columns {

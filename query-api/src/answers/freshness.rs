@@ -1,7 +1,7 @@
 //! How fresh the answers are, and which rollups the aggregator stores. The first SELECT of the statement.
 //!
-//! Scalar subqueries: ClickHouse evaluates them before it takes the parts of the tables that follow in the
-//! statement, so no row is older than `as_of` says.
+//! Scalar subqueries: ClickHouse evaluates them before it selects the data parts of the tables that follow
+//! in the statement, so no row is older than `as_of` says.
 
 use schemas::time::UnixMillis;
 

@@ -36,14 +36,14 @@ pub(crate) struct Scope {
 }
 
 /// A rollup, and those of its dimensions and measures that an answer reads.
-pub(crate) type Source = (&'static str, &'static [&'static str]);
+pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
 /// One answer of a snapshot.
-pub(crate) trait Answer: Sized {
+pub(crate) trait SnapshotAnswer: Sized {
     /// What the answer is called in logs.
     const NAME: &'static str;
     /// The rollups that it is read from.
-    const SOURCES: &'static [Source];
+    const SOURCES: &'static [RollupSource];
 
     /// Its SELECT. The name of a rollup in braces stands for the rows of that rollup.
     fn select() -> String;
@@ -58,9 +58,10 @@ pub(crate) trait Answer: Sized {
     fn render(rows: Vec<SnapshotRow>, scope: &Scope, as_of: Option<UnixMillis>) -> Self;
 
     /// The first source that is not declared; `None` if the answer can be served.
-    fn undeclared(rollups: &Rollups) -> Option<Source> {
-        let is_declared =
-            |(name, columns): &Source| rollups.get(name).is_some_and(|rollup| rollup.has_columns(columns));
+    fn undeclared(rollups: &Rollups) -> Option<RollupSource> {
+        let is_declared = |(name, columns): &RollupSource| {
+            rollups.get(name).is_some_and(|rollup| rollup.has_columns(columns))
+        };
         Self::SOURCES.iter().copied().find(|source| !is_declared(source))
     }
 }

@@ -13,7 +13,7 @@ use schemas::time::UnixMillis;
 use serde::Serialize;
 
 use super::row::{Columns, SnapshotRow};
-use super::{Answer, Scope, Source, TENANT};
+use super::{RollupSource, Scope, SnapshotAnswer, TENANT};
 use crate::rendered::{AgingBody, Rendered, rfc3339};
 
 /// Polls that every refresh reads: those with the most votes.
@@ -52,9 +52,9 @@ const FROM: &str = " FROM (
     GROUP BY poll, option HAVING counted > 0 ORDER BY counted DESC, choice LIMIT ? BY name
 )";
 
-impl Answer for Polls {
+impl SnapshotAnswer for Polls {
     const NAME: &'static str = "polls";
-    const SOURCES: &'static [Source] = &[("poll_votes", &["poll", "option", "votes", "voters"])];
+    const SOURCES: &'static [RollupSource] = &[("poll_votes", &["poll", "option", "votes", "voters"])];
 
     fn select() -> String {
         let columns = Columns {

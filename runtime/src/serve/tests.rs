@@ -76,14 +76,14 @@ async fn a_drain_has_an_end() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_says_nothing_or_not_enough_is_closed() {
     let held = held(Duration::from_secs(30)).await;
-    for said in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
+    for sent in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
         let mut stream = TcpStream::connect(held.addr).await.unwrap();
-        stream.write_all(said).await.unwrap();
+        stream.write_all(sent).await.unwrap();
         let start = time::Instant::now();
         let mut answer = Vec::new();
         let _reset = stream.read_to_end(&mut answer).await;
-        assert!(answer.is_empty(), "{said:?}: {answer:?}");
-        assert_eq!(start.elapsed().as_secs(), ConnectionLimits::default().header_time.as_secs(), "{said:?}");
+        assert!(answer.is_empty(), "{sent:?}: {answer:?}");
+        assert_eq!(start.elapsed().as_secs(), ConnectionLimits::default().header_time.as_secs(), "{sent:?}");
     }
 }
 

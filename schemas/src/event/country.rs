@@ -22,7 +22,7 @@ impl Country {
     /// The code; empty if there is none.
     pub fn as_str(&self) -> &str {
         let length = self.0.iter().take_while(|b| **b != 0).count();
-        str::from_utf8(&self.0[..length]).expect("a code is made of ASCII letters")
+        str::from_utf8(&self.0[..length]).expect("a code consists of ASCII letters")
     }
 }
 

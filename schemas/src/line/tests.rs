@@ -151,7 +151,7 @@ proptest! {
 }
 
 proptest! {
-    /// Also with numbers that no program can hold, and keys that stand twice.
+    /// Also with numbers that no program can represent, and with repeated keys.
     #[test]
     fn every_field_of_the_clients_stays_as_it_is_and_where_it_is(line in nearly_json(), derived: bool) {
         let Ok(mut parsed) = event::parse::<()>(&line) else { return Ok(()) };

@@ -10,7 +10,7 @@ use super::dimension::{Column, Condition, Dimension};
 use super::grain::Grain;
 use super::layout;
 use super::measure::Measure;
-use crate::field::{Field, Kind};
+use crate::field::{Field, FieldType};
 use crate::prop_path::PropPath;
 use crate::reserved_names;
 
@@ -134,7 +134,7 @@ fn field(declared: &DeclaredField) -> Result<Field, Mistake> {
     Ok(Field {
         name: checked_name(&declared.name)?,
         path: path(&declared.path, declared.path.get_ref())?,
-        kind: one_of(&declared.kind, "type", Kind::ALL.map(|kind| (kind.name().to_owned(), kind)))?,
+        kind: one_of(&declared.kind, "type", FieldType::ALL.map(|kind| (kind.name().to_owned(), kind)))?,
     })
 }
 

@@ -40,7 +40,7 @@ impl Table {
 pub const DIMENSIONS: usize = 6;
 /// The number of columns for measures of one kind, so the most measures of that kind.
 pub const MEASURES: usize = 4;
-/// The most different retentions in one declaration: each has table partitions of its own.
+/// How many different retentions one declaration may use: each has its own table partitions.
 pub const RETENTIONS: usize = 8;
 
 /// A column for measures: its kind and its number, from 1.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::field::{Field, Kind};
+use crate::field::{Field, FieldType};
 
 /// What a rollup aggregates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Number {
     ParamInt,
     /// The position in the session.
     Sequence,
-    /// A declared field of [`Kind::Int`](crate::field::Kind::Int). Events without a value change nothing. A float
+    /// A declared field of [`FieldType::Int`](crate::field::FieldType::Int). Events without a value change nothing. A float
     /// cannot be measured: its sum would depend on the order of the events.
     Field(Field),
 }
@@ -74,7 +74,7 @@ impl fmt::Display for Measure {
 impl Measure {
     /// Every measure that can be declared where these fields are.
     pub(super) fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
-        let fields = fields.iter().filter(|field| field.kind == Kind::Int);
+        let fields = fields.iter().filter(|field| field.kind == FieldType::Int);
         let numbers = [Number::ParamInt, Number::Sequence].into_iter();
         let numbers = numbers.chain(fields.clone().cloned().map(Number::Field));
         let distinct = [Distinct::User, Distinct::Session, Distinct::DeviceId].map(Self::UniqExact);

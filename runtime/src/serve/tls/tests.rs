@@ -61,6 +61,6 @@ fn no_configuration_that_is_printed_holds_a_key() {
     let (certificate, key) = made();
     let pair = Pair { certificate, key };
     let files = Files { certificate: "tls.crt".into(), key: "tls.key".into() };
-    let said = format!("{:?}", TlsConfig { files, pair });
-    assert!(said.contains("tls.key") && !said.contains("BEGIN"), "{said}");
+    let debug = format!("{:?}", TlsConfig { files, pair });
+    assert!(debug.contains("tls.key") && !debug.contains("BEGIN"), "{debug}");
 }
