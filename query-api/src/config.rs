@@ -50,13 +50,9 @@ impl Config {
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let refresh = RefreshConfig {
-            interval: vars.duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
+            interval: vars.positive_duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
             deadline: vars.duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
         };
-        if refresh.interval.is_zero() {
-            let reason = "it must be above zero, for example `5s`".to_owned();
-            return Err(VarError::Invalid { name: "POLL_INTERVAL", value: "0s".to_owned(), reason });
-        }
         Ok(Self {
             listen_addr: vars.parsed_or("LISTEN_ADDR", any(8083))?,
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9083))?,

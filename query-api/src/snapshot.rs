@@ -57,7 +57,7 @@ impl SnapshotStatement {
             selects.push(Polls::select());
         }
         let sql = selects.join("\nUNION ALL\n");
-        let sql = rollups.iter().fold(sql, |sql, rollup| rollup.in_place(&sql));
+        let sql = rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
         Ok(Self { sql, has_counters, has_polls })
     }
 
@@ -98,4 +98,26 @@ fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
 /// Removes the rows of one answer.
 fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> Vec<SnapshotRow> {
     rows.extract_if(.., |row| A::owns(row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(rollups: &[&str]) -> Result<String, NotDeclared> {
+        let declared = Rollups::built_in();
+        let text: String =
+            rollups.iter().map(|name| format!("[[rollup]]\n{}", declared.get(name).unwrap())).collect();
+        SnapshotStatement::new(&Rollups::parse("", &text).unwrap()).map(|statement| statement.sql)
+    }
+
+    #[test]
+    fn an_answer_whose_rollup_is_not_declared_is_left_out_of_the_statement() {
+        let all = statement(&["users_hourly", "event_hourly", "event_daily", "poll_votes"]).unwrap();
+        assert!(all.contains("country_totals") && all.contains("'poll_votes'") && !all.contains('{'));
+        let needed = statement(&["users_hourly", "event_hourly"]).unwrap();
+        assert!(!needed.contains("country_totals") && !needed.contains("poll_votes"), "{needed}");
+        let error = statement(&["users_hourly"]).unwrap_err().to_string();
+        assert!(error.starts_with("rollup `event_hourly`, from which reactions are read"), "{error}");
+    }
 }

@@ -107,6 +107,16 @@ impl Vars {
         self.read(name, default, parse, |d| humantime::format_duration(*d).to_string())
     }
 
+    /// [`Vars::duration_or`], but above zero.
+    pub fn positive_duration_or(&self, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+        let duration = self.duration_or(name, default)?;
+        if duration.is_zero() {
+            let reason = "it must be above zero, for example `5s`".to_owned();
+            return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
+        }
+        Ok(duration)
+    }
+
     /// [`Vars::duration_or`] with an upper limit, and the reason for that limit.
     pub fn duration_up_to(
         &self,

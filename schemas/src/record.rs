@@ -189,7 +189,7 @@ mod tests {
     /// One of samples.
     const GOLDEN_REJECTED: &str = include_str!("../golden/rejected-v1.txt");
 
-    /// Holds a golden record's headers against `head`. Returns its lines.
+    /// Compares the headers of a golden record with `head`. Returns its lines.
     #[track_caller]
     fn check_golden(record: &'static str, head: Head) -> Vec<&'static str> {
         let (headers, value) = record.trim_end().split_once("\n\n").unwrap();

@@ -63,7 +63,7 @@ impl ServingView {
     /// The statement that creates it; `None` if what it reads is not declared.
     pub fn statement(&self, rollups: &Rollups) -> Option<String> {
         let rollup = rollups.get(self.rollup).filter(|_| self.is_served(rollups))?;
-        Some(rollup.in_place(self.migration.sql))
+        Some(rollup.substitute_in(self.migration.sql))
     }
 }
 

@@ -58,9 +58,9 @@ impl ConnectionLimits {
         Ok(Self {
             connections: vars.parsed_or("MAX_CONNECTIONS", default.connections)?,
             connections_per_ip: NonZeroU32::new(vars.parsed_or("MAX_CONNECTIONS_PER_IP", 0)?),
-            header_time: above_zero(vars, "HEADER_TIMEOUT", default.header_time)?,
-            idle_time: above_zero(vars, "KEEP_ALIVE_TIMEOUT", default.idle_time)?,
-            age: above_zero(vars, "MAX_CONNECTION_AGE", default.age)?,
+            header_time: vars.positive_duration_or("HEADER_TIMEOUT", default.header_time)?,
+            idle_time: vars.positive_duration_or("KEEP_ALIVE_TIMEOUT", default.idle_time)?,
+            age: vars.positive_duration_or("MAX_CONNECTION_AGE", default.age)?,
             streams: vars.parsed_or("MAX_STREAMS", default.streams)?,
             header_bytes: header_bytes_of(header_bytes)?,
             headers: vars.parsed_or("MAX_HEADERS", default.headers)?,
@@ -88,15 +88,6 @@ fn header_bytes_of(bytes: usize) -> Result<u32, VarError> {
         value: bytes.to_string(),
         reason: format!("it must be at least {LEAST_HEADER_BYTES} and below 4 GiB"),
     })
-}
-
-fn above_zero(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
-    let duration = vars.duration_or(name, default)?;
-    if duration.is_zero() {
-        let reason = "it must be above zero, for example `5s`".to_owned();
-        return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

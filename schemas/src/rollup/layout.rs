@@ -172,7 +172,7 @@ impl Rollup {
     }
 
     /// `sql` with its name in braces replaced by [`Self::source`].
-    pub fn in_place(&self, sql: &str) -> String {
+    pub fn substitute_in(&self, sql: &str) -> String {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
 
