@@ -1,7 +1,7 @@
 //! The contracts that more than one process shares: what a client sends, what is in Kafka, what is in
 //! ClickHouse. No I/O, no clock, no tokio, no rdkafka.
 //!
-//! The modules follow the way of an event: [`event`] (the client's line) → [`line`] (the enriched line) →
+//! The modules follow the way of an event: [`event`] (the client's line) → [`mod@line`] (the enriched line) →
 //! [`record`] (in Kafka) → [`row`] (in the raw table) → [`rollup`] and [`field`] (what is declared) →
 //! [`tables`] and [`bi`] (tables and views). [`sample`] is a rejected line in Kafka.
 //!

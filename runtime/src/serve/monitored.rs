@@ -30,7 +30,7 @@ impl SharedActivity {
 
     /// Access to it.
     pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
-        // No method can panic half-way.
+        // No method panics half-way, so the value is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

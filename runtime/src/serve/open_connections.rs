@@ -100,7 +100,7 @@ impl OpenConnections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        // No method can panic half-way.
+        // No method panics half-way, so the state is consistent.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! What a client sends: one JSON object per line, its known fields typed and bounded.
 //!
 //! The edge and the aggregator parse lines with the same code, so the aggregator understands every line
-//! that the edge accepts. Most lines are parsed by the fast path in [`plain`]; `read` parses the others,
+//! that the edge accepts. Most lines are parsed by the fast path in `plain`; `read` parses the others,
 //! and gives the same result for every line that the fast path parses. Both borrow from the line: they
 //! allocate only for strings with escapes, and for [`Props`] where the caller keeps them. A known field
 //! with an escape that is half a surrogate pair is not text, so the line is not JSON. A label
