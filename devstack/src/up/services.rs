@@ -84,7 +84,7 @@ impl Services {
         let mut edge = ingest::Config::from_vars(vars)?;
         edge.poll_results.url.get_or_insert_with(|| format!("http://{}", addresses.query_api.0));
         let edge = Edge::start(edge)?;
-        let query = QueryApi::start(query_api::Config::from_vars(vars)?)?;
+        let query = QueryApi::start(query_api::Config::from_vars(vars)?);
         let service = front::route(edge.service(), query.service());
         let ended = CancellationToken::new();
         let services = Self {

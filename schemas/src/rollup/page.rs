@@ -1,8 +1,12 @@
-//! The declared rollups as a page for people: `docs/rollups.md`.
+//! The page `docs/rollups.md`, which documents the declared rollups.
 
 use std::fmt::Write as _;
 
-use super::{Condition, Grain, Measure, Rollup, Rollups};
+use super::definition::Rollup;
+use super::dimension::Condition;
+use super::grain::Grain;
+use super::measure::Measure;
+use super::rollups::Rollups;
 
 impl Rollups {
     /// The page, in Markdown.
@@ -70,10 +74,10 @@ mod tests {
     fn the_page_in_docs_is_the_one_of_the_built_in_rollups() {
         let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rollups.md");
         let page = Rollups::built_in().page();
-        if fs::read_to_string(&file).is_ok_and(|there| there == page) {
+        if fs::read_to_string(&file).is_ok_and(|current| current == page) {
             return;
         }
         fs::write(&file, page).unwrap();
-        panic!("docs/rollups.md was stale; it is written anew, commit it");
+        panic!("docs/rollups.md was stale; the test has rewritten it, commit it");
     }
 }

@@ -1,39 +1,39 @@
-//! Why a request is not answered with data, and how its sender is told.
+//! Why a request is refused, and the problem (RFC 9457) that its sender gets.
 
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use runtime::problem::{self, Problem as Rendered};
+use runtime::problem::{self, Problem as ProblemBody};
 use runtime::request_id::{REQUEST_ID, RequestId};
 use serde::Serialize;
 
-/// Why a request is not answered with data.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// A parameter and what is wrong with it.
+pub(super) enum Problem {
+    /// The name of a parameter, and what is wrong with its value.
     BadParameter(String, String),
     NotFound,
     MethodNotAllowed,
-    /// What it would be read from is not declared.
+    /// The rollup that the answer is read from is not declared.
     NotDeclared,
-    /// The answer is not at hand, and the reader does not wait or has waited long enough.
+    /// The latest snapshot does not have the answer, and the request does not wait or has waited long enough.
     NotYet,
-    /// Too many old hours or small polls are asked for.
+    /// Readers already ask for as many old hours or small polls as a refresh reads.
     Busy,
 }
 
-/// The parameter that a problem concerns.
+/// One entry of `errors`.
 #[derive(Serialize)]
 struct BadParameter<'a> {
     param: &'a str,
     reason: &'a str,
 }
 
-/// What a problem has beside what all have.
+/// The members that only some problems have.
 #[derive(Serialize)]
-struct More<'a> {
+struct MoreMembers<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<[BadParameter<'a>; 1]>,
 }
@@ -48,7 +48,7 @@ impl Problem {
         }
     }
 
-    /// After how many seconds the same request may succeed; each `503` has it.
+    /// `Retry-After`, in seconds; every `503` has it.
     fn retry_after(&self) -> Option<&'static str> {
         match self {
             Self::NotYet => Some("5"),
@@ -57,7 +57,7 @@ impl Problem {
         }
     }
 
-    /// The answer to the request `id`.
+    /// The response to the request `id`.
     fn render(&self, id: &RequestId) -> Response {
         let bad_parameter;
         let (code, title, detail, hint) = match self {
@@ -73,41 +73,41 @@ impl Problem {
             Self::NotFound => (
                 "not_found",
                 "There is no such path",
-                "there are GET /analytics?timestamp={ms}, /v1/counters, /v1/polls and /v1/polls/{poll}",
+                "the paths are /analytics?timestamp={ms}, /v1/counters, /v1/polls and /v1/polls/{poll}",
                 "correct the path",
             ),
             Self::MethodNotAllowed => (
                 "method_not_allowed",
                 "The method is not allowed",
-                "this path takes GET and HEAD only",
+                "this path accepts GET and HEAD only",
                 "use GET",
             ),
             Self::NotDeclared => (
                 "not_declared",
                 "The rollup is not declared",
-                "the rollup that this is read from is not declared",
-                "ask the operator; the log of the query API names the rollup",
+                "the rollup that this answer is read from is not declared",
+                "ask the operator to declare it; the log of the query API names the rollup",
             ),
             Self::NotYet => (
                 "not_yet",
-                "The answer is being read",
-                "the answer was not read within the time that a request waits",
-                "wait as long as `Retry-After` says, then ask again",
+                "The answer is not ready yet",
+                "the answer was not ready within the time that a request waits for it",
+                "wait as long as `Retry-After` says, then send the request again",
             ),
             Self::Busy => (
                 "busy",
-                "Too many different answers are asked for",
-                "more old hours or small polls are asked for than are read at once",
-                "wait as long as `Retry-After` says, then ask again",
+                "Too many different answers are requested",
+                "readers ask for more old hours or small polls than are read at once",
+                "wait as long as `Retry-After` says, then send the request again",
             ),
         };
         let status = self.status();
-        let problem = Rendered { status, code, title, detail, hint, request_id: id.as_str() };
+        let problem = ProblemBody { status, code, title, detail, hint, request_id: id.as_str() };
         let errors = match self {
             Self::BadParameter(param, reason) => Some([BadParameter { param, reason }]),
             _ => None,
         };
-        let mut response = (status, problem.render(More { errors })).into_response();
+        let mut response = (status, problem.render(MoreMembers { errors })).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -118,7 +118,7 @@ impl Problem {
     }
 }
 
-/// Not yet rendered: [`name_requests`] knows how the request is named.
+/// Only the status: [`add_request_id`], which knows the id of the request, renders the body.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
@@ -127,8 +127,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Names each request in its answer, and renders problems.
-pub(crate) async fn name_requests(request: Request, next: Next) -> Response {
+/// Adds the id of the request to each response, and renders problems.
+pub(super) async fn add_request_id(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let mut response = next.run(request).await;
     let problem = response.extensions_mut().remove::<Problem>();

@@ -1,4 +1,4 @@
-//! A connection's bytes and answers, told to its [`Pulse`] as they pass.
+//! Records the bytes and the requests of a connection in its [`Activity`], as they pass.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -15,66 +15,66 @@ use tokio::time::{self, Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::pulse::Pulse;
-use super::unparsed::Unparsed;
+use super::activity::Activity;
+use super::protocol_refusal::ProtocolRefusal;
 
-/// A pulse that connection, requests and answers share.
+/// The activity that a connection, its requests and its responses share.
 #[derive(Clone)]
-pub(super) struct SharedPulse(Arc<Mutex<Pulse>>);
+pub(super) struct SharedActivity(Arc<Mutex<Activity>>);
 
-impl SharedPulse {
-    /// Of a connection that was accepted just now.
+impl SharedActivity {
+    /// The activity of a connection that was accepted just now.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Pulse::new(Instant::now()))))
+        Self(Arc::new(Mutex::new(Activity::new(Instant::now()))))
     }
 
-    /// Looks at it, or tells it something.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Pulse> {
-        // No call can panic half-way.
+    /// Access to it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
+        // No method panics half-way, so the value is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has come; it ends when what is returned is dropped.
-    pub(super) fn asked(&self) -> Asked {
-        self.lock().asked();
-        Asked(self.clone())
+    /// A request arrived; it ends when the guard is dropped.
+    pub(super) fn request(&self) -> InFlight {
+        self.lock().request();
+        InFlight(self.clone())
     }
 }
 
 /// A request that is being answered.
-pub(super) struct Asked(SharedPulse);
+pub(super) struct InFlight(SharedActivity);
 
-impl Drop for Asked {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.lock().answered(Instant::now());
+        self.0.lock().response(Instant::now());
     }
 }
 
 /// A plain stream, or one with TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// How long a peer may pause in sending what nobody reads, while our last answer reaches it.
+/// How long a peer that still sends may pause, while our last response is on its way.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long it may go on.
+/// How long such a peer may send in all.
 const LONGEST_LINGER: Duration = Duration::from_secs(10);
 
-/// A stream whose pulse is taken.
-pub(super) struct Watched {
+/// A stream whose bytes are recorded as activity.
+pub(super) struct MonitoredStream {
     stream: Stream,
-    pulse: SharedPulse,
-    /// What is being sent in place of an answer of hyper's own.
-    in_place: Option<Bytes>,
-    /// Ends the wait for the peer, once we have said our last, and when it ends at the latest.
+    activity: SharedActivity,
+    /// The rest of the response that replaces one of hyper's own.
+    replacement: Option<Bytes>,
+    /// After our last byte: when the wait for the peer ends, and when it ends at the latest.
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: Stream, pulse: SharedPulse) -> Self {
-        Self { stream, pulse, in_place: None, lingering: None }
+impl MonitoredStream {
+    pub(super) fn new(stream: Stream, activity: SharedActivity) -> Self {
+        Self { stream, activity, replacement: None, lingering: None }
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for MonitoredStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -84,31 +84,31 @@ impl AsyncRead for Watched {
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
-            self.pulse.lock().read(read, Instant::now());
+            self.activity.lock().read(read, Instant::now());
         }
         polled
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, in_place, .. } = &mut *self;
-        let unparsed = || Unparsed::of_answer(bytes).map(Unparsed::answer);
-        let Some(mut answer) = in_place.take().or_else(unparsed) else {
+        let Self { stream, replacement, .. } = &mut *self;
+        let refusal = || ProtocolRefusal::of_response(bytes).map(ProtocolRefusal::response);
+        let Some(mut response) = replacement.take().or_else(refusal) else {
             return Pin::new(stream).poll_write(context, bytes);
         };
-        while !answer.is_empty() {
-            match Pin::new(&mut *stream).poll_write(context, &answer) {
+        while !response.is_empty() {
+            match Pin::new(&mut *stream).poll_write(context, &response) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => answer.advance(written),
+                Poll::Ready(Ok(written)) => response.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // It is called again with the same bytes.
-                    *in_place = Some(answer);
+                    // The caller passes the same bytes again.
+                    *replacement = Some(response);
                     return Poll::Pending;
                 }
             }
@@ -122,7 +122,7 @@ impl AsyncWrite for Watched {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let Some(first) = slices.first()
-            && (self.in_place.is_some() || Unparsed::of_answer(first).is_some())
+            && (self.replacement.is_some() || ProtocolRefusal::of_response(first).is_some())
         {
             return self.poll_write(context, first);
         }
@@ -137,11 +137,11 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Says that we have said our last, and then reads on until the peer has too: closed with bytes
-    /// unread, a connection is reset, and a peer that still sends would lose our answer.
+    /// Closes our side, then reads until the peer closes its side: the kernel resets a connection that is
+    /// closed with unread bytes, and a peer that still sends would lose our response.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, lingering, .. } = &mut *self;
-        let (over, latest) = match lingering {
+        let (timeout, latest) = match lingering {
             Some(lingering) => lingering,
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
@@ -149,33 +149,33 @@ impl AsyncWrite for Watched {
             }
         };
         let mut unwanted = [MaybeUninit::uninit(); 8 * 1024];
-        while over.as_mut().poll(context).is_pending() {
+        while timeout.as_mut().poll(context).is_pending() {
             let mut buffer = ReadBuf::uninit(&mut unwanted);
             let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 break;
             }
-            over.as_mut().reset((Instant::now() + LINGER).min(*latest));
+            timeout.as_mut().reset((Instant::now() + LINGER).min(*latest));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-/// The body of an answer.
-pub(super) enum Said<B> {
-    /// The service's.
+/// The body of a response.
+pub(super) enum ResponseBody<B> {
+    /// From the service.
     Service(B),
-    /// Ours, in place of the service's; none once it was sent.
-    Ours(Option<Bytes>),
+    /// Of a request that never reached the service; `None` once it was sent.
+    Refusal(Option<Bytes>),
 }
 
-/// An answer's body; its request is answered when it has been sent.
-pub(super) struct Answering<B> {
-    pub(super) body: Said<B>,
-    pub(super) _asked: Asked,
+/// The body of a response. Its request is in flight until the body was sent or dropped.
+pub(super) struct MonitoredBody<B> {
+    pub(super) body: ResponseBody<B>,
+    pub(super) _in_flight: InFlight,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for MonitoredBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -184,22 +184,24 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match &mut self.body {
-            Said::Service(body) => Pin::new(body).poll_frame(context),
-            Said::Ours(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+            ResponseBody::Service(body) => Pin::new(body).poll_frame(context),
+            ResponseBody::Refusal(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.body {
-            Said::Service(body) => body.is_end_stream(),
-            Said::Ours(body) => body.is_none(),
+            ResponseBody::Service(body) => body.is_end_stream(),
+            ResponseBody::Refusal(body) => body.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.body {
-            Said::Service(body) => body.size_hint(),
-            Said::Ours(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            ResponseBody::Service(body) => body.size_hint(),
+            ResponseBody::Refusal(body) => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            }
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Answers to what never became a request of a service: a request that HTTP itself forbids, or headers beyond the
-//! limits.
+//! Refusals of requests that never reach a service: HTTP itself forbids them, or their headers exceed the limits.
 //!
-//! hyper answers what it cannot parse by itself, with a bare status. Such an answer is recognised when it is written,
-//! and replaced by one of the form that all others have ([`crate::problem`]).
+//! hyper answers bytes that it cannot parse with a bare status. Such a response is recognised when it is written, and
+//! replaced by a problem, as every other refusal is (`problem.rs`).
 
 use std::fmt::Write as _;
 
@@ -13,39 +12,38 @@ use http::{Request, StatusCode, Version};
 use crate::problem::{self, Problem};
 use crate::request_id::RequestId;
 
-/// What is wrong with a request that no service sees.
+/// Why a request never reaches the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unparsed {
-    /// HTTP forbids it.
+pub(super) enum ProtocolRefusal {
+    /// The bytes are not HTTP.
     BadHttp,
-    /// HTTP/1.1 without `Host`, or with several.
+    /// HTTP/1.1 without the header `Host`, or with several.
     Host,
-    /// More headers, or longer ones, than are allowed.
+    /// More headers, or longer ones, than the limits allow.
     HeadersTooLarge,
-    /// A longer address than hyper reads.
+    /// The URI is longer than hyper reads.
     UriTooLong,
 }
 
-impl Unparsed {
-    /// Whether a request names its host as HTTP/1.1 demands (RFC 9112, 3.2).
+impl ProtocolRefusal {
+    /// Checks that a request names its host as HTTP/1.1 requires (RFC 9112, 3.2).
     pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Self> {
         let hosts = request.headers().get_all(HOST).iter().count();
         if request.version() == Version::HTTP_11 && hosts != 1 { Err(Self::Host) } else { Ok(()) }
     }
 
-    /// What hyper answers by itself, if `head` is that. An answer of a service names its request.
-    pub(super) fn of_answer(head: &[u8]) -> Option<Self> {
-        // It answers in the version of the request before.
+    /// The refusal for a response of hyper's own; `None` for the response of a service, which has a request id.
+    pub(super) fn of_response(head: &[u8]) -> Option<Self> {
+        // hyper uses the version of the request before.
         let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
-        let unparsed = match status.first_chunk()? {
+        let refusal = match status.first_chunk()? {
             b"400" => Self::BadHttp,
             b"414" => Self::UriTooLong,
             b"431" => Self::HeadersTooLarge,
             _ => return None,
         };
         let text = str::from_utf8(head).ok()?.to_ascii_lowercase();
-        (text.contains("\r\ncontent-length: 0\r\n") && !text.contains("\r\nx-request-id:"))
-            .then_some(unparsed)
+        (text.contains("\r\ncontent-length: 0\r\n") && !text.contains("\r\nx-request-id:")).then_some(refusal)
     }
 
     pub(super) fn status(self) -> StatusCode {
@@ -56,53 +54,53 @@ impl Unparsed {
         }
     }
 
-    /// The body of the answer.
+    /// The body of the response.
     pub(super) fn body(self, id: &RequestId) -> Bytes {
         let (code, title, detail, hint) = match self {
             Self::BadHttp => (
                 "bad_http",
                 "The request is not HTTP",
-                "the bytes that were sent are no HTTP request",
-                "look at the first line and the headers that the client writes",
+                "the bytes that were sent are not an HTTP request",
+                "check the request line and the headers that the client sends",
             ),
             Self::Host => (
                 "bad_http",
                 "The request is not HTTP",
-                "the header `Host` is missing, or there are several",
-                "send `Host` once",
+                "the header `Host` is missing, or is there more than once",
+                "send `Host` exactly once",
             ),
             Self::HeadersTooLarge => (
                 "headers_too_large",
                 "The headers are too long",
-                "there are more headers, or longer ones, than are read",
-                "send fewer headers; cookies are not needed here",
+                "the request has more headers, or longer ones, than the server accepts",
+                "send fewer or shorter headers; cookies are not needed here",
             ),
             Self::UriTooLong => (
                 "uri_too_long",
-                "The address is too long",
-                "the address of the request is longer than is read",
-                "send data in the body of a POST",
+                "The URI is too long",
+                "the URI of the request is longer than the server accepts",
+                "send data in the body of a POST request",
             ),
         };
         Problem { status: self.status(), code, title, detail, hint, request_id: id.as_str() }.body()
     }
 
-    /// The whole answer, as it is sent over HTTP/1; the connection ends with it.
-    pub(super) fn answer(self) -> Bytes {
+    /// The whole response, as it is sent over HTTP/1; the connection ends after it.
+    pub(super) fn response(self) -> Bytes {
         let id = RequestId::new();
         let (status, body) = (self.status(), self.body(&id));
-        let mut answer = format!("HTTP/1.1 {status}\r\n");
+        let mut response = format!("HTTP/1.1 {status}\r\n");
         // Writing to a String cannot fail.
         let _ = write!(
-            answer,
+            response,
             "content-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {}\r\nconnection: close\r\n\r\n",
             problem::MEDIA_TYPE,
             body.len(),
             id.as_str()
         );
-        let mut answer = answer.into_bytes();
-        answer.extend_from_slice(&body);
-        answer.into()
+        let mut response = response.into_bytes();
+        response.extend_from_slice(&body);
+        response.into()
     }
 }
 
@@ -115,15 +113,15 @@ mod tests {
         let bare = |status: &str| {
             format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n")
         };
-        let of = |head: &str| Unparsed::of_answer(head.as_bytes());
-        assert_eq!(of(&bare("400 Bad Request")), Some(Unparsed::BadHttp));
-        assert_eq!(of(&bare("431 Request Header Fields Too Large")), Some(Unparsed::HeadersTooLarge));
+        let of = |head: &str| ProtocolRefusal::of_response(head.as_bytes());
+        assert_eq!(of(&bare("400 Bad Request")), Some(ProtocolRefusal::BadHttp));
+        assert_eq!(of(&bare("431 Request Header Fields Too Large")), Some(ProtocolRefusal::HeadersTooLarge));
         let older = bare("400 Bad Request").replace("HTTP/1.1", "HTTP/1.0");
-        assert_eq!(of(&older), Some(Unparsed::BadHttp));
+        assert_eq!(of(&older), Some(ProtocolRefusal::BadHttp));
         assert_eq!(of(&bare("404 Not Found")), None);
         assert_eq!(of(&bare("400 Bad Request").replace("date: x", "X-Request-Id: r")), None);
         assert_eq!(of(&bare("400 Bad Request").replace("length: 0", "length: 9")), None);
-        assert_eq!(of(str::from_utf8(&Unparsed::BadHttp.answer()).unwrap()), None);
+        assert_eq!(of(str::from_utf8(&ProtocolRefusal::BadHttp.response()).unwrap()), None);
     }
 
     #[test]
@@ -133,11 +131,11 @@ mod tests {
             for host in hosts {
                 request = request.header(HOST, *host);
             }
-            assert_eq!(Unparsed::check_host(&request.body(()).unwrap()), expected);
+            assert_eq!(ProtocolRefusal::check_host(&request.body(()).unwrap()), expected);
         };
         check(Version::HTTP_11, &["a"], Ok(()));
-        check(Version::HTTP_11, &[], Err(Unparsed::Host));
-        check(Version::HTTP_11, &["a", "a"], Err(Unparsed::Host));
+        check(Version::HTTP_11, &[], Err(ProtocolRefusal::Host));
+        check(Version::HTTP_11, &["a", "a"], Err(ProtocolRefusal::Host));
         check(Version::HTTP_10, &[], Ok(()));
         check(Version::HTTP_2, &[], Ok(()));
     }
