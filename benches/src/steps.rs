@@ -7,10 +7,10 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 
 use devstack::traffic::BATCH;
-use ingest::compat;
-use ingest::decode;
-use ingest::enrich::{self, Partitions, Takes};
-use ingest::identity::Identity;
+use ingest::accept::decode;
+use ingest::accept::enrich::{self, Partitions, Takes};
+use ingest::accept::identity::Identity;
+use ingest::endpoints::reactions;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
@@ -98,7 +98,7 @@ fn reaction() -> Step {
     let prefix = prefix();
     Step::new("reaction", 1, move || {
         let query = black_box("timestamp=1606867140000&user=u1&click");
-        let line = compat::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
+        let line = reactions::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
         let lines = decode::lines(line.as_bytes(), 1).expect("one line");
         black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, TO));
     })

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use ingest::Config;
-use ingest::body::{Encoding, Reservation, decoded};
+use ingest::accept::body::{Encoding, Reservation, decoded};
 use libfuzzer_sys::fuzz_target;
 use prometheus::IntGauge;
 use runtime::vars::Vars;

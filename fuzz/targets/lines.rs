@@ -4,9 +4,9 @@
 
 use std::num::NonZeroU32;
 
-use ingest::decode;
-use ingest::enrich::{Partitions, Takes, enrich};
-use ingest::identity::Identity;
+use ingest::accept::decode;
+use ingest::accept::enrich::{Partitions, Takes, enrich};
+use ingest::accept::identity::Identity;
 use libfuzzer_sys::fuzz_target;
 use schemas::line::{self, Prefix};
 use schemas::record;

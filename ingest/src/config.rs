@@ -14,14 +14,13 @@ use runtime::vars::{VarError, Vars};
 use schemas::record;
 use schemas::row::{Earliest, TimeLimits};
 
-use crate::client_ip::ClientIpConfig;
-use crate::cors::CorsConfig;
-use crate::geoip::GeoIpConfig;
-use crate::http::BENCH_BYTES;
-use crate::keys::RateConfig;
-use crate::keys::file::KeysConfig;
-
-mod fixed;
+use crate::accept::geoip::GeoIpConfig;
+use crate::auth::client_ip::ClientIpConfig;
+use crate::auth::key_file::KeysConfig;
+use crate::auth::rate::RateConfig;
+use crate::http::cors::CorsConfig;
+use crate::http::handlers::BENCH_BYTES;
+use crate::publish::fixed::FIXED;
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
@@ -264,7 +263,7 @@ impl KafkaConfig {
             topic: vars.string_or("TOPIC", "events"),
             durable_wait,
             unacked_bytes: vars.bytes_or("UNACKED_BYTES", 96 * MIB)?,
-            options: vars.passed_through("KAFKA_OPT_", &fixed::FIXED)?,
+            options: vars.passed_through("KAFKA_OPT_", &FIXED)?,
         })
     }
 }

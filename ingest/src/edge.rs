@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::config::Config;
-use crate::http::Shared;
-use crate::layers;
+use crate::endpoints::votes::refresh;
+use crate::http::handlers::Shared;
+use crate::http::layers;
 use crate::metrics::{Metrics, Totals};
 use crate::publish::Publisher;
-use crate::votes::refresh;
 
 /// How long requests may take to finish once no new one is taken.
 const FINISH_WAIT: Duration = Duration::from_secs(10);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use ingest::spool::commands;
-use ingest::{Config, Edge, keys};
+use ingest::auth::keys;
+use ingest::commands;
+use ingest::{Config, Edge};
 use runtime::{process, serve, signal};
 use schemas::line::is_tenant;
 use tikv_jemallocator::Jemalloc;

@@ -15,9 +15,9 @@ use runtime::serve::Counted;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
-use crate::client_ip::Source;
-use crate::http::Route;
+use crate::auth::client_ip::Source;
 use crate::outcome::{Bound, Loss, Outcome};
+use crate::route::Route;
 use crate::warnings;
 
 /// Everything counted, with its registry.

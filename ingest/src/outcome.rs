@@ -10,7 +10,7 @@ use ::http::StatusCode;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
-use crate::body;
+use crate::accept::body;
 
 /// What finally became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

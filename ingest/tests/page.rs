@@ -1,6 +1,6 @@
 //! `docs/events.md` says what the code does: every field, limit and code stands there.
 
-use ingest::body::MEDIA_TYPES;
+use ingest::accept::body::MEDIA_TYPES;
 use ingest::outcome::{Bound, Refusal};
 use ingest::{Config, warnings};
 use runtime::vars::Vars;

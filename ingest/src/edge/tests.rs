@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::*;
-use crate::spool::commands;
+use crate::commands;
 use crate::spool::store::{self, Change, Store, Stored};
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -16,7 +16,7 @@ use rdkafka::producer::Producer as _;
 use runtime::backoff::Backoff;
 use tokio::sync::SetOnce;
 
-use super::producer::Producer;
+use super::delivery::Producer;
 use crate::config::KafkaConfig;
 
 /// How often the number of partitions is looked up while all is well.

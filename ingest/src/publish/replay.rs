@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::producer::{Outbox, Producer};
+use super::delivery::{Outbox, Producer};
 use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::spool::store::Stored;

@@ -12,11 +12,11 @@ use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::store::{self, Store, StoreError};
 use crate::config::Config;
 use crate::edge::StartError;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
+use crate::spool::store::{self, Store, StoreError};
 
 /// How often a replay says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use runtime::request_id::RequestId;
 use schemas::trace::TraceParent;
 
-use crate::http::Route;
 use crate::outcome::Refusal;
+use crate::route::Route;
 
 /// From one line of a reason to the next.
 const INTERVAL: Duration = Duration::from_secs(10);

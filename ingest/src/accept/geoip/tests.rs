@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use self::mmdb::mmdb;
 use super::*;
 
-#[path = "../../tests/geoip/mmdb.rs"]
+#[path = "../../../tests/geoip/mmdb.rs"]
 mod mmdb;
 
 struct File {

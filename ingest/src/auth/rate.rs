@@ -11,7 +11,7 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use moka::sync::Cache;
 use runtime::vars::{VarError, Vars};
 
-use crate::client_ip;
+use crate::auth::client_ip;
 use crate::outcome::Refusal;
 
 /// Addresses that are remembered at once; beyond them those seen longest ago start anew.

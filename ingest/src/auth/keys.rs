@@ -2,11 +2,7 @@
 //!
 //! Invariants: a key is compared by its hash, in constant time; a request is judged
 //! by one whole set of keys, however often the file changes meanwhile. Knows no
-//! file: [`crate::keys::file`] reads it.
-
-pub mod file;
-
-mod rate;
+//! file: [`crate::auth::key_file`] reads it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,9 +20,9 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-pub use self::rate::{ByAddress, Part, Rate, RateConfig};
-use crate::client_ip::Networks;
-use crate::identity::Identity;
+use super::rate::{Part, Rate, RateConfig};
+use crate::accept::identity::Identity;
+use crate::auth::client_ip::Networks;
 use crate::outcome::Refusal;
 
 const X_WRITE_KEY: HeaderName = HeaderName::from_static("x-write-key");

@@ -18,9 +18,10 @@ use schemas::trace::TraceParent;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
-use crate::answer::{self, Answer, Said};
-use crate::http::{Route, Shared};
+use crate::http::handlers::Shared;
+use crate::http::response::{self, Answer, Said};
 use crate::outcome::{Bound, Refusal};
+use crate::route::Route;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -88,7 +89,7 @@ where
                 }
             }
             let closes = one_by_one && (answer.closes || shared.is_draining());
-            let mut response = answer::render(&answer, &id, closes);
+            let mut response = response::render(&answer, &id, closes);
             shared.cors.allow(origin.as_ref(), preflight, response.headers_mut());
             shared.metrics.answered(route, response.status(), start.elapsed());
             Ok(response)

@@ -11,9 +11,10 @@ use schemas::record::TARGET_BYTES;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::decode::Line;
-use crate::hot_keys::Counting;
-use crate::identity::Identity;
+use crate::accept::decode::Line;
+use crate::accept::hot_keys::Counting;
+use crate::accept::identity::Identity;
+use crate::route::Route;
 use crate::warnings::{self, LookAlikes};
 
 /// Rejected lines listed in a report, and warnings; more are only counted.
@@ -29,6 +30,14 @@ pub enum Takes {
 }
 
 impl Takes {
+    /// Those that a route takes.
+    pub fn of(route: Route) -> Self {
+        match route {
+            Route::Counters => Self::Counters,
+            Route::Events | Route::Votes | Route::Analytics | Route::Other => Self::Any,
+        }
+    }
+
     fn check(self, parsed: &Parsed<'_, LookAlikes>) -> Result<(), Fault> {
         let event = &parsed.event;
         match (self, parsed.left_out.faults().next()) {

@@ -11,8 +11,6 @@
 
 pub mod store;
 
-pub mod commands;
-
 use std::iter;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

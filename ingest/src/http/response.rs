@@ -10,10 +10,10 @@ use runtime::problem::{self, Problem};
 use runtime::request_id::{REQUEST_ID, RequestId};
 use serde::Serialize;
 
+use crate::accept::enrich::{LineError, Report};
 use crate::config::Ack;
-use crate::enrich::{LineError, Report};
+use crate::endpoints::votes::results::Standing;
 use crate::outcome::Refusal;
-use crate::votes::results::Standing;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");

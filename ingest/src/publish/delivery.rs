@@ -22,8 +22,8 @@ use schemas::record::{Head, Kind};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::accumulator::{Lane, Receipt, Record};
 use super::cluster::Cluster;
-use super::lane::{Lane, Receipt, Record};
 use crate::config::{Ack, KafkaConfig};
 use crate::metrics::Metrics;
 use crate::outcome::{Bound, Loss, Outcome, Refusal};

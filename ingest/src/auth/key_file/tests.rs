@@ -6,7 +6,7 @@ fn keys(text: &str) -> Keys {
 }
 
 fn declared(id: &str) -> String {
-    super::super::made(id, "acme").1
+    keys::made(id, "acme").1
 }
 
 #[test]

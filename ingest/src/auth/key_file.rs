@@ -12,7 +12,7 @@ use runtime::follow::follow;
 use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 
-use super::{Auth, Caller, KeySet};
+use super::keys::{self, Auth, Caller, KeySet};
 use crate::outcome::Refusal;
 
 /// Who may send.
@@ -75,7 +75,7 @@ impl Keys {
 
     /// Who sends a request, by the keys of now, or why they may not.
     pub fn admit(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
-        super::admit(self.auth, &self.current, head, ip)
+        keys::admit(self.auth, &self.current, head, ip)
     }
 
     /// Looks at the file again and again, until `ended`.

@@ -20,25 +20,27 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio::task;
 
-use crate::answer::{Answer, Preferences, Said};
-use crate::body::{self, Described, Encoding, Reservation};
-use crate::client_ip::{self, ClientIpConfig};
-use crate::compat;
+use crate::accept::body::{self, Described, Encoding, Reservation};
+use crate::accept::decode;
+use crate::accept::enrich::{self, Chunk, Report, Takes};
+use crate::accept::geoip::GeoIp;
+use crate::accept::hot_keys::HotKeys;
+use crate::accept::identity::Identity;
+use crate::accept::samples::Samples;
+use crate::auth::client_ip::{self, ClientIpConfig};
+use crate::auth::key_file::Keys;
+use crate::auth::keys::Caller;
+use crate::auth::rate::{ByAddress, Part};
 use crate::config::{Ack, Config, Limits};
-use crate::cors::CorsConfig;
-use crate::decode;
-use crate::enrich::{self, Chunk, Report, Takes};
-use crate::geoip::GeoIp;
-use crate::hot_keys::HotKeys;
-use crate::identity::Identity;
-use crate::keys::file::Keys;
-use crate::keys::{ByAddress, Caller, Part};
+use crate::endpoints::reactions;
+use crate::endpoints::votes::{Votes, refresh};
+use crate::http::cors::CorsConfig;
+use crate::http::refusal_log::Refusals;
+use crate::http::response::{Answer, Preferences, Said};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::publish::{Pending, Publisher};
-use crate::refusals::Refusals;
-use crate::samples::Samples;
-use crate::votes::{Votes, refresh};
+use crate::route::Route;
 
 /// Room on the bench, where long bodies are inflated and become lines, and so are there twice for a
 /// moment: a part of `IN_FLIGHT_BYTES`, with place for one of the longest.
@@ -49,57 +51,6 @@ const INFLATING_BYTES: usize = BENCH_BYTES / 2;
 const LONG_BYTES: usize = 256 * 1024;
 /// What events inflate to.
 const USUAL_RATIO: usize = 8;
-
-/// The routes, as metrics name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// `POST /v1/events`, alias `/api/events`.
-    Events,
-    /// `POST /v1/counters`, alias `/web/post.php`.
-    Counters,
-    /// `POST /v1/votes`.
-    Votes,
-    /// `POST /analytics` in both forms.
-    Analytics,
-    /// Everything else: `404`.
-    Other,
-}
-
-impl Route {
-    /// All routes, for metrics that start at zero.
-    pub const ALL: [Self; 5] = [Self::Events, Self::Counters, Self::Votes, Self::Analytics, Self::Other];
-
-    /// The route of a path.
-    pub fn of(path: &str) -> Self {
-        match path {
-            "/v1/events" | "/api/events" => Self::Events,
-            "/v1/counters" | "/web/post.php" => Self::Counters,
-            "/v1/votes" => Self::Votes,
-            "/analytics" => Self::Analytics,
-            _ if path.starts_with("/analytics/") => Self::Analytics,
-            _ => Self::Other,
-        }
-    }
-
-    /// Which events it takes.
-    fn takes(self) -> Takes {
-        match self {
-            Self::Counters => Takes::Counters,
-            Self::Events | Self::Votes | Self::Analytics | Self::Other => Takes::Any,
-        }
-    }
-
-    /// The name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Counters => "counters",
-            Self::Votes => "votes",
-            Self::Analytics => "analytics",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// What all requests share.
 pub struct Shared {
@@ -346,7 +297,7 @@ impl Shared {
         let prefix = Prefix::new(tenant, self.client_ip.mode.kept(arrival.ip), arrival.server_time);
         let (chunks, mut report) = enrich::enrich(
             events.as_deref().unwrap_or(&lines),
-            arrival.route.takes(),
+            Takes::of(arrival.route),
             tenant,
             identity,
             country,
@@ -397,10 +348,10 @@ where
     Answer { closes, ..Answer::refused(refusal) }
 }
 
-fn reaction(head: &Parts, times: compat::Times) -> Result<String, Refusal> {
+fn reaction(head: &Parts, times: reactions::Times) -> Result<String, Refusal> {
     match head.uri.path().strip_prefix("/analytics/") {
-        Some(path) => compat::by_path(path, times),
-        None => compat::by_query(head.uri.query().unwrap_or_default(), times),
+        Some(path) => reactions::by_path(path, times),
+        None => reactions::by_query(head.uri.query().unwrap_or_default(), times),
     }
 }
 

@@ -11,9 +11,11 @@
 //! What is held here is bounded by `UNACKED_BYTES`: lines in open records and
 //! records under way; besides, each partition keeps one buffer of at most a record.
 
-pub mod lane;
+pub mod accumulator;
 
-mod producer;
+mod delivery;
+
+pub(crate) mod fixed;
 
 mod cluster;
 
@@ -29,13 +31,13 @@ use runtime::admin::Readiness;
 use schemas::trace::TraceParent;
 use tokio::{task, time};
 
+use self::accumulator::Receipt;
 use self::cluster::{Cluster, Watch};
-use self::lane::Receipt;
-use self::producer::{Lanes, Outbox, Producer, Way};
+use self::delivery::{Lanes, Outbox, Producer, Way};
 use self::replay::Replay;
+use crate::accept::enrich::{Chunk, Partitions};
 use crate::config::{Ack, KafkaConfig, SpoolConfig};
 use crate::edge::StartError;
-use crate::enrich::{Chunk, Partitions};
 use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 use crate::spool::Spool;
@@ -76,7 +78,7 @@ impl Publisher {
         let cluster = Arc::new(Cluster::new(config, metrics.kafka_up.clone()));
         let spool = spool.map(|spool| Spool::start(spool, &config.topic, metrics)).transpose()?;
         let outbox = Arc::new(Outbox::new(config, Arc::clone(metrics), Arc::clone(&cluster), spool));
-        let producer = producer::start(config, &outbox)?;
+        let producer = delivery::start(config, &outbox)?;
         let watch = cluster::watch(Arc::downgrade(&producer), &cluster)?;
         let has_spool = outbox.spool.is_some();
         let replay =

@@ -18,7 +18,7 @@ use schemas::event::{self, Code, Fault, MAX_ID_BYTES, MAX_LINE_BYTES};
 use schemas::object;
 use serde_json::value::RawValue;
 
-use crate::decode::Line;
+use crate::accept::decode::Line;
 
 /// The event that a vote becomes.
 const EVENT: &str = "vote";

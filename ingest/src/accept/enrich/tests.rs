@@ -3,8 +3,8 @@ use schemas::record;
 use schemas::time::UnixMillis;
 
 use super::*;
-use crate::decode;
-use crate::hot_keys::HotKeys;
+use crate::accept::decode;
+use crate::accept::hot_keys::HotKeys;
 
 fn prefix() -> Prefix {
     Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))

@@ -9,8 +9,8 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use schemas::sample::Sample;
 use schemas::time::UnixMillis;
 
-use crate::decode::Line;
-use crate::enrich::{LineError, Report};
+use crate::accept::decode::Line;
+use crate::accept::enrich::{LineError, Report};
 
 /// Samples a second, and at once.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();

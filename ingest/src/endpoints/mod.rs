@@ -1,0 +1,5 @@
+//! What single endpoints take beyond plain events.
+
+pub mod reactions;
+
+pub mod votes;
