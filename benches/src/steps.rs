@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 
 use devstack::traffic::BATCH;
 use ingest::accept::decode;
-use ingest::accept::enrich::{self, Partitions, Takes};
+use ingest::accept::enrich::{self, Partitions};
 use ingest::accept::identity::Identity;
+use ingest::endpoints::counters::AllowedEvents;
 use ingest::endpoints::reactions;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
@@ -36,7 +37,7 @@ const REQUESTS: usize = 64;
 const RECORDS: usize = 500;
 /// Where the edge's lines go.
 const TO: Partitions<'static> =
-    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
+    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, hot_keys: None };
 
 /// One step, which can be repeated.
 pub struct Step {
@@ -77,7 +78,7 @@ pub fn all(work: Work) -> Vec<Step> {
             for body in &enriching {
                 let lines = decode::lines(body.as_bytes(), 10_000).expect("few lines");
                 let identity = Identity::None;
-                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, TO));
+                black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, identity, None, &prefix, TO));
             }
         }),
         Step::new("rows", row, move || {
@@ -100,7 +101,7 @@ fn reaction() -> Step {
         let query = black_box("timestamp=1606867140000&user=u1&click");
         let line = reactions::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
         let lines = decode::lines(line.as_bytes(), 1).expect("one line");
-        black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, TO));
+        black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, Identity::None, None, &prefix, TO));
     })
 }
 

@@ -13,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::edge::StartError;
 use crate::metrics::Metrics;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, StartError};
 use crate::spool::store::{self, Store, StoreError};
 
 /// How often a replay says how far it is.

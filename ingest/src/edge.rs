@@ -10,19 +10,20 @@ use bytes::Bytes;
 use futures_util::future::OptionFuture;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use rdkafka::error::KafkaError;
 use runtime::admin::{Admin, Readiness};
 use runtime::serve::tls::Tls;
 use runtime::serve::{Listeners, Server};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::accept::Acceptor;
+use crate::app::{App, DrainFlag};
+use crate::auth::Auth;
 use crate::config::Config;
-use crate::endpoints::votes::refresh;
-use crate::http::handlers::Shared;
-use crate::http::layers;
+use crate::endpoints::votes::refresh::{self, LatestResults};
+use crate::http::{Http, layers};
 use crate::metrics::{Metrics, Totals};
-use crate::publish::Publisher;
+use crate::publish::{Publisher, StartError};
 
 /// How long requests may take to finish once no new one is taken.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
@@ -35,24 +36,13 @@ const STAYS_BROKEN: Duration = Duration::from_secs(600);
 
 /// A running edge.
 pub struct Edge {
-    shared: Arc<Shared>,
+    app: Arc<App>,
+    http: Arc<Http>,
     server: Server,
-    max_requests: usize,
     drain_delay: Duration,
     stays_broken: Duration,
     /// Ends the task that fetches the polls' results, if there is one.
     refreshing: CancellationToken,
-}
-
-/// Why an edge cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A setting that librdkafka does not take.
-    #[error("start kafka's client")]
-    Kafka(#[from] KafkaError),
-    /// The system has no thread left.
-    #[error("start the threads for kafka and the spool")]
-    Threads(#[from] std::io::Error),
 }
 
 /// Why an edge did not end well.
@@ -93,19 +83,29 @@ impl Edge {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
-        let shared = Arc::new(Shared::new(&config, publisher, Arc::clone(&metrics)));
+        let app = Arc::new(App {
+            auth: Auth::new(&config.auth, &metrics),
+            times: config.times,
+            acceptor: Acceptor::new(&config.accept, &metrics),
+            publisher,
+            ack: config.ack,
+            poll_results: LatestResults::default(),
+            drain: DrainFlag::default(),
+            metrics: Arc::clone(&metrics),
+        });
+        let http = Arc::new(Http::new(config.http, Arc::clone(&app)));
         let tls = config.tls.map(|tls| Arc::new(Tls::new(tls, metrics.tls_stale.clone())));
         let server = Server { limits: config.connections, tls, counted: metrics.connections.clone() };
         let refreshing = CancellationToken::new();
         if let Some(url) = config.poll_results.url {
             let interval = config.poll_results.interval;
-            let refresh = refresh::run(url, interval, Arc::clone(&shared.poll_results), metrics);
+            let refresh = refresh::run(url, interval, Arc::clone(&app.poll_results), metrics);
             tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresh));
         }
         Ok(Self {
-            shared,
+            app,
+            http,
             server,
-            max_requests: config.limits.requests,
             drain_delay: config.drain_delay,
             stays_broken: STAYS_BROKEN.mul_f64(1.0 + fastrand::f64()),
             refreshing,
@@ -122,7 +122,7 @@ impl Edge {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        layers::stack(&self.shared, self.max_requests)
+        layers::stack(&self.http)
     }
 
     /// Serves both ports until `shutdown`, or until Kafka's client is broken and the spool has helped for
@@ -152,14 +152,14 @@ impl Edge {
 
     /// What is left when the edge must end at once.
     pub fn leftovers(&self) -> Leftovers {
-        Leftovers(Arc::clone(&self.shared))
+        Leftovers(Arc::clone(&self.app))
     }
 
     /// Drains when told to, or when Kafka's client is broken; then returns why it is.
     async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) -> Option<String> {
         let broken = shutdown.run_until_cancelled(self.broken()).await;
         tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
-        self.shared.drain();
+        self.app.drain.set();
         tokio::time::sleep(self.drain_delay).await;
         closed.cancel();
         broken
@@ -167,9 +167,9 @@ impl Edge {
 
     /// Waits until Kafka's client is broken, and then for as long as the spool helps; says why it is.
     async fn broken(&self) -> String {
-        let reason = self.shared.publisher.broken().await;
+        let reason = self.app.publisher.broken().await;
         tracing::error!("kafka's client never sends again, only a new start mends it: {reason}");
-        if matches!(self.shared.publisher.readiness(), Readiness::Degraded(_)) {
+        if matches!(self.app.publisher.readiness(), Readiness::Degraded(_)) {
             tracing::warn!("serving into the spool; ending in {:.0?} to be started anew", self.stays_broken);
             tokio::time::sleep(self.stays_broken).await;
         }
@@ -178,30 +178,30 @@ impl Edge {
 
     /// Takes keys, certificate and countries anew when their files change, until `ended`.
     fn follow_files(&self, ended: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        let keys = Arc::clone(&self.shared.keys).follow(ended.clone());
+        let keys = Arc::clone(self.app.auth.keys()).follow(ended.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(ended.clone()));
-        let geoip = self.shared.geoip.clone().map(|geoip| geoip.follow(ended));
+        let geoip = self.app.acceptor.geoip().cloned().map(|geoip| geoip.follow(ended));
         async move {
             tokio::join!(keys, OptionFuture::from(tls), OptionFuture::from(geoip));
         }
     }
 
     fn admin(&self) -> Admin {
-        let shared = Arc::clone(&self.shared);
-        let readiness = move || match shared.publisher.readiness() {
-            _ if shared.is_draining() => Readiness::Not("draining".to_owned()),
-            Readiness::Ready if shared.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
+        let app = Arc::clone(&self.app);
+        let readiness = move || match app.publisher.readiness() {
+            _ if app.drain.is_set() => Readiness::Not("draining".to_owned()),
+            Readiness::Ready if app.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
                 "the last connection could not be accepted; there may be too few descriptors (ulimit -n)"
                     .to_owned(),
             ),
             readiness => readiness,
         };
-        Admin { registry: self.shared.metrics.registry.clone(), readiness: Box::new(readiness) }
+        Admin { registry: self.app.metrics.registry.clone(), readiness: Box::new(readiness) }
     }
 }
 
 /// Events that were taken and have not ended.
-pub struct Leftovers(Arc<Shared>);
+pub struct Leftovers(Arc<App>);
 
 impl Leftovers {
     /// Lets Kafka have them for so long, and the spool what is left then.

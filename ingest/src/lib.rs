@@ -10,15 +10,23 @@
 //! being made of them, by the bench in [`http`]; lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
 //! `MAX_REQUESTS`; connections, in [`runtime::serve`].
 
+pub mod route;
+
+pub mod content;
+
+pub mod line;
+
+pub mod address_source;
+
 pub mod outcome;
 
 pub mod warnings;
 
-pub mod route;
-
 pub mod metrics;
 
 pub mod auth;
+
+pub mod endpoints;
 
 pub mod accept;
 
@@ -26,7 +34,7 @@ pub mod spool;
 
 pub mod publish;
 
-pub mod endpoints;
+pub mod app;
 
 pub mod http;
 
@@ -37,4 +45,5 @@ pub mod edge;
 pub mod commands;
 
 pub use config::Config;
-pub use edge::{Edge, RunError, StartError, Summary};
+pub use edge::{Edge, RunError, Summary};
+pub use publish::StartError;

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the answer to `key new`")]
 fn print_key(id: &str, tenant: &str) {
-    let (key, toml) = keys::made(id, tenant);
+    let (key, toml) = keys::generate(id, tenant);
     println!("# The key, which is kept nowhere: {key}\n# Add to KEYS_FILE:\n{toml}");
 }
 

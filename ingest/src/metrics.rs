@@ -15,7 +15,7 @@ use runtime::serve::Counted;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
-use crate::auth::client_ip::Source;
+use crate::address_source::AddressSource;
 use crate::outcome::{Bound, Loss, Outcome};
 use crate::route::Route;
 use crate::warnings;
@@ -49,7 +49,7 @@ pub struct Metrics {
     batch_events: Histogram,
     ack_seconds: Histogram,
     shed: [IntCounter; Bound::ALL.len()],
-    client_ip: [IntCounter; Source::ALL.len()],
+    client_ip: [IntCounter; AddressSource::ALL.len()],
     /// `rate_limited_total`: requests refused for the rate of their key or address.
     pub rate_limited: IntCounter,
     /// `keys_stale`: 1 while the file of keys is bad and the keys read before stay.
@@ -129,7 +129,7 @@ impl Metrics {
             batch_events: make.histogram("batch_events", "Events of a record.", EVENTS),
             ack_seconds: make.histogram("ack_seconds", "From sending a record to its end.", SECONDS),
             shed: Bound::ALL.map(|bound| shed.with_label_values(&[bound.as_str()])),
-            client_ip: Source::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
+            client_ip: AddressSource::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
             rate_limited: make.counter("rate_limited_total", "Requests beyond a rate."),
             keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
             samples_delivered: samples.with_label_values(&["delivered"]),
@@ -175,7 +175,7 @@ impl Metrics {
     }
 
     /// The address of a client was found.
-    pub fn client_ip(&self, source: Source) {
+    pub fn client_ip(&self, source: AddressSource) {
         self.client_ip[source as usize].inc();
     }
 

@@ -1,6 +1,6 @@
 //! The routes of the edge: their paths and their names in metrics.
 
-/// The routes, as metrics name them.
+/// A route of the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// `POST /v1/events`, alias `/api/events`.
@@ -11,7 +11,7 @@ pub enum Route {
     Votes,
     /// `POST /analytics` in both forms.
     Analytics,
-    /// Everything else: `404`.
+    /// Any other path: `404`.
     Other,
 }
 
@@ -31,6 +31,17 @@ impl Route {
         }
     }
 
+    /// The path under which the route is documented; `None` for [`Route::Other`].
+    pub fn path(self) -> Option<&'static str> {
+        match self {
+            Self::Events => Some("/v1/events"),
+            Self::Counters => Some("/v1/counters"),
+            Self::Votes => Some("/v1/votes"),
+            Self::Analytics => Some("/analytics"),
+            Self::Other => None,
+        }
+    }
+
     /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,6 +50,18 @@ impl Route {
             Self::Votes => "votes",
             Self::Analytics => "analytics",
             Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_path_of_a_route_leads_to_it() {
+        for route in Route::ALL {
+            assert_eq!(Route::of(route.path().unwrap_or("/")), route);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The bytes of a request: read within limits, inflated within limits.
+//! The body of a request is read and decompressed within limits.
 //!
-//! Invariant: no more is held than what was reserved for it beforehand.
+//! Invariant: memory is reserved before it is used.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -16,74 +16,53 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
-use crate::config::Limits;
+use super::config::BodyLimits;
+use crate::content::{Encoding, MEDIA_TYPES};
 use crate::outcome::{Bound, Refusal};
 
-/// Decoded bytes that any body may have; beyond them it may grow by [`MAX_RATIO`].
+/// The length up to which any body may be decompressed; beyond it [`MAX_RATIO`] applies.
 const RATIO_FREE_BYTES: usize = 1 << 20;
-/// Decoded bytes for each byte as sent. Above what honest NDJSON compresses to.
+/// The most decompressed bytes for each byte as sent; ordinary NDJSON stays below it.
 const MAX_RATIO: usize = 100;
-/// A zstd window is at most 2^23 bytes, as RFC 8878 advises. It needs no reservation: a
-/// body is inflated without a pause, so there is at most one window for each core.
+/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. It needs no reservation: a body is
+/// decompressed without a pause, so there is at most one window for each core.
 const MAX_WINDOW_LOG: u32 = 23;
-/// How long a body may be slower than the least rate.
+/// How long a body may be slower than the minimum rate.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-/// Inflated at once.
+/// Bytes that are decompressed in one step.
 const STEP_BYTES: usize = 64 * 1024;
-/// Read of a body that nobody wants, so that its sender can read the answer.
+/// How much is read of the body of a refused request, so that its sender can read the response.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
-/// Longest such a read takes.
+/// How long such a read takes at most.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// What the headers say of a body, once it is clear that we want it.
+/// What the headers say about a body that the edge reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Described {
-    /// Whether it is compressed.
+pub struct BodyHeaders {
+    /// The encoding of the body.
     pub encoding: Encoding,
-    /// Its length as sent, if told.
-    pub declared: Option<usize>,
+    /// The length of the body as sent, if the request declares it.
+    pub length: Option<usize>,
 }
 
-/// The encodings that we read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// As it is.
-    Identity,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-}
-
-impl Described {
-    /// Reads the headers; refuses what we would not read, before a byte is read.
-    pub fn of(headers: &HeaderMap, limits: &Limits) -> Result<Self, Refusal> {
+impl BodyHeaders {
+    /// Checks the headers, and refuses a body that the edge would not read before a byte is read.
+    pub fn of(headers: &HeaderMap, limits: &BodyLimits) -> Result<Self, Refusal> {
         check_media_type(headers)?;
         let encoding = encoding(headers)?;
-        // hyper has checked it, and frames the body by it.
-        let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|length| length > limits.body_bytes) {
+        // hyper has checked the header, and the body cannot be longer.
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length| length > limits.body_bytes) {
             return Err(Refusal::BodyTooLarge(limits.body_bytes));
         }
-        Ok(Self { encoding, declared })
+        Ok(Self { encoding, length })
     }
 }
 
-/// The media types that may stand for JSON, in whatever shape it is; `application/*+json` may too. The last is what
-/// curl says of any body when it is told nothing else.
-pub const MEDIA_TYPES: [&str; 8] = [
-    "application/x-ndjson",
-    "application/ndjson",
-    "application/jsonl",
-    "application/jsonlines",
-    "application/json",
-    "text/json",
-    "text/plain",
-    "application/x-www-form-urlencoded",
-];
-
 fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(value) = only(headers, CONTENT_TYPE).map_err(|()| Refusal::ContentType)? else { return Ok(()) };
+    let Some(value) = single(headers, CONTENT_TYPE).map_err(|()| Refusal::ContentType)? else {
+        return Ok(());
+    };
     let media_type = value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase();
     let is_json = |subtype: &str| subtype.len() > "+json".len() && subtype.ends_with("+json");
     let is_read =
@@ -92,19 +71,14 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    match only(headers, CONTENT_ENCODING).map_err(|()| Refusal::ContentEncoding)? {
+    match single(headers, CONTENT_ENCODING).map_err(|()| Refusal::ContentEncoding)? {
         None => Ok(Encoding::Identity),
-        Some(name) => match name.to_ascii_lowercase().as_str() {
-            "identity" => Ok(Encoding::Identity),
-            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-            "zstd" => Ok(Encoding::Zstd),
-            _ => Err(Refusal::ContentEncoding),
-        },
+        Some(name) => Encoding::named(name).ok_or(Refusal::ContentEncoding),
     }
 }
 
-/// The one value of a header, trimmed; an empty one counts as absent.
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
+/// The only value of a header, trimmed; an empty value means that the header is absent.
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -116,23 +90,23 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// Bytes reserved of the bound on all bodies; given back when it is dropped.
+/// Bytes that are reserved of the limit on all bodies, until this is dropped.
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
     gauge: IntGauge,
 }
 
 impl Reservation {
-    /// Reserves `bytes` of `budget`, which has a permit for each byte, or refuses at once.
+    /// Reserves `bytes` of `budget`, which has one permit for each byte, or refuses at once.
     pub fn take(budget: &Arc<Semaphore>, bytes: usize, gauge: &IntGauge) -> Result<Self, Refusal> {
         let permit = permits(budget, bytes)?;
         gauge.add(bytes as i64);
         Ok(Self { permit, gauge: gauge.clone() })
     }
 
-    /// Changes the reservation to `bytes` in all: gives back what is too much, or reserves
-    /// what is missing, or refuses at once.
-    pub fn fit(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// Changes the reservation to `bytes`: releases the excess, or reserves what is missing, or
+    /// refuses at once.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
         let held = self.permit.num_permits();
         if bytes < held {
             drop(self.permit.split(held - bytes));
@@ -156,19 +130,19 @@ fn permits(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit
     Arc::clone(budget).try_acquire_many_owned(bytes).map_err(|_| overloaded)
 }
 
-/// Reads `body` to its end.
-pub async fn read<B>(body: &mut B, declared: Option<usize>, limits: &Limits) -> Result<Bytes, Refusal>
+/// Reads `body` to its end; `length` is its declared length.
+pub async fn read<B>(body: &mut B, length: Option<usize>, limits: &BodyLimits) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let start = Instant::now();
     let deadline = start + limits.body_total;
-    // Most bodies are one frame, which is then not copied.
+    // Most bodies are a single frame, which is not copied.
     let (mut first, mut joined) = (Bytes::new(), Vec::new());
     loop {
         let idle = Instant::now() + limits.body_idle;
-        let earned = Duration::from_secs(first.len().max(joined.len()) as u64) / limits.body_min_rate.get();
-        let too_slow = start + earned.max(RATE_GRACE);
+        let allowed = Duration::from_secs(first.len().max(joined.len()) as u64) / limits.body_min_rate.get();
+        let too_slow = start + allowed.max(RATE_GRACE);
         let data = match timeout_at(idle.min(too_slow).min(deadline), body.frame()).await {
             Err(_) => return Err(Refusal::BodyTimeout),
             Ok(Some(Err(_))) => return Err(Refusal::Aborted),
@@ -182,7 +156,7 @@ where
             first = data;
         } else {
             if joined.is_empty() {
-                joined.reserve_exact(declared.unwrap_or(2 * (first.len() + data.len())));
+                joined.reserve_exact(length.unwrap_or(2 * (first.len() + data.len())));
                 joined.extend_from_slice(&first);
             }
             joined.extend_from_slice(&data);
@@ -190,32 +164,32 @@ where
     }
 }
 
-/// What a whole body is once its encoding is taken off, within limits.
-pub fn decoded(
+/// Decompresses a body, within limits.
+pub fn decompress(
     body: Bytes,
     encoding: Encoding,
-    limits: &Limits,
+    limits: &BodyLimits,
     reserved: &mut Reservation,
 ) -> Result<Bytes, Refusal> {
     let limit = limits.decoded_bytes.min(RATIO_FREE_BYTES + MAX_RATIO * body.len());
-    let inflated = match encoding {
+    let decompressed = match encoding {
         Encoding::Identity => {
-            return match undeclared(&body) {
+            return match undeclared_encoding(&body) {
                 None => Ok(body),
                 Some(encoding) => Err(Refusal::UndeclaredEncoding(encoding)),
             };
         }
-        Encoding::Gzip => inflate(MultiGzDecoder::new(&body[..]), body.len(), limit, reserved),
-        Encoding::Zstd => inflate(zstd_decoder(&body)?, body.len(), limit, reserved),
+        Encoding::Gzip => decompress_with(MultiGzDecoder::new(&body[..]), body.len(), limit, reserved),
+        Encoding::Zstd => decompress_with(zstd_decoder(&body)?, body.len(), limit, reserved),
     };
-    inflated.map(Bytes::from)
+    decompressed.map(Bytes::from)
 }
 
-/// The encoding that a body has although its headers say none. No JSON begins with these bytes.
-fn undeclared(body: &[u8]) -> Option<&'static str> {
+/// The encoding of a body whose headers name none. No JSON begins with these bytes.
+fn undeclared_encoding(body: &[u8]) -> Option<Encoding> {
     match body {
-        [0x1f, 0x8b, ..] => Some("gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+        [0x1f, 0x8b, ..] => Some(Encoding::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Encoding::Zstd),
         _ => None,
     }
 }
@@ -225,12 +199,12 @@ fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
         decoder.window_log_max(MAX_WINDOW_LOG)?;
         Ok(decoder)
     };
-    // Only memory can be missing.
+    // This fails only without memory.
     ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
 }
 
-/// Inflates step by step, what is made of it reserved before, beside the `sent` bytes.
-fn inflate(
+/// Decompresses step by step. Before each step the output is reserved, in addition to the `sent` bytes.
+fn decompress_with(
     mut decoder: impl Read,
     sent: usize,
     limit: usize,
@@ -240,10 +214,10 @@ fn inflate(
     loop {
         if decoded.capacity() - decoded.len() < STEP_BYTES {
             let larger = (2 * decoded.capacity()).min(limit).max(decoded.len()) + STEP_BYTES;
-            // Both are there while the one is copied into the other.
-            reserved.fit(sent + decoded.capacity() + larger)?;
+            // Both buffers are in memory while one is copied into the other.
+            reserved.resize(sent + decoded.capacity() + larger)?;
             decoded.reserve_exact(larger - decoded.len());
-            reserved.fit(sent + decoded.capacity())?;
+            reserved.resize(sent + decoded.capacity())?;
         }
         let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
         let read = step.map_err(|_| Refusal::BadEncoding)?;
@@ -256,8 +230,8 @@ fn inflate(
     }
 }
 
-/// Reads what is left of a body that nobody wants, within limits. Returns whether
-/// it ended, so that its connection can serve on.
+/// Reads the rest of the body of a refused request, within limits. Returns whether the body ended, so that
+/// its connection can be used for another request.
 pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
 where
     B: Body<Data = Bytes> + Unpin,
@@ -266,10 +240,10 @@ where
         return true;
     }
     if headers.contains_key(EXPECT) {
-        // It waits for our word, which reading would give.
+        // The client waits for `100 Continue`, which reading the body would send.
         return false;
     }
-    let to_the_end = async {
+    let read_to_end = async {
         let mut left = MAX_DRAIN_BYTES;
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return false };
@@ -280,7 +254,7 @@ where
         }
         true
     };
-    timeout(MAX_DRAIN_TIME, to_the_end).await.unwrap_or(false)
+    timeout(MAX_DRAIN_TIME, read_to_end).await.unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! A body becomes events, each one JSON text of its own, borrowed from the body.
+//! A body is split into lines, one per event, borrowed from the body.
 //!
-//! A body is one object, an array, or one object a line, whatever its content type says: clients name `text/plain`
-//! and send an array. It is told by its first byte and what follows. Invariant: what is wrong with one event costs no
-//! other event. No I/O.
+//! A body is one object, an array, or one object per line. Its first bytes decide, not its content type, because
+//! clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other event. No I/O.
 
 use std::iter;
 use std::ops::Range;
@@ -11,27 +10,17 @@ use memchr::memchr_iter;
 use schemas::event::{Code, Fault, MAX_LINE_BYTES};
 use serde::de::IgnoredAny;
 
+use crate::line::Line;
 use crate::outcome::Refusal;
 
 mod values;
 
-/// One event of a body, as it was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
-    /// Counted from 1: its line in the decoded body, blank ones counted too, or its place in an array.
-    pub number: usize,
-    /// Its bytes.
-    pub bytes: &'a [u8],
-    /// Its text, or why it has none.
-    pub text: Result<&'a str, Fault>,
-}
-
-/// The events of `body`; blank lines are none. Refused beyond `max_events`.
+/// The events of `body`, without blank lines. More than `max_events` are refused.
 pub fn lines(body: &[u8], max_events: usize) -> Result<Vec<Line<'_>>, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    // One more than allowed is enough to know; so a hostile body cannot make the list long.
+    // One more than allowed is enough to refuse; so a hostile body cannot make the list long.
     let most = max_events + 1;
-    // Once for the whole body; only if that fails, event by event.
+    // The whole body is checked at once, and event by event only if that fails.
     let text = simdutf8::basic::from_utf8(body).ok();
     let line = |(number, span): (usize, Range<usize>)| {
         let bytes = &body[span.clone()];
@@ -49,11 +38,11 @@ fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Fault::line(Code::BadUtf8))
 }
 
-/// How the events of a body are told apart.
+/// How the events of a body are separated.
 enum Shape {
-    /// One a line.
+    /// One per line.
     Lines,
-    /// By where JSON values end: arrays, and objects over several lines.
+    /// By the ends of JSON values: arrays, and objects over several lines.
     Values,
 }
 
@@ -64,23 +53,23 @@ fn shape(body: &[u8]) -> Shape {
         return if *opening == b'[' { Shape::Values } else { Shape::Lines };
     };
     let (first, rest) = (whole[..first_line].trim_ascii_end(), whole[first_line..].trim_ascii_start());
-    // As lines nearly always are: the first is whole, and so begins the next.
+    // Nearly all bodies of lines: the first line is a whole object, and the next begins like one.
     if *opening == b'{' && first.ends_with(b"}") && rest.starts_with(b"{") {
         return Shape::Lines;
     }
     let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     match (opening, values::end_of_first(whole)) {
         (b'[', Some(_)) => Shape::Values,
-        // A bracket is missing. Elements stand behind a bracket or a comma, and lines of their own do not.
+        // A bracket is missing. An element follows a bracket or a comma; an object on a line of its own does not.
         (b'[', None) => {
             let is_line =
                 |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);
             if lines().zip(lines().skip(1)).any(is_line) { Shape::Lines } else { Shape::Values }
         }
-        // An object over several lines, or one with a comma behind it.
+        // An object over several lines, or one that a comma follows.
         (_, Some(end)) if end > first_line || whole[end..first_line].trim_ascii() == b"," => Shape::Values,
         (_, Some(_)) => Shape::Lines,
-        // Lines with a bad first one, or an object that is cut off.
+        // Lines of which the first is invalid, or an object that is cut off.
         (_, None) => {
             if lines().skip(1).any(is_object) {
                 Shape::Lines
@@ -91,14 +80,14 @@ fn shape(body: &[u8]) -> Shape {
     }
 }
 
-/// Whether a line is a whole object that may be an event.
+/// Whether a line is a whole JSON object, short enough for an event.
 fn is_object(line: &[u8]) -> bool {
     line.len() <= MAX_LINE_BYTES
         && line.starts_with(b"{")
         && serde_json::from_slice::<IgnoredAny>(line).is_ok()
 }
 
-/// Number and place of each line that is not blank, without its line break.
+/// The number and the range of each line that is not blank, without its line break.
 fn spans(body: &[u8]) -> impl Iterator<Item = (usize, Range<usize>)> {
     let mut start = 0;
     memchr_iter(b'\n', body)

@@ -1,8 +1,7 @@
-//! The country of a client's address, by a file that is read anew while the edge runs.
+//! The country of a client's address, from a file that is read again when it changes.
 //!
-//! The file is of MaxMind's format and has `country.iso_code`, as those called Country and
-//! City have. It is in memory whole, so that a look-up is a few dozen steps and no I/O.
-//! Invariant: a bad file never takes the place of a good one.
+//! The file has MaxMind's format (MMDB) with `country.iso_code`, as the Country and City databases have. It is kept in
+//! memory, so that a lookup does no I/O. Invariant: a bad file never replaces a good one.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,11 +17,11 @@ use runtime::vars::{VarError, Vars};
 use schemas::event::Country;
 use tokio_util::sync::CancellationToken;
 
-/// The file of countries: `GEOIP_DB`, default none, and then clients tell their country or nobody does.
+/// The file of countries: `GEOIP_DB`, default none, and then an event has a country only if the client sends one.
 #[derive(Clone)]
 pub struct GeoIpConfig {
     path: PathBuf,
-    seen: Stamp,
+    stamp: Stamp,
     database: Arc<Database>,
 }
 
@@ -34,22 +33,22 @@ impl GeoIpConfig {
             return Ok(None);
         }
         let path = PathBuf::from(&value);
-        // Before the file is read: a change meanwhile is seen later.
-        let read = Stamp::of(&path).and_then(|seen| Ok((seen, Database::read(&path)?)));
-        let (seen, database) =
+        // The stamp is taken before the file is read, so that a change in between is noticed later.
+        let read = Stamp::of(&path).and_then(|stamp| Ok((stamp, Database::read(&path)?)));
+        let (stamp, database) =
             read.map_err(|reason| VarError::Invalid { name: "GEOIP_DB", value, reason })?;
-        Ok(Some(Self { path, seen, database: Arc::new(database) }))
+        Ok(Some(Self { path, stamp, database: Arc::new(database) }))
     }
 }
 
-/// Without what is in the file.
+/// Without the content of the file.
 impl fmt::Debug for GeoIpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GeoIpConfig").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-/// What changes with a file. It may be large, so it is not read to be compared.
+/// What changes when a file changes. The file may be large, so its content is not compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -68,13 +67,15 @@ impl Stamp {
     }
 }
 
-/// A file that was read.
+/// The content of a file.
 struct Database(Reader<Vec<u8>>);
 
 impl Database {
     fn read(path: &Path) -> Result<Self, String> {
         let bytes = fs::read(path).map_err(|error| error.to_string())?;
-        Reader::from_source(bytes).map(Self).map_err(|error| format!("it is no file of countries: {error}"))
+        Reader::from_source(bytes)
+            .map(Self)
+            .map_err(|error| format!("it is not a file of countries in the MMDB format: {error}"))
     }
 
     fn country(&self, ip: IpAddr) -> Option<Country> {
@@ -84,43 +85,46 @@ impl Database {
     }
 }
 
-/// The countries of now.
+/// The countries that are valid now.
 pub struct GeoIp {
     path: PathBuf,
-    /// When the configuration was read.
-    first: Stamp,
+    /// The stamp of the file when the configuration was read.
+    initial: Stamp,
     current: ArcSwap<Database>,
     stale: IntGauge,
 }
 
 impl GeoIp {
-    /// Those that the file had when its configuration was read. `stale` is 1 while the file is bad.
+    /// Starts with the file as it was when the configuration was read. `stale` is 1 while the file is bad.
     pub fn new(config: &GeoIpConfig, stale: IntGauge) -> Self {
-        let GeoIpConfig { path, seen, database } = config.clone();
-        Self { path, first: seen, current: ArcSwap::new(database), stale }
+        let GeoIpConfig { path, stamp, database } = config.clone();
+        Self { path, initial: stamp, current: ArcSwap::new(database), stale }
     }
 
-    /// The country of an address, if the file knows it.
+    /// The country of an address, if the file has it.
     pub fn country(&self, ip: IpAddr) -> Option<Country> {
         self.current.load().country(ip)
     }
 
-    /// Looks at the file again and again, until `ended`.
-    pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
+    /// Watches the file and applies its changes, until `stop`.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let path = self.path.clone();
-        follow(Ok(self.first), move || Stamp::of(&path), move |now| self.take(now), ended).await;
+        follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;
     }
 
-    /// Takes what the file is now; where it is bad, only the metric changes.
-    fn take(&self, now: &Result<Stamp, String>) {
+    /// Replaces the countries by those of the file; if the file is bad, only the metric changes.
+    fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {
-                tracing::info!("took the file of countries");
+                tracing::info!("read the file of countries");
                 self.current.store(Arc::new(database));
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the file of countries is bad; the one read before stays");
+                tracing::error!(
+                    error,
+                    "the file of countries is not valid; the one read before stays in use"
+                );
                 self.stale.set(1);
             }
         }

@@ -1,12 +1,11 @@
-//! Which users send so much that one partition should not have all of it.
+//! Hot keys: users who send too many events for one partition.
 //!
-//! A user is counted in two cells, picked by two halves of a hash; as often as the one that
-//! counts less says, they may have come. So memory is fixed, and what shares one cell with a
-//! hot key is not taken for it. Counting takes no lock; an event that
-//! is missed when a second begins does not matter.
+//! The events of a user are counted in two cells, which the two halves of a hash select; the lower count is the
+//! estimate (a count-min sketch). So memory is fixed, and a user who shares one cell with a hot user is not hot.
+//! Counting takes no lock; an event that is missed when a second begins does not matter.
 //!
-//! Who was hot stays so for an hour: repeats of their events look for them in the partition
-//! that `event_id` chooses, and should not find the choice changed. No clock.
+//! A user stays hot for an hour, because a repeated event must go to the same partition as the first one, and for a
+//! hot user `event_id` selects it. No clock.
 
 use std::array;
 use std::num::NonZeroU32;
@@ -14,12 +13,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use schemas::time::UnixMillis;
 
-/// Cells of each half; 256 KiB in all.
+/// The cells for each half of the hash; 256 KiB in all.
 const CELLS: usize = 1 << 13;
 /// How long a key stays hot, in seconds.
-const STAYS: u32 = 3600;
+const HOT_SECONDS: u32 = 3600;
 
-/// Counts keys; shared by all requests.
+/// Counts events per key; shared by all requests.
 pub struct HotKeys {
     rate: NonZeroU32,
     halves: [Box<[Cell]>; 2],
@@ -27,49 +26,51 @@ pub struct HotKeys {
 
 #[derive(Default)]
 struct Cell {
-    /// A second, since 1970, in the upper half and how many events came in it in the lower.
+    /// The upper half is a second since 1970, the lower half the number of events in that second.
     window: AtomicU64,
-    /// The last second in which it is hot.
+    /// The last second in which the cell is hot.
     hot_until: AtomicU32,
 }
 
-/// The counts in the second of one request.
+/// The counts for the second of one request.
 #[derive(Clone, Copy)]
-pub struct Counting<'a> {
+pub struct HotKeyCounts<'a> {
     keys: &'a HotKeys,
     second: u32,
 }
 
 impl HotKeys {
-    /// Keys are hot once they have more than `rate` events in a second.
+    /// A key is hot once it has more than `rate` events in a second.
     pub fn new(rate: NonZeroU32) -> Self {
         let half = |_| (0..CELLS).map(|_| Cell::default()).collect();
         Self { rate, halves: array::from_fn(half) }
     }
 
-    /// The counts of a request that arrived at `time`.
-    pub fn at(&self, time: UnixMillis) -> Counting<'_> {
-        Counting { keys: self, second: (time.0 / 1000) as u32 }
+    /// The counts for a request that arrived at `time`.
+    pub fn at(&self, time: UnixMillis) -> HotKeyCounts<'_> {
+        HotKeyCounts { keys: self, second: (time.0 / 1000) as u32 }
     }
 }
 
-impl Counting<'_> {
+impl HotKeyCounts<'_> {
     /// Counts one event of the key with this hash. Returns whether the key is hot.
     pub fn is_hot(self, hash: u64) -> bool {
         let Self { keys: HotKeys { rate, halves: [left, right] }, second } = self;
         let cells = [&left[hash as usize % CELLS], &right[(hash >> 32) as usize % CELLS]];
         let [left, right] = cells.map(|cell| cell.count(second));
         if left.min(right) > rate.get() {
-            cells.iter().for_each(|cell| _ = cell.hot_until.fetch_max(second + STAYS, Ordering::Relaxed));
+            cells
+                .iter()
+                .for_each(|cell| _ = cell.hot_until.fetch_max(second + HOT_SECONDS, Ordering::Relaxed));
         }
         cells.iter().all(|cell| cell.hot_until.load(Ordering::Relaxed) >= second)
     }
 }
 
 impl Cell {
-    /// Returns how many events it has had in this second, with this one.
+    /// Counts one event; returns the number of events in this second.
     fn count(&self, second: u32) -> u32 {
-        // A request whose body took long is counted in the second that others have reached.
+        // A request whose body took long counts in a later second, which other requests have begun.
         if (self.window.load(Ordering::Relaxed) >> 32) as u32 >= second {
             return self.window.fetch_add(1, Ordering::Relaxed) as u32 + 1;
         }
@@ -98,8 +99,8 @@ mod tests {
             [false, false, false, true],
             "a late request counts too"
         );
-        assert!(hot(2) && hot(STAYS));
-        assert!(!hot(1 + STAYS));
+        assert!(hot(2) && hot(HOT_SECONDS));
+        assert!(!hot(1 + HOT_SECONDS));
     }
 
     #[test]

@@ -1,17 +1,16 @@
-//! What identifies an event that carries no `event_id` of its own, so that a
-//! repeated request counts once.
+//! The identity of an event without an `event_id`, so that a repeated request counts once.
 //!
-//! Invariant: the same event sent again in the same way gets the same id; other
-//! events get others. The derivation is fixed for ever, for repeats meet it across
-//! releases. No I/O.
+//! Invariant: the same event sent again in the same way gets the same id; different events get different ids. The
+//! derivation never changes, because a repeat may reach another release. No I/O.
 
 use ::http::{HeaderMap, HeaderName};
 use schemas::event::Parsed;
 use uuid::Uuid;
 
+use crate::auth::keys::KeyIdentity;
 use crate::outcome::Refusal;
 
-/// Longest `Idempotency-Key`, in bytes.
+/// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 128;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The namespace of ids by request.
@@ -22,36 +21,36 @@ const BY_SEQUENCE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e
 /// What identifies the events of a request that carry no `event_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity<'a> {
-    /// Nothing: a repeat counts again.
+    /// Nothing: a repeated event counts again.
     None,
-    /// The request's `Idempotency-Key` and the line's number.
+    /// The `Idempotency-Key` of the request and the position of the event.
     Request(&'a str),
-    /// Device, session and sequence; a line that lacks one of them has no identity.
+    /// Device, session and sequence; an event without one of them has no identity.
     DeviceSequence,
 }
 
 impl<'a> Identity<'a> {
-    /// What a request's headers say, else `otherwise`.
-    pub fn of(headers: &'a HeaderMap, otherwise: Self) -> Result<Self, Refusal> {
+    /// The `Idempotency-Key` of a request, or else what its key declares.
+    pub fn of(headers: &'a HeaderMap, declared: KeyIdentity) -> Result<Self, Refusal> {
         let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
         let key = match (values.next(), values.next()) {
-            (None, _) => return Ok(otherwise),
-            (Some(value), None) => value.to_str().map_err(|_| Refusal::BadIdempotencyKey)?,
-            (Some(_), Some(_)) => return Err(Refusal::BadIdempotencyKey),
+            (None, _) => return Ok(declared.into()),
+            (Some(value), None) => value.to_str().map_err(|_| Refusal::BadIdempotencyKey(MAX_KEY_BYTES))?,
+            (Some(_), Some(_)) => return Err(Refusal::BadIdempotencyKey(MAX_KEY_BYTES)),
         };
-        // Too long, or empty: taking the request without its identity would break what its sender relies on.
+        // A request with an unusable key is not accepted without it: its sender relies on the identity.
         if (1..=MAX_KEY_BYTES).contains(&key.len()) {
             Ok(Self::Request(key))
         } else {
-            Err(Refusal::BadIdempotencyKey)
+            Err(Refusal::BadIdempotencyKey(MAX_KEY_BYTES))
         }
     }
 
-    /// The id of the event in line `number`, if it has one of this kind.
+    /// The id of the event at position `number`, if it has one of this kind.
     ///
-    /// By request, it is UUIDv5 of tenant, key and number in decimal; by sequence, of tenant, sequence
-    /// and length of the device in decimal, then device and session together. A zero byte stands
-    /// between the parts; only device and session may hold one themselves, hence the length.
+    /// By request, it is the UUIDv5 of tenant, key and number in decimal; by sequence, of tenant, sequence
+    /// and length of the device in decimal, then device and session together. A zero byte separates
+    /// the parts; only device and session may contain one themselves, hence the length.
     pub fn id<P>(self, tenant: &str, number: usize, parsed: &Parsed<'_, P>) -> Option<Uuid> {
         let event = &parsed.event;
         match self {
@@ -65,6 +64,15 @@ impl<'a> Identity<'a> {
                 let name = || format!("{tenant}\0{}\0{}\0{device}{session}", event.sequence, device.len());
                 whole.then(|| Uuid::new_v5(&BY_SEQUENCE, name().as_bytes()))
             }
+        }
+    }
+}
+
+impl From<KeyIdentity> for Identity<'_> {
+    fn from(declared: KeyIdentity) -> Self {
+        match declared {
+            KeyIdentity::None => Self::None,
+            KeyIdentity::DeviceSequence => Self::DeviceSequence,
         }
     }
 }

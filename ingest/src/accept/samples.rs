@@ -1,7 +1,6 @@
-//! A few of the lines that were rejected, for operators to see what clients do wrong.
+//! Samples of rejected lines, which show operators what clients do wrong.
 //!
-//! Invariant: nobody waits for a sample, and none is missed: what the rate does not let
-//! through, or Kafka does not take, is dropped.
+//! Invariant: no request waits for a sample. A sample beyond the rate, or one that Kafka does not accept, is dropped.
 
 use std::num::NonZeroU32;
 
@@ -9,13 +8,13 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use schemas::sample::Sample;
 use schemas::time::UnixMillis;
 
-use crate::accept::decode::Line;
-use crate::accept::enrich::{LineError, Report};
+use super::report::{LineError, Report};
+use crate::line::Line;
 
-/// Samples a second, and at once.
+/// Samples a second, and also the burst.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Picks samples; one for all requests.
+/// Picks samples; shared by all requests.
 pub struct Samples(DefaultDirectRateLimiter);
 
 impl Default for Samples {
@@ -25,9 +24,9 @@ impl Default for Samples {
 }
 
 impl Samples {
-    /// Those of a request, each as its line in a record, as far as the rate allows. Only lines that
-    /// its report lists are looked at.
-    pub fn of(
+    /// Picks samples of a request, as far as the rate allows, from the lines that its report lists. Each is
+    /// a line of a record.
+    pub fn pick(
         &self,
         lines: &[Line<'_>],
         report: &Report,
@@ -35,7 +34,9 @@ impl Samples {
         server_time: UnixMillis,
     ) -> Vec<Vec<u8>> {
         let sample = |error: &LineError| {
-            let at = lines.binary_search_by_key(&error.line, |line| line.number).expect("the line was read");
+            let at = lines
+                .binary_search_by_key(&error.line, |line| line.number)
+                .expect("the report lists only lines of the body");
             Sample::new(tenant, server_time, error.code, error.field, lines[at].bytes).write()
         };
         report.errors.iter().take_while(|_| self.0.check().is_ok()).map(sample).collect()

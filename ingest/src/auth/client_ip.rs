@@ -1,12 +1,11 @@
-//! Whose request it is: the address of the client, through the proxies we trust.
+//! The address of the client, behind the proxies that we trust.
 //!
-//! Invariants: a peer that is not trusted is the client, whatever its headers say;
-//! behind trusted peers the headers are read from the right, one hop per trusted
-//! proxy, so that what a client wrote itself, which stands on the left, never
-//! wins. Nothing in here fails on any input. No I/O.
+//! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer the headers
+//! are read from the right, one hop per trusted proxy, so that the hops on the left, which the client may have made
+//! up, are never used. No input makes this fail. No I/O.
 //!
-//! Of `X-Forwarded-For` and `Forwarded` the first that is there is read; a proxy
-//! must remove the one that it does not write.
+//! If a request has both headers, `X-Forwarded-For` is read and `Forwarded` is not: a proxy must remove the header
+//! that it does not write.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -15,16 +14,18 @@ use ::http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use runtime::vars::{VarError, Vars};
 
+use crate::address_source::AddressSource;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
-/// How a client's address is found, and how much of it is kept.
+/// How the address of a client is found, and how much of it is stored.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIpConfig {
-    /// Peers whose headers are believed: `TRUSTED_PROXIES`, networks or addresses
-    /// with commas, default none.
+    /// The proxies whose headers are trusted: `TRUSTED_PROXIES`, networks or addresses
+    /// separated by commas, default none.
     pub trusted: Networks,
-    /// What of the address goes into the line: `IP_MODE`, default `full`.
+    /// How much of the address is stored: `IP_MODE`, default `full`.
     pub mode: IpMode,
 }
 
@@ -45,12 +46,12 @@ impl ClientIpConfig {
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an address, not v4-mapped, is in one of them.
+    /// Whether an address, which must not be IPv4-mapped, is in one of the networks.
     pub fn contain(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&ip))
     }
@@ -75,13 +76,13 @@ impl FromStr for Networks {
     }
 }
 
-/// What of a client's address goes into its lines.
+/// How much of the client's address is stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IpMode {
-    /// All of it.
+    /// The whole address.
     #[default]
     Full,
-    /// Its network: /24, or /48 of v6.
+    /// The network of the address: /24, or /48 for IPv6.
     Mask,
     /// Nothing: `::`.
     Drop,
@@ -95,14 +96,14 @@ impl FromStr for IpMode {
             "full" => Ok(Self::Full),
             "mask" => Ok(Self::Mask),
             "drop" => Ok(Self::Drop),
-            _ => Err("it is `full`, `mask` or `drop`".to_owned()),
+            _ => Err("it must be `full`, `mask` or `drop`".to_owned()),
         }
     }
 }
 
 impl IpMode {
-    /// What is kept of `ip`.
-    pub fn kept(self, ip: IpAddr) -> IpAddr {
+    /// As much of `ip` as is stored.
+    pub fn apply(self, ip: IpAddr) -> IpAddr {
         match self {
             Self::Full => ip,
             Self::Mask => network(ip, 24, 48),
@@ -111,67 +112,34 @@ impl IpMode {
     }
 }
 
-/// The network of an address, of so many bits of v4 or of v6.
-pub(crate) fn network(ip: IpAddr, v4_bits: u8, v6_bits: u8) -> IpAddr {
+/// The network of an address, with this many bits of prefix.
+pub(super) fn network(ip: IpAddr, v4_bits: u8, v6_bits: u8) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => Ipv4Net::new_assert(ip, v4_bits).network().into(),
         IpAddr::V6(ip) => Ipv6Net::new_assert(ip, v6_bits).network().into(),
     }
 }
 
-/// Where an address comes from, as metrics name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The connection's other end, which said nothing of others.
-    Peer,
-    /// The same, and it said something that is not believed: either a client that
-    /// lies, or a proxy that is missing in `TRUSTED_PROXIES`.
-    Untrusted,
-    /// `X-Forwarded-For`.
-    XForwardedFor,
-    /// `Forwarded`.
-    Forwarded,
-    /// Either of them, as far as it could be read.
-    Malformed,
-}
-
-impl Source {
-    /// All sources, for metrics that start at zero.
-    pub const ALL: [Self; 5] =
-        [Self::Peer, Self::Untrusted, Self::XForwardedFor, Self::Forwarded, Self::Malformed];
-
-    /// The name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Peer => "peer",
-            Self::Untrusted => "untrusted",
-            Self::XForwardedFor => "x_forwarded_for",
-            Self::Forwarded => "forwarded",
-            Self::Malformed => "malformed",
-        }
-    }
-}
-
-/// The client's address, and where it comes from; `peer` is the connection's other end.
-pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAddr, Source) {
+/// The client's address, and where it was found; `peer` is the peer of the connection.
+pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAddr, AddressSource) {
     let peer = peer.to_canonical();
     let (name, source, address): (_, _, fn(&str) -> Option<IpAddr>) =
         match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
-            (true, _) => (X_FORWARDED_FOR, Source::XForwardedFor, node),
-            (false, true) => (FORWARDED, Source::Forwarded, element),
-            (false, false) => return (peer, Source::Peer),
+            (true, _) => (X_FORWARDED_FOR, AddressSource::XForwardedFor, node),
+            (false, true) => (FORWARDED, AddressSource::Forwarded, element),
+            (false, false) => return (peer, AddressSource::Peer),
         };
     if !trusted.contain(peer) {
-        return (peer, Source::Untrusted);
+        return (peer, AddressSource::Untrusted);
     }
     let mut client = peer;
     for line in headers.get_all(name).iter().rev() {
-        // Split at every comma, quoted or not: a quote that a client leaves open must
-        // not swallow what a proxy appends.
+        // Split at every comma, quoted or not: a quote that a client left open must
+        // not hide what a proxy appends.
         for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
             match str::from_utf8(hop).ok().map(str::trim).and_then(address) {
                 Some(ip) => client = ip,
-                None => return (client, Source::Malformed),
+                None => return (client, AddressSource::Malformed),
             }
             if !trusted.contain(client) {
                 return (client, source);
@@ -181,9 +149,9 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAd
     (client, source)
 }
 
-/// An element of `Forwarded`: its `for`, if it has exactly one. A proxy may put text
-/// of the client's into the other parameters (`host`), where commas cut it; such
-/// pieces show by a quote without its fellow, or by an escape.
+/// The `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy text of
+/// the client into the other parameters (`host`); commas cut such text into pieces, which are recognized by
+/// an unmatched quote or by an escape.
 fn element(text: &str) -> Option<IpAddr> {
     if text.contains('\\') || text.matches('"').count() % 2 == 1 {
         return None;
@@ -199,7 +167,7 @@ fn element(text: &str) -> Option<IpAddr> {
     node(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// An address with or without port, brackets and zone.
+/// An address, with or without port, brackets and zone.
 fn node(text: &str) -> Option<IpAddr> {
     let address = match text.strip_prefix('[') {
         Some(rest) => {

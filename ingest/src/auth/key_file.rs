@@ -1,4 +1,6 @@
-//! The file of keys, taken anew when it changes.
+//! The file that declares the keys; it is read again when it changes.
+//!
+//! Invariant: a bad file never replaces good keys.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,20 +14,20 @@ use runtime::follow::follow;
 use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 
-use super::keys::{self, Auth, Caller, KeySet};
+use super::keys::{self, AuthMode, Caller, KeySet};
 use crate::outcome::Refusal;
 
-/// Who may send.
+/// The keys, and whether a request needs one.
 #[derive(Debug, Clone, Default)]
 pub struct KeysConfig {
-    /// Whether requests need a key: `AUTH`, `none`, `optional` or `required`, default `none`.
-    pub auth: Auth,
-    /// The file that declares the keys: `KEYS_FILE`, needed unless `AUTH` is `none`.
-    file: Option<Source>,
+    /// Whether a request needs a key: `AUTH`, `none`, `optional` or `required`, default `none`.
+    pub mode: AuthMode,
+    /// The file that declares the keys: `KEYS_FILE`, required unless `AUTH` is `none`.
+    file: Option<KeyFile>,
 }
 
 #[derive(Debug, Clone)]
-struct Source {
+struct KeyFile {
     path: PathBuf,
     text: String,
 }
@@ -38,65 +40,67 @@ impl KeysConfig {
             VarError::Invalid { name: "AUTH", value, reason }
         };
         let read = |path: &str, text: &str| {
-            let source = Source { path: path.into(), text: text.to_owned() };
-            KeySet::parse(text, &KeySet::default()).map(|_| source)
+            let file = KeyFile { path: path.into(), text: text.to_owned() };
+            KeySet::parse(text, &KeySet::default()).map(|_| file)
         };
         let file = vars.file("KEYS_FILE", read)?;
         let text = vars.string_or("AUTH", "none");
-        let auth = match text.as_str() {
-            "none" => Auth::None,
-            "optional" => Auth::Optional,
-            "required" => Auth::Required,
-            _ => return Err(invalid(&text, "it is `none`, `optional` or `required`")),
+        let mode = match text.as_str() {
+            "none" => AuthMode::None,
+            "optional" => AuthMode::Optional,
+            "required" => AuthMode::Required,
+            _ => return Err(invalid(&text, "it must be `none`, `optional` or `required`")),
         };
-        match (auth, &file) {
-            (Auth::None, Some(_)) => Err(invalid(&text, "KEYS_FILE is set; say `optional` or `required`")),
-            (Auth::Optional | Auth::Required, None) => Err(invalid(&text, "it needs KEYS_FILE")),
-            _ => Ok(Self { auth, file }),
+        match (mode, &file) {
+            (AuthMode::None, Some(_)) => {
+                Err(invalid(&text, "KEYS_FILE is set; use `optional` or `required`"))
+            }
+            (AuthMode::Optional | AuthMode::Required, None) => Err(invalid(&text, "it needs KEYS_FILE")),
+            _ => Ok(Self { mode, file }),
         }
     }
 }
 
-/// The keys of now.
+/// The keys that are valid now.
 pub struct Keys {
-    auth: Auth,
+    mode: AuthMode,
     current: ArcSwap<KeySet>,
-    file: Option<Source>,
+    file: Option<KeyFile>,
     stale: IntGauge,
 }
 
 impl Keys {
-    /// The keys that the file had when its configuration was read. `stale` is 1 while the file is bad.
+    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file is bad.
     pub fn new(config: &KeysConfig, stale: IntGauge) -> Self {
-        let text = config.file.as_ref().map_or("", |source| &source.text);
-        let set = KeySet::parse(text, &KeySet::default()).expect("it was checked with the configuration");
-        Self { auth: config.auth, current: ArcSwap::from_pointee(set), file: config.file.clone(), stale }
+        let text = config.file.as_ref().map_or("", |file| &file.text);
+        let set = KeySet::parse(text, &KeySet::default()).expect("the configuration has checked the file");
+        Self { mode: config.mode, current: ArcSwap::from_pointee(set), file: config.file.clone(), stale }
     }
 
-    /// Who sends a request, by the keys of now, or why they may not.
-    pub fn admit(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
-        keys::admit(self.auth, &self.current, head, ip)
+    /// Returns the sender of a request, by the keys that are valid now.
+    pub fn authenticate(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
+        keys::authenticate(self.mode, &self.current, head, ip)
     }
 
-    /// Looks at the file again and again, until `ended`.
-    pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
-        let Some(Source { path, text }) = self.file.clone() else { return };
+    /// Watches the file and applies its changes, until `stop`.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let Some(KeyFile { path, text }) = self.file.clone() else { return };
         let read = move || fs::read_to_string(&path).map_err(|error| error.to_string());
-        follow(Ok(text), read, move |now| self.take(now), ended).await;
+        follow(Ok(text), read, move |now| self.apply(now), stop).await;
     }
 
-    /// Takes what the file is now; where it is bad, only the metric changes.
-    fn take(&self, read: &Result<String, String>) {
+    /// Replaces the keys by those of the file; if the file is bad, only the metric changes.
+    fn apply(&self, read: &Result<String, String>) {
         let parse =
             |text: &String| KeySet::parse(text, &self.current.load()).map_err(|error| error.to_string());
         match read.as_ref().map_err(String::clone).and_then(parse) {
             Ok(keys) => {
-                tracing::info!(keys = keys.len(), "took the file of keys");
+                tracing::info!(keys = keys.len(), "read the file of keys");
                 self.current.store(Arc::new(keys));
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the file of keys is bad; the keys read before stay");
+                tracing::error!(error, "the file of keys is not valid; the keys read before stay in use");
                 self.stale.set(1);
             }
         }

@@ -1,8 +1,7 @@
-//! Who may send, for which tenant, and how much: keys, as a file declares them.
+//! Keys: who may send events, for which tenant, from where and at which rate.
 //!
-//! Invariants: a key is compared by its hash, in constant time; a request is judged
-//! by one whole set of keys, however often the file changes meanwhile. Knows no
-//! file: [`crate::auth::key_file`] reads it.
+//! Invariants: a key is compared by its hash, in constant time; a request is authenticated against one
+//! complete set of keys, even if the file changes meanwhile. No I/O: [`super::key_file`] reads the file.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,13 +19,12 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::rate::{Part, Rate, RateConfig};
-use crate::accept::identity::Identity;
-use crate::auth::client_ip::Networks;
+use super::client_ip::Networks;
+use super::rate::{Charge, Rate, RateConfig};
 use crate::outcome::Refusal;
 
 const X_WRITE_KEY: HeaderName = HeaderName::from_static("x-write-key");
-/// Whose data it is where no key says otherwise.
+/// The tenant of events that are sent without a key.
 const DEFAULT_TENANT: &str = "default";
 
 /// One key.
@@ -38,7 +36,7 @@ pub struct Key {
     rate: Option<Arc<Rate>>,
     origins: Vec<String>,
     allow_ip: Networks,
-    identity: Identity<'static>,
+    identity: KeyIdentity,
     enabled: bool,
 }
 
@@ -46,21 +44,21 @@ pub struct Key {
 #[derive(Debug, Default)]
 pub struct KeySet(HashMap<[u8; 8], Arc<Key>>);
 
-/// What is wrong with a file of keys; the message names the key.
+/// Why a file of keys is not valid; the message names the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// Not the TOML that it must be.
+    /// The file is not TOML of the expected form.
     #[error("line {line}: {message}")]
     Toml {
-        /// From 1.
+        /// The line of the error, from 1.
         line: usize,
-        /// What is wrong, without the text of the file, which may hold a key.
+        /// What is wrong, without the text of the file, which may contain a key.
         message: String,
     },
-    /// A key that cannot be.
+    /// A key is not valid.
     #[error("key `{id}`: {reason}")]
     Key {
-        /// Its name.
+        /// The id of the key.
         id: String,
         /// What is wrong.
         reason: String,
@@ -71,13 +69,13 @@ pub enum KeysError {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    key: Vec<Declared>,
+    key: Vec<DeclaredKey>,
 }
 
-/// A key as the file has it.
+/// A key as the file declares it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Declared {
+struct DeclaredKey {
     id: String,
     sha256: String,
     tenant: String,
@@ -103,7 +101,7 @@ fn enabled() -> bool {
 }
 
 impl KeySet {
-    /// Reads the text of a file. Keys whose rate is as `before` keep what they have used of it.
+    /// Parses the text of a file. A key whose rate is the same as in `before` keeps how much of it is used.
     pub fn parse(text: &str, before: &Self) -> Result<Self, KeysError> {
         let mut keys = HashMap::new();
         let bad = |error: toml::de::Error| KeysError::Toml {
@@ -115,25 +113,25 @@ impl KeySet {
             let id = key.id.clone();
             let same_id = keys.values().any(|other: &Arc<Key>| other.id == id);
             if keys.insert(prefix(&key.hash), Arc::new(key)).is_some() || same_id {
-                return Err(KeysError::Key { id, reason: "its id or its sha256 is there twice".to_owned() });
+                return Err(KeysError::Key { id, reason: "its id or its sha256 occurs twice".to_owned() });
             }
         }
         Ok(Self(keys))
     }
 
-    /// How many there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     fn find(&self, presented: &[u8]) -> Option<&Arc<Key>> {
         let hash: [u8; 32] = Sha256::digest(presented).into();
-        // What the first bytes give away is of the hash, which nobody can choose.
+        // The lookup by the first bytes is not in constant time, but nobody can choose the bytes of a hash.
         self.0.get(&prefix(&hash)).filter(|key| key.hash.ct_eq(&hash).into())
     }
 }
@@ -142,7 +140,7 @@ fn prefix(hash: &[u8; 32]) -> [u8; 8] {
     hash[..8].try_into().expect("a hash is longer")
 }
 
-impl Declared {
+impl DeclaredKey {
     fn resolve(self, before: &KeySet) -> Result<Key, KeysError> {
         let wrong = |reason: &str| KeysError::Key { id: self.id.clone(), reason: reason.to_owned() };
         if !is_tenant(&self.tenant) {
@@ -155,18 +153,18 @@ impl Declared {
         }
         let config =
             self.events_per_second.map(|rate| RateConfig { rate, burst: self.burst.unwrap_or(rate) });
-        let kept = |config: RateConfig| {
+        let used = |config: RateConfig| {
             let same = before.0.values().find(|key| key.id == self.id);
             same.and_then(|key| key.rate.clone()).filter(|rate| rate.config == config)
         };
-        let rate = config.map(|config| kept(config).unwrap_or_else(|| Arc::new(Rate::new(config))));
+        let rate = config.map(|config| used(config).unwrap_or_else(|| Arc::new(Rate::new(config))));
         if self.allow_ip.iter().chain(&self.origins).any(|entry| entry.trim().is_empty()) {
             return Err(wrong("an entry of its allow_ip or origins is empty"));
         }
         let allow_ip = self.allow_ip.join(",").parse().map_err(|reason: String| wrong(&reason))?;
         let identity = match self.identity {
-            Some(DeclaredIdentity::DeviceSequence) => Identity::DeviceSequence,
-            None => Identity::None,
+            Some(DeclaredIdentity::DeviceSequence) => KeyIdentity::DeviceSequence,
+            None => KeyIdentity::None,
         };
         let Self { id, tenant, origins, enabled, .. } = self;
         Ok(Key { id, hash, tenant, rate, origins, allow_ip, identity, enabled })
@@ -184,46 +182,61 @@ fn hash_of_hex(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// Whether requests need a key.
+/// Whether a request needs a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// Keys are not looked at; all data is of one tenant.
+pub enum AuthMode {
+    /// Keys are ignored; all events belong to one tenant.
     #[default]
     None,
-    /// A request may come without a key, but not with a wrong one.
+    /// A request may have no key, but not a wrong one.
     Optional,
-    /// Every request needs one.
+    /// Every request needs a key.
     Required,
 }
 
-/// Who sent a request, once it is clear that they may.
+/// What identifies the events of a key that carry no `event_id` and come without `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyIdentity {
+    /// Nothing: a repeated event counts again.
+    #[default]
+    None,
+    /// Device, session and sequence.
+    DeviceSequence,
+}
+
+/// The sender of a request who is allowed to send.
 #[derive(Debug, Clone, Default)]
 pub struct Caller(Option<Arc<Key>>);
 
 impl Caller {
-    /// Whose data it is.
+    /// The tenant to which the events belong.
     pub fn tenant(&self) -> &str {
         self.0.as_ref().map_or(DEFAULT_TENANT, |key| &key.tenant)
     }
 
-    /// What identifies events that carry nothing themselves.
-    pub fn identity(&self) -> Identity<'static> {
-        self.0.as_ref().map_or(Identity::None, |key| key.identity)
+    /// What identifies events that carry no identity of their own.
+    pub fn identity(&self) -> KeyIdentity {
+        self.0.as_ref().map_or(KeyIdentity::None, |key| key.identity)
     }
 
-    /// Takes events of the key's rate, if it has one.
-    pub fn take(&self, part: Part) -> Result<(), Refusal> {
-        self.0.as_ref().and_then(|key| key.rate.as_ref()).map_or(Ok(()), |rate| rate.take(part))
+    /// Charges events to the rate of the key, if it has one.
+    pub fn charge(&self, charge: Charge) -> Result<(), Refusal> {
+        self.0.as_ref().and_then(|key| key.rate.as_ref()).map_or(Ok(()), |rate| rate.charge(charge))
     }
 }
 
-/// Who sends a request, or why they may not.
-pub fn admit(auth: Auth, keys: &ArcSwap<KeySet>, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
-    if auth == Auth::None {
+/// Returns the sender of a request, who must have a valid key unless `mode` says otherwise.
+pub fn authenticate(
+    mode: AuthMode,
+    keys: &ArcSwap<KeySet>,
+    head: &Parts,
+    ip: IpAddr,
+) -> Result<Caller, Refusal> {
+    if mode == AuthMode::None {
         return Ok(Caller::default());
     }
     let Some(presented) = presented(head) else {
-        return if auth == Auth::Required { Err(Refusal::NoKey) } else { Ok(Caller::default()) };
+        return if mode == AuthMode::Required { Err(Refusal::NoKey) } else { Ok(Caller::default()) };
     };
     let keys = keys.load();
     let key = keys.find(&presented).ok_or(Refusal::UnknownKey)?;
@@ -241,7 +254,7 @@ pub fn admit(auth: Auth, keys: &ArcSwap<KeySet>, head: &Parts, ip: IpAddr) -> Re
     Ok(Caller(Some(Arc::clone(key))))
 }
 
-/// The key that a request shows: as `Authorization: Bearer`, `X-Write-Key` or `?key=`, in this order.
+/// The key in a request: in `Authorization: Bearer`, `X-Write-Key` or `?key=`, in this order.
 fn presented(head: &Parts) -> Option<Vec<u8>> {
     let bearer = || {
         let (scheme, key) = head.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -256,9 +269,9 @@ fn presented(head: &Parts) -> Option<Vec<u8>> {
     bearer().or_else(header).or_else(parameter)
 }
 
-/// A new key and the TOML that declares it; the key itself is in no file.
-pub fn made(id: &str, tenant: &str) -> (String, String) {
-    // 244 bits of the system's randomness.
+/// A new key and the TOML that declares it; no file contains the key itself.
+pub fn generate(id: &str, tenant: &str) -> (String, String) {
+    // 244 random bits from the operating system.
     let key = format!("mr_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let hash = Sha256::digest(&key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let toml =

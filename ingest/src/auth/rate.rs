@@ -1,4 +1,4 @@
-//! How many events a second may come: of a key, or from an address. By GCRA.
+//! How many events a second a key or an address may send: rate limiters (GCRA).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,15 +11,15 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use moka::sync::Cache;
 use runtime::vars::{VarError, Vars};
 
-use crate::auth::client_ip;
+use super::client_ip;
 use crate::outcome::Refusal;
 
-/// Addresses that are remembered at once; beyond them those seen longest ago start anew.
+/// Addresses whose rates are kept at once; beyond them the least recently seen address starts with an unused rate.
 const MAX_ADDRESSES: u64 = 100_000;
-/// An address that sent nothing for so long is forgotten.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// How long the rate of an address is kept after its last request.
+const IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// How much may come.
+/// How many events may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateConfig {
     /// Events a second in the long run.
@@ -30,7 +30,7 @@ pub struct RateConfig {
 
 impl RateConfig {
     /// The rate of each address: `IP_EVENTS_PER_SECOND`, default 0, which is no limit, and
-    /// `IP_EVENTS_BURST`, default as many.
+    /// `IP_EVENTS_BURST`, by default the same number.
     pub fn of_addresses(vars: &Vars) -> Result<Option<Self>, VarError> {
         let rate = NonZeroU32::new(vars.parsed_or("IP_EVENTS_PER_SECOND", 0)?);
         let burst = NonZeroU32::new(vars.parsed_or("IP_EVENTS_BURST", rate.map_or(0, NonZeroU32::get))?);
@@ -38,36 +38,38 @@ impl RateConfig {
     }
 }
 
-/// A request's events are taken in two parts.
+/// The events of a request that are charged. A request is charged twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// One, before its body is read.
+pub enum Charge {
+    /// One event, before the body is read.
     First,
-    /// The others, of so many in all.
+    /// The other events, once it is known that the request has this many in all.
     Rest(usize),
 }
 
-/// What is left of a rate.
+/// The rate limiter of one key or address.
 pub struct Rate {
     pub(super) config: RateConfig,
     limiter: DefaultDirectRateLimiter,
 }
 
 impl Rate {
-    /// Nothing is used of it yet.
+    /// An unused rate.
     pub fn new(config: RateConfig) -> Self {
         let quota = Quota::per_second(config.rate).allow_burst(config.burst);
         Self { config, limiter: DefaultDirectRateLimiter::direct(quota) }
     }
 
-    /// Takes events, or none and says when they could be; a request with more than ever
-    /// fit has too many.
-    pub fn take(&self, part: Part) -> Result<(), Refusal> {
+    /// Charges all of the events or none; a refusal says when they would be allowed, or that a
+    /// request with so many never is.
+    pub fn charge(&self, charge: Charge) -> Result<(), Refusal> {
         let burst = self.config.burst.get();
-        let events = match part {
-            Part::First => 1,
-            Part::Rest(all) if all > burst as usize => return Err(Refusal::TooManyEvents(burst as usize)),
-            Part::Rest(all) => all.saturating_sub(1) as u32,
+        let events = match charge {
+            Charge::First => 1,
+            Charge::Rest(all) if all > burst as usize => {
+                return Err(Refusal::TooManyEvents(burst as usize));
+            }
+            Charge::Rest(all) => all.saturating_sub(1) as u32,
         };
         let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
         match self.limiter.check_n(events).expect("no more than a burst") {
@@ -86,22 +88,22 @@ impl fmt::Debug for Rate {
     }
 }
 
-/// The rate of each address, of v6 of each /64.
-pub struct ByAddress {
+/// The rate of each IPv4 address and of each IPv6 /64 network.
+pub struct AddressRates {
     config: RateConfig,
     rates: Cache<IpAddr, Arc<Rate>>,
 }
 
-impl ByAddress {
-    /// Nobody has come yet.
+impl AddressRates {
+    /// Starts with no address.
     pub fn new(config: RateConfig) -> Self {
-        let rates = Cache::builder().max_capacity(MAX_ADDRESSES).time_to_idle(FORGOTTEN_AFTER).build();
+        let rates = Cache::builder().max_capacity(MAX_ADDRESSES).time_to_idle(IDLE_TIME).build();
         Self { config, rates }
     }
 
-    /// Takes events of an address's rate.
-    pub fn take(&self, ip: IpAddr, part: Part) -> Result<(), Refusal> {
+    /// Charges events to the rate of an address.
+    pub fn charge(&self, ip: IpAddr, charge: Charge) -> Result<(), Refusal> {
         let rate = self.rates.get_with(client_ip::network(ip, 32, 64), || Arc::new(Rate::new(self.config)));
-        rate.take(part)
+        rate.charge(charge)
     }
 }

@@ -39,7 +39,7 @@ async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
     let edge = Edge::start(config).unwrap();
-    until("the broker within the client is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
+    until("the broker within the client is reached", || edge.app.publisher.reaches_kafka().is_ok()).await;
     edge
 }
 
@@ -58,7 +58,7 @@ async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'stati
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();
     let edge = edge(&[&[("KAFKA_BROKERS", cluster.bootstrap_servers().as_str())], pairs].concat());
-    until("the broker is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
+    until("the broker is reached", || edge.app.publisher.reaches_kafka().is_ok()).await;
     (edge, cluster)
 }
 
@@ -88,7 +88,7 @@ async fn bound() -> TcpListener {
 
 /// Why it may get no traffic; empty while it may.
 fn why_not(edge: &Edge) -> String {
-    match edge.shared.publisher.readiness() {
+    match edge.app.publisher.readiness() {
         Readiness::Not(why) => why,
         Readiness::Ready | Readiness::Degraded(_) => String::new(),
     }
@@ -96,7 +96,7 @@ fn why_not(edge: &Edge) -> String {
 
 #[track_caller]
 fn check_sums(edge: &Edge) -> Totals {
-    let totals = edge.shared.metrics.totals();
+    let totals = edge.app.metrics.totals();
     assert_eq!(totals.received, totals.accepted + totals.rejected);
     assert_eq!(
         totals.accepted,
@@ -169,7 +169,7 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     let path = a_spool_with(&directory, vec![]);
 
     let edge = edge(&spool);
-    let serves = || matches!(edge.shared.publisher.readiness(), Readiness::Degraded(why) if why.ends_with("events go to the spool"));
+    let serves = || matches!(edge.app.publisher.readiness(), Readiness::Degraded(why) if why.ends_with("events go to the spool"));
     until("the spool serves", serves).await;
     let (status, _, report) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
@@ -178,8 +178,8 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     until("the spool is let go", || Store::open(&path).is_ok()).await;
 
     let edge = edge_with_broker(&spool).await;
-    until("the spool is empty", || edge.shared.publisher.left_in_spool() == Some(0)).await;
-    let metrics = &edge.shared.metrics;
+    until("the spool is empty", || edge.app.publisher.left_in_spool() == Some(0)).await;
+    let metrics = &edge.app.metrics;
     until("its events are counted", || metrics.spool_replayed.get() == 1).await;
     assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
 }
@@ -191,9 +191,9 @@ async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
     a_spool_with(&directory, vec![record(2000), record(10)]);
     let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
     let edge = edge_with_broker(&[&spool[..], &[("KAFKA_OPT_message.max.bytes", "1000")]].concat()).await;
-    until("the record that fits is in kafka", || edge.shared.metrics.spool_replayed.get() > 0).await;
-    assert_eq!(edge.shared.metrics.spool_replayed.get(), 1);
-    assert_eq!(edge.shared.publisher.left_in_spool(), Some(1));
+    until("the record that fits is in kafka", || edge.app.metrics.spool_replayed.get() > 0).await;
+    assert_eq!(edge.app.metrics.spool_replayed.get(), 1);
+    assert_eq!(edge.app.publisher.left_in_spool(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +203,7 @@ async fn what_a_full_spool_refuses_is_counted_and_told_why() {
     let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
     let edge = edge(&full);
     until("kafka is known to be away, and the partitions", || {
-        why_not(&edge).contains("not answer; the spool is full") && edge.shared.publisher.partitions().is_ok()
+        why_not(&edge).contains("not answer; the spool is full") && edge.app.publisher.partitions().is_ok()
     })
     .await;
     let (status, headers, body) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
@@ -246,8 +246,8 @@ async fn whoever_prefers_it_is_answered_before_the_events_are_safe_and_they_are_
         (status, &headers["preference-applied"]),
         (StatusCode::NO_CONTENT, &"respond-async".parse().unwrap())
     );
-    assert_eq!(edge.shared.metrics.totals().queued, 4);
-    until("all are delivered", || edge.shared.metrics.totals().delivered == 4).await;
+    assert_eq!(edge.app.metrics.totals().queued, 4);
+    until("all are delivered", || edge.app.metrics.totals().delivered == 4).await;
     check_sums(&edge);
 }
 
@@ -258,7 +258,7 @@ async fn the_queues_of_kafkas_client_are_shown() {
     let line = r#"{"event":"a"}"#;
     let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
     assert_eq!(status, StatusCode::ACCEPTED);
-    let metrics = &edge.shared.metrics;
+    let metrics = &edge.app.metrics;
     let shown = || metrics.queue_messages.get() == 1 && metrics.queue_bytes.get() > line.len() as i64;
     until("a record in the queue", shown).await;
     until("an empty queue", || metrics.queue_messages.get() == 0 && metrics.queue_bytes.get() == 0).await;
@@ -273,7 +273,7 @@ async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refus
     assert_eq!(status, StatusCode::ACCEPTED);
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
-    until("both have ended", || edge.shared.metrics.totals().queued == 0).await;
+    until("both have ended", || edge.app.metrics.totals().queued == 0).await;
     let totals = check_sums(&edge);
     assert_eq!((totals.lost, totals.not_durable), (1, 1));
 
@@ -298,7 +298,7 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
         let said = why_not(&edge);
         assert!(said.contains("refuses records"), "{said}");
     }
-    until("one may try again", || edge.shared.publisher.readiness() == Readiness::Ready).await;
+    until("one may try again", || edge.app.publisher.readiness() == Readiness::Ready).await;
     assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it tells of the topic again");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
@@ -337,8 +337,8 @@ fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
 async fn once_kafkas_client_is_broken_the_edge_ends_and_says_why() {
     let broker = breaking_broker();
     let edge = edge(&[("KAFKA_BROKERS", broker.bootstrap_servers().as_str()), ("DRAIN_DELAY", "1ms")]);
-    let shared = Arc::clone(&edge.shared);
-    until("the broker was reached", || shared.publisher.partitions().is_ok()).await;
+    let app = Arc::clone(&edge.app);
+    until("the broker was reached", || app.publisher.partitions().is_ok()).await;
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", r#"{"event":"a"}"#).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     let listeners = Listeners { http: bound().await, admin: bound().await };
@@ -360,9 +360,8 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
     ]);
     assert!(edge.stays_broken >= STAYS_BROKEN);
     edge.stays_broken = Duration::from_secs(1);
-    let shared = Arc::clone(&edge.shared);
-    let serves =
-        || matches!(shared.publisher.readiness(), Readiness::Degraded(why) if why.contains("broken"));
+    let app = Arc::clone(&edge.app);
+    let serves = || matches!(app.publisher.readiness(), Readiness::Degraded(why) if why.contains("broken"));
     until("the spool serves", serves).await;
     let (service, listeners) = (edge.service(), Listeners { http: bound().await, admin: bound().await });
     let start = Instant::now();

@@ -1,23 +1,48 @@
-//! Reactions: a click or an impression of a user, told by the address alone, in
-//! two forms. Each becomes an ordinary line, so it takes the way of every event.
+//! Reactions: a click or an impression of a user, sent in the URL alone, in one of two forms. Each becomes an
+//! ordinary line, which is then handled like any other event.
 //!
 //! - `POST /analytics/{ms}/{user}/{click|impression}`
 //! - `POST /analytics?timestamp={ms}&user={user}&{click|impression}`
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use ::http::Uri;
 use percent_encoding::percent_decode_str;
+use runtime::vars::{VarError, Vars};
 use schemas::event::MAX_ID_BYTES;
+use schemas::row::{Earliest, TimeLimits};
 use schemas::time::UnixMillis;
 
 use crate::outcome::Refusal;
 
-/// When a reaction may have happened: at another time it would count in the hour of its arrival, and the hour that its
-/// sender then asks for would lack it.
+/// The times that a reaction may have. At any other time it would count in the hour of its arrival, and would be
+/// missing from the hour that its sender then queries.
 pub type Times = RangeInclusive<UnixMillis>;
 
-/// The line of a reaction in the path form, of which `path` is what follows `/analytics/`.
+/// Which client times are accepted, by the same variables as in the aggregator: `EVENT_TIME_FROM`, default
+/// 2000-01-01T00:00:00Z, and `EVENT_TIME_AHEAD`, default 1day. A reaction at any other time is refused.
+pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
+    let TimeLimits { earliest, ahead } = TimeLimits::default();
+    let [default, most] =
+        [ahead, TimeLimits::MAX_AHEAD].map(|millis| Duration::from_millis(millis.unsigned_abs()));
+    let ahead = vars.duration_up_to("EVENT_TIME_AHEAD", default, most, "rollups hold no later times")?;
+    Ok(TimeLimits {
+        earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
+        ahead: i64::try_from(ahead.as_millis()).expect("it is below a limit in milliseconds"),
+    })
+}
+
+/// The line of a reaction in either form.
+pub fn line_of(uri: &Uri, times: Times) -> Result<String, Refusal> {
+    match uri.path().strip_prefix("/analytics/") {
+        Some(path) => by_path(path, times),
+        None => by_query(uri.query().unwrap_or_default(), times),
+    }
+}
+
+/// The line of a reaction in the path form; `path` is the part after `/analytics/`.
 pub fn by_path(path: &str, times: Times) -> Result<String, Refusal> {
     let mut segments = path.split('/');
     let parts = (segments.next(), segments.next(), segments.next(), segments.next());
@@ -27,7 +52,7 @@ pub fn by_path(path: &str, times: Times) -> Result<String, Refusal> {
     line(&percent_decoded(timestamp)?, &percent_decoded(user)?, reaction, times)
 }
 
-/// The line of a reaction in the query form. Parameters that are not ours are left alone.
+/// The line of a reaction in the query form. Other parameters are ignored.
 pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
     let (mut timestamp, mut user, mut reaction) = (None, None, None);
     for pair in query.split('&') {
@@ -35,7 +60,7 @@ pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
         let (slot, value) = match name {
             "timestamp" => (&mut timestamp, value),
             "user" => (&mut user, value),
-            // A bare flag; some clients cannot write one without `=`.
+            // A flag without a value; some clients cannot send one without `=`.
             "click" | "impression" if value.is_empty() => (&mut reaction, name),
             "click" | "impression" => return Err(bad(format!("`{name}` takes no value"))),
             _ => continue,

@@ -1,7 +1,7 @@
-//! What browsers are told of pages that may call us (CORS).
+//! Which pages may send requests from a browser (CORS).
 //!
-//! Nobody is refused here: a browser that is told nothing keeps the answer from its
-//! page. Keys refuse origins.
+//! No request is refused here: without the headers of CORS the browser keeps the response from the page. A key can
+//! refuse an origin.
 
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -10,23 +10,23 @@ use ::http::header::{
 use ::http::{HeaderMap, HeaderValue, Method, Request};
 use runtime::vars::{VarError, Vars};
 
-/// The headers that our clients send and browsers ask about.
+/// The request headers that a page may send.
 const ALLOWED_HEADERS: &str = "authorization, content-encoding, content-type, idempotency-key, prefer, traceparent, \
      x-request-id, x-write-key";
-/// The headers that a page may read.
+/// The response headers that a page may read.
 const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
-/// Two hours, the longest that Chromium takes.
+/// Two hours, the longest time that Chromium accepts.
 const MAX_AGE: &str = "7200";
 
-/// Which pages may call us: `CORS_ORIGINS`, `*` or origins with commas, default none.
+/// Which pages may send requests: `CORS_ORIGINS`, `*` or origins separated by commas, default none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CorsConfig {
-    /// None, and nothing is said.
+    /// No page; responses have no headers of CORS.
     #[default]
     Off,
-    /// All.
+    /// Every page.
     Any,
-    /// These, as browsers write them: `https://example.com`, without a slash at the end.
+    /// Pages of these origins, written as browsers write them: `https://example.com`, without a slash at the end.
     Listed(Vec<HeaderValue>),
 }
 
@@ -46,12 +46,12 @@ impl CorsConfig {
         }
     }
 
-    /// The page's origin that a request names, if it can matter.
+    /// The origin of the page that sends a request; none if CORS is off.
     pub fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if *self == Self::Off { None } else { headers.get(ORIGIN).cloned() }
     }
 
-    /// Whether a request only asks what a page may send; it has no body and is not for a route.
+    /// Whether a request is a preflight, which only asks what a page may send.
     pub fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         *self != Self::Off
             && request.method() == Method::OPTIONS
@@ -59,31 +59,31 @@ impl CorsConfig {
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// What the answer to a request from `origin` says of it.
+    /// Adds the headers of CORS to the response to a request from `origin`.
     pub fn allow(&self, origin: Option<&HeaderValue>, preflight: bool, headers: &mut HeaderMap) {
         let allowed = match self {
             Self::Off => return,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(list) => {
-                // Also where it is not in the list: a cache must not give its answer to one that is.
+                // Also for an origin that is not in the list: a cache must not reuse the response for another origin.
                 headers.append(VARY, HeaderValue::from_static("origin"));
                 list.iter().find(|listed| Some(*listed) == origin).cloned()
             }
         };
         let Some(allowed) = allowed.filter(|_| origin.is_some()) else { return };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        let mut say = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
+        let mut add = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
         if preflight {
-            say(ACCESS_CONTROL_ALLOW_METHODS, "POST");
-            say(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
-            say(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+            add(ACCESS_CONTROL_ALLOW_METHODS, "POST");
+            add(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+            add(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         } else {
-            say(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+            add(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
         }
     }
 }
 
-/// An origin as a browser writes it: scheme, host, port, nothing after.
+/// An origin as a browser writes it: scheme, host and port, and nothing after them.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
     let good =
@@ -101,7 +101,7 @@ mod tests {
         CorsConfig::from_vars(&Vars::from_pairs([("CORS_ORIGINS", text)]))
     }
 
-    /// What is said to `origin`, a line each, without the constants of preflights.
+    /// The headers for `origin`, without the constant ones.
     #[track_caller]
     fn check(origins: &str, origin: &'static str, expected: &str) {
         let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! What stands around every request, from the outside in.
+//! The layers around every request, from the outside in.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -18,8 +18,8 @@ use schemas::trace::TraceParent;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
-use crate::http::handlers::Shared;
-use crate::http::response::{self, Answer, Said};
+use super::response::{self, ApiResponse, ResponseBody};
+use super::{Http, handlers};
 use crate::outcome::{Bound, Refusal};
 use crate::route::Route;
 
@@ -27,8 +27,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The whole edge as one service.
 pub fn stack<B>(
-    shared: &Arc<Shared>,
-    max_requests: usize,
+    http: &Arc<Http>,
 ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send
@@ -36,35 +35,35 @@ pub fn stack<B>(
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let (outer, edge) = (Arc::clone(shared), Arc::clone(shared));
+    let (outer, app, max_requests) = (Arc::clone(http), Arc::clone(&http.app), http.max_requests);
     ServiceBuilder::new()
-        .layer(layer_fn(move |inner| answered(inner, &outer))) // outermost: also counts what is shed
-        .load_shed() // refuse at once rather than queue
-        .concurrency_limit(max_requests) // bounds memory together with the bound on bodies
+        .layer(layer_fn(move |inner| observe(inner, &outer))) // outermost: also counts requests that are shed
+        .load_shed() // refuses at once rather than queues
+        .concurrency_limit(max_requests) // bounds memory, together with the limit on bodies
         .service(service_fn(move |request: Request<B>| {
-            let edge = Arc::clone(&edge);
+            let app = Arc::clone(&app);
             async move {
                 let server_time = UnixMillis::from(SystemTime::now()); // the headers are complete
-                Ok::<_, BoxError>(caught(edge.answer(request, server_time)).await)
+                Ok::<_, BoxError>(catch_panic(handlers::respond(&app, request, server_time)).await)
             }
         }))
 }
 
-/// Names the request, renders its answer, says what browsers ask, and counts it.
-fn answered<S, B>(
+/// Gives the request an id, renders its response with the headers of CORS, logs a refusal, and counts the request.
+fn observe<S, B>(
     inner: S,
-    shared: &Arc<Shared>,
+    http: &Arc<Http>,
 ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + use<S, B>
 where
-    S: Service<Request<B>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static,
+    S: Service<Request<B>, Response = ApiResponse, Error = BoxError, Future: Send> + Clone + Send + 'static,
     B: Send + 'static,
 {
-    let shared = Arc::clone(shared);
+    let http = Arc::clone(http);
     service_fn(move |mut request: Request<B>| {
-        let (inner, shared) = (inner.clone(), Arc::clone(&shared));
+        let (inner, http) = (inner.clone(), Arc::clone(&http));
         async move {
             let start = Instant::now();
             let id = RequestId::of(request.headers());
@@ -73,50 +72,50 @@ where
                 request.extensions_mut().insert(trace);
             }
             let route = Route::of(request.uri().path());
-            // HTTP/2 has no header for it; hyper says goodbye in its own way when the process stops.
-            let one_by_one = request.version() < Version::HTTP_2;
-            let origin = shared.cors.origin(request.headers());
-            let preflight = shared.cors.is_preflight(&request);
-            let answer = if preflight {
-                Answer::new(Said::NoContent)
+            // HTTP/2 has no `Connection: close`; hyper sends GOAWAY when the process stops.
+            let is_http1 = request.version() < Version::HTTP_2;
+            let origin = http.cors.origin(request.headers());
+            let preflight = http.cors.is_preflight(&request);
+            let response = if preflight {
+                ApiResponse::new(ResponseBody::NoContent)
             } else {
                 inner.oneshot(request).await.unwrap_or_else(shed)
             };
-            if let Said::Refused(refusal, _) = &answer.said {
-                shared.refusals.tell(refusal, route, &id, trace.as_ref());
+            if let ResponseBody::Refused(refusal, _) = &response.body {
+                http.refusal_log.log(refusal, route, &id, trace.as_ref());
                 if let Refusal::Overloaded(bound) = refusal {
-                    shared.metrics.shed(*bound);
+                    http.app.metrics.shed(*bound);
                 }
             }
-            let closes = one_by_one && (answer.closes || shared.is_draining());
-            let mut response = response::render(&answer, &id, closes);
-            shared.cors.allow(origin.as_ref(), preflight, response.headers_mut());
-            shared.metrics.answered(route, response.status(), start.elapsed());
-            Ok(response)
+            let close = is_http1 && (response.close || http.app.drain.is_set());
+            let mut rendered = response::render(&response, &id, close);
+            http.cors.allow(origin.as_ref(), preflight, rendered.headers_mut());
+            http.app.metrics.answered(route, rendered.status(), start.elapsed());
+            Ok(rendered)
         }
     })
 }
 
-/// The trace that a request belongs to; none if it names several.
+/// The trace of a request; none if the request names several.
 fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     let mut named = headers.get_all(TRACEPARENT).iter();
     let only = named.next().filter(|_| named.next().is_none());
     only.and_then(|value| TraceParent::parse(value.as_bytes()))
 }
 
-/// What a shed request is told. Its body was not read.
-fn shed(_: BoxError) -> Answer {
-    Answer { closes: true, ..Answer::refused(Refusal::Overloaded(Bound::Requests)) }
+/// The response to a request that was shed. Its body was not read.
+fn shed(_: BoxError) -> ApiResponse {
+    ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
 }
 
-/// A panic costs its request, not the process.
-async fn caught(answer: impl Future<Output = Answer>) -> Answer {
-    let mut answer = pin!(answer);
+/// A panic fails its request, not the process.
+async fn catch_panic(response: impl Future<Output = ApiResponse>) -> ApiResponse {
+    let mut response = pin!(response);
     let polled = poll_fn(|context| {
-        let poll = AssertUnwindSafe(|| answer.as_mut().poll(context));
+        let poll = AssertUnwindSafe(|| response.as_mut().poll(context));
         match panic::catch_unwind(poll) {
             Ok(poll) => poll,
-            Err(_) => Poll::Ready(Answer { closes: true, ..Answer::refused(Refusal::Internal) }),
+            Err(_) => Poll::Ready(ApiResponse { close: true, ..ApiResponse::refused(Refusal::Internal) }),
         }
     });
     polled.await
@@ -128,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_answer() {
-        let answer = caught(async { panic!("on purpose, in a test") }).await;
-        assert!(matches!(answer.said, Said::Refused(Refusal::Internal, None)) && answer.closes);
+        let response = catch_panic(async { panic!("on purpose, in a test") }).await;
+        assert!(matches!(response.body, ResponseBody::Refused(Refusal::Internal, None)) && response.close);
     }
 }

@@ -1,5 +1,5 @@
-//! Log lines of requests that were refused: for each reason one now and then, with how many they
-//! were; of what was sent, only the names of request and trace.
+//! The log of refused requests: at an interval one line for each reason, with the number of requests. Of what a client
+//! sent, a line contains only the ids of request and trace.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,24 +11,25 @@ use schemas::trace::TraceParent;
 use crate::outcome::Refusal;
 use crate::route::Route;
 
-/// From one line of a reason to the next.
+/// The time between two lines for the same reason.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Knows what was told already; one for all requests.
+/// Logs refused requests; shared by all requests.
 #[derive(Default)]
-pub struct Refusals(Mutex<HashMap<&'static str, Reason>>);
+pub struct RefusalLog(Mutex<HashMap<&'static str, Reason>>);
 
-/// What is known of one reason.
+/// The state of one reason.
 #[derive(Default)]
 struct Reason {
-    told: Option<Instant>,
-    /// Requests that were refused for it since.
+    /// When the last line was logged.
+    logged: Option<Instant>,
+    /// Requests that were refused for this reason since then.
     requests: u64,
 }
 
-impl Refusals {
-    /// Tells of a refused request, if it is time for it.
-    pub fn tell(&self, refusal: &Refusal, route: Route, id: &RequestId, trace: Option<&TraceParent>) {
+impl RefusalLog {
+    /// Logs a refused request, if a line for its reason is due.
+    pub fn log(&self, refusal: &Refusal, route: Route, id: &RequestId, trace: Option<&TraceParent>) {
         let (status, reason) = (refusal.status(), refusal.code());
         let Some(requests) = self.due(reason, Instant::now()) else { return };
         let (request_id, route) = (id.as_str(), route.as_str());
@@ -41,17 +42,17 @@ impl Refusals {
         }
     }
 
-    /// Counts a request that was refused for `reason`. If it is time for a line about it: how many
-    /// there were since the last one.
+    /// Counts a request that was refused for `reason`. If a line is due, returns the number of requests since the last
+    /// line.
     fn due(&self, reason: &'static str, now: Instant) -> Option<u64> {
-        // As many reasons as there are refusals. No call can panic half-way.
+        // The map has one entry for each code of a refusal. Nothing here panics while the lock is held.
         let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Reason { told, requests } = reasons.entry(reason).or_default();
+        let Reason { logged, requests } = reasons.entry(reason).or_default();
         *requests += 1;
-        if told.is_some_and(|told| now.saturating_duration_since(told) < INTERVAL) {
+        if logged.is_some_and(|logged| now.saturating_duration_since(logged) < INTERVAL) {
             return None;
         }
-        *told = Some(now);
+        *logged = Some(now);
         Some(std::mem::take(requests))
     }
 }
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn each_reason_is_told_now_and_then_with_how_often_it_was() {
-        let (refusals, start) = (Refusals::default(), Instant::now());
+        let (refusals, start) = (RefusalLog::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(refusals.due("no_key", start), Some(1));
         assert_eq!(refusals.due("not_found", after(1)), Some(1));

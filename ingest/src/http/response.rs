@@ -1,4 +1,4 @@
-//! What a client is told: status, headers, JSON. Rendered here and nowhere else.
+//! The response to a request: status, headers and JSON. Responses are rendered only here.
 
 use ::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -10,44 +10,45 @@ use runtime::problem::{self, Problem};
 use runtime::request_id::{REQUEST_ID, RequestId};
 use serde::Serialize;
 
-use crate::accept::enrich::{LineError, Report};
-use crate::config::Ack;
-use crate::endpoints::votes::results::Standing;
-use crate::outcome::Refusal;
+use super::preferences::Preferences;
+use crate::accept::report::{LineError, Report};
+use crate::content::Encoding;
+use crate::endpoints::votes::results::PollResult;
+use crate::outcome::{Refusal, RefusalKind};
+use crate::publish::Ack;
 
-const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// The answer to a request, before it is rendered.
+/// The response to a request, before it is rendered.
 #[derive(Debug)]
-pub struct Answer {
-    /// What is said.
-    pub said: Said,
-    /// Whether the connection ends with it, because the body was not read.
-    pub closes: bool,
-    /// What of the client's preferences it follows.
-    pub follows: Preferences,
+pub struct ApiResponse {
+    /// What the response says.
+    pub body: ResponseBody,
+    /// Whether the connection ends with this response, because the body of the request was not read.
+    pub close: bool,
+    /// The preferences of the client that are applied.
+    pub applied: Preferences,
 }
 
-/// What an answer says.
+/// What a response says.
 #[derive(Debug)]
-pub enum Said {
-    /// `200`: every good line is stored, or `202`: they are taken; the bad ones are listed.
+pub enum ResponseBody {
+    /// `200`: every valid line is durable, or `202`: every valid line is accepted; the invalid ones are listed.
     Stored(Ack, Report),
-    /// The same of votes, with how their poll stands if that is known.
-    Voted(Ack, Report, Option<Standing>),
-    /// The same without a body, as the client preferred.
+    /// The same for votes, with the result of their poll if it is known.
+    Voted(Ack, Report, Option<PollResult>),
+    /// The same without a body, as the client prefers.
     StoredMinimal(Ack),
-    /// `204`: the reaction is stored, or taken.
+    /// `204`: the reaction is durable, or accepted.
     NoContent,
-    /// No success; the report is there if lines were read.
+    /// The request is refused; with a report if its lines were read.
     Refused(Refusal, Option<Report>),
 }
 
-impl Answer {
-    /// An answer after which the connection serves on.
-    pub fn new(said: Said) -> Self {
-        Self { said, closes: false, follows: Preferences::default() }
+impl ApiResponse {
+    /// A response after which the connection stays open.
+    pub fn new(body: ResponseBody) -> Self {
+        Self { body, close: false, applied: Preferences::default() }
     }
 
     /// A refusal without a report.
@@ -57,85 +58,47 @@ impl Answer {
 }
 
 /// A refusal without a report.
-impl From<Refusal> for Said {
+impl From<Refusal> for ResponseBody {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal, None)
     }
 }
 
-/// What a client prefers (`Prefer`, RFC 7240), of what we can do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Preferences {
-    /// No body: `return=minimal`.
-    pub minimal: bool,
-    /// An answer before the events are safe: `respond-async`.
-    pub respond_async: bool,
-}
-
-impl Preferences {
-    /// What the headers of a request say.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-        let mut preferences = Self::default();
-        for preference in values.flat_map(|value| value.split([',', ';'])).map(str::trim) {
-            preferences.minimal |= preference.eq_ignore_ascii_case("return=minimal");
-            preferences.respond_async |= preference.eq_ignore_ascii_case("respond-async");
-        }
-        preferences
-    }
-
-    /// When the request is answered, which would be `otherwise`.
-    pub fn ack(self, otherwise: Ack) -> Ack {
-        if self.respond_async { Ack::Accepted } else { otherwise }
-    }
-
-    /// The value of `Preference-Applied`.
-    fn applied(self) -> Option<HeaderValue> {
-        let value = match (self.minimal, self.respond_async) {
-            (false, false) => return None,
-            (true, false) => "return=minimal",
-            (false, true) => "respond-async",
-            (true, true) => "return=minimal, respond-async",
-        };
-        Some(HeaderValue::from_static(value))
-    }
-}
-
-/// Renders an answer; `closes` says that its connection ends with it.
-pub fn render(answer: &Answer, id: &RequestId, closes: bool) -> Response<Full<Bytes>> {
-    let (status, body) = match &answer.said {
-        Said::Stored(ack, report) => (status(*ack), Some(json(&Stored::of(*ack, report, id)))),
-        Said::Voted(ack, report, poll) => {
+/// Renders a response; `close` says that the connection ends with it.
+pub fn render(response: &ApiResponse, id: &RequestId, close: bool) -> Response<Full<Bytes>> {
+    let (status, body) = match &response.body {
+        ResponseBody::Stored(ack, report) => (status(*ack), Some(json(&Stored::of(*ack, report, id)))),
+        ResponseBody::Voted(ack, report, poll) => {
             let stored = Stored::of(*ack, report, id);
             (status(*ack), Some(json(&Voted { stored, poll: poll.as_ref() })))
         }
-        Said::StoredMinimal(ack) => (status(*ack), None),
-        Said::NoContent => (StatusCode::NO_CONTENT, None),
-        Said::Refused(refusal, report) => {
+        ResponseBody::StoredMinimal(ack) => (status(*ack), None),
+        ResponseBody::NoContent => (StatusCode::NO_CONTENT, None),
+        ResponseBody::Refused(refusal, report) => {
             (refusal.status(), Some(Refused::render(refusal, report.as_ref(), id)))
         }
     };
     let has_body = body.is_some();
-    let mut response = Response::new(Full::new(body.unwrap_or_default()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let mut rendered = Response::new(Full::new(body.unwrap_or_default()));
+    *rendered.status_mut() = status;
+    let headers = rendered.headers_mut();
     headers.insert(REQUEST_ID, id.header());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if has_body {
-        let is_problem = matches!(answer.said, Said::Refused(..));
+        let is_problem = matches!(response.body, ResponseBody::Refused(..));
         let media_type = if is_problem { problem::MEDIA_TYPE } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     }
-    if closes {
+    if close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(applied) = answer.follows.applied() {
+    if let Some(applied) = response.applied.applied() {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    if let Said::Refused(refusal, _) = &answer.said {
-        advise(refusal, headers);
+    if let ResponseBody::Refused(refusal, _) = &response.body {
+        add_refusal_headers(refusal.kind(), headers);
     }
-    response
+    rendered
 }
 
 fn status(ack: Ack) -> StatusCode {
@@ -145,33 +108,38 @@ fn status(ack: Ack) -> StatusCode {
     }
 }
 
-/// The headers that say what would be right.
-fn advise(refusal: &Refusal, headers: &mut HeaderMap) {
-    match refusal {
-        Refusal::MethodNotAllowed => {
+/// Adds the headers that tell the client how to correct or repeat the request.
+fn add_refusal_headers(kind: RefusalKind, headers: &mut HeaderMap) {
+    match kind {
+        RefusalKind::MethodNotAllowed => {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        Refusal::ContentEncoding => {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
+        RefusalKind::UnsupportedEncoding => {
+            headers.insert(ACCEPT_ENCODING, accepted_encodings());
         }
-        Refusal::NoKey | Refusal::UnknownKey => {
+        RefusalKind::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Refusal::RateLimited(seconds) => {
-            headers.insert(RETRY_AFTER, after(*seconds));
+        RefusalKind::TooManyRequests { retry_after } | RefusalKind::ServiceUnavailable { retry_after } => {
+            headers.insert(RETRY_AFTER, with_jitter(retry_after));
         }
-        Refusal::Overloaded(_) | Refusal::NotDurable | Refusal::NoPartitions | Refusal::Draining => {
-            headers.insert(RETRY_AFTER, after(1));
-        }
-        Refusal::SpoolFull => {
-            headers.insert(RETRY_AFTER, after(5));
-        }
-        _ => {}
+        RefusalKind::BadRequest
+        | RefusalKind::Forbidden
+        | RefusalKind::NotFound
+        | RefusalKind::RequestTimeout
+        | RefusalKind::PayloadTooLarge { .. }
+        | RefusalKind::UnsupportedMediaType
+        | RefusalKind::InternalServerError => {}
     }
 }
 
-/// So many seconds and up to as many again, so that those refused do not return in step.
-fn after(seconds: u32) -> HeaderValue {
+fn accepted_encodings() -> HeaderValue {
+    let names = Encoding::ALL.map(Encoding::as_str).join(", ");
+    HeaderValue::from_str(&names).expect("names of encodings are ASCII")
+}
+
+/// From `seconds` to twice as many, so that refused clients do not retry at the same time.
+fn with_jitter(seconds: u32) -> HeaderValue {
     HeaderValue::from(fastrand::u32(seconds..=seconds.saturating_mul(2)))
 }
 
@@ -206,10 +174,10 @@ impl<'a> Stored<'a> {
 struct Voted<'a> {
     #[serde(flatten)]
     stored: Stored<'a>,
-    poll: Option<&'a Standing>,
+    poll: Option<&'a PollResult>,
 }
 
-/// What the answer to a refused request has beside what every problem has.
+/// The members of the problem of a refused request, in addition to those of every problem.
 #[derive(Serialize)]
 struct Refused<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,7 +213,7 @@ impl Refused<'_> {
     }
 }
 
-/// Warnings about accepted events; nothing where there are none.
+/// Warnings about accepted events; absent if there are none.
 #[derive(Serialize)]
 struct Warnings<'a> {
     warnings: &'a [LineError],
@@ -261,8 +229,8 @@ impl<'a> Warnings<'a> {
     }
 }
 
-fn json(answer: &impl Serialize) -> Bytes {
-    serde_json::to_vec(answer).expect("an answer is written to memory").into()
+fn json(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("JSON is written to memory").into()
 }
 
 #[cfg(test)]

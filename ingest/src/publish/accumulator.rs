@@ -19,8 +19,8 @@ use schemas::record::{MAX_BYTES, TARGET_BYTES};
 use schemas::trace::TraceParent;
 use tokio::sync::SetOnce;
 
+use super::config::Ack;
 use crate::accept::enrich::Chunk;
-use crate::config::Ack;
 use crate::outcome::Refusal;
 
 /// Records under way at once, full ones aside.

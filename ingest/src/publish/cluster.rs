@@ -16,8 +16,8 @@ use rdkafka::producer::Producer as _;
 use runtime::backoff::Backoff;
 use tokio::sync::SetOnce;
 
+use super::config::KafkaConfig;
 use super::delivery::Producer;
-use crate::config::KafkaConfig;
 
 /// How often the number of partitions is looked up while all is well.
 const REFRESH: Duration = Duration::from_secs(60);

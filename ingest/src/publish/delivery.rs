@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::accumulator::{Lane, Receipt, Record};
 use super::cluster::Cluster;
-use crate::config::{Ack, KafkaConfig};
+use super::config::{Ack, KafkaConfig};
 use crate::metrics::Metrics;
 use crate::outcome::{Bound, Loss, Outcome, Refusal};
 use crate::spool::store::Stored;
@@ -395,7 +395,7 @@ impl Outbox {
     fn end(&self, sent: &Sent, end: End) {
         self.metrics.acknowledged(sent.at.elapsed());
         self.metrics.ended(end.outcome, u64::from(sent.lines - sent.answered));
-        self.metrics.ended(end.outcome.once_answered(), u64::from(sent.answered));
+        self.metrics.ended(end.outcome.after_early_response(), u64::from(sent.answered));
         self.settled(u64::from(sent.lines), sent.bytes);
         sent.receipt.set(end.told).expect("a record ends once");
     }

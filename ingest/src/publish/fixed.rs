@@ -6,7 +6,7 @@
 use runtime::vars::Fixed;
 
 /// What no variable may set.
-pub(crate) const FIXED: [Fixed; 11] = [
+pub(super) const FIXED: [Fixed; 11] = [
     Fixed {
         names: &["bootstrap.servers", "metadata.broker.list"],
         reason: "KAFKA_BROKERS names the brokers",

@@ -15,7 +15,9 @@ pub mod accumulator;
 
 mod delivery;
 
-pub(crate) mod fixed;
+mod config;
+
+mod fixed;
 
 mod cluster;
 
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use runtime::admin::Readiness;
 use schemas::trace::TraceParent;
@@ -33,20 +36,30 @@ use tokio::{task, time};
 
 use self::accumulator::Receipt;
 use self::cluster::{Cluster, Watch};
+pub use self::config::{Ack, KafkaConfig};
 use self::delivery::{Lanes, Outbox, Producer, Way};
 use self::replay::Replay;
 use crate::accept::enrich::{Chunk, Partitions};
-use crate::config::{Ack, KafkaConfig, SpoolConfig};
-use crate::edge::StartError;
 use crate::metrics::Metrics;
 use crate::outcome::Refusal;
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolConfig};
 
 /// How long the end of records is awaited that were given up, or given to the spool.
 const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// From the end of the durable wait to a record's end: librdkafka looks for what is
 /// overdue once a second, and the spool's disk takes its time.
 const END_WAIT: Duration = Duration::from_secs(5);
+
+/// Why the publisher cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that librdkafka does not accept.
+    #[error("start kafka's client")]
+    Kafka(#[from] KafkaError),
+    /// The system has no thread left.
+    #[error("start the threads for kafka and the spool")]
+    Threads(#[from] std::io::Error),
+}
 
 /// Hands lines to Kafka; shared by all requests.
 pub struct Publisher {
@@ -61,7 +74,7 @@ pub struct Publisher {
 
 /// The records that hold the lines of one request.
 #[must_use = "a request is safe once its records are"]
-pub struct Pending {
+pub struct PendingRecords {
     receipts: Vec<Receipt>,
     wait: Duration,
     cluster: Arc<Cluster>,
@@ -98,7 +111,7 @@ impl Publisher {
     pub fn partitions(&self) -> Result<Partitions<'static>, Refusal> {
         let count = NonZeroU32::new(self.outbox.cluster.partitions()).ok_or(Refusal::NoPartitions)?;
         let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
-        Ok(Partitions { count, spare, counting: None })
+        Ok(Partitions { count, spare, hot_keys: None })
     }
 
     /// Hands over the lines of one request, all or, at the bound, none. `ack` says whether it
@@ -108,7 +121,7 @@ impl Publisher {
         chunks: Vec<Chunk>,
         ack: Ack,
         trace: Option<TraceParent>,
-    ) -> Result<Pending, Refusal> {
+    ) -> Result<PendingRecords, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
         let way = self.outbox.admit(events, bytes, ack)?;
@@ -123,7 +136,7 @@ impl Publisher {
             }
         }
         let wait = self.durable_wait + END_WAIT;
-        Ok(Pending { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
+        Ok(PendingRecords { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
     }
 
     /// Sends what is open in a lane once whoever is ready to run has had the chance to append: a
@@ -138,7 +151,7 @@ impl Publisher {
     }
 
     /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.
-    pub fn sample(&self, partition: u32, samples: &[Vec<u8>]) {
+    pub fn send_samples(&self, partition: u32, samples: &[Vec<u8>]) {
         self.outbox.sample(&self.producer, partition, samples);
     }
 
@@ -197,7 +210,7 @@ impl Publisher {
     }
 }
 
-impl Pending {
+impl PendingRecords {
     /// Waits until all records are safe; refused when one is nowhere, or took too long.
     pub async fn durable(self) -> Result<(), Refusal> {
         let all = async {

@@ -9,6 +9,8 @@
 //! only by [`Spool::remove`], which is called once Kafka has acknowledged it. What waits
 //! here for the disk is bounded by the callers. Nothing in here knows Kafka.
 
+mod config;
+
 pub mod store;
 
 use std::iter;
@@ -25,8 +27,8 @@ use schemas::record::MAX_BYTES;
 use schemas::time::UnixMillis;
 use uuid::Uuid;
 
+pub use self::config::SpoolConfig;
 use self::store::{Change, Store, StoreError, Stored};
-use crate::config::SpoolConfig;
 use crate::metrics::Metrics;
 
 /// How long a spool that cannot be used is left alone.

@@ -10,9 +10,9 @@ use runtime::vars::Vars;
 use super::*;
 use crate::Config;
 
-fn limits(pairs: &[(&str, &str)]) -> Limits {
+fn limits(pairs: &[(&str, &str)]) -> BodyLimits {
     let brokers = [("KAFKA_BROKERS", "none:1")];
-    Config::from_vars(&Vars::from_pairs(brokers.iter().chain(pairs).copied())).unwrap().limits
+    Config::from_vars(&Vars::from_pairs(brokers.iter().chain(pairs).copied())).unwrap().accept.limits
 }
 
 #[track_caller]
@@ -21,7 +21,7 @@ fn check_described(headers: &[(HeaderName, &str)], expected: Result<Encoding, Re
     for (name, value) in headers {
         map.append(name, HeaderValue::from_str(value).unwrap());
     }
-    let described = Described::of(&map, &limits(&[]));
+    let described = BodyHeaders::of(&map, &limits(&[]));
     assert_eq!(described.map(|described| described.encoding), expected, "{headers:?}");
 }
 
@@ -45,9 +45,9 @@ fn headers_say_what_a_body_is() {
 
 #[test]
 fn a_compressed_body_that_no_header_names_is_told_so() {
-    for (body, name) in [(gzip(b"{}"), "gzip"), (zstd(b"{}"), "zstd")] {
+    for (body, encoding) in [(gzip(b"{}"), Encoding::Gzip), (zstd(b"{}"), Encoding::Zstd)] {
         let refused = inflated(Encoding::Identity, &body, &limits(&[]));
-        assert_eq!(refused, Err(Refusal::UndeclaredEncoding(name)));
+        assert_eq!(refused, Err(Refusal::UndeclaredEncoding(encoding)));
     }
 }
 
@@ -73,11 +73,11 @@ fn zstd(plain: &[u8]) -> Vec<u8> {
     zstd::encode_all(plain, 3).unwrap()
 }
 
-fn inflated(encoding: Encoding, sent: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
+fn inflated(encoding: Encoding, sent: &[u8], limits: &BodyLimits) -> Result<Vec<u8>, Refusal> {
     let budget = Arc::new(Semaphore::new(limits.in_flight_bytes));
     let gauge = IntGauge::new("bytes", "Bytes.").unwrap();
     let mut reserved = Reservation::take(&budget, sent.len(), &gauge).unwrap();
-    let result = decoded(Bytes::copy_from_slice(sent), encoding, limits, &mut reserved);
+    let result = decompress(Bytes::copy_from_slice(sent), encoding, limits, &mut reserved);
     if let Ok(plain) = &result {
         assert!(gauge.get() as usize >= sent.len() + plain.len());
     }
@@ -174,7 +174,7 @@ fn what_cannot_be_reserved_is_refused_at_once() {
     let overloaded = Refusal::Overloaded(Bound::InFlightBytes);
     assert_eq!(Reservation::take(&budget, 60, &gauge).err(), Some(overloaded.clone()));
     assert_eq!(overloaded.status(), StatusCode::SERVICE_UNAVAILABLE);
-    first.fit(30).unwrap();
+    first.resize(30).unwrap();
     assert_eq!((gauge.get(), budget.available_permits()), (30, 70));
     assert!(Reservation::take(&budget, 60, &gauge).is_ok());
 }

@@ -1,17 +1,17 @@
-//! Where the events of arrays, and of objects that follow one another, begin and end.
+//! Where the events of an array, and objects that follow one another, begin and end.
 //!
-//! Only quotes and brackets are looked at, so that a bad event ends where it ends and costs no other one. Where they do
-//! not balance, nobody can tell where an event ends: then all that is left of the body is one event, and a bad one.
+//! Only quotes and brackets are examined, so that an invalid event still ends where it should and does not affect the
+//! next one. If they do not balance, the end of the event cannot be found: the rest of the body is one invalid event.
 
 use std::ops::Range;
 
-/// The places of all events in `body`, without the white space around them.
+/// The ranges of all events in `body`, without the white space around them.
 pub(super) fn spans(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut values = Values { body, at: 0, in_array: false };
     std::iter::from_fn(move || values.next())
 }
 
-/// Where the value ends with which `body` begins, an object or an array. None if its quotes or brackets do not balance.
+/// The end of the value, an object or an array, with which `body` begins. None if its quotes or brackets do not balance.
 pub(super) fn end_of_first(body: &[u8]) -> Option<usize> {
     Values { body, at: 0, in_array: false }.end()
 }
@@ -19,7 +19,7 @@ pub(super) fn end_of_first(body: &[u8]) -> Option<usize> {
 struct Values<'a> {
     body: &'a [u8],
     at: usize,
-    /// Whether an array was begun and has not ended.
+    /// Whether the position is within an array.
     in_array: bool,
 }
 
@@ -54,7 +54,7 @@ impl Values<'_> {
         }
     }
 
-    /// Moves behind the comma after a value, if one stands there.
+    /// Skips the comma after a value, if there is one.
     fn skip_separator(&mut self) {
         let rest = &self.body[self.at..];
         let blank = rest.len() - rest.trim_ascii_start().len();
@@ -63,10 +63,10 @@ impl Values<'_> {
         }
     }
 
-    /// Where the value that begins here ends: in an array before its comma or bracket, else behind its own last
-    /// bracket, or where its line ends. None if quotes or brackets do not balance.
+    /// The end of the value that begins here: in an array the comma or bracket after it, otherwise its own last
+    /// bracket or the end of its line. None if quotes or brackets do not balance.
     fn end(&self) -> Option<usize> {
-        // Of either kind: one that is closed by the other kind is a bad event, which still ends there.
+        // Counts both kinds of brackets: an event with a bracket closed by the other kind is invalid, and still ends there.
         let mut depth = 0_usize;
         let (mut in_string, mut escaped) = (false, false);
         for (at, byte) in self.body.iter().enumerate().skip(self.at) {
@@ -93,7 +93,7 @@ impl Values<'_> {
                 _ => {}
             }
         }
-        // In an array a bracket is missing, and the last element may be cut off.
+        // An array without its last bracket may have a last element that is cut off.
         (depth == 0 && !in_string && !self.in_array).then_some(self.body.len())
     }
 }

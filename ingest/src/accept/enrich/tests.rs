@@ -1,23 +1,25 @@
 use proptest::prelude::*;
+use schemas::event::Code;
 use schemas::record;
 use schemas::time::UnixMillis;
 
 use super::*;
 use crate::accept::decode;
 use crate::accept::hot_keys::HotKeys;
+use crate::accept::report::MAX_ERRORS;
 
 fn prefix() -> Prefix {
     Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
 }
 
 fn run(body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
-    run_for(Takes::Any, body, count, spare)
+    run_for(AllowedEvents::Any, body, count, spare)
 }
 
-fn run_for(takes: Takes, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
+fn run_for(allowed: AllowedEvents, body: &str, count: u32, spare: u32) -> (Vec<Chunk>, Report) {
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
-    let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare, counting: None };
-    enrich(&lines, takes, "default", Identity::None, None, &prefix(), to)
+    let to = Partitions { count: NonZeroU32::new(count).unwrap(), spare, hot_keys: None };
+    enrich(&lines, allowed, "default", Identity::None, None, &prefix(), to)
 }
 
 fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
@@ -27,8 +29,8 @@ fn lines_of(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
 #[track_caller]
 fn check_partition(line: &str, expected: u32) {
     let parsed = event::parse::<()>(line).unwrap();
-    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, counting: None };
-    assert_eq!(partition(&mut Users::of("default"), &parsed.event, to), (expected, false), "{line}");
+    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, hot_keys: None };
+    assert_eq!(partition(&mut UserHasher::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
 /// Golden values: a change here sends repeats of an event to another partition than the event.
@@ -47,8 +49,11 @@ fn an_identity_meets_its_partition_for_ever() {
 fn a_longest_identity_of_a_longest_tenant_has_a_partition() {
     let line = format!(r#"{{"event":"a","user_id":"{}"}}"#, "u".repeat(event::MAX_ID_BYTES));
     let parsed = event::parse::<()>(&line).unwrap();
-    let to = Partitions { count: NonZeroU32::MIN, spare: 7, counting: None };
-    assert_eq!(partition(&mut Users::of(&"t".repeat(line::MAX_TENANT_BYTES)), &parsed.event, to), (0, false));
+    let to = Partitions { count: NonZeroU32::MIN, spare: 7, hot_keys: None };
+    assert_eq!(
+        partition(&mut UserHasher::of(&"t".repeat(line::MAX_TENANT_BYTES)), &parsed.event, to),
+        (0, false)
+    );
 }
 
 #[test]
@@ -81,8 +86,9 @@ fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_wo
     let ids = ["\"event_id\":\"0192f0c1-0000-7000-8000-000000000001\"", "\"event_id\":null", "\"x\":1"];
     let body = ids.map(|id| format!("{{\"event\":\"a\",{id}}}")).join("\n");
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
-    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, counting: None };
-    let enriched = |key| enrich(&lines, Takes::Any, "default", Identity::Request(key), None, &prefix(), to).0;
+    let to = Partitions { count: NonZeroU32::new(1000).unwrap(), spare: 7, hot_keys: None };
+    let enriched =
+        |key| enrich(&lines, AllowedEvents::Any, "default", Identity::Request(key), None, &prefix(), to).0;
     let chunks = enriched("r1");
     assert_eq!(chunks, enriched("r1"));
     assert_ne!(chunks, enriched("r2"));
@@ -90,7 +96,7 @@ fn a_derived_identity_is_written_and_chooses_the_partition_as_the_clients_own_wo
     for chunk in &chunks {
         for line in lines_of(chunk) {
             let read = line::read::<()>(str::from_utf8(line).unwrap()).unwrap();
-            assert_eq!(partition(&mut Users::of("default"), &read.event, to), (chunk.partition, false));
+            assert_eq!(partition(&mut UserHasher::of("default"), &read.event, to), (chunk.partition, false));
             found.push(read.event.event_id.unwrap());
         }
     }
@@ -155,8 +161,8 @@ proptest! {
     fn every_line_of_any_bytes_is_stored_readably_or_rejected(body in soup(), most in 1_usize..20) {
         let Ok(lines) = decode::lines(&body, most) else { return Ok(()) };
         prop_assert!(lines.len() <= most && lines.is_sorted_by_key(|line| line.number));
-        let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1, counting: None };
-        let (chunks, report) = enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
+        let to = Partitions { count: NonZeroU32::new(3).unwrap(), spare: 1, hot_keys: None };
+        let (chunks, report) = enrich(&lines, AllowedEvents::Any, "default", Identity::None, None, &prefix(), to);
         prop_assert_eq!(report.received() as usize, lines.len());
         let stored: Vec<_> = chunks.iter().flat_map(lines_of).collect();
         prop_assert_eq!(stored.len(), report.accepted as usize);
@@ -175,7 +181,7 @@ fn counters_take_three_events_and_need_a_country() {
 {"event":"view"}
 {"event":"view","country":""}
 {"event":"view","country":"D1"}"#;
-    let (_, report) = run_for(Takes::Counters, body, 1, 0);
+    let (_, report) = run_for(AllowedEvents::Counters, body, 1, 0);
     let errors: Vec<_> = report.errors.iter().map(|error| (error.line, error.code)).collect();
     assert_eq!(report.accepted, 3);
     assert_eq!(errors, [(4, "unknown_event"), (5, "bad_country"), (6, "bad_country"), (7, "bad_country")]);
@@ -188,9 +194,10 @@ fn the_country_of_the_address_counts_where_a_line_has_none() {
 {"event":"view","country":"fr"}
 {"event":"view","country":"D1"}"#;
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
-    let to = Partitions { count: NonZeroU32::MIN, spare: 0, counting: None };
+    let to = Partitions { count: NonZeroU32::MIN, spare: 0, hot_keys: None };
     let country = Country::parse("DE");
-    let (chunks, report) = enrich(&lines, Takes::Counters, "default", Identity::None, country, &prefix(), to);
+    let (chunks, report) =
+        enrich(&lines, AllowedEvents::Counters, "default", Identity::None, country, &prefix(), to);
     let countries = lines_of(&chunks[0])
         .map(|line| line::read::<()>(str::from_utf8(line).unwrap()).unwrap().event.country);
     assert_eq!(countries.map(|country| country.as_str().to_owned()).collect::<Vec<_>>(), ["DE", "DE", "FR"]);
@@ -211,15 +218,15 @@ fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
     let body = hot.chain((0..10).map(|number| line("u2", number))).collect::<Vec<_>>().join("\n");
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let keys = HotKeys::new(const { NonZeroU32::new(60).unwrap() });
-    let counting = Some(keys.at(UnixMillis(1_763_697_600_123)));
+    let hot_keys = Some(keys.at(UnixMillis(1_763_697_600_123)));
     // So many partitions that no event_id meets one that is looked at.
-    let to = Partitions { count: NonZeroU32::MAX, spare: 7, counting };
+    let to = Partitions { count: NonZeroU32::MAX, spare: 7, hot_keys };
     let home = |user| {
         let line = line(user, 0);
         let event = event::parse::<()>(&line).unwrap().event;
-        partition(&mut Users::of("default"), &event, Partitions { counting: None, ..to }).0
+        partition(&mut UserHasher::of("default"), &event, Partitions { hot_keys: None, ..to }).0
     };
-    let run = || enrich(&lines, Takes::Any, "default", Identity::None, None, &prefix(), to);
+    let run = || enrich(&lines, AllowedEvents::Any, "default", Identity::None, None, &prefix(), to);
     let (chunks, report) = run();
     let of = |chunks: &[Chunk], partition| {
         chunks.iter().filter(|chunk| chunk.partition == partition).map(|chunk| chunk.lines).sum::<u32>()

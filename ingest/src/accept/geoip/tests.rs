@@ -51,11 +51,11 @@ fn an_address_has_the_country_of_its_network() {
 #[test]
 fn a_changed_file_is_taken_and_a_bad_one_keeps_the_one_before() {
     let file = file(&[("203.0.113.0/24", "DE")]);
-    let mut seen = Ok(file.geoip.first);
+    let mut seen = Ok(file.geoip.initial);
     let mut look = |country: &str, stale: i64| {
         let now = Stamp::of(&file.path());
         assert_ne!(now, std::mem::replace(&mut seen, now.clone()), "a change is seen");
-        file.geoip.take(&now);
+        file.geoip.apply(&now);
         assert_eq!((file.country("203.0.113.9").as_str(), file.geoip.stale.get()), (country, stale));
     };
     fs::write(file.path(), "no such file").unwrap();
@@ -84,7 +84,8 @@ fn a_bad_file_is_named_at_the_start() {
     fs::write(&path, "text").unwrap();
     let error = start().unwrap_err();
     assert!(
-        error.starts_with(&format!("{says}it is no file of countries: ")) && error.lines().count() == 1,
+        error.starts_with(&format!("{says}it is not a file of countries in the MMDB format: "))
+            && error.lines().count() == 1,
         "{error}"
     );
     fs::write(&path, mmdb(&[])).unwrap();

@@ -13,7 +13,7 @@ fn of(values: &[&[u8]]) -> Result<Option<String>, Refusal> {
     let values = values.iter().map(|value| (IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap()));
     let mut headers = HeaderMap::new();
     values.for_each(|(name, value)| _ = headers.append(name, value));
-    Identity::of(&headers, Identity::DeviceSequence).map(|identity| match identity {
+    Identity::of(&headers, KeyIdentity::DeviceSequence).map(|identity| match identity {
         Identity::Request(key) => Some(key.to_owned()),
         other => {
             assert_eq!(other, Identity::DeviceSequence);
@@ -29,7 +29,7 @@ fn a_requests_key_is_taken_whole_or_the_request_is_refused() {
     assert_eq!(of(&[&[b'k'; 128]]), Ok(Some("k".repeat(128))));
     let unusable: [&[&[u8]]; 4] = [&[b""], &[&[b'k'; 129]], &[b"\xe4"], &[b"a", b"a"]];
     for bad in unusable {
-        assert_eq!(of(bad), Err(Refusal::BadIdempotencyKey));
+        assert_eq!(of(bad), Err(Refusal::BadIdempotencyKey(128)));
     }
 }
 

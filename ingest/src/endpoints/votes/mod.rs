@@ -1,12 +1,12 @@
-//! Votes: lines that name a poll, an option and perhaps a voter become ordinary events.
+//! Votes: lines with a poll, an option and perhaps a voter become ordinary events.
 //!
 //! `{"poll":"best-shoe","option":"a","voter":"u1"}` is rewritten to
-//! `{"event":"vote","poll":"best-shoe","option":"a","user_id":"u1"}`, so it takes the way of
-//! every event: `poll` and `option` are kept in `props`, and the voter is the user. All other
-//! fields stay as they are, and are checked as in every event.
+//! `{"event":"vote","poll":"best-shoe","option":"a","user_id":"u1"}`, which is then handled like any other
+//! event: `poll` and `option` are stored in `props`, and the voter is the user. All other fields stay as they
+//! are, and are checked as in any other event.
 //!
-//! Invariant: a line that leaves here good is an event `vote` with a poll and an option. The
-//! lines are pure; what the polls' results are is fetched by [`refresh`], which no vote waits for.
+//! Invariant: a line that is rewritten without a fault is an event `vote` with a poll and an option. No I/O in this
+//! file; [`refresh`] fetches the results of the polls in the background, and no vote waits for it.
 
 pub mod results;
 
@@ -18,20 +18,20 @@ use schemas::event::{self, Code, Fault, MAX_ID_BYTES, MAX_LINE_BYTES};
 use schemas::object;
 use serde_json::value::RawValue;
 
-use crate::accept::decode::Line;
+use crate::line::Line;
 
 /// The event that a vote becomes.
 const EVENT: &str = "vote";
-/// Longest name of a poll and of an option, in bytes.
+/// The longest name of a poll or of an option, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
 
-/// What makes a vote.
-const OURS: [&str; 3] = ["poll", "option", "voter"];
+/// The fields of a vote.
+const VOTE_FIELDS: [&str; 3] = ["poll", "option", "voter"];
 
-/// The lines of one request, as events.
+/// The votes of one request, as events.
 #[derive(Debug)]
 pub struct Votes<'a> {
-    /// Each with its event.
+    /// Each line with its event, or with the fault of the vote.
     lines: Vec<(Line<'a>, Result<String, Fault>)>,
     poll: Option<String>,
 }
@@ -51,7 +51,7 @@ impl<'a> Votes<'a> {
         Self { lines, poll: polls.pop().filter(|_| polls.is_empty()) }
     }
 
-    /// The events, numbered as the lines that they were.
+    /// The events, with the numbers of their lines.
     pub fn lines(&self) -> Vec<Line<'_>> {
         self.lines
             .iter()
@@ -59,40 +59,40 @@ impl<'a> Votes<'a> {
             .collect()
     }
 
-    /// The poll that all of them name; none if they name several.
+    /// The poll that all votes name; none if they name several.
     pub fn into_poll(self) -> Option<String> {
         self.poll
     }
 }
 
-/// A vote as an event, and the poll it names.
+/// A vote as an event, and the poll that it names.
 fn rewrite(line: &str) -> Result<(String, String), Fault> {
     if line.len() > MAX_LINE_BYTES {
         return Err(Fault::line(Code::LineTooLong));
     }
     let Ok(fields) = object::fields(line) else {
-        // The way of every event knows best what is wrong.
+        // The parser of events names the fault more precisely.
         return Err(event::parse::<()>(line).err().unwrap_or(Fault::line(Code::BadJson)));
     };
-    let poll = named(&fields, "poll")?.ok_or(Fault::field(Code::MissingField, "poll"))?;
-    named(&fields, "option")?.ok_or(Fault::field(Code::MissingField, "option"))?;
-    named(&fields, "voter")?;
-    match named(&fields, "event")? {
+    let poll = text_of(&fields, "poll")?.ok_or(Fault::field(Code::MissingField, "poll"))?;
+    text_of(&fields, "option")?.ok_or(Fault::field(Code::MissingField, "option"))?;
+    text_of(&fields, "voter")?;
+    match text_of(&fields, "event")? {
         Some(event) if event != EVENT => return Err(Fault::field(Code::UnknownEvent, "event")),
         _ => {}
     }
-    Ok((written(&fields), poll))
+    Ok((event_line(&fields), poll))
 }
 
-/// The text of a field of ours; `null` and an empty text are absence, as everywhere.
-fn named(fields: &[(Cow<'_, str>, &RawValue)], name: &'static str) -> Result<Option<String>, Fault> {
+/// The text of a field of a vote; `null` and an empty text mean that it is absent, as in every event.
+fn text_of(fields: &[(Cow<'_, str>, &RawValue)], name: &'static str) -> Result<Option<String>, Fault> {
     let mut values = fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.get());
     let value = values.next().unwrap_or("null");
     if values.next().is_some() {
         return Err(Fault::field(Code::DuplicateKey, name));
     }
     let text: Option<String> = serde_json::from_str(value).map_err(|_| match value.as_bytes()[0] {
-        b'"' => Fault::line(Code::BadJson), // half a surrogate pair
+        b'"' => Fault::line(Code::BadJson), // an unpaired surrogate
         _ => Fault::field(Code::BadType, name),
     })?;
     match text.filter(|text| !text.is_empty()) {
@@ -105,13 +105,15 @@ fn limit(name: &str) -> usize {
     if name == "voter" { MAX_ID_BYTES } else { MAX_NAME_BYTES }
 }
 
-/// Our fields go first: of several values at one path of `props`, where dots in names are steps
-/// too, the first one counts.
-fn written(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
-    let (ours, others): (Vec<_>, Vec<_>) =
-        fields.iter().filter(|(name, _)| name != "event").partition(|(name, _)| OURS.contains(&&**name));
+/// The event of a vote. The fields of the vote are written first: if `props` has several values for one path
+/// (a dot in a name is a step of the path), the first one counts.
+fn event_line(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
+    let (vote, others): (Vec<_>, Vec<_>) = fields
+        .iter()
+        .filter(|(name, _)| name != "event")
+        .partition(|(name, _)| VOTE_FIELDS.contains(&&**name));
     let mut line = format!(r#"{{"event":"{EVENT}""#);
-    for (name, value) in ours.into_iter().chain(others) {
+    for (name, value) in vote.into_iter().chain(others) {
         let name = if name == "voter" { "user_id" } else { &**name };
         line.push(',');
         line += &serde_json::to_string(name).expect("text is written to memory");

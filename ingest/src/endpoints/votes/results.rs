@@ -1,6 +1,6 @@
-//! The polls' results as they were fetched last, and what a vote is told of them.
+//! The results of the polls as they were last fetched, and the result of one poll as a response to a vote shows it.
 //!
-//! Pure. What query-api answered at `GET /v1/polls` goes in, rows of one poll side by side.
+//! The input is the response of query-api to `GET /v1/polls`. No I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,48 +8,48 @@ use std::sync::Arc;
 use schemas::time::UnixMillis;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The results of all polls that query-api shows, at one moment.
+/// The results of all polls, as of one moment.
 #[derive(Debug)]
 pub struct Results {
     /// Every vote that was in Kafka before this moment is counted.
     pub as_of: UnixMillis,
-    polls: HashMap<String, Arc<[Counted]>>,
+    polls: HashMap<String, Arc<[OptionResult]>>,
 }
 
-/// One option of a poll.
+/// The result of one option of a poll.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
-    /// Its name.
+pub struct OptionResult {
+    /// The name of the option.
     pub option: String,
-    /// Votes for it.
+    /// The votes for the option.
     pub votes: u64,
-    /// Distinct voters for it; votes without a voter do not count here.
+    /// The distinct voters for the option; votes without a voter do not count here.
     pub voters: u64,
 }
 
-/// How a poll stands, as a vote is told.
+/// The result of a poll, as the response to a vote shows it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Standing {
+pub struct PollResult {
     poll: String,
     #[serde(serialize_with = "shared")]
-    results: Arc<[Counted]>,
+    results: Arc<[OptionResult]>,
     as_of: String,
     age_ms: i64,
 }
 
-/// Why an answer holds no results.
+/// Why a response contains no results.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// It is not what query-api sends.
+pub enum ResultsError {
+    /// The response is not of the form that query-api sends.
     #[error("read the polls' results")]
     Json(#[from] serde_json::Error),
     /// Nothing is counted yet.
-    #[error("read the polls' results: the answer is of no moment")]
-    NoMoment,
+    #[error("read the polls' results: the response has no `as_of` yet")]
+    NoTime,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct PollsResponse {
     data: Vec<Row>,
     meta: Meta,
 }
@@ -63,31 +63,31 @@ struct Meta {
 struct Row {
     poll: String,
     #[serde(flatten)]
-    counted: Counted,
+    result: OptionResult,
 }
 
 impl Results {
-    /// Reads an answer of query-api.
-    pub fn parse(json: &[u8]) -> Result<Self, Unusable> {
-        let Answer { data, meta } = serde_json::from_slice(json)?;
-        let as_of = meta.as_of.as_deref().and_then(UnixMillis::parse).ok_or(Unusable::NoMoment)?;
-        let mut polls: HashMap<String, Vec<Counted>> = HashMap::new();
-        for Row { poll, counted } in data {
-            polls.entry(poll).or_default().push(counted);
+    /// Parses a response of query-api.
+    pub fn parse(json: &[u8]) -> Result<Self, ResultsError> {
+        let PollsResponse { data, meta } = serde_json::from_slice(json)?;
+        let as_of = meta.as_of.as_deref().and_then(UnixMillis::parse).ok_or(ResultsError::NoTime)?;
+        let mut polls: HashMap<String, Vec<OptionResult>> = HashMap::new();
+        for Row { poll, result } in data {
+            polls.entry(poll).or_default().push(result);
         }
-        let polls = polls.into_iter().map(|(poll, counted)| (poll, counted.into())).collect();
+        let polls = polls.into_iter().map(|(poll, result)| (poll, result.into())).collect();
         Ok(Self { as_of, polls })
     }
 
-    /// How `poll` stands; none if nothing of it is known.
-    pub fn of(&self, poll: String, now: UnixMillis) -> Option<Standing> {
+    /// The result of `poll`; none if it is not known.
+    pub fn of(&self, poll: String, now: UnixMillis) -> Option<PollResult> {
         let results = Arc::clone(self.polls.get(&poll)?);
         let as_of = format!("{}Z", self.as_of).replace(' ', "T");
-        Some(Standing { poll, results, as_of, age_ms: (now.0 - self.as_of.0).max(0) })
+        Some(PollResult { poll, results, as_of, age_ms: (now.0 - self.as_of.0).max(0) })
     }
 }
 
-fn shared<S: Serializer>(results: &Arc<[Counted]>, serializer: S) -> Result<S::Ok, S::Error> {
+fn shared<S: Serializer>(results: &Arc<[OptionResult]>, serializer: S) -> Result<S::Ok, S::Error> {
     results[..].serialize(serializer)
 }
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn an_answer_of_no_moment_is_of_no_use() {
         let empty = br#"{"data":[],"meta":{"as_of":null}}"#;
-        assert!(matches!(Results::parse(empty), Err(Unusable::NoMoment)));
-        assert!(matches!(Results::parse(b"[]"), Err(Unusable::Json(_))));
+        assert!(matches!(Results::parse(empty), Err(ResultsError::NoTime)));
+        assert!(matches!(Results::parse(b"[]"), Err(ResultsError::Json(_))));
     }
 }
