@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::commands;
-use crate::spool::store::{self, Change, Store, Stored};
+use crate::spool::store::{self, Change, SpooledRecord, Store};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const NO_BROKER: (&str, &str) = ("KAFKA_BROKERS", "127.0.0.1:1");
@@ -39,7 +39,7 @@ async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
     let edge = Edge::start(config).unwrap();
-    until("the broker within the client is reached", || edge.app.publisher.reaches_kafka().is_ok()).await;
+    until("the broker within the client is reached", || edge.app.publisher.kafka_reachable().is_ok()).await;
     edge
 }
 
@@ -58,7 +58,7 @@ async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'stati
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();
     let edge = edge(&[&[("KAFKA_BROKERS", cluster.bootstrap_servers().as_str())], pairs].concat());
-    until("the broker is reached", || edge.app.publisher.reaches_kafka().is_ok()).await;
+    until("the broker is reached", || edge.app.publisher.kafka_reachable().is_ok()).await;
     (edge, cluster)
 }
 
@@ -155,7 +155,7 @@ async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why
 }
 
 /// A spool that knows of one partition. Returns its file.
-fn a_spool_with(directory: &TempDir, put: Vec<Stored>) -> PathBuf {
+fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
     Store::open_or_create(&path).unwrap().apply(&change).unwrap();
@@ -178,7 +178,7 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     until("the spool is let go", || Store::open(&path).is_ok()).await;
 
     let edge = edge_with_broker(&spool).await;
-    until("the spool is empty", || edge.app.publisher.left_in_spool() == Some(0)).await;
+    until("the spool is empty", || edge.app.publisher.records_in_spool() == Some(0)).await;
     let metrics = &edge.app.metrics;
     until("its events are counted", || metrics.spool_replayed.get() == 1).await;
     assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
@@ -187,13 +187,14 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
     let directory = TempDir::new().unwrap();
-    let record = |bytes| Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
+    let record =
+        |bytes| SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
     a_spool_with(&directory, vec![record(2000), record(10)]);
     let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
     let edge = edge_with_broker(&[&spool[..], &[("KAFKA_OPT_message.max.bytes", "1000")]].concat()).await;
     until("the record that fits is in kafka", || edge.app.metrics.spool_replayed.get() > 0).await;
     assert_eq!(edge.app.metrics.spool_replayed.get(), 1);
-    assert_eq!(edge.app.publisher.left_in_spool(), Some(1));
+    assert_eq!(edge.app.publisher.records_in_spool(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,7 +344,7 @@ async fn once_kafkas_client_is_broken_the_edge_ends_and_says_why() {
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     let listeners = Listeners { http: bound().await, admin: bound().await };
     let ended = timeout(DEADLINE, edge.serve(listeners, CancellationToken::new())).await.unwrap();
-    let Err(RunError::Broken { reason, summary }) = ended else { panic!("{ended:?}") };
+    let Err(RunError::KafkaClient { reason, summary }) = ended else { panic!("{ended:?}") };
     assert!(reason.contains("authorization failed"), "{reason}");
     assert_eq!((summary.0.not_durable, summary.0.lost), (1, 0));
 }
@@ -358,10 +359,11 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
         ("SPOOL_MIN_FREE", "0B"),
         ("DRAIN_DELAY", "1ms"),
     ]);
-    assert!(edge.stays_broken >= STAYS_BROKEN);
-    edge.stays_broken = Duration::from_secs(1);
+    assert!(edge.serve_after_fatal_error >= SERVE_AFTER_FATAL_ERROR);
+    edge.serve_after_fatal_error = Duration::from_secs(1);
     let app = Arc::clone(&edge.app);
-    let serves = || matches!(app.publisher.readiness(), Readiness::Degraded(why) if why.contains("broken"));
+    let serves =
+        || matches!(app.publisher.readiness(), Readiness::Degraded(why) if why.contains("fatal error"));
     until("the spool serves", serves).await;
     let (service, listeners) = (edge.service(), Listeners { http: bound().await, admin: bound().await });
     let start = Instant::now();
@@ -370,7 +372,7 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
     let Ok(response) = service.oneshot(request.unwrap()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let ended = timeout(DEADLINE, ended).await.unwrap().unwrap();
-    let Err(RunError::Broken { summary, .. }) = ended else { panic!("{ended:?}") };
+    let Err(RunError::KafkaClient { summary, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!((summary.0.spooled, summary.0.lost), (1, 0));
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
@@ -378,7 +380,8 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_by_a_broken_client_ends_and_says_why() {
     let directory = TempDir::new().unwrap();
-    let record = Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
+    let record =
+        SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
     a_spool_with(&directory, vec![record]);
     let broker = breaking_broker();
     let vars = Vars::from_pairs([
@@ -390,7 +393,7 @@ async fn a_replay_by_a_broken_client_ends_and_says_why() {
     let ended = timeout(DEADLINE, commands::replay(&config, stop, &mut out)).await.unwrap();
     let error = ended.unwrap_err().to_string();
     assert!(
-        error.contains("authorization failed") && error.ends_with("1 records are left, which stay in it")
+        error.contains("authorization failed") && error.ends_with("1 records are left, which stay in the spool")
     );
 }
 

@@ -1,14 +1,12 @@
-//! Group commit of one partition: what is sent now, and what waits for company.
+//! Group commit for one partition: the lines of several requests are collected into one record.
 //!
-//! A request's lines wait for the requests that are ready at the same moment, and for
-//! no time: the first of them is appointed to send once the others have added theirs.
-//! While two records are under way, lines gather in one open record, which goes when an
-//! acknowledgement comes back. A full record never waits.
+//! There is no linger time. The first request that appends to an empty record must send it, after the requests that
+//! are ready at the same moment have appended their lines. While two records are in flight, lines are collected in the
+//! open record, which is sent when one of them ends. A full record is sent at once.
 //!
-//! Invariant: an open record with lines in it has somebody appointed to send it, or two
-//! records under way before it, so that an acknowledgement will come and send it. No I/O,
-//! no clock, no lock; the caller sends, under the lock that holds the lane, so that records
-//! go in the order in which they were closed.
+//! Invariant: if the open record contains lines, then a caller must send it, or two records are in flight, the end of
+//! which sends it. No I/O, no clock, no lock: the caller sends, under the lock that holds the accumulator, so that
+//! records are sent in the order in which they were closed.
 
 use std::iter;
 use std::mem;
@@ -23,34 +21,34 @@ use super::config::Ack;
 use crate::accept::enrich::Chunk;
 use crate::outcome::Refusal;
 
-/// Records under way at once, full ones aside.
+/// Records in flight at once, except for full ones.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How a record ended, told to every request that has lines in it.
+/// How a record ended; every request with lines in the record waits for it.
 pub type Receipt = Arc<SetOnce<Result<(), Refusal>>>;
 
-/// Lines that go as one record.
+/// Lines that are sent as one record.
 #[derive(Default)]
 pub struct Record {
     /// The lines, each ended by `\n`.
     value: Vec<u8>,
-    /// How many.
+    /// The number of lines.
     pub lines: u32,
-    /// How many of them are of requests that are answered already.
+    /// How many of the lines belong to requests that are answered already.
     pub answered: u32,
-    /// A trace to which one of its requests belongs: the first.
+    /// The trace of the first of its requests that has one.
     pub trace: Option<TraceParent>,
-    /// Set once, when it is delivered or has failed.
+    /// Set once, when the record ends.
     pub receipt: Receipt,
 }
 
 impl Record {
-    /// The bytes of its lines, each with its end, as they were taken.
+    /// The bytes of the lines, with the `\n` after each.
     pub fn bytes(&self) -> usize {
         self.value.len()
     }
 
-    /// The value of the Kafka record: its lines joined.
+    /// The value of the Kafka record: the lines without the last `\n`.
     pub fn value(&self) -> &[u8] {
         self.value.strip_suffix(b"\n").unwrap_or(&self.value)
     }
@@ -66,28 +64,27 @@ impl Record {
     }
 }
 
-/// One partition's records.
+/// Collects the lines for one partition and one destination into records.
 #[derive(Default)]
-pub struct Lane {
+pub struct RecordAccumulator {
     open: Record,
     in_flight: usize,
-    /// Whether somebody will call [`Lane::send_open`].
-    appointed: bool,
+    /// Whether a caller must call [`RecordAccumulator::send_open`].
+    send_pending: bool,
 }
 
-/// What became of lines that were appended.
-#[must_use = "whoever is appointed must send"]
+/// What follows from lines that were appended.
+#[must_use = "the caller may have to send the open record"]
 pub struct Appended {
-    /// Those of all records that hold the lines.
+    /// The receipts of all records with the lines.
     pub receipts: Vec<Receipt>,
-    /// Whether the caller is appointed: it must call [`Lane::send_open`], once others have had the
-    /// chance to append.
-    pub appointed: bool,
+    /// Whether the caller must call [`RecordAccumulator::send_open`], after other requests had the chance to append.
+    pub must_send: bool,
 }
 
-impl Lane {
-    /// Takes the lines of one request. `send` hands a closed record to Kafka's client and
-    /// returns whether it took it; if not, it has said so on the record's receipt.
+impl RecordAccumulator {
+    /// Appends the lines of one request. `send` sends a closed record and returns whether it is in flight; if
+    /// not, the record has ended.
     pub fn append(
         &mut self,
         chunk: &Chunk,
@@ -98,62 +95,63 @@ impl Lane {
         let mut receipts = Vec::with_capacity(1);
         for piece in pieces(&chunk.value) {
             if self.open.bytes() + piece.len() > MAX_BYTES {
-                self.close(&mut send);
+                self.send_record(&mut send);
             }
             let is_all = piece.len() == chunk.value.len();
             let lines = if is_all { chunk.lines } else { memchr_iter(b'\n', piece).count() as u32 };
             self.open.push(piece, lines, ack, trace);
             receipts.push(Arc::clone(&self.open.receipt));
             if self.open.bytes() >= TARGET_BYTES {
-                self.close(&mut send);
+                self.send_record(&mut send);
             }
         }
-        let appointed = !self.appointed && self.open.lines > 0 && self.in_flight < MAX_IN_FLIGHT;
-        self.appointed |= appointed;
-        Appended { receipts, appointed }
+        let must_send = !self.send_pending && self.open.lines > 0 && self.in_flight < MAX_IN_FLIGHT;
+        self.send_pending |= must_send;
+        Appended { receipts, must_send }
     }
 
-    /// Sends what is open, unless an acknowledgement will: the duty of whoever was appointed.
+    /// Sends the open record, unless the end of a record in flight will send it. The caller of
+    /// [`RecordAccumulator::append`] calls this if it must.
     pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
-        self.appointed = false;
-        self.close_if_free(&mut send);
+        self.send_pending = false;
+        self.send_if_free(&mut send);
     }
 
-    /// One record has ended, well or not.
-    pub fn ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
+    /// A record in flight has ended, whatever its outcome.
+    pub fn record_ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
         assert!(self.in_flight > 0, "a record ends once, after it was sent");
         self.in_flight -= 1;
-        if !self.appointed {
-            self.close_if_free(&mut send);
+        if !self.send_pending {
+            self.send_if_free(&mut send);
         }
     }
 
-    /// Sends the open record, whatever is under way: nothing more will come.
-    pub fn finish(&mut self, mut send: impl FnMut(&Record) -> bool) {
-        self.close(&mut send);
+    /// Sends the open record, however many are in flight: no more lines will be appended.
+    pub fn close(&mut self, mut send: impl FnMut(&Record) -> bool) {
+        self.send_record(&mut send);
     }
 
-    fn close_if_free(&mut self, send: &mut impl FnMut(&Record) -> bool) {
+    fn send_if_free(&mut self, send: &mut impl FnMut(&Record) -> bool) {
         if self.in_flight < MAX_IN_FLIGHT {
-            self.close(send);
+            self.send_record(send);
         }
     }
 
-    fn close(&mut self, send: &mut impl FnMut(&Record) -> bool) {
+    fn send_record(&mut self, send: &mut impl FnMut(&Record) -> bool) {
         if self.open.lines == 0 {
             return;
         }
         if send(&self.open) {
             self.in_flight += 1;
         }
-        // The buffer serves the next record: Kafka's client has made its own copy.
+        // The next record reuses the buffer: Kafka's client has its own copy.
         let mut value = mem::take(&mut self.open.value);
         value.clear();
         self.open = Record { value, ..Record::default() };
     }
 }
 
-/// The lines in parts of at most [`MAX_BYTES`], cut after line ends.
+/// The lines in pieces of at most [`MAX_BYTES`], each with whole lines.
 fn pieces(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = value;
     iter::from_fn(move || {

@@ -1,11 +1,11 @@
-//! Settings of Kafka's client library that "200 means durable" rests on.
+//! Settings of librdkafka on which the promise "`200` means durable" depends.
 //!
-//! No variable `KAFKA_OPT_…` may name one of them, or an alias. Everything else may be set:
-//! compression, waiting for more records, sizes of queues, TLS, a login.
+//! No variable `KAFKA_OPT_…` may name one of them, or an alias. All other settings may be set: compression, linger,
+//! sizes of queues, TLS, authentication.
 
 use runtime::vars::Fixed;
 
-/// What no variable may set.
+/// The settings that no variable may set.
 pub(super) const FIXED: [Fixed; 11] = [
     Fixed {
         names: &["bootstrap.servers", "metadata.broker.list"],
@@ -13,7 +13,7 @@ pub(super) const FIXED: [Fixed; 11] = [
     },
     Fixed {
         names: &["acks", "request.required.acks"],
-        reason: "events are answered once all replicas that are in sync have them",
+        reason: "a request is answered once all in-sync replicas have its events",
     },
     Fixed {
         names: &[
@@ -25,10 +25,13 @@ pub(super) const FIXED: [Fixed; 11] = [
             "retries",
             "queuing.strategy",
         ],
-        reason: "a record that is sent again must stand in the log once, and in its order",
+        reason: "a record that is sent again must be in the log once, and in order",
     },
     Fixed { names: &["message.timeout.ms", "delivery.timeout.ms"], reason: "DURABLE_WAIT is for it" },
-    Fixed { names: &["delivery.report.only.error"], reason: "requests wait for the report of their records" },
+    Fixed {
+        names: &["delivery.report.only.error"],
+        reason: "requests wait for the delivery reports of their records",
+    },
     Fixed {
         names: &["transactional.id", "transaction.timeout.ms"],
         reason: "records of a transaction that is not committed are never read",
@@ -36,7 +39,7 @@ pub(super) const FIXED: [Fixed; 11] = [
     Fixed { names: &["partitioner"], reason: "the edge chooses the partition of each event, by its user" },
     Fixed {
         names: &["api.version.request", "api.version.fallback.ms", "broker.version.fallback"],
-        reason: "older protocols leave out the headers, which say what a record is",
+        reason: "older protocols omit the headers, which say what a record contains",
     },
     Fixed {
         names: &["allow.auto.create.topics"],
@@ -45,7 +48,7 @@ pub(super) const FIXED: [Fixed; 11] = [
     Fixed { names: &["plugin.library.paths"], reason: "a plugin could change every setting that is fixed" },
     Fixed {
         names: &["test.mock.num.brokers", "test.mock.broker.rtt"],
-        reason: "a broker inside the client keeps no records",
+        reason: "a mock broker within the client stores no records",
     },
 ];
 

@@ -1,23 +1,30 @@
-//! Enriched lines become Kafka records, and requests learn when those are safe.
+//! Enriched lines become Kafka records, and requests learn when these are durable.
 //!
-//! A record once handed to Kafka's client is delivered whether or not its client
-//! stays. One that Kafka does not acknowledge in time goes to the spool, if there is
-//! one, and so does, while Kafka is away, every record at once; from there it is
-//! replayed. If any record that holds a line of a request is safe in neither, the whole
-//! request is refused and may be sent again; if it was answered before, its lines are
-//! counted as lost. Locks are held for as long as it takes to copy lines, never across
-//! an await.
+//! The way of a line: [`admission`] counts it in, [`routing`] chooses between Kafka and the spool, an [`accumulator`]
+//! collects it into a record, and [`delivery`] sends the record and learns its end. A record that was handed to Kafka's
+//! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to the
+//! spool, if there is one; while Kafka is unreachable every record goes there at once; [`replay`] brings them to Kafka
+//! later. If any record with a line of a request is in neither, the whole request is refused and may be sent again; if
+//! it was answered before, its lines are counted as lost.
 //!
-//! What is held here is bounded by `UNACKED_BYTES`: lines in open records and
-//! records under way; besides, each partition keeps one buffer of at most a record.
-
-pub mod accumulator;
-
-mod delivery;
+//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition each partition keeps buffers of
+//! at most one record. Locks are held only while lines are copied, never across an await.
 
 mod config;
 
 mod fixed;
+
+mod admission;
+
+mod routing;
+
+pub mod accumulator;
+
+mod accumulators;
+
+mod delivery;
+
+mod kafka;
 
 mod cluster;
 
@@ -35,45 +42,49 @@ use schemas::trace::TraceParent;
 use tokio::{task, time};
 
 use self::accumulator::Receipt;
+use self::accumulators::PartitionAccumulators;
+use self::admission::Admission;
 use self::cluster::{Cluster, Watch};
 pub use self::config::{Ack, KafkaConfig};
-use self::delivery::{Lanes, Outbox, Producer, Way};
+use self::delivery::Delivery;
+use self::kafka::Producer;
 use self::replay::Replay;
+use self::routing::{Destination, Router};
 use crate::accept::enrich::{Chunk, Partitions};
 use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolConfig};
 
-/// How long the end of records is awaited that were given up, or given to the spool.
+/// How long [`Publisher::flush`] waits for the end of records that were purged, some of which go to the spool.
 const PURGE_WAIT: Duration = Duration::from_secs(10);
-/// From the end of the durable wait to a record's end: librdkafka looks for what is
-/// overdue once a second, and the spool's disk takes its time.
+/// From the end of the durable wait to the end of a record: librdkafka looks for timed-out records once a second, and
+/// the spool waits for its disk.
 const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the publisher cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting that librdkafka does not accept.
+    /// librdkafka does not accept a setting.
     #[error("start kafka's client")]
     Kafka(#[from] KafkaError),
-    /// The system has no thread left.
+    /// The system does not start another thread.
     #[error("start the threads for kafka and the spool")]
     Threads(#[from] std::io::Error),
 }
 
-/// Hands lines to Kafka; shared by all requests.
+/// Takes lines to Kafka or into the spool; shared by all requests.
 pub struct Publisher {
-    // Before the producer: their threads use the producer and end first.
+    // Declared before the producer, so that these threads, which use it, are stopped first.
     _watch: Watch,
     _replay: Option<Replay>,
     producer: Arc<Producer>,
-    outbox: Arc<Outbox>,
+    delivery: Arc<Delivery>,
     durable_wait: Duration,
     next_spare: AtomicU32,
 }
 
-/// The records that hold the lines of one request.
-#[must_use = "a request is safe once its records are"]
+/// The records with the lines of one request.
+#[must_use = "a request is durable once its records are"]
 pub struct PendingRecords {
     receipts: Vec<Receipt>,
     wait: Duration,
@@ -81,8 +92,8 @@ pub struct PendingRecords {
 }
 
 impl Publisher {
-    /// Starts Kafka's client. It may find no broker for as long as it likes: this fails
-    /// only for settings that librdkafka does not take.
+    /// Starts Kafka's client, and does not wait for a broker: this fails only for settings that
+    /// librdkafka does not accept.
     pub fn start(
         config: &KafkaConfig,
         spool: Option<&SpoolConfig>,
@@ -90,32 +101,34 @@ impl Publisher {
     ) -> Result<Self, StartError> {
         let cluster = Arc::new(Cluster::new(config, metrics.kafka_up.clone()));
         let spool = spool.map(|spool| Spool::start(spool, &config.topic, metrics)).transpose()?;
-        let outbox = Arc::new(Outbox::new(config, Arc::clone(metrics), Arc::clone(&cluster), spool));
-        let producer = delivery::start(config, &outbox)?;
+        let has_spool = spool.is_some();
+        let admission = Admission::new(config.unacked_bytes, Arc::clone(metrics));
+        let router = Router { cluster: Arc::clone(&cluster), spool };
+        let delivery = Arc::new(Delivery::new(&config.topic, admission, router, Arc::clone(metrics)));
+        let producer = kafka::start(config, &delivery)?;
+        delivery.set_producer(&producer);
         let watch = cluster::watch(Arc::downgrade(&producer), &cluster)?;
-        let has_spool = outbox.spool.is_some();
-        let replay =
-            has_spool.then(|| replay::start(Arc::downgrade(&producer), &outbox, metrics)).transpose()?;
+        let replay = has_spool.then(|| replay::start(&producer, &delivery, metrics)).transpose()?;
         Ok(Self {
             _watch: watch,
             _replay: replay,
             producer,
-            outbox,
+            delivery,
             durable_wait: config.durable_wait,
             next_spare: AtomicU32::new(0),
         })
     }
 
-    /// Where the lines of a new request may go; refused while Kafka was never reached, by
-    /// this process or by one before that had the same spool.
+    /// The partitions to which the lines of a new request may go; refused until Kafka was reached once, by
+    /// this process or by an earlier one with the same spool.
     pub fn partitions(&self) -> Result<Partitions<'static>, Refusal> {
-        let count = NonZeroU32::new(self.outbox.cluster.partitions()).ok_or(Refusal::NoPartitions)?;
+        let count = NonZeroU32::new(self.cluster().partitions()).ok_or(Refusal::NoPartitions)?;
         let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
         Ok(Partitions { count, spare, hot_keys: None })
     }
 
-    /// Hands over the lines of one request, all or, at the bound, none. `ack` says whether it
-    /// waits for their records; `trace`, to which recorded trace it belongs.
+    /// Hands over the lines of one request: all of them or, at a limit, none. `ack` says whether the request
+    /// waits for its records; `trace` is the request's recorded trace.
     pub fn hand_over(
         &self,
         chunks: Vec<Chunk>,
@@ -124,41 +137,41 @@ impl Publisher {
     ) -> Result<PendingRecords, Refusal> {
         let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
         let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
-        let way = self.outbox.admit(events, bytes, ack)?;
+        let destination = self.delivery.admit(events, bytes, ack)?;
         let mut receipts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let lanes = self.outbox.lanes_of(chunk.partition);
-            let send = |record: &_| self.outbox.send(&self.producer, chunk.partition, way, record);
-            let mut appended = lanes.lock(way).append(&chunk, ack, trace, send);
+            let accumulators = self.delivery.accumulators.of(chunk.partition);
+            let send = |record: &_| self.delivery.send(&self.producer, chunk.partition, destination, record);
+            let mut appended = accumulators.lock(destination).append(&chunk, ack, trace, send);
             receipts.append(&mut appended.receipts);
-            if appended.appointed {
-                self.send_soon(chunk.partition, lanes, way);
+            if appended.must_send {
+                self.send_soon(chunk.partition, accumulators, destination);
             }
         }
         let wait = self.durable_wait + END_WAIT;
-        Ok(PendingRecords { receipts, wait, cluster: Arc::clone(&self.outbox.cluster) })
+        Ok(PendingRecords { receipts, wait, cluster: Arc::clone(self.cluster()) })
     }
 
-    /// Sends what is open in a lane once whoever is ready to run has had the chance to append: a
-    /// task of its own, so that a client that leaves takes nobody's lines with it.
-    fn send_soon(&self, partition: u32, lanes: Arc<Lanes>, way: Way) {
-        let (outbox, producer) = (Arc::clone(&self.outbox), Arc::clone(&self.producer));
+    /// Sends the open record of an accumulator after the tasks that are ready now have appended to it. This is a
+    /// task of its own, so that the lines of other requests are sent even if this client disconnects.
+    fn send_soon(&self, partition: u32, accumulators: Arc<PartitionAccumulators>, destination: Destination) {
+        let (delivery, producer) = (Arc::clone(&self.delivery), Arc::clone(&self.producer));
         tokio::spawn(async move {
             task::yield_now().await;
-            let send = |record: &_| outbox.send(&producer, partition, way, record);
-            lanes.lock(way).send_open(send);
+            let send = |record: &_| delivery.send(&producer, partition, destination, record);
+            accumulators.lock(destination).send_open(send);
         });
     }
 
     /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.
     pub fn send_samples(&self, partition: u32, samples: &[Vec<u8>]) {
-        self.outbox.sample(&self.producer, partition, samples);
+        self.delivery.send_samples(&self.producer, partition, samples);
     }
 
-    /// Whether events can be taken, by Kafka or by the spool.
+    /// Whether events can be accepted, by Kafka or by the spool.
     pub fn readiness(&self) -> Readiness {
-        let cluster = &self.outbox.cluster;
-        match (cluster.reached(), &self.outbox.spool) {
+        let cluster = self.cluster();
+        match (cluster.reachable(), &self.delivery.router.spool) {
             (Ok(()), _) => Readiness::Ready,
             (Err(kafka), Some(spool)) if spool.is_on() && cluster.is_down() && cluster.partitions() > 0 => {
                 Readiness::Degraded(format!("{kafka}; events go to the spool"))
@@ -168,50 +181,59 @@ impl Publisher {
         }
     }
 
-    /// Whether Kafka can be reached; says why not.
-    pub fn reaches_kafka(&self) -> Result<(), String> {
-        self.outbox.cluster.reached()
+    /// Whether Kafka can be reached; an error says why not.
+    pub fn kafka_reachable(&self) -> Result<(), String> {
+        self.cluster().reachable()
     }
 
-    /// Waits until Kafka's client has met an error after which it never sends again; says which. What
-    /// it had, and all that comes, goes to the spool if there is one.
-    pub async fn broken(&self) -> String {
-        self.outbox.cluster.broken().await
+    /// Waits until Kafka's client has a fatal error, after which it never sends again; returns the error. Records
+    /// then go to the spool, if there is one.
+    pub async fn fatal_error(&self) -> String {
+        self.cluster().fatal_error().await
     }
 
-    /// Records that are in the spool; `None` while it cannot be used.
-    pub fn left_in_spool(&self) -> Option<u64> {
-        self.outbox.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
+    /// The number of records in the spool; `None` while the spool cannot be used.
+    pub fn records_in_spool(&self) -> Option<u64> {
+        self.delivery.router.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
     }
 
-    /// Takes nothing more, sends what is open and waits until everything has ended. What has not within
-    /// `wait`, or at once while Kafka is away, goes to the spool; without one it is given
-    /// up and counted as lost.
+    /// Accepts nothing more, sends the open records, and waits until all records have ended. Those that have not after
+    /// `wait`, or at once while Kafka is unreachable, go to the spool; without a spool they are
+    /// counted as lost.
     pub async fn flush(&self, wait: Duration) {
-        self.outbox.close();
-        for (partition, lanes) in self.outbox.all_lanes() {
-            for way in [Way::Kafka, Way::Spool] {
-                let send = |record: &_| self.outbox.send(&self.producer, partition, way, record);
-                lanes.lock(way).finish(send);
+        let Delivery { admission, accumulators, router, .. } = &*self.delivery;
+        admission.close();
+        for (partition, accumulators) in accumulators.all() {
+            for destination in [Destination::Kafka, Destination::Spool] {
+                let send = |record: &_| self.delivery.send(&self.producer, partition, destination, record);
+                accumulators.lock(destination).close(send);
             }
         }
-        let is_on = self.outbox.spool.as_ref().is_some_and(Spool::is_on);
-        let wait = if is_on && self.outbox.cluster.is_down() { Duration::ZERO } else { wait };
-        if time::timeout(wait, self.outbox.all_ended()).await.is_err() {
-            let events = self.outbox.events();
-            match is_on {
-                true => tracing::info!(events, "kafka has not taken everything: the rest goes to the spool"),
-                false => tracing::error!(events, "kafka took not everything within {wait:?}, giving up"),
+        let has_spool = router.spool.as_ref().is_some_and(Spool::is_on);
+        let wait = if has_spool && router.cluster.is_down() { Duration::ZERO } else { wait };
+        if time::timeout(wait, admission.drained()).await.is_err() {
+            let events = admission.events();
+            if has_spool {
+                tracing::info!(events, "kafka did not acknowledge all events; the rest goes to the spool");
+            } else {
+                tracing::error!(
+                    events,
+                    "kafka did not acknowledge all events within {wait:?}; they are lost"
+                );
             }
             self.producer.purge(PurgeConfig::default().queue().inflight());
-            // Purged records report their end like any other.
-            let _overran = time::timeout(PURGE_WAIT, self.outbox.all_ended()).await;
+            // A purged record reports its end like any other.
+            let _timed_out = time::timeout(PURGE_WAIT, admission.drained()).await;
         }
+    }
+
+    fn cluster(&self) -> &Arc<Cluster> {
+        &self.delivery.router.cluster
     }
 }
 
 impl PendingRecords {
-    /// Waits until all records are safe; refused when one is nowhere, or took too long.
+    /// Waits until all records are durable; refused if one is not, or if it takes too long.
     pub async fn durable(self) -> Result<(), Refusal> {
         let all = async {
             for receipt in &self.receipts {
@@ -220,7 +242,7 @@ impl PendingRecords {
             Ok(())
         };
         time::timeout(self.wait, all).await.unwrap_or_else(|_| {
-            self.cluster.doubt();
+            self.cluster.request_check();
             Err(Refusal::NotDurable)
         })
     }

@@ -1,13 +1,12 @@
-//! The overflow on disk: records that Kafka does not take now, until it does.
+//! The spool: records on disk that Kafka did not accept, until it does.
 //!
-//! One thread owns the file and works off what it is told in turns: all that came while
-//! the last fsync ran shares the next one. A file that cannot be used never keeps the
-//! edge from running: a corrupt one is set aside by renaming it, any other trouble
-//! switches the spool off, and it is tried again every ten seconds.
+//! One thread owns the file. It does its jobs in batches: all jobs that arrived during the last fsync share the
+//! next one. A file that cannot be used never keeps the edge from running: a corrupt file is renamed, any other error
+//! switches the spool off, and the file is tried again every ten seconds.
 //!
-//! Invariant: a record is told to be safe after its fsync, and not otherwise; it leaves
-//! only by [`Spool::remove`], which is called once Kafka has acknowledged it. What waits
-//! here for the disk is bounded by the callers. Nothing in here knows Kafka.
+//! Invariant: a record is reported as stored after its fsync, and not before; it is removed only by
+//! [`Spool::remove`], once Kafka has acknowledged it. The callers bound what waits for the disk. Nothing in this room
+//! depends on Kafka.
 
 mod config;
 
@@ -28,35 +27,34 @@ use schemas::time::UnixMillis;
 use uuid::Uuid;
 
 pub use self::config::SpoolConfig;
-use self::store::{Change, Store, StoreError, Stored};
+use self::store::{Change, SpooledRecord, Store, StoreError};
 use crate::metrics::Metrics;
 
-/// How long a spool that cannot be used is left alone.
+/// The time after which a file that could not be used is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// How often the room on the disk and the age of the oldest record are looked at when
-/// nothing else happens.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the free space on the disk and the age of the oldest record are checked when there is no job.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The spool of one edge; shared.
+/// The spool of one edge; shared by all threads.
 pub struct Spool {
-    /// Taken when it is dropped, so that the thread ends.
+    /// Taken when the spool is dropped, so that the thread ends.
     jobs: Option<Sender<Job>>,
-    seen: Arc<Seen>,
+    status: Arc<Status>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Whether records can be put in.
+/// Whether the spool accepts records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// They can.
+pub enum SpoolState {
+    /// The spool accepts records.
     On,
-    /// Not until some have left, or the disk has more room; says which.
+    /// The spool accepts no records until some are removed or the disk has more free space; says which.
     Full(String),
     /// The file cannot be used; says why.
     Off(String),
 }
 
-impl fmt::Display for State {
+impl fmt::Display for SpoolState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::On => f.write_str("the spool is on"),
@@ -66,30 +64,30 @@ impl fmt::Display for State {
     }
 }
 
-/// Why a record was not put in.
+/// Why a record was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no room.
+pub enum PutError {
+    /// The spool is full.
     Full,
-    /// The disk did not take it.
+    /// The spool is off, or the disk failed.
     Off,
 }
 
-/// Told, on the spool's thread, how putting a record in went.
-pub type Told = Box<dyn FnOnce(Result<(), Refused>) + Send>;
+/// Called on the spool's thread once a record is stored or was not stored.
+pub type PutCallback = Box<dyn FnOnce(Result<(), PutError>) + Send>;
 
-/// What others see of the spool.
-struct Seen {
-    state: RwLock<State>,
+/// The status of the spool, which other threads read.
+struct Status {
+    state: RwLock<SpoolState>,
     records: AtomicU64,
     partitions: AtomicU32,
 }
 
 enum Job {
-    Put(Stored, Told),
+    Put(SpooledRecord, PutCallback),
     Remove(Vec<Uuid>, SyncSender<()>),
-    Oldest { after: Uuid, records: usize, bytes: usize, answer: SyncSender<Vec<Stored>> },
-    Remember(u32),
+    Oldest { after: Uuid, records: usize, bytes: usize, answer: SyncSender<Vec<SpooledRecord>> },
+    SetPartitions(u32),
 }
 
 impl Spool {
@@ -104,78 +102,78 @@ impl Spool {
         metrics: &Arc<Metrics>,
         retry_after: Duration,
     ) -> io::Result<Self> {
-        let seen = Arc::new(Seen {
-            state: RwLock::new(State::Off("not open yet".to_owned())),
+        let status = Arc::new(Status {
+            state: RwLock::new(SpoolState::Off("not open yet".to_owned())),
             records: AtomicU64::new(0),
             partitions: AtomicU32::new(0),
         });
         let (jobs, work) = mpsc::channel();
-        let keeper = Keeper {
+        let worker = Worker {
             path: store::path(&config.directory, topic),
             config: config.clone(),
             retry_after,
             store: None,
-            try_at: Instant::now(),
-            seen: Arc::clone(&seen),
+            retry_at: Instant::now(),
+            status: Arc::clone(&status),
             metrics: Arc::clone(metrics),
         };
-        let thread = thread::Builder::new().name("spool".to_owned()).spawn(move || keeper.run(&work))?;
-        Ok(Self { jobs: Some(jobs), seen, thread: Some(thread) })
+        let thread = thread::Builder::new().name("spool".to_owned()).spawn(move || worker.run(&work))?;
+        Ok(Self { jobs: Some(jobs), status, thread: Some(thread) })
     }
 
-    /// Whether records can be put in.
-    pub fn state(&self) -> State {
-        self.seen.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether the spool accepts records.
+    pub fn state(&self) -> SpoolState {
+        self.status.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether records can be put in, without the reason.
+    /// Whether the spool accepts records, without the reason.
     pub fn is_on(&self) -> bool {
-        *self.seen.state.read().unwrap_or_else(PoisonError::into_inner) == State::On
+        *self.status.state.read().unwrap_or_else(PoisonError::into_inner) == SpoolState::On
     }
 
-    /// Whether records can leave.
+    /// Whether records can be read and removed.
     pub fn is_open(&self) -> bool {
-        !matches!(*self.seen.state.read().unwrap_or_else(PoisonError::into_inner), State::Off(_))
+        !matches!(*self.status.state.read().unwrap_or_else(PoisonError::into_inner), SpoolState::Off(_))
     }
 
-    /// Records in it.
+    /// The number of records in the spool.
     pub fn records(&self) -> u64 {
-        self.seen.records.load(Ordering::Acquire)
+        self.status.records.load(Ordering::Acquire)
     }
 
-    /// How many partitions the topic had when Kafka was last reached; 0 if that is not known.
+    /// The number of partitions that the topic had when Kafka was last reached; 0 if it is not known.
     pub fn partitions(&self) -> u32 {
-        self.seen.partitions.load(Ordering::Acquire)
+        self.status.partitions.load(Ordering::Acquire)
     }
 
-    /// Keeps in mind how many partitions the topic has.
-    pub fn remember(&self, partitions: u32) {
-        self.tell(Job::Remember(partitions));
+    /// Stores the number of partitions of the topic.
+    pub fn set_partitions(&self, partitions: u32) {
+        self.submit(Job::SetPartitions(partitions));
     }
 
-    /// Puts a record in; `told` hears when it is safe. Does not wait.
-    pub fn put(&self, record: Stored, told: Told) {
-        self.tell(Job::Put(record, told));
+    /// Stores a record; calls `callback` once it is on disk. Does not wait.
+    pub fn put(&self, record: SpooledRecord, callback: PutCallback) {
+        self.submit(Job::Put(record, callback));
     }
 
-    /// The oldest records after the one of id `after`, up to so many records and bytes; none
+    /// The oldest records after the id `after`, at most this many records and bytes; none
     /// while the file cannot be used. Waits for the disk.
-    pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<Stored> {
+    pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.tell(Job::Oldest { after, records, bytes, answer });
+        self.submit(Job::Oldest { after, records, bytes, answer });
         answered.recv().unwrap_or_default()
     }
 
-    /// Removes records that Kafka has; those that the disk does not let go stay. Waits for the disk.
+    /// Removes records that Kafka has acknowledged; if the disk fails, they stay. Waits for the disk.
     pub fn remove(&self, ids: Vec<Uuid>) {
         let (answer, answered) = mpsc::sync_channel(1);
-        self.tell(Job::Remove(ids, answer));
+        self.submit(Job::Remove(ids, answer));
         // An error says that the thread has ended, and the records stay.
         let _ended = answered.recv();
     }
 
-    fn tell(&self, job: Job) {
-        let jobs = self.jobs.as_ref().expect("it is taken when the spool is dropped");
+    fn submit(&self, job: Job) {
+        let jobs = self.jobs.as_ref().expect("the sender is taken only when the spool is dropped");
         jobs.send(job).expect("the spool's thread lives as long as the spool");
     }
 }
@@ -183,7 +181,7 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        // The last to let go may be a record's end, told on that very thread.
+        // The last owner may be a callback of a record, which runs on that very thread.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
         if let Some(thread) = thread {
             let _ended = thread.join();
@@ -191,27 +189,27 @@ impl Drop for Spool {
     }
 }
 
-/// What the thread owns.
-struct Keeper {
+/// The state of the thread.
+struct Worker {
     path: PathBuf,
     config: SpoolConfig,
     retry_after: Duration,
     store: Option<Store>,
     /// When a file that could not be used is tried again.
-    try_at: Instant,
-    seen: Arc<Seen>,
+    retry_at: Instant,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
 }
 
-impl Keeper {
+impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
-            if self.store.is_none() && Instant::now() >= self.try_at {
+            if self.store.is_none() && Instant::now() >= self.retry_at {
                 self.open();
             }
-            self.show();
-            match jobs.recv_timeout(LOOK_EVERY.min(self.retry_after)) {
-                Ok(first) => self.work(iter::once(first).chain(jobs.try_iter())),
+            self.update_status();
+            match jobs.recv_timeout(CHECK_INTERVAL.min(self.retry_after)) {
+                Ok(first) => self.do_jobs(iter::once(first).chain(jobs.try_iter())),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -225,14 +223,14 @@ impl Keeper {
                     path: self.path.clone(),
                     source: Box::new(redb::Error::Io(source)),
                 })?;
-                tracing::error!(set_aside = %aside.display(), "{error}; renamed, an empty spool is used");
+                tracing::error!(set_aside = %aside.display(), "{error}; the file was renamed, and an empty spool is used");
                 self.metrics.spool_set_aside.inc();
                 Store::open_or_create(&self.path)
             }
             other => Err(other),
         });
         let opened = opened.and_then(|store| {
-            self.seen.partitions.store(store.partitions()?, Ordering::Release);
+            self.status.partitions.store(store.partitions()?, Ordering::Release);
             Ok(store)
         });
         match opened {
@@ -241,131 +239,134 @@ impl Keeper {
                 tracing::info!(records = totals.records, bytes = totals.bytes, "the spool is open");
                 self.store = Some(store);
             }
-            Err(error) => self.give_up(&error),
+            Err(error) => self.switch_off(&error),
         }
     }
 
     /// Closes the file, to try it again later.
-    fn give_up(&mut self, error: &StoreError) {
+    fn switch_off(&mut self, error: &StoreError) {
         let why = chain(error);
         tracing::error!("the spool is off, trying again in {:?}: {why}", self.retry_after);
         self.store = None;
-        self.try_at = Instant::now() + self.retry_after;
-        self.set(State::Off(why));
+        self.retry_at = Instant::now() + self.retry_after;
+        self.set(SpoolState::Off(why));
     }
 
-    fn set(&self, state: State) {
-        self.metrics.spool_up.set(i64::from(state == State::On));
-        *self.seen.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    fn set(&self, state: SpoolState) {
+        self.metrics.spool_up.set(i64::from(state == SpoolState::On));
+        *self.status.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    /// Does all that waits: changes under one fsync, then questions.
-    fn work(&mut self, jobs: impl Iterator<Item = Job>) {
-        let (mut change, mut puts, mut removals, mut questions) = (Change::default(), vec![], vec![], vec![]);
-        let mut room = self.room();
+    /// Does all jobs that wait: the changes with one fsync, then the reads.
+    fn do_jobs(&mut self, jobs: impl Iterator<Item = Job>) {
+        let (mut change, mut puts, mut removals, mut reads) = (Change::default(), vec![], vec![], vec![]);
+        let mut space = self.free_space();
         for job in jobs {
             match job {
-                Job::Put(record, told) => match room.take(record.value.len() as u64) {
+                Job::Put(record, callback) => match space.take(record.value.len() as u64) {
                     Ok(()) => {
                         change.put.push(record);
-                        puts.push(told);
+                        puts.push(callback);
                     }
-                    Err(refused) => told(Err(refused)),
+                    Err(error) => callback(Err(error)),
                 },
                 Job::Remove(mut ids, answer) => {
                     change.remove.append(&mut ids);
                     removals.push(answer);
                 }
-                Job::Remember(partitions) => change.partitions = Some(partitions),
+                Job::SetPartitions(partitions) => change.partitions = Some(partitions),
                 Job::Oldest { after, records, bytes, answer } => {
-                    questions.push((after, records, bytes, answer));
+                    reads.push((after, records, bytes, answer));
                 }
             }
         }
-        let safe = self.apply(&change);
-        // Before anybody is told: who was told may look.
-        self.show();
-        puts.into_iter().for_each(|told| told(safe));
+        let stored = self.apply(&change);
+        // Before the callbacks, which may read the status.
+        self.update_status();
+        puts.into_iter().for_each(|callback| callback(stored));
         drop(removals);
-        for (after, records, bytes, answer) in questions {
-            // Who asked may be gone.
+        for (after, records, bytes, answer) in reads {
+            // The receiver may be gone.
             let _gone = answer.send(self.oldest(after, records, bytes));
         }
     }
 
-    fn apply(&mut self, change: &Change) -> Result<(), Refused> {
-        let Some(store) = &mut self.store else { return Err(Refused::Off) };
+    fn apply(&mut self, change: &Change) -> Result<(), PutError> {
+        let Some(store) = &mut self.store else { return Err(PutError::Off) };
         if change.put.is_empty() && change.remove.is_empty() && change.partitions.is_none() {
             return Ok(());
         }
         if let Err(error) = store.apply(change) {
-            self.give_up(&error);
-            return Err(Refused::Off);
+            self.switch_off(&error);
+            return Err(PutError::Off);
         }
         if let Some(partitions) = change.partitions {
-            self.seen.partitions.store(partitions, Ordering::Release);
+            self.status.partitions.store(partitions, Ordering::Release);
         }
         Ok(())
     }
 
-    fn oldest(&mut self, after: Uuid, records: usize, bytes: usize) -> Vec<Stored> {
+    fn oldest(&mut self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
         let Some(store) = &self.store else { return Vec::new() };
         store.oldest(after, records, bytes).unwrap_or_else(|error| {
-            self.give_up(&error);
+            self.switch_off(&error);
             Vec::new()
         })
     }
 
-    /// What may still come in.
-    fn room(&self) -> Room {
-        let Some(store) = &self.store else { return Room::Off };
+    /// How much may still be stored.
+    fn free_space(&self) -> FreeSpace {
+        let Some(store) = &self.store else { return FreeSpace::Off };
         let left = self.config.max_bytes.saturating_sub(store.totals().bytes);
         match free_bytes(&self.config.directory) {
-            Ok(free) => Room::Left { left, free: free.saturating_sub(self.config.min_free) },
-            Err(_) => Room::Off,
+            Ok(free) => FreeSpace::Left { left, free: free.saturating_sub(self.config.min_free) },
+            Err(_) => FreeSpace::Off,
         }
     }
 
-    /// Lets others see how things are.
-    fn show(&mut self) {
+    /// Updates the status and the metrics.
+    fn update_status(&mut self) {
         let Some(store) = &self.store else { return };
         let totals = store.totals();
-        self.seen.records.store(totals.records, Ordering::Release);
+        self.status.records.store(totals.records, Ordering::Release);
         self.metrics.spool_records.set(totals.records as i64);
         self.metrics.spool_bytes.set(totals.bytes as i64);
-        match store.oldest_made() {
-            Ok(made) => {
+        match store.oldest_created_at() {
+            Ok(created) => {
                 let now = UnixMillis::from(SystemTime::now()).0;
-                self.metrics.spool_oldest_seconds.set(made.map_or(0, |made| (now - made.0).max(0) / 1000));
+                self.metrics
+                    .spool_oldest_seconds
+                    .set(created.map_or(0, |created| (now - created.0).max(0) / 1000));
             }
-            Err(error) => return self.give_up(&error),
+            Err(error) => return self.switch_off(&error),
         }
-        // Full while the largest record would find no room, so that it is known before.
+        // Full when the largest record would not fit, so that it is known before a record is refused.
         let largest = MAX_BYTES as u64;
-        self.set(match self.room() {
-            Room::Off => State::Off("the room on the disk is not known".to_owned()),
-            Room::Left { left, .. } if left < largest => {
-                State::Full(format!("{} of SPOOL_MAX_BYTES={}", totals.bytes, self.config.max_bytes))
+        self.set(match self.free_space() {
+            FreeSpace::Off => SpoolState::Off("the free space on the disk is not known".to_owned()),
+            FreeSpace::Left { left, .. } if left < largest => {
+                SpoolState::Full(format!("{} of SPOOL_MAX_BYTES={}", totals.bytes, self.config.max_bytes))
             }
-            Room::Left { free, .. } if free < largest => {
-                State::Full(format!("the disk has less than SPOOL_MIN_FREE={}", self.config.min_free))
-            }
-            Room::Left { .. } => State::On,
+            FreeSpace::Left { free, .. } if free < largest => SpoolState::Full(format!(
+                "the disk has less free space than SPOOL_MIN_FREE={}",
+                self.config.min_free
+            )),
+            FreeSpace::Left { .. } => SpoolState::On,
         });
     }
 }
 
-/// What may still come in, within both bounds.
-enum Room {
+/// How much may still be stored, within both limits.
+enum FreeSpace {
     Off,
     Left { left: u64, free: u64 },
 }
 
-impl Room {
-    fn take(&mut self, bytes: u64) -> Result<(), Refused> {
+impl FreeSpace {
+    fn take(&mut self, bytes: u64) -> Result<(), PutError> {
         match self {
-            Self::Off => Err(Refused::Off),
-            Self::Left { left, free } if *left < bytes || *free < bytes => Err(Refused::Full),
+            Self::Off => Err(PutError::Off),
+            Self::Left { left, free } if *left < bytes || *free < bytes => Err(PutError::Full),
             Self::Left { left, free } => {
                 *left -= bytes;
                 *free -= bytes;

@@ -13,52 +13,55 @@ fn lines(name: char, count: usize, length: usize) -> Chunk {
     chunk(format!("{}\n", name.to_string().repeat(length - 1)).repeat(count))
 }
 
-/// A lane and what it has sent.
+/// An accumulator and what it has sent.
 #[derive(Default)]
-struct Bench {
-    lane: Lane,
-    under_way: VecDeque<Receipt>,
+struct Harness {
+    accumulator: RecordAccumulator,
+    in_flight: VecDeque<Receipt>,
     sent: Vec<(u32, String)>,
     kafka_takes: bool,
-    appointed: bool,
+    must_send: bool,
 }
 
-impl Bench {
+impl Harness {
     fn new() -> Self {
         Self { kafka_takes: true, ..Self::default() }
     }
 
-    fn act<T>(&mut self, act: impl FnOnce(&mut Lane, &mut dyn FnMut(&Record) -> bool) -> T) -> T {
-        let Self { lane, under_way, sent, kafka_takes, .. } = self;
-        let result = act(lane, &mut |record| {
+    fn act<T>(
+        &mut self,
+        act: impl FnOnce(&mut RecordAccumulator, &mut dyn FnMut(&Record) -> bool) -> T,
+    ) -> T {
+        let Self { accumulator, in_flight, sent, kafka_takes, .. } = self;
+        let result = act(accumulator, &mut |record| {
             assert!(record.bytes() <= MAX_BYTES);
             assert_eq!(record.value().split(|b| *b == b'\n').count(), record.lines as usize);
             if *kafka_takes {
                 sent.push((record.lines, String::from_utf8(record.value().to_vec()).unwrap()));
-                under_way.push_back(Arc::clone(&record.receipt));
+                in_flight.push_back(Arc::clone(&record.receipt));
             } else {
                 record.receipt.set(Err(Refusal::NotDurable)).unwrap();
             }
             *kafka_takes
         });
-        let waits = lane.open.lines > 0;
-        let will_be_sent = lane.appointed || lane.in_flight >= MAX_IN_FLIGHT;
+        let waits = accumulator.open.lines > 0;
+        let will_be_sent = accumulator.send_pending || accumulator.in_flight >= MAX_IN_FLIGHT;
         assert!(!waits || will_be_sent, "lines wait and nothing will wake them");
         result
     }
 
     /// A request, while others are ready.
     fn append(&mut self, chunk: &Chunk) -> Vec<Receipt> {
-        let appended = self.act(|lane, send| lane.append(chunk, Ack::Durable, None, send));
-        assert!(!(self.appointed && appended.appointed), "one sender is enough");
-        self.appointed |= appended.appointed;
+        let appended = self.act(|accumulator, send| accumulator.append(chunk, Ack::Durable, None, send));
+        assert!(!(self.must_send && appended.must_send), "one sender is enough");
+        self.must_send |= appended.must_send;
         appended.receipts
     }
 
-    /// Whoever was appointed sends.
+    /// The request that must send does so.
     fn send_open(&mut self) {
-        if mem::take(&mut self.appointed) {
-            self.act(|lane, send| lane.send_open(send));
+        if mem::take(&mut self.must_send) {
+            self.act(|accumulator, send| accumulator.send_open(send));
         }
     }
 
@@ -69,11 +72,11 @@ impl Bench {
         receipts
     }
 
-    /// The oldest record under way is acknowledged.
+    /// The oldest record in flight is acknowledged.
     fn acknowledge(&mut self) {
-        if let Some(receipt) = self.under_way.pop_front() {
+        if let Some(receipt) = self.in_flight.pop_front() {
             receipt.set(Ok(())).unwrap();
-            self.act(|lane, send| lane.ended(send));
+            self.act(|accumulator, send| accumulator.record_ended(send));
         }
     }
 
@@ -85,94 +88,94 @@ impl Bench {
 
 #[test]
 fn a_lone_request_is_sent_at_once_and_later_ones_gather() {
-    let mut bench = Bench::new();
+    let mut harness = Harness::new();
     for name in ['a', 'b', 'c', 'd'] {
-        bench.append_alone(&lines(name, 2, 2));
+        harness.append_alone(&lines(name, 2, 2));
     }
-    bench.check_sent(&["a\na", "b\nb"]);
-    bench.acknowledge();
-    bench.check_sent(&["a\na", "b\nb", "c\nc\nd\nd"]);
-    bench.acknowledge();
-    bench.acknowledge();
-    assert_eq!(bench.sent.len(), 3);
+    harness.check_sent(&["a\na", "b\nb"]);
+    harness.acknowledge();
+    harness.check_sent(&["a\na", "b\nb", "c\nc\nd\nd"]);
+    harness.acknowledge();
+    harness.acknowledge();
+    assert_eq!(harness.sent.len(), 3);
 }
 
 #[test]
 fn requests_that_are_ready_together_go_together() {
-    let mut bench = Bench::new();
+    let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
-        bench.append(&lines(name, 1, 2));
+        harness.append(&lines(name, 1, 2));
     }
-    bench.check_sent(&[]);
-    bench.send_open();
-    bench.check_sent(&["a\nb\nc"]);
-    bench.append(&lines('d', 1, 2));
-    bench.acknowledge();
-    bench.check_sent(&["a\nb\nc"]);
-    bench.send_open();
-    bench.check_sent(&["a\nb\nc", "d"]);
+    harness.check_sent(&[]);
+    harness.send_open();
+    harness.check_sent(&["a\nb\nc"]);
+    harness.append(&lines('d', 1, 2));
+    harness.acknowledge();
+    harness.check_sent(&["a\nb\nc"]);
+    harness.send_open();
+    harness.check_sent(&["a\nb\nc", "d"]);
 }
 
 #[test]
 fn a_full_record_does_not_wait() {
-    let mut bench = Bench::new();
+    let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
-        bench.append_alone(&lines(name, 1, 10));
+        harness.append_alone(&lines(name, 1, 10));
     }
-    bench.append_alone(&lines('d', 1, TARGET_BYTES - 10));
-    assert_eq!(bench.sent.iter().map(|(lines, _)| *lines).collect::<Vec<_>>(), [1, 1, 2]);
+    harness.append_alone(&lines('d', 1, TARGET_BYTES - 10));
+    assert_eq!(harness.sent.iter().map(|(lines, _)| *lines).collect::<Vec<_>>(), [1, 1, 2]);
 }
 
 #[test]
 fn a_request_longer_than_a_record_is_cut_at_line_ends_and_waits_for_all_parts() {
-    let mut bench = Bench::new();
-    let receipts = bench.append_alone(&lines('a', 13, 50_000));
-    assert_eq!(bench.sent.iter().map(|(lines, _)| *lines).collect::<Vec<_>>(), [10, 3]);
+    let mut harness = Harness::new();
+    let receipts = harness.append_alone(&lines('a', 13, 50_000));
+    assert_eq!(harness.sent.iter().map(|(lines, _)| *lines).collect::<Vec<_>>(), [10, 3]);
     assert_eq!(receipts.len(), 2);
-    bench.acknowledge();
+    harness.acknowledge();
     assert!(receipts[0].get().is_some() && receipts[1].get().is_none());
 }
 
 #[test]
 fn what_kafkas_client_refuses_fails_and_holds_up_nothing() {
-    let mut bench = Bench::new();
+    let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
-        bench.append_alone(&lines(name, 1, 2));
+        harness.append_alone(&lines(name, 1, 2));
     }
-    bench.kafka_takes = false;
-    bench.acknowledge();
-    let refused = bench.append_alone(&lines('d', 1, 2));
+    harness.kafka_takes = false;
+    harness.acknowledge();
+    let refused = harness.append_alone(&lines('d', 1, 2));
     assert_eq!(refused[0].get(), Some(&Err(Refusal::NotDurable)));
-    bench.kafka_takes = true;
-    bench.acknowledge();
-    bench.append_alone(&lines('e', 1, 2));
-    bench.check_sent(&["a", "b", "e"]);
+    harness.kafka_takes = true;
+    harness.acknowledge();
+    harness.append_alone(&lines('e', 1, 2));
+    harness.check_sent(&["a", "b", "e"]);
 }
 
 #[test]
 fn at_the_end_nothing_stays_behind() {
-    let mut bench = Bench::new();
+    let mut harness = Harness::new();
     for name in ['a', 'b', 'c'] {
-        bench.append_alone(&lines(name, 1, 2));
+        harness.append_alone(&lines(name, 1, 2));
     }
-    bench.act(|lane, send| lane.finish(send));
-    bench.check_sent(&["a", "b", "c"]);
+    harness.act(|accumulator, send| accumulator.close(send));
+    harness.check_sent(&["a", "b", "c"]);
 }
 
 #[test]
 fn a_record_knows_how_many_of_its_lines_are_answered_already() {
-    let mut lane = Lane::default();
-    let not_yet = |_: &Record| unreachable!("nobody is appointed, or two are under way");
+    let mut accumulator = RecordAccumulator::default();
+    let not_yet = |_: &Record| unreachable!("no caller must send, or two records are in flight");
     for _ in 0..MAX_IN_FLIGHT {
-        assert!(lane.append(&lines('a', 1, 2), Ack::Accepted, None, not_yet).appointed);
-        lane.send_open(|record| {
+        assert!(accumulator.append(&lines('a', 1, 2), Ack::Accepted, None, not_yet).must_send);
+        accumulator.send_open(|record| {
             assert_eq!((record.lines, record.answered), (1, 1));
             true
         });
     }
-    assert!(!lane.append(&lines('b', 2, 2), Ack::Durable, None, not_yet).appointed);
-    assert!(!lane.append(&lines('c', 3, 2), Ack::Accepted, None, not_yet).appointed);
-    lane.ended(|record| {
+    assert!(!accumulator.append(&lines('b', 2, 2), Ack::Durable, None, not_yet).must_send);
+    assert!(!accumulator.append(&lines('c', 3, 2), Ack::Accepted, None, not_yet).must_send);
+    accumulator.record_ended(|record| {
         assert_eq!((record.lines, record.answered), (5, 3));
         true
     });
@@ -197,24 +200,24 @@ proptest! {
             Just(Step::Acknowledge),
         ], 1..40)
     ) {
-        let mut bench = Bench::new();
+        let mut harness = Harness::new();
         let (mut expected, mut receipts) = (String::new(), Vec::new());
         for (step, name) in steps.into_iter().zip(('a'..='z').cycle()) {
             match step {
                 Step::Append(count, length) => {
                     let chunk = lines(name, count, length);
                     expected.push_str(str::from_utf8(&chunk.value).unwrap());
-                    receipts.append(&mut bench.append(&chunk));
+                    receipts.append(&mut harness.append(&chunk));
                 }
-                Step::Send => bench.send_open(),
-                Step::Acknowledge => bench.acknowledge(),
+                Step::Send => harness.send_open(),
+                Step::Acknowledge => harness.acknowledge(),
             }
         }
-        bench.send_open();
-        while !bench.under_way.is_empty() {
-            bench.acknowledge();
+        harness.send_open();
+        while !harness.in_flight.is_empty() {
+            harness.acknowledge();
         }
-        let sent: String = bench.sent.iter().map(|(_, value)| format!("{value}\n")).collect();
+        let sent: String = harness.sent.iter().map(|(_, value)| format!("{value}\n")).collect();
         prop_assert!(sent == expected);
         prop_assert!(receipts.iter().all(|receipt| receipt.get() == Some(&Ok(()))));
     }
