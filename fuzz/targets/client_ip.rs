@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
-use ingest::auth::client_ip::{Networks, client_ip};
 use ingest::address_source::AddressSource;
+use ingest::auth::client_ip::{Networks, client_ip};
 use libfuzzer_sys::fuzz_target;
 
 static TRUSTED: LazyLock<Networks> = LazyLock::new(|| "10.0.0.0/8,2001:db8::/32".parse().expect("networks"));

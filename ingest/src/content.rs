@@ -3,7 +3,7 @@
 //! Every text that lists them is built from here: error details, `Accept-Encoding`, docs/events.md.
 
 /// The media types that the edge reads as JSON, whatever the shape of the body; it also reads `application/*+json`.
-/// The last one is what curl sends unless it is told otherwise.
+/// The last one is what curl sends by default.
 pub const MEDIA_TYPES: [&str; 8] = [
     "application/x-ndjson",
     "application/ndjson",

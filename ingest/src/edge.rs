@@ -197,15 +197,13 @@ impl Edge {
 
     fn admin(&self) -> Admin {
         let app = Arc::clone(&self.app);
-        let readiness = move || {
-            match app.publisher.readiness() {
+        let readiness = move || match app.publisher.readiness() {
             _ if app.drain.is_set() => Readiness::Not("draining".to_owned()),
             Readiness::Ready if app.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
-                "the last connection could not be accepted; there may be too few file descriptors (ulimit -n)"
+                "the last connection could not be accepted; raise the limit on open files (ulimit -n)"
                     .to_owned(),
             ),
             readiness => readiness,
-        }
         };
         Admin { registry: self.app.metrics.registry.clone(), readiness: Box::new(readiness) }
     }

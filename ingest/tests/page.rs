@@ -1,4 +1,4 @@
-//! `docs/events.md` says what the code does: every field, limit and code stands there.
+//! `docs/events.md` agrees with the code: it contains every field, limit and code.
 
 use ingest::content::{Encoding, MEDIA_TYPES};
 use ingest::outcome::{Bound, Refusal};
@@ -14,7 +14,7 @@ fn says(text: impl AsRef<str>) {
     assert!(PAGE.contains(text.as_ref()), "docs/events.md does not say {}", text.as_ref());
 }
 
-/// One of each kind.
+/// One refusal of each kind.
 fn refusals() -> Vec<Refusal> {
     vec![
         Refusal::EmptyBody,

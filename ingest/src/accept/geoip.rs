@@ -1,7 +1,7 @@
 //! The country of a client's address, from a file that is read again when it changes.
 //!
 //! The file has MaxMind's format (MMDB) with `country.iso_code`, as the Country and City databases have. It is kept in
-//! memory, so that a lookup does no I/O. Invariant: a bad file never replaces a good one.
+//! memory, so that a lookup does no I/O. Invariant: a file that is not valid never replaces the one in use.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -95,7 +95,7 @@ pub struct GeoIp {
 }
 
 impl GeoIp {
-    /// Starts with the file as it was when the configuration was read. `stale` is 1 while the file is bad.
+    /// Starts with the file as it was when the configuration was read. `stale` is 1 while the file is not valid.
     pub fn new(config: &GeoIpConfig, stale: IntGauge) -> Self {
         let GeoIpConfig { path, stamp, database } = config.clone();
         Self { path, initial: stamp, current: ArcSwap::new(database), stale }
@@ -112,7 +112,7 @@ impl GeoIp {
         follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the countries by those of the file; if the file is bad, only the metric changes.
+    /// Replaces the countries by those of the file; if the file is not valid, only the metric changes.
     fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {

@@ -1,6 +1,6 @@
 //! The file that declares the keys; it is read again when it changes.
 //!
-//! Invariant: a bad file never replaces good keys.
+//! Invariant: a file that is not valid never replaces the keys in use.
 
 use std::fs;
 use std::net::IpAddr;
@@ -70,7 +70,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file is bad.
+    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file is not valid.
     pub fn new(config: &KeysConfig, stale: IntGauge) -> Self {
         let text = config.file.as_ref().map_or("", |file| &file.text);
         let set = KeySet::parse(text, &KeySet::default()).expect("the configuration has checked the file");
@@ -89,7 +89,7 @@ impl Keys {
         follow(Ok(text), read, move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the keys by those of the file; if the file is bad, only the metric changes.
+    /// Replaces the keys by those of the file; if the file is not valid, only the metric changes.
     fn apply(&self, read: &Result<String, String>) {
         let parse =
             |text: &String| KeySet::parse(text, &self.current.load()).map_err(|error| error.to_string());

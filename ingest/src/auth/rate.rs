@@ -60,8 +60,8 @@ impl Rate {
         Self { config, limiter: DefaultDirectRateLimiter::direct(quota) }
     }
 
-    /// Charges all of the events or none; a refusal says when they would be allowed, or that a
-    /// request with so many never is.
+    /// Charges all of the events or none; a refusal says when the request would be allowed, or that it has
+    /// more events than are ever allowed.
     pub fn charge(&self, charge: Charge) -> Result<(), Refusal> {
         let burst = self.config.burst.get();
         let events = match charge {

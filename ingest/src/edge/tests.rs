@@ -1,4 +1,4 @@
-//! The stack as a whole, with librdkafka's own in-process broker or none.
+//! The edge as a whole, with the in-process mock broker of librdkafka or without a broker.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -31,10 +31,10 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
     Edge::start(config(pairs)).unwrap()
 }
 
-/// An edge with a broker that lives in its own client.
+/// An edge with a mock broker within its own client.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let mut config = config(pairs);
-    // Not by variables, which may not name them.
+    // Not by variables, which must not name these settings.
     for (name, value) in [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")] {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
@@ -53,7 +53,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(DEADLINE, holds).await.expect(what);
 }
 
-/// An edge with a broker that can be slowed down.
+/// An edge with a mock broker outside its client, which can be slowed down.
 async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();
@@ -86,8 +86,8 @@ async fn bound() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Why it may get no traffic; empty while it may.
-fn why_not(edge: &Edge) -> String {
+/// Why the edge is not ready; empty while it is ready.
+fn why_not_ready(edge: &Edge) -> String {
     match edge.app.publisher.readiness() {
         Readiness::Not(why) => why,
         Readiness::Ready | Readiness::Degraded(_) => String::new(),
@@ -150,11 +150,11 @@ async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why
     let (status, headers, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     assert!(headers.contains_key("retry-after"));
-    assert!(why_not(&edge).starts_with("kafka at 127.0.0.1:1 "));
+    assert!(why_not_ready(&edge).starts_with("kafka at 127.0.0.1:1 "));
     assert_eq!(check_sums(&edge).received, 0);
 }
 
-/// A spool that knows of one partition. Returns its file.
+/// Creates a spool in which the topic has one partition. Returns its file.
 fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
@@ -204,7 +204,8 @@ async fn what_a_full_spool_refuses_is_counted_and_told_why() {
     let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
     let edge = edge(&full);
     until("kafka is known to be away, and the partitions", || {
-        why_not(&edge).contains("not answer; the spool is full") && edge.app.publisher.partitions().is_ok()
+        why_not_ready(&edge).contains("not answer; the spool is full")
+            && edge.app.publisher.partitions().is_ok()
     })
     .await;
     let (status, headers, body) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
@@ -278,7 +279,7 @@ async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refus
     let totals = check_sums(&edge);
     assert_eq!((totals.lost, totals.not_durable), (1, 1));
 
-    // Now that Kafka is known to be away, nobody is told that it would take anything.
+    // Kafka is known to be unreachable, so no request is answered early.
     let (status, headers, refusal) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     assert!(!headers.contains_key("preference-applied"));
@@ -296,7 +297,7 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
     for headers in [&[][..], &ASYNC] {
         let (status, _, refusal) = call_with(&edge, Method::POST, "/v1/events", headers, line).await;
         assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
-        let said = why_not(&edge);
+        let said = why_not_ready(&edge);
         assert!(said.contains("refuses records"), "{said}");
     }
     until("one may try again", || edge.app.publisher.readiness() == Readiness::Ready).await;
@@ -324,11 +325,11 @@ async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
     assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
 }
 
-/// A broker that a client of which it is the first answer is broken by.
+/// A broker whose first response to a client is a fatal error.
 fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
-    // As a real one answers those who may write nowhere.
+    // As a real broker responds to a client without any right to write.
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
     broker
@@ -393,7 +394,8 @@ async fn a_replay_by_a_broken_client_ends_and_says_why() {
     let ended = timeout(DEADLINE, commands::replay(&config, stop, &mut out)).await.unwrap();
     let error = ended.unwrap_err().to_string();
     assert!(
-        error.contains("authorization failed") && error.ends_with("1 records are left, which stay in the spool")
+        error.contains("authorization failed")
+            && error.ends_with("1 records are left, which stay in the spool")
     );
 }
 

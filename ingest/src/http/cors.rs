@@ -108,10 +108,10 @@ mod tests {
         let origin = Some(HeaderValue::from_static(origin)).filter(|origin| !origin.is_empty());
         config(origins).unwrap().allow(origin.as_ref(), false, &mut headers);
         headers.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
-        let mut said: Vec<_> =
+        let mut added: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
-        said.sort();
-        assert_eq!(said.join("; "), expected);
+        added.sort();
+        assert_eq!(added.join("; "), expected);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Admission {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        // After the lines were counted: whoever closes looks at the count afterwards.
+        // After the lines were counted: the thread that closes reads the count afterwards.
         if self.is_closed() {
             Err(Refusal::Draining)
         } else if waiting <= self.max_bytes {

@@ -1,6 +1,6 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
-//! A thread fetches the metadata of the topic, because librdkafka blocks meanwhile: once a minute while Kafka is
+//! A thread fetches the metadata of the topic, because the call blocks: once a minute while Kafka is
 //! reachable, with backoff while it is not, and soon after something has failed. A change is logged once, not each
 //! attempt.
 
@@ -214,7 +214,7 @@ impl Cluster {
                 format!("kafka at {brokers} refuses the login: authentication failed")
             }
             State::HandshakeFailed(HandshakeFailure::Tls) => format!(
-                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust"
+                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust"
             ),
             State::RecordsRefused(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
@@ -240,7 +240,7 @@ impl Cluster {
                     .topics()
                     .iter()
                     .find(|topic| topic.name() == self.topic)
-                    .map(|t| t.partitions().len())
+                    .map(|topic| topic.partitions().len())
                 {
                     None | Some(0) => State::TopicMissing,
                     Some(count) => {
@@ -277,7 +277,7 @@ impl Cluster {
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
-            // The edge logs it when it stops.
+            // The edge logs a fatal error.
             (false, State::FatalError) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),

@@ -28,7 +28,7 @@ pub(super) enum DeliveryOpaque {
     Events(InFlightRecord),
     /// A record of the spool; the sender receives whether Kafka has acknowledged it.
     Replayed(Uuid, Sender<(Uuid, bool)>),
-    /// This many samples of rejected lines, for which nobody waits.
+    /// This many samples of rejected lines, for which no request waits.
     Samples(u32),
 }
 

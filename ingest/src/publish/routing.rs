@@ -43,7 +43,7 @@ impl Router {
         }
     }
 
-    /// The same for the lines of a request. A request that is answered early could not be told of a failure, so its
+    /// The same for the lines of a request. A request that is answered early would not learn of a failure, so its
     /// lines do not go to a Kafka that is known to be unreachable.
     pub(super) fn destination_for(&self, ack: Ack, waiting: &Admission) -> Result<Destination, Refusal> {
         match (self.destination(waiting)?, ack) {

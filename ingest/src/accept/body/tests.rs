@@ -128,7 +128,7 @@ fn a_bomb_is_stopped_by_ratio_and_by_size() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Also for what compresses to almost nothing, and whatever is done to it.
+    /// Also a body that compresses to almost nothing, and a damaged one.
     #[test]
     fn no_body_inflates_beyond_its_limit(
         member in prop::collection::vec(any::<u8>(), 0..300), repeated in 1_usize..5000,
@@ -179,7 +179,7 @@ fn what_cannot_be_reserved_is_refused_at_once() {
     assert!(Reservation::take(&budget, 60, &gauge).is_ok());
 }
 
-/// Frames that were there from the start, then silence for ever or an end.
+/// Frames that are available from the start, followed by an end or by nothing.
 struct Frames {
     frames: Vec<Bytes>,
     ends: bool,
@@ -234,7 +234,7 @@ proptest! {
     }
 }
 
-/// How long a body is waited for that brings so many bytes at once and then falls silent.
+/// How long the edge waits for a body that sends this many bytes at once and then nothing.
 async fn patience(bytes: usize) -> Duration {
     const LONG: &[u8] = &[b'x'; 16 * 1024];
     let start = Instant::now();

@@ -39,7 +39,7 @@ fn a_body_is_one_object_or_an_array_or_lines_whatever_its_type_says() {
     check("{\"a\":1}\nx\n", &[(1, Ok("{\"a\":1}")), (2, Ok("x"))]);
     check(" [ {\"a\":\n1}, 2 ] ", &[(1, Ok("{\"a\":\n1}")), (2, Ok("2"))]);
     check("[]", &[]);
-    // What a pretty printer makes of several objects.
+    // Several objects from a pretty printer.
     check("{\n\"a\":1\n}\n{\n\"a\":2\n}", &[(1, Ok("{\n\"a\":1\n}")), (2, Ok("{\n\"a\":2\n}"))]);
     check("[1]\n{\"a\":1}\n[2,3]", &[(1, Ok("1")), (2, Ok("{\"a\":1}")), (3, Ok("2")), (4, Ok("3"))]);
 }
@@ -104,7 +104,7 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
-    /// What stands in an array is what serde finds there.
+    /// The elements of an array are those that serde finds.
     #[test]
     fn elements_are_those_of_serde(elements in prop::collection::vec(r#"[0-9]|"[a\],\[{}]{0,3}"|\{"a":[0-9]\}|\[[0-9], ?[0-9]\]"#, 0..8)) {
         let body = format!("[{}]", elements.join(" ,\n"));

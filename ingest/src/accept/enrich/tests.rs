@@ -33,7 +33,7 @@ fn check_partition(line: &str, expected: u32) {
     assert_eq!(partition(&mut UserHasher::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
-/// Golden values: a change here sends repeats of an event to another partition than the event.
+/// Golden values: with a change here a repeated event would go to another partition than the first one.
 #[test]
 fn an_identity_meets_its_partition_for_ever() {
     check_partition(r#"{"event":"a","user_id":"u1","device_id":"d","session":"s"}"#, 814);
@@ -129,7 +129,7 @@ proptest! {
     }
 }
 
-/// Pieces of bodies, right, slightly wrong, and no text at all.
+/// Pieces of bodies: valid, slightly invalid, and not text at all.
 fn soup() -> impl Strategy<Value = Vec<u8>> {
     let text = prop_oneof![
         Just(r#"{"event":"a"}"#),
@@ -219,7 +219,7 @@ fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let keys = HotKeys::new(const { NonZeroU32::new(60).unwrap() });
     let hot_keys = Some(keys.at(UnixMillis(1_763_697_600_123)));
-    // So many partitions that no event_id meets one that is looked at.
+    // So many partitions that no event_id selects one of those that are checked.
     let to = Partitions { count: NonZeroU32::MAX, spare: 7, hot_keys };
     let home = |user| {
         let line = line(user, 0);

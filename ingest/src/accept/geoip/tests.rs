@@ -64,7 +64,7 @@ fn a_changed_file_is_taken_and_a_bad_one_keeps_the_one_before() {
     look("DE", 1);
     fs::write(file.path(), mmdb(&[("203.0.113.0/24", "FR")])).unwrap();
     look("FR", 0);
-    // By renaming, as it should be: another file of the same length.
+    // Replaced by renaming, as recommended: another file of the same length.
     let next = file.path().with_extension("next");
     fs::write(&next, mmdb(&[("203.0.113.0/24", "JP")])).unwrap();
     fs::rename(next, file.path()).unwrap();

@@ -1,6 +1,6 @@
 //! Fetches the results of the polls from query-api at an interval; the only I/O of this room.
 //!
-//! Invariant: whatever query-api does, the last good results stay, with their age. A request takes no longer than the
+//! Invariant: whatever query-api does, the last results stay in use, with their age. A request takes no longer than the
 //! interval, and a response is no longer than [`MAX_RESPONSE_BYTES`].
 
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl PollResultsConfig {
         let url = vars.string_or("POLL_RESULTS_URL", "");
         let interval = vars.duration_or("POLL_RESULTS_INTERVAL", Duration::from_secs(5))?;
         if interval.is_zero() {
-            let reason = "it must be longer than zero, for example `5s`".to_owned();
+            let reason = "it must be above zero, for example `5s`".to_owned();
             return Err(VarError::Invalid { name: "POLL_RESULTS_INTERVAL", value: "0s".to_owned(), reason });
         }
         if !url.is_empty() && !reqwest::Url::parse(&url).is_ok_and(|url| url.scheme() == "http") {

@@ -74,7 +74,7 @@ fn the_poll_of_a_request_is_the_one_that_all_its_good_lines_name() {
 }
 
 proptest! {
-    /// Whatever is sent, a line that is good is a vote with a poll and an option.
+    /// For any input, a line without a fault is a vote with a poll and an option.
     #[test]
     fn a_good_line_is_a_vote(
         names in prop::collection::vec("poll|option|voter|event|user_id|other", 0..6),

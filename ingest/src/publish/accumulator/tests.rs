@@ -50,7 +50,7 @@ impl Harness {
         result
     }
 
-    /// A request, while others are ready.
+    /// A request while other requests are ready.
     fn append(&mut self, chunk: &Chunk) -> Vec<Receipt> {
         let appended = self.act(|accumulator, send| accumulator.append(chunk, Ack::Durable, None, send));
         assert!(!(self.must_send && appended.must_send), "one sender is enough");
@@ -65,7 +65,7 @@ impl Harness {
         }
     }
 
-    /// A request, while no other one is ready.
+    /// A request while no other one is ready.
     fn append_alone(&mut self, chunk: &Chunk) -> Vec<Receipt> {
         let receipts = self.append(chunk);
         self.send_open();
@@ -183,14 +183,14 @@ fn a_record_knows_how_many_of_its_lines_are_answered_already() {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// So many lines of so many bytes.
+    /// This many lines of this many bytes.
     Append(usize, usize),
     Send,
     Acknowledge,
 }
 
 proptest! {
-    /// Whatever comes in whatever order: each line goes once, in order, and its request learns of it.
+    /// In any order of steps each line is sent once, in order, and its request learns of it.
     #[test]
     fn every_line_goes_once_and_is_told(
         steps in proptest::collection::vec(prop_oneof![

@@ -57,7 +57,7 @@ fn a_change_is_in_the_file_when_it_is_told_to_be_and_not_only_when_the_store_is_
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();
-    // What a process that is killed now leaves behind.
+    // The file as a process leaves it that is killed now.
     let left = directory.path().join("left.redb");
     fs::copy(&path, &left).unwrap();
     assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
@@ -82,7 +82,7 @@ fn what_is_no_spool_is_corrupt_and_what_is_not_there_is_not() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Whatever the disk does to a file, it is found out, or all records are as they were.
+    /// Any damage to a file is found, or all records are unchanged.
     #[test]
     fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
         let (_directory, path) = new();
