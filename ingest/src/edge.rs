@@ -21,8 +21,8 @@ use crate::app::{App, DrainFlag};
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::endpoints::votes::refresh::{self, LatestResults};
-use crate::http::{Http, layers};
-use crate::metrics::{Metrics, Totals};
+use crate::http::{HttpState, layers};
+use crate::metrics::{EventTotals, Metrics};
 use crate::publish::{Publisher, StartError};
 
 /// How long requests may take to finish after the last one was accepted.
@@ -37,7 +37,7 @@ const SERVE_AFTER_FATAL_ERROR: Duration = Duration::from_secs(600);
 /// A running edge.
 pub struct Edge {
     app: Arc<App>,
-    http: Arc<Http>,
+    http: Arc<HttpState>,
     server: Server,
     drain_delay: Duration,
     serve_after_fatal_error: Duration,
@@ -52,7 +52,7 @@ pub enum RunError {
     #[error("store all events in kafka or in the spool before the end ({0})")]
     Lost(Summary),
     /// Kafka's client has a fatal error and never sends again, so that only a new process can; nothing is lost.
-    #[error("use kafka's client, which has a fatal error until the edge is restarted: {reason} ({summary})")]
+    #[error("write to kafka: its client has a fatal error until the edge is restarted: {reason} ({summary})")]
     KafkaClient {
         /// The fatal error.
         reason: String,
@@ -63,11 +63,12 @@ pub enum RunError {
 
 /// What an edge did, for the last line of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary(pub Totals);
+pub struct Summary(pub EventTotals);
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { received, accepted, rejected, delivered, spooled, not_durable, queued, lost } = self.0;
+        let EventTotals { received, accepted, rejected, delivered, spooled, not_durable, queued, lost } =
+            self.0;
         write!(
             f,
             "events received {received}, accepted {accepted}, rejected {rejected}, \
@@ -92,7 +93,7 @@ impl Edge {
             drain: DrainFlag::default(),
             metrics: Arc::clone(&metrics),
         });
-        let http = Arc::new(Http::new(config.http, Arc::clone(&app)));
+        let http = Arc::new(HttpState::new(config.http, Arc::clone(&app)));
         let tls = config.tls.map(|tls| Arc::new(Tls::new(tls, metrics.tls_stale.clone())));
         let server = Server { limits: config.connections, tls, counted: metrics.connections.clone() };
         let stop_refreshing = CancellationToken::new();

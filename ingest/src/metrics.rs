@@ -275,9 +275,9 @@ impl Metrics {
     }
 
     /// The number of events so far, by outcome.
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> EventTotals {
         let sum = |counters: &[IntCounter]| counters.iter().map(IntCounter::get).sum();
-        Totals {
+        EventTotals {
             received: sum(&self.received),
             accepted: self.accepted.get(),
             rejected: sum(&self.rejected),
@@ -298,7 +298,7 @@ impl Default for Metrics {
 
 /// The number of events, by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
+pub struct EventTotals {
     /// Events that were received.
     pub received: u64,
     /// Valid events.

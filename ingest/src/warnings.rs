@@ -57,7 +57,7 @@ fn intended_field(name: &[u8]) -> Option<usize> {
 }
 
 /// Whether there may be a warning about a line; usually there is none.
-pub fn may_be(parsed: &Parsed<'_, LookAlikes>) -> bool {
+pub fn may_apply(parsed: &Parsed<'_, LookAlikes>) -> bool {
     parsed.props.0 != 0 || !parsed.left_out.is_empty()
 }
 

@@ -62,7 +62,7 @@ pub fn enrich(
             }
             allowed.check(&parsed)?;
             // Here the event is accepted, and has no identity except one from the client.
-            if warnings::may_be(&parsed) {
+            if warnings::may_apply(&parsed) {
                 report.warn(line.number, &parsed);
             }
             if parsed.event.event_id.is_none()

@@ -144,10 +144,10 @@ impl DeclaredKey {
     fn resolve(self, before: &KeySet) -> Result<Key, KeysError> {
         let wrong = |reason: &str| KeysError::Key { id: self.id.clone(), reason: reason.to_owned() };
         if !is_tenant(&self.tenant) {
-            return Err(wrong("its tenant is not 1 to 64 of a-z, 0-9, _ and -"));
+            return Err(wrong("its tenant must be 1 to 64 of a-z, 0-9, _ and -"));
         }
         let hash =
-            hash_of_hex(&self.sha256).ok_or_else(|| wrong("its sha256 is not 64 hexadecimal digits"))?;
+            hash_of_hex(&self.sha256).ok_or_else(|| wrong("its sha256 must be 64 hexadecimal digits"))?;
         if self.events_per_second.is_none() && self.burst.is_some() {
             return Err(wrong("it has a burst but no events_per_second"));
         }

@@ -95,7 +95,7 @@ fn why_not_ready(edge: &Edge) -> String {
 }
 
 #[track_caller]
-fn check_sums(edge: &Edge) -> Totals {
+fn check_sums(edge: &Edge) -> EventTotals {
     let totals = edge.app.metrics.totals();
     assert_eq!(totals.received, totals.accepted + totals.rejected);
     assert_eq!(

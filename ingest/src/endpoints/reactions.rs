@@ -62,11 +62,11 @@ pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
             "user" => (&mut user, value),
             // A flag without a value; some clients cannot send one without `=`.
             "click" | "impression" if value.is_empty() => (&mut reaction, name),
-            "click" | "impression" => return Err(bad(format!("`{name}` takes no value"))),
+            "click" | "impression" => return Err(bad(format!("`{name}` must not have a value"))),
             _ => continue,
         };
         if slot.replace(value).is_some() {
-            return Err(bad(format!("`{name}` repeats or contradicts a parameter")));
+            return Err(bad(format!("`{name}` is repeated or contradicts another parameter")));
         }
     }
     let reaction = reaction.ok_or_else(|| bad("one of `click` and `impression` is missing"))?;
@@ -79,14 +79,14 @@ fn line(timestamp: &str, user: &str, reaction: &str, times: Times) -> Result<Str
     let time = timestamp.parse().ok().map(UnixMillis).filter(|time| times.contains(time));
     let time = time.ok_or(Refusal::BadTime(*times.start(), *times.end()))?;
     if !(1..=MAX_ID_BYTES).contains(&user.len()) {
-        return Err(bad(format!("`user` is not 1 to {MAX_ID_BYTES} bytes long")));
+        return Err(bad(format!("`user` must be 1 to {MAX_ID_BYTES} bytes long")));
     }
     let user = serde_json::to_string(user).expect("text is written to memory");
     Ok(format!(r#"{{"event":"{reaction}","client_time":{},"user_id":{user}}}"#, time.0))
 }
 
 fn percent_decoded(text: &str) -> Result<Cow<'_, str>, Refusal> {
-    percent_decode_str(text).decode_utf8().map_err(|_| bad("a parameter is not UTF-8"))
+    percent_decode_str(text).decode_utf8().map_err(|_| bad("a parameter is not valid UTF-8"))
 }
 
 fn bad(reason: impl Into<Cow<'static, str>>) -> Refusal {

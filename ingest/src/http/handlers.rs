@@ -23,7 +23,7 @@ use crate::publish::{Ack, PendingRecords};
 use crate::route::Route;
 
 /// A request whose sender is known, and how it is answered.
-struct Admitted {
+struct AdmittedRequest {
     context: RequestContext,
     preferences: Preferences,
     /// When the request is answered.
@@ -47,7 +47,7 @@ where
     let ack = preferences.ack(app.ack);
     let trace = head.extensions.get().copied().filter(TraceParent::is_sampled);
     let context = RequestContext { route, caller, ip, server_time };
-    let request = Admitted { context, preferences, ack, trace };
+    let request = AdmittedRequest { context, preferences, ack, trace };
     match route {
         Route::Events | Route::Counters | Route::Votes => {
             match app.acceptor.read_body(&head.headers, &mut body).await {
@@ -74,7 +74,7 @@ fn admit(app: &App, route: Route, head: &Parts, ip: IpAddr) -> Result<Caller, Re
     app.auth.authenticate(head, ip)
 }
 
-async fn store_events(app: &App, request: &Admitted, head: &Parts, body: Bytes) -> ApiResponse {
+async fn store_events(app: &App, request: &AdmittedRequest, head: &Parts, body: Bytes) -> ApiResponse {
     let body = match store(app, request, head, body).await {
         Ok(_) if request.preferences.minimal => ResponseBody::StoredMinimal(request.ack),
         Ok(report) if request.context.route == Route::Votes => vote_response(app, request.ack, report),
@@ -95,7 +95,7 @@ fn vote_response(app: &App, ack: Ack, mut report: Report) -> ResponseBody {
 /// Stores a reaction. Its body, if it has one, is not used.
 async fn store_reaction<B>(
     app: &App,
-    request: &Admitted,
+    request: &AdmittedRequest,
     line: String,
     head: &Parts,
     mut body: B,
@@ -113,10 +113,15 @@ where
 }
 
 /// Takes the lines of `body` to Kafka and, unless the request is answered early, waits until they are durable.
-async fn store(app: &App, request: &Admitted, head: &Parts, body: Bytes) -> Result<Report, ResponseBody> {
+async fn store(
+    app: &App,
+    request: &AdmittedRequest,
+    head: &Parts,
+    body: Bytes,
+) -> Result<Report, ResponseBody> {
     let bytes = body.len();
-    let hand_over = || hand_over(app, request, head, body);
-    let (report, pending) = app.acceptor.cpu_work().run(bytes, hand_over).await?;
+    let publish = || accept_and_publish(app, request, head, body);
+    let (report, pending) = app.acceptor.cpu_work().run(bytes, publish).await?;
     match (pending, request.ack) {
         (None, _) => return Err(ResponseBody::Refused(Refusal::AllLinesInvalid, Some(report))),
         (Some(pending), Ack::Durable) => pending.durable().await?,
@@ -125,15 +130,14 @@ async fn store(app: &App, request: &Admitted, head: &Parts, body: Bytes) -> Resu
     Ok(report)
 }
 
-/// Turns `body` into lines and hands these over to the publisher; then neither is in memory here. Without a valid line
-/// nothing is pending.
-fn hand_over(
+/// Turns `body` into lines and publishes these; then neither is in memory here. Without a valid line nothing is pending.
+fn accept_and_publish(
     app: &App,
-    request: &Admitted,
+    request: &AdmittedRequest,
     head: &Parts,
     body: Bytes,
 ) -> Result<(Report, Option<PendingRecords>), Refusal> {
-    let Admitted { context, ack, trace, .. } = request;
+    let AdmittedRequest { context, ack, trace, .. } = request;
     let identity = Identity::of(&head.headers, context.caller.identity())?;
     // Before the lines are read: until Kafka was reached once, the partitions are not known.
     let partitions = app.publisher.partitions()?;
@@ -146,7 +150,7 @@ fn hand_over(
     if chunks.is_empty() {
         return Ok((report, None));
     }
-    let pending = app.publisher.hand_over(chunks, *ack, *trace)?;
+    let pending = app.publisher.publish(chunks, *ack, *trace)?;
     Ok((report, Some(pending)))
 }
 

@@ -19,7 +19,7 @@ use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
 use super::response::{self, ApiResponse, ResponseBody};
-use super::{Http, handlers};
+use super::{HttpState, handlers};
 use crate::outcome::{Bound, Refusal};
 use crate::route::Route;
 
@@ -27,7 +27,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The whole edge as one service.
 pub fn stack<B>(
-    http: &Arc<Http>,
+    http: &Arc<HttpState>,
 ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send
@@ -52,7 +52,7 @@ where
 /// Gives the request an id, renders its response with the headers of CORS, logs a refusal, and counts the request.
 fn observe<S, B>(
     inner: S,
-    http: &Arc<Http>,
+    http: &Arc<HttpState>,
 ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send

@@ -40,14 +40,14 @@ impl HttpConfig {
 }
 
 /// What the layers share: the app, and what only HTTP needs.
-pub struct Http {
+pub struct HttpState {
     app: Arc<App>,
     max_requests: usize,
     cors: CorsConfig,
     refusal_log: RefusalLog,
 }
 
-impl Http {
+impl HttpState {
     /// The app behind HTTP.
     pub fn new(config: HttpConfig, app: Arc<App>) -> Self {
         let HttpConfig { max_requests, cors } = config;

@@ -127,9 +127,9 @@ impl Publisher {
         Ok(Partitions { count, spare, hot_keys: None })
     }
 
-    /// Hands over the lines of one request: all of them or, at a limit, none. `ack` says whether the request
+    /// Publishes the lines of one request: all of them or, at a limit, none. `ack` says whether the request
     /// waits for its records; `trace` is the request's recorded trace.
-    pub fn hand_over(
+    pub fn publish(
         &self,
         chunks: Vec<Chunk>,
         ack: Ack,

@@ -106,7 +106,7 @@ fn a_bad_file_names_the_key_or_the_line() {
     assert!(error(&declared("burst = 1")).starts_with("key `web`: it has a burst"));
     assert!(error(&declared("allow_ip = [\"x\"]")).starts_with("key `web`: `x` is not a network"));
     assert!(error(&format!("{0}{0}", declared(""))).contains("twice"));
-    assert!(error(&declared("").replace("acme", "Acme")).contains("its tenant is not"));
+    assert!(error(&declared("").replace("acme", "Acme")).contains("its tenant must be"));
     assert!(error(&declared("").replace(&hash(SECRET), "00")).contains("64 hexadecimal digits"));
 }
 

@@ -69,7 +69,7 @@ fn missing_and_contradicting_parameters_are_told() {
     bad(by_query("user=u1&click"), "`timestamp` is missing");
     bad(by_query("timestamp=0&click"), "`user` is missing");
     bad(by_query("timestamp=0&user=u1"), "`click` and `impression`");
-    bad(by_query("timestamp=0&user=u1&click&impression"), "`impression` repeats");
-    bad(by_query("timestamp=0&user=u1&user=u2&click"), "`user` repeats");
-    bad(by_query("timestamp=0&user=u1&click=1"), "takes no value");
+    bad(by_query("timestamp=0&user=u1&click&impression"), "`impression` is repeated");
+    bad(by_query("timestamp=0&user=u1&user=u2&click"), "`user` is repeated");
+    bad(by_query("timestamp=0&user=u1&click=1"), "must not have a value");
 }
