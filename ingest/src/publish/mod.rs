@@ -1,9 +1,9 @@
 //! Enriched lines become Kafka records, and requests learn when these are durable.
 //!
-//! The way of a line: [`admission`] counts it in, [`routing`] chooses between Kafka and the spool, an [`accumulator`]
-//! collects it into a record, and [`delivery`] sends the record and learns its end. A record that was handed to Kafka's
+//! The way of a line: `admission` counts it in, `routing` chooses between Kafka and the spool, an [`accumulator`]
+//! collects it into a record, and `delivery` sends the record and learns its end. A record that was handed to Kafka's
 //! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to the
-//! spool, if there is one; while Kafka is unreachable every record goes there at once; [`replay`] brings them to Kafka
+//! spool, if there is one; while Kafka is unreachable every record goes there at once; `replay` brings them to Kafka
 //! later. If any record with a line of a request is in neither, the whole request is refused and may be sent again; if
 //! it was answered before, its lines are counted as lost.
 //!

@@ -1,7 +1,7 @@
 //! Fetches the results of the polls from query-api at an interval; the only I/O of this room.
 //!
 //! Invariant: whatever query-api does, the last results stay in use, with their age. A request takes no longer than the
-//! interval, and a response is no longer than [`MAX_RESPONSE_BYTES`].
+//! interval, and a response is no longer than `MAX_RESPONSE_BYTES`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub enum RefreshError {
     /// There was no response in time.
     #[error("fetch the polls' results in time")]
     Deadline(#[from] time::error::Elapsed),
-    /// The response is longer than [`MAX_RESPONSE_BYTES`].
+    /// The response is longer than `MAX_RESPONSE_BYTES`.
     #[error("fetch the polls' results: the response is longer than {MAX_RESPONSE_BYTES} bytes")]
     TooLarge,
     /// The response contains no results.
