@@ -7,10 +7,11 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 
 use devstack::traffic::BATCH;
-use ingest::compat;
-use ingest::decode;
-use ingest::enrich::{self, Partitions, Takes};
-use ingest::identity::Identity;
+use ingest::accept::decode;
+use ingest::accept::enrich::{self, Partitions};
+use ingest::accept::identity::Identity;
+use ingest::endpoints::counters::AllowedEvents;
+use ingest::endpoints::reactions;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
@@ -35,7 +36,7 @@ const REQUESTS: usize = 64;
 const RECORDS: usize = 500;
 /// The topic's partitions, as the edge sees them.
 const TO: Partitions<'static> =
-    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
+    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, hot_keys: None };
 
 /// One step, which can be repeated.
 pub struct Step {
@@ -76,7 +77,7 @@ pub fn all(work: Work) -> Vec<Step> {
             for body in &enriching {
                 let lines = decode::lines(body.as_bytes(), 10_000).expect("few lines");
                 let identity = Identity::None;
-                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, TO));
+                black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, identity, None, &prefix, TO));
             }
         }),
         Step::new("rows", row, move || {
@@ -97,9 +98,9 @@ fn reaction() -> Step {
     let prefix = prefix();
     Step::new("reaction", 1, move || {
         let query = black_box("timestamp=1606867140000&user=u1&click");
-        let line = compat::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
+        let line = reactions::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
         let lines = decode::lines(line.as_bytes(), 1).expect("one line");
-        black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, TO));
+        black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, Identity::None, None, &prefix, TO));
     })
 }
 

@@ -156,7 +156,7 @@ fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_
             [].as_slice(),
             "KAFKA_OPT_request.required.acks",
             "1",
-            "events are answered once all replicas that are in sync have them",
+            "a request is answered once all in-sync replicas have its events",
         ),
         ("ingest", &[], "KAFKA_OPT_delivery.timeout.ms", "0", "DURABLE_WAIT is for it"),
         (
