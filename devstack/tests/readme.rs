@@ -34,9 +34,10 @@ async fn the_quick_start_of_the_readme_answers_as_the_readme_says() {
     let views = word("clickhouse://bi_reader:").split_once('@').unwrap().1.strip_suffix("/bi").unwrap();
 
     let blocks = blocks("## Quick start", "\n## ");
-    let commands = blocks.iter().enumerate().filter(|(_, (language, text))| {
-        *language == "sh" && !text.starts_with("./dev")
-    });
+    let commands = blocks
+        .iter()
+        .enumerate()
+        .filter(|(_, (language, text))| *language == "sh" && !text.starts_with("./dev"));
     let mut compared = 0;
     for (at, (_, text)) in commands {
         let text = text.replace("localhost:8080", front).replace("127.0.0.1:18123", views);

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use runtime::logging::LogConfig;
+use runtime::metrics::MetricDescription;
 use runtime::vars::{VarError, Vars};
 
 /// Variables without a default, for a configuration to be read.
@@ -59,7 +60,8 @@ are bytes, or `64MiB`; times are `250ms`, `5s`, `10m` or `1day`.
         let sources = [service, "runtime"].map(|folder| sources(&root().join(folder).join("src")));
         for (name, value) in vars.resolved() {
             let meaning = sources.iter().flatten().find_map(|source| documented(source, &name));
-            let meaning = meaning.unwrap_or_else(|| panic!("no doc comment says what `{name}` of {service} is"));
+            let meaning =
+                meaning.unwrap_or_else(|| panic!("no doc comment says what `{name}` of {service} is"));
             let default = match value.as_str() {
                 _ if REQUIRED.iter().any(|(required, _)| *required == name) => "required".to_owned(),
                 "" => "none".to_owned(),
@@ -70,6 +72,32 @@ are bytes, or `64MiB`; times are `250ms`, `5s`, `10m` or `1day`.
         }
     }
     check_page("configuration.md", &page);
+}
+
+#[test]
+fn the_page_of_metrics_says_what_the_programs_show() {
+    let services = [
+        ("ingest", ingest::metrics::Metrics::new().descriptions),
+        ("stream-agg", stream_agg::metrics::Metrics::default().descriptions),
+        ("query-api", query_api::metrics::Metrics::new().descriptions),
+    ];
+    let mut page = "# Metrics
+
+Generated from the programs; a test says when this page is stale, and writes it again.
+
+Each program shows its metrics as Prometheus text under `/metrics` of its admin port.
+[operate](operate.md) says what to alert on.
+"
+    .to_owned();
+    for (service, mut metrics) in services {
+        metrics.sort_by(|a, b| a.name.cmp(&b.name));
+        write!(page, "\n## {service}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n").unwrap();
+        for MetricDescription { name, kind, labels, help } in metrics {
+            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+            writeln!(page, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
+        }
+    }
+    check_page("metrics.md", &page);
 }
 
 /// The texts of all Rust files below a folder, in the order of their paths.
@@ -113,7 +141,11 @@ fn without_default(comment: &str, variable: &str) -> String {
     let value = rest.strip_prefix("default ").unwrap_or(rest).trim_end_matches('.');
     let is_only_value = !value.contains([',', ';', ':']) && !value.contains(". ");
     let is_address = value.starts_with('`') && value.ends_with('`');
-    if is_only_value || is_address || rest == "required." { format!("{meaning}.") } else { comment.to_owned() }
+    if is_only_value || is_address || rest == "required." {
+        format!("{meaning}.")
+    } else {
+        comment.to_owned()
+    }
 }
 
 /// The pages of the repository: those at its root, and those for users and contributors.
@@ -170,4 +202,13 @@ fn check_length(page: &str, words: usize) {
 fn the_first_pages_stay_short() {
     check_length("README.md", 900);
     check_length("ARCHITECTURE.md", 2000);
+}
+
+#[test]
+fn the_recipes_name_files_that_there_are() {
+    let page = read(&root().join("CONTRIBUTING.md"));
+    let names = page.split('`').skip(1).step_by(2);
+    let files = names.filter(|name| name.ends_with(".rs") && name.contains("/src/") && !name.contains('<'));
+    let missing: Vec<_> = files.filter(|name| !root().join(name).exists()).collect();
+    assert!(missing.is_empty(), "CONTRIBUTING.md names {missing:?}");
 }

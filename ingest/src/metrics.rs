@@ -8,9 +8,8 @@
 use std::time::Duration;
 
 use ::http::StatusCode;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use runtime::metrics::{MetricDescription, MetricFactory};
 use runtime::serve::Counted;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
@@ -24,6 +23,8 @@ use crate::warnings;
 pub struct Metrics {
     /// The registry that the admin port shows.
     pub registry: Registry,
+    /// What each of them is.
+    pub descriptions: Vec<MetricDescription>,
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
     pub connections: Counted,
@@ -87,38 +88,41 @@ pub struct Metrics {
 impl Metrics {
     /// All metrics at zero, in a registry of their own.
     pub fn new() -> Self {
-        let metrics = Registration(Registry::new());
-        let request_seconds = metrics.histograms(
+        let metrics = MetricFactory::new("ingest");
+        let request_seconds = metrics.histogram_vec(
             "request_seconds",
             "Time from the headers of a request to its response.",
             SECONDS,
-            "route",
+            &["route"],
         );
-        let received = metrics.counters("events_received_total", "Events received.", "route");
-        let rejected = metrics.counters(
+        let received = metrics.counter_vec("events_received_total", "Events received.", &["route"]);
+        let rejected = metrics.counter_vec(
             "events_rejected_total",
             "Events that are not valid; the response lists them.",
-            "code",
+            &["code"],
         );
-        let lost = metrics.counters(
+        let lost = metrics.counter_vec(
             "events_lost_total",
             "Events that were accepted and are stored nowhere.",
-            "reason",
+            &["reason"],
         );
-        let shed = metrics.counters("shed_total", "Requests that were shed at a limit.", "reason");
-        let warned =
-            metrics.counters("event_warnings_total", "Warnings about fields of accepted events.", "field");
-        let samples = metrics.counters(
+        let shed = metrics.counter_vec("shed_total", "Requests that were shed at a limit.", &["reason"]);
+        let warned = metrics.counter_vec(
+            "event_warnings_total",
+            "Warnings about fields of accepted events.",
+            &["field"],
+        );
+        let samples = metrics.counter_vec(
             "rejected_samples_total",
             "Samples of rejected events for the dead letters.",
-            "result",
+            &["result"],
         );
-        let client_ip = metrics.counters(
+        let client_ip = metrics.counter_vec(
             "client_ip_source_total",
             "Requests by where the address of the client was found.",
-            "source",
+            &["source"],
         );
-        metrics.build_info();
+        metrics.build_info(env!("CARGO_PKG_VERSION"));
         Self {
             connections: Counted {
                 open: metrics.gauge("connections", "Open connections."),
@@ -134,7 +138,7 @@ impl Metrics {
                     .counter("tls_handshake_failures_total", "TLS handshakes that failed."),
             },
             tls_stale: metrics.gauge("tls_stale", "Whether the file of the certificate or key is not valid."),
-            requests: metrics.counters_by("requests_total", "Requests answered.", &["route", "code"]),
+            requests: metrics.counter_vec("requests_total", "Requests answered.", &["route", "code"]),
             request_seconds: Route::ALL.map(|route| request_seconds.with_label_values(&[route.as_str()])),
             body_bytes: metrics.histogram("body_bytes", "Bytes of a body as sent.", BYTES),
             received: Route::ALL.map(|route| received.with_label_values(&[route.as_str()])),
@@ -172,10 +176,10 @@ impl Metrics {
             queue_bytes: metrics
                 .gauge("queue_bytes", "Bytes of the records in the queues of Kafka's client."),
             geoip_stale: metrics.gauge("geoip_stale", "Whether the file of countries is not valid."),
-            poll_results_refreshes: metrics.counters(
+            poll_results_refreshes: metrics.counter_vec(
                 "poll_results_refreshes_total",
                 "Fetches of the results of the polls, by result.",
-                "result",
+                &["result"],
             ),
             poll_results_as_of: metrics.gauge(
                 "poll_results_as_of_milliseconds",
@@ -193,7 +197,8 @@ impl Metrics {
                 "spool_set_aside_total",
                 "Files of the spool that could not be read and were renamed.",
             ),
-            registry: metrics.0,
+            descriptions: metrics.descriptions(),
+            registry: metrics.registry(),
         }
     }
 
@@ -321,52 +326,3 @@ const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 const EVENTS: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
-
-/// Creates metrics and registers them; neither can fail, because the names are constants.
-struct Registration(Registry);
-
-impl Registration {
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(name, help).namespace("ingest")
-    }
-
-    fn register<M: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        created: prometheus::Result<M>,
-    ) -> M {
-        let metric = created.expect("names and labels are constants");
-        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
-        metric
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::with_opts(Self::opts(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        self.counters_by(name, help, &[label])
-    }
-
-    fn counters_by(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Self::opts(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::with_opts(Self::opts(name, help)))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(opts))
-    }
-
-    fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: &str) -> HistogramVec {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(opts, &[label]))
-    }
-
-    fn build_info(&self) {
-        let info = IntGaugeVec::new(Self::opts("build_info", "The release that runs."), &["version"]);
-        self.register(info).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    }
-}

@@ -16,7 +16,7 @@ mod snapshot;
 
 mod wanted;
 
-mod metrics;
+pub mod metrics;
 
 mod state;
 

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounterVec, IntGauge, Registry};
-use runtime::metrics::MetricFactory;
+use runtime::metrics::{MetricDescription, MetricFactory};
 use schemas::time::UnixMillis;
 
 /// All metrics, registered once.
-pub(crate) struct Metrics {
+pub struct Metrics {
     registry: Registry,
+    /// What each of them is.
+    pub descriptions: Vec<MetricDescription>,
     requests: IntCounterVec,
     polls: IntCounterVec,
     poll_seconds: Histogram,
@@ -17,9 +19,15 @@ pub(crate) struct Metrics {
     cold_waiting: IntGauge,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
     /// All metrics at zero, in a registry of their own.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let metrics = MetricFactory::new("query_api");
         Self {
             requests: metrics.counter_vec(
@@ -36,6 +44,7 @@ impl Metrics {
             as_of: metrics
                 .gauge("as_of_milliseconds", "Moment that answers are true for, in milliseconds since 1970."),
             cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
+            descriptions: metrics.descriptions(),
             registry: metrics.registry(),
         }
     }

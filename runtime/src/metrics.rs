@@ -1,5 +1,7 @@
 //! Makes metrics and registers them in one step, under the prefix of their service.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -13,12 +15,26 @@ use prometheus::{
 pub struct MetricFactory {
     registry: Registry,
     prefix: &'static str,
+    descriptions: Mutex<Vec<MetricDescription>>,
+}
+
+/// What a metric is, for the page that lists all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricDescription {
+    /// Its whole name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// What it counts or shows.
+    pub help: String,
 }
 
 impl MetricFactory {
     /// Metrics called `<prefix>_<name>`.
     pub fn new(prefix: &'static str) -> Self {
-        Self { registry: Registry::new(), prefix }
+        Self { registry: Registry::new(), prefix, descriptions: Mutex::default() }
     }
 
     /// The registry of the metrics that were made.
@@ -26,34 +42,39 @@ impl MetricFactory {
         self.registry.clone()
     }
 
+    /// What was made, in that order.
+    pub fn descriptions(&self) -> Vec<MetricDescription> {
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A counter.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::with_opts(self.opts(name, help)))
+        self.register("counter", IntCounter::with_opts(self.opts(name, help)))
     }
 
     /// Counters with these labels.
     pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(self.opts(name, help), labels))
+        self.register("counter", IntCounterVec::new(self.opts(name, help), labels))
     }
 
     /// A gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::with_opts(self.opts(name, help)))
+        self.register("gauge", IntGauge::with_opts(self.opts(name, help)))
     }
 
     /// Gauges with these labels.
     pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(self.opts(name, help), labels))
+        self.register("gauge", IntGaugeVec::new(self.opts(name, help), labels))
     }
 
     /// A histogram with these upper bounds.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.register(Histogram::with_opts(self.histogram_opts(name, help, buckets)))
+        self.register("histogram", Histogram::with_opts(self.histogram_opts(name, help, buckets)))
     }
 
     /// Histograms with these upper bounds and labels.
     pub fn histogram_vec(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
-        self.register(HistogramVec::new(self.histogram_opts(name, help, buckets), labels))
+        self.register("histogram", HistogramVec::new(self.histogram_opts(name, help, buckets), labels))
     }
 
     /// `<prefix>_build_info{version}`, which is always 1.
@@ -71,8 +92,19 @@ impl MetricFactory {
         HistogramOpts::from(self.opts(name, help)).buckets(buckets.to_vec())
     }
 
-    fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+    fn register<M: Collector + Clone + 'static>(
+        &self,
+        kind: &'static str,
+        metric: prometheus::Result<M>,
+    ) -> M {
         let metric = metric.expect("names and labels are constants");
+        let mut descriptions = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        descriptions.extend(metric.desc().into_iter().map(|desc| MetricDescription {
+            name: desc.fq_name.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        }));
         self.registry.register(Box::new(metric.clone())).expect("each name is registered once");
         metric
     }
