@@ -13,10 +13,9 @@ use schemas::row::{Earliest, TimeLimits};
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::DAY;
 
-use crate::aggregate::MAX_GROUPS;
-use crate::declaration::Declaration;
-use crate::decode::Limits;
-use crate::window::WindowLimits;
+use crate::protocol::declaration::Declaration;
+use crate::protocol::limits::{Limits, MAX_GROUPS};
+use crate::protocol::window::WindowLimits;
 
 pub(crate) mod fixed;
 

@@ -8,8 +8,6 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::partition::Counts;
-
 /// Everything counted, with its registry.
 pub struct Metrics {
     /// What the admin port shows.
@@ -53,6 +51,29 @@ pub struct Metrics {
     pub parts_lost: IntCounter,
     /// `inserts_held`: 1 while nothing is inserted because of what was found of a table.
     pub inserts_held: IntGauge,
+}
+
+/// What a batch counts for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records.
+    pub records: u64,
+    /// Lines in them.
+    pub lines: u64,
+    /// Lines that became rows.
+    pub rows: u64,
+    /// Lines that could not be read.
+    pub rejected: u64,
+    /// Lines that were stored before.
+    pub duplicates: u64,
+    /// Rows whose `client_time` was not believed.
+    pub time_replaced: u64,
+    /// Rows whose `server_time` was not believed.
+    pub arrival_replaced: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded_rows: u64,
+    /// Values of declared fields that are of another type.
+    pub mistyped: u64,
 }
 
 /// Counts a partition as stopped until it is dropped.

@@ -16,22 +16,23 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::Auditor;
+use crate::apply::configs;
+use crate::apply::insert::Inserter;
+use crate::apply::store::{Store, StoreError};
+use crate::apply::tables::{self, Gate, Watch};
 use crate::config::{Config, KafkaConfig};
-use crate::configs;
-use crate::consume::{self, GroupError, RELEASE, Tracks};
-use crate::declaration::Declaration;
-use crate::freshness::Publisher;
+use crate::group::tracks::Tracks;
+use crate::group::{self, GroupError, RELEASE, orphans};
 use crate::health::{Concern, Health};
-use crate::insert::Inserter;
-use crate::metrics::Metrics;
-use crate::orphans;
-use crate::partition::{Counts, Shared};
-use crate::room::Room;
-use crate::store::{Store, StoreError};
-use crate::tables::{self, Gate, Watch};
-use crate::timestamps::{self, Admin, Times};
-use crate::topic::TopicWatch;
+use crate::kafka::client;
+use crate::kafka::timestamps::{self, Admin, Times};
+use crate::kafka::topic::TopicWatch;
+use crate::metrics::{Counts, Metrics};
+use crate::ops::audit::Auditor;
+use crate::ops::freshness::Publisher;
+use crate::pipeline::budget::Room;
+use crate::pipeline::context::Shared;
+use crate::protocol::declaration::Declaration;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -86,8 +87,10 @@ pub async fn run(
 ) -> Result<Summary, RunError> {
     let (metrics, health) =
         (Arc::new(Metrics::default()), Arc::new(Health::new(&config.migrate.kafka.brokers)));
-    let asker = Arc::new(consume::asker(&config)?);
-    let admin_client = consume::admin(&config)?;
+    let topic = &config.migrate.kafka.topic;
+    let failed = |source| GroupError::Kafka { topic: topic.clone(), source };
+    let asker = Arc::new(client::asker(&config).map_err(failed)?);
+    let admin_client = client::admin(&config).map_err(failed)?;
     let admin_end = CancellationToken::new();
     let _ends_last = admin_end.clone().drop_guard();
     let asked = Arc::clone(&health);
@@ -171,7 +174,7 @@ async fn consume(
         .name("consume".to_owned())
         .spawn(move || {
             // Nobody listens any more if it took too long.
-            let _late = ended.send(consume::take_part(&config, &shared, &tracks, &told));
+            let _late = ended.send(group::take_part(&config, &shared, &tracks, &told));
         })
         .map_err(RunError::Thread)?;
     let outcome = tokio::select! {

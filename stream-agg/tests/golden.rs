@@ -9,12 +9,13 @@
 
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
-use stream_agg::batch::Batch;
-use stream_agg::cells::{Cell, Source, cells};
-use stream_agg::declaration::Declaration;
-use stream_agg::decode::{Decoded, Limits, READABLE, Record, decode};
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::window::Window;
+use stream_agg::protocol::declaration::Declaration;
+use stream_agg::protocol::limits::{Limits, READABLE};
+use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::protocol::window::Window;
+use stream_agg::rows::batch::Batch;
+use stream_agg::rows::cells::{Cell, Source, cells};
+use stream_agg::rows::decode::{Decoded, Record, decode};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 

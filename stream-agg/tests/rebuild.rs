@@ -14,14 +14,15 @@ use schemas::rollup::Rollups;
 use schemas::time::{DAY, HOUR, MINUTE, UnixMillis};
 use schemas::{event, line};
 use stream_agg::BatchConfig;
-use stream_agg::batch::{Batch, Batcher};
-use stream_agg::cells::{Cell, Source, cells};
-use stream_agg::declaration::Declaration;
-use stream_agg::decode::{Entry, Limits, Record, decode};
-use stream_agg::idle::{At, Standstill};
-use stream_agg::intent::WindowMark;
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::window::{Window, WindowLimits};
+use stream_agg::pipeline::batcher::Batcher;
+use stream_agg::protocol::declaration::Declaration;
+use stream_agg::protocol::idle::{At, Standstill};
+use stream_agg::protocol::limits::Limits;
+use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::protocol::window::{Window, WindowLimits, WindowMark};
+use stream_agg::rows::batch::Batch;
+use stream_agg::rows::cells::{Cell, Source, cells};
+use stream_agg::rows::decode::{Entry, Record, decode};
 use uuid::Uuid;
 
 /// `DEDUP_WINDOW_AGE=10m`.

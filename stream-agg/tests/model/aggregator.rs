@@ -1,10 +1,10 @@
 //! One process: a pipeline for the partition, as `partition.rs` and `insert.rs` drive it.
 
 use schemas::time::UnixMillis;
-use stream_agg::applied::{Target, Tries};
-use stream_agg::intent::{Intent, LogMark};
-use stream_agg::progress::{NextOffset, Offset, Progress};
-use stream_agg::recover::{Finding, Found, Marker, resume};
+use stream_agg::apply::verdict::{Target, Tries};
+use stream_agg::protocol::intent::{Intent, LogMark};
+use stream_agg::protocol::progress::{NextOffset, Offset, Progress};
+use stream_agg::protocol::recover::{Finding, Found, Marker, resume};
 
 use super::clickhouse::Cell;
 use super::kafka::Commit;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use schemas::time::UnixMillis;
-use stream_agg::applied::{EXECUTION, Target};
-use stream_agg::progress::NextOffset;
+use stream_agg::apply::verdict::{EXECUTION, Target};
+use stream_agg::protocol::progress::NextOffset;
 
 /// A table partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,10 +4,10 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
-use stream_agg::applied::{Answer, Tries, VALIDITY, Verdict, judge};
-use stream_agg::cells::Source;
-use stream_agg::insert::Token;
-use stream_agg::progress::{AfterCommit, CommitEnd, after_commit, may_let_go};
+use stream_agg::apply::insert::Token;
+use stream_agg::apply::verdict::{Answer, Tries, VALIDITY, Verdict, judge};
+use stream_agg::protocol::progress::{AfterCommit, CommitEnd, after_commit, may_let_go};
+use stream_agg::rows::cells::Source;
 
 use super::aggregator::{Batch, Open, Pipeline, Process, Step};
 use super::clickhouse::{Cell, Statement};
@@ -323,7 +323,7 @@ impl System {
         self.kafka.wire.push(Sent { process: at, commit, under_way: true });
     }
 
-    /// What [`stream_agg::commit`] does with the end of a commit.
+    /// What [`stream_agg::kafka::commit`] does with the end of a commit.
     fn hear(&mut self, at: usize, end: CommitEnd) {
         let committed = self.kafka.committed;
         let Some(pipeline) = &mut self.processes[at].pipeline else { return };

@@ -15,10 +15,10 @@ mod pipeline;
 
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
-use stream_agg::intent::Intent;
-use stream_agg::progress::{NextOffset, Offset, Progress};
-use stream_agg::recover::{Resume, resume};
-use stream_agg::window::WindowLimits;
+use stream_agg::protocol::intent::Intent;
+use stream_agg::protocol::progress::{NextOffset, Offset, Progress};
+use stream_agg::protocol::recover::{Resume, resume};
+use stream_agg::protocol::window::WindowLimits;
 
 use super::aggregator::{CFG, found, markers};
 use log::{Logged, Row, index, restored, stored};

@@ -6,9 +6,10 @@ use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
 use schemas::{event, line};
-use stream_agg::decode::{Decoded, Limits, Record, decode};
-use stream_agg::progress::Offset;
-use stream_agg::window::{Window, WindowLimits, line_id};
+use stream_agg::protocol::limits::Limits;
+use stream_agg::protocol::progress::Offset;
+use stream_agg::protocol::window::{Window, WindowLimits, line_id};
+use stream_agg::rows::decode::{Decoded, Record, decode};
 use uuid::Uuid;
 
 /// A record as Kafka has it.

@@ -1,10 +1,10 @@
 //! A pipeline, as `partition.rs` and `collect.rs` drive it.
 
 use schemas::time::UnixMillis;
-use stream_agg::idle::{At, Standstill};
-use stream_agg::intent::Intent;
-use stream_agg::progress::{NextOffset, Offset, Progress};
-use stream_agg::window::Window;
+use stream_agg::protocol::idle::{At, Standstill};
+use stream_agg::protocol::intent::Intent;
+use stream_agg::protocol::progress::{NextOffset, Offset, Progress};
+use stream_agg::protocol::window::Window;
 
 use super::log::{Logged, Next, Row, index, remember, restored};
 use super::{Bounds, Event, System};

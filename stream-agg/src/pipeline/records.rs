@@ -1,0 +1,68 @@
+//! The records of a partition, as its queue gives them.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
+use schemas::record::{Head, HeadError};
+use schemas::time::{SECOND, UnixMillis};
+use uuid::Uuid;
+
+use crate::kafka::membership::Membership;
+
+/// Records that are looked at before their turn, at most, and their bytes.
+const AHEAD_RECORDS: usize = 1000;
+const AHEAD_BYTES: usize = 8 << 20;
+
+/// A record that Kafka took so long ago, in milliseconds, is one of a backlog.
+const OLD: i64 = 15 * SECOND;
+
+/// The records of the partition in their order; some were looked at before their turn.
+pub(super) struct Records<'q> {
+    pub(super) queue: &'q PartitionQueue<Membership>,
+    pub(super) ahead: VecDeque<KafkaResult<BorrowedMessage<'q>>>,
+}
+
+impl<'q> Records<'q> {
+    pub(super) fn next(&mut self, wait: Duration) -> Option<KafkaResult<BorrowedMessage<'q>>> {
+        self.ahead.pop_front().or_else(|| self.queue.poll(wait))
+    }
+
+    /// Ids of the next records that came through a spool, as far as they are here: after an outage
+    /// there are many, and a question for each would take hours.
+    pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
+        let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
+            ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()
+        };
+        let mut left = AHEAD_BYTES.saturating_sub(bytes(&self.ahead));
+        while self.ahead.len() < AHEAD_RECORDS
+            && left > 0
+            && let Some(next) = self.queue.poll(Duration::ZERO)
+        {
+            left = left.saturating_sub(next.as_ref().map_or(0, BorrowedMessage::payload_len));
+            self.ahead.push_back(next);
+        }
+        let heads = self.ahead.iter().flatten().map(|message| head(message));
+        heads.flatten().filter(|head| head.spooled).map(|head| head.id).collect()
+    }
+}
+
+pub(super) fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
+}
+
+/// When Kafka appended the record, if it is Kafka who says so: only then do times not go backwards.
+pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
+    match message.timestamp() {
+        Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+    }
+}
+
+/// Whether more haste would make nothing fresh: then batches grow to their full size.
+pub(super) fn is_old(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
+    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > OLD)
+}
