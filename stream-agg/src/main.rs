@@ -168,14 +168,17 @@ async fn adopt(config: Config, partitions: Vec<u16>, log: Log, cfg: Option<u64>)
 }
 
 async fn split(config: Config, partitions: Vec<u16>) -> anyhow::Result<()> {
-    for kp in partitions {
-        tracing::info!("split: {}", stream_agg::ops::split::split(&config, kp).await?);
+    for partition in partitions {
+        tracing::info!("split: {}", stream_agg::ops::split::split(&config, partition).await?);
     }
     Ok(())
 }
 
-async fn skip(config: Config, kp: u16, offset: i64) -> anyhow::Result<()> {
-    tracing::info!("skipped: {}", stream_agg::ops::skip::skip(&config, kp, Offset::new(offset)).await?);
+async fn skip(config: Config, partition: u16, offset: i64) -> anyhow::Result<()> {
+    tracing::info!(
+        "skipped: {}",
+        stream_agg::ops::skip::skip(&config, partition, Offset::new(offset)).await?
+    );
     Ok(())
 }
 

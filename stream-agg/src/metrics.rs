@@ -78,9 +78,9 @@ pub struct Counts {
 
 /// Counts a partition as stopped until it is dropped.
 #[derive(Debug)]
-pub struct StoppedPartition(IntGauge);
+pub struct StoppedGuard(IntGauge);
 
-impl Drop for StoppedPartition {
+impl Drop for StoppedGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -90,9 +90,9 @@ impl Drop for StoppedPartition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
     /// Its condition did not hold: what is there is looked at.
-    Doubt,
+    ConditionFailed,
     /// It will pass by itself.
-    Passing,
+    Transient,
     /// ClickHouse refuses it.
     Refused,
 }
@@ -100,8 +100,8 @@ pub enum InsertError {
 impl InsertError {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Doubt => "doubt",
-            Self::Passing => "passing",
+            Self::ConditionFailed => "doubt",
+            Self::Transient => "passing",
             Self::Refused => "refused",
         }
     }
@@ -112,7 +112,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let make = Make(Registry::new());
         let insert_errors = make.counters("insert_errors_total", "Tries of an insert that failed.", "kind");
-        for kind in [InsertError::Doubt, InsertError::Passing, InsertError::Refused] {
+        for kind in [InsertError::ConditionFailed, InsertError::Transient, InsertError::Refused] {
             insert_errors.with_label_values(&[kind.as_str()]);
         }
         Self {
@@ -222,9 +222,9 @@ impl Metrics {
     }
 
     /// A partition cannot go on without help while what is returned lives.
-    pub fn partition_stopped(&self) -> StoppedPartition {
+    pub fn partition_stopped(&self) -> StoppedGuard {
         self.partitions_stopped.inc();
-        StoppedPartition(self.partitions_stopped.clone())
+        StoppedGuard(self.partitions_stopped.clone())
     }
 
     /// Kafka did not take a commit.
@@ -233,14 +233,14 @@ impl Metrics {
     }
 
     /// Records of a partition that are not in every table.
-    pub fn lag(&self, kp: i32, records: i64) {
-        self.lag.with_label_values(&[&kp.to_string()]).set(records);
+    pub fn lag(&self, partition: i32, records: i64) {
+        self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
     /// A partition is somebody else's.
-    pub fn forget(&self, kp: i32) {
+    pub fn forget(&self, partition: i32) {
         // Absent if its lag was never known.
-        let _absent = self.lag.remove_label_values(&[&kp.to_string()]);
+        let _absent = self.lag.remove_label_values(&[&partition.to_string()]);
     }
 
     /// What was committed in all.

@@ -10,7 +10,7 @@ use schemas::rollup::{Rollup, Rollups};
 
 use crate::apply::store::{Store, StoreError};
 use crate::config::Config;
-use crate::protocol::declaration::{Declaration, Unknown, known};
+use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 
 /// What a process of this `config` declares, with the deployment's key: that of its first declaration. Where
 /// nothing was declared yet, one is drawn; two processes that draw at once have a declaration each, until the
@@ -66,16 +66,16 @@ pub(crate) async fn note_dropped(store: &Store, name: &str) -> Result<(), StoreE
 /// # Errors
 /// What ClickHouse says.
 pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), StoreError> {
-    let (cfg, text) = (declaration.cfg(), declaration.text());
+    let (declaration_hash, text) = (declaration.hash(), declaration.text());
     let sql = "SELECT argMax(cfg, since), argMax(declared, since) FROM configs HAVING count() > 0";
     let newest: Vec<(u64, String)> = store.rows(sql).await?;
-    if newest.first().is_some_and(|(newest, stored)| *newest == cfg && *stored == text) {
+    if newest.first().is_some_and(|(newest, stored)| *newest == declaration_hash && *stored == text) {
         return Ok(());
     }
     let text = text.replace('\\', "\\\\").replace('\'', "\\'");
     let rollups = declaration.rollups.hash();
     let insert = format!(
-        "INSERT INTO configs (cfg, rollups, declared, since) SETTINGS async_insert = 0 VALUES ({cfg}, {rollups}, '{text}', now64(3))"
+        "INSERT INTO configs (cfg, rollups, declared, since) SETTINGS async_insert = 0 VALUES ({declaration_hash}, {rollups}, '{text}', now64(3))"
     );
     store.execute(&insert).await
 }
@@ -84,11 +84,15 @@ pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), Store
 ///
 /// # Errors
 /// What ClickHouse says.
-pub async fn read(store: &Store, cfg: u64) -> Result<Result<Declaration, Unknown>, StoreError> {
-    let sql =
-        format!("SELECT declared FROM configs WHERE cfg = {cfg} ORDER BY since DESC LIMIT 1 BY declared");
+pub async fn read(
+    store: &Store,
+    declaration_hash: u64,
+) -> Result<Result<Declaration, UnknownDeclaration>, StoreError> {
+    let sql = format!(
+        "SELECT declared FROM configs WHERE cfg = {declaration_hash} ORDER BY since DESC LIMIT 1 BY declared"
+    );
     let texts: Vec<String> = store.rows(&sql).await?;
-    Ok(known(cfg, &texts))
+    Ok(known(declaration_hash, &texts))
 }
 
 /// All declarations that this release can read, each once.
@@ -98,10 +102,10 @@ pub async fn read(store: &Store, cfg: u64) -> Result<Result<Declaration, Unknown
 pub async fn all(store: &Store) -> Result<Vec<Declaration>, StoreError> {
     let rows: Vec<(u64, String)> = store.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
     let mut texts = BTreeMap::<u64, Vec<String>>::new();
-    for (cfg, text) in rows {
-        texts.entry(cfg).or_default().push(text);
+    for (declaration_hash, text) in rows {
+        texts.entry(declaration_hash).or_default().push(text);
     }
-    Ok(texts.iter().filter_map(|(cfg, texts)| known(*cfg, texts).ok()).collect())
+    Ok(texts.iter().filter_map(|(declaration_hash, texts)| known(*declaration_hash, texts).ok()).collect())
 }
 
 #[cfg(test)]

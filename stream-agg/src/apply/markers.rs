@@ -33,26 +33,30 @@ pub struct Markers {
 impl Markers {
     /// What a cell says; nothing is below 0.
     pub fn of(&self, cell: &Cell) -> NextOffset {
-        let found = self.all.iter().find(|m| m.table == cell.table && m.partition == cell.partition);
-        found.map_or(NextOffset::ZERO, |marker| marker.hwm)
+        let found = self.all.iter().find(|m| m.table == cell.table && m.partition_id == cell.partition_id);
+        found.map_or(NextOffset::ZERO, |marker| marker.applied_end)
     }
 }
 
 /// The markers that batches of a Kafka partition left in all table partitions; of every generation of its log
 /// unless `g` names one.
-pub async fn of_log(store: &Store, kp: u16, g: Option<u16>) -> Result<Markers, StoreError> {
-    let of_g = g.map(|g| format!(" AND g = {g}")).unwrap_or_default();
-    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, kp) + &of_g));
+pub async fn of_log(
+    store: &Store,
+    partition: u16,
+    log_generation: Option<u16>,
+) -> Result<Markers, StoreError> {
+    let of_g = log_generation.map(|log_generation| format!(" AND g = {log_generation}")).unwrap_or_default();
+    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, partition) + &of_g));
     read(store, parts).await
 }
 
 /// The newest generation of the log of a Kafka partition that any table knows. The ledger alone would not do: it
 /// forgets after 30 days, and cells that never expire would take a new log's records for those that they hold.
-pub async fn newest_generation(store: &Store, kp: u16) -> Result<Option<u16>, StoreError> {
+pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
     let of_table = |table: &&str| {
         format!(
             "SELECT max(g) AS newest FROM {table} WHERE {} HAVING count() > 0",
-            marker_rows(table, None, kp)
+            marker_rows(table, None, partition)
         )
     };
     let of_tables = TABLES.iter().map(of_table).collect::<Vec<_>>().join(" UNION ALL ");
@@ -67,7 +71,8 @@ pub async fn of_backfill(
     rollup: &str,
     source: Source,
 ) -> Result<Markers, StoreError> {
-    let rows = marker_rows(table, Some(rollup), source.kp) + &format!(" AND g = {}", source.g);
+    let rows =
+        marker_rows(table, Some(rollup), source.partition) + &format!(" AND g = {}", source.log_generation);
     read(store, iter::once((table, rows))).await
 }
 
@@ -79,11 +84,11 @@ pub async fn of_cells(
 ) -> Result<Markers, StoreError> {
     let mut tables: Vec<(&str, String, String)> = Vec::new();
     for cell in cells {
-        let Cell { table, partition, .. } = cell;
+        let Cell { table, partition_id, .. } = cell;
         match tables.iter_mut().find(|(name, ..)| name == table) {
             // Writing to a String cannot fail.
-            Some((.., ids)) => drop(write!(ids, ", '{partition}'")),
-            None => tables.push((table, cell.marker_rows(source), format!("'{partition}'"))),
+            Some((.., ids)) => drop(write!(ids, ", '{partition_id}'")),
+            None => tables.push((table, cell.marker_rows(source), format!("'{partition_id}'"))),
         }
     }
     let parts = tables.into_iter();
@@ -117,13 +122,18 @@ async fn read<'t>(
     let first = rows.first().ok_or_else(|| StoreError::Unreachable("an answer without rows".to_owned()))?;
     let now = UnixMillis(first.3);
     let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());
-    let all =
-        found.map(|(table, partition, hwm, _)| Marker { table, partition, hwm: next_offset(hwm) }).collect();
+    let all = found
+        .map(|(table, partition_id, applied_end, _)| Marker {
+            table,
+            partition_id,
+            applied_end: next_offset(applied_end),
+        })
+        .collect();
     Ok(Markers { all, now })
 }
 
-fn next_offset(hwm: u64) -> NextOffset {
-    NextOffset::new(i64::try_from(hwm).unwrap_or(i64::MAX))
+fn next_offset(applied_end: u64) -> NextOffset {
+    NextOffset::new(i64::try_from(applied_end).unwrap_or(i64::MAX))
 }
 
 /// ClickHouse's clock, as it was read last.

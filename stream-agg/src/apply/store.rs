@@ -151,11 +151,11 @@ async fn deadline<T>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// An insert found its own condition not to hold: look what is there.
-    Doubt,
+    ConditionFailed,
     /// It ends by itself, or nobody knows what became of the request: try again.
-    Passing,
+    Transient,
     /// The server had no memory for it: passing, unless it goes on.
-    Memory,
+    OutOfMemory,
     /// The same request is refused again until somebody helps.
     Refused,
 }
@@ -164,10 +164,10 @@ impl StoreError {
     /// What it says of the request.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Unreachable(_) => Failure::Passing,
-            Self::Refused { code: CONDITION, .. } => Failure::Doubt,
-            Self::Refused { code: MEMORY, .. } => Failure::Memory,
-            Self::Refused { code, .. } if PASSING.contains(code) => Failure::Passing,
+            Self::Unreachable(_) => Failure::Transient,
+            Self::Refused { code: CONDITION, .. } => Failure::ConditionFailed,
+            Self::Refused { code: MEMORY, .. } => Failure::OutOfMemory,
+            Self::Refused { code, .. } if TRANSIENT.contains(code) => Failure::Transient,
             Self::Refused { .. } => Failure::Refused,
         }
     }
@@ -182,7 +182,7 @@ impl StoreError {
     }
 
     /// Whether the same request may be taken later without anybody's help.
-    pub fn passes(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         self.failure() != Failure::Refused
     }
 }
@@ -195,7 +195,7 @@ const MEMORY: u32 = 241;
 /// connection (210), too many queries or parts (202, 252), a full or busy disk (74, 75, 76,
 /// 243), an own earlier try that still runs (216) or was cancelled (394), a server that stops
 /// (236) or starts (598).
-const PASSING: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394, 598];
+const TRANSIENT: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394, 598];
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
@@ -234,21 +234,21 @@ mod tests {
     #[test]
     fn a_refusal_is_told_by_its_code() {
         check("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)", 60, Failure::Refused);
-        check("Code: 241. DB::Exception: Memory limit (total) exceeded", 241, Failure::Memory);
+        check("Code: 241. DB::Exception: Memory limit (total) exceeded", 241, Failure::OutOfMemory);
         check("something\nCode: 117. DB::Exception: …", 117, Failure::Refused);
-        check("Code: 395. DB::Exception: ahead: while executing", 395, Failure::Doubt);
-        check("Code: 216. DB::Exception: Query with id = x is already running", 216, Failure::Passing);
+        check("Code: 395. DB::Exception: ahead: while executing", 395, Failure::ConditionFailed);
+        check("Code: 216. DB::Exception: Query with id = x is already running", 216, Failure::Transient);
     }
 
     #[test]
     fn an_answer_without_a_code_is_not_clickhouse() {
         let error = StoreError::from(Error::BadResponse("502 Bad Gateway".to_owned()));
-        assert_eq!(error.failure(), Failure::Passing);
+        assert_eq!(error.failure(), Failure::Transient);
     }
 
     #[test]
     fn no_answer_says_nothing_of_what_became_of_the_request() {
-        assert_eq!(StoreError::from(Error::TimedOut).failure(), Failure::Passing);
-        assert_eq!(StoreError::from(Error::Network("closed".into())).failure(), Failure::Passing);
+        assert_eq!(StoreError::from(Error::TimedOut).failure(), Failure::Transient);
+        assert_eq!(StoreError::from(Error::Network("closed".into())).failure(), Failure::Transient);
     }
 }

@@ -1,5 +1,5 @@
 //! Looks whether the tables are as the protocol needs them: before anything is read, and
-//! every minute from then on ([`Watch`]).
+//! every minute from then on ([`TableWatch`]).
 //!
 //! Invariant: no record is taken, and no batch inserted, while a table is missing, would
 //! forget a token too early, or is known to have lost a part. What the tables hold is looked
@@ -11,7 +11,7 @@ use crate::apply::store::{Store, StoreError};
 
 mod watch;
 
-pub use watch::{Gate, Watch};
+pub use watch::{InsertGate, TableWatch};
 
 /// Tables that get cells.
 pub const TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];

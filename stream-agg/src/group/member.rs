@@ -1,11 +1,13 @@
-//! Membership of the consumer group: which partitions are ours, from where on.
+//! A member of the consumer group: it polls, and acts on what the group coordinator says.
 //!
-//! One thread polls, so that the group knows we live; it never handles a record.
-//! Assigned partitions get a pipeline at their committed offset; revoked ones stop at
-//! a batch boundary, within [`RELEASE`], before they are let go. The callbacks only
-//! take notes. Where the end of a commit is unknown, the group is left, so that the
-//! commit is refused if it arrives late, and joined anew. Invariants: no two pipelines
-//! of one partition, no record outside one, no partition let go with a commit under way.
+//! One thread polls, so that the coordinator knows that the member lives. This thread never handles a record. A pipeline
+//! starts at the committed offset of each assigned partition. The pipelines of revoked partitions stop at the end of
+//! a batch, within [`RELEASE`](super::RELEASE), before their partitions are released. The callbacks of Kafka's client
+//! only record what happened. If the outcome of a commit is unknown, the member leaves the group, so that Kafka refuses
+//! the commit if it arrives late, and joins again.
+//!
+//! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
+//! while one of its commits is under way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,39 +17,43 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
-use crate::group::assignment::Waiting;
-use crate::group::tracks::Tracks;
-use crate::group::{GroupError, Left};
+use crate::group::applied_watches::AppliedWatches;
+use crate::group::assignment::WaitingPartition;
+use crate::group::rebalance::Release;
+use crate::group::{GroupError, LeaveReason};
 use crate::kafka::client::POLL;
-use crate::kafka::commit::Ended;
-use crate::kafka::membership::{Change, Consumer};
-use crate::pipeline::Pipeline;
-use crate::pipeline::context::Shared;
+use crate::kafka::group_context::{GroupConsumer, RebalanceEvent};
+use crate::pipeline::context::Services;
+use crate::pipeline::{Pipeline, PipelineEnd};
 
-/// The member: its consumer and its pipelines.
+/// A member: its consumer and its pipelines.
 pub(super) struct Member {
-    pub(super) shared: Arc<Shared>,
-    pub(super) consumer: Arc<Consumer>,
-    pub(super) tracks: Arc<Tracks>,
+    pub(super) services: Arc<Services>,
+    pub(super) consumer: Arc<GroupConsumer>,
+    pub(super) applied_watches: Arc<AppliedWatches>,
     pub(super) pipelines: BTreeMap<i32, Pipeline>,
-    /// Assigned, and not yet taken, for Kafka has not told from where on.
+    /// Assigned partitions whose committed offsets Kafka has not told yet.
     pub(super) opening: Option<Vec<i32>>,
-    /// Of these, those that the client is not assigned yet, for no broker tells of their logs; the first has
-    /// waited longest.
-    pub(super) waiting: VecDeque<Waiting>,
-    /// When a broker is asked about them again.
+    /// Assigned partitions that the client is not assigned yet, because no broker tells where their logs begin and
+    /// end. The first one has waited longest.
+    pub(super) waiting: VecDeque<WaitingPartition>,
+    /// When a broker is asked about a waiting partition again.
     pub(super) ask_again: Instant,
-    /// Revoked, and not yet let go; and when they are at the latest.
-    pub(super) releasing: Option<(Vec<i32>, Instant)>,
+    /// Revoked partitions that are not released yet.
+    pub(super) releasing: Option<Release>,
 }
 
 impl Member {
     /// A member without partitions.
-    pub(super) fn new(shared: Arc<Shared>, consumer: Arc<Consumer>, tracks: Arc<Tracks>) -> Self {
+    pub(super) fn new(
+        services: Arc<Services>,
+        consumer: Arc<GroupConsumer>,
+        applied_watches: Arc<AppliedWatches>,
+    ) -> Self {
         Self {
-            shared,
+            services,
             consumer,
-            tracks,
+            applied_watches,
             pipelines: BTreeMap::new(),
             opening: None,
             waiting: VecDeque::new(),
@@ -56,56 +62,47 @@ impl Member {
         }
     }
 
-    pub(super) fn run(mut self, shutdown: &CancellationToken) -> Result<Left, GroupError> {
-        self.consumer.subscribe(&[&self.shared.topic]).map_err(|error| self.failed(error))?;
+    /// Joins the group, and stays a member until `shutdown` or until it must join again.
+    pub(super) fn run(mut self, shutdown: &CancellationToken) -> Result<LeaveReason, GroupError> {
+        self.consumer.subscribe(&[&self.services.topic]).map_err(|error| self.kafka_error(error))?;
         let mut outcome = Ok(None);
         while matches!(outcome, Ok(None)) && !shutdown.is_cancelled() {
             outcome = self.step();
         }
         self.leave(shutdown)?;
-        outcome.map(|left| left.unwrap_or(Left::Told))
+        outcome.map(|reason| reason.unwrap_or(LeaveReason::Shutdown))
     }
 
-    pub(super) fn step(&mut self) -> Result<Option<Left>, GroupError> {
+    /// Polls once, and acts on assignments, revocations and pipelines that ended.
+    fn step(&mut self) -> Result<Option<LeaveReason>, GroupError> {
         self.poll()?;
-        let changes = std::mem::take(&mut *self.consumer.context().changes());
-        for change in changes {
-            match change {
-                Change::Assigned(partitions) => self.opening = Some(partitions),
-                Change::Revoked(partitions) => self.begin_release(partitions),
+        for event in self.consumer.context().take_events() {
+            match event {
+                RebalanceEvent::Assigned(partitions) => self.opening = Some(partitions),
+                RebalanceEvent::Revoked(partitions) => self.begin_release(partitions),
             }
         }
-        if let Some(left) = self.open()? {
-            return Ok(Some(left));
+        if let Some(reason) = self.open_assigned()? {
+            return Ok(Some(reason));
         }
-        if let Some(left) = self.end_release()? {
-            return Ok(Some(left));
+        if let Some(reason) = self.end_release()? {
+            return Ok(Some(reason));
         }
-        let ended =
-            self.pipelines.iter().find(|(kp, pipeline)| pipeline.has_ended() && !self.is_releasing(**kp));
-        match ended {
-            Some((kp, _)) => self.end(*kp).map(Some),
+        let mut running = self.pipelines.iter().filter(|(partition, _)| !self.is_releasing(**partition));
+        match running.find(|(_, pipeline)| pipeline.has_ended()) {
+            Some((partition, _)) => self.end_unexpected(*partition).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Looks how a pipeline ended that nobody told to.
-    pub(super) fn end(&mut self, kp: i32) -> Result<Left, GroupError> {
-        match self.pipelines.remove(&kp).and_then(Pipeline::ended) {
-            Some(Ended::Unsure) => Ok(Left::Unsure),
-            Some(Ended::Fenced) => Err(GroupError::Fenced(self.shared.topic.clone())),
-            Some(Ended::Told) | None => Err(GroupError::PipelineEnded(kp)),
-        }
-    }
-
-    pub(super) fn poll(&self) -> Result<(), GroupError> {
+    fn poll(&self) -> Result<(), GroupError> {
         match self.consumer.poll(POLL) {
             None => Ok(()),
             Some(Ok(record)) => Err(GroupError::Stray(rdkafka::Message::partition(&record))),
             Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
-                Err(GroupError::Fenced(self.shared.topic.clone()))
+                Err(self.fenced())
             }
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.failed(error)),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.kafka_error(error)),
             // Brokers that come and go; whether Kafka answers is asked each second.
             Some(Err(error)) => {
                 tracing::debug!(%error, "poll kafka");
@@ -114,11 +111,25 @@ impl Member {
         }
     }
 
-    pub(super) fn count(&self) {
-        self.shared.metrics.partitions_owned.set(self.pipelines.len() as i64);
+    /// Finds out how a pipeline ended that was not stopped.
+    fn end_unexpected(&mut self, partition: i32) -> Result<LeaveReason, GroupError> {
+        match self.pipelines.remove(&partition).and_then(Pipeline::ended) {
+            Some(PipelineEnd::CommitUnknown) => Ok(LeaveReason::CommitUnknown),
+            Some(PipelineEnd::Fenced) => Err(self.fenced()),
+            Some(PipelineEnd::Stopped) | None => Err(GroupError::PipelineEnded(partition)),
+        }
     }
 
-    pub(super) fn failed(&self, source: KafkaError) -> GroupError {
-        GroupError::Kafka { topic: self.shared.topic.clone(), source }
+    /// Updates the metric of the partitions that this process has.
+    pub(super) fn count_partitions(&self) {
+        self.services.metrics.partitions_owned.set(self.pipelines.len() as i64);
+    }
+
+    pub(super) fn kafka_error(&self, source: KafkaError) -> GroupError {
+        GroupError::Kafka { topic: self.services.topic.clone(), source }
+    }
+
+    pub(super) fn fenced(&self) -> GroupError {
+        GroupError::Fenced(self.services.topic.clone())
     }
 }

@@ -1,4 +1,8 @@
-//! Membership of the consumer group.
+//! The member of the consumer group: it joins, gets partitions, releases them and leaves.
+//!
+//! [`run_member`] joins the group, and joins it again whenever the outcome of a commit is unknown. `member` polls and
+//! acts on rebalances, `assignment` starts pipelines, `rebalance` releases partitions, and [`orphans`] finds
+//! partitions that the group has assigned to no member.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +14,10 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::group::applied_watches::AppliedWatches;
 use crate::group::member::Member;
-use crate::group::tracks::Tracks;
-use crate::kafka::client::consumer;
-use crate::pipeline::context::Shared;
-
-pub mod tracks;
+use crate::kafka::client::group_consumer;
+use crate::pipeline::context::Services;
 
 mod member;
 
@@ -23,87 +25,88 @@ mod assignment;
 
 mod rebalance;
 
+pub mod applied_watches;
+
 pub mod orphans;
 
 pub use rebalance::RELEASE;
 
-/// Shortest and longest wait before the group is joined anew. Each time, all members are assigned anew.
+/// Shortest and longest wait before the group is joined again. Each time, the group assigns all partitions again.
 const JOIN_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long a member must last for the next one to wait no longer than the first.
+/// After a membership of this length the group is joined again after the shortest wait.
 const LASTING: Duration = Duration::from_secs(120);
-/// Why the process cannot go on as a member.
+
+/// Why the process cannot be a member of the group.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
-    /// Kafka's client does not take a setting, or gave up for good.
+    /// Kafka's client does not accept a setting, or failed fatally.
     #[error("consume `{topic}`")]
     Kafka {
         /// The topic.
         topic: String,
-        /// What Kafka's client says.
+        /// The error of Kafka's client.
         source: KafkaError,
     },
-    /// Another process has our `GROUP_INSTANCE_ID`.
+    /// Another process uses the same `GROUP_INSTANCE_ID`.
     #[error("consume `{0}`: another process has taken this one's place in the group")]
     Fenced(String),
-    /// A commit does not end.
-    #[error("consume partitions {0:?}: a commit is under way that does not end")]
-    Held(Vec<i32>),
-    /// A pipeline ended that was not told to.
-    #[error("consume partition {0}: its pipeline ended")]
+    /// A commit is still under way after all the time that it may take.
+    #[error("consume partitions {0:?}: a commit is still under way after all the time that it may take")]
+    CommitTimedOut(Vec<i32>),
+    /// A pipeline ended that was not stopped.
+    #[error("consume partition {0}: its pipeline ended without being stopped")]
     PipelineEnded(i32),
-    /// A record came beside its partition's queue, so that nobody would store it.
-    #[error("consume partition {0}: a record came beside its queue")]
+    /// A record came outside the queue of its partition, where no pipeline reads it.
+    #[error("consume partition {0}: a record came outside the queue of its partition")]
     Stray(i32),
-    /// The system gave no thread.
+    /// The system cannot start a thread.
     #[error("start a thread for partition {partition}")]
     Thread {
         /// The Kafka partition.
         partition: i32,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
 }
 
 /// Why a member left its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// It was told to.
-    Told,
-    /// Nobody knows what became of a commit.
-    Unsure,
+pub(crate) enum LeaveReason {
+    /// The process shuts down.
+    Shutdown,
+    /// The outcome of a commit is unknown.
+    CommitUnknown,
 }
 
-/// Takes part in the group until `shutdown`, then finishes, commits and leaves it.
-/// Blocks: it has a thread of its own.
+/// Runs a member of the group until `shutdown`, then finishes the current batches, commits them and leaves the
+/// group. Blocks: the caller runs it on a thread of its own.
 ///
 /// # Errors
-/// What only a new start of the process can mend.
-pub fn take_part(
+/// An error that only a restart of the process can fix.
+pub fn run_member(
     config: &Config,
-    shared: &Arc<Shared>,
-    tracks: &Arc<Tracks>,
+    services: &Arc<Services>,
+    applied_watches: &Arc<AppliedWatches>,
     shutdown: &CancellationToken,
 ) -> Result<(), GroupError> {
+    let topic = &services.topic;
     let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
     loop {
         let since = Instant::now();
-        let instance = config.group_instance.as_deref();
-        let consumer = Arc::new(
-            consumer(config, instance, &shared.health)
-                .map_err(|source| GroupError::Kafka { topic: shared.topic.clone(), source })?,
-        );
-        shared.metrics.joins.inc();
-        let member = Member::new(Arc::clone(shared), consumer, Arc::clone(tracks));
-        if member.run(shutdown)? == Left::Told {
+        let consumer = group_consumer(config, config.group_instance.as_deref(), &services.health);
+        let consumer = consumer.map_err(|source| GroupError::Kafka { topic: topic.clone(), source })?;
+        services.metrics.joins.inc();
+        let member = Member::new(Arc::clone(services), Arc::new(consumer), Arc::clone(applied_watches));
+        if member.run(shutdown)? == LeaveReason::Shutdown {
             return Ok(());
         }
-        tracing::warn!("consume `{}`: the end of a commit is unknown; joining the group anew", shared.topic);
-        pause(&shared.runtime, shutdown, pause_after(&mut pauses, since.elapsed()));
+        tracing::warn!("consume `{topic}`: the outcome of a commit is unknown; joining the group again");
+        pause(&services.runtime, shutdown, pause_after(&mut pauses, since.elapsed()));
     }
 }
 
-/// How long to wait after a member that lasted for `lived`: longer each time that none lasts, as where Kafka
-/// refuses its commits.
+/// How long to wait after a membership of the length `lived`. The wait grows while memberships are short, as when
+/// Kafka refuses every commit.
 fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
     if lived >= LASTING {
         pauses.reset();
@@ -113,7 +116,7 @@ fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
 
 /// Blocks for `wait`, or until `shutdown`.
 fn pause(runtime: &Handle, shutdown: &CancellationToken, wait: Duration) {
-    // Inside the future, for no timer can be made outside the runtime.
+    // Inside the future, because a timer cannot be created outside the runtime.
     runtime.block_on(async { shutdown.run_until_cancelled(time::sleep(wait)).await });
 }
 
@@ -133,9 +136,9 @@ mod tests {
         let before = Instant::now();
         pause(runtime.handle(), &CancellationToken::new(), AT_ONCE);
         assert!(before.elapsed() >= AT_ONCE);
-        let told = CancellationToken::new();
-        told.cancel();
-        pause(runtime.handle(), &told, DEADLINE);
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        pause(runtime.handle(), &stopped, DEADLINE);
         assert!(before.elapsed() < DEADLINE);
     }
 

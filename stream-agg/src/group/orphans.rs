@@ -1,10 +1,10 @@
-//! Looks for partitions that the group has given to nobody, and has it assign all anew.
+//! Finds partitions that the group has assigned to no member, and makes the group assign all partitions again.
 //!
-//! Kafka gives a member that it knows by its `GROUP_INSTANCE_ID` what it had, when it comes
-//! back, and assigns nothing. If that member, before it went away, was to let partitions go
-//! that a second assignment would have handed on, the second one never comes: they have no
-//! owner for as long as the same members come and go. A member that the group does not
-//! know makes it assign all partitions; so a guest joins, and leaves ([`visit`]).
+//! When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka gives it the partitions that it had and does not
+//! rebalance. If the member was to release partitions before it went away, the second rebalance, which would have
+//! assigned them to another member, never comes: the partitions have no owner for as long as the same members come
+//! and go. A member that the group does not know makes it rebalance, so a temporary member joins and leaves
+//! ([`force_rebalance`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,30 +20,30 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::group::{GroupError, RELEASE};
 use crate::health::Health;
-use crate::kafka::client::{POLL, consumer};
-use crate::pipeline::context::Shared;
+use crate::kafka::client::{POLL, group_consumer};
+use crate::pipeline::context::Services;
 
-/// From an assignment to the first look, and between two. Who lets a partition go takes no
-/// longer, so what has no owner in two looks is an orphan.
-const LOOK: Duration = RELEASE;
-/// How long Kafka may take to tell of the group.
+/// Time from an assignment to the first check, and between two checks. A member that releases a partition takes no
+/// longer, so a partition without an owner in two checks is an orphan.
+const CHECK: Duration = RELEASE;
+/// Timeout of the questions about the group and the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The state of a group in which everybody has what he is to have.
+/// The state of a group that is not rebalancing.
 const STABLE: &str = "Stable";
+/// How long the temporary member waits for its assignment: until all members have joined again.
+const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For a guest to be assigned something: until all members have joined anew.
-const VISIT: Duration = Duration::from_secs(60);
-/// Looks after each assignment of this member, until every partition has an owner.
+/// After each assignment of this member, checks until every partition has an owner.
 pub async fn watch(
     config: Arc<Config>,
-    shared: Arc<Shared>,
-    asker: Arc<BaseConsumer>,
+    services: Arc<Services>,
+    metadata_client: Arc<BaseConsumer>,
     stop: CancellationToken,
 ) {
     let watching = async {
         loop {
-            shared.assigned.notified().await;
-            until_all_have_owners(&config, &shared, &asker, &stop).await;
+            services.assigned.notified().await;
+            until_all_have_owners(&config, &services, &metadata_client, &stop).await;
         }
     };
     let _stopped = stop.run_until_cancelled(watching).await;
@@ -51,15 +51,15 @@ pub async fn watch(
 
 async fn until_all_have_owners(
     config: &Arc<Config>,
-    shared: &Arc<Shared>,
-    asker: &Arc<BaseConsumer>,
+    services: &Arc<Services>,
+    metadata_client: &Arc<BaseConsumer>,
     stop: &CancellationToken,
 ) {
     let mut before = BTreeSet::new();
     loop {
-        time::sleep(LOOK).await;
-        let (asker, asked) = (Arc::clone(asker), Arc::clone(config));
-        let Ok(found) = spawn_blocking(move || look(&asker, &asked)).await else { return };
+        time::sleep(CHECK).await;
+        let (metadata_client, asked) = (Arc::clone(metadata_client), Arc::clone(config));
+        let Ok(found) = spawn_blocking(move || without_owner(&metadata_client, &asked)).await else { return };
         let now = match found {
             Ok(Some(without_owner)) if without_owner.is_empty() => return,
             Ok(Some(without_owner)) => without_owner,
@@ -74,24 +74,48 @@ async fn until_all_have_owners(
         if orphans.is_empty() {
             continue;
         }
-        tracing::warn!("partitions {orphans:?} belong to no member of the group; making it assign them");
-        shared.metrics.orphans.inc_by(orphans.len() as u64);
-        let (config, shared, stop) = (Arc::clone(config), Arc::clone(shared), stop.clone());
-        let visited = spawn_blocking(move || visit(&config, &shared.health, &stop)).await;
-        if let Ok(Err(error)) = visited {
+        tracing::warn!(
+            "partitions {orphans:?} are assigned to no member of the group; making the group assign them again"
+        );
+        services.metrics.orphans.inc_by(orphans.len() as u64);
+        let (config, services, stop) = (Arc::clone(config), Arc::clone(services), stop.clone());
+        let forced = spawn_blocking(move || force_rebalance(&config, &services.health, &stop)).await;
+        if let Ok(Err(error)) = forced {
             tracing::warn!("{error}");
         }
         before.clear();
     }
 }
 
-/// The partitions of the topic that no member has; nothing is known while the group assigns.
-fn look(asker: &BaseConsumer, config: &Config) -> KafkaResult<Option<BTreeSet<i32>>> {
+/// Joins the group as a new, temporary member, and leaves it as soon as it is assigned something or nothing. The group
+/// then assigns all partitions again. Blocks; reads and commits nothing.
+///
+/// # Errors
+/// Kafka's client does not accept a setting.
+fn force_rebalance(
+    config: &Config,
+    health: &Arc<Health>,
+    shutdown: &CancellationToken,
+) -> Result<(), GroupError> {
     let topic = &config.migrate.kafka.topic;
-    let groups = asker.fetch_group_list(Some(&config.group), ASK_TIMEOUT)?;
+    let failed = |source| GroupError::Kafka { topic: topic.clone(), source };
+    let guest = group_consumer(config, None, health).map_err(failed)?;
+    guest.subscribe(&[topic]).map_err(failed)?;
+    let latest = Instant::now() + REBALANCE_TIMEOUT;
+    while !guest.context().has_events() && Instant::now() < latest && !shutdown.is_cancelled() {
+        let _served = guest.poll(POLL);
+    }
+    guest.context().acknowledge_immediately(&guest, []);
+    Ok(())
+}
+
+/// The partitions of the topic that are assigned to no member; `None` while the group rebalances.
+fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult<Option<BTreeSet<i32>>> {
+    let topic = &config.migrate.kafka.topic;
+    let groups = metadata_client.fetch_group_list(Some(&config.group), ASK_TIMEOUT)?;
     let stable = groups.groups().iter().find(|group| group.name() == config.group && group.state() == STABLE);
     let Some(group) = stable else { return Ok(None) };
-    let metadata = asker.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+    let metadata = metadata_client.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
     let found = metadata.topics().iter().filter(|found| found.name() == topic);
     let all = found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
     let mut all: BTreeSet<i32> = all.collect();
@@ -99,13 +123,13 @@ fn look(asker: &BaseConsumer, config: &Config) -> KafkaResult<Option<BTreeSet<i3
         let Some(assigned) = member.assignment().and_then(|bytes| assigned(bytes, topic)) else {
             return Ok(None);
         };
-        all.retain(|kp| !assigned.contains(kp));
+        all.retain(|partition| !assigned.contains(partition));
     }
     Ok(Some(all))
 }
 
-/// The partitions of `topic` in an assignment as the group's leader writes it: Kafka's
-/// `ConsumerProtocolAssignment`, any version. `None` if it is not one.
+/// The partitions of `topic` in an assignment, as the leader of the group writes it: Kafka's
+/// `ConsumerProtocolAssignment`, any version. `None` if the bytes are something else.
 fn assigned(bytes: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
     let mut rest = bytes;
     let _version = take::<2>(&mut rest)?;
@@ -115,9 +139,9 @@ fn assigned(bytes: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
         let (name, after) = rest.split_at_checked(length)?;
         rest = after;
         for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
-            let kp = i32::from_be_bytes(take(&mut rest)?);
+            let partition = i32::from_be_bytes(take(&mut rest)?);
             if name == topic.as_bytes() {
-                ours.insert(kp);
+                ours.insert(partition);
             }
         }
     }
@@ -128,24 +152,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*first)
-}
-
-/// Joins the group as a member that it does not know, and leaves it as soon as it is assigned
-/// something or nothing: so the group assigns all partitions anew. Blocks; reads and commits nothing.
-///
-/// # Errors
-/// A setting that Kafka's client does not take.
-pub fn visit(config: &Config, health: &Arc<Health>, shutdown: &CancellationToken) -> Result<(), GroupError> {
-    let topic = &config.migrate.kafka.topic;
-    let failed = |source| GroupError::Kafka { topic: topic.clone(), source };
-    let guest = consumer(config, None, health).map_err(failed)?;
-    guest.subscribe(&[topic]).map_err(failed)?;
-    let latest = Instant::now() + VISIT;
-    while guest.context().changes().is_empty() && Instant::now() < latest && !shutdown.is_cancelled() {
-        let _served = guest.poll(POLL);
-    }
-    guest.context().answer_at_once(&guest, []);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! Partitions are let go.
+//! Releases partitions: those that the coordinator revoked, and all of them before the member leaves the group.
+//!
+//! A partition is released only once its pipeline has ended and none of its commits is under way. A commit that arrives
+//! after the next owner's first commit would undo it.
 
 use std::time::{Duration, Instant};
 
@@ -6,30 +9,71 @@ use rdkafka::consumer::Consumer as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::member::Member;
-use crate::group::{GroupError, Left};
-use crate::kafka::client::{POLL, list};
-use crate::kafka::commit::Ended;
-use crate::kafka::membership::Change;
-use crate::pipeline::Pipeline;
+use crate::group::{GroupError, LeaveReason};
+use crate::kafka::client::{POLL, partition_list};
+use crate::kafka::group_context::RebalanceEvent;
+use crate::pipeline::{Pipeline, PipelineEnd};
 
-/// How long a pipeline may take to finish the batch it is inserting.
+/// How long a pipeline may take to finish the batch that it is inserting.
 pub const RELEASE: Duration = Duration::from_secs(10);
-/// How long a partition may be held for a commit under way: longer than one try of a request takes
-/// (`socket.timeout.ms`, 60 s), of which librdkafka makes three at most.
+/// How long a partition may be held for a commit under way, after [`RELEASE`]. One try of a request takes
+/// `socket.timeout.ms` (60 s), and librdkafka makes at most three.
 ///
-/// Until the partition is let go, nobody else has it. This member keeps polling and its heartbeats go on,
-/// so neither `max.poll.interval.ms` nor the session ends, and librdkafka joins no later generation before
-/// `incremental_unassign` is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins meanwhile, a
-/// guest too, Kafka waits for this one as long as the rebalance timeout, which is `max.poll.interval.ms`
-/// (300 s), and takes its commits. Where it is held longer (after this limit, [`Member::leave`] waits as long
-/// once more), Kafka begins a generation that it has not joined. Only then may the partition get another
-/// owner, and a commit under way, which belongs to the generation before, is refused with 22 or 25.
+/// No other member has the partition until it is released. This member keeps polling and sends heartbeats, so neither
+/// `max.poll.interval.ms` nor the session ends, and librdkafka joins no later generation before `incremental_unassign`
+/// is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins meanwhile, even a temporary one, Kafka waits
+/// for this member as long as the rebalance timeout, which is `max.poll.interval.ms` (300 s), and accepts its commits.
+/// If the partition is held longer (after this limit, [`Member::leave`] waits as long once more), Kafka begins a
+/// generation that this member has not joined. Only then may the partition get another owner, and Kafka refuses a
+/// commit under way with error 22 or 25, because the commit belongs to the generation before.
 const HELD: Duration = Duration::from_secs(150);
+
+/// Revoked partitions that are not released yet.
+pub(super) struct Release {
+    pub(super) partitions: Vec<i32>,
+    limit: HoldLimit,
+}
+
+/// How long pipelines that were stopped may still hold their partitions. Pure: the caller passes the time.
+#[derive(Debug, Clone, Copy)]
+struct HoldLimit {
+    /// Until then, pipelines may finish their batches.
+    finish_by: Instant,
+}
+
+/// What to do about pipelines that still hold their partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// Let them finish their batches.
+    Finish,
+    /// Stop them at once, and wait for their commits.
+    GiveUp,
+    /// Stop waiting: a commit takes longer than it may.
+    TimedOut,
+}
+
+impl HoldLimit {
+    /// The limit of pipelines that were stopped at `now`.
+    fn from(now: Instant) -> Self {
+        Self { finish_by: now + RELEASE }
+    }
+
+    fn check(self, now: Instant) -> Held {
+        let late = now.saturating_duration_since(self.finish_by);
+        match late {
+            Duration::ZERO => Held::Finish,
+            late if late > HELD => Held::TimedOut,
+            _ => Held::GiveUp,
+        }
+    }
+}
+
 impl Member {
+    /// Stops the pipelines of revoked partitions.
     pub(super) fn begin_release(&mut self, partitions: Vec<i32>) {
-        // A lost partition may have a new owner already: what we commit could undo his.
+        // A lost partition may have a new owner already, whose commit one of ours could undo.
         let lost = self.consumer.assignment_lost();
-        for pipeline in partitions.iter().filter_map(|kp| self.pipelines.get(kp)) {
+        for pipeline in partitions.iter().filter_map(|partition| self.pipelines.get(partition)) {
             if lost {
                 pipeline.give_up();
             } else {
@@ -38,82 +82,84 @@ impl Member {
         }
         let how = if lost { "lost" } else { "revoked" };
         tracing::info!("partitions {partitions:?} {how}");
-        let unassigned = self.wait_no_longer(&partitions);
-        let partitions = partitions.into_iter().filter(|kp| !unassigned.contains(kp)).collect();
-        self.releasing = Some((partitions, Instant::now() + RELEASE));
+        let unassigned = self.stop_waiting(&partitions);
+        let partitions = partitions.into_iter().filter(|partition| !unassigned.contains(partition)).collect();
+        self.releasing = Some(Release { partitions, limit: HoldLimit::from(Instant::now()) });
     }
 
-    /// Lets revoked partitions go once nothing of them is under way.
-    pub(super) fn end_release(&mut self) -> Result<Option<Left>, GroupError> {
-        let Some((partitions, latest)) = &self.releasing else { return Ok(None) };
-        let pipelines = partitions.iter().filter_map(|kp| self.pipelines.get(kp));
-        let held: Vec<_> = pipelines.filter(|pipeline| !pipeline.may_let_go()).collect();
+    /// Releases revoked partitions once their pipelines have ended and no commit is under way.
+    pub(super) fn end_release(&mut self) -> Result<Option<LeaveReason>, GroupError> {
+        let Some(Release { partitions, limit }) = &self.releasing else { return Ok(None) };
+        let pipelines = partitions.iter().filter_map(|partition| self.pipelines.get(partition));
+        let held: Vec<_> = pipelines.filter(|pipeline| !pipeline.may_release()).collect();
         if !held.is_empty() {
-            let late = Instant::now().saturating_duration_since(*latest);
-            if late > HELD {
-                return Err(GroupError::Held(partitions.clone()));
-            }
-            if !late.is_zero() {
-                held.iter().for_each(|pipeline| pipeline.give_up());
+            match limit.check(Instant::now()) {
+                Held::Finish => {}
+                Held::GiveUp => held.iter().for_each(|pipeline| pipeline.give_up()),
+                Held::TimedOut => return Err(GroupError::CommitTimedOut(partitions.clone())),
             }
             return Ok(None);
         }
-        let list = list(&self.shared.topic, partitions);
-        for kp in partitions.clone() {
-            // Not let go: a commit of this member may still arrive.
-            match self.pipelines.remove(&kp).map(Pipeline::ended) {
-                Some(Some(Ended::Unsure)) => return Ok(Some(Left::Unsure)),
-                Some(Some(Ended::Fenced)) => return Err(GroupError::Fenced(self.shared.topic.clone())),
-                Some(None) => return Err(GroupError::PipelineEnded(kp)),
-                Some(Some(Ended::Told)) | None => {}
+        let list = partition_list(&self.services.topic, partitions);
+        for partition in partitions.clone() {
+            match self.pipelines.remove(&partition).map(Pipeline::ended) {
+                // Not released: a commit of this member may still arrive.
+                Some(Some(PipelineEnd::CommitUnknown)) => return Ok(Some(LeaveReason::CommitUnknown)),
+                Some(Some(PipelineEnd::Fenced)) => return Err(self.fenced()),
+                Some(None) => return Err(GroupError::PipelineEnded(partition)),
+                Some(Some(PipelineEnd::Stopped)) | None => {}
             }
-            self.tracks.lock().remove(&kp);
-            self.shared.metrics.forget(kp);
+            self.forget(partition);
         }
         self.releasing = None;
-        self.consumer.incremental_unassign(&list).map_err(|error| self.failed(error))?;
-        self.shared.health.forget_commits(|kp| self.pipelines.contains_key(&kp));
-        self.count();
+        self.consumer.incremental_unassign(&list).map_err(|error| self.kafka_error(error))?;
+        self.services.health.forget_commits(|partition| self.pipelines.contains_key(&partition));
+        self.count_partitions();
         Ok(None)
     }
 
-    pub(super) fn is_releasing(&self, kp: i32) -> bool {
-        self.releasing.as_ref().is_some_and(|(partitions, _)| partitions.contains(&kp))
+    pub(super) fn is_releasing(&self, partition: i32) -> bool {
+        self.releasing.as_ref().is_some_and(|release| release.partitions.contains(&partition))
     }
 
-    /// Finishes what is being inserted, then leaves the group.
+    /// Finishes the batches that are being inserted, then leaves the group.
     pub(super) fn leave(mut self, shutdown: &CancellationToken) -> Result<(), GroupError> {
         self.pipelines.values().for_each(Pipeline::stop);
-        let latest = Instant::now() + RELEASE;
-        // Changes are only noted meanwhile: a partition let go while its batch is on the way
-        // would be read again by its next owner from before that batch.
-        while self.pipelines.values().any(|pipeline| !pipeline.may_let_go()) {
-            let late = Instant::now().saturating_duration_since(latest);
-            if !late.is_zero() {
+        let limit = HoldLimit::from(Instant::now());
+        // Rebalances are only recorded meanwhile. If a partition were released while its batch is being inserted,
+        // its next owner would read the records of that batch again.
+        while self.pipelines.values().any(|pipeline| !pipeline.may_release()) {
+            let held = limit.check(Instant::now());
+            if held != Held::Finish {
                 self.pipelines.values().for_each(Pipeline::give_up);
-                // The end of the process ends what is under way.
+                // The end of the process ends the commits under way.
                 if shutdown.is_cancelled() && self.pipelines.values().all(Pipeline::has_ended) {
                     break;
                 }
             }
-            if late > HELD {
-                return Err(GroupError::Held(self.pipelines.keys().copied().collect()));
+            if held == Held::TimedOut {
+                return Err(GroupError::CommitTimedOut(self.pipelines.keys().copied().collect()));
             }
             let _served = self.consumer.poll(POLL);
         }
-        let waiting: Vec<_> = self.waiting.iter().map(|waiting| waiting.kp).collect();
-        self.wait_no_longer(&waiting);
-        for kp in std::mem::take(&mut self.pipelines).into_keys() {
-            self.tracks.lock().remove(&kp);
-            self.shared.metrics.forget(kp);
+        let waiting: Vec<_> = self.waiting.iter().map(|waiting| waiting.partition).collect();
+        self.stop_waiting(&waiting);
+        for partition in std::mem::take(&mut self.pipelines).into_keys() {
+            self.forget(partition);
         }
-        self.count();
+        self.count_partitions();
 
-        let opening = self.opening.take().map(Change::Assigned);
-        let releasing = self.releasing.take().map(|(partitions, _)| Change::Revoked(partitions));
-        self.consumer.context().answer_at_once(&self.consumer, opening.into_iter().chain(releasing));
-        // Dropping the last handle of the consumer leaves the group.
+        let opening = self.opening.take().map(RebalanceEvent::Assigned);
+        let releasing = self.releasing.take().map(|release| RebalanceEvent::Revoked(release.partitions));
+        self.consumer.context().acknowledge_immediately(&self.consumer, opening.into_iter().chain(releasing));
+        // Dropping the last reference to the consumer leaves the group.
         Ok(())
+    }
+
+    /// Removes what is published about a partition.
+    fn forget(&self, partition: i32) {
+        self.applied_watches.lock().remove(&partition);
+        self.services.metrics.forget(partition);
     }
 }
 
@@ -125,7 +171,7 @@ mod tests {
     use tokio::runtime::{Builder, Handle};
 
     use super::*;
-    use crate::pipeline::context::Part;
+    use crate::pipeline::context::PartitionContext;
 
     /// Long enough for a member that does not wait.
     const AT_ONCE: Duration = Duration::from_millis(500);
@@ -133,8 +179,8 @@ mod tests {
 
     /// A member of a group that never answers, with a pipeline whose commit is under way.
     fn committing(runtime: Handle) -> (Member, Arc<()>) {
-        let part = Part::unanswered(runtime);
-        let mut member = Member::new(part.shared(), part.consumer(), Arc::default());
+        let context = PartitionContext::unanswered(runtime);
+        let mut member = Member::new(context.services(), context.consumer(), Arc::default());
         let (pipeline, commit) = Pipeline::ended_while_committing();
         member.pipelines.insert(0, pipeline);
         (member, commit)
@@ -162,7 +208,22 @@ mod tests {
             assert!(matches!(member.end_release(), Ok(None)) && member.releasing.is_some());
         }
         drop(commit);
-        // The pipeline ended without knowing what became of its commit.
-        assert!(matches!(member.end_release(), Ok(Some(Left::Unsure))));
+        // The pipeline ended with a commit of unknown outcome.
+        assert!(matches!(member.end_release(), Ok(Some(LeaveReason::CommitUnknown))));
+    }
+
+    #[test]
+    fn a_pipeline_may_finish_its_batch_and_then_only_its_commit() {
+        let start = Instant::now();
+        let limit = HoldLimit::from(start);
+        for (after, expected) in [
+            (Duration::ZERO, Held::Finish),
+            (RELEASE, Held::Finish),
+            (RELEASE + Duration::from_millis(1), Held::GiveUp),
+            (RELEASE + HELD, Held::GiveUp),
+            (RELEASE + HELD + Duration::from_millis(1), Held::TimedOut),
+        ] {
+            assert_eq!(limit.check(start + after), expected, "{after:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Clients of Kafka and their settings.
+//! The clients of Kafka and their settings.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -11,38 +11,38 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::config::{Config, fixed};
 use crate::health::Health;
+use crate::kafka::group_context::{GroupConsumer, GroupContext};
 use crate::kafka::librdkafka;
-use crate::kafka::membership::{Consumer, Membership};
 use crate::kafka::timestamps::Admin;
 use crate::protocol::progress::NextOffset;
 
-/// How long one poll waits.
+/// How long one poll waits for events.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
-/// How long Kafka may take to tell offsets.
+/// Timeout of a seek.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client that asks Kafka without being a member.
+/// A client for metadata and offsets, which is not a member of the group.
 ///
 /// # Errors
-/// A setting that Kafka's client does not take.
-pub fn asker(config: &Config) -> KafkaResult<BaseConsumer> {
+/// Kafka's client does not accept a setting.
+pub fn metadata_client(config: &Config) -> KafkaResult<BaseConsumer> {
     config.migrate.kafka.client(&[]).create()
 }
 
-/// A client that asks Kafka for the topic's settings.
+/// A client for the settings of the topic.
 ///
 /// # Errors
-/// A setting that Kafka's client does not take.
-pub fn admin(config: &Config) -> KafkaResult<Admin> {
+/// Kafka's client does not accept a setting.
+pub fn admin_client(config: &Config) -> KafkaResult<Admin> {
     config.migrate.kafka.client(&[]).create()
 }
 
-/// A consumer that has not joined its group.
-pub(crate) fn consumer(
+/// A consumer that has not joined the group yet.
+pub(crate) fn group_consumer(
     config: &Config,
     instance: Option<&str>,
     health: &Arc<Health>,
-) -> KafkaResult<Consumer> {
+) -> KafkaResult<GroupConsumer> {
     let kafka = &config.migrate.kafka;
     let queued = queued_kib(config.migrate.partitions);
     let settable = [
@@ -54,35 +54,35 @@ pub(crate) fn consumer(
     if let Some(instance) = instance {
         client.set("group.instance.id", instance);
     }
-    client.create_with_context(Membership::new(&kafka.topic, health))
+    client.create_with_context(GroupContext::new(&kafka.topic, health))
 }
 
-/// What may wait in the queue of each partition, so that all together are bounded.
+/// Limit of the queue of each partition, so that the queues of all partitions together are bounded.
 fn queued_kib(partitions: NonZeroU16) -> String {
     const ALL_KIB: u32 = 64 << 10;
     (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
 }
 
-/// Seeks to `from` in partition `kp`, whose queue then gives an error instead of records if the record before
-/// `from`, of this leader `epoch`, was truncated.
+/// Seeks to `from` in `partition`. Its queue then returns an error instead of records if the record before `from`, of
+/// this leader `epoch`, was truncated.
 ///
 /// # Errors
-/// The client did not get to it in time.
+/// The client did not seek in time.
 pub(crate) fn seek<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
-    kp: i32,
+    partition: i32,
     from: NextOffset,
     epoch: i32,
 ) -> KafkaResult<()> {
     let until = Instant::now() + ASK_TIMEOUT;
     loop {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, kp, KafkaOffset::Offset(from.to_i64()))?;
-        librdkafka::set_leader_epoch(&list, topic, kp, epoch);
+        list.add_partition_offset(topic, partition, KafkaOffset::Offset(from.to_i64()))?;
+        librdkafka::set_leader_epoch(&list, topic, partition, epoch);
         let list = consumer.seek_partitions(list, ASK_TIMEOUT)?;
         match list.elements().first().map(TopicPartitionListElem::error) {
-            // Its fetcher is not started yet: that is done by another thread.
+            // Another thread of the client has not started the fetcher yet.
             Some(Err(_)) if Instant::now() < until => drop(consumer.poll(POLL)),
             Some(Err(error)) => return Err(error),
             Some(Ok(())) | None => return Ok(()),
@@ -90,10 +90,11 @@ pub(crate) fn seek<C: ConsumerContext>(
     }
 }
 
-pub(crate) fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+/// A list of these partitions of `topic`.
+pub(crate) fn partition_list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    for kp in partitions {
-        list.add_partition(topic, *kp);
+    for partition in partitions {
+        list.add_partition(topic, *partition);
     }
     list
 }

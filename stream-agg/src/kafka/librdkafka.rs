@@ -124,19 +124,23 @@ pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
 
 /// Says of partition `kp` in `list`, to whose offset the consumer is about to seek, which leader epoch the
 /// record before the offset has: librdkafka then asks the broker whether the log was truncated below.
-pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, kp: i32, epoch: i32) {
+pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
     // SAFETY: the list lives until the end of the function, and so do its elements.
     unsafe {
-        if let Some(element) = element(list, topic, kp) {
+        if let Some(element) = element(list, topic, partition) {
             c::rd_kafka_topic_partition_set_leader_epoch(element, epoch);
         }
     }
 }
 
 /// The element of a partition, which lives as long as `list`.
-fn element(list: &TopicPartitionList, topic: &str, kp: i32) -> Option<*mut c::rd_kafka_topic_partition_t> {
+fn element(
+    list: &TopicPartitionList,
+    topic: &str,
+    partition: i32,
+) -> Option<*mut c::rd_kafka_topic_partition_t> {
     let name = CString::new(topic).ok()?;
     // SAFETY: list and name live until the end of the call.
-    let found = unsafe { c::rd_kafka_topic_partition_list_find(list.ptr(), name.as_ptr(), kp) };
+    let found = unsafe { c::rd_kafka_topic_partition_list_find(list.ptr(), name.as_ptr(), partition) };
     (!found.is_null()).then_some(found)
 }

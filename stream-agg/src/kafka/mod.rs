@@ -2,7 +2,7 @@
 
 pub mod client;
 
-pub mod membership;
+pub mod group_context;
 
 pub mod commit;
 

@@ -21,36 +21,36 @@ pub type Admin = AdminClient<DefaultClientContext>;
 
 /// Who sets the times of records that are appended now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Times {
+pub enum TimestampType {
     /// Kafka, as it must be.
-    OfKafka,
+    LogAppendTime,
     /// Those who produce records.
-    OfProducers,
+    CreateTime,
     /// We have no right to ask.
-    Untold,
+    Unknown,
 }
 
 /// Asks Kafka who sets the times of records of `topic`.
 ///
 /// # Errors
 /// It did not answer, or has no such topic.
-pub async fn ask(admin: &Admin, topic: &str) -> KafkaResult<Times> {
+pub async fn timestamp_type(admin: &Admin, topic: &str) -> KafkaResult<TimestampType> {
     let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
     let answers = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await?;
     let answer = answers.into_iter().next().unwrap_or(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
     judge(answer).map_err(KafkaError::AdminOp)
 }
 
-fn judge(answer: Result<ConfigResource, RDKafkaErrorCode>) -> Result<Times, RDKafkaErrorCode> {
+fn judge(answer: Result<ConfigResource, RDKafkaErrorCode>) -> Result<TimestampType, RDKafkaErrorCode> {
     use RDKafkaErrorCode::{ClusterAuthorizationFailed, TopicAuthorizationFailed};
     let (name, wanted) = SETTING;
     match answer {
         Ok(topic) => match topic.get(name).and_then(|entry| entry.value.as_deref()) {
-            Some(value) if value == wanted => Ok(Times::OfKafka),
-            Some(_) => Ok(Times::OfProducers),
-            None => Ok(Times::Untold),
+            Some(value) if value == wanted => Ok(TimestampType::LogAppendTime),
+            Some(_) => Ok(TimestampType::CreateTime),
+            None => Ok(TimestampType::Unknown),
         },
-        Err(TopicAuthorizationFailed | ClusterAuthorizationFailed) => Ok(Times::Untold),
+        Err(TopicAuthorizationFailed | ClusterAuthorizationFailed) => Ok(TimestampType::Unknown),
         Err(error) => Err(error),
     }
 }
@@ -95,13 +95,13 @@ mod tests {
     fn only_the_times_of_kafka_will_do_and_a_missing_right_is_no_answer() {
         use RDKafkaErrorCode as C;
         let of = |value| judge(Ok(described("message.timestamp.type", Some(value))));
-        assert_eq!(of("LogAppendTime"), Ok(Times::OfKafka));
-        assert_eq!(of("CreateTime"), Ok(Times::OfProducers));
-        assert_eq!(of("something new"), Ok(Times::OfProducers));
-        assert_eq!(judge(Ok(described("retention.ms", Some("LogAppendTime")))), Ok(Times::Untold));
-        assert_eq!(judge(Ok(described("message.timestamp.type", None))), Ok(Times::Untold));
+        assert_eq!(of("LogAppendTime"), Ok(TimestampType::LogAppendTime));
+        assert_eq!(of("CreateTime"), Ok(TimestampType::CreateTime));
+        assert_eq!(of("something new"), Ok(TimestampType::CreateTime));
+        assert_eq!(judge(Ok(described("retention.ms", Some("LogAppendTime")))), Ok(TimestampType::Unknown));
+        assert_eq!(judge(Ok(described("message.timestamp.type", None))), Ok(TimestampType::Unknown));
         for code in [C::TopicAuthorizationFailed, C::ClusterAuthorizationFailed] {
-            assert_eq!(judge(Err(code)), Ok(Times::Untold));
+            assert_eq!(judge(Err(code)), Ok(TimestampType::Unknown));
         }
         for code in [C::UnknownTopicOrPartition, C::RequestTimedOut] {
             assert_eq!(judge(Err(code)), Err(code));

@@ -14,7 +14,7 @@ use runtime::backoff::Backoff;
 use tokio::sync::Mutex;
 use tokio::time::{self, Instant};
 
-use crate::health::{Concern, Health};
+use crate::health::{Component, Health};
 use crate::kafka::librdkafka;
 use crate::protocol::intent::TopicId;
 
@@ -26,7 +26,7 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// The topic of the records.
 pub struct TopicWatch {
     name: String,
-    asker: Arc<BaseConsumer>,
+    metadata_client: Arc<BaseConsumer>,
     health: Arc<Health>,
     /// What the process began with.
     first: OnceLock<Option<TopicId>>,
@@ -41,9 +41,9 @@ pub struct Recreated;
 
 impl TopicWatch {
     /// The topic `name`, about which `asker` asks; nothing is asked yet.
-    pub fn new(name: String, asker: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
+    pub fn new(name: String, metadata_client: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
         let (first, recreated, asked) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(None));
-        Self { name, asker, health, first, recreated, asked }
+        Self { name, metadata_client, health, first, recreated, asked }
     }
 
     /// Asks for its id now; the first answer is what the process began with. Blocks.
@@ -51,7 +51,7 @@ impl TopicWatch {
     /// # Errors
     /// Kafka did not answer, or has no such topic.
     pub fn id(&self) -> Result<Option<TopicId>, RDKafkaErrorCode> {
-        let id = librdkafka::topic_id(&self.asker, &self.name, ASK_TIMEOUT)?;
+        let id = librdkafka::topic_id(&self.metadata_client, &self.name, ASK_TIMEOUT)?;
         let first = self.first.get_or_init(|| id);
         if is_recreated(*first, id) && !self.recreated.swap(true, Ordering::AcqRel) {
             tracing::error!("topic `{}` was deleted and created again", self.name);
@@ -80,7 +80,7 @@ impl TopicWatch {
                 Ok(Ok(_)) => *asked = Some(now),
                 Ok(Err(error)) => {
                     let reason = format!("describe topic `{}`: {error}", self.name);
-                    self.health.trouble(Concern::Kafka, reason);
+                    self.health.degraded(Component::Kafka, reason);
                     time::sleep(backoff.wait()).await;
                 }
                 // The runtime ends, and this call with it.

@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::kafka::commit::Committed;
 use crate::ops::offline::{Offline, OfflineError};
 use crate::pipeline::restore;
-use crate::protocol::declaration::{Declaration, Unknown};
+use crate::protocol::declaration::{Declaration, UnknownDeclaration};
 use crate::protocol::intent::{Intent, LogMark};
 use crate::protocol::progress::NextOffset;
-use crate::protocol::recover::{AFTER_TRUNCATION, Found, Resume};
+use crate::protocol::recover::{AFTER_TRUNCATION, KafkaState, Resume};
 
 /// What an operator knows of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,61 +36,63 @@ pub enum Log {
 pub enum AdoptError {
     /// The log is another one.
     #[error(
-        "adopt partition {kp}: tables hold records below {hwm}, but the log ends at {end}; if the topic was deleted and \
+        "adopt partition {partition}: tables hold records below {applied_end}, but the log ends at {end}; if the topic was deleted and \
          created again, add --new-log"
     )]
     OtherLog {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// The highest marker.
-        hwm: NextOffset,
+        applied_end: NextOffset,
         /// Where the log ends.
         end: NextOffset,
     },
     /// The topic is another one than that of the committed offset.
-    #[error("adopt partition {kp}: the topic was deleted and created again: add --new-log")]
+    #[error("adopt partition {partition}: the topic was deleted and created again: add --new-log")]
     OtherTopic {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
     },
     /// The log was truncated below what was read of it, and perhaps written again.
     #[error(
-        "adopt partition {kp}: records below {from} were read from the log, which was then truncated below that \
+        "adopt partition {partition}: records below {from} were read from the log, which was then truncated below that \
          offset: add {AFTER_TRUNCATION}"
     )]
     Truncated {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// Every record below was read.
         from: NextOffset,
     },
     /// All that the log holds would be stored again.
     #[error(
-        "adopt partition {kp}: the topic is the same as before, so tables may hold records that its log still holds: \
+        "adopt partition {partition}: the topic is the same as before, so tables may hold records that its log still holds: \
          if the log was truncated, add {AFTER_TRUNCATION}; if not, leave out --new-log"
     )]
     SameTopic {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
     },
     /// Records would never be read.
     #[error(
-        "adopt partition {kp}: records from {reached} to {from} are in no table, and would be passed over: start an \
+        "adopt partition {partition}: records from {reached} to {from} are in no table, and would be passed over: start an \
          aggregator, which reads them"
     )]
     PassesOver {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// Records below may be in tables.
         reached: NextOffset,
         /// Where it was to be read from.
         from: NextOffset,
     },
     /// The log has no such offset.
-    #[error("adopt partition {kp}: the log holds offsets {low} to {end}, it cannot be read from {from} on")]
+    #[error(
+        "adopt partition {partition}: the log holds offsets {low} to {end}, it cannot be read from {from} on"
+    )]
     NotInLog {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// Where it was to be read from.
         from: NextOffset,
         /// Where the log begins.
@@ -100,33 +102,33 @@ pub enum AdoptError {
     },
     /// Nobody can tell how rows were made that tables hold in part.
     #[error(
-        "adopt partition {kp}: offsets {from} to {hwm} may be stored in part, and were declared under {}; say by --cfg \
+        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under {}; say by --cfg \
          under which of them the missing rows are made",
-        listed(cfgs)
+        listed(declaration_hashes)
     )]
     UnknownDeclaration {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// The first offset that may be stored in part.
         from: NextOffset,
         /// Where they end.
-        hwm: NextOffset,
+        applied_end: NextOffset,
         /// Hashes of the declarations that come into question.
-        cfgs: Vec<u64>,
+        declaration_hashes: Vec<u64>,
     },
     /// What `--cfg` or the committed offset names is not known.
-    #[error("adopt partition {kp}")]
+    #[error("adopt partition {partition}")]
     NoDeclaration {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// Why.
-        source: Unknown,
+        source: UnknownDeclaration,
     },
     /// Kafka or ClickHouse, or aggregators that run.
-    #[error("adopt partition {kp}")]
+    #[error("adopt partition {partition}")]
     Offline {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// What is in the way.
         source: OfflineError,
     },
@@ -136,7 +138,7 @@ pub enum AdoptError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
     /// The Kafka partition.
-    pub kp: u16,
+    pub partition: u16,
     /// Where it goes on.
     pub from: NextOffset,
     /// Records before that are not in the log, and may be missing.
@@ -148,7 +150,7 @@ pub struct Adopted {
 /// A Kafka partition that may be adopted, and of which no insert is under way.
 #[derive(Debug)]
 pub struct Adoptable {
-    kp: u16,
+    partition: u16,
     log: Log,
     committed: Committed,
 }
@@ -158,30 +160,30 @@ pub struct Adoptable {
 ///
 /// # Errors
 /// What keeps one of them from being adopted.
-pub async fn begin(config: &Config, kps: &[u16], log: Log) -> Result<Vec<Adoptable>, AdoptError> {
-    let look = |kp: &u16| {
-        let (kp, (_, found)) = (*kp, look(config, *kp, log)?);
-        Ok(Adoptable { kp, log, committed: found.committed })
+pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<Adoptable>, AdoptError> {
+    let look = |partition: &u16| {
+        let (partition, (_, found)) = (*partition, look(config, *partition, log)?);
+        Ok(Adoptable { partition, log, committed: found.committed })
     };
-    let all = kps.iter().map(look).collect::<Result<Vec<_>, _>>()?;
+    let all = partitions.iter().map(look).collect::<Result<Vec<_>, _>>()?;
     // They have one group: where it is empty for one of them, it is for all.
     let asked = all.iter().find(|part| part.committed.is_some()).or(all.first());
-    if let Some(Adoptable { kp, committed, .. }) = asked {
-        let offline_error = |source| AdoptError::Offline { kp: *kp, source };
-        let offline = Offline::new(config, *kp).map_err(offline_error)?;
+    if let Some(Adoptable { partition, committed, .. }) = asked {
+        let offline_error = |source| AdoptError::Offline { partition: *partition, source };
+        let offline = Offline::new(config, *partition).map_err(offline_error)?;
         offline.outlast_inserts(committed).await.map_err(offline_error)?;
     }
     Ok(all)
 }
 
 /// What is found of Kafka partition `kp`, if the log is as an operator says.
-fn look(config: &Config, kp: u16, log: Log) -> Result<(Offline<'_>, Found), AdoptError> {
-    let offline_error = |source| AdoptError::Offline { kp, source };
-    let offline = Offline::new(config, kp).map_err(offline_error)?;
+fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
+    let offline_error = |source| AdoptError::Offline { partition, source };
+    let offline = Offline::new(config, partition).map_err(offline_error)?;
     let found = offline.found().map_err(offline_error)?;
-    match check_log(kp, log, &found)? {
+    match check_log(partition, log, &found)? {
         Some((end, epoch)) if !offline.holds(end, epoch).map_err(offline_error)? => {
-            Err(AdoptError::Truncated { kp, from: end })
+            Err(AdoptError::Truncated { partition, from: end })
         }
         _ => Ok((offline, found)),
     }
@@ -192,52 +194,68 @@ fn look(config: &Config, kp: u16, log: Log) -> Result<(Offline<'_>, Found), Adop
 ///
 /// # Errors
 /// What keeps it from that; nothing has changed then.
-pub async fn adopt(config: &Config, part: Adoptable, cfg: Option<u64>) -> Result<Adopted, AdoptError> {
-    let Adoptable { kp, log, committed } = part;
-    let offline_error = |source| AdoptError::Offline { kp, source };
-    let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
-    let (offline, found) = look(config, kp, log)?;
+pub async fn adopt(
+    config: &Config,
+    part: Adoptable,
+    declaration_hash: Option<u64>,
+) -> Result<Adopted, AdoptError> {
+    let Adoptable { partition, log, committed } = part;
+    let offline_error = |source| AdoptError::Offline { partition, source };
+    let store_error = |source| AdoptError::Offline { partition, source: OfflineError::Store(source) };
+    let (offline, found) = look(config, partition, log)?;
     let store = Store::new(&config.migrate.store);
-    let in_tables = markers::newest_generation(&store, kp).await.map_err(store_error)?;
-    let g = in_tables.max(found.intent().map(|(_, intent)| intent.g));
+    let in_tables = markers::newest_generation(&store, partition).await.map_err(store_error)?;
+    let log_generation = in_tables.max(found.intent().map(|(_, intent)| intent.log_generation));
     let ours = configs::ours(&store, config).await.map_err(store_error)?;
     let (wanted, intent) = match log {
         Log::New { from } => {
             let from = from.unwrap_or(found.low);
-            (from, Intent::fresh(from, ours.cfg(), g.map_or(0, |g| g + 1), mark(&found)))
+            (
+                from,
+                Intent::fresh(
+                    from,
+                    ours.hash(),
+                    log_generation.map_or(0, |log_generation| log_generation + 1),
+                    mark(&found),
+                ),
+            )
         }
-        Log::Same => same_log(&store, kp, &found, g.unwrap_or(0), &ours, cfg).await?,
+        Log::Same => {
+            same_log(&store, partition, &found, log_generation.unwrap_or(0), &ours, declaration_hash).await?
+        }
     };
     let from = wanted.max(found.low);
     let resume = Resume { from, rebuild: None, intent };
-    let limits = declared(&store, kp, resume.intent.cfg, &ours).await?.limits;
-    let window = restore::window_anew(&store, kp, &resume, &limits).await.map_err(store_error)?;
+    let limits = declared(&store, partition, resume.intent.declaration_hash, &ours).await?.limits;
+    let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
     // Nobody may have declared anything since the wait began: markers could be of that.
     offline.replace(&committed, from, &intent).map_err(offline_error)?;
-    Ok(Adopted { kp, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
+    Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
 /// Whether what was `found` of the log contradicts what an operator says of it. Tells where what was read of
 /// it ended, and the leader epoch of the record before, if the log must still hold that one.
-fn check_log(kp: u16, log: Log, found: &Found) -> Result<Option<(NextOffset, i32)>, AdoptError> {
+fn check_log(partition: u16, log: Log, found: &KafkaState) -> Result<Option<(NextOffset, i32)>, AdoptError> {
     let committed = found.intent();
     let same_topic = committed.as_ref().is_some_and(|(_, intent)| found.is_of(intent));
     let topics = (committed.as_ref().and_then(|(_, intent)| intent.log.topic), found.topic);
     let reached = committed.as_ref().map(|(from, intent)| intent.reached(*from));
     match (log, reached) {
-        (Log::New { from: None }, _) if same_topic => Err(AdoptError::SameTopic { kp }),
+        (Log::New { from: None }, _) if same_topic => Err(AdoptError::SameTopic { partition }),
         (Log::New { from: Some(from) }, Some(reached)) if same_topic && from > reached => {
-            Err(AdoptError::PassesOver { kp, reached, from })
+            Err(AdoptError::PassesOver { partition, reached, from })
         }
         (Log::New { from: Some(from) }, _) if from < found.low || from > found.end => {
-            Err(AdoptError::NotInLog { kp, from, low: found.low, end: found.end })
+            Err(AdoptError::NotInLog { partition, from, low: found.low, end: found.end })
         }
         (Log::New { .. }, _) => Ok(None),
         (Log::Same, _) if topics.0.is_some() && topics.1.is_some() && topics.0 != topics.1 => {
-            Err(AdoptError::OtherTopic { kp })
+            Err(AdoptError::OtherTopic { partition })
         }
-        (Log::Same, Some(from)) if same_topic && from > found.end => Err(AdoptError::Truncated { kp, from }),
+        (Log::Same, Some(from)) if same_topic && from > found.end => {
+            Err(AdoptError::Truncated { partition, from })
+        }
         (Log::Same, _) => {
             let newest = committed.and_then(|(from, intent)| intent.newest_epoch(from));
             // What retention took tells nothing.
@@ -247,79 +265,108 @@ fn check_log(kp: u16, log: Log, found: &Found) -> Result<Option<(NextOffset, i32
 }
 
 /// The same topic; the epoch of the record before the offset is not known.
-fn mark(found: &Found) -> LogMark {
+fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
 
 /// Where the log goes on that tables know, and what is committed there.
 async fn same_log(
     store: &Store,
-    kp: u16,
-    found: &Found,
-    g: u16,
+    partition: u16,
+    found: &KafkaState,
+    log_generation: u16,
     ours: &Declaration,
-    cfg: Option<u64>,
+    declaration_hash: Option<u64>,
 ) -> Result<(NextOffset, Intent), AdoptError> {
-    let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
+    let store_error = |source| AdoptError::Offline { partition, source: OfflineError::Store(source) };
     let committed = found.intent().map(|(_, intent)| intent);
-    let markers = markers::of_log(store, kp, Some(g)).await.map_err(store_error)?;
-    let hwm = markers.all.iter().map(|marker| marker.hwm).max().unwrap_or(NextOffset::ZERO);
-    if hwm > found.end {
-        return Err(AdoptError::OtherLog { kp, hwm, end: found.end });
+    let markers = markers::of_log(store, partition, Some(log_generation)).await.map_err(store_error)?;
+    let applied_end = markers.all.iter().map(|marker| marker.applied_end).max().unwrap_or(NextOffset::ZERO);
+    if applied_end > found.end {
+        return Err(AdoptError::OtherLog { partition, applied_end, end: found.end });
     }
-    let from = complete_below(store, kp, g).await.map_err(store_error)?;
-    let cfg = if hwm <= from {
-        ours.cfg()
+    let from = complete_below(store, partition, log_generation).await.map_err(store_error)?;
+    let declaration_hash = if applied_end <= from {
+        ours.hash()
     } else {
-        let mut cfgs = cfgs_from(store, kp, g, from).await.map_err(store_error)?;
-        let declared = committed.filter(|intent| intent.last.is_some() && intent.g == g);
-        cfgs.extend(declared.map(|intent| intent.cfg));
-        if cfgs.is_empty() {
+        let mut declaration_hashes =
+            cfgs_from(store, partition, log_generation, from).await.map_err(store_error)?;
+        let declared =
+            committed.filter(|intent| intent.last.is_some() && intent.log_generation == log_generation);
+        declaration_hashes.extend(declared.map(|intent| intent.declaration_hash));
+        if declaration_hashes.is_empty() {
             let every = configs::all(store).await.map_err(store_error)?;
-            cfgs.extend(every.iter().map(Declaration::cfg));
+            declaration_hashes.extend(every.iter().map(Declaration::hash));
         }
-        cfgs.sort_unstable();
-        cfgs.dedup();
-        match (cfg, &*cfgs) {
-            (Some(cfg), _) | (None, &[cfg]) => cfg,
-            (None, _) => return Err(AdoptError::UnknownDeclaration { kp, from, hwm, cfgs }),
+        declaration_hashes.sort_unstable();
+        declaration_hashes.dedup();
+        match (declaration_hash, &*declaration_hashes) {
+            (Some(declaration_hash), _) | (None, &[declaration_hash]) => declaration_hash,
+            (None, _) => {
+                return Err(AdoptError::UnknownDeclaration {
+                    partition,
+                    from,
+                    applied_end,
+                    declaration_hashes,
+                });
+            }
         }
     };
-    let intent =
-        Intent { adopted: Some(hwm).filter(|hwm| *hwm > from), ..Intent::fresh(from, cfg, g, mark(found)) };
+    let intent = Intent {
+        adopted: Some(applied_end).filter(|applied_end| *applied_end > from),
+        ..Intent::fresh(from, declaration_hash, log_generation, mark(found))
+    };
     Ok((from, intent))
 }
 
 /// The declaration of this hash.
-async fn declared(store: &Store, kp: u16, cfg: u64, ours: &Declaration) -> Result<Declaration, AdoptError> {
-    if cfg == ours.cfg() {
+async fn declared(
+    store: &Store,
+    partition: u16,
+    declaration_hash: u64,
+    ours: &Declaration,
+) -> Result<Declaration, AdoptError> {
+    if declaration_hash == ours.hash() {
         return Ok(ours.clone());
     }
-    let store_error = |source| AdoptError::Offline { kp, source: OfflineError::Store(source) };
-    let found = configs::read(store, cfg).await.map_err(store_error)?;
-    found.map_err(|source| AdoptError::NoDeclaration { kp, source })
+    let store_error = |source| AdoptError::Offline { partition, source: OfflineError::Store(source) };
+    let found = configs::read(store, declaration_hash).await.map_err(store_error)?;
+    found.map_err(|source| AdoptError::NoDeclaration { partition, source })
 }
 
-fn listed(cfgs: &[u64]) -> String {
-    if cfgs.is_empty() {
+fn listed(declaration_hashes: &[u64]) -> String {
+    if declaration_hashes.is_empty() {
         return "a declaration that is not known".to_owned();
     }
-    cfgs.iter().map(|cfg| format!("{cfg:016x}")).collect::<Vec<_>>().join(" or ")
+    declaration_hashes
+        .iter()
+        .map(|declaration_hash| format!("{declaration_hash:016x}"))
+        .collect::<Vec<_>>()
+        .join(" or ")
 }
 
 /// The declarations of the raw rows from `from` on.
-async fn cfgs_from(store: &Store, kp: u16, g: u16, from: NextOffset) -> Result<Vec<u64>, StoreError> {
+async fn cfgs_from(
+    store: &Store,
+    partition: u16,
+    log_generation: u16,
+    from: NextOffset,
+) -> Result<Vec<u64>, StoreError> {
     let sql = format!(
-        "SELECT DISTINCT cfg FROM events WHERE tenant != '' AND g = {g} AND kp = {kp} AND ko >= {from} LIMIT 10"
+        "SELECT DISTINCT cfg FROM events WHERE tenant != '' AND g = {log_generation} AND kp = {partition} AND ko >= {from} LIMIT 10"
     );
     store.rows(&sql).await
 }
 
 /// An offset below which every cell is complete: where the ledger's last batch begins. That
 /// batch may lack cells, and so may the one after it, of which the ledger knows nothing.
-async fn complete_below(store: &Store, kp: u16, g: u16) -> Result<NextOffset, StoreError> {
+async fn complete_below(
+    store: &Store,
+    partition: u16,
+    log_generation: u16,
+) -> Result<NextOffset, StoreError> {
     let sql = format!(
-        "SELECT DISTINCT hwm FROM ledger WHERE tenant = '' AND g = {g} AND kp = {kp} ORDER BY hwm DESC LIMIT 2"
+        "SELECT DISTINCT hwm FROM ledger WHERE tenant = '' AND g = {log_generation} AND kp = {partition} ORDER BY hwm DESC LIMIT 2"
     );
     let ends: Vec<u64> = store.rows(&sql).await?;
     Ok(ends.get(1).map_or(NextOffset::ZERO, |end| NextOffset::new(end.cast_signed())))
@@ -327,8 +374,12 @@ async fn complete_below(store: &Store, kp: u16, g: u16) -> Result<NextOffset, St
 
 impl fmt::Display for Adopted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kp, from, lost, intent } = self;
-        write!(f, "partition {kp}: goes on at offset {from} of log generation {}", intent.g)?;
+        let Self { partition, from, lost, intent } = self;
+        write!(
+            f,
+            "partition {partition}: goes on at offset {from} of log generation {}",
+            intent.log_generation
+        )?;
         if let Some(adopted) = intent.adopted {
             write!(f, "; what tables hold up to {adopted} is not stored again")?;
         }
@@ -348,17 +399,17 @@ mod tests {
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
     /// Committed: everything below 10; declared: up to 14, if `last` says so.
-    fn found(last: Option<i64>, topic: Option<TopicId>) -> Found {
+    fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;
         let intent = Intent { last: last.map(Offset::new), ..Intent::fresh(next(10), 7, 0, log) };
         let committed = Some((next(10), intent.to_string()));
-        Found { committed, low: next(3), end: next(20), topic: TOPIC }
+        KafkaState { committed, low: next(3), end: next(20), topic: TOPIC }
     }
 
     /// What must be asked of the log, or how a refusal begins.
     #[track_caller]
-    fn check(log: Log, found: &Found, expected: Result<Option<(i64, i32)>, &str>) {
+    fn check(log: Log, found: &KafkaState, expected: Result<Option<(i64, i32)>, &str>) {
         match (check_log(0, log, found), expected) {
             (Ok(asked), Ok(expected)) => {
                 assert_eq!(asked.map(|(from, epoch)| (from.to_i64(), epoch)), expected);
@@ -375,19 +426,19 @@ mod tests {
     #[test]
     fn a_log_is_the_same_only_if_it_was_not_truncated_below_what_was_read() {
         check(Log::Same, &found(None, TOPIC), Ok(Some((10, 3))));
-        let shorter = Found { end: NextOffset::new(9), ..found(None, TOPIC) };
+        let shorter = KafkaState { end: NextOffset::new(9), ..found(None, TOPIC) };
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
-        let inside = Found { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
+        let inside = KafkaState { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
         check(Log::Same, &inside, Err("records below 15 were read from the log"));
         // What retention took is no truncation, and a tool's offset tells nothing.
-        check(Log::Same, &Found { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
-        let reset = Found { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
+        check(Log::Same, &KafkaState { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
+        let reset = KafkaState { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
         check(Log::Same, &reset, Ok(None));
         // What is declared ends with an epoch of its own; intents of before do not tell it.
         let (from, metadata) = found(Some(14), TOPIC).committed.unwrap();
         check(Log::Same, &found(Some(14), TOPIC), Ok(Some((10, 3))));
         let intent = Intent { last_epoch: Some(4), ..metadata.parse().unwrap() };
-        let declared = Found { committed: Some((from, intent.to_string())), ..found(None, TOPIC) };
+        let declared = KafkaState { committed: Some((from, intent.to_string())), ..found(None, TOPIC) };
         check(Log::Same, &declared, Ok(Some((15, 4))));
         check(Log::Same, &found(None, Some(TopicId(8))), Err("deleted and created again"));
     }
@@ -397,7 +448,7 @@ mod tests {
         let beginning = Log::New { from: None };
         check(beginning, &found(None, TOPIC), Err("the topic is the same as before"));
         check(beginning, &found(None, Some(TopicId(8))), Ok(None));
-        check(beginning, &Found { committed: None, ..found(None, TOPIC) }, Ok(None));
+        check(beginning, &KafkaState { committed: None, ..found(None, TOPIC) }, Ok(None));
         check(new(10), &found(None, TOPIC), Ok(None));
         check(new(11), &found(None, TOPIC), Err("from 10 to 11 are in no table"));
         check(new(15), &found(Some(14), TOPIC), Ok(None));

@@ -233,9 +233,12 @@ async fn caught_up(
     let begun = Instant::now();
     let mut progress = frame.progress.clone();
     loop {
-        let behind = |log: &Log, hwm: u64| progress.get(log).is_some_and(|next| *next < hwm);
-        let late: Vec<_> =
-            reached.iter().filter(|(log, hwm)| behind(log, **hwm)).map(|(log, _)| *log).collect();
+        let behind = |log: &Log, applied_end: u64| progress.get(log).is_some_and(|next| *next < applied_end);
+        let late: Vec<_> = reached
+            .iter()
+            .filter(|(log, applied_end)| behind(log, **applied_end))
+            .map(|(log, _)| *log)
+            .collect();
         let unknown = reached.keys().any(|log| !progress.contains_key(log));
         let waited = begun.elapsed();
         if (late.is_empty() && !(unknown && waited < FIRST_BATCH)) || waited >= CATCH_UP {

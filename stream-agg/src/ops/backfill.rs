@@ -18,7 +18,7 @@ use schemas::time::{DAY, HOUR, UnixMillis};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::insert::{Inserter, NotApplied, Stopped, Token, Work};
+use crate::apply::insert::{DeclaredBatch, Inserter, NotApplied, StoppedBatch, Token};
 use crate::apply::store::{Store, StoreError};
 use crate::apply::tables::{self, TablesError};
 use crate::apply::{configs, markers};
@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::ops::in_use::{self, InUseError};
-use crate::protocol::declaration::Unknown;
+use crate::protocol::declaration::UnknownDeclaration;
 use crate::protocol::limits::MAX_GROUPS;
 use crate::protocol::progress::Offset;
 use crate::rows::cells::{self, Cells, Source};
@@ -36,7 +36,7 @@ mod cut;
 
 mod raw;
 
-use cut::{Chunk, Lane};
+use cut::{Chunk, RawDay};
 use raw::Lacking;
 
 /// Rows that are read and aggregated at a time, and those of one record more: what bounds
@@ -76,7 +76,7 @@ pub enum BackfillError {
     InUse(#[from] InUseError),
     /// What a hash stands for is not known.
     #[error("backfill")]
-    UnknownDeclaration(#[from] Unknown),
+    UnknownDeclaration(#[from] UnknownDeclaration),
     /// Rows left the raw table while they were read.
     #[error("backfill: raw rows of {day} were dropped while they were read; run this again")]
     Vanished {
@@ -85,7 +85,7 @@ pub enum BackfillError {
     },
     /// Nothing more of a chunk is inserted.
     #[error("backfill: insert a chunk")]
-    Stopped(#[source] Stopped),
+    Stopped(#[source] StoppedBatch),
     /// The tables are not as they must be.
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -127,9 +127,9 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     let lacking = lacking(&store, rollup).await?;
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
-    let mut filling = Filling {
+    let mut backfill = Backfill {
         topic: &config.migrate.kafka.topic,
-        cfg: configs::ours(&store, config).await?.cfg(),
+        declaration_hash: configs::ours(&store, config).await?.hash(),
         rollup,
         inserter: Arc::new(Inserter::new(&config.migrate.store, Arc::clone(&metrics), health)),
         store,
@@ -143,18 +143,18 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
         },
         lacking,
     };
-    filling.fill().await?;
-    Ok(Filled { cells_there: metrics.cells_skipped.get(), ..filling.filled })
+    backfill.fill().await?;
+    Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
 /// Returns if all partitions are past the rollup `name`'s first declaration: only then is what raw rows lack
 /// complete.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
-    let behind = partitions.iter().filter_map(|(kp, declared)| match declared {
-        None => Some(format!("partition {kp} works under none yet")),
+    let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
+        None => Some(format!("partition {partition} works under none yet")),
         Some(declared) if declared.rollups.get(name).is_none() => {
-            Some(format!("partition {kp} works under {:016x}", declared.cfg()))
+            Some(format!("partition {partition} works under {:016x}", declared.hash()))
         }
         Some(_) => None,
     });
@@ -168,20 +168,20 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), 
 /// The declarations of raw rows that do not have `rollup`.
 async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
     let mut lacking = Lacking::new();
-    for cfg in raw::declarations(store).await? {
-        let declared = configs::read(store, cfg).await??;
+    for declaration_hash in raw::declarations(store).await? {
+        let declared = configs::read(store, declaration_hash).await??;
         if declared.rollups.get(&rollup.name).is_none() {
-            lacking.insert(cfg, declared.limits.time);
+            lacking.insert(declaration_hash, declared.limits.time);
         }
     }
     Ok(lacking)
 }
 
 /// A rollup on its way to be filled.
-struct Filling<'c> {
+struct Backfill<'c> {
     topic: &'c str,
     /// Hash of the declaration of this process.
-    cfg: u64,
+    declaration_hash: u64,
     rollup: &'c Rollup,
     lacking: Lacking,
     store: Store,
@@ -189,20 +189,20 @@ struct Filling<'c> {
     filled: Filled,
 }
 
-impl Filling<'_> {
+impl Backfill<'_> {
     /// One lane after another.
     async fn fill(&mut self) -> Result<(), BackfillError> {
         if self.lacking.is_empty() {
             return Ok(());
         }
-        let lanes = raw::lanes(&self.store, &self.lacking).await?;
-        for (at, lane) in (1..).zip(&lanes) {
-            let (day, kp) = (day(lane.day), lane.kp);
-            if self.fill_lane(*lane).await? {
+        let raw_days = raw::raw_days(&self.store, &self.lacking).await?;
+        for (at, raw_day) in (1..).zip(&raw_days) {
+            let (day, partition) = (day(raw_day.day), raw_day.partition);
+            if self.fill_raw_day(*raw_day).await? {
                 self.filled.since.get_or_insert_with(|| day.clone());
                 tracing::info!(
-                    "{at} of {}: what arrived on {day} in partition {kp} is counted; {} rows so far",
-                    lanes.len(),
+                    "{at} of {}: what arrived on {day} in partition {partition} is counted; {} rows so far",
+                    raw_days.len(),
                     self.filled.rows
                 );
             } else {
@@ -215,43 +215,48 @@ impl Filling<'_> {
     }
 
     /// Returns whether the lane's rows are all there to be counted.
-    async fn fill_lane(&mut self, lane: Lane) -> Result<bool, BackfillError> {
-        let (table, source) = (self.rollup.table().name(), self.source(lane));
+    async fn fill_raw_day(&mut self, raw_day: RawDay) -> Result<bool, BackfillError> {
+        let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
         self.inserter.set_clock(markers.now);
-        if markers.now.0 >= partition_ends(lane.day, RAW_DAYS).0 - MARGIN {
+        if markers.now.0 >= partition_ends(raw_day.day, RAW_DAYS).0 - MARGIN {
             return Ok(false);
         }
-        let records = raw::records(&self.store, lane, &self.lacking).await?;
-        let reached: BTreeSet<_> = markers.all.iter().map(|marker| marker.hwm).collect();
+        let records = raw::records(&self.store, raw_day, &self.lacking).await?;
+        let reached: BTreeSet<_> = markers.all.iter().map(|marker| marker.applied_end).collect();
         for chunk in cut::cut(records, &reached, MAX_CHUNK_ROWS) {
-            self.fill_chunk(lane, &chunk, markers.now).await?;
+            self.fill_chunk(raw_day, &chunk, markers.now).await?;
         }
         Ok(true)
     }
 
-    async fn fill_chunk(&mut self, lane: Lane, chunk: &Chunk, now: UnixMillis) -> Result<(), BackfillError> {
-        let start = Instant::now();
-        let rows = raw::rows(&self.store, lane, chunk, &self.lacking, self.rollup).await?;
+    async fn fill_chunk(
+        &mut self,
+        raw_day: RawDay,
+        chunk: &Chunk,
+        now: UnixMillis,
+    ) -> Result<(), BackfillError> {
+        let begun = Instant::now();
+        let rows = raw::rows(&self.store, raw_day, chunk, &self.lacking, self.rollup).await?;
         if rows.len() as u64 != chunk.rows {
-            return Err(BackfillError::Vanished { day: day(lane.day) });
+            return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
-        let (source, lo, hwm) = (self.source(lane), chunk.lo(), chunk.hwm());
+        let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
         // Always the same limit: a chunk that was filled in part is made again by another run.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows, .. } =
-            cells::rollup_cells(rollup, &strata, source, hwm, MAX_GROUPS, Some(name));
+            cells::rollup_cells(rollup, &strata, source, end, MAX_GROUPS, Some(name));
         // ClickHouse would drop these at once.
-        cells.retain(|cell| cell.ends.is_none_or(|ends| ends > now));
+        cells.retain(|cell| cell.expires_at.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;
         self.filled.folded_rows += folded_rows;
         self.filled.cells += cells.len() as u64;
-        let until = start + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
-        let token = Token::of_backfill(source, self.topic, name, lo, Offset::new(hwm.to_i64() - 1));
+        let until = begun + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
+        let token = Token::of_backfill(source, self.topic, name, start, Offset::new(end.to_i64() - 1));
         // Somebody may have filled some of them before.
-        let work = Work { token, source, lo, hwm, cells, rebuilt: true };
-        let applied = self.inserter.apply(work, &CancellationToken::new(), || ()).await;
+        let declared = DeclaredBatch { token, source, start, end, cells, rebuilt: true };
+        let applied = self.inserter.apply(declared, &CancellationToken::new(), || ()).await;
         match applied {
             Ok(()) => {}
             Err(NotApplied::Stopped(stopped)) => return Err(BackfillError::Stopped(stopped)),
@@ -261,8 +266,12 @@ impl Filling<'_> {
         Ok(())
     }
 
-    fn source(&self, lane: Lane) -> Source {
-        Source { g: lane.marker_g(), kp: lane.kp, cfg: self.cfg }
+    fn source(&self, raw_day: RawDay) -> Source {
+        Source {
+            log_generation: raw_day.marker_g(),
+            partition: raw_day.partition,
+            declaration_hash: self.declaration_hash,
+        }
     }
 }
 

@@ -122,7 +122,7 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), 
     let has_it = partitions.iter().filter(|(_, declared)| {
         declared.as_ref().is_some_and(|declared| declared.rollups.get(name).is_some())
     });
-    let in_use: Vec<_> = has_it.map(|(kp, _)| kp.to_string()).collect();
+    let in_use: Vec<_> = has_it.map(|(partition, _)| partition.to_string()).collect();
     if in_use.is_empty() {
         return Ok(());
     }

@@ -18,11 +18,11 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::store::Store;
-use crate::group::tracks::Tracks;
-use crate::health::{Concern, Health};
+use crate::group::applied_watches::AppliedWatches;
+use crate::health::{Component, Health};
 use crate::kafka::topic::TopicWatch;
 use crate::metrics::Metrics;
-use crate::pipeline::track::Applied;
+use crate::pipeline::applied_watch::Applied;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::stall::{PATIENCE, Stalls};
 
@@ -31,22 +31,22 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What readers are told of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fresh {
-    g: u16,
+struct PublishedProgress {
+    log_generation: u16,
     next: NextOffset,
     as_of: UnixMillis,
 }
 
 /// Publishes for all partitions of the process.
-pub struct Publisher {
+pub struct ProgressPublisher {
     /// Topic of the records.
     pub topic: String,
     /// Knows whether the topic is still the same.
     pub topic_watch: Arc<TopicWatch>,
     /// Asks where logs end.
-    pub asker: Arc<BaseConsumer>,
+    pub metadata_client: Arc<BaseConsumer>,
     /// How far each partition is.
-    pub tracks: Arc<Tracks>,
+    pub applied_watches: Arc<AppliedWatches>,
     /// Where the table is.
     pub store: Store,
     /// Gets the lag.
@@ -55,7 +55,7 @@ pub struct Publisher {
     pub health: Arc<Health>,
 }
 
-impl Publisher {
+impl ProgressPublisher {
     /// Publishes each `interval` until `stop`.
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let mut ticks = time::interval(interval);
@@ -70,47 +70,55 @@ impl Publisher {
     }
 
     /// Tells what is new since it was `told`.
-    async fn publish(&self, before: UnixMillis, ends: &BTreeMap<i32, i64>, told: &mut BTreeMap<i32, Fresh>) {
-        let tracks = self.tracks.all();
-        told.retain(|kp, _| tracks.contains_key(kp));
+    async fn publish(
+        &self,
+        before: UnixMillis,
+        ends: &BTreeMap<i32, i64>,
+        told: &mut BTreeMap<i32, PublishedProgress>,
+    ) {
+        let applied_watches = self.applied_watches.all();
+        told.retain(|partition, _| applied_watches.contains_key(partition));
         let mut news = BTreeMap::new();
-        for (kp, track) in &tracks {
-            let Applied { g, next: Some(next), until: applied_until } = track.applied() else { continue };
-            let end = ends.get(kp).copied();
+        for (partition, applied_watch) in &applied_watches {
+            let Applied { log_generation, next: Some(next), until: applied_until } = applied_watch.applied()
+            else {
+                continue;
+            };
+            let end = ends.get(partition).copied();
             if let Some(end) = end {
-                self.metrics.lag(*kp, (end - next.to_i64()).max(0));
+                self.metrics.lag(*partition, (end - next.to_i64()).max(0));
             }
-            let known = told.get(kp).copied();
-            let fresh = freshness(known, g, next, applied_until, end, before);
-            news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*kp, fresh)));
+            let known = told.get(partition).copied();
+            let fresh = freshness(known, log_generation, next, applied_until, end, before);
+            news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
         }
         if news.is_empty() {
             return;
         }
         match self.store.execute(&insert(&news)).await {
             Ok(()) => {
-                self.health.well(Concern::ClickHouse);
+                self.health.recovered(Component::ClickHouse);
                 told.extend(news);
             }
-            Err(error) => self.health.trouble(Concern::ClickHouse, error),
+            Err(error) => self.health.degraded(Component::ClickHouse, error),
         }
     }
 
     /// Says which partitions have records that nobody applies.
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
-        let (tracks, now) = (self.tracks.all(), Instant::now());
-        for kp in stalls.forget(|kp| !tracks.contains_key(&kp)) {
-            self.health.well(Concern::Progress(kp));
+        let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
+        for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
+            self.health.recovered(Component::Progress(partition));
         }
-        for (kp, track) in &tracks {
-            let next = track.applied().next;
+        for (partition, applied_watch) in &applied_watches {
+            let next = applied_watch.applied().next;
             // Where the end is unknown, Kafka does not answer, which is in trouble by itself.
-            let waits = ends.get(kp).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
-            if stalls.stands_still(*kp, next, waits, now) {
+            let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
+            if stalls.stands_still(*partition, next, waits, now) {
                 let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());
-                self.health.trouble(Concern::Progress(*kp), reason);
+                self.health.degraded(Component::Progress(*partition), reason);
             } else {
-                self.health.well(Concern::Progress(*kp));
+                self.health.recovered(Component::Progress(*partition));
             }
         }
     }
@@ -125,17 +133,17 @@ impl Publisher {
 
     /// Where the log of each partition ends; none of those that Kafka did not tell.
     async fn ends(&self) -> BTreeMap<i32, i64> {
-        let (asker, topic) = (Arc::clone(&self.asker), self.topic.clone());
-        let partitions: Vec<i32> = self.tracks.all().into_keys().collect();
-        let asked = tokio::task::spawn_blocking(move || ends(&asker, &topic, &partitions)).await;
+        let (metadata_client, topic) = (Arc::clone(&self.metadata_client), self.topic.clone());
+        let partitions: Vec<i32> = self.applied_watches.all().into_keys().collect();
+        let asked = tokio::task::spawn_blocking(move || ends(&metadata_client, &topic, &partitions)).await;
         match asked {
             Ok(Ok(ends)) => {
-                self.health.well(Concern::Kafka);
+                self.health.recovered(Component::Kafka);
                 ends
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "ask kafka where its logs end");
-                self.health.kafka_away();
+                self.health.kafka_unreachable();
                 BTreeMap::new()
             }
             // The runtime ends.
@@ -147,44 +155,48 @@ impl Publisher {
 /// What can be said of a partition: what was `known`, that everything below `next` and before
 /// `applied_until` is applied, and where the log ended after the moment `now`.
 fn freshness(
-    known: Option<Fresh>,
-    g: u16,
+    known: Option<PublishedProgress>,
+    log_generation: u16,
     next: NextOffset,
     applied_until: Option<UnixMillis>,
     end: Option<i64>,
     now: UnixMillis,
-) -> Option<Fresh> {
+) -> Option<PublishedProgress> {
     // A broker's clock may be ahead of ours, and readers must not take that for data from the future.
     let applied_until = applied_until.map(|until| until.min(now));
     let nothing_left = end.filter(|end| next.to_i64() >= *end).map(|_| now);
     let before = known.map(|known| known.as_of);
     let as_of = [applied_until, nothing_left, before].into_iter().flatten().max()?;
-    Some(Fresh { g, next, as_of })
+    Some(PublishedProgress { log_generation, next, as_of })
 }
 
 /// One insert for all.
-fn insert(news: &BTreeMap<i32, Fresh>) -> String {
+fn insert(news: &BTreeMap<i32, PublishedProgress>) -> String {
     let mut sql =
         "INSERT INTO progress (g, kp, next_offset, as_of) SETTINGS async_insert = 0 VALUES".to_owned();
-    for (at, (kp, fresh)) in news.iter().enumerate() {
+    for (at, (partition, fresh)) in news.iter().enumerate() {
         let separator = if at == 0 { "" } else { "," };
         // Writing to a String cannot fail.
-        let _ = write!(sql, "{separator} ({}, {kp}, {}, '{}')", fresh.g, fresh.next, fresh.as_of);
+        let _ = write!(
+            sql,
+            "{separator} ({}, {partition}, {}, '{}')",
+            fresh.log_generation, fresh.next, fresh.as_of
+        );
     }
     sql
 }
 
-fn ends(asker: &BaseConsumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, i64>> {
+fn ends(metadata_client: &BaseConsumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, i64>> {
     if partitions.is_empty() {
-        asker.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+        metadata_client.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
         return Ok(BTreeMap::new());
     }
     let mut list = TopicPartitionList::new();
-    for kp in partitions {
+    for partition in partitions {
         // In a question for times this one stands for the end of the log.
-        list.add_partition_offset(topic, *kp, KafkaOffset::End)?;
+        list.add_partition_offset(topic, *partition, KafkaOffset::End)?;
     }
-    let answer = asker.offsets_for_times(list, ASK_TIMEOUT)?;
+    let answer = metadata_client.offsets_for_times(list, ASK_TIMEOUT)?;
     let ends = answer.elements().into_iter().filter_map(|element| match element.offset() {
         KafkaOffset::Offset(end) if element.error().is_ok() => Some((element.partition(), end)),
         _ => None,
@@ -200,10 +212,17 @@ mod tests {
 
     #[track_caller]
     fn check(known: Option<i64>, applied_until: Option<i64>, end: Option<i64>, as_of: Option<i64>) {
-        let known = known.map(|as_of| Fresh { g: 2, next: NextOffset::new(5), as_of: UnixMillis(as_of) });
+        let known = known.map(|as_of| PublishedProgress {
+            log_generation: 2,
+            next: NextOffset::new(5),
+            as_of: UnixMillis(as_of),
+        });
         let next = NextOffset::new(7);
         let found = freshness(known, 2, next, applied_until.map(UnixMillis), end, SOON);
-        assert_eq!(found, as_of.map(|as_of| Fresh { g: 2, next, as_of: UnixMillis(as_of) }));
+        assert_eq!(
+            found,
+            as_of.map(|as_of| PublishedProgress { log_generation: 2, next, as_of: UnixMillis(as_of) })
+        );
     }
 
     #[test]
@@ -231,7 +250,8 @@ mod tests {
 
     #[test]
     fn one_insert_tells_all_partitions() {
-        let fresh = Fresh { g: 2, next: NextOffset::new(7), as_of: UnixMillis(1000) };
+        let fresh =
+            PublishedProgress { log_generation: 2, next: NextOffset::new(7), as_of: UnixMillis(1000) };
         let sql = insert(&[(0, fresh), (3, fresh)].into());
         assert!(
             sql.ends_with(

@@ -16,7 +16,7 @@ use crate::apply::configs;
 use crate::apply::store::{Store, StoreError};
 use crate::config::Config;
 use crate::kafka::commit;
-use crate::protocol::declaration::{Declaration, Unknown};
+use crate::protocol::declaration::{Declaration, UnknownDeclaration};
 use crate::protocol::intent::{Intent, IntentError};
 
 /// How long Kafka may take for one answer.
@@ -29,16 +29,16 @@ pub enum InUseError {
     #[error("ask kafka what is committed")]
     Kafka(#[from] KafkaError),
     /// A commit is no intent.
-    #[error("partition {kp} cannot be judged")]
+    #[error("partition {partition} cannot be judged")]
     Unreadable {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// Why.
         source: IntentError,
     },
     /// What a hash stands for is not known.
     #[error("read the declaration that is in use")]
-    Unknown(#[from] Unknown),
+    Unknown(#[from] UnknownDeclaration),
     /// ClickHouse did not tell.
     #[error("read the declaration that is in use")]
     Store(#[from] StoreError),
@@ -55,17 +55,18 @@ pub async fn by_partition(
 ) -> Result<Vec<(u16, Option<Declaration>)>, InUseError> {
     let mut known = BTreeMap::<u64, Declaration>::new();
     let mut all = Vec::new();
-    for (kp, metadata) in committed(config)? {
+    for (partition, metadata) in committed(config)? {
         let Some(metadata) = metadata else {
-            all.push((kp, None));
+            all.push((partition, None));
             continue;
         };
-        let intent: Intent = metadata.parse().map_err(|source| InUseError::Unreadable { kp, source })?;
-        let declared = match known.entry(intent.cfg) {
+        let intent: Intent =
+            metadata.parse().map_err(|source| InUseError::Unreadable { partition, source })?;
+        let declared = match known.entry(intent.declaration_hash) {
             Entry::Occupied(declared) => declared.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(configs::read(store, intent.cfg).await??),
+            Entry::Vacant(unknown) => unknown.insert(configs::read(store, intent.declaration_hash).await??),
         };
-        all.push((kp, Some(declared.clone())));
+        all.push((partition, Some(declared.clone())));
     }
     Ok(all)
 }
@@ -84,8 +85,8 @@ fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> 
         let metadata = commit::committed(&element)?.map(|(_, metadata)| metadata);
         let (_, end) = group.fetch_watermarks(&kafka.topic, element.partition(), ASK_TIMEOUT)?;
         if metadata.is_some() || end > 0 {
-            let kp = u16::try_from(element.partition()).expect("kafka numbers partitions from 0");
-            all.push((kp, metadata));
+            let partition = u16::try_from(element.partition()).expect("kafka numbers partitions from 0");
+            all.push((partition, metadata));
         }
     }
     Ok(all)

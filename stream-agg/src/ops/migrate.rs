@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::apply::configs::DROPPED;
 use crate::apply::store::{Store, StoreError};
 use crate::config::MigrateConfig;
-use crate::kafka::timestamps::{self, Admin, Times};
+use crate::kafka::timestamps::{self, Admin, TimestampType};
 
 mod views;
 
@@ -76,7 +76,7 @@ pub enum MigrateError {
     },
     /// The topic was there, and its producers set the times.
     #[error("use topic `{topic}`: {help}")]
-    Times {
+    TimestampType {
         /// Its name.
         topic: String,
         /// What to do about it.
@@ -118,7 +118,7 @@ where
             Err(error) => error,
         };
         let wait = backoff.wait();
-        if !error.passes() || Instant::now() + wait > deadline {
+        if !error.is_transient() || Instant::now() + wait > deadline {
             return Err(error);
         }
         if !std::mem::replace(&mut told, true) {
@@ -134,15 +134,15 @@ where
 }
 
 impl MigrateError {
-    fn passes(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Self::Changed(_)
             | Self::Dropped(_)
             | Self::OtherRelease(_)
             | Self::NotAView(_)
-            | Self::Times { .. } => false,
-            Self::Apply { source, .. } => source.passes(),
-            Self::Topic { source: KafkaError::AdminOp(code), .. } => passes(*code),
+            | Self::TimestampType { .. } => false,
+            Self::Apply { source, .. } => source.is_transient(),
+            Self::Topic { source: KafkaError::AdminOp(code), .. } => is_transient(*code),
             // Kafka's client refuses a setting or an argument.
             Self::Topic { source: KafkaError::ClientCreation(_) | KafkaError::ClientConfig(..), .. }
             | Self::Topic { source: KafkaError::AdminOpCreation(_), .. } => false,
@@ -152,7 +152,7 @@ impl MigrateError {
 }
 
 /// Whether Kafka may take the same request later.
-fn passes(code: RDKafkaErrorCode) -> bool {
+fn is_transient(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as C;
     !matches!(
         code,
@@ -275,12 +275,12 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
             Err((_, code)) => return Err(error(KafkaError::AdminOp(code))),
         }
     }
-    match timestamps::ask(&admin, topic).await.map_err(error)? {
-        Times::OfKafka => {}
-        Times::Untold => tracing::warn!("{}", timestamps::warning(topic)),
-        Times::OfProducers => {
+    match timestamps::timestamp_type(&admin, topic).await.map_err(error)? {
+        TimestampType::LogAppendTime => {}
+        TimestampType::Unknown => tracing::warn!("{}", timestamps::warning(topic)),
+        TimestampType::CreateTime => {
             let help = timestamps::help(&config.kafka);
-            return Err(MigrateError::Times { topic: topic.clone(), help });
+            return Err(MigrateError::TimestampType { topic: topic.clone(), help });
         }
     }
     Ok(false)

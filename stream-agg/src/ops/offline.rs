@@ -17,11 +17,11 @@ use crate::apply::verdict::OUTLASTED;
 use crate::config::{Config, fixed};
 use crate::kafka::client::seek;
 use crate::kafka::commit::Committed;
-use crate::kafka::read_error::{Fault, fault};
+use crate::kafka::read_error::{ReadError, classify};
 use crate::kafka::{commit, librdkafka};
 use crate::protocol::intent::{Intent, IntentError};
 use crate::protocol::progress::NextOffset;
-use crate::protocol::recover::Found;
+use crate::protocol::recover::KafkaState;
 
 /// How long Kafka may take for one answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ pub(crate) fn outlasting() -> Duration {
 /// One partition of a group without members.
 pub struct Offline<'c> {
     config: &'c Config,
-    kp: u16,
+    partition: u16,
     group: BaseConsumer,
 }
 
@@ -77,29 +77,29 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// A setting that Kafka's client does not take.
-    pub fn new(config: &'c Config, kp: u16) -> Result<Self, OfflineError> {
+    pub fn new(config: &'c Config, partition: u16) -> Result<Self, OfflineError> {
         let group = config.migrate.kafka.client(&[("group.id", &config.group)]).create();
-        Ok(Self { config, kp, group: group.map_err(OfflineError::Kafka)? })
+        Ok(Self { config, partition, group: group.map_err(OfflineError::Kafka)? })
     }
 
     /// What is committed, and what the log holds.
     ///
     /// # Errors
     /// What Kafka says.
-    pub fn found(&self) -> Result<Found, OfflineError> {
+    pub fn found(&self) -> Result<KafkaState, OfflineError> {
         self.find().map_err(OfflineError::Kafka)
     }
 
-    fn find(&self) -> Result<Found, KafkaError> {
-        let Self { kp, group, .. } = self;
-        let (topic, kp) = (self.topic(), i32::from(*kp));
+    fn find(&self) -> Result<KafkaState, KafkaError> {
+        let Self { partition, group, .. } = self;
+        let (topic, partition) = (self.topic(), i32::from(*partition));
         let mut list = TopicPartitionList::new();
-        list.add_partition(topic, kp);
-        let (low, end) = group.fetch_watermarks(topic, kp, ASK_TIMEOUT)?;
+        list.add_partition(topic, partition);
+        let (low, end) = group.fetch_watermarks(topic, partition, ASK_TIMEOUT)?;
         let answer = group.committed_offsets(list, ASK_TIMEOUT)?;
         let committed = answer.elements().first().map_or(Ok(None), commit::committed)?;
         let topic = librdkafka::topic_id(group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
-        Ok(Found { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic })
+        Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic })
     }
 
     /// The committed offset and what it declares.
@@ -121,26 +121,26 @@ impl<'c> Offline<'c> {
     }
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
-        let (topic, kp) = (self.topic(), i32::from(self.kp));
+        let (topic, partition) = (self.topic(), i32::from(self.partition));
         // At the log's end there is no record to tell that the offset is valid.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
         let reader = Arc::new(reader);
-        let queue = reader.split_partition_queue(topic, kp).ok_or(KafkaError::Canceled)?;
+        let queue = reader.split_partition_queue(topic, partition).ok_or(KafkaError::Canceled)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, kp, rdkafka::Offset::Offset(end.to_i64()))?;
+        list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(end.to_i64()))?;
         reader.assign(&list)?;
-        seek(&reader, topic, kp, end, epoch)?;
+        seek(&reader, topic, partition, end, epoch)?;
         let until = std::time::Instant::now() + ASK_TIMEOUT;
         while std::time::Instant::now() < until {
             match queue.poll(POLL) {
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
-                Some(Err(error)) => match fault(&error) {
-                    Fault::Gone => return Ok(false),
+                Some(Err(error)) => match classify(&error) {
+                    ReadError::OffsetGone => return Ok(false),
                     // Records are fetched only from a valid offset.
-                    Fault::Unreadable => return Ok(true),
-                    Fault::Passing => {}
+                    ReadError::Unreadable => return Ok(true),
+                    ReadError::Transient => {}
                 },
                 None => {}
             }
@@ -177,7 +177,7 @@ impl<'c> Offline<'c> {
 
     fn try_commit(&self, from: NextOffset, metadata: &str) -> Result<(), KafkaError> {
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition(self.topic(), self.kp.into()).set_metadata(metadata);
+        offsets.add_partition(self.topic(), self.partition.into()).set_metadata(metadata);
         offsets.set_all_offsets(rdkafka::Offset::Offset(from.to_i64()))?;
         self.group.commit(&offsets, CommitMode::Sync)
     }

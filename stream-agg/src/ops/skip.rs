@@ -18,20 +18,22 @@ use crate::protocol::progress::{NextOffset, Offset};
 #[derive(Debug, thiserror::Error)]
 pub enum SkipError {
     /// It is applied already.
-    #[error("skip partition {kp}: offset {offset} is below {from}, so the record is in every table already")]
+    #[error(
+        "skip partition {partition}: offset {offset} is below {from}, so the record is in every table already"
+    )]
     Applied {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// The record.
         offset: Offset,
         /// Everything below is in every cell.
         from: NextOffset,
     },
     /// It is not in the log.
-    #[error("skip partition {kp}: the log ends at {end}, there is no record at offset {offset}")]
+    #[error("skip partition {partition}: the log ends at {end}, there is no record at offset {offset}")]
     Beyond {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// The record.
         offset: Offset,
         /// Where the log ends.
@@ -39,34 +41,34 @@ pub enum SkipError {
     },
     /// Some of its rows are stored.
     #[error(
-        "skip partition {kp}: `{table}` {partition} holds the batch below {hwm}, so rows of offset {offset} are stored; \
-         remove what makes clickhouse refuse the others, or use `stream-agg split {kp}`"
+        "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset {offset} are stored; \
+         remove what makes clickhouse refuse the others, or use `stream-agg split {partition}`"
     )]
     Stored {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// The record.
         offset: Offset,
         /// The table.
         table: String,
         /// Id of its table partition.
-        partition: String,
+        partition_id: String,
         /// Its marker.
-        hwm: NextOffset,
+        applied_end: NextOffset,
     },
     /// The intent has no room for another offset.
     #[error(
-        "skip partition {kp}: {MAX_SKIPPED} records from the committed offset on are skipped already, no more can be"
+        "skip partition {partition}: {MAX_SKIPPED} records from the committed offset on are skipped already, no more can be"
     )]
     TooMany {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
     },
     /// Kafka or ClickHouse, or aggregators that run.
-    #[error("skip partition {kp}")]
+    #[error("skip partition {partition}")]
     Offline {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// What is in the way.
         source: OfflineError,
     },
@@ -76,7 +78,7 @@ pub enum SkipError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The Kafka partition.
-    pub kp: u16,
+    pub partition: u16,
     /// All offsets that will become dead letters.
     pub offsets: Vec<Offset>,
 }
@@ -85,29 +87,29 @@ pub struct Skipped {
 ///
 /// # Errors
 /// What keeps it from that; nothing has changed then.
-pub async fn skip(config: &Config, kp: u16, offset: Offset) -> Result<Skipped, SkipError> {
-    let offline_error = |source| SkipError::Offline { kp, source };
-    let offline = Offline::new(config, kp).map_err(offline_error)?;
+pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Skipped, SkipError> {
+    let offline_error = |source| SkipError::Offline { partition, source };
+    let offline = Offline::new(config, partition).map_err(offline_error)?;
     let (from, intent) = offline.intent().map_err(offline_error)?;
     if !from.is_at_or_below(offset) {
-        return Err(SkipError::Applied { kp, offset, from });
+        return Err(SkipError::Applied { partition, offset, from });
     }
     let end = offline.found().map_err(offline_error)?.end;
     if end.is_at_or_below(offset) {
-        return Err(SkipError::Beyond { kp, offset, end });
+        return Err(SkipError::Beyond { partition, offset, end });
     }
-    let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { kp })?;
+    let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { partition })?;
     let is_declared = intent.last.is_some_and(|last| offset <= last);
     // What `adopt` found may hold rows of it in some tables only.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
         // Twice: the second look tells what arrived while we waited.
-        check_not_stored(config, kp, &intent, offset).await?;
+        check_not_stored(config, partition, &intent, offset).await?;
         offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
-        check_not_stored(config, kp, &intent, offset).await?;
+        check_not_stored(config, partition, &intent, offset).await?;
     }
     offline.commit(from, &skipping).map_err(offline_error)?;
-    Ok(Skipped { kp, offsets: skipping.skipped })
+    Ok(Skipped { partition, offsets: skipping.skipped })
 }
 
 /// The same intent with `offset` skipped, in a part of its own if it is in the declared batch; `None` if
@@ -130,21 +132,22 @@ fn skipping(from: NextOffset, intent: &Intent, offset: Offset) -> Option<Intent>
 
 async fn check_not_stored(
     config: &Config,
-    kp: u16,
+    partition: u16,
     intent: &Intent,
     offset: Offset,
 ) -> Result<(), SkipError> {
-    let offline_error = |source| SkipError::Offline { kp, source: OfflineError::Store(source) };
+    let offline_error = |source| SkipError::Offline { partition, source: OfflineError::Store(source) };
     let store = Store::new(&config.migrate.store);
-    let markers = markers::of_log(&store, kp, Some(intent.g)).await.map_err(offline_error)?;
-    match markers.all.into_iter().find(|marker| !marker.hwm.is_at_or_below(offset)) {
+    let markers =
+        markers::of_log(&store, partition, Some(intent.log_generation)).await.map_err(offline_error)?;
+    match markers.all.into_iter().find(|marker| !marker.applied_end.is_at_or_below(offset)) {
         None => Ok(()),
         Some(marker) => Err(SkipError::Stored {
-            kp,
+            partition,
             offset,
             table: marker.table,
-            partition: marker.partition,
-            hwm: marker.hwm,
+            partition_id: marker.partition_id,
+            applied_end: marker.applied_end,
         }),
     }
 }
@@ -152,7 +155,12 @@ async fn check_not_stored(
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let offsets: Vec<_> = self.offsets.iter().map(ToString::to_string).collect();
-        write!(f, "partition {}: the records at offsets {} become dead letters", self.kp, offsets.join(", "))
+        write!(
+            f,
+            "partition {}: the records at offsets {} become dead letters",
+            self.partition,
+            offsets.join(", ")
+        )
     }
 }
 

@@ -15,19 +15,19 @@ use crate::protocol::progress::{NextOffset, Offset};
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
     /// There is no declared batch.
-    #[error("split partition {kp}: no batch is declared, so none can be refused")]
+    #[error("split partition {partition}: no batch is declared, so none can be refused")]
     NothingDeclared {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
     },
     /// Its parts are single records, or there may be no more of them.
     #[error(
-        "split partition {kp}: its batch, offsets {from} to {last}, is in {parts} parts already and cannot be split \
-         further; `stream-agg skip {kp} --offset N` makes a record of it a dead letter"
+        "split partition {partition}: its batch, offsets {from} to {last}, is in {parts} parts already and cannot be split \
+         further; `stream-agg skip {partition} --offset N` makes a record of it a dead letter"
     )]
     Indivisible {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// First offset of the batch.
         from: NextOffset,
         /// Its last offset.
@@ -36,10 +36,10 @@ pub enum SplitError {
         parts: usize,
     },
     /// Kafka or ClickHouse, or aggregators that run.
-    #[error("split partition {kp}")]
+    #[error("split partition {partition}")]
     Offline {
         /// The Kafka partition.
-        kp: u16,
+        partition: u16,
         /// What is in the way.
         source: OfflineError,
     },
@@ -49,7 +49,7 @@ pub enum SplitError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// The Kafka partition.
-    pub kp: u16,
+    pub partition: u16,
     /// First offset of the batch.
     pub from: NextOffset,
     /// Where its parts end, ascending.
@@ -60,19 +60,19 @@ pub struct Split {
 ///
 /// # Errors
 /// What keeps it from that; nothing has changed then.
-pub async fn split(config: &Config, kp: u16) -> Result<Split, SplitError> {
-    let offline_error = |source| SplitError::Offline { kp, source };
-    let offline = Offline::new(config, kp).map_err(offline_error)?;
+pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
+    let offline_error = |source| SplitError::Offline { partition, source };
+    let offline = Offline::new(config, partition).map_err(offline_error)?;
     let (from, intent) = offline.intent().map_err(offline_error)?;
-    let Some(last) = intent.last else { return Err(SplitError::NothingDeclared { kp }) };
+    let Some(last) = intent.last else { return Err(SplitError::NothingDeclared { partition }) };
     let split = halved(from, &intent.ends());
     if split == intent.split {
-        return Err(SplitError::Indivisible { kp, from, last, parts: split.len() + 1 });
+        return Err(SplitError::Indivisible { partition, from, last, parts: split.len() + 1 });
     }
     offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
     let intent = Intent { split, ..intent };
     offline.commit(from, &intent).map_err(offline_error)?;
-    Ok(Split { kp, from, ends: intent.ends() })
+    Ok(Split { partition, from, ends: intent.ends() })
 }
 
 /// The split points of a batch whose parts begin at `from` and end at `ends`, once its widest parts are
@@ -92,8 +92,12 @@ fn halved(from: NextOffset, ends: &[NextOffset]) -> Vec<NextOffset> {
 
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kp, from, ends } = self;
-        write!(f, "partition {kp}: the batch from offset {from} is inserted in {} parts, ", ends.len())?;
+        let Self { partition, from, ends } = self;
+        write!(
+            f,
+            "partition {partition}: the batch from offset {from} is inserted in {} parts, ",
+            ends.len()
+        )?;
         let ends: Vec<_> = ends.iter().map(ToString::to_string).collect();
         write!(f, "which end before the offsets {}", ends.join(", "))
     }

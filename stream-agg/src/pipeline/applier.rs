@@ -1,111 +1,116 @@
-//! The side of a pipeline that applies batches: declare → insert, strictly one after another.
+//! Applies batches: declare → insert, strictly one batch after another.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use schemas::time::UnixMillis;
+use schemas::time::{SECOND, UnixMillis};
 use tokio::sync::mpsc;
 use tokio::time;
 
 use crate::apply::insert::NotApplied;
-use crate::health::Concern;
-use crate::kafka::commit::{Committed, Committer, Ended};
+use crate::health::Component;
+use crate::kafka::commit::{Committed, Committer};
 use crate::kafka::topic::Recreated;
-use crate::pipeline::context::Part;
-use crate::pipeline::message::{Closed, Handed};
+use crate::pipeline::PipelineEnd;
+use crate::pipeline::context::PartitionContext;
+use crate::pipeline::message::{PipelineMessage, ReadyBatch};
 use crate::protocol::intent::Intent;
 use crate::protocol::progress::{Offset, Progress};
 
-impl Part {
-    /// Declares and inserts one batch after another until there are no more, or told to stop.
+impl PartitionContext {
+    /// Declares and inserts one batch after another, until the collector ends or the pipeline is stopped.
     pub(super) async fn apply_all(
         self,
-        mut batches: mpsc::Receiver<Handed>,
+        mut messages: mpsc::Receiver<PipelineMessage>,
         progress: Progress,
-        known: Committed,
+        committed: Committed,
         after: Option<Intent>,
-    ) -> Ended {
+    ) -> PipelineEnd {
         let committer = Committer {
             consumer: Arc::clone(&self.consumer),
-            topic: self.shared.topic.clone(),
-            kp: self.kp,
+            topic: self.services.topic.clone(),
+            partition: self.partition,
             member: Arc::clone(&self.member),
-            known,
+            committed,
             under_way: Arc::clone(&self.commits),
             give_up: self.give_up.clone(),
-            metrics: Arc::clone(&self.shared.metrics),
-            health: Arc::clone(&self.shared.health),
+            metrics: Arc::clone(&self.services.metrics),
+            health: Arc::clone(&self.services.health),
         };
-        let mut applier = Applier { part: &self, committer, progress, after };
-        applier.apply_all(&mut batches).await.err().unwrap_or(Ended::Told)
+        let mut applier = Applier { context: &self, committer, progress, after };
+        applier.run(&mut messages).await.err().unwrap_or(PipelineEnd::Stopped)
     }
 }
 
-/// The other side of a pipeline.
+/// Declares and inserts the batches of one partition.
 struct Applier<'p> {
-    part: &'p Part,
+    context: &'p PartitionContext,
     committer: Committer,
     progress: Progress,
-    /// To commit if nothing follows.
+    /// The intent to commit if no other batch follows.
     after: Option<Intent>,
 }
 
 impl Applier<'_> {
-    async fn apply_all(&mut self, batches: &mut mpsc::Receiver<Handed>) -> Result<(), Ended> {
-        let max_age = self.part.shared.batch.max_age;
+    async fn run(&mut self, messages: &mut mpsc::Receiver<PipelineMessage>) -> Result<(), PipelineEnd> {
+        let max_age = self.context.services.batch.max_age;
         loop {
-            let handed = match time::timeout(max_age, batches.recv()).await {
-                Ok(Some(handed)) => handed,
+            let message = match time::timeout(max_age, messages.recv()).await {
+                Ok(Some(message)) => message,
                 Ok(None) => break,
                 Err(_) => {
-                    self.settle().await?;
+                    self.commit_after().await?;
                     continue;
                 }
             };
-            match handed {
-                // It is declared by the next owner, who is free to cut it otherwise.
-                Handed::Batch(closed) if !closed.work.rebuilt && self.part.stop.is_cancelled() => break,
-                Handed::Batch(closed) => self.apply(*closed).await?,
-                Handed::Quiet(after) => self.after = Some(*after),
+            match message {
+                // The next owner declares the batch, and may close it elsewhere.
+                PipelineMessage::Batch(ready)
+                    if !ready.declared.rebuilt && self.context.stop.is_cancelled() =>
+                {
+                    break;
+                }
+                PipelineMessage::Batch(ready) => self.apply(*ready).await?,
+                PipelineMessage::Idle(after) => self.after = Some(*after),
             }
         }
-        self.settle().await
+        self.commit_after().await
     }
 
-    async fn apply(&mut self, closed: Closed) -> Result<(), Ended> {
-        let Closed { work, intent, after, counts, as_of, place } = closed;
-        let Part { shared, track, give_up, .. } = self.part;
-        // After its records were read, before anything is done with them.
-        let same = give_up.run_until_cancelled(shared.topic_watch.check()).await;
-        same.ok_or(Ended::Told)?.map_err(|Recreated| Ended::Told)?;
-        if work.rebuilt {
-            shared.metrics.recovered_intents.inc();
+    async fn apply(&mut self, ready: ReadyBatch) -> Result<(), PipelineEnd> {
+        let ReadyBatch { declared, intent, after, counts, as_of, permit } = ready;
+        let PartitionContext { services, applied_watch, give_up, .. } = self.context;
+        // After the records were read, and before anything is done with them.
+        let same = give_up.run_until_cancelled(services.topic_watch.check()).await;
+        same.ok_or(PipelineEnd::Stopped)?.map_err(|Recreated| PipelineEnd::Stopped)?;
+        if declared.rebuilt {
+            services.metrics.recovered_intents.inc();
         } else {
-            self.committer.commit(work.lo, &intent).await?;
+            self.committer.commit(declared.start, &intent).await?;
         }
-        let g = work.source.g;
-        self.progress.declare(Offset::new(work.hwm.to_i64() - 1), work.cells.len());
+        let log_generation = declared.source.log_generation;
+        self.progress.declare(Offset::new(declared.end.to_i64() - 1), declared.cells.len());
         let progress = &mut self.progress;
-        let applied = shared.inserter.apply(work, give_up, || progress.cell_applied()).await;
+        let applied = services.inserter.apply(declared, give_up, || progress.cell_applied()).await;
         match applied {
             Ok(()) => {}
-            Err(NotApplied::GivenUp) => return Err(Ended::Told),
+            Err(NotApplied::GivenUp) => return Err(PipelineEnd::Stopped),
             Err(NotApplied::Stopped(stopped)) => {
-                shared.health.alarm(Concern::Inserts(self.part.kp.into()), &stopped);
-                let _counted = shared.metrics.partition_stopped();
-                self.part.stop.cancelled().await;
-                return Err(Ended::Told);
+                services.health.alarm(Component::Inserts(self.context.partition.into()), &stopped);
+                let _counted = services.metrics.partition_stopped();
+                self.context.stop.cancelled().await;
+                return Err(PipelineEnd::Stopped);
             }
         }
-        drop(place);
-        track.advance(g, self.progress.applied(), as_of);
+        drop(permit);
+        applied_watch.advance(log_generation, self.progress.applied(), as_of);
         self.after = after;
-        shared.metrics.applied(&counts, UnixMillis::from(SystemTime::now()).0 / 1000);
+        services.metrics.applied(&counts, UnixMillis::from(SystemTime::now()).0 / SECOND);
         Ok(())
     }
 
-    /// Commits that all is applied and nothing declared.
-    async fn settle(&mut self) -> Result<(), Ended> {
+    /// Commits that every batch is applied and none is declared, if that is so and not committed yet.
+    async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()
         {

@@ -17,7 +17,7 @@ use crate::config::BatchConfig;
 use crate::pipeline::budget::LARGE_BYTES;
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
-use crate::rows::decode::{Decoded, Entry};
+use crate::rows::decode::{DecodedLines, LedgerEntry};
 
 /// Cells that a batch has before it closes, each of which costs an insert: those of days of arrival and of
 /// what never expires, and, for each retention, those of late events.
@@ -30,15 +30,15 @@ const OVERDUE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Batcher {
     /// `None`: it closes at its ends only.
-    limits: Option<Limits>,
+    limits: Option<BatchLimits>,
     /// Where a batch must end, whatever else ends one before; ascending.
     ends: VecDeque<NextOffset>,
-    lo: NextOffset,
+    start: NextOffset,
     open: Open,
 }
 
 #[derive(Debug)]
-struct Limits {
+struct BatchLimits {
     config: BatchConfig,
     /// One rollup for each table and retention: what its rows expire at, those of others like it do.
     kinds: Vec<Rollup>,
@@ -58,8 +58,8 @@ enum Touched {
 
 #[derive(Debug, Default)]
 struct Open {
-    decoded: Decoded,
-    entries: Vec<Entry>,
+    decoded: DecodedLines,
+    entries: Vec<LedgerEntry>,
     bytes: usize,
     since: Option<Instant>,
     cells: HashSet<Touched>,
@@ -77,17 +77,17 @@ impl Batcher {
     pub fn new(
         config: BatchConfig,
         rollups: &Rollups,
-        lo: NextOffset,
+        start: NextOffset,
         ends: impl IntoIterator<Item = NextOffset>,
     ) -> Self {
-        let limits = Some(Limits::new(config, rollups));
-        Self { limits, ends: ends.into_iter().collect(), lo, open: Open::default() }
+        let limits = Some(BatchLimits::new(config, rollups));
+        Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
     /// Collects what was declared from `lo` on, and nothing more: a batch up to each of `ends`, which
     /// ascend.
-    pub fn rebuild(lo: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
-        Self { limits: None, ends: ends.into_iter().collect(), lo, open: Open::default() }
+    pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
+        Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
     /// Whether no record was pushed since the last batch was closed.
@@ -104,8 +104,8 @@ impl Batcher {
     }
 
     /// Where the open batch begins.
-    pub fn lo(&self) -> NextOffset {
-        self.lo
+    pub fn start(&self) -> NextOffset {
+        self.start
     }
 
     /// The open batch, if it must end before a record at `offset`.
@@ -113,7 +113,7 @@ impl Batcher {
         let mut closed = None;
         while let Some(end) = self.ends.pop_front_if(|end| end.is_at_or_below(offset)) {
             closed = closed.or(self.close_at(end));
-            self.lo = end;
+            self.start = end;
         }
         closed
     }
@@ -139,12 +139,12 @@ impl Batcher {
     }
 
     /// Where the lines of the next record go, before it is pushed.
-    pub fn decoded(&mut self) -> &mut Decoded {
+    pub fn decoded(&mut self) -> &mut DecodedLines {
         &mut self.open.decoded
     }
 
     /// Adds a record of `bytes` whose rows were appended; hands back the batch it completed, if any.
-    pub fn push(&mut self, entry: Entry, bytes: usize, now: Instant) -> Option<Batch> {
+    pub fn push(&mut self, entry: LedgerEntry, bytes: usize, now: Instant) -> Option<Batch> {
         self.count_cells(&entry);
         let open = &mut self.open;
         open.since.get_or_insert(now);
@@ -185,13 +185,14 @@ impl Batcher {
     fn close_at(&mut self, end: NextOffset) -> Option<Batch> {
         self.open.since?;
         let Open { decoded, entries, .. } = std::mem::take(&mut self.open);
-        let lo = std::mem::replace(&mut self.lo, end);
-        Some(Batch { lo, hwm: end, decoded, entries })
+        let start = std::mem::replace(&mut self.start, end);
+        Some(Batch { start, end: end, decoded, entries })
     }
 
-    fn count_cells(&mut self, entry: &Entry) {
-        let Some(Limits { kinds, .. }) = &self.limits else { return };
-        let Open { decoded: Decoded { rows, dead_letters, .. }, cells, counted, days, .. } = &mut self.open;
+    fn count_cells(&mut self, entry: &LedgerEntry) {
+        let Some(BatchLimits { kinds, .. }) = &self.limits else { return };
+        let Open { decoded: DecodedLines { rows, dead_letters, .. }, cells, counted, days, .. } =
+            &mut self.open;
         let taken = entry.kafka_time.floor(DAY);
         cells.insert(Touched::Ledger(taken));
         if dead_letters.kafka_time.last().is_some_and(|last| last.floor(DAY) == taken) {
@@ -213,7 +214,7 @@ impl Batcher {
     }
 }
 
-impl Limits {
+impl BatchLimits {
     fn new(config: BatchConfig, rollups: &Rollups) -> Self {
         let mut kinds = Vec::<Rollup>::new();
         for rollup in rollups.iter() {
@@ -239,10 +240,10 @@ impl Open {
         self.entries.last().expect("an open batch that is looked at has a record").offset.next()
     }
 
-    fn is_full(&self, limits: &Limits) -> bool {
-        let Limits { config, max_cells, .. } = limits;
+    fn is_full(&self, limits: &BatchLimits) -> bool {
+        let BatchLimits { config, max_cells, .. } = limits;
         // A record is a row of the ledger, also one that has neither lines nor bytes.
-        let Decoded { rows, dead_letters, .. } = &self.decoded;
+        let DecodedLines { rows, dead_letters, .. } = &self.decoded;
         let rows = rows.len().max(dead_letters.len()).max(self.entries.len());
         rows >= config.max_rows.get()
             || self.bytes >= config.max_bytes.get()

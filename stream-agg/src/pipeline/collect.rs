@@ -1,9 +1,8 @@
-//! The side of a pipeline that takes records: poll → decode → close → make cells.
+//! Collects the records of a partition into batches: poll → decode → close → build cells.
 //!
-//! It runs ahead of the side that inserts by at most one waiting batch. Invariant: what
-//! a batch holds, and the window it leaves, follow from the records, the declaration
-//! and the window before it, never from a clock; a clock only says when a batch that
-//! nobody declared yet closes.
+//! The collector runs ahead of the applier by at most one waiting batch. Invariant: the rows of a batch, and the
+//! deduplication window after it, follow from the records, the declaration and the window before it, never from a
+//! clock. A clock only decides when a batch closes that is not declared yet.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,99 +16,100 @@ use schemas::time::UnixMillis;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::clock;
-use crate::clock::off_clock;
-use crate::health::Concern;
+use crate::clock::{self, off_clock};
+use crate::health::Component;
+use crate::kafka::group_context::GroupContext;
 use crate::kafka::librdkafka;
-use crate::kafka::membership::Membership;
-use crate::kafka::read_error::{Fault, fault};
+use crate::kafka::read_error::{ReadError, classify};
 use crate::pipeline::batcher::Batcher;
-use crate::pipeline::budget;
-use crate::pipeline::budget::Place;
-use crate::pipeline::context::{Part, Shared};
-use crate::pipeline::message::Handed;
-use crate::pipeline::records::{Records, append_time, head, is_old};
-use crate::pipeline::restore::{Recovered, in_ledger};
-use crate::pipeline::stopped::Stuck;
+use crate::pipeline::budget::{self, Permit};
+use crate::pipeline::context::{PartitionContext, Services};
+use crate::pipeline::message::PipelineMessage;
+use crate::pipeline::records::{Records, append_time, head, is_backlog};
+use crate::pipeline::restore::{RestoredPartition, known_in_ledger};
+use crate::pipeline::stopped::StoppedPartition;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::intent::Intent;
 use crate::protocol::progress::{NextOffset, Offset};
-use crate::protocol::recover::Finding;
+use crate::protocol::recover::RecoverError;
 use crate::protocol::truncation::{was_truncated, was_written_later};
 use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
 
-/// A backlog is over when none came for so long: a queue may be empty until the next fetch.
-const LULL: Duration = Duration::from_millis(500);
-/// How often a pipeline without records looks whether it should stop.
+/// A backlog ends when no record of it comes for this long: a queue may be empty until the next fetch.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
+/// How often a pipeline without records checks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
 
 mod close;
 
-/// Takes the records of one partition.
+/// Collects the records of one partition into batches.
 pub(crate) struct Collector<'p> {
-    part: &'p Part,
+    context: &'p PartitionContext,
     declaration: Arc<Declaration>,
     batcher: Batcher,
     window: Window,
-    /// What is committed with the batch before the open one, if nothing follows it.
+    /// The intent of the batch before the open one, for the case that no batch follows it.
     before: Intent,
+    /// Where later batches must end, ascending.
     ends: Vec<NextOffset>,
-    /// That of the open batch, once it is large.
-    place: Option<Place>,
+    /// The permit of the open batch, once it is large.
+    permit: Option<Permit>,
     spooled: Spooled,
-    /// Random number of what was declared, for the tokens of what is rebuilt.
+    /// The random number of the declared batch, for the tokens of its rebuilt parts.
     nonce: u64,
-    /// Last record of what was declared, and its leader epoch.
+    /// The last record of the declared batch, and its leader epoch.
     declared: Option<(Offset, i32)>,
-    /// Every record below was taken.
+    /// Every record below this offset was read.
     read: NextOffset,
-    /// Leader epoch of the newest record that was taken.
+    /// Leader epoch of the newest record that was read.
     epoch: Option<i32>,
-    /// When Kafka took the newest record, if it is Kafka that sets the time.
+    /// When Kafka appended the newest record; `None` if producers set the times.
     as_of: Option<UnixMillis>,
     /// When Kafka was last asked where the log ends.
     asked_end: Option<Instant>,
-    /// Of times that Kafka gave records.
+    /// Limits the warnings about records with an impossible time.
     clock_warnings: clock::Warnings,
-    /// Whether the client had an error instead of the last record.
-    in_trouble: bool,
+    /// Whether the client returned an error instead of the last record.
+    read_failed: bool,
 }
 
-/// Why no more records are taken.
-enum Stop {
-    /// The pipeline was told to.
-    Told,
-    /// Somebody must help.
-    Stuck(Stuck),
+/// Why the collector reads no more records.
+enum CollectorEnd {
+    /// The pipeline was stopped.
+    Stopped,
+    /// The partition stands still until an operator helps.
+    Blocked(StoppedPartition),
 }
 
-impl<E: Into<Stuck>> From<E> for Stop {
+impl<E: Into<StoppedPartition>> From<E> for CollectorEnd {
     fn from(error: E) -> Self {
-        Self::Stuck(error.into())
+        Self::Blocked(error.into())
     }
 }
 
-/// Records that came through a spool: which of them the ledger had below `lo`.
+/// Which records that came through a spool the ledger had below `start`.
 #[derive(Default)]
 struct Spooled {
-    lo: Option<NextOffset>,
+    start: Option<NextOffset>,
     asked: HashSet<Uuid>,
     known: HashSet<Uuid>,
 }
 
 impl<'p> Collector<'p> {
-    /// Goes on where `recovered` says; what is declared comes first.
-    pub(crate) fn new(part: &'p Part, recovered: Recovered) -> Self {
-        let Recovered { resume, declared, window, ends } = recovered;
+    /// A collector that goes on where the partition was restored. A declared batch comes first.
+    pub(crate) fn new(context: &'p PartitionContext, restored: RestoredPartition) -> Self {
+        let RestoredPartition { resume, declared, window, ends } = restored;
         let from = resume.from;
         let batcher = match resume.rebuild {
             Some(_) => Batcher::rebuild(from, resume.intent.ends()),
-            None => Batcher::new(part.shared.batch.clone(), &declared.rollups, from, ends.iter().copied()),
+            None => {
+                Batcher::new(context.services.batch.clone(), &declared.rollups, from, ends.iter().copied())
+            }
         };
         Self {
-            part,
+            context,
             declaration: declared,
             batcher,
             window,
@@ -117,235 +117,246 @@ impl<'p> Collector<'p> {
             nonce: resume.intent.nonce,
             before: Intent { last: None, last_epoch: None, nonce: 0, ..resume.intent },
             ends,
-            place: None,
+            permit: None,
             spooled: Spooled::default(),
             read: from,
             epoch: None,
             as_of: None,
             asked_end: None,
             clock_warnings: clock::Warnings::default(),
-            in_trouble: false,
+            read_failed: false,
         }
     }
 
-    /// Whether what an earlier owner declared, or `stream-agg adopt` found in tables under another
-    /// declaration, ends with the batch that ends at `hwm`.
-    fn is_behind_what_was_declared(&self, hwm: NextOffset) -> bool {
+    /// Whether the batch that ends at `end` is the last one under an earlier declaration: that of a batch which an
+    /// earlier owner declared, or of records which `stream-agg adopt` found in tables.
+    fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
         if self.batcher.rebuilds() {
             return self.batcher.has_rebuilt();
         }
-        let ours = Arc::ptr_eq(&self.part.shared.declaration, &self.declaration);
-        !ours && self.before.adopted.is_none_or(|adopted| adopted <= hwm)
+        let ours = Arc::ptr_eq(&self.context.services.declaration, &self.declaration);
+        !ours && self.before.adopted.is_none_or(|adopted| adopted <= end)
     }
 
-    /// Collects new batches from `lo` on, under the declaration of this process, or under that of
-    /// adopted markers while they reach beyond `lo`.
-    fn collect_anew(&mut self, lo: NextOffset) {
-        let Shared { batch, declaration, .. } = &*self.part.shared;
-        if self.before.adopted.is_none_or(|adopted| adopted <= lo) {
+    /// Collects new batches from `start` on: under the declaration of this process, or under the declaration of
+    /// adopted markers as long as they reach beyond `start`.
+    fn begin_new_batches(&mut self, start: NextOffset) {
+        let Services { batch, declaration, .. } = &*self.context.services;
+        if self.before.adopted.is_none_or(|adopted| adopted <= start) {
             self.declaration = Arc::clone(declaration);
         }
-        let ends = std::mem::take(&mut self.ends).into_iter().filter(|end| *end > lo);
-        self.batcher = Batcher::new(batch.clone(), &self.declaration.rollups, lo, ends);
+        let ends = std::mem::take(&mut self.ends).into_iter().filter(|end| *end > start);
+        self.batcher = Batcher::new(batch.clone(), &self.declaration.rollups, start, ends);
     }
 
-    /// Takes records until told to stop.
+    /// Reads records until the pipeline is stopped.
     pub(crate) fn collect(
         mut self,
-        queue: &PartitionQueue<Membership>,
-        hand_over: &mpsc::Sender<Handed>,
-    ) -> Result<(), Stuck> {
+        queue: &PartitionQueue<GroupContext>,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), StoppedPartition> {
         let mut records = Records { queue, ahead: VecDeque::new() };
         let mut backlog_until = None;
-        while !self.part.stop.is_cancelled() {
-            match self.step(&mut records, &mut backlog_until, hand_over) {
+        while !self.context.stop.is_cancelled() {
+            match self.step(&mut records, &mut backlog_until, sender) {
                 Ok(()) => {}
-                Err(Stop::Told) => break,
-                Err(Stop::Stuck(stuck)) => return Err(stuck),
+                Err(CollectorEnd::Stopped) => break,
+                Err(CollectorEnd::Blocked(stopped)) => return Err(stopped),
             }
         }
         Ok(())
     }
 
-    /// Takes the next record, if one comes, and closes the open batch if it is due.
+    /// Reads the next record, if there is one, and closes the open batch if it is due.
     fn step(
         &mut self,
         records: &mut Records<'_>,
         backlog_until: &mut Option<Instant>,
-        hand_over: &mpsc::Sender<Handed>,
-    ) -> Result<(), Stop> {
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
         self.check_topic()?;
         let wait = self.batcher.due_in(Instant::now(), *backlog_until).map_or(POLL, |due| due.min(POLL));
-        let taken = match records.next(wait) {
+        let outcome = match records.next(wait) {
             Some(Ok(message)) => {
                 let now = UnixMillis::from(SystemTime::now());
-                *backlog_until = is_old(&message, now).then(|| Instant::now() + LULL);
-                self.take(&message, now, records, hand_over)
+                *backlog_until = is_backlog(&message, now).then(|| Instant::now() + BACKLOG_PAUSE);
+                self.take(&message, now, records, sender)
             }
             Some(Err(error)) => self.failed(error),
-            None => self.idle().map_or(Ok(()), |quiet| self.hand_over(quiet, hand_over)),
+            None => self.idle().map_or(Ok(()), |idle| self.send(idle, sender)),
         };
-        if matches!(taken, Err(Stop::Told)) {
-            return taken;
+        if matches!(outcome, Err(CollectorEnd::Stopped)) {
+            return outcome;
         }
         let due = self.batcher.due_in(Instant::now(), *backlog_until);
-        if (taken.is_err() || due.is_some_and(|due| due.is_zero()) || !self.has_room())
+        if (outcome.is_err() || due.is_some_and(|due| due.is_zero()) || !self.may_grow())
             && let Some(open) = self.batcher.close()
         {
-            self.close_and_hand_over(open, hand_over)?;
+            self.close_and_send(open, sender)?;
         }
-        taken
+        outcome
     }
 
-    /// Gives the other side a batch.
-    fn close_and_hand_over(&mut self, batch: Batch, hand_over: &mpsc::Sender<Handed>) -> Result<(), Stop> {
-        let handed = self.close(batch);
-        self.hand_over(handed, hand_over)
+    /// Turns a closed batch into cells and sends it to the applier.
+    fn close_and_send(
+        &mut self,
+        batch: Batch,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        let ready = self.close(batch);
+        self.send(ready, sender)
     }
 
-    fn hand_over(&self, handed: Handed, hand_over: &mpsc::Sender<Handed>) -> Result<(), Stop> {
-        if hand_over.blocking_send(handed).is_err() {
-            // The other side ends by itself if the topic is another one.
+    fn send(
+        &self,
+        message: PipelineMessage,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        if sender.blocking_send(message).is_err() {
+            // The applier ends by itself if the topic was deleted and created again.
             self.check_topic()?;
-            return Err(Stop::Told);
+            return Err(CollectorEnd::Stopped);
         }
         Ok(())
     }
 
-    fn check_topic(&self) -> Result<(), Stuck> {
-        let recreated = self.part.shared.topic_watch.was_recreated();
-        if recreated { Err(Finding::TopicReplaced.into()) } else { Ok(()) }
+    fn check_topic(&self) -> Result<(), StoppedPartition> {
+        let recreated = self.context.services.topic_watch.was_recreated();
+        if recreated { Err(RecoverError::TopicReplaced.into()) } else { Ok(()) }
     }
 
-    /// Takes a record that was read `now` into the open batch, and hands over the batches that it completes.
+    /// Adds a record that was read `now` to the open batch, and sends the batches that it completes.
     fn take(
         &mut self,
         message: &BorrowedMessage<'_>,
         now: UnixMillis,
         records: &mut Records<'_>,
-        hand_over: &mpsc::Sender<Handed>,
-    ) -> Result<(), Stop> {
-        if std::mem::take(&mut self.in_trouble) {
-            self.part.shared.health.well(Concern::Partition(self.part.kp.into()));
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        if std::mem::take(&mut self.read_failed) {
+            self.context.services.health.recovered(Component::Partition(self.context.partition.into()));
         }
         let (offset, epoch) = (Offset::new(message.offset()), librdkafka::leader_epoch(message));
         if let Some((last, _)) = self.declared.filter(|declared| was_written_later(*declared, offset, epoch))
         {
-            return Err(Finding::LogTruncated { from: last.next() }.into());
+            return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
-        // Before the record is decoded: it may have to wait until what is below it is applied.
+        // Before the record is decoded: decoding may have to wait until every record below is applied.
         if let Some(before) = self.batcher.close_before(offset) {
-            self.close_and_hand_over(before, hand_over)?;
+            self.close_and_send(before, sender)?;
         }
         let closed = self.decode(message, records)?;
         (self.read, self.epoch) = (offset.next(), epoch);
-        let taken = append_time(message);
-        if let Some(time) = taken {
+        let appended = append_time(message);
+        if let Some(time) = appended {
             self.check_time(offset, time, now);
         }
-        self.as_of = taken;
+        self.as_of = appended;
         match closed {
-            Some(batch) => self.close_and_hand_over(batch, hand_over),
+            Some(batch) => self.close_and_send(batch, sender),
             None => Ok(()),
         }
     }
 
-    /// Warns of the time that Kafka gave a record, if it cannot be true as our clock shows `now`.
+    /// Warns if the time that Kafka gave a record cannot be true while this machine's clock shows `now`.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
         let Some(off) = off_clock(time, self.as_of, now) else { return };
-        let Part { shared, kp, .. } = self.part;
-        shared.metrics.records_off_clock.inc();
+        let PartitionContext { services, partition, .. } = self.context;
+        services.metrics.records_off_clock.inc();
         if self.clock_warnings.is_due(Instant::now()) {
             tracing::warn!(
-                "partition {kp}: kafka took offset {offset} at {time}, which is {off}; compare the clocks of the \
-                 brokers and of this machine: until they agree, repeats may count twice"
+                "partition {partition}: kafka appended offset {offset} at {time}, which is {off}; compare the clocks of \
+                 the brokers and of this machine: until they agree, repeated events may count twice"
             );
         }
     }
 
-    /// Kafka's client has no record to give but an error.
-    fn failed(&mut self, error: KafkaError) -> Result<(), Stop> {
-        let Part { shared, kp, .. } = self.part;
-        let next = self.read.max(self.batcher.lo());
-        match fault(&error) {
-            Fault::Gone => Err(self.gone(next, error).into()),
-            Fault::Unreadable => Err(Stuck::Unreadable(next, error).into()),
-            Fault::Passing => {
-                self.in_trouble = true;
-                shared
-                    .health
-                    .trouble(Concern::Partition((*kp).into()), format!("read offset {next}: {error}"));
+    /// Kafka's client returned an error instead of a record.
+    fn failed(&mut self, error: KafkaError) -> Result<(), CollectorEnd> {
+        let PartitionContext { services, partition, .. } = self.context;
+        let next = self.read.max(self.batcher.start());
+        match classify(&error) {
+            ReadError::OffsetGone => Err(self.gone(next, error).into()),
+            ReadError::Unreadable => Err(StoppedPartition::Unreadable(next, error).into()),
+            ReadError::Transient => {
+                self.read_failed = true;
+                services.health.degraded(
+                    Component::Partition((*partition).into()),
+                    format!("read offset {next}: {error}"),
+                );
                 Ok(())
             }
         }
     }
 
-    /// Why the record at `next` is not in the log. Kafka is asked once more, for a topic that was deleted and
-    /// created again looks as a truncated one.
-    fn gone(&self, next: NextOffset, error: KafkaError) -> Stuck {
-        let _noted = self.part.shared.topic_watch.id();
-        match (self.check_topic(), self.part.watermarks()) {
+    /// Why the record at `next` is not in the log. Kafka is asked for the topic id again, because a topic that was
+    /// deleted and created again looks like a truncated one.
+    fn gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
+        let _noted = self.context.services.topic_watch.id();
+        match (self.check_topic(), self.context.watermarks()) {
             (Err(recreated), _) => recreated,
-            (Ok(()), Ok((low, _))) if was_truncated(next, low) => Finding::LogTruncated { from: next }.into(),
-            (Ok(()), _) => Stuck::Gone(next, error),
+            (Ok(()), Ok((low, _))) if was_truncated(next, low) => {
+                RecoverError::LogTruncated { from: next }.into()
+            }
+            (Ok(()), _) => StoppedPartition::Gone(next, error),
         }
     }
 
-    /// Waits for a place if the open batch needs one. Whether it may grow.
-    fn has_room(&mut self) -> bool {
-        let Part { shared, stop, .. } = self.part;
-        if self.place.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {
+    /// Whether the open batch may grow. Waits for a permit if the batch needs one.
+    fn may_grow(&mut self) -> bool {
+        let PartitionContext { services, stop, .. } = self.context;
+        if self.permit.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {
             return true;
         }
         let asked = Instant::now();
-        let placed = stop.run_until_cancelled(shared.room.place());
-        let place = shared.runtime.block_on(placed).flatten();
-        self.place = place.or_else(|| self.batcher.rebuilds().then(Place::beyond));
+        let acquiring = stop.run_until_cancelled(services.large_batches.acquire());
+        let permit = services.runtime.block_on(acquiring).flatten();
+        self.permit = permit.or_else(|| self.batcher.rebuilds().then(Permit::over_budget));
         self.batcher.waited(asked.elapsed());
-        self.place.is_some()
+        self.permit.is_some()
     }
 
-    /// Decodes a record into the open batch; hands back the batch that it completes, if any.
+    /// Decodes a record into the open batch. Returns the batch that the record completes, if any.
     fn decode(
         &mut self,
         message: &BorrowedMessage<'_>,
         records: &mut Records<'_>,
-    ) -> Result<Option<Batch>, Stop> {
+    ) -> Result<Option<Batch>, CollectorEnd> {
         let offset = Offset::new(message.offset());
         let value = message.payload().unwrap_or_default();
         let head = head(message);
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
-            known: self.is_known(&head, records).ok_or(Stop::Told)?,
+            known: self.is_known(&head, records).ok_or(CollectorEnd::Stopped)?,
             skipped: self.before.skipped.contains(&offset),
             head: &head,
             value,
         };
         let limits = &self.declaration.limits;
         let entry = decode(&record, limits, &mut self.window, self.batcher.decoded())
-            .map_err(|error| Stuck::Format(offset, error))?;
+            .map_err(|error| StoppedPartition::Format(offset, error))?;
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
     }
 
-    /// Whether a record that came through a spool is in the open batch, or in the ledger below it.
-    /// `None` if told to stop before ClickHouse answered: then nobody may judge the record.
+    /// Whether a record that came through a spool is in the open batch already, or in the ledger below it. `None` if
+    /// the pipeline was stopped before ClickHouse answered: the record must not be judged then.
     fn is_known(&mut self, head: &Result<Head, HeadError>, records: &mut Records<'_>) -> Option<bool> {
         let Ok(Head { id, spooled: true, .. }) = head else { return Some(false) };
         if self.batcher.holds(*id) {
             return Some(true);
         }
-        let Part { shared, track, stop, kp, .. } = self.part;
-        let (lo, g) = (self.batcher.lo(), self.before.g);
-        if self.spooled.lo != Some(lo) || !self.spooled.asked.contains(id) {
+        let PartitionContext { services, applied_watch, stop, partition, .. } = self.context;
+        let (start, log_generation) = (self.batcher.start(), self.before.log_generation);
+        if self.spooled.start != Some(start) || !self.spooled.asked.contains(id) {
             let mut asked = records.spooled_ahead();
             asked.insert(*id);
             let asking = async {
-                track.reaches(lo).await;
-                in_ledger(shared, g, *kp, &asked, lo).await
+                applied_watch.reaches(start).await;
+                known_in_ledger(services, log_generation, *partition, &asked, start).await
             };
-            let known = shared.runtime.block_on(stop.run_until_cancelled(asking))?;
-            self.spooled = Spooled { lo: Some(lo), asked, known };
+            let known = services.runtime.block_on(stop.run_until_cancelled(asking))?;
+            self.spooled = Spooled { start: Some(start), asked, known };
         }
         Some(self.spooled.known.contains(id))
     }

@@ -1,4 +1,5 @@
-//! What the pipelines of the process share, and what the two sides of one pipeline share.
+//! What all pipelines of the process share ([`Services`]), and what the collector and the applier of one pipeline
+//! share ([`PartitionContext`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,68 +14,69 @@ use crate::apply::insert::Inserter;
 use crate::apply::store::Store;
 use crate::config::BatchConfig;
 use crate::health::Health;
-use crate::kafka::membership::Consumer;
+use crate::kafka::group_context::GroupConsumer;
 use crate::kafka::topic::TopicWatch;
 use crate::metrics::Metrics;
-use crate::pipeline::budget::Room;
-use crate::pipeline::track::Track;
+use crate::pipeline::applied_watch::AppliedWatch;
+use crate::pipeline::budget::LargeBatchBudget;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::progress::NextOffset;
 
-/// How long Kafka may take to tell where a log ends.
+/// Timeout of the question where a log begins and ends.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all pipelines of the process share.
-pub struct Shared {
+pub struct Services {
     /// Topic of the records.
     pub topic: String,
     /// When a batch closes.
     pub batch: BatchConfig,
     /// Which rows records become.
     pub declaration: Arc<Declaration>,
-    /// What ClickHouse holds.
+    /// Queries of ClickHouse.
     pub store: Store,
-    /// How many large batches there may be.
-    pub room: Room,
-    /// The way into ClickHouse.
+    /// Limits the number of large batches.
+    pub large_batches: LargeBatchBudget,
+    /// Inserts batches into ClickHouse.
     pub inserter: Arc<Inserter>,
-    /// What is counted.
+    /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What is in trouble.
+    /// Why the process is not ready.
     pub health: Arc<Health>,
-    /// Knows whether the topic is still the same.
+    /// Detects that the topic was deleted and created again.
     pub topic_watch: Arc<TopicWatch>,
-    /// Told of each assignment, of nothing too.
+    /// Notified after each assignment, even an empty one.
     pub assigned: Notify,
-    /// Runs the tasks that insert.
+    /// Runs the tasks of the pipelines.
     pub runtime: Handle,
 }
 
-/// One side of a pipeline.
+/// What the collector and the applier of one pipeline share.
 #[derive(Clone)]
-pub(crate) struct Part {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) consumer: Arc<Consumer>,
+pub(crate) struct PartitionContext {
+    pub(crate) services: Arc<Services>,
+    pub(crate) consumer: Arc<GroupConsumer>,
     /// Member id under which the partition was assigned.
     pub(crate) member: Arc<str>,
-    pub(crate) kp: u16,
-    pub(crate) track: Arc<Track>,
+    pub(crate) partition: u16,
+    pub(crate) applied_watch: Arc<AppliedWatch>,
     pub(crate) stop: CancellationToken,
     pub(crate) give_up: CancellationToken,
     pub(crate) commits: Arc<()>,
 }
 
-impl Part {
-    /// Where the log begins and where it ends, as Kafka tells now. Blocks.
+impl PartitionContext {
+    /// Asks Kafka where the log begins and where it ends. Blocks.
     pub(crate) fn watermarks(&self) -> KafkaResult<(NextOffset, NextOffset)> {
-        let (low, end) = self.consumer.fetch_watermarks(&self.shared.topic, self.kp.into(), ASK_TIMEOUT)?;
+        let (low, end) =
+            self.consumer.fetch_watermarks(&self.services.topic, self.partition.into(), ASK_TIMEOUT)?;
         Ok((NextOffset::new(low), NextOffset::new(end)))
     }
 }
 
 #[cfg(test)]
-impl Part {
-    /// A part of partition 0 whose Kafka and ClickHouse never answer.
+impl PartitionContext {
+    /// The context of partition 0, whose Kafka and ClickHouse never answer.
     pub(crate) fn unanswered(runtime: Handle) -> Self {
         use runtime::vars::Vars;
 
@@ -82,17 +84,18 @@ impl Part {
         let vars = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
         let config = crate::Config::from_vars(&Vars::from_pairs(vars)).expect("two variables are enough");
         let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::new("127.0.0.1:1")));
-        let asker = Arc::new(crate::kafka::client::asker(&config).expect("the settings are right"));
+        let metadata_client =
+            Arc::new(crate::kafka::client::metadata_client(&config).expect("the settings are right"));
         let store = Store::new(&config.migrate.store);
-        let topic_watch = TopicWatch::new("events".to_owned(), asker, Arc::clone(&health));
+        let topic_watch = TopicWatch::new("events".to_owned(), metadata_client, Arc::clone(&health));
         let consumer =
-            crate::kafka::client::consumer(&config, None, &health).expect("the settings are right");
-        let shared = Shared {
+            crate::kafka::client::group_consumer(&config, None, &health).expect("the settings are right");
+        let services = Services {
             topic: "events".to_owned(),
             batch: config.batch.clone(),
             declaration: Arc::new(config.declaration(0)),
             store,
-            room: Room::new(&config.batch),
+            large_batches: LargeBatchBudget::new(&config.batch),
             inserter: Arc::new(Inserter::new(
                 &config.migrate.store,
                 Arc::clone(&metrics),
@@ -105,32 +108,32 @@ impl Part {
             runtime,
         };
         Self {
-            shared: Arc::new(shared),
+            services: Arc::new(services),
             consumer: Arc::new(consumer),
             member: Arc::default(),
-            kp: 0,
-            track: Arc::new(Track::new()),
+            partition: 0,
+            applied_watch: Arc::new(AppliedWatch::new()),
             stop: CancellationToken::new(),
             give_up: CancellationToken::new(),
             commits: Arc::new(()),
         }
     }
 
-    /// Its shared part.
-    pub(crate) fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+    /// The services of the process.
+    pub(crate) fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.services)
     }
 
-    /// Its consumer.
-    pub(crate) fn consumer(&self) -> Arc<Consumer> {
+    /// The consumer of the group.
+    pub(crate) fn consumer(&self) -> Arc<GroupConsumer> {
         Arc::clone(&self.consumer)
     }
 
-    /// The queue of its partition.
+    /// The queue of the partition.
     pub(crate) fn queue(
         &self,
-    ) -> rdkafka::consumer::base_consumer::PartitionQueue<crate::kafka::membership::Membership> {
-        let queue = self.consumer.split_partition_queue(&self.shared.topic, self.kp.into());
+    ) -> rdkafka::consumer::base_consumer::PartitionQueue<crate::kafka::group_context::GroupContext> {
+        let queue = self.consumer.split_partition_queue(&self.services.topic, self.partition.into());
         queue.expect("a consumer has a queue for each partition")
     }
 }

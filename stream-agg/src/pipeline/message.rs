@@ -1,31 +1,31 @@
-//! What the side of a pipeline that collects gives the side that applies.
+//! What the collector sends to the applier.
 
 use schemas::time::UnixMillis;
 
-use crate::apply::insert::Work;
+use crate::apply::insert::DeclaredBatch;
 use crate::metrics::Counts;
-use crate::pipeline::budget::Place;
+use crate::pipeline::budget::Permit;
 use crate::protocol::intent::Intent;
 
-/// What the other side is handed.
-pub(crate) enum Handed {
+/// What the collector sends to the applier.
+pub(crate) enum PipelineMessage {
     /// A batch to declare and insert.
-    Batch(Box<Closed>),
-    /// Nothing came for long: to commit once all before is applied.
-    Quiet(Box<Intent>),
+    Batch(Box<ReadyBatch>),
+    /// The partition is idle: this intent is committed once everything before it is applied.
+    Idle(Box<Intent>),
 }
 
-/// A closed batch on its way to Kafka and ClickHouse.
-pub(crate) struct Closed {
-    pub(crate) work: Work,
-    /// Commits it; already committed if it was rebuilt.
+/// A closed batch that is ready to be declared and inserted.
+pub(crate) struct ReadyBatch {
+    pub(crate) declared: DeclaredBatch,
+    /// The intent that declares the batch. It is already committed if the batch was rebuilt.
     pub(crate) intent: Intent,
-    /// Commits that nothing follows it; absent if more of what was declared does.
+    /// The intent to commit if no other batch follows. Absent if more parts of a declared batch follow.
     pub(crate) after: Option<Intent>,
-    /// What it counts for.
+    /// What the metrics add for the batch.
     pub(crate) counts: Counts,
-    /// Everything that Kafka took before this moment is in it, or was before.
+    /// Every record that Kafka appended before this moment is in this batch or in an earlier one.
     pub(crate) as_of: Option<UnixMillis>,
-    /// Held until it is applied, if it is large.
-    pub(crate) place: Option<Place>,
+    /// A large batch holds its permit until it is applied.
+    pub(crate) permit: Option<Permit>,
 }

@@ -1,4 +1,4 @@
-//! The records of a partition, as its queue gives them.
+//! Reads the records of a partition from its queue in Kafka's client.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -10,18 +10,18 @@ use schemas::record::{Head, HeadError};
 use schemas::time::{SECOND, UnixMillis};
 use uuid::Uuid;
 
-use crate::kafka::membership::Membership;
+use crate::kafka::group_context::GroupContext;
 
-/// Records that are looked at before their turn, at most, and their bytes.
+/// Most records, and most bytes of them, that are polled before their turn.
 const AHEAD_RECORDS: usize = 1000;
 const AHEAD_BYTES: usize = 8 << 20;
 
-/// A record that Kafka took so long ago, in milliseconds, is one of a backlog.
-const OLD: i64 = 15 * SECOND;
+/// A record that Kafka appended longer ago than this, in milliseconds, belongs to a backlog.
+const BACKLOG_AGE: i64 = 15 * SECOND;
 
-/// The records of the partition in their order; some were looked at before their turn.
+/// The records of the partition in their order; some were polled before their turn.
 pub(super) struct Records<'q> {
-    pub(super) queue: &'q PartitionQueue<Membership>,
+    pub(super) queue: &'q PartitionQueue<GroupContext>,
     pub(super) ahead: VecDeque<KafkaResult<BorrowedMessage<'q>>>,
 }
 
@@ -30,8 +30,8 @@ impl<'q> Records<'q> {
         self.ahead.pop_front().or_else(|| self.queue.poll(wait))
     }
 
-    /// Ids of the next records that came through a spool, as far as they are here: after an outage
-    /// there are many, and a question for each would take hours.
+    /// The ids of the next records that came through a spool, as far as the client has fetched them. After an
+    /// outage there are many such records, and asking ClickHouse for each one would take hours.
     pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
         let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
             ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()
@@ -49,12 +49,13 @@ impl<'q> Records<'q> {
     }
 }
 
+/// Reads what the headers of a record say.
 pub(super) fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
 }
 
-/// When Kafka appended the record, if it is Kafka who says so: only then do times not go backwards.
+/// When Kafka appended the record; `None` if the producer set the time, which may go backwards.
 pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     match message.timestamp() {
         Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
@@ -62,7 +63,8 @@ pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     }
 }
 
-/// Whether more haste would make nothing fresh: then batches grow to their full size.
-pub(super) fn is_old(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
-    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > OLD)
+/// Whether the record belongs to a backlog. Closing batches early would then make no answer fresher, so batches
+/// grow to their full size.
+pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
+    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE)
 }

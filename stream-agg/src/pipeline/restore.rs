@@ -14,20 +14,20 @@ use uuid::Uuid;
 
 use crate::apply::store::{Store, StoreError};
 use crate::apply::{configs, markers};
-use crate::health::Concern;
-use crate::pipeline::context::Shared;
+use crate::health::Component;
+use crate::pipeline::context::Services;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::intent::Intent;
-use crate::protocol::limits::Limits;
+use crate::protocol::limits::DecodeLimits;
 use crate::protocol::progress::{NextOffset, Offset};
-use crate::protocol::recover::{Finding, Found, Resume, resume};
+use crate::protocol::recover::{KafkaState, RecoverError, Resume, resume};
 use crate::protocol::window::{Window, WindowMark};
 
 /// Shortest and longest wait between tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// All that a pipeline needs to go on.
-pub struct Recovered {
+pub struct RestoredPartition {
     /// Where, and what is declared.
     pub resume: Resume,
     /// Under what it is declared.
@@ -42,52 +42,59 @@ pub struct Recovered {
 ///
 /// # Errors
 /// What does not fit together.
-pub async fn recover(shared: &Shared, kp: u16, found: &Found) -> Result<Recovered, Finding> {
+pub async fn restore(
+    services: &Services,
+    partition: u16,
+    found: &KafkaState,
+) -> Result<RestoredPartition, RecoverError> {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
-        match try_recover(shared, kp, found).await {
+        match try_restore(services, partition, found).await {
             Ok(recovered) => {
-                shared.health.well(Concern::ClickHouse);
+                services.health.recovered(Component::ClickHouse);
                 return recovered;
             }
-            Err(error) => shared.health.trouble(Concern::ClickHouse, error),
+            Err(error) => services.health.degraded(Component::ClickHouse, error),
         }
         time::sleep(backoff.wait()).await;
     }
 }
 
-async fn try_recover(
-    shared: &Shared,
-    kp: u16,
-    found: &Found,
-) -> Result<Result<Recovered, Finding>, StoreError> {
-    let Shared { store, declaration, .. } = shared;
+async fn try_restore(
+    services: &Services,
+    partition: u16,
+    found: &KafkaState,
+) -> Result<Result<RestoredPartition, RecoverError>, StoreError> {
+    let Services { store, declaration, .. } = services;
     let intent = found.intent().map(|(_, intent)| intent);
     let mut declared = Arc::clone(declaration);
     // What was declared or adopted is finished under its own declaration.
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
-    if let Some(Intent { cfg, .. }) = unfinished.filter(|intent| intent.cfg != declaration.cfg()) {
-        match configs::read(store, *cfg).await? {
+    if let Some(Intent { declaration_hash, .. }) =
+        unfinished.filter(|intent| intent.declaration_hash != declaration.hash())
+    {
+        match configs::read(store, *declaration_hash).await? {
             Ok(other) => declared = Arc::new(other),
-            Err(unknown) => return Ok(Err(Finding::UnknownDeclaration(unknown))),
+            Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
         }
     }
     // Whoever lost the intent may have lost the generation, too.
-    let g = intent.as_ref().map(|intent| intent.g);
-    let markers = markers::of_log(store, kp, g).await?;
-    shared.inserter.set_clock(markers.now);
-    let resume = match resume(found, &markers.all, markers.now, declaration.cfg()) {
+    let log_generation = intent.as_ref().map(|intent| intent.log_generation);
+    let markers = markers::of_log(store, partition, log_generation).await?;
+    services.inserter.set_clock(markers.now);
+    let resume = match resume(found, &markers.all, markers.now, declaration.hash()) {
         Ok(resume) => resume,
         Err(finding) => return Ok(Err(finding)),
     };
     let (WindowMark { floor, digest: expected }, from) = (resume.intent.window, resume.from);
-    let window = match window(store, kp, &resume).await?.proved(&resume.intent.window) {
+    let window = match window(store, partition, &resume).await?.proved(&resume.intent.window) {
         Ok(window) => window,
-        Err(found) => return Ok(Err(Finding::WindowDiffers { floor, from, found, expected })),
+        Err(found) => return Ok(Err(RecoverError::WindowDiffers { floor, from, found, expected })),
     };
-    let adopted = markers.all.iter().map(|marker| marker.hwm).filter(|hwm| *hwm > from);
+    let adopted =
+        markers.all.iter().map(|marker| marker.applied_end).filter(|applied_end| *applied_end > from);
     let ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
-    Ok(Ok(Recovered { resume, declared, window, ends }))
+    Ok(Ok(RestoredPartition { resume, declared, window, ends }))
 }
 
 /// What the window needs of a record.
@@ -102,10 +109,10 @@ struct LedgerRow {
 }
 
 /// The window before the committed offset, from the ledger.
-async fn window(store: &Store, kp: u16, resume: &Resume) -> Result<Window, StoreError> {
+async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window, StoreError> {
     let condition = format!("ko >= {}", resume.intent.window.floor);
     let mut window = Window::new();
-    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, kp, resume, &condition).await? {
+    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, partition, resume, &condition).await? {
         window.append(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids);
     }
     Ok(window)
@@ -117,21 +124,23 @@ async fn window(store: &Store, kp: u16, resume: &Resume) -> Result<Window, Store
 ///
 /// # Errors
 /// What ClickHouse says.
-pub async fn window_anew(
+pub async fn rebuild_window(
     store: &Store,
-    kp: u16,
+    partition: u16,
     resume: &Resume,
-    limits: &Limits,
+    limits: &DecodeLimits,
 ) -> Result<WindowMark, StoreError> {
     let age = limits.window.age_ms;
-    let Resume { from, intent: Intent { g, .. }, .. } = resume;
-    let below = format!("FROM ledger WHERE tenant = '*' AND g = {g} AND kp = {kp} AND ko < {from}");
+    let Resume { from, intent: Intent { log_generation, .. }, .. } = resume;
+    let below = format!(
+        "FROM ledger WHERE tenant = '*' AND g = {log_generation} AND kp = {partition} AND ko < {from}"
+    );
     let condition = format!(
         "ko >= (SELECT min(ko) {below} AND kafka_time >= \
          (SELECT max(kafka_time) {below}) - INTERVAL {age} MILLISECOND)"
     );
     let mut window = Window::new();
-    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, kp, resume, &condition).await? {
+    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, partition, resume, &condition).await? {
         window.push(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids, &limits.window);
     }
     Ok(window.mark(resume.from))
@@ -140,16 +149,16 @@ pub async fn window_anew(
 /// Those records that a window holds: ClickHouse passes over records without ids.
 async fn ledger(
     store: &Store,
-    kp: u16,
+    partition: u16,
     resume: &Resume,
     condition: &str,
 ) -> Result<Vec<LedgerRow>, StoreError> {
     let Resume { from, intent, .. } = resume;
     let sql = format!(
         "SELECT ko, toUnixTimestamp64Milli(kafka_time) AS millis, toString(record_id) AS id, ids FROM ledger \
-         WHERE tenant = '*' AND g = {} AND kp = {kp} AND ko < {from} AND {condition} \
+         WHERE tenant = '*' AND g = {} AND kp = {partition} AND ko < {from} AND {condition} \
          AND (notEmpty(ids) OR record_id != toUUID('{nil}')) ORDER BY ko",
-        intent.g,
+        intent.log_generation,
         nil = Uuid::nil(),
     );
     store.rows(&sql).await
@@ -164,24 +173,24 @@ fn id(text: &str) -> Uuid {
 }
 
 /// Which of the records `ids` the ledger has below `lo`; asks until ClickHouse answers.
-pub async fn in_ledger(
-    shared: &Shared,
-    g: u16,
-    kp: u16,
+pub async fn known_in_ledger(
+    services: &Services,
+    log_generation: u16,
+    partition: u16,
     ids: &HashSet<Uuid>,
-    lo: NextOffset,
+    start: NextOffset,
 ) -> HashSet<Uuid> {
     let list: Vec<_> = ids.iter().map(|id| format!("'{id}'")).collect();
     let sql = format!(
         "SELECT toString(record_id) FROM ledger \
-         WHERE tenant = '*' AND g = {g} AND kp = {kp} AND ko < {lo} AND record_id IN ({})",
+         WHERE tenant = '*' AND g = {log_generation} AND kp = {partition} AND ko < {start} AND record_id IN ({})",
         list.join(", ")
     );
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
-        match shared.store.rows::<String>(&sql).await {
+        match services.store.rows::<String>(&sql).await {
             Ok(found) => return found.iter().map(|text| id(text)).collect(),
-            Err(error) => shared.health.trouble(Concern::ClickHouse, error),
+            Err(error) => services.health.degraded(Component::ClickHouse, error),
         }
         time::sleep(backoff.wait()).await;
     }

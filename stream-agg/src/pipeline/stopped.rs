@@ -1,19 +1,19 @@
-//! A partition that cannot go on before an operator helps.
+//! A partition that stands still until an operator helps.
 
 use rdkafka::error::KafkaError;
 use runtime::error::chain;
 use schemas::record::HeadError;
 
-use crate::health::Concern;
-use crate::pipeline::context::{Part, Shared};
+use crate::health::Component;
+use crate::pipeline::context::{PartitionContext, Services};
 use crate::protocol::progress::{NextOffset, Offset};
-use crate::protocol::recover::{Finding, help, help_format, help_unreadable};
+use crate::protocol::recover::{RecoverError, help, help_format, help_unreadable};
 
-/// Why a partition cannot go on before somebody helps.
+/// Why a partition stands still until an operator helps.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Stuck {
+pub(crate) enum StoppedPartition {
     #[error(transparent)]
-    Finding(#[from] Finding),
+    Recover(#[from] RecoverError),
     #[error("stopped at offset {0}")]
     Format(Offset, #[source] HeadError),
     #[error("records from offset {0} on are not applied and no longer in the log")]
@@ -22,22 +22,23 @@ pub(crate) enum Stuck {
     Unreadable(NextOffset, #[source] KafkaError),
 }
 
-impl Part {
-    /// Does nothing until told to stop, and says why.
-    pub(super) fn hold(&self, stuck: &Stuck) {
-        let concern = Concern::Partition(self.kp.into());
-        let Shared { health, metrics, runtime, .. } = &*self.shared;
-        let help = match stuck {
-            Stuck::Finding(finding) => finding.help(self.kp),
-            Stuck::Gone(..) => help(self.kp),
-            Stuck::Format(offset, _) => help_format(self.kp, *offset),
-            Stuck::Unreadable(..) => help_unreadable(self.kp),
+impl PartitionContext {
+    /// Reports why the partition stands still and how an operator can help, then waits until the pipeline is
+    /// stopped.
+    pub(super) fn report_and_wait(&self, stopped: &StoppedPartition) {
+        let component = Component::Partition(self.partition.into());
+        let Services { health, metrics, runtime, .. } = &*self.services;
+        let help = match stopped {
+            StoppedPartition::Recover(error) => error.help(self.partition),
+            StoppedPartition::Gone(..) => help(self.partition),
+            StoppedPartition::Format(offset, _) => help_format(self.partition, *offset),
+            StoppedPartition::Unreadable(..) => help_unreadable(self.partition),
         };
-        let reason = chain(stuck) + &help;
-        tracing::error!("{concern}: {reason}");
-        health.trouble(concern, reason);
+        let reason = chain(stopped) + &help;
+        tracing::error!("{component}: {reason}");
+        health.degraded(component, reason);
         let _counted = metrics.partition_stopped();
         runtime.block_on(self.stop.cancelled());
-        health.well(concern);
+        health.recovered(component);
     }
 }

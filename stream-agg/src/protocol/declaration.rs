@@ -13,7 +13,7 @@ use schemas::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::protocol::limits::{DECODE_VERSION, Limits, MAX_GROUPS, READABLE};
+use crate::protocol::limits::{DECODE_VERSION, DecodeLimits, MAX_GROUPS, READABLE};
 use crate::protocol::window::WindowLimits;
 
 /// What decides which rows a record becomes.
@@ -22,7 +22,7 @@ pub struct Declaration {
     /// What is aggregated.
     pub rollups: Rollups,
     /// Where client clocks are believed, how far back repeats are known, and what a release fixes.
-    pub limits: Limits,
+    pub limits: DecodeLimits,
     /// Groups of a rollup that a batch may have before the others fold into `(other)`.
     pub max_groups: usize,
     /// What hashes who did something into the `place` of raw rows, so that a place names nobody.
@@ -32,7 +32,7 @@ pub struct Declaration {
 /// As it is stored; the names are the format. What is absent has the value of [`FIRST`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct StoredDeclaration {
     decode_version: u32,
     earliest_ms: i64,
     ahead_ms: i64,
@@ -81,13 +81,18 @@ pub enum DeclarationError {
 impl Declaration {
     /// What a process declares whose variables say nothing of it, with a key that everybody knows.
     pub fn built_in() -> Self {
-        Self { rollups: Rollups::built_in(), limits: Limits::default(), max_groups: MAX_GROUPS, place_key: 0 }
+        Self {
+            rollups: Rollups::built_in(),
+            limits: DecodeLimits::default(),
+            max_groups: MAX_GROUPS,
+            place_key: 0,
+        }
     }
 
     /// Its hash, by which intents and rows name it.
-    pub fn cfg(&self) -> u64 {
+    pub fn hash(&self) -> u64 {
         let Self { rollups, limits, max_groups, place_key } = self;
-        let Limits { time, window, version, spooled_days, dead_letter_bytes } = limits;
+        let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
         // The words are those of the first releases, which hashed no more.
         let mut hashed = format!(
             "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
@@ -110,8 +115,8 @@ impl Declaration {
     /// All of it, as JSON.
     pub fn text(&self) -> String {
         let Self { rollups, limits, max_groups, place_key } = self;
-        let Limits { time, window, version, spooled_days, dead_letter_bytes } = *limits;
-        let stored = Stored {
+        let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = *limits;
+        let stored = StoredDeclaration {
             decode_version: version,
             earliest_ms: time.earliest.0,
             ahead_ms: time.ahead,
@@ -136,14 +141,14 @@ impl Declaration {
 
     fn parse_version(text: &str, readable: RangeInclusive<u32>) -> Result<Self, DeclarationError> {
         let format = |error: &dyn std::fmt::Display| DeclarationError::Format(error.to_string());
-        let stored: Stored = serde_json::from_str(text).map_err(|error| format(&error))?;
+        let stored: StoredDeclaration = serde_json::from_str(text).map_err(|error| format(&error))?;
         if !readable.contains(&stored.decode_version) {
             return Err(DeclarationError::Version(stored.decode_version));
         }
         let rollups = Rollups::parse("configs", &stored.rollups).map_err(|error| format(&error))?;
         Ok(Self {
             rollups,
-            limits: Limits {
+            limits: DecodeLimits {
                 time: TimeLimits { earliest: UnixMillis(stored.earliest_ms), ahead: stored.ahead_ms },
                 window: WindowLimits { age_ms: stored.window_age_ms, max_ids: stored.window_ids },
                 version: stored.decode_version,
@@ -158,29 +163,29 @@ impl Declaration {
 
 /// Why it is not known what the hash of a declaration stands for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unknown {
+pub enum UnknownDeclaration {
     /// There is no row of it.
-    #[error("`configs` does not hold declaration {cfg:016x}; restore that table from a copy")]
+    #[error("`configs` does not hold declaration {declaration_hash:016x}; restore that table from a copy")]
     Missing {
         /// The hash.
-        cfg: u64,
+        declaration_hash: u64,
     },
     /// This release cannot read it.
-    #[error("this release cannot read declaration {cfg:016x}; run the release that declared it")]
+    #[error("this release cannot read declaration {declaration_hash:016x}; run the release that declared it")]
     Unreadable {
         /// The hash.
-        cfg: u64,
+        declaration_hash: u64,
         /// Why.
         source: DeclarationError,
     },
     /// It is another one.
     #[error(
-        "what `configs` holds as declaration {cfg:016x} was changed, it is now {found:016x}; restore that table \
+        "what `configs` holds as declaration {declaration_hash:016x} was changed, it is now {found:016x}; restore that table \
          from a copy"
     )]
     Changed {
         /// The hash under which it stands there.
-        cfg: u64,
+        declaration_hash: u64,
         /// The one that it has.
         found: u64,
     },
@@ -188,15 +193,16 @@ pub enum Unknown {
 
 /// The declaration of the hash `cfg` among the `texts` that are stored under it, of which the first
 /// tells why there is none.
-pub(crate) fn known(cfg: u64, texts: &[String]) -> Result<Declaration, Unknown> {
+pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
     let mut all = texts.iter().map(|text| {
-        let declaration = Declaration::parse(text).map_err(|source| Unknown::Unreadable { cfg, source })?;
-        match declaration.cfg() {
-            found if found == cfg => Ok(declaration),
-            found => Err(Unknown::Changed { cfg, found }),
+        let declaration = Declaration::parse(text)
+            .map_err(|source| UnknownDeclaration::Unreadable { declaration_hash, source })?;
+        match declaration.hash() {
+            found if found == declaration_hash => Ok(declaration),
+            found => Err(UnknownDeclaration::Changed { declaration_hash, found }),
         }
     });
-    let first = all.next().unwrap_or(Err(Unknown::Missing { cfg }));
+    let first = all.next().unwrap_or(Err(UnknownDeclaration::Missing { declaration_hash }));
     first.or_else(|why| all.find_map(Result::ok).ok_or(why))
 }
 

@@ -11,20 +11,20 @@ use crate::protocol::progress::NextOffset;
 
 /// What a pipeline is at, when its queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
+pub enum WorkState {
     /// A batch that was declared before is being read again.
-    Rebuild,
+    Rebuilding,
     /// A batch is open.
     OpenBatch,
     /// Every record that was read is in a batch that was closed.
-    Nothing,
+    NoBatch,
 }
 
 /// A partition whose queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standstill {
+pub struct IdleCheck {
     /// What its pipeline is at.
-    pub at: At,
+    pub state: WorkState,
     /// Everything below was read.
     pub read: NextOffset,
     /// Everything below is in every cell.
@@ -35,14 +35,16 @@ pub struct Standstill {
     pub window_age_ms: i64,
 }
 
-impl Standstill {
+impl IdleCheck {
     /// Whether the partition is idle if nothing follows what was read: nothing is open, nothing is
     /// declared, and the newest record is older than the window's age and an hour.
     ///
     /// The hour is for clocks: `now` is ours, and times of records are Kafka's.
     pub fn may_be_idle(&self, now: UnixMillis) -> bool {
         let age = now.0.saturating_sub(self.newest.0);
-        self.at == At::Nothing && self.applied >= self.read && age >= self.window_age_ms.saturating_add(HOUR)
+        self.state == WorkState::NoBatch
+            && self.applied >= self.read
+            && age >= self.window_age_ms.saturating_add(HOUR)
     }
 
     /// Whether it is idle, as the log ended at `end` when Kafka was asked after the queue was
@@ -61,8 +63,8 @@ mod tests {
     const READ: NextOffset = NextOffset::new(7);
     /// 70 minutes after the newest record, with a window of ten.
     const NOW: UnixMillis = UnixMillis(70 * MINUTE);
-    const IDLE: Standstill = Standstill {
-        at: At::Nothing,
+    const IDLE: IdleCheck = IdleCheck {
+        state: WorkState::NoBatch,
         read: READ,
         applied: READ,
         newest: UnixMillis(0),
@@ -73,7 +75,7 @@ mod tests {
     fn a_partition_is_idle_once_its_newest_record_is_an_hour_older_than_the_window() {
         assert!(IDLE.is_idle(NOW, READ));
         assert!(!IDLE.is_idle(UnixMillis(NOW.0 - 1), READ));
-        let by_default = Standstill { window_age_ms: 24 * HOUR, ..IDLE };
+        let by_default = IdleCheck { window_age_ms: 24 * HOUR, ..IDLE };
         assert!(!by_default.is_idle(UnixMillis(25 * HOUR - 1), READ));
         assert!(by_default.is_idle(UnixMillis(25 * HOUR), READ));
     }
@@ -87,16 +89,16 @@ mod tests {
 
     #[test]
     fn a_partition_with_work_is_not_idle() {
-        for at in [At::Rebuild, At::OpenBatch] {
-            assert!(!Standstill { at, ..IDLE }.is_idle(NOW, READ), "{at:?}");
+        for state in [WorkState::Rebuilding, WorkState::OpenBatch] {
+            assert!(!IdleCheck { state, ..IDLE }.is_idle(NOW, READ), "{state:?}");
         }
-        let declared = Standstill { applied: NextOffset::new(6), ..IDLE };
+        let declared = IdleCheck { applied: NextOffset::new(6), ..IDLE };
         assert!(!declared.is_idle(NOW, READ));
     }
 
     #[test]
     fn a_clock_that_goes_back_and_a_window_without_end_are_no_idleness() {
         assert!(!IDLE.is_idle(UnixMillis(i64::MIN), READ));
-        assert!(!Standstill { window_age_ms: i64::MAX, ..IDLE }.is_idle(NOW, READ));
+        assert!(!IdleCheck { window_age_ms: i64::MAX, ..IDLE }.is_idle(NOW, READ));
     }
 }

@@ -38,9 +38,9 @@ pub struct Intent {
     /// Drawn when the batch was declared, part of the tokens of its inserts; 0 if nothing is declared.
     pub nonce: u64,
     /// Hash of the declaration under which its rows are made.
-    pub cfg: u64,
+    pub declaration_hash: u64,
     /// Generation of the Kafka log.
-    pub g: u16,
+    pub log_generation: u16,
     /// Where counting began: nothing below was ever inserted in this generation.
     pub start: NextOffset,
     /// The deduplication window as it stood before `F`.
@@ -86,13 +86,13 @@ pub enum IntentError {
 
 impl Intent {
     /// What is committed at `from` where nothing below was ever inserted under generation `g`.
-    pub fn fresh(from: NextOffset, cfg: u64, g: u16, log: LogMark) -> Self {
+    pub fn fresh(from: NextOffset, declaration_hash: u64, log_generation: u16, log: LogMark) -> Self {
         Self {
             last: None,
             last_epoch: None,
             nonce: 0,
-            cfg,
-            g,
+            declaration_hash,
+            log_generation,
             start: from,
             window: WindowMark { floor: from, digest: Digest::default() },
             newest: None,
@@ -132,8 +132,8 @@ impl fmt::Display for Intent {
             None => write!(f, "{VERSION} idle")?,
         }
         let WindowMark { floor, digest } = self.window;
-        let Self { cfg, g, start, .. } = self;
-        write!(f, " cfg={cfg:016x} g={g} S={start} W={floor} h={digest}")?;
+        let Self { declaration_hash, log_generation, start, .. } = self;
+        write!(f, " cfg={declaration_hash:016x} g={log_generation} S={start} W={floor} h={digest}")?;
         if let Some(newest) = self.newest {
             write!(f, " T={}", newest.0)?;
         }
@@ -192,14 +192,14 @@ impl FromStr for Intent {
 
 /// The fields after the first two words; each exactly once, no others.
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
-    let (mut cfg, mut g, mut start, mut floor) = (None, None, None, None);
+    let (mut declaration_hash, mut log_generation, mut start, mut floor) = (None, None, None, None);
     let (mut digest, mut newest, mut adopted, mut nonce) = (None, None, None, None);
     let (mut topic, mut epoch, mut last_epoch, mut split, mut skipped) = (None, None, None, None, None);
     for word in words {
         let (name, value) = word.split_once('=')?;
         let twice = match name {
-            "cfg" => cfg.replace(u64::from_str_radix(value, 16).ok()?).is_some(),
-            "g" => g.replace(value.parse().ok()?).is_some(),
+            "cfg" => declaration_hash.replace(u64::from_str_radix(value, 16).ok()?).is_some(),
+            "g" => log_generation.replace(value.parse().ok()?).is_some(),
             "S" => start.replace(next_offset(value)?).is_some(),
             "W" => floor.replace(next_offset(value)?).is_some(),
             "h" => digest.replace(value.parse().ok()?).is_some(),
@@ -220,8 +220,22 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
     let window = WindowMark { floor: floor?, digest: digest? };
     let log = LogMark { topic, epoch };
     let (split, skipped) = (split.unwrap_or_default(), skipped.unwrap_or_default());
-    let (cfg, g, start, nonce) = (cfg?, g?, start?, nonce.unwrap_or_default());
-    Some(Intent { last, last_epoch, nonce, cfg, g, start, window, newest, adopted, log, split, skipped })
+    let (declaration_hash, log_generation, start, nonce) =
+        (declaration_hash?, log_generation?, start?, nonce.unwrap_or_default());
+    Some(Intent {
+        last,
+        last_epoch,
+        nonce,
+        declaration_hash,
+        log_generation,
+        start,
+        window,
+        newest,
+        adopted,
+        log,
+        split,
+        skipped,
+    })
 }
 
 /// Numbers between commas, each greater than the one before.
@@ -276,13 +290,13 @@ mod tests {
             split in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SPLIT_POINTS),
             skipped in proptest::collection::btree_set(0..i64::MAX, 0..=MAX_SKIPPED),
         ) {
-            let (cfg, g, start, floor) = numbers;
+            let (declaration_hash, log_generation, start, floor) = numbers;
             let intent = Intent {
                 last: last.map(Offset::new),
                 last_epoch,
                 nonce,
-                cfg,
-                g,
+                declaration_hash,
+                log_generation,
                 start: NextOffset::new(start),
                 window: WindowMark { floor: NextOffset::new(floor), digest: Digest::default() },
                 newest: newest.map(UnixMillis),

@@ -14,7 +14,7 @@ pub const MAX_GROUPS: usize = 50_000;
 pub const MAX_DEAD_LETTER_BYTES: usize = 4096;
 
 /// Raised when the same record and settings give other rows: a golden test says so. What gives other
-/// rows then asks [`Limits::version`], so that a batch of the version before can still be finished.
+/// rows then asks [`DecodeLimits::version`], so that a batch of the version before can still be finished.
 pub const DECODE_VERSION: u32 = 2;
 /// Versions whose batches this release can finish: the one that it declares, and the one before.
 pub const READABLE: RangeInclusive<u32> =
@@ -33,7 +33,7 @@ pub(crate) const EDGE_AHEAD: i64 = HOUR;
 /// What decides about rows besides the records and the rollups. The last three are constants of a
 /// release; a batch is finished under those that it was declared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct DecodeLimits {
     /// Where client clocks are believed.
     pub time: TimeLimits,
     /// How far back repeats are known.
@@ -47,7 +47,7 @@ pub struct Limits {
 }
 
 /// Those of this release, where no variable says otherwise.
-impl Default for Limits {
+impl Default for DecodeLimits {
     fn default() -> Self {
         Self {
             time: TimeLimits::default(),

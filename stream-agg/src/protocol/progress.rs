@@ -141,15 +141,15 @@ impl Progress {
 /// Whether a revoked partition may be let go, so that another member gets it. A commit
 /// under way can reach Kafka after the next owner's, and Kafka would take it: it checks
 /// that a member lives, not that it owns the partition.
-pub fn may_let_go(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
+pub fn may_release(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
     pipeline_has_ended && !commit_under_way
 }
 
 /// What became of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CommitEnd {
+pub enum CommitOutcome {
     /// Kafka has it.
-    Taken,
+    Accepted,
     /// Kafka did not take it and will not: another generation of the group has begun, or is beginning, with
     /// this member in it.
     Refused,
@@ -167,13 +167,13 @@ pub enum CommitEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AfterCommit {
     /// What it declares may be inserted.
-    GoOn,
+    Proceed,
     /// Read what is committed; the same again if that is unchanged, else join anew.
-    ReadAgain,
+    ReadBack,
     /// Leave the group, so that a commit under way is refused, and join it anew.
-    JoinAnew,
+    Rejoin,
     /// End the process.
-    End,
+    Shutdown,
 }
 
 /// The rule: only a commit that is known to have failed may be tried again in place.
@@ -197,12 +197,12 @@ pub enum AfterCommit {
 ///
 /// The model (`tests/model`) has the commits of an owner refused who was replaced meanwhile, and tried again
 /// in place. It has neither the copies nor a 27 for the owner itself.
-pub fn after_commit(end: CommitEnd) -> AfterCommit {
+pub fn after_commit(end: CommitOutcome) -> AfterCommit {
     match end {
-        CommitEnd::Taken => AfterCommit::GoOn,
-        CommitEnd::Refused => AfterCommit::ReadAgain,
-        CommitEnd::Removed | CommitEnd::Denied | CommitEnd::Unknown => AfterCommit::JoinAnew,
-        CommitEnd::Fenced => AfterCommit::End,
+        CommitOutcome::Accepted => AfterCommit::Proceed,
+        CommitOutcome::Refused => AfterCommit::ReadBack,
+        CommitOutcome::Removed | CommitOutcome::Denied | CommitOutcome::Unknown => AfterCommit::Rejoin,
+        CommitOutcome::Fenced => AfterCommit::Shutdown,
     }
 }
 

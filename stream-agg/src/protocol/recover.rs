@@ -7,7 +7,7 @@
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::{DAY, UnixMillis};
 
-use crate::protocol::declaration::Unknown;
+use crate::protocol::declaration::UnknownDeclaration;
 use crate::protocol::intent::{Intent, IntentError, LogMark, TopicId};
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::window::Digest;
@@ -18,14 +18,14 @@ pub struct Marker {
     /// The table.
     pub table: String,
     /// Id of the table partition.
-    pub partition: String,
+    pub partition_id: String,
     /// It holds the Kafka partition below this offset.
-    pub hwm: NextOffset,
+    pub applied_end: NextOffset,
 }
 
 /// What was found of a partition when it was assigned.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct KafkaState {
     /// The committed offset and its metadata, if there is one.
     pub committed: Option<(NextOffset, String)>,
     /// The first offset that the log still holds.
@@ -36,7 +36,7 @@ pub struct Found {
     pub topic: Option<TopicId>,
 }
 
-impl Found {
+impl KafkaState {
     /// The committed offset and its intent, if the aggregator wrote one that this release reads.
     pub fn intent(&self) -> Option<(NextOffset, Intent)> {
         let (from, metadata) = self.committed.as_ref()?;
@@ -62,20 +62,20 @@ pub struct Resume {
 
 /// Why a partition does not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Finding {
+pub enum RecoverError {
     /// No offset is committed, and yet rows are there.
     #[error(
-        "no offset is committed, but `{table}` holds records below {hwm}; was the topic deleted and created again, or the group deleted?"
+        "no offset is committed, but `{table}` holds records below {applied_end}; was the topic deleted and created again, or the group deleted?"
     )]
     CommitMissing {
         /// Table with the highest marker.
         table: String,
         /// That marker.
-        hwm: NextOffset,
+        applied_end: NextOffset,
     },
     /// The offset was committed by something else.
     #[error(
-        "offset {from} is committed without an intent, but `{table}` holds records below {hwm}; were offsets reset by a tool?"
+        "offset {from} is committed without an intent, but `{table}` holds records below {applied_end}; were offsets reset by a tool?"
     )]
     IntentMissing {
         /// The committed offset.
@@ -83,7 +83,7 @@ pub enum Finding {
         /// Table with the highest marker.
         table: String,
         /// That marker.
-        hwm: NextOffset,
+        applied_end: NextOffset,
     },
     /// The intent cannot be read.
     #[error("offset {from} is committed, but {source}")]
@@ -132,15 +132,15 @@ pub enum Finding {
     },
     /// A marker that fits nothing.
     #[error(
-        "`{table}` {partition} holds records below {hwm}, but only those below {from} are committed; were offsets reset?"
+        "`{table}` {partition_id} holds records below {applied_end}, but only those below {from} are committed; were offsets reset?"
     )]
     MarkerAhead {
         /// The table.
         table: String,
         /// Id of the table partition.
-        partition: String,
+        partition_id: String,
         /// Its marker.
-        hwm: NextOffset,
+        applied_end: NextOffset,
         /// The committed offset.
         from: NextOffset,
     },
@@ -170,12 +170,12 @@ pub enum Finding {
     },
     /// The declaration is not known.
     #[error("what is declared cannot be finished")]
-    UnknownDeclaration(#[source] Unknown),
+    UnknownDeclaration(#[source] UnknownDeclaration),
 }
 
 /// What an operator does about a partition that does not start.
-pub fn help(kp: u16) -> String {
-    format!("; stop all aggregators and run `stream-agg adopt {kp}`")
+pub fn help(partition: u16) -> String {
+    format!("; stop all aggregators and run `stream-agg adopt {partition}`")
 }
 
 /// What an operator adds to `stream-agg adopt` where the log of the same topic was truncated.
@@ -183,33 +183,33 @@ pub const AFTER_TRUNCATION: &str =
     "--new-log --from N, where N is the first offset that was written after the truncation";
 
 /// What an operator does about a record of a format that this release does not know.
-pub fn help_format(kp: u16, offset: Offset) -> String {
+pub fn help_format(partition: u16, offset: Offset) -> String {
     format!(
-        "; or, to store it as dead letters, stop all aggregators and run `stream-agg skip {kp} --offset {offset}`"
+        "; or, to store it as dead letters, stop all aggregators and run `stream-agg skip {partition} --offset {offset}`"
     )
 }
 
 /// What an operator does about records that Kafka's client cannot read.
-pub fn help_unreadable(kp: u16) -> String {
+pub fn help_unreadable(partition: u16) -> String {
     format!(
         "; restore the log from a replica and restart the aggregator, or give the records up: delete those before \
-         the next readable offset with kafka-delete-records.sh, stop all aggregators and run `stream-agg adopt {kp}`"
+         the next readable offset with kafka-delete-records.sh, stop all aggregators and run `stream-agg adopt {partition}`"
     )
 }
 
-impl Finding {
+impl RecoverError {
     /// What an operator does about it; nothing if the finding says so itself.
-    pub fn help(&self, kp: u16) -> String {
+    pub fn help(&self, partition: u16) -> String {
         match self {
             Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {
                 String::new()
             }
             Self::CommitMissing { .. } | Self::BeyondLog { .. } => {
-                help(kp) + ", with --new-log if the topic was deleted and created again"
+                help(partition) + ", with --new-log if the topic was deleted and created again"
             }
-            Self::TopicRecreated { .. } | Self::TopicReplaced => help(kp) + " --new-log",
-            Self::LogTruncated { .. } => help(kp) + " " + AFTER_TRUNCATION,
-            _ => help(kp),
+            Self::TopicRecreated { .. } | Self::TopicReplaced => help(partition) + " --new-log",
+            Self::LogTruncated { .. } => help(partition) + " " + AFTER_TRUNCATION,
+            _ => help(partition),
         }
     }
 }
@@ -219,13 +219,19 @@ impl Finding {
 ///
 /// # Errors
 /// What does not fit together.
-pub fn resume(found: &Found, markers: &[Marker], now: UnixMillis, cfg: u64) -> Result<Resume, Finding> {
-    let highest = markers.iter().max_by_key(|marker| marker.hwm).filter(|m| m.hwm > NextOffset::ZERO);
+pub fn resume(
+    found: &KafkaState,
+    markers: &[Marker],
+    now: UnixMillis,
+    declaration_hash: u64,
+) -> Result<Resume, RecoverError> {
+    let highest =
+        markers.iter().max_by_key(|marker| marker.applied_end).filter(|m| m.applied_end > NextOffset::ZERO);
     let Some((from, metadata)) = &found.committed else {
         return match highest {
-            None => Ok(fresh(found, found.low, cfg)),
-            Some(Marker { table, hwm, .. }) => {
-                Err(Finding::CommitMissing { table: table.clone(), hwm: *hwm })
+            None => Ok(fresh(found, found.low, declaration_hash)),
+            Some(Marker { table, applied_end, .. }) => {
+                Err(RecoverError::CommitMissing { table: table.clone(), applied_end: *applied_end })
             }
         };
     };
@@ -233,16 +239,16 @@ pub fn resume(found: &Found, markers: &[Marker], now: UnixMillis, cfg: u64) -> R
     if metadata.is_empty() {
         return match highest {
             // An operator said where to start, before anything was stored.
-            None => in_log(fresh(found, from, cfg), found),
-            Some(Marker { table, hwm, .. }) => {
-                Err(Finding::IntentMissing { from, table: table.clone(), hwm: *hwm })
+            None => in_log(fresh(found, from, declaration_hash), found),
+            Some(Marker { table, applied_end, .. }) => {
+                Err(RecoverError::IntentMissing { from, table: table.clone(), applied_end: *applied_end })
             }
         };
     }
-    let mut intent: Intent = metadata.parse().map_err(|source| Finding::Unreadable { from, source })?;
+    let mut intent: Intent = metadata.parse().map_err(|source| RecoverError::Unreadable { from, source })?;
     let (reached, same_topic) = (intent.reached(from), found.is_of(&intent));
     if same_topic && reached > found.end {
-        return Err(Finding::LogTruncated { from: reached });
+        return Err(RecoverError::LogTruncated { from: reached });
     }
     check_topic(&mut intent, found)?;
     let resume = in_log(Resume { from, rebuild: intent.last, intent }, found)?;
@@ -251,17 +257,17 @@ pub fn resume(found: &Found, markers: &[Marker], now: UnixMillis, cfg: u64) -> R
     Ok(resume)
 }
 
-fn fresh(found: &Found, from: NextOffset, cfg: u64) -> Resume {
+fn fresh(found: &KafkaState, from: NextOffset, declaration_hash: u64) -> Resume {
     let log = LogMark { topic: found.topic, epoch: None };
-    Resume { from, rebuild: None, intent: Intent::fresh(from, cfg, 0, log) }
+    Resume { from, rebuild: None, intent: Intent::fresh(from, declaration_hash, 0, log) }
 }
 
 /// The topic is the one that the offset was committed for. Where one of the two ids is not known,
 /// the one that is known stands in every later intent.
-fn check_topic(intent: &mut Intent, found: &Found) -> Result<(), Finding> {
+fn check_topic(intent: &mut Intent, found: &KafkaState) -> Result<(), RecoverError> {
     match (intent.log.topic, found.topic) {
         (Some(committed), Some(found)) if committed != found => {
-            Err(Finding::TopicRecreated { committed, found })
+            Err(RecoverError::TopicRecreated { committed, found })
         }
         (None, found) => {
             intent.log.topic = found;
@@ -271,29 +277,33 @@ fn check_topic(intent: &mut Intent, found: &Found) -> Result<(), Finding> {
     }
 }
 
-fn in_log(resume: Resume, found: &Found) -> Result<Resume, Finding> {
+fn in_log(resume: Resume, found: &KafkaState) -> Result<Resume, RecoverError> {
     let reached = resume.intent.reached(resume.from);
     if reached > found.end {
-        return Err(Finding::BeyondLog { reached, end: found.end });
+        return Err(RecoverError::BeyondLog { reached, end: found.end });
     }
     if resume.from < found.low {
-        return Err(Finding::Gone { from: resume.from, low: found.low });
+        return Err(RecoverError::Gone { from: resume.from, low: found.low });
     }
     Ok(resume)
 }
 
 /// Each cell has everything below the commit, or the declared batch, or what was adopted.
-fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), Finding> {
+fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError> {
     let declared = resume.rebuild.map(Offset::next);
     let Intent { adopted, split, .. } = &resume.intent;
-    let fits =
-        |hwm| hwm <= resume.from || Some(hwm) == declared || Some(hwm) <= *adopted || split.contains(&hwm);
-    match markers.iter().find(|marker| !fits(marker.hwm)) {
+    let fits = |applied_end| {
+        applied_end <= resume.from
+            || Some(applied_end) == declared
+            || Some(applied_end) <= *adopted
+            || split.contains(&applied_end)
+    };
+    match markers.iter().find(|marker| !fits(marker.applied_end)) {
         None => Ok(()),
-        Some(Marker { table, partition, hwm }) => Err(Finding::MarkerAhead {
+        Some(Marker { table, partition_id, applied_end }) => Err(RecoverError::MarkerAhead {
             table: table.clone(),
-            partition: partition.clone(),
-            hwm: *hwm,
+            partition_id: partition_id.clone(),
+            applied_end: *applied_end,
             from: resume.from,
         }),
     }
@@ -301,14 +311,14 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), Finding> {
 
 /// Every batch leaves its end in the ledger, so that of the last one is there until its table
 /// partition is dropped.
-fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), Finding> {
-    let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.hwm);
+fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
+    let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);
     let dropped = resume.intent.newest.is_some_and(|newest| ledger_ends(newest) <= now);
     if ledger >= resume.from || resume.from <= resume.intent.start || dropped {
         return Ok(());
     }
-    Err(Finding::StoreBehind { from: resume.from, ledger })
+    Err(RecoverError::StoreBehind { from: resume.from, ledger })
 }
 
 /// When the ledger's table partition of `kafka_time` may be dropped.

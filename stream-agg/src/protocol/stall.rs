@@ -20,8 +20,14 @@ pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 impl Stalls {
     /// Whether partition `kp` stands still. `next` is the first offset that is not applied, none before
     /// the partition was recovered; `waits` says whether the log has records from there on.
-    pub fn stands_still(&mut self, kp: i32, next: Option<NextOffset>, waits: bool, now: Instant) -> bool {
-        let (known, since) = self.0.entry(kp).or_insert((next, now));
+    pub fn stands_still(
+        &mut self,
+        partition: i32,
+        next: Option<NextOffset>,
+        waits: bool,
+        now: Instant,
+    ) -> bool {
+        let (known, since) = self.0.entry(partition).or_insert((next, now));
         if *known != next || !waits {
             (*known, *since) = (next, now);
         }
@@ -30,7 +36,7 @@ impl Stalls {
 
     /// Forgets the partitions that the process does not have any more, and names them.
     pub fn forget(&mut self, is_gone: impl Fn(i32) -> bool) -> Vec<i32> {
-        self.0.extract_if(.., |kp, _| is_gone(*kp)).map(|(kp, _)| kp).collect()
+        self.0.extract_if(.., |partition, _| is_gone(*partition)).map(|(partition, _)| partition).collect()
     }
 }
 
@@ -70,8 +76,8 @@ mod tests {
         let next = Some(NextOffset::new(7));
         assert!(!stalls.stands_still(3, next, true, start));
         assert!(stalls.stands_still(3, next, true, start + PATIENCE));
-        assert_eq!(stalls.forget(|kp| kp == 3), [3]);
-        assert!(stalls.forget(|kp| kp == 3).is_empty());
+        assert_eq!(stalls.forget(|partition| partition == 3), [3]);
+        assert!(stalls.forget(|partition| partition == 3).is_empty());
         assert!(!stalls.stands_still(3, next, true, start + PATIENCE));
     }
 }

@@ -45,12 +45,12 @@ pub struct Aggregate<'r> {
 
 /// Numbers of texts: of the decoder's, or of such as were numbered for this rollup.
 pub struct Numbered<'r> {
-    texts: Texted<'r>,
+    texts: TextPool<'r>,
     /// A number for each row that counts, or each group.
     pub numbers: Vec<u32>,
 }
 
-enum Texted<'r> {
+enum TextPool<'r> {
     Decoded(&'r Interner),
     Own(Interner),
 }
@@ -58,20 +58,20 @@ enum Texted<'r> {
 impl Numbered<'_> {
     /// The number of `text`, which may be new.
     fn intern(&mut self, text: &str) -> u32 {
-        if let Texted::Decoded(texts) = self.texts {
-            self.texts = Texted::Own(texts.clone());
+        if let TextPool::Decoded(texts) = self.texts {
+            self.texts = TextPool::Own(texts.clone());
         }
         match &mut self.texts {
-            Texted::Own(texts) => texts.intern(text),
-            Texted::Decoded(_) => unreachable!("decoded texts were copied just now"),
+            TextPool::Own(texts) => texts.intern(text),
+            TextPool::Decoded(_) => unreachable!("decoded texts were copied just now"),
         }
     }
 
     /// The texts that the numbers stand for.
     pub fn texts(&self) -> &Interner {
         match &self.texts {
-            Texted::Decoded(texts) => texts,
-            Texted::Own(texts) => texts,
+            TextPool::Decoded(texts) => texts,
+            TextPool::Own(texts) => texts,
         }
     }
 }
@@ -201,13 +201,13 @@ impl<'c, 'r> Test<'c, 'r> {
         let wanted = &condition.values;
         match &condition.field {
             Dimension::Prop(path) => Self::Prop(path, wanted),
-            Dimension::Column(column) => match source(*column, rows) {
-                Source::Numbered(column) => {
+            Dimension::Column(column) => match text_column(*column, rows) {
+                TextColumn::Numbered(column) => {
                     let numbers = 0..column.texts.count() as u32;
                     let is_wanted = |number| wanted.iter().any(|text| text == column.texts.get(number));
                     Self::Numbered(&column.numbers, numbers.map(is_wanted).collect())
                 }
-                Source::Plain(texts) => Self::Text(texts, wanted),
+                TextColumn::Plain(texts) => Self::Text(texts, wanted),
             },
         }
     }
@@ -230,20 +230,20 @@ impl<'c, 'r> Test<'c, 'r> {
 }
 
 /// Where a text column is.
-enum Source<'r> {
+enum TextColumn<'r> {
     Numbered(&'r Interned),
     Plain(&'r Texts),
 }
 
-fn source(column: Column, rows: &Rows) -> Source<'_> {
+fn text_column(column: Column, rows: &Rows) -> TextColumn<'_> {
     match column {
-        Column::Event => Source::Numbered(&rows.event),
-        Column::Country => Source::Numbered(&rows.country),
-        Column::DeviceOs => Source::Numbered(&rows.device_os),
-        Column::DeviceId => Source::Plain(&rows.device_id),
-        Column::UserId => Source::Plain(&rows.user_id),
-        Column::Session => Source::Plain(&rows.session),
-        Column::ParamStr => Source::Plain(&rows.param_str),
+        Column::Event => TextColumn::Numbered(&rows.event),
+        Column::Country => TextColumn::Numbered(&rows.country),
+        Column::DeviceOs => TextColumn::Numbered(&rows.device_os),
+        Column::DeviceId => TextColumn::Plain(&rows.device_id),
+        Column::UserId => TextColumn::Plain(&rows.user_id),
+        Column::Session => TextColumn::Plain(&rows.session),
+        Column::ParamStr => TextColumn::Plain(&rows.param_str),
     }
 }
 
@@ -256,14 +256,14 @@ fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Num
     let own = |text: &dyn Fn(RowId) -> Cow<'r, str>| {
         let mut texts = Interner::default();
         let numbers = counted.iter().map(|row| texts.intern(&text(*row))).collect();
-        Numbered { texts: Texted::Own(texts), numbers }
+        Numbered { texts: TextPool::Own(texts), numbers }
     };
     match dimension {
         Dimension::Prop(path) => own(&|row| prop(rows, path, row)),
-        Dimension::Column(column) => match source(*column, rows) {
-            Source::Plain(texts) => own(&|row| texts.get(row).into()),
-            Source::Numbered(column) => Numbered {
-                texts: Texted::Decoded(&column.texts),
+        Dimension::Column(column) => match text_column(*column, rows) {
+            TextColumn::Plain(texts) => own(&|row| texts.get(row).into()),
+            TextColumn::Numbered(column) => Numbered {
+                texts: TextPool::Decoded(&column.texts),
                 numbers: counted.iter().map(|row| column.numbers[*row as usize]).collect(),
             },
         },

@@ -2,19 +2,19 @@
 
 use crate::metrics::Counts;
 use crate::protocol::progress::NextOffset;
-use crate::rows::decode::{Decoded, Entry};
+use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// Records `[lo..hwm)` of one partition that are inserted together.
+/// Records `[lo..end)` of one partition that are inserted together.
 #[derive(Debug)]
 pub struct Batch {
     /// Where the batch before it ended; its first record may come later.
-    pub lo: NextOffset,
+    pub start: NextOffset,
     /// It holds everything below; a marker says so.
-    pub hwm: NextOffset,
+    pub end: NextOffset,
     /// What its records hold, in the order of offset and line.
-    pub decoded: Decoded,
+    pub decoded: DecodedLines,
     /// A line in the ledger for each record, in the order of offsets; never empty.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LedgerEntry>,
 }
 
 impl Batch {

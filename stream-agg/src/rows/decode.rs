@@ -21,7 +21,7 @@ use schemas::row::STORABLE;
 use schemas::time::{DAY, UnixMillis};
 use uuid::Uuid;
 
-use crate::protocol::limits::{EDGE_AHEAD, LONGEST_WAY_DAYS, Limits};
+use crate::protocol::limits::{DecodeLimits, EDGE_AHEAD, LONGEST_WAY_DAYS};
 use crate::protocol::progress::Offset;
 use crate::protocol::window::{Window, line_id, record_id};
 use crate::rows::columns::Rows;
@@ -47,7 +47,7 @@ pub struct Record<'a> {
 
 /// What became of a record: its line in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// Where it stands.
     pub offset: Offset,
     /// Its identity; nil if its headers do not tell.
@@ -74,7 +74,7 @@ pub struct Entry {
 
 /// Where the lines of a batch go.
 #[derive(Debug, Default)]
-pub struct Decoded {
+pub struct DecodedLines {
     /// Lines that are stored.
     pub rows: Rows,
     /// Lines that could not be read.
@@ -125,10 +125,10 @@ impl fmt::Display for Miscount {
 /// A format version, or a kind, that this release does not know; then nothing has changed.
 pub fn decode(
     record: &Record<'_>,
-    limits: &Limits,
+    limits: &DecodeLimits,
     window: &mut Window,
-    out: &mut Decoded,
-) -> Result<Entry, HeadError> {
+    out: &mut DecodedLines,
+) -> Result<LedgerEntry, HeadError> {
     let head = match record.head {
         _ if record.skipped => Err(Reason::Skipped),
         Err(error @ (HeadError::Version(_) | HeadError::Kind(_))) => return Err(error.clone()),
@@ -141,7 +141,7 @@ pub fn decode(
     window.expire(record.kafka_time, &limits.window);
     let id = record.head.as_ref().map_or(Uuid::nil(), |head| head.id);
     let repeats = record.known || record_id(id).is_some_and(|id| window.contains(id));
-    let mut entry = Entry {
+    let mut entry = LedgerEntry {
         offset: record.offset,
         record_id: id,
         kafka_time: record.kafka_time,

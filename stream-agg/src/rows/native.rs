@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// A block under construction.
 #[derive(Debug)]
-pub struct Block {
+pub struct BlockBuilder {
     rows: usize,
     columns_left: usize,
     structure: Vec<(String, String)>,
@@ -17,14 +17,14 @@ pub struct Block {
 
 /// A block that is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
+pub struct NativeBlock {
     /// Its columns by name and type.
     pub structure: Vec<(String, String)>,
     /// The block itself.
     pub bytes: Bytes,
 }
 
-impl Block {
+impl BlockBuilder {
     /// A block of so many columns and rows.
     pub fn new(columns: usize, rows: usize) -> Self {
         let mut bytes = Vec::new();
@@ -37,9 +37,9 @@ impl Block {
     ///
     /// # Panics
     /// If columns are missing.
-    pub fn finish(self) -> Finished {
+    pub fn finish(self) -> NativeBlock {
         assert_eq!(self.columns_left, 0, "a block is finished with its last column");
-        Finished { structure: self.structure, bytes: self.bytes.into() }
+        NativeBlock { structure: self.structure, bytes: self.bytes.into() }
     }
 
     /// A column of values of a fixed width, each as ClickHouse lays it out.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_block_is_its_columns_each_with_name_and_type() {
-        let mut block = Block::new(2, 3);
+        let mut block = BlockBuilder::new(2, 3);
         block.fixed("n", "UInt16", [1_u16, 2, 0x0304].map(u16::to_le_bytes));
         block.text("t", "String", ["a", "", "bc"]);
         let expected = b"\x02\x03\x01n\x06UInt16\x01\x00\x02\x00\x04\x03\x01t\x06String\x01a\x00\x02bc";
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_low_cardinality_column_is_keys_and_places() {
-        let mut block = Block::new(1, 2);
+        let mut block = BlockBuilder::new(1, 2);
         block.low_cardinality("c", &["", "x"], [1, 0]);
         let mut expected = b"\x01\x02\x01c\x16LowCardinality(String)".to_vec();
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]);
@@ -183,7 +183,7 @@ mod tests {
         for (count, index, width) in [(256, 0, 1), (257, 1, 2), (65_536, 1, 2), (65_537, 2, 4)] {
             let texts: Vec<_> = (0..count).map(|n: u32| n.to_string()).collect();
             let keys: Vec<_> = texts.iter().map(String::as_str).collect();
-            let mut block = Block::new(1, 1);
+            let mut block = BlockBuilder::new(1, 1);
             block.low_cardinality("c", &keys, [count - 1]);
             let bytes = block.finish().bytes;
             let head = 2 + 2 + 1 + "LowCardinality(String)".len() + 8;
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_state_is_a_count_and_hashes() {
-        let mut block = Block::new(1, 2);
+        let mut block = BlockBuilder::new(1, 2);
         block.unique_states("u", [&[][..], &[1, 2]]);
         let mut expected = b"\x01\x02\x01u\x24AggregateFunction(uniqExact, UInt64)\x00\x02".to_vec();
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn arrays_are_their_ends_and_then_all_numbers() {
-        let mut block = Block::new(1, 3);
+        let mut block = BlockBuilder::new(1, 3);
         block.arrays("a", [&[1, 2][..], &[], &[3]]);
         let mut expected = b"\x01\x03\x01a\x0dArray(UInt64)".to_vec();
         [2_u64, 2, 3, 1, 2, 3].iter().for_each(|word| expected.extend_from_slice(&word.to_le_bytes()));
@@ -223,6 +223,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "`n` has a value a row")]
     fn a_column_that_is_too_short_is_a_fault() {
-        Block::new(1, 2).fixed("n", "UInt16", [[0, 0]]);
+        BlockBuilder::new(1, 2).fixed("n", "UInt16", [[0, 0]]);
     }
 }

@@ -58,10 +58,10 @@ impl Cell {
 
     /// The part of a statement: its rows and its marker.
     pub(crate) fn write(&mut self, target: &Target) {
-        let range = target.lo.to_i64()..target.hwm.to_i64();
+        let range = target.start.to_i64()..target.end.to_i64();
         for offset in range {
             self.counts[usize::try_from(offset).unwrap()] += 1;
         }
-        self.marker = self.marker.max(target.hwm);
+        self.marker = self.marker.max(target.end);
     }
 }

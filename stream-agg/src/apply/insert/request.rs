@@ -204,11 +204,11 @@ mod tests {
         assert_eq!(judge(StatusCode::OK, None, None, b"").unwrap(), None);
         assert_eq!(judge(StatusCode::OK, None, Some("{}"), b"").unwrap(), None);
         for (status, exception, body, failure) in [
-            (StatusCode::OK, Some("395"), "", Failure::Doubt),
-            (StatusCode::OK, None, "Code: 395. DB::Exception: ahead", Failure::Doubt),
-            (StatusCode::OK, None, "something", Failure::Passing),
+            (StatusCode::OK, Some("395"), "", Failure::ConditionFailed),
+            (StatusCode::OK, None, "Code: 395. DB::Exception: ahead", Failure::ConditionFailed),
+            (StatusCode::OK, None, "something", Failure::Transient),
             (StatusCode::INTERNAL_SERVER_ERROR, None, "Code: 60. DB::Exception", Failure::Refused),
-            (StatusCode::BAD_GATEWAY, None, "", Failure::Passing),
+            (StatusCode::BAD_GATEWAY, None, "", Failure::Transient),
         ] {
             let error = judge(status, exception, summary, body.as_bytes()).unwrap_err();
             assert_eq!(error.failure(), failure, "{status} {exception:?} {body}");

@@ -33,10 +33,10 @@ const SETTINGS: [(&str, &str); 13] = [
 
 /// All settings of one try under `token`. The deadline tells one try from another.
 pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&'static str, String)> {
-    let Cell { table, partition, .. } = cell;
+    let Cell { table, partition_id, .. } = cell;
     let own = [
         ("insert_deduplication_token", token.to_owned()),
-        ("query_id", format!("sa/{token}/{table}/{partition}/{}", deadline.0)),
+        ("query_id", format!("sa/{token}/{table}/{partition_id}/{}", deadline.0)),
         ("max_execution_time", (EXECUTION / SECOND).to_string()),
     ];
     let fixed = WHOLE.into_iter().chain(SETTINGS);
@@ -46,17 +46,17 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
 /// Through `input`: only there can a condition stand. The condition is [`Target::admits`]; it throws where
 /// it does not hold, so that an answer without an error says that rows were taken.
 pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
-    let Cell { table, partition, block, .. } = cell;
+    let Cell { table, partition_id, block, .. } = cell;
     let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
     let columns: Vec<_> =
         block.structure.iter().map(|(name, kind)| format!("{name} {}", kind.replace('\'', "\\'"))).collect();
     let (names, columns) = (names.join(", "), columns.join(", "));
     format!(
         "INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') WHERE NOT throwIf((SELECT max(hwm) \
-         FROM {table} WHERE _partition_id = '{partition}' AND {markers}) > {lo}, 'ahead') \
+         FROM {table} WHERE _partition_id = '{partition_id}' AND {markers}) > {start}, 'ahead') \
          AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli({deadline}), 'late') FORMAT Native",
         markers = cell.marker_rows(source),
-        lo = target.lo,
+        start = target.start,
         deadline = deadline.0,
     )
 }
@@ -65,16 +65,16 @@ pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: U
 mod tests {
     use super::*;
     use crate::protocol::progress::NextOffset;
-    use crate::rows::native::Block;
+    use crate::rows::native::BlockBuilder;
 
     fn cell() -> Cell {
-        let mut block = Block::new(1, 1);
+        let mut block = BlockBuilder::new(1, 1);
         block.fixed("t", "DateTime('UTC')", [[0; 4]]);
         Cell {
             table: "x",
             backfill: None,
-            partition: "202611".to_owned(),
-            ends: None,
+            partition_id: "202611".to_owned(),
+            expires_at: None,
             rows: 1,
             block: block.finish(),
         }
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn every_statement_inserts_only_what_is_not_there_and_only_until_its_deadline() {
-        let source = Source { g: 2, kp: 3, cfg: 1 };
-        let target = Target { lo: NextOffset::new(7), hwm: NextOffset::new(10), ends: None };
+        let source = Source { log_generation: 2, partition: 3, declaration_hash: 1 };
+        let target = Target { start: NextOffset::new(7), end: NextOffset::new(10), expires_at: None };
         assert_eq!(
             statement(&cell(), source, target, UnixMillis(123)),
             r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE NOT throwIf((SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND kp = 3 AND g = 2) > 7, 'ahead') AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli(123), 'late') FORMAT Native"

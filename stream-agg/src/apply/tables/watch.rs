@@ -5,7 +5,7 @@
 //! `stream-agg adopt` see one any more; and a table that is restored from a copy lacks all
 //! that came after the copy. So after a finding nothing is inserted into any table: the
 //! tables stay at one offset, and all that an operator must restore is a copy of that offset
-//! or an older one, of all tables. Batches may be declared meanwhile; they wait at the [`Gate`].
+//! or an older one, of all tables. Batches may be declared meanwhile; they wait at the [`InsertGate`].
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{TablesError, check};
 use crate::apply::store::Store;
-use crate::health::{Concern, Health};
+use crate::health::{Component, Health};
 use crate::metrics::Metrics;
 
 /// Between two looks.
@@ -27,7 +27,7 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 /// Whether batches may be inserted: while every doubt about the tables was settled.
 #[derive(Debug)]
-pub struct Gate {
+pub struct InsertGate {
     doubts: watch::Sender<Doubts>,
     look: Notify,
 }
@@ -40,13 +40,13 @@ struct Doubts {
 }
 
 /// Open: it is made once the tables were looked at.
-impl Default for Gate {
+impl Default for InsertGate {
     fn default() -> Self {
         Self { doubts: watch::Sender::new(Doubts::default()), look: Notify::new() }
     }
 }
 
-impl Gate {
+impl InsertGate {
     /// Returns once batches may be inserted.
     pub async fn open(&self) {
         // The sender lives as long as `self`.
@@ -74,20 +74,20 @@ impl Gate {
 }
 
 /// Who looks, and who is told.
-pub struct Watch<'w> {
+pub struct TableWatch<'w> {
     /// ClickHouse.
     pub store: &'w Store,
     /// What has columns of its own in the raw table.
     pub fields: &'w [Field],
     /// Closed by what is found.
-    pub gate: &'w Gate,
+    pub gate: &'w InsertGate,
     /// What is counted.
     pub metrics: &'w Metrics,
     /// What is in trouble.
     pub health: &'w Health,
 }
 
-impl Watch<'_> {
+impl TableWatch<'_> {
     /// Looks every minute, and at once when there is a doubt, until `stop`.
     pub async fn run(self, stop: &CancellationToken) {
         let looks = async {
@@ -107,17 +107,18 @@ impl Watch<'_> {
             match check(self.store, self.fields).await {
                 Ok(()) => {
                     self.metrics.inserts_held.set(0);
-                    self.health.well(Concern::Tables);
+                    self.health.recovered(Component::Tables);
                     return self.gate.settle(raised);
                 }
                 Err(TablesError::Store(error)) => {
                     self.gate.close();
-                    self.health.trouble(Concern::ClickHouse, error);
+                    self.health.degraded(Component::ClickHouse, error);
                 }
                 Err(finding) => {
                     self.gate.close();
                     self.metrics.inserts_held.set(1);
-                    self.health.alarm(Concern::Tables, format!("{finding}; nothing is inserted until then"));
+                    self.health
+                        .alarm(Component::Tables, format!("{finding}; nothing is inserted until then"));
                 }
             }
             time::sleep(backoff.wait()).await;
@@ -129,13 +130,13 @@ impl Watch<'_> {
 mod tests {
     use super::*;
 
-    async fn is_open(gate: &Gate) -> bool {
+    async fn is_open(gate: &InsertGate) -> bool {
         time::timeout(Duration::from_secs(1), gate.open()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_settles_only_the_doubts_that_were_raised_before_it_began() {
-        let gate = Gate::default();
+        let gate = InsertGate::default();
         assert!(is_open(&gate).await, "nobody doubts");
         gate.doubt();
         assert!(!is_open(&gate).await);
@@ -149,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_doubt_has_the_tables_looked_at_without_waiting_for_the_minute() {
-        let gate = Gate::default();
+        let gate = InsertGate::default();
         gate.doubt();
         assert!(time::timeout(LOOK / 2, gate.look.notified()).await.is_ok());
         assert!(time::timeout(LOOK / 2, gate.look.notified()).await.is_err(), "once for each doubt");

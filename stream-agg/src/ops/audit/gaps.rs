@@ -17,9 +17,11 @@ use super::read::{Key, LedgerSpan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Gap {
     /// Generation of the log.
-    pub g: u16,
+    #[serde(rename = "g")]
+    pub log_generation: u16,
     /// Kafka partition.
-    pub kp: u16,
+    #[serde(rename = "kp")]
+    pub partition: u16,
     /// The first of them.
     pub first: u64,
     /// The last of them.
@@ -58,10 +60,10 @@ pub struct Counted {
 pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     let mut counted = Counted::default();
     let mut ends = BTreeMap::<Log, u64>::new();
-    for (key @ (g, kp, _), span) in ledger {
-        let floor = frame.floors.get(&(*g, *kp)).copied().filter(|floor| *floor > 0);
-        let end = ends.entry((*g, *kp)).or_insert_with(|| floor.unwrap_or(span.first));
-        counted.between((*g, *kp), *end, span.first);
+    for (key @ (log_generation, partition, _), span) in ledger {
+        let floor = frame.floors.get(&(*log_generation, *partition)).copied().filter(|floor| *floor > 0);
+        let end = ends.entry((*log_generation, *partition)).or_insert_with(|| floor.unwrap_or(span.first));
+        counted.between((*log_generation, *partition), *end, span.first);
         let (all, records) = (span.last + 1 - span.first, span.records);
         counted.offsets.expected += all;
         counted.offsets.found += records;
@@ -78,10 +80,10 @@ pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
 
 impl Counted {
     /// No row has an offset in `[end, next)`.
-    fn between(&mut self, (g, kp): Log, end: u64, next: u64) {
+    fn between(&mut self, (log_generation, partition): Log, end: u64, next: u64) {
         if end < next {
             self.offsets.expected += next - end;
-            self.offsets.gaps.push(Gap { g, kp, first: end, last: next - 1 });
+            self.offsets.gaps.push(Gap { log_generation, partition, first: end, last: next - 1 });
         }
     }
 }
@@ -89,8 +91,8 @@ impl Counted {
 /// `offsets 5-7 of partition 3, log generation 1: in no ledger row`.
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { g, kp, first, last } = self;
-        write!(f, "{}: in no ledger row", super::judge::offsets((*g, *kp), *first, *last))
+        let Self { log_generation, partition, first, last } = self;
+        write!(f, "{}: in no ledger row", super::judge::offsets((*log_generation, *partition), *first, *last))
     }
 }
 

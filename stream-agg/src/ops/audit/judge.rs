@@ -21,14 +21,14 @@ pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 /// What is read of a rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotRow {
-    /// A table partition holds the log below `hwm`.
+    /// A table partition holds the log below `applied_end`.
     Marker {
         /// The day on which the table partition expires, since 1970.
         expiry: u64,
         /// The log.
         log: Log,
         /// The first offset that is not in it.
-        hwm: u64,
+        applied_end: u64,
     },
     /// Events of a day.
     Sum {
@@ -58,9 +58,9 @@ impl<'r> Snapshot<'r> {
         let (mut sums, mut cuts) = (BTreeMap::new(), BTreeMap::new());
         for row in rows {
             match row {
-                SnapshotRow::Marker { expiry, log, hwm } => {
-                    let cut = cuts.entry((expiry, log)).or_insert(hwm);
-                    *cut = hwm.max(*cut);
+                SnapshotRow::Marker { expiry, log, applied_end } => {
+                    let cut = cuts.entry((expiry, log)).or_insert(applied_end);
+                    *cut = applied_end.max(*cut);
                 }
                 SnapshotRow::Sum { day, sum } => *sums.entry(day).or_default() += sum,
             }
@@ -72,8 +72,8 @@ impl<'r> Snapshot<'r> {
     /// Leaves it out if it holds more of these logs than `progress` tells.
     pub fn leave_out(&mut self, behind: &[Log]) {
         let late = self.cuts.keys().map(|(_, log)| log).find(|log| behind.contains(log));
-        if let Some((_, kp)) = late {
-            self.left_out = Some(format!("not compared: progress of partition {kp} stands still"));
+        if let Some((_, partition)) = late {
+            self.left_out = Some(format!("not compared: progress of partition {partition} stands still"));
         }
     }
 }
@@ -92,9 +92,9 @@ fn not_compared(condition: &Condition) -> Option<&'static str> {
 /// How far any of them is in each log.
 pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
     let mut reached = BTreeMap::new();
-    for ((_, log), hwm) in snapshots.iter().flat_map(|snapshot| &snapshot.cuts) {
-        let far = reached.entry(*log).or_insert(*hwm);
-        *far = (*hwm).max(*far);
+    for ((_, log), applied_end) in snapshots.iter().flat_map(|snapshot| &snapshot.cuts) {
+        let far = reached.entry(*log).or_insert(*applied_end);
+        *far = (*applied_end).max(*far);
     }
     reached
 }
@@ -296,15 +296,15 @@ fn note(frame: &Frame) -> String {
     }
 }
 
-fn span_of((g, kp, span): Key) -> String {
+fn span_of((log_generation, partition, span): Key) -> String {
     let first = span * SPAN;
-    offsets((g, kp), first, first + SPAN - 1)
+    offsets((log_generation, partition), first, first + SPAN - 1)
 }
 
 /// Offsets of a log, in words.
-pub fn offsets((g, kp): Log, first: u64, last: u64) -> String {
-    let log = if g == 0 { String::new() } else { format!(", log generation {g}") };
-    format!("offsets {first}-{last} of partition {kp}{log}")
+pub fn offsets((log_generation, partition): Log, first: u64, last: u64) -> String {
+    let log = if log_generation == 0 { String::new() } else { format!(", log generation {log_generation}") };
+    format!("offsets {first}-{last} of partition {partition}{log}")
 }
 
 fn date(day: i64) -> String {

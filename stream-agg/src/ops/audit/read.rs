@@ -69,8 +69,10 @@ pub struct Made {
 /// A [`LedgerSpan`] with its key.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct LedgerRow {
-    g: u16,
-    kp: u16,
+    #[serde(rename = "g")]
+    log_generation: u16,
+    #[serde(rename = "kp")]
+    partition: u16,
     span: u64,
     records: u64,
     repeated: u64,
@@ -84,8 +86,23 @@ struct LedgerRow {
 
 impl LedgerRow {
     fn keyed(self) -> (Key, LedgerSpan) {
-        let Self { g, kp, span, records, repeated, short, over, rows, digest, first, last } = self;
-        ((g, kp, span), LedgerSpan { records, repeated, short, over, rows, digest, first, last })
+        let Self {
+            log_generation,
+            partition,
+            span,
+            records,
+            repeated,
+            short,
+            over,
+            rows,
+            digest,
+            first,
+            last,
+        } = self;
+        (
+            (log_generation, partition, span),
+            LedgerSpan { records, repeated, short, over, rows, digest, first, last },
+        )
     }
 }
 
@@ -93,7 +110,7 @@ impl LedgerRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Their hashes.
-    pub cfgs: Vec<u64>,
+    pub declaration_hashes: Vec<u64>,
     /// Whether it was declared from the start.
     pub always: bool,
 }
@@ -152,26 +169,39 @@ impl Reader<'_> {
              ) GROUP BY g, kp HAVING max(known) = 1"
         );
         let rows: Vec<(u16, u16, u64)> = self.rows(&sql).await?;
-        Ok(rows.into_iter().map(|(g, kp, ko)| ((g, kp), ko)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(log_generation, partition, ko)| ((log_generation, partition), ko))
+            .collect())
     }
 
     /// How far each log is in every table.
     pub async fn progress(&self) -> Result<BTreeMap<Log, u64>, StoreError> {
         let sql = "SELECT g, kp, argMax(next_offset, (as_of, next_offset)) FROM progress GROUP BY g, kp";
         let rows: Vec<(u16, u16, u64)> = self.rows(sql).await?;
-        Ok(rows.into_iter().map(|(g, kp, next)| ((g, kp), next)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(log_generation, partition, next)| ((log_generation, partition), next))
+            .collect())
     }
 
     /// For each rollup, which declarations contain it as it is.
     pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<Known>, StoreError> {
         let rows: Vec<(u64, String)> = self.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
-        let all: Vec<_> = rows.into_iter().map(|(cfg, text)| (cfg, known(cfg, &[text]).ok())).collect();
+        let all: Vec<_> = rows
+            .into_iter()
+            .map(|(declaration_hash, text)| (declaration_hash, known(declaration_hash, &[text]).ok()))
+            .collect();
         let of_rollup = |rollup: &Rollup| {
             let contains = |declaration: &Option<Declaration>| {
                 declaration.as_ref().is_some_and(|d| d.rollups.get(&rollup.name) == Some(rollup))
             };
-            let cfgs: Vec<_> = all.iter().filter(|(_, d)| contains(d)).map(|(cfg, _)| *cfg).collect();
-            Known { always: cfgs.len() == all.len(), cfgs }
+            let declaration_hashes: Vec<_> = all
+                .iter()
+                .filter(|(_, d)| contains(d))
+                .map(|(declaration_hash, _)| *declaration_hash)
+                .collect();
+            Known { always: declaration_hashes.len() == all.len(), declaration_hashes }
         };
         Ok(rollups.iter().map(of_rollup).collect())
     }
@@ -215,7 +245,9 @@ impl Reader<'_> {
              FROM {EVENTS} WHERE {condition} GROUP BY g, kp, span"
         );
         let read: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
-        let span = |(g, kp, span, rows, digest)| ((g, kp, span), RawSpan { rows, digest });
+        let span = |(log_generation, partition, span, rows, digest)| {
+            ((log_generation, partition, span), RawSpan { rows, digest })
+        };
         Ok(read.into_iter().map(span).collect())
     }
 
@@ -234,8 +266,8 @@ impl Reader<'_> {
             among(spans)
         );
         let rows: Vec<(u16, u16, u64, i64, u64)> = self.rows(&sql).await?;
-        let of_span = |(g, kp, span, made, dropped)| {
-            ((g, kp, span), Made { since: day(UnixMillis(made)) - GATHERED, dropped })
+        let of_span = |(log_generation, partition, span, made, dropped)| {
+            ((log_generation, partition, span), Made { since: day(UnixMillis(made)) - GATHERED, dropped })
         };
         Ok(rows.into_iter().map(of_span).collect())
     }
@@ -279,7 +311,9 @@ impl Reader<'_> {
             of_ledger(frame)
         );
         let rows: Vec<(u16, u16, u64, u64, u64)> = self.rows(&sql).await?;
-        let wrong = |(g, kp, span, missing, duplicate)| ((g, kp, span), (missing, duplicate));
+        let wrong = |(log_generation, partition, span, missing, duplicate)| {
+            ((log_generation, partition, span), (missing, duplicate))
+        };
         Ok(rows.into_iter().map(wrong).collect())
     }
 
@@ -297,7 +331,10 @@ impl Reader<'_> {
             among(spans)
         );
         let rows: Vec<(u16, u16, u64, u64)> = self.rows(&sql).await?;
-        Ok(rows.into_iter().map(|(g, kp, first, last)| Gap { g, kp, first, last }).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(log_generation, partition, first, last)| Gap { log_generation, partition, first, last })
+            .collect())
     }
 
     /// Sums and markers of a rollup, from the same parts; a backfill's markers tell of no offsets.
@@ -312,9 +349,9 @@ impl Reader<'_> {
         );
         type Row = (i64, u64, u8, u16, u16, u64, u64);
         let rows: Vec<Row> = self.rows(&sql).await?;
-        let read = |(day, expiry, marker, g, kp, sum, hwm): Row| {
+        let read = |(day, expiry, marker, log_generation, partition, sum, applied_end): Row| {
             if marker == 1 {
-                SnapshotRow::Marker { expiry, log: (g, kp), hwm }
+                SnapshotRow::Marker { expiry, log: (log_generation, partition), applied_end }
             } else {
                 SnapshotRow::Sum { day, sum }
             }
@@ -334,15 +371,18 @@ impl Reader<'_> {
         for (snapshot, known) in snapshots.iter().zip(known) {
             let rollup = snapshot.rollup;
             let expiry = format!("toUInt64({})", rollup.expires_sql("toUnixTimestamp64Milli(event_time)"));
-            let cell = |(expiry, (g, kp)): (u64, Log)| expiry << 32 | log_number((g, kp));
-            let cuts = snapshot.cuts.iter().map(|(at, hwm)| (cell(*at), *hwm));
+            let cell = |(expiry, (log_generation, partition)): (u64, Log)| {
+                expiry << 32 | log_number((log_generation, partition))
+            };
+            let cuts = snapshot.cuts.iter().map(|(at, applied_end)| (cell(*at), *applied_end));
             let cut = lookup(&format!("bitShiftLeft({expiry}, 32) + log"), cuts, 0);
             let counted = format!("(ko < bound OR ko < {cut}) AND {}", condition(rollup));
             let stored = if known.always {
                 counted.clone()
             } else {
-                let cfgs: Vec<_> = known.cfgs.iter().map(u64::to_string).collect();
-                format!("{counted} AND has(CAST([{}], 'Array(UInt64)'), cfg)", cfgs.join(", "))
+                let declaration_hashes: Vec<_> =
+                    known.declaration_hashes.iter().map(u64::to_string).collect();
+                format!("{counted} AND has(CAST([{}], 'Array(UInt64)'), cfg)", declaration_hashes.join(", "))
             };
             counts.push(format!("(countIf({stored}), countIf({counted}))"));
         }
@@ -378,8 +418,8 @@ impl Reader<'_> {
 /// The number of a row's log.
 const LOG: &str = "(toUInt64(g) * 65536 + kp)";
 
-fn log_number((g, kp): Log) -> u64 {
-    u64::from(g) << 16 | u64::from(kp)
+fn log_number((log_generation, partition): Log) -> u64 {
+    u64::from(log_generation) << 16 | u64::from(partition)
 }
 
 fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u64, u64)> {
@@ -437,7 +477,10 @@ fn among(spans: &[Key]) -> String {
     if spans.len() > MAX_NAMED {
         return "1".to_owned();
     }
-    let list: Vec<_> = spans.iter().map(|(g, kp, span)| format!("({g}, {kp}, {span})")).collect();
+    let list: Vec<_> = spans
+        .iter()
+        .map(|(log_generation, partition, span)| format!("({log_generation}, {partition}, {span})"))
+        .collect();
     format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "))
 }
 

@@ -43,8 +43,8 @@ fn insert(audit: &Audit) -> String {
         row(table, part, [*expected, *found, *missing, *duplicate], "");
     }
     row(LEDGER, "offsets", [audit.offsets.expected, audit.offsets.found, 0, 0], "");
-    for Gap { g, kp, first, last } in &audit.offsets.gaps {
-        let part = offsets((*g, *kp), *first, *last);
+    for Gap { log_generation, partition, first, last } in &audit.offsets.gaps {
+        let part = offsets((*log_generation, *partition), *first, *last);
         row(LEDGER, &part, [last - first + 1, 0, 0, 0], "in no ledger row");
     }
     sql

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Reach, audit, report};
 use crate::apply::store::Store;
-use crate::group::tracks::Tracks;
+use crate::group::applied_watches::AppliedWatches;
 use crate::metrics::Metrics;
 use crate::protocol::declaration::Declaration;
 
@@ -25,7 +25,7 @@ pub struct Auditor {
     /// What they hold.
     pub declaration: Arc<Declaration>,
     /// Which partitions are this process's.
-    pub tracks: Arc<Tracks>,
+    pub applied_watches: Arc<AppliedWatches>,
     /// Gets what was found.
     pub metrics: Arc<Metrics>,
 }
@@ -37,7 +37,7 @@ impl Auditor {
         let mut ticks = time::interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if !self.tracks.all().contains_key(&0) {
+            if !self.applied_watches.all().contains_key(&0) {
                 self.metrics.audits_elsewhere();
             } else if stop.run_until_cancelled(self.audit()).await.is_none() {
                 return;

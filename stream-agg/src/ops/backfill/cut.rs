@@ -19,14 +19,14 @@ const OFFSET_BITS: u32 = 47;
 
 /// One day of the raw table × one Kafka partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lane {
+pub(super) struct RawDay {
     /// Start of the day on which the rows arrived.
     pub(super) day: UnixMillis,
     /// The Kafka partition.
-    pub(super) kp: u16,
+    pub(super) partition: u16,
 }
 
-impl Lane {
+impl RawDay {
     /// What stands as `g` in the markers of the lane: its day, until 2059.
     pub(super) fn marker_g(self) -> u16 {
         let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
@@ -39,7 +39,8 @@ impl Lane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 pub(super) struct RawRecord {
     /// Generation of the Kafka log.
-    pub(super) g: u16,
+    #[serde(rename = "g")]
+    pub(super) log_generation: u16,
     /// Its offset.
     pub(super) ko: u64,
     /// How many rows it has.
@@ -50,7 +51,7 @@ pub(super) struct RawRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chunk {
     /// Generation of the Kafka log.
-    pub(super) g: u16,
+    pub(super) log_generation: u16,
     /// From its first to its last record.
     pub(super) offsets: RangeInclusive<u64>,
     /// Rows in it.
@@ -59,20 +60,23 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// Its cells' markers were at most here before.
-    pub(super) fn lo(&self) -> NextOffset {
-        place(self.g, *self.offsets.start())
+    pub(super) fn start(&self) -> NextOffset {
+        place(self.log_generation, *self.offsets.start())
     }
 
     /// Its cells' markers say so.
-    pub(super) fn hwm(&self) -> NextOffset {
-        place(self.g, *self.offsets.end() + 1)
+    pub(super) fn applied_end(&self) -> NextOffset {
+        place(self.log_generation, *self.offsets.end() + 1)
     }
 }
 
 /// Where an offset stands in a lane: in the order of generations, then of offsets.
-fn place(g: u16, ko: u64) -> NextOffset {
-    assert!(g < BACKFILL_G && ko < 1 << OFFSET_BITS, "generation {g} and offset {ko} fit a marker");
-    NextOffset::new(i64::from(g) << OFFSET_BITS | ko.cast_signed())
+fn place(log_generation: u16, ko: u64) -> NextOffset {
+    assert!(
+        log_generation < BACKFILL_G && ko < 1 << OFFSET_BITS,
+        "generation {log_generation} and offset {ko} fit a marker"
+    );
+    NextOffset::new(i64::from(log_generation) << OFFSET_BITS | ko.cast_signed())
 }
 
 /// Cuts a lane's records, which ascend: after the record that brings a chunk to `max_rows`,
@@ -83,17 +87,18 @@ pub(super) fn cut(
     max_rows: u64,
 ) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
-    for RawRecord { g, ko, rows } in records {
+    for RawRecord { log_generation, ko, rows } in records {
         let joins = |chunk: &Chunk| {
-            let begins_later = markers.range(chunk.hwm()..=place(g, ko)).next().is_some();
-            chunk.g == g && chunk.rows < max_rows && !begins_later
+            let begins_later =
+                markers.range(chunk.applied_end()..=place(log_generation, ko)).next().is_some();
+            chunk.log_generation == log_generation && chunk.rows < max_rows && !begins_later
         };
         match chunks.last_mut().filter(|chunk| joins(chunk)) {
             Some(chunk) => {
                 chunk.offsets = *chunk.offsets.start()..=ko;
                 chunk.rows += rows;
             }
-            None => chunks.push(Chunk { g, offsets: ko..=ko, rows }),
+            None => chunks.push(Chunk { log_generation, offsets: ko..=ko, rows }),
         }
     }
     chunks
@@ -105,12 +110,12 @@ mod tests {
 
     use super::*;
 
-    fn record(g: u16, ko: u64, rows: u64) -> RawRecord {
-        RawRecord { g, ko, rows }
+    fn record(log_generation: u16, ko: u64, rows: u64) -> RawRecord {
+        RawRecord { log_generation, ko, rows }
     }
 
     fn ranges(chunks: &[Chunk]) -> Vec<(u16, u64, u64, u64)> {
-        chunks.iter().map(|c| (c.g, *c.offsets.start(), *c.offsets.end(), c.rows)).collect()
+        chunks.iter().map(|c| (c.log_generation, *c.offsets.start(), *c.offsets.end(), c.rows)).collect()
     }
 
     #[test]
@@ -129,9 +134,9 @@ mod tests {
 
     #[test]
     fn markers_of_a_lane_are_those_of_no_live_partition_and_of_no_other_day() {
-        let lane = |day: i64| Lane { day: UnixMillis(day * DAY), kp: 3 };
-        assert!(lane(20_000).marker_g() >= BACKFILL_G);
-        assert_ne!(lane(20_000).marker_g(), lane(20_001).marker_g());
+        let raw_day = |day: i64| RawDay { day: UnixMillis(day * DAY), partition: 3 };
+        assert!(raw_day(20_000).marker_g() >= BACKFILL_G);
+        assert_ne!(raw_day(20_000).marker_g(), raw_day(20_001).marker_g());
     }
 
     proptest! {
@@ -146,11 +151,11 @@ mod tests {
             let records: Vec<_> = (0..).zip(&rows).map(|(at, rows)| record(u16::from(at > 20), at * 2, *rows)).collect();
             let before = cut(records.clone(), &BTreeSet::new(), first);
             let filled = &before[..filled.min(before.len())];
-            let marker = filled.last().map_or(NextOffset::ZERO, Chunk::hwm);
+            let marker = filled.last().map_or(NextOffset::ZERO, Chunk::applied_end);
             let after = cut(records, &[marker].into(), second);
             let counted = filled.iter().chain(after.iter().filter(|chunk| {
-                assert!(marker <= chunk.lo() || marker >= chunk.hwm(), "a marker inside a chunk");
-                marker <= chunk.lo()
+                assert!(marker <= chunk.start() || marker >= chunk.applied_end(), "a marker inside a chunk");
+                marker <= chunk.start()
             }));
             prop_assert_eq!(counted.map(|chunk| chunk.rows).sum::<u64>(), rows.iter().sum::<u64>());
         }

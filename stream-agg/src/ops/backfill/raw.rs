@@ -14,7 +14,7 @@ use schemas::time::UnixMillis;
 use uuid::Uuid;
 
 use crate::apply::store::{Store, StoreError};
-use crate::ops::backfill::cut::{Chunk, Lane, RawRecord};
+use crate::ops::backfill::cut::{Chunk, RawDay, RawRecord};
 use crate::rows::columns::Rows;
 
 /// Longest that a query of the raw table may take.
@@ -27,7 +27,8 @@ pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
 /// A raw row, as far as rollups read it.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct RawRow {
-    cfg: u64,
+    #[serde(rename = "cfg")]
+    declaration_hash: u64,
     ko: u64,
     line: u16,
     tenant: String,
@@ -52,25 +53,25 @@ pub(super) async fn declarations(store: &Store) -> Result<Vec<u64>, StoreError> 
 }
 
 /// All lanes that have `lacking` rows, by day.
-pub(super) async fn lanes(store: &Store, lacking: &Lacking) -> Result<Vec<Lane>, StoreError> {
+pub(super) async fn raw_days(store: &Store, lacking: &Lacking) -> Result<Vec<RawDay>, StoreError> {
     let sql = format!(
         "SELECT DISTINCT toUnixTimestamp64Milli(toDateTime64(toStartOfDay(server_time), 3, 'UTC')) AS day, kp \
          FROM events WHERE tenant != '' AND {} ORDER BY day, kp",
         of(lacking)
     );
     let rows: Vec<(i64, u16)> = store.rows_within(READ_TIMEOUT, &sql).await?;
-    Ok(rows.into_iter().map(|(day, kp)| Lane { day: UnixMillis(day), kp }).collect())
+    Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
 }
 
 /// The records of a lane that have `lacking` rows.
 pub(super) async fn records(
     store: &Store,
-    lane: Lane,
+    raw_day: RawDay,
     lacking: &Lacking,
 ) -> Result<Vec<RawRecord>, StoreError> {
     let sql = format!(
         "SELECT g, ko, count() AS rows FROM events WHERE {} GROUP BY g, ko ORDER BY g, ko",
-        in_lane(lane, lacking)
+        in_raw_day(raw_day, lacking)
     );
     store.rows_within(READ_TIMEOUT, &sql).await
 }
@@ -78,7 +79,7 @@ pub(super) async fn records(
 /// The `lacking` rows of a chunk, in the order in which they were stored.
 pub(super) async fn rows(
     store: &Store,
-    lane: Lane,
+    raw_day: RawDay,
     chunk: &Chunk,
     lacking: &Lacking,
     rollup: &Rollup,
@@ -87,18 +88,18 @@ pub(super) async fn rows(
         "SELECT cfg, ko, line, tenant, event, toUnixTimestamp64Milli(client_time) AS client_millis, \
          toUnixTimestamp64Milli(server_time) AS server_millis, user_id, device_id, device_os, session, sequence, \
          param_int, param_str, country, {props} AS props_text FROM events \
-         WHERE {lane} AND g = {g} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
+         WHERE {raw_day} AND g = {log_generation} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
         // The most of a row, and mostly not needed.
         props = if reads_props(rollup) { "props" } else { "'{}'" },
-        lane = in_lane(lane, lacking),
-        g = chunk.g,
+        raw_day = in_raw_day(raw_day, lacking),
+        log_generation = chunk.log_generation,
         first = chunk.offsets.start(),
         last = chunk.offsets.end(),
     );
     let read: Vec<RawRow> = store.rows_within(READ_TIMEOUT, &sql).await?;
     let mut rows = Rows::default();
     for row in read {
-        let limits = lacking.get(&row.cfg).expect("only rows of these declarations are read");
+        let limits = lacking.get(&row.declaration_hash).expect("only rows of these declarations are read");
         push(&row, limits, &mut rows);
     }
     Ok(rows)
@@ -134,10 +135,10 @@ fn reads_props(rollup: &Rollup) -> bool {
         || rollup.measures.iter().any(|(_, measure)| measure.field().is_some())
 }
 
-fn in_lane(lane: Lane, lacking: &Lacking) -> String {
-    let Lane { day, kp } = lane;
+fn in_raw_day(raw_day: RawDay, lacking: &Lacking) -> String {
+    let RawDay { day, partition } = raw_day;
     let id = partition_id(day);
-    format!("_partition_id = '{id}' AND tenant != '' AND kp = {kp} AND {}", of(lacking))
+    format!("_partition_id = '{id}' AND tenant != '' AND kp = {partition} AND {}", of(lacking))
 }
 
 fn of(lacking: &Lacking) -> String {

@@ -34,8 +34,8 @@ fn push(batcher: &mut Batcher, offset: i64, times: &[i64], now: Instant) -> Opti
     batcher.push(entry(offset, Uuid::nil(), times.len() as u32), 100, now)
 }
 
-fn entry(offset: i64, record_id: Uuid, lines: u32) -> Entry {
-    Entry {
+fn entry(offset: i64, record_id: Uuid, lines: u32) -> LedgerEntry {
+    LedgerEntry {
         offset: Offset::new(offset),
         record_id,
         kafka_time: UnixMillis(0),
@@ -51,9 +51,9 @@ fn entry(offset: i64, record_id: Uuid, lines: u32) -> Entry {
 }
 
 #[track_caller]
-fn check(batch: Option<Batch>, lo: i64, last: i64, rows: usize) {
+fn check(batch: Option<Batch>, start: i64, last: i64, rows: usize) {
     let batch = batch.expect("a batch closed");
-    assert_eq!((batch.lo, batch.hwm), (NextOffset::new(lo), Offset::new(last).next()));
+    assert_eq!((batch.start, batch.end), (NextOffset::new(start), Offset::new(last).next()));
     assert_eq!(batch.decoded.rows.len(), rows);
 }
 

@@ -7,11 +7,11 @@ const FIRST_CFG: u64 = 0x1650_77cc_b992_2d66;
 #[test]
 fn what_is_stored_is_read_back_under_the_same_hash() {
     let was = Declaration::built_in();
-    let limits = Limits { spooled_days: 7, dead_letter_bytes: 100, ..was.limits };
+    let limits = DecodeLimits { spooled_days: 7, dead_letter_bytes: 100, ..was.limits };
     let place_key = u64::MAX;
     for declaration in [Declaration { limits, max_groups: 7, place_key, ..was.clone() }, was] {
         let read = Declaration::parse(&declaration.text()).unwrap();
-        assert_eq!((read.cfg(), &read), (declaration.cfg(), &declaration));
+        assert_eq!((read.hash(), &read), (declaration.hash(), &declaration));
     }
 }
 
@@ -19,9 +19,9 @@ fn what_is_stored_is_read_back_under_the_same_hash() {
 #[test]
 fn what_the_first_releases_stored_reads_as_what_they_declared() {
     let read = Declaration::parse(FIRST_TEXT).unwrap();
-    assert_eq!(format!("{:016x}", read.cfg()), format!("{FIRST_CFG:016x}"));
+    assert_eq!(format!("{:016x}", read.hash()), format!("{FIRST_CFG:016x}"));
     assert_eq!(read.text(), FIRST_TEXT, "and they can read what is stored now");
-    let Limits { time, window, version, spooled_days, dead_letter_bytes } = read.limits;
+    let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = read.limits;
     assert_eq!((time.earliest, time.ahead), (UnixMillis(1_262_304_000_000), 3_600_000));
     assert_eq!((window.age_ms, window.max_ids, version), (600_000, 1234, 1));
     assert_eq!((spooled_days, dead_letter_bytes, read.max_groups), (14, 4096, 50_000));
@@ -35,14 +35,14 @@ fn what_the_first_releases_stored_reads_as_what_they_declared() {
 fn a_declaration_without_settings_of_its_own_has_the_hash_that_it_always_had() {
     let rollups = Declaration::parse(FIRST_TEXT).unwrap().rollups;
     let built_in = Declaration::built_in();
-    let plain = Declaration { rollups, limits: Limits { version: 1, ..built_in.limits }, ..built_in };
-    assert_eq!(format!("{:016x}", plain.cfg()), "8debe0ebe36fcd7b");
+    let plain = Declaration { rollups, limits: DecodeLimits { version: 1, ..built_in.limits }, ..built_in };
+    assert_eq!(format!("{:016x}", plain.hash()), "8debe0ebe36fcd7b");
 }
 
 #[test]
 fn whatever_changes_rows_changes_the_hash() {
     let was = Declaration::built_in();
-    let Limits { time, window, .. } = was.limits;
+    let DecodeLimits { time, window, .. } = was.limits;
     let with = |limits| Declaration { limits, ..was.clone() };
     let rollups = Rollups::parse(
         "test",
@@ -50,18 +50,18 @@ fn whatever_changes_rows_changes_the_hash() {
     );
     let all = [
         was.clone(),
-        with(Limits { window: WindowLimits { max_ids: 7, ..window }, ..was.limits }),
-        with(Limits { window: WindowLimits { age_ms: 7, ..window }, ..was.limits }),
-        with(Limits { time: TimeLimits { ahead: 7, ..time }, ..was.limits }),
-        with(Limits { time: TimeLimits { earliest: UnixMillis(7), ..time }, ..was.limits }),
-        with(Limits { version: 7, ..was.limits }),
-        with(Limits { spooled_days: 7, ..was.limits }),
-        with(Limits { dead_letter_bytes: 7, ..was.limits }),
+        with(DecodeLimits { window: WindowLimits { max_ids: 7, ..window }, ..was.limits }),
+        with(DecodeLimits { window: WindowLimits { age_ms: 7, ..window }, ..was.limits }),
+        with(DecodeLimits { time: TimeLimits { ahead: 7, ..time }, ..was.limits }),
+        with(DecodeLimits { time: TimeLimits { earliest: UnixMillis(7), ..time }, ..was.limits }),
+        with(DecodeLimits { version: 7, ..was.limits }),
+        with(DecodeLimits { spooled_days: 7, ..was.limits }),
+        with(DecodeLimits { dead_letter_bytes: 7, ..was.limits }),
         Declaration { rollups: rollups.unwrap(), ..was.clone() },
         Declaration { max_groups: 7, ..was.clone() },
         Declaration { place_key: 7, ..was.clone() },
     ];
-    let hashes: std::collections::BTreeSet<_> = all.iter().map(Declaration::cfg).collect();
+    let hashes: std::collections::BTreeSet<_> = all.iter().map(Declaration::hash).collect();
     assert_eq!(hashes.len(), all.len());
 }
 
@@ -80,11 +80,11 @@ fn a_declaration_of_the_version_before_stays_one_of_that_version() {
         FIRST_TEXT.replacen("\"decode_version\":1", &format!("\"decode_version\":{version}"), 1)
     };
     let before = Declaration::parse_version(&of(1), next.clone()).unwrap();
-    assert_eq!((before.limits.version, before.cfg()), (1, FIRST_CFG));
+    assert_eq!((before.limits.version, before.hash()), (1, FIRST_CFG));
     assert_eq!(before.text(), FIRST_TEXT);
     let own = Declaration::parse_version(&of(2), next.clone()).unwrap();
     assert_eq!(own.limits.version, 2);
-    assert_ne!(own.cfg(), FIRST_CFG);
+    assert_ne!(own.hash(), FIRST_CFG);
     for version in [0, 3] {
         let refused = Declaration::parse_version(&of(version), next.clone());
         assert_eq!(refused, Err(DeclarationError::Version(version)));
@@ -104,16 +104,18 @@ fn a_declaration_of_another_release_is_refused() {
 #[test]
 fn a_declaration_is_known_by_its_hash_whatever_stands_beside_it() {
     let declared = Declaration::built_in();
-    let cfg = declared.cfg();
+    let declaration_hash = declared.hash();
     let other = Declaration { max_groups: 7, ..declared.clone() };
-    let later = Declaration { limits: Limits { version: 9, ..declared.limits }, ..declared.clone() }.text();
-    let check = |texts: &[&str], expected: Result<&Declaration, Unknown>| {
+    let later =
+        Declaration { limits: DecodeLimits { version: 9, ..declared.limits }, ..declared.clone() }.text();
+    let check = |texts: &[&str], expected: Result<&Declaration, UnknownDeclaration>| {
         let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
-        assert_eq!(known(cfg, &texts), expected.cloned());
+        assert_eq!(known(declaration_hash, &texts), expected.cloned());
     };
-    let changed = Unknown::Changed { cfg, found: other.cfg() };
-    let unreadable = Unknown::Unreadable { cfg, source: DeclarationError::Version(9) };
-    check(&[], Err(Unknown::Missing { cfg }));
+    let changed = UnknownDeclaration::Changed { declaration_hash, found: other.hash() };
+    let unreadable =
+        UnknownDeclaration::Unreadable { declaration_hash, source: DeclarationError::Version(9) };
+    check(&[], Err(UnknownDeclaration::Missing { declaration_hash }));
     check(&[&declared.text()], Ok(&declared));
     check(&[&other.text()], Err(changed.clone()));
     check(&[&later], Err(unreadable));
@@ -124,11 +126,11 @@ fn a_declaration_is_known_by_its_hash_whatever_stands_beside_it() {
 #[test]
 fn a_changed_limit_is_another_declaration() {
     let declared = Declaration::built_in();
-    let limits = Limits { dead_letter_bytes: 7, ..declared.limits };
+    let limits = DecodeLimits { dead_letter_bytes: 7, ..declared.limits };
     let changed = Declaration { limits, ..declared.clone() };
-    let found = changed.cfg();
+    let found = changed.hash();
     assert_eq!(
-        known(declared.cfg(), &[changed.text()]),
-        Err(Unknown::Changed { cfg: declared.cfg(), found })
+        known(declared.hash(), &[changed.text()]),
+        Err(UnknownDeclaration::Changed { declaration_hash: declared.hash(), found })
     );
 }

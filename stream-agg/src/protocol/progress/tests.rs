@@ -32,15 +32,15 @@ fn a_batch_below_what_is_applied_is_a_fault() {
 
 #[test]
 fn only_a_commit_that_is_known_to_have_failed_is_tried_again_in_place() {
-    assert_eq!(after_commit(CommitEnd::Refused), AfterCommit::ReadAgain);
-    assert_eq!(after_commit(CommitEnd::Removed), AfterCommit::JoinAnew);
-    assert_eq!(after_commit(CommitEnd::Denied), AfterCommit::JoinAnew);
-    assert_eq!(after_commit(CommitEnd::Unknown), AfterCommit::JoinAnew);
-    assert_eq!(after_commit(CommitEnd::Fenced), AfterCommit::End);
+    assert_eq!(after_commit(CommitOutcome::Refused), AfterCommit::ReadBack);
+    assert_eq!(after_commit(CommitOutcome::Removed), AfterCommit::Rejoin);
+    assert_eq!(after_commit(CommitOutcome::Denied), AfterCommit::Rejoin);
+    assert_eq!(after_commit(CommitOutcome::Unknown), AfterCommit::Rejoin);
+    assert_eq!(after_commit(CommitOutcome::Fenced), AfterCommit::Shutdown);
 }
 
 #[test]
 fn a_partition_is_kept_while_a_commit_is_under_way() {
-    assert!(may_let_go(true, false));
-    assert!(!may_let_go(true, true) && !may_let_go(false, false));
+    assert!(may_release(true, false));
+    assert!(!may_release(true, true) && !may_release(false, false));
 }

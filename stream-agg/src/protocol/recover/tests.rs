@@ -16,17 +16,21 @@ fn intent(last: Option<i64>) -> Intent {
     }
 }
 
-fn found(metadata: &str) -> Found {
+fn found(metadata: &str) -> KafkaState {
     let committed = Some((NextOffset::new(10), metadata.to_owned()));
-    Found { committed, low: NextOffset::new(3), end: NextOffset::new(20), topic: TOPIC }
+    KafkaState { committed, low: NextOffset::new(3), end: NextOffset::new(20), topic: TOPIC }
 }
 
-fn marker(table: &str, hwm: i64) -> Marker {
-    Marker { table: table.to_owned(), partition: "202611".to_owned(), hwm: NextOffset::new(hwm) }
+fn marker(table: &str, applied_end: i64) -> Marker {
+    Marker {
+        table: table.to_owned(),
+        partition_id: "202611".to_owned(),
+        applied_end: NextOffset::new(applied_end),
+    }
 }
 
 #[track_caller]
-fn check(found: &Found, markers: &[Marker], expected: Result<(i64, Option<i64>), &str>) {
+fn check(found: &KafkaState, markers: &[Marker], expected: Result<(i64, Option<i64>), &str>) {
     match (resume(found, markers, NOW, CFG), expected) {
         (Ok(resume), Ok((from, rebuild))) => {
             assert_eq!((resume.from, resume.rebuild), (NextOffset::new(from), rebuild.map(Offset::new)));
@@ -38,7 +42,7 @@ fn check(found: &Found, markers: &[Marker], expected: Result<(i64, Option<i64>),
 
 #[test]
 fn a_partition_of_which_nothing_is_known_starts_at_its_logs_beginning() {
-    check(&Found { committed: None, ..found("") }, &[], Ok((3, None)));
+    check(&KafkaState { committed: None, ..found("") }, &[], Ok((3, None)));
     check(&found(""), &[], Ok((10, None)));
 }
 
@@ -54,7 +58,7 @@ fn a_declared_batch_is_rebuilt_whichever_cells_have_it() {
 
 #[test]
 fn a_missing_commit_or_intent_is_refused_once_rows_are_there() {
-    let none = Found { committed: None, ..found("") };
+    let none = KafkaState { committed: None, ..found("") };
     check(&none, &[marker("events", 9)], Err("no offset is committed, but `events` holds records below 9"));
     check(&found(""), &[marker("events", 10)], Err("offset 10 is committed without an intent"));
     check(&found("a tool's"), &[], Err("not an intent"));
@@ -77,11 +81,11 @@ fn a_marker_that_fits_nothing_is_refused() {
 fn a_log_that_is_shorter_or_begins_later_than_the_commit_is_refused() {
     let declared = found(&intent(Some(14)).to_string());
     let ledger = [marker("ledger", 10)];
-    let shorter = Found { end: NextOffset::new(14), ..declared.clone() };
+    let shorter = KafkaState { end: NextOffset::new(14), ..declared.clone() };
     check(&shorter, &ledger, Err("records below 15 were read from the log, which was then truncated"));
-    check(&Found { topic: None, ..shorter }, &ledger, Err("the log ends at 14"));
-    check(&Found { end: NextOffset::new(15), ..declared.clone() }, &ledger, Ok((10, Some(14))));
-    check(&Found { low: NextOffset::new(11), ..declared }, &ledger, Err("the log begins at 11"));
+    check(&KafkaState { topic: None, ..shorter }, &ledger, Err("the log ends at 14"));
+    check(&KafkaState { end: NextOffset::new(15), ..declared.clone() }, &ledger, Ok((10, Some(14))));
+    check(&KafkaState { low: NextOffset::new(11), ..declared }, &ledger, Err("the log begins at 11"));
 }
 
 #[test]
@@ -101,12 +105,12 @@ fn a_ledger_that_lacks_the_last_batch_is_refused_while_it_must_be_there() {
 fn a_topic_that_was_created_again_is_refused_also_if_its_log_has_grown_past_the_commit() {
     let declared = found(&intent(Some(14)).to_string());
     let ledger = [marker("ledger", 10)];
-    let recreated = Found { topic: Some(TopicId(10)), end: NextOffset::new(1000), ..declared.clone() };
+    let recreated = KafkaState { topic: Some(TopicId(10)), end: NextOffset::new(1000), ..declared.clone() };
     check(&recreated, &ledger, Err("it was deleted and created again"));
     let help = resume(&recreated, &ledger, NOW, CFG).unwrap_err().help(7);
     assert!(help.ends_with("`stream-agg adopt 7` --new-log") || help.contains("--new-log"), "{help}");
     // Brokers that know no ids, and intents of the release before, cannot say.
-    check(&Found { topic: None, ..declared.clone() }, &ledger, Ok((10, Some(14))));
+    check(&KafkaState { topic: None, ..declared.clone() }, &ledger, Ok((10, Some(14))));
     let before = Intent { log: LogMark::default(), ..intent(Some(14)) };
     check(&found(&before.to_string()), &ledger, Ok((10, Some(14))));
 }
@@ -116,7 +120,7 @@ fn an_intent_without_a_topic_id_gets_that_of_the_topic_that_is_there() {
     let before = Intent { log: LogMark::default(), ..intent(None) };
     let resumed = resume(&found(&before.to_string()), &[marker("ledger", 10)], NOW, CFG).unwrap();
     assert_eq!(resumed.intent.log.topic, TOPIC);
-    let fresh = resume(&Found { committed: None, ..found("") }, &[], NOW, CFG).unwrap();
+    let fresh = resume(&KafkaState { committed: None, ..found("") }, &[], NOW, CFG).unwrap();
     assert_eq!(fresh.intent.log.topic, TOPIC);
 }
 
@@ -124,8 +128,12 @@ fn an_intent_without_a_topic_id_gets_that_of_the_topic_that_is_there() {
 fn markers_may_stand_at_the_split_points_of_what_is_declared_and_nowhere_between() {
     let split = Intent { split: vec![NextOffset::new(12), NextOffset::new(13)], ..intent(Some(14)) };
     let split = found(&split.to_string());
-    for hwm in [10, 12, 13, 15] {
-        check(&split, &[marker("ledger", hwm.max(10)), marker("events", hwm)], Ok((10, Some(14))));
+    for applied_end in [10, 12, 13, 15] {
+        check(
+            &split,
+            &[marker("ledger", applied_end.max(10)), marker("events", applied_end)],
+            Ok((10, Some(14))),
+        );
     }
     check(&split, &[marker("ledger", 10), marker("events", 11)], Err("below 11"));
     check(&split, &[marker("ledger", 10), marker("events", 14)], Err("below 14"));

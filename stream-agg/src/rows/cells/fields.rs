@@ -6,11 +6,11 @@ use schemas::field::{Field, Kind};
 
 use crate::rows::columns::{RowId, Rows};
 use crate::rows::decode::props;
-use crate::rows::native::Block;
+use crate::rows::native::BlockBuilder;
 
 /// Appends the column of `field` after the marker's default. Returns how many rows have a value of another kind,
 /// which are stored as the default; `props` keeps it.
-pub(super) fn column(block: &mut Block, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
+pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
     let (name, kind) = (field.column(), field.kind.column_type());
     let found: Vec<_> =
         order.iter().map(|row| props::find(rows.props.get(*row), field.path.steps())).collect();
@@ -36,7 +36,7 @@ fn read<T>(found: &[Option<&str>], value: impl Fn(&str) -> Option<T>) -> Vec<Opt
 
 /// Appends `values`, each the default where it is absent. Returns how many there are.
 fn fixed<T: Copy + Default, const N: usize>(
-    block: &mut Block,
+    block: &mut BlockBuilder,
     name: &str,
     kind: &str,
     values: &[Option<T>],

@@ -11,7 +11,7 @@ use super::{Cell, Cells, Source, keys, only_marker};
 use crate::protocol::progress::NextOffset;
 use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate_strata};
 use crate::rows::columns::Interner;
-use crate::rows::native::Block;
+use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
 
 /// The cells that rows become in `rollups`: none if none of them counts there. Markers carry the name of the
@@ -20,21 +20,21 @@ pub fn rollup_cells<'r>(
     rollups: impl Iterator<Item = &'r Rollup>,
     strata: &Strata<'_>,
     source: Source,
-    hwm: NextOffset,
+    applied_end: NextOffset,
     max_groups: usize,
     backfill: Option<&str>,
 ) -> Cells {
     let aggregates: Vec<_> =
         rollups.map(|rollup| (rollup, aggregate_strata(rollup, strata, max_groups))).collect();
-    let mut cells = BTreeMap::<(Table, Expiry), Vec<Part<'_, '_>>>::new();
+    let mut cells = BTreeMap::<(Table, Expiry), Vec<RollupRows<'_, '_>>>::new();
     for (rollup, aggregate) in &aggregates {
         for (expires, groups) in &aggregate.cells {
             let parts = cells.entry((rollup.table(), *expires)).or_default();
-            parts.push(Part { rollup, aggregate, groups });
+            parts.push(RollupRows { rollup, aggregate, groups });
         }
     }
     let tenants = &strata.rows.tenant.texts;
-    let marker = |expires| Marker { source, hwm, expires, backfill };
+    let marker = |expires| Marker { source, applied_end, expires, backfill };
     let all =
         cells.into_iter().map(|((table, expires), parts)| cell(table, &parts, tenants, marker(expires)));
     let folded_rows = aggregates.iter().map(|(_, aggregate)| aggregate.folded_rows).sum();
@@ -42,13 +42,13 @@ pub fn rollup_cells<'r>(
 }
 
 /// What one rollup has in a cell.
-struct Part<'a, 'r> {
+struct RollupRows<'a, 'r> {
     rollup: &'a Rollup,
     aggregate: &'a Aggregate<'r>,
     groups: &'a [GroupId],
 }
 
-impl<'a> Part<'a, '_> {
+impl<'a> RollupRows<'a, '_> {
     /// What stands in this column; nothing if the rollup does not use it.
     fn values(&self, stored: Stored) -> Option<&'a Values> {
         self.aggregate.measures.iter().find(|(at, _)| *at == stored).map(|(_, values)| values)
@@ -73,19 +73,19 @@ impl<'a> Part<'a, '_> {
 #[derive(Clone, Copy)]
 struct Marker<'b> {
     source: Source,
-    hwm: NextOffset,
+    applied_end: NextOffset,
     expires: Expiry,
     backfill: Option<&'b str>,
 }
 
 /// Rows in the order of the rollups, after their marker. Columns that none of them uses have their defaults.
-fn cell(table: Table, parts: &[Part<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
-    let Marker { source, hwm, expires, backfill } = marker;
+fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
+    let Marker { source, applied_end, expires, backfill } = marker;
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
     let dimensions = parts.iter().map(|part| part.rollup.dimensions.len()).max().unwrap_or_default();
     let stored = columns(parts);
     let samples = stored.iter().filter(|stored| matches!(stored, Stored::Uniq(_))).count();
-    let mut block = Block::new(FIXED + dimensions + stored.len() + samples, count);
+    let mut block = BlockBuilder::new(FIXED + dimensions + stored.len() + samples, count);
     let groups =
         || parts.iter().flat_map(|part| part.groups.iter().map(move |group| (part, *group as usize)));
     keys(&mut block, "tenant", tenants, groups().map(|(part, group)| part.aggregate.tenants[group]));
@@ -101,10 +101,10 @@ fn cell(table: Table, parts: &[Part<'_, '_>], tenants: &Interner, marker: Marker
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
     // Which Kafka partition a sum came from is nobody's question: only markers tell theirs.
-    only_marker(&mut block, "g", "UInt16", source.g, count);
-    only_marker(&mut block, "kp", "UInt16", source.kp, count);
+    only_marker(&mut block, "g", "UInt16", source.log_generation, count);
+    only_marker(&mut block, "kp", "UInt16", source.partition, count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
-    only_marker(&mut block, "hwm", "UInt64", hwm.to_u64(), count);
+    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64(), count);
     // A count of 1, so that no marker is a row of zeros, which would vanish.
     let counts = once(1).chain(groups().map(|(part, group)| part.aggregate.counts[group]));
     block.fixed("rows", "UInt64", counts.map(u64::to_le_bytes));
@@ -125,8 +125,8 @@ fn cell(table: Table, parts: &[Part<'_, '_>], tenants: &Interner, marker: Marker
     Cell {
         table: table.name(),
         backfill: backfill.map(str::to_owned),
-        partition: expires.partition_id(),
-        ends: expires.ends(),
+        partition_id: expires.partition_id(),
+        expires_at: expires.ends(),
         rows: count,
         block: block.finish(),
     }
@@ -136,7 +136,7 @@ fn cell(table: Table, parts: &[Part<'_, '_>], tenants: &Interner, marker: Marker
 const FIXED: usize = 8;
 
 /// The columns of measures, but `rows`, that any of `parts` uses, in the order of the table.
-fn columns(parts: &[Part<'_, '_>]) -> Vec<Stored> {
+fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<Stored> {
     let kinds = [Stored::Sum, Stored::Min, Stored::Max, Stored::Uniq];
     let all = kinds.iter().flat_map(|kind| (1..=MEASURES).map(kind));
     let is_used = |stored: &Stored| parts.iter().any(|part| part.values(*stored).is_some());
@@ -144,7 +144,7 @@ fn columns(parts: &[Part<'_, '_>]) -> Vec<Stored> {
 }
 
 /// The names of the rollups; that of the marker is empty unless a backfill fills one of them.
-fn names(block: &mut Block, parts: &[Part<'_, '_>], backfill: Option<&str>) {
+fn names(block: &mut BlockBuilder, parts: &[RollupRows<'_, '_>], backfill: Option<&str>) {
     let texts: Vec<_> = once("").chain(parts.iter().map(|part| part.rollup.name.as_str())).collect();
     let of_marker = backfill.and_then(|name| texts.iter().position(|text| *text == name)).unwrap_or_default();
     let numbers = (1..).zip(parts).flat_map(|(number, part)| repeat_n(number, part.groups.len()));

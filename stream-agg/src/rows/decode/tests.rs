@@ -20,7 +20,10 @@ fn enriched_at(time: &str, client: &str) -> Vec<u8> {
     out
 }
 
-fn decoded(head: Result<Head, HeadError>, lines: &[Vec<u8>]) -> (Result<Entry, HeadError>, Decoded) {
+fn decoded(
+    head: Result<Head, HeadError>,
+    lines: &[Vec<u8>],
+) -> (Result<LedgerEntry, HeadError>, DecodedLines) {
     let mut stream = Stream::default();
     let entry = stream.take(42, UnixMillis::parse(ARRIVED).unwrap().0, head, lines);
     (entry, stream.out)
@@ -30,7 +33,7 @@ fn decoded(head: Result<Head, HeadError>, lines: &[Vec<u8>]) -> (Result<Entry, H
 #[derive(Default)]
 struct Stream {
     window: Window,
-    out: Decoded,
+    out: DecodedLines,
     known: bool,
     skipped: bool,
 }
@@ -42,7 +45,7 @@ impl Stream {
         time: i64,
         head: Result<Head, HeadError>,
         lines: &[Vec<u8>],
-    ) -> Result<Entry, HeadError> {
+    ) -> Result<LedgerEntry, HeadError> {
         let record = Record {
             offset: Offset::new(offset),
             kafka_time: UnixMillis(time),
@@ -51,7 +54,7 @@ impl Stream {
             skipped: self.skipped,
             value: &lines.join(&b"\n"[..]),
         };
-        decode(&record, &Limits::default(), &mut self.window, &mut self.out)
+        decode(&record, &DecodeLimits::default(), &mut self.window, &mut self.out)
     }
 
     /// Lines, rejected, duplicates and stored of a record.
@@ -67,7 +70,7 @@ impl Stream {
     }
 }
 
-fn counts(entry: &Entry) -> [u32; 4] {
+fn counts(entry: &LedgerEntry) -> [u32; 4] {
     [entry.lines, entry.rejected, entry.duplicates, entry.stored]
 }
 
@@ -84,7 +87,7 @@ fn head(lines: u32) -> Result<Head, HeadError> {
 fn a_line_becomes_a_row_with_its_place_in_kafka() {
     let sent =
         r#"{"event":"click","client_time":"2020-12-01 23:59:00","device_id":"d","country":"de","x":1}"#;
-    let (entry, Decoded { rows, .. }) = decoded(head(1), &[enriched(sent)]);
+    let (entry, DecodedLines { rows, .. }) = decoded(head(1), &[enriched(sent)]);
     assert_eq!(entry.unwrap().stored, 1);
     assert_eq!((rows.tenant.get(0), rows.event.get(0), rows.country.get(0)), ("default", "click", "DE"));
     assert_eq!((rows.user(0), rows.props.get(0)), ("d", r#"{"x":1}"#));
@@ -97,7 +100,7 @@ fn a_line_becomes_a_row_with_its_place_in_kafka() {
 #[test]
 fn a_line_that_cannot_be_read_is_counted_and_the_others_are_numbered_densely() {
     let good = enriched(r#"{"event":"a"}"#);
-    let (entry, Decoded { rows, dead_letters, .. }) =
+    let (entry, DecodedLines { rows, dead_letters, .. }) =
         decoded(head(4), &[good.clone(), b"{\"event\":".to_vec(), vec![0xff], good]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.stored), (4, 2, 2));
@@ -110,7 +113,7 @@ fn a_line_that_cannot_be_read_is_counted_and_the_others_are_numbered_densely() {
 #[test]
 fn a_time_that_is_not_believed_stays_in_the_row_and_is_counted() {
     let sent = r#"{"event":"a","client_time":"1999-01-01 00:00:00"}"#;
-    let (entry, Decoded { rows, .. }) = decoded(head(1), &[enriched(sent)]);
+    let (entry, DecodedLines { rows, .. }) = decoded(head(1), &[enriched(sent)]);
     assert_eq!(entry.unwrap().time_replaced, 1);
     assert_eq!(rows.client_time[0], UnixMillis::parse("1999-01-01 00:00:00").unwrap());
     assert_eq!(rows.event_time[0], rows.server_time[0]);
@@ -162,7 +165,7 @@ fn lines_of_a_time_that_no_table_can_keep_are_dead_letters() {
 
 #[test]
 fn a_foreign_record_is_all_rejected() {
-    let (entry, Decoded { rows, dead_letters, .. }) =
+    let (entry, DecodedLines { rows, dead_letters, .. }) =
         decoded(Err(HeadError::Header("v")), &[enriched(r#"{"event":"a"}"#)]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.record_id), (1, 1, Uuid::nil()));
@@ -266,9 +269,9 @@ fn made() -> (i64, Uuid) {
 fn a_batch_is_finished_under_the_constants_that_it_was_declared_with() {
     let (made, id) = made();
     let head = Ok(Head { lines: 1, id, spooled: true, kind: Kind::Events, trace: None });
-    let limits = Limits { spooled_days: 3, dead_letter_bytes: 9, ..Limits::default() };
-    let check = |kafka_time, limits: &Limits, expected: Option<&str>| {
-        let (line, mut out) = (called(1), Decoded::default());
+    let limits = DecodeLimits { spooled_days: 3, dead_letter_bytes: 9, ..DecodeLimits::default() };
+    let check = |kafka_time, limits: &DecodeLimits, expected: Option<&str>| {
+        let (line, mut out) = (called(1), DecodedLines::default());
         let record = Record {
             offset: Offset::new(10),
             kafka_time: UnixMillis(kafka_time),
@@ -283,7 +286,7 @@ fn a_batch_is_finished_under_the_constants_that_it_was_declared_with() {
     };
     check(made + 3 * DAY, &limits, None);
     check(made + 3 * DAY + 1, &limits, Some("{\"tenant\""));
-    check(made + 3 * DAY + 1, &Limits::default(), None);
+    check(made + 3 * DAY + 1, &DecodeLimits::default(), None);
 }
 
 #[test]

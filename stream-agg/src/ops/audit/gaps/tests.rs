@@ -38,7 +38,8 @@ fn check(
     within: &[u64],
 ) {
     let counted = count(&frame(floor, next), &ledger(spans));
-    let gap = |(first, last): &(u64, u64)| Gap { g: 0, kp: 3, first: *first, last: *last };
+    let gap =
+        |(first, last): &(u64, u64)| Gap { log_generation: 0, partition: 3, first: *first, last: *last };
     let offsets = Offsets { expected: numbers.0, found: numbers.1, gaps: between.iter().map(gap).collect() };
     let within = within.iter().map(|span| (0, 3, *span)).collect();
     assert_eq!(counted, Counted { offsets, within });
@@ -76,13 +77,13 @@ fn logs_are_apart() {
     let spans = [((0, 3, 0), two(0)), ((1, 3, 0), two(0)), ((1, 4, 0), two(0)), ((2, 0, 0), two(5))];
     let Offsets { expected, found, gaps } = count(&frame, &spans.into()).offsets;
     assert_eq!((expected, found), (13, 8));
-    assert_eq!(gaps, [Gap { g: 1, kp: 4, first: 2, last: 6 }]);
+    assert_eq!(gaps, [Gap { log_generation: 1, partition: 4, first: 2, last: 6 }]);
 }
 
 #[test]
 fn a_gap_is_named_with_its_offsets() {
-    let gap = Gap { g: 0, kp: 3, first: 5, last: 7 };
+    let gap = Gap { log_generation: 0, partition: 3, first: 5, last: 7 };
     assert_eq!(gap.to_string(), "offsets 5-7 of partition 3: in no ledger row");
-    let gap = Gap { g: 1, ..gap };
+    let gap = Gap { log_generation: 1, ..gap };
     assert_eq!(gap.to_string(), "offsets 5-7 of partition 3, log generation 1: in no ledger row");
 }

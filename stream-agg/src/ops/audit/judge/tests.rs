@@ -110,8 +110,8 @@ fn spans_that_must_be_whole_are_looked_into_first() {
     assert_eq!(looked_into, [30, 31].into_iter().chain(0..18).collect::<Vec<_>>());
 }
 
-const ALWAYS: Known = Known { cfgs: Vec::new(), always: true };
-const LATER: Known = Known { cfgs: Vec::new(), always: false };
+const ALWAYS: Known = Known { declaration_hashes: Vec::new(), always: true };
+const LATER: Known = Known { declaration_hashes: Vec::new(), always: false };
 
 /// Judges one day of a rollup: what it must and may hold, and what it does.
 #[track_caller]
@@ -214,7 +214,7 @@ fn a_rollup_is_not_blamed_for_what_raw_rows_lack() {
 #[test]
 fn a_log_is_reached_as_far_as_the_furthest_marker_of_any_table_partition() {
     let rollups = Rollups::built_in();
-    let marker = |expiry, hwm| SnapshotRow::Marker { expiry, log: (0, 3), hwm };
+    let marker = |expiry, applied_end| SnapshotRow::Marker { expiry, log: (0, 3), applied_end };
     let snapshot = Snapshot::new(
         rollups.get("event_hourly").unwrap(),
         [marker(1, 5), marker(1, 9), marker(1, 7), marker(2, 8)].into(),
@@ -226,7 +226,7 @@ fn a_log_is_reached_as_far_as_the_furthest_marker_of_any_table_partition() {
 #[test]
 fn a_rollup_that_is_ahead_of_progress_is_not_judged() {
     let rollups = Rollups::built_in();
-    let marker = SnapshotRow::Marker { expiry: 20_800, log: (0, 3), hwm: 7 };
+    let marker = SnapshotRow::Marker { expiry: 20_800, log: (0, 3), applied_end: 7 };
     let mut snapshot = Snapshot::new(
         rollups.get("event_hourly").unwrap(),
         vec![marker, SnapshotRow::Sum { day: TODAY, sum: 9 }],

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ops::audit::gaps::Offsets;
 
-const GAP: Gap = Gap { g: 0, kp: 3, first: 5, last: 7 };
+const GAP: Gap = Gap { log_generation: 0, partition: 3, first: 5, last: 7 };
 
 fn audit(missing: u64, duplicate: u64, gaps: &[Gap]) -> Audit {
     let events = Audited {
