@@ -15,12 +15,13 @@ use ingest::endpoints::reactions;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
-use stream_agg::batch::Batch;
-use stream_agg::cells::{Source, cells};
-use stream_agg::declaration::Declaration;
-use stream_agg::decode::{Decoded, Entry, Limits, Record, decode};
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::window::Window;
+use stream_agg::protocol::declaration::Declaration;
+use stream_agg::protocol::limits::DecodeLimits;
+use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::protocol::window::Window;
+use stream_agg::rows::batch::Batch;
+use stream_agg::rows::cells::{Source, cells};
+use stream_agg::rows::decode::{DecodedLines, LedgerEntry, Record, decode};
 use uuid::Uuid;
 
 use crate::input::{Work, records};
@@ -84,7 +85,11 @@ pub fn all(work: Work) -> Vec<Step> {
             black_box(decoded(black_box(&records)));
         }),
         Step::new("cells", row, move || {
-            black_box(cells(black_box(&batch), &declaration, Source { g: 1, kp: 3, cfg: 7 }));
+            black_box(cells(
+                black_box(&batch),
+                &declaration,
+                Source { log_generation: 1, partition: 3, declaration_hash: 7 },
+            ));
         }),
     ];
     // A reaction is the same beside every kind of events.
@@ -108,8 +113,8 @@ fn prefix() -> Prefix {
     Prefix::new(TENANT, [203, 0, 113, 7].into(), NOW)
 }
 
-fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
-    let (mut window, mut out) = (Window::new(), Decoded::default());
+fn decoded(records: &[Vec<u8>]) -> (DecodedLines, Vec<LedgerEntry>) {
+    let (mut window, mut out) = (Window::new(), DecodedLines::default());
     let entries = (0..).zip(records).map(|(offset, value)| {
         let id = Uuid::from_u128(offset as u128 + 1);
         let head = Ok(Head { lines: LINES, id, spooled: false, kind: Kind::Events, trace: None });
@@ -121,7 +126,7 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
             skipped: false,
             value,
         };
-        decode(&record, &Limits::default(), &mut window, &mut out).expect("the format is known")
+        decode(&record, &DecodeLimits::default(), &mut window, &mut out).expect("the format is known")
     });
     let entries = entries.collect();
     (out, entries)
@@ -129,5 +134,5 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
 
 fn batch(records: &[Vec<u8>]) -> Batch {
     let (decoded, entries) = decoded(records);
-    Batch { lo: NextOffset::new(0), hwm: NextOffset::new(RECORDS as i64), decoded, entries }
+    Batch { start: NextOffset::new(0), end: NextOffset::new(RECORDS as i64), decoded, entries }
 }

@@ -8,8 +8,6 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::partition::Counts;
-
 /// Everything counted, with its registry.
 pub struct Metrics {
     /// What the admin port shows.
@@ -55,11 +53,34 @@ pub struct Metrics {
     pub inserts_held: IntGauge,
 }
 
+/// What a batch counts for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records.
+    pub records: u64,
+    /// Lines in them.
+    pub lines: u64,
+    /// Lines that became rows.
+    pub rows: u64,
+    /// Lines that could not be read.
+    pub rejected: u64,
+    /// Lines that were stored before.
+    pub duplicates: u64,
+    /// Rows whose `client_time` was not believed.
+    pub time_replaced: u64,
+    /// Rows whose `server_time` was not believed.
+    pub arrival_replaced: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded_rows: u64,
+    /// Values of declared fields that are of another type.
+    pub mistyped: u64,
+}
+
 /// Counts a partition as stopped until it is dropped.
 #[derive(Debug)]
-pub struct StoppedPartition(IntGauge);
+pub struct StoppedGuard(IntGauge);
 
-impl Drop for StoppedPartition {
+impl Drop for StoppedGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -69,9 +90,9 @@ impl Drop for StoppedPartition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
     /// Its condition did not hold: what is there is looked at.
-    Doubt,
+    ConditionFailed,
     /// It will pass by itself.
-    Passing,
+    Transient,
     /// ClickHouse refuses it.
     Refused,
 }
@@ -79,8 +100,8 @@ pub enum InsertError {
 impl InsertError {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Doubt => "doubt",
-            Self::Passing => "passing",
+            Self::ConditionFailed => "doubt",
+            Self::Transient => "passing",
             Self::Refused => "refused",
         }
     }
@@ -91,7 +112,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let make = Make(Registry::new());
         let insert_errors = make.counters("insert_errors_total", "Tries of an insert that failed.", "kind");
-        for kind in [InsertError::Doubt, InsertError::Passing, InsertError::Refused] {
+        for kind in [InsertError::ConditionFailed, InsertError::Transient, InsertError::Refused] {
             insert_errors.with_label_values(&[kind.as_str()]);
         }
         Self {
@@ -201,9 +222,9 @@ impl Metrics {
     }
 
     /// A partition cannot go on without help while what is returned lives.
-    pub fn partition_stopped(&self) -> StoppedPartition {
+    pub fn partition_stopped(&self) -> StoppedGuard {
         self.partitions_stopped.inc();
-        StoppedPartition(self.partitions_stopped.clone())
+        StoppedGuard(self.partitions_stopped.clone())
     }
 
     /// Kafka did not take a commit.
@@ -212,14 +233,14 @@ impl Metrics {
     }
 
     /// Records of a partition that are not in every table.
-    pub fn lag(&self, kp: i32, records: i64) {
-        self.lag.with_label_values(&[&kp.to_string()]).set(records);
+    pub fn lag(&self, partition: i32, records: i64) {
+        self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
     /// A partition is somebody else's.
-    pub fn forget(&self, kp: i32) {
+    pub fn forget(&self, partition: i32) {
         // Absent if its lag was never known.
-        let _absent = self.lag.remove_label_values(&[&kp.to_string()]);
+        let _absent = self.lag.remove_label_values(&[&partition.to_string()]);
     }
 
     /// What was committed in all.

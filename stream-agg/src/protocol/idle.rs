@@ -1,0 +1,104 @@
+//! When a partition has been idle for so long that no later record can be a repeat.
+//!
+//! Its deduplication window is then emptied and committed as empty, so that nobody needs
+//! to restore it. Invariant: an empty queue is not yet idleness. The first fetch after a
+//! long stop may take a while, and what it brings may repeat what the window holds; so
+//! Kafka is asked where the log ends. Pure: the caller asks, and owns the clock.
+
+use schemas::time::{HOUR, UnixMillis};
+
+use crate::protocol::progress::NextOffset;
+
+/// What a pipeline is at, when its queue is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkState {
+    /// A batch that was declared before is being read again.
+    Rebuilding,
+    /// A batch is open.
+    OpenBatch,
+    /// Every record that was read is in a batch that was closed.
+    NoBatch,
+}
+
+/// A partition whose queue is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleCheck {
+    /// What its pipeline is at.
+    pub state: WorkState,
+    /// Everything below was read.
+    pub read: NextOffset,
+    /// Everything below is in every cell.
+    pub applied: NextOffset,
+    /// Kafka's time of the newest record in the window.
+    pub newest: UnixMillis,
+    /// For how long repeats are known, in milliseconds.
+    pub window_age_ms: i64,
+}
+
+impl IdleCheck {
+    /// Whether the partition is idle if nothing follows what was read: nothing is open, nothing is
+    /// declared, and the newest record is older than the window's age and an hour.
+    ///
+    /// The hour is for clocks: `now` is ours, and times of records are Kafka's.
+    pub fn may_be_idle(&self, now: UnixMillis) -> bool {
+        let age = now.0.saturating_sub(self.newest.0);
+        self.state == WorkState::NoBatch
+            && self.applied >= self.read
+            && age >= self.window_age_ms.saturating_add(HOUR)
+    }
+
+    /// Whether it is idle, as the log ended at `end` when Kafka was asked after the queue was
+    /// found empty.
+    pub fn is_idle(&self, now: UnixMillis, end: NextOffset) -> bool {
+        self.may_be_idle(now) && self.read >= end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::time::MINUTE;
+
+    use super::*;
+
+    const READ: NextOffset = NextOffset::new(7);
+    /// 70 minutes after the newest record, with a window of ten.
+    const NOW: UnixMillis = UnixMillis(70 * MINUTE);
+    const IDLE: IdleCheck = IdleCheck {
+        state: WorkState::NoBatch,
+        read: READ,
+        applied: READ,
+        newest: UnixMillis(0),
+        window_age_ms: 10 * MINUTE,
+    };
+
+    #[test]
+    fn a_partition_is_idle_once_its_newest_record_is_an_hour_older_than_the_window() {
+        assert!(IDLE.is_idle(NOW, READ));
+        assert!(!IDLE.is_idle(UnixMillis(NOW.0 - 1), READ));
+        let by_default = IdleCheck { window_age_ms: 24 * HOUR, ..IDLE };
+        assert!(!by_default.is_idle(UnixMillis(25 * HOUR - 1), READ));
+        assert!(by_default.is_idle(UnixMillis(25 * HOUR), READ));
+    }
+
+    #[test]
+    fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
+        assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
+        // Kafka answers with the end that consumers may read; an open transaction holds it back.
+        assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
+    }
+
+    #[test]
+    fn a_partition_with_work_is_not_idle() {
+        for state in [WorkState::Rebuilding, WorkState::OpenBatch] {
+            assert!(!IdleCheck { state, ..IDLE }.is_idle(NOW, READ), "{state:?}");
+        }
+        let declared = IdleCheck { applied: NextOffset::new(6), ..IDLE };
+        assert!(!declared.is_idle(NOW, READ));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_and_a_window_without_end_are_no_idleness() {
+        assert!(!IDLE.is_idle(UnixMillis(i64::MIN), READ));
+        assert!(!IdleCheck { window_age_ms: i64::MAX, ..IDLE }.is_idle(NOW, READ));
+    }
+}
