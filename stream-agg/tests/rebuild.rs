@@ -81,7 +81,7 @@ impl<'l> Owner<'l> {
         for LedgerEntry { offset, kafka_time, record_id, ids, .. } in ledger.iter().filter(in_window) {
             window.append(*offset, *kafka_time, *record_id, ids);
         }
-        let window = window.proved(&before).unwrap();
+        let window = window.verified(&before).unwrap();
         let limits = DecodeLimits { window: limits, ..DecodeLimits::default() };
         Self { log, limits, window, before, batcher, read: start, applied: start }
     }

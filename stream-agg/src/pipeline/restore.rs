@@ -87,7 +87,7 @@ async fn try_restore(
         Err(finding) => return Ok(Err(finding)),
     };
     let (WindowMark { floor, digest: expected }, from) = (resume.intent.window, resume.from);
-    let window = match window(store, partition, &resume).await?.proved(&resume.intent.window) {
+    let window = match window(store, partition, &resume).await?.verified(&resume.intent.window) {
         Ok(window) => window,
         Err(found) => return Ok(Err(RecoverError::WindowDiffers { floor, from, found, expected })),
     };

@@ -1,9 +1,8 @@
-//! What decides which rows a record becomes, besides the record: all of it, as one value.
+//! Everything that decides, besides the record itself, which rows a record becomes: one value.
 //!
-//! A batch is declared under a declaration's hash and finished under the same one, by
-//! whichever process and release; so it is stored whole in the table `configs` before
-//! its hash is used. Invariant: what is stored reads as a declaration of the same hash in
-//! this release and the next, or not at all.
+//! A batch is declared under the hash of a declaration and finished under the same declaration, by any process and
+//! any release. So the declaration is stored whole in the table `configs` before its hash is used. Invariant: this
+//! release and the next one read a stored declaration as one of the same hash, or not at all.
 
 use std::ops::RangeInclusive;
 
@@ -16,20 +15,20 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::protocol::limits::{DECODE_VERSION, DecodeLimits, MAX_GROUPS, READABLE};
 use crate::protocol::window::WindowLimits;
 
-/// What decides which rows a record becomes.
+/// Everything that decides, besides the record, which rows it becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
-    /// What is aggregated.
+    /// The rollups and the declared fields.
     pub rollups: Rollups,
-    /// Where client clocks are believed, how far back repeats are known, and what a release fixes.
+    /// Which client clocks are trusted, how far back repeats are recognized, and the constants of a release.
     pub limits: DecodeLimits,
-    /// Groups of a rollup that a batch may have before the others fold into `(other)`.
+    /// Most groups that a batch adds to one rollup before further groups are folded into `(other)`.
     pub max_groups: usize,
-    /// What hashes who did something into the `place` of raw rows, so that a place names nobody.
+    /// Key of the hash of user and hour that is stored as `place` in raw rows, so that a place identifies nobody.
     pub place_key: u64,
 }
 
-/// As it is stored; the names are the format. What is absent has the value of [`FIRST`].
+/// A declaration as it is stored; the field names are the format. An absent field has its value in [`FIRST`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredDeclaration {
@@ -56,8 +55,8 @@ struct Constants {
     dead_letter_bytes: usize,
 }
 
-/// Their values then, whatever those of this release are: they are left out of what is stored, so
-/// that those releases can read it.
+/// The values of the first releases, whatever the values of this release are. They are left out of the stored text,
+/// so that those releases can read it.
 const FIRST: Constants = Constants { max_groups: 50_000, spooled_days: 14, dead_letter_bytes: 4096 };
 
 fn is_zero(number: &u64) -> bool {
@@ -67,10 +66,10 @@ fn is_zero(number: &u64) -> bool {
 /// Why a stored declaration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeclarationError {
-    /// Another release wrote it in a way that this one does not know.
+    /// Another release wrote it in a format that this release does not know.
     #[error("read a declaration: {0}")]
     Format(String),
-    /// It decodes in another way.
+    /// It has a decode version that this release cannot decode with.
     #[error(
         "read a declaration: its decode version is {0}, this release reads {first} to {DECODE_VERSION}",
         first = READABLE.start()
@@ -79,7 +78,7 @@ pub enum DeclarationError {
 }
 
 impl Declaration {
-    /// What a process declares whose variables say nothing of it, with a key that everybody knows.
+    /// The declaration of a process without variables that change it, with a key that everybody knows.
     pub fn built_in() -> Self {
         Self {
             rollups: Rollups::built_in(),
@@ -89,11 +88,11 @@ impl Declaration {
         }
     }
 
-    /// Its hash, by which intents and rows name it.
+    /// The hash by which intents and rows refer to the declaration.
     pub fn hash(&self) -> u64 {
         let Self { rollups, limits, max_groups, place_key } = self;
         let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
-        // The words are those of the first releases, which hashed no more.
+        // The text is that of the first releases, which hashed no other fields.
         let mut hashed = format!(
             "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
              window: WindowLimits {{ age_ms: {}, max_ids: {} }} }} {max_groups}",
@@ -112,7 +111,7 @@ impl Declaration {
         xxh3_64(hashed.as_bytes())
     }
 
-    /// All of it, as JSON.
+    /// The declaration as JSON.
     pub fn text(&self) -> String {
         let Self { rollups, limits, max_groups, place_key } = self;
         let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = *limits;
@@ -161,38 +160,38 @@ impl Declaration {
     }
 }
 
-/// Why it is not known what the hash of a declaration stands for.
+/// Why the declaration of a hash is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownDeclaration {
-    /// There is no row of it.
-    #[error("`configs` does not hold declaration {declaration_hash:016x}; restore that table from a copy")]
+    /// The table has no row for the hash.
+    #[error("`configs` does not hold declaration {declaration_hash:016x}; restore that table from a backup")]
     Missing {
         /// The hash.
         declaration_hash: u64,
     },
-    /// This release cannot read it.
+    /// This release cannot read the declaration.
     #[error("this release cannot read declaration {declaration_hash:016x}; run the release that declared it")]
     Unreadable {
         /// The hash.
         declaration_hash: u64,
-        /// Why.
+        /// Why this release cannot read it.
         source: DeclarationError,
     },
-    /// It is another one.
+    /// The stored declaration has another hash.
     #[error(
-        "what `configs` holds as declaration {declaration_hash:016x} was changed, it is now {found:016x}; restore that table \
-         from a copy"
+        "the row of declaration {declaration_hash:016x} in `configs` was changed and now has hash {found:016x}; restore that \
+         table from a backup"
     )]
     Changed {
-        /// The hash under which it stands there.
+        /// The hash under which it is stored.
         declaration_hash: u64,
-        /// The one that it has.
+        /// The hash that it has.
         found: u64,
     },
 }
 
-/// The declaration of the hash `cfg` among the `texts` that are stored under it, of which the first
-/// tells why there is none.
+/// The declaration with this hash among the `texts` that are stored under it. If there is none, the first text
+/// tells why.
 pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
     let mut all = texts.iter().map(|text| {
         let declaration = Declaration::parse(text)

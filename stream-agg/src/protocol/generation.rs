@@ -1,4 +1,5 @@
-//! Generations of a Kafka log, as rows and markers carry them.
+//! Generations of a Kafka log: a topic that is created again under its name begins the next one.
 
-/// Generations of a log lie below; from here on `g` of a marker names a day that was filled.
+/// Generations of logs lie below this number. In the markers of a backfill, `g` is this number plus a day of raw
+/// rows.
 pub const BACKFILL_G: u16 = 1 << 15;

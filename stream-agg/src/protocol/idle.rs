@@ -1,45 +1,45 @@
-//! When a partition has been idle for so long that no later record can be a repeat.
+//! Decides when a partition has been idle for so long that no later record can be a repeat.
 //!
-//! Its deduplication window is then emptied and committed as empty, so that nobody needs
-//! to restore it. Invariant: an empty queue is not yet idleness. The first fetch after a
-//! long stop may take a while, and what it brings may repeat what the window holds; so
-//! Kafka is asked where the log ends. Pure: the caller asks, and owns the clock.
+//! Its deduplication window is then emptied and committed as empty, so that it need not be restored. Invariant: an
+//! empty queue alone does not make a partition idle. The first fetch after a long stop may take a while, and its
+//! records may repeat some that the window holds. So Kafka is asked where the log ends. Pure: the caller asks Kafka
+//! and owns the clock.
 
 use schemas::time::{HOUR, UnixMillis};
 
 use crate::protocol::progress::NextOffset;
 
-/// What a pipeline is at, when its queue is empty.
+/// What a pipeline is doing when its queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkState {
-    /// A batch that was declared before is being read again.
+    /// It reads the records of a declared batch again.
     Rebuilding,
     /// A batch is open.
     OpenBatch,
-    /// Every record that was read is in a batch that was closed.
+    /// Every record that was read is in a closed batch.
     NoBatch,
 }
 
 /// A partition whose queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleCheck {
-    /// What its pipeline is at.
+    /// What its pipeline is doing.
     pub state: WorkState,
-    /// Everything below was read.
+    /// Every record below this offset was read.
     pub read: NextOffset,
-    /// Everything below is in every cell.
+    /// Every record below this offset is in every cell.
     pub applied: NextOffset,
     /// Kafka's time of the newest record in the window.
     pub newest: UnixMillis,
-    /// For how long repeats are known, in milliseconds.
+    /// How long repeats are recognized, in milliseconds.
     pub window_age_ms: i64,
 }
 
 impl IdleCheck {
-    /// Whether the partition is idle if nothing follows what was read: nothing is open, nothing is
-    /// declared, and the newest record is older than the window's age and an hour.
+    /// Whether the partition is idle if the log ends with the records that were read: no batch is open or declared,
+    /// and the newest record is older than the age of the window plus an hour.
     ///
-    /// The hour is for clocks: `now` is ours, and times of records are Kafka's.
+    /// The hour allows for clocks that differ: `now` is the time of this machine, records have Kafka's time.
     pub fn may_be_idle(&self, now: UnixMillis) -> bool {
         let age = now.0.saturating_sub(self.newest.0);
         self.state == WorkState::NoBatch
@@ -47,8 +47,8 @@ impl IdleCheck {
             && age >= self.window_age_ms.saturating_add(HOUR)
     }
 
-    /// Whether it is idle, as the log ended at `end` when Kafka was asked after the queue was
-    /// found empty.
+    /// Whether the partition is idle, if the log ended at `end` when Kafka was asked after the queue was found
+    /// empty.
     pub fn is_idle(&self, now: UnixMillis, end: NextOffset) -> bool {
         self.may_be_idle(now) && self.read >= end
     }
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
         assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
-        // Kafka answers with the end that consumers may read; an open transaction holds it back.
+        // Kafka answers with the end up to which consumers may read; an open transaction holds it back.
         assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
     }
 

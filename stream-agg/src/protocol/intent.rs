@@ -1,15 +1,15 @@
-//! What a commit says besides its offset: the metadata that makes a batch final.
+//! The metadata of a commit, which makes a batch final.
 //!
-//! With offset `F`, an intent says that `[F..last]` is one batch, for ever: whoever
-//! takes the partition over inserts these rows and no others. Invariant: what is
-//! written is read back equal, within Kafka's default of 4096 bytes.
+//! With offset `F`, an intent says that the records `[F..last]` are one batch, for ever: any later owner of the
+//! partition inserts the rows of this batch and no others. Invariant: an intent is read back equal to what was
+//! written, within Kafka's default limit of 4096 bytes.
 //!
 //! ```text
 //! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>] [n=<nonce, hex>]
 //!    [t=<topic id, hex>] [e=<leader epoch>] [E=<leader epoch of last>] [P=<split point>,…] [X=<skipped offset>,…]
 //! ```
 //!
-//! Version 1 had the first line only.
+//! Version 1 had only the first line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,55 +19,55 @@ use schemas::time::UnixMillis;
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::window::{Digest, WindowMark};
 
-/// The version that is written here.
+/// The version that this release writes.
 const VERSION: &str = "v2";
-/// The version before, which is read too.
+/// The version before, which this release reads too.
 const BEFORE: &str = "v1";
 /// Most split points, so that the metadata stays within Kafka's limit.
 pub const MAX_SPLIT_POINTS: usize = 63;
 /// Most skipped offsets, for the same reason.
 pub const MAX_SKIPPED: usize = 63;
 
-/// What is committed beside an offset `F`, below which every cell has everything.
+/// The metadata of a commit at an offset `F`. Every record below `F` is in every cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// Last record of the declared batch; `None` if nothing is declared.
+    /// The last record of the declared batch; `None` if no batch is declared.
     pub last: Option<Offset>,
     /// Leader epoch of `last`; `None` if it is not known.
     pub last_epoch: Option<i32>,
-    /// Drawn when the batch was declared, part of the tokens of its inserts; 0 if nothing is declared.
+    /// A random number that is drawn when the batch is declared and is part of the tokens of its inserts; 0 if no
+    /// batch is declared.
     pub nonce: u64,
-    /// Hash of the declaration under which its rows are made.
+    /// Hash of the declaration under which the rows of the batch are made.
     pub declaration_hash: u64,
     /// Generation of the Kafka log.
     pub log_generation: u16,
-    /// Where counting began: nothing below was ever inserted in this generation.
+    /// Where counting began: no record below it was ever inserted in this generation.
     pub start: NextOffset,
     /// The deduplication window as it stood before `F`.
     pub window: WindowMark,
     /// Kafka's time of the newest record below `F`, if there was one.
     pub newest: Option<UnixMillis>,
-    /// Markers up to here are no surprise: `stream-agg adopt` found them. What lies below is
-    /// declared under `cfg`.
+    /// `stream-agg adopt` found markers up to this offset, so they are expected. The records below it are declared
+    /// under `declaration_hash`.
     pub adopted: Option<NextOffset>,
-    /// Which log the offset belongs to.
+    /// The log that the offset belongs to.
     pub log: LogMark,
-    /// Where the declared batch is cut into smaller inserts, ascending: `stream-agg split` chose them.
+    /// Where the declared batch is split into smaller inserts, ascending: `stream-agg split` chose these offsets.
     pub split: Vec<NextOffset>,
     /// Records from `F` on that become dead letters, ascending: `stream-agg skip` named them.
     pub skipped: Vec<Offset>,
 }
 
-/// The id that Kafka gave a topic when it was created: a topic that is deleted and created again
-/// under its name has another one.
+/// The id that Kafka gave the topic when it was created. A topic that is deleted and created again has another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicId(pub u128);
 
-/// What tells a log from another one of the same name, and its offsets from those of a log that
-/// was truncated and written again.
+/// Identifies a log among logs of the same topic name, and its offsets among those of a log that was truncated and
+/// written again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogMark {
-    /// Id of the topic; `None` if brokers have no ids, or a release committed that did not ask.
+    /// Id of the topic; `None` if the brokers have no ids, or if the release that committed did not ask for it.
     pub topic: Option<TopicId>,
     /// Leader epoch of the newest record below `F`; `None` if it is not known.
     pub epoch: Option<i32>,
@@ -85,7 +85,7 @@ pub enum IntentError {
 }
 
 impl Intent {
-    /// What is committed at `from` where nothing below was ever inserted under generation `g`.
+    /// The intent to commit at `from` if no record below it was ever inserted in this generation.
     pub fn fresh(from: NextOffset, declaration_hash: u64, log_generation: u16, log: LogMark) -> Self {
         Self {
             last: None,
@@ -103,22 +103,23 @@ impl Intent {
         }
     }
 
-    /// Where the declared batch ends if there is one, else `from`, at which this is committed: records below
-    /// may be in tables.
+    /// Where the declared batch ends, or `from`, the committed offset, if no batch is declared. Records below this
+    /// offset may be in tables.
     pub fn reached(&self, from: NextOffset) -> NextOffset {
         self.last.map_or(from, Offset::next)
     }
 
-    /// The newest record below [`Self::reached`] whose leader epoch is known: the offset after it, and the epoch.
+    /// The newest record below [`Self::reached`] whose leader epoch is known: the offset after the record, and the
+    /// epoch.
     pub fn newest_epoch(&self, from: NextOffset) -> Option<(NextOffset, i32)> {
         let declared = self.last.zip(self.last_epoch).map(|(last, epoch)| (last.next(), epoch));
         declared.or_else(|| self.log.epoch.map(|epoch| (from, epoch)))
     }
 
-    /// Where inserts of the declared batch end, ascending: its split points, then its end.
+    /// Where the inserts of the declared batch end, ascending: its split points, then its end.
     ///
     /// # Panics
-    /// If nothing is declared.
+    /// If no batch is declared.
     pub fn ends(&self) -> Vec<NextOffset> {
         let end = self.last.expect("a batch is declared").next();
         self.split.iter().copied().filter(|point| *point < end).chain([end]).collect()
@@ -190,7 +191,7 @@ impl FromStr for Intent {
     }
 }
 
-/// The fields after the first two words; each exactly once, no others.
+/// Reads the fields after the first two words: each one exactly once, and no others.
 fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Option<Intent> {
     let (mut declaration_hash, mut log_generation, mut start, mut floor) = (None, None, None, None);
     let (mut digest, mut newest, mut adopted, mut nonce) = (None, None, None, None);
@@ -238,7 +239,7 @@ fn read<'t>(last: Option<Offset>, words: impl Iterator<Item = &'t str>) -> Optio
     })
 }
 
-/// Numbers between commas, each greater than the one before.
+/// Reads numbers between commas, each greater than the one before.
 fn ascending<T: PartialOrd>(text: &str, read: fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let numbers = text.split(',').map(read).collect::<Option<Vec<_>>>()?;
     numbers.is_sorted_by(|one, next| one < next).then_some(numbers)

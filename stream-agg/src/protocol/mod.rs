@@ -1,8 +1,8 @@
-//! The rules of exactly-once storage: what may be declared, committed, inserted and let go when, and which rows
-//! a record becomes.
+//! The rules of exactly-once storage: what may be declared, committed, inserted and released when, and which rows a
+//! record becomes.
 //!
-//! Invariant: no I/O and no clock in here, and nothing of the other folders. The model in `tests/model.rs` calls
-//! the same functions as the pipeline.
+//! Invariant: no I/O, no clock, and nothing from the other folders. The model in `tests/model.rs` calls the same
+//! functions as the pipeline.
 
 pub mod progress;
 

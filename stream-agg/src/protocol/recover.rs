@@ -1,8 +1,7 @@
-//! Where an assigned partition goes on: the checks at its start.
+//! The checks before a pipeline starts: where does an assigned partition go on?
 //!
-//! What Kafka has committed, what the log holds and what the markers in ClickHouse say
-//! must fit together; if they do not, somebody changed one of them behind our back, and
-//! going on would count twice or not at all. Pure.
+//! What Kafka has committed, what the log holds and what the markers in ClickHouse say must fit together. If they
+//! do not, somebody has changed one of them, and going on would count events twice or not at all. Pure.
 
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::{DAY, UnixMillis};
@@ -12,18 +11,18 @@ use crate::protocol::intent::{Intent, IntentError, LogMark, TopicId};
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::window::Digest;
 
-/// What a table partition says of one Kafka partition.
+/// The marker of one Kafka partition in one table partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
     /// The table.
     pub table: String,
     /// Id of the table partition.
     pub partition_id: String,
-    /// It holds the Kafka partition below this offset.
+    /// The table partition holds the records of the Kafka partition below this offset.
     pub applied_end: NextOffset,
 }
 
-/// What was found of a partition when it was assigned.
+/// What Kafka tells of a partition when it is assigned.
 #[derive(Debug, Clone)]
 pub struct KafkaState {
     /// The committed offset and its metadata, if there is one.
@@ -37,7 +36,7 @@ pub struct KafkaState {
 }
 
 impl KafkaState {
-    /// The committed offset and its intent, if the aggregator wrote one that this release reads.
+    /// The committed offset and its intent, if the metadata is an intent that this release can read.
     pub fn intent(&self) -> Option<(NextOffset, Intent)> {
         let (from, metadata) = self.committed.as_ref()?;
         Some((*from, metadata.parse().ok()?))
@@ -49,31 +48,31 @@ impl KafkaState {
     }
 }
 
-/// Where to go on.
+/// Where a partition goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// The next record to read; everything below is in every cell.
+    /// The next record to read; every record below is in every cell.
     pub from: NextOffset,
-    /// The batch `[from..=last]` is declared under `intent.cfg` and must be finished first.
+    /// The batch `[from..=last]` is declared under `intent.declaration_hash` and must be finished first.
     pub rebuild: Option<Offset>,
-    /// What is committed.
+    /// The committed intent.
     pub intent: Intent,
 }
 
-/// Why a partition does not start.
+/// Why a partition cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
-    /// No offset is committed, and yet rows are there.
+    /// No offset is committed, but tables hold rows.
     #[error(
         "no offset is committed, but `{table}` holds records below {applied_end}; was the topic deleted and created again, or the group deleted?"
     )]
     CommitMissing {
         /// Table with the highest marker.
         table: String,
-        /// That marker.
+        /// The highest marker.
         applied_end: NextOffset,
     },
-    /// The offset was committed by something else.
+    /// The committed offset was not written by the aggregator.
     #[error(
         "offset {from} is committed without an intent, but `{table}` holds records below {applied_end}; were offsets reset by a tool?"
     )]
@@ -82,7 +81,7 @@ pub enum RecoverError {
         from: NextOffset,
         /// Table with the highest marker.
         table: String,
-        /// That marker.
+        /// The highest marker.
         applied_end: NextOffset,
     },
     /// The intent cannot be read.
@@ -90,15 +89,15 @@ pub enum RecoverError {
     Unreadable {
         /// The committed offset.
         from: NextOffset,
-        /// Why.
+        /// Why the intent cannot be read.
         source: IntentError,
     },
-    /// The log is shorter than what is committed, and nobody can tell whether the topic is the same.
+    /// The log is shorter than the commit says, and it is not known whether the topic is the same.
     #[error(
         "records below {reached} are committed or declared, but the log ends at {end}; was the topic deleted and created again?"
     )]
     BeyondLog {
-        /// Where the commit reaches.
+        /// Records below this offset are committed or declared.
         reached: NextOffset,
         /// Where the log ends.
         end: NextOffset,
@@ -108,21 +107,21 @@ pub enum RecoverError {
         "its offset was committed for topic id {committed}, but the topic now has id {found}: it was deleted and created again"
     )]
     TopicRecreated {
-        /// The id of the topic that the offset belongs to.
+        /// The id in the commit.
         committed: TopicId,
-        /// The id of the topic that is there.
+        /// The id of the topic now.
         found: TopicId,
     },
     /// The topic got another id while its records were read.
     #[error("the topic was deleted and created again while its records were read")]
     TopicReplaced,
-    /// The log was truncated below what was read, and perhaps written again.
+    /// The log was truncated below the records that were read, and perhaps written again.
     #[error("records below {from} were read from the log, which was then truncated below that offset")]
     LogTruncated {
-        /// Every record below was read.
+        /// Every record below this offset was read.
         from: NextOffset,
     },
-    /// Records that are not applied are gone.
+    /// Records that are not applied are no longer in the log.
     #[error("records from {from} on are not applied, but the log begins at {low}: its retention took them")]
     Gone {
         /// The committed offset.
@@ -130,7 +129,7 @@ pub enum RecoverError {
         /// Where the log begins.
         low: NextOffset,
     },
-    /// A marker that fits nothing.
+    /// A marker that fits neither the commit nor the declared batch.
     #[error(
         "`{table}` {partition_id} holds records below {applied_end}, but only those below {from} are committed; were offsets reset?"
     )]
@@ -144,7 +143,7 @@ pub enum RecoverError {
         /// The committed offset.
         from: NextOffset,
     },
-    /// ClickHouse has less than what is committed.
+    /// ClickHouse holds less than the commit says.
     #[error(
         "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older copy? all tables must be of one copy"
     )]
@@ -154,7 +153,7 @@ pub enum RecoverError {
         /// The ledger's highest marker.
         ledger: NextOffset,
     },
-    /// The window in the ledger is another one.
+    /// The window in the ledger differs from the committed one.
     #[error(
         "the ledger's records from {floor} to {from} are not those of the committed window ({found} instead of {expected})"
     )]
@@ -163,33 +162,33 @@ pub enum RecoverError {
         floor: NextOffset,
         /// The committed offset.
         from: NextOffset,
-        /// What the ledger gives.
+        /// The digest of the window in the ledger.
         found: Digest,
-        /// What is committed.
+        /// The committed digest.
         expected: Digest,
     },
-    /// The declaration is not known.
-    #[error("what is declared cannot be finished")]
+    /// The declaration of the unfinished batch is not known.
+    #[error("the declared batch cannot be finished")]
     UnknownDeclaration(#[source] UnknownDeclaration),
 }
 
-/// What an operator does about a partition that does not start.
+/// How an operator helps a partition that cannot start.
 pub fn help(partition: u16) -> String {
     format!("; stop all aggregators and run `stream-agg adopt {partition}`")
 }
 
-/// What an operator adds to `stream-agg adopt` where the log of the same topic was truncated.
+/// What an operator adds to `stream-agg adopt` if the log of the same topic was truncated.
 pub const AFTER_TRUNCATION: &str =
     "--new-log --from N, where N is the first offset that was written after the truncation";
 
-/// What an operator does about a record of a format that this release does not know.
+/// How an operator helps if this release does not know the format of a record.
 pub fn help_format(partition: u16, offset: Offset) -> String {
     format!(
         "; or, to store it as dead letters, stop all aggregators and run `stream-agg skip {partition} --offset {offset}`"
     )
 }
 
-/// What an operator does about records that Kafka's client cannot read.
+/// How an operator helps if Kafka's client cannot read records.
 pub fn help_unreadable(partition: u16) -> String {
     format!(
         "; restore the log from a replica and restart the aggregator, or give the records up: delete those before \
@@ -198,7 +197,7 @@ pub fn help_unreadable(partition: u16) -> String {
 }
 
 impl RecoverError {
-    /// What an operator does about it; nothing if the finding says so itself.
+    /// How an operator helps; empty if the error says it itself.
     pub fn help(&self, partition: u16) -> String {
         match self {
             Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {
@@ -214,11 +213,11 @@ impl RecoverError {
     }
 }
 
-/// Checks what was `found` against the `markers` of all cells, read at ClickHouse's `now`.
-/// A partition of which nothing is known starts at its log's beginning under `cfg`.
+/// Checks what was `found` in Kafka against the `markers` of all cells, read at ClickHouse's time `now`. A
+/// partition of which nothing is known starts at the beginning of its log, under the declaration of this process.
 ///
 /// # Errors
-/// What does not fit together.
+/// The parts that do not fit together.
 pub fn resume(
     found: &KafkaState,
     markers: &[Marker],
@@ -238,7 +237,7 @@ pub fn resume(
     let from = *from;
     if metadata.is_empty() {
         return match highest {
-            // An operator said where to start, before anything was stored.
+            // An operator chose where to start, before anything was stored.
             None => in_log(fresh(found, from, declaration_hash), found),
             Some(Marker { table, applied_end, .. }) => {
                 Err(RecoverError::IntentMissing { from, table: table.clone(), applied_end: *applied_end })
@@ -262,8 +261,8 @@ fn fresh(found: &KafkaState, from: NextOffset, declaration_hash: u64) -> Resume 
     Resume { from, rebuild: None, intent: Intent::fresh(from, declaration_hash, 0, log) }
 }
 
-/// The topic is the one that the offset was committed for. Where one of the two ids is not known,
-/// the one that is known stands in every later intent.
+/// Checks that the topic is the one that the offset was committed for. If only one of the two ids is known, every
+/// later intent has that one.
 fn check_topic(intent: &mut Intent, found: &KafkaState) -> Result<(), RecoverError> {
     match (intent.log.topic, found.topic) {
         (Some(committed), Some(found)) if committed != found => {
@@ -288,7 +287,8 @@ fn in_log(resume: Resume, found: &KafkaState) -> Result<Resume, RecoverError> {
     Ok(resume)
 }
 
-/// Each cell has everything below the commit, or the declared batch, or what was adopted.
+/// Each cell ends at or below the commit, at the end of the declared batch or of a part of it, or within the
+/// adopted records.
 fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError> {
     let declared = resume.rebuild.map(Offset::next);
     let Intent { adopted, split, .. } = &resume.intent;
@@ -309,8 +309,8 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError
     }
 }
 
-/// Every batch leaves its end in the ledger, so that of the last one is there until its table
-/// partition is dropped.
+/// Every batch leaves its end in the ledger, so the end of the last batch is there until its table partition is
+/// dropped.
 fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
     let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);

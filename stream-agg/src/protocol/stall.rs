@@ -1,7 +1,7 @@
-//! Finds partitions that stand still: records wait, and none is applied.
+//! Finds partitions that stand still: records wait, but none is applied.
 //!
-//! Most reasons for that are in trouble by themselves and say more. This one finds those that nobody
-//! thought of. Pure: times are passed in.
+//! Most causes are reported by themselves, with a better message. This check finds the causes that nobody expected.
+//! Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::protocol::progress::NextOffset;
 
-/// How long nothing may be applied while records wait. Above what one insert and its retry take.
+/// How long no record may be applied while records wait: longer than an insert and its retry take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Since when each partition has stood at its offset.
+/// Since when each partition has been at its offset.
 #[derive(Debug, Default)]
 pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 
 impl Stalls {
-    /// Whether partition `kp` stands still. `next` is the first offset that is not applied, none before
-    /// the partition was recovered; `waits` says whether the log has records from there on.
+    /// Whether `partition` stands still. `next` is the first offset that is not applied, `None` before the
+    /// partition is restored; `waits` says whether the log has records from there on.
     pub fn stands_still(
         &mut self,
         partition: i32,
@@ -34,7 +34,7 @@ impl Stalls {
         now.duration_since(*since) >= PATIENCE
     }
 
-    /// Forgets the partitions that the process does not have any more, and names them.
+    /// Forgets the partitions that the process no longer has, and returns them.
     pub fn forget(&mut self, is_gone: impl Fn(i32) -> bool) -> Vec<i32> {
         self.0.extract_if(.., |partition, _| is_gone(*partition)).map(|(partition, _)| partition).collect()
     }
@@ -44,7 +44,7 @@ impl Stalls {
 mod tests {
     use super::*;
 
-    /// The seconds at which a partition stands still that is looked at each ten seconds.
+    /// The seconds at which a partition stands still, if it is checked every ten seconds.
     #[track_caller]
     fn check(looks: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
         let (start, mut stalls) = (Instant::now(), Stalls::default());

@@ -1,17 +1,17 @@
-//! Whether a Kafka log was truncated below what was read or declared of it. Pure.
+//! Whether a Kafka log was truncated below records that were read or declared. Pure.
 
 use crate::protocol::progress::{NextOffset, Offset};
 
-/// Whether the log was truncated below `next`, which Kafka's client cannot read, where the log begins at
-/// `low`. Only a log that begins later lost the record to retention: no log ends before what was read of it,
-/// wherever a truncated log ends now.
+/// Whether the log was truncated below `next`, which Kafka's client cannot read, if the log begins at `low`. Only a
+/// log that begins later has lost the record to retention: a log never ends before a record that was read, unless
+/// it was truncated, wherever it ends now.
 pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
     low <= next
 }
 
-/// Whether the record at `offset`, of this leader `epoch`, was written after the log had been truncated inside
-/// what was declared: that is known by its last record and the leader epoch of that. Epochs never descend in a
-/// log, and whoever writes after a truncation has a later one.
+/// Whether the record at `offset`, of this leader `epoch`, was written after the log had been truncated inside the
+/// declared batch. The batch is known by its last record and the leader epoch of that record. Epochs never decrease
+/// in a log, and every record that is written after a truncation has a later epoch.
 pub(crate) fn was_written_later(declared: (Offset, i32), offset: Offset, epoch: Option<i32>) -> bool {
     let (last, of_last) = declared;
     offset <= last && epoch.is_some_and(|epoch| epoch > of_last)

@@ -1,10 +1,9 @@
-//! What one partition remembers of its latest records, to know repeats.
+//! The deduplication window: the latest records of one partition, to recognize repeats.
 //!
-//! A queue of records, oldest first, with the ids of each: the record's own and those
-//! of its stored lines. A record without ids is not in it: it repeats nothing, and the
-//! limit on ids would not bound their number. Invariant: the content is a function of the
-//! records `[W, F)` alone, so ledger rows appended in their order restore it exactly; the
-//! digest proves it. Pure: the time is that of the records.
+//! A queue of records, oldest first, with the ids of each: its own id and the ids of its stored lines. A record
+//! without ids is not in the queue: it repeats nothing, and the limit on ids would not bound the number of such
+//! records. Invariant: the content follows from the records `[W, F)` alone, so appending the rows of the ledger in
+//! their order restores it exactly; the digest proves that. Pure: the only time is that of the records.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,12 +17,12 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::protocol::progress::{NextOffset, Offset};
 
-/// How far back repeats are known; decides about rows, hence part of the declaration.
+/// How far back repeats are recognized. The limits decide about rows, so they are part of the declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Oldest record, in milliseconds before the current one.
+    /// Age of the oldest record, in milliseconds before the current one.
     pub age_ms: i64,
-    /// Most ids.
+    /// Most ids in the window.
     pub max_ids: usize,
 }
 
@@ -33,10 +32,10 @@ impl Default for WindowLimits {
     }
 }
 
-/// The id of a line: of its tenant and what the client calls it.
+/// The id of a line: a hash of its tenant and the client's event id.
 ///
 /// # Panics
-/// If `tenant` is longer than a tenant is.
+/// If `tenant` is longer than a tenant may be.
 pub fn line_id(tenant: &str, event_id: Uuid) -> u64 {
     const SEPARATOR: u8 = b'/';
     let mut key = [0; MAX_TENANT_BYTES + 17];
@@ -47,9 +46,9 @@ pub fn line_id(tenant: &str, event_id: Uuid) -> u64 {
     xxh3_64(&key[..length + 17])
 }
 
-/// The id of a record. None if it has no identity.
+/// The id of a record; `None` if it has no identity.
 pub fn record_id(id: Uuid) -> Option<u64> {
-    // No tenant begins so.
+    // No tenant begins with it.
     const PREFIX: u8 = b'#';
     let mut key = [PREFIX; 17];
     key[1..].copy_from_slice(id.as_bytes());
@@ -60,10 +59,10 @@ pub fn record_id(id: Uuid) -> Option<u64> {
 #[derive(Debug, Default)]
 pub struct Window {
     records: VecDeque<Remembered>,
-    /// Those of all records, end to end.
+    /// The ids of all records, end to end.
     ids: VecDeque<u64>,
     set: HashSet<u64>,
-    /// How many times more than once an id is in `ids`; only the id of a repeated record is.
+    /// How often an id is in `ids` beyond the first time: only the id of a repeated record is there more than once.
     again: HashMap<u64, u32>,
     sum: u128,
 }
@@ -76,12 +75,12 @@ struct Remembered {
 }
 
 impl Window {
-    /// Nothing remembered.
+    /// An empty window.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets what is too old for a record of the time `now`; called before each record.
+    /// Forgets the records that are too old for a record of the time `now`. Called before each record.
     pub fn expire(&mut self, now: UnixMillis, limits: &WindowLimits) {
         let earliest = UnixMillis(now.0.saturating_sub(limits.age_ms));
         while self.records.front().is_some_and(|front| front.kafka_time < earliest) {
@@ -94,8 +93,8 @@ impl Window {
         self.set.contains(&id)
     }
 
-    /// Remembers a record, with `line_ids` of its stored lines, then forgets the oldest beyond
-    /// the limit; called after each record.
+    /// Remembers a record with the ids of its stored lines, then forgets the oldest records beyond the limit.
+    /// Called after each record.
     pub fn push(
         &mut self,
         offset: Offset,
@@ -110,7 +109,7 @@ impl Window {
         }
     }
 
-    /// Remembers a record and forgets nothing: restores, row by row of the ledger from `W` on.
+    /// Remembers a record and forgets none: restores the window, row by row of the ledger from `W` on.
     pub fn append(&mut self, offset: Offset, kafka_time: UnixMillis, record: Uuid, line_ids: &[u64]) {
         let before = self.ids.len();
         for id in record_id(record).into_iter().chain(line_ids.iter().copied()) {
@@ -126,31 +125,31 @@ impl Window {
         }
     }
 
-    /// `W`: the oldest record remembered.
+    /// `W`: the oldest record in the window.
     pub fn floor(&self) -> Option<Offset> {
         self.records.front().map(|record| record.offset)
     }
 
-    /// When Kafka took the newest record that is remembered.
+    /// When Kafka appended the newest record in the window.
     pub fn newest(&self) -> Option<UnixMillis> {
         self.records.back().map(|record| record.kafka_time)
     }
 
-    /// What proves that two windows are equal.
+    /// Proves that two windows are equal.
     pub fn digest(&self) -> Digest {
         Digest { count: self.ids.len() as u64, sum: self.sum }
     }
 
-    /// What a commit at `next` says of the window, which the records below left.
+    /// The mark to commit at `next`, for the window after the records below it.
     pub fn mark(&self, next: NextOffset) -> WindowMark {
         WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
     }
 
-    /// The restored window, if it is the one that was `committed`.
+    /// The restored window, if it equals the `committed` one.
     ///
     /// # Errors
-    /// The digest of what was restored: the ledger has lost records, or got others.
-    pub fn proved(self, committed: &WindowMark) -> Result<Self, Digest> {
+    /// The digest of the restored window: the ledger has lost records or has got others.
+    pub fn verified(self, committed: &WindowMark) -> Result<Self, Digest> {
         let found = self.digest();
         if found == committed.digest { Ok(self) } else { Err(found) }
     }
@@ -184,25 +183,25 @@ fn summand(offset: Offset, id: u64) -> u128 {
     xxh3_128(&key)
 }
 
-/// How many ids a window holds, and the sum of a hash of each with its offset.
+/// The number of ids in a window, and the sum of a hash of each id with its offset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
-    /// Ids.
+    /// Number of ids.
     pub count: u64,
-    /// Sum modulo 2^128.
+    /// Sum of the hashes modulo 2^128.
     pub sum: u128,
 }
 
-/// What proves that a window was restored as it was.
+/// Proves that a window was restored as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowMark {
     /// The records of the window lie in `[floor, F)`.
     pub floor: NextOffset,
-    /// Of everything in it.
+    /// Digest of the window.
     pub digest: Digest,
 }
 
-/// Why a text is not a digest.
+/// The text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("read a window's digest: `{0}` is not two hexadecimal numbers joined by -")]
 pub struct DigestError(String);

@@ -150,7 +150,7 @@ impl Model for Bounds {
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
             Property::always("nobody's help is needed", |_, system: &System| !system.refused),
-            // Or nothing was proved.
+            // Or nothing was verified.
             Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()
@@ -227,7 +227,7 @@ impl System {
         let in_window =
             |row: &&Row| intent.window.floor.is_at_or_below(row.offset) && row.offset.next() <= from;
         let window: Vec<_> = self.cells[0].rows.iter().filter(in_window).copied().collect();
-        if restored(&window, &self.log).proved(&intent.window).is_err() {
+        if restored(&window, &self.log).verified(&intent.window).is_err() {
             self.refused = true;
             return;
         }

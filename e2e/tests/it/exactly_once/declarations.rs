@@ -132,7 +132,7 @@ async fn nobody_finishes_a_batch_under_a_declaration_that_was_changed() {
     };
     world.rows(&change("946684800000", "0")).await;
     let mut refusing = in_part.start();
-    wait_for_readyz(&refusing, &["partition 0: what is declared cannot be finished", "was changed"]).await;
+    wait_for_readyz(&refusing, &["partition 0: the declared batch cannot be finished", "was changed"]).await;
     refusing.terminate().await.unwrap();
     assert_eq!(world.number("SELECT count() FROM events").await, 0);
 

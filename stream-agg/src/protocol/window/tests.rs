@@ -118,10 +118,10 @@ fn a_window_from_a_ledger_that_lacks_a_record_or_has_another_is_refused() {
         window
     };
     let committed = restored(&[(10, 1, 7), (11, 2, 8)]).mark(NextOffset::new(12));
-    assert!(restored(&[(10, 1, 7), (11, 2, 8)]).proved(&committed).is_ok());
+    assert!(restored(&[(10, 1, 7), (11, 2, 8)]).verified(&committed).is_ok());
     for wrong in [&[][..], &[(10, 1, 7)], &[(10, 1, 7), (11, 2, 9)], &[(10, 1, 7), (12, 2, 8)]] {
         let found = restored(wrong).digest();
-        assert_eq!(restored(wrong).proved(&committed).unwrap_err(), found, "{wrong:?}");
+        assert_eq!(restored(wrong).verified(&committed).unwrap_err(), found, "{wrong:?}");
     }
 }
 
