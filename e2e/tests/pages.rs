@@ -35,7 +35,8 @@ fn check_page(name: &str, page: &str) {
 
 #[test]
 fn the_page_of_variables_says_what_the_programs_read() {
-    let services: [(&str, fn(&Vars) -> Result<(), VarError>); 3] = [
+    type ReadConfig = fn(&Vars) -> Result<(), VarError>;
+    let services: [(&str, ReadConfig); 3] = [
         ("ingest", |vars| ingest::Config::from_vars(vars).map(drop)),
         ("stream-agg", |vars| stream_agg::Config::from_vars(vars).map(drop)),
         ("query-api", |vars| query_api::Config::from_vars(vars).map(drop)),
