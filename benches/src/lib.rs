@@ -1,33 +1,23 @@
 //! Measures, for `./dev bench`: everything side by side in one run on one machine.
 //!
-//! Asserts nothing about time; counts must be exact all the same. The files stand in the
-//! order of a run: what is sent, who takes part, what is measured, how it is shown; and beside
-//! them the single steps, whose instructions are counted.
+//! Asserts nothing about time; but counts must be exact. The modules stand in the order of a run: the
+//! plan, what is sent, the load generator, the servers, the comparison, the measurements, the report. Beside
+//! them are the single steps, whose instructions are counted.
 
-pub mod events;
+pub mod plan;
 
-pub mod work;
+pub mod input;
 
 pub mod load;
 
-pub mod floors;
+pub mod servers;
 
-pub mod world;
-
-pub mod contest;
+pub mod compare;
 
 pub mod measure;
 
-pub mod table;
-
-pub mod goals;
-
-pub mod engine;
-
-mod drain;
-
-pub mod rest;
-
-pub mod setup;
+pub mod report;
 
 pub mod steps;
+
+mod progress;

@@ -1,11 +1,10 @@
 //! The load generator: many connections, prepared requests, latency as a distribution.
 //!
-//! Open loop with a schedule: a request's latency counts from the moment it was meant to
-//! start, so a server that stalls is charged for all who waited. Flat out (no rate) each
-//! connection sends its next request when the last one is answered. It shares the
-//! machine with what it measures, so it writes prepared bytes and parses no more of an
-//! answer than its status and its length. The timer's grain of a millisecond is charged to
-//! the server too.
+//! Open loop with a schedule: the latency of a request counts from the moment at which the schedule starts it,
+//! so a stall of the server counts for every request that waited. Without a rate, each connection sends its
+//! next request when the last one is answered. The generator shares the machine with the servers that it
+//! measures, so it writes prepared bytes and parses only the status and the length of an answer. Latencies
+//! include the timer's granularity of a millisecond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// A latency that is longer counts as this: a minute.
+/// A minute; a longer latency is recorded as this.
 const LONGEST_MICROS: u64 = 60_000_000;
 
 /// What is sent, where and how fast.
@@ -30,19 +29,19 @@ pub struct Load {
     pub addr: SocketAddr,
     /// Connections at once.
     pub connections: usize,
-    /// Requests per second over all connections; `None`: as fast as answers come.
+    /// Requests per second over all connections; `None`: as many as are answered.
     pub rate: Option<f64>,
     /// Whole HTTP/1.1 requests, sent in turn.
     pub requests: Arc<[Bytes]>,
 }
 
-/// What became of a load.
+/// The result of a load.
 pub struct Outcome {
     /// Requests answered with 2xx.
     pub answered: u64,
     /// Requests answered otherwise, or not at all.
     pub failed: u64,
-    /// From the intended start to the whole answer, in microseconds, of answered requests.
+    /// Microseconds from the scheduled start of each answered request to the end of its answer.
     pub latency: Histogram<u64>,
     /// From the first start to the last answer.
     pub elapsed: Duration,
@@ -67,7 +66,7 @@ pub fn get(path: &str) -> Bytes {
 }
 
 impl Load {
-    /// Starts requests for `duration` and waits for their answers.
+    /// Sends requests for `duration` and waits for their answers.
     pub async fn run(&self, duration: Duration) -> anyhow::Result<Outcome> {
         let mut streams = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
@@ -79,7 +78,7 @@ impl Load {
         for stream in streams {
             connections.spawn(self.clone().drive(stream, started, duration, Arc::clone(&next)));
         }
-        let mut outcome = Outcome::nothing()?;
+        let mut outcome = Outcome::empty()?;
         while let Some(part) = connections.join_next().await {
             let part = part.context("drive a connection")??;
             outcome.answered += part.answered;
@@ -90,7 +89,7 @@ impl Load {
         Ok(outcome)
     }
 
-    /// One connection: takes the next request of the schedule until time is up.
+    /// Serves one connection: sends the next request of the schedule until `duration` is over.
     async fn drive(
         self,
         mut stream: TcpStream,
@@ -98,7 +97,7 @@ impl Load {
         duration: Duration,
         next: Arc<AtomicU64>,
     ) -> anyhow::Result<Outcome> {
-        let mut outcome = Outcome::nothing()?;
+        let mut outcome = Outcome::empty()?;
         let mut buffer = Vec::with_capacity(16 * 1024);
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +128,7 @@ impl Load {
 }
 
 impl Outcome {
-    fn nothing() -> anyhow::Result<Self> {
+    fn empty() -> anyhow::Result<Self> {
         let latency = Histogram::new_with_bounds(1, LONGEST_MICROS, 3).context("make a histogram")?;
         Ok(Self { answered: 0, failed: 0, latency, elapsed: Duration::ZERO })
     }
@@ -147,7 +146,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
     buffer.clear();
     loop {
         if stream.read_buf(buffer).await? == 0 {
-            bail!("closed before the answer was whole");
+            bail!("the server closed the connection before the end of the answer");
         }
         if let Some(answer) = Answer::parse(buffer)?
             && buffer.len() >= answer.length
@@ -157,7 +156,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
     }
 }
 
-/// What the generator needs to know of an answer.
+/// The parts of an answer that the generator needs.
 struct Answer {
     status: u16,
     /// Bytes of head and body.
@@ -165,7 +164,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// `None` while the head is not whole.
+    /// `None` while the head is incomplete.
     fn parse(bytes: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
         let head = str::from_utf8(&bytes[..end]).context("read the head of an answer")?;

@@ -1,31 +1,32 @@
-//! The pure steps of an event's way, to count their instructions one by one.
+//! The pure steps that process an event, so that their instructions can be counted one by one.
 //!
-//! Seconds differ from run to run on a shared machine; instructions are the same for the
-//! same program and data, so that a step that has become dearer shows at once.
+//! Seconds differ from run to run on a shared machine. The number of instructions is the same for the same
+//! program and data, so that a step that has become slower shows at once.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
 
 use devstack::traffic::BATCH;
-use ingest::compat;
-use ingest::decode;
-use ingest::enrich::{self, Partitions, Takes};
-use ingest::identity::Identity;
+use ingest::accept::decode;
+use ingest::accept::enrich::{self, Partitions};
+use ingest::accept::identity::Identity;
+use ingest::endpoints::counters::AllowedEvents;
+use ingest::endpoints::reactions;
 use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
-use stream_agg::batch::Batch;
-use stream_agg::cells::{Source, cells};
-use stream_agg::declaration::Declaration;
-use stream_agg::decode::{Decoded, Entry, Limits, Record, decode};
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::window::Window;
+use stream_agg::protocol::declaration::Declaration;
+use stream_agg::protocol::limits::DecodeLimits;
+use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::protocol::window::Window;
+use stream_agg::rows::batch::Batch;
+use stream_agg::rows::cells::{Source, cells};
+use stream_agg::rows::decode::{DecodedLines, LedgerEntry, Record, decode};
 use uuid::Uuid;
 
-use crate::events::Work;
-use crate::work;
+use crate::input::{Work, records};
 
-/// 2026-11-21 04:10:00, when all requests and records were taken.
+/// 2026-11-21 04:10:00, the arrival time of all requests and records.
 const NOW: UnixMillis = UnixMillis(1_795_234_200_000);
 const TENANT: &str = "default";
 /// Events of a request, and of a record.
@@ -34,15 +35,15 @@ const LINES: u32 = BATCH as u32;
 const REQUESTS: usize = 64;
 /// Records of the aggregator's batch.
 const RECORDS: usize = 500;
-/// Where the edge's lines go.
+/// The topic's partitions, as the edge sees them.
 const TO: Partitions<'static> =
-    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, counting: None };
+    Partitions { count: NonZeroU32::MIN.saturating_add(7), spare: 0, hot_keys: None };
 
 /// One step, which can be repeated.
 pub struct Step {
     /// Its name on the command line.
     pub name: &'static str,
-    /// Events it handles each time.
+    /// Events that one run processes.
     pub events: u64,
     once: Box<dyn Fn()>,
 }
@@ -52,18 +53,18 @@ impl Step {
         Self { name, events, once: Box::new(once) }
     }
 
-    /// Takes it so many times.
-    pub fn take(&self, times: u64) {
+    /// Runs the step this many times.
+    pub fn run(&self, times: u64) {
         (0..times).for_each(|_| (self.once)());
     }
 }
 
-/// All steps with events of this work, in the order of an event's way.
+/// All steps with this kind of events, in the order in which an event passes them.
 pub fn all(work: Work) -> Vec<Step> {
-    let requests = work::bodies(work, REQUESTS, NOW);
+    let requests = records::bodies(work, REQUESTS, NOW);
     let (decoding, enriching) = (requests.clone(), requests);
     let prefix = prefix();
-    let records = work::records(work, RECORDS, NOW);
+    let records = records::values(work, RECORDS, NOW);
     let (batch, declaration) = (batch(&records), Declaration::built_in());
     let (request, row) = ((BATCH * REQUESTS) as u64, (BATCH * RECORDS) as u64);
     let mut steps = vec![
@@ -77,17 +78,21 @@ pub fn all(work: Work) -> Vec<Step> {
             for body in &enriching {
                 let lines = decode::lines(body.as_bytes(), 10_000).expect("few lines");
                 let identity = Identity::None;
-                black_box(enrich::enrich(&lines, Takes::Any, TENANT, identity, None, &prefix, TO));
+                black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, identity, None, &prefix, TO));
             }
         }),
         Step::new("rows", row, move || {
             black_box(decoded(black_box(&records)));
         }),
         Step::new("cells", row, move || {
-            black_box(cells(black_box(&batch), &declaration, Source { g: 1, kp: 3, cfg: 7 }));
+            black_box(cells(
+                black_box(&batch),
+                &declaration,
+                Source { log_generation: 1, partition: 3, declaration_hash: 7 },
+            ));
         }),
     ];
-    // A reaction is the same beside every work.
+    // A reaction is the same beside every kind of events.
     if work == Work::Lean {
         steps.insert(2, reaction());
     }
@@ -98,9 +103,9 @@ fn reaction() -> Step {
     let prefix = prefix();
     Step::new("reaction", 1, move || {
         let query = black_box("timestamp=1606867140000&user=u1&click");
-        let line = compat::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
+        let line = reactions::by_query(query, UnixMillis(0)..=NOW).expect("a reaction");
         let lines = decode::lines(line.as_bytes(), 1).expect("one line");
-        black_box(enrich::enrich(&lines, Takes::Any, TENANT, Identity::None, None, &prefix, TO));
+        black_box(enrich::enrich(&lines, AllowedEvents::Any, TENANT, Identity::None, None, &prefix, TO));
     })
 }
 
@@ -108,8 +113,8 @@ fn prefix() -> Prefix {
     Prefix::new(TENANT, [203, 0, 113, 7].into(), NOW)
 }
 
-fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
-    let (mut window, mut out) = (Window::new(), Decoded::default());
+fn decoded(records: &[Vec<u8>]) -> (DecodedLines, Vec<LedgerEntry>) {
+    let (mut window, mut out) = (Window::new(), DecodedLines::default());
     let entries = (0..).zip(records).map(|(offset, value)| {
         let id = Uuid::from_u128(offset as u128 + 1);
         let head = Ok(Head { lines: LINES, id, spooled: false, kind: Kind::Events, trace: None });
@@ -121,7 +126,7 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
             skipped: false,
             value,
         };
-        decode(&record, &Limits::default(), &mut window, &mut out).expect("the format is known")
+        decode(&record, &DecodeLimits::default(), &mut window, &mut out).expect("the format is known")
     });
     let entries = entries.collect();
     (out, entries)
@@ -129,5 +134,5 @@ fn decoded(records: &[Vec<u8>]) -> (Decoded, Vec<Entry>) {
 
 fn batch(records: &[Vec<u8>]) -> Batch {
     let (decoded, entries) = decoded(records);
-    Batch { lo: NextOffset::new(0), hwm: NextOffset::new(RECORDS as i64), decoded, entries }
+    Batch { start: NextOffset::new(0), end: NextOffset::new(RECORDS as i64), decoded, entries }
 }

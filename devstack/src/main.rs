@@ -1,4 +1,4 @@
-//! The local stack's program: `up`, and the children it starts.
+//! The program `devstack`: `up`, and the children that it starts.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
-    command: Word,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Word {
+enum Command {
     /// Start everything and serve until Ctrl-C.
     Up(devstack::up::Options),
     /// A program that dies with its parent.
@@ -37,19 +37,19 @@ enum Word {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Word::Up(options) => runtime::process::run(false, devstack::up::Config::from_vars, |config| {
+        Command::Up(options) => runtime::process::run(false, devstack::up::Config::from_vars, |config| {
             devstack::up::run(config, options)
         }),
-        Word::Guarded { parent, program, arguments } => {
-            child(devstack::guard::exec(parent, &program, &arguments).map(|never| match never {}))
+        Command::Guarded { parent, program, arguments } => {
+            child(devstack::process::guard::exec(parent, &program, &arguments).map(|never| match never {}))
         }
-        Word::ClickhouseServer { parent, library, options } => {
-            child(devstack::library::serve(parent, &library, options))
+        Command::ClickhouseServer { parent, library, options } => {
+            child(devstack::servers::clickhouse_library::serve(parent, &library, options))
         }
     }
 }
 
-/// What a child exits with; why it could not start goes into its log.
+/// The exit code of a child. The reason of a failed start goes into its log.
 #[expect(clippy::print_stderr, reason = "a child's standard error is its log")]
 fn child(ended: anyhow::Result<i32>) -> ExitCode {
     match ended {

@@ -1,10 +1,9 @@
-//! Ports on the loopback interface that nothing listens on and nobody else is about to.
+//! Free ports on the loopback interface, reserved for one process.
 //!
-//! A port found free may be taken before it is used, and then another's server would
-//! answer as if it were ours. So a port is handed out under a lock file that the kernel
-//! gives back when the process ends: no two of our processes on this machine are ever given the
-//! same. Free ports come from below the range from which the kernel serves outgoing
-//! connections, so that a stopped server finds its port again when it is restarted.
+//! A free port may be taken by another process before it is used, and then that process's server would answer
+//! in place of ours. So each port is reserved by a lock file, which the kernel releases when the process ends:
+//! no two of our processes on this machine get the same port. Free ports come from below the kernel's range
+//! for outgoing connections, so that a server that restarts finds its port still free.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,15 +12,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Where [`free`] looks: above the ports of well-known servers, below the kernel's own.
+/// The range of [`free`]: above the ports of well-known servers, below the kernel's ephemeral ports.
 const RANGE: Range<u16> = 20_000..32_000;
-/// How far [`from`] goes beyond the preferred port.
+/// How many ports [`from`] tries.
 const NEARBY: u16 = 100;
 
-/// Ports handed out by this process, each with its lock.
-static TAKEN: LazyLock<Mutex<HashMap<u16, File>>> = LazyLock::new(Mutex::default);
+/// The ports that this process has reserved, each with its lock.
+static RESERVED: LazyLock<Mutex<HashMap<u16, File>>> = LazyLock::new(Mutex::default);
 
-/// A free port that this process was not given before.
+/// A free port that this process has not reserved before.
 pub fn free() -> io::Result<u16> {
     let start = fastrand::u16(RANGE);
     first_free((start..RANGE.end).chain(RANGE.start..start))
@@ -38,21 +37,21 @@ pub fn local(port: u16) -> SocketAddr {
 }
 
 fn first_free(candidates: impl Iterator<Item = u16>) -> io::Result<u16> {
-    // One directory a user: another's files could not be opened.
+    // One directory for each user: a lock file of another user cannot be opened.
     let locks = std::env::temp_dir().join(format!("millrace-ports-{}", rustix::process::getuid().as_raw()));
     fs::create_dir_all(&locks)?;
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
     for port in candidates {
-        if taken.contains_key(&port) {
+        if reserved.contains_key(&port) {
             continue;
         }
         let lock = File::create(locks.join(port.to_string()))?;
         if lock.try_lock().is_ok() && TcpListener::bind(local(port)).is_ok() {
-            taken.insert(port, lock);
+            reserved.insert(port, lock);
             return Ok(port);
         }
     }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "all ports looked at are taken"))
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "all ports in the range are taken"))
 }
 
 #[cfg(test)]

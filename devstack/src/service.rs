@@ -1,5 +1,5 @@
-//! One of our services as a child process, the way it runs in production:
-//! its own program, told by variables, stopped by signals.
+//! One of our services as a child process, as it runs in production: its own program, configured by environment
+//! variables, stopped by signals.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::directory::DataDirectory;
-use crate::process::Process;
-use crate::{binaries, guard, ports};
+use crate::paths::{DataDirectory, binaries};
+use crate::ports;
+use crate::process::{Process, guard};
 
-/// From the start of a service to readiness, with Kafka and ClickHouse there.
+/// Longest wait from the start of a service to readiness, while Kafka and ClickHouse run.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// From SIGTERM to the end: what a service allows itself, and some more.
+/// Longest wait from SIGTERM to the exit: more than a service's own drain deadline.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
-/// One question to the admin port.
+/// Longest wait for the answer to one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running service.
@@ -28,7 +28,7 @@ pub struct Service {
     client: reqwest::Client,
 }
 
-/// What a service is started from, each time.
+/// What every start of a service needs.
 #[derive(Debug)]
 struct Program {
     name: String,
@@ -44,8 +44,8 @@ impl Program {
 }
 
 impl Service {
-    /// Starts the workspace's program `name` on free ports with these variables and
-    /// no others, and does not wait until it is ready. Its log is a file in `directory`.
+    /// Starts the workspace's program `name` on free ports, with these variables and no others, without waiting
+    /// until it is ready. Its log is a file in `directory`.
     pub fn start(name: &str, vars: &[(&str, &str)], directory: &DataDirectory) -> anyhow::Result<Self> {
         let http_port = ports::free().context("find a free port")?;
         let admin_port = ports::free().context("find a free port")?;
@@ -59,21 +59,21 @@ impl Service {
         Ok(Self { program, process, http_port, admin_port, client: client.context("make an HTTP client")? })
     }
 
-    /// Changes what it is told by a variable, from its next start on.
+    /// Changes a variable for its next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.program.vars.retain(|(other, _)| other != name);
         self.program.vars.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts it once more after it has ended: the same program, variables, ports and log.
+    /// Starts it again after it has exited, with the same program, variables, ports and log.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         ensure!(self.process.exited().is_some(), "start {}: it is running", self.program.name);
         self.process = self.program.start()?;
         Ok(())
     }
 
-    /// Runs the workspace's program `name` with these arguments and variables to its
-    /// successful end, such as `stream-agg migrate`.
+    /// Runs the workspace's program `name`, such as `stream-agg migrate`, with these arguments and variables until
+    /// it exits. Fails if it fails.
     pub async fn run(
         name: &str,
         arguments: &[&str],
@@ -84,17 +84,17 @@ impl Service {
         let mut command = command(name, vars)?;
         command.args(arguments);
         let mut process = Process::start(name, command, &log_of(name, directory))?;
-        let status = process.ended(deadline).await?;
+        let status = process.wait_for_exit(deadline).await?;
         ensure!(status.success(), "run {name} {}: {status}; {}", arguments.join(" "), process.log_tail());
         Ok(())
     }
 
-    /// Where users call it: `http://127.0.0.1:…`, without a slash at the end.
+    /// The address for users: `http://127.0.0.1:…`, without a slash at the end.
     pub fn http(&self) -> String {
         format!("http://{}", ports::local(self.http_port))
     }
 
-    /// Where probes and scrapes call it, likewise.
+    /// The address for probes and scrapes, likewise.
     pub fn admin(&self) -> String {
         format!("http://{}", ports::local(self.admin_port))
     }
@@ -103,15 +103,15 @@ impl Service {
     pub async fn wait_ready(&mut self) -> anyhow::Result<Duration> {
         let (client, url) = (self.client.clone(), format!("{}/readyz", self.admin()));
         let ready = async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
-        self.process.until("be ready", READY_DEADLINE, ready).await
+        self.process.wait_until("be ready", READY_DEADLINE, ready).await
     }
 
-    /// SIGTERM, and waits until it has ended.
+    /// Sends SIGTERM and waits until it has exited.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.process.terminate(STOP_DEADLINE).await
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills it with SIGKILL and waits until it has exited.
     pub fn kill9(&mut self) {
         self.process.kill9();
     }
@@ -122,7 +122,7 @@ impl Service {
     }
 }
 
-/// The program with these variables only: a variable of the developer's must not change a test.
+/// The program with these variables only: the developer's environment must not change a test.
 fn command(name: &str, vars: &[(&str, &str)]) -> anyhow::Result<Command> {
     let mut command = guard::command(&binaries::find(name)?)?;
     command.env_clear().envs(vars.iter().copied());

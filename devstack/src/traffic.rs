@@ -1,6 +1,6 @@
 //! Made-up traffic from a seed: devices that send batches, people who react and vote.
 //!
-//! Pure: the caller owns the clock and sends it.
+//! Pure: the caller owns the clock and sends the requests.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use uuid::Builder;
 
 /// Events of one batch.
 pub const BATCH: usize = 30;
-/// A device is replaced after one in so many batches.
+/// One batch in this many comes from a new device, which replaces an active one.
 const REPLACED: u32 = 20;
-/// One event in so many is of a past hour.
+/// One event in this many has the time of a past hour.
 const HISTORIC: u32 = 20;
-/// How many past hours those are spread over.
+/// How many past hours these events are spread over.
 const HOURS: i64 = 24;
 
-/// Frequent ones first.
+/// Event names, the frequent ones first.
 const EVENTS: [&str; 10] = [
     "view",
     "impression",
@@ -31,16 +31,17 @@ const EVENTS: [&str; 10] = [
     "purchase",
     "crash",
 ];
-/// Likewise.
+/// Countries, the frequent ones first.
 const COUNTRIES: [&str; 30] = [
     "US", "IN", "BR", "DE", "ID", "JP", "GB", "FR", "MX", "RU", "TR", "IT", "ES", "CA", "KR", "PL", "VN",
     "PH", "TH", "NL", "AR", "EG", "AU", "CO", "UA", "SE", "CZ", "RO", "PT", "CH",
 ];
-/// Likewise.
+/// Options of the poll, the frequent ones first.
 const OPTIONS: [&str; 4] = ["boot", "sneaker", "sandal", "clog"];
+/// Operating systems, the frequent ones first.
 const SYSTEMS: [&str; 4] = ["android", "ios", "windows", "linux"];
 
-/// An endless stream of requests, the same for the same seed and clock.
+/// An endless stream of requests, the same for the same seed and the same clock.
 pub struct Traffic {
     rng: Rng,
     active: Vec<Device>,
@@ -68,7 +69,7 @@ pub struct Line<'a> {
     pub event: &'a str,
     country: &'a str,
     param_int: u32,
-    /// A text of the sender's.
+    /// A text of the sender's choice.
     pub param_str: Cow<'a, str>,
     /// Identity for deduplication, if the sender gives one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +84,7 @@ impl Line<'_> {
 }
 
 impl Traffic {
-    /// Traffic of so many devices at once; each is replaced by a new one now and then.
+    /// Traffic of this many devices at once; now and then a new device replaces one.
     pub fn new(seed: u64, devices: usize) -> Self {
         let mut rng = Rng::with_seed(seed);
         let active = (0..devices).map(|_| Device::new(&mut rng)).collect();
@@ -151,7 +152,7 @@ impl Device {
     }
 }
 
-/// A moment of the last seconds, or, one time in twenty, of a past hour.
+/// A moment of the last second, or, one time in twenty, of a past hour.
 fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     let ago = match rng.u32(..HISTORIC) {
         0 => rng.i64(1..=HOURS) * HOUR + rng.i64(0..MINUTE),
@@ -160,7 +161,7 @@ fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     UnixMillis(now.0 - ago)
 }
 
-/// One of `choices`, the first ones more often: a quarter of them gets half of all.
+/// One of `choices`, the first ones more often: a quarter of the choices gets half of all picks.
 fn skewed(rng: &mut Rng, choices: &[&'static str]) -> &'static str {
     let place = rng.f64().powi(2) * choices.len() as f64;
     choices[place as usize]

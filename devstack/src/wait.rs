@@ -4,35 +4,35 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
-/// Between two looks at a condition.
+/// Between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A condition that did not come to hold in time.
+/// A condition that did not hold by its deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("wait for {what}: not so after {deadline:?}")]
-pub struct Overdue {
-    /// What was waited for.
+#[error("wait for {what}: it did not happen within {deadline:?}")]
+pub struct DeadlineExceeded {
+    /// The condition.
     pub what: String,
-    /// How long.
+    /// The longest wait.
     pub deadline: Duration,
 }
 
-/// Looks every 20 ms until `condition` holds and gives the time that took. A
-/// look that hangs counts against the deadline too.
+/// Checks every 20 ms until `condition` holds, and returns how long that took. A check that hangs counts
+/// against the deadline too.
 pub async fn wait_for(
     what: impl Into<String>,
     deadline: Duration,
     mut condition: impl AsyncFnMut() -> bool,
-) -> Result<Duration, Overdue> {
+) -> Result<Duration, DeadlineExceeded> {
     let started = Instant::now();
-    let looks = async {
+    let checks = async {
         while !condition().await {
             time::sleep(INTERVAL).await;
         }
     };
-    match time::timeout(deadline, looks).await {
+    match time::timeout(deadline, checks).await {
         Ok(()) => Ok(started.elapsed()),
-        Err(_) => Err(Overdue { what: what.into(), deadline }),
+        Err(_) => Err(DeadlineExceeded { what: what.into(), deadline }),
     }
 }
 
@@ -55,6 +55,6 @@ mod tests {
     #[tokio::test]
     async fn it_fails_with_what_and_how_long_even_if_a_look_hangs() {
         let overdue = wait_for("a dead server", Duration::from_millis(30), async || pending().await).await;
-        assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: not so after 30ms");
+        assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: it did not happen within 30ms");
     }
 }

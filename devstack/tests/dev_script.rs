@@ -1,4 +1,4 @@
-//! `./dev` says what is wrong in one line, before anything is built or started.
+//! `./dev` names a mistake in one line, before it builds or starts anything.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use devstack::DataDirectory;
 
 #[test]
-fn a_typo_is_told_what_there_is() {
+fn a_typo_is_answered_with_the_commands_or_flags_that_there_are() {
     check(
         &["tset"],
         2,
@@ -17,11 +17,35 @@ fn a_typo_is_told_what_there_is() {
     );
     check(&["up", "--dmo"], 2, "./dev: unknown flag `--dmo`: `./dev up` takes --demo or --fresh\n");
     check(&["test", "--ful"], 2, "./dev: unknown flag `--ful`: `./dev test` takes --full\n");
+    check(&["steps", "--wrok=lean"], 2, "./dev: unknown flag `--wrok`: `./dev steps` takes --work\n");
+    check(
+        &["tset", "--help"],
+        2,
+        "./dev: unknown command `tset`: there are `up`, `test`, `chaos`, `bench`, `steps`, `mutants`, `fuzz` and `help`\n",
+    );
     check(
         &["chaos", "--sed=1"],
         2,
-        "./dev: unknown flag `--sed`: `./dev chaos` takes --seconds or --seed or --json or --event-ids or --spool or --long or --help\n",
+        "./dev: unknown flag `--sed`: `./dev chaos` takes --seconds or --seed or --json or --event-ids or --spool or --long\n",
     );
+}
+
+#[test]
+fn every_command_has_a_page_and_a_line_on_the_page_of_all() {
+    let page = |arguments: &[&str]| {
+        let output = dev().args(arguments).env("PATH", "/usr/bin:/bin").output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = page(&["--help"]);
+    assert_eq!([page(&[]), page(&["help"]), page(&["-h"])], [all.as_str(); 3]);
+    for command in ["up", "test", "chaos", "bench", "steps", "mutants", "fuzz"] {
+        let lines = all.lines().filter(|line| line.trim_start().starts_with(&format!("{command} ")));
+        assert_eq!(lines.count(), 1, "{command} in\n{all}");
+        let own = page(&[command, "--help"]);
+        assert!(own.starts_with(&format!("./dev {command}")), "{own}");
+        assert_eq!(page(&["help", command]), own);
+    }
 }
 
 #[test]
@@ -34,7 +58,7 @@ fn every_missing_tool_is_named_with_its_remedy() {
     }
     let output = dev().arg("up").env("PATH", directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let lines = complaint(&output);
+    let lines = stderr(&output);
     for tool in ["cargo", "cc", "make", "perl", "java 17 or newer", "mvn", "npm"] {
         let naming = lines.lines().filter(|line| line.starts_with(&format!("missing: {tool}, which ")));
         assert_eq!(naming.count(), 1, "{tool} in\n{lines}");
@@ -52,10 +76,10 @@ fn the_lock_file_names_hashes_and_no_addresses() {
 #[track_caller]
 fn check(arguments: &[&str], status: i32, expected: &str) {
     let output = dev().args(arguments).output().unwrap();
-    assert_eq!((output.status.code(), complaint(&output).as_str()), (Some(status), expected));
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(status), expected));
 }
 
-/// The script, from a directory that is not its own, with local servers wanted.
+/// The script, run from another directory, with local servers.
 fn dev() -> Command {
     let mut command = Command::new("/bin/bash");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("dev");
@@ -63,6 +87,6 @@ fn dev() -> Command {
     command
 }
 
-fn complaint(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }

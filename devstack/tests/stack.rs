@@ -1,4 +1,4 @@
-//! The local stack for real: what it promises to every other test.
+//! The local stack: the promises that every other test relies on.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `devstack up` as a person starts and ends it.
+//! `devstack up`, started and stopped as a person does it.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 #![cfg(target_os = "linux")]
 
@@ -18,7 +18,7 @@ async fn children_die_with_a_killed_parent() {
     let mut up = up(&directory, &[]);
     let parent = up.id();
     let mut children = Vec::new();
-    up.until("run Kafka and ClickHouse", DEADLINE, async || {
+    up.wait_until("run Kafka and ClickHouse", DEADLINE, async || {
         children = ["kafka.Kafka", "clickhouse-server"].map(|program| child(parent, program)).to_vec();
         children.iter().all(Option::is_some)
     })
@@ -37,13 +37,13 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     let directory = DataDirectory::for_test("demo").unwrap();
     let mut up = up(&directory, &["--demo"]);
     let log = up.log().to_owned();
-    up.until("be ready", DEADLINE, async || text(&log).contains("Millrace is ready")).await.unwrap();
+    up.wait_until("be ready", DEADLINE, async || text(&log).contains("Millrace is ready")).await.unwrap();
     let page = text(&log);
     let front = page.split_whitespace().find(|word| word.starts_with("http://localhost:")).unwrap();
 
     let url = || format!("{front}/analytics?timestamp={}", now_ms());
     let first = numbers(&url()).await;
-    up.until("show growing numbers", Duration::from_secs(10), async || {
+    up.wait_until("show growing numbers", Duration::from_secs(10), async || {
         let later = numbers(&url()).await;
         later.len() == 3 && later.iter().zip(&first).all(|(later, first)| later > first)
     })
@@ -74,7 +74,7 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     assert!(counts[0] > 0 && counts.iter().all(|count| *count == counts[0]), "{stored}");
 }
 
-/// `devstack up` with its data in a directory of its own and its output in a file.
+/// `devstack up`, with its data in its own directory and its output in a file.
 fn up(directory: &DataDirectory, flags: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devstack"));
     command.arg("up").args(flags).arg("--data").arg(directory.path().join("data"));
@@ -92,7 +92,7 @@ fn child(parent: u32, program: &str) -> Option<u32> {
     })
 }
 
-/// A zombie is dead: it waits for a parent that may not care.
+/// Whether a process runs. A zombie does not: it has exited, and waits to be reaped.
 fn is_alive(id: u32) -> bool {
     stat(id).is_some_and(|(state, _)| state != "Z")
 }
@@ -105,7 +105,7 @@ fn stat(id: u32) -> Option<(String, u32)> {
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
-/// What `GET /analytics` counts, in its order; nothing if it does not answer.
+/// The figures of `GET /analytics` in their order; none if it does not answer.
 async fn numbers(url: &str) -> Vec<u64> {
     let Ok(answer) = reqwest::get(url).await else { return Vec::new() };
     let text = answer.text().await.unwrap_or_default();

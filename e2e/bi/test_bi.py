@@ -1,10 +1,10 @@
-"""What an analyst sees with clickhouse-connect.
+"""What an analyst can read with clickhouse-connect.
 
-The end-to-end test `analysts` runs this against a server whose views hold known events. It sets
+The end-to-end test `read::analysts` runs this against a server whose views hold known events. It sets
 
     BI_READER_DSN, BI_JDBC_DSN   clickhouse://user:password@host:port/database, for each of the two users
-    TABLES                       the database of the tables beneath the views
-    DEFINER                      the user with whose rights the views read
+    TABLES                       the database of the tables that the views read
+    DEFINER                      the definer of the views, whose rights they use
     EXPECTED                     JSON: view -> measure -> its sum over all rows
 """
 
@@ -22,7 +22,7 @@ TABLES = os.environ["TABLES"]
 DEFINER = os.environ["DEFINER"]
 EXPECTED = json.loads(os.environ["EXPECTED"])
 
-# What ClickHouse answers to what a user may not do.
+# ClickHouse's error codes for what a user may not do.
 ACCESS_DENIED, READONLY, SETTING_CONSTRAINT_VIOLATION, UNKNOWN_TABLE = 497, 164, 452, 60
 
 
@@ -149,7 +149,7 @@ def test_nothing_can_be_written_or_changed(client, query):
         "readonly = 2",
         # The old analyzer let a predicate run before the view's own filter.
         "enable_analyzer = 0",
-        # It would run beneath the view, with the rights of its definer.
+        # The filter would run inside the view, with the rights of its definer.
         f"additional_table_filters = {{'{TABLES}.rollup_sums': '(SELECT count() FROM {TABLES}.ledger) > 0'}}",
     ],
 )
@@ -178,14 +178,14 @@ def test_what_drivers_and_tools_send_is_taken(client, setting):
 def test_tools_find_the_views_in_the_information_schema(client):
     found = rows(client, f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{BI}'")
     assert {name for (name,) in found} == set(EXPECTED)
-    assert rows(client, "SELECT count() FROM system.parts") == [(0,)], "of no table that is not granted"
+    assert rows(client, "SELECT count() FROM system.parts") == [(0,)], "no parts of tables without a grant"
 
 
 def test_a_preview_is_not_refused_for_the_size_of_its_view(client):
     assert rows(client, "SELECT value FROM system.settings WHERE name = 'max_rows_to_read'") == [("0",)]
 
 
-# What the definer of the views may read is all that a predicate beneath a view can reach.
+# A predicate inside a view can read only what the definer of the views may read.
 @pytest.mark.parametrize("beneath", ["system.users", "system.query_log", "{TABLES}.ledger", "{TABLES}.configs"])
 def test_a_filter_beneath_a_view_reaches_nothing_that_no_view_shows(client, beneath):
     reached = f"(SELECT count() FROM {beneath.format(TABLES=TABLES)}) >= 0"
@@ -195,8 +195,9 @@ def test_a_filter_beneath_a_view_reaches_nothing_that_no_view_shows(client, bene
     assert code in (ACCESS_DENIED, READONLY, SETTING_CONSTRAINT_VIOLATION, UNKNOWN_TABLE)
 
 
-# It reaches the other columns of a table that a view shows, though they are not granted, before 26.6.5.113, 26.7.7.84 and
-# 26.8.3.74 (ClickHouse 118063): expected here, so that a library without the fault is noticed. None of them tells of a client.
+# Before 26.6.5.113, 26.7.7.84 and 26.8.3.74 (ClickHouse 118063) such a predicate also reads other columns of a table that
+# a view shows, without a grant. Expected here, so that a library without the fault is noticed. None of these columns has
+# data of a client.
 @pytest.mark.parametrize("column", ["place", "cfg", "hwm", "kp"])
 def test_a_filter_beneath_a_view_reaches_columns_of_its_table_in_the_local_library_only(client, column):
     filters = f"additional_table_filters = {{'{TABLES}.events': '{column} >= 0'}}"

@@ -1,17 +1,17 @@
-//! A plain HTTP client of a service.
+//! A plain HTTP client for the ports of a service.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// A service's port.
+/// A client for one port of a service.
 pub struct Http {
     base: String,
     client: reqwest::Client,
 }
 
-/// An answer, read whole.
-pub struct Answer {
+/// The answer to a request, with its whole body.
+pub struct HttpResponse {
     /// Its status code.
     pub status: u16,
     /// Its headers.
@@ -20,16 +20,16 @@ pub struct Answer {
     pub text: String,
 }
 
-impl Answer {
-    /// The body as JSON; null where there is none.
+impl HttpResponse {
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
 
-    /// The code of a refusal, which has the one form that all have.
+    /// The code of a problem document.
     ///
     /// # Panics
-    /// If it has another form.
+    /// If the answer is not a problem document of the form that all errors have.
     #[track_caller]
     pub fn problem(&self) -> String {
         let problem = self.json();
@@ -52,73 +52,73 @@ impl Answer {
         text("code")
     }
 
-    /// A header's text; empty if it is absent.
+    /// The text of a header; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
 impl Http {
-    /// The service at `base`, `http://…` without a slash at the end.
+    /// A client for `base`: `http://…` without a slash at the end.
     pub fn new(base: String) -> Self {
         Self { base, client: reqwest::Client::new() }
     }
 
-    /// The same; a request that has no answer within `patience` fails.
-    pub fn patient(base: String, patience: Duration) -> Self {
-        Self { base, client: reqwest::Client::builder().timeout(patience).build().unwrap() }
+    /// A client whose requests fail after `timeout`.
+    pub fn with_timeout(base: String, timeout: Duration) -> Self {
+        Self { base, client: reqwest::Client::builder().timeout(timeout).build().unwrap() }
     }
 
-    /// Makes a request and reads the answer.
+    /// Sends a request and reads the answer.
     pub async fn send(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
-    ) -> Answer {
+    ) -> HttpResponse {
         self.try_send(method, path, headers, body).await.unwrap()
     }
 
-    /// The same, when it may fail.
+    /// Like [`Http::send`], for a request that may fail.
     pub async fn try_send(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
-    ) -> reqwest::Result<Answer> {
+    ) -> reqwest::Result<HttpResponse> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("{}{path}", self.base)).body(body.into());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Ok(Answer { status, headers, text: answer.text().await? })
+        Ok(HttpResponse { status, headers, text: answer.text().await? })
     }
 
-    /// The sum of one of its metrics over all labels; none if it does not answer or has no such metric.
+    /// The sum of a metric over all labels; none if the service does not answer or has no such metric.
     pub async fn metric(&self, name: &str) -> Option<u64> {
         metric_in(&self.try_send("GET", "/metrics", &[], "").await.ok()?.text, name)
     }
 
-    /// Gets a path.
-    pub async fn get(&self, path: &str) -> Answer {
+    /// Sends a GET request.
+    pub async fn get(&self, path: &str) -> HttpResponse {
         self.send("GET", path, &[], "").await
     }
 
-    /// Posts without a body.
-    pub async fn post(&self, path: &str) -> Answer {
+    /// Sends a POST request without a body.
+    pub async fn post(&self, path: &str) -> HttpResponse {
         self.send("POST", path, &[], "").await
     }
 
-    /// Posts NDJSON lines to `/v1/events`.
-    pub async fn post_lines(&self, lines: &[String]) -> Answer {
+    /// Posts lines as NDJSON to `/v1/events`.
+    pub async fn post_lines(&self, lines: &[String]) -> HttpResponse {
         let body = lines.join("\n");
         self.send("POST", "/v1/events", &[("content-type", "application/x-ndjson")], body).await
     }
 }
 
-/// The sum of a metric over all labels on a page of metrics, if it is there.
+/// The sum of a metric over all labels on a metrics page, if the page has it.
 pub(crate) fn metric_in(page: &str, name: &str) -> Option<u64> {
     let value = |line: &str| line.rsplit_once(' ').map_or(0.0, |(_, value)| value.parse::<f64>().unwrap());
     let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);

@@ -1,38 +1,38 @@
-//! Fields and lines that are legal JSON and that a store may trip over.
+//! Fields and lines that are valid JSON but may break a store.
 //!
-//! The generator uses few names, so that one path appears as a number here and as an object there. Pure.
+//! The generator uses few names, so that one path is a number in one line and an object in another. Pure.
 
 use std::iter::repeat_with;
 
 use fastrand::Rng;
 use schemas::event;
 
-/// How deep a line may nest below its own object.
+/// Deepest nesting of a line below its own object.
 const DEEPEST: usize = 15;
-/// Fields of a line that has many; beyond the paths that a column of JSON keeps apart.
+/// Fields of a line with many fields: more than the separate paths of ClickHouse's JSON type.
 const MANY: usize = 500;
-/// Of all fields of a line, so that it may have others too.
+/// Most bytes of the generated fields, so that a line may have others too.
 const MOST_BYTES: usize = 32 * 1024;
-/// Letters of a long text, of two bytes each.
+/// Letters of a long text, each of two bytes.
 const LONG: usize = 10_000;
 
-/// Fields that once caused trouble, or easily could, as they stand in a line.
+/// Fields that once broke a store, or easily could, as written in a line.
 const FIELDS: [&str; 27] = [
-    // Arrays whose elements are of several types, and empty ones.
+    // Arrays with elements of several types, and empty arrays.
     r#""a":[1,"two",null,true,{"three":3}]"#,
     r#""a":[-1,18446744073709551615]"#,
     r#""a":[0.5,9223372036854775808,-9223372036854775808]"#,
     r#""a":[[1],["x"],[[]]]"#,
     r#""a":[{"k":1},{"k":"x"},{"k":[1]}]"#,
     r#""a":[],"b":{},"c":[null],"e":[{}]"#,
-    // One name twice, written in two ways too, and a dotted name beside nesting.
+    // The same name twice, also with different escapes, and a dotted name beside nesting.
     r#""d":1,"d":"two""#,
     r#""d":1,"\u0064":2"#,
     r#""o":{"p":1},"o":{"p":2,"q":3}"#,
     r#""o.p":1,"o":{"p":"x"}"#,
     r#""o":{"p":{"q":1}},"o.p":2"#,
-    // Texts that are no Unicode, characters that some stores end a text at, and texts that look like
-    // something else.
+    // Texts that are not Unicode, characters at which some stores end a text, and texts that look like another
+    // type.
     r#""t":"\ud800""#,
     r#""t":"\udc00\ud800""#,
     r#""t":{"\udc00":["\ud83d"]}"#,
@@ -40,19 +40,19 @@ const FIELDS: [&str; 27] = [
     r#""t":"a\u0000b""#,
     r#""t":"'; DROP TABLE events; --\\""#,
     r#""t":"2026-01-01","u":["2026-01-01 00:00:00","2026-13-45","1e5"]"#,
-    // Names that are no names.
+    // Unusual names.
     r#""":1"#,
     r#""":{"":{"":1}},".":2,"a.":3,".a":4,"a..b":5"#,
     r#""naïve key · ключ":"ü","😀":"😀""#,
     r#""quote\"back\\slash`":1,"nul\u0000":2,"line\nbreak":3"#,
     r#""null":null"#,
     r#""o":{"p":null,"q":{"r":null}}"#,
-    // What the edge alone may say: it is replaced.
+    // Fields that only the edge may set: it replaces them.
     r#""tenant":"somebody","ip":"::1""#,
     r#""server_time":"1970-01-01 00:00:00","tenant":{"of":["nobody"]}"#,
     r#""_time":0,"events":{"tenant":""}"#,
 ];
-/// Numbers at the ends of what some type holds, as JSON may write them.
+/// Numbers at the limits of some type, as JSON may write them.
 const NUMBERS: [&str; 32] = [
     "0",
     "-0",
@@ -88,10 +88,10 @@ const NUMBERS: [&str; 32] = [
     "-1E-18446744073709551616",
 ];
 
-/// Numbers beyond a double, which the edge refuses.
+/// Numbers beyond the range of a double, which the edge rejects.
 const TOO_LARGE: [&str; 4] = ["1.7976931348623159e308", "1e309", "-1e400", "1e18446744073709551616"];
 
-/// Texts, as JSON may write them, that somebody may take for something else, or that are no Unicode.
+/// Texts, as JSON may write them, that look like another type or are not Unicode.
 const TEXTS: [&str; 30] = [
     "",
     " ",
@@ -125,7 +125,7 @@ const TEXTS: [&str; 30] = [
     r"\\N",
 ];
 
-/// Names, as JSON may write them. None is a known field's.
+/// Names, as JSON may write them. None is a known field.
 const NAMES: [&str; 30] = [
     "a",
     "b",
@@ -159,8 +159,8 @@ const NAMES: [&str; 30] = [
     "1",
 ];
 
-/// Fields for a line, at least one. The edge accepts them and keeps none of them as a field of its own,
-/// so the line counts as it does without them.
+/// Fields for a line, at least one. The edge accepts all of them, and none of them is a known field, so the line counts
+/// as it does without them.
 pub fn fields(rng: &mut Rng) -> String {
     loop {
         let fields = unknown(rng).join(",");
@@ -171,7 +171,7 @@ pub fn fields(rng: &mut Rng) -> String {
     }
 }
 
-/// A line with an event called `e`. The edge rejects a few of them, as longer or deeper than a line may be.
+/// A line with the event name `e`. The edge rejects a few of these lines, which are too long or nested too deep.
 pub fn line(rng: &mut Rng) -> String {
     let mut fields = vec![r#""event":"e""#.to_owned()];
     if rng.u8(..4) == 0 {
@@ -192,7 +192,7 @@ fn unknown(rng: &mut Rng) -> Vec<String> {
     }
 }
 
-/// Known fields with what they may hold at most.
+/// Known fields with their largest allowed values.
 fn known(rng: &mut Rng) -> Vec<String> {
     let mut texts = ["user_id", "device_id", "session", "device_os", "param_str"];
     rng.shuffle(&mut texts);
@@ -211,7 +211,7 @@ fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
     of[rng.usize(..of.len())]
 }
 
-/// Any JSON value that nests at most so deep.
+/// Any JSON value, nested at most `depth` deep.
 fn value(rng: &mut Rng, depth: usize) -> String {
     match rng.u8(..10) {
         0..4 if depth > 0 => array(rng, depth - 1),
@@ -225,7 +225,7 @@ fn nested(rng: &mut Rng, depth: usize) -> Vec<String> {
     repeat_with(|| format!(r#""{}":{}"#, name(rng), value(rng, depth))).take(count).collect()
 }
 
-/// Elements of all kinds, or mostly of one, for which a column might have a type.
+/// An array with elements of all kinds, or mostly of one kind, for which a store might choose a type.
 fn array(rng: &mut Rng, depth: usize) -> String {
     let count = rng.usize(..5);
     let kind = rng.u8(..6);
@@ -243,7 +243,7 @@ fn array_of(rng: &mut Rng, depth: usize) -> String {
     if depth == 0 { "[]".to_owned() } else { array(rng, depth - 1) }
 }
 
-/// As deep as a line may nest, or a level more.
+/// A value nested as deep as a line may be, or a level deeper.
 fn deep(rng: &mut Rng) -> String {
     let levels = DEEPEST + usize::from(rng.u8(..8) == 0);
     (0..levels).fold(scalar(rng), |inner, _| match rng.u8(..3) {
@@ -264,7 +264,7 @@ fn scalar(rng: &mut Rng) -> String {
 fn number(rng: &mut Rng) -> String {
     match rng.u8(..160) {
         0 => pick(rng, &TOO_LARGE).to_owned(),
-        // 2^63 to 2^64, which only one type holds.
+        // 2^63 to 2^64, which only an unsigned 64-bit integer holds.
         1..20 => rng.u64(1 << 63..).to_string(),
         20..40 => rng.i64(..).to_string(),
         40..60 => rng.u128(..).to_string(),
@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines of a seed that the edge takes, and why it takes the others not.
+    /// The lines of a seed that the edge accepts, and the codes with which it rejects the others.
     fn lines() -> (Vec<String>, Vec<Code>) {
         let mut rng = Rng::with_seed(1);
         let (mut good, mut bad) = (Vec::new(), Vec::new());

@@ -1,18 +1,18 @@
-//! The edge's books: every event it has received has ended in exactly one way. Pure.
+//! The balance of the edge's counters: every received event has exactly one outcome. Pure.
 
 use crate::client::metric_in;
 
-/// What does not balance on a page of the edge's metrics; none if everything does.
+/// The counters that do not balance on a metrics page of the edge; none if all do.
 pub fn unbalanced(page: &str) -> Option<String> {
     let events = |name: &str| metric_in(page, &format!("ingest_events_{name}")).unwrap_or_default();
     let [received, accepted, rejected] = ["received_total", "accepted_total", "rejected_total"].map(events);
     let ends = ["delivered_total", "spooled_total", "queued", "not_durable_total", "lost_total"];
     let ended: u64 = ends.map(events).iter().sum();
-    let told = || ends.map(|name| format!("{name} {}", events(name))).join(" + ");
+    let sum = || ends.map(|name| format!("{name} {}", events(name))).join(" + ");
     if received != accepted + rejected {
         Some(format!("received {received} != accepted {accepted} + rejected {rejected}"))
     } else if accepted != ended {
-        Some(format!("accepted {accepted} != {}", told()))
+        Some(format!("accepted {accepted} != {}", sum()))
     } else {
         None
     }
@@ -35,7 +35,7 @@ mod tests {
         };
         assert_eq!(unbalanced(&page(4, 4)), None);
         assert_eq!(unbalanced(&page(5, 4)).unwrap(), "received 7 != accepted 5 + rejected 1");
-        let told = "accepted 5 != delivered_total 3 + spooled_total 0 + queued 1 + not_durable_total 0 + lost_total 0";
-        assert_eq!(unbalanced(&page(4, 3)).unwrap(), told);
+        let sum = "accepted 5 != delivered_total 3 + spooled_total 0 + queued 1 + not_durable_total 0 + lost_total 0";
+        assert_eq!(unbalanced(&page(4, 3)).unwrap(), sum);
     }
 }

@@ -1,5 +1,5 @@
-//! The whole way, from HTTP to the answer, on real Kafka and real ClickHouse: what the tests in
-//! `tests/it` and the program `chaos` share, and chaos itself.
+//! Shared code of the end-to-end tests in `tests/it` and the program `chaos`, and chaos itself. Both run the real
+//! programs on a real Kafka and ClickHouse, from the HTTP request to the answer.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -10,6 +10,8 @@ pub mod oracle;
 pub mod invariants;
 
 pub mod world;
+
+pub mod readiness;
 
 pub mod wire;
 

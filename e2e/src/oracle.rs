@@ -1,31 +1,31 @@
-//! What must have been counted, by what the edge's answers accepted.
+//! The oracle: the expected counts, computed from the answers of the edge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::time::{HOUR, UnixMillis};
 use serde_json::json;
 
-use crate::client::Answer;
+use crate::client::HttpResponse;
 
-/// An event as the tests make them; its time is always given, so that its hour is known.
+/// An event of a test. It always has a time, so that its hour is known.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub struct TestEvent {
     /// When it happened.
     pub time: UnixMillis,
     /// Its name.
     pub event: String,
-    /// The user, also as its device.
+    /// The user id, which is also the device id.
     pub user: String,
     /// Its country.
     pub country: String,
-    /// Its device's system.
+    /// The operating system of its device.
     pub device_os: String,
-    /// Its number.
+    /// Its `param_int`.
     pub value: i64,
 }
 
-impl Made {
-    /// A random event of a user at this time.
+impl TestEvent {
+    /// An event at this time with random fields.
     pub fn random(rng: &mut fastrand::Rng, time: UnixMillis) -> Self {
         let pick = |rng: &mut fastrand::Rng, of: &[&str]| of[rng.usize(..of.len())].to_owned();
         Self {
@@ -38,7 +38,7 @@ impl Made {
         }
     }
 
-    /// Its line.
+    /// Its line in a request.
     pub fn line(&self) -> String {
         json!({
             "client_time": self.time.to_string(), "device_id": self.user, "device_os": self.device_os,
@@ -48,15 +48,15 @@ impl Made {
         .to_string()
     }
 
-    /// The same, under an `event_id` that a number gives.
-    pub fn called(&self, number: usize) -> String {
+    /// Its line, with an `event_id` made from a number.
+    pub fn line_with_id(&self, number: usize) -> String {
         format!(r#"{{"event_id":"0192f0c1-0000-7000-8000-{number:012}",{}"#, &self.line()[1..])
     }
 }
 
 type HourlyKey = (i64, String, String, String);
 
-/// Events per hour × event × country × system with the sum of their values, and users per hour × event.
+/// Events and the sum of their values by hour, event, country and operating system; users by hour and event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     events: BTreeMap<HourlyKey, (u64, i64)>,
@@ -64,12 +64,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All events counted.
+    /// Number of all events.
     pub fn accepted(&self) -> u64 {
         self.events.values().map(|(events, _)| events).sum()
     }
 
-    /// What the rollups say: rows of hour, event, country, system, events, value, and of hour, event, users.
+    /// The counts in rows of the rollups: hour, event, country, system, events, value; and hour, event, users.
     pub fn from_rows(events: &[Vec<String>], users: &[Vec<String>]) -> Self {
         let events = events.iter().map(|row| {
             let key = (row[0].parse().unwrap(), row[1].clone(), row[2].clone(), row[3].clone());
@@ -81,7 +81,7 @@ impl Counts {
     }
 }
 
-/// Counts what was accepted.
+/// Counts the events that the edge accepted.
 #[derive(Debug, Default)]
 pub struct Oracle {
     events: BTreeMap<HourlyKey, (u64, i64)>,
@@ -89,10 +89,10 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Takes the report on a batch of lines, in which `made` stands where a line is one of ours and `None`
-    /// where it is bad on purpose; the report must accept exactly ours.
+    /// Records the report on a batch of lines: `Some` stands for a valid line, `None` for one that is invalid on
+    /// purpose. The report must accept exactly the valid lines.
     #[track_caller]
-    pub fn reported(&mut self, answer: &Answer, lines: &[Option<Made>]) {
+    pub fn record_report(&mut self, answer: &HttpResponse, lines: &[Option<TestEvent>]) {
         assert_eq!(answer.status, 200, "{}", answer.text);
         let report = answer.json();
         let good = lines.iter().flatten().count();
@@ -102,18 +102,18 @@ impl Oracle {
             "{report}"
         );
         let bad: Vec<usize> = (1..=lines.len()).filter(|line| lines[line - 1].is_none()).collect();
-        let told: Vec<usize> = report["errors"]
+        let rejected: Vec<usize> = report["errors"]
             .as_array()
             .into_iter()
             .flatten()
             .map(|e| e["line"].as_u64().unwrap() as usize)
             .collect();
-        assert_eq!(told, bad[..bad.len().min(20)], "{report}");
-        lines.iter().flatten().for_each(|made| self.accepted(made));
+        assert_eq!(rejected, bad[..bad.len().min(20)], "{report}");
+        lines.iter().flatten().for_each(|made| self.record(made));
     }
 
-    /// Takes an event that was accepted.
-    pub fn accepted(&mut self, made: &Made) {
+    /// Records an accepted event.
+    pub fn record(&mut self, made: &TestEvent) {
         let hour = made.time.floor(HOUR).0 / 1000;
         let key = (hour, made.event.clone(), made.country.clone(), made.device_os.clone());
         let (events, value) = self.events.entry(key).or_default();
@@ -122,7 +122,7 @@ impl Oracle {
         self.users.entry((hour, made.event.clone())).or_default().insert(made.user.clone());
     }
 
-    /// What the tables must hold.
+    /// The counts that the tables must hold.
     pub fn counts(&self) -> Counts {
         let users = self.users.iter().filter(|(_, users)| !users.is_empty());
         Counts {
@@ -131,7 +131,7 @@ impl Oracle {
         }
     }
 
-    /// Users over clicks and impressions, clicks and impressions of the hour that holds `time`.
+    /// Users, clicks and impressions of the hour of `time`; users of clicks or impressions.
     pub fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
         let hour = time.floor(HOUR).0 / 1000;
         let count = |event: &str| -> u64 {
@@ -150,7 +150,7 @@ impl Oracle {
     }
 }
 
-/// Now, by this machine's clock.
+/// The current time of this machine.
 pub fn now() -> UnixMillis {
     std::time::SystemTime::now().into()
 }

@@ -1,4 +1,4 @@
-//! Servers of one test's own, whose ClickHouse has other defaults for the user that inserts.
+//! Servers for one test, whose ClickHouse has another settings profile for the user that inserts.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,11 +8,11 @@ use devstack::clickhouse::LOCAL_PASSWORD;
 
 use crate::world::World;
 
-/// What makes a service the user that inserts.
+/// The variables with which a service logs in as the user that inserts.
 pub const LOADER: [(&str, &str); 2] =
     [("CLICKHOUSE_USER", "loader"), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)];
 
-/// Kafka and ClickHouse, both running, and a migrated world on them.
+/// Running servers with a settings profile, and a migrated world on them.
 pub struct Profiled {
     /// The servers.
     pub stack: Stack,
@@ -21,7 +21,7 @@ pub struct Profiled {
 }
 
 impl Profiled {
-    /// Servers on which these are the settings of [`LOADER`] where a request does not say otherwise.
+    /// Servers on which `defaults` is the settings profile of [`LOADER`]: a request may override its settings.
     pub async fn new(name: &'static str, defaults: &[(&str, &str)]) -> Self {
         let mut stack = Stack::for_test(name).unwrap();
         write_profile(&stack, defaults);
@@ -32,7 +32,7 @@ impl Profiled {
     }
 }
 
-/// Into the file that ClickHouse reads its users from when it starts.
+/// Writes the profile into the file from which ClickHouse reads its users when it starts.
 fn write_profile(stack: &Stack, defaults: &[(&str, &str)]) {
     let path = stack.directory.path().join("clickhouse/users.xml");
     let users = fs::read_to_string(&path).unwrap();

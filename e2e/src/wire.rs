@@ -1,11 +1,11 @@
-//! Bytes on a connection, for what no HTTP client would send, and in a record, for what no edge would.
+//! Bytes on a connection that no HTTP client would send, and records that no edge would write.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::oracle::{Made, now};
+use crate::oracle::{TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
 /// A line as the edge writes it into a record.
@@ -14,36 +14,36 @@ pub fn enriched(line: &str) -> String {
     format!(r#"{{"tenant":"default","ip":"203.0.113.7","server_time":"{time}",{}"#, &line[1..])
 }
 
-/// Appends a record of these events to a partition of the topic, and waits until Kafka has it.
-pub fn produce(world: &World, partition: i32, made: &[Made]) {
+/// Appends a record of these events to a partition of the topic, and waits until Kafka has acknowledged it.
+pub fn produce(world: &World, partition: i32, made: &[TestEvent]) {
     let (id, lines) = (Uuid::now_v7().to_string(), made.len().to_string());
     let value: Vec<_> = made.iter().map(|made| enriched(&made.line())).collect();
     world.produce(partition, &[("v", "1"), ("n", &lines), ("id", &id)], value.join("\n").as_bytes());
 }
 
-/// A connection to the edge's port for clients.
+/// Connects to the edge's port for clients.
 pub async fn connect(edge: &Edge) -> TcpStream {
     let address = edge.service.http();
     TcpStream::connect(address.trim_start_matches("http://")).await.unwrap()
 }
 
-/// A connection on which these bytes have been sent.
+/// Connects to the edge and sends these bytes.
 pub async fn sent(edge: &Edge, bytes: &[u8]) -> TcpStream {
     let mut stream = connect(edge).await;
     stream.write_all(bytes).await.unwrap();
     stream
 }
 
-/// All that comes until the edge closes the connection, while the client keeps it open.
+/// Reads until the edge closes the connection; the client does not close it.
 pub async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
-    let mut said = Vec::new();
-    // A connection that is closed with bytes unread is reset.
+    let mut received = Vec::new();
+    // The edge resets a connection that it closes with unread bytes.
     let _reset =
-        timeout(DEADLINE, stream.read_to_end(&mut said)).await.expect("the edge closes the connection");
-    said
+        timeout(DEADLINE, stream.read_to_end(&mut received)).await.expect("the edge closes the connection");
+    received
 }
 
-/// The answer to one request, as far as its code; empty if the connection was closed before.
+/// The start of an answer up to its status code; empty if the edge closed the connection before.
 pub async fn first_line(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut line = [0; 12];
     let read = timeout(DEADLINE, stream.read_exact(&mut line)).await.expect("the edge answers or closes");

@@ -1,11 +1,11 @@
-//! The mutants are patches against the code as it is now.
+//! Every mutant is a patch that applies to the current code.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A patch that does not apply breaks nothing, and its test proves nothing; `./dev mutants` says so only
-/// after it has built a copy.
+/// A patch that does not apply breaks nothing, so its test proves nothing. `./dev mutants` reports that only after it
+/// has built a copy.
 #[test]
 fn every_mutant_applies_and_names_the_test_that_kills_it() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use ingest::Config;
-use ingest::body::{Encoding, Reservation, decoded};
+use ingest::accept::body::{Reservation, decompress};
+use ingest::content::Encoding;
 use libfuzzer_sys::fuzz_target;
 use prometheus::IntGauge;
 use runtime::vars::Vars;
@@ -26,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let budget = Arc::new(Semaphore::new(1 << 20));
     let held = IntGauge::new("held", "Bytes.").expect("a good name");
     let Ok(mut reserved) = Reservation::take(&budget, body.len(), &held) else { return };
-    let found = decoded(Bytes::copy_from_slice(body), encoding, &CONFIG.limits, &mut reserved);
+    let found = decompress(Bytes::copy_from_slice(body), encoding, &CONFIG.accept.limits, &mut reserved);
     if let Ok(found) = found {
         assert!(found.len() <= LIMIT);
     }

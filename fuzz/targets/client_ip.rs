@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
-use ingest::client_ip::{Networks, Source, client_ip};
+use ingest::address_source::AddressSource;
+use ingest::auth::client_ip::{Networks, client_ip};
 use libfuzzer_sys::fuzz_target;
 
 static TRUSTED: LazyLock<Networks> = LazyLock::new(|| "10.0.0.0/8,2001:db8::/32".parse().expect("networks"));
@@ -20,6 +21,6 @@ fuzz_target!(|input: &[u8]| {
     let found = |peer: [u8; 4]| client_ip(IpAddr::from(peer), &headers, &TRUSTED);
     let (ip, source) = found([10, 0, 0, 1]);
     assert_eq!(ip, ip.to_canonical());
-    assert_ne!(source, Source::Untrusted);
+    assert_ne!(source, AddressSource::Untrusted);
     assert_eq!(found([203, 0, 113, 7]).0, IpAddr::from([203, 0, 113, 7]));
 });

@@ -4,9 +4,10 @@
 
 use std::num::NonZeroU32;
 
-use ingest::decode;
-use ingest::enrich::{Partitions, Takes, enrich};
-use ingest::identity::Identity;
+use ingest::accept::decode;
+use ingest::accept::enrich::{Partitions, enrich};
+use ingest::accept::identity::Identity;
+use ingest::endpoints::counters::AllowedEvents;
 use libfuzzer_sys::fuzz_target;
 use schemas::line::{self, Prefix};
 use schemas::record;
@@ -20,8 +21,8 @@ fuzz_target!(|input: &[u8]| {
     let Ok(lines) = decode::lines(body, MOST) else { return };
     assert!(lines.len() <= MOST && lines.is_sorted_by_key(|line| line.number));
     let prefix = Prefix::new("default", [203, 0, 113, 7].into(), UnixMillis(0));
-    let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1, counting: None };
-    let (chunks, report) = enrich(&lines, Takes::Any, "default", identity, None, &prefix, to);
+    let to = Partitions { count: const { NonZeroU32::new(3).unwrap() }, spare: 1, hot_keys: None };
+    let (chunks, report) = enrich(&lines, AllowedEvents::Any, "default", identity, None, &prefix, to);
     assert_eq!(report.received() as usize, lines.len());
     let mut stored = 0;
     for chunk in &chunks {

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use ingest::decode;
-use ingest::votes::Votes;
+use ingest::accept::decode;
+use ingest::endpoints::votes::Votes;
 use libfuzzer_sys::fuzz_target;
 use schemas::event;
 

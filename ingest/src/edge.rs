@@ -1,4 +1,4 @@
-//! The edge as a whole: started, served, stopped in the order of the data's way.
+//! The edge as a whole: how it starts, serves and stops, in the order of the way of the data.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,74 +10,65 @@ use bytes::Bytes;
 use futures_util::future::OptionFuture;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use rdkafka::error::KafkaError;
 use runtime::admin::{Admin, Readiness};
 use runtime::serve::tls::Tls;
 use runtime::serve::{Listeners, Server};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::accept::Acceptor;
+use crate::app::{App, DrainFlag};
+use crate::auth::Auth;
 use crate::config::Config;
-use crate::http::Shared;
-use crate::layers;
-use crate::metrics::{Metrics, Totals};
-use crate::publish::Publisher;
-use crate::votes::refresh;
+use crate::endpoints::votes::refresh::{self, LatestResults};
+use crate::http::{HttpState, layers};
+use crate::metrics::{EventTotals, Metrics};
+use crate::publish::{Publisher, StartError};
 
-/// How long requests may take to finish once no new one is taken.
+/// How long requests may take to finish after the last one was accepted.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
-/// How long Kafka may take for what is left then.
+/// How long Kafka may take to acknowledge the events that are pending then.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
-/// How long an edge whose Kafka client is broken serves into its spool before it ends to be started
-/// anew, and up to as long again, so that not all end together. Kubernetes starts a container at once
-/// that ran for ten minutes, and else ever later.
-const STAYS_BROKEN: Duration = Duration::from_secs(600);
+/// How long an edge whose Kafka client has a fatal error still serves into its spool before it ends, in order to be
+/// restarted; up to twice as long, so that not all edges end at the same time. Kubernetes restarts a container that ran
+/// for ten minutes at once, and another one with increasing delay.
+const SERVE_AFTER_FATAL_ERROR: Duration = Duration::from_secs(600);
 
 /// A running edge.
 pub struct Edge {
-    shared: Arc<Shared>,
+    app: Arc<App>,
+    http: Arc<HttpState>,
     server: Server,
-    max_requests: usize,
     drain_delay: Duration,
-    stays_broken: Duration,
-    /// Ends the task that fetches the polls' results, if there is one.
-    refreshing: CancellationToken,
+    serve_after_fatal_error: Duration,
+    /// Stops the task that fetches the results of the polls, if there is one.
+    stop_refreshing: CancellationToken,
 }
 
-/// Why an edge cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A setting that librdkafka does not take.
-    #[error("start kafka's client")]
-    Kafka(#[from] KafkaError),
-    /// The system has no thread left.
-    #[error("start the threads for kafka and the spool")]
-    Threads(#[from] std::io::Error),
-}
-
-/// Why an edge did not end well.
+/// Why an edge ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Neither Kafka nor the spool took everything before the end.
-    #[error("hand everything to kafka or the spool before the end ({0})")]
+    /// Some events are neither in Kafka nor in the spool.
+    #[error("store all events in kafka or in the spool before the end ({0})")]
     Lost(Summary),
-    /// Kafka's client never sends again, so that only a new process helps; nothing is lost.
-    #[error("go on with kafka's client, which only a new start mends: {reason} ({summary})")]
-    Broken {
-        /// What it says.
+    /// Kafka's client has a fatal error and never sends again, so that only a new process can; nothing is lost.
+    #[error("write to kafka: its client has a fatal error until the edge is restarted: {reason} ({summary})")]
+    KafkaClient {
+        /// The fatal error.
         reason: String,
-        /// What was done until then.
+        /// What the edge did until then.
         summary: Summary,
     },
 }
 
-/// What an edge did, for its last line.
+/// What an edge did, for the last line of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary(pub Totals);
+pub struct Summary(pub EventTotals);
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { received, accepted, rejected, delivered, spooled, not_durable, queued, lost } = self.0;
+        let EventTotals { received, accepted, rejected, delivered, spooled, not_durable, queued, lost } =
+            self.0;
         write!(
             f,
             "events received {received}, accepted {accepted}, rejected {rejected}, \
@@ -87,32 +78,41 @@ impl fmt::Display for Summary {
 }
 
 impl Edge {
-    /// Starts Kafka's client in the background, and what fetches the polls' results on the current
-    /// tokio runtime; neither Kafka nor query-api need be there. Fails only for settings that can
-    /// never work.
+    /// Starts Kafka's client in the background, and the task that fetches the results of the polls on the current
+    /// tokio runtime; neither Kafka nor query-api must be reachable. Fails only for settings that can never work.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
-        let shared = Arc::new(Shared::new(&config, publisher, Arc::clone(&metrics)));
+        let app = Arc::new(App {
+            auth: Auth::new(&config.auth, &metrics),
+            times: config.times,
+            acceptor: Acceptor::new(&config.accept, &metrics),
+            publisher,
+            ack: config.ack,
+            poll_results: LatestResults::default(),
+            drain: DrainFlag::default(),
+            metrics: Arc::clone(&metrics),
+        });
+        let http = Arc::new(HttpState::new(config.http, Arc::clone(&app)));
         let tls = config.tls.map(|tls| Arc::new(Tls::new(tls, metrics.tls_stale.clone())));
         let server = Server { limits: config.connections, tls, counted: metrics.connections.clone() };
-        let refreshing = CancellationToken::new();
+        let stop_refreshing = CancellationToken::new();
         if let Some(url) = config.poll_results.url {
             let interval = config.poll_results.interval;
-            let refresh = refresh::run(url, interval, Arc::clone(&shared.poll_results), metrics);
-            tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresh));
+            let refresh = refresh::run(url, interval, Arc::clone(&app.poll_results), metrics);
+            tokio::spawn(stop_refreshing.clone().run_until_cancelled_owned(refresh));
         }
         Ok(Self {
-            shared,
+            app,
+            http,
             server,
-            max_requests: config.limits.requests,
             drain_delay: config.drain_delay,
-            stays_broken: STAYS_BROKEN.mul_f64(1.0 + fastrand::f64()),
-            refreshing,
+            serve_after_fatal_error: SERVE_AFTER_FATAL_ERROR.mul_f64(1.0 + fastrand::f64()),
+            stop_refreshing,
         })
     }
 
-    /// The edge as a service, for requests with any body. All services of one edge share its limits.
+    /// The edge as a service, for requests with any type of body. All services of one edge share its limits.
     pub fn service<B>(
         &self,
     ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
@@ -122,90 +122,100 @@ impl Edge {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        layers::stack(&self.shared, self.max_requests)
+        layers::stack(&self.http)
     }
 
-    /// Serves both ports until `shutdown`, or until Kafka's client is broken and the spool has helped for
-    /// a while; then for the drain delay as before but not ready; then takes nothing more, finishes what
-    /// was taken and lets Kafka have it.
+    /// Serves both ports until `shutdown`, or until Kafka's client has a fatal error (with a spool for a while longer).
+    /// Then it still serves for the drain delay, but is not ready; then it accepts nothing more, finishes the requests
+    /// that it accepted, and flushes their events to Kafka.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
-        let (closed, ended) = (CancellationToken::new(), CancellationToken::new());
-        let admin = tokio::spawn(self.admin().serve(listeners.admin, ended.clone()));
+        let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
+        let admin = tokio::spawn(self.admin().serve(listeners.admin, stop.clone()));
         let service = self.service::<Incoming>();
-        let files = tokio::spawn(self.follow_files(ended.clone()));
-        let serving = self.server.clone().until(listeners.http, service, closed.clone(), FINISH_WAIT);
-        let (served, broken) = tokio::join!(serving, self.drain_when(shutdown, closed));
-        // A drain that overran must not cost us the flush.
+        let files = tokio::spawn(self.follow_files(stop.clone()));
+        let serving = self.server.clone().until(listeners.http, service, stop_accepting.clone(), FINISH_WAIT);
+        let (served, fatal_error) = tokio::join!(serving, self.drain_after(shutdown, stop_accepting));
+        // The flush comes even if the drain took too long.
         if let Err(error) = served {
-            tracing::warn!(%error, "requests were cut off");
+            tracing::warn!(%error, "requests were aborted because the drain took too long");
         }
-        self.refreshing.cancel();
-        let summary = self.leftovers().bring_home(FLUSH_WAIT).await;
-        // Last: probes and scrapes go on until here.
-        ended.cancel();
+        self.stop_refreshing.cancel();
+        let summary = self.pending_events().flush(FLUSH_WAIT).await;
+        // Last: the admin port serves probes and metrics until here.
+        stop.cancel();
         let (_served, _followed) = tokio::join!(admin, files);
-        match (summary?, broken) {
+        match (summary?, fatal_error) {
             (summary, None) => Ok(summary),
-            (summary, Some(reason)) => Err(RunError::Broken { reason, summary }),
+            (summary, Some(reason)) => Err(RunError::KafkaClient { reason, summary }),
         }
     }
 
-    /// What is left when the edge must end at once.
-    pub fn leftovers(&self) -> Leftovers {
-        Leftovers(Arc::clone(&self.shared))
+    /// The events that are pending, for an edge that must end at once.
+    pub fn pending_events(&self) -> PendingEvents {
+        PendingEvents(Arc::clone(&self.app))
     }
 
-    /// Drains when told to, or when Kafka's client is broken; then returns why it is.
-    async fn drain_when(&self, shutdown: CancellationToken, closed: CancellationToken) -> Option<String> {
-        let broken = shutdown.run_until_cancelled(self.broken()).await;
+    /// Drains after `shutdown` or after a fatal error of Kafka's client, which it returns.
+    async fn drain_after(
+        &self,
+        shutdown: CancellationToken,
+        stop_accepting: CancellationToken,
+    ) -> Option<String> {
+        let fatal_error = shutdown.run_until_cancelled(self.fatal_error()).await;
         tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
-        self.shared.drain();
+        self.app.drain.set();
         tokio::time::sleep(self.drain_delay).await;
-        closed.cancel();
-        broken
+        stop_accepting.cancel();
+        fatal_error
     }
 
-    /// Waits until Kafka's client is broken, and then for as long as the spool helps; says why it is.
-    async fn broken(&self) -> String {
-        let reason = self.shared.publisher.broken().await;
-        tracing::error!("kafka's client never sends again, only a new start mends it: {reason}");
-        if matches!(self.shared.publisher.readiness(), Readiness::Degraded(_)) {
-            tracing::warn!("serving into the spool; ending in {:.0?} to be started anew", self.stays_broken);
-            tokio::time::sleep(self.stays_broken).await;
+    /// Waits until Kafka's client has a fatal error and, if the spool takes the events, for a while longer; returns the
+    /// error.
+    async fn fatal_error(&self) -> String {
+        let reason = self.app.publisher.fatal_error().await;
+        tracing::error!(
+            "kafka's client has a fatal error and never sends again until the edge is restarted: {reason}"
+        );
+        if matches!(self.app.publisher.readiness(), Readiness::Degraded(_)) {
+            tracing::warn!(
+                "events go to the spool; the edge ends in {:.0?} to be restarted",
+                self.serve_after_fatal_error
+            );
+            tokio::time::sleep(self.serve_after_fatal_error).await;
         }
         reason
     }
 
-    /// Takes keys, certificate and countries anew when their files change, until `ended`.
-    fn follow_files(&self, ended: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        let keys = Arc::clone(&self.shared.keys).follow(ended.clone());
-        let tls = self.server.tls.clone().map(|tls| tls.follow(ended.clone()));
-        let geoip = self.shared.geoip.clone().map(|geoip| geoip.follow(ended));
+    /// Applies changes of the files of keys, certificate and countries, until `stop`.
+    fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let keys = Arc::clone(self.app.auth.keys()).follow(stop.clone());
+        let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));
+        let geoip = self.app.acceptor.geoip().cloned().map(|geoip| geoip.follow(stop));
         async move {
             tokio::join!(keys, OptionFuture::from(tls), OptionFuture::from(geoip));
         }
     }
 
     fn admin(&self) -> Admin {
-        let shared = Arc::clone(&self.shared);
-        let readiness = move || match shared.publisher.readiness() {
-            _ if shared.is_draining() => Readiness::Not("draining".to_owned()),
-            Readiness::Ready if shared.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
-                "the last connection could not be accepted; there may be too few descriptors (ulimit -n)"
+        let app = Arc::clone(&self.app);
+        let readiness = move || match app.publisher.readiness() {
+            _ if app.drain.is_set() => Readiness::Not("draining".to_owned()),
+            Readiness::Ready if app.metrics.connections.accept_fails.get() != 0 => Readiness::Degraded(
+                "the last connection could not be accepted; raise the limit on open files (ulimit -n)"
                     .to_owned(),
             ),
             readiness => readiness,
         };
-        Admin { registry: self.shared.metrics.registry.clone(), readiness: Box::new(readiness) }
+        Admin { registry: self.app.metrics.registry.clone(), readiness: Box::new(readiness) }
     }
 }
 
-/// Events that were taken and have not ended.
-pub struct Leftovers(Arc<Shared>);
+/// Events that were accepted and are not stored yet.
+pub struct PendingEvents(Arc<App>);
 
-impl Leftovers {
-    /// Lets Kafka have them for so long, and the spool what is left then.
-    pub async fn bring_home(&self, wait: Duration) -> Result<Summary, RunError> {
+impl PendingEvents {
+    /// Waits this long for Kafka to acknowledge the events, and then puts the rest into the spool.
+    pub async fn flush(&self, wait: Duration) -> Result<Summary, RunError> {
         self.0.publisher.flush(wait).await;
         let summary = Summary(self.0.metrics.totals());
         if summary.0.lost + summary.0.queued > 0 { Err(RunError::Lost(summary)) } else { Ok(summary) }

@@ -1,59 +1,58 @@
-//! The edge: HTTP bytes become Kafka records. Knows neither ClickHouse nor rollups.
+//! The edge: HTTP bytes become Kafka records. It depends neither on ClickHouse nor on rollups.
 //!
-//! The files follow the way of a request: [`http`] → [`body`] → [`decode`] →
-//! [`enrich`] → [`publish`] → [`answer`]; [`votes`] and reactions ([`compat`]) become
-//! ordinary lines on the way; [`samples`] keep a few of the bad ones, and
-//! [`refusals`] tell of a few refused requests. A request is answered `200` only when every
-//! record that holds one of its lines is acknowledged by Kafka or safe in the [`spool`].
+//! The way of a request through the rooms:
 //!
-//! What bounds its memory: bodies being read and inflated, by `IN_FLIGHT_BYTES`; lines
-//! being made of them, by the bench in [`http`]; lines that Kafka has not acknowledged, by `UNACKED_BYTES`; requests at once, by
+//! 1. [`http`]: the layers around the request, and the handler of its route
+//! 2. [`auth`]: who sends the request, and how many events they may send
+//! 3. [`accept`]: its body is read, decoded, checked and enriched; [`endpoints`] has the rules of single routes
+//! 4. [`publish`]: its lines are collected into records for Kafka, or for the [`spool`] while Kafka is unreachable
+//! 5. [`http::response`]: the response, rendered
+//!
+//! [`edge`] starts and stops all of it, with [`config`] for its variables and [`app`] for what all requests share. A room
+//! imports only rooms that stand above it in the list of modules below; the files before [`auth`] are the vocabulary of
+//! all rooms and import none.
+//!
+//! A request is answered `200` only when every record with one of its lines is acknowledged by Kafka or stored in the
+//! spool.
+//!
+//! Memory is bounded: bodies that are read or decompressed, by `IN_FLIGHT_BYTES`; lines that are made from them, by the
+//! budget in [`accept::work_budget`]; lines that Kafka has not acknowledged, by `UNACKED_BYTES`; concurrent requests, by
 //! `MAX_REQUESTS`; connections, in [`runtime::serve`].
+
+pub mod route;
+
+pub mod content;
+
+pub mod line;
+
+pub mod address_source;
+
+pub mod outcome;
+
+pub mod warnings;
+
+pub mod metrics;
+
+pub mod auth;
+
+pub mod endpoints;
+
+pub mod accept;
+
+pub mod spool;
+
+pub mod publish;
+
+pub mod app;
+
+pub mod http;
 
 pub mod config;
 
 pub mod edge;
 
-pub mod layers;
-
-pub mod cors;
-
-pub mod http;
-
-pub mod client_ip;
-
-pub mod geoip;
-
-pub mod keys;
-
-pub mod identity;
-
-pub mod compat;
-
-pub mod body;
-
-pub mod decode;
-
-pub mod votes;
-pub mod warnings;
-
-pub mod hot_keys;
-
-pub mod enrich;
-
-pub mod samples;
-
-pub mod publish;
-
-pub mod spool;
-
-pub mod outcome;
-
-pub mod answer;
-
-pub mod refusals;
-
-pub mod metrics;
+pub mod commands;
 
 pub use config::Config;
-pub use edge::{Edge, RunError, StartError, Summary};
+pub use edge::{Edge, RunError, Summary};
+pub use publish::StartError;

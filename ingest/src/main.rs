@@ -1,4 +1,4 @@
-//! Runs the edge until it is told to stop, does something with its spool, or makes a key.
+//! The command line: runs the edge, uses its spool, or generates a key.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use ingest::spool::commands;
-use ingest::{Config, Edge, keys};
+use ingest::auth::keys;
+use ingest::commands;
+use ingest::{Config, Edge};
 use runtime::{process, serve, signal};
 use schemas::line::is_tenant;
 use tikv_jemallocator::Jemalloc;
@@ -15,18 +16,18 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// What jemalloc is told, under the name by which it asks. Long buffers go back to the system at
-/// once, and there is one arena for each core: by default each of many arenas keeps what it had for
-/// seconds, and a flood of long bodies takes twice what is reserved for them.
-#[expect(unsafe_code, reason = "nothing else may have this name, and nothing else has it")]
+/// The configuration of jemalloc, which reads it from this symbol. Long buffers are returned to the system at
+/// once, and there is one arena per core: by default each of many arenas keeps freed memory for seconds, and a flood of
+/// long bodies uses twice the memory that is reserved for them.
+#[expect(unsafe_code, reason = "jemalloc reads this symbol, and nothing else defines it")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 46] = b"percpu_arena:percpu,oversize_threshold:262144\0";
 
-/// The edge of Millrace: takes events over HTTP and puts them into Kafka.
+/// The edge of Millrace: accepts events over HTTP and writes them to Kafka.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Prints every variable with the value it resolves to, and exits.
+    /// Print every variable with its resolved value, and exit.
     #[arg(long, global = true)]
     check_config: bool,
     #[command(subcommand)]
@@ -35,52 +36,56 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Keys, which `KEYS_FILE` declares.
+    /// Manage the keys that `KEYS_FILE` declares.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Looks into the spool, sends it or takes it out. Stop its edge first.
+    /// List, send or export the records in the spool. Stop its edge first.
     #[command(subcommand)]
     Spool(SpoolCommand),
 }
 
 #[derive(Subcommand, Clone, Copy)]
 enum SpoolCommand {
-    /// Lists the records, oldest first.
+    /// List the records, oldest first.
     Ls {
-        /// As a JSON array.
+        /// Print a JSON array.
         #[arg(long)]
         json: bool,
     },
-    /// Sends all records to Kafka, and says how far it is.
+    /// Send all records to Kafka, and report the progress.
     Replay,
-    /// Writes the lines of all records as NDJSON; they stay in the spool.
+    /// Write the lines of all records as NDJSON; they stay in the spool.
     Export,
 }
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Prints a new key, once and for ever, and the TOML that declares it.
+    /// Print a new key, which is not stored anywhere, and the TOML that declares it.
     New {
-        /// What it is called in the file.
+        /// The id of the key in the file.
         #[arg(long, default_value = "new")]
         id: String,
-        /// Whose data comes with it.
+        /// The tenant to which events with this key belong.
         #[arg(long, default_value = "default", value_parser = tenant)]
         tenant: String,
     },
 }
 
 fn tenant(name: &str) -> Result<String, String> {
-    if is_tenant(name) { Ok(name.to_owned()) } else { Err("it is 1 to 64 of a-z, 0-9, _ and -".to_owned()) }
+    if is_tenant(name) {
+        Ok(name.to_owned())
+    } else {
+        Err("it must be 1 to 64 of a-z, 0-9, _ and -".to_owned())
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        None => process::run(args.check_config, Config::from_vars, serve_until_told),
-        Some(Command::Spool(command)) => {
-            process::run(args.check_config, Config::from_vars, move |config| spool(config, command))
-        }
+        None => process::run(args.check_config, Config::from_vars, run_edge),
+        Some(Command::Spool(command)) => process::run(args.check_config, Config::from_vars, move |config| {
+            run_spool_command(config, command)
+        }),
         Some(Command::Key(KeyCommand::New { id, tenant })) => {
             print_key(&id, &tenant);
             ExitCode::SUCCESS
@@ -88,37 +93,37 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to `key new`")]
+#[expect(clippy::print_stdout, reason = "the output of `key new`")]
 fn print_key(id: &str, tenant: &str) {
-    let (key, toml) = keys::made(id, tenant);
-    println!("# The key, which is kept nowhere: {key}\n# Add to KEYS_FILE:\n{toml}");
+    let (key, toml) = keys::generate(id, tenant);
+    println!("# The key, which is not stored anywhere: {key}\n# Add to KEYS_FILE:\n{toml}");
 }
 
-async fn serve_until_told(config: Config) -> anyhow::Result<()> {
-    let told = signal::listen().context("listen for signals")?;
+async fn run_edge(config: Config) -> anyhow::Result<()> {
+    let signals = signal::listen().context("listen for signals")?;
     let listeners = serve::Listeners {
         http: serve::bind(config.listen_addr, "LISTEN_ADDR")?,
         admin: serve::bind(config.admin_addr, "ADMIN_ADDR")?,
     };
     let edge = Edge::start(config)?;
-    let leftovers = edge.leftovers();
+    let pending = edge.pending_events();
     let summary = tokio::select! {
-        ended = edge.serve(listeners, told.requested) => ended?,
-        () = told.hurried.cancelled() => {
-            tracing::warn!("told twice to stop: what is under way goes straight to the spool");
-            leftovers.bring_home(Duration::ZERO).await?
+        ended = edge.serve(listeners, signals.requested) => ended?,
+        () = signals.hurried.cancelled() => {
+            tracing::warn!("asked twice to stop: pending events go to the spool at once");
+            pending.flush(Duration::ZERO).await?
         }
     };
     tracing::info!("ended: {summary}");
     Ok(())
 }
 
-async fn spool(config: Config, command: SpoolCommand) -> anyhow::Result<()> {
-    let told = signal::listen().context("listen for signals")?;
+async fn run_spool_command(config: Config, command: SpoolCommand) -> anyhow::Result<()> {
+    let signals = signal::listen().context("listen for signals")?;
     let mut out = io::stdout().lock();
     match command {
         SpoolCommand::Ls { json } => commands::list(&config, json, &mut out)?,
-        SpoolCommand::Replay => commands::replay(&config, told.requested, &mut out).await?,
+        SpoolCommand::Replay => commands::replay(&config, signals.requested, &mut out).await?,
         SpoolCommand::Export => commands::export(&config, &mut out)?,
     }
     Ok(())

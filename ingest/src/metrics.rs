@@ -1,33 +1,34 @@
-//! What the edge counts; one struct, registered once.
+//! The metrics of the edge: one struct, registered once.
 //!
-//! Invariants, by the names below: received = accepted + rejected, and accepted =
-//! delivered + spooled + queued + not_durable + lost. Each event ends once: one that was
-//! spooled stays so when Kafka has it at last, which `spool_replayed_total` counts, for
-//! those that an earlier process left behind too. Tenants, users and paths are never labels.
+//! Invariants, by the names below: received = accepted + rejected, and accepted = delivered + spooled + queued +
+//! not_durable + lost. Each event has one outcome: a spooled event still counts as spooled after it was replayed to
+//! Kafka, which `spool_replayed_total` counts, also for events of an earlier process. Tenants, users and paths are never
+//! labels.
 
 use std::time::Duration;
 
 use ::http::StatusCode;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use runtime::metrics::{MetricDescription, MetricFactory};
 use runtime::serve::Counted;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
-use crate::client_ip::Source;
-use crate::http::Route;
+use crate::address_source::AddressSource;
 use crate::outcome::{Bound, Loss, Outcome};
+use crate::route::Route;
 use crate::warnings;
 
-/// Everything counted, with its registry.
+/// All metrics, with their registry.
 pub struct Metrics {
-    /// What the admin port shows.
+    /// The registry that the admin port shows.
     pub registry: Registry,
+    /// What each of them is.
+    pub descriptions: Vec<MetricDescription>,
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
     pub connections: Counted,
-    /// `tls_stale`: 1 while certificate or key is bad and those read before stay.
+    /// `tls_stale`: 1 while the file of the certificate or key is not valid and those read before stay in use.
     pub tls_stale: IntGauge,
     requests: IntCounterVec,
     request_seconds: [Histogram; Route::ALL.len()],
@@ -49,112 +50,155 @@ pub struct Metrics {
     batch_events: Histogram,
     ack_seconds: Histogram,
     shed: [IntCounter; Bound::ALL.len()],
-    client_ip: [IntCounter; Source::ALL.len()],
-    /// `rate_limited_total`: requests refused for the rate of their key or address.
+    client_ip: [IntCounter; AddressSource::ALL.len()],
+    /// `rate_limited_total`: requests that exceeded the rate of their key or address.
     pub rate_limited: IntCounter,
-    /// `keys_stale`: 1 while the file of keys is bad and the keys read before stay.
+    /// `keys_stale`: 1 while the file of keys is not valid and the keys read before stay in use.
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
-    /// `rejected_samples_total{result="dropped"}`: those that it has not.
+    /// `rejected_samples_total{result="dropped"}`: samples of rejected lines that were dropped.
     pub samples_dropped: IntCounter,
-    /// `hot_key_total`: events that did not go where their user's go, because of these there are too many.
+    /// `hot_key_total`: events of users with too many events, which were spread over all partitions.
     pub hot_key: IntCounter,
     /// `queue_messages`: records in the queues of Kafka's client.
     pub queue_messages: IntGauge,
-    /// `queue_bytes`: of these.
+    /// `queue_bytes`: the bytes of these records.
     pub queue_bytes: IntGauge,
-    /// `geoip_stale`: 1 while the file of countries is bad and the one read before stays.
+    /// `geoip_stale`: 1 while the file of countries is not valid and the one read before stays in use.
     pub geoip_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,
     /// `kafka_up`: 1 while the topic can be reached.
     pub kafka_up: IntGauge,
-    /// `spool_up`: 1 while records can be put into the spool.
+    /// `spool_up`: 1 while the spool accepts records.
     pub spool_up: IntGauge,
-    /// `spool_records`: how many are in it.
+    /// `spool_records`: records in the spool.
     pub spool_records: IntGauge,
-    /// `spool_bytes`: of their values.
+    /// `spool_bytes`: the bytes of their values.
     pub spool_bytes: IntGauge,
-    /// `spool_oldest_seconds`: how long ago the oldest of them was made.
+    /// `spool_oldest_seconds`: the age of the oldest record in the spool.
     pub spool_oldest_seconds: IntGauge,
     /// `spool_replayed_total`: events of the spool that Kafka has acknowledged.
     pub spool_replayed: IntCounter,
-    /// `spool_set_aside_total`: files that could not be read.
+    /// `spool_set_aside_total`: files of the spool that could not be read and were renamed.
     pub spool_set_aside: IntCounter,
 }
 
 impl Metrics {
     /// All metrics at zero, in a registry of their own.
     pub fn new() -> Self {
-        let make = Make(Registry::new());
-        let request_seconds = make.histograms("request_seconds", "From headers to answer.", SECONDS, "route");
-        let received = make.counters("events_received_total", "Lines read.", "route");
-        let rejected = make.counters("events_rejected_total", "Bad lines, told to their senders.", "code");
-        let lost = make.counters("events_lost_total", "Events stored nowhere, and not refused.", "reason");
-        let shed = make.counters("shed_total", "Requests refused at a bound.", "reason");
-        let warned = make.counters(
-            "event_warnings_total",
-            "Fields of accepted events that senders were warned of.",
-            "field",
+        let metrics = MetricFactory::new("ingest");
+        let request_seconds = metrics.histogram_vec(
+            "request_seconds",
+            "Time from the headers of a request to its response.",
+            SECONDS,
+            &["route"],
         );
-        let samples = make.counters("rejected_samples_total", "Rejected lines for dead letters.", "result");
-        let client_ip =
-            make.counters("client_ip_source_total", "Addresses by where they come from.", "source");
-        make.build_info();
+        let received = metrics.counter_vec("events_received_total", "Events received.", &["route"]);
+        let rejected = metrics.counter_vec(
+            "events_rejected_total",
+            "Events that are not valid; the response lists them.",
+            &["code"],
+        );
+        let lost = metrics.counter_vec(
+            "events_lost_total",
+            "Events that were accepted and are stored nowhere.",
+            &["reason"],
+        );
+        let shed = metrics.counter_vec("shed_total", "Requests that were shed at a limit.", &["reason"]);
+        let warned = metrics.counter_vec(
+            "event_warnings_total",
+            "Warnings about fields of accepted events.",
+            &["field"],
+        );
+        let samples = metrics.counter_vec(
+            "rejected_samples_total",
+            "Samples of rejected events for the dead letters.",
+            &["result"],
+        );
+        let client_ip = metrics.counter_vec(
+            "client_ip_source_total",
+            "Requests by where the address of the client was found.",
+            &["source"],
+        );
+        metrics.build_info(env!("CARGO_PKG_VERSION"));
         Self {
             connections: Counted {
-                open: make.gauge("connections", "Open connections."),
-                refused: make.counter("connections_refused_total", "Connections beyond those of an address."),
-                accept_failures: make.counter("accept_failures_total", "Times that none could be accepted."),
-                accept_fails: make.gauge("accept_fails", "Whether the last try to accept one failed."),
-                handshake_failures: make.counter("tls_handshake_failures_total", "Handshakes that failed."),
+                open: metrics.gauge("connections", "Open connections."),
+                refused: metrics.counter(
+                    "connections_refused_total",
+                    "Connections refused because their address has too many.",
+                ),
+                accept_failures: metrics
+                    .counter("accept_failures_total", "Connections that could not be accepted."),
+                accept_fails: metrics
+                    .gauge("accept_fails", "Whether the last attempt to accept a connection failed."),
+                handshake_failures: metrics
+                    .counter("tls_handshake_failures_total", "TLS handshakes that failed."),
             },
-            tls_stale: make.gauge("tls_stale", "Whether certificate or key is bad."),
-            requests: make.counters_by("requests_total", "Requests answered.", &["route", "code"]),
+            tls_stale: metrics.gauge("tls_stale", "Whether the file of the certificate or key is not valid."),
+            requests: metrics.counter_vec("requests_total", "Requests answered.", &["route", "code"]),
             request_seconds: Route::ALL.map(|route| request_seconds.with_label_values(&[route.as_str()])),
-            body_bytes: make.histogram("body_bytes", "Bodies as sent.", BYTES),
+            body_bytes: metrics.histogram("body_bytes", "Bytes of a body as sent.", BYTES),
             received: Route::ALL.map(|route| received.with_label_values(&[route.as_str()])),
-            accepted: make.counter("events_accepted_total", "Good lines."),
+            accepted: metrics.counter("events_accepted_total", "Events that are valid."),
             warned: warnings::FIELDS.map(|field| warned.with_label_values(&[field])),
             rejected: Code::ALL.map(|code| rejected.with_label_values(&[code.as_str()])),
-            delivered: make.counter("events_delivered_total", "Events acknowledged by Kafka."),
-            spooled: make.counter("events_spooled_total", "Events put into the spool."),
-            not_durable: make.counter("events_not_durable_total", "Events stored nowhere, and refused."),
+            delivered: metrics.counter("events_delivered_total", "Events acknowledged by Kafka."),
+            spooled: metrics.counter("events_spooled_total", "Events stored in the spool."),
+            not_durable: metrics
+                .counter("events_not_durable_total", "Events that are stored nowhere and were refused."),
             lost: Loss::ALL.map(|loss| lost.with_label_values(&[loss.as_str()])),
-            queued: make.gauge("events_queued", "Events that wait for Kafka."),
-            at_risk_bytes: make.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
-            in_flight_bytes: make.gauge("inflight_bytes", "Bytes reserved for bodies in memory."),
-            reserved_replaced: make.counter("reserved_replaced_total", "Events with replaced fields."),
-            batch_events: make.histogram("batch_events", "Events of a record.", EVENTS),
-            ack_seconds: make.histogram("ack_seconds", "From sending a record to its end.", SECONDS),
+            queued: metrics.gauge("events_queued", "Events that wait for Kafka."),
+            at_risk_bytes: metrics.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
+            in_flight_bytes: metrics.gauge("inflight_bytes", "Bytes reserved for bodies in memory."),
+            reserved_replaced: metrics
+                .counter("reserved_replaced_total", "Events with reserved fields, which were replaced."),
+            batch_events: metrics.histogram("batch_events", "Events in a record.", EVENTS),
+            ack_seconds: metrics.histogram(
+                "ack_seconds",
+                "Time from sending a record to its acknowledgement or failure.",
+                SECONDS,
+            ),
             shed: Bound::ALL.map(|bound| shed.with_label_values(&[bound.as_str()])),
-            client_ip: Source::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
-            rate_limited: make.counter("rate_limited_total", "Requests beyond a rate."),
-            keys_stale: make.gauge("keys_stale", "Whether the file of keys is bad."),
+            client_ip: AddressSource::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
+            rate_limited: metrics
+                .counter("rate_limited_total", "Requests that exceeded the rate of their key or address."),
+            keys_stale: metrics.gauge("keys_stale", "Whether the file of keys is not valid."),
             samples_delivered: samples.with_label_values(&["delivered"]),
             samples_dropped: samples.with_label_values(&["dropped"]),
-            hot_key: make.counter("hot_key_total", "Events of users with too many, spread."),
-            queue_messages: make.gauge("queue_messages", "Records in the queues of Kafka's client."),
-            queue_bytes: make.gauge("queue_bytes", "Bytes of these records."),
-            geoip_stale: make.gauge("geoip_stale", "Whether the file of countries is bad."),
-            poll_results_refreshes: make.counters(
+            hot_key: metrics.counter(
+                "hot_key_total",
+                "Events of users with too many events, spread over all partitions.",
+            ),
+            queue_messages: metrics.gauge("queue_messages", "Records in the queues of Kafka's client."),
+            queue_bytes: metrics
+                .gauge("queue_bytes", "Bytes of the records in the queues of Kafka's client."),
+            geoip_stale: metrics.gauge("geoip_stale", "Whether the file of countries is not valid."),
+            poll_results_refreshes: metrics.counter_vec(
                 "poll_results_refreshes_total",
-                "Requests for the polls' results by result.",
-                "result",
+                "Fetches of the results of the polls, by result.",
+                &["result"],
             ),
-            poll_results_as_of: make.gauge(
+            poll_results_as_of: metrics.gauge(
                 "poll_results_as_of_milliseconds",
-                "Moment of the polls' results that votes are told, since 1970.",
+                "Time of the results of the polls in responses to votes, since 1970.",
             ),
-            kafka_up: make.gauge("kafka_up", "Whether the topic can be reached."),
-            spool_up: make.gauge("spool_up", "Whether the spool takes records."),
-            spool_records: make.gauge("spool_records", "Records in the spool."),
-            spool_bytes: make.gauge("spool_bytes", "Bytes of the records in the spool."),
-            spool_oldest_seconds: make.gauge("spool_oldest_seconds", "Age of the spool's oldest record."),
-            spool_replayed: make.counter("spool_replayed_total", "Events of the spool that Kafka has."),
-            spool_set_aside: make.counter("spool_set_aside_total", "Spool files that could not be read."),
-            registry: make.0,
+            kafka_up: metrics.gauge("kafka_up", "Whether the topic can be reached."),
+            spool_up: metrics.gauge("spool_up", "Whether the spool accepts records."),
+            spool_records: metrics.gauge("spool_records", "Records in the spool."),
+            spool_bytes: metrics.gauge("spool_bytes", "Bytes of the records in the spool."),
+            spool_oldest_seconds: metrics
+                .gauge("spool_oldest_seconds", "Age of the oldest record in the spool."),
+            spool_replayed: metrics
+                .counter("spool_replayed_total", "Events of the spool that Kafka has acknowledged."),
+            spool_set_aside: metrics.counter(
+                "spool_set_aside_total",
+                "Files of the spool that could not be read and were renamed.",
+            ),
+            descriptions: metrics.descriptions(),
+            registry: metrics.registry(),
         }
     }
 
@@ -169,13 +213,13 @@ impl Metrics {
         self.body_bytes.observe(bytes as f64);
     }
 
-    /// A request was refused at a bound.
+    /// A request was shed at a limit.
     pub fn shed(&self, bound: Bound) {
         self.shed[bound as usize].inc();
     }
 
     /// The address of a client was found.
-    pub fn client_ip(&self, source: Source) {
+    pub fn client_ip(&self, source: AddressSource) {
         self.client_ip[source as usize].inc();
     }
 
@@ -184,20 +228,20 @@ impl Metrics {
         self.received[route as usize].inc_by(events);
     }
 
-    /// Good lines wait for Kafka from now on, until [`Metrics::settled`].
+    /// Valid lines wait for Kafka from now on, until [`Metrics::settled`].
     pub fn accepted(&self, events: u64, bytes: usize) {
         self.accepted.inc_by(events);
         self.queued.add(events as i64);
         self.at_risk_bytes.add(bytes as i64);
     }
 
-    /// They wait no longer.
+    /// Lines no longer wait for Kafka.
     pub fn settled(&self, events: u64, bytes: usize) {
         self.queued.sub(events as i64);
         self.at_risk_bytes.sub(bytes as i64);
     }
 
-    /// This became of so many events.
+    /// Events have this outcome.
     pub fn ended(&self, outcome: Outcome, events: u64) {
         match outcome {
             Outcome::Rejected(code) => &self.rejected[code as usize],
@@ -209,7 +253,7 @@ impl Metrics {
         .inc_by(events);
     }
 
-    /// Senders were warned of so many of each field, in the order of [`warnings::FIELDS`].
+    /// There were this many warnings for each field, in the order of [`warnings::FIELDS`].
     pub fn warned(&self, fields: &[u32; warnings::FIELDS.len()]) {
         for (counter, events) in self.warned.iter().zip(fields) {
             counter.inc_by(u64::from(*events));
@@ -221,12 +265,12 @@ impl Metrics {
         self.batch_events.observe(f64::from(events));
     }
 
-    /// A record's end was learnt this long after it was sent.
+    /// A record ended this long after it was sent.
     pub fn acknowledged(&self, after: Duration) {
         self.ack_seconds.observe(after.as_secs_f64());
     }
 
-    /// The polls' results were asked for: they are of this moment, or did not come.
+    /// The results of the polls were fetched and are from this time, or the fetch failed.
     pub fn poll_results(&self, as_of: Option<UnixMillis>) {
         let result = if as_of.is_some() { "ok" } else { "error" };
         self.poll_results_refreshes.with_label_values(&[result]).inc();
@@ -235,10 +279,10 @@ impl Metrics {
         }
     }
 
-    /// The totals so far.
-    pub fn totals(&self) -> Totals {
+    /// The number of events so far, by outcome.
+    pub fn totals(&self) -> EventTotals {
         let sum = |counters: &[IntCounter]| counters.iter().map(IntCounter::get).sum();
-        Totals {
+        EventTotals {
             received: sum(&self.received),
             accepted: self.accepted.get(),
             rejected: sum(&self.rejected),
@@ -257,24 +301,24 @@ impl Default for Metrics {
     }
 }
 
-/// Events by what became of them.
+/// The number of events, by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
-    /// Lines read.
+pub struct EventTotals {
+    /// Events that were received.
     pub received: u64,
-    /// Good ones.
+    /// Valid events.
     pub accepted: u64,
-    /// Bad ones.
+    /// Invalid events.
     pub rejected: u64,
-    /// Acknowledged by Kafka.
+    /// Events acknowledged by Kafka.
     pub delivered: u64,
-    /// Put into the spool.
+    /// Events stored in the spool.
     pub spooled: u64,
-    /// Stored nowhere; their senders were told.
+    /// Events that are stored nowhere; their requests were refused.
     pub not_durable: u64,
-    /// Not ended yet; at the end of the process as good as lost.
+    /// Events without an outcome yet; at the end of the process they are lost.
     pub queued: u64,
-    /// Stored nowhere; their senders were not told.
+    /// Events that are stored nowhere; their requests were not refused.
     pub lost: u64,
 }
 
@@ -282,49 +326,3 @@ const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 const EVENTS: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
-
-/// Makes metrics and registers them; neither can fail, since the names are constants.
-struct Make(Registry);
-
-impl Make {
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(name, help).namespace("ingest")
-    }
-
-    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
-        let metric = made.expect("names and labels are constants");
-        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
-        metric
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::with_opts(Self::opts(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        self.counters_by(name, help, &[label])
-    }
-
-    fn counters_by(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Self::opts(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::with_opts(Self::opts(name, help)))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(opts))
-    }
-
-    fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: &str) -> HistogramVec {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(opts, &[label]))
-    }
-
-    fn build_info(&self) {
-        let info = IntGaugeVec::new(Self::opts("build_info", "The release that runs."), &["version"]);
-        self.register(info).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    }
-}

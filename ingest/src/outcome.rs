@@ -1,8 +1,11 @@
 //! What becomes of an event, and why a request is refused.
 //!
-//! Invariant: every line that was received ends in exactly one [`Outcome`]; every
-//! request that is not answered with success, in exactly one [`Refusal`]. Status
-//! codes and metric labels come from these by exhaustive match, and from nowhere else.
+//! The words: an *event* is accepted or *rejected*, for a fault that has a [`Code`]; a *request* is answered with
+//! success or *refused*, for a [`Refusal`]; a refusal is rendered as a *problem* (RFC 9457).
+//!
+//! Invariant: every line that was received ends in exactly one [`Outcome`]; every request that is not answered with
+//! success, in exactly one [`Refusal`]. Status codes and metric labels come from these by exhaustive match, and from
+//! nowhere else.
 
 use std::borrow::Cow;
 
@@ -10,35 +13,36 @@ use ::http::StatusCode;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
-use crate::body;
+use crate::content::{Encoding, MEDIA_TYPES};
+use crate::route::Route;
 
 /// What finally became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its line is bad; its sender was told.
+    /// The event is not valid; the response lists it as an error.
     Rejected(Code),
-    /// Kafka has acknowledged it.
+    /// Kafka has acknowledged the event.
     Delivered,
-    /// Kafka has not taken it in time; it is safe in the spool.
+    /// Kafka did not acknowledge the event in time; it is in the spool.
     Spooled,
-    /// Neither Kafka nor the spool has taken it; its sender was told to send again.
+    /// The event is neither in Kafka nor in the spool; the response tells the client to send it again.
     NotDurable,
-    /// It was taken and is stored nowhere, and its sender was not told to send again.
+    /// The event was accepted and is stored nowhere, and the client was not told to send it again.
     Lost(Loss),
 }
 
-/// How an event is lost.
+/// How an event was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// Given up at the end of the process.
+    /// The process stopped before the event was stored.
     Stopped,
-    /// Neither Kafka nor the spool has taken it, and it was answered before.
+    /// The request was answered with `202` before, and then neither Kafka nor the spool took the event.
     Answered,
 }
 
 impl Outcome {
-    /// The same of an event that was answered before.
-    pub fn once_answered(self) -> Self {
+    /// The outcome of an event whose request was answered with `202` before the outcome was known.
+    pub fn after_early_response(self) -> Self {
         match self {
             Self::NotDurable => Self::Lost(Loss::Answered),
             Self::Rejected(_) | Self::Delivered | Self::Spooled | Self::Lost(_) => self,
@@ -62,80 +66,140 @@ impl Loss {
 /// Why a request is not answered with success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// No line in it.
+    /// The body contains no line.
     EmptyBody,
-    /// Lines, but no good one; the report goes with the answer.
+    /// The body contains lines, but no valid one; the response lists the errors.
     AllLinesInvalid,
-    /// The body is not what `Content-Encoding` says, or is cut off.
+    /// The body is cut off, or is not in the encoding that `Content-Encoding` names.
     BadEncoding,
-    /// The body is compressed in this way, which no header says.
-    UndeclaredEncoding(&'static str),
-    /// A reaction at a time that is not within these: its hour could not be asked for.
+    /// The body is in this encoding, which `Content-Encoding` does not name.
+    UndeclaredEncoding(Encoding),
+    /// The time of a reaction is outside this range: the hour that its sender would query would not contain it.
     BadTime(UnixMillis, UnixMillis),
-    /// A parameter of a reaction; says which, and what is wrong.
+    /// A parameter of a reaction is not valid; says which one and why.
     BadQuery(Cow<'static, str>),
-    /// An `Idempotency-Key` that is empty, too long, repeated or not printable.
-    BadIdempotencyKey,
-    /// The client went away within its body, or broke the protocol there.
+    /// The `Idempotency-Key` is empty, longer than this many bytes, repeated or not printable.
+    BadIdempotencyKey(usize),
+    /// The client closed the connection within the body, or broke the protocol there.
     Aborted,
-    /// No key, where one is needed.
+    /// The request has no key, and a key is required.
     NoKey,
-    /// A key that nobody has declared.
+    /// No such key is declared.
     UnknownKey,
-    /// A key that is switched off.
+    /// The key is disabled.
     KeyDisabled,
-    /// A page of an origin that the key does not allow.
+    /// The key does not allow the origin of the page.
     OriginDenied,
-    /// An address that the key does not allow.
+    /// The key does not allow the address of the client.
     IpDenied,
-    /// More events than the rate of the key or of the address allows; so many seconds until then.
+    /// The request exceeds the rate of its key or of its address, which will allow it after this many seconds.
     RateLimited(u32),
-    /// Not a path of ours.
+    /// The edge has no such path.
     NotFound,
-    /// A path of ours, but only by `POST`.
+    /// The path allows only `POST`.
     MethodNotAllowed,
-    /// The body came too slowly.
+    /// The body arrived too slowly.
     BodyTimeout,
     /// The body is longer than this many bytes.
     BodyTooLarge(usize),
-    /// The body inflates to more than this many bytes.
+    /// The decompressed body is longer than this many bytes.
     DecodedTooLarge(usize),
-    /// More than this many events.
+    /// The body contains more than this many events.
     TooManyEvents(usize),
-    /// A media type that we do not read.
+    /// The edge does not read this media type.
     ContentType,
-    /// An encoding, or a chain of them, that we do not read.
+    /// The edge does not read this encoding, or the body is encoded more than once.
     ContentEncoding,
-    /// A panic; it is caught and the process lives.
+    /// The request caused a panic, which was caught.
     Internal,
-    /// A bound was met; nothing of the request was taken.
+    /// The request would exceed a limit; nothing of it was stored.
     Overloaded(Bound),
-    /// Neither acknowledged by Kafka in time nor in the spool.
+    /// Kafka did not acknowledge the events in time, and they are not in the spool.
     NotDurable,
-    /// Kafka was never reached, so no partition is known.
+    /// Kafka has not been reached yet, so the partitions are not known.
     NoPartitions,
-    /// Kafka takes nothing and the spool has no room.
+    /// Kafka is unreachable and the spool is full.
     SpoolFull,
-    /// The edge ends, and takes nothing any more.
+    /// The edge is stopping and accepts nothing more.
     Draining,
 }
 
-/// The bounds at which requests are shed.
+/// The limits at which requests are shed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// Requests at once.
+    /// Concurrent requests.
     Requests,
     /// Bytes of bodies in memory.
     InFlightBytes,
     /// Bytes that Kafka has not acknowledged.
     UnackedBytes,
-    /// librdkafka's own queue.
+    /// The queue of librdkafka's producer.
     ProducerQueue,
 }
 
+/// The kind of a refusal in HTTP, with what its response must carry.
+///
+/// A status code stands here once, so that a refusal cannot be answered with `503` or `429` without `Retry-After`, nor
+/// with `413` without the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// `400`.
+    BadRequest,
+    /// `401`, with `WWW-Authenticate`.
+    Unauthorized,
+    /// `403`.
+    Forbidden,
+    /// `404`.
+    NotFound,
+    /// `405`, with `Allow`.
+    MethodNotAllowed,
+    /// `408`.
+    RequestTimeout,
+    /// `413`.
+    PayloadTooLarge {
+        /// The limit, in bytes or events.
+        limit: usize,
+    },
+    /// `415` for the media type.
+    UnsupportedMediaType,
+    /// `415` for the encoding, with `Accept-Encoding`.
+    UnsupportedEncoding,
+    /// `429`.
+    TooManyRequests {
+        /// Seconds until the request would be allowed.
+        retry_after: u32,
+    },
+    /// `500`.
+    InternalServerError,
+    /// `503`.
+    ServiceUnavailable {
+        /// Seconds after which a retry may succeed.
+        retry_after: u32,
+    },
+}
+
+impl RefusalKind {
+    /// The status of the response.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType | Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ServiceUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
 impl Refusal {
-    /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
+    /// The kind of refusal in HTTP.
+    pub fn kind(&self) -> RefusalKind {
         match self {
             Self::EmptyBody
             | Self::AllLinesInvalid
@@ -143,25 +207,35 @@ impl Refusal {
             | Self::UndeclaredEncoding(_)
             | Self::BadQuery(_)
             | Self::BadTime(..)
-            | Self::BadIdempotencyKey
-            | Self::Aborted => StatusCode::BAD_REQUEST,
-            Self::NoKey | Self::UnknownKey => StatusCode::UNAUTHORIZED,
-            Self::KeyDisabled | Self::OriginDenied | Self::IpDenied => StatusCode::FORBIDDEN,
-            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) | Self::TooManyEvents(_) => {
-                StatusCode::PAYLOAD_TOO_LARGE
+            | Self::BadIdempotencyKey(_)
+            | Self::Aborted => RefusalKind::BadRequest,
+            Self::NoKey | Self::UnknownKey => RefusalKind::Unauthorized,
+            Self::KeyDisabled | Self::OriginDenied | Self::IpDenied => RefusalKind::Forbidden,
+            Self::RateLimited(seconds) => RefusalKind::TooManyRequests { retry_after: *seconds },
+            Self::NotFound => RefusalKind::NotFound,
+            Self::MethodNotAllowed => RefusalKind::MethodNotAllowed,
+            Self::BodyTimeout => RefusalKind::RequestTimeout,
+            Self::BodyTooLarge(limit) | Self::DecodedTooLarge(limit) | Self::TooManyEvents(limit) => {
+                RefusalKind::PayloadTooLarge { limit: *limit }
             }
-            Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded(_)
-            | Self::NotDurable
-            | Self::NoPartitions
-            | Self::SpoolFull
-            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ContentType => RefusalKind::UnsupportedMediaType,
+            Self::ContentEncoding => RefusalKind::UnsupportedEncoding,
+            Self::Internal => RefusalKind::InternalServerError,
+            Self::Overloaded(_) | Self::NotDurable | Self::NoPartitions | Self::Draining => {
+                RefusalKind::ServiceUnavailable { retry_after: 1 }
+            }
+            Self::SpoolFull => RefusalKind::ServiceUnavailable { retry_after: 5 },
         }
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.kind().status()
+    }
+
+    /// The limit that the request exceeded, if it exceeded one of size.
+    pub fn limit(&self) -> Option<usize> {
+        if let RefusalKind::PayloadTooLarge { limit } = self.kind() { Some(limit) } else { None }
     }
 
     /// The name in `code`, part of the HTTP contract.
@@ -172,7 +246,7 @@ impl Refusal {
             Self::BadEncoding | Self::UndeclaredEncoding(_) => "bad_encoding",
             Self::BadTime(..) => "bad_time",
             Self::BadQuery(_) => "bad_query",
-            Self::BadIdempotencyKey => "bad_idempotency_key",
+            Self::BadIdempotencyKey(_) => "bad_idempotency_key",
             Self::Aborted => "aborted",
             Self::NoKey => "no_key",
             Self::UnknownKey => "unknown_key",
@@ -202,14 +276,14 @@ impl Refusal {
             Self::EmptyBody => "The body is empty",
             Self::AllLinesInvalid => "No event is valid",
             Self::BadEncoding | Self::UndeclaredEncoding(_) => "The body cannot be decompressed",
-            Self::BadQuery(_) => "A parameter cannot be used",
+            Self::BadQuery(_) => "A parameter is not valid",
             Self::BadTime(..) => "The time is not accepted",
-            Self::BadIdempotencyKey => "The Idempotency-Key cannot be used",
+            Self::BadIdempotencyKey(_) => "The Idempotency-Key is not valid",
             Self::Aborted => "The body is incomplete",
             Self::NoKey => "A key is required",
             Self::UnknownKey => "The key is unknown",
             Self::KeyDisabled => "The key is disabled",
-            Self::OriginDenied | Self::IpDenied => "The key is not valid here",
+            Self::OriginDenied | Self::IpDenied => "The key is not allowed here",
             Self::RateLimited(_) => "Too many events",
             Self::NotFound => "There is no such path",
             Self::MethodNotAllowed => "The method is not allowed",
@@ -218,7 +292,7 @@ impl Refusal {
             Self::TooManyEvents(_) => "Too many events in one request",
             Self::ContentType => "The media type is not supported",
             Self::ContentEncoding => "The encoding is not supported",
-            Self::Internal => "An error of the server",
+            Self::Internal => "Internal server error",
             Self::Overloaded(_) => "The server is overloaded",
             Self::NotDurable | Self::NoPartitions | Self::SpoolFull => "The events could not be stored",
             Self::Draining => "The server is stopping",
@@ -228,103 +302,123 @@ impl Refusal {
     /// What is wrong with the request.
     pub fn detail(&self) -> Cow<'static, str> {
         match self {
-            Self::EmptyBody => "the body holds no event".into(),
-            Self::AllLinesInvalid => "no event of the body is valid; `errors` lists the first of them".into(),
-            Self::BadEncoding => "the body is not complete data of its `Content-Encoding`".into(),
-            Self::UndeclaredEncoding(encoding) => {
-                format!("the body is compressed with {encoding}, but no `Content-Encoding` says so").into()
+            Self::EmptyBody => "the body contains no event".into(),
+            Self::AllLinesInvalid => {
+                "the body contains no valid event; `errors` lists the first invalid ones".into()
             }
+            Self::BadEncoding => {
+                "the body is not complete, valid data of the encoding that `Content-Encoding` names".into()
+            }
+            Self::UndeclaredEncoding(encoding) => format!(
+                "the body is compressed with {}, but `Content-Encoding` does not say so",
+                encoding.as_str()
+            )
+            .into(),
             Self::BadQuery(reason) => reason.clone(),
             Self::BadTime(from, to) => {
-                format!("`timestamp` is not in milliseconds since 1970, or not from {} to {}", from.0, to.0)
+                format!("`timestamp` must be in milliseconds since 1970, from {} to {}", from.0, to.0).into()
+            }
+            Self::BadIdempotencyKey(max_bytes) => {
+                format!("`Idempotency-Key` must occur once and have 1 to {max_bytes} printable characters")
                     .into()
             }
-            Self::BadIdempotencyKey => "`Idempotency-Key` is not 1 to 128 printable bytes, once".into(),
-            Self::Aborted => "the body ended early".into(),
+            Self::Aborted => "the body ended before it was complete".into(),
             Self::NoKey => "the request has no key".into(),
-            Self::UnknownKey => "there is no such key".into(),
-            Self::KeyDisabled => "the key is disabled".into(),
-            Self::OriginDenied => "the key is not for pages of this origin".into(),
-            Self::IpDenied => "the key is not for this address".into(),
+            Self::UnknownKey => "the key of the request is not declared".into(),
+            Self::KeyDisabled => "the key of the request is disabled".into(),
+            Self::OriginDenied => "the key does not allow requests from pages of this origin".into(),
+            Self::IpDenied => "the key does not allow requests from this address".into(),
             Self::RateLimited(_) => {
-                "more events a second than are allowed; none of this request was stored".into()
+                "the request exceeds the allowed events per second; nothing of this request was stored".into()
             }
             Self::NotFound => {
-                "there are POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics".into()
+                let posts = Route::ALL.into_iter().filter_map(Route::path).map(|path| format!("POST {path}"));
+                format!("the server accepts only {}", listed(posts, "and")).into()
             }
-            Self::MethodNotAllowed => "this path takes POST only".into(),
+            Self::MethodNotAllowed => "this path accepts only POST".into(),
             Self::BodyTimeout => "the body was not complete in time".into(),
             Self::BodyTooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
             Self::DecodedTooLarge(limit) => {
                 format!("the decompressed body is longer than {limit} bytes").into()
             }
-            Self::TooManyEvents(limit) => format!("the body holds more than {limit} events").into(),
+            Self::TooManyEvents(limit) => format!("the body contains more than {limit} events").into(),
             Self::ContentType => {
-                format!("the body may be {} or application/*+json", body::MEDIA_TYPES.join(", ")).into()
+                let types = MEDIA_TYPES.into_iter().chain(["application/*+json"]).map(str::to_owned);
+                format!("the media type may be {}", listed(types, "or")).into()
             }
-            Self::ContentEncoding => "the body may be sent plain, as gzip or as zstd, once".into(),
-            Self::Internal => "the server failed; it may have stored the events or not".into(),
-            Self::Overloaded(_) => "too much arrives at once; nothing of this request was stored".into(),
-            Self::NotDurable => "the events may be stored or not".into(),
-            Self::NoPartitions => "kafka was not reached yet; nothing of this request was stored".into(),
+            Self::ContentEncoding => {
+                let encodings = Encoding::ALL.into_iter().map(|encoding| encoding.as_str().to_owned());
+                format!("the body may be encoded once, as {}", listed(encodings, "or")).into()
+            }
+            Self::Internal => "the server failed; the events may or may not be stored".into(),
+            Self::Overloaded(_) => {
+                "the server is at one of its limits; nothing of this request was stored".into()
+            }
+            Self::NotDurable => "the events may or may not be stored".into(),
+            Self::NoPartitions => "kafka has not been reached yet; nothing of this request was stored".into(),
             Self::SpoolFull => {
                 "kafka is unreachable and the spool is full; nothing of this request was stored".into()
             }
-            Self::Draining => "this server is stopping; nothing of this request was stored".into(),
+            Self::Draining => "the server is stopping; nothing of this request was stored".into(),
         }
     }
 
-    /// What the sender should do.
+    /// What the client should do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::EmptyBody => "send JSON objects, one a line or in an array",
-            Self::AllLinesInvalid => "correct the events that `errors` lists; docs/events.md has every field",
-            Self::BadEncoding => "send the whole compressed body, or send it uncompressed",
+            Self::EmptyBody => "send JSON objects, one per line or in an array",
+            Self::AllLinesInvalid => {
+                "correct the events that `errors` lists; docs/events.md describes every field"
+            }
+            Self::BadEncoding => "send the complete compressed body, or send it uncompressed",
             Self::UndeclaredEncoding(_) => "name the compression in the header `Content-Encoding`",
             Self::BadQuery(_) => "correct the parameter",
             Self::BadTime(..) => "send milliseconds, for example Date.now(), not seconds",
-            Self::BadIdempotencyKey => {
-                "send a short random key, such as a UUID, and the same one when you retry"
+            Self::BadIdempotencyKey(_) => {
+                "send a short random key, such as a UUID, and the same key when you retry"
             }
             Self::Aborted => "send the request again",
-            Self::NoKey => "send a key as `Authorization: Bearer`, `X-Write-Key` or `?key=`",
+            Self::NoKey => {
+                "send a key in the header `Authorization: Bearer` or `X-Write-Key`, or as the parameter `?key=`"
+            }
             Self::UnknownKey | Self::KeyDisabled => "ask the operator for a valid key",
             Self::OriginDenied | Self::IpDenied => {
                 "ask the operator to allow this origin or address for the key"
             }
-            Self::RateLimited(_) => "wait as long as `Retry-After` says, then send the request again",
             Self::NotFound => "correct the path",
             Self::MethodNotAllowed => "use POST",
-            Self::BodyTimeout => "send the request again, over a better connection or in smaller parts",
+            Self::BodyTimeout => "send the request again, over a faster connection or in smaller parts",
             Self::BodyTooLarge(_) | Self::DecodedTooLarge(_) | Self::TooManyEvents(_) => {
                 "send fewer events in one request"
             }
-            Self::ContentType => "name one of these media types, or none",
+            Self::ContentType => "use one of these media types, or send no `Content-Type`",
             Self::ContentEncoding => "use one of the encodings that `Accept-Encoding` lists",
-            Self::Internal => "send the request once more, with the same Idempotency-Key or event ids",
-            Self::Overloaded(_) | Self::NoPartitions | Self::SpoolFull | Self::Draining => {
-                "wait as long as `Retry-After` says, then send the request again"
-            }
+            Self::Internal => "send the request again once, with the same Idempotency-Key or event ids",
+            Self::RateLimited(_)
+            | Self::Overloaded(_)
+            | Self::NoPartitions
+            | Self::SpoolFull
+            | Self::Draining => "wait for the time in `Retry-After`, then send the request again",
             Self::NotDurable => {
-                "wait as long as `Retry-After` says, then send the request again, with the same Idempotency-Key or \
+                "wait for the time in `Retry-After`, then send the request again, with the same Idempotency-Key or \
                  event ids"
             }
         }
     }
+}
 
-    /// The limit that was passed, if it was one of size.
-    pub fn limit(&self) -> Option<usize> {
-        match self {
-            Self::BodyTooLarge(limit) | Self::DecodedTooLarge(limit) | Self::TooManyEvents(limit) => {
-                Some(*limit)
-            }
-            _ => None,
-        }
+/// A list as a sentence has it: `a, b and c`.
+fn listed(items: impl Iterator<Item = String>, conjunction: &str) -> String {
+    let items: Vec<_> = items.collect();
+    match items.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} {conjunction} {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
 impl Bound {
-    /// All bounds, for metrics that start at zero.
+    /// All limits, for metrics that start at zero.
     pub const ALL: [Self; 4] = [Self::Requests, Self::InFlightBytes, Self::UnackedBytes, Self::ProducerQueue];
 
     /// The name in metrics.
@@ -335,5 +429,23 @@ impl Bound {
             Self::UnackedBytes => "unacked_bytes",
             Self::ProducerQueue => "producer_queue",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_list_what_the_server_accepts() {
+        assert_eq!(
+            Refusal::NotFound.detail(),
+            "the server accepts only POST /v1/events, POST /v1/counters, POST /v1/votes and POST /analytics"
+        );
+        assert_eq!(
+            Refusal::ContentEncoding.detail(),
+            "the body may be encoded once, as gzip, zstd or identity"
+        );
+        assert!(Refusal::ContentType.detail().ends_with("x-www-form-urlencoded or application/*+json"));
     }
 }

@@ -1,36 +1,34 @@
-//! What the sender of an accepted event is warned of: labels that it is stored without, and names that other SDKs use
-//! for one of our fields.
+//! Warnings about accepted events: labels without which an event is stored, and field names of other SDKs.
 //!
-//! An event of a user whom nobody can tell, at a time that is not its own, is no error of JSON; but its sender hardly
-//! meant it.
+//! An event with `userId` instead of `user_id` is valid, but it has no user, which its sender hardly intended.
 
 use std::borrow::Cow;
 
 use schemas::event::{Event, Parsed, Props};
 
-/// Fields that a warning may name, in the order of metrics.
+/// The fields that a warning may name, in the order of the metrics.
 pub const FIELDS: [&str; 8] =
     ["client_time", "device_os", "country", "user_id", "device_id", "session", "event_id", "properties"];
 
-/// The code of a name that looks like one of our fields.
+/// The code of the warning about a name that looks like one of our fields.
 const LOOKS_LIKE: &str = "looks_like";
 
-/// Our fields that names of other SDKs stand for, one bit each in the order of [`FIELDS`].
+/// The fields that the sender probably meant, by names of other SDKs; one bit each, in the order of [`FIELDS`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LookAlikes(u8);
 
 impl<'a> Props<'a> for LookAlikes {
     fn push(&mut self, name: Cow<'a, str>, _: &'a str) {
-        if let Some(at) = meant(name.as_bytes()) {
+        if let Some(at) = intended_field(name.as_bytes()) {
             self.0 |= 1 << at;
         }
     }
 }
 
-/// The place in [`FIELDS`] of the field that a name of Segment, PostHog, Mixpanel, Amplitude or GA4 stands for;
-/// `properties` stands for the fields beneath it, which belong beside `event`. By its length first: it is asked for
-/// each field that is not ours.
-fn meant(name: &[u8]) -> Option<usize> {
+/// The index in [`FIELDS`] of the field that a name of Segment, PostHog, Mixpanel, Amplitude or GA4 means; `properties`
+/// means the fields within it, which belong next to `event`. The length is compared first, because this is called for
+/// every unknown field.
+fn intended_field(name: &[u8]) -> Option<usize> {
     const CLIENT_TIME: usize = 0;
     const USER_ID: usize = 3;
     const DEVICE_ID: usize = 4;
@@ -58,12 +56,12 @@ fn meant(name: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether there may be a warning about a line: mostly there is none.
-pub fn may_be(parsed: &Parsed<'_, LookAlikes>) -> bool {
+/// Whether there may be a warning about a line; usually there is none.
+pub fn may_apply(parsed: &Parsed<'_, LookAlikes>) -> bool {
     parsed.props.0 != 0 || !parsed.left_out.is_empty()
 }
 
-/// Code and field of each warning about a line.
+/// The code and the field of each warning about a line.
 pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'static str, &'static str)> + 'p {
     let left_out = parsed.left_out.faults().filter_map(|fault| Some((fault.code.as_str(), fault.field?)));
     let looks_like = move |(at, field): (usize, &'static str)| {
@@ -73,7 +71,7 @@ pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'sta
     left_out.chain(FIELDS.into_iter().enumerate().filter_map(looks_like))
 }
 
-/// Whether an event has no value for a field that another name may stand for.
+/// Whether an event has no value for a field that another name may mean.
 fn lacks(event: &Event<'_>, field: &str) -> bool {
     match field {
         "client_time" => event.client_time.is_none(),

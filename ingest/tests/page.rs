@@ -1,6 +1,6 @@
-//! `docs/events.md` says what the code does: every field, limit and code stands there.
+//! `docs/events.md` agrees with the code: it contains every field, limit and code.
 
-use ingest::body::MEDIA_TYPES;
+use ingest::content::{Encoding, MEDIA_TYPES};
 use ingest::outcome::{Bound, Refusal};
 use ingest::{Config, warnings};
 use runtime::vars::Vars;
@@ -14,16 +14,16 @@ fn says(text: impl AsRef<str>) {
     assert!(PAGE.contains(text.as_ref()), "docs/events.md does not say {}", text.as_ref());
 }
 
-/// One of each kind.
+/// One refusal of each kind.
 fn refusals() -> Vec<Refusal> {
     vec![
         Refusal::EmptyBody,
         Refusal::AllLinesInvalid,
         Refusal::BadEncoding,
-        Refusal::UndeclaredEncoding("gzip"),
+        Refusal::UndeclaredEncoding(Encoding::Gzip),
         Refusal::BadTime(UnixMillis(0), UnixMillis(0)),
         Refusal::BadQuery("".into()),
-        Refusal::BadIdempotencyKey,
+        Refusal::BadIdempotencyKey(1),
         Refusal::Aborted,
         Refusal::NoKey,
         Refusal::UnknownKey,
@@ -84,7 +84,7 @@ fn every_field_limit_and_media_type_is_named() {
     says(format!("text of at most {MAX_PARAM_STR_BYTES} bytes"));
     says(format!("{} KiB, nested {MAX_DEPTH} deep", MAX_LINE_BYTES / 1024));
 
-    let limits = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "none:1")])).unwrap().limits;
+    let limits = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "none:1")])).unwrap().accept.limits;
     says(format!("| body as sent | {} MiB |", limits.body_bytes >> 20));
     says(format!("| body decompressed | {} MiB |", limits.decoded_bytes >> 20));
     says(format!("| events of a request | {} |", limits.events));

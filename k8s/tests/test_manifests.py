@@ -1,10 +1,10 @@
-"""Every overlay renders, is valid to the letter, and asks of the services only what they have.
+"""Every overlay renders, is valid against strict schemas, and uses only what the services have.
 
-What only a cluster can show (admission, quotas, real probes) is shown by
+Only a cluster can check admission, quotas and real probes:
 `kubectl apply -k k8s/overlays/<overlay> --dry-run=server`.
 
-Each check returns complaints, so that the tests at the end can break a manifest and look whether
-it is named. Needs KUSTOMIZE (the program) and SERVICES (the folder of the built services);
+Each check returns complaints, so that the tests at the end can break a manifest and check that a
+complaint names it. Needs KUSTOMIZE (the program) and SERVICES (the folder of the built services);
 `./dev test` sets both.
 """
 
@@ -25,8 +25,8 @@ K8S = Path(__file__).resolve().parent.parent
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
 VERSION = "1.34"
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# The longest stop of a service: drain delay, then open requests (edge, query-api) or the batch
-# that is being inserted and the leaving of the group (aggregator), in seconds.
+# The longest stop of a service in seconds: the drain delay, then open requests (edge, query-api), or the open insert
+# and leaving the group (aggregator).
 LONGEST_STOP = {"ingest": 25, "stream-agg": 20, "query-api": 15}
 DEADLINE = 20
 
@@ -61,7 +61,7 @@ def config_maps(documents):
 
 
 def environment(documents, spec, container, folder):
-    """The container's variables; files that it mounts lie in `folder`, values from elsewhere are placeholders."""
+    """The container's variables: mounted files are in `folder`, values from other objects are placeholders."""
     maps = config_maps(documents)
     found = {}
     for source in container.get("envFrom", []):
@@ -101,7 +101,7 @@ def free_port():
 
 
 def status(port, path):
-    """What a service that has just been started answers; 0 if it does not."""
+    """The status that a service answers after its start; 0 if it does not answer."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         try:
@@ -109,12 +109,12 @@ def status(port, path):
         except urllib.error.HTTPError as error:
             return error.code
         except OSError:
-            time.sleep(0.05)  # nothing tells when it listens
+            time.sleep(0.05)  # nothing signals when it listens
     return 0
 
 
 def missing_probes(documents, folder):
-    """Asks every probe of the real program, which finds neither Kafka nor ClickHouse."""
+    """Calls every probe of the real program, which can reach neither Kafka nor ClickHouse."""
     for workload, spec, container in containers(documents):
         if workload["kind"] == "Job":
             continue

@@ -1,4 +1,4 @@
-//! What the query API is told by its variables.
+//! The configuration of the query API, from environment variables.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
 
-/// All that the query API is told.
+/// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where readers call: `LISTEN_ADDR`, default `0.0.0.0:8083`.
+    /// The address for readers: `LISTEN_ADDR`, default `0.0.0.0:8083`.
     pub listen_addr: SocketAddr,
     /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9083`.
     pub admin_addr: SocketAddr,
-    /// How long it serves on, not ready, after it was told to stop: `DRAIN_DELAY`, default 5s.
+    /// How long it continues to serve, not ready, after it was told to stop: `DRAIN_DELAY`, default 5s.
     pub drain_delay: Duration,
-    /// Where rows are.
+    /// The database that is read.
     pub clickhouse: ClickHouseConfig,
-    /// When they are asked for.
-    pub poll: PollConfig,
-    /// What is aggregated: the file `ROLLUPS_FILE`, the aggregator's; default the one compiled in.
+    /// When it is read.
+    pub refresh: RefreshConfig,
+    /// The declared rollups: the file `ROLLUPS_FILE`, the same as the aggregator's; default the built-in ones.
     pub rollups: Rollups,
 }
 
@@ -36,12 +36,12 @@ pub struct ClickHouseConfig {
     pub password: String,
 }
 
-/// When the database is asked.
+/// When the answers are refreshed from the database.
 #[derive(Debug, Clone)]
-pub struct PollConfig {
-    /// Between two statements, ±10 %: `POLL_INTERVAL`, default 3s.
+pub struct RefreshConfig {
+    /// The interval between two refreshes, ±10 %: `POLL_INTERVAL`, default 3s.
     pub interval: Duration,
-    /// Longest a statement may take: `POLL_DEADLINE`, default 10s.
+    /// The longest that a refresh may take: `POLL_DEADLINE`, default 10s.
     pub deadline: Duration,
 }
 
@@ -49,14 +49,10 @@ impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let poll = PollConfig {
-            interval: vars.duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
+        let refresh = RefreshConfig {
+            interval: vars.positive_duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
             deadline: vars.duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
         };
-        if poll.interval.is_zero() {
-            let reason = "it must be above zero, for example `5s`".to_owned();
-            return Err(VarError::Invalid { name: "POLL_INTERVAL", value: "0s".to_owned(), reason });
-        }
         Ok(Self {
             listen_addr: vars.parsed_or("LISTEN_ADDR", any(8083))?,
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9083))?,
@@ -70,7 +66,7 @@ impl Config {
                 user: vars.string_or("CLICKHOUSE_USER", "default"),
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
-            poll,
+            refresh,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

@@ -29,7 +29,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let shutdown = signal::listen().context("listen for signals")?;
     tracing::info!(http = %config.listen_addr, admin = %config.admin_addr, "listening");
-    QueryApi::start(config)?.serve(listeners, shutdown.requested).await?;
+    QueryApi::start(config).serve(listeners, shutdown.requested).await?;
     tracing::info!("stopped");
     Ok(())
 }

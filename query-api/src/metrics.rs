@@ -1,14 +1,17 @@
-//! What the query API counts.
+//! The metrics of the query API.
 
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounterVec, IntGauge, Registry};
+use runtime::metrics::{MetricDescription, MetricFactory};
 use schemas::time::UnixMillis;
 
 /// All metrics, registered once.
 pub struct Metrics {
     registry: Registry,
+    /// What each of them is.
+    pub descriptions: Vec<MetricDescription>,
     requests: IntCounterVec,
     polls: IntCounterVec,
     poll_seconds: Histogram,
@@ -16,68 +19,68 @@ pub struct Metrics {
     cold_waiting: IntGauge,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
-    /// Makes and registers them.
-    pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let requests = Opts::new("query_api_requests_total", "Requests by route and status code.");
-        let polls = Opts::new("query_api_polls_total", "Statements to ClickHouse by result.");
-        let poll_seconds =
-            HistogramOpts::new("query_api_poll_seconds", "Duration of a statement to ClickHouse.");
-        let metrics = Self {
-            requests: IntCounterVec::new(requests, &["route", "code"])?,
-            polls: IntCounterVec::new(polls, &["result"])?,
-            poll_seconds: Histogram::with_opts(poll_seconds)?,
-            as_of: IntGauge::new(
-                "query_api_as_of_milliseconds",
-                "Moment for which answers are true, since 1970.",
-            )?,
-            cold_waiting: IntGauge::new(
-                "query_api_cold_waiting",
-                "Requests that wait for the next statement.",
-            )?,
-            registry,
-        };
-        metrics.registry.register(Box::new(metrics.requests.clone()))?;
-        metrics.registry.register(Box::new(metrics.polls.clone()))?;
-        metrics.registry.register(Box::new(metrics.poll_seconds.clone()))?;
-        metrics.registry.register(Box::new(metrics.as_of.clone()))?;
-        metrics.registry.register(Box::new(metrics.cold_waiting.clone()))?;
-        Ok(metrics)
+    /// All metrics at zero, in a registry of their own.
+    pub fn new() -> Self {
+        let metrics = MetricFactory::new("query_api");
+        Self {
+            requests: metrics.counter_vec(
+                "requests_total",
+                "Requests by route and status code.",
+                &["route", "code"],
+            ),
+            polls: metrics.counter_vec("polls_total", "Statements to ClickHouse by result.", &["result"]),
+            poll_seconds: metrics.histogram(
+                "poll_seconds",
+                "Duration of a statement to ClickHouse.",
+                DEFAULT_BUCKETS,
+            ),
+            as_of: metrics
+                .gauge("as_of_milliseconds", "Moment that answers are true for, in milliseconds since 1970."),
+            cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
+            descriptions: metrics.descriptions(),
+            registry: metrics.registry(),
+        }
     }
 
-    /// For `/metrics`.
-    pub fn registry(&self) -> Registry {
+    /// What the admin port serves as `/metrics`.
+    pub(crate) fn registry(&self) -> Registry {
         self.registry.clone()
     }
 
-    /// A request was answered.
-    pub fn answered(&self, route: &'static str, code: StatusCode) {
+    /// Counts a response.
+    pub(crate) fn answered(&self, route: &'static str, code: StatusCode) {
         self.requests.with_label_values(&[route, code.as_str()]).inc();
     }
 
-    /// A statement ended.
-    pub fn polled(&self, succeeded: bool, duration: Duration) {
+    /// Counts a refresh.
+    pub(crate) fn refreshed(&self, succeeded: bool, duration: Duration) {
         self.polls.with_label_values(&[if succeeded { "ok" } else { "error" }]).inc();
         self.poll_seconds.observe(duration.as_secs_f64());
     }
 
-    /// Answers are now true for this moment.
-    pub fn as_of(&self, moment: Option<UnixMillis>) {
+    /// Sets the moment that answers are true for.
+    pub(crate) fn as_of(&self, moment: Option<UnixMillis>) {
         self.as_of.set(moment.map_or(0, |moment| moment.0));
     }
 
-    /// A request waits for as long as the value lives.
-    pub fn waiting(&self) -> Waiting<'_> {
+    /// Counts a waiting request until the guard is dropped.
+    pub(crate) fn waiting(&self) -> WaitingGuard<'_> {
         self.cold_waiting.inc();
-        Waiting(self)
+        WaitingGuard(self)
     }
 }
 
-/// A request that waits for a statement.
-pub struct Waiting<'a>(&'a Metrics);
+/// A request that waits for the next snapshot.
+pub(crate) struct WaitingGuard<'a>(&'a Metrics);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.cold_waiting.dec();
     }

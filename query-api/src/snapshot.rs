@@ -1,180 +1,123 @@
-//! All answers of one tick, rendered.
+//! All answers of one refresh, and the statement that reads them.
 //!
-//! Pure: what [`crate::poll`] read goes in, what [`crate::http`] sends comes out.
+//! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends what comes out.
+//! Here is the list of the answers: analytics are required, the others are served where their rollups are
+//! declared.
 
-use std::collections::HashMap;
+use clickhouse::Client;
+use clickhouse::query::Query;
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
 
-use bytes::Bytes;
-use schemas::time::{HOUR, UnixMillis};
-use xxhash_rust::xxh3::xxh3_64;
+use crate::answers::analytics::Analytics;
+use crate::answers::counters::Counters;
+use crate::answers::freshness;
+use crate::answers::polls::Polls;
+use crate::answers::row::SnapshotRow;
+use crate::answers::{Scope, SnapshotAnswer};
 
-use crate::counters::Counters;
-use crate::polls::Polls;
-
-/// Hours that every statement asks for: the current one and those before it.
-pub const HOT_HOURS: i64 = 72;
-
-/// Start of the hot window at the moment `now`.
-pub fn hot_from(now: UnixMillis) -> UnixMillis {
-    UnixMillis(now.floor(HOUR).0 - (HOT_HOURS - 1) * HOUR)
-}
-
-/// Reactions of one hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reactions {
-    /// Distinct users over clicks and impressions.
-    pub users: u64,
-    /// Clicks.
-    pub clicks: u64,
-    /// Impressions.
-    pub impressions: u64,
-}
-
-/// One body, ready to be sent, and the name of its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    /// Its media type.
-    pub kind: &'static str,
-    /// The bytes of the body.
-    pub body: Bytes,
-    /// Strong ETag, quotes included.
-    pub etag: String,
-}
-
-impl Rendered {
-    /// A body of this media type.
-    pub fn new(kind: &'static str, body: String) -> Self {
-        let etag = format!("\"{:016x}\"", xxh3_64(body.as_bytes()));
-        Self { kind, body: body.into(), etag }
-    }
-}
-
-/// A body that says itself whether it is stale. That turns once, so there are two.
-///
-/// The age of an answer stands in its headers: in the body it would change the ETag with
-/// every request.
+/// The answers of one refresh.
 #[derive(Debug)]
-pub struct Aging {
-    /// All that was in Kafka before this moment is counted; none while nothing is.
-    pub as_of: Option<UnixMillis>,
-    fresh: Rendered,
-    stale: Rendered,
+pub(crate) struct Snapshot {
+    /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has
+    /// reported progress.
+    pub(crate) as_of: Option<UnixMillis>,
+    /// The hours of `/analytics`.
+    pub(crate) analytics: Analytics,
+    /// The country counters; `None` where their rollup is not declared.
+    pub(crate) counters: Option<Counters>,
+    /// The polls; `None` where their rollup is not declared.
+    pub(crate) polls: Option<Polls>,
 }
 
-impl Aging {
-    /// The two that `render` makes, told whether it is stale.
-    pub fn new(as_of: Option<UnixMillis>, render: impl Fn(bool) -> Rendered) -> Self {
-        Self { as_of, fresh: render(false), stale: render(true) }
+/// The one statement that reads all answers.
+pub(crate) struct SnapshotStatement {
+    sql: String,
+    has_counters: bool,
+    has_polls: bool,
+}
+
+/// The rollup that analytics need is not declared.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("rollup `{0}`, from which reactions are read, is not declared: add it to the ROLLUPS_FILE")]
+pub(crate) struct NotDeclared(&'static str);
+
+impl SnapshotStatement {
+    /// The statement for what is declared; logs which answers cannot be served.
+    pub(crate) fn new(rollups: &Rollups) -> Result<Self, NotDeclared> {
+        let (has_counters, has_polls) = (is_served::<Counters>(rollups), is_served::<Polls>(rollups));
+        if let Some((rollup, _)) = Analytics::undeclared(rollups) {
+            return Err(NotDeclared(rollup));
+        }
+        let mut selects = vec![freshness::select(), Analytics::select()];
+        if has_counters {
+            selects.push(Counters::select());
+        }
+        if has_polls {
+            selects.push(Polls::select());
+        }
+        let sql = selects.join("\nUNION ALL\n");
+        let sql = rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
+        Ok(Self { sql, has_counters, has_polls })
     }
 
-    /// The one for the moment `now`, made anew each `interval` milliseconds; `differs` if the
-    /// aggregator has other rollups by now. Stale is what should have been renewed twice.
-    pub fn at(&self, now: UnixMillis, interval: i64, differs: bool) -> &Rendered {
-        let limit = interval.saturating_mul(3);
-        let fresh = self.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
-        if fresh && !differs { &self.fresh } else { &self.stale }
+    /// The statement with its values bound.
+    pub(crate) fn query(&self, client: &Client, scope: &Scope) -> Query {
+        let mut query = Analytics::bind(client.query(&self.sql), scope);
+        if self.has_counters {
+            query = Counters::bind(query, scope);
+        }
+        if self.has_polls {
+            query = Polls::bind(query, scope);
+        }
+        query
+    }
+
+    /// The snapshot, from the rows that the statement returned.
+    pub(crate) fn render(&self, mut rows: Vec<SnapshotRow>, scope: &Scope) -> Snapshot {
+        let counters = take::<Counters>(&mut rows);
+        let polls = take::<Polls>(&mut rows);
+        let hours = take::<Analytics>(&mut rows);
+        let as_of = freshness::as_of(&rows);
+        Snapshot {
+            as_of,
+            analytics: Analytics::render(hours, scope, as_of),
+            counters: self.has_counters.then(|| Counters::render(counters, scope, as_of)),
+            polls: self.has_polls.then(|| Polls::render(polls, scope, as_of)),
+        }
     }
 }
 
-/// What one statement told.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// All that was in Kafka before this moment is counted; none while no partition has told.
-    pub as_of: Option<UnixMillis>,
-    /// From this hour on, an hour without a row is known to be empty.
-    hot_from: UnixMillis,
-    /// Hours before it that were asked for.
-    asked: Vec<UnixMillis>,
-    hours: HashMap<UnixMillis, Rendered>,
-    empty: Rendered,
-    /// The country counters; none where what they are read from is not declared.
-    pub counters: Option<Counters>,
-    /// The polls, likewise.
-    pub polls: Option<Polls>,
+fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
+    let Some((rollup, columns)) = A::undeclared(rollups) else { return true };
+    let (answer, columns) = (A::NAME, columns.join(", "));
+    tracing::warn!("{answer} are not served: rollup `{rollup}` with {columns} is not declared");
+    false
 }
 
-impl Snapshot {
-    /// Renders what a statement told about the hot window from `hot_from` and the hours in `asked` (sorted).
-    pub fn new(
-        as_of: Option<UnixMillis>,
-        hot_from: UnixMillis,
-        asked: Vec<UnixMillis>,
-        reactions: impl IntoIterator<Item = (UnixMillis, Reactions)>,
-        counters: Option<Counters>,
-        polls: Option<Polls>,
-    ) -> Self {
-        let hours = reactions.into_iter().map(|(hour, reactions)| (hour, render(reactions))).collect();
-        Self { as_of, hot_from, asked, hours, empty: render(Reactions::default()), counters, polls }
-    }
-
-    /// Whether every statement asks for this hour.
-    pub fn is_hot(&self, hour: UnixMillis) -> bool {
-        hour >= self.hot_from
-    }
-
-    /// The answer for the hour that starts at `hour`; none if this snapshot does not know it.
-    pub fn hour(&self, hour: UnixMillis) -> Option<&Rendered> {
-        let known = self.is_hot(hour) || self.asked.binary_search(&hour).is_ok();
-        known.then(|| self.hours.get(&hour).unwrap_or(&self.empty))
-    }
-}
-
-fn render(reactions: Reactions) -> Rendered {
-    let Reactions { users, clicks, impressions } = reactions;
-    let body = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");
-    Rendered::new("text/plain; charset=utf-8", body)
-}
-
-/// A moment as JSON and headers have it.
-pub fn rfc3339(moment: UnixMillis) -> String {
-    format!("{moment}Z").replace(' ', "T")
+/// Removes the rows of one answer.
+fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> Vec<SnapshotRow> {
+    rows.extract_if(.., |row| A::owns(row)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hours(n: i64) -> UnixMillis {
-        UnixMillis(n * HOUR)
-    }
-
-    #[track_caller]
-    fn check(hour: i64, body: Option<&str>) {
-        let reactions = Reactions { users: 3, clicks: 3, impressions: 0 };
-        let snapshot = Snapshot::new(
-            None,
-            hours(100),
-            vec![hours(5), hours(7)],
-            [(hours(101), reactions), (hours(7), reactions)],
-            None,
-            None,
-        );
-        assert_eq!(
-            snapshot.hour(hours(hour)).map(|rendered| &*rendered.body),
-            body.map(str::as_bytes),
-            "hour {hour}"
-        );
+    fn statement(rollups: &[&str]) -> Result<String, NotDeclared> {
+        let declared = Rollups::built_in();
+        let text: String =
+            rollups.iter().map(|name| format!("[[rollup]]\n{}", declared.get(name).unwrap())).collect();
+        SnapshotStatement::new(&Rollups::parse("", &text).unwrap()).map(|statement| statement.sql)
     }
 
     #[test]
-    fn a_known_hour_is_three_lines_and_an_empty_one_is_zeros() {
-        check(101, Some("unique_users,3\nclicks,3\nimpressions,0\n"));
-        check(7, Some("unique_users,3\nclicks,3\nimpressions,0\n"));
-        check(100, Some("unique_users,0\nclicks,0\nimpressions,0\n"));
-        check(5, Some("unique_users,0\nclicks,0\nimpressions,0\n"));
-    }
-
-    #[test]
-    fn an_hour_that_begins_after_the_statement_is_zeros_and_an_old_one_is_unknown() {
-        check(200, Some("unique_users,0\nclicks,0\nimpressions,0\n"));
-        check(99, None);
-        check(6, None);
-    }
-
-    #[test]
-    fn equal_answers_have_equal_etags() {
-        let one = render(Reactions { users: 1, ..Reactions::default() });
-        assert_eq!(one.etag, render(Reactions { users: 1, ..Reactions::default() }).etag);
-        assert_ne!(one.etag, render(Reactions::default()).etag);
+    fn an_answer_whose_rollup_is_not_declared_is_left_out_of_the_statement() {
+        let all = statement(&["users_hourly", "event_hourly", "event_daily", "poll_votes"]).unwrap();
+        assert!(all.contains("country_totals") && all.contains("'poll_votes'") && !all.contains('{'));
+        let needed = statement(&["users_hourly", "event_hourly"]).unwrap();
+        assert!(!needed.contains("country_totals") && !needed.contains("poll_votes"), "{needed}");
+        let error = statement(&["users_hourly"]).unwrap_err().to_string();
+        assert!(error.starts_with("rollup `event_hourly`, from which reactions are read"), "{error}");
     }
 }

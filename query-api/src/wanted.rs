@@ -1,42 +1,41 @@
-//! What is not in every statement and readers ask for: hours outside the hot window, polls beyond
-//! the largest.
+//! What readers ask for beyond what every refresh reads: hours outside the hot window, polls that are not
+//! among the largest.
 //!
-//! What was asked for joins every statement of the next minutes, so that it is as fresh as
-//! the rest: events with a historic time may arrive at any moment, and a cache that lived
-//! longer than a tick would hide them. Bounded: beyond the limit one is refused until others have
-//! been forgotten.
+//! What a reader asked for is read by every refresh of the next minutes, so that it is as fresh as
+//! the rest: events with a historic time may arrive at any moment, and a cache that outlived a refresh
+//! would hide them. Bounded: beyond the limit a key is refused until others have been forgotten.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most hours that a statement asks for besides the hot ones.
-pub const MAX_HOURS: usize = 2_000;
-/// Most polls that a statement asks for by name.
-pub const MAX_POLLS: usize = 100;
-/// How long after it was last asked for one is forgotten, at least.
+/// Most hours that a refresh reads besides the hot ones.
+pub(crate) const MAX_HOURS: usize = 2_000;
+/// Most polls that a refresh reads besides the largest.
+pub(crate) const MAX_POLLS: usize = 100;
+/// A key is kept at least this long after a reader last asked for it.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Keys and when each was last asked for.
-pub struct Wanted<K> {
+/// Keys, and when a reader last asked for each.
+pub(crate) struct Wanted<K> {
     keys: Mutex<HashMap<K, Instant>>,
     most: usize,
     remembered: Duration,
 }
 
-/// There are already as many as there may be.
+/// There are already as many keys as there may be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub(crate) struct TooMany;
 
 impl<K: Clone + Ord + Hash> Wanted<K> {
-    /// None yet and never above `most`, for statements `interval` apart.
-    pub fn new(most: usize, interval: Duration) -> Self {
+    /// No keys yet and never more than `most`, for refreshes that are `interval` apart.
+    pub(crate) fn new(most: usize, interval: Duration) -> Self {
         Self { keys: Mutex::default(), most, remembered: REMEMBERED.max(3 * interval) }
     }
 
-    /// Asks for `key`.
-    pub fn ask(&self, key: K, now: Instant) -> Result<(), TooMany> {
+    /// A reader asks for `key`.
+    pub(crate) fn want(&self, key: K, now: Instant) -> Result<(), TooMany> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= self.most && !keys.contains_key(&key) {
             return Err(TooMany);
@@ -45,10 +44,10 @@ impl<K: Clone + Ord + Hash> Wanted<K> {
         Ok(())
     }
 
-    /// The keys to ask for now, in order; forgets those that nobody asked for in a while.
-    pub fn current(&self, now: Instant) -> Vec<K> {
+    /// The keys to read now, sorted; forgets those that no reader has asked for lately.
+    pub(crate) fn current(&self, now: Instant) -> Vec<K> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|_, asked| now.duration_since(*asked) < self.remembered);
+        keys.retain(|_, wanted| now.duration_since(*wanted) < self.remembered);
         let mut keys: Vec<_> = keys.keys().cloned().collect();
         keys.sort_unstable();
         keys
@@ -65,9 +64,9 @@ mod tests {
     fn an_hour_is_forgotten_when_nobody_asks_any_more() {
         let wanted = Wanted::new(MAX_HOURS, Duration::from_secs(5));
         let start = Instant::now();
-        wanted.ask(UnixMillis(2), start).unwrap();
-        wanted.ask(UnixMillis(1), start).unwrap();
-        wanted.ask(UnixMillis(2), start + Duration::from_secs(30)).unwrap();
+        wanted.want(UnixMillis(2), start).unwrap();
+        wanted.want(UnixMillis(1), start).unwrap();
+        wanted.want(UnixMillis(2), start + Duration::from_secs(30)).unwrap();
         assert_eq!(wanted.current(start + Duration::from_secs(59)), [UnixMillis(1), UnixMillis(2)]);
         assert_eq!(wanted.current(start + Duration::from_secs(60)), [UnixMillis(2)]);
     }
@@ -77,9 +76,9 @@ mod tests {
         let wanted = Wanted::new(MAX_HOURS, Duration::from_secs(5));
         let now = Instant::now();
         for hour in 0..MAX_HOURS as i64 {
-            wanted.ask(UnixMillis(hour), now).unwrap();
+            wanted.want(UnixMillis(hour), now).unwrap();
         }
-        assert_eq!(wanted.ask(UnixMillis(-1), now), Err(TooMany));
-        assert_eq!(wanted.ask(UnixMillis(0), now), Ok(()));
+        assert_eq!(wanted.want(UnixMillis(-1), now), Err(TooMany));
+        assert_eq!(wanted.want(UnixMillis(0), now), Ok(()));
     }
 }

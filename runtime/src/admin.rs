@@ -1,4 +1,4 @@
-//! The admin port: is it alive, may it get traffic, what has it counted.
+//! The admin port: liveness, readiness and metrics.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,40 +21,40 @@ use crate::serve::Server;
 pub enum Readiness {
     /// It may.
     Ready,
-    /// It may, but something is wrong that somebody should look at; says what.
+    /// It may, but an operator should look at this.
     Degraded(String),
-    /// It may not; says why.
+    /// It may not, for this reason.
     Not(String),
 }
 
-/// What the admin port tells.
+/// What the admin port serves.
 pub struct Admin {
     /// `/metrics`.
     pub registry: Registry,
-    /// `/readyz`: `200`, also when degraded, or `503`; with the reason. `/healthz` never asks it: a
-    /// process that waits for Kafka must not be restarted for it.
+    /// `/readyz`: `200`, also when degraded, or `503`, each with the reason. `/healthz` does not depend on
+    /// it: a process that waits for Kafka must not be restarted for that.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
 }
 
 impl Admin {
-    /// Answers on `listener` until `shutdown`. End it last: probes and scrapes go on during a drain.
+    /// Serves on `listener` until `shutdown`. Shut it down last: probes and scrapes continue during a drain.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let admin = Arc::new(self);
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = admin.answer(request.method(), request.uri().path());
-            async move { Ok::<_, Infallible>(answer) }
+            let response = admin.respond(request.method(), request.uri().path());
+            async move { Ok::<_, Infallible>(response) }
         });
         if let Err(error) = Server::default().until(listener, service, shutdown, Duration::from_secs(1)).await
         {
-            tracing::debug!(%error, "admin port");
+            tracing::debug!(%error, "the admin port did not drain");
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -64,7 +64,7 @@ impl Admin {
                 Readiness::Not(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
             "/metrics" => self.metrics(),
-            _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /metrics\n"),
+            _ => text(StatusCode::NOT_FOUND, "the paths are /healthz, /readyz and /metrics\n"),
         }
     }
 
@@ -97,10 +97,10 @@ mod tests {
         let counter = IntCounter::new("things_total", "Things.").unwrap();
         registry.register(Box::new(counter)).unwrap();
         let readiness = Box::new(move || readiness.clone());
-        let answer = Admin { registry, readiness }.answer(method, path);
-        assert_eq!(answer.status().as_u16(), status);
+        let response = Admin { registry, readiness }.respond(method, path);
+        assert_eq!(response.status().as_u16(), status);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let bytes = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
+        let bytes = runtime.block_on(response.into_body().collect()).unwrap().to_bytes();
         assert!(String::from_utf8_lossy(&bytes).contains(body), "{bytes:?}");
     }
 

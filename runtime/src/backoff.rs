@@ -1,35 +1,57 @@
-//! How long to wait before trying again: doubling, bounded, with jitter.
+//! How long to wait before a retry: doubling, bounded, with jitter.
 //!
 //! No clock and no sleep in here; the caller waits.
 
 use std::time::Duration;
 
-/// Waits of one series of tries.
+/// The shortest and the longest wait between two tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    shortest: Duration,
+    longest: Duration,
+}
+
+impl RetryPolicy {
+    /// Waits from `shortest` up to `longest`, doubling.
+    ///
+    /// # Panics
+    /// If `shortest` is zero or above `longest`; in a constant that is a compile error.
+    pub const fn new(shortest: Duration, longest: Duration) -> Self {
+        let (least, most) = (shortest.as_nanos(), longest.as_nanos());
+        assert!(0 < least && least <= most, "a backoff starts above zero and grows");
+        Self { shortest, longest }
+    }
+
+    /// The waits of a new series of tries.
+    pub const fn backoff(self) -> Backoff {
+        Backoff { policy: self, next: self.shortest }
+    }
+}
+
+/// The waits of one series of tries.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    first: Duration,
-    most: Duration,
+    policy: RetryPolicy,
     next: Duration,
 }
 
 impl Backoff {
-    /// Waits from `first` up to `most`, doubling.
-    pub fn new(first: Duration, most: Duration) -> Self {
-        assert!(first <= most && !first.is_zero(), "a backoff starts above zero and grows");
-        Self { first, most, next: first }
+    /// Waits from `shortest` up to `longest`, doubling.
+    pub fn new(shortest: Duration, longest: Duration) -> Self {
+        RetryPolicy::new(shortest, longest).backoff()
     }
 
-    /// The wait before the next try: between half and the whole of the current
-    /// step, so that many processes do not return in step.
+    /// The wait before the next try: between half and the whole of the current step, so that many processes
+    /// do not retry in step.
     pub fn wait(&mut self) -> Duration {
         let step = self.next;
-        self.next = (step * 2).min(self.most);
+        self.next = (step * 2).min(self.policy.longest);
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// A try succeeded: the next series starts from the first step.
+    /// A try succeeded: the next series starts with the shortest wait.
     pub fn reset(&mut self) {
-        self.next = self.first;
+        self.next = self.policy.shortest;
     }
 }
 
@@ -39,7 +61,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_most_and_start_anew_after_a_success() {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let mut backoff = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(1)).backoff();
         let within = |wait: Duration, step: u64| {
             assert!(
                 wait >= Duration::from_millis(step / 2) && wait <= Duration::from_millis(step),

@@ -1,8 +1,8 @@
-//! Errors, as one line of a log or of readiness.
+//! Errors as one line, for logs and for readiness.
 
 use std::error::Error;
 
-/// An error and what caused it, in one line.
+/// An error and its causes, in one line.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,7 +1,7 @@
-//! Files that are taken anew when they change, while the process runs.
+//! Reloads files that change while the process runs.
 //!
-//! They are read again and compared, not watched: a change that comes by a swapped link, as
-//! Kubernetes makes it, would be missed.
+//! Files are read periodically and compared, not watched: a watch would miss a change by a swapped symlink,
+//! which is how Kubernetes updates files.
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use tokio::task;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often files are read.
+const READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Calls `changed` with what `read` gives once that differs from the time before, at first from
-/// `seen`, and is the same twice, so that a file is not taken while it is written; until `ended`.
-/// Both may block. What cannot be read belongs into what is read, so that it is complained of once.
+/// Calls `changed` with what `read` returns when that differs from the value before, which is `seen` at first.
+/// A new value counts only when it was read twice, so a file that is being written does not. Runs until
+/// `ended`. Both closures may block. `read` returns its errors as values, so that each is reported once.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
     read: impl Fn() -> T + Clone + Send + 'static,
     mut changed: impl FnMut(&T) + Send + 'static,
     ended: CancellationToken,
 ) {
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(READ_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = None;
-    while ended.run_until_cancelled(looks.tick()).await.is_some() {
+    while ended.run_until_cancelled(ticks.tick()).await.is_some() {
         let Ok(now) = task::spawn_blocking(read.clone()).await else { return };
         if now != seen && before.as_ref() == Some(&now) {
-            let tell = move || {
+            let call = move || {
                 changed(&now);
                 (changed, now)
             };
-            let Ok(told) = task::spawn_blocking(tell).await else { return };
-            (changed, seen) = told;
+            let Ok(called) = task::spawn_blocking(call).await else { return };
+            (changed, seen) = called;
             before = None;
         } else {
             before = Some(now);
@@ -52,15 +52,15 @@ mod tests {
     async fn what_is_there_for_one_look_only_is_not_taken() {
         let mut texts = ["a", "half", "b", "b", "b", ""].into_iter().chain(std::iter::repeat("b"));
         let read = Arc::new(Mutex::new(move || texts.next().unwrap()));
-        let (told, heard) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
         let ended = CancellationToken::new();
-        let changed = move |now: &&'static str| told.send(*now).unwrap();
+        let changed = move |now: &&'static str| sender.send(*now).unwrap();
         let following = follow("a", move || read.lock().unwrap()(), changed, ended.clone());
         let following = tokio::spawn(following);
-        sleep(9 * LOOK_EVERY).await;
+        sleep(9 * READ_INTERVAL).await;
         ended.cancel();
         following.await.unwrap();
-        assert_eq!(heard.iter().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(received.iter().collect::<Vec<_>>(), ["b"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -70,16 +70,16 @@ mod tests {
             let file = Arc::clone(&file);
             move || *file.lock().unwrap()
         };
-        let (told, heard) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
         let ended = CancellationToken::new();
-        let following = follow("a", read, move |now| told.send(*now).unwrap(), ended.clone());
+        let following = follow("a", read, move |now| sender.send(*now).unwrap(), ended.clone());
         let following = tokio::spawn(following);
         for now in ["a", "b", "b", "a"] {
             *file.lock().unwrap() = now;
-            sleep(3 * LOOK_EVERY).await;
+            sleep(3 * READ_INTERVAL).await;
         }
         ended.cancel();
         following.await.unwrap();
-        assert_eq!(heard.iter().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(received.iter().collect::<Vec<_>>(), ["b", "a"]);
     }
 }

@@ -1,8 +1,7 @@
-//! How any of our processes runs: its variables, the files it follows, its
-//! logs, signals, listeners and admin port, how it waits before it tries again, and how
-//! it tells errors.
+//! How each of our processes runs: its variables, the files that it reloads, logs, signals, metrics, HTTP
+//! server and admin port, how it retries, and how it reports errors.
 //!
-//! Knows nothing of events, Kafka or ClickHouse.
+//! This crate knows nothing about events, Kafka or ClickHouse.
 
 pub mod vars;
 
@@ -15,6 +14,8 @@ pub mod error;
 pub mod signal;
 
 pub mod serve;
+
+pub mod metrics;
 
 pub mod admin;
 

@@ -7,21 +7,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::vars::{VarError, Vars};
 
-/// What is logged, and how it looks.
+/// What is logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// Levels by target, `tracing` directives: `LOG`, default `info`.
     pub filter: String,
-    /// One JSON object a line instead of text: `LOG_FORMAT=json`, default `text`.
+    /// One JSON object per line instead of text: `LOG_FORMAT=json`, default `text`.
     pub format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -35,7 +35,7 @@ impl LogConfig {
         let format = match vars.string_or("LOG_FORMAT", "text").as_str() {
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
-            other => return Err(invalid("LOG_FORMAT", other, "it is `text` or `json`".to_owned())),
+            other => return Err(invalid("LOG_FORMAT", other, "it must be `text` or `json`".to_owned())),
         };
         Ok(Self { filter, format })
     }
@@ -48,7 +48,7 @@ pub fn init(config: &LogConfig) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
-    // `try_init` fails when a subscriber is set already, as in a test binary: then that one serves.
+    // `try_init` fails if a subscriber is already set, as in a test binary; then that one stays.
     let _already_set = match config.format {
         LogFormat::Text => builder.finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),

@@ -1,4 +1,5 @@
-//! How every refused request is answered, by all services: RFC 9457, "Problem Details for HTTP APIs".
+//! The problem: the body of the response to every refused request, in all services. RFC 9457, "Problem Details for
+//! HTTP APIs".
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -7,28 +8,28 @@ use serde::Serialize;
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What is the same in the answer to every refused request. `code` is stable, and so is `type`, which ends with it.
+/// The members that every problem has. `code` is stable, and so is `type`, which ends with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// What programs tell problems apart by.
+    /// The kind of problem, for programs.
     pub code: &'a str,
-    /// The kind of problem, in a phrase that is the same for each of its kind.
+    /// The kind of problem, in a phrase for people.
     pub title: &'a str,
     /// What is wrong with this request.
     pub detail: &'a str,
     /// What its sender should do.
     pub hint: &'a str,
-    /// How the request is named in the answer's `X-Request-Id` and in logs.
+    /// The id of the request, as in the `X-Request-Id` of the response and in logs.
     pub request_id: &'a str,
 }
 
 impl Problem<'_> {
-    /// The body of the answer, with the fields of `more`.
+    /// The body, with the members of `more`.
     ///
     /// # Panics
-    /// If `more` is nothing that becomes a JSON object.
+    /// If `more` does not serialize to a JSON object.
     pub fn render(&self, more: impl Serialize) -> Bytes {
         #[derive(Serialize)]
         struct Rendered<'a, M> {
@@ -47,10 +48,10 @@ impl Problem<'_> {
         let kind = format!("/problems/{code}");
         let rendered =
             Rendered { kind, title, status: status.as_u16(), code, detail, hint, more, request_id };
-        serde_json::to_vec(&rendered).expect("an answer is written to memory").into()
+        serde_json::to_vec(&rendered).expect("a body is written to memory").into()
     }
 
-    /// The body of the answer.
+    /// The body, with no further members.
     pub fn body(&self) -> Bytes {
         #[derive(Serialize)]
         struct Nothing {}

@@ -1,5 +1,5 @@
-//! The frame of every `main`: arguments are parsed, then variables, then the
-//! service runs; what fails before it runs is one readable line and a non-zero exit.
+//! The frame of every `main`: reads the variables, starts logging, runs the service. An error is one readable
+//! line on standard error and a non-zero exit code.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use crate::logging::{self, LogConfig};
 use crate::vars::{VarError, Vars};
 
-/// Runs a service to its end on a fresh runtime. `read` makes its configuration of
-/// the variables; with `check_only` (the flag `--check-config`) the resolved values
-/// are printed instead of running.
+/// Runs a service to its end on a new tokio runtime. `read` makes its configuration from the variables; with
+/// `check_only` (the flag `--check-config`) the resolved values are printed and the service does not run.
 pub fn run<C, F>(
     check_only: bool,
     read: impl FnOnce(&Vars) -> Result<C, VarError>,
@@ -34,7 +33,7 @@ where
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("error: {error:#}"));
+            print_error(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -44,7 +43,7 @@ fn start(service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(service)
 }
 
-/// `NAME=value` lines, in the order of their names.
+/// A line `NAME=value` for each variable, sorted by name.
 fn resolved(vars: &Vars) -> String {
     vars.resolved().into_iter().fold(String::new(), |mut page, (name, value)| {
         // Writing to a String cannot fail.
@@ -53,12 +52,12 @@ fn resolved(vars: &Vars) -> String {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to --check-config")]
+#[expect(clippy::print_stdout, reason = "the output of --check-config")]
 fn print(page: &str) {
     print!("{page}");
 }
 
-#[expect(clippy::print_stderr, reason = "a start that fails is one line on standard error")]
-fn complain(line: &str) {
+#[expect(clippy::print_stderr, reason = "a failure is one line on standard error")]
+fn print_error(line: &str) {
     eprintln!("{line}");
 }

@@ -1,16 +1,16 @@
-//! How a request is named in its answer and in logs.
+//! The id of a request, in its response and in logs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Builder;
 
-/// The header of requests and answers.
+/// The header of requests and responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest `X-Request-Id` of a client's that is used.
+/// The longest `X-Request-Id` that is accepted from a client.
 const MAX_BYTES: usize = 64;
 
-/// The name of a request.
+/// The id of a request.
 #[derive(Debug, Clone)]
 pub struct RequestId(HeaderValue);
 
@@ -24,9 +24,9 @@ impl RequestId {
     }
 
     /// A new UUIDv7.
-    #[expect(clippy::new_without_default, reason = "each is another one")]
+    #[expect(clippy::new_without_default, reason = "a default would be the same each time")]
     pub fn new() -> Self {
-        // It only names: the system's randomness, a call for each, is not needed.
+        // An id is no secret, so it does not need the system's randomness, which takes a call for each.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let noise = fastrand::u128(..).to_le_bytes();
         let noise = noise.first_chunk().expect("ten of sixteen");
@@ -34,12 +34,12 @@ impl RequestId {
         Self(HeaderValue::try_from(id.to_string()).expect("a UUID is printable"))
     }
 
-    /// The name as text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().expect("it is printable")
     }
 
-    /// The name as a header.
+    /// The id as a header.
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
     }

@@ -1,14 +1,14 @@
-//! SIGTERM and SIGINT become tokens that say "stop" and "stop at once".
+//! SIGTERM and SIGINT become cancelled tokens: "stop", then "stop at once".
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a process is told by its signals.
+/// What the signals of a process ask for.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Cancelled by the first signal: finish what was taken, then end.
+    /// Cancelled by the first signal: finish the work that was accepted, then stop.
     pub requested: CancellationToken,
-    /// Cancelled by the second: save what must be saved, wait for nobody.
+    /// Cancelled by the second signal: save what must be saved and stop without waiting.
     pub hurried: CancellationToken,
 }
 
@@ -19,16 +19,16 @@ const FILE_TOO_LONG: SignalKind = SignalKind::from_raw(25);
 pub fn listen() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // A file that may not grow (`ulimit -f`) is then an error of its write, as a full disk is, and not
-    // the end of the process. Its handler stays, though nobody listens.
-    let _stays = signal(FILE_TOO_LONG)?;
+    // With a handler, a write beyond the file size limit (`ulimit -f`) fails as it does on a full disk;
+    // without one, the signal ends the process. The handler stays installed although nobody listens.
+    let _installed = signal(FILE_TOO_LONG)?;
     let shutdown = Shutdown::default();
-    let told = shutdown.clone();
+    let tokens = shutdown.clone();
     tokio::spawn(async move {
         next(&mut terminate, &mut interrupt).await;
-        told.requested.cancel();
+        tokens.requested.cancel();
         next(&mut terminate, &mut interrupt).await;
-        told.hurried.cancel();
+        tokens.hurried.cancel();
     });
     Ok(shutdown)
 }

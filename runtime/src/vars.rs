@@ -1,9 +1,9 @@
-//! Environment variables, read once and checked whole.
+//! Environment variables, read once and checked before the service starts.
 //!
 //! Invariant: every variable that a service understands is read through a
-//! [`Vars`], which remembers it with the value it resolved to; so
-//! `--check-config` lists exactly what the service listens to. There is no
-//! global: a test makes its own `Vars` from pairs.
+//! [`Vars`], which records it with the value that it resolved to; so `--check-config` lists
+//! exactly the variables that have an effect. There is no global: a test makes its own `Vars`
+//! from pairs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// The variables of one process, and what has been read of them so far.
+/// The variables of one process, and the values that were read so far.
 pub struct Vars {
     given: BTreeMap<String, String>,
     resolved: RefCell<BTreeMap<String, String>>,
 }
 
-/// A variable that cannot be used; the message names it, its value and the remedy.
+/// A variable that cannot be used; the message has its name, its value and the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VarError {
     /// Required, but absent or empty.
@@ -30,7 +30,7 @@ pub enum VarError {
         /// What it is for, with an example.
         hint: &'static str,
     },
-    /// There, but not of the form it must have.
+    /// Set, but not to a value that it may have.
     #[error("variable {name}=`{value}` is not usable: {reason}")]
     Invalid {
         /// The variable.
@@ -40,7 +40,7 @@ pub enum VarError {
         /// What is wrong, or what would be right.
         reason: String,
     },
-    /// Passed through to a library, where the service needs another value.
+    /// A setting of a library that the service fixes.
     #[error("variable {name} cannot be set: {reason}")]
     Fixed {
         /// The variable.
@@ -50,11 +50,11 @@ pub enum VarError {
     },
 }
 
-/// Settings of a library that a service fixes, so that no variable may pass them through.
+/// Settings of a library that a service fixes, so that no variable may set them.
 pub struct Fixed {
-    /// Their names in the library, aliases included.
+    /// Their names in the library, including aliases.
     pub names: &'static [&'static str],
-    /// Why.
+    /// Why the service fixes them.
     pub reason: &'static str,
 }
 
@@ -67,7 +67,7 @@ impl Vars {
         )
     }
 
-    /// Variables given by the caller, for tests and for services run as a library.
+    /// Variables from the caller, for tests and for services that run as a library.
     pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         let given = pairs
             .into_iter()
@@ -80,14 +80,14 @@ impl Vars {
     /// The text of `name`, or `default`.
     pub fn string_or(&self, name: &'static str, default: &str) -> String {
         let value = self.given.get(name).map_or(default, String::as_str).to_owned();
-        self.remember(name, &value);
+        self.record(name, &value);
         value
     }
 
-    /// The text of `name`, which has no sensible default; `hint` says what it is for.
+    /// The text of `name`, which has no default; `hint` says what it is for.
     pub fn required(&self, name: &'static str, hint: &'static str) -> Result<String, VarError> {
         let value = self.given.get(name).cloned().ok_or(VarError::Missing { name, hint })?;
-        self.remember(name, &value);
+        self.record(name, &value);
         Ok(value)
     }
 
@@ -99,7 +99,7 @@ impl Vars {
         self.read(name, default, |text| text.parse().map_err(|e: T::Err| e.to_string()), T::to_string)
     }
 
-    /// `name` as a length of time (`250ms`, `5s`, `10m`, `1h`), or `default`.
+    /// `name` as a duration (`250ms`, `5s`, `10m`, `1h`), or `default`.
     pub fn duration_or(&self, name: &'static str, default: Duration) -> Result<Duration, VarError> {
         let parse = |text: &str| {
             humantime::parse_duration(text).map_err(|e| format!("{e}; write for example `5s` or `250ms`"))
@@ -107,7 +107,17 @@ impl Vars {
         self.read(name, default, parse, |d| humantime::format_duration(*d).to_string())
     }
 
-    /// The same, at most `most`; `why` is where that limit comes from.
+    /// [`Vars::duration_or`], but above zero.
+    pub fn positive_duration_or(&self, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+        let duration = self.duration_or(name, default)?;
+        if duration.is_zero() {
+            let reason = "it must be above zero, for example `5s`".to_owned();
+            return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
+        }
+        Ok(duration)
+    }
+
+    /// [`Vars::duration_or`] with an upper limit, and the reason for that limit.
     pub fn duration_up_to(
         &self,
         name: &'static str,
@@ -132,8 +142,7 @@ impl Vars {
         self.read(name, default, parse, usize::to_string)
     }
 
-    /// What `parse` makes of the path and the text of the file that `name` names; `None` if it
-    /// names none.
+    /// The file that `name` names, parsed from its path and its text; `None` if the variable is not set.
     pub fn file<T, E: Display>(
         &self,
         name: &'static str,
@@ -149,20 +158,20 @@ impl Vars {
             .map_err(|reason| VarError::Invalid { name, value: path, reason })
     }
 
-    /// All given variables whose name starts with `prefix`, without it, for settings
-    /// that are passed through to a library.
+    /// All variables whose name starts with `prefix`, by the rest of their name: settings that are
+    /// passed through to a library.
     pub fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {
         let given =
             self.given.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(prefix)?, value)));
         given
             .map(|(name, rest, value)| {
-                self.remember(name, value);
+                self.record(name, value);
                 (rest.to_owned(), value.clone())
             })
             .collect()
     }
 
-    /// The same, unless one of them is among `fixed`: whatever its value, in upper or lower case, with
+    /// [`Vars::with_prefix`], but an error if one of them is `fixed`: whatever its value, in upper or lower case, with
     /// `_` for `.`, and behind a prefix of the library's own.
     pub fn passed_through(
         &self,
@@ -178,8 +187,8 @@ impl Vars {
         Ok(settings)
     }
 
-    /// Every variable read so far and the value it resolved to, by name. Values of
-    /// names that hold a secret are hidden.
+    /// Every variable that was read so far and the value that it resolved to, sorted by name. Secrets are
+    /// hidden.
     pub fn resolved(&self) -> Vec<(String, String)> {
         self.resolved.borrow().clone().into_iter().collect()
     }
@@ -197,11 +206,11 @@ impl Vars {
             }
             None => default,
         };
-        self.remember(name, &show(&value));
+        self.record(name, &show(&value));
         Ok(value)
     }
 
-    fn remember(&self, name: &str, value: &str) {
+    fn record(&self, name: &str, value: &str) {
         let lower = name.to_ascii_lowercase();
         let secret = SECRETS.iter().any(|word| lower.ends_with(word));
         let shown = if secret && !value.is_empty() { "(set)" } else { value };
@@ -219,7 +228,7 @@ impl Fixed {
     }
 }
 
-/// Ends of the names of variables whose value is not shown.
+/// A variable whose name ends with one of these holds a secret.
 const SECRETS: [&str; 6] = ["password", "passphrase", "token", "secret", "key.pem", "credentials"];
 
 #[cfg(test)]

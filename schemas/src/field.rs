@@ -1,54 +1,52 @@
-//! A declared field: a field of `props` that is a typed column of the raw table too.
+//! A declared field: a field of `props` that is also a typed column of the raw table.
 //!
-//! Reading a path of every `props` takes 38 times as long as reading a column (a million rows, ClickHouse 26.7),
-//! so what people ask for is one. `props` keeps the field as it was sent; rollups, backfill and audit read it there.
-//! Invariant: names can stand in SQL as they are.
+//! Reading a path in every `props` takes 38 times as long as reading a column (a million rows, ClickHouse 26.7), so
+//! fields that people query get a column. `props` keeps the field as it was sent; rollups, backfill and audit read
+//! it there. Invariant: names can stand in SQL without quotes.
 
 use std::fmt;
 
-use crate::rollup::PropPath;
+use crate::named_enum::named_enum;
+use crate::prop_path::PropPath;
 
 /// One declared field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Its name: the column is `prop_<name>`.
+    /// The name; the column is called `prop_<name>`.
     pub name: String,
-    /// Where it is in `props`.
+    /// The path in `props`.
     pub path: PropPath,
-    /// What its values are.
-    pub kind: Kind,
+    /// The type of its values.
+    pub kind: FieldType,
 }
 
-/// What the values of a field are. A value of another kind is stored as the default of the column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// JSON strings.
-    String,
-    /// Whole numbers of 64 bits, however they are written: 1, 1.0 and 1e3.
-    Int,
-    /// Numbers.
-    Float,
-    /// `true` and `false`.
-    Bool,
-    /// Times in the forms of `client_time`.
-    Time,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::String, Self::Int, Self::Float, Self::Bool, Self::Time];
-
-    /// Its name in a declaration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::String => "string",
-            Self::Int => "int",
-            Self::Float => "float",
-            Self::Bool => "bool",
-            Self::Time => "time",
-        }
+named_enum! {
+    /// The type of a field. A value of another type is stored as the default of the column.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum FieldType {
+        /// JSON strings.
+        String = "string",
+        /// Whole numbers of 64 bits, however they are written: 1, 1.0 and 1e3.
+        Int = "int",
+        /// Numbers.
+        Float = "float",
+        /// `true` and `false`.
+        Bool = "bool",
+        /// Times in the forms of `client_time`.
+        Time = "time",
     }
 
+    /// All types.
+    pub const ALL;
+
+    /// The name in a declaration.
+    pub fn name;
+}
+
+/// The former name of [`FieldType`].
+pub use self::FieldType as Kind;
+
+impl FieldType {
     /// ClickHouse type of the column.
     pub fn column_type(self) -> &'static str {
         match self {
@@ -60,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// What older rows have, and rows without the field.
+    /// The value in rows without the field, and in rows that are older than the column.
     fn default(self) -> &'static str {
         match self {
             Self::String => "''",
@@ -72,12 +70,12 @@ impl Kind {
 }
 
 impl Field {
-    /// Name of its column.
+    /// The name of its column.
     pub fn column(&self) -> String {
         format!("prop_{}", self.name)
     }
 
-    /// The statement that gives the raw table its column.
+    /// The statement that adds its column to the raw table.
     pub fn add_column(&self) -> String {
         format!(
             "ALTER TABLE events ADD COLUMN IF NOT EXISTS {} {} DEFAULT {} COMMENT '{}'",
@@ -90,20 +88,16 @@ impl Field {
 
     /// What the column holds, in a phrase.
     pub fn comment(&self) -> String {
-        format!(
-            "field props.{} if it is a {}, else the default",
-            self.path.steps().join("."),
-            self.kind.name()
-        )
+        format!("field props.{} if it is a {}, else the default", self.path, self.kind.name())
     }
 }
 
-/// Its lines below `[[field]]`.
+/// The lines below `[[field]]`.
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, path, kind } = self;
         writeln!(f, "name = \"{name}\"")?;
-        writeln!(f, "path = \"{}\"", path.steps().join("."))?;
+        writeln!(f, "path = \"{path}\"")?;
         writeln!(f, "type = \"{}\"", kind.name())
     }
 }

@@ -1,14 +1,12 @@
-//! The enriched line: what only the edge knows, followed by what the client sent.
+//! The enriched line: the fields that the edge adds, followed by what the client sent.
 //!
 //! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the
-//! client's object without its `{`. Written and read side by side in here.
+//! client's object without its `{`. Both the writing and the reading are in this file.
 //!
-//! Where the event's identity or its country is derived, `"event_id":…,` or `"country":…,` stands
-//! before the client's part too.
+//! A derived `event_id` or `country` is also written before the client's part.
 //!
-//! Invariants: a line that is written holds the client's object and exactly the
-//! added fields, each once; it holds no line break; what [`write()`] makes of
-//! a line that [`event::parse`] took, [`read`] takes.
+//! Invariants: a written line has the client's object and exactly the added fields, each once; it has no line
+//! break; [`read`] reads every line that [`write()`] wrote after [`event::parse`] accepted it.
 
 use std::net::IpAddr;
 
@@ -26,14 +24,14 @@ pub const MAX_TENANT_BYTES: usize = 64;
 pub struct Prefix(Box<[u8]>);
 
 impl Prefix {
-    /// The prefix of a request of `tenant` from `ip`, complete at `server_time`.
+    /// The prefix for a request of `tenant` from `ip` whose headers were complete at `server_time`.
     ///
     /// # Panics
-    /// If `tenant` is not `[a-z0-9_-]{1,64}`; it comes from configuration, never from a client.
+    /// If `tenant` is not `[a-z0-9_-]{1,64}`: it comes from configuration, never from a client.
     pub fn new(tenant: &str, ip: IpAddr, server_time: UnixMillis) -> Self {
         assert!(
             is_tenant(tenant),
-            "a tenant is 1 to {MAX_TENANT_BYTES} of a-z, 0-9, _ and -, not `{tenant}`"
+            "a tenant is 1 to {MAX_TENANT_BYTES} characters of a-z, 0-9, _ and -, not `{tenant}`"
         );
         Self(
             format!(r#"{{"tenant":"{tenant}","ip":"{ip}","server_time":"{server_time}","#)
@@ -42,7 +40,7 @@ impl Prefix {
         )
     }
 
-    /// Bytes by which a line grows, and its line break.
+    /// The bytes that enriching adds to a line, including its line break.
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
@@ -54,16 +52,15 @@ pub fn is_tenant(name: &str) -> bool {
     (1..=MAX_TENANT_BYTES).contains(&name.len()) && name.bytes().all(good)
 }
 
-/// The tenant of a line that begins as [`write()`] begins it, whatever follows.
+/// The tenant of a line that begins as [`write()`] begins lines, whatever the rest is.
 pub fn tenant_of(line: &[u8]) -> Option<&str> {
     let rest = line.strip_prefix(br#"{"tenant":""#)?;
     let end = rest.iter().take(MAX_TENANT_BYTES + 1).position(|byte| *byte == b'"')?;
     str::from_utf8(&rest[..end]).ok().filter(|name| is_tenant(name))
 }
 
-/// Appends the enriched line to `out`, without a line break at its end; `line` is
-/// what `parsed` was read from. Returns whether reserved fields of the client's were
-/// replaced.
+/// Appends the enriched line to `out`, without a line break at its end; `parsed` was parsed from `line`.
+/// Returns whether reserved fields from the client were replaced.
 pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(&prefix.0);
     if let (true, Some(id)) = (parsed.derived_id, &parsed.event.event_id) {
@@ -82,12 +79,12 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     if replaced || repeats_id || repeats_country {
         let repeated = [("event_id", repeats_id), ("country", repeats_country)];
         let repeated = repeated.into_iter().filter(|(_, repeats)| *repeats).map(|(name, _)| name);
-        write_without(&RESERVED.into_iter().chain(repeated).collect::<Vec<_>>(), line, out);
+        write_without(&Reserved::NAMES.into_iter().chain(repeated).collect::<Vec<_>>(), line, out);
     } else {
         let object = line.trim_ascii();
         let start = out.len();
         out.extend_from_slice(&object.as_bytes()[1..]);
-        // Inside JSON a line break can only be white space between tokens; a record splits on it.
+        // In JSON a line break can only be white space between tokens; in a record it would split the line.
         for at in memchr::memchr2_iter(b'\n', b'\r', &object.as_bytes()[1..]) {
             out[start + at] = b' ';
         }
@@ -95,7 +92,7 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     replaced
 }
 
-/// The rare way: the object is written anew, field by field, without some.
+/// The rare path: writes the object field by field, without those in `left_out`.
 fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     let fields = object::fields(line).expect("the line was parsed before");
     let mut separator = "";
@@ -109,12 +106,10 @@ fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-const RESERVED: [&str; 3] = ["tenant", "ip", "server_time"];
-
 /// An enriched line, read.
 #[derive(Debug)]
 pub struct Enriched<'a, P> {
-    /// Whose data it is.
+    /// The tenant that owns the event.
     pub tenant: &'a str,
     /// The client's address.
     pub ip: IpAddr,
@@ -129,7 +124,7 @@ pub struct Enriched<'a, P> {
 /// Why a line of a record cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The client's part does not hold what the edge had checked.
+    /// The client's part has a fault that the edge would have rejected.
     #[error("read a line: {}{}", .0.code.as_str(), .0.field.map(|f| format!(" in `{f}`")).unwrap_or_default())]
     Event(event::Fault),
     /// A field that the edge adds is absent or malformed.
@@ -142,7 +137,7 @@ pub fn read<'a, P: Props<'a>>(line: &'a str) -> Result<Enriched<'a, P>, ReadErro
     Reader::default().read(line)
 }
 
-/// Reads enriched lines. Those of one request have the same added fields, which are read once.
+/// Reads enriched lines. The lines of one request have the same added fields, which are parsed once.
 #[derive(Debug, Default)]
 pub struct Reader<'a> {
     last: Option<(Reserved<'a>, Added<'a>)>,
@@ -159,7 +154,7 @@ impl<'a> Reader<'a> {
     /// Reads one line.
     ///
     /// # Errors
-    /// Why it cannot be read; the next one may be.
+    /// The line cannot be read; the next one may be readable.
     pub fn read<P: Props<'a>>(&mut self, line: &'a str) -> Result<Enriched<'a, P>, ReadError> {
         let Parsed { event, reserved, props, .. } = event::parse_enriched(line).map_err(ReadError::Event)?;
         let added = match self.last {
@@ -186,7 +181,7 @@ impl<'a> Added<'a> {
     }
 }
 
-/// The text of a JSON string that has no escapes, as none of the added ones has.
+/// The text of a JSON string without escapes: the added fields have none.
 fn text(value: Option<&str>) -> Option<&str> {
     value?.strip_prefix('"')?.strip_suffix('"')
 }

@@ -1,4 +1,4 @@
-//! A JSON object as it stands: every field in its order, repeated ones too.
+//! The fields of a JSON object in their order, including repeated ones.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::Text;
+use crate::json_text::Text;
 
-/// The fields of the object `json`, each with the JSON of its value. Names without escapes are borrowed.
+/// The fields of the JSON object, each with the JSON of its value. Names without escapes are borrowed.
 ///
 /// # Errors
-/// It is no object, or no JSON.
+/// `json` is not JSON, or not an object.
 pub fn fields(json: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
     serde_json::from_str(json).map(|Fields(fields)| fields)
 }

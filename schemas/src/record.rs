@@ -1,26 +1,27 @@
-//! Lines ⇄ Kafka record: a value of enriched lines joined by `\n`, and headers.
+//! The Kafka record: a value of enriched lines joined by `\n`, and headers.
 //!
 //! | header | value |
 //! |---|---|
 //! | `v` | version of this format, decimal |
 //! | `n` | lines in the value, decimal |
-//! | `id` | UUIDv7 of the record, hyphenated; kept on every way the record takes |
-//! | `spooled` | `1` if it came through the spool; else absent |
-//! | `kind` | `rejected` if its lines are [samples](crate::sample) of what the edge rejected; absent for events |
-//! | `traceparent` | of the first request in it that belongs to a [trace](crate::trace) which is recorded; else absent |
+//! | `id` | UUIDv7 of the record, hyphenated; the same when the record is sent again or through the spool |
+//! | `spooled` | `1` if the record came through the spool; else absent |
+//! | `kind` | `rejected` if the lines are [samples](crate::sample) of lines that the edge rejected; absent for events |
+//! | `traceparent` | of the first request in the record whose [trace](crate::trace) is sampled; else absent |
 
 use uuid::Uuid;
 
 use crate::trace::TraceParent;
 
-/// The version written here. A reader also takes the one before, once there is one.
+/// The version that is written. A reader also reads the version before, once there is one.
 pub const VERSION: u8 = 1;
-/// A record is sent when its value has reached this many bytes.
+/// A record is sent when its value has this many bytes.
 pub const TARGET_BYTES: usize = 256 * 1024;
-/// Longest value: a request's lines beyond it go into a further record. Below Kafka's default limit of 1 MiB a message.
+/// The longest value: further lines of a request go into another record. Below Kafka's default limit of 1 MiB a
+/// message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// What the lines of a record are.
+/// The kind of lines in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Events.
@@ -29,18 +30,18 @@ pub enum Kind {
     Rejected,
 }
 
-/// What the headers of a record say.
+/// The headers of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Lines in the value.
     pub lines: u32,
     /// Identity of the record.
     pub id: Uuid,
-    /// Whether it came through the spool.
+    /// Whether the record came through the spool.
     pub spooled: bool,
-    /// What its lines are.
+    /// The kind of its lines.
     pub kind: Kind,
-    /// A trace to which one of its requests belongs.
+    /// The trace of one of its requests.
     pub trace: Option<TraceParent>,
 }
 
@@ -52,10 +53,10 @@ pub enum HeadError {
         "read a record: its format version is {0}, this release reads up to {VERSION}; upgrade the aggregator first"
     )]
     Version(u8),
-    /// Of a kind that only a later release knows.
+    /// A kind that only a later release knows.
     #[error("read a record: this release does not know its kind `{0}`; upgrade the aggregator first")]
     Kind(String),
-    /// Not one of our records.
+    /// Not a record of ours.
     #[error("read a record: header `{0}` is absent or malformed")]
     Header(&'static str),
 }
@@ -75,7 +76,7 @@ impl Head {
             .chain(self.trace.map(|trace| ("traceparent", trace.as_str().to_owned())))
     }
 
-    /// Reads headers in any order; unknown ones are left alone.
+    /// Reads headers in any order; unknown headers are ignored.
     pub fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, HeadError> {
         let (mut version, mut lines, mut id, mut spooled) = (None, None, None, false);
         let (mut kind, mut trace) = (None, None);
@@ -113,7 +114,7 @@ impl Head {
 /// The value of `kind` for [`Kind::Rejected`].
 const REJECTED: &str = "rejected";
 
-/// The lines of a value, in order, as [`crate::line::read`] takes them.
+/// The lines of a value, in order; `line::read` reads each.
 pub fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value).filter(|value| !value.is_empty());
     std::iter::from_fn(move || {
@@ -183,12 +184,12 @@ mod tests {
         assert!(split("").is_empty());
     }
 
-    /// One record as it stands in a topic: headers, an empty line, the value.
+    /// One record of a topic: headers, an empty line, the value.
     const GOLDEN: &str = include_str!("../golden/record-v1.txt");
     /// One of samples.
     const GOLDEN_REJECTED: &str = include_str!("../golden/rejected-v1.txt");
 
-    /// Holds a golden record's headers against `head`. Returns its lines.
+    /// Compares the headers of a golden record with `head`. Returns its lines.
     #[track_caller]
     fn check_golden(record: &'static str, head: Head) -> Vec<&'static str> {
         let (headers, value) = record.trim_end().split_once("\n\n").unwrap();
@@ -230,7 +231,7 @@ mod tests {
             let sample = Sample::new("default", time, code, field, text);
             assert_eq!(String::from_utf8(sample.write()).unwrap(), line);
             assert_eq!(Sample::read(line.as_bytes()), Some(sample));
-            // A release that does not know the kind takes it for an event that cannot be read.
+            // A release that does not know the kind sees an event that it cannot read.
             assert_eq!(line::tenant_of(line.as_bytes()), Some("default"));
             let fault = event::Fault::field(event::Code::MissingField, "event");
             assert_eq!(line::read::<()>(line).unwrap_err(), line::ReadError::Event(fault));

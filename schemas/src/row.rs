@@ -1,108 +1,63 @@
-//! Rows of the raw table `events`, as the aggregator sends them.
+//! The columns of the raw table `events`, as the aggregator sends them.
 
-use std::fmt;
-use std::ops::{Range, RangeInclusive};
-use std::str::FromStr;
+pub use crate::event_time::{Earliest, EventTime, STORABLE, TimeLimits};
 
-use crate::time::{DAY, HOUR, UnixMillis};
-
-/// The columns of `events` and their ClickHouse types, in the order in which they are
-/// sent; a test holds them against `sql/0001_events.sql`.
-pub const COLUMNS: [(&str, &str); 22] = [
-    ("tenant", "LowCardinality(String)"),
-    ("event", "LowCardinality(String)"),
-    ("client_time", "DateTime64(3, 'UTC')"),
-    ("server_time", "DateTime64(3, 'UTC')"),
-    ("ip", "IPv6"),
-    ("user_id", "String"),
-    ("device_id", "String"),
-    ("device_os", "LowCardinality(String)"),
-    ("session", "String"),
-    ("sequence", "UInt64"),
-    ("param_int", "Int64"),
-    ("param_str", "String"),
-    ("country", "LowCardinality(String)"),
-    ("event_id", "UUID"),
-    ("props", "String"),
-    ("place", "UInt16"),
-    ("cfg", "UInt64"),
-    ("g", "UInt16"),
-    ("kp", "UInt16"),
-    ("ko", "UInt64"),
-    ("line", "UInt16"),
-    ("hwm", "UInt64"),
-];
-
-/// Times of arrival that can be stored: from 1970 to 2058. ClickHouse's `DateTime`, which buckets are, ends on
-/// 2106-02-07 and begins again in 1970; its `Date`, by which rollups expire, ends in 2149.
-pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
-
-/// Where client clocks are believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeLimits {
-    /// The earliest event time, default 2000-01-01.
-    pub earliest: UnixMillis,
-    /// How far a client may be ahead of the server, in milliseconds, default a day.
-    pub ahead: i64,
-}
-
-impl TimeLimits {
-    /// The longest `ahead`, in milliseconds: a year of 365.25 days. The end of every retention must lie before 2106,
-    /// where ClickHouse's `DateTime` ends.
-    pub const MAX_AHEAD: i64 = 8766 * HOUR;
-}
-
-/// What `EVENT_TIME_FROM` says: the earliest event time, one that rollups can hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Earliest(pub UnixMillis);
-
-impl FromStr for Earliest {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
-        let Range { start, end } = STORABLE;
-        if !STORABLE.contains(&time) {
-            return Err(format!("rollups hold times from {start} on; write one from there to before {end}"));
+macro_rules! columns {
+    ($($column:ident = $name:literal: $type:literal,)*) => {
+        /// A column of `events`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "sql/0001_events.sql has a comment for each column")]
+        pub enum RawColumn {
+            $($column,)*
         }
-        Ok(Self(time))
-    }
-}
 
-impl fmt::Display for Earliest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+        impl RawColumn {
+            /// All columns, in the order in which they are sent; a test compares them with `sql/0001_events.sql`.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$column),*];
 
-impl Default for TimeLimits {
-    fn default() -> Self {
-        Self { earliest: UnixMillis(10_957 * DAY), ahead: DAY }
-    }
-}
+            /// The name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$column => $name,)*
+                }
+            }
 
-/// The time under which an event counts in rollups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EventTime {
-    /// `client_time`, or `server_time` in its place.
-    pub time: UnixMillis,
-    /// Whether a `client_time` was there and not believed.
-    pub replaced: bool,
-}
-
-impl TimeLimits {
-    /// The times that are believed of what arrives at `server_time`.
-    pub fn accepted(&self, server_time: UnixMillis) -> RangeInclusive<UnixMillis> {
-        self.earliest..=UnixMillis(server_time.0 + self.ahead)
-    }
-
-    /// `client_time` if it is there and within the limits, else `server_time`.
-    pub fn event_time(&self, client_time: Option<UnixMillis>, server_time: UnixMillis) -> EventTime {
-        match client_time {
-            Some(time) if self.accepted(server_time).contains(&time) => EventTime { time, replaced: false },
-            sent => EventTime { time: server_time, replaced: sent.is_some() },
+            /// The type in ClickHouse.
+            pub const fn column_type(self) -> &'static str {
+                match self {
+                    $(Self::$column => $type,)*
+                }
+            }
         }
-    }
+
+        /// Names and types of [`RawColumn::ALL`].
+        pub const COLUMNS: [(&str, &str); RawColumn::ALL.len()] = [$(($name, $type)),*];
+    };
+}
+
+columns! {
+    Tenant = "tenant": "LowCardinality(String)",
+    Event = "event": "LowCardinality(String)",
+    ClientTime = "client_time": "DateTime64(3, 'UTC')",
+    ServerTime = "server_time": "DateTime64(3, 'UTC')",
+    Ip = "ip": "IPv6",
+    UserId = "user_id": "String",
+    DeviceId = "device_id": "String",
+    DeviceOs = "device_os": "LowCardinality(String)",
+    Session = "session": "String",
+    Sequence = "sequence": "UInt64",
+    ParamInt = "param_int": "Int64",
+    ParamStr = "param_str": "String",
+    Country = "country": "LowCardinality(String)",
+    EventId = "event_id": "UUID",
+    Props = "props": "String",
+    Place = "place": "UInt16",
+    DeclarationHash = "cfg": "UInt64",
+    LogGeneration = "g": "UInt16",
+    KafkaPartition = "kp": "UInt16",
+    KafkaOffset = "ko": "UInt64",
+    Line = "line": "UInt16",
+    AppliedEnd = "hwm": "UInt64",
 }
 
 #[cfg(test)]
@@ -122,34 +77,5 @@ mod tests {
             .take_while(|(name, _)| *name != "INDEX")
             .collect();
         assert_eq!(defined, COLUMNS);
-    }
-
-    #[track_caller]
-    fn check(client: Option<&str>, expected: &str, replaced: bool) {
-        let server = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
-        let client = client.map(|text| UnixMillis::parse(text).unwrap());
-        let expected = EventTime { time: UnixMillis::parse(expected).unwrap(), replaced };
-        assert_eq!(TimeLimits::default().event_time(client, server), expected);
-    }
-
-    #[test]
-    fn times_that_can_be_stored_begin_in_1970_and_end_with_2058() {
-        assert_eq!(STORABLE.start.to_string(), "1970-01-01 00:00:00.000");
-        assert_eq!(STORABLE.end.to_string(), "2059-01-01 00:00:00.000");
-        assert!(STORABLE.contains(&TimeLimits::default().earliest));
-    }
-
-    #[test]
-    fn a_historic_event_counts_when_it_happened() {
-        check(Some("2020-12-01 23:59:00"), "2020-12-01 23:59:00", false);
-        check(Some("2000-01-01 00:00:00"), "2000-01-01 00:00:00", false);
-        check(Some("2026-11-22 04:00:00"), "2026-11-22 04:00:00", false);
-    }
-
-    #[test]
-    fn a_time_that_cannot_be_is_replaced_and_an_absent_one_is_filled_in() {
-        check(Some("1999-12-31 23:59:59.999"), "2026-11-21 04:00:00", true);
-        check(Some("2026-11-22 04:00:00.001"), "2026-11-21 04:00:00", true);
-        check(None, "2026-11-21 04:00:00", false);
     }
 }

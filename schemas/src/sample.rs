@@ -1,10 +1,10 @@
-//! A line that the edge rejected, as it stands in a record of its own kind: whose it would
-//! have been, what is wrong with it, and how it begins.
+//! A sample of a line that the edge rejected, in a record of its own kind: the tenant, what is wrong with the
+//! line, and its beginning.
 //!
 //! `{"tenant":"default","server_time":"2026-11-21 04:00:00.123","code":"bad_type","field":"sequence","text":"…"}`
 //!
-//! Invariant: it is no event, also for a release that does not know its kind, for it has
-//! no `event`; and its tenant stands first, where [`crate::line::tenant_of`] looks.
+//! Invariants: a release that does not know this kind of record rejects the line, because it has no `event`;
+//! the tenant is first, where `line::tenant_of` reads it.
 
 use std::borrow::Cow;
 
@@ -13,27 +13,27 @@ use serde::{Deserialize, Serialize};
 use crate::line::is_tenant;
 use crate::time::UnixMillis;
 
-/// Of a longer line only so many bytes are kept.
+/// A sample has at most this many bytes of its line.
 pub const MAX_TEXT_BYTES: usize = 4096;
-/// Longest code and name of a field, in bytes.
+/// Longest code and longest name of a field, in bytes.
 const MAX_WORD_BYTES: usize = 32;
 
 /// One rejected line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample<'a> {
-    /// Whose data it would have been.
+    /// The tenant that would have owned the event.
     #[serde(borrow)]
     pub tenant: Cow<'a, str>,
-    /// When its request's headers were complete, as in the lines of events.
+    /// When the headers of the request were complete, as in the lines of events.
     #[serde(borrow)]
     pub server_time: Cow<'a, str>,
-    /// What is wrong, as its sender was told.
+    /// What is wrong: the code in the response.
     #[serde(borrow)]
     pub code: Cow<'a, str>,
-    /// With which known field, if with one.
+    /// The known field that has the fault, if one has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Cow<'a, str>>,
-    /// Its beginning, with U+FFFD for what is not UTF-8.
+    /// The beginning of the line, with U+FFFD for bytes that are not UTF-8.
     #[serde(borrow)]
     pub text: Cow<'a, str>,
 }
@@ -51,12 +51,12 @@ impl<'a> Sample<'a> {
         Self { tenant, server_time: server_time.to_string().into(), code, field, text: beginning(line) }
     }
 
-    /// Its line in a record, without a line break.
+    /// The line in a record, without a line break.
     pub fn write(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a sample is written to memory")
     }
 
-    /// Reads such a line; `None` if it is no sample.
+    /// Reads such a line; `None` if it is not a sample.
     pub fn read(line: &'a [u8]) -> Option<Self> {
         let sample: Self = serde_json::from_slice(line).ok()?;
         let is_good = is_tenant(&sample.tenant)
@@ -72,18 +72,18 @@ fn is_word(text: &str) -> bool {
     (1..=MAX_WORD_BYTES).contains(&text.len()) && text.bytes().all(good)
 }
 
-/// At most [`MAX_TEXT_BYTES`], cut between characters.
+/// At most [`MAX_TEXT_BYTES`] of the line, cut between characters.
 fn beginning(line: &[u8]) -> Cow<'_, str> {
     let start = &line[..line.len().min(MAX_TEXT_BYTES)];
     match str::from_utf8(start) {
         Ok(text) => text.into(),
-        // Only the cut broke it, within its last character.
+        // Valid but for the last character, which the cut split.
         Err(error) if error.error_len().is_none() && start.len() < line.len() => {
-            str::from_utf8(&start[..error.valid_up_to()]).expect("it is good up to here").into()
+            str::from_utf8(&start[..error.valid_up_to()]).expect("the text is valid up to here").into()
         }
         Err(_) => {
             let mut text = String::from_utf8_lossy(start).into_owned();
-            // U+FFFD is longer than the byte it stands for.
+            // U+FFFD is longer than the byte that it replaces.
             text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
             text.into()
         }

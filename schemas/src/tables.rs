@@ -1,19 +1,18 @@
-//! The tables that are not rendered from a declaration: numbered SQL files.
+//! The tables and serving views: numbered SQL files.
 //!
-//! One statement a file, table names without a database: the connection's database counts.
+//! Each file has one statement, and names tables without a database: the database of the connection is used.
 
 use std::time::Duration;
 
-use crate::bi;
 use crate::rollup::Rollups;
-use crate::time::{DAY, UnixMillis};
+pub use crate::table_partition::{partition_ends, partition_id};
 
 /// One SQL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
-    /// The file's name without its ending.
+    /// The name of the file without its extension.
     pub name: &'static str,
-    /// Its one statement.
+    /// Its statement.
     pub sql: &'static str,
 }
 
@@ -35,33 +34,21 @@ pub const MIGRATIONS: [Migration; 8] = migrations![
     "0009_rollup_states",
 ];
 
-/// Days that the raw table keeps an event after the day of its arrival.
+/// Days that the raw table keeps an event after the day on which it arrived.
 pub const RAW_DAYS: u32 = 31;
 
-/// Days that the ledger keeps a record after the day on which Kafka took it.
+/// Days that the ledger keeps a record after the day on which Kafka appended it.
 pub const LEDGER_DAYS: u32 = 30;
 
-/// Days that a dead letter is kept after the day on which Kafka took it.
+/// Days that a dead letter is kept after the day on which Kafka appended its record.
 pub const DEAD_LETTER_DAYS: u32 = 14;
 
-/// What ClickHouse calls the table partition of the day that begins at `start`: its `_partition_id`.
-pub fn partition_id(start: UnixMillis) -> String {
-    let (year, month, day) = start.civil();
-    format!("{year:04}{month:02}{day:02}")
-}
-
-/// When ClickHouse may drop the table partition of the day that begins at `start`, if its rows are kept for
-/// so many days after its end.
-pub fn partition_ends(start: UnixMillis, kept_days: u32) -> UnixMillis {
-    UnixMillis(start.0 + (1 + i64::from(kept_days)) * DAY)
-}
-
-/// A view that query-api answers from: a function of a rollup, made again and again.
+/// A materialized view of a rollup that query-api reads; ClickHouse refreshes it periodically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServingView {
     /// Its file.
     pub migration: Migration,
-    /// The rollup that it reads; without that one it is not made.
+    /// The rollup that it reads; the view is created only where that rollup is declared.
     pub rollup: &'static str,
     /// The dimensions and measures of that rollup which the view and query-api read.
     pub columns: &'static [&'static str],
@@ -73,42 +60,25 @@ impl ServingView {
         rollups.get(self.rollup).is_some_and(|rollup| rollup.has_columns(self.columns))
     }
 
-    /// The statement that makes it; none if what it reads is not declared.
+    /// The statement that creates it; `None` if what it reads is not declared.
     pub fn statement(&self, rollups: &Rollups) -> Option<String> {
         let rollup = rollups.get(self.rollup).filter(|_| self.is_served(rollups))?;
-        Some(rollup.in_place(self.migration.sql))
+        Some(rollup.substitute_in(self.migration.sql))
     }
 }
 
-/// Between two times that the views are made, as their files say.
+/// The interval of the refreshes, as in the files of the views.
 pub const REFRESH: Duration = Duration::from_secs(5);
 
-/// Which countries count most of all time.
+/// The totals of all time by country.
 pub const COUNTRY_TOTALS: ServingView = ServingView {
     migration: migrations!["0006_country_totals"][0],
     rollup: "event_daily",
     columns: &["event", "country", "events"],
 };
 
-/// All of them; applied after the rollups.
+/// All serving views; they are created after the tables.
 pub const SERVING_VIEWS: [ServingView; 1] = [COUNTRY_TOTALS];
-
-/// Names that a rollup cannot take.
-pub const NAMES: [&str; 12] = [
-    "events",
-    "ledger",
-    "progress",
-    "configs",
-    "audits",
-    "dead_letters",
-    "schema_migrations",
-    "rollup_sums",
-    "rollup_states",
-    "country_totals",
-    // Its view would take the place of the one of single events, or of rejected lines.
-    bi::EVENTS_RECENT,
-    bi::REJECTED_LINES,
-];
 
 #[cfg(test)]
 mod tests {

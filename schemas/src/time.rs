@@ -1,4 +1,4 @@
-//! Instants as clients write them and as ClickHouse stores them.
+//! Times as clients write them and as ClickHouse stores them.
 //!
 //! Invariant: a [`UnixMillis`] that was parsed lies in the range of ClickHouse's
 //! `DateTime64(3)`, so storing it cannot fail. No clock in here.
@@ -10,13 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMillis(pub i64);
 
-/// Milliseconds of a second.
+/// Milliseconds in a second.
 pub const SECOND: i64 = 1000;
-/// Milliseconds of a minute.
+/// Milliseconds in a minute.
 pub const MINUTE: i64 = 60 * SECOND;
-/// Milliseconds of an hour.
+/// Milliseconds in an hour.
 pub const HOUR: i64 = 60 * MINUTE;
-/// Milliseconds of a day in UTC, which has no leap seconds here.
+/// Milliseconds in a day of UTC, without leap seconds.
 pub const DAY: i64 = 24 * HOUR;
 
 /// 1900-01-01, where `DateTime64` begins.
@@ -25,15 +25,15 @@ const EARLIEST: UnixMillis = UnixMillis(-25_567 * DAY);
 const END: UnixMillis = UnixMillis(120_530 * DAY);
 
 impl UnixMillis {
-    /// Milliseconds as a client gives them; `None` outside 1900–2299.
+    /// A time in milliseconds since 1970; `None` outside 1900–2299.
     pub fn from_integer(millis: i64) -> Option<Self> {
         let time = Self(millis);
         (EARLIEST <= time && time < END).then_some(time)
     }
 
-    /// `YYYY-MM-DD hh:mm:ss[.f…]` with a blank or `T` between day and clock and `.` or `,` before the fraction, in UTC
-    /// or with an offset: `Z`, `+hh:mm`, `+hhmm` or `+hh` (RFC 3339, and what of ISO 8601 clients write). Digits beyond
-    /// the millisecond are cut. `None` for anything else, and outside 1900–2299.
+    /// `YYYY-MM-DD hh:mm:ss[.f…]` with a space or `T` between date and time and `.` or `,` before the fraction, in UTC
+    /// or with an offset: `Z`, `+hh:mm`, `+hhmm` or `+hh` (RFC 3339, and the forms of ISO 8601 that clients write).
+    /// Digits beyond the millisecond are cut off. `None` for anything else, and outside 1900–2299.
     pub fn parse(text: &str) -> Option<Self> {
         let (&date, rest) = text.as_bytes().split_first_chunk::<10>()?;
         let (&[separator], rest) = rest.split_first_chunk::<1>()?;
@@ -47,7 +47,7 @@ impl UnixMillis {
         Self::from_integer(days(date)? * DAY + clock_millis(clock)? + fraction - offset)
     }
 
-    /// Start of the period of `length` milliseconds, counted from the epoch, that holds this instant.
+    /// Start of the period of `length` milliseconds, counted from the epoch, that contains this time.
     pub fn floor(self, length: i64) -> Self {
         Self(self.0 - self.0.rem_euclid(length))
     }
@@ -69,7 +69,7 @@ impl UnixMillis {
     }
 }
 
-/// What a clock says; a clock before 1970 says 1970.
+/// The time of a clock; 1970 if the clock is before that.
 impl From<SystemTime> for UnixMillis {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -126,7 +126,7 @@ fn clock_millis(text: [u8; 8]) -> Option<i64> {
 /// Milliseconds of a leading `.f…` or `,f…` (0 without one), and what follows it.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let [b'.' | b',', digits @ ..] = text else { return Some((0, text)) };
-    // As most are written.
+    // The most common form.
     if let Some(millis) = digits.try_into().ok().and_then(number::<3>) {
         return Some((millis, &[]));
     }

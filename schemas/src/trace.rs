@@ -8,8 +8,8 @@ const LENGTH: usize = 55;
 pub struct TraceParent([u8; LENGTH]);
 
 impl TraceParent {
-    /// Reads the value of a header; `None` if it is none. Of a later version it takes what version 00
-    /// has, as the standard says.
+    /// Reads the value of a header; `None` if it is not a `traceparent`. From a later version it keeps what
+    /// version 00 has, as the standard says.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let (start, more) = value.split_first_chunk::<LENGTH>()?;
         let well_formed = (0..).zip(start).all(|(at, byte)| match at {
@@ -28,20 +28,20 @@ impl TraceParent {
         let mut own = Self(*start);
         if !start.starts_with(b"00") {
             own.0[..2].copy_from_slice(b"00");
-            // Of its flags version 00 knows this one.
+            // The only flag that version 00 defines.
             let flags = if own.is_sampled() { b"01" } else { b"00" };
             own.0[LENGTH - 2..].copy_from_slice(flags);
         }
         Some(own)
     }
 
-    /// Whether whoever began the trace records it.
+    /// Whether the caller may have recorded the trace (flag `sampled`).
     pub fn is_sampled(&self) -> bool {
         let digit = char::from(self.0[LENGTH - 1]).to_digit(16).unwrap_or_default();
         digit % 2 == 1
     }
 
-    /// The trace's name: 32 hexadecimal digits.
+    /// The trace id: 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
         &self.as_str()[3..35]
     }

@@ -13,10 +13,9 @@ use schemas::row::{Earliest, TimeLimits};
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::DAY;
 
-use crate::aggregate::MAX_GROUPS;
-use crate::declaration::Declaration;
-use crate::decode::Limits;
-use crate::window::WindowLimits;
+use crate::protocol::declaration::Declaration;
+use crate::protocol::limits::{DecodeLimits, MAX_GROUPS};
+use crate::protocol::window::WindowLimits;
 
 pub(crate) mod fixed;
 
@@ -39,7 +38,7 @@ pub struct Config {
     /// When a batch closes.
     pub batch: BatchConfig,
     /// What decides about rows besides records and rollups.
-    pub limits: Limits,
+    pub limits: DecodeLimits,
     /// Groups of a rollup that a batch may have before the others fold into `(other)`: `ROLLUP_MAX_GROUPS`,
     /// default 50 000.
     pub max_groups: NonZeroUsize,
@@ -148,9 +147,9 @@ const MAX_WINDOW_IDS: usize = 20_000_000;
 /// 50 bytes each in memory). Which client clocks are believed: those not before `EVENT_TIME_FROM`,
 /// default 2000-01-01T00:00:00Z, at least 1970, and not more than `EVENT_TIME_AHEAD`, default 1day, at
 /// most 1year, ahead.
-fn limits(vars: &Vars) -> Result<Limits, VarError> {
-    let fixed = Limits::default();
-    let Limits { time, window, .. } = fixed;
+fn limits(vars: &Vars) -> Result<DecodeLimits, VarError> {
+    let fixed = DecodeLimits::default();
+    let DecodeLimits { time, window, .. } = fixed;
     let millis = |name, default: i64, most: i64, why: &str| {
         let [default, most] = [default, most].map(|millis| Duration::from_millis(millis.unsigned_abs()));
         let duration = vars.duration_up_to(name, default, most, why)?;
@@ -165,7 +164,7 @@ fn limits(vars: &Vars) -> Result<Limits, VarError> {
     }
     let end = "the end of every retention must lie before 2106, where ClickHouse's DateTime ends";
     let ahead = millis("EVENT_TIME_AHEAD", time.ahead, TimeLimits::MAX_AHEAD, end)?;
-    Ok(Limits {
+    Ok(DecodeLimits {
         time: TimeLimits { earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(time.earliest))?.0, ahead },
         window: WindowLimits { age_ms, max_ids },
         ..fixed
@@ -327,7 +326,7 @@ mod tests {
         let config = Config::from_vars(&Vars::from_pairs(NEEDED)).unwrap();
         assert_eq!(config.migrate.rollups, Rollups::built_in());
         assert_eq!((config.migrate.partitions.get(), config.migrate.replication.get()), (8, 1));
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.limits, DecodeLimits::default());
     }
 
     #[test]
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_taken(name: &str, value: &str) -> Limits {
+    fn check_taken(name: &str, value: &str) -> DecodeLimits {
         let vars = Vars::from_pairs(NEEDED.into_iter().chain([(name, value)]));
         Config::from_vars(&vars).unwrap().limits
     }

@@ -11,7 +11,7 @@ use runtime::admin::Readiness;
 
 /// What can be in trouble by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Concern {
+pub enum Component {
     /// The brokers and the topic.
     Kafka,
     /// The server and its tables.
@@ -34,7 +34,7 @@ pub enum Concern {
 #[derive(Debug)]
 pub struct Health {
     brokers: String,
-    troubles: Mutex<BTreeMap<Concern, String>>,
+    troubles: Mutex<BTreeMap<Component, String>>,
 }
 
 impl Health {
@@ -42,76 +42,78 @@ impl Health {
     /// before that nothing is stored.
     pub fn new(brokers: &str) -> Self {
         let not_yet = [
-            (Concern::Kafka, "not reached yet"),
-            (Concern::ClickHouse, "not reached yet"),
-            (Concern::Group, "not joined yet"),
+            (Component::Kafka, "not reached yet"),
+            (Component::ClickHouse, "not reached yet"),
+            (Component::Group, "not joined yet"),
         ];
-        let troubles = not_yet.map(|(concern, reason)| (concern, reason.to_owned()));
+        let troubles = not_yet.map(|(component, reason)| (component, reason.to_owned()));
         Self { brokers: brokers.to_owned(), troubles: Mutex::new(troubles.into()) }
     }
 
     /// No broker answers.
-    pub fn kafka_away(&self) {
-        self.trouble(Concern::Kafka, format!("no answer from {}", self.brokers));
+    pub fn kafka_unreachable(&self) {
+        self.degraded(Component::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// `concern` cannot go on, for this reason, which may end by itself.
-    pub fn trouble(&self, concern: Concern, reason: impl fmt::Display) {
-        if let Some(reason) = self.changed(concern, reason) {
-            tracing::warn!("{concern}: {reason}");
+    /// `component` cannot go on, for this reason, which may end by itself.
+    pub fn degraded(&self, component: Component, reason: impl fmt::Display) {
+        if let Some(reason) = self.changed(component, reason) {
+            tracing::warn!("{component}: {reason}");
         }
     }
 
-    /// `concern` cannot go on before somebody helps, for this reason.
-    pub fn alarm(&self, concern: Concern, reason: impl fmt::Display) {
-        if let Some(reason) = self.changed(concern, reason) {
-            tracing::error!("{concern}: {reason}");
+    /// `component` cannot go on before somebody helps, for this reason.
+    pub fn alarm(&self, component: Component, reason: impl fmt::Display) {
+        if let Some(reason) = self.changed(component, reason) {
+            tracing::error!("{component}: {reason}");
         }
     }
 
     /// Remembers the reason, and gives it back if it is new.
-    fn changed(&self, concern: Concern, reason: impl fmt::Display) -> Option<String> {
+    fn changed(&self, component: Component, reason: impl fmt::Display) -> Option<String> {
         let reason = reason.to_string();
-        let before = self.troubles().insert(concern, reason.clone());
+        let before = self.troubles().insert(component, reason.clone());
         (before.as_ref() != Some(&reason)).then_some(reason)
     }
 
-    /// `concern` works.
-    pub fn well(&self, concern: Concern) {
-        let before = self.troubles().remove(&concern);
+    /// `component` works.
+    pub fn recovered(&self, component: Component) {
+        let before = self.troubles().remove(&component);
         if before.is_some() {
-            tracing::info!("{concern}: works");
+            tracing::info!("{component}: works");
         }
     }
 
     /// What was refused of partitions that are not `owned` any more is no concern of this process.
     pub fn forget_commits(&self, owned: impl Fn(i32) -> bool) {
-        self.troubles().retain(|concern, _| !matches!(concern, Concern::Commits(kp) if !owned(*kp)));
+        self.troubles()
+            .retain(|component, _| !matches!(component, Component::Commits(partition) if !owned(*partition)));
     }
 
     /// Whether nothing is in trouble; says what is.
     pub fn readiness(&self) -> Readiness {
         let troubles = self.troubles();
-        let all: Vec<_> = troubles.iter().map(|(concern, reason)| format!("{concern}: {reason}")).collect();
+        let all: Vec<_> =
+            troubles.iter().map(|(component, reason)| format!("{component}: {reason}")).collect();
         if all.is_empty() { Readiness::Ready } else { Readiness::Not(all.join("; ")) }
     }
 
-    fn troubles(&self) -> MutexGuard<'_, BTreeMap<Concern, String>> {
+    fn troubles(&self) -> MutexGuard<'_, BTreeMap<Component, String>> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Display for Concern {
+impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kafka => f.write_str("kafka"),
             Self::ClickHouse => f.write_str("clickhouse"),
             Self::Tables => f.write_str("tables"),
             Self::Group => f.write_str("consumer group"),
-            Self::Partition(kp) => write!(f, "partition {kp}"),
-            Self::Inserts(kp) => write!(f, "inserts of partition {kp}"),
-            Self::Commits(kp) => write!(f, "commits of partition {kp}"),
-            Self::Progress(kp) => write!(f, "progress of partition {kp}"),
+            Self::Partition(partition) => write!(f, "partition {partition}"),
+            Self::Inserts(partition) => write!(f, "inserts of partition {partition}"),
+            Self::Commits(partition) => write!(f, "commits of partition {partition}"),
+            Self::Progress(partition) => write!(f, "progress of partition {partition}"),
         }
     }
 }
@@ -128,31 +130,31 @@ mod tests {
             health.readiness(),
             not("kafka: not reached yet; clickhouse: not reached yet; consumer group: not joined yet")
         );
-        health.kafka_away();
+        health.kafka_unreachable();
         assert_eq!(
             health.readiness(),
             not("kafka: no answer from k:1; clickhouse: not reached yet; consumer group: not joined yet")
         );
-        for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
-            health.well(concern);
+        for component in [Component::Kafka, Component::ClickHouse, Component::Group] {
+            health.recovered(component);
         }
         assert_eq!(health.readiness(), Readiness::Ready);
-        health.trouble(Concern::Partition(3), "stopped");
+        health.degraded(Component::Partition(3), "stopped");
         assert_eq!(health.readiness(), not("partition 3: stopped"));
-        health.alarm(Concern::Tables, "`events` has lost a part");
+        health.alarm(Component::Tables, "`events` has lost a part");
         assert_eq!(health.readiness(), not("tables: `events` has lost a part; partition 3: stopped"));
     }
 
     #[test]
     fn refused_commits_are_a_concern_of_the_owner() {
         let health = Health::new("k:1");
-        for concern in [Concern::Kafka, Concern::ClickHouse, Concern::Group] {
-            health.well(concern);
+        for component in [Component::Kafka, Component::ClickHouse, Component::Group] {
+            health.recovered(component);
         }
-        for concern in [Concern::Commits(1), Concern::Commits(2), Concern::Inserts(2)] {
-            health.alarm(concern, "refused");
+        for component in [Component::Commits(1), Component::Commits(2), Component::Inserts(2)] {
+            health.alarm(component, "refused");
         }
-        health.forget_commits(|kp| kp == 1);
+        health.forget_commits(|partition| partition == 1);
         let left = "inserts of partition 2: refused; commits of partition 1: refused";
         assert_eq!(health.readiness(), Readiness::Not(left.to_owned()));
     }

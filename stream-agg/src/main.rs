@@ -8,10 +8,10 @@ use clap::{Parser, Subcommand};
 use runtime::{process, serve, signal};
 use serde::Serialize;
 use stream_agg::Config;
-use stream_agg::adopt::Log;
-use stream_agg::audit::{self, Reach};
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::store::Store;
+use stream_agg::apply::store::Store;
+use stream_agg::ops::adopt::Log;
+use stream_agg::ops::audit::{self, Reach};
+use stream_agg::protocol::progress::{NextOffset, Offset};
 use tikv_jemallocator::Jemalloc;
 
 /// A batch needs as much as the one before it: a quarter of the time went into pages that were given
@@ -86,7 +86,7 @@ enum Command {
     /// Counts the tables against each other; fails if anything is missing or duplicate, or in no ledger row.
     Audit {
         /// Days of arrival to look at; all of them unless something has expired.
-        #[arg(long, default_value_t = stream_agg::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::audit::MAX_DAYS)))]
+        #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Prints JSON in place of a table.
         #[arg(long)]
@@ -145,7 +145,7 @@ async fn run_until_told(config: Config) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stdout, reason = "the statements are what was asked for")]
 async fn grants(config: Config) -> anyhow::Result<()> {
-    println!("{}", stream_agg::migrate::grants(&config.migrate).join("\n"));
+    println!("{}", stream_agg::ops::migrate::grants(&config.migrate).join("\n"));
     Ok(())
 }
 
@@ -161,21 +161,24 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
 }
 
 async fn adopt(config: Config, partitions: Vec<u16>, log: Log, cfg: Option<u64>) -> anyhow::Result<()> {
-    for part in stream_agg::adopt::begin(&config, &partitions, log).await? {
-        tracing::info!("adopted: {}", stream_agg::adopt::adopt(&config, part, cfg).await?);
+    for part in stream_agg::ops::adopt::begin(&config, &partitions, log).await? {
+        tracing::info!("adopted: {}", stream_agg::ops::adopt::adopt(&config, part, cfg).await?);
     }
     Ok(())
 }
 
 async fn split(config: Config, partitions: Vec<u16>) -> anyhow::Result<()> {
-    for kp in partitions {
-        tracing::info!("split: {}", stream_agg::split::split(&config, kp).await?);
+    for partition in partitions {
+        tracing::info!("split: {}", stream_agg::ops::split::split(&config, partition).await?);
     }
     Ok(())
 }
 
-async fn skip(config: Config, kp: u16, offset: i64) -> anyhow::Result<()> {
-    tracing::info!("skipped: {}", stream_agg::skip::skip(&config, kp, Offset::new(offset)).await?);
+async fn skip(config: Config, partition: u16, offset: i64) -> anyhow::Result<()> {
+    tracing::info!(
+        "skipped: {}",
+        stream_agg::ops::skip::skip(&config, partition, Offset::new(offset)).await?
+    );
     Ok(())
 }
 
@@ -187,7 +190,7 @@ fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
 async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
     let told = signal::listen().context("listen for signals")?;
     tokio::select! {
-        filled = stream_agg::backfill::backfill(&config, &rollup) => {
+        filled = stream_agg::ops::backfill::backfill(&config, &rollup) => {
             print(&filled?, json)
         }
         () = told.requested.cancelled() => anyhow::bail!("told to stop before all was counted; run it again"),
@@ -197,7 +200,7 @@ async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<
 async fn drop_rollup(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
     let told = signal::listen().context("listen for signals")?;
     tokio::select! {
-        dropped = stream_agg::drop_rollup::drop_rollup(&config, &rollup) => {
+        dropped = stream_agg::ops::drop_rollup::drop_rollup(&config, &rollup) => {
             print(&dropped?, json)
         }
         () = told.requested.cancelled() => anyhow::bail!("told to stop before all was deleted; run it again"),
@@ -218,7 +221,7 @@ fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> 
 #[expect(clippy::print_stdout, reason = "the answer to `audit`")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let ours = stream_agg::configs::ours(&store, &config).await.context("read what is declared")?;
+    let ours = stream_agg::apply::configs::ours(&store, &config).await.context("read what is declared")?;
     let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);

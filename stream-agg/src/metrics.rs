@@ -4,16 +4,15 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
-
-use crate::partition::Counts;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use runtime::metrics::{MetricDescription, MetricFactory};
 
 /// Everything counted, with its registry.
 pub struct Metrics {
     /// What the admin port shows.
     pub registry: Registry,
+    /// What each of them is.
+    pub descriptions: Vec<MetricDescription>,
     records: IntCounter,
     lines: IntCounter,
     rows: IntCounter,
@@ -55,11 +54,34 @@ pub struct Metrics {
     pub inserts_held: IntGauge,
 }
 
+/// What a batch counts for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records.
+    pub records: u64,
+    /// Lines in them.
+    pub lines: u64,
+    /// Lines that became rows.
+    pub rows: u64,
+    /// Lines that could not be read.
+    pub rejected: u64,
+    /// Lines that were stored before.
+    pub duplicates: u64,
+    /// Rows whose `client_time` was not believed.
+    pub time_replaced: u64,
+    /// Rows whose `server_time` was not believed.
+    pub arrival_replaced: u64,
+    /// Rows of rollups whose groups were folded.
+    pub folded_rows: u64,
+    /// Values of declared fields that are of another type.
+    pub mistyped: u64,
+}
+
 /// Counts a partition as stopped until it is dropped.
 #[derive(Debug)]
-pub struct StoppedPartition(IntGauge);
+pub struct StoppedGuard(IntGauge);
 
-impl Drop for StoppedPartition {
+impl Drop for StoppedGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -69,9 +91,9 @@ impl Drop for StoppedPartition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
     /// Its condition did not hold: what is there is looked at.
-    Doubt,
+    ConditionFailed,
     /// It will pass by itself.
-    Passing,
+    Transient,
     /// ClickHouse refuses it.
     Refused,
 }
@@ -79,8 +101,8 @@ pub enum InsertError {
 impl InsertError {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Doubt => "doubt",
-            Self::Passing => "passing",
+            Self::ConditionFailed => "doubt",
+            Self::Transient => "passing",
             Self::Refused => "refused",
         }
     }
@@ -89,66 +111,68 @@ impl InsertError {
 /// All metrics at zero, in a registry of their own.
 impl Default for Metrics {
     fn default() -> Self {
-        let make = Make(Registry::new());
-        let insert_errors = make.counters("insert_errors_total", "Tries of an insert that failed.", "kind");
-        for kind in [InsertError::Doubt, InsertError::Passing, InsertError::Refused] {
+        let metrics = MetricFactory::new("stream_agg");
+        let insert_errors =
+            metrics.counter_vec("insert_errors_total", "Tries of an insert that failed.", &["kind"]);
+        for kind in [InsertError::ConditionFailed, InsertError::Transient, InsertError::Refused] {
             insert_errors.with_label_values(&[kind.as_str()]);
         }
         Self {
-            records: make.counter("records_total", "Records committed."),
-            lines: make.counter("lines_total", "Lines of committed records."),
-            rows: make.counter("rows_total", "Rows stored."),
-            rejected: make.counter("rejected_total", "Lines that could not be read."),
-            duplicates: make.counter("duplicates_total", "Lines that were stored before."),
-            time_replaced: make.counter("time_replaced_total", "Rows whose client_time was not believed."),
-            arrival_replaced: make.counter(
+            records: metrics.counter("records_total", "Records committed."),
+            lines: metrics.counter("lines_total", "Lines of committed records."),
+            rows: metrics.counter("rows_total", "Rows stored."),
+            rejected: metrics.counter("rejected_total", "Lines that could not be read."),
+            duplicates: metrics.counter("duplicates_total", "Lines that were stored before."),
+            time_replaced: metrics.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            arrival_replaced: metrics.counter(
                 "arrival_replaced_total",
                 "Rows whose server_time was not believed, for Kafka's clock differs: an edge's clock is wrong.",
             ),
-            records_miscounted: make.counter(
+            records_miscounted: metrics.counter(
                 "records_miscounted_total",
                 "Records whose header n is not their number of lines; alert above 0.",
             ),
-            rows_folded: make
+            rows_folded: metrics
                 .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
-            fields_mistyped: make.counter(
+            fields_mistyped: metrics.counter(
                 "fields_mistyped_total",
                 "Values of declared fields that were of another type, and so stored as the default.",
             ),
-            batches: make.counter("batches_total", "Batches committed."),
-            batch_rows: make.histogram("batch_rows", "Rows of a batch.", ROWS),
-            insert_seconds: make.histogram("insert_seconds", "One insert that worked.", SECONDS),
+            batches: metrics.counter("batches_total", "Batches committed."),
+            batch_rows: metrics.histogram("batch_rows", "Rows of a batch.", ROWS),
+            insert_seconds: metrics.histogram("insert_seconds", "One insert that worked.", SECONDS),
             insert_errors,
-            commit_errors: make.counter("commit_errors_total", "Commits that Kafka did not take."),
-            last_batch: make.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
-            audit_missing: make
+            commit_errors: metrics.counter("commit_errors_total", "Commits that Kafka did not take."),
+            last_batch: metrics.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
+            audit_missing: metrics
                 .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
-            audit_duplicate: make
+            audit_duplicate: metrics
                 .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
-            audit_gaps: make
+            audit_gaps: metrics
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
-            last_audit: make.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
-            lag: make.gauges("lag_records", "Records in Kafka that are not in every table.", "partition"),
-            cells_skipped: make.counter("cells_skipped_total", "Cells that had their batch before it came."),
-            recovered_intents: make
+            last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
+            lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
+            cells_skipped: metrics.counter("cells_skipped_total", "Cells that had their batch before it came."),
+            recovered_intents: metrics
                 .counter("recovered_intents_total", "Batches that were declared before and are finished."),
-            records_off_clock: make.counter(
+            records_off_clock: metrics.counter(
                 "records_off_clock_total",
                 "Records whose Kafka time is over an hour ahead of this clock, or before the record before.",
             ),
-            joins: make.counter("joins_total", "Times the consumer group was joined."),
-            orphans: make.counter("orphans_total", "Partitions that the group had given to nobody."),
-            partitions_owned: make.gauge("partitions_owned", "Partitions assigned to this process."),
-            partitions_stopped: make.gauge("partitions_stopped", "Partitions that need help to go on."),
-            parts_lost: make.counter(
+            joins: metrics.counter("joins_total", "Times the consumer group was joined."),
+            orphans: metrics.counter("orphans_total", "Partitions that the group had given to nobody."),
+            partitions_owned: metrics.gauge("partitions_owned", "Partitions assigned to this process."),
+            partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that need help to go on."),
+            parts_lost: metrics.counter(
                 "parts_lost_total",
                 "Parts that ClickHouse acknowledged and does not have; alert above 0.",
             ),
-            inserts_held: make.gauge(
+            inserts_held: metrics.gauge(
                 "inserts_held",
                 "1 while a table lost a part or forgets tokens, and nothing is inserted; alert above 0.",
             ),
-            registry: make.0,
+            descriptions: metrics.descriptions(),
+            registry: metrics.registry(),
         }
     }
 }
@@ -201,9 +225,9 @@ impl Metrics {
     }
 
     /// A partition cannot go on without help while what is returned lives.
-    pub fn partition_stopped(&self) -> StoppedPartition {
+    pub fn partition_stopped(&self) -> StoppedGuard {
         self.partitions_stopped.inc();
-        StoppedPartition(self.partitions_stopped.clone())
+        StoppedGuard(self.partitions_stopped.clone())
     }
 
     /// Kafka did not take a commit.
@@ -212,14 +236,14 @@ impl Metrics {
     }
 
     /// Records of a partition that are not in every table.
-    pub fn lag(&self, kp: i32, records: i64) {
-        self.lag.with_label_values(&[&kp.to_string()]).set(records);
+    pub fn lag(&self, partition: i32, records: i64) {
+        self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
     /// A partition is somebody else's.
-    pub fn forget(&self, kp: i32) {
+    pub fn forget(&self, partition: i32) {
         // Absent if its lag was never known.
-        let _absent = self.lag.remove_label_values(&[&kp.to_string()]);
+        let _absent = self.lag.remove_label_values(&[&partition.to_string()]);
     }
 
     /// What was committed in all.
@@ -241,39 +265,3 @@ impl Metrics {
 
 const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const ROWS: &[f64] = &[10.0, 100.0, 1e3, 1e4, 1e5, 2.5e5, 5e5];
-
-/// Registers metrics under the service's prefix.
-struct Make(Registry);
-
-impl Make {
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::with_opts(opts(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        self.register(IntCounterVec::new(opts(name, help), &[label]))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::with_opts(opts(name, help)))
-    }
-
-    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(opts(name, help), &[label]))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let opts = HistogramOpts::new(format!("stream_agg_{name}"), help).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(opts))
-    }
-
-    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
-        let metric = made.expect("names and labels are constants");
-        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
-        metric
-    }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("stream_agg_{name}"), help)
-}

@@ -16,22 +16,23 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::Auditor;
+use crate::apply::configs;
+use crate::apply::insert::Inserter;
+use crate::apply::store::{Store, StoreError};
+use crate::apply::tables::{self, InsertGate, TableWatch};
 use crate::config::{Config, KafkaConfig};
-use crate::configs;
-use crate::consume::{self, GroupError, RELEASE, Tracks};
-use crate::declaration::Declaration;
-use crate::freshness::Publisher;
-use crate::health::{Concern, Health};
-use crate::insert::Inserter;
-use crate::metrics::Metrics;
-use crate::orphans;
-use crate::partition::{Counts, Shared};
-use crate::room::Room;
-use crate::store::{Store, StoreError};
-use crate::tables::{self, Gate, Watch};
-use crate::timestamps::{self, Admin, Times};
-use crate::topic::TopicWatch;
+use crate::group::applied_watches::AppliedWatches;
+use crate::group::{self, GroupError, RELEASE, orphans};
+use crate::health::{Component, Health};
+use crate::kafka::client;
+use crate::kafka::timestamps::{self, Admin, TimestampType};
+use crate::kafka::topic::TopicWatch;
+use crate::metrics::{Counts, Metrics};
+use crate::ops::audit::Auditor;
+use crate::ops::freshness::ProgressPublisher;
+use crate::pipeline::budget::LargeBatchBudget;
+use crate::pipeline::context::Services;
+use crate::protocol::declaration::Declaration;
 
 /// Shortest and longest wait between tries to find Kafka and ClickHouse.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -86,8 +87,10 @@ pub async fn run(
 ) -> Result<Summary, RunError> {
     let (metrics, health) =
         (Arc::new(Metrics::default()), Arc::new(Health::new(&config.migrate.kafka.brokers)));
-    let asker = Arc::new(consume::asker(&config)?);
-    let admin_client = consume::admin(&config)?;
+    let topic = &config.migrate.kafka.topic;
+    let failed = |source| GroupError::Kafka { topic: topic.clone(), source };
+    let metadata_client = Arc::new(client::metadata_client(&config).map_err(failed)?);
+    let admin_client = client::admin_client(&config).map_err(failed)?;
     let admin_end = CancellationToken::new();
     let _ends_last = admin_end.clone().drop_guard();
     let asked = Arc::clone(&health);
@@ -98,13 +101,13 @@ pub async fn run(
     let store = Store::new(&config.migrate.store);
     let found = async {
         let topic = async {
-            find_topic(&asker, &config.migrate.kafka, &health).await;
+            find_topic(&metadata_client, &config.migrate.kafka, &health).await;
             find_times(&admin_client, &config.migrate.kafka, &health).await;
         };
         tokio::join!(topic, find_tables(&store, config.migrate.rollups.fields(), &health))
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
-        consume(config, asker, store, &metrics, &health, shutdown).await?;
+        consume(config, metadata_client, store, &metrics, &health, shutdown).await?;
     }
     let (batches, Counts { records, lines, rows, rejected, .. }) = metrics.counts();
     Ok(Summary { batches, records, lines, rows, rejected })
@@ -113,25 +116,26 @@ pub async fn run(
 /// Takes part in the group until `shutdown`.
 async fn consume(
     config: Config,
-    asker: Arc<BaseConsumer>,
+    metadata_client: Arc<BaseConsumer>,
     store: Store,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let topic = config.migrate.kafka.topic.clone();
-    let tracks = Arc::new(Tracks::default());
+    let applied_watches = Arc::new(AppliedWatches::default());
     let Some(declared) = shutdown.run_until_cancelled(declare(&store, &config, health)).await else {
         return Ok(());
     };
     let declaration = Arc::new(declared?);
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(InsertGate::default());
     let inserter = Inserter::new(&config.migrate.store, Arc::clone(metrics), Arc::clone(health));
-    let topic_watch = Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&asker), Arc::clone(health)));
-    let shared = Arc::new(Shared {
+    let topic_watch =
+        Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&metadata_client), Arc::clone(health)));
+    let services = Arc::new(Services {
         topic: topic.clone(),
         batch: config.batch.clone(),
-        room: Room::new(&config.batch),
+        large_batches: LargeBatchBudget::new(&config.batch),
         declaration: Arc::clone(&declaration),
         store: store.clone(),
         inserter: Arc::new(inserter.behind(Arc::clone(&gate))),
@@ -144,14 +148,14 @@ async fn consume(
     let auditor = Auditor {
         store: store.clone(),
         declaration,
-        tracks: Arc::clone(&tracks),
+        applied_watches: Arc::clone(&applied_watches),
         metrics: Arc::clone(metrics),
     };
-    let publisher = Publisher {
+    let publisher = ProgressPublisher {
         topic,
         topic_watch,
-        asker: Arc::clone(&asker),
-        tracks: Arc::clone(&tracks),
+        metadata_client: Arc::clone(&metadata_client),
+        applied_watches: Arc::clone(&applied_watches),
         store,
         metrics: Arc::clone(metrics),
         health: Arc::clone(health),
@@ -160,10 +164,10 @@ async fn consume(
     let publishing = tokio::spawn(publisher.run(config.progress_interval, published.clone()));
 
     let auditing = tokio::spawn(auditor.run(config.audit_interval, published.clone()));
-    tokio::spawn(watch_tables(Arc::clone(&shared), gate, shutdown.clone()));
+    tokio::spawn(watch_tables(Arc::clone(&services), gate, shutdown.clone()));
     let config = Arc::new(config);
-    let (watched, watching) = (Arc::clone(&config), Arc::clone(&shared));
-    tokio::spawn(orphans::watch(watched, watching, asker, shutdown.clone()));
+    let (watched, watching) = (Arc::clone(&config), Arc::clone(&services));
+    tokio::spawn(orphans::watch(watched, watching, metadata_client, shutdown.clone()));
 
     let (ended, mut end) = oneshot::channel();
     let told = shutdown.clone();
@@ -171,7 +175,7 @@ async fn consume(
         .name("consume".to_owned())
         .spawn(move || {
             // Nobody listens any more if it took too long.
-            let _late = ended.send(consume::take_part(&config, &shared, &tracks, &told));
+            let _late = ended.send(group::run_member(&config, &services, &applied_watches, &told));
         })
         .map_err(RunError::Thread)?;
     let outcome = tokio::select! {
@@ -191,9 +195,9 @@ async fn consume(
 }
 
 /// Looks at the tables while they are written to, until `shutdown`.
-async fn watch_tables(shared: Arc<Shared>, gate: Arc<Gate>, shutdown: CancellationToken) {
-    let Shared { store, declaration, metrics, health, .. } = &*shared;
-    let watch = Watch { store, fields: declaration.rollups.fields(), gate: &gate, metrics, health };
+async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: CancellationToken) {
+    let Services { store, declaration, metrics, health, .. } = &*services;
+    let watch = TableWatch { store, fields: declaration.rollups.fields(), gate: &gate, metrics, health };
     watch.run(&shutdown).await;
 }
 
@@ -217,41 +221,42 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
         };
         match declared.await {
             Ok(ours) => {
-                health.well(Concern::ClickHouse);
+                health.recovered(Component::ClickHouse);
                 return ours;
             }
-            Err(error) => health.trouble(Concern::ClickHouse, error),
+            Err(error) => health.degraded(Component::ClickHouse, error),
         }
         time::sleep(backoff.wait()).await;
     }
 }
 
 /// Waits until Kafka has the topic.
-async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
+async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     let mut refusal = None;
     loop {
-        let (asker, topic) = (Arc::clone(asker), kafka.topic.clone());
-        let asked =
-            tokio::task::spawn_blocking(move || match asker.fetch_metadata(Some(&topic), ASK_TIMEOUT) {
+        let (metadata_client, topic) = (Arc::clone(metadata_client), kafka.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            match metadata_client.fetch_metadata(Some(&topic), ASK_TIMEOUT) {
                 Ok(metadata) => {
                     Ok(metadata.topics().iter().any(|t| t.name() == topic && !t.partitions().is_empty()))
                 }
-                Err(_) => Err(refused(&asker)),
-            });
+                Err(_) => Err(refused(&metadata_client)),
+            }
+        });
         let KafkaConfig { brokers, topic, .. } = kafka;
         match asked.await {
-            Ok(Ok(true)) => return health.well(Concern::Kafka),
-            Ok(Ok(false)) => health.trouble(
-                Concern::Kafka,
+            Ok(Ok(true)) => return health.recovered(Component::Kafka),
+            Ok(Ok(false)) => health.degraded(
+                Component::Kafka,
                 format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
             ),
             Ok(Err(now)) => {
                 // Told once, and true until Kafka answers.
                 refusal = now.or(refusal);
                 match refusal {
-                    Some(reason) => health.trouble(Concern::Kafka, format!("{brokers}: {reason}")),
-                    None => health.kafka_away(),
+                    Some(reason) => health.degraded(Component::Kafka, format!("{brokers}: {reason}")),
+                    None => health.kafka_unreachable(),
                 }
             }
             // The runtime ends.
@@ -265,27 +270,27 @@ async fn find_topic(asker: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Hea
 async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
-        match timestamps::ask(admin, &kafka.topic).await {
-            Ok(Times::OfKafka) => break,
-            Ok(Times::Untold) => {
+        match timestamps::timestamp_type(admin, &kafka.topic).await {
+            Ok(TimestampType::LogAppendTime) => break,
+            Ok(TimestampType::Unknown) => {
                 tracing::warn!("{}", timestamps::warning(&kafka.topic));
                 break;
             }
-            Ok(Times::OfProducers) => health.trouble(Concern::Kafka, timestamps::help(kafka)),
+            Ok(TimestampType::CreateTime) => health.degraded(Component::Kafka, timestamps::help(kafka)),
             Err(error) => {
                 tracing::debug!(%error, "describe topic `{}`", kafka.topic);
-                health.kafka_away();
+                health.kafka_unreachable();
             }
         }
         time::sleep(backoff.wait()).await;
     }
-    health.well(Concern::Kafka);
+    health.recovered(Component::Kafka);
 }
 
 /// Why Kafka is there and does not talk to us, if its client says so.
-fn refused(asker: &BaseConsumer) -> Option<&'static str> {
+fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
     // Nothing may also mean a line of the log, of which there are several for each error.
-    let mut said = (0..MOST_SAID).filter_map(|_| asker.poll(Duration::ZERO));
+    let mut said = (0..MOST_SAID).filter_map(|_| metadata_client.poll(Duration::ZERO));
     said.find_map(|said| match said.err()?.rdkafka_error_code()? {
         RDKafkaErrorCode::Authentication => Some("it refuses the login: authentication failed"),
         RDKafkaErrorCode::SSL => {
@@ -300,7 +305,7 @@ async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     // Not well after that: whoever sees us ready may ask what we declare.
     while let Err(error) = tables::check(store, fields).await {
-        health.trouble(Concern::ClickHouse, error);
+        health.degraded(Component::ClickHouse, error);
         time::sleep(backoff.wait()).await;
     }
 }

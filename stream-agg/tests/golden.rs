@@ -2,19 +2,20 @@
 //!
 //! A batch that one release declares may be finished by the next one. So if this fails and
 //! rows have changed on purpose: raise `DECODE_VERSION`, keep the way the last version made
-//! them under its `Limits::version`, and put the new figures beside the old ones. If only the order in a block has changed,
+//! them under its `DecodeLimits::version`, and put the new figures beside the old ones. If only the order in a block has changed,
 //! write the new figures down.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
-use stream_agg::batch::Batch;
-use stream_agg::cells::{Cell, Source, cells};
-use stream_agg::declaration::Declaration;
-use stream_agg::decode::{Decoded, Limits, READABLE, Record, decode};
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::window::Window;
+use stream_agg::protocol::declaration::Declaration;
+use stream_agg::protocol::limits::{DecodeLimits, READABLE};
+use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::protocol::window::Window;
+use stream_agg::rows::batch::Batch;
+use stream_agg::rows::cells::{Cell, Source, cells};
+use stream_agg::rows::decode::{DecodedLines, Record, decode};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -36,8 +37,8 @@ fn the_same_records_give_the_same_rows_in_every_release_that_can_finish_them() {
 /// The cells of all lines, made as `version` made them.
 fn made_by(version: u32) -> Vec<String> {
     let built_in = Declaration::built_in();
-    let declaration = Declaration { limits: Limits { version, ..built_in.limits }, ..built_in };
-    let (mut window, mut decoded, mut entries) = (Window::new(), Decoded::default(), Vec::new());
+    let declaration = Declaration { limits: DecodeLimits { version, ..built_in.limits }, ..built_in };
+    let (mut window, mut decoded, mut entries) = (Window::new(), DecodedLines::default(), Vec::new());
     for (number, value) in LINES.lines().collect::<Vec<_>>().chunks(4).enumerate() {
         let id = Uuid::from_u128(0x0192_f0c1_0000_7000_8000_0000_0000_0000 + number as u128);
         let value = value.join("\n");
@@ -51,11 +52,11 @@ fn made_by(version: u32) -> Vec<String> {
         };
         entries.push(decode(&record, &declaration.limits, &mut window, &mut decoded).unwrap());
     }
-    let (lo, hwm) = (NextOffset::ZERO, NextOffset::new(entries.len() as i64));
-    let batch = Batch { lo, hwm, decoded, entries };
-    let made = cells(&batch, &declaration, Source { g: 0, kp: 3, cfg: 1 });
-    let shown = |Cell { table, partition, rows, block, .. }: &Cell| {
-        format!("{table} {partition} {rows} {:016x}", xxh3_64(&block.bytes))
+    let (start, end) = (NextOffset::ZERO, NextOffset::new(entries.len() as i64));
+    let batch = Batch { start, end, decoded, entries };
+    let made = cells(&batch, &declaration, Source { log_generation: 0, partition: 3, declaration_hash: 1 });
+    let shown = |Cell { table, partition_id, rows, block, .. }: &Cell| {
+        format!("{table} {partition_id} {rows} {:016x}", xxh3_64(&block.bytes))
     };
     let mut shown: Vec<_> = made.all.iter().map(shown).collect();
     shown.sort();

@@ -1,7 +1,7 @@
 //! Walks every state that the exactly-once protocol can reach, and looks for a wrong count.
 //!
-//! The aggregators of the model decide by the code's own functions ([`stream_agg::progress`],
-//! [`stream_agg::applied`], [`stream_agg::recover`]); Kafka and ClickHouse are modelled as
+//! The aggregators of the model decide by the code's own functions ([`stream_agg::protocol::progress`],
+//! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]); Kafka and ClickHouse are modelled as
 //! badly as they may behave, within [`Bounds`]. What is in a row, and what is read when, is in
 //! a second model, of the deduplication [`window`]. `e2e/mutants` holds broken rules that must
 //! fail here.
@@ -23,7 +23,7 @@ use model::system::Bounds;
 use model::window;
 use schemas::time::{HOUR, MINUTE};
 use stateright::{Checker as _, Model};
-use stream_agg::window::WindowLimits;
+use stream_agg::protocol::window::WindowLimits;
 
 const NOTHING_FAILS: Bounds =
     Bounds { records: 2, crashes: 0, moves: 0, losses: 0, kills: 0, ticks: 0, statements: 3 };

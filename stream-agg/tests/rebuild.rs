@@ -14,14 +14,15 @@ use schemas::rollup::Rollups;
 use schemas::time::{DAY, HOUR, MINUTE, UnixMillis};
 use schemas::{event, line};
 use stream_agg::BatchConfig;
-use stream_agg::batch::{Batch, Batcher};
-use stream_agg::cells::{Cell, Source, cells};
-use stream_agg::declaration::Declaration;
-use stream_agg::decode::{Entry, Limits, Record, decode};
-use stream_agg::idle::{At, Standstill};
-use stream_agg::intent::WindowMark;
-use stream_agg::progress::{NextOffset, Offset};
-use stream_agg::window::{Window, WindowLimits};
+use stream_agg::pipeline::batcher::Batcher;
+use stream_agg::protocol::declaration::Declaration;
+use stream_agg::protocol::idle::{IdleCheck, WorkState};
+use stream_agg::protocol::limits::DecodeLimits;
+use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::protocol::window::{Window, WindowLimits, WindowMark};
+use stream_agg::rows::batch::Batch;
+use stream_agg::rows::cells::{Cell, Source, cells};
+use stream_agg::rows::decode::{LedgerEntry, Record, decode};
 use uuid::Uuid;
 
 /// `DEDUP_WINDOW_AGE=10m`.
@@ -40,7 +41,7 @@ struct Logged {
 /// A process that owns the partition.
 struct Owner<'l> {
     log: &'l [Logged],
-    limits: Limits,
+    limits: DecodeLimits,
     window: Window,
     /// The window before the open batch, as it is committed.
     before: WindowMark,
@@ -52,10 +53,10 @@ struct Owner<'l> {
 
 /// A batch as it was declared, and what it became.
 struct Made {
-    lo: NextOffset,
+    start: NextOffset,
     before: WindowMark,
     cells: Vec<Cell>,
-    entries: Vec<Entry>,
+    entries: Vec<LedgerEntry>,
 }
 
 impl<'l> Owner<'l> {
@@ -69,37 +70,37 @@ impl<'l> Owner<'l> {
     fn restored(
         log: &'l [Logged],
         limits: WindowLimits,
-        ledger: &[Entry],
+        ledger: &[LedgerEntry],
         before: WindowMark,
         batcher: Batcher,
     ) -> Self {
-        let lo = batcher.lo();
+        let start = batcher.start();
         let in_window =
-            |entry: &&Entry| entry.offset.next() <= lo && before.floor.is_at_or_below(entry.offset);
+            |entry: &&LedgerEntry| entry.offset.next() <= start && before.floor.is_at_or_below(entry.offset);
         let mut window = Window::new();
-        for Entry { offset, kafka_time, record_id, ids, .. } in ledger.iter().filter(in_window) {
+        for LedgerEntry { offset, kafka_time, record_id, ids, .. } in ledger.iter().filter(in_window) {
             window.append(*offset, *kafka_time, *record_id, ids);
         }
-        let window = window.proved(&before).unwrap();
-        let limits = Limits { window: limits, ..Limits::default() };
-        Self { log, limits, window, before, batcher, read: lo, applied: lo }
+        let window = window.verified(&before).unwrap();
+        let limits = DecodeLimits { window: limits, ..DecodeLimits::default() };
+        Self { log, limits, window, before, batcher, read: start, applied: start }
     }
 
     /// What a collector does when its queue is empty. Whether the partition is idle.
     fn finds_queue_empty(&mut self, now: i64) -> bool {
         let Some(newest) = self.window.newest() else { return false };
-        let at = match self.batcher.deadline() {
-            _ if self.batcher.rebuilds() => At::Rebuild,
-            Some(_) => At::OpenBatch,
-            None => At::Nothing,
+        let state = match self.batcher.deadline() {
+            _ if self.batcher.rebuilds() => WorkState::Rebuilding,
+            Some(_) => WorkState::OpenBatch,
+            None => WorkState::NoBatch,
         };
         let Self { read, applied, .. } = *self;
-        let standstill = Standstill { at, read, applied, newest, window_age_ms: self.limits.window.age_ms };
+        let idle_check = IdleCheck { state, read, applied, newest, window_age_ms: self.limits.window.age_ms };
         let end = self.log.iter().filter(|record| record.time <= now).count() as i64;
-        let idle = standstill.is_idle(UnixMillis(START + now), NextOffset::new(end));
+        let idle = idle_check.is_idle(UnixMillis(START + now), NextOffset::new(end));
         if idle {
             self.window.clear();
-            self.before = self.window.mark(self.batcher.lo());
+            self.before = self.window.mark(self.batcher.start());
         }
         idle
     }
@@ -121,13 +122,18 @@ impl<'l> Owner<'l> {
             batch = self.reads();
         }
         let batch = batch.or_else(|| self.batcher.close()).unwrap();
-        self.applied = batch.hwm;
+        self.applied = batch.end;
         if self.batcher.has_rebuilt() {
-            self.batcher = batcher(batch.hwm);
+            self.batcher = batcher(batch.end);
         }
-        let before = std::mem::replace(&mut self.before, self.window.mark(batch.hwm));
-        let cells = cells(&batch, &Declaration::built_in(), Source { g: 0, kp: 3, cfg: 1 }).all;
-        Made { lo: batch.lo, before, cells, entries: batch.entries }
+        let before = std::mem::replace(&mut self.before, self.window.mark(batch.end));
+        let cells = cells(
+            &batch,
+            &Declaration::built_in(),
+            Source { log_generation: 0, partition: 3, declaration_hash: 1 },
+        )
+        .all;
+        Made { start: batch.start, before, cells, entries: batch.entries }
     }
 
     /// Reads one record; hands back the batch that it completes.
@@ -147,7 +153,7 @@ impl<'l> Owner<'l> {
 impl Made {
     /// Makes it again and nothing else.
     fn batcher(&self) -> Batcher {
-        Batcher::rebuild(self.lo, [self.entries.last().unwrap().offset.next()])
+        Batcher::rebuild(self.start, [self.entries.last().unwrap().offset.next()])
     }
 
     /// Whether each of its records counts.
@@ -157,14 +163,14 @@ impl Made {
 }
 
 /// Closes batches only when told to.
-fn batcher(lo: NextOffset) -> Batcher {
+fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),
         max_bytes: (1 << 20).try_into().unwrap(),
         max_total_bytes: (1 << 20).try_into().unwrap(),
         max_age: Duration::from_secs(3600),
     };
-    Batcher::new(config, &Rollups::built_in(), lo, [])
+    Batcher::new(config, &Rollups::built_in(), start, [])
 }
 
 fn line(event: u128) -> Vec<u8> {

@@ -1,8 +1,8 @@
-//! Spate drains a topic of records of JSON lines into a table, with what its documentation
+//! Spate drains a topic of records of JSON lines into a table, with the settings that its documentation
 //! recommends for speed: simd-json, Native blocks of large chunks, batches of 500,000 rows.
 //!
-//! Told by `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`, `CLICKHOUSE_DATABASE` and `WORK`;
-//! started by `./dev bench --peers`. The views on the table fill the rollups.
+//! Configured by `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`, `CLICKHOUSE_DATABASE` and `WORK`;
+//! `./dev bench --peers` starts it. The views on the table fill the rollups.
 
 use std::env;
 use std::error::Error;
@@ -39,7 +39,7 @@ sink:
     chunk: { target_bytes: 512KiB }
 "#;
 
-/// A line and a row at once: the order of the fields is that of the columns.
+/// Declares a type that is both a line and a row: its fields are in the order of the columns.
 macro_rules! row {
     ($name:ident { $($(#[$attribute:meta])* $further:ident: $kind:ty),* $(,)? }) => {
         #[derive(Deserialize, Serialize)]
@@ -126,7 +126,7 @@ where
     std::process::exit(report.exit_code());
 }
 
-/// `2026-11-21 04:00:00.123`, as all times in the bench's records are.
+/// Reads `2026-11-21 04:00:00.123`, the format of all times in the bench's records.
 fn time<'a, D: Deserializer<'a>>(deserializer: D) -> Result<DateTime64Millis, D::Error> {
     let text = String::deserialize(deserializer)?;
     millis(text.as_bytes()).map(DateTime64Millis).ok_or_else(|| D::Error::custom(format!("no time: {text}")))
@@ -139,7 +139,7 @@ fn millis(text: &[u8]) -> Option<i64> {
         })
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    // Days since 1970 by years that begin in March.
+    // Days since 1970, with years that begin in March.
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     let seconds = days * 86_400 + number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)?;
@@ -157,7 +157,7 @@ fn cents<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Decimal64<2>, D::Er
     Ok(Decimal64((f64::deserialize(deserializer)? * 100.0).round() as i64))
 }
 
-/// The nested object as text again; simd-json has no raw values.
+/// Reads the nested object and writes it as text again, because simd-json has no raw values.
 fn app<'a, D: Deserializer<'a>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     struct App {

@@ -1,4 +1,4 @@
-//! `./dev bench`: the table of this machine.
+//! `./dev bench`: measures on this machine and prints the tables.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,36 +6,38 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use benches::events::Work;
-use benches::measure::{Bench, Part, Plan, Report};
-use benches::{goals, rest, setup, table};
+use benches::input::Work;
+use benches::measure::{Bench, Report, rest};
+use benches::plan::{Measurement, Plan};
+use benches::report::{goals, setup, table};
 use clap::Parser;
 
 /// Measures Millrace beside floors: servers that do a known part of its work.
 #[derive(Parser)]
+#[command(name = "./dev bench")]
 struct Arguments {
     /// Seconds of each measurement under load
     #[arg(long, default_value_t = 6)]
     seconds: u64,
-    /// How often each is repeated
+    /// How often each measurement is repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: u64,
-    /// Events that the aggregator drains each time
+    /// Events that each drain reads from Kafka
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
     /// Seconds of each measurement at rest
     #[arg(long, default_value_t = 60)]
     window: u64,
-    /// Measure this part alone
-    #[arg(long, value_enum)]
-    only: Option<Part>,
-    /// Measure edge and drain with this work alone
+    /// Make only this measurement
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Option<Measurement>,
+    /// Measure the edge and the drain with this kind of events only
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Let peers take part in the drain
+    /// Also let Spate drain the topic; `./dev bench` builds it first
     #[arg(long)]
     peers: bool,
-    /// Keep the table, every figure, and how they were measured, in this directory
+    /// Keep the tables, every figure and how they were measured in this directory
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
 }
@@ -45,9 +47,9 @@ fn main() -> ExitCode {
     runtime::process::run(false, |_| Ok(()), |()| run(arguments))
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+#[expect(clippy::print_stdout, reason = "the tables are the program's output")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // Before the run, which is most of the load there is.
+    // Before the run, which would raise the load average that the page shows.
     let setup = setup::page();
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),
@@ -74,7 +76,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tables that the run has something for.
+/// The tables of what the run measured.
 fn summary(report: &Report) -> String {
     let Report { rows, rests, goals } = report;
     let mut tables = Vec::new();

@@ -1,8 +1,8 @@
-//! A server that does a known part of the work; started by the bench.
+//! A server that does a known part of the edge's or the query API's work; `./dev bench` starts it.
 
 use std::process::ExitCode;
 
-use benches::floors::{self, Config};
+use benches::servers::floors::{self, Config};
 
 fn main() -> ExitCode {
     runtime::process::run(false, Config::from_vars, floors::serve)

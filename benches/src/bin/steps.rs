@@ -1,27 +1,28 @@
-//! `./dev steps`: what each pure step costs, in instructions of this processor.
+//! `./dev steps`: the cost of each step that processes an event, in instructions of this processor.
 
 use std::env;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
-use benches::events::Work;
+use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// Rounds that are counted, beyond those that are not.
+/// Rounds that the longer run has more than the shorter one: these are counted.
 const ROUNDS: u64 = 20;
-/// Rounds of the shorter run, whose cost both runs have.
+/// Rounds of the shorter run, whose cost is subtracted.
 const WARM_UP: u64 = 5;
 
-/// Counts the instructions of single steps with valgrind.
+/// Counts the instructions of each step that processes an event, with valgrind.
 #[derive(Parser)]
+#[command(name = "./dev steps")]
 struct Arguments {
-    /// Only this one
+    /// Count only this step
     step: Option<String>,
-    /// Only with events of this work
+    /// Count only with this kind of events
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Take the step so many times and end, as the counted process does
+    /// Run the step this many times and exit; valgrind counts such a process
     #[arg(long, requires = "step", requires = "work")]
     times: Option<u64>,
 }
@@ -41,17 +42,17 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
     let known = works.iter().any(|(_, steps)| !steps.is_empty());
     ensure!(known, "there is no step `{}`: there are {}", only.unwrap_or_default(), names.join(", "));
     match times {
-        Some(times) => works[0].1[0].take(times),
+        Some(times) => works[0].1[0].run(times),
         None => count(&works)?,
     }
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+#[expect(clippy::print_stdout, reason = "the table is the program's output")]
 fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
     for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
-        // The difference: starting and making the data cost both runs the same.
+        // The difference of two runs: both start the process and make the data at the same cost.
         let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
         let each = counted as f64 / (ROUNDS * step.events) as f64;
         println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);
@@ -59,16 +60,17 @@ fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Instructions of a process that takes `step` so many times.
+/// Instructions of a process that runs `step` this many times.
 fn instructions(work: Work, step: &Step, times: u64) -> anyhow::Result<u64> {
     let program = env::current_exe().context("find this program")?;
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]);
     valgrind.arg(program).args([step.name, "--work", work.name(), "--times", &times.to_string()]);
     let output = valgrind.output().context("run valgrind (apt install valgrind)")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "count step `{}`: {}", step.name, said.trim());
-    let refs = said.lines().find_map(|line| line.split_once("I   refs:").or(line.split_once("I refs:")));
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "count step `{}`: {}", step.name, output_text.trim());
+    let refs =
+        output_text.lines().find_map(|line| line.split_once("I   refs:").or(line.split_once("I refs:")));
     let (_, refs) = refs.with_context(|| format!("read what valgrind counted of step `{}`", step.name))?;
     Ok(refs.trim().replace(',', "").parse()?)
 }

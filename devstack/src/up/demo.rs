@@ -1,4 +1,4 @@
-//! Sends the made-up traffic to the front port, at a steady pace.
+//! Sends made-up traffic to the front port at a steady rate.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -9,24 +9,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::traffic::Traffic;
 
-/// A batch of [`BATCH`](crate::traffic::BATCH) events is sent this often,
-const PACE: Duration = Duration::from_millis(100);
-/// and with it a vote and so many reactions.
+/// Between two rounds: a batch of [`BATCH`](crate::traffic::BATCH) events, [`REACTIONS`] and a vote.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Reactions of a round.
 const REACTIONS: usize = 3;
 /// Devices at once.
 const DEVICES: usize = 500;
-/// The same in every demo.
+/// Seed of the traffic, the same in every demo.
 const SEED: u64 = 1;
-/// Longer than the edge makes a client wait.
+/// Longest wait for an answer: more than the edge takes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends until `stop`. What is refused is logged and not sent again.
+/// Sends until `stop`. A request that is refused is logged and not sent again.
 pub(super) async fn send(front: SocketAddr, stop: CancellationToken) {
     let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
     let mut traffic = Traffic::new(SEED, DEVICES);
-    let mut pace = time::interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(pace.tick()).await.is_some() {
+    let mut ticks = time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let batch =
             client.post(format!("http://{front}/v1/events")).header("Content-Type", "application/x-ndjson");
         post(batch.body(traffic.batch(SystemTime::now().into()))).await;

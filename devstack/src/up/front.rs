@@ -1,4 +1,4 @@
-//! One port for writes and reads, as a gateway does it in production.
+//! One port for writes and reads, as behind a gateway in production.
 
 use std::convert::Infallible;
 
@@ -7,7 +7,7 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt, service_fn};
 
-/// POST and OPTIONS go to `writes`, everything else to `reads`.
+/// Routes POST and OPTIONS to `writes`, all other methods to `reads`.
 pub(super) fn route<W, R, WriteBody, ReadBody>(
     writes: W,
     reads: R,

@@ -1,39 +1,12 @@
-//! What a person sees on standard output.
-#![expect(clippy::print_stdout, reason = "the page that `./dev up` shows")]
-
-use std::io::{self, Write};
-use std::time::Instant;
+//! The page that `./dev up` shows once everything is ready.
+#![expect(clippy::print_stdout, reason = "standard output is what `./dev up` shows a person")]
 
 use super::services::{Addresses, FRONT_PORT};
-use crate::clickhouse::BI_READER;
-use crate::stack::Stack;
+use crate::servers::Stack;
+use crate::servers::clickhouse::BI_READER;
 
-/// One line.
-pub(super) fn say(line: &str) {
-    println!("{line}");
-}
-
-/// A line that takes the place of the last one.
-pub(super) fn over(line: &str) {
-    print!("\r\x1b[K{line}");
-    // A closed standard output is no reason to stop.
-    let _closed = io::stdout().flush();
-}
-
-/// Runs a step and shows its name and how long it took.
-pub(super) async fn timed<T>(step: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    print!("{step} … ");
-    // A closed standard output is no reason to stop.
-    let _closed = io::stdout().flush();
-    let started = Instant::now();
-    let outcome = work.await;
-    let word = if outcome.is_ok() { "" } else { "failed after " };
-    println!("{word}{:.1} s", started.elapsed().as_secs_f64());
-    outcome
-}
-
-/// Where everything is, and what to try; `bi` is the database of the views.
-pub(super) fn ready(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
+/// Prints the address of everything and some requests to try; `bi` is the database of the analysts' views.
+pub(super) fn print(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let front = at.front.port();
     let other = if front == FRONT_PORT { "" } else { " (the usual port is taken)" };
     let native =

@@ -1,5 +1,5 @@
-//! The three services in this process, as their own programs run them, and the
-//! front port that stands before two of them.
+//! The three services in this process, run as their own programs run them, and the front port before two of
+//! them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,51 +14,51 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::stored::Stored;
-use super::{front, page};
-use crate::clickhouse::ClickHouse;
+use super::stored::StoredRows;
+use super::{front, output};
 use crate::ports;
+use crate::servers::clickhouse::ClickHouse;
 use crate::wait::wait_for;
 
-/// The front port, if nothing else has it.
+/// The front port, if it is free.
 pub(super) const FRONT_PORT: u16 = 8080;
-/// From the start of the services to readiness.
+/// Longest wait from the start of the services to readiness.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// For requests that are open at the front port when Ctrl-C comes.
+/// Longest wait for open requests at the front port after Ctrl-C.
 const FRONT_DRAIN: Duration = Duration::from_secs(10);
 
-/// Where the services answer.
+/// The addresses of the services.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
-    /// Writes and reads behind one port.
+    /// The port for writes and reads.
     pub(super) front: SocketAddr,
-    /// The edge, and its admin port.
+    /// The edge and its admin port.
     pub(super) ingest: (SocketAddr, SocketAddr),
     /// The aggregator's admin port.
     pub(super) stream_agg: SocketAddr,
-    /// The query API, and its admin port.
+    /// The query API and its admin port.
     pub(super) query_api: (SocketAddr, SocketAddr),
 }
 
 /// The running services.
 pub(super) struct Services {
     pub(super) addresses: Addresses,
-    front: Part<()>,
-    edge: Part<ingest::Summary>,
-    aggregator: Part<stream_agg::Summary>,
-    query: Part<()>,
+    front: Task<()>,
+    edge: Task<ingest::Summary>,
+    aggregator: Task<stream_agg::Summary>,
+    query: Task<()>,
     /// Cancelled when any of them ends.
     ended: CancellationToken,
 }
 
-/// Creates the user with whose rights the analysts' views read, on a ClickHouse that is not started yet.
+/// Declares the definer of the analysts' views, whose rights the views use, to a ClickHouse that is not started yet.
 pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     let stream_agg::MigrateConfig { bi_definer, rollups, store, .. } = &config.migrate;
-    clickhouse.define(bi_definer, &bi::grants(rollups, &store.database))
+    clickhouse.declare_definer(bi_definer, &bi::grants(rollups, &store.database))
 }
 
-/// Makes tables and topic, or brings them up to date.
+/// Creates or updates the tables and the topic.
 pub(super) async fn migrate(vars: &Vars) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
     stream_agg::migrate(&config.migrate).await?;
@@ -66,12 +66,12 @@ pub(super) async fn migrate(vars: &Vars) -> anyhow::Result<()> {
 }
 
 impl Services {
-    /// Starts all and waits until they are ready, or one has ended.
+    /// Starts all services and waits until they are ready, or one has ended.
     pub(super) async fn start(vars: &Vars) -> anyhow::Result<Self> {
         let ingest = Listeners { http: listen(8081).await?, admin: listen(9081).await? };
         let stream_agg = listen(9082).await?;
         let query_api = Listeners { http: listen(8083).await?, admin: listen(9083).await? };
-        // Last, so that its next free port is none of theirs.
+        // Last, so that it does not take a port that a service prefers.
         let front = listen(FRONT_PORT).await?;
         let addresses = Addresses {
             front: front.local_addr()?,
@@ -84,43 +84,43 @@ impl Services {
         let mut edge = ingest::Config::from_vars(vars)?;
         edge.poll_results.url.get_or_insert_with(|| format!("http://{}", addresses.query_api.0));
         let edge = Edge::start(edge)?;
-        let query = QueryApi::start(query_api::Config::from_vars(vars)?)?;
+        let query = QueryApi::start(query_api::Config::from_vars(vars)?);
         let service = front::route(edge.service(), query.service());
         let ended = CancellationToken::new();
         let services = Self {
             addresses,
-            front: Part::start("front port", &ended, |stop| {
+            front: Task::start("front port", &ended, |stop| {
                 Server::default().until(front, service, stop, FRONT_DRAIN)
             }),
-            edge: Part::start("ingest", &ended, |stop| edge.serve(ingest, stop)),
-            aggregator: Part::start("stream-agg", &ended, |stop| stream_agg::run(config, stream_agg, stop)),
-            query: Part::start("query-api", &ended, |stop| query.serve(query_api, stop)),
+            edge: Task::start("ingest", &ended, |stop| edge.serve(ingest, stop)),
+            aggregator: Task::start("stream-agg", &ended, |stop| stream_agg::run(config, stream_agg, stop)),
+            query: Task::start("query-api", &ended, |stop| query.serve(query_api, stop)),
             ended,
         };
         services.ready().await?;
         Ok(services)
     }
 
-    /// Whether one of them has ended; [`Services::stop`] tells why.
+    /// Whether one of them has ended; [`Services::stop`] returns the reason.
     pub(super) fn have_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// Ends when one of them has ended, which none should before [`Services::stop`].
+    /// Returns when one of them has ended, which should not happen before [`Services::stop`].
     pub(super) async fn ended_early(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Ends them in the order in which data flow, and says what was stored.
-    pub(super) async fn stop(self, stored: &Stored) -> anyhow::Result<()> {
+    /// Stops them in the order in which data flow, and prints how much was stored.
+    pub(super) async fn stop(self, stored: &StoredRows) -> anyhow::Result<()> {
         let front = self.front.stop().await;
         let edge = self.edge.stop().await;
         let accepted = edge.as_ref().map_or(0, |summary| summary.0.accepted);
-        let caught_up = page::timed("store what Kafka holds", stored.catch_up(accepted)).await;
+        let caught_up = output::timed("store what Kafka holds", stored.catch_up(accepted)).await;
         let aggregator = self.aggregator.stop().await;
         let query = self.query.stop().await;
-        let told = stored.tell(accepted).await;
-        front.and(edge.map(drop)).and(caught_up).and(aggregator.map(drop)).and(query).and(told)
+        let reported = stored.report(accepted).await;
+        front.and(edge.map(drop)).and(caught_up).and(aggregator.map(drop)).and(query).and(reported)
     }
 
     async fn ready(&self) -> anyhow::Result<()> {
@@ -139,20 +139,20 @@ impl Services {
                 reason = answer.text().await.unwrap_or_default();
                 ready || self.have_ended()
             });
-            ready.await.with_context(|| format!("{name} says: {}", reason.trim_end()))?;
+            ready.await.with_context(|| format!("{name} answers: {}", reason.trim_end()))?;
         }
         Ok(())
     }
 }
 
-/// A service, or the front port, on a task of its own.
-struct Part<T> {
+/// A service or the front port, on a task of its own.
+struct Task<T> {
     name: &'static str,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<T>>,
 }
 
-impl<T: Send + 'static> Part<T> {
+impl<T: Send + 'static> Task<T> {
     fn start<F, E>(
         name: &'static str,
         ended: &CancellationToken,
@@ -174,11 +174,11 @@ impl<T: Send + 'static> Part<T> {
 
     async fn stop(self) -> anyhow::Result<T> {
         self.stop.cancel();
-        page::timed(&format!("stop {}", self.name), async { self.task.await? }).await
+        output::timed(&format!("stop {}", self.name), async { self.task.await? }).await
     }
 }
 
-/// Listens on `preferred`, or the next free port, for this machine only.
+/// Listens on `preferred` or the next free port, on the loopback interface.
 async fn listen(preferred: u16) -> anyhow::Result<TcpListener> {
     let port = ports::from(preferred).with_context(|| format!("find a free port from {preferred} on"))?;
     let address = ports::local(port);

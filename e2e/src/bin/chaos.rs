@@ -1,4 +1,4 @@
-//! `./dev chaos`: kills and pauses the real programs under load, then counts.
+//! `./dev chaos`: kills and pauses the real programs under load, then counts every event.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,28 +7,28 @@ use clap::Parser;
 use e2e::chaos::report::Report;
 use e2e::chaos::{self, Options};
 
-/// Kills and pauses the edge, aggregators, Kafka and ClickHouse under load, then holds every table
-/// and answer against what the clients were told.
+/// Kills and pauses the edge, aggregators, Kafka and ClickHouse under load, then compares every table
+/// and answer with what the clients were answered.
 #[derive(Parser)]
 #[command(name = "./dev chaos")]
 struct Arguments {
-    /// How long faults and load last, without the starts of servers; counting takes a minute or two more [default: 60, with --long 600]
+    /// Length of faults and load, without the starts of servers; counting takes a minute or two more [default: 60, with --long 600]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=21_600))]
     seconds: Option<u64>,
-    /// What happens when, and what is sent
+    /// Seed of the faults and the load
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// Print one JSON object instead of the last line
     #[arg(long)]
     json: bool,
-    /// Whether half of the batches have event_ids and are sent until they are acknowledged
+    /// Whether half of the batches have event ids and are retried until they are acknowledged
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     event_ids: String,
-    /// Whether the edge has a spool, so that events are acknowledged while Kafka is away
+    /// Whether the edge has a spool, so that it acknowledges events during an outage of Kafka
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     spool: String,
-    /// Also pauses of 60 and 75 s, ClickHouse away for 40 s, and in the middle more partitions, another
-    /// declaration and windows that pop
+    /// Also pauses of 60 and 75 s, outages of ClickHouse of 40 s and, in the middle of the run, more partitions, another
+    /// declaration of rollups and small deduplication windows
     #[arg(long)]
     long: bool,
 }
@@ -45,28 +45,28 @@ fn main() -> ExitCode {
     match start(&options) {
         Ok(report) => conclude(&report, arguments.json),
         Err(error) => {
-            say(&format!("error: {error:#}"));
+            print(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn start(options: &Options) -> anyhow::Result<Report> {
-    // More threads than a small machine has cores: starting a broker blocks one now and then.
+    // More threads than a small machine has cores, because the start of a broker blocks one.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-    runtime.block_on(chaos::run(options, say))
+    runtime.block_on(chaos::run(options, print))
 }
 
-#[expect(clippy::print_stdout, reason = "the outcome is what the program is for")]
+#[expect(clippy::print_stdout, reason = "the outcome is the program's output")]
 fn conclude(report: &Report, json: bool) -> ExitCode {
     let failures = report.failures();
-    failures.iter().for_each(|failure| say(&format!("FAILED: {failure}")));
+    failures.iter().for_each(|failure| print(&format!("FAILED: {failure}")));
     println!("{}", if json { report.json() } else { report.line() });
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// How it goes, beside the outcome.
-#[expect(clippy::print_stderr, reason = "somebody waits and wants to know")]
-fn say(text: &str) {
+/// Prints progress beside the outcome.
+#[expect(clippy::print_stderr, reason = "a long run shows progress")]
+fn print(text: &str) {
     eprintln!("chaos: {text}");
 }

@@ -1,28 +1,28 @@
-//! What a run has shown, and whether it proves anything: pure.
+//! The outcome of a run, and whether enough happened that it proves something. Pure.
 
 use serde_json::json;
 
 use crate::chaos::schedule::Kind;
 
-/// A run in which less happened proves nothing.
+/// Fewest kills of each kind of process: with fewer, a run proves nothing.
 const LEAST_KILLS: u64 = 3;
-/// Likewise.
+/// Fewest recovered intents, likewise.
 const LEAST_RECOVERED: u64 = 5;
-/// More requests without an answer would leave too much open, in percent.
+/// Most unanswered requests, in percent: more of them would leave too much open.
 const MOST_UNANSWERED: usize = 5;
 
-/// What a long run has shown besides.
+/// Further figures of a long run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Long {
-    /// Pauses past session, deadline and token.
+    /// Pauses longer than the session, the insert deadline and the lifetime of a token.
     pub pauses: u64,
-    /// Times that ClickHouse was away for 40 s.
+    /// Outages of ClickHouse of 40 s.
     pub clickhouse_away: u64,
-    /// Partitions that the topic got in mid-run and that hold records.
+    /// Partitions that were added during the run and hold records.
     pub partitions_added: u64,
-    /// Events in the rollup that was declared in mid-run.
+    /// Events in the rollup that was added during the run.
     pub declared_later: u64,
-    /// Partitions whose deduplication window has forgotten records.
+    /// Partitions whose deduplication window has dropped records.
     pub windows_popped: u64,
 }
 
@@ -41,42 +41,42 @@ impl Long {
 /// The outcome of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Kills, in the order of [`Kind::ALL`].
+    /// Kills in the order of [`Kind::ALL`].
     pub kills: [u64; 4],
     /// Pauses.
     pub pauses: u64,
-    /// Requests that were made.
+    /// Requests.
     pub requests: usize,
-    /// Requests whose good lines are stored, as their clients were told.
+    /// Requests that the edge acknowledged.
     pub acked: usize,
-    /// Requests of which nobody knows.
+    /// Requests without an answer, or with one that leaves the outcome open.
     pub unanswered: usize,
-    /// Batches that one process had declared and another, or its next life, finished.
+    /// Batches that one process had declared and another process, or its next start, finished.
     pub recovered_intents: u64,
-    /// Inserts that ClickHouse left out because the marker said that they are there.
+    /// Inserts that ClickHouse skipped because the marker shows that their rows are stored.
     pub conditional_skips: u64,
     /// Requests of thousands of lines that are stored.
     pub large: u64,
     /// Events with hostile fields that are stored.
     pub hostile: u64,
-    /// Rows of rollups whose groups were folded.
+    /// Rows of rollups whose groups were folded into `(other)`.
     pub folded: u64,
     /// Events that went into the spool.
     pub spooled: u64,
     /// Whether the edge had a spool.
     pub spool: bool,
-    /// What a long run has besides.
+    /// Further figures of a long run.
     pub long: Option<Long>,
-    /// Events that the tables and answers lack, over all of them.
+    /// Events missing in the tables and answers, over all of them.
     pub missing: u64,
-    /// Events that they count too often.
+    /// Events that tables and answers count too often.
     pub duplicated: u64,
-    /// Whatever else is wrong, one line each.
+    /// Every other problem, one line each.
     pub problems: Vec<String>,
 }
 
 impl Report {
-    /// All reasons why the run has failed; none if it has not.
+    /// All reasons why the run failed; none if it passed.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = self.problems.clone();
         if self.missing + self.duplicated > 0 {
@@ -112,7 +112,7 @@ impl Report {
         failures
     }
 
-    /// What must have happened at least once.
+    /// Events that must have happened at least once.
     fn needed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let spooled = self.spool.then_some(("events in the spool", self.spooled));
         let others =
@@ -120,7 +120,7 @@ impl Report {
         others.into_iter().chain(spooled)
     }
 
-    /// The last line.
+    /// The last line of the output.
     pub fn line(&self) -> String {
         let kills =
             Kind::ALL.into_iter().zip(self.kills).map(|(kind, kills)| format!("{}:{kills}", kind.name()));
@@ -147,7 +147,7 @@ impl Report {
         )
     }
 
-    /// The same as one JSON object, with the failures.
+    /// The report as one JSON object, with the failures.
     pub fn json(&self) -> String {
         let kills: serde_json::Map<_, _> = Kind::ALL
             .into_iter()

@@ -1,13 +1,13 @@
-//! What is aggregated in a run of chaos: the built-in rollups, and one whose groups fold.
+//! The rollups of a run: the built-in ones, and one whose groups are folded.
 
 use schemas::rollup::Rollups;
 
-use crate::world::DECLARED_LATER;
+use crate::world::ADDED_ROLLUP_TOML;
 
 /// A rollup with a group for each line of a large request.
 pub const FOLDING: &str = "lines_hourly";
-/// Groups of a batch beyond which a rollup folds: more than the built-in ones ever have here, and fewer
-/// than a batch of a few large requests has of [`FOLDING`].
+/// The group limit of a batch: more groups than the built-in rollups ever have here, and fewer than [`FOLDING`] has
+/// in a batch of a few large requests.
 pub const MAX_GROUPS: usize = 5000;
 
 const DECLARED: &str = r#"
@@ -18,35 +18,36 @@ dimensions = ["event", "props.nonce"]
 measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
 "#;
 
-/// Ids that the deduplication window holds from then on: it pops every few seconds.
-pub const WINDOW_IDS_LATER: usize = 300;
+/// Ids that the deduplication window holds after the change in the middle of a long run: the window drops records
+/// every few seconds.
+pub const WINDOW_IDS_AFTER_CHANGE: usize = 300;
 
-/// Their declaration.
+/// The declaration of all of them.
 pub fn declaration() -> String {
     format!("{}{DECLARED}", Rollups::built_in())
 }
 
-/// The declaration from the middle of a long run on.
-pub fn later_declaration() -> String {
-    format!("{}{DECLARED_LATER}", declaration())
+/// The declaration after the change in the middle of a long run.
+pub fn declaration_after_change() -> String {
+    format!("{}{ADDED_ROLLUP_TOML}", declaration())
 }
 
-/// All of them.
+/// All of them, parsed.
 ///
 /// # Panics
-/// If the declaration above is not one.
+/// If the declaration is not valid.
 pub fn declared() -> Rollups {
-    Rollups::parse("chaos", &declaration()).expect("the declaration is right")
+    Rollups::parse("chaos", &declaration()).expect("the declaration is valid")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::LATER;
+    use crate::world::ADDED_ROLLUP;
 
     #[test]
     fn the_rollup_that_folds_is_declared() {
         assert!(declared().get(FOLDING).is_some());
-        assert!(Rollups::parse("chaos", &later_declaration()).unwrap().get(LATER).is_some());
+        assert!(Rollups::parse("chaos", &declaration_after_change()).unwrap().get(ADDED_ROLLUP).is_some());
     }
 }

@@ -1,7 +1,7 @@
-//! What is done to whom, and when, from a seed.
+//! The faults of a run, from a seed: which process, when, and what.
 //!
-//! Invariants: the same seed and length give the same faults; from a minute on, every
-//! kind of process is killed at least three times. Pure.
+//! Invariants: the same seed and length give the same faults; in a run of a minute or more, every kind of process
+//! is killed at least three times. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,21 +10,21 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The run is cut into slots of about this length, each with a kill of everything.
+/// The run is divided into slots of about this length, in seconds; each slot has a kill of every process.
 const SLOT: f64 = 14.0;
-/// No fault begins so near the end: what it meant to break must get going again under load.
+/// No fault begins within this many seconds of the end: its process must recover under load.
 const LAST: f64 = 3.0;
-/// Aggregators at once; the last one comes and goes.
+/// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
-/// How long an aggregator must be silent until the others take over, in seconds.
+/// The session timeout of an aggregator in seconds: after it the others take over its partitions.
 pub const SESSION: f64 = 6.0;
 
 /// Long pauses of an aggregator, in seconds.
 pub const LONG_PAUSES: [u64; 2] = [60, 75];
-/// How long ClickHouse is away in a long run, in seconds.
-pub const AWAY: u64 = 40;
+/// Length of ClickHouse's outages in a long run, in seconds.
+pub const OUTAGE: u64 = 40;
 
-/// A process that faults happen to.
+/// A process that gets faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The edge.
@@ -38,7 +38,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// All, each aggregator for itself.
+    /// All processes, with each aggregator.
     pub const ALL: [Self; 3 + AGGREGATORS] = [
         Self::Edge,
         Self::Aggregator(0),
@@ -82,7 +82,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All, in the order of the report.
+    /// All kinds, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Edge, Self::Aggregator, Self::Kafka, Self::ClickHouse];
 
     /// Its name in the report.
@@ -96,21 +96,21 @@ impl Kind {
     }
 }
 
-/// What is done to a process.
+/// A fault of a process, or a change of its membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// `kill -9`, and a start after so long.
+    /// SIGKILL, and a start after this time.
     Kill(Duration),
-    /// SIGSTOP, and SIGCONT after so long.
+    /// SIGSTOP, and SIGCONT after this time.
     Pause(Duration),
-    /// It is asked to end, and stays away.
+    /// SIGTERM, and no restart.
     Leave,
-    /// It comes back.
+    /// A start after [`Action::Leave`].
     Join,
 }
 
 impl Action {
-    /// How long the process does nothing, if it is to come back by itself.
+    /// How long the process does nothing; zero if that depends on another action.
     fn lasts(self) -> Duration {
         match self {
             Self::Kill(lasts) | Self::Pause(lasts) => lasts,
@@ -130,17 +130,16 @@ impl fmt::Display for Action {
     }
 }
 
-/// An action and its time from the start of the run. It waits until what was done to
-/// the same process before is over.
+/// An action and its time. An action waits until the one before on the same process is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// When.
+    /// The time since the start of the run.
     pub at: Duration,
-    /// What.
+    /// The action.
     pub action: Action,
 }
 
-/// The faults of each process in the order of their times.
+/// The faults of each process, in the order of their times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule(BTreeMap<Target, Vec<Fault>>);
 
@@ -151,7 +150,7 @@ impl Schedule {
         let length = length.as_secs_f64();
         let slots = ((length - LAST) / SLOT).round().max(1.0);
         let slot = (length - LAST).max(0.0) / slots;
-        // Short runs hold short pauses, or they would hold nothing else.
+        // Short runs have short pauses only, or the pauses would fill the run.
         let longest_pause = (length / 8.0).clamp(2.0, 20.0);
         for number in 0..slots as u32 {
             let start = f64::from(number) * slot;
@@ -161,22 +160,23 @@ impl Schedule {
         plan.faults
     }
 
-    /// The same, and what a long run has besides: aggregators silent past session, deadline and token, and
-    /// ClickHouse away for 40 s, once paused and once killed; before and after the change in its middle.
+    /// Adds the faults of a long run: pauses of aggregators longer than the session, the insert deadline and the
+    /// lifetime of a token, and outages of ClickHouse of 40 s, once paused and once killed; before and after the change
+    /// in the middle.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
         let [long, longer] = LONG_PAUSES;
         let faults = [
             (Target::Aggregator(0), 0.05, pause(long)),
             (Target::Aggregator(1), 0.2, pause(longer)),
-            (Target::ClickHouse, 0.36, pause(AWAY)),
-            (Target::ClickHouse, 0.65, Action::Kill(Duration::from_secs(AWAY))),
+            (Target::ClickHouse, 0.36, pause(OUTAGE)),
+            (Target::ClickHouse, 0.65, Action::Kill(Duration::from_secs(OUTAGE))),
             (Target::Aggregator(0), 0.8, pause(long)),
         ];
         for (target, at, action) in faults {
             let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            // Or all that was meant to happen meanwhile would happen at once afterwards.
+            // Removes the faults within this one, which would all happen at once after it.
             faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
             faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);
@@ -184,7 +184,7 @@ impl Schedule {
         self
     }
 
-    /// What happens to one process.
+    /// The faults of one process.
     pub fn of(&self, target: Target) -> &[Fault] {
         self.0.get(&target).map_or(&[], Vec::as_slice)
     }
@@ -197,7 +197,7 @@ struct Plan {
 
 impl Plan {
     fn slot(&mut self, slot: Range<f64>, longest_pause: f64) {
-        // Now and then two of them at the same moment.
+        // In half of the slots two processes are killed at the same moment.
         let together = (self.rng.u8(..2) == 0).then(|| self.within(&slot, 0.0..0.8));
         let with = self.rng.usize(..5);
         for (number, target) in Target::ALL.into_iter().filter(|t| *t != Target::Aggregator(2)).enumerate() {
@@ -207,16 +207,16 @@ impl Plan {
             let down = self.down(target);
             self.add(target, at, Action::Kill(down));
         }
-        let visitor = Target::Aggregator(2);
+        let joiner = Target::Aggregator(2);
         let (leaves, joins) = (self.within(&slot, 0.0..0.4), self.within(&slot, 0.5..0.9));
-        // A kill of one that is about to leave, or has just come.
+        // In half of the slots it is also killed, perhaps just before it leaves or just after it joined.
         if self.rng.bool() {
             let at = self.within(&slot, 0.0..1.0);
-            let down = self.down(visitor);
-            self.add(visitor, at, Action::Kill(down));
+            let down = self.down(joiner);
+            self.add(joiner, at, Action::Kill(down));
         }
-        self.add(visitor, leaves, Action::Leave);
-        self.add(visitor, joins, Action::Join);
+        self.add(joiner, leaves, Action::Leave);
+        self.add(joiner, joins, Action::Join);
         for _ in 0..self.rng.u8(1..=2) {
             let target = Target::ALL[self.rng.usize(..Target::ALL.len())];
             let at = self.within(&slot, 0.0..0.9);
@@ -230,7 +230,7 @@ impl Plan {
         slot.start + length * (part.start + self.rng.f64() * (part.end - part.start))
     }
 
-    /// One aggregator in four stays away for longer than its session.
+    /// The time from a kill to the start. One kill of an aggregator in four lasts longer than its session.
     fn down(&mut self, target: Target) -> Duration {
         let seconds = match target.kind() {
             Kind::Aggregator if self.rng.u8(..4) == 0 => SESSION + 1.0 + self.rng.f64(),
@@ -240,7 +240,7 @@ impl Plan {
         Duration::from_secs_f64(seconds)
     }
 
-    /// One pause in three is longer than an aggregator's session, where the run is long enough.
+    /// The length of a pause. One pause in three is longer than an aggregator's session, if the run is long enough.
     fn pause(&mut self, longest: f64) -> Duration {
         let long = self.rng.u8(..3) == 0 && longest > SESSION;
         let range = if long { SESSION..longest } else { 1.0..longest.min(4.0) };
@@ -286,7 +286,7 @@ mod tests {
     fn a_long_run_has_long_pauses_and_clickhouse_away() {
         let length = Duration::from_secs(600);
         let schedule = Schedule::new(5, length).with_long_faults(length);
-        let long = |fault: &Fault| fault.action.lasts() >= Duration::from_secs(AWAY);
+        let long = |fault: &Fault| fault.action.lasts() >= Duration::from_secs(OUTAGE);
         assert_eq!(all(&schedule).filter(|(_, fault)| long(fault)).count(), 5);
         for target in Target::ALL {
             let faults = schedule.of(target);

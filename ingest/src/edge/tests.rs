@@ -1,4 +1,4 @@
-//! The stack as a whole, with librdkafka's own in-process broker or none.
+//! The edge as a whole, with the in-process mock broker of librdkafka or without a broker.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -17,8 +17,8 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::*;
-use crate::spool::commands;
-use crate::spool::store::{self, Change, Store, Stored};
+use crate::commands;
+use crate::spool::store::{self, Change, SpooledRecord, Store};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const NO_BROKER: (&str, &str) = ("KAFKA_BROKERS", "127.0.0.1:1");
@@ -31,15 +31,15 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
     Edge::start(config(pairs)).unwrap()
 }
 
-/// An edge with a broker that lives in its own client.
+/// An edge with a mock broker within its own client.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let mut config = config(pairs);
-    // Not by variables, which may not name them.
+    // Not by variables, which must not name these settings.
     for (name, value) in [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")] {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
     let edge = Edge::start(config).unwrap();
-    until("the broker within the client is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
+    until("the broker within the client is reached", || edge.app.publisher.kafka_reachable().is_ok()).await;
     edge
 }
 
@@ -53,12 +53,12 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(DEADLINE, holds).await.expect(what);
 }
 
-/// An edge with a broker that can be slowed down.
+/// An edge with a mock broker outside its client, which can be slowed down.
 async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();
     let edge = edge(&[&[("KAFKA_BROKERS", cluster.bootstrap_servers().as_str())], pairs].concat());
-    until("the broker is reached", || edge.shared.publisher.reaches_kafka().is_ok()).await;
+    until("the broker is reached", || edge.app.publisher.kafka_reachable().is_ok()).await;
     (edge, cluster)
 }
 
@@ -86,17 +86,17 @@ async fn bound() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// Why it may get no traffic; empty while it may.
-fn why_not(edge: &Edge) -> String {
-    match edge.shared.publisher.readiness() {
+/// Why the edge is not ready; empty while it is ready.
+fn why_not_ready(edge: &Edge) -> String {
+    match edge.app.publisher.readiness() {
         Readiness::Not(why) => why,
         Readiness::Ready | Readiness::Degraded(_) => String::new(),
     }
 }
 
 #[track_caller]
-fn check_sums(edge: &Edge) -> Totals {
-    let totals = edge.shared.metrics.totals();
+fn check_sums(edge: &Edge) -> EventTotals {
+    let totals = edge.app.metrics.totals();
     assert_eq!(totals.received, totals.accepted + totals.rejected);
     assert_eq!(
         totals.accepted,
@@ -150,12 +150,12 @@ async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why
     let (status, headers, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     assert!(headers.contains_key("retry-after"));
-    assert!(why_not(&edge).starts_with("kafka at 127.0.0.1:1 "));
+    assert!(why_not_ready(&edge).starts_with("kafka at 127.0.0.1:1 "));
     assert_eq!(check_sums(&edge).received, 0);
 }
 
-/// A spool that knows of one partition. Returns its file.
-fn a_spool_with(directory: &TempDir, put: Vec<Stored>) -> PathBuf {
+/// Creates a spool in which the topic has one partition. Returns its file.
+fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
     Store::open_or_create(&path).unwrap().apply(&change).unwrap();
@@ -169,7 +169,7 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     let path = a_spool_with(&directory, vec![]);
 
     let edge = edge(&spool);
-    let serves = || matches!(edge.shared.publisher.readiness(), Readiness::Degraded(why) if why.ends_with("events go to the spool"));
+    let serves = || matches!(edge.app.publisher.readiness(), Readiness::Degraded(why) if why.ends_with("events go to the spool"));
     until("the spool serves", serves).await;
     let (status, _, report) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
@@ -178,8 +178,8 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     until("the spool is let go", || Store::open(&path).is_ok()).await;
 
     let edge = edge_with_broker(&spool).await;
-    until("the spool is empty", || edge.shared.publisher.left_in_spool() == Some(0)).await;
-    let metrics = &edge.shared.metrics;
+    until("the spool is empty", || edge.app.publisher.records_in_spool() == Some(0)).await;
+    let metrics = &edge.app.metrics;
     until("its events are counted", || metrics.spool_replayed.get() == 1).await;
     assert_eq!(check_sums(&edge).accepted, 0, "another process accepted them");
 }
@@ -187,13 +187,14 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
     let directory = TempDir::new().unwrap();
-    let record = |bytes| Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
+    let record =
+        |bytes| SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: vec![b'x'; bytes] };
     a_spool_with(&directory, vec![record(2000), record(10)]);
     let spool = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "0B")];
     let edge = edge_with_broker(&[&spool[..], &[("KAFKA_OPT_message.max.bytes", "1000")]].concat()).await;
-    until("the record that fits is in kafka", || edge.shared.metrics.spool_replayed.get() > 0).await;
-    assert_eq!(edge.shared.metrics.spool_replayed.get(), 1);
-    assert_eq!(edge.shared.publisher.left_in_spool(), Some(1));
+    until("the record that fits is in kafka", || edge.app.metrics.spool_replayed.get() > 0).await;
+    assert_eq!(edge.app.metrics.spool_replayed.get(), 1);
+    assert_eq!(edge.app.publisher.records_in_spool(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +204,8 @@ async fn what_a_full_spool_refuses_is_counted_and_told_why() {
     let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
     let edge = edge(&full);
     until("kafka is known to be away, and the partitions", || {
-        why_not(&edge).contains("not answer; the spool is full") && edge.shared.publisher.partitions().is_ok()
+        why_not_ready(&edge).contains("not answer; the spool is full")
+            && edge.app.publisher.partitions().is_ok()
     })
     .await;
     let (status, headers, body) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
@@ -246,8 +248,8 @@ async fn whoever_prefers_it_is_answered_before_the_events_are_safe_and_they_are_
         (status, &headers["preference-applied"]),
         (StatusCode::NO_CONTENT, &"respond-async".parse().unwrap())
     );
-    assert_eq!(edge.shared.metrics.totals().queued, 4);
-    until("all are delivered", || edge.shared.metrics.totals().delivered == 4).await;
+    assert_eq!(edge.app.metrics.totals().queued, 4);
+    until("all are delivered", || edge.app.metrics.totals().delivered == 4).await;
     check_sums(&edge);
 }
 
@@ -258,7 +260,7 @@ async fn the_queues_of_kafkas_client_are_shown() {
     let line = r#"{"event":"a"}"#;
     let (status, _, _) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
     assert_eq!(status, StatusCode::ACCEPTED);
-    let metrics = &edge.shared.metrics;
+    let metrics = &edge.app.metrics;
     let shown = || metrics.queue_messages.get() == 1 && metrics.queue_bytes.get() > line.len() as i64;
     until("a record in the queue", shown).await;
     until("an empty queue", || metrics.queue_messages.get() == 0 && metrics.queue_bytes.get() == 0).await;
@@ -273,11 +275,11 @@ async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refus
     assert_eq!(status, StatusCode::ACCEPTED);
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
-    until("both have ended", || edge.shared.metrics.totals().queued == 0).await;
+    until("both have ended", || edge.app.metrics.totals().queued == 0).await;
     let totals = check_sums(&edge);
     assert_eq!((totals.lost, totals.not_durable), (1, 1));
 
-    // Now that Kafka is known to be away, nobody is told that it would take anything.
+    // Kafka is known to be unreachable, so no request is answered early.
     let (status, headers, refusal) = call_with(&edge, Method::POST, "/v1/events", &ASYNC, line).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     assert!(!headers.contains_key("preference-applied"));
@@ -295,10 +297,10 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
     for headers in [&[][..], &ASYNC] {
         let (status, _, refusal) = call_with(&edge, Method::POST, "/v1/events", headers, line).await;
         assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
-        let said = why_not(&edge);
+        let said = why_not_ready(&edge);
         assert!(said.contains("refuses records"), "{said}");
     }
-    until("one may try again", || edge.shared.publisher.readiness() == Readiness::Ready).await;
+    until("one may try again", || edge.app.publisher.readiness() == Readiness::Ready).await;
     assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it tells of the topic again");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
@@ -323,11 +325,11 @@ async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
     assert_eq!((totals.delivered, totals.not_durable, totals.lost), (1, 1, 0));
 }
 
-/// A broker that a client of which it is the first answer is broken by.
+/// A broker whose first response to a client is a fatal error.
 fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
-    // As a real one answers those who may write nowhere.
+    // As a real broker responds to a client without any right to write.
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
     broker
@@ -337,13 +339,13 @@ fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
 async fn once_kafkas_client_is_broken_the_edge_ends_and_says_why() {
     let broker = breaking_broker();
     let edge = edge(&[("KAFKA_BROKERS", broker.bootstrap_servers().as_str()), ("DRAIN_DELAY", "1ms")]);
-    let shared = Arc::clone(&edge.shared);
-    until("the broker was reached", || shared.publisher.partitions().is_ok()).await;
+    let app = Arc::clone(&edge.app);
+    until("the broker was reached", || app.publisher.partitions().is_ok()).await;
     let (status, _, refusal) = call(&edge, Method::POST, "/v1/events", r#"{"event":"a"}"#).await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
     let listeners = Listeners { http: bound().await, admin: bound().await };
     let ended = timeout(DEADLINE, edge.serve(listeners, CancellationToken::new())).await.unwrap();
-    let Err(RunError::Broken { reason, summary }) = ended else { panic!("{ended:?}") };
+    let Err(RunError::KafkaClient { reason, summary }) = ended else { panic!("{ended:?}") };
     assert!(reason.contains("authorization failed"), "{reason}");
     assert_eq!((summary.0.not_durable, summary.0.lost), (1, 0));
 }
@@ -358,11 +360,11 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
         ("SPOOL_MIN_FREE", "0B"),
         ("DRAIN_DELAY", "1ms"),
     ]);
-    assert!(edge.stays_broken >= STAYS_BROKEN);
-    edge.stays_broken = Duration::from_secs(1);
-    let shared = Arc::clone(&edge.shared);
+    assert!(edge.serve_after_fatal_error >= SERVE_AFTER_FATAL_ERROR);
+    edge.serve_after_fatal_error = Duration::from_secs(1);
+    let app = Arc::clone(&edge.app);
     let serves =
-        || matches!(shared.publisher.readiness(), Readiness::Degraded(why) if why.contains("broken"));
+        || matches!(app.publisher.readiness(), Readiness::Degraded(why) if why.contains("fatal error"));
     until("the spool serves", serves).await;
     let (service, listeners) = (edge.service(), Listeners { http: bound().await, admin: bound().await });
     let start = Instant::now();
@@ -371,7 +373,7 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
     let Ok(response) = service.oneshot(request.unwrap()).await;
     assert_eq!(response.status(), StatusCode::OK);
     let ended = timeout(DEADLINE, ended).await.unwrap().unwrap();
-    let Err(RunError::Broken { summary, .. }) = ended else { panic!("{ended:?}") };
+    let Err(RunError::KafkaClient { summary, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!((summary.0.spooled, summary.0.lost), (1, 0));
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
@@ -379,7 +381,8 @@ async fn while_the_spool_takes_events_an_edge_whose_client_is_broken_serves_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_by_a_broken_client_ends_and_says_why() {
     let directory = TempDir::new().unwrap();
-    let record = Stored { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
+    let record =
+        SpooledRecord { id: Uuid::now_v7(), partition: 0, lines: 1, value: br#"{"event":"a"}"#.to_vec() };
     a_spool_with(&directory, vec![record]);
     let broker = breaking_broker();
     let vars = Vars::from_pairs([
@@ -391,7 +394,8 @@ async fn a_replay_by_a_broken_client_ends_and_says_why() {
     let ended = timeout(DEADLINE, commands::replay(&config, stop, &mut out)).await.unwrap();
     let error = ended.unwrap_err().to_string();
     assert!(
-        error.contains("authorization failed") && error.ends_with("1 records are left, which stay in it")
+        error.contains("authorization failed")
+            && error.ends_with("1 records are left, which stay in the spool")
     );
 }
 

@@ -1,8 +1,8 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
-//! A thread of its own asks, since librdkafka's question blocks: once a minute while
-//! all is well, with backoff while it is not, and at once when somebody doubts. A
-//! change is logged once, not each try.
+//! A thread fetches the metadata of the topic, because the call blocks: once a minute while Kafka is
+//! reachable, with backoff while it is not, and soon after something has failed. A change is logged once, not each
+//! attempt.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,35 +16,35 @@ use rdkafka::producer::Producer as _;
 use runtime::backoff::Backoff;
 use tokio::sync::SetOnce;
 
-use super::producer::Producer;
-use crate::config::KafkaConfig;
+use super::config::KafkaConfig;
+use super::kafka::Producer;
 
-/// How often the number of partitions is looked up while all is well.
-const REFRESH: Duration = Duration::from_secs(60);
-/// How long Kafka may take to answer.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Shortest and longest wait between tries while it is away or in doubt.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The time between two fetches of the metadata while Kafka is reachable.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// How long Kafka may take to return the metadata.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+/// The shortest and the longest wait between attempts after something has failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long Kafka counts as away after it refused a record; then one may try again.
-const REFUSES_FOR: Duration = Duration::from_secs(5);
+/// How long Kafka counts as unreachable after it refused a record for lack of rights; then the next record is tried.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// What is known of Kafka.
+/// What is known about Kafka.
 pub(super) struct Cluster {
     brokers: String,
     topic: String,
-    /// Of the topic; 0 until Kafka was reached for the first time.
+    /// The number of partitions of the topic; 0 until Kafka was reached once.
     partitions: AtomicU32,
     state: Mutex<State>,
     up: IntGauge,
-    /// What Kafka's client said since it was last reached.
-    refusal: Mutex<Option<Handshake>>,
-    /// When it last refused a record, and why.
+    /// The failed handshake that Kafka's client has reported since Kafka was last reached.
+    handshake_failure: Mutex<Option<HandshakeFailure>>,
+    /// When Kafka last refused a record for lack of rights, and with which error.
     refused_record: Mutex<Option<(Instant, RDKafkaErrorCode)>>,
-    /// Why Kafka's client never sends again.
-    broken: SetOnce<String>,
-    asker: OnceLock<Thread>,
-    doubted: AtomicBool,
+    /// The error after which Kafka's client never sends again.
+    fatal_error: SetOnce<String>,
+    watch_thread: OnceLock<Thread>,
+    check_requested: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -53,27 +53,27 @@ enum State {
     Unknown,
     Up,
     Unreachable,
-    Refused(Handshake),
-    /// It refuses records, for a reason that sending them again does not mend.
-    Refusing(RDKafkaErrorCode),
+    HandshakeFailed(HandshakeFailure),
+    /// Kafka refuses records for lack of rights, so that it would refuse them again.
+    RecordsRefused(RDKafkaErrorCode),
     TopicMissing,
-    /// Its client never sends again.
-    Broken,
+    /// Kafka's client has a fatal error: it never sends again.
+    FatalError,
 }
 
-/// What fails before Kafka talks to us.
+/// What failed while a connection to a broker was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handshake {
-    /// It does not take the name and the password.
-    Login,
-    /// Its certificate is not trusted, or it speaks no TLS.
+enum HandshakeFailure {
+    /// The broker does not accept the user name and password.
+    Authentication,
+    /// The certificate of the broker is not trusted, or the broker does not use TLS.
     Tls,
 }
 
-impl Handshake {
+impl HandshakeFailure {
     fn of(error: &KafkaError) -> Option<Self> {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication) => Some(Self::Login),
+            Some(RDKafkaErrorCode::Authentication) => Some(Self::Authentication),
             Some(RDKafkaErrorCode::SSL) => Some(Self::Tls),
             _ => None,
         }
@@ -81,7 +81,7 @@ impl Handshake {
 }
 
 impl Cluster {
-    /// Nothing is known yet, and nobody asks before [`watch`].
+    /// Nothing is known before [`watch`].
     pub(super) fn new(config: &KafkaConfig, up: IntGauge) -> Self {
         Self {
             brokers: config.brokers.clone(),
@@ -89,101 +89,101 @@ impl Cluster {
             partitions: AtomicU32::new(0),
             state: Mutex::new(State::Unknown),
             up,
-            refusal: Mutex::default(),
+            handshake_failure: Mutex::default(),
             refused_record: Mutex::default(),
-            broken: SetOnce::new(),
-            asker: OnceLock::new(),
-            doubted: AtomicBool::new(false),
+            fatal_error: SetOnce::new(),
+            watch_thread: OnceLock::new(),
+            check_requested: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
     }
 
-    /// How many partitions the topic has; 0 while that was never learnt.
+    /// The number of partitions of the topic; 0 while it is not known.
     pub(super) fn partitions(&self) -> u32 {
         self.partitions.load(Ordering::Acquire)
     }
 
-    /// Takes what is remembered of an earlier process, until Kafka itself says it.
-    pub(super) fn remembered(&self, partitions: u32) {
+    /// Uses the number of partitions that an earlier process stored, until Kafka reports it.
+    pub(super) fn restore_partitions(&self, partitions: u32) {
         let _known = self.partitions.compare_exchange(0, partitions, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Whether Kafka was reached last time.
+    /// Whether the last attempt reached Kafka.
     pub(super) fn is_up(&self) -> bool {
         *self.state() == State::Up
     }
 
-    /// Whether Kafka was not reached last time, or refused a record; while nothing is known yet, it was not asked.
+    /// Whether the last attempt failed, or Kafka refused a record. False before the first attempt.
     pub(super) fn is_down(&self) -> bool {
         !matches!(*self.state(), State::Unknown | State::Up)
     }
 
-    /// A record had no acknowledgement in time: Kafka counts as away until it answers again.
-    pub(super) fn timed_out(&self) {
+    /// A record was not acknowledged in time: Kafka counts as unreachable until the next check.
+    pub(super) fn record_timed_out(&self) {
         self.set(State::Unreachable);
     }
 
-    /// A record failed. If that will be so of the next one too, Kafka counts as away for a while:
-    /// it may tell of a topic that we may not write to.
+    /// A record failed. If the next one would fail too, Kafka counts as unreachable for a while, even if the
+    /// metadata can be fetched: a client without the right to write may have the right to read it.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
         use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
         match code {
             Some(code @ (TopicAuthorizationFailed | ClusterAuthorizationFailed)) => {
                 *self.refused_record() = Some((Instant::now(), code));
-                self.set(State::Refusing(code));
+                self.set(State::RecordsRefused(code));
             }
-            Some(Fatal) => self.set(State::Broken),
+            Some(Fatal) => self.set(State::FatalError),
             _ => {}
         }
-        self.doubt();
+        self.request_check();
     }
 
-    /// Why a record was refused of late.
-    fn refusing(&self) -> Option<RDKafkaErrorCode> {
-        self.refused_record().filter(|(at, _)| at.elapsed() < REFUSES_FOR).map(|(_, code)| code)
+    /// The error with which Kafka refused a record recently.
+    fn recent_refusal(&self) -> Option<RDKafkaErrorCode> {
+        self.refused_record().filter(|(at, _)| at.elapsed() < REFUSAL_TIME).map(|(_, code)| code)
     }
 
     fn refused_record(&self) -> MutexGuard<'_, Option<(Instant, RDKafkaErrorCode)>> {
         self.refused_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something failed that would not with Kafka there: asks again soon.
-    pub(super) fn doubt(&self) {
-        if !self.doubted.swap(true, Ordering::AcqRel) {
+    /// Something failed that may mean that Kafka is unreachable: checks soon.
+    pub(super) fn request_check(&self) {
+        if !self.check_requested.swap(true, Ordering::AcqRel) {
             self.wake();
         }
     }
 
-    /// Kafka's client has met an error of its own.
-    pub(super) fn client_says(&self, error: &KafkaError) {
-        if let Some(failed) = Handshake::of(error) {
-            *self.refusal() = Some(failed);
+    /// Kafka's client has reported an error that is not about a single record.
+    pub(super) fn client_error(&self, error: &KafkaError) {
+        if let Some(failure) = HandshakeFailure::of(error) {
+            *self.handshake_failure() = Some(failure);
         }
-        self.doubt();
+        self.request_check();
     }
 
-    /// Waits until Kafka's client has met an error after which it never sends again; says which.
-    pub(super) async fn broken(&self) -> String {
-        self.broken.wait().await.clone()
+    /// Waits until Kafka's client has a fatal error, after which it never sends again; returns the error.
+    pub(super) async fn fatal_error(&self) -> String {
+        self.fatal_error.wait().await.clone()
     }
 
-    fn refusal(&self) -> MutexGuard<'_, Option<Handshake>> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    fn handshake_failure(&self) -> MutexGuard<'_, Option<HandshakeFailure>> {
+        self.handshake_failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
-        if let Some(asker) = self.asker.get() {
-            asker.unpark();
+        if let Some(thread) = self.watch_thread.get() {
+            thread.unpark();
         }
     }
 
-    /// Waits, after a good answer until it is doubted or old, else for `wait`. Returns
-    /// false when it is time to end.
-    fn pause(&self, well: bool, wait: Duration) -> bool {
+    /// Waits until the next check: while Kafka is reachable until a check is requested or the interval is over, else
+    /// for `wait`. Returns false when the thread must stop.
+    fn pause(&self, reachable: bool, wait: Duration) -> bool {
         let start = Instant::now();
         loop {
-            let in_doubt = self.doubted.load(Ordering::Acquire);
-            let whole = if well && !in_doubt { REFRESH } else { wait };
+            let requested = self.check_requested.load(Ordering::Acquire);
+            let whole = if reachable && !requested { REFRESH_INTERVAL } else { wait };
             let left = whole.saturating_sub(start.elapsed());
             let stopped = self.stopped.load(Ordering::Acquire);
             if stopped || left.is_zero() {
@@ -193,8 +193,8 @@ impl Cluster {
         }
     }
 
-    /// Whether Kafka can be reached; says why not.
-    pub(super) fn reached(&self) -> Result<(), String> {
+    /// Whether Kafka can be reached; an error says why not.
+    pub(super) fn reachable(&self) -> Result<(), String> {
         let state = *self.state();
         if state == State::Up { Ok(()) } else { Err(self.describe(state)) }
     }
@@ -202,70 +202,74 @@ impl Cluster {
     fn describe(&self, state: State) -> String {
         let Self { brokers, topic, .. } = self;
         match state {
-            State::Unknown => format!("kafka at {brokers} is not reached yet"),
+            State::Unknown => format!("kafka at {brokers} has not been reached yet"),
             State::Up => {
-                format!("kafka at {brokers} is reached, topic `{topic}` has {} partitions", self.partitions())
+                format!(
+                    "kafka at {brokers} is reachable, topic `{topic}` has {} partitions",
+                    self.partitions()
+                )
             }
             State::Unreachable => format!("kafka at {brokers} does not answer"),
-            State::Refused(Handshake::Login) => {
+            State::HandshakeFailed(HandshakeFailure::Authentication) => {
                 format!("kafka at {brokers} refuses the login: authentication failed")
             }
-            State::Refused(Handshake::Tls) => format!(
-                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust"
+            State::HandshakeFailed(HandshakeFailure::Tls) => format!(
+                "kafka at {brokers}: the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust"
             ),
-            State::Refusing(code) => format!("kafka at {brokers} refuses records: {code}"),
+            State::RecordsRefused(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
-            State::Broken => "kafka's client is broken, and mended by a new start".to_owned(),
+            State::FatalError => {
+                "kafka's client has a fatal error and never sends again; restart the edge".to_owned()
+            }
         }
     }
 
-    /// Asks Kafka once. Returns whether all is well.
-    fn ask(&self, producer: &Producer) -> bool {
-        self.doubted.store(false, Ordering::Release);
+    /// Fetches the metadata once. Returns whether Kafka is reachable.
+    fn check(&self, producer: &Producer) -> bool {
+        self.check_requested.store(false, Ordering::Release);
         if let Some((_, reason)) = producer.client().fatal_error() {
-            self.set(State::Broken);
-            let _said_before = self.broken.set(reason);
+            self.set(State::FatalError);
+            let _already_set = self.fatal_error.set(reason);
             return false;
         }
-        let answer = producer.client().fetch_metadata(Some(&self.topic), ASK_TIMEOUT);
-        let state = match &answer {
+        let metadata = producer.client().fetch_metadata(Some(&self.topic), METADATA_TIMEOUT);
+        let state = match &metadata {
             Ok(metadata) => {
-                *self.refusal() = None;
+                *self.handshake_failure() = None;
                 match metadata
                     .topics()
                     .iter()
                     .find(|topic| topic.name() == self.topic)
-                    .map(|t| t.partitions().len())
+                    .map(|topic| topic.partitions().len())
                 {
                     None | Some(0) => State::TopicMissing,
                     Some(count) => {
-                        let up = self.learnt(count as u32);
-                        self.refusing().map_or(up, State::Refusing)
+                        self.set_partitions(count as u32);
+                        self.recent_refusal().map_or(State::Up, State::RecordsRefused)
                     }
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "ask kafka for the topic");
-                self.refusal().map_or(State::Unreachable, State::Refused)
+                tracing::debug!(%error, "fetch the metadata of the topic");
+                self.handshake_failure().map_or(State::Unreachable, State::HandshakeFailed)
             }
         };
         self.set(state);
         state == State::Up
     }
 
-    fn learnt(&self, partitions: u32) -> State {
+    fn set_partitions(&self, partitions: u32) {
         let before = self.partitions.swap(partitions, Ordering::AcqRel);
         if before != 0 && before != partitions {
             tracing::info!(before, partitions, "the number of partitions has changed");
         }
-        State::Up
     }
 
     fn set(&self, state: State) {
         let before = {
             let mut now = self.state();
-            // For ever.
-            if *now == State::Broken {
+            // A fatal error is final.
+            if *now == State::FatalError {
                 return;
             }
             std::mem::replace(&mut *now, state)
@@ -273,8 +277,8 @@ impl Cluster {
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
-            // The edge says it, and ends.
-            (false, State::Broken) => {}
+            // The edge logs a fatal error.
+            (false, State::FatalError) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
         }
@@ -285,7 +289,7 @@ impl Cluster {
     }
 }
 
-/// Ends the thread that asks, when dropped.
+/// Stops the thread when it is dropped. Does not wait for its end, because it may be waiting for Kafka.
 pub(super) struct Watch(Arc<Cluster>);
 
 impl Drop for Watch {
@@ -295,23 +299,23 @@ impl Drop for Watch {
     }
 }
 
-/// Starts the thread that asks.
+/// Starts the thread. It holds the client weakly, so that it does not keep a dropped client alive.
 pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
-    let asking = Arc::clone(cluster);
-    let ask = move || {
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let watched = Arc::clone(cluster);
+    let check_repeatedly = move || {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while let Some(producer) = producer.upgrade() {
-            let well = asking.ask(&producer);
+            let reachable = watched.check(&producer);
             drop(producer);
-            if well {
+            if reachable {
                 backoff.reset();
             }
-            if !asking.pause(well, backoff.wait()) {
+            if !watched.pause(reachable, backoff.wait()) {
                 break;
             }
         }
     };
-    let thread = thread::Builder::new().name("kafka-watch".to_owned()).spawn(ask)?;
-    let _first = cluster.asker.set(thread.thread().clone());
+    let thread = thread::Builder::new().name("kafka-watch".to_owned()).spawn(check_repeatedly)?;
+    let _first = cluster.watch_thread.set(thread.thread().clone());
     Ok(Watch(Arc::clone(cluster)))
 }

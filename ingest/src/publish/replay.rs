@@ -1,33 +1,34 @@
-//! The way out of the spool: oldest records first, behind live traffic.
+//! The spool is replayed to Kafka: oldest records first, with less priority than live records.
 //!
-//! A thread of its own sends a few records, waits until Kafka has acknowledged them,
-//! lets the spool forget them, and rests. Between the acknowledgement and the spool's
-//! fsync a kill leaves a record in both: the aggregator counts it once, by its id.
+//! A thread sends a few records, waits until Kafka has acknowledged them, removes them from the spool, and pauses. If
+//! the process is killed between the acknowledgement and the spool's fsync, a record is in both; the aggregator counts
+//! it once, by its id.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::producer::{Outbox, Producer};
+use super::delivery::Delivery;
+use super::kafka::Producer;
 use crate::metrics::Metrics;
 use crate::spool::Spool;
-use crate::spool::store::Stored;
+use crate::spool::store::SpooledRecord;
 
-/// Records and bytes that are sent together; with the rest between them at most 20 MiB a second.
-const TOGETHER: (usize, usize) = (200, 1 << 20);
-/// Rest after that, and between looks whether there is something.
-const REST: Duration = Duration::from_millis(50);
-/// Rest after Kafka has refused records, which it may do for as long as they are there.
-const REST_AFTER_REFUSAL: Duration = Duration::from_secs(1);
-/// Live traffic has filled the queue to this many hundredths: then the spool waits.
+/// The records and bytes that are sent together; with the pause between them at most 20 MiB a second.
+const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
+/// The pause after a batch, and between checks of an empty spool.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The pause after Kafka did not accept some records, which may happen as long as they are in the spool.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Nothing is replayed while live records fill more than this percentage of the limit on waiting bytes.
 const BUSY_PERCENT: usize = 50;
 
-/// Ends the thread, when dropped.
+/// Stops the thread when it is dropped, and waits for its end.
 pub(super) struct Replay {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -45,14 +46,14 @@ impl Drop for Replay {
 
 /// Starts the thread.
 pub(super) fn start(
-    producer: Weak<Producer>,
-    outbox: &Arc<Outbox>,
+    producer: &Arc<Producer>,
+    delivery: &Arc<Delivery>,
     metrics: &Arc<Metrics>,
 ) -> io::Result<Replay> {
     let stopped = Arc::new(AtomicBool::new(false));
     let replayer = Replayer {
-        producer,
-        outbox: Arc::clone(outbox),
+        producer: Arc::clone(producer),
+        delivery: Arc::clone(delivery),
         metrics: Arc::clone(metrics),
         stopped: Arc::clone(&stopped),
         last: Uuid::nil(),
@@ -62,71 +63,73 @@ pub(super) fn start(
 }
 
 struct Replayer {
-    producer: Weak<Producer>,
-    outbox: Arc<Outbox>,
+    producer: Arc<Producer>,
+    delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// The records up to this one were sent, and Kafka has them or does not take them.
+    /// The last record of this pass that was sent; Kafka has acknowledged it or did not accept it.
     last: Uuid,
 }
 
 impl Replayer {
     fn run(mut self) {
-        let outbox = Arc::clone(&self.outbox);
-        let Some(spool) = &outbox.spool else { return };
+        let delivery = Arc::clone(&self.delivery);
+        let Some(spool) = &delivery.router.spool else { return };
         while !self.stopped.load(Ordering::Acquire) {
-            self.exchange_partitions(spool);
-            let may_send = spool.records() > 0 && outbox.cluster.is_up() && outbox.is_filled_to(BUSY_PERCENT);
-            let rest = if may_send { self.send_oldest(spool) } else { REST };
-            thread::park_timeout(rest);
+            self.sync_partitions(spool);
+            let may_send = spool.records() > 0
+                && delivery.router.cluster.is_up()
+                && delivery.admission.is_filled_to(BUSY_PERCENT);
+            let pause = if may_send { self.send_oldest(spool) } else { PAUSE };
+            thread::park_timeout(pause);
         }
     }
 
-    /// The spool remembers what Kafka says, and says it while Kafka does not.
-    fn exchange_partitions(&self, spool: &Spool) {
-        let cluster = &self.outbox.cluster;
-        cluster.remembered(spool.partitions());
+    /// The spool stores the number of partitions that Kafka reports, and provides it until Kafka is reached.
+    fn sync_partitions(&self, spool: &Spool) {
+        let cluster = &self.delivery.router.cluster;
+        cluster.restore_partitions(spool.partitions());
         if cluster.is_up() && cluster.partitions() != spool.partitions() && spool.is_on() {
-            spool.remember(cluster.partitions());
+            spool.set_partitions(cluster.partitions());
         }
     }
 
-    /// Sends a few records. Returns how long to rest then.
+    /// Sends a few records. Returns how long to pause afterwards.
     fn send_oldest(&mut self, spool: &Spool) -> Duration {
-        let records = spool.oldest(self.last, TOGETHER.0, TOGETHER.1);
+        let records = spool.oldest(self.last, BATCH_LIMITS.0, BATCH_LIMITS.1);
         let Some(last) = records.last().map(|record| record.id) else {
-            // Those that Kafka did not take, and those that came late, have their turn again.
+            // The next pass sends the records that Kafka did not accept and those that came late.
             self.last = Uuid::nil();
-            return REST;
+            return PAUSE;
         };
         let Some(delivered) = self.deliver(&records) else { return Duration::ZERO };
-        let lines = |record: &Stored| u64::from(record.lines);
+        let lines = |record: &SpooledRecord| u64::from(record.lines);
         let events = records.iter().filter(|record| delivered.contains(&record.id)).map(lines).sum();
-        let refused = records.len() - delivered.len();
-        if refused > 0 {
-            tracing::warn!(records = refused, "kafka has not taken records of the spool: they stay there");
+        let failed = records.len() - delivered.len();
+        if failed > 0 {
+            let all = records.len();
+            tracing::warn!("kafka did not accept {failed} of {all} records of the spool; they stay there");
         }
-        // What Kafka does not take for a reason of its own must not hold up all that follows.
-        if refused == 0 || self.outbox.cluster.is_up() {
+        // A record that Kafka refuses for a reason of its own must not hold up the records after it.
+        if failed == 0 || self.delivery.router.cluster.is_up() {
             self.last = last;
         }
         spool.remove(delivered);
         self.metrics.spool_replayed.inc_by(events);
-        if refused == 0 { REST } else { REST_AFTER_REFUSAL }
+        if failed == 0 { PAUSE } else { PAUSE_AFTER_FAILURE }
     }
 
-    /// Sends records and waits for their ends. Returns the ids of those that Kafka has;
-    /// `None` when it is time to stop.
-    fn deliver(&self, records: &[Stored]) -> Option<Vec<Uuid>> {
-        let producer = self.producer.upgrade()?;
-        let (tell, told) = mpsc::channel();
+    /// Sends records and waits for their ends. Returns the ids of those that Kafka has acknowledged;
+    /// `None` when the thread must stop.
+    fn deliver(&self, records: &[SpooledRecord]) -> Option<Vec<Uuid>> {
+        let (sender, results) = mpsc::channel();
         for record in records {
-            self.outbox.replay(&producer, record, &tell);
+            self.delivery.send_spooled(&self.producer, record, &sender);
         }
-        drop((producer, tell));
+        drop(sender);
         let mut delivered = Vec::with_capacity(records.len());
         loop {
-            match told.recv_timeout(REST) {
+            match results.recv_timeout(PAUSE) {
                 Ok((id, true)) => delivered.push(id),
                 Ok((_, false)) => {}
                 Err(RecvTimeoutError::Disconnected) => return Some(delivered),

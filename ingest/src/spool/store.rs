@@ -1,9 +1,8 @@
-//! The spool's file: records by their ids, which are in the order of time.
+//! The file of the spool: records by their ids, which are in the order of time.
 //!
-//! Invariants: a change is on the disk, whole, when [`Store::apply`] returns, or has
-//! not happened; one process has the file at a time; what is not as it was written is
-//! found when the file is opened. The bytes of the values stand in a table of their
-//! own, so that a list of records reads none of them.
+//! Invariants: when [`Store::apply`] returns, the whole change is on the disk or none of it; one process uses the file
+//! at a time; damage is found when the file is opened. The values are in a table of their own, so that listing
+//! the records reads no values.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -16,26 +15,26 @@ use redb::{TableDefinition, WriteTransaction};
 use schemas::time::UnixMillis;
 use uuid::Uuid;
 
-/// Partition, lines and bytes of each record.
+/// The partition, the number of lines and the bytes of each record.
 const RECORDS: TableDefinition<'_, u128, (u32, u32, u32)> = TableDefinition::new("records");
-/// What each record holds.
+/// The value of each record.
 const VALUES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("values");
-/// How many partitions the topic had when Kafka was last reached.
+/// The number of partitions that the topic had when Kafka was last reached.
 const PARTITIONS: TableDefinition<'_, (), u32> = TableDefinition::new("partitions");
 
-/// Pages that are kept in memory.
+/// The size of the cache of pages in memory.
 const CACHE_BYTES: usize = 16 << 20;
-/// A file that is empty again gives its room back once it is longer.
+/// A file that has become empty is compacted if it is longer than this.
 const COMPACT_BYTES: u64 = 64 << 20;
 
-/// A record as it stands in the spool.
+/// A record of the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// Its identity, which says when it was made.
+pub struct SpooledRecord {
+    /// The id of the record, which contains the time of its creation.
     pub id: Uuid,
-    /// Where in the topic it belongs.
+    /// The partition of the record.
     pub partition: u32,
-    /// Its lines.
+    /// The number of lines.
     pub lines: u32,
     /// The value of the Kafka record.
     pub value: Vec<u8>,
@@ -43,70 +42,70 @@ pub struct Stored {
 
 /// A record without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// Its identity, which says when it was made.
+pub struct RecordInfo {
+    /// The id of the record, which contains the time of its creation.
     pub id: Uuid,
-    /// Where in the topic it belongs.
+    /// The partition of the record.
     pub partition: u32,
-    /// Its lines.
+    /// The number of lines.
     pub lines: u32,
-    /// Bytes of its value.
+    /// The bytes of the value.
     pub bytes: u32,
 }
 
-impl Entry {
-    /// When the record was made.
-    pub fn made(&self) -> UnixMillis {
-        made(self.id)
+impl RecordInfo {
+    /// When the record was created.
+    pub fn created_at(&self) -> UnixMillis {
+        created_at(self.id)
     }
 }
 
-/// When the record of this id was made.
-pub fn made(id: Uuid) -> UnixMillis {
+/// When the record with this id was created.
+pub fn created_at(id: Uuid) -> UnixMillis {
     // The first 48 bits of a UUIDv7 are milliseconds since the epoch.
     UnixMillis((id.as_u128() >> 80) as i64)
 }
 
-/// What is changed together, under one fsync.
+/// What is changed together, with one fsync.
 #[derive(Debug, Default)]
 pub struct Change {
-    /// Records that come in.
-    pub put: Vec<Stored>,
-    /// Records that go.
+    /// Records to add.
+    pub put: Vec<SpooledRecord>,
+    /// Ids of the records to remove.
     pub remove: Vec<Uuid>,
-    /// How many partitions the topic has.
+    /// The number of partitions of the topic, if it changes.
     pub partitions: Option<u32>,
 }
 
 /// How much is in the spool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Records.
+pub struct SpoolTotals {
+    /// The number of records.
     pub records: u64,
-    /// Bytes of their values.
+    /// The bytes of their values.
     pub bytes: u64,
 }
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It is not as it was written.
+    /// The file is damaged.
     #[error("read {path}: {reason}")]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: String,
     },
-    /// Another process has it.
-    #[error("open {0}: another process has it; stop the edge that uses this spool first")]
+    /// Another process uses the file.
+    #[error("open {0}: another process uses it; stop the edge that uses this spool first")]
     InUse(PathBuf),
-    /// The disk, or the rights on it.
+    /// The disk failed, or the process has no right to use the file.
     #[error("use {path}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: Box<redb::Error>,
     },
@@ -116,15 +115,15 @@ pub enum StoreError {
 pub struct Store {
     database: Database,
     path: PathBuf,
-    totals: Totals,
+    totals: SpoolTotals,
 }
 
-/// The file of a topic's spool.
+/// The path of the file for a topic.
 pub fn path(directory: &Path, topic: &str) -> PathBuf {
     directory.join(format!("{topic}.redb"))
 }
 
-/// Puts a file aside that cannot be read. Returns its new name.
+/// Renames a file that cannot be read. Returns its new path.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let now = UnixMillis::from(SystemTime::now()).0;
     let mut aside = path.as_os_str().to_owned();
@@ -134,31 +133,30 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 }
 
 impl Store {
-    /// Opens the file at `path`, made anew if it is not there, and reads all of it to see
-    /// that it is as it was written.
+    /// Opens the file at `path`, or creates it, and reads all of it to find damage.
     pub fn open_or_create(path: &Path) -> Result<Self, StoreError> {
         if let Some(directory) = path.parent() {
-            let made = fs::create_dir_all(directory);
-            made.map_err(|error| trouble(path, redb::Error::Io(error)))?;
+            let created = fs::create_dir_all(directory);
+            created.map_err(|error| store_error(path, redb::Error::Io(error)))?;
         }
-        Self::opened(path, |builder| builder.create(path))
+        Self::open_with(path, |builder| builder.create(path))
     }
 
-    /// The same for a file that must be there.
+    /// The same for a file that must exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::opened(path, |builder| builder.open(path))
+        Self::open_with(path, |builder| builder.open(path))
     }
 
-    fn opened(
+    fn open_with(
         path: &Path,
         open: impl FnOnce(&mut Builder) -> Result<Database, DatabaseError>,
     ) -> Result<Self, StoreError> {
-        caught(path, || {
+        catch_panic(path, || {
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
             let mut store =
-                Self { database: open(&mut builder)?, path: path.into(), totals: Totals::default() };
-            // Makes the tables of a new file.
+                Self { database: open(&mut builder)?, path: path.into(), totals: SpoolTotals::default() };
+            // Creates the tables of a new file.
             store.write(&Change::default())?;
             for entry in store.read_entries()? {
                 store.totals.records += 1;
@@ -168,10 +166,10 @@ impl Store {
         })
     }
 
-    /// Makes a change, with one fsync for all of it.
+    /// Makes a change, with one fsync.
     pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         let path = self.path.clone();
-        caught(&path, || self.write(change))
+        catch_panic(&path, || self.write(change))
     }
 
     fn write(&mut self, change: &Change) -> Result<(), redb::Error> {
@@ -186,34 +184,40 @@ impl Store {
         Ok(())
     }
 
-    /// The oldest records after the one of id `after`, up to so many records and bytes, but at
-    /// least one if there is any.
-    pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Result<Vec<Stored>, StoreError> {
-        caught(&self.path, || {
+    /// The oldest records after the id `after`, at most this many records and bytes, but at
+    /// least one record if there is any.
+    pub fn oldest(
+        &self,
+        after: Uuid,
+        records: usize,
+        bytes: usize,
+    ) -> Result<Vec<SpooledRecord>, StoreError> {
+        catch_panic(&self.path, || {
             let transaction = self.database.begin_read()?;
             let (entries, values) = (transaction.open_table(RECORDS)?, transaction.open_table(VALUES)?);
             let (mut oldest, mut total) = (Vec::new(), 0);
             for entry in entries.range(after.as_u128().saturating_add(1)..)? {
                 let (id, entry) = entry?;
-                let Entry { id, partition, lines, bytes: length } = read_entry(id.value(), entry.value());
+                let RecordInfo { id, partition, lines, bytes: length } =
+                    read_entry(id.value(), entry.value());
                 total += length as usize;
                 if oldest.len() == records || (total > bytes && !oldest.is_empty()) {
                     break;
                 }
                 let value = values.get(id.as_u128())?.map(|value| value.value().to_vec());
                 let value = value.ok_or_else(|| redb::Error::Corrupted(format!("no value of {id}")))?;
-                oldest.push(Stored { id, partition, lines, value });
+                oldest.push(SpooledRecord { id, partition, lines, value });
             }
             Ok(oldest)
         })
     }
 
     /// All records, oldest first, without their values.
-    pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
-        caught(&self.path, || self.read_entries())
+    pub fn entries(&self) -> Result<Vec<RecordInfo>, StoreError> {
+        catch_panic(&self.path, || self.read_entries())
     }
 
-    fn read_entries(&self) -> Result<Vec<Entry>, redb::Error> {
+    fn read_entries(&self) -> Result<Vec<RecordInfo>, redb::Error> {
         let transaction = self.database.begin_read()?;
         let records = transaction.open_table(RECORDS)?;
         let entries = records.iter()?.map(|entry| {
@@ -223,30 +227,30 @@ impl Store {
         entries.collect()
     }
 
-    /// When the oldest record was made, if there is any.
-    pub fn oldest_made(&self) -> Result<Option<UnixMillis>, StoreError> {
-        caught(&self.path, || {
+    /// When the oldest record was created, if there is any.
+    pub fn oldest_created_at(&self) -> Result<Option<UnixMillis>, StoreError> {
+        catch_panic(&self.path, || {
             let transaction = self.database.begin_read()?;
             let first = transaction.open_table(RECORDS)?.first()?.map(|(id, _)| id.value());
-            Ok(first.map(|id| made(Uuid::from_u128(id))))
+            Ok(first.map(|id| created_at(Uuid::from_u128(id))))
         })
     }
 
-    /// How many partitions the topic had when Kafka was last reached; 0 if it never was.
+    /// The number of partitions that the topic had when Kafka was last reached; 0 if it is not known.
     pub fn partitions(&self) -> Result<u32, StoreError> {
-        caught(&self.path, || {
+        catch_panic(&self.path, || {
             let transaction = self.database.begin_read()?;
             let count = transaction.open_table(PARTITIONS)?.get(())?.map(|count| count.value());
             Ok(count.unwrap_or(0))
         })
     }
 
-    /// How much is in it.
-    pub fn totals(&self) -> Totals {
+    /// How much is in the spool.
+    pub fn totals(&self) -> SpoolTotals {
         self.totals
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -259,8 +263,8 @@ impl Store {
 fn write_in(
     transaction: &WriteTransaction,
     change: &Change,
-    mut totals: Totals,
-) -> Result<Totals, redb::Error> {
+    mut totals: SpoolTotals,
+) -> Result<SpoolTotals, redb::Error> {
     let (mut records, mut values) = (transaction.open_table(RECORDS)?, transaction.open_table(VALUES)?);
     for record in &change.put {
         let (id, bytes) = (record.id.as_u128(), record.value.len() as u32);
@@ -284,22 +288,22 @@ fn write_in(
     Ok(totals)
 }
 
-fn read_entry(id: u128, (partition, lines, bytes): (u32, u32, u32)) -> Entry {
-    Entry { id: Uuid::from_u128(id), partition, lines, bytes }
+fn read_entry(id: u128, (partition, lines, bytes): (u32, u32, u32)) -> RecordInfo {
+    RecordInfo { id: Uuid::from_u128(id), partition, lines, bytes }
 }
 
-/// Does something with the file. What redb cannot make sense of may also be a panic
-/// there; for us the file is then as bad as one whose sums are wrong.
-fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
+/// Uses the file. Damage may also make redb panic; the file then counts as corrupt, as if a checksum were wrong.
+fn catch_panic<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| trouble(path, error)),
-        Err(_) => {
-            Err(StoreError::Corrupt { path: path.into(), reason: "the store gave up on it".to_owned() })
-        }
+        Ok(result) => result.map_err(|error| store_error(path, error)),
+        Err(_) => Err(StoreError::Corrupt {
+            path: path.into(),
+            reason: "the database panicked while it used the file".to_owned(),
+        }),
     }
 }
 
-fn trouble(path: &Path, error: redb::Error) -> StoreError {
+fn store_error(path: &Path, error: redb::Error) -> StoreError {
     use redb::Error as E;
     let path = path.to_owned();
     match error {
@@ -311,7 +315,7 @@ fn trouble(path: &Path, error: redb::Error) -> StoreError {
         | E::TypeDefinitionChanged { .. }
         | E::TableIsMultimap(_)
         | E::LockPoisoned(_) => StoreError::Corrupt { path, reason: error.to_string() },
-        // It has not begun as one of ours, or ends too soon.
+        // The file does not begin like one of redb, or ends too early.
         E::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
             StoreError::Corrupt { path, reason: error.to_string() }
         }

@@ -12,20 +12,20 @@ fn config(directory: &Path) -> SpoolConfig {
     SpoolConfig { directory: directory.into(), max_bytes: 1 << 30, min_free: 0 }
 }
 
-/// A spool, and the metrics that it keeps.
+/// A spool and its metrics.
 fn start(config: &SpoolConfig) -> (Spool, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     (Spool::start_with(config, "events", &metrics, RETRY).unwrap(), metrics)
 }
 
-fn record(bytes: usize) -> Stored {
-    Stored { id: Uuid::now_v7(), partition: 1, lines: 1, value: vec![b'x'; bytes] }
+fn record(bytes: usize) -> SpooledRecord {
+    SpooledRecord { id: Uuid::now_v7(), partition: 1, lines: 1, value: vec![b'x'; bytes] }
 }
 
-fn put(spool: &Spool, record: Stored) -> Result<(), Refused> {
-    let (tell, told) = mpsc::channel();
-    spool.put(record, Box::new(move |result| tell.send(result).unwrap()));
-    told.recv_timeout(DEADLINE).unwrap()
+fn put(spool: &Spool, record: SpooledRecord) -> Result<(), PutError> {
+    let (sender, result) = mpsc::channel();
+    spool.put(record, Box::new(move |result| sender.send(result).unwrap()));
+    result.recv_timeout(DEADLINE).unwrap()
 }
 
 #[track_caller]
@@ -43,7 +43,7 @@ fn a_record_that_is_safe_is_found_by_the_next_process_until_it_is_removed() {
     let (spool, _) = start(&config(directory.path()));
     let records = [record(10), record(20)];
     assert_eq!(records.each_ref().map(|record| put(&spool, record.clone())), [Ok(()), Ok(())]);
-    spool.remember(8);
+    spool.set_partitions(8);
     drop(spool);
     let (spool, metrics) = start(&config(directory.path()));
     assert_eq!(spool.oldest(Uuid::nil(), 9, 999), records);
@@ -75,7 +75,7 @@ fn a_spool_that_cannot_be_used_is_off_and_is_tried_again() {
     fs::write(&blocked, "a file where the directory should be").unwrap();
     let (spool, metrics) = start(&config(&blocked));
     wait_for("the reason", || spool.state().to_string().contains("events.redb"));
-    assert_eq!(put(&spool, record(10)), Err(Refused::Off));
+    assert_eq!(put(&spool, record(10)), Err(PutError::Off));
     assert_eq!((metrics.spool_up.get(), spool.oldest(Uuid::nil(), 9, 999)), (0, vec![]));
     fs::remove_file(&blocked).unwrap();
     wait_for("the spool to be on", || spool.is_on());
@@ -89,16 +89,16 @@ fn a_full_spool_takes_nothing_until_something_has_left() {
     let (spool, _) = start(&config);
     let records = [record(MAX_BYTES), record(MAX_BYTES)];
     assert_eq!(records.each_ref().map(|record| put(&spool, record.clone())), [Ok(()), Ok(())]);
-    assert_eq!(put(&spool, record(1)), Err(Refused::Full));
-    assert!(matches!(spool.state(), State::Full(_)) && spool.is_open());
+    assert_eq!(put(&spool, record(1)), Err(PutError::Full));
+    assert!(matches!(spool.state(), SpoolState::Full(_)) && spool.is_open());
     spool.remove(vec![records[0].id]);
-    assert_eq!((spool.state(), put(&spool, record(1))), (State::On, Ok(())));
+    assert_eq!((spool.state(), put(&spool, record(1))), (SpoolState::On, Ok(())));
 }
 
 #[test]
 fn the_disk_keeps_the_room_that_it_was_promised() {
     let directory = TempDir::new().unwrap();
     let (spool, _) = start(&SpoolConfig { min_free: u64::MAX, ..config(directory.path()) });
-    wait_for("the spool to be full", || matches!(spool.state(), State::Full(_)));
-    assert_eq!(put(&spool, record(1)), Err(Refused::Full));
+    wait_for("the spool to be full", || matches!(spool.state(), SpoolState::Full(_)));
+    assert_eq!(put(&spool, record(1)), Err(PutError::Full));
 }

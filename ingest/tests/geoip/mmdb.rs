@@ -1,8 +1,8 @@
-//! Makes files of countries by address, as MaxMind's are.
+//! Builds files of countries by address in the format of MaxMind.
 
 use std::net::IpAddr;
 
-/// What a side of a node leads to.
+/// Where a side of a node leads.
 #[derive(Clone, Copy)]
 enum Side {
     Nothing,
@@ -10,11 +10,11 @@ enum Side {
     Data(usize),
 }
 
-/// A file of MaxMind's format that knows these networks.
+/// A file in the format of MaxMind with these networks.
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {
-        // In a tree of IPv6, where addresses of IPv4 follow 96 zeros.
+        // In a tree for IPv6, in which IPv4 addresses follow 96 zeros.
         let (address, length) = network.split_once('/').unwrap();
         let length: u32 = length.parse().unwrap();
         let (bits, length) = match address.parse().unwrap() {

@@ -1,7 +1,7 @@
-//! Hostile bodies, each with the answer that it must get.
+//! Hostile bodies, each with the response that it must get.
 //!
-//! Built in code, because most are long and none is readable as a file. A finding of a fuzz target
-//! becomes a case here. The test of this crate runs them through the edge's service, the one of
+//! They are built in code, because most are long and none is readable as a file. A finding of a fuzz target
+//! becomes a case here. The test of this crate sends them to the edge's service, the test of
 //! `e2e` through all of Millrace.
 
 use std::io::Write as _;
@@ -10,15 +10,15 @@ use std::iter;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
-/// Lines as long as they may be.
+/// The longest line that is accepted.
 const LONGEST: usize = 64 * 1024;
-/// Bodies as long as they may be.
+/// The longest body that is accepted.
 const LARGEST: usize = 8 << 20;
 const MIB: usize = 1 << 20;
-/// The plainest good line.
+/// The simplest valid line.
 const GOOD: &[u8] = br#"{"event":"a"}"#;
 
-/// A body and what must be answered.
+/// A body and the response that it must get.
 pub(crate) struct Case {
     /// What is hostile about it.
     pub(crate) name: String,
@@ -28,30 +28,30 @@ pub(crate) struct Case {
     pub(crate) encoding: &'static str,
     /// The body as sent.
     pub(crate) body: Vec<u8>,
-    /// What must be answered.
+    /// The response that the body must get.
     pub(crate) expected: Expected,
 }
 
-/// What a body must be answered.
+/// The response that a body must get.
 pub(crate) enum Expected {
-    /// A report on these lines: `200`, or `400 all_lines_invalid` if none is good.
+    /// A report on these lines: `200`, or `400 all_lines_invalid` if none is valid.
     Lines(Vec<Line>),
     /// This status with this `error.code`, and nothing of it is stored.
     Refused(u16, &'static str),
 }
 
-/// A line that is not blank: its number, and its text if it is good.
+/// A line that is not blank: its number, and its text if it is valid.
 pub(crate) struct Line {
     /// From 1 in the decoded body.
     pub(crate) number: usize,
-    /// What must be stored of it.
+    /// The text that must be stored.
     pub(crate) verdict: Result<String, Fault>,
 }
 
-/// `code` and `field` of a bad line.
+/// `code` and `field` of an invalid line.
 pub(crate) type Fault = (&'static str, Option<&'static str>);
 
-/// All of them.
+/// All cases.
 pub(crate) fn cases() -> Vec<Case> {
     [values(), keys(), texts(), breaks(), lengths(), arrays(), gzips(), zstds()]
         .into_iter()
@@ -94,13 +94,13 @@ fn json(name: &str, body: impl Into<Vec<u8>>, expected: Expected) -> Case {
     Case { content_type: "application/json", ..plain(name, body, expected) }
 }
 
-/// One good line beside what surrounds it in a body.
+/// One valid line among other content of a body.
 fn good(number: usize, text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     Expected::Lines(vec![Line { number, verdict: Ok(text) }])
 }
 
-/// A good event, and then what is no JSON.
+/// A valid event, and then text that is not JSON.
 fn then_bad(text: &[u8]) -> Expected {
     let text = String::from_utf8(text.to_vec()).expect("a good line is text");
     let bad = Line { number: 2, verdict: Err(("bad_json", None)) };
@@ -124,7 +124,7 @@ fn nested(open: &str, inner: &str, close: &str, depth: usize) -> String {
     format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
 }
 
-/// What stands behind a colon: nesting and numbers.
+/// Values: nesting and numbers.
 fn values() -> Vec<Case> {
     let arrays = |depth| nested("[", "1", "]", depth);
     let objects = |depth| nested(r#"{"a":"#, "{}", "}", depth);
@@ -241,7 +241,7 @@ fn keys() -> Vec<Case> {
     ]
 }
 
-/// Strings: surrogates, NUL, bytes that are no UTF-8.
+/// Strings: surrogates, NUL, bytes that are not UTF-8.
 fn texts() -> Vec<Case> {
     let raw = |bytes: &[u8]| [b"{\"event\":\"a\",\"x\":\"".as_slice(), bytes, b"\"}"].concat();
     let bad_utf8: [&[u8]; 12] = [
@@ -249,8 +249,8 @@ fn texts() -> Vec<Case> {
         b"\xe0\x80\xaf",             // overlong, three
         b"\xf0\x80\x80\xaf",         // overlong, four
         b"\xc0\x80",                 // the NUL of Java
-        b"\xed\xa0\x80",             // half a surrogate pair
-        b"\xed\xa0\xbd\xed\xb8\x80", // both halves
+        b"\xed\xa0\x80",             // an unpaired surrogate
+        b"\xed\xa0\xbd\xed\xb8\x80", // a surrogate pair
         b"\xf4\x90\x80\x80",         // beyond U+10FFFF
         b"\xf8\x88\x80\x80\x80",     // five bytes
         b"\x80",                     // a second byte without a first
@@ -521,7 +521,7 @@ fn compressed(encoding: &'static str, compress: fn(&[u8]) -> Vec<u8>) -> Vec<Cas
     let case = |name, body, expected| encoded(encoding, name, body, expected);
     let whole = compress(GOOD);
     let two = [compress(&[GOOD, b"\n{\"ev"].concat()), compress(b"ent\":\"a\"}")].concat();
-    // 40 MiB that shrink to a tenth or so, as events do.
+    // 40 MiB that compress to about a tenth, as events do.
     let honest: String = (0..40 * MIB / 32).map(|n| format!("{n:031}\n")).collect();
     vec![
         case("a bomb", compress(&vec![b' '; 64 * MIB]), TOO_LARGE_DECODED),

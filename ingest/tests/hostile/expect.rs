@@ -1,13 +1,13 @@
-//! What a case expects, held against what the edge said.
+//! Compares the response of the edge with what a case expects.
 
 use serde_json::{Value, json};
 
 use super::corpus::{Case, Expected, Line};
 
-/// Errors that a report lists.
+/// The most errors that a report lists.
 const LISTED: usize = 20;
 
-/// The lines of a case that must be stored, as they are sent.
+/// The lines of a case that must be stored, as they were sent.
 pub(crate) fn accepted(case: &Case) -> impl Iterator<Item = &String> {
     let lines = match &case.expected {
         Expected::Lines(lines) => lines.as_slice(),
@@ -16,7 +16,7 @@ pub(crate) fn accepted(case: &Case) -> impl Iterator<Item = &String> {
     lines.iter().filter_map(|line| line.verdict.as_ref().ok())
 }
 
-/// Holds the answer to a case against what it must be; `how` says how its body was sent.
+/// Checks the response to a case; `how` says how its body was sent.
 #[track_caller]
 pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value) {
     let place = format!("{}, sent {how}", case.name);
@@ -42,7 +42,7 @@ pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value)
     }
 }
 
-/// What a report says of a line, if it is bad.
+/// The error that a report must list for a line, if it is invalid.
 fn told(line: &Line) -> Option<Value> {
     let mut told = json!({"line": line.number});
     let (code, field) = line.verdict.as_ref().err()?;

@@ -1,7 +1,7 @@
-//! Hostile bodies through the edge's service: each gets the answer it must get, and what was
-//! accepted of it is in the edge's records, as the aggregator reads them.
+//! Hostile bodies sent to the edge's service: each gets the response that it must get, and its accepted lines are in
+//! the edge's records, as the aggregator reads them.
 //!
-//! The edge here has a spool and no Kafka, so what it stored is read from the spool's file.
+//! The edge has a spool and no Kafka, so the stored lines are read from the file of the spool.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -32,10 +32,10 @@ use uuid::Uuid;
 use self::corpus::{Case, cases};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Longer bodies are not sent byte by byte.
+/// The longest body that is also sent byte by byte.
 const SHORT: usize = 4096;
 
-/// An edge that puts everything into its spool.
+/// An edge that stores everything in its spool.
 struct Spooling {
     edge: Edge,
     file: PathBuf,
@@ -55,7 +55,7 @@ impl Spooling {
         ]);
         let edge = Edge::start(Config::from_vars(&vars).unwrap()).unwrap();
         let spooling = Self { edge, file, _directory: directory };
-        // Of no use to anybody, so that nothing is stored, but refused while nothing can be.
+        // No event is valid, so nothing is stored; but the request is refused while nothing can be stored.
         let ready = async {
             let mut looks = interval(Duration::from_millis(5));
             while spooling.call("", "", Full::new(Bytes::from("x"))).await.0 != StatusCode::BAD_REQUEST {
@@ -89,10 +89,10 @@ impl Spooling {
         expect::assert_answer(case, how, status.as_u16(), &answer);
     }
 
-    /// All lines that it has stored, in their order.
+    /// All lines that the edge has stored, in their order.
     async fn stored(self) -> Vec<String> {
         drop(self.edge);
-        // Its threads let the file go in their own time.
+        // The threads of the edge close the file a little later.
         let open = async {
             let mut looks = interval(Duration::from_millis(5));
             loop {
@@ -109,7 +109,7 @@ impl Spooling {
     }
 }
 
-/// A body that comes in frames of one byte.
+/// A body in frames of one byte.
 struct ByteByByte(Bytes);
 
 impl Body for ByteByByte {

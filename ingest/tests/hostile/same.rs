@@ -1,4 +1,4 @@
-//! A stored line held against the line that a client sent.
+//! Compares a stored line with the line that a client sent.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,16 +11,16 @@ const ADDED: [&str; 3] = ["tenant", "ip", "server_time"];
 
 type Object = BTreeMap<String, Box<RawValue>>;
 
-/// The fields that a client may set; of equal names the last.
+/// The fields that a client may set; of equal names the last one.
 pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
     let all: Object = serde_json::from_str(object).unwrap_or_else(|error| panic!("{error}: {object}"));
     let ours = |name: &str| ADDED.contains(&name);
-    // A line break between tokens is a space where lines are.
+    // A line break between tokens becomes a space in a line.
     let text = |value: &RawValue| value.get().replace(['\n', '\r'], " ");
     all.into_iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (name, text(&value))).collect()
 }
 
-/// What is stored must be what was sent and what the edge adds, to the aggregator and to plain serde.
+/// The stored line must contain what was sent and what the edge adds, as the aggregator and as plain serde read it.
 #[track_caller]
 pub(crate) fn assert_same(stored: &str, sent: &str) {
     type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;

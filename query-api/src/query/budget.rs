@@ -2,7 +2,7 @@
 //!
 //! At most [`AT_ONCE`] statements run at once; one more waits for its turn, but not for long. Queries that are
 //! equal share one statement, and its rows count until the next tick: so however many readers look at a
-//! dashboard, each of its queries runs once per tick. A statement ends with its last reader. Failures are shared
+//! dashboard, each of its queries runs once per tick. A statement ends with its last reader. Failures are state
 //! by those who wait and not kept.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time;
 
 use super::problem::{Kind, Problem};
 use super::shape::Shaped;
-use crate::config::PollConfig;
+use crate::config::RefreshConfig;
 
 /// Statements of queries that run at once.
 const AT_ONCE: usize = 4;
@@ -43,7 +43,7 @@ pub(super) struct Key {
 }
 
 impl Budget {
-    pub(super) fn new(poll: &PollConfig) -> Self {
+    pub(super) fn new(poll: &RefreshConfig) -> Self {
         let bytes = |_: &Key, shaped: &Arc<Shaped>| u32::try_from(shaped.bytes()).unwrap_or(u32::MAX);
         let answers = Cache::builder()
             .weigher(bytes)
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn budget() -> Budget {
-        Budget::new(&PollConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) })
+        Budget::new(&RefreshConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) })
     }
 
     fn key(tick: u64, query: &str) -> Key {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::problem::{Kind, Problem};
 use super::sql::{Parameter, Statement};
-use crate::config::{ClickHouseConfig, PollConfig};
+use crate::config::{ClickHouseConfig, RefreshConfig};
 
 /// The database as queries read it.
 pub(super) struct Database {
@@ -42,7 +42,7 @@ pub(super) struct FetchedRow {
 }
 
 impl Database {
-    pub(super) fn new(config: &ClickHouseConfig, poll: &PollConfig) -> Self {
+    pub(super) fn new(config: &ClickHouseConfig, poll: &RefreshConfig) -> Self {
         let client = Client::default()
             .with_url(&config.url)
             .with_database(&config.database)

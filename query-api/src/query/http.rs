@@ -14,14 +14,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemas::time::UnixMillis;
 
-use super::App;
+use super::QueryService;
 use super::params::{self, CsvStyle, Format, Query};
 use super::problem::{self, Kind, Problem};
 use super::render;
 use super::shape::Shaped;
-use crate::Shared;
 use crate::config::Config;
-use crate::snapshot::rfc3339;
+use crate::rendered::rfc3339;
+use crate::state::AppState;
 
 /// The moment an answer is true for.
 const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
@@ -43,17 +43,17 @@ const PATHS: [(&str, Option<Format>); 4] = [
 ];
 
 /// All routes of queries. They name requests and render problems themselves.
-pub(crate) fn routes(config: &Config, shared: Arc<Shared>) -> Router {
-    let app = Arc::new(App::new(config, shared));
-    let route = |router: Router<Arc<App>>, (path, suffix): (&'static str, Option<Format>)| {
-        let answer = move |State(app): State<Arc<App>>,
+pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
+    let app = Arc::new(QueryService::new(config, state));
+    let route = |router: Router<Arc<QueryService>>, (path, suffix): (&'static str, Option<Format>)| {
+        let answer = move |State(app): State<Arc<QueryService>>,
                            method: Method,
                            uri: Uri,
                            headers: HeaderMap,
                            body: Result<Bytes, BytesRejection>| async move {
             let answered = answer(&app, suffix, &method, &uri, &headers, body).await;
             let response = answered.unwrap_or_else(Problem::into_response);
-            app.shared.metrics.answered(ROUTE, response.status());
+            app.state.metrics.answered(ROUTE, response.status());
             response
         };
         let refuse = || async { Problem::from(Kind::MethodNotAllowed) };
@@ -68,7 +68,7 @@ pub(crate) fn routes(config: &Config, shared: Arc<Shared>) -> Router {
 }
 
 async fn answer(
-    app: &App,
+    app: &QueryService,
     suffix: Option<Format>,
     method: &Method,
     uri: &Uri,

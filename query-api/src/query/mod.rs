@@ -38,8 +38,8 @@ use std::time::SystemTime;
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 
-use crate::Shared;
 use crate::config::Config;
+use crate::state::AppState;
 use budget::{Budget, Key};
 use fetch::Database;
 use params::Query;
@@ -53,7 +53,7 @@ pub(crate) use http::routes;
 const TENANT: &str = "default";
 
 /// What queries share.
-struct App {
+struct QueryService {
     rollups: Rollups,
     /// Hash of these rollups.
     declared: u64,
@@ -61,18 +61,18 @@ struct App {
     database: Database,
     /// Milliseconds between two ticks.
     interval: i64,
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
 }
 
-impl App {
-    fn new(config: &Config, shared: Arc<Shared>) -> Self {
+impl QueryService {
+    fn new(config: &Config, state: Arc<AppState>) -> Self {
         Self {
             declared: config.rollups.hash(),
             rollups: config.rollups.clone(),
-            budget: Budget::new(&config.poll),
-            database: Database::new(&config.clickhouse, &config.poll),
-            interval: i64::try_from(config.poll.interval.as_millis()).unwrap_or(i64::MAX),
-            shared,
+            budget: Budget::new(&config.refresh),
+            database: Database::new(&config.clickhouse, &config.refresh),
+            interval: i64::try_from(config.refresh.interval.as_millis()).unwrap_or(i64::MAX),
+            state,
         }
     }
 
@@ -83,7 +83,7 @@ impl App {
         let plan = plan::plan(&self.rollups, query, &window, now)?;
         shape::check_size(query, &window, now)?;
         let statement = sql::statement(query, &window, &plan, TENANT, self.database.seconds());
-        let tick = *self.shared.ticks.borrow();
+        let tick = *self.state.snapshots.borrow();
         let key = Key { tick, window: (window.from(), window.to()), query: query.canonical() };
         let run = async {
             let fetched = self.database.fetch(statement).await?;

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::grain::{Calendar, Grain};
 use super::params::{CsvStyle, Format, Integers, Query};
 use super::shape::{Row, Shaped};
-use crate::snapshot::rfc3339;
+use crate::rendered::rfc3339;
 
 /// Whole numbers beyond this one are not exact where numbers are doubles.
 const MAX_SAFE: u128 = (1 << 53) - 1;

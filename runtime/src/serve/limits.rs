@@ -1,41 +1,41 @@
-//! What connections may cost and how long they may last.
+//! The bounds of connections: how many, how large, how long.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use http::Request;
 
-use super::pulse::Patience;
+use super::activity::Timeouts;
 use crate::vars::{VarError, Vars};
 
-/// Headers that every usual client sends fit into these.
+/// The headers of every usual client fit into this size.
 const LEAST_HEADER_BYTES: u32 = 1024;
 
-/// What the connections of a port may cost.
+/// The bounds of the connections of a port.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections served at once; more wait in the kernel's queue: `MAX_CONNECTIONS`, default 65 536.
     pub connections: NonZeroUsize,
-    /// Connections of one TCP peer, of v6 of one /64; more are closed at once:
-    /// `MAX_CONNECTIONS_PER_IP`, default 0, which is no bound. Behind a proxy all have its address.
+    /// Connections of one TCP peer, for IPv6 of one /64; more are closed at once:
+    /// `MAX_CONNECTIONS_PER_IP`, default 0, which means no bound. Behind a proxy all clients have its address.
     pub connections_per_ip: Option<NonZeroU32>,
     /// From the first byte of a connection or of a request to complete headers, a TLS handshake
     /// included: `HEADER_TIMEOUT`, default 5s.
     pub header_time: Duration,
     /// Between requests: `KEEP_ALIVE_TIMEOUT`, default 75s.
     pub idle_time: Duration,
-    /// A connection ends after about so long, ±10 %, so that balancers can spread clients anew:
+    /// A connection ends at about this age, ±10 %, so that load balancers can redistribute clients:
     /// `MAX_CONNECTION_AGE`, default 300s.
     pub age: Duration,
     /// Streams at once on an HTTP/2 connection: `MAX_STREAMS`, default 128.
     pub streams: NonZeroU32,
-    /// Bytes of a request's header block, its first line included: `MAX_HEADER_BYTES`, default 16 KiB.
+    /// Bytes of a request's header block, including the request line: `MAX_HEADER_BYTES`, default 16 KiB.
     pub header_bytes: u32,
     /// Headers of a request: `MAX_HEADERS`, default 64.
     pub headers: NonZeroUsize,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: const { NonZeroUsize::new(65_536).unwrap() },
@@ -50,7 +50,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let default = Self::default();
@@ -58,21 +58,21 @@ impl Limits {
         Ok(Self {
             connections: vars.parsed_or("MAX_CONNECTIONS", default.connections)?,
             connections_per_ip: NonZeroU32::new(vars.parsed_or("MAX_CONNECTIONS_PER_IP", 0)?),
-            header_time: above_zero(vars, "HEADER_TIMEOUT", default.header_time)?,
-            idle_time: above_zero(vars, "KEEP_ALIVE_TIMEOUT", default.idle_time)?,
-            age: above_zero(vars, "MAX_CONNECTION_AGE", default.age)?,
+            header_time: vars.positive_duration_or("HEADER_TIMEOUT", default.header_time)?,
+            idle_time: vars.positive_duration_or("KEEP_ALIVE_TIMEOUT", default.idle_time)?,
+            age: vars.positive_duration_or("MAX_CONNECTION_AGE", default.age)?,
             streams: vars.parsed_or("MAX_STREAMS", default.streams)?,
             header_bytes: header_bytes_of(header_bytes)?,
             headers: vars.parsed_or("MAX_HEADERS", default.headers)?,
         })
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        Patience { headers: self.header_time, idle: self.idle_time }
+    pub(super) fn timeouts(&self) -> Timeouts {
+        Timeouts { headers: self.header_time, idle: self.idle_time }
     }
 
-    /// Whether a request's headers are too many or too long. HTTP/2's are bounded by its decoder
-    /// too, and HTTP/1's by hyper's buffer, which is larger because it also holds bytes of bodies.
+    /// Whether a request has too many headers, or too long ones. HTTP/2's decoder bounds them too; hyper's
+    /// buffer for HTTP/1 is a larger bound, because it also holds bytes of bodies.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target;
@@ -90,22 +90,13 @@ fn header_bytes_of(bytes: usize) -> Result<u32, VarError> {
     })
 }
 
-fn above_zero(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
-    let duration = vars.duration_or(name, default)?;
-    if duration.is_zero() {
-        let reason = "it must be above zero, for example `5s`".to_owned();
-        return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
-    }
-    Ok(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[track_caller]
     fn check(name: &str, value: &str, expected: Result<(), &str>) {
-        let read = Limits::from_vars(&Vars::from_pairs([(name, value)]));
+        let read = ConnectionLimits::from_vars(&Vars::from_pairs([(name, value)]));
         assert_eq!(read.map(|_| ()).map_err(|error| error.to_string()), expected.map_err(str::to_owned));
     }
 
@@ -130,7 +121,7 @@ mod tests {
 
     #[test]
     fn headers_may_be_as_many_and_as_long_as_said_and_no_more() {
-        let limits = Limits { header_bytes: 100, ..Limits::default() };
+        let limits = ConnectionLimits { header_bytes: 100, ..ConnectionLimits::default() };
         let refuses = |bytes: usize| {
             // `GET/` and `x: …\r\n`.
             let request = Request::get("/").header("x", "v".repeat(bytes - 9)).body(());
@@ -140,7 +131,7 @@ mod tests {
         let many = |count| {
             let request =
                 (0..count).fold(Request::get("/"), |request, n| request.header(format!("h{n}"), ""));
-            Limits::default().refuses(&request.body(()).unwrap())
+            ConnectionLimits::default().refuses(&request.body(()).unwrap())
         };
         assert!(!many(64) && many(65));
     }

@@ -1,16 +1,26 @@
+use std::convert::Infallible;
 use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use super::*;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A service that says when a request has arrived and answers when told to.
+/// A service that notifies when a request has arrived, and answers when it is released.
 struct Held {
     addr: SocketAddr,
     arrived: Arc<Notify>,
@@ -31,7 +41,7 @@ async fn held(drain: Duration) -> Held {
             async move {
                 arrived.notify_one();
                 release.notified().await;
-                let peer = request.extensions().get::<PeerAddr>().expect("the peer is told").0;
+                let peer = request.extensions().get::<PeerAddr>().expect("the peer is in the extensions").0;
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(peer.ip().to_string()))))
             }
         })
@@ -66,18 +76,18 @@ async fn a_drain_has_an_end() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_says_nothing_or_not_enough_is_closed() {
     let held = held(Duration::from_secs(30)).await;
-    for said in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
+    for sent in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost: x\r\n"] {
         let mut stream = TcpStream::connect(held.addr).await.unwrap();
-        stream.write_all(said).await.unwrap();
+        stream.write_all(sent).await.unwrap();
         let start = time::Instant::now();
         let mut answer = Vec::new();
         let _reset = stream.read_to_end(&mut answer).await;
-        assert!(answer.is_empty(), "{said:?}: {answer:?}");
-        assert_eq!(start.elapsed().as_secs(), Limits::default().header_time.as_secs(), "{said:?}");
+        assert!(answer.is_empty(), "{sent:?}: {answer:?}");
+        assert_eq!(start.elapsed().as_secs(), ConnectionLimits::default().header_time.as_secs(), "{sent:?}");
     }
 }
 
-/// All that comes until the connection ends.
+/// Everything that is received until the connection ends.
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -102,12 +112,12 @@ async fn an_old_connection_ends_with_its_next_answer() {
     let mut stream = TcpStream::connect(held.addr).await.unwrap();
     stream.write_all(REQUEST).await.unwrap();
     held.arrived.notified().await;
-    time::sleep(Limits::default().age.mul_f64(1.1)).await;
+    time::sleep(ConnectionLimits::default().age.mul_f64(1.1)).await;
     let start = time::Instant::now();
     held.release.notify_one();
     let answer = until_closed(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
-    assert!(start.elapsed() < Limits::default().header_time);
+    assert!(start.elapsed() < ConnectionLimits::default().header_time);
 }
 
 #[tokio::test]

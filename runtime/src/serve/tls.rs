@@ -1,7 +1,7 @@
-//! TLS: a certificate and its key from two PEM files, taken anew when these change.
+//! TLS: a certificate and its private key from two PEM files, reloaded when the files change.
 //!
-//! Invariants: what is served is a certificate with its own key, so bad files change nothing but
-//! a metric; no text of a file of keys gets into a log or an error.
+//! Invariants: the certificate in use always belongs to its key, so bad files change only a metric; no text of
+//! a key file appears in a log or an error.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::follow::follow;
 use crate::vars::{VarError, Vars};
 
-/// What clients may speak, best first.
+/// The protocols that clients may use (ALPN), best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Where certificate and key are, and what was read there at the start.
+/// The paths of certificate and key, and what was read there at the start.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
     files: Files,
@@ -51,9 +51,9 @@ impl fmt::Debug for Pair {
     }
 }
 
-/// Which of the two files is bad, and why.
+/// The file that is bad, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fault {
+enum BadFile {
     Certificate(String),
     Key(String),
 }
@@ -71,9 +71,9 @@ impl TlsConfig {
             (Some((certificate_file, certificate)), Some((key_file, key))) => {
                 let files = Files { certificate: certificate_file, key: key_file };
                 let pair = Pair { certificate, key };
-                pair.server_config().map_err(|fault| {
-                    let name = if matches!(fault, Fault::Certificate(_)) { "TLS_CERT" } else { "TLS_KEY" };
-                    let (file, reason) = files.blame(&fault);
+                pair.server_config().map_err(|bad| {
+                    let name = if matches!(bad, BadFile::Certificate(_)) { "TLS_CERT" } else { "TLS_KEY" };
+                    let (file, reason) = files.blame(&bad);
                     VarError::Invalid { name, value: file.display().to_string(), reason: reason.to_owned() }
                 })?;
                 Ok(Some(Self { files, pair }))
@@ -82,7 +82,7 @@ impl TlsConfig {
     }
 }
 
-/// The certificate and key of now.
+/// The certificate and key in use.
 pub struct Tls {
     config: TlsConfig,
     current: ArcSwap<ServerConfig>,
@@ -90,82 +90,81 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// The pair that the files had when their configuration was read. `stale` is 1 while they are bad.
+    /// Uses the pair that was read with the configuration. `stale` is 1 while the files are bad.
     pub fn new(config: TlsConfig, stale: IntGauge) -> Self {
-        let current = config.pair.server_config().expect("it was checked with the configuration");
+        let current = config.pair.server_config().expect("the pair was checked with the configuration");
         Self { config, current: ArcSwap::from_pointee(current), stale }
     }
 
-    /// Looks at the files again and again, until `ended`.
+    /// Reloads the files when they change, until `ended`.
     pub async fn follow(self: Arc<Self>, ended: CancellationToken) {
         let files = self.config.files.clone();
-        follow(Ok(self.config.pair.clone()), move || files.read(), move |now| self.take(now), ended).await;
+        follow(Ok(self.config.pair.clone()), move || files.read(), move |read| self.reload(read), ended)
+            .await;
     }
 
-    /// Takes what the files are now; where they are bad, only the metric changes.
-    fn take(&self, read: &Result<Pair, Fault>) {
-        match read.as_ref().map_err(Fault::clone).and_then(Pair::server_config) {
+    /// Uses what was read from the files; if that is bad, only the metric changes.
+    fn reload(&self, read: &Result<Pair, BadFile>) {
+        match read.as_ref().map_err(BadFile::clone).and_then(Pair::server_config) {
             Ok(config) => {
-                tracing::info!("took the certificate and its key");
+                tracing::info!("reloaded the certificate and its key");
                 self.stale.set(0);
                 self.current.store(Arc::new(config));
             }
-            Err(fault) => {
-                let (file, reason) = self.config.files.blame(&fault);
-                tracing::error!(file = %file.display(), reason, "bad certificate or key; the old stay");
+            Err(bad) => {
+                let (file, reason) = self.config.files.blame(&bad);
+                tracing::error!(file = %file.display(), reason, "bad certificate or key; the previous pair stays in use");
                 self.stale.set(1);
             }
         }
     }
 
-    /// A handshake, with the pair of now.
+    /// A handshake with the pair in use.
     pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
         TlsAcceptor::from(self.current.load_full()).accept(stream)
     }
 }
 
 impl Files {
-    fn read(&self) -> Result<Pair, Fault> {
+    fn read(&self) -> Result<Pair, BadFile> {
         let read = |path: &Path| fs::read_to_string(path).map_err(|error| error.to_string());
         Ok(Pair {
-            certificate: read(&self.certificate).map_err(Fault::Certificate)?,
-            key: read(&self.key).map_err(Fault::Key)?,
+            certificate: read(&self.certificate).map_err(BadFile::Certificate)?,
+            key: read(&self.key).map_err(BadFile::Key)?,
         })
     }
 
-    fn blame<'a>(&'a self, fault: &'a Fault) -> (&'a Path, &'a str) {
-        match fault {
-            Fault::Certificate(reason) => (&self.certificate, reason),
-            Fault::Key(reason) => (&self.key, reason),
+    fn blame<'a>(&'a self, bad: &'a BadFile) -> (&'a Path, &'a str) {
+        match bad {
+            BadFile::Certificate(reason) => (&self.certificate, reason),
+            BadFile::Key(reason) => (&self.key, reason),
         }
     }
 }
 
 impl Pair {
-    fn server_config(&self) -> Result<ServerConfig, Fault> {
-        // The reasons are not what rustls says, which may quote the file.
+    fn server_config(&self) -> Result<ServerConfig, BadFile> {
+        // The reasons are our own: those of rustls may quote the file.
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| Fault::Certificate("it is not PEM".to_owned()))?;
+            .map_err(|_| BadFile::Certificate("it is not PEM".to_owned()))?;
         if certificates.is_empty() {
-            return Err(Fault::Certificate("there is no certificate in it".to_owned()));
+            return Err(BadFile::Certificate("there is no certificate in it".to_owned()));
         }
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| {
-            Fault::Key(match error {
+            BadFile::Key(match error {
                 pem::Error::NoItemsFound => "there is no private key in it, or an encrypted one".to_owned(),
                 _ => "it is not PEM".to_owned(),
             })
         })?;
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring knows a suite for each version");
-        let made = builder.with_no_client_auth().with_single_cert(certificates, key);
-        let mut config = made.map_err(|error| match error {
-            Error::InconsistentKeys(_) => Fault::Key("it does not belong to the certificate".to_owned()),
-            Error::InvalidCertificate(error) => {
-                Fault::Certificate(format!("it is of no kind that can be used: {error}"))
-            }
-            _ => Fault::Key("it is of no kind that can be used; RSA, ECDSA and Ed25519 can".to_owned()),
+            .expect("ring has a cipher suite for each version");
+        let config = builder.with_no_client_auth().with_single_cert(certificates, key);
+        let mut config = config.map_err(|error| match error {
+            Error::InconsistentKeys(_) => BadFile::Key("it does not belong to the certificate".to_owned()),
+            Error::InvalidCertificate(error) => BadFile::Certificate(format!("it cannot be used: {error}")),
+            _ => BadFile::Key("it cannot be used; supported are RSA, ECDSA and Ed25519".to_owned()),
         })?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(config)

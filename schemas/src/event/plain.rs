@@ -1,21 +1,25 @@
-//! The fast way to read a line: one pass over its bytes, for what clients usually send.
+//! The fast path: one pass over the bytes of a line, for what clients usually send.
 //!
-//! Invariant: what it reads, serde reads the same. It takes no text with an escape, and
-//! nothing that is at fault: the line is then read by serde, which also tells the fault.
+//! Invariant: serde parses every line that is parsed here, with the same result. A line with an escape in a
+//! string, or with a fault, is not parsed here: it goes to serde, which also finds the fault.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use wide::u8x16;
 
-use super::{Field, MAX_DEPTH, Parsed, Props, Scalar, Visit};
+use super::field::Field;
+use super::parsed::{Parsed, Props};
+use super::shape::MAX_DEPTH;
+use super::value::Scalar;
+use super::visit::Visit;
 
-/// Most digits of a number that certainly fits into 64 bits.
+/// A number with this many digits certainly fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
-/// Reads a line, unless that takes more care.
+/// Parses a line; `None` if it must be parsed by serde.
 pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Option<Parsed<'a, P>> {
-    let mut visit = Visit { parsed: Parsed::default(), seen: 0, fault: None };
+    let mut visit = Visit::default();
     let mut scan = Scan { text: line, at: 0, quotes: Quotes::new(line.as_bytes()) };
     scan.take(b'{')?;
     loop {
@@ -35,7 +39,7 @@ pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Option<Parsed<'a, P>> {
     (is_whole && !visit.parsed.event.event.is_empty()).then_some(visit.parsed)
 }
 
-/// A place in a text.
+/// A position in a line.
 struct Scan<'a> {
     text: &'a str,
     at: usize,
@@ -57,11 +61,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The same, which must be this one, and behind it.
+    /// Moves behind the next byte that is no white space; `None` if it is another one.
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.token()? == byte).then(|| self.at += 1)
     }
 
+    /// Moves behind `word`, if it is next.
     fn word(&mut self, word: &str) -> Option<()> {
         self.text.as_bytes()[self.at..].starts_with(word.as_bytes()).then(|| self.at += word.len())
     }
@@ -73,7 +78,7 @@ impl<'a> Scan<'a> {
         (byte == b',' || byte == end).then_some(byte == b',')
     }
 
-    /// Where the text of a string is, which has no escapes.
+    /// Moves behind a string without escapes, and returns where its text is.
     #[inline(always)]
     fn string(&mut self) -> Option<Range<usize>> {
         let (open, close) = (self.quotes.next()?, self.quotes.next()?);
@@ -84,6 +89,7 @@ impl<'a> Scan<'a> {
         Some(open + 1..close)
     }
 
+    /// Moves behind digits.
     fn digits(&mut self) -> &'a str {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -92,10 +98,10 @@ impl<'a> Scan<'a> {
         &self.text[start..self.at]
     }
 
-    /// The value of a known field, if it is a text, an integer or `null`.
+    /// Takes the value of a known field, if it is a string, an integer or `null`.
     #[inline]
     fn known<P: Props<'a>>(&mut self, field: Field, visit: &mut Visit<'a, P>) -> Option<()> {
-        // Each in its place, for then it is known there what kind of value it is.
+        // A call in each arm, not one below: so the compiler knows the kind of the value in each.
         let taken = match self.peek()? {
             b'"' => {
                 let text = self.string()?;
@@ -107,7 +113,7 @@ impl<'a> Scan<'a> {
             }
             b'-' => {
                 self.at += 1;
-                // A zero below zero is a fraction to serde.
+                // Negative zero is a fraction to serde.
                 let number = i64::try_from(self.integer()?).ok().filter(|number| *number != 0)?;
                 visit.known(field, Scalar::Negative(-number))
             }
@@ -129,7 +135,7 @@ impl<'a> Scan<'a> {
         is_plain.then_some(value)
     }
 
-    /// Any value, as it stands.
+    /// Any value, as it was sent.
     fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.skip(MAX_DEPTH)?;
@@ -197,16 +203,16 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Bytes that are looked at together.
+/// Bytes that are examined together.
 const BLOCK: usize = 64;
 
-/// Where the quotes of a text are, in their order: without escapes they begin and end its strings.
+/// The positions of the quotes in a line, in order: without escapes they begin and end its strings.
 struct Quotes<'a> {
-    /// What was not looked at.
+    /// The bytes that were not examined yet.
     rest: &'a [u8],
-    /// Where that begins.
+    /// The position of `rest`.
     start: usize,
-    /// The quotes in the block before it that were not given yet, one bit each.
+    /// The quotes in the block before `rest` that were not returned yet, one bit each.
     left: u64,
 }
 
@@ -215,20 +221,20 @@ impl<'a> Quotes<'a> {
         Self { rest: text, start: 0, left: 0 }
     }
 
-    /// The next one; `None` at the end, or before it where something may be that no string holds as it is.
+    /// The next quote; `None` at the end, and from the first block with a byte that no string without escapes may contain.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         while self.left == 0 {
-            self.look()?;
+            self.examine()?;
         }
         let at = self.start - BLOCK + self.left.trailing_zeros() as usize;
         self.left &= self.left - 1;
         Some(at)
     }
 
-    /// Looks at one more block.
+    /// Examines the next block.
     #[inline(never)]
-    fn look(&mut self) -> Option<()> {
+    fn examine(&mut self) -> Option<()> {
         self.left = match self.rest.split_first_chunk() {
             Some((block, rest)) => {
                 self.rest = rest;

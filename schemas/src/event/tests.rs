@@ -1,6 +1,9 @@
+use std::borrow::Cow;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::time::UnixMillis;
 
 #[track_caller]
 fn good(line: &str) -> Event<'_> {
@@ -224,7 +227,7 @@ proptest! {
     fn what_is_read_the_short_way_is_read_the_same_with_care(line in nearly_json()) {
         type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;
         if let Some(short) = plain::parse::<Props<'_>>(&line) {
-            let long = parse_with_care::<Props<'_>>(&line).map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
+            let long = read::parse::<Props<'_>>(&line).map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
             prop_assert_eq!(short.event, long.event);
             prop_assert_eq!(short.props, long.props);
             prop_assert_eq!(format!("{:?}", short.reserved), format!("{:?}", long.reserved));

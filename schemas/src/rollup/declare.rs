@@ -1,24 +1,26 @@
-//! Reads `rollups.toml`: what is declared, checked whole, every error with its line.
+//! Parses `rollups.toml`. Checks all of it; every error has its line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{
-    COLUMN_WORDS, Column, Condition, Dimension, Grain, Measure, PropPath, RESERVED_COLUMNS, Rollup,
-    TABLE_WORDS, layout,
-};
-use crate::field::{Field, Kind};
-use crate::tables;
+use super::definition::Rollup;
+use super::dimension::{Column, Condition, Dimension};
+use super::grain::Grain;
+use super::layout;
+use super::measure::Measure;
+use crate::field::{Field, FieldType};
+use crate::prop_path::PropPath;
+use crate::reserved_names;
 
-/// What is wrong with a declaration, and where.
+/// A declaration that cannot be used: what is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("read rollups: {file}:{line}: {reason}")]
 pub struct DeclareError {
-    /// The file as it was named by the caller.
+    /// The file, as the caller named it.
     pub file: String,
-    /// Line, from 1.
+    /// The line, from 1.
     pub line: usize,
     /// What is wrong, and what would be right.
     pub reason: String,
@@ -62,19 +64,19 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// A fault at a byte of the text.
-struct Fault {
+/// What is wrong at a byte of the text.
+struct Mistake {
     at: usize,
     reason: String,
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>), DeclareError> {
-    let error = |Fault { at, reason }| {
+    let error = |Mistake { at, reason }| {
         let line = 1 + text[..at].matches('\n').count();
         DeclareError { file: file.to_owned(), line, reason }
     };
     let declared: File = toml::from_str(text).map_err(|e| {
-        error(Fault {
+        error(Mistake {
             at: e.span().map_or(0, |span| span.start),
             reason: e.message().trim_end().replace('\n', ", "),
         })
@@ -82,10 +84,10 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
     let mut columns = BTreeSet::new();
     let field = |declared: &DeclaredField| {
         if columns.len() == MAX_FIELDS {
-            return Err(fault(&declared.name, format!("there are at most {MAX_FIELDS} fields")));
+            return Err(mistake(&declared.name, format!("there are at most {MAX_FIELDS} fields")));
         }
         if !columns.insert(declared.name.get_ref().clone()) {
-            return Err(fault(
+            return Err(mistake(
                 &declared.name,
                 format!("there is already a field `{}`", declared.name.get_ref()),
             ));
@@ -94,14 +96,17 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
     };
     let fields: Vec<_> = declared.field.iter().map(field).collect::<Result<_, _>>().map_err(error)?;
     let mut retentions = BTreeSet::new();
-    let mut names: BTreeSet<String> = tables::NAMES.map(str::to_owned).into();
+    let mut names: BTreeSet<String> = reserved_names::TABLES.map(str::to_owned).into();
     let rollup = |declared: Declared| {
-        if TABLE_WORDS.contains(&declared.name.get_ref().as_str()) {
+        if reserved_names::TABLE_KEYWORDS.contains(&declared.name.get_ref().as_str()) {
             let word = declared.name.get_ref();
-            return Err(fault(&declared.name, format!("`{word}` is a word of SQL that cannot name a table")));
+            return Err(mistake(
+                &declared.name,
+                format!("`{word}` is a word of SQL that cannot name a table"),
+            ));
         }
         if !names.insert(declared.name.get_ref().clone()) {
-            return Err(fault(
+            return Err(mistake(
                 &declared.name,
                 format!("there is already a table `{}`", declared.name.get_ref()),
             ));
@@ -110,7 +115,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
             retentions.insert(days(retention)?);
             if retentions.len() > layout::RETENTIONS {
                 const MOST: usize = layout::RETENTIONS;
-                return Err(fault(
+                return Err(mistake(
                     retention,
                     format!("there are at most {MOST} different retentions; use one of the others"),
                 ));
@@ -122,34 +127,37 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
     Ok((rollups, fields))
 }
 
-/// Most fields: each is a column of every raw row.
+/// Most fields that can be declared: each is a column of every raw row.
 const MAX_FIELDS: usize = 64;
 
-fn field(declared: &DeclaredField) -> Result<Field, Fault> {
+fn field(declared: &DeclaredField) -> Result<Field, Mistake> {
     Ok(Field {
         name: checked_name(&declared.name)?,
         path: path(&declared.path, declared.path.get_ref())?,
-        kind: one_of(&declared.kind, "type", Kind::ALL.map(|kind| (kind.name().to_owned(), kind)))?,
+        kind: one_of(&declared.kind, "type", FieldType::ALL.map(|kind| (kind.name().to_owned(), kind)))?,
     })
 }
 
-fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Fault> {
+fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Mistake> {
     let name = checked_name(&declared.name)?;
     let grain = one_of(&declared.grain, "grain", Grain::ALL.map(|g| (g.name().to_owned(), g)))?;
-    let mut columns: BTreeSet<String> = RESERVED_COLUMNS.map(str::to_owned).into();
+    let mut columns: BTreeSet<String> = reserved_names::COLUMNS.map(str::to_owned).into();
     let mut column = |name: String, at: usize| {
-        if COLUMN_WORDS.contains(&name.as_str()) {
-            return Err(Fault { at, reason: format!("`{name}` is a word of SQL that cannot name a column") });
+        if reserved_names::COLUMN_KEYWORDS.contains(&name.as_str()) {
+            return Err(Mistake {
+                at,
+                reason: format!("`{name}` is a word of SQL that cannot name a column"),
+            });
         }
         let free = columns.insert(name.clone());
-        if free { Ok(()) } else { Err(Fault { at, reason: format!("there is already a column `{name}`") }) }
+        if free { Ok(()) } else { Err(Mistake { at, reason: format!("there is already a column `{name}`") }) }
     };
     let mut dimensions = Vec::new();
     for word in &declared.dimensions {
         let dimension = dimension(word)?;
         column(dimension.column_name(), word.span().start)?;
         if dimensions.len() == layout::DIMENSIONS {
-            return Err(fault(word, format!("a rollup has at most {} dimensions", layout::DIMENSIONS)));
+            return Err(mistake(word, format!("a rollup has at most {} dimensions", layout::DIMENSIONS)));
         }
         dimensions.push(dimension);
     }
@@ -160,9 +168,12 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Fault> {
             OneOrMore::More(values) => values,
         };
         if values.is_empty() {
-            return Err(fault(
+            return Err(mistake(
                 &field,
-                format!("`{}` is compared with nothing; name a text or a list of texts", field.get_ref()),
+                format!(
+                    "`{}` is compared with nothing; write a string or a list of strings",
+                    field.get_ref()
+                ),
             ));
         }
         conditions.push(Condition { field: dimension(&field)?, values });
@@ -174,7 +185,7 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Fault> {
         measures.push((checked_name(name)?, kind));
     }
     if measures.is_empty() {
-        return Err(fault(
+        return Err(mistake(
             &declared.name,
             "it has no measure; write for example `measures = { events = \"count\" }`".to_owned(),
         ));
@@ -183,46 +194,56 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Fault> {
     let rollup = Rollup { name, grain, dimensions, conditions, measures, retention_days };
     if let Some((name, measure)) = rollup.first_without_column() {
         const MOST: usize = layout::MEASURES;
-        return Err(fault(
+        return Err(mistake(
             &declared.measures[name.as_str()],
             format!("a rollup has at most {MOST} measures like `{measure}`"),
         ));
     }
     match &declared.retention {
         Some(retention) if rollup.grain == Grain::None => {
-            Err(fault(retention, "a bucket of all time does not expire; leave the retention out".to_owned()))
+            Err(mistake(retention, "a bucket of all time does not expire; remove the retention".to_owned()))
         }
         _ => Ok(rollup),
     }
 }
 
-/// A column of the raw table, or `props.` and a path of names.
-fn dimension(word: &Spanned<String>) -> Result<Dimension, Fault> {
+/// A dimension: a column of the raw table, or `props.` and a path.
+fn dimension(word: &Spanned<String>) -> Result<Dimension, Mistake> {
     let Some(path) = word.get_ref().strip_prefix("props.") else {
         let column = one_of(word, "dimension", Column::ALL.map(|c| (c.name().to_owned(), c)));
         return column
             .map(Dimension::Column)
-            .map_err(|Fault { at, reason }| Fault { at, reason: reason + ", props.<path>" });
+            .map_err(|Mistake { at, reason }| Mistake { at, reason: reason + ", props.<path>" });
     };
     self::path(word, path).map(Dimension::Prop)
 }
 
-fn path(at: &Spanned<String>, path: &str) -> Result<PropPath, Fault> {
+fn path(at: &Spanned<String>, path: &str) -> Result<PropPath, Mistake> {
     let steps: Vec<_> = path.split('.').map(str::to_owned).collect();
     if steps.iter().all(|step| is_name(step)) {
-        Ok(PropPath(steps))
+        Ok(PropPath::new(steps))
     } else {
-        Err(fault(at, format!("`{path}` is not a path of names: a-z, 0-9 and _, with dots between")))
+        Err(mistake(
+            at,
+            format!(
+                "`{path}` is not a path of names: each starts with a-z, then only a-z, 0-9 and _; dots separate them"
+            ),
+        ))
     }
 }
 
-/// A name that can stand in SQL as it is.
-fn checked_name(name: &Spanned<String>) -> Result<String, Fault> {
+/// A name that can stand in SQL without quotes.
+fn checked_name(name: &Spanned<String>) -> Result<String, Mistake> {
     let text = name.get_ref();
     if is_name(text) {
         Ok(text.clone())
     } else {
-        Err(fault(name, format!("`{text}` is not a name: a-z, then a-z, 0-9 and _, at most 64")))
+        Err(mistake(
+            name,
+            format!(
+                "`{text}` is not a name: it must start with a-z, then only a-z, 0-9 and _, at most 64 characters"
+            ),
+        ))
     }
 }
 
@@ -232,12 +253,12 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-/// The choice that `word` names.
+/// The choice with this name.
 fn one_of<T>(
     word: &Spanned<String>,
     what: &str,
     choices: impl IntoIterator<Item = (String, T)>,
-) -> Result<T, Fault> {
+) -> Result<T, Mistake> {
     let mut names = Vec::new();
     for (name, choice) in choices {
         if name == *word.get_ref() {
@@ -245,10 +266,10 @@ fn one_of<T>(
         }
         names.push(name);
     }
-    Err(fault(word, format!("`{}` is not a {what}; there are {}", word.get_ref(), names.join(", "))))
+    Err(mistake(word, format!("`{}` is not a {what}; there are {}", word.get_ref(), names.join(", "))))
 }
 
-fn days(text: &Spanned<String>) -> Result<u32, Fault> {
+fn days(text: &Spanned<String>) -> Result<u32, Mistake> {
     const MAX: u32 = Rollup::MAX_RETENTION_DAYS;
     let days = text
         .get_ref()
@@ -256,10 +277,13 @@ fn days(text: &Spanned<String>) -> Result<u32, Fault> {
         .and_then(|days| days.parse().ok())
         .filter(|days| (1..=MAX).contains(days));
     days.ok_or_else(|| {
-        fault(text, format!("`{}` is not a retention; write days, from 1d to {MAX}d", text.get_ref()))
+        mistake(
+            text,
+            format!("`{}` is not a retention; write a number of days, from 1d to {MAX}d", text.get_ref()),
+        )
     })
 }
 
-fn fault<T>(at: &Spanned<T>, reason: String) -> Fault {
-    Fault { at: at.span().start, reason }
+fn mistake<T>(at: &Spanned<T>, reason: String) -> Mistake {
+    Mistake { at: at.span().start, reason }
 }

@@ -1,15 +1,17 @@
-//! Where a rollup is stored: in which of the two tables that hold all rollups, and in which columns.
+//! Where a rollup is stored: in which of the two tables of rollups, and in which columns.
 //!
-//! `rollup_sums` holds the rollups of which every measure is a count or a sum, `rollup_states` the others. A
-//! row names its rollup; dimensions stand in `dim1` to `dim6` in their declared order, sums in `sum1` to
-//! `sum4`, and so on, in the order of their names. Every row has a count, `rows`: one whose sums all reach
-//! zero would vanish from a SummingMergeTree.
+//! `rollup_sums` holds the rollups whose measures are all counts or sums, `rollup_states` the others. A row
+//! names its rollup. Dimensions are in `dim1` to `dim6` in their declared order, sums in `sum1` to `sum4`
+//! sorted by name, and so on. Every row has a count, `rows`: SummingMergeTree removes a row whose sums are
+//! all zero.
 //!
-//! Both tables are partitioned by the day on which rows may be dropped, never by the time of events. So the
+//! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So the
 //! events of a batch touch few table partitions, whatever their times are.
 
-use super::{Dimension, Measure, Rollup};
-use crate::tables;
+use super::definition::Rollup;
+use super::dimension::Dimension;
+use super::measure::Measure;
+use crate::table_partition::partition_id;
 use crate::time::{DAY, UnixMillis};
 
 /// A table of rollups.
@@ -34,17 +36,17 @@ impl Table {
     }
 }
 
-/// Columns for dimensions, and so the most dimensions of a rollup.
+/// The number of columns for dimensions, so the most dimensions of a rollup.
 pub const DIMENSIONS: usize = 6;
-/// Columns for measures of one kind, and so the most of that kind.
+/// The number of columns for measures of one kind, so the most measures of that kind.
 pub const MEASURES: usize = 4;
-/// Different retentions in one declaration: each has table partitions of its own.
+/// How many different retentions one declaration may use: each has its own table partitions.
 pub const RETENTIONS: usize = 8;
 
-/// A column for measures: its kind and, from 1, its number.
+/// A column for measures: its kind and its number, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// `rows`, which every count is.
+pub enum MeasureColumn {
+    /// `rows`, which stores every count.
     Rows,
     /// `sum1` to `sum4`.
     Sum(usize),
@@ -56,7 +58,7 @@ pub enum Stored {
     Uniq(usize),
 }
 
-impl Stored {
+impl MeasureColumn {
     /// Its name.
     pub fn column(self) -> String {
         match self {
@@ -69,25 +71,28 @@ impl Stored {
     }
 }
 
-/// Day on which a table partition of a rollup may be dropped: its `expires`.
+/// The former name of [`MeasureColumn`].
+pub use self::MeasureColumn as Stored;
+
+/// The day on which a table partition of a rollup may be dropped: the column `expires`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Expiry(u16);
 
 impl Expiry {
-    /// 2149-06-06, the last day that `Date` holds: rows are kept for ever.
+    /// 2149-06-06, the last day of `Date`: rows are kept forever.
     pub const NEVER: Self = Self(u16::MAX);
 
-    /// Days since 1970, as `Date` has it.
+    /// Days since 1970, as in `Date`.
     pub fn days(self) -> u16 {
         self.0
     }
 
-    /// Id of the table partition, as `_partition_id` has it.
+    /// The `_partition_id` of the table partition.
     pub fn partition_id(self) -> String {
-        tables::partition_id(self.start())
+        partition_id(self.start())
     }
 
-    /// When ClickHouse may drop the table partition; never if absent.
+    /// When ClickHouse may drop the table partition; `None` for never.
     pub fn ends(self) -> Option<UnixMillis> {
         (self != Self::NEVER).then(|| self.start())
     }
@@ -98,15 +103,15 @@ impl Expiry {
 }
 
 impl Rollup {
-    /// Which table holds it.
+    /// The table that stores this rollup.
     pub fn table(&self) -> Table {
         let is_sum =
             |measure: &Measure| matches!(measure, Measure::Count | Measure::CountOf(_) | Measure::Sum(_));
         if self.measures.iter().all(|(_, measure)| is_sum(measure)) { Table::Sums } else { Table::States }
     }
 
-    /// The column of each of its measures.
-    pub fn stored(&self) -> Vec<Stored> {
+    /// The column of each measure.
+    pub fn stored(&self) -> Vec<MeasureColumn> {
         let (mut sums, mut minima, mut maxima, mut sets) = (0, 0, 0, 0);
         let mut next = |measure: &Measure| {
             let count = |number: &mut usize| {
@@ -114,26 +119,29 @@ impl Rollup {
                 *number
             };
             match measure {
-                Measure::Count => Stored::Rows,
-                Measure::CountOf(_) | Measure::Sum(_) => Stored::Sum(count(&mut sums)),
-                Measure::Min(_) => Stored::Min(count(&mut minima)),
-                Measure::Max(_) => Stored::Max(count(&mut maxima)),
-                Measure::UniqExact(_) => Stored::Uniq(count(&mut sets)),
+                Measure::Count => MeasureColumn::Rows,
+                Measure::CountOf(_) | Measure::Sum(_) => MeasureColumn::Sum(count(&mut sums)),
+                Measure::Min(_) => MeasureColumn::Min(count(&mut minima)),
+                Measure::Max(_) => MeasureColumn::Max(count(&mut maxima)),
+                Measure::UniqExact(_) => MeasureColumn::Uniq(count(&mut sets)),
             }
         };
         self.measures.iter().map(|(_, measure)| next(measure)).collect()
     }
 
-    /// The first of its measures that the tables have no column for.
+    /// The first measure for which the tables have no column.
     pub(super) fn first_without_column(&self) -> Option<&(String, Measure)> {
-        let has_none = |stored: &Stored| match *stored {
-            Stored::Rows => false,
-            Stored::Sum(n) | Stored::Min(n) | Stored::Max(n) | Stored::Uniq(n) => n > MEASURES,
+        let has_none = |stored: &MeasureColumn| match *stored {
+            MeasureColumn::Rows => false,
+            MeasureColumn::Sum(n)
+            | MeasureColumn::Min(n)
+            | MeasureColumn::Max(n)
+            | MeasureColumn::Uniq(n) => n > MEASURES,
         };
         Some(&self.measures[self.stored().iter().position(has_none)?])
     }
 
-    /// Column of the dimension at this place.
+    /// The column of the dimension at index `at`.
     pub fn dimension_column(at: usize) -> String {
         format!("dim{}", at + 1)
     }
@@ -163,12 +171,12 @@ impl Rollup {
         )
     }
 
-    /// `sql` with [`Self::source`] in place of its name in braces.
-    pub fn in_place(&self, sql: &str) -> String {
+    /// `sql` with its name in braces replaced by [`Self::source`].
+    pub fn substitute_in(&self, sql: &str) -> String {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
 
-    /// Which rows of its table, which is called `T`, are its own and within the retention.
+    /// The condition on rows of its table, aliased as `T`, that are its own and within the retention.
     pub(crate) fn condition(&self) -> String {
         let kept = self
             .retention_days
@@ -176,13 +184,13 @@ impl Rollup {
         format!("T.tenant != '' AND T.rollup = '{}'{}", self.name, kept.unwrap_or_default())
     }
 
-    /// When readers see a bucket no longer: as many days after the end of its day as it is kept; never if absent.
+    /// When readers no longer see a bucket: the retention after the end of its day; `None` for never.
     pub fn kept_until(&self, bucket: UnixMillis) -> Option<UnixMillis> {
         Some(UnixMillis(bucket.floor(DAY).0 + (1 + i64::from(self.retention_days?)) * DAY))
     }
 
-    /// Which table partition holds a bucket. Days of expiry are a quarter of the retention apart, so that a
-    /// rollup has a handful of table partitions at a time.
+    /// The table partition of a bucket. Days of expiry are a quarter of the retention apart, so that a rollup
+    /// has few table partitions at a time.
     pub fn expires(&self, bucket: UnixMillis) -> Expiry {
         let (Some(days), Some(until)) = (self.retention_days, self.kept_until(bucket)) else {
             return Expiry::NEVER;
@@ -192,7 +200,7 @@ impl Rollup {
         Expiry(u16::try_from(day).unwrap_or(u16::MAX))
     }
 
-    /// The same as SQL: days since 1970, of the event time `time` in milliseconds.
+    /// [`Rollup::expires`] as SQL: days since 1970, for the event time `time` in milliseconds.
     pub fn expires_sql(&self, time: &str) -> String {
         let Some(days) = self.retention_days else { return Expiry::NEVER.days().to_string() };
         let step = days.div_ceil(STEPS);
@@ -200,7 +208,7 @@ impl Rollup {
     }
 }
 
-/// Days of expiry within a retention.
+/// The number of days within a retention on which table partitions expire.
 const STEPS: u32 = 4;
 
 #[cfg(test)]

@@ -1,16 +1,21 @@
-//! The declared rollups as a page for people: `docs/rollups.md`.
+//! The page `docs/built-in-rollups.md`, which documents the declared rollups.
 
 use std::fmt::Write as _;
 
-use super::{Condition, Grain, Measure, Rollup, Rollups};
+use super::definition::Rollup;
+use super::dimension::Condition;
+use super::grain::Grain;
+use super::measure::Measure;
+use super::rollups::Rollups;
 
 impl Rollups {
     /// The page, in Markdown.
     pub fn page(&self) -> String {
         let mut page = String::from(
-            "# Rollups\n\n\
-             Generated from `schemas/rollups.toml`; a test says when it is stale, and writes it anew.\n\n\
-             Each row below is a table that the aggregator keeps exact and a view of the same name in `bi`. `tenant` and, \
+            "# Built-in rollups\n\n\
+             Generated from `schemas/rollups.toml`; a test says when this page is stale, and writes it again. \
+             [rollups](rollups.md) says how to declare more.\n\n\
+             Each row below is a rollup that the aggregator keeps exact, and a view of the same name in `bi`. `tenant` and, \
              unless the grain is none, the start of the bucket belong to every key. A measure marked * is not additive: \
              it cannot be summed over rows.\n\n\
              | rollup | one bucket is | broken down by | measures | only events where | kept |\n\
@@ -68,12 +73,12 @@ mod tests {
 
     #[test]
     fn the_page_in_docs_is_the_one_of_the_built_in_rollups() {
-        let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rollups.md");
+        let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/built-in-rollups.md");
         let page = Rollups::built_in().page();
-        if fs::read_to_string(&file).is_ok_and(|there| there == page) {
+        if fs::read_to_string(&file).is_ok_and(|current| current == page) {
             return;
         }
         fs::write(&file, page).unwrap();
-        panic!("docs/rollups.md was stale; it is written anew, commit it");
+        panic!("docs/built-in-rollups.md was stale; the test has rewritten it, commit it");
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::time::UnixMillis;
 
 const GOOD: &str = r#"
 [[rollup]]

@@ -1,16 +1,18 @@
-//! The declared rollups and fields as text: what their file says, without what does not matter in it.
+//! The canonical text of the declared rollups and fields: their file without comments and formatting.
 //!
-//! Invariant: [`Rollups::parse`] reads the same rollups from it, and rollups that are equal
-//! have the same text. So its hash tells whether two processes agree, whatever version of
-//! ours or of a library each of them was built with.
+//! Invariant: [`Rollups::parse`] reads the same rollups from this text, and equal rollups have equal texts. So
+//! the hash of the text tells whether two processes agree, whatever version of ours or of a library each was
+//! built with.
 
 use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Condition, Rollup, Rollups};
+use super::definition::Rollup;
+use super::dimension::Condition;
+use super::rollups::Rollups;
 
-/// As `rollups.toml`, each rollup after an empty line but the first.
+/// In the format of `rollups.toml`, with an empty line before each rollup but the first.
 impl fmt::Display for Rollups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, rollup) in self.iter().enumerate() {
@@ -21,7 +23,7 @@ impl fmt::Display for Rollups {
     }
 }
 
-/// Its lines below `[[rollup]]`.
+/// The lines below `[[rollup]]`.
 impl fmt::Display for Rollup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "name = \"{}\"", self.name)?;
@@ -40,7 +42,7 @@ impl fmt::Display for Rollup {
 }
 
 impl Rollups {
-    /// A hash of everything declared, so that two processes can tell whether they agree.
+    /// A hash of everything that is declared: equal in two processes that agree.
     pub fn hash(&self) -> u64 {
         xxh3_64(self.to_string().as_bytes())
     }

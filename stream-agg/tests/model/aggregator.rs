@@ -1,10 +1,10 @@
 //! One process: a pipeline for the partition, as `partition.rs` and `insert.rs` drive it.
 
 use schemas::time::UnixMillis;
-use stream_agg::applied::{Target, Tries};
-use stream_agg::intent::{Intent, LogMark};
-use stream_agg::progress::{NextOffset, Offset, Progress};
-use stream_agg::recover::{Finding, Found, Marker, resume};
+use stream_agg::apply::verdict::{Attempts, Target};
+use stream_agg::protocol::intent::{Intent, LogMark};
+use stream_agg::protocol::progress::{NextOffset, Offset, Progress};
+use stream_agg::protocol::recover::{KafkaState, Marker, RecoverError, resume};
 
 use super::clickhouse::Cell;
 use super::kafka::Commit;
@@ -42,7 +42,7 @@ pub(crate) struct Batch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Open {
-    pub(crate) tries: Tries,
+    pub(crate) attempts: Attempts,
     pub(crate) step: Step,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Send,
-    Answer,
+    InsertAnswer,
     Look(UnixMillis),
     Applied,
     Stopped,
@@ -62,7 +62,7 @@ impl Pipeline {
         committed: Option<Commit>,
         cells: &[Cell; 2],
         now: UnixMillis,
-    ) -> Result<Self, Finding> {
+    ) -> Result<Self, RecoverError> {
         let text = committed.map(|c| (NextOffset::new(c.from), intent(c).to_string()));
         let found = found(text, cells[0].counts.len());
         let resume = resume(&found, &markers(cells.each_ref().map(|cell| cell.marker)), now, CFG)?;
@@ -71,15 +71,15 @@ impl Pipeline {
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
             // Somebody may have been here before: look first.
-            pipeline.open(Commit { from: resume.from.to_i64(), last }, Tries::of(true), Step::Look(now));
+            pipeline.open(Commit { from: resume.from.to_i64(), last }, Attempts::of(true), Step::Look(now));
         }
         Ok(pipeline)
     }
 
     /// What is declared is inserted, beginning with `step`.
-    pub(crate) fn open(&mut self, commit: Commit, tries: Tries, step: Step) {
+    pub(crate) fn open(&mut self, commit: Commit, attempts: Attempts, step: Step) {
         let Some(last) = commit.last else { return };
-        let cells = [Open { tries, step }; 2];
+        let cells = [Open { attempts, step }; 2];
         self.progress.declare(Offset::new(last), cells.len());
         self.batch = Some(Batch { commit, cells });
     }
@@ -99,8 +99,8 @@ impl Pipeline {
 
 impl Batch {
     pub(crate) fn target(&self) -> Target {
-        let hwm = self.last().next();
-        Target { lo: NextOffset::new(self.commit.from), hwm, ends: None }
+        let end = self.last().next();
+        Target { start: NextOffset::new(self.commit.from), end, expires_at: None }
     }
 
     pub(crate) fn last(&self) -> Offset {
@@ -109,15 +109,21 @@ impl Batch {
 }
 
 /// What Kafka tells of a partition of so many `records`.
-pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> Found {
+pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> KafkaState {
     let end = NextOffset::new(i64::try_from(records).unwrap());
-    Found { committed, low: NextOffset::ZERO, end, topic: None }
+    KafkaState { committed, low: NextOffset::ZERO, end, topic: None }
 }
 
 /// What ClickHouse tells of its cells: that of the ledger, then one of events.
 pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
     let cells = ["ledger", "events"].into_iter().zip(of_cells);
-    cells.map(|(table, hwm)| Marker { table: table.to_owned(), partition: String::new(), hwm }).collect()
+    cells
+        .map(|(table, applied_end)| Marker {
+            table: table.to_owned(),
+            partition_id: String::new(),
+            applied_end,
+        })
+        .collect()
 }
 
 /// What the code commits, without what the model has not.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use schemas::time::UnixMillis;
-use stream_agg::applied::{EXECUTION, Target};
-use stream_agg::progress::NextOffset;
+use stream_agg::apply::verdict::{EXECUTION, Target};
+use stream_agg::protocol::progress::NextOffset;
 
 /// A table partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,10 +58,10 @@ impl Cell {
 
     /// The part of a statement: its rows and its marker.
     pub(crate) fn write(&mut self, target: &Target) {
-        let range = target.lo.to_i64()..target.hwm.to_i64();
+        let range = target.start.to_i64()..target.end.to_i64();
         for offset in range {
             self.counts[usize::try_from(offset).unwrap()] += 1;
         }
-        self.marker = self.marker.max(target.hwm);
+        self.marker = self.marker.max(target.end);
     }
 }

@@ -4,10 +4,10 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
-use stream_agg::applied::{Answer, Tries, VALIDITY, Verdict, judge};
-use stream_agg::cells::Source;
-use stream_agg::insert::Token;
-use stream_agg::progress::{AfterCommit, CommitEnd, after_commit, may_let_go};
+use stream_agg::apply::insert::Token;
+use stream_agg::apply::verdict::{Attempts, InsertAnswer, VALIDITY, Verdict, judge};
+use stream_agg::protocol::progress::{AfterCommit, CommitOutcome, after_commit, may_release};
+use stream_agg::rows::cells::Source;
 
 use super::aggregator::{Batch, Open, Pipeline, Process, Step};
 use super::clickhouse::{Cell, Statement};
@@ -51,7 +51,7 @@ pub(crate) enum Event {
     Assign(usize),
     Commit(usize, Commit),
     CommitArrives(usize),
-    CommitRefused(usize, CommitEnd),
+    CommitRefused(usize, CommitOutcome),
     CommitGivenUp(usize),
     Send(usize, usize),
     Look(usize, usize),
@@ -151,7 +151,7 @@ impl System {
     fn of_process(&self, at: usize, events: &mut Vec<Event>) {
         let Process { pipeline, revoked, lost } = &self.processes[at];
         let leaves = *revoked || *lost;
-        if leaves && may_let_go(pipeline.is_none(), self.kafka.has_call(at)) {
+        if leaves && may_release(pipeline.is_none(), self.kafka.has_call(at)) {
             events.push(Event::LetGo(at));
         }
         let Some(pipeline) = pipeline else {
@@ -185,7 +185,9 @@ impl System {
     fn of_commits(&self, events: &mut Vec<Event>) {
         for (at, sent) in self.kafka.wire.iter().enumerate() {
             if sent.under_way && self.processes[sent.process].lost {
-                events.extend([CommitEnd::Refused, CommitEnd::Fenced].map(|e| Event::CommitRefused(at, e)));
+                events.extend(
+                    [CommitOutcome::Refused, CommitOutcome::Fenced].map(|e| Event::CommitRefused(at, e)),
+                );
             } else {
                 events.push(Event::CommitArrives(at));
             }
@@ -224,7 +226,7 @@ impl System {
                 let Sent { process, commit, under_way } = self.kafka.wire.remove(at);
                 self.kafka.take(commit);
                 if under_way {
-                    self.hear(process, CommitEnd::Taken);
+                    self.hear(process, CommitOutcome::Accepted);
                 }
             }
             Event::CommitRefused(at, end) => {
@@ -240,7 +242,7 @@ impl System {
                 } else {
                     self.kafka.wire[at].under_way = false;
                 }
-                self.hear(process, CommitEnd::Unknown);
+                self.hear(process, CommitOutcome::Unknown);
             }
             Event::Send(at, cell) => self.send(at, cell),
             Event::Look(at, cell) => self.look(at, cell),
@@ -323,29 +325,29 @@ impl System {
         self.kafka.wire.push(Sent { process: at, commit, under_way: true });
     }
 
-    /// What [`stream_agg::commit`] does with the end of a commit.
-    fn hear(&mut self, at: usize, end: CommitEnd) {
+    /// What [`stream_agg::kafka::commit`] does with the end of a commit.
+    fn hear(&mut self, at: usize, end: CommitOutcome) {
         let committed = self.kafka.committed;
         let Some(pipeline) = &mut self.processes[at].pipeline else { return };
         let Some(commit) = pipeline.committing.take() else { return };
         match after_commit(end) {
-            AfterCommit::GoOn => {
+            AfterCommit::Proceed => {
                 pipeline.known = Some(commit);
-                pipeline.open(commit, Tries::of(false), Step::Send);
+                pipeline.open(commit, Attempts::of(false), Step::Send);
                 self.forsake(at);
             }
-            AfterCommit::ReadAgain if committed == pipeline.known => self.commit(at, commit),
-            AfterCommit::ReadAgain | AfterCommit::JoinAnew | AfterCommit::End => self.end(at),
+            AfterCommit::ReadBack if committed == pipeline.known => self.commit(at, commit),
+            AfterCommit::ReadBack | AfterCommit::Rejoin | AfterCommit::Shutdown => self.end(at),
         }
     }
 
     fn send(&mut self, at: usize, cell: usize) {
         let batch = self.batch(at);
         let (target, last) = (batch.target(), batch.last());
-        let Open { tries, step } = &mut batch.cells[cell];
-        *step = Step::Answer;
-        let source = Source { g: 0, kp: 0, cfg: 1 };
-        let token = Token::new(source, "t", target.lo, last, 0).text(tries.renamed());
+        let Open { attempts, step } = &mut batch.cells[cell];
+        *step = Step::InsertAnswer;
+        let source = Source { log_generation: 0, partition: 0, declaration_hash: 1 };
+        let token = Token::new(source, "t", target.start, last, 0).text(attempts.renamed());
         let deadline = UnixMillis(self.now.0 + VALIDITY);
         let process = Some(at);
         self.statements.push(Statement { process, cell, target, deadline, token, admitted: false });
@@ -355,8 +357,8 @@ impl System {
         let (now, marker) = (self.now, self.cells[cell].marker);
         let batch = self.batch(at);
         let target = batch.target();
-        let Open { tries, step } = &mut batch.cells[cell];
-        let verdict = judge(&target, tries, marker, now);
+        let Open { attempts, step } = &mut batch.cells[cell];
+        let verdict = judge(&target, attempts, marker, now);
         *step = match verdict {
             Verdict::Applied => return self.applied(at, cell),
             Verdict::Send => Step::Send,
@@ -371,12 +373,12 @@ impl System {
         if let Some(at) = statement.process {
             // What comes late proves nothing.
             let answer = match done {
-                true if now < statement.deadline => Answer::Written,
-                true => Answer::Taken,
-                false => Answer::None,
+                true if now < statement.deadline => InsertAnswer::Written,
+                true => InsertAnswer::Taken,
+                false => InsertAnswer::None,
             };
             let open = &mut self.batch(at).cells[statement.cell];
-            if open.tries.sent(statement.deadline, answer) {
+            if open.attempts.sent(statement.deadline, answer) {
                 self.applied(at, statement.cell);
             } else {
                 open.step = Step::Look(now);

@@ -15,10 +15,10 @@ mod pipeline;
 
 use schemas::time::UnixMillis;
 use stateright::{Model, Property};
-use stream_agg::intent::Intent;
-use stream_agg::progress::{NextOffset, Offset, Progress};
-use stream_agg::recover::{Resume, resume};
-use stream_agg::window::WindowLimits;
+use stream_agg::protocol::intent::Intent;
+use stream_agg::protocol::progress::{NextOffset, Offset, Progress};
+use stream_agg::protocol::recover::{Resume, resume};
+use stream_agg::protocol::window::WindowLimits;
 
 use super::aggregator::{CFG, found, markers};
 use log::{Logged, Row, index, restored, stored};
@@ -150,7 +150,7 @@ impl Model for Bounds {
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
             Property::always("nobody's help is needed", |_, system: &System| !system.refused),
-            // Or nothing was proved.
+            // Or nothing was verified.
             Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()
@@ -160,7 +160,7 @@ impl Model for Bounds {
             }),
             Property::sometimes("a window was emptied in a silence", |bounds, system: &System| {
                 let empties = |pipeline: &Pipeline| {
-                    pipeline.collector.lo > NextOffset::ZERO && pipeline.collector.window.is_empty()
+                    pipeline.collector.start > NextOffset::ZERO && pipeline.collector.window.is_empty()
                 };
                 bounds.silences == 0 || system.owner.as_ref().is_some_and(empties)
             }),
@@ -227,12 +227,12 @@ impl System {
         let in_window =
             |row: &&Row| intent.window.floor.is_at_or_below(row.offset) && row.offset.next() <= from;
         let window: Vec<_> = self.cells[0].rows.iter().filter(in_window).copied().collect();
-        if restored(&window, &self.log).proved(&intent.window).is_err() {
+        if restored(&window, &self.log).verified(&intent.window).is_err() {
             self.refused = true;
             return;
         }
         let before = Intent { last: None, ..intent }.to_string();
-        let collector = Collector { rebuild, lo: from, open: Vec::new(), window, before, question: None };
+        let collector = Collector { rebuild, start: from, open: Vec::new(), window, before, question: None };
         let progress = Progress::new(from);
         self.owner =
             Some(Pipeline { stops: false, collector, handed: None, progress, inserting: None, after: None });
@@ -244,8 +244,8 @@ impl System {
         match pipeline.handed.take().expect("something was handed over") {
             Handed::Quiet(after) => pipeline.after = Some(after),
             Handed::Batch(batch) => {
-                pipeline.progress.declare(Offset::new(batch.hwm.to_i64() - 1), 2);
-                let (commit, rebuilt) = ((batch.lo, batch.intent.clone()), batch.rebuilt);
+                pipeline.progress.declare(Offset::new(batch.end.to_i64() - 1), 2);
+                let (commit, rebuilt) = ((batch.start, batch.intent.clone()), batch.rebuilt);
                 pipeline.inserting = Some((batch, [false; 2]));
                 if !rebuilt {
                     self.committed = Some(commit);
@@ -258,9 +258,9 @@ impl System {
         let pipeline = self.owner.as_mut().expect("only a pipeline acts");
         let (batch, applied) = pipeline.inserting.as_mut().expect("only a declared batch is inserted");
         let Cell { rows, marker } = &mut self.cells[cell];
-        if *marker <= batch.lo {
+        if *marker <= batch.start {
             rows.extend(&batch.rows);
-            *marker = batch.hwm;
+            *marker = batch.end;
         }
         applied[cell] = true;
         pipeline.progress.cell_applied();

@@ -6,13 +6,13 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A record made at this millisecond.
-fn record(millis: u64, value: &str) -> Stored {
+/// A record created at this millisecond.
+fn record(millis: u64, value: &str) -> SpooledRecord {
     let id = Uuid::from_u128((u128::from(millis) << 80) | (7 << 76) | u128::from(millis));
-    Stored { id, partition: 3, lines: 2, value: value.as_bytes().to_vec() }
+    SpooledRecord { id, partition: 3, lines: 2, value: value.as_bytes().to_vec() }
 }
 
-fn put(records: &[Stored]) -> Change {
+fn put(records: &[SpooledRecord]) -> Change {
     Change { put: records.to_vec(), ..Change::default() }
 }
 
@@ -32,9 +32,9 @@ fn what_was_put_in_is_there_after_a_restart_the_oldest_first() {
     drop(store);
 
     let store = Store::open(&path).unwrap();
-    assert_eq!(store.totals(), Totals { records: 2, bytes: 6 });
+    assert_eq!(store.totals(), SpoolTotals { records: 2, bytes: 6 });
     assert_eq!(store.partitions().unwrap(), 8);
-    assert_eq!(store.oldest_made().unwrap(), Some(UnixMillis(10)));
+    assert_eq!(store.oldest_created_at().unwrap(), Some(UnixMillis(10)));
     assert_eq!(store.oldest(Uuid::nil(), 9, 999).unwrap(), [records[1].clone(), records[0].clone()]);
     assert_eq!(store.oldest(Uuid::nil(), 1, 999).unwrap(), [records[1].clone()]);
     assert_eq!(store.oldest(Uuid::nil(), 9, 1).unwrap(), [records[1].clone()], "one, however long");
@@ -49,7 +49,7 @@ fn a_record_that_is_put_in_twice_is_there_once() {
     for _ in 0..2 {
         store.apply(&put(&[record(1, "a\nb")])).unwrap();
     }
-    assert_eq!(store.totals(), Totals { records: 1, bytes: 3 });
+    assert_eq!(store.totals(), SpoolTotals { records: 1, bytes: 3 });
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_change_is_in_the_file_when_it_is_told_to_be_and_not_only_when_the_store_is_
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();
-    // What a process that is killed now leaves behind.
+    // The file as a process leaves it that is killed now.
     let left = directory.path().join("left.redb");
     fs::copy(&path, &left).unwrap();
     assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
@@ -82,7 +82,7 @@ fn what_is_no_spool_is_corrupt_and_what_is_not_there_is_not() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Whatever the disk does to a file, it is found out, or all records are as they were.
+    /// Any damage to a file is found, or all records are unchanged.
     #[test]
     fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
         let (_directory, path) = new();

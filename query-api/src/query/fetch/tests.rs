@@ -56,7 +56,7 @@ async fn sent(statement: Statement, status: StatusCode, body: Vec<u8>) -> (Resul
         user: "poller".to_owned(),
         password: String::new(),
     };
-    let poll = PollConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) };
+    let poll = RefreshConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) };
     let mut database = Database::new(&config, &poll);
     database.client = database.client.with_compression(clickhouse::Compression::None);
     let fetched = database.fetch(statement).await;

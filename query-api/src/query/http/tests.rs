@@ -10,7 +10,7 @@ use crate::{Config, QueryApi};
 /// The answer of a service whose ClickHouse does not answer: status, problem's code, first parameter at fault.
 async fn check(request: Request<Body>, status: u16, code: &str, param: Option<&str>) {
     let vars = Vars::from_pairs([("CLICKHOUSE_URL", "http://127.0.0.1:9")]);
-    let service = QueryApi::start(Config::from_vars(&vars).unwrap()).unwrap().service();
+    let service = QueryApi::start(Config::from_vars(&vars).unwrap()).service();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), status);
     let headers = response.headers().clone();

@@ -9,7 +9,7 @@ fn made() -> (String, String) {
 }
 
 #[track_caller]
-fn check(certificate: &str, key: &str, expected: Fault) {
+fn check(certificate: &str, key: &str, expected: BadFile) {
     let pair = Pair { certificate: certificate.to_owned(), key: key.to_owned() };
     assert_eq!(pair.server_config().map(|_| ()), Err(expected));
 }
@@ -17,17 +17,17 @@ fn check(certificate: &str, key: &str, expected: Fault) {
 #[test]
 fn a_bad_pair_is_blamed_on_the_file_that_is_bad() {
     let ((certificate, key), (_, other_key)) = (made(), made());
-    let in_certificate = |reason: &str| Fault::Certificate(reason.to_owned());
-    let in_key = |reason: &str| Fault::Key(reason.to_owned());
+    let in_certificate = |reason: &str| BadFile::Certificate(reason.to_owned());
+    let in_key = |reason: &str| BadFile::Key(reason.to_owned());
     check(&certificate, &other_key, in_key("it does not belong to the certificate"));
     check("", &key, in_certificate("there is no certificate in it"));
     check(&key, &key, in_certificate("there is no certificate in it"));
     check(&certificate, &certificate, in_key("there is no private key in it, or an encrypted one"));
     check(&certificate, "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----", in_key("it is not PEM"));
-    let unusable = in_key("it is of no kind that can be used; RSA, ECDSA and Ed25519 can");
+    let unusable = in_key("it cannot be used; supported are RSA, ECDSA and Ed25519");
     check(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", unusable);
     let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    check(cut, &key, in_certificate("it is of no kind that can be used: BadEncoding"));
+    check(cut, &key, in_certificate("it cannot be used: BadEncoding"));
 }
 
 #[test]
@@ -40,11 +40,11 @@ fn a_good_pair_is_taken_and_a_bad_one_changes_only_the_metric() {
     let tls = Tls::new(TlsConfig { files, pair: pair(&certificate, &key) }, stale.clone());
     let first = tls.current.load_full();
 
-    tls.take(&Ok(pair(&other_certificate, &key)));
+    tls.reload(&Ok(pair(&other_certificate, &key)));
     assert!(Arc::ptr_eq(&first, &tls.current.load_full()) && stale.get() == 1);
-    tls.take(&Err(Fault::Key("permission denied".to_owned())));
+    tls.reload(&Err(BadFile::Key("permission denied".to_owned())));
     assert!(Arc::ptr_eq(&first, &tls.current.load_full()) && stale.get() == 1);
-    tls.take(&Ok(pair(&other_certificate, &other_key)));
+    tls.reload(&Ok(pair(&other_certificate, &other_key)));
     assert!(!Arc::ptr_eq(&first, &tls.current.load_full()) && stale.get() == 0);
 }
 
@@ -61,6 +61,6 @@ fn no_configuration_that_is_printed_holds_a_key() {
     let (certificate, key) = made();
     let pair = Pair { certificate, key };
     let files = Files { certificate: "tls.crt".into(), key: "tls.key".into() };
-    let said = format!("{:?}", TlsConfig { files, pair });
-    assert!(said.contains("tls.key") && !said.contains("BEGIN"), "{said}");
+    let debug = format!("{:?}", TlsConfig { files, pair });
+    assert!(debug.contains("tls.key") && !debug.contains("BEGIN"), "{debug}");
 }

@@ -6,9 +6,10 @@ use schemas::line::Prefix;
 use schemas::record::{Head, Kind};
 use schemas::time::UnixMillis;
 use schemas::{event, line};
-use stream_agg::decode::{Decoded, Limits, Record, decode};
-use stream_agg::progress::Offset;
-use stream_agg::window::{Window, WindowLimits, line_id};
+use stream_agg::protocol::limits::DecodeLimits;
+use stream_agg::protocol::progress::Offset;
+use stream_agg::protocol::window::{Window, WindowLimits, line_id};
+use stream_agg::rows::decode::{DecodedLines, Record, decode};
 use uuid::Uuid;
 
 /// A record as Kafka has it.
@@ -62,8 +63,8 @@ pub(super) fn remember(window: &mut Window, log: &[Logged], next: Next, limits: 
     let head = Head { lines: 1, id: record_id(record), spooled, kind: Kind::Events, trace: None };
     let record =
         Record { offset, kafka_time: time, head: &Ok(head), known, skipped: false, value: &LINES[event] };
-    let limits = Limits { window: *limits, ..Limits::default() };
-    let entry = decode(&record, &limits, window, &mut Decoded::default()).unwrap();
+    let limits = DecodeLimits { window: *limits, ..DecodeLimits::default() };
+    let entry = decode(&record, &limits, window, &mut DecodedLines::default()).unwrap();
     Row { offset, stored: entry.stored == 1 }
 }
 

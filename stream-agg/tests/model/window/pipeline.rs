@@ -1,10 +1,10 @@
 //! A pipeline, as `partition.rs` and `collect.rs` drive it.
 
 use schemas::time::UnixMillis;
-use stream_agg::idle::{At, Standstill};
-use stream_agg::intent::Intent;
-use stream_agg::progress::{NextOffset, Offset, Progress};
-use stream_agg::window::Window;
+use stream_agg::protocol::idle::{IdleCheck, WorkState};
+use stream_agg::protocol::intent::Intent;
+use stream_agg::protocol::progress::{NextOffset, Offset, Progress};
+use stream_agg::protocol::window::Window;
 
 use super::log::{Logged, Next, Row, index, remember, restored};
 use super::{Bounds, Event, System};
@@ -27,7 +27,7 @@ pub(super) struct Pipeline {
 pub(super) struct Collector {
     /// Last record of the batch that it makes again.
     pub(super) rebuild: Option<Offset>,
-    pub(super) lo: NextOffset,
+    pub(super) start: NextOffset,
     pub(super) open: Vec<Row>,
     pub(super) window: Vec<Row>,
     /// Commits what is before the open batch.
@@ -51,8 +51,8 @@ pub(super) enum Handed {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Batch {
-    pub(super) lo: NextOffset,
-    pub(super) hwm: NextOffset,
+    pub(super) start: NextOffset,
+    pub(super) end: NextOffset,
     pub(super) rows: Vec<Row>,
     pub(super) intent: String,
     pub(super) after: String,
@@ -95,14 +95,14 @@ impl Pipeline {
         // The ledger is asked once everything below the open batch is in it.
         let next = system.log.get(self.read().to_i64() as usize);
         let asks = |next: &Logged| next.record as i64 != self.read().to_i64();
-        if next.is_some_and(|next| !asks(next) || self.progress.applied() >= self.collector.lo) {
+        if next.is_some_and(|next| !asks(next) || self.progress.applied() >= self.collector.start) {
             events.push(Event::Fetch);
         }
         if rebuild.is_none() && !open.is_empty() {
             events.push(Event::Close);
         }
-        let standstill = self.standstill(bounds, &system.log);
-        if standstill.is_some_and(|standstill| standstill.may_be_idle(system.now)) {
+        let idle_check = self.idle_check(bounds, &system.log);
+        if idle_check.is_some_and(|idle_check| idle_check.may_be_idle(system.now)) {
             events.push(Event::AskLogsEnd);
         }
     }
@@ -122,12 +122,12 @@ impl Pipeline {
 
     /// Kafka's answer is there: forgets the window if the partition is idle.
     pub(super) fn hear_logs_end(&mut self, bounds: &Bounds, log: &[Logged]) {
-        let standstill = self.standstill(bounds, log);
+        let idle_check = self.idle_check(bounds, log);
         let Some(Question { asked, end: Some(end) }) = self.collector.question.take() else { return };
-        if standstill.is_some_and(|standstill| standstill.is_idle(asked, end)) {
-            let Collector { window, before, lo, .. } = &mut self.collector;
+        if idle_check.is_some_and(|idle_check| idle_check.is_idle(asked, end)) {
+            let Collector { window, before, start, .. } = &mut self.collector;
             window.clear();
-            let window = Window::new().mark(*lo);
+            let window = Window::new().mark(*start);
             *before = Intent { window, ..intent(before) }.to_string();
             self.handed = Some(Handed::Quiet(before.clone()));
         }
@@ -135,46 +135,46 @@ impl Pipeline {
 
     /// The record to read next, in what the collector and the ledger hold.
     pub(super) fn next(&self, log: &[Logged], ledger: &[Row]) -> Next {
-        let Collector { lo, open, .. } = &self.collector;
+        let Collector { start, open, .. } = &self.collector;
         let offset = Offset::new(self.read().to_i64());
         let record = log[index(offset)].record;
-        let mut before = ledger.iter().filter(|row| row.offset.next() <= *lo).chain(open);
+        let mut before = ledger.iter().filter(|row| row.offset.next() <= *start).chain(open);
         let known = record != index(offset) && before.any(|row| log[index(row.offset)].record == record);
         Next { offset, known }
     }
 
     /// Everything below was read.
     fn read(&self) -> NextOffset {
-        self.collector.open.last().map_or(self.collector.lo, |row| row.offset.next())
+        self.collector.open.last().map_or(self.collector.start, |row| row.offset.next())
     }
 
     /// What it is at, if there is a window.
-    fn standstill(&self, bounds: &Bounds, log: &[Logged]) -> Option<Standstill> {
+    fn idle_check(&self, bounds: &Bounds, log: &[Logged]) -> Option<IdleCheck> {
         let Collector { rebuild, open, window, .. } = &self.collector;
-        let at = match rebuild {
-            Some(_) => At::Rebuild,
-            None if open.is_empty() => At::Nothing,
-            None => At::OpenBatch,
+        let state = match rebuild {
+            Some(_) => WorkState::Rebuilding,
+            None if open.is_empty() => WorkState::NoBatch,
+            None => WorkState::OpenBatch,
         };
         let newest = restored(window, log).newest()?;
         let (read, applied) = (self.read(), self.progress.applied());
-        Some(Standstill { at, read, applied, newest, window_age_ms: bounds.window.age_ms })
+        Some(IdleCheck { state, read, applied, newest, window_age_ms: bounds.window.age_ms })
     }
 
     /// Makes of the open batch what is committed and inserted.
     pub(super) fn close(&mut self, log: &[Logged]) {
-        let (lo, hwm) = (self.collector.lo, self.read());
+        let (start, end) = (self.collector.start, self.read());
         let Collector { rebuild, open, window, before, .. } = &mut self.collector;
         let rebuilt = rebuild.take().is_some();
         let rows = std::mem::take(open);
         let last = rows.last().map(|row| row.offset);
         let declared = Intent { last, ..intent(before) };
         let newest = last.map(|last| log[index(last)].time);
-        let mark = restored(window, log).mark(hwm);
+        let mark = restored(window, log).mark(end);
         *before = Intent { window: mark, newest, ..intent(before) }.to_string();
         let (intent, after) = (declared.to_string(), before.clone());
-        self.collector.lo = hwm;
-        self.handed = Some(Handed::Batch(Batch { lo, hwm, rows, intent, after, rebuilt }));
+        self.collector.start = end;
+        self.handed = Some(Handed::Batch(Batch { start, end, rows, intent, after, rebuilt }));
     }
 }
 

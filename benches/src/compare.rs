@@ -1,0 +1,126 @@
+//! Compares servers under load.
+//!
+//! Candidates run in turn, A B C A B C, so that a machine that slows down slows all of them, and none is
+//! measured before all have been warmed up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use bytes::Bytes;
+use devstack::{Service, usage};
+
+use crate::load::{Load, Outcome};
+use crate::plan::Plan;
+use crate::progress;
+use crate::report::table::{Repeat, Row, Unit};
+use crate::servers::world;
+
+/// Connections at once, unless a candidate has another number.
+const CONNECTIONS: usize = 500;
+
+/// Warm-up of each candidate: Kafka's JVM compiles its code in its first seconds.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// A server and the load that it is put under.
+pub struct Candidate {
+    what: String,
+    load: Load,
+    unit: Unit,
+    per_request: usize,
+    /// Names and ids of the processes whose CPU time it costs.
+    processes: Vec<(&'static str, u32)>,
+}
+
+impl Candidate {
+    /// `service`, whose program is called `name`, under as many of `requests` as it answers.
+    pub fn new(
+        what: impl Into<String>,
+        name: &'static str,
+        service: &mut Service,
+        requests: &Arc<[Bytes]>,
+    ) -> anyhow::Result<Self> {
+        let load = Load {
+            addr: world::addr(service)?,
+            connections: CONNECTIONS,
+            rate: None,
+            requests: Arc::clone(requests),
+        };
+        let processes = vec![(name, service.process().id())];
+        Ok(Self { what: what.into(), load, unit: Unit::Requests, per_request: 1, processes })
+    }
+
+    /// Counts events instead of requests: `per_request` in each request.
+    pub fn of_events(self, per_request: usize) -> Self {
+        Self { unit: Unit::Events, per_request, ..self }
+    }
+
+    /// Uses this number of connections.
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.load.connections = connections;
+        self
+    }
+
+    /// Sends `rate` requests a second instead of as many as are answered.
+    pub fn at_rate(mut self, rate: f64) -> Self {
+        self.load.rate = Some(rate);
+        self
+    }
+
+    /// Also counts the CPU time of this process.
+    pub fn with_process(mut self, name: &'static str, process: u32) -> Self {
+        self.processes.push((name, process));
+        self
+    }
+
+    /// Its line of the table, with nothing measured yet.
+    pub fn row(&self) -> Row {
+        Row::new(&*self.what, self.unit)
+    }
+
+    /// Puts it under its load for `duration`.
+    pub async fn run(&self, duration: Duration) -> anyhow::Result<Outcome> {
+        let outcome = self.load.run(duration).await?;
+        let Outcome { answered, failed, .. } = outcome;
+        ensure!(failed == 0, "{}: {failed} requests failed, {answered} did not", self.what);
+        Ok(outcome)
+    }
+
+    /// CPU seconds that each of its processes has used so far.
+    pub fn cpu(&self) -> anyhow::Result<Vec<f64>> {
+        self.processes.iter().map(|(_, id)| usage::seconds(*id)).collect()
+    }
+
+    /// The figures of a run that ends now; [`Candidate::cpu`] was `before` when it began.
+    pub fn repeat(&self, outcome: &Outcome, before: &[f64]) -> anyhow::Result<Repeat> {
+        let units = outcome.answered * self.per_request as u64;
+        let after = self.cpu()?;
+        let names = self.processes.iter().map(|(name, _)| *name);
+        let seconds = names.zip(after.iter().zip(before).map(|(after, before)| after - before));
+        Ok(Repeat {
+            units,
+            rate: units as f64 / outcome.elapsed.as_secs_f64(),
+            latency: Some((outcome.millis(0.5), outcome.millis(0.99))),
+            cpu_seconds: seconds.collect(),
+            ..Repeat::default()
+        })
+    }
+}
+
+/// Runs the candidates in turn, as often as the plan says, and returns a line of the table for each.
+pub async fn compare(candidates: &[Candidate], plan: &Plan) -> anyhow::Result<Vec<Row>> {
+    let mut rows: Vec<_> = candidates.iter().map(Candidate::row).collect();
+    for candidate in candidates {
+        progress::print(&format!("{}, warming up", candidate.what));
+        candidate.run(WARM_UP).await?;
+    }
+    for repeat in 1..=plan.repeats {
+        for (row, candidate) in rows.iter_mut().zip(candidates) {
+            progress::print(&format!("{}, {repeat} of {}", candidate.what, plan.repeats));
+            let before = candidate.cpu()?;
+            let outcome = candidate.run(plan.duration).await?;
+            row.repeats.push(candidate.repeat(&outcome, &before)?);
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,54 @@
+//! Prepared HTTP requests, which the load generator sends in turn.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use schemas::time::UnixMillis;
+
+use super::{Events, Work};
+use crate::load;
+
+/// Different requests that are sent in turn.
+const REQUESTS: usize = 2_000;
+/// Requests of one round of the demo: a batch, three reactions and a vote.
+pub const DEMO_REQUESTS: usize = 5;
+/// The place of the vote in a round.
+const DEMO_VOTE: usize = DEMO_REQUESTS - 1;
+
+/// Requests of [`BATCH`](devstack::traffic::BATCH) events of one device each.
+pub fn batches(work: Work) -> Arc<[Bytes]> {
+    let (mut events, now) = (Events::new(work), now());
+    (0..REQUESTS).map(|_| load::post("/v1/events", events.batch(now).as_bytes())).collect()
+}
+
+/// Requests of one person's reaction each.
+pub fn reactions() -> Arc<[Bytes]> {
+    let (mut events, now) = (Events::new(Work::Lean), now());
+    (0..REQUESTS).map(|_| load::post(&events.reaction(now), b"")).collect()
+}
+
+/// The requests of `./dev up --demo`: rounds of a batch, three reactions and a vote. They are meant to be sent
+/// at `rate` a second for `duration`; each event has the time at which its request is sent.
+pub fn demo(rate: f64, duration: Duration) -> Arc<[Bytes]> {
+    let (mut events, start) = (Events::new(Work::Lean), now());
+    let count = (rate * duration.as_secs_f64()).ceil() as usize;
+    let requests = (0..count).map(|number| {
+        let at = UnixMillis(start.0 + (number as f64 / rate * 1000.0) as i64);
+        match number % DEMO_REQUESTS {
+            0 => load::post("/v1/events", events.batch(at).as_bytes()),
+            1..DEMO_VOTE => load::post(&events.reaction(at), b""),
+            _ => load::post("/v1/votes", events.vote().as_bytes()),
+        }
+    });
+    requests.collect()
+}
+
+/// A request for the figures of the current hour.
+pub fn reads() -> Arc<[Bytes]> {
+    vec![load::get(&format!("/analytics?timestamp={}", now().0))].into()
+}
+
+fn now() -> UnixMillis {
+    SystemTime::now().into()
+}

@@ -1,0 +1,91 @@
+//! Probes: reactions of one past hour, each sent and awaited in the answer for its hour, to measure freshness.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use devstack::Service;
+use schemas::time::{HOUR, UnixMillis};
+use tokio::time;
+
+/// How many hours ago the hour of the first probe is: other traffic is at most a day old.
+const PROBES_FROM: i64 = 26;
+/// Between two reads of the answer for a probe's hour.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest wait until an answer counts a probe.
+const PROBE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Sends reactions of one hour and measures when each is counted.
+pub(super) struct Probe {
+    number: i64,
+    /// The URL that takes a reaction, and the one that answers for its hour.
+    write: String,
+    read: String,
+    client: reqwest::Client,
+}
+
+impl Probe {
+    pub(super) fn new(number: i64, edge: &Service, api: &Service) -> anyhow::Result<Self> {
+        let now = UnixMillis::from(SystemTime::now());
+        let hour = now.floor(HOUR).0 - (PROBES_FROM + number) * HOUR;
+        Ok(Self {
+            number,
+            write: format!("{}/analytics?timestamp={hour}&user=probe-{number}&click", edge.http()),
+            read: format!("{}/analytics?timestamp={hour}", api.http()),
+            client: reqwest::Client::builder()
+                .timeout(PROBE_DEADLINE)
+                .build()
+                .context("make an HTTP client")?,
+        })
+    }
+
+    /// Sends one probe after the other until `end`, and waits for the last one too. Returns the seconds of each.
+    pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
+        // The query API refreshes an old hour with every poll once a client has asked for it.
+        let mut clicks = self.clicks().await?;
+        let mut freshness = Vec::new();
+        // Probes start at different moments, and not in step with the polls of the query API.
+        time::sleep(Duration::from_millis(37 + 631 * self.number as u64)).await;
+        while Instant::now() < end {
+            self.client.post(&self.write).send().await?.error_for_status().context("send a probe")?;
+            let sent = Instant::now();
+            clicks = time::timeout(PROBE_DEADLINE, self.more_than(clicks))
+                .await
+                .context("wait for a probe to be seen")?;
+            freshness.push(sent.elapsed().as_secs_f64());
+            time::sleep(Duration::from_millis(100 + 97 * (freshness.len() as u64 % 10))).await;
+        }
+        Ok(freshness)
+    }
+
+    /// Waits until the answer has more than `before` clicks, and returns them.
+    async fn more_than(&self, before: u64) -> u64 {
+        loop {
+            time::sleep(POLL_INTERVAL).await;
+            match self.clicks().await {
+                Ok(clicks) if clicks > before => return clicks,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn clicks(&self) -> anyhow::Result<u64> {
+        let text = self.client.get(&self.read).send().await?.error_for_status()?.text().await?;
+        clicks(&text).with_context(|| format!("read the clicks in {text}"))
+    }
+}
+
+/// The clicks in an answer of lines such as `clicks,12`.
+fn clicks(answer: &str) -> Option<u64> {
+    answer.lines().find_map(|line| line.strip_prefix("clicks,")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clicks_are_read_from_an_answer() {
+        assert_eq!(clicks("unique_users,2\nclicks,31\nimpressions,0\n"), Some(31));
+        assert_eq!(clicks("no such hour"), None);
+    }
+}

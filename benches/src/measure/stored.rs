@@ -1,0 +1,27 @@
+//! Waits until events are stored, and checks that no other number is.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use devstack::wait_for;
+
+use crate::servers::World;
+
+/// Longest wait for everything to be stored after a load.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Waits until `events` are stored, checks that the raw table and the ledger hold exactly as many, and returns
+/// how long it waited.
+pub(super) async fn wait_for_exactly(world: &World, events: u64) -> anyhow::Result<Duration> {
+    let waited = wait_for("every event to be stored", DEADLINE, async || {
+        world.stored_by_ledger().await.is_ok_and(|stored| stored >= events)
+            && world.stored().await.is_ok_and(|stored| stored >= events)
+    })
+    .await?;
+    let (rows, ledger) = (world.stored().await?, world.stored_by_ledger().await?);
+    ensure!(
+        rows == events && ledger == events,
+        "{events} events became {rows} rows, and {ledger} by the ledger"
+    );
+    Ok(waited)
+}

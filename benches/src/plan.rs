@@ -1,0 +1,52 @@
+//! What a run measures, how long and how often.
+
+use std::time::Duration;
+
+use crate::input::Work;
+
+/// What to measure, how long and how often.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Length of each measurement under load.
+    pub duration: Duration,
+    /// Length of each measurement at rest.
+    pub window: Duration,
+    /// How often each measurement is repeated.
+    pub repeats: usize,
+    /// Events that each drain reads from Kafka.
+    pub events: u64,
+    /// The only measurement to make; all if absent.
+    pub only: Option<Measurement>,
+    /// The only kind of events for the edge and the drain; all kinds if absent.
+    pub work: Option<Work>,
+    /// Whether the drain also measures the peers that were built.
+    pub peers: bool,
+}
+
+impl Plan {
+    /// The kinds of events that the edge and the drain are measured with.
+    pub fn works(&self) -> impl Iterator<Item = Work> + use<> {
+        let only = self.work;
+        Work::ALL.into_iter().filter(move |work| only.is_none_or(|only| only == *work))
+    }
+
+    /// Whether the plan includes this measurement.
+    pub fn includes(&self, measurement: Measurement) -> bool {
+        self.only.is_none_or(|only| only == measurement)
+    }
+}
+
+/// A measurement of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measurement {
+    /// What all processes cost while few events arrive.
+    Rest,
+    /// The edge beside its floors.
+    Edge,
+    /// Reads of the current hour beside their floor.
+    Reads,
+    /// From requests to stored rows.
+    WholeWay,
+    /// The aggregator alone, beside ClickHouse's Kafka engine and peers.
+    Drain,
+}

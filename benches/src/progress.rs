@@ -1,0 +1,7 @@
+//! Progress on standard error, beside the tables on standard output.
+
+/// Prints what the run does next.
+#[expect(clippy::print_stderr, reason = "long work shows progress")]
+pub(crate) fn print(step: &str) {
+    eprintln!("bench: {step}");
+}

@@ -1,0 +1,254 @@
+//! The environment of one measurement: a topic, a database and a consumer group, and the services that use them.
+//!
+//! Several worlds may read one topic, because each has its own consumer group.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use devstack::{DataDirectory, Service, Stack, wait_for};
+use reqwest::Url;
+use tokio::time;
+
+use super::Floor;
+use crate::input::Work;
+
+/// Longest run of `stream-agg migrate`.
+const MIGRATE_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks at merges.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The topic, database and consumer group of one measurement.
+pub struct World {
+    name: String,
+    topic: String,
+    /// The file that declares rollups in place of the built-in ones, if there is one.
+    rollups: Option<String>,
+    /// Partitions of a topic that `migrate` creates; the default if absent.
+    partitions: Option<String>,
+    brokers: String,
+    clickhouse: String,
+    directory: DataDirectory,
+    http: reqwest::Client,
+}
+
+/// CPU seconds of the rows of one of ClickHouse's logs.
+const CPU: &str =
+    "sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6";
+
+impl World {
+    /// A world called `name` on `stack`, with its topic and tables.
+    pub async fn new(name: &str, stack: &Stack) -> anyhow::Result<Self> {
+        let world = Self::prepare(name, stack)?;
+        world.migrate().await?;
+        Ok(world)
+    }
+
+    /// A world without topic and tables yet; its topic has its name.
+    pub fn prepare(name: &str, stack: &Stack) -> anyhow::Result<Self> {
+        let name = format!("bench_{name}");
+        Ok(Self {
+            topic: name.clone(),
+            rollups: None,
+            partitions: None,
+            brokers: stack.kafka.brokers().to_owned(),
+            clickhouse: stack.clickhouse.url().to_owned(),
+            directory: DataDirectory::for_test(&name)?,
+            http: reqwest::Client::new(),
+            name,
+        })
+    }
+
+    /// Reads another topic.
+    pub fn with_topic(self, topic: &str) -> Self {
+        Self { topic: topic.to_owned(), ..self }
+    }
+
+    /// Creates a topic with this number of partitions.
+    pub fn with_partitions(self, partitions: u16) -> Self {
+        Self { partitions: Some(partitions.to_string()), ..self }
+    }
+
+    /// Declares these rollups instead of the built-in ones.
+    pub fn with_rollups(self, rollups: &str) -> anyhow::Result<Self> {
+        let file = self.directory.path().join("rollups.toml");
+        fs::write(&file, rollups).with_context(|| format!("write {}", file.display()))?;
+        let file = file.into_os_string().into_string().ok().context("read the file's name as text")?;
+        Ok(Self { rollups: Some(file), ..self })
+    }
+
+    /// Creates the topic, if it does not exist, and our tables.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        Service::run("stream-agg", &["migrate"], &self.vars(), &self.directory, MIGRATE_DEADLINE).await
+    }
+
+    /// Creates an empty database, for tables that are not ours.
+    pub async fn create_database(&self) -> anyhow::Result<()> {
+        let url = self.clickhouse.clone();
+        self.post(Url::parse(&url)?, &format!("CREATE DATABASE {}", self.name)).await.map(drop)
+    }
+
+    /// Name of its database and of its consumer group.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Name of its topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Addresses of the brokers.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Starts one of our services without waiting until it is ready.
+    pub fn start(&self, service: &str) -> anyhow::Result<Service> {
+        Service::start(service, &self.vars(), &self.directory)
+    }
+
+    /// Starts a peer; the variable `WORK` names the kind of events.
+    pub fn start_peer(&self, program: &str, work: Work) -> anyhow::Result<Service> {
+        let mut vars = self.vars();
+        vars.push(("WORK", work.name()));
+        Service::start(program, &vars, &self.directory)
+    }
+
+    /// Starts one of our services and waits until it is ready.
+    pub async fn service(&self, service: &str) -> anyhow::Result<Service> {
+        ready(self.start(service)?).await
+    }
+
+    /// Starts a floor and waits until it is ready.
+    pub async fn floor(&self, floor: Floor) -> anyhow::Result<Service> {
+        let vars =
+            [("FLOOR", floor.name()), ("KAFKA_BROKERS", self.brokers.as_str()), ("TOPIC", &self.topic)];
+        ready(Service::start("floor", &vars, &self.directory)?).await
+    }
+
+    /// Rows in the raw table.
+    pub async fn stored(&self) -> anyhow::Result<u64> {
+        self.number("SELECT count() FROM events WHERE tenant != ''").await
+    }
+
+    /// Stored rows by the sum of the ledger, which costs ClickHouse much less than a count.
+    pub async fn stored_by_ledger(&self) -> anyhow::Result<u64> {
+        self.number("SELECT sum(stored) FROM ledger").await
+    }
+
+    /// CPU seconds and number of the inserts into each table, by ClickHouse's query log.
+    pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
+        self.cpu_by_table(&format!(
+            "SELECT replaceOne(arrayFirst(name -> startsWith(name, '{0}.'), tables), '{0}.', '') AS name, {CPU}, count()
+             FROM system.query_log
+             WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{0}') GROUP BY name",
+            self.name
+        ))
+        .await
+    }
+
+    /// CPU seconds and number of the merges that ClickHouse did by itself, by its part log.
+    pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
+        self.cpu_by_table(&format!(
+            "SELECT table, {CPU}, count() FROM system.part_log
+             WHERE event_type = 'MergeParts' AND database = '{}' GROUP BY table",
+            self.name
+        ))
+        .await
+    }
+
+    async fn cpu_by_table(&self, sql: &str) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
+        self.query("SYSTEM FLUSH LOGS").await?;
+        let answer = self.query(sql).await?;
+        let lines = answer.lines().map(|line| {
+            let words: Vec<_> = line.split('\t').collect();
+            let [table, seconds, count] = words[..] else { bail!("read `{line}` of an answer") };
+            Ok((table.to_owned(), (seconds.parse()?, count.parse()?)))
+        });
+        lines.collect()
+    }
+
+    /// Bytes of each table once all its parts are merged.
+    pub async fn merged_bytes(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let engines = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND NOT startsWith(name, '.')";
+        for table in self.query(engines).await?.lines() {
+            self.query(&format!("OPTIMIZE TABLE {table} FINAL SETTINGS optimize_skip_merged_partitions = 1"))
+                .await?;
+        }
+        let sql = "SELECT table, sum(bytes_on_disk) FROM system.parts
+             WHERE active AND database = currentDatabase() AND NOT startsWith(table, '.') GROUP BY table ORDER BY table";
+        let answer = self.query(sql).await?;
+        let lines = answer.lines().map(|line| {
+            let (table, bytes) =
+                line.split_once('\t').with_context(|| format!("read `{line}` of an answer"))?;
+            Ok((table.to_owned(), bytes.parse()?))
+        });
+        lines.collect()
+    }
+
+    /// Drops its database; its services must have ended.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        self.query(&format!("DROP DATABASE {} SYNC", self.name)).await?;
+        Ok(())
+    }
+
+    /// Waits until no merge of its tables runs; stops waiting after `deadline`.
+    pub async fn wait_for_merges(&self, deadline: Duration) {
+        let sql = format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name);
+        // Merges that run longer are left out of the figures of every consumer.
+        let _late = wait_for("merges to end", deadline, async || {
+            time::sleep(POLL_INTERVAL).await;
+            self.number(&sql).await.is_ok_and(|merges| merges == 0)
+        })
+        .await;
+    }
+
+    /// The number that a query returns.
+    pub async fn number(&self, sql: &str) -> anyhow::Result<u64> {
+        self.query(sql).await?.trim().parse().with_context(|| format!("read the answer to {sql}"))
+    }
+
+    /// The result of a query as lines of tab-separated values.
+    pub async fn query(&self, sql: &str) -> anyhow::Result<String> {
+        self.post(Url::parse_with_params(&self.clickhouse, [("database", &self.name)])?, sql).await
+    }
+
+    async fn post(&self, url: Url, sql: &str) -> anyhow::Result<String> {
+        let answer = self.http.post(url).body(sql.to_owned()).send().await?;
+        let refused = answer.error_for_status_ref().err();
+        let text = answer.text().await.with_context(|| format!("read the answer to {sql}"))?;
+        match refused {
+            Some(_) => bail!("query ClickHouse with {sql}: {text}"),
+            None => Ok(text),
+        }
+    }
+
+    fn vars(&self) -> Vec<(&str, &str)> {
+        let mut vars = vec![
+            ("KAFKA_BROKERS", self.brokers.as_str()),
+            ("TOPIC", &self.topic),
+            ("GROUP", &self.name),
+            ("CLICKHOUSE_URL", &self.clickhouse),
+            ("CLICKHOUSE_DATABASE", &self.name),
+            ("DRAIN_DELAY", "0s"),
+            ("LOG", "warn"),
+        ];
+        vars.extend(self.rollups.as_ref().map(|file| ("ROLLUPS_FILE", file.as_str())));
+        vars.extend(self.partitions.as_ref().map(|count| ("TOPIC_PARTITIONS", count.as_str())));
+        vars
+    }
+}
+
+async fn ready(mut service: Service) -> anyhow::Result<Service> {
+    service.wait_ready().await?;
+    Ok(service)
+}
+
+/// The address that a service listens on.
+pub fn addr(service: &Service) -> anyhow::Result<SocketAddr> {
+    let url = service.http();
+    url.trim_start_matches("http://").parse().with_context(|| format!("read the address {url}"))
+}

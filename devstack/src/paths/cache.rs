@@ -1,0 +1,33 @@
+//! The downloads of `./dev`: Kafka's jars and the ClickHouse library.
+//!
+//! Each download has a copy of the file that pins its version beside it. A download of another version counts
+//! as missing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+
+/// The directory of Kafka's jars.
+pub(crate) fn kafka_jars() -> anyhow::Result<PathBuf> {
+    let home = home("kafka", "pom.xml", include_str!("../../pom.xml"))?;
+    Ok(home.join("lib"))
+}
+
+/// The library that contains ClickHouse.
+pub(crate) fn clickhouse_library() -> anyhow::Result<PathBuf> {
+    let home = home("clickhouse", "package-lock.json", include_str!("../../package-lock.json"))?;
+    Ok(home.join("libchdb.so"))
+}
+
+/// The directory of downloads and data: outside git, and kept by `cargo clean`.
+pub(crate) fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(".cache")
+}
+
+fn home(name: &str, pins: &str, expected: &str) -> anyhow::Result<PathBuf> {
+    let home = directory().join(name);
+    let current = fs::read_to_string(home.join(pins)).is_ok_and(|found| found == expected);
+    ensure!(current, "find {name} in {}: run `./dev test` or `./dev up`, which downloads it", home.display());
+    Ok(home)
+}

@@ -1,0 +1,12 @@
+//! Where things are on this machine: the workspace's programs, the downloads of `./dev`, and the
+//! directories that hold data and logs.
+
+pub(crate) mod binaries;
+
+pub(crate) mod cache;
+
+pub mod data_directory;
+
+pub mod python;
+
+pub use data_directory::DataDirectory;

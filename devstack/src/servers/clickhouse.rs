@@ -1,0 +1,204 @@
+//! ClickHouse: a local server, or the one that the environment names.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::time::Duration;
+
+use ::clickhouse::Client;
+use anyhow::{Context, ensure};
+
+use super::template::render;
+use crate::paths::{binaries, cache};
+use crate::process::Process;
+
+/// Longest wait from the start of the process to the first answer.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait from the request to stop until the process has exited.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for the answer to one ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The user of a local server that reads the analysts' views, and nothing else.
+pub const BI_READER: &str = "bi_reader";
+/// The user of a local server for drivers that change settings, such as JDBC's; it reads the same views.
+pub const BI_JDBC: &str = "bi_jdbc";
+/// The password of every user of `users.xml` that has one, on this machine only.
+pub const LOCAL_PASSWORD: &str = "local";
+
+/// The hidden subcommand of `devstack` that runs the server.
+const SUBCOMMAND: &str = "clickhouse-server";
+
+/// A ClickHouse server: a local one, or one that somebody else runs.
+#[derive(Debug)]
+pub struct ClickHouse {
+    url: String,
+    local: Option<Server>,
+}
+
+/// A local server.
+#[derive(Debug)]
+struct Server {
+    directory: PathBuf,
+    http_port: u16,
+    native_port: u16,
+    /// The value of the variable `TZ`.
+    time_zone: Option<&'static str>,
+    process: Option<Process>,
+}
+
+impl ClickHouse {
+    /// A server that somebody else runs.
+    pub fn external(url: &str) -> Self {
+        Self { url: url.to_owned(), local: None }
+    }
+
+    /// A local server, not yet started, with its data in `directory` and these ports.
+    pub fn prepare(directory: PathBuf, http_port: u16, native_port: u16) -> anyhow::Result<Self> {
+        let path = directory.to_str().context("read the data directory's name as text")?;
+        render(
+            include_str!("../../config/clickhouse.xml"),
+            &[("directory", path)],
+            &directory.join("config.xml"),
+        )?;
+        write_users(&directory, "")?;
+        let local = Server { directory, http_port, native_port, time_zone: None, process: None };
+        Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
+    }
+
+    /// Declares the user `definer`, who cannot log in and has `grants`. Must come before the start of a local server,
+    /// because the library reads its users only then. Does nothing for a server that somebody else runs.
+    pub fn declare_definer(&self, definer: &str, grants: &[String]) -> anyhow::Result<()> {
+        let Some(server) = &self.local else { return Ok(()) };
+        let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
+        let user = format!("<{definer}><no_password/><networks/><grants>{grants}</grants></{definer}>");
+        write_users(&server.directory, &user)
+    }
+
+    /// Sets the time zone that a local server starts in.
+    pub fn set_time_zone(&mut self, name: &'static str) {
+        if let Some(server) = &mut self.local {
+            server.time_zone = Some(name);
+        }
+    }
+
+    /// The HTTP address for `CLICKHOUSE_URL`, also while the server is down.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The port of the native protocol, if the server is local.
+    pub fn native_port(&self) -> Option<u16> {
+        self.local.as_ref().map(|server| server.native_port)
+    }
+
+    /// The address of the views in `database` for `user`, one of [`BI_READER`] and [`BI_JDBC`], over HTTP:
+    /// `clickhouse://user:password@host:port/database`. None if the server is not local.
+    pub fn bi_dsn(&self, user: &str, database: &str) -> Option<String> {
+        let port = self.local.as_ref()?.http_port;
+        Some(format!("clickhouse://{user}:{LOCAL_PASSWORD}@127.0.0.1:{port}/{database}"))
+    }
+
+    /// A client without a database.
+    pub fn client(&self) -> Client {
+        Client::default().with_url(&self.url)
+    }
+
+    /// Starts a local server, with the same ports and data as before, and waits until it answers. A server that
+    /// somebody else runs must answer at once.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let ping = Ping::new(&self.url)?;
+        match &mut self.local {
+            Some(server) => server.start(&ping).await,
+            None => {
+                ensure!(
+                    ping.is_answered().await,
+                    "reach ClickHouse at {} (CLICKHOUSE_URL): no answer",
+                    self.url
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops a local server cleanly. Does nothing for a server that somebody else runs.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let running = self.local.as_mut().and_then(|server| server.process.take());
+        match running {
+            Some(mut process) => {
+                // The server reads its standard input as its last query, and exits after it.
+                process.close_input();
+                process.wait_for_exit(STOP_DEADLINE).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Kills a local server with SIGKILL.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.process()?.kill9();
+        Ok(())
+    }
+
+    /// The process of a running local server, for its id, its log or a signal to it.
+    pub fn process(&mut self) -> anyhow::Result<&mut Process> {
+        let running = self.local.as_mut().and_then(|server| server.process.as_mut());
+        running.context("find the local ClickHouse: none is running")
+    }
+}
+
+fn write_users(directory: &Path, definer: &str) -> anyhow::Result<()> {
+    let values = [("password", LOCAL_PASSWORD), ("definer", definer)];
+    render(include_str!("../../config/users.xml"), &values, &directory.join("users.xml"))
+}
+
+impl Server {
+    async fn start(&mut self, ping: &Ping) -> anyhow::Result<()> {
+        ensure!(
+            self.process.as_mut().is_none_or(|p| p.exited().is_some()),
+            "start ClickHouse: it is running"
+        );
+        let mut command = Command::new(binaries::find("devstack")?);
+        command
+            .arg(SUBCOMMAND)
+            .arg(process::id().to_string())
+            .arg(cache::clickhouse_library()?)
+            .arg(argument("--path", &self.directory.join("data")))
+            .arg(argument("--config-file", &self.directory.join("config.xml")))
+            .args(["--log-level=error", "--listen_host=127.0.0.1"])
+            .arg(format!("--http_port={}", self.http_port))
+            .arg(format!("--tcp_port={}", self.native_port))
+            // A query that ends when this process closes the standard input of the server.
+            .args(["--input-format=LineAsString", "--structure=line String", "--query"])
+            .arg("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT count() FROM table");
+        command.envs(self.time_zone.map(|name| ("TZ", name)));
+        let process = Process::start("ClickHouse", command, &self.directory.join("clickhouse.log"))?;
+        let process = self.process.insert(process);
+        let what = format!("answer on port {}", self.http_port);
+        process.wait_until(&what, START_DEADLINE, async || ping.is_answered().await).await?;
+        Ok(())
+    }
+}
+
+fn argument(name: &str, path: &Path) -> OsString {
+    let mut argument = OsString::from(format!("{name}="));
+    argument.push(path);
+    argument
+}
+
+/// Asks a server whether it answers.
+struct Ping {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Ping {
+    fn new(server: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(PING_TIMEOUT).build().context("make an HTTP client")?;
+        Ok(Self { http, url: format!("{}/ping", server.trim_end_matches('/')) })
+    }
+
+    async fn is_answered(&self) -> bool {
+        self.http.get(&self.url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+}

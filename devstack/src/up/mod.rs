@@ -1,0 +1,157 @@
+//! `./dev up`: Kafka, ClickHouse, the migrations, the three services and the front port, until Ctrl-C. Then all
+//! of it stops in the order in which data flow.
+//!
+//! Invariant: an error during start or stop still stops everything that was started. After a second Ctrl-C,
+//! dropping the [`Stack`] kills what still runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use clickhouse::Client;
+use runtime::signal;
+use runtime::vars::{VarError, Vars};
+use tokio_util::sync::CancellationToken;
+
+use crate::paths::{DataDirectory, cache};
+use crate::servers::{ExternalServers, Ports, Stack};
+use services::Services;
+use stored::StoredRows;
+
+mod services;
+
+mod front;
+
+mod live_line;
+
+mod stored;
+
+mod demo;
+
+mod page;
+
+mod output;
+
+/// The command line options.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Send made-up traffic, so that numbers move
+    #[arg(long)]
+    demo: bool,
+    /// Start empty instead of with the data of the last run
+    #[arg(long)]
+    fresh: bool,
+    /// Keep data and logs in this directory instead of .cache/data
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+}
+
+/// The configuration from the environment.
+#[derive(Debug)]
+pub struct Config {
+    /// Servers to use instead of local ones.
+    given: ExternalServers,
+    /// All variables of the environment, for the services.
+    vars: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads `KAFKA_BROKERS` and `CLICKHOUSE_URL`, and keeps all variables for the services.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        Ok(Self { given: ExternalServers::from_vars(vars), vars: vars.with_prefix("") })
+    }
+
+    /// The variables of services that use `stack`.
+    fn service_vars(&self, stack: &Stack) -> Vars {
+        let mut vars = self.vars.clone();
+        vars.insert("KAFKA_BROKERS".to_owned(), stack.kafka.brokers().to_owned());
+        vars.insert("CLICKHOUSE_URL".to_owned(), stack.clickhouse.url().to_owned());
+        // No load balancer has to notice that the services stop.
+        vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
+        // Enough for a laptop: each partition has its own inserts.
+        vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
+        Vars::from_pairs(vars)
+    }
+
+    /// The database in which `migrate` creates the analysts' views.
+    fn bi_database(&self) -> &str {
+        self.vars.get("BI_DATABASE").map_or("bi", String::as_str)
+    }
+
+    /// A client with the database and the user of the services.
+    fn client(&self, stack: &Stack) -> Client {
+        let var = |name| self.vars.get(name).map(String::as_str);
+        let client =
+            stack.clickhouse.client().with_database(var("CLICKHOUSE_DATABASE").unwrap_or("millrace"));
+        match (var("CLICKHOUSE_USER"), var("CLICKHOUSE_PASSWORD")) {
+            (None, _) => client,
+            (Some(user), password) => client.with_user(user).with_password(password.unwrap_or_default()),
+        }
+    }
+}
+
+/// Runs everything until Ctrl-C; a second Ctrl-C exits at once.
+pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
+    let shutdown = signal::listen().context("listen for signals")?;
+    let calm = run_until(&config, &options, &shutdown.requested);
+    shutdown.hurried.run_until_cancelled(calm).await.unwrap_or(Ok(()))
+}
+
+async fn run_until(config: &Config, options: &Options, stop: &CancellationToken) -> anyhow::Result<()> {
+    let directory =
+        DataDirectory::open(options.data.clone().unwrap_or_else(|| cache::directory().join("data")))?;
+    if options.fresh {
+        directory.clear()?;
+    }
+    let mut stack = Stack::prepare(directory, Ports::preferred()?, &config.given)?;
+    let outcome = match stop.run_until_cancelled(start(config, &mut stack)).await {
+        Some(Ok((services, stored))) => {
+            serve(&stack, config.bi_database(), services, stored, options.demo, stop).await
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
+    };
+    let stopped = output::timed("stop ClickHouse and Kafka", stack.stop()).await;
+    outcome.and(stopped)
+}
+
+async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, StoredRows)> {
+    let vars = config.service_vars(stack);
+    services::define_views(&vars, &stack.clickhouse)?;
+    output::timed("start Kafka and ClickHouse", stack.start()).await?;
+    output::timed("make tables and topic", services::migrate(&vars)).await?;
+    let stored = StoredRows::begin(config.client(stack)).await?;
+    let services = output::timed("start the services", Services::start(&vars)).await?;
+    Ok((services, stored))
+}
+
+async fn serve(
+    stack: &Stack,
+    bi: &str,
+    services: Services,
+    stored: StoredRows,
+    demo: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if services.have_ended() {
+        return services.stop(&stored).await;
+    }
+    page::print(stack, &services.addresses, bi, demo);
+    let demo = demo.then(|| {
+        let sent = tokio::spawn(demo::send(services.addresses.front, stop.clone()));
+        (sent, tokio::spawn(live_line::show(services.addresses, stop.clone())))
+    });
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = services.ended_early() => stop.cancel(),
+    }
+    let mut highest = None;
+    if let Some((sent, shown)) = demo {
+        sent.await.context("end the demo traffic")?;
+        highest = Some(shown.await.context("end the line of the demo")?);
+    }
+    let stopped = services.stop(&stored).await;
+    highest.iter().for_each(live_line::Highest::print);
+    stopped
+}

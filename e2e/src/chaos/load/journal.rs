@@ -1,0 +1,138 @@
+//! A journal of all requests: when each was made, and its outcome. A request takes a few bytes.
+//!
+//! Invariant: a request is in the journal, as unanswered, before its first byte is sent, and until its answer
+//! comes. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schemas::time::UnixMillis;
+
+use super::requests::{Request, RequestStream};
+
+/// The outcome of a request, as its client knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The edge answered that the good lines are stored: they count exactly once.
+    Acked,
+    /// The edge answered that nothing is stored: nothing counts.
+    Refused,
+    /// No answer came, or one that leaves it open: either all lines count once, or none.
+    Unanswered,
+}
+
+impl Outcome {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A request in the journal.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    made: UnixMillis,
+    outcome: Outcome,
+}
+
+/// All requests of a run.
+pub struct Journal {
+    seed: u64,
+    event_ids: bool,
+    stream: RequestStream,
+    entries: Vec<Entry>,
+    /// Requests after this many may not be retried.
+    retries_end: Option<usize>,
+    /// Requests without an outcome yet that may be retried.
+    retried: BTreeSet<u32>,
+}
+
+impl Journal {
+    /// An empty journal for the requests of this seed.
+    pub fn new(seed: u64, event_ids: bool) -> Self {
+        let stream = RequestStream::new(seed, event_ids);
+        Self { seed, event_ids, stream, entries: Vec::new(), retries_end: None, retried: BTreeSet::new() }
+    }
+
+    /// Makes the next request.
+    pub fn next(&mut self, now: UnixMillis) -> Request {
+        self.entries.push(Entry { made: now, outcome: Outcome::Unanswered });
+        let request = self.stream.next(now);
+        if request.repeatable {
+            self.retried.insert(request.number);
+        }
+        request
+    }
+
+    /// Forbids retries of all later requests, though their events have ids.
+    pub fn stop_retries(&mut self) {
+        self.retries_end = Some(self.entries.len());
+        self.stream.stop_retries();
+    }
+
+    /// Number of requests without an outcome that may be retried.
+    pub fn retries_under_way(&self) -> usize {
+        self.retried.len()
+    }
+
+    /// Records the outcome of a request.
+    pub fn record(&mut self, number: u32, outcome: Outcome) {
+        self.entries[number as usize - 1].outcome = outcome;
+        self.retried.remove(&number);
+    }
+
+    /// Makes all requests again, in their order, each with its outcome and its time.
+    pub fn replay(&self) -> impl Iterator<Item = (Request, Outcome, UnixMillis)> {
+        let mut stream = RequestStream::new(self.seed, self.event_ids);
+        self.entries.iter().enumerate().map(move |(at, entry)| {
+            if Some(at) == self.retries_end {
+                stream.stop_retries();
+            }
+            (stream.next(entry.made), entry.outcome, entry.made)
+        })
+    }
+
+    /// Number of requests with this outcome.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.entries.iter().filter(|entry| entry.outcome == outcome).count()
+    }
+
+    /// Number of requests.
+    pub fn requests(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// A journal that several tasks write to.
+pub(crate) type SharedJournal = Arc<Mutex<Journal>>;
+
+/// Locks the journal.
+pub(crate) fn lock(journal: &SharedJournal) -> MutexGuard<'_, Journal> {
+    journal.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_gives_the_same_requests_and_no_repeat_after_the_last_one() {
+        let mut journal = Journal::new(1, true);
+        let mut made: Vec<_> = (0..200).map(|now| journal.next(UnixMillis(now))).collect();
+        assert!(journal.retries_under_way() > 50);
+        journal.stop_retries();
+        made.extend((200..400).map(|now| journal.next(UnixMillis(now))));
+        for request in &made {
+            journal.record(request.number, Outcome::Acked);
+        }
+        assert_eq!(journal.retries_under_way(), 0);
+        let with_ids = |request: &Request| request.body.contains("event_id");
+        assert!(made[200..].iter().all(|request| !request.repeatable) && made[200..].iter().any(with_ids));
+        let replayed: Vec<_> = journal.replay().map(|(request, ..)| request).collect();
+        assert!(replayed == made);
+    }
+}

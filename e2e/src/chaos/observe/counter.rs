@@ -1,0 +1,45 @@
+//! Counters of the services that a run must see grow, or it proves nothing. Pure.
+
+use crate::chaos::schedule::Kind;
+
+/// A counter of one kind of process. It starts at 0 with each start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// Batches that a process finished and another process, or an earlier start, had declared.
+    RecoveredIntents,
+    /// Cells that already held a batch when it was inserted.
+    SkippedCells,
+    /// Rows of rollups whose groups were folded into `(other)`.
+    FoldedRows,
+    /// Events that went into the spool.
+    SpooledEvents,
+}
+
+impl Counter {
+    /// All counters.
+    pub const ALL: [Self; 4] =
+        [Self::RecoveredIntents, Self::SkippedCells, Self::FoldedRows, Self::SpooledEvents];
+
+    /// The counters of a kind of process.
+    pub fn of(kind: Kind) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |counter| counter.kind() == kind)
+    }
+
+    /// The kind of process that has it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::RecoveredIntents | Self::SkippedCells | Self::FoldedRows => Kind::Aggregator,
+            Self::SpooledEvents => Kind::Edge,
+        }
+    }
+
+    /// The name of its metric.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::RecoveredIntents => "stream_agg_recovered_intents_total",
+            Self::SkippedCells => "stream_agg_cells_skipped_total",
+            Self::FoldedRows => "stream_agg_rows_folded_total",
+            Self::SpooledEvents => "ingest_events_spooled_total",
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Counts of what happened in a run so far, with notes for the progress lines and problems that fail the run.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::counter::Counter;
+use crate::chaos::schedule::{Kind, LONG_PAUSES, OUTAGE, Target};
+
+/// Most notes between two progress lines, and most problems of a run; further ones are left out.
+const MOST_TEXTS: usize = 50;
+
+/// The counts of a run, shared by all tasks.
+#[derive(Debug, Default)]
+pub(crate) struct RunStats {
+    kills: [AtomicU64; 4],
+    pauses: AtomicU64,
+    long_pauses: AtomicU64,
+    clickhouse_away: AtomicU64,
+    counters: [AtomicU64; Counter::ALL.len()],
+    notes: Mutex<Vec<String>>,
+    problems: Mutex<Vec<String>>,
+}
+
+impl RunStats {
+    pub(crate) fn add_kill(&self, kind: Kind) {
+        self.kills[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_pause(&self, target: Target, lasts: Duration) {
+        self.pauses.fetch_add(1, Ordering::Relaxed);
+        if lasts.as_secs() >= LONG_PAUSES[0] {
+            self.long_pauses.fetch_add(1, Ordering::Relaxed);
+        }
+        self.add_absence(target, lasts);
+    }
+
+    /// Counts a process that did nothing for a while.
+    pub(crate) fn add_absence(&self, target: Target, lasts: Duration) {
+        if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE {
+            self.clickhouse_away.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn long_pauses(&self) -> u64 {
+        self.long_pauses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clickhouse_away(&self) -> u64 {
+        self.clickhouse_away.load(Ordering::Relaxed)
+    }
+
+    /// Adds the counters of a process that has exited.
+    pub(crate) fn add_counters(&self, counted: [u64; Counter::ALL.len()]) {
+        for (sum, counted) in self.counters.iter().zip(counted) {
+            sum.fetch_add(counted, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a note to the next progress line.
+    pub(crate) fn note(&self, text: String) {
+        push(&self.notes, text);
+    }
+
+    /// Adds a problem, which fails the run.
+    pub(crate) fn problem(&self, text: String) {
+        push(&self.problems, text);
+    }
+
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        take(&self.notes)
+    }
+
+    pub(crate) fn take_problems(&self) -> Vec<String> {
+        take(&self.problems)
+    }
+
+    pub(crate) fn kills(&self) -> [u64; 4] {
+        self.kills.each_ref().map(|kills| kills.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn pauses(&self) -> u64 {
+        self.pauses.load(Ordering::Relaxed)
+    }
+
+    /// The sum of a counter over all processes that have exited.
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
+    }
+}
+
+fn push(texts: &Mutex<Vec<String>>, text: String) {
+    let mut texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
+    if texts.len() < MOST_TEXTS {
+        texts.push(text);
+    }
+}
+
+fn take(texts: &Mutex<Vec<String>>) -> Vec<String> {
+    std::mem::take(&mut *texts.lock().unwrap_or_else(PoisonError::into_inner))
+}

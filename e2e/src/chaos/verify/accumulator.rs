@@ -1,0 +1,72 @@
+//! The value of one measure of a cell while events are added. Pure.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasher, BuildHasherDefault};
+
+use schemas::event::Event;
+use schemas::rollup::{Distinct, Measure, Number};
+
+/// The state of an aggregate function.
+pub(crate) enum Accumulator {
+    /// A count, a sum, a minimum or a maximum.
+    Number(i64),
+    /// Hashes of the values seen.
+    Distinct(HashSet<u64>),
+}
+
+impl Accumulator {
+    /// The state before the first event.
+    pub(crate) fn new(measure: &Measure) -> Self {
+        match measure {
+            Measure::Count | Measure::CountOf(_) | Measure::Sum(_) => Self::Number(0),
+            Measure::Min(_) => Self::Number(i64::MAX),
+            Measure::Max(_) => Self::Number(i64::MIN),
+            Measure::UniqExact(_) => Self::Distinct(HashSet::new()),
+        }
+    }
+
+    /// Adds an event.
+    pub(crate) fn add(&mut self, measure: &Measure, event: &Event<'_>) {
+        let number = |of: &Number| match of {
+            Number::ParamInt => event.param_int,
+            Number::Sequence => i64::try_from(event.sequence).expect("the load counts from 1"),
+            Number::Field(_) => unreachable!("no rollup of a run measures a field of `props`"),
+        };
+        match (self, measure) {
+            (Self::Number(sum), Measure::Count) => *sum += 1,
+            (Self::Number(sum), Measure::Sum(of)) => *sum += number(of),
+            (Self::Number(least), Measure::Min(of)) => *least = number(of).min(*least),
+            (Self::Number(most), Measure::Max(of)) => *most = number(of).max(*most),
+            (Self::Distinct(seen), Measure::UniqExact(of)) => {
+                let value = match of {
+                    Distinct::User => event.user().unwrap_or_default(),
+                    Distinct::Session => &event.session,
+                    Distinct::DeviceId => &event.device_id,
+                };
+                if !value.is_empty() {
+                    seen.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(value));
+                }
+            }
+            _ => unreachable!("an accumulator belongs to its measure"),
+        }
+    }
+
+    /// The value.
+    pub(crate) fn value(&self) -> i64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Distinct(seen) => seen.len() as i64,
+        }
+    }
+}
+
+/// The ClickHouse function that merges the stored values of a measure.
+pub(crate) fn merge_function(measure: &Measure) -> &'static str {
+    match measure {
+        Measure::Count | Measure::CountOf(_) | Measure::Sum(_) => "sum",
+        Measure::Min(_) => "min",
+        Measure::Max(_) => "max",
+        Measure::UniqExact(_) => "uniqExactMerge",
+    }
+}

@@ -1,0 +1,44 @@
+//! Waits for what a service answers at `/readyz`.
+
+use std::time::Duration;
+
+use devstack::{Service, wait_for};
+
+use crate::client::Http;
+use crate::world::DEADLINE;
+
+/// Waits until the readiness of `service` contains all of these words.
+pub async fn wait_for_readyz(service: &Service, words: &[&str]) {
+    wait_for_readyz_within(service, words, DEADLINE).await;
+}
+
+/// Like [`wait_for_readyz`], with another deadline. Returns the text of the readiness.
+pub async fn wait_for_readyz_within(service: &Service, words: &[&str], deadline: Duration) -> String {
+    let admin = Http::new(service.admin());
+    let mut seen = String::new();
+    let waited = wait_for(format!("{words:?}"), deadline, async || {
+        if let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await {
+            seen = answer.text;
+        }
+        words.iter().all(|word| seen.contains(word))
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}; its readiness is {seen}");
+    }
+    seen
+}
+
+/// Waits until `service` is alive and not ready, and its readiness contains `what`, in any case of letters.
+pub async fn wait_until_not_ready(service: &Service, what: &str) {
+    let admin = Http::new(service.admin());
+    let mut last = String::new();
+    let waited = wait_for(format!("readiness to name {what}"), DEADLINE, async || {
+        let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await else { return false };
+        last = answer.text.to_lowercase();
+        answer.status == 503 && last.contains(what)
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}; its readiness is {last:?}");
+    }
+    assert_eq!(admin.get("/healthz").await.status, 200);
+}

@@ -1,0 +1,232 @@
+//! The rooms of a crate import each other in no circle.
+//!
+//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. With a circle
+//! among rooms, none of them can be read or changed without the others. Code for tests may import what it needs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const CRATES: [&str; 8] =
+    ["schemas", "runtime", "ingest", "stream-agg", "query-api", "devstack", "benches", "e2e"];
+
+/// For each room, the rooms that it imports, each with one file and one path of such an import.
+type Imports = BTreeMap<String, BTreeMap<String, String>>;
+
+#[test]
+fn no_rooms_of_a_crate_import_each_other_in_a_circle() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
+    let circles = CRATES.iter().filter_map(|name| {
+        let sources = sources(&workspace.join(name).join("src"));
+        assert!(sources.iter().any(|(file, _)| file == "lib.rs"), "{name} has a library");
+        circle(&sources).map(|arrows| format!("{name}: {}", arrows.join(", ")))
+    });
+    let circles: Vec<_> = circles.collect();
+    assert!(circles.is_empty(), "rooms import each other in a circle:\n{}", circles.join("\n"));
+}
+
+/// The files of a `src` folder: their paths below it, and their text.
+fn sources(src: &Path) -> Vec<(String, String)> {
+    let (mut folders, mut files) = (vec![src.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).expect("list a folder of sources");
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("list a folder").path()).collect();
+        paths.sort();
+        for path in paths {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let file = path.strip_prefix(src).expect("the file is below src");
+                files.push((file.to_str().expect("a path of text").to_owned(), read(&path)));
+            }
+        }
+    }
+    files
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+/// The shortest circle, as its imports `from -> to (file: path)`; none if there is no circle.
+fn circle(sources: &[(String, String)]) -> Option<Vec<String>> {
+    let imports = imports(sources);
+    imports.keys().filter_map(|room| way_back(room, &imports)).min_by_key(Vec::len)
+}
+
+/// The shortest way along imports from a room to itself.
+fn way_back(start: &str, imports: &Imports) -> Option<Vec<String>> {
+    let mut ways = VecDeque::from([(start, Vec::new())]);
+    let mut seen = Vec::new();
+    while let Some((room, way)) = ways.pop_front() {
+        for (next, import) in imports.get(room).into_iter().flatten() {
+            let mut way = way.clone();
+            way.push(format!("{room} -> {next} ({import})"));
+            if next == start {
+                return Some(way);
+            }
+            if !seen.contains(next) {
+                seen.push(next.clone());
+                ways.push_back((next, way));
+            }
+        }
+    }
+    None
+}
+
+/// All imports between rooms.
+fn imports(sources: &[(String, String)]) -> Imports {
+    let rooms: Vec<_> = sources.iter().filter_map(|(file, _)| room(file)).collect();
+    // A name that `lib.rs` re-exports belongs to the room that it comes from.
+    let root = sources.iter().find(|(file, _)| file == "lib.rs").map(|(_, text)| production(text));
+    let reexports = root.as_deref().map(reexports).unwrap_or_default();
+    let mut imports = Imports::new();
+    for (file, text) in sources.iter().filter(|(file, _)| !file.ends_with("tests.rs")) {
+        let Some(from) = room(file) else { continue };
+        for path in paths(file, &production(text)) {
+            let Some(first) = path.first() else { continue };
+            let to = reexports.get(first).unwrap_or(first);
+            if rooms.contains(&to.as_str()) && to != from {
+                let import = || format!("{file}: {}", path.join("::"));
+                imports.entry(from.to_owned()).or_default().entry(to.clone()).or_insert_with(import);
+            }
+        }
+    }
+    imports
+}
+
+/// The room of a file. Programs are none: they import the library by its name.
+fn room(file: &str) -> Option<&str> {
+    let first = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
+    (!["lib", "main", "bin"].contains(&first)).then_some(first)
+}
+
+/// The text without comments and without items under `#[cfg(test)]`.
+fn production(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() == "#[cfg(test)]" {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            // The item ends with its line if that is a statement, else with the brace below its first letter.
+            let ends = |line: &str| {
+                line.strip_prefix(indent).is_some_and(|item| {
+                    item == "}" || !item.starts_with([' ', '#']) && item.ends_with([';', '}'])
+                })
+            };
+            lines.by_ref().find(|line| ends(line));
+        } else {
+            kept.push_str(line.split("//").next().unwrap_or_default());
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// Every path in a file that begins with `crate::` or `super::`, from the root of the crate.
+fn paths(file: &str, text: &str) -> Vec<Vec<String>> {
+    let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let module: Vec<_> = module.split('/').map(str::to_owned).collect();
+    let mut paths = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        expand(&text[at + "crate::".len()..], &mut Vec::new(), &mut paths);
+    }
+    for (at, _) in text.match_indices("super::").filter(|(at, _)| !text[..*at].ends_with("::")) {
+        let (mut rest, mut base) = (&text[at..], module.clone());
+        while let Some(after) = rest.strip_prefix("super::") {
+            base.pop();
+            rest = after;
+        }
+        expand(rest, &mut base, &mut paths);
+    }
+    paths
+}
+
+/// The names that `lib.rs` re-exports, each with the room that it comes from.
+fn reexports(text: &str) -> BTreeMap<String, String> {
+    let mut paths = Vec::new();
+    for (at, _) in text.match_indices("pub use ") {
+        expand(&text[at + "pub use ".len()..], &mut Vec::new(), &mut paths);
+    }
+    let names = paths.into_iter().filter_map(|path| Some((path.last()?.clone(), path.first()?.clone())));
+    names.filter(|(name, room)| name != room).collect()
+}
+
+/// Adds each path of `a::b::{c, d::e}` to `paths`, with `base` before it. Returns the text behind.
+fn expand<'t>(text: &'t str, base: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> &'t str {
+    let depth = base.len();
+    let mut rest = text.trim_start();
+    loop {
+        if let Some(group) = rest.strip_prefix('{') {
+            rest = group.trim_start();
+            while !rest.is_empty() && !rest.starts_with('}') {
+                rest = expand(rest, base, paths).trim_start_matches([',', ' ', '\n']);
+            }
+            rest = rest.strip_prefix('}').unwrap_or(rest);
+            break;
+        }
+        let length = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        let (name, after) = rest.split_at(length.unwrap_or(rest.len()));
+        base.push(name.to_owned());
+        rest = after;
+        match rest.strip_prefix("::") {
+            Some(after) => rest = after.trim_start(),
+            None => {
+                paths.push(base.clone());
+                // What the name is called here, or what follows a `*`.
+                rest = &rest[rest.find([',', '}', ';', '\n']).unwrap_or(rest.len())..];
+                break;
+            }
+        }
+    }
+    base.truncate(depth);
+    rest
+}
+
+#[track_caller]
+fn check(sources: &[(&str, &str)], expected: Option<&str>) {
+    let sources: Vec<_> =
+        sources.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
+    assert_eq!(circle(&sources).map(|arrows| arrows.join(", ")).as_deref(), expected);
+}
+
+#[test]
+fn a_circle_is_named_with_a_file_and_a_path_for_each_import() {
+    check(
+        &[
+            ("a.rs", "use crate::b::{C, d::{E, F}};"),
+            ("b/mod.rs", "mod d;"),
+            ("b/d.rs", "fn f() { super::super::a::g() }"),
+        ],
+        Some("a -> b (a.rs: b::C), b -> a (b/d.rs: a::g)"),
+    );
+    check(
+        &[
+            ("a.rs", "use crate::{\n    b::B,\n    x,\n};"),
+            ("b.rs", "use super::c::C;"),
+            ("c.rs", "use crate::Name;"),
+            ("lib.rs", "mod a;\npub use a::{Name, other};"),
+        ],
+        Some("a -> b (a.rs: b::B), b -> c (b.rs: c::C), c -> a (c.rs: Name)"),
+    );
+}
+
+#[test]
+fn imports_within_a_room_of_tests_and_of_programs_are_in_no_circle() {
+    let in_tests = "fn b() {}\n#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n";
+    check(&[("a.rs", "use crate::b::B;"), ("b.rs", in_tests)], None);
+    check(
+        &[
+            ("a.rs", "use crate::b::B;"),
+            ("b/mod.rs", "#[cfg(test)]\nmod tests;"),
+            ("b/tests.rs", "use crate::a;"),
+        ],
+        None,
+    );
+    check(&[("a.rs", "use crate::b::B;"), ("b.rs", "/// See [`crate::a`].\nfn b() {}")], None);
+    check(&[("a/x.rs", "use super::y;"), ("a/y.rs", "use crate::a::x;")], None);
+    check(
+        &[("a.rs", "use crate::run;"), ("lib.rs", "use crate::a;\npub fn run() {}"), ("main.rs", "mod a;")],
+        None,
+    );
+}

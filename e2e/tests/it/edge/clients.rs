@@ -1,0 +1,122 @@
+//! The examples in `docs/clients.md` work as the page says.
+
+use std::process::Command;
+
+use devstack::{python, wait_for};
+use runtime::vars::Vars;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::world::{DEADLINE, World};
+
+const PAGE: &str = include_str!("../../../../docs/clients.md");
+/// The files that the page links to.
+const FILES: [(&str, &str); 2] = [
+    ("millrace.js", include_str!("../../../../docs/clients/millrace.js")),
+    ("millrace.py", include_str!("../../../../docs/clients/millrace.py")),
+];
+/// The address of the edge on the page.
+const ADDRESS: &str = "https://events.example.com";
+
+/// The code blocks of a language, with the address of `edge`.
+fn blocks(language: &str, edge: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let after_fences = PAGE.split(&fence).skip(1);
+    after_fences.map(|rest| rest.split("```").next().unwrap().replace(ADDRESS, edge)).collect()
+}
+
+/// Runs a program in the world's directory. Returns what it prints.
+fn run(world: &World, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(world.directory()).output();
+    let output = output.unwrap_or_else(|error| panic!("run {program}: {error}"));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    printed
+}
+
+/// Writes the client libraries where scripts can import them.
+fn write_files(world: &World) {
+    for (name, text) in FILES {
+        world.write(name, text);
+    }
+    world.write("package.json", r#"{"type":"module"}"#);
+}
+
+/// A proxy before the edge. It answers the first connection with 502, closes the second one once the edge has begun its
+/// answer, and forwards all others.
+async fn unreliable_proxy(listener: TcpListener, edge: String) {
+    for connection in 0.. {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut edge = TcpStream::connect(edge.trim_start_matches("http://")).await.unwrap();
+        match connection {
+            0 => {
+                let mut head = [0; 64];
+                client.read_exact(&mut head).await.unwrap();
+                let bad_gateway =
+                    b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                client.write_all(bad_gateway).await.unwrap();
+            }
+            1 => {
+                let (mut from_edge, mut to_edge) = edge.split();
+                let (mut from_client, _) = client.split();
+                let mut answer = [0; 1];
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_client, &mut to_edge) => {}
+                    read = from_edge.read(&mut answer) => assert_eq!(read.unwrap(), 1),
+                }
+            }
+            _ => drop(tokio::spawn(async move {
+                // Either side may end it.
+                let _ended = tokio::io::copy_bidirectional(&mut client, &mut edge).await;
+            })),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_again_after_a_lost_answer_counts_once() {
+    let world = World::new("clients_again").await;
+    let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
+    write_files(&world);
+    for (language, name) in [("js", "script.mjs"), ("python", "program.py")] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let proxy = tokio::spawn(unreliable_proxy(listener, edge.service.http()));
+        let program = world.write(name, &blocks(language, &address)[0]);
+        let (interpreter, accepted) = match language {
+            "js" => ("node".to_owned(), "2\n"),
+            _ => (python::find(&Vars::from_env()).unwrap().to_str().unwrap().to_owned(), "3\n"),
+        };
+        assert_eq!(run(&world, &interpreter, &[&program]), accepted);
+        proxy.abort();
+    }
+    // Each batch was sent twice, because only the second answer reached its client.
+    let lines = "SELECT sum(lines) FROM ledger";
+    let waited = wait_for("all records", DEADLINE, async || world.number(lines).await == 10);
+    waited.await.unwrap();
+    assert_eq!(world.number("SELECT sum(stored) FROM ledger").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_for_clients_are_accepted_and_counted() {
+    let world = World::new("clients").await;
+    let (edge, _aggregator, _api) = world.pipeline().await;
+    let address = edge.service.http();
+    let (shell, scripts, programs) =
+        (blocks("sh", &address), blocks("js", &address), blocks("python", &address));
+    assert_eq!((shell.len(), scripts.len(), programs.len()), (2, 1, 1));
+    let reports: String = shell.iter().map(|block| run(&world, "bash", &["-euc", block])).collect();
+    assert!(reports.contains(r#""accepted":1,"#) && reports.contains(r#""accepted":2,"#), "{reports}");
+    write_files(&world);
+    let script = world.write("script.mjs", &scripts[0]);
+    assert_eq!(run(&world, "node", &[&script]), "2\n");
+    let python = python::find(&Vars::from_env()).unwrap();
+    let program = world.write("program.py", &programs[0]);
+    assert_eq!(run(&world, python.to_str().unwrap(), &[&program]), "3\n");
+
+    let counted =
+        "SELECT event, sum(events) FROM rollup.event_hourly WHERE tenant != '' GROUP BY event ORDER BY event";
+    let expected = [["from_curl", "3"], ["from_javascript", "2"], ["from_python", "3"]];
+    let waited = wait_for("all to be counted", DEADLINE, async || world.rows(counted).await == expected);
+    waited.await.unwrap();
+}

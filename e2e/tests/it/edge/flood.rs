@@ -1,0 +1,220 @@
+//! A flood of bodies of the largest size, slow ones and then compressed ones: the edge keeps its memory limit, answers
+//! other requests with 503 and `Retry-After`, and serves as before afterwards.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use devstack::{usage, wait_for};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::io::{self, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{self, Instant};
+
+use crate::oracle::{TestEvent, now};
+use crate::world::{DEADLINE, Edge, World};
+
+/// Bodies at once: 16 times the 256 MiB that the edge may hold for all bodies.
+const CONNECTIONS: usize = 500;
+/// The largest body that is allowed.
+const BODY_BYTES: usize = 8 << 20;
+/// Pieces of a slow body.
+const PIECES: usize = 128;
+/// Largest allowed peak memory of the edge, in MiB.
+const MOST_MIB: f64 = 384.0;
+/// The outcome of most requests.
+const OVERLOADED: &str = "503 overloaded, retry";
+/// The outcome of requests whose bodies the edge could hold.
+const STORED: &str = "200";
+
+/// The requests of a flood.
+#[derive(Clone)]
+struct Flood {
+    encoding: &'static str,
+    bodies: Vec<Arc<[u8]>>,
+    /// Time from the first to the last byte of a body.
+    body_takes: Duration,
+    /// Time after which no request begins.
+    lasts: Duration,
+}
+
+/// Number of answers by status and code.
+type OutcomeCounts = BTreeMap<String, usize>;
+
+impl Flood {
+    /// Runs clients that send requests, and wait for `Retry-After` between them.
+    async fn run(&self, address: &str) -> OutcomeCounts {
+        let counts = Arc::new(Mutex::new(OutcomeCounts::new()));
+        let end = Instant::now() + self.lasts;
+        let mut clients = JoinSet::new();
+        for client in 0..CONNECTIONS {
+            let (flood, address, counts) = (self.clone(), address.to_owned(), Arc::clone(&counts));
+            clients.spawn(async move {
+                while Instant::now() < end {
+                    let body = &flood.bodies[client % flood.bodies.len()];
+                    let answer = flood.request(&address, body).await;
+                    *counts.lock().unwrap().entry(answer.outcome()).or_default() += 1;
+                    time::sleep(answer.retry_after()).await;
+                }
+            });
+        }
+        clients.join_all().await;
+        std::mem::take(&mut counts.lock().unwrap())
+    }
+
+    /// Sends a request over a new connection.
+    async fn request(&self, address: &str, body: &[u8]) -> RawAnswer {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let start = Instant::now();
+        let (mut from, mut to) = stream.into_split();
+        let sending = async {
+            let (encoding, length) = (self.encoding, body.len());
+            let head = format!(
+                "POST /v1/events HTTP/1.1\r\nhost: edge\r\ncontent-encoding: {encoding}\r\n\
+                 content-length: {length}\r\n\r\n"
+            );
+            to.write_all(head.as_bytes()).await?;
+            let mut pace = time::interval(self.body_takes / PIECES as u32);
+            for piece in body.chunks(length.div_ceil(PIECES)) {
+                pace.tick().await;
+                to.write_all(piece).await?;
+            }
+            // Keeps the connection open until the answer has arrived.
+            pending::<io::Result<()>>().await
+        };
+        let mut answer = RawAnswer::default();
+        let reading = async {
+            let mut buffer = [0; 4096];
+            while !answer.is_whole() {
+                match from.read(&mut buffer).await {
+                    Ok(read) if read > 0 => answer.0 += str::from_utf8(&buffer[..read]).unwrap(),
+                    _closed => break,
+                }
+            }
+        };
+        tokio::pin!(sending, reading);
+        tokio::select! {
+            () = &mut reading => {}
+            // The edge reads no further; its answer says why.
+            _refused = &mut sending => reading.await,
+        }
+        answer.1 = start.elapsed();
+        answer
+    }
+}
+
+/// The bytes of an answer and the time that it took; empty if the connection was closed without one.
+#[derive(Default)]
+struct RawAnswer(String, Duration);
+
+impl RawAnswer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let head = self.0.split("\r\n\r\n").next()?;
+        head.lines()
+            .find_map(|line| line.split_once(": ").filter(|(found, _)| *found == name))
+            .map(|(_, value)| value)
+    }
+
+    fn is_whole(&self) -> bool {
+        let length = self.header("content-length").and_then(|length| length.parse().ok());
+        self.0.split_once("\r\n\r\n").is_some_and(|(_, body)| Some(body.len()) == length)
+    }
+
+    /// The status, the code of an error, and whether it has `Retry-After`.
+    fn outcome(&self) -> String {
+        if !self.is_whole() {
+            return format!("cut off after {} s: {:?}", self.1.as_secs(), self.0);
+        }
+        let body: serde_json::Value = serde_json::from_str(self.0.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let status = self.0.split(' ').nth(1).unwrap();
+        match (body["code"].as_str(), self.header("retry-after")) {
+            (None, _) => status.to_owned(),
+            (Some(code), None) => format!("{status} {code}"),
+            (Some(code), Some(_)) => format!("{status} {code}, retry"),
+        }
+    }
+
+    fn retry_after(&self) -> Duration {
+        Duration::from_secs(self.header("retry-after").map_or(1, |seconds| seconds.parse().unwrap()))
+    }
+}
+
+/// Lines of `line_bytes` each, with their line breaks. `compressible` percent of each line compresses to nothing.
+fn lines(rng: &mut fastrand::Rng, count: usize, line_bytes: usize, compressible: usize) -> Vec<u8> {
+    let (head, tail) = (r#"{"event":"flood","x":""#, "\"}\n");
+    let text = line_bytes - head.len() - tail.len();
+    let same = text * compressible / 100;
+    let mut all = String::with_capacity(count * line_bytes);
+    for _ in 0..count {
+        all += head;
+        all.extend((0..text - same).map(|_| rng.alphanumeric()));
+        all.extend(std::iter::repeat_n('y', same));
+        all += tail;
+    }
+    all.into_bytes()
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Runs a flood: some requests are stored, some are refused with `Retry-After`, and no other outcome is allowed. Then the
+/// edge must serve as before.
+async fn check(edge: &mut Edge, flood: Flood) {
+    let address = edge.service.http().replace("http://", "");
+    let counts = flood.run(&address).await;
+    let peak = usage::peak_mib(edge.service.process().id()).unwrap();
+    let occurred = |answer: &str| counts.contains_key(answer);
+    assert!(peak <= MOST_MIB && occurred(STORED) && occurred(OVERLOADED), "{peak} MiB; {counts:?}");
+    // Kafka may be slow too; 413 is for a body that decompresses to too many bytes.
+    let allowed = [STORED, OVERLOADED, "503 not_durable, retry", "413 decoded_too_large"];
+    assert!(counts.keys().all(|answer| allowed.contains(&answer.as_str())), "{counts:?}");
+
+    let quiet =
+        async || edge.metric("ingest_inflight_bytes").await + edge.metric("ingest_events_queued").await == 0;
+    wait_for("all memory to be released", DEADLINE, quiet).await.unwrap();
+    let made = TestEvent::random(&mut fastrand::Rng::with_seed(90), now());
+    let start = Instant::now();
+    assert_eq!(edge.http.post_lines(&[made.line()]).await.status, 200);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    edge.assert_balanced().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_beyond_what_may_be_held_are_told_to_come_again_and_memory_stays_bounded() {
+    let world = World::new("flood_slow").await;
+    let mut edge = world.edge().await;
+    let body = lines(&mut fastrand::Rng::with_seed(91), BODY_BYTES / 1024, 1024, 50);
+    assert_eq!(body.len(), BODY_BYTES);
+    let seconds = Duration::from_secs;
+    let flood = Flood {
+        encoding: "identity",
+        bodies: vec![body.into()],
+        body_takes: seconds(10),
+        lasts: seconds(15),
+    };
+    check(&mut edge, flood).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_inflate_count_with_what_they_become() {
+    let world = World::new("flood_bombs").await;
+    let mut edge = world.edge().await;
+    // The first body is valid and nearly as long as a decompressed body may be; the ratio limit stops the second.
+    let good = gzip(&lines(&mut fastrand::Rng::with_seed(92), 9900, 3300, 97));
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    let seconds = Duration::from_secs;
+    let flood = Flood {
+        encoding: "gzip",
+        bodies: vec![good.into(), bomb.into()],
+        body_takes: seconds(1),
+        lasts: seconds(15),
+    };
+    check(&mut edge, flood).await;
+}

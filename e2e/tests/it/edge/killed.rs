@@ -1,0 +1,92 @@
+//! The edge is killed or stopped under load: every event that was answered 200 counts once, and an edge that stops
+//! refuses no request.
+
+use devstack::wait_for;
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use super::spool::RetryingClients;
+use crate::client::Http;
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{DEADLINE, Edge, World};
+
+/// Number of clients of an edge that stops.
+const CLIENTS: u64 = 32;
+/// Number of `Connection: close` headers after which a client changes to another edge.
+const CLOSES: usize = 5;
+/// Requests that each client then sends to the other edge.
+const AFTER: usize = 20;
+
+async fn killed(name: &'static str, has_spool: bool) {
+    let world = World::new(name).await;
+    let directory = world.directory().join("spool");
+    let spool = has_spool.then(|| ("SPOOL_DIR", directory.to_str().unwrap()));
+    let mut edge = Edge::new(world.start("ingest", spool.as_slice()));
+    edge.service.wait_ready().await.unwrap();
+    let _aggregator = world.aggregator().await;
+    let load = RetryingClients::start(&edge);
+    let mut rng = fastrand::Rng::with_seed(95);
+    for _ in 0..10 {
+        load.until_answered(rng.u64(1..800)).await;
+        edge.service.kill9();
+        edge.service.restart().unwrap();
+    }
+    let oracle = load.stop().await;
+    world.assert_counted(&oracle.counts()).await;
+    edge.assert_balanced().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_is_killed_again_and_again_has_lost_nothing_that_it_answered() {
+    killed("killed", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_has_one_with_a_spool() {
+    killed("killed_spool", true).await;
+}
+
+/// Sends batches to `first` until it has answered `Connection: close` a few times, and then some to `second`. No request
+/// may fail.
+async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
+    let mut rng = fastrand::Rng::with_seed(client);
+    let (mut all, mut closes, first) = (Vec::new(), 0, Http::new(first));
+    let mut post = async |http: &Http| {
+        let made: Vec<_> = (0..5).map(|_| TestEvent::random(&mut rng, now())).collect();
+        let answer = http.post_lines(&made.iter().map(TestEvent::line).collect::<Vec<_>>()).await;
+        assert_eq!((answer.status, &answer.json()["accepted"]), (200, &5.into()), "{}", answer.text);
+        all.extend(made);
+        answer.header("connection") == "close"
+    };
+    while closes < CLOSES {
+        closes += usize::from(post(&first).await);
+    }
+    let second = Http::new(second);
+    for _ in 0..AFTER {
+        assert!(!post(&second).await);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_is_told_to_stop_serves_everybody_until_they_are_elsewhere() {
+    let world = World::new("told_to_stop").await;
+    let start = async || {
+        let mut service = world.start("ingest", &[("DRAIN_DELAY", "10s")]);
+        service.wait_ready().await.unwrap();
+        Edge::new(service)
+    };
+    let (mut first, second, _aggregator) = tokio::join!(start(), start(), world.aggregator());
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(send(client, first.service.http(), second.service.http()));
+    }
+    let flowing = async || first.metric("ingest_events_delivered_total").await > 500;
+    wait_for("events in Kafka", DEADLINE, flowing).await.unwrap();
+    first.service.process().signal(Signal::TERM).unwrap();
+    let mut oracle = Oracle::default();
+    clients.join_all().await.iter().flatten().for_each(|made| oracle.record(made));
+    assert!(first.service.process().wait_for_exit(DEADLINE).await.unwrap().success());
+    world.assert_counted(&oracle.counts()).await;
+    second.assert_balanced().await;
+}

@@ -1,0 +1,234 @@
+//! An aggregator refuses to go on when Kafka or ClickHouse was changed from outside, names the reason, and counts
+//! exactly once after `stream-agg adopt`.
+
+use std::time::{Duration, Instant};
+
+use devstack::{Service, wait_for};
+use schemas::rollup::Rollups;
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::readiness::wait_for_readyz;
+use crate::wire::produce;
+use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, Edge, World};
+
+/// A world with counted events in which no aggregator runs.
+struct Counted {
+    world: World,
+    edge: Edge,
+    oracle: Oracle,
+    rng: fastrand::Rng,
+}
+
+impl Counted {
+    async fn new(name: &'static str) -> Self {
+        let world = World::new(name).await;
+        let edge = world.edge().await;
+        let mut counted = Self { world, edge, oracle: Oracle::default(), rng: fastrand::Rng::with_seed(50) };
+        counted.post_and_count().await;
+        counted.post_and_count().await;
+        counted
+    }
+
+    async fn post(&mut self) {
+        let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut self.rng, now()))).collect();
+        let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
+        self.oracle.record_report(&self.edge.http.post_lines(&text).await, &lines);
+    }
+
+    /// Posts events, and runs an aggregator until they are counted.
+    async fn post_and_count(&mut self) {
+        self.post().await;
+        let mut aggregator = self.world.aggregator().await;
+        self.world.assert_counted(&self.oracle.counts()).await;
+        aggregator.terminate().await.unwrap();
+    }
+
+    /// Starts an aggregator, whose readiness must contain all of these words.
+    async fn is_refused(&self, words: &[&str]) {
+        let mut aggregator = self.world.start("stream-agg", &[]);
+        wait_for_readyz(&aggregator, words).await;
+        aggregator.terminate().await.unwrap();
+    }
+
+    async fn adopt(&self, more: &[&str]) {
+        let partitions = ["adopt", "0", "1", "2", "3"];
+        self.world.run("stream-agg", &[&partitions, more].concat(), &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_after_a_restart_counts_once() {
+    let world = World::new("once_repeat").await;
+    let edge = world.edge().await;
+    let mut rng = fastrand::Rng::with_seed(51);
+    let mut oracle = Oracle::default();
+    let made: Vec<_> = (0..40).map(|_| TestEvent::random(&mut rng, now())).collect();
+    let lines: Vec<_> = made.iter().enumerate().map(|(number, made)| made.line_with_id(number)).collect();
+    made.iter().for_each(|made| oracle.record(made));
+    for repeats in 0..3 {
+        assert_eq!(edge.http.post_lines(&lines).await.status, 200);
+        let mut aggregator: Service = world.aggregator().await;
+        let waited = wait_for("all repeats in the ledger", DEADLINE, async || {
+            world.number("SELECT sum(duplicates) FROM ledger").await >= 40 * repeats
+        });
+        waited.await.unwrap();
+        world.assert_counted(&oracle.counts()).await;
+        aggregator.terminate().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it_was_adopted() {
+    let mut counted = Counted::new("once_reset").await;
+    counted.world.commit(0, "");
+    counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
+    let began = Instant::now();
+    counted.adopt(&[]).await;
+    // The deadline of an insert plus its time limit in ClickHouse: until then, an earlier insert may still write a
+    // marker.
+    assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn an_intent_of_a_later_release_is_refused() {
+    let counted = Counted::new("once_later").await;
+    counted.world.commit(0, "v3 something new");
+    counted.is_refused(&["partition 0", "version `v3`", "run the later release"]).await;
+}
+
+#[tokio::test]
+async fn a_topic_made_anew_is_refused_and_counted_on_top_once_it_was_adopted() {
+    let mut counted = Counted::new("once_anew").await;
+    counted.edge.service.terminate().await.unwrap();
+    counted.world.delete_topic().await;
+    counted.world.migrate().await;
+    counted.edge = counted.world.edge().await;
+    counted.post().await;
+    counted.is_refused(&["partition", "deleted and created again", "--new-log"]).await;
+    counted.adopt(&["--new-log"]).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn records_that_retention_took_before_they_were_stored_are_named() {
+    let mut counted = Counted::new("once_retention").await;
+    let before = counted.oracle.counts();
+    counted.post().await;
+    counted.world.delete_records().await;
+    counted.is_refused(&["are not applied", "retention took them", "stream-agg adopt"]).await;
+    counted.adopt(&[]).await;
+    counted.world.aggregator().await;
+    counted.world.assert_counted(&before).await;
+}
+
+#[tokio::test]
+async fn a_window_across_a_broker_clock_that_went_back_is_adopted_as_it_is_restored() {
+    let world = World::new("once_clock_back").await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(54), Oracle::default());
+    // Two batches: `adopt` continues after the last batch that all tables have.
+    produce_and_count(&world, &mut rng, &mut oracle, 3).await;
+    produce_and_count(&world, &mut rng, &mut oracle, 1).await;
+    // As if the broker's clock had been two weeks ahead when it appended the second record.
+    let second = "tenant = '*' AND kp = 0 AND ko = 1";
+    let ahead = "* REPLACE (kafka_time + INTERVAL 14 DAY AS kafka_time)";
+    let marker = "tenant = '' AND kp = 0 AND hwm = 3";
+    world.rows(&format!("INSERT INTO ledger SELECT {ahead} FROM ledger WHERE {second} OR {marker}")).await;
+    world.rows(&format!("DELETE FROM ledger WHERE {second} AND kafka_time < now() + INTERVAL 7 DAY")).await;
+    world.commit_partition(0, 0, "");
+    world.run("stream-agg", &["adopt", "0"], &[]).await.unwrap();
+    assert_eq!(world.committed(0).0, 3);
+    // One more record, which shows that the partition continues.
+    produce_and_count(&world, &mut rng, &mut oracle, 1).await;
+}
+
+/// Appends records of one line each to partition 0, and runs an aggregator until they are counted.
+async fn produce_and_count(world: &World, rng: &mut fastrand::Rng, oracle: &mut Oracle, records: usize) {
+    for made in (0..records).map(|_| TestEvent::random(rng, now())) {
+        oracle.record(&made);
+        produce(world, 0, &[made]);
+    }
+    let mut aggregator = world.aggregator().await;
+    world.assert_counted(&oracle.counts()).await;
+    aggregator.terminate().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once_it_was_adopted() {
+    let mut counted = Counted::new("once_restored").await;
+    let tables = counted.world.rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' AND name NOT LIKE '.inner%' AND name NOT IN ('configs', 'schema_migrations')").await;
+    for table in tables.iter().flatten() {
+        counted.world.rows(&format!("CREATE TABLE copy_of_{table} AS {table}")).await;
+        counted.world.rows(&format!("ALTER TABLE copy_of_{table} ATTACH PARTITION ALL FROM {table}")).await;
+    }
+    counted.post_and_count().await;
+    for table in tables.iter().flatten() {
+        counted.world.rows(&format!("TRUNCATE TABLE {table}")).await;
+        counted.world.rows(&format!("ALTER TABLE {table} ATTACH PARTITION ALL FROM copy_of_{table}")).await;
+    }
+    counted.is_refused(&["partition", "restored from an older copy", "stream-agg adopt"]).await;
+    counted.adopt(&[]).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn a_table_that_forgets_tokens_too_early_is_not_written_to() {
+    let mut counted = Counted::new("once_tokens").await;
+    let setting = "ALTER TABLE once_tokens.rollup_sums MODIFY SETTING non_replicated_deduplication_window = ";
+    counted.world.rows(&format!("{setting}100")).await;
+    counted.is_refused(&["rollup_sums`", "last 100 inserts", setting]).await;
+    counted.world.rows(&format!("{setting}50000")).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
+    let mut counted = Counted::new("once_lost_part").await;
+    let path =
+        "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
+    let path = counted.world.rows(path).await.remove(0).remove(0);
+    // As ClickHouse detaches a part that it cannot read when it starts.
+    std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
+    let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
+    // If only this table was restored, it would lack the rows after the copy, and its later markers would hide that.
+    let restore = ["restore all tables from one copy", "`stream-agg adopt` for every partition"];
+    counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
+    counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
+    counted.post_and_count().await;
+}
+
+#[tokio::test]
+async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch() {
+    let world = World::new("once_adopted_cfg").await;
+    let edge = world.edge().await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(53), Oracle::default());
+    let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
+    let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
+    world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+    // Every table but the raw one has the batches.
+    let mut aggregator = world.start("stream-agg", &[]);
+    let recorded = "SELECT sum(lines) FROM ledger";
+    wait_for("the ledger", DEADLINE, async || world.number(recorded).await == 60).await.unwrap();
+    aggregator.terminate().await.unwrap();
+    let declared = world.rows("SELECT cfg FROM configs").await;
+    world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
+    // The intents are lost, and the next release declares one more rollup.
+    world.commit(0, "");
+    let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
+    let later = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&later).await;
+    world.run("stream-agg", &["adopt", "0", "1", "2", "3"], &later).await.unwrap();
+    let mut aggregator = world.start("stream-agg", &later);
+    aggregator.wait_ready().await.unwrap();
+    world.assert_counted(&oracle.counts()).await;
+    assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
+    assert_eq!(world.number(&format!("SELECT count() FROM rollup.{ADDED_ROLLUP}")).await, 0);
+    // After that, the later declaration is used.
+    let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
+    let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
+    oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+    world.assert_counted(&oracle.counts()).await;
+    let late = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
+    wait_for("the later rollup", DEADLINE, async || world.number(&late).await == 60).await.unwrap();
+}

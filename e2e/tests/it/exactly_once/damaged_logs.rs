@@ -1,0 +1,298 @@
+//! Records that are missing in the log or unreadable stop their partition; none is skipped.
+//!
+//! These tests change Kafka's own files while it is stopped, and delete and create topics.
+
+use std::fs;
+use std::path::PathBuf;
+
+use devstack::{Service, Stack, wait_for};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use uuid::Uuid;
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::readiness::wait_for_readyz;
+use crate::wire::{self, enriched};
+use crate::world::{DEADLINE, World};
+
+/// Servers for one test, which may change their files.
+struct Log {
+    stack: Stack,
+    world: World,
+    oracle: Oracle,
+    rng: fastrand::Rng,
+}
+
+impl Log {
+    async fn new(name: &'static str) -> Self {
+        let (stack, world) = World::on_own_servers(name).await;
+        Self { stack, world, oracle: Oracle::default(), rng: fastrand::Rng::with_seed(80) }
+    }
+
+    /// Appends records of one line each to partition 0, each in its own record batch. Returns their events.
+    fn produce(&mut self, records: usize, compression: &str) -> Vec<TestEvent> {
+        let mut config = self.world.kafka();
+        let producer: BaseProducer = config.set("compression.type", compression).create().unwrap();
+        let made: Vec<_> = (0..records).map(|_| TestEvent::random(&mut self.rng, now())).collect();
+        for made in &made {
+            let id = Uuid::now_v7().to_string();
+            let headers = [("v", "1"), ("n", "1"), ("id", id.as_str())];
+            let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+                all.insert(Header { key, value: Some(value.as_bytes()) })
+            });
+            let line = enriched(&made.line());
+            let record =
+                BaseRecord::<(), _>::to(self.world.name()).partition(0).payload(&line).headers(headers);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            producer.flush(DEADLINE).unwrap();
+        }
+        made
+    }
+
+    fn counts(&mut self, made: &[TestEvent]) {
+        made.iter().for_each(|made| self.oracle.record(made));
+    }
+
+    /// The segment file of partition 0.
+    fn segment(&self) -> PathBuf {
+        let partition = format!("kafka/data/{}-0", self.world.name());
+        self.stack.directory.path().join(partition).join("00000000000000000000.log")
+    }
+
+    /// Changes the segment while Kafka is stopped. After a clean stop Kafka does not check it.
+    async fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        self.stack.kafka.stop().await.unwrap();
+        let path = self.segment();
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        self.stack.kafka.start().await.unwrap();
+    }
+
+    /// Records in the ledger, of the first log generation of partition 0.
+    async fn recorded(&self) -> u64 {
+        self.world.number("SELECT count() FROM ledger WHERE tenant = '*' AND g = 0 AND kp = 0").await
+    }
+
+    async fn stop(&self, mut aggregator: Service) {
+        aggregator.terminate().await.unwrap();
+    }
+}
+
+/// The start and the end of each record batch of a segment.
+fn record_batches(segment: &[u8]) -> Vec<(usize, usize)> {
+    let mut batches = Vec::new();
+    let mut at = 0;
+    while at < segment.len() {
+        let length = i32::from_be_bytes(segment[at + 8..at + 12].try_into().unwrap());
+        let end = at + 12 + usize::try_from(length).unwrap();
+        batches.push((at, end));
+        at = end;
+    }
+    batches
+}
+
+/// Offsets in a record batch of version 2: the checksum, and the start of the bytes that it covers.
+const CRC_AT: usize = 17;
+const CRC_FROM: usize = 21;
+/// The start of its records.
+const RECORDS_AT: usize = 61;
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+/// Starts an aggregator whose readiness must contain all of these words. It still runs.
+async fn started(world: &World, words: &[&str]) -> Service {
+    let aggregator = world.start("stream-agg", &[]);
+    wait_for_readyz(&aggregator, words).await;
+    aggregator
+}
+
+#[tokio::test]
+async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passed_over() {
+    let mut log = Log::new("damaged_checksum").await;
+    log.produce(4, "none");
+    log.damage(|segment| {
+        let (_, end) = record_batches(segment)[1];
+        segment[end - 1] ^= 0xff;
+    })
+    .await;
+    let aggregator =
+        started(&log.world, &["partition 0", "cannot read the records at offset 1", "kafka-delete-records"])
+            .await;
+    let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
+    counted.await.unwrap();
+    log.stop(aggregator).await;
+    // Once more, because a commit must not have skipped the record either.
+    let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
+    assert_eq!(log.recorded().await, 1);
+    log.stop(aggregator).await;
+}
+
+#[tokio::test]
+async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
+    let mut log = Log::new("damaged_compression").await;
+    log.produce(3, "lz4");
+    log.damage(|segment| {
+        let (start, end) = record_batches(segment)[1];
+        // Breaks the magic number of lz4, and updates the checksum.
+        segment[start + RECORDS_AT] ^= 0xff;
+        let crc = crc32c(&segment[start + CRC_FROM..end]);
+        segment[start + CRC_AT..start + CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+    })
+    .await;
+    let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
+    let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
+    counted.await.unwrap();
+    log.stop(aggregator).await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_once_it_was_adopted() {
+    let mut log = Log::new("damaged_truncated").await;
+    let made = log.produce(3, "none");
+    log.counts(&made);
+    let aggregator = log.world.aggregator().await;
+    log.world.assert_counted(&log.oracle.counts()).await;
+    log.stop(aggregator).await;
+    log.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
+    let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
+    // Before the log grows again, and after.
+    let aggregator = started(&log.world, &refusal).await;
+    log.stop(aggregator).await;
+    let made = log.produce(5, "none");
+    log.counts(&made);
+    let aggregator = started(&log.world, &refusal).await;
+    assert_eq!(log.recorded().await, 3);
+    log.stop(aggregator).await;
+    for forgotten in [&["adopt", "0"][..], &["adopt", "0", "--new-log"]] {
+        let refused = log.world.run("stream-agg", forgotten, &[]).await;
+        assert!(refused.is_err(), "{forgotten:?} would count records twice or not at all");
+    }
+    let adopt = ["adopt", "0", "--new-log", "--from", "1"];
+    log.world.run("stream-agg", &adopt, &[]).await.unwrap();
+    let aggregator = log.world.aggregator().await;
+    log.world.assert_counted(&log.oracle.counts()).await;
+    log.stop(aggregator).await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refused() {
+    let mut log = Log::new("damaged_declared").await;
+    log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    log.produce(3, "none");
+    // The ledger has the batch and the raw table does not.
+    let aggregator = log.world.start("stream-agg", &[]);
+    wait_for("the ledger", DEADLINE, async || log.recorded().await == 3).await.unwrap();
+    log.stop(aggregator).await;
+    log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
+    log.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
+    log.produce(5, "none");
+    let refusal = ["partition 0", "records below 3", "truncated below that offset", "--new-log --from"];
+    let aggregator = started(&log.world, &refusal).await;
+    assert_eq!(
+        log.world.number("SELECT count() FROM events").await,
+        0,
+        "they would be rows of other records than those in the ledger"
+    );
+    log.stop(aggregator).await;
+    assert!(log.world.run("stream-agg", &["adopt", "0"], &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_start() {
+    let world = World::new("damaged_recreated").await;
+    let mut rng = fastrand::Rng::with_seed(81);
+    let mut oracle = Oracle::default();
+    let mut produce = |records: usize| {
+        for made in (0..records).map(|_| TestEvent::random(&mut rng, now())) {
+            oracle.record(&made);
+            wire::produce(&world, 0, &[made]);
+        }
+    };
+    produce(3);
+    let mut aggregator = world.aggregator().await;
+    let recorded = "SELECT count() FROM ledger WHERE tenant = '*'";
+    wait_for("three records", DEADLINE, async || world.number(recorded).await == 3).await.unwrap();
+    aggregator.terminate().await.unwrap();
+    let (offset, metadata) = world.committed(0);
+    assert_eq!(offset, 3);
+    world.delete_topic().await;
+    world.migrate().await;
+    produce(10);
+    // Kafka deletes the committed offsets with the topic; tools that keep offsets restore them.
+    world.commit_partition(0, offset, &metadata);
+    let mut aggregator =
+        started(&world, &["partition 0", "deleted and created again", "topic id", "--new-log"]).await;
+    assert_eq!(world.number(recorded).await, 3);
+    aggregator.terminate().await.unwrap();
+    world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
+    let mut aggregator = world.aggregator().await;
+    world.assert_counted(&oracle.counts()).await;
+    aggregator.terminate().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_one_before() {
+    let world = World::new("damaged_replaced").await;
+    let mut rng = fastrand::Rng::with_seed(82);
+    let mut oracle = Oracle::default();
+    let mut produce = |records: usize| {
+        for made in (0..records).map(|_| TestEvent::random(&mut rng, now())) {
+            oracle.record(&made);
+            wire::produce(&world, 0, &[made]);
+        }
+    };
+    produce(3);
+    let mut aggregator = world.aggregator().await;
+    let recorded = "SELECT count() FROM ledger WHERE tenant = '*' AND g = 0";
+    wait_for("three records", DEADLINE, async || world.number(recorded).await == 3).await.unwrap();
+    world.delete_topic().await;
+    world.migrate().await;
+    produce(10);
+    wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
+    assert_eq!(world.number(recorded).await, 3);
+    aggregator.terminate().await.unwrap();
+    // As after 30 days without events, and after a tool reset the offset: only tables with a longer retention show that
+    // there was another log.
+    world.commit_partition(0, 0, "");
+    world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
+    world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;
+    world.rows("TRUNCATE TABLE ledger").await;
+    world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
+    world.rows("INSERT INTO ledger SELECT * FROM forgotten").await;
+    let mut aggregator = world.aggregator().await;
+    world.assert_counted(&oracle.counts()).await;
+    aggregator.terminate().await.unwrap();
+}
+
+#[tokio::test]
+async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
+    let world = World::new("damaged_retention").await;
+    // More records than the aggregator reads ahead while ClickHouse accepts no inserts, in batches of one record.
+    let (records, bytes) = (24, 400 << 10);
+    let small = [("BATCH_MAX_BYTES", "1KiB"), ("TOPIC_PARTITIONS", "64")];
+    world.rows("ALTER TABLE ledger ADD CONSTRAINT closed CHECK hwm > 1000").await;
+    let mut rng = fastrand::Rng::with_seed(83);
+    for _ in 0..records {
+        let (id, text) =
+            (Uuid::now_v7().to_string(), (0..bytes).map(|_| rng.alphanumeric()).collect::<String>());
+        // A dead letter is enough: only the ledger matters here.
+        world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
+    }
+    let mut aggregator = world.start("stream-agg", &small);
+    wait_for_readyz(&aggregator, &["ledger"]).await;
+    world.delete_records().await;
+    world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;
+    wait_for_readyz(&aggregator, &["partition 0", "no longer in the log", "stream-agg adopt 0"]).await;
+    let recorded = world.number("SELECT count() FROM ledger WHERE tenant = '*'").await;
+    assert!(
+        (1..records).contains(&recorded),
+        "{recorded} of {records}: some were read before their deletion"
+    );
+    aggregator.terminate().await.unwrap();
+}

@@ -1,0 +1,209 @@
+//! A batch is finished under the declaration with which it was declared, also by a process with another one.
+
+use std::fmt::Debug;
+
+use devstack::{Service, wait_for};
+use schemas::rollup::Rollups;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::oracle::now;
+use crate::readiness::wait_for_readyz;
+use crate::wire::enriched;
+use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
+
+/// Tables that refuse the first batch: the raw table, and a table with a rollup that both processes declare and one that
+/// only the first declares.
+const CLOSED: [&str; 2] = ["events", "rollup_states"];
+
+/// Appends a record to partition 0: three events of now, and one of 2010.
+fn produce(world: &World) {
+    let (id, time) = (Uuid::now_v7().to_string(), now().to_string());
+    let line = |user: u32, time: &str| {
+        enriched(
+            &json!({"event": "play", "user_id": format!("u{user}"), "session": "s", "client_time": time})
+                .to_string(),
+        )
+    };
+    let lines = [line(1, &time), line(2, &time), line(3, &time), line(4, "2010-05-05 05:05:05")];
+    world.produce(0, &[("v", "1"), ("n", "4"), ("id", &id)], lines.join("\n").as_bytes());
+}
+
+/// Waits until a query returns these rows.
+async fn returns<T: Debug>(world: &World, sql: &str, expected: T)
+where
+    Vec<Vec<String>>: PartialEq<T>,
+{
+    let mut found = Vec::new();
+    let waited = wait_for(format!("{sql} to return {expected:?}"), DEADLINE, async || {
+        found = world.rows(sql).await;
+        found == expected
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}; it returns {found:?}");
+    }
+}
+
+/// A world in which some tables have a declared batch, and no aggregator runs.
+struct InPart {
+    world: World,
+    /// The declaration of the next process: one rollup more, and one less.
+    file: String,
+}
+
+impl InPart {
+    async fn new(name: &'static str) -> Self {
+        let world = World::new(name).await;
+        for table in CLOSED {
+            world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK hwm > 1000")).await;
+        }
+        produce(&world);
+        let mut first = world.start("stream-agg", &[STATIC_MEMBER]);
+        // The batch stays declared until all tables have it.
+        returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["4"]]).await;
+        returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
+        first.kill9();
+        for table in CLOSED {
+            assert_eq!(world.number(&format!("SELECT count() FROM {table}")).await, 0, "{table}");
+            world.rows(&format!("ALTER TABLE {table} DROP CONSTRAINT closed")).await;
+        }
+        let declared = Rollups::built_in().to_string();
+        let kept: Vec<_> =
+            declared.split("[[rollup]]").filter(|rollup| !rollup.contains("\"sessions_daily\"")).collect();
+        let file = world.write("rollups.toml", &(kept.join("[[rollup]]") + ADDED_ROLLUP_TOML));
+        let in_part = Self { world, file };
+        in_part.world.migrate_with(&in_part.variables()).await;
+        in_part
+    }
+
+    /// The variables of the second process, which also accepts fewer client times.
+    fn variables(&self) -> [(&str, &str); 3] {
+        [STATIC_MEMBER, ("ROLLUPS_FILE", &self.file), ("EVENT_TIME_FROM", "2020-01-01T00:00:00Z")]
+    }
+
+    fn start(&self) -> Service {
+        self.world.start("stream-agg", &self.variables())
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_was_declared_with() {
+    let in_part = InPart::new("declared_before").await;
+    let (world, mut aggregator) = (&in_part.world, in_part.start());
+    aggregator.wait_ready().await.unwrap();
+    produce(world);
+    let ledger = "SELECT ko, sum(stored) FROM ledger WHERE tenant != '' GROUP BY ko ORDER BY ko";
+    returns(world, ledger, [["0", "4"], ["1", "4"]]).await;
+    // `cfg` of raw rows: the first record has the first declaration, the second record ours.
+    let of =
+        |rollup: &str| format!("SELECT DISTINCT toString(cfg) FROM configs WHERE declared LIKE '%{rollup}%'");
+    let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of(ADDED_ROLLUP)).await];
+    let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
+               GROUP BY ko, cfg ORDER BY ko";
+    returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
+    // The rollup of both declarations has both records, each of the others only its own.
+    let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
+    let sums = format!(
+        "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),
+                (SELECT sum(rows) FROM rollup_states WHERE rollup = 'sessions_daily'), ({later})"
+    );
+    returns(world, &sums, [["8", "4", "4"]]).await;
+    // Only the first declaration accepts a time of 2010.
+    for (table, rollup) in [("rollup_sums", "event_hourly"), ("rollup_states", "users_hourly")] {
+        let old =
+            format!("SELECT sum(rows) FROM {table} WHERE rollup = '{rollup}' AND bucket < '2011-01-01'");
+        returns(world, &old, [["1"]]).await;
+    }
+
+    // A backfill adds the record that was finished under the first declaration.
+    world.run("stream-agg", &["backfill", ADDED_ROLLUP], &in_part.variables()).await.unwrap();
+    returns(world, &later, [["8"]]).await;
+}
+
+#[tokio::test]
+async fn nobody_finishes_a_batch_under_a_declaration_that_was_changed() {
+    let in_part = InPart::new("declared_changed").await;
+    let world = &in_part.world;
+    let change = |from: &str, to: &str| {
+        format!(
+            "ALTER TABLE configs UPDATE declared = replaceOne(declared, '\"earliest_ms\":{from},', '\"earliest_ms\":{to},')
+             WHERE declared LIKE '%sessions_daily%' SETTINGS mutations_sync = 1"
+        )
+    };
+    world.rows(&change("946684800000", "0")).await;
+    let mut refusing = in_part.start();
+    wait_for_readyz(&refusing, &["partition 0: the declared batch cannot be finished", "was changed"]).await;
+    refusing.terminate().await.unwrap();
+    assert_eq!(world.number("SELECT count() FROM events").await, 0);
+
+    world.rows(&change("0", "946684800000")).await;
+    let mut aggregator = in_part.start();
+    aggregator.wait_ready().await.unwrap();
+    returns(world, "SELECT count() FROM events WHERE tenant != ''", [["4"]]).await;
+}
+
+#[tokio::test]
+async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
+    let world = World::new("declared_otherwise").await;
+    produce(&world);
+    let mut aggregator = world.aggregator().await;
+    returns(&world, "SELECT sum(stored) FROM ledger", [["4"]]).await;
+    let changed = Rollups::built_in().to_string().replace("\"device_os\"]", "\"param_str\"]");
+    let file = world.write("rollups.toml", &changed);
+    let declared = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];
+    let refused = world.run("stream-agg", &[], &declared).await.unwrap_err();
+    let said = format!("{refused:#}");
+    assert!(said.contains("rollup `event_hourly` was declared otherwise before"), "{said}");
+    // The running aggregator is not disturbed.
+    produce(&world);
+    returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["8"]]).await;
+    aggregator.terminate().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "takes a minute, because inserts must have ended before rows are dropped: ./dev test --full"]
+async fn a_rollup_that_nobody_declares_any_more_is_dropped_while_the_others_count_on() {
+    let world = World::new("declared_no_more").await;
+    let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
+    let with = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];
+    world.migrate_with(&with).await;
+    let drop = async |rollup: &str, more: &[(&str, &str)]| {
+        world.run("stream-agg", &["drop-rollup", rollup], more).await.map_err(|error| format!("{error:#}"))
+    };
+    let check = async |rollup: &str, more: &[(&str, &str)], words: &str| {
+        let said = drop(rollup, more).await.unwrap_err();
+        assert!(said.contains(words), "{said}");
+    };
+    let of_later = format!("SELECT sum(rows) FROM rollup_sums WHERE rollup = '{ADDED_ROLLUP}'");
+    let hourly = "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''";
+
+    let mut aggregator = world.start("stream-agg", &with);
+    produce(&world);
+    returns(&world, &of_later, [["4"]]).await;
+    check(ADDED_ROLLUP, &with, "it is declared; take it out of ROLLUPS_FILE").await;
+    check(ADDED_ROLLUP, &[], "partition 0 still has it declared").await;
+    check("unheard_of", &[], "no such rollup was ever declared; there were event_daily,").await;
+    aggregator.terminate().await.unwrap();
+
+    let mut aggregator = world.aggregator().await;
+    produce(&world);
+    returns(&world, hourly, [["8"]]).await;
+    let (dropped, ()) = tokio::join!(drop(ADDED_ROLLUP, &[]), async {
+        for _ in 0..20 {
+            produce(&world);
+        }
+    });
+    dropped.unwrap();
+    returns(&world, &format!("SELECT count() FROM rollup_sums WHERE rollup = '{ADDED_ROLLUP}'"), [["0"]])
+        .await;
+    returns(&world, hourly, [["88"]]).await;
+    world.run("stream-agg", &["audit"], &[]).await.unwrap();
+    aggregator.terminate().await.unwrap();
+
+    // Both errors go to the log of the same program, so they must differ.
+    for (command, operation) in [(&[][..], "rollup"), (&["migrate"], "migrate: rollup")] {
+        let said = format!("{:#}", world.run("stream-agg", command, &with).await.unwrap_err());
+        let reason = format!("`{ADDED_ROLLUP}` was dropped and cannot be declared again");
+        assert!(said.contains(&reason) && said.contains(operation), "{said}");
+    }
+}

@@ -1,0 +1,95 @@
+//! Times at the limits of what the tables can hold count once or are replaced; none stops a partition.
+
+use devstack::{Stack, wait_for};
+use schemas::rollup::Rollups;
+use schemas::time::{DAY, HOUR, UnixMillis};
+use serde_json::json;
+
+use crate::oracle::now;
+use crate::world::{DEADLINE, World};
+
+/// A rollup with the longest possible retention.
+const LONG_KEPT: &str = r#"
+[[rollup]]
+name = "long_kept"
+grain = "day"
+dimensions = ["event"]
+measures = { events = "count" }
+retention = "14600d"
+"#;
+
+#[tokio::test]
+async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
+    let world = World::new("ends_of_time").await;
+    let file = world.write("rollups.toml", &format!("{}{LONG_KEPT}", Rollups::built_in()));
+    let widest = [
+        ("ROLLUPS_FILE", &*file),
+        ("EVENT_TIME_FROM", "1970-01-01T00:00:00Z"),
+        ("EVENT_TIME_AHEAD", "1year"),
+    ];
+    world.migrate_with(&widest).await;
+    let edge = world.edge().await;
+    let ahead = UnixMillis(now().0 + 365 * DAY);
+    for posted in [5, 10] {
+        let times = [
+            ("believed", "1970-01-01 00:00:00.000".to_owned()),
+            ("believed", ahead.to_string()),
+            ("replaced", "1969-12-31 23:59:59.999".to_owned()),
+            ("replaced", "1900-01-01 00:00:00".to_owned()),
+            ("replaced", "2299-12-31 23:59:59.999".to_owned()),
+        ];
+        let lines = times.map(|(event, time)| json!({"event": event, "client_time": time}).to_string());
+        assert_eq!(edge.http.post_lines(&lines).await.status, 200);
+        let mut aggregator = world.start("stream-agg", &widest);
+        aggregator.wait_ready().await.unwrap();
+        let both = "SELECT (SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''), (SELECT sum(stored) FROM ledger)";
+        let waited = wait_for(format!("{posted} events"), DEADLINE, async || {
+            world.rows(both).await == [[posted.to_string(), posted.to_string()]]
+        });
+        waited.await.unwrap();
+        // The second aggregator starts at the offset that the first one committed.
+        assert!(aggregator.terminate().await.unwrap().success());
+    }
+    for table in ["events", "rollup_sums"] {
+        world.rows(&format!("OPTIMIZE TABLE {table} FINAL")).await;
+    }
+    let hours =
+        "SELECT toUnixTimestamp(bucket), event, sum(events) FROM rollup.event_hourly WHERE tenant != ''
+                 GROUP BY 1, 2 ORDER BY ALL";
+    let arrived = "SELECT toUnixTimestamp(toStartOfHour(server_time)), event, count() FROM events
+                   WHERE event = 'replaced' GROUP BY 1, 2 ORDER BY ALL";
+    let believed = |time: i64| [(time / 1000).to_string(), "believed".to_owned(), "2".to_owned()].to_vec();
+    let expected =
+        [vec![believed(0)], world.rows(arrived).await, vec![believed(ahead.floor(HOUR).0)]].concat();
+    assert_eq!(world.rows(hours).await, expected);
+    // The retention of forty years is over for January 1970.
+    let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
+    assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
+    world.run("stream-agg", &["audit"], &widest).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_kept_for_ever_stays_in_whatever_time_zone_clickhouse_stands() {
+    let name = "ends_of_time_in_tokyo";
+    let mut stack = Stack::for_test(name).unwrap();
+    stack.clickhouse.set_time_zone("Asia/Tokyo");
+    stack.start().await.unwrap();
+    let world = World::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
+    world.migrate().await;
+    assert_eq!(world.rows("SELECT serverTimeZone()").await, [["Asia/Tokyo"]]);
+    let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
+    let lines = ["2001-01-01 00:00:00", "2026-11-21 23:59:59"]
+        .map(|time| json!({"event": "kept", "client_time": time}).to_string());
+    assert_eq!(edge.http.post_lines(&lines).await.json()["accepted"], 2);
+    let sums =
+        "SELECT sum(rows), count() FROM rollup_sums WHERE rollup = 'event_daily' AND expires = '2149-06-06'";
+    let kept = async || world.rows(sums).await == [["2", "2"]];
+    wait_for("both events", DEADLINE, kept).await.unwrap();
+    let marked = "SELECT count() FROM rollup_sums WHERE tenant = '' AND expires = '2149-06-06' AND hwm > 0";
+    assert_eq!(world.number(marked).await, 1);
+    for table in ["rollup_sums", "rollup_states"] {
+        world.rows(&format!("OPTIMIZE TABLE {table} FINAL")).await;
+    }
+    assert!(kept().await);
+    assert_eq!(world.number(marked).await, 1, "markers are kept too");
+}

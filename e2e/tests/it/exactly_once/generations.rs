@@ -1,0 +1,53 @@
+//! Markers of one log generation do not count for another one.
+
+use devstack::wait_for;
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::wire::produce;
+use crate::world::{DEADLINE, STATIC_MEMBER, World};
+
+/// Tables that refuse the rows of the second log for a while.
+const CLOSED: [&str; 3] = ["events", "rollup_sums", "rollup_states"];
+
+#[tokio::test]
+async fn markers_of_the_log_before_say_nothing_of_a_batch_that_is_stored_in_part() {
+    let world = World::new("generations").await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(102), Oracle::default());
+    let mut append = |records: usize| {
+        for _ in 0..records {
+            let made = [TestEvent::random(&mut rng, now()), TestEvent::random(&mut rng, now())];
+            produce(&world, 0, &made);
+            made.iter().for_each(|made| oracle.record(made));
+        }
+        oracle.counts()
+    };
+    let first = append(5);
+    let mut aggregator = world.aggregator().await;
+    world.assert_counted(&first).await;
+    aggregator.terminate().await.unwrap();
+    world.delete_topic().await;
+    world.migrate().await;
+    world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
+
+    // Every marker of the first log is above the end of the second one.
+    let both = append(2);
+    for table in CLOSED {
+        world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK g = 0")).await;
+    }
+    let mut aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
+    let recorded = "SELECT count() FROM ledger WHERE tenant != '' AND g = 1";
+    wait_for("a record of the second log", DEADLINE, async || world.number(recorded).await > 0)
+        .await
+        .unwrap();
+    aggregator.kill9();
+    for table in CLOSED {
+        assert_eq!(world.number(&format!("SELECT count() FROM {table} WHERE g = 1")).await, 0, "{table}");
+        let behind = format!("SELECT max(hwm) FROM {table} WHERE g = 0 AND kp = 0");
+        assert_eq!(world.number(&behind).await, 5, "{table}");
+        world.rows(&format!("ALTER TABLE {table} DROP CONSTRAINT closed")).await;
+    }
+    let (_, metadata) = world.committed(0);
+    assert!(metadata.contains(" L=") && metadata.contains(" g=1"), "declared: {metadata}");
+    let _aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
+    world.assert_counted(&both).await;
+}

@@ -1,0 +1,130 @@
+//! Ownership of partitions: never two aggregators that count one, and never none for long.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use devstack::{Service, wait_for};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use rustix::process::Signal;
+
+use crate::client::Http;
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{DEADLINE, Edge, STATIC_MEMBER, World};
+
+/// Posts 20 requests of 10 events.
+async fn post(edge: &Edge, rng: &mut fastrand::Rng, oracle: &mut Oracle) {
+    for _ in 0..20 {
+        let lines: Vec<_> = (0..10).map(|_| Some(TestEvent::random(rng, now()))).collect();
+        let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
+        oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+    }
+}
+
+#[tokio::test]
+async fn a_process_whose_place_another_one_took_ends_and_says_so() {
+    let world = World::new("ownership_place").await;
+    let edge = world.edge().await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(60), Oracle::default());
+    let mut first = world.start("stream-agg", &[STATIC_MEMBER]);
+    first.wait_ready().await.unwrap();
+    post(&edge, &mut rng, &mut oracle).await;
+
+    let mut second = world.start("stream-agg", &[STATIC_MEMBER]);
+    let status = first.process().wait_for_exit(DEADLINE).await.unwrap();
+    assert!(!status.success());
+    let last = first.process().log_tail();
+    assert!(last.contains("another process has taken this one's place in the group"), "{last}");
+
+    second.wait_ready().await.unwrap();
+    post(&edge, &mut rng, &mut oracle).await;
+    world.assert_counted(&oracle.counts()).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
+    let world = World::new("ownership_sleep").await;
+    let edge = world.edge().await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(61), Oracle::default());
+    let impatient = [("KAFKA_OPT_session.timeout.ms", "3000"), ("KAFKA_OPT_heartbeat.interval.ms", "500")];
+    let mut sleeper = world.start("stream-agg", &impatient);
+    sleeper.wait_ready().await.unwrap();
+    let mut other = world.start("stream-agg", &impatient);
+    other.wait_ready().await.unwrap();
+    let admin = Http::new(other.admin());
+    for _ in 0..3 {
+        post(&edge, &mut rng, &mut oracle).await;
+        // At any moment of its work on these events.
+        sleeper.process().signal(Signal::STOP).unwrap();
+        post(&edge, &mut rng, &mut oracle).await;
+        let taken_over = wait_for("the other one to own all partitions", DEADLINE, async || {
+            admin.metric("stream_agg_partitions_owned").await == Some(4)
+        });
+        taken_over.await.unwrap();
+        sleeper.process().signal(Signal::CONT).unwrap();
+        post(&edge, &mut rng, &mut oracle).await;
+        let shared_again = wait_for("the sleeper to have its share again", DEADLINE, async || {
+            admin.metric("stream_agg_partitions_owned").await < Some(4)
+        });
+        shared_again.await.unwrap();
+    }
+    world.assert_counted(&oracle.counts()).await;
+}
+
+/// A group member that never gives up a revoked partition, and so never triggers the rebalance that assigns it.
+#[derive(Default)]
+struct Stubborn {
+    assigned: AtomicUsize,
+    revoked: AtomicUsize,
+}
+
+impl ClientContext for Stubborn {}
+
+impl ConsumerContext for Stubborn {
+    fn rebalance(&self, member: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            member.incremental_assign(list).unwrap();
+            self.assigned.fetch_add(list.count(), Ordering::Relaxed);
+        } else {
+            self.revoked.fetch_add(list.count(), Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn partitions_that_nobody_has_are_assigned_anew() {
+    let world = World::new("ownership_nobody").await;
+    let stubborn: BaseConsumer<Stubborn> = world
+        .kafka()
+        .set("group.id", world.name())
+        .set("group.instance.id", "first")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .create_with_context(Stubborn::default())
+        .unwrap();
+    stubborn.subscribe(&[world.name()]).unwrap();
+    let wait_until = async |what: &str, count: &AtomicUsize, partitions: usize| {
+        let waited = wait_for(what, DEADLINE, async || {
+            let _served = stubborn.poll(Duration::from_millis(10));
+            count.load(Ordering::Relaxed) == partitions
+        });
+        waited.await.unwrap();
+    };
+    wait_until("all partitions", &stubborn.context().assigned, 4).await;
+    let mut second = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "second")]);
+    wait_until("half of them to be revoked", &stubborn.context().revoked, 2).await;
+    second.wait_ready().await.unwrap();
+
+    // It joins as the same static member, without knowing about the revoked partitions.
+    let mut first = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "first")]);
+    first.wait_ready().await.unwrap();
+    let edge = world.edge().await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(62), Oracle::default());
+    post(&edge, &mut rng, &mut oracle).await;
+    world.assert_counted(&oracle.counts()).await;
+    let found = async |service: &Service| {
+        Http::new(service.admin()).metric("stream_agg_orphans_total").await.unwrap_or_default()
+    };
+    assert!(found(&first).await + found(&second).await >= 2, "the aggregators found the orphaned partitions");
+}

@@ -1,0 +1,121 @@
+//! The audit is exact also for lines that arrived long before their record: a spool held them, or the clock of the edge
+//! was wrong.
+
+use schemas::event;
+use schemas::line::{self, Prefix};
+use schemas::time::{DAY, UnixMillis};
+use uuid::Builder;
+
+use super::{KP, age, audit, is_found, is_sound_with, latest, reaches};
+use crate::oracle::now;
+use crate::world::World;
+
+fn days_ago(days: i64) -> UnixMillis {
+    UnixMillis(now().0 - days * DAY)
+}
+
+/// Appends a record of two events that happened and arrived this many days ago.
+fn produce(world: &World, days: i64, more: &[(&str, &str)]) {
+    produce_events_of(world, days_ago(days), days_ago(days), more);
+}
+
+/// Appends a record of two events that were sent with one time and arrived at another.
+fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more: &[(&str, &str)]) {
+    let client = format!(r#"{{"event":"click","device_id":"d","client_time":"{sent}"}}"#);
+    let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), arrived);
+    let mut value = Vec::new();
+    line::write(&prefix, &client, &event::parse::<()>(&client).unwrap(), &mut value);
+    let value = [&value[..], &value].join(&b'\n');
+    let random = fastrand::u128(..).to_le_bytes();
+    let id = Builder::from_unix_timestamp_millis(arrived.0.unsigned_abs(), random.first_chunk().unwrap());
+    let id = id.into_uuid().to_string();
+    world.produce(KP, &[&[("v", "1"), ("n", "2"), ("id", id.as_str())], more].concat(), &value);
+}
+
+/// Changes the ledger as if the broker's clock had been this many days behind when it appended offset 1.
+async fn was_taken_earlier(world: &World, days: u8) {
+    world.rows(&format!("INSERT INTO ledger SELECT * REPLACE (kafka_time - INTERVAL {days} DAY AS kafka_time) FROM ledger WHERE ko = 1 OR tenant = '' AND hwm = (SELECT min(hwm) FROM ledger WHERE hwm > 1)")).await;
+    world
+        .rows("DELETE FROM ledger WHERE tenant = '*' AND ko = 1 AND kafka_time > now() - INTERVAL 1 DAY")
+        .await;
+}
+
+const SPOOLED: &[(&str, &str)] = &[("spooled", "1")];
+
+#[tokio::test]
+async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_rollups() {
+    let world = World::new("audit_spooled").await;
+    let _aggregator = world.aggregator().await;
+    age(&world).await;
+    for days in [0, 13, 3, 0] {
+        produce(&world, days, SPOOLED);
+    }
+    // With the days that a person may ask for, and with those of the aggregator's own audits.
+    for days in ["29", "2", "1"] {
+        is_sound_with(&world, &["--days", days], 8).await;
+    }
+    assert_eq!(latest(&world, "expected", "events", "all").await, ["8"]);
+    let day = &days_ago(13).to_string()[..10];
+    world
+        .rows(&format!("INSERT INTO rollup_sums SELECT * FROM rollup_sums WHERE rollup = 'event_hourly' AND toDate(bucket) = '{day}'"))
+        .await;
+    let twice = format!("event_hourly, events of {day}: 0 missing, 2 duplicate");
+    is_found(&world, &["--days", "29"], &[&twice, "missing=0 duplicate=2"]).await;
+    let lost = format!("DELETE FROM events WHERE toDate(server_time) = '{day}' AND line = 1");
+    world.rows(&lost).await;
+    is_found(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; 7 of 8"]).await;
+}
+
+#[tokio::test]
+async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_are() {
+    let world = World::new("audit_expired").await;
+    let _aggregator = world.aggregator().await;
+    for days in [0, 40, 0] {
+        produce(&world, days, &[]);
+    }
+    reaches(&world, 3).await;
+    // As if a spool had held the record for 14 of these days. ClickHouse drops such rows by itself at some time.
+    was_taken_earlier(&world, 26).await;
+    world.rows("DELETE FROM events WHERE tenant != '' AND ko = 1").await;
+    // Before and after the tables are older than their retention.
+    for days in ["29", "2"] {
+        is_sound_with(&world, &["--days", days], 4).await;
+        let noted = latest(&world, "note", "events", "all").await.remove(0);
+        assert!(noted.starts_with("of 2 lines that arrived before"), "{noted}");
+        assert_eq!(latest(&world, "found", "users_daily", "all").await, ["6"]);
+        age(&world).await;
+    }
+    world.rows("DELETE FROM events WHERE tenant != '' AND ko = 2 AND line = 1").await;
+    is_found(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; 3 of 4"]).await;
+}
+
+#[tokio::test]
+async fn records_of_a_broker_whose_clock_went_back_for_a_while_are_no_finding() {
+    let world = World::new("audit_clock").await;
+    let _aggregator = world.aggregator().await;
+    age(&world).await;
+    for days in [6, 0, 0] {
+        produce(&world, days, SPOOLED);
+    }
+    is_sound_with(&world, &["--days", "2"], 6).await;
+    was_taken_earlier(&world, 5).await;
+    assert_eq!(world.number("SELECT count() FROM ledger WHERE tenant = '*'").await, 3);
+    audit(&world, &["--days", "2"]).await.unwrap();
+    is_sound_with(&world, &["--days", "29"], 6).await;
+}
+
+#[tokio::test]
+async fn events_whose_time_is_not_believed_are_compared_on_the_day_of_their_arrival() {
+    let world = World::new("audit_times").await;
+    let _aggregator = world.aggregator().await;
+    let today = now();
+    let yesterday = UnixMillis(today.0 - DAY);
+    let from = UnixMillis::parse("2000-01-01 00:00:00").unwrap();
+    // Of each pair, one time is within the limits by a millisecond.
+    for sent in [from, UnixMillis(from.0 - 1), today, UnixMillis(today.0 + 1)] {
+        produce_events_of(&world, sent, yesterday, &[]);
+    }
+    is_sound_with(&world, &[], 8).await;
+    assert_eq!(world.number("SELECT sum(time_replaced) FROM ledger").await, 4);
+    assert_eq!(latest(&world, "(expected, found)", "event_daily", "all").await, ["(8,8)"]);
+}

@@ -1,0 +1,59 @@
+//! The audit finds offsets that are in no ledger row, for any reason.
+
+use devstack::wait_for;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::{KP, audit, is_found, latest, reaches};
+use crate::client::Http;
+use crate::world::{DEADLINE, World};
+
+/// Appends records without a readable line: only the ledger has rows for them.
+fn produce(world: &World, records: usize) {
+    for _ in 0..records {
+        world.produce(KP, &[], b"of some other program");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_was_passed_over_is_a_gap_with_its_offsets() {
+    let world = World::new("audit_gaps").await;
+    let aggregator = world.start("stream-agg", &[("AUDIT_INTERVAL", "300ms")]);
+    produce(&world, 12);
+    reaches(&world, 12).await;
+    audit(&world, &[]).await.unwrap();
+    assert_eq!(latest(&world, "(expected, found)", "ledger", "offsets").await, ["(12,12)"]);
+    world.rows("DELETE FROM ledger WHERE tenant = '*' AND ko IN (5, 6, 8, 11)").await;
+    let words = [
+        "offsets 5-6 of partition 3: in no ledger row",
+        "offsets 8-8 of partition 3: in no ledger row",
+        "offsets 11-11 of partition 3: in no ledger row",
+        "kafka-console-consumer",
+        "audit: incomplete, missing=0 duplicate=0 gaps=4",
+        "0 missing, 0 duplicate, 4 offsets in no ledger row",
+    ];
+    is_found(&world, &[], &words).await;
+    assert_eq!(latest(&world, "(expected, found)", "ledger", "offsets").await, ["(12,8)"]);
+    let admin = Http::new(aggregator.admin());
+    let shown = async || admin.metric("stream_agg_audit_gaps").await;
+    wait_for("the gaps to be shown", DEADLINE, async || shown().await == Some(4)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_leaves_a_gap_of_one_offset_behind_its_records() {
+    let world = World::new("audit_transaction").await;
+    let _aggregator = world.aggregator().await;
+    produce(&world, 1);
+    let tool: BaseProducer = world.kafka().set("transactional.id", "a tool").create().unwrap();
+    tool.init_transactions(DEADLINE).unwrap();
+    tool.begin_transaction().unwrap();
+    let record = BaseRecord::<(), _>::to(world.name()).partition(KP).payload(b"of a tool");
+    tool.send(record).map_err(|(error, _)| error).unwrap();
+    tool.commit_transaction(DEADLINE).unwrap();
+    // Offset 2 is Kafka's commit marker of the transaction; there is no record after it yet.
+    reaches(&world, 2).await;
+    audit(&world, &[]).await.unwrap();
+    produce(&world, 1);
+    reaches(&world, 4).await;
+    let words = ["offsets 2-2 of partition 3: in no ledger row", "missing=0 duplicate=0 gaps=1"];
+    is_found(&world, &[], &words).await;
+}

@@ -1,0 +1,48 @@
+//! Every service works with the rights of its own user in `users.xml`.
+
+use devstack::clickhouse::LOCAL_PASSWORD;
+use schemas::rollup::Rollups;
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{QueryApi, World};
+
+const FIELD: &str = "[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
+
+/// The variables of a service that runs as `user`.
+fn login(user: &str) -> [(&str, &str); 2] {
+    [("CLICKHOUSE_USER", user), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)]
+}
+
+#[tokio::test]
+async fn a_migrator_a_loader_and_a_poller_are_enough() {
+    let rollups = format!("{}\n{FIELD}", Rollups::built_in());
+    let (_stack, world) =
+        World::on_own_servers_declaring("rights", &Rollups::parse("rights", &rollups).unwrap()).await;
+    // Again as the user of `migrate`, for databases that do not exist yet, and with a field that needs a column.
+    let file = world.write("rollups.toml", &rollups);
+    let elsewhere = [
+        ("CLICKHOUSE_DATABASE", "rights_of_migrator"),
+        ("BI_DATABASE", "bi_rights_of_migrator"),
+        ("ROLLUPS_FILE", &*file),
+    ];
+    for _ in 0..2 {
+        world.migrate_with(&[&login("migrator")[..], &elsewhere].concat()).await;
+    }
+    let edge = world.edge().await;
+    let mut aggregator = world.start("stream-agg", &login("loader"));
+    let mut api = world.start("query-api", &login("poller"));
+    aggregator.wait_ready().await.unwrap();
+    api.wait_ready().await.unwrap();
+    let api = QueryApi::new(api);
+
+    let mut oracle = Oracle::default();
+    let time = now();
+    let mut rng = fastrand::Rng::with_seed(3);
+    let lines: Vec<_> = (0..50).map(|_| Some(TestEvent::random(&mut rng, time))).collect();
+    let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
+    oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+
+    world.assert_counted(&oracle.counts()).await;
+    let (users, clicks, impressions) = oracle.hour(time);
+    api.assert_hour(time.0, users, clicks, impressions).await;
+}

@@ -1,0 +1,196 @@
+//! A start with wrong settings prints one helpful line and exits with an error.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use devstack::{DataDirectory, ports};
+use rcgen::generate_simple_self_signed;
+
+/// Runs a program with only these variables; returns its exit code and its standard error.
+fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join(program);
+    let output =
+        Command::new(path).args(arguments).env_clear().envs(variables.iter().copied()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+const GIVEN: [(&str, &str); 2] = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
+
+#[test]
+fn a_taken_port_is_named_with_the_variable_that_moves_it() {
+    for service in ["ingest", "query-api"] {
+        let port = ports::free().unwrap();
+        let holder = TcpListener::bind(ports::local(port)).unwrap();
+        let taken = holder.local_addr().unwrap().to_string();
+        let (code, said) =
+            run(service, &[], &[GIVEN.as_slice(), &[("LISTEN_ADDR", taken.as_str())]].concat());
+        assert_eq!(code, Some(1), "{service}: {said}");
+        let line = said.lines().last().unwrap_or_default();
+        assert_eq!(
+            line,
+            format!(
+                "error: listen on {taken}: the port is taken; stop what holds it or set LISTEN_ADDR to another"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_missing_or_malformed_variable_is_one_line() {
+    for service in ["ingest", "stream-agg", "query-api"] {
+        let (code, said) = run(service, &[], &[]);
+        assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
+        assert!(said.starts_with("error: variable ") && said.contains(" is not set: "), "{said}");
+        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[("ADMIN_ADDR", "nowhere")]].concat());
+        assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
+        assert!(said.starts_with("error: variable ADMIN_ADDR=`nowhere` is not usable: "), "{said}");
+    }
+}
+
+#[test]
+fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
+    let directory = DataDirectory::for_test("start_errors_rollups").unwrap();
+    let file = directory.path().join("rollups.toml");
+    fs::write(
+        &file,
+        "# Ours.\n[[rollup]]\nname = \"plans\"\ngrain = \"week\"\ndimensions = [\"props.plan\"]\n\
+         measures = { events = \"count\" }\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    for (service, arguments) in
+        [("stream-agg", [].as_slice()), ("stream-agg", &["migrate"]), ("query-api", &[])]
+    {
+        let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[("ROLLUPS_FILE", file)]].concat());
+        assert_eq!(
+            (code, said),
+            (
+                Some(1),
+                format!(
+                    "error: variable ROLLUPS_FILE=`{file}` is not usable: read rollups: {file}:4: `week` is not a \
+                     grain; there are minute, 15m, hour, day, none\n"
+                )
+            ),
+            "{service} {arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
+    let directory = DataDirectory::for_test("start_errors_tls").unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let [made, other] = [(); 2].map(|()| generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+    let certificate = write("tls.crt", &made.cert.pem());
+    let key = write("tls.key", &made.signing_key.serialize_pem());
+    let others_key = write("other.key", &other.signing_key.serialize_pem());
+    let empty = write("empty", "");
+    let check = |variables: &[(&str, &str)], expected: &str| {
+        let (code, said) = run("ingest", &[], &[GIVEN.as_slice(), variables].concat());
+        assert_eq!((code, said), (Some(1), format!("error: variable {expected}\n")), "{variables:?}");
+    };
+    let pair = |certificate: &str, key: &str, expected: &str| {
+        check(&[("TLS_CERT", certificate), ("TLS_KEY", key)], expected);
+    };
+    let unusable = |name: &str, file: &str, reason: &str| format!("{name}=`{file}` is not usable: {reason}");
+    pair(
+        &certificate,
+        &others_key,
+        &unusable("TLS_KEY", &others_key, "it does not belong to the certificate"),
+    );
+    pair(&empty, &key, &unusable("TLS_CERT", &empty, "there is no certificate in it"));
+    pair(
+        &certificate,
+        &certificate,
+        &unusable("TLS_KEY", &certificate, "there is no private key in it, or an encrypted one"),
+    );
+    pair(
+        &certificate,
+        "/nowhere",
+        &unusable("TLS_KEY", "/nowhere", "No such file or directory (os error 2)"),
+    );
+    check(
+        &[("TLS_CERT", &certificate)],
+        "TLS_KEY is not set: TLS_CERT needs it: a PEM file with its private key",
+    );
+    check(&[("TLS_KEY", &key)], "TLS_CERT is not set: TLS_KEY needs it: a PEM file with its certificate");
+}
+
+#[test]
+fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range() {
+    for (name, value, reason) in [
+        (
+            "EVENT_TIME_FROM",
+            "1969-12-31T23:59:59Z",
+            "rollups hold times from 1970-01-01 00:00:00.000 on; write one from there to before 2059-01-01 \
+             00:00:00.000",
+        ),
+        (
+            "EVENT_TIME_AHEAD",
+            "2years",
+            "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to 1year",
+        ),
+        (
+            "DEDUP_WINDOW_AGE",
+            "15days",
+            "the window is restored from the ledger, which keeps a record for 30 days; write 0s to 14days",
+        ),
+    ] {
+        let (code, said) = run("stream-agg", &[], &[GIVEN.as_slice(), &[(name, value)]].concat());
+        let expected = format!("error: variable {name}=`{value}` is not usable: {reason}\n");
+        assert_eq!((code, said), (Some(1), expected));
+    }
+}
+
+#[test]
+fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_and_says_why() {
+    for (service, arguments, name, value, reason) in [
+        (
+            "ingest",
+            [].as_slice(),
+            "KAFKA_OPT_request.required.acks",
+            "1",
+            "a request is answered once all in-sync replicas have its events",
+        ),
+        ("ingest", &[], "KAFKA_OPT_delivery.timeout.ms", "0", "DURABLE_WAIT is for it"),
+        (
+            "stream-agg",
+            &[],
+            "KAFKA_OPT_topic.auto.offset.reset",
+            "latest",
+            "a partition whose offset is gone must stop, or records would be left out or read again",
+        ),
+        ("stream-agg", &["adopt", "0"], "KAFKA_OPT_group.id", "another", "GROUP names the consumer group"),
+    ] {
+        let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[(name, value)]].concat());
+        assert_eq!((code, said), (Some(1), format!("error: variable {name} cannot be set: {reason}\n")));
+    }
+}
+
+#[test]
+fn a_typo_in_a_flag_is_answered_with_the_flag_that_was_meant() {
+    for (program, arguments, meant) in [
+        ("ingest", ["--chek-config"].as_slice(), "--check-config"),
+        ("stream-agg", &["--chek-config"], "--check-config"),
+        ("query-api", &["--chek-config"], "--check-config"),
+        ("devstack", &["up", "--freshh"], "--fresh"),
+    ] {
+        let (code, said) = run(program, arguments, &[]);
+        assert_eq!(code, Some(2), "{program}: {said}");
+        assert!(said.contains(meant), "{program}: {said}");
+    }
+}
+
+#[test]
+fn every_variable_can_be_listed_without_starting() {
+    for service in ["ingest", "stream-agg", "query-api"] {
+        let (code, said) = run(service, &["--check-config"], &GIVEN);
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{service}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Rollups are declared in one file: a new one answers after a restart, and the query API does not answer with other
+//! declarations than the aggregator's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use devstack::{Service, wait_for};
+use schemas::rollup::Rollups;
+use schemas::time::DAY;
+use serde_json::json;
+
+use crate::client::Http;
+use crate::oracle::now;
+use crate::world::{DEADLINE, World, with_sources};
+
+const PLANS: &str = r#"
+[[rollup]]
+name = "plans_daily"
+grain = "day"
+dimensions = ["props.plan"]
+where = { event = ["play", "purchase"] }
+measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(user)" }
+"#;
+
+/// A file with the built-in rollups and [`PLANS`].
+fn with_plans(world: &World) -> String {
+    world.write("rollups.toml", &format!("{}{PLANS}", Rollups::built_in()))
+}
+
+/// Starts a service with these rollups and waits until it is ready.
+async fn ready(world: &World, service: &str, file: &str) -> Service {
+    let mut service = world.start(service, &[("ROLLUPS_FILE", file)]);
+    service.wait_ready().await.unwrap();
+    service
+}
+
+async fn post(edge: &Http, line: String) {
+    let answer = edge.post_lines(&[line]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
+    let world = World::new("rollups_plan").await;
+    let (edge, mut aggregator, api) = world.pipeline().await;
+    let time = now();
+    let stored = async |rows: u64| {
+        let waited = wait_for(format!("{rows} stored rows"), DEADLINE, async || {
+            world.number("SELECT sum(stored) FROM ledger").await >= rows
+        });
+        waited.await.unwrap();
+    };
+    post(&edge.http, json!({"event": "click", "user_id": "u1", "plan": "early"}).to_string()).await;
+    stored(1).await;
+
+    let file = with_plans(&world);
+    assert!(aggregator.terminate().await.unwrap().success());
+    drop(api);
+    world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
+    let (_aggregator, api) =
+        tokio::join!(ready(&world, "stream-agg", &file), ready(&world, "query-api", &file));
+
+    let mut expected = BTreeMap::<&str, (u64, i64, BTreeSet<u32>)>::new();
+    for n in 0..60 {
+        let (plan, user) = (["free", "pro", "", "team"][n as usize % 4], n % 7);
+        let event = ["play", "purchase", "click"][n as usize % 3];
+        let mut line =
+            json!({"event": event, "user_id": format!("u{user}"), "param_int": n, "client_time": time.0});
+        if !plan.is_empty() {
+            line["plan"] = plan.into();
+        }
+        post(&edge.http, line.to_string()).await;
+        if event != "click" {
+            let (events, value, users) = expected.entry(plan).or_default();
+            (*events, *value) = (*events + 1, *value + i64::from(n));
+            users.insert(user);
+        }
+    }
+    stored(61).await;
+    let expected: Vec<_> = expected
+        .into_iter()
+        .map(|(plan, (events, value, users))| {
+            let day = time.floor(DAY).0 / 1000;
+            [day.to_string(), plan.to_owned(), events.to_string(), value.to_string(), users.len().to_string()]
+                .to_vec()
+        })
+        .collect();
+    let plans = "SELECT toUnixTimestamp(bucket), plan, sum(events), sum(value), uniqExactMerge(users) FROM rollup.plans_daily
+                 WHERE tenant = 'default' GROUP BY bucket, plan ORDER BY plan";
+    let plans = with_sources(plans, &Rollups::parse("plans", PLANS).unwrap());
+    let mut found = Vec::new();
+    let waited = wait_for("the sums of each plan", DEADLINE, async || {
+        found = world.rows(&plans).await;
+        found == expected
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}: {expected:?}; there are {found:?}");
+    }
+    let view = format!(
+        "SELECT toUnixTimestamp(day), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
+        world.bi_database()
+    );
+    // Several times, so that ClickHouse compiles the expressions of the view.
+    for _ in 0..8 {
+        assert_eq!(world.rows(&view).await, expected, "the rows of the view");
+    }
+
+    let clicks = format!("unique_users,7\nclicks,{}\nimpressions,0\n", 1 + 20);
+    let http = Http::new(api.http());
+    let hour = format!("/analytics?timestamp={}", time.0);
+    let waited =
+        wait_for("the hour, from before and after", DEADLINE, async || http.get(&hour).await.text == clicks);
+    waited.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
+    let world = World::new("rollups_differ").await;
+    let (edge, mut aggregator, _) = world.pipeline().await;
+    let mut running = world.start("query-api", &[]);
+    running.wait_ready().await.unwrap();
+    let http = Http::new(running.http());
+    let fresh = json!({"country": "DE", "event": "click"}).to_string();
+    let post = async || edge.http.send("POST", "/v1/counters", &[], fresh.clone()).await.status;
+    assert_eq!(post().await, 200);
+    let counters = async || http.get("/v1/counters").await.json();
+    let counted = async |clicks: u64, stale: bool| {
+        let mut last = json!(null);
+        let waited = wait_for(format!("{clicks} clicks, stale {stale}"), DEADLINE, async || {
+            last = counters().await;
+            last["data"] == json!([{"country": "DE", "view": 0, "play": 0, "click": clicks}])
+                && last["meta"]["stale"] == stale
+        });
+        if let Err(overdue) = waited.await {
+            panic!("{overdue}; the answer is {last}");
+        }
+    };
+    counted(1, false).await;
+
+    let file = with_plans(&world);
+    let theirs = Rollups::parse("", &std::fs::read_to_string(&file).unwrap()).unwrap().hash();
+    let ours = Rollups::built_in().hash();
+    assert!(aggregator.terminate().await.unwrap().success());
+    world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
+    let _aggregator = ready(&world, "stream-agg", &file).await;
+    assert_eq!(post().await, 200);
+    let waited = wait_for("the second click", DEADLINE, async || {
+        world.number("SELECT sum(events) FROM rollup.event_daily WHERE country = 'DE'").await == 2
+    });
+    waited.await.unwrap();
+
+    // The running one keeps its answer, marks it as stale, and logs the reason.
+    counted(1, true).await;
+    let reason = format!(
+        "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
+         ROLLUPS_FILE that stream-agg was started with"
+    );
+    let log = running.process().log_tail();
+    assert!(log.contains(&reason), "{log}");
+    assert_eq!(Http::new(running.admin()).get("/readyz").await.status, 200);
+
+    // A new one is not ready, for the same reason.
+    let starting = world.start("query-api", &[]);
+    let admin = Http::new(starting.admin());
+    let mut last = String::new();
+    let waited = wait_for("a readiness with the reason", DEADLINE, async || {
+        let Ok(answer) = admin.try_send("GET", "/readyz", &[], "").await else { return false };
+        last = answer.text;
+        answer.status == 503 && last.contains(&reason)
+    });
+    if let Err(overdue) = waited.await {
+        panic!("{overdue}; it says {last:?}");
+    }
+    assert_eq!(Http::new(starting.http()).get("/v1/counters").await.status, 503);
+
+    // Restarted with the same file it counts again.
+    assert!(running.terminate().await.unwrap().success());
+    let running = ready(&world, "query-api", &file).await;
+    let data = Http::new(running.http()).get("/v1/counters").await.json()["data"].clone();
+    assert_eq!(data, json!([{"country": "DE", "view": 0, "play": 0, "click": 2}]));
+}
+
+#[tokio::test]
+async fn without_their_rollup_there_are_no_country_counters_and_hours_are_answered() {
+    let world = World::new("rollups_no_countries").await;
+    let without = Rollups::built_in().to_string().replace("event_daily", "other_daily");
+    let file = world.write("rollups.toml", &without);
+    world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
+    let api = ready(&world, "query-api", &file).await;
+    let http = Http::new(api.http());
+    let answer = http.get("/v1/counters").await;
+    assert_eq!((answer.status, &answer.json()["type"]), (404, &json!("/problems/not_declared")));
+    let hour = http.get(&format!("/analytics?timestamp={}", now().0)).await;
+    assert_eq!((hour.status, hour.text.as_str()), (200, "unique_users,0\nclicks,0\nimpressions,0\n"));
+}

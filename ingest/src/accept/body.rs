@@ -1,0 +1,261 @@
+//! The body of a request is read and decompressed within limits.
+//!
+//! Invariant: memory is reserved before it is used.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use ::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use ::http::{HeaderMap, HeaderName};
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+use zstd::stream::read::Decoder as ZstdDecoder;
+
+use super::config::BodyLimits;
+use crate::content::{Encoding, MEDIA_TYPES};
+use crate::outcome::{Bound, Refusal};
+
+/// The length up to which any body may be decompressed; beyond it [`MAX_RATIO`] applies.
+const RATIO_FREE_BYTES: usize = 1 << 20;
+/// The most decompressed bytes for each byte as sent; ordinary NDJSON stays below it.
+const MAX_RATIO: usize = 100;
+/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. It needs no reservation: a body is
+/// decompressed without a pause, so there is at most one window for each core.
+const MAX_WINDOW_LOG: u32 = 23;
+/// How long a body may be slower than the minimum rate.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+/// Bytes that are decompressed in one step.
+const STEP_BYTES: usize = 64 * 1024;
+/// How much is read of the body of a refused request, so that its sender can read the response.
+const MAX_DRAIN_BYTES: usize = 64 * 1024;
+/// How long such a read takes at most.
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// What the headers say about a body that the edge reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyHeaders {
+    /// The encoding of the body.
+    pub encoding: Encoding,
+    /// The length of the body as sent, if the request declares it.
+    pub length: Option<usize>,
+}
+
+impl BodyHeaders {
+    /// Checks the headers, and refuses a body that the edge would not read before a byte is read.
+    pub fn of(headers: &HeaderMap, limits: &BodyLimits) -> Result<Self, Refusal> {
+        check_media_type(headers)?;
+        let encoding = encoding(headers)?;
+        // hyper has checked the header, and the body cannot be longer.
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length| length > limits.body_bytes) {
+            return Err(Refusal::BodyTooLarge(limits.body_bytes));
+        }
+        Ok(Self { encoding, length })
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(value) = single(headers, CONTENT_TYPE).map_err(|()| Refusal::ContentType)? else {
+        return Ok(());
+    };
+    let media_type = value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase();
+    let is_json = |subtype: &str| subtype.len() > "+json".len() && subtype.ends_with("+json");
+    let is_read =
+        MEDIA_TYPES.contains(&&*media_type) || media_type.strip_prefix("application/").is_some_and(is_json);
+    if is_read { Ok(()) } else { Err(Refusal::ContentType) }
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    match single(headers, CONTENT_ENCODING).map_err(|()| Refusal::ContentEncoding)? {
+        None => Ok(Encoding::Identity),
+        Some(name) => Encoding::named(name).ok_or(Refusal::ContentEncoding),
+    }
+}
+
+/// The only value of a header, trimmed; an empty value means that the header is absent.
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let value = value.to_str().map_err(|_| ())?.trim();
+            Ok(Some(value).filter(|value| !value.is_empty()))
+        }
+        (Some(_), Some(_)) => Err(()),
+    }
+}
+
+/// Bytes that are reserved of the limit on all bodies, until this is dropped.
+pub struct Reservation {
+    permit: OwnedSemaphorePermit,
+    gauge: IntGauge,
+}
+
+impl Reservation {
+    /// Reserves `bytes` of `budget`, which has one permit for each byte, or refuses at once.
+    pub fn take(budget: &Arc<Semaphore>, bytes: usize, gauge: &IntGauge) -> Result<Self, Refusal> {
+        let permit = permits(budget, bytes)?;
+        gauge.add(bytes as i64);
+        Ok(Self { permit, gauge: gauge.clone() })
+    }
+
+    /// Changes the reservation to `bytes`: releases the excess, or reserves what is missing, or
+    /// refuses at once.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let held = self.permit.num_permits();
+        if bytes < held {
+            drop(self.permit.split(held - bytes));
+        } else if bytes > held {
+            self.permit.merge(permits(self.permit.semaphore(), bytes - held)?);
+        }
+        self.gauge.add(bytes as i64 - held as i64);
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.gauge.sub(self.permit.num_permits() as i64);
+    }
+}
+
+fn permits(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    let overloaded = Refusal::Overloaded(Bound::InFlightBytes);
+    let bytes = u32::try_from(bytes).map_err(|_| overloaded.clone())?;
+    Arc::clone(budget).try_acquire_many_owned(bytes).map_err(|_| overloaded)
+}
+
+/// Reads `body` to its end; `length` is its declared length.
+pub async fn read<B>(body: &mut B, length: Option<usize>, limits: &BodyLimits) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let start = Instant::now();
+    let deadline = start + limits.body_total;
+    // Most bodies are a single frame, which is not copied.
+    let (mut first, mut joined) = (Bytes::new(), Vec::new());
+    loop {
+        let idle = Instant::now() + limits.body_idle;
+        let allowed = Duration::from_secs(first.len().max(joined.len()) as u64) / limits.body_min_rate.get();
+        let too_slow = start + allowed.max(RATE_GRACE);
+        let data = match timeout_at(idle.min(too_slow).min(deadline), body.frame()).await {
+            Err(_) => return Err(Refusal::BodyTimeout),
+            Ok(Some(Err(_))) => return Err(Refusal::Aborted),
+            Ok(None) => return Ok(if joined.is_empty() { first } else { joined.into() }),
+            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        };
+        if first.len().max(joined.len()) + data.len() > limits.body_bytes {
+            return Err(Refusal::BodyTooLarge(limits.body_bytes));
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            if joined.is_empty() {
+                joined.reserve_exact(length.unwrap_or(2 * (first.len() + data.len())));
+                joined.extend_from_slice(&first);
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+}
+
+/// Decompresses a body, within limits.
+pub fn decompress(
+    body: Bytes,
+    encoding: Encoding,
+    limits: &BodyLimits,
+    reserved: &mut Reservation,
+) -> Result<Bytes, Refusal> {
+    let limit = limits.decoded_bytes.min(RATIO_FREE_BYTES + MAX_RATIO * body.len());
+    let decompressed = match encoding {
+        Encoding::Identity => {
+            return match undeclared_encoding(&body) {
+                None => Ok(body),
+                Some(encoding) => Err(Refusal::UndeclaredEncoding(encoding)),
+            };
+        }
+        Encoding::Gzip => decompress_with(MultiGzDecoder::new(&body[..]), body.len(), limit, reserved),
+        Encoding::Zstd => decompress_with(zstd_decoder(&body)?, body.len(), limit, reserved),
+    };
+    decompressed.map(Bytes::from)
+}
+
+/// The encoding of a body whose headers name none. No JSON begins with these bytes.
+fn undeclared_encoding(body: &[u8]) -> Option<Encoding> {
+    match body {
+        [0x1f, 0x8b, ..] => Some(Encoding::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Encoding::Zstd),
+        _ => None,
+    }
+}
+
+fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
+    let limited = |mut decoder: ZstdDecoder<'static, _>| -> io::Result<_> {
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        Ok(decoder)
+    };
+    // This fails only without memory.
+    ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
+}
+
+/// Decompresses step by step. Before each step the output is reserved, in addition to the `sent` bytes.
+fn decompress_with(
+    mut decoder: impl Read,
+    sent: usize,
+    limit: usize,
+    reserved: &mut Reservation,
+) -> Result<Vec<u8>, Refusal> {
+    let mut decoded = Vec::new();
+    loop {
+        if decoded.capacity() - decoded.len() < STEP_BYTES {
+            let larger = (2 * decoded.capacity()).min(limit).max(decoded.len()) + STEP_BYTES;
+            // Both buffers are in memory while one is copied into the other.
+            reserved.resize(sent + decoded.capacity() + larger)?;
+            decoded.reserve_exact(larger - decoded.len());
+            reserved.resize(sent + decoded.capacity())?;
+        }
+        let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
+        let read = step.map_err(|_| Refusal::BadEncoding)?;
+        if decoded.len() > limit {
+            return Err(Refusal::DecodedTooLarge(limit));
+        }
+        if read < STEP_BYTES {
+            return Ok(decoded);
+        }
+    }
+}
+
+/// Reads the rest of the body of a refused request, within limits. Returns whether the body ended, so that
+/// its connection can be used for another request.
+pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if body.is_end_stream() {
+        return true;
+    }
+    if headers.contains_key(EXPECT) {
+        // The client waits for `100 Continue`, which reading the body would send.
+        return false;
+    }
+    let read_to_end = async {
+        let mut left = MAX_DRAIN_BYTES;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        true
+    };
+    timeout(MAX_DRAIN_TIME, read_to_end).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! What a request, and all requests together, may use of memory and time.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use runtime::vars::{VarError, Vars};
+
+use super::geoip::GeoIpConfig;
+use super::work_budget::CPU_WORK_BYTES;
+
+const MIB: usize = 1 << 20;
+
+/// How bodies become enriched lines.
+#[derive(Debug, Clone)]
+pub struct AcceptConfig {
+    /// The limits on bodies.
+    pub limits: BodyLimits,
+    /// Where the country of an event comes from if the client does not send one; `None`: it stays empty.
+    pub geoip: Option<GeoIpConfig>,
+    /// Events a second of one user beyond which the user's events are spread over all partitions: `HOT_KEY_RATE`,
+    /// default 0, never: while a user becomes hot, a repeated event may go to another partition than the first one, and
+    /// count again.
+    pub hot_key_rate: u32,
+}
+
+/// The limits on the body of a request, and on all bodies together.
+#[derive(Debug, Clone)]
+pub struct BodyLimits {
+    /// The longest body as sent: `MAX_BODY_BYTES`, default 8 MiB.
+    pub body_bytes: usize,
+    /// The longest body once decompressed: `MAX_DECODED_BYTES`, default 32 MiB.
+    pub decoded_bytes: usize,
+    /// The most events in one request: `MAX_EVENTS`, default 10 000.
+    pub events: usize,
+    /// The longest pause within a body: `BODY_IDLE_TIMEOUT`, default 10s.
+    pub body_idle: Duration,
+    /// The longest time in which a body must arrive: `BODY_TIMEOUT`, default 30s.
+    pub body_total: Duration,
+    /// Bytes a second at which a body must arrive on average after its first 5 s:
+    /// `BODY_MIN_RATE`, default 512.
+    pub body_min_rate: NonZeroU32,
+    /// Bytes of all bodies in memory at once, and of the lines that are made from them: `IN_FLIGHT_BYTES`,
+    /// default 256 MiB.
+    pub in_flight_bytes: usize,
+}
+
+impl AcceptConfig {
+    /// Reads and checks the variables of this room.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        Ok(Self {
+            limits: BodyLimits::from_vars(vars)?,
+            geoip: GeoIpConfig::from_vars(vars)?,
+            hot_key_rate: vars.parsed_or("HOT_KEY_RATE", 0)?,
+        })
+    }
+}
+
+impl BodyLimits {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let limits = Self {
+            body_bytes: vars.bytes_or("MAX_BODY_BYTES", 8 * MIB)?,
+            decoded_bytes: vars.bytes_or("MAX_DECODED_BYTES", 32 * MIB)?,
+            events: vars.parsed_or("MAX_EVENTS", 10_000)?,
+            body_idle: vars.duration_or("BODY_IDLE_TIMEOUT", Duration::from_secs(10))?,
+            body_total: vars.duration_or("BODY_TIMEOUT", Duration::from_secs(30))?,
+            body_min_rate: vars.parsed_or("BODY_MIN_RATE", const { NonZeroU32::new(512).unwrap() })?,
+            in_flight_bytes: vars.bytes_or("IN_FLIGHT_BYTES", 256 * MIB)?,
+        };
+        let largest = limits
+            .body_bytes
+            .saturating_add(2 * limits.decoded_bytes)
+            .saturating_add(2 * MIB + CPU_WORK_BYTES);
+        if limits.in_flight_bytes < largest || limits.in_flight_bytes > u32::MAX as usize {
+            return Err(VarError::Invalid {
+                name: "IN_FLIGHT_BYTES",
+                value: limits.in_flight_bytes.to_string(),
+                reason: format!(
+                    "it must be at least {largest}, which is one largest request while it is decompressed \
+                     (MAX_BODY_BYTES + 2 × MAX_DECODED_BYTES) and the budget for CPU work, and below 4 GiB"
+                ),
+            });
+        }
+        Ok(limits)
+    }
+}

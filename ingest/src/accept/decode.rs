@@ -1,0 +1,106 @@
+//! A body is split into lines, one per event, borrowed from the body.
+//!
+//! A body is one object, an array, or one object per line. Its first bytes decide, not its content type, because
+//! clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other event. No I/O.
+
+use std::iter;
+use std::ops::Range;
+
+use memchr::memchr_iter;
+use schemas::event::{Code, Fault, MAX_LINE_BYTES};
+use serde::de::IgnoredAny;
+
+use crate::line::Line;
+use crate::outcome::Refusal;
+
+mod values;
+
+/// The events of `body`, without blank lines. More than `max_events` are refused.
+pub fn lines(body: &[u8], max_events: usize) -> Result<Vec<Line<'_>>, Refusal> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    // One more than allowed is enough to refuse; so a hostile body cannot make the list long.
+    let most = max_events + 1;
+    // The whole body is checked at once, and event by event only if that fails.
+    let text = simdutf8::basic::from_utf8(body).ok();
+    let line = |(number, span): (usize, Range<usize>)| {
+        let bytes = &body[span.clone()];
+        let text = text.map_or_else(|| utf8(bytes), |text| Ok(&text[span]));
+        Line { number, bytes, text }
+    };
+    let found: Vec<_> = match shape(body) {
+        Shape::Lines => spans(body).map(line).take(most).collect(),
+        Shape::Values => (1..).zip(values::spans(body)).map(line).take(most).collect(),
+    };
+    if found.len() > max_events { Err(Refusal::TooManyEvents(max_events)) } else { Ok(found) }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Fault::line(Code::BadUtf8))
+}
+
+/// How the events of a body are separated.
+enum Shape {
+    /// One per line.
+    Lines,
+    /// By the ends of JSON values: arrays, and objects over several lines.
+    Values,
+}
+
+fn shape(body: &[u8]) -> Shape {
+    let whole = body.trim_ascii();
+    let Some(opening @ (b'{' | b'[')) = whole.first() else { return Shape::Lines };
+    let Some(first_line) = memchr::memchr(b'\n', whole) else {
+        return if *opening == b'[' { Shape::Values } else { Shape::Lines };
+    };
+    let (first, rest) = (whole[..first_line].trim_ascii_end(), whole[first_line..].trim_ascii_start());
+    // Nearly all bodies of lines: the first line is a whole object, and the next begins like one.
+    if *opening == b'{' && first.ends_with(b"}") && rest.starts_with(b"{") {
+        return Shape::Lines;
+    }
+    let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    match (opening, values::end_of_first(whole)) {
+        (b'[', Some(_)) => Shape::Values,
+        // A bracket is missing. An element follows a bracket or a comma; an object on a line of its own does not.
+        (b'[', None) => {
+            let is_line =
+                |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);
+            if lines().zip(lines().skip(1)).any(is_line) { Shape::Lines } else { Shape::Values }
+        }
+        // An object over several lines, or one that a comma follows.
+        (_, Some(end)) if end > first_line || whole[end..first_line].trim_ascii() == b"," => Shape::Values,
+        (_, Some(_)) => Shape::Lines,
+        // Lines of which the first is invalid, or an object that is cut off.
+        (_, None) => {
+            if lines().skip(1).any(is_object) {
+                Shape::Lines
+            } else {
+                Shape::Values
+            }
+        }
+    }
+}
+
+/// Whether a line is a whole JSON object, short enough for an event.
+fn is_object(line: &[u8]) -> bool {
+    line.len() <= MAX_LINE_BYTES
+        && line.starts_with(b"{")
+        && serde_json::from_slice::<IgnoredAny>(line).is_ok()
+}
+
+/// The number and the range of each line that is not blank, without its line break.
+fn spans(body: &[u8]) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let mut start = 0;
+    memchr_iter(b'\n', body)
+        .chain(iter::once(body.len()))
+        .map(move |end| {
+            let line = start..if body[start..end].ends_with(b"\r") { end - 1 } else { end };
+            start = end + 1;
+            line
+        })
+        .zip(1..)
+        .filter(|(line, _)| !body[line.clone()].trim_ascii().is_empty())
+        .map(|(line, number)| (number, line))
+}
+
+#[cfg(test)]
+mod tests;

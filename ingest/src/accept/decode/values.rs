@@ -1,0 +1,105 @@
+//! Where the events of an array, and objects that follow one another, begin and end.
+//!
+//! Only quotes and brackets are examined, so that an invalid event still ends where it should and does not affect the
+//! next one. If they do not balance, the end of the event cannot be found: the rest of the body is one invalid event.
+
+use std::ops::Range;
+
+/// The ranges of all events in `body`, without the white space around them.
+pub(super) fn spans(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut values = Values { body, at: 0, in_array: false };
+    std::iter::from_fn(move || values.next())
+}
+
+/// The end of the value, an object or an array, with which `body` begins. None if its quotes or brackets do not balance.
+pub(super) fn end_of_first(body: &[u8]) -> Option<usize> {
+    Values { body, at: 0, in_array: false }.end()
+}
+
+struct Values<'a> {
+    body: &'a [u8],
+    at: usize,
+    /// Whether the position is within an array.
+    in_array: bool,
+}
+
+impl Values<'_> {
+    fn next(&mut self) -> Option<Range<usize>> {
+        loop {
+            self.skip_white_space();
+            match (self.in_array, self.body.get(self.at)?) {
+                (false, b'[') => self.in_array = true,
+                (true, b']') => self.in_array = false,
+                _ => break,
+            }
+            self.at += 1;
+        }
+        let start = self.at;
+        match self.end() {
+            Some(end) => {
+                self.at = end;
+                self.skip_separator();
+                Some(trimmed(self.body, start..end))
+            }
+            None => {
+                self.at = self.body.len();
+                Some(trimmed(self.body, start..self.body.len()))
+            }
+        }
+    }
+
+    fn skip_white_space(&mut self) {
+        while self.body.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    /// Skips the comma after a value, if there is one.
+    fn skip_separator(&mut self) {
+        let rest = &self.body[self.at..];
+        let blank = rest.len() - rest.trim_ascii_start().len();
+        if rest.get(blank) == Some(&b',') {
+            self.at += blank + 1;
+        }
+    }
+
+    /// The end of the value that begins here: in an array the comma or bracket after it, otherwise its own last
+    /// bracket or the end of its line. None if quotes or brackets do not balance.
+    fn end(&self) -> Option<usize> {
+        // Counts both kinds of brackets: an event with a bracket closed by the other kind is invalid, and still ends there.
+        let mut depth = 0_usize;
+        let (mut in_string, mut escaped) = (false, false);
+        for (at, byte) in self.body.iter().enumerate().skip(self.at) {
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => in_string = true,
+                b'{' | b'[' => depth += 1,
+                b',' | b']' if depth == 0 && self.in_array => return Some(at),
+                b'}' | b']' => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 && !self.in_array {
+                        return Some(at + 1);
+                    }
+                }
+                b'\n' if depth == 0 && !self.in_array => return Some(at),
+                _ => {}
+            }
+        }
+        // An array without its last bracket may have a last element that is cut off.
+        (depth == 0 && !in_string && !self.in_array).then_some(self.body.len())
+    }
+}
+
+fn trimmed(body: &[u8], span: Range<usize>) -> Range<usize> {
+    let value = &body[span.clone()];
+    let start = span.start + (value.len() - value.trim_ascii_start().len());
+    start..start + value.trim_ascii().len()
+}

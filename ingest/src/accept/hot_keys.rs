@@ -1,0 +1,115 @@
+//! Hot keys: users who send too many events for one partition.
+//!
+//! The events of a user are counted in two cells, which the two halves of a hash select; the lower count is the
+//! estimate (a count-min sketch). So memory is fixed, and a user who shares one cell with a hot user is not hot.
+//! Counting takes no lock; an event that is missed when a second begins does not matter.
+//!
+//! A user stays hot for an hour, because a repeated event must go to the same partition as the first one, and for a
+//! hot user `event_id` selects it. No clock.
+
+use std::array;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use schemas::time::UnixMillis;
+
+/// The cells for each half of the hash; 256 KiB in all.
+const CELLS: usize = 1 << 13;
+/// How long a key stays hot, in seconds.
+const HOT_SECONDS: u32 = 3600;
+
+/// Counts events per key; shared by all requests.
+pub struct HotKeys {
+    rate: NonZeroU32,
+    halves: [Box<[Cell]>; 2],
+}
+
+#[derive(Default)]
+struct Cell {
+    /// The upper half is a second since 1970, the lower half the number of events in that second.
+    window: AtomicU64,
+    /// The last second in which the cell is hot.
+    hot_until: AtomicU32,
+}
+
+/// The counts for the second of one request.
+#[derive(Clone, Copy)]
+pub struct HotKeyCounts<'a> {
+    keys: &'a HotKeys,
+    second: u32,
+}
+
+impl HotKeys {
+    /// A key is hot once it has more than `rate` events in a second.
+    pub fn new(rate: NonZeroU32) -> Self {
+        let half = |_| (0..CELLS).map(|_| Cell::default()).collect();
+        Self { rate, halves: array::from_fn(half) }
+    }
+
+    /// The counts for a request that arrived at `time`.
+    pub fn at(&self, time: UnixMillis) -> HotKeyCounts<'_> {
+        HotKeyCounts { keys: self, second: (time.0 / 1000) as u32 }
+    }
+}
+
+impl HotKeyCounts<'_> {
+    /// Counts one event of the key with this hash. Returns whether the key is hot.
+    pub fn is_hot(self, hash: u64) -> bool {
+        let Self { keys: HotKeys { rate, halves: [left, right] }, second } = self;
+        let cells = [&left[hash as usize % CELLS], &right[(hash >> 32) as usize % CELLS]];
+        let [left, right] = cells.map(|cell| cell.count(second));
+        if left.min(right) > rate.get() {
+            cells
+                .iter()
+                .for_each(|cell| _ = cell.hot_until.fetch_max(second + HOT_SECONDS, Ordering::Relaxed));
+        }
+        cells.iter().all(|cell| cell.hot_until.load(Ordering::Relaxed) >= second)
+    }
+}
+
+impl Cell {
+    /// Counts one event; returns the number of events in this second.
+    fn count(&self, second: u32) -> u32 {
+        // A request whose body took long counts in a later second, which other requests have begun.
+        if (self.window.load(Ordering::Relaxed) >> 32) as u32 >= second {
+            return self.window.fetch_add(1, Ordering::Relaxed) as u32 + 1;
+        }
+        self.window.store((u64::from(second) << 32) + 1, Ordering::Relaxed);
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_763_697_600_123);
+
+    fn after(seconds: u32) -> UnixMillis {
+        UnixMillis(NOW.0 + i64::from(seconds) * 1000)
+    }
+
+    #[test]
+    fn a_key_is_hot_beyond_the_rate_and_stays_so_for_an_hour() {
+        let keys = HotKeys::new(const { NonZeroU32::new(3).unwrap() });
+        let hot = |seconds| keys.at(after(seconds)).is_hot(7);
+        assert_eq!([hot(0), hot(0), hot(0)], [false; 3]);
+        assert_eq!(
+            [hot(1), hot(1), hot(1), hot(0)],
+            [false, false, false, true],
+            "a late request counts too"
+        );
+        assert!(hot(2) && hot(HOT_SECONDS));
+        assert!(!hot(1 + HOT_SECONDS));
+    }
+
+    #[test]
+    fn a_key_that_shares_one_cell_with_a_hot_one_is_not_hot() {
+        let keys = HotKeys::new(const { NonZeroU32::new(3).unwrap() });
+        let hot: Vec<_> = (0..10).map(|_| keys.at(NOW).is_hot(7)).collect();
+        assert_eq!(hot, [&[false; 3][..], &[true; 7]].concat());
+        for beside in [7 + (1 << 32), 8, 7 << 32] {
+            assert!(!keys.at(NOW).is_hot(beside), "{beside:x}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Samples of rejected lines, which show operators what clients do wrong.
+//!
+//! Invariant: no request waits for a sample. A sample beyond the rate, or one that Kafka does not accept, is dropped.
+
+use std::num::NonZeroU32;
+
+use governor::{DefaultDirectRateLimiter, Quota};
+use schemas::sample::Sample;
+use schemas::time::UnixMillis;
+
+use super::report::{LineError, Report};
+use crate::line::Line;
+
+/// Samples a second, and also the burst.
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
+/// Picks samples; shared by all requests.
+pub struct Samples(DefaultDirectRateLimiter);
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self(DefaultDirectRateLimiter::direct(Quota::per_second(PER_SECOND)))
+    }
+}
+
+impl Samples {
+    /// Picks samples of a request, as far as the rate allows, from the lines that its report lists. Each is
+    /// a line of a record.
+    pub fn pick(
+        &self,
+        lines: &[Line<'_>],
+        report: &Report,
+        tenant: &str,
+        server_time: UnixMillis,
+    ) -> Vec<Vec<u8>> {
+        let sample = |error: &LineError| {
+            let at = lines
+                .binary_search_by_key(&error.line, |line| line.number)
+                .expect("the report lists only lines of the body");
+            Sample::new(tenant, server_time, error.code, error.field, lines[at].bytes).write()
+        };
+        report.errors.iter().take_while(|_| self.0.check().is_ok()).map(sample).collect()
+    }
+}

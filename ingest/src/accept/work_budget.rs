@@ -1,0 +1,57 @@
+//! The budget for CPU work on long bodies.
+//!
+//! While a long body is decompressed, or its lines are enriched, the input and the output are both in memory. The budget
+//! bounds what this doubles: a request waits until the budget has enough bytes left.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+use tokio::task;
+
+use crate::content::Encoding;
+
+/// Bytes of long bodies that may be worked on at once: a part of `IN_FLIGHT_BYTES`, enough for one of the longest.
+pub const CPU_WORK_BYTES: usize = 64 << 20;
+/// What decompressing one long body takes of the budget: only two are decompressed at once, however many cores there
+/// are.
+const DECOMPRESSION_BYTES: usize = CPU_WORK_BYTES / 2;
+/// A body is long from this length on: the work on it takes milliseconds.
+const LONG_BYTES: usize = 256 * 1024;
+/// How many times longer a typical body of events becomes when it is decompressed.
+const TYPICAL_RATIO: usize = 8;
+
+/// Bounds the memory that CPU work on long bodies takes; shared by all requests.
+pub struct CpuWorkBudget {
+    /// One permit for each byte.
+    bytes: Semaphore,
+}
+
+impl Default for CpuWorkBudget {
+    fn default() -> Self {
+        Self { bytes: Semaphore::new(CPU_WORK_BYTES) }
+    }
+}
+
+impl CpuWorkBudget {
+    /// Does work on this many bytes. If they are many, it waits for the budget, and other requests do not wait
+    /// for the work: the thread hands its other tasks over to another thread. On a runtime with a single thread, as in
+    /// a test, they do wait.
+    pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
+        if bytes < LONG_BYTES {
+            return work();
+        }
+        let cost = bytes.min(CPU_WORK_BYTES) as u32;
+        let _permit = self.bytes.acquire_many(cost).await.expect("the semaphore is never closed");
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => task::block_in_place(work),
+            _ => work(),
+        }
+    }
+}
+
+/// What decompressing a body of `sent` bytes takes of the budget.
+pub fn decompression_cost(encoding: Encoding, sent: usize) -> usize {
+    match encoding {
+        Encoding::Gzip | Encoding::Zstd if TYPICAL_RATIO * sent >= LONG_BYTES => DECOMPRESSION_BYTES,
+        Encoding::Gzip | Encoding::Zstd | Encoding::Identity => 0,
+    }
+}

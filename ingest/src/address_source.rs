@@ -1,0 +1,34 @@
+//! Where the address of a client was found; a label in metrics.
+
+/// Where the address of a client was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressSource {
+    /// The peer of the connection; the request has no forwarding header.
+    Peer,
+    /// The peer of the connection, whose forwarding header is not trusted: the client made the header up, or the proxy
+    /// is missing from `TRUSTED_PROXIES`.
+    Untrusted,
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded`.
+    Forwarded,
+    /// One of these headers, read from the right as far as it is well-formed.
+    Malformed,
+}
+
+impl AddressSource {
+    /// All sources, for metrics that start at zero.
+    pub const ALL: [Self; 5] =
+        [Self::Peer, Self::Untrusted, Self::XForwardedFor, Self::Forwarded, Self::Malformed];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Untrusted => "untrusted",
+            Self::XForwardedFor => "x_forwarded_for",
+            Self::Forwarded => "forwarded",
+            Self::Malformed => "malformed",
+        }
+    }
+}

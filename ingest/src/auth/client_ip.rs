@@ -1,0 +1,194 @@
+//! The address of the client, behind the proxies that we trust.
+//!
+//! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer the headers
+//! are read from the right, one hop per trusted proxy, so that the hops on the left, which the client may have made
+//! up, are never used. No input makes this fail. No I/O.
+//!
+//! If a request has both headers, `X-Forwarded-For` is read and `Forwarded` is not: a proxy must remove the header
+//! that it does not write.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ::http::{HeaderMap, HeaderName};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use runtime::vars::{VarError, Vars};
+
+use crate::address_source::AddressSource;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+
+/// How the address of a client is found, and how much of it is stored.
+#[derive(Debug, Clone, Default)]
+pub struct ClientIpConfig {
+    /// The proxies whose headers are trusted: `TRUSTED_PROXIES`, networks or addresses
+    /// separated by commas, default none.
+    pub trusted: Networks,
+    /// How much of the address is stored: `IP_MODE`, default `full`.
+    pub mode: IpMode,
+}
+
+impl ClientIpConfig {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let invalid = |name, value: String, reason| VarError::Invalid { name, value, reason };
+        let (trusted, mode) = (vars.string_or("TRUSTED_PROXIES", ""), vars.string_or("IP_MODE", "full"));
+        Ok(Self {
+            trusted: trusted.parse().map_err(|reason| invalid("TRUSTED_PROXIES", trusted, reason))?,
+            mode: mode.parse().map_err(|reason| invalid("IP_MODE", mode, reason))?,
+        })
+    }
+}
+
+/// A list of networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Whether the list is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an address, which must not be IPv4-mapped, is in one of the networks.
+    pub fn contain(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = |text: &str| {
+            let address = || Some(IpNet::from(IpAddr::from_str(text).ok()?.to_canonical()));
+            text.parse().ok().or_else(address).ok_or_else(|| {
+                format!("`{text}` is not a network; write for example `10.0.0.0/8` or `2001:db8::1`")
+            })
+        };
+        text.split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(network)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// How much of the client's address is stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IpMode {
+    /// The whole address.
+    #[default]
+    Full,
+    /// The network of the address: /24, or /48 for IPv6.
+    Mask,
+    /// Nothing: `::`.
+    Drop,
+}
+
+impl FromStr for IpMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "full" => Ok(Self::Full),
+            "mask" => Ok(Self::Mask),
+            "drop" => Ok(Self::Drop),
+            _ => Err("it must be `full`, `mask` or `drop`".to_owned()),
+        }
+    }
+}
+
+impl IpMode {
+    /// As much of `ip` as is stored.
+    pub fn apply(self, ip: IpAddr) -> IpAddr {
+        match self {
+            Self::Full => ip,
+            Self::Mask => network(ip, 24, 48),
+            Self::Drop => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// The network of an address, with this many bits of prefix.
+pub(super) fn network(ip: IpAddr, v4_bits: u8, v6_bits: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Net::new_assert(ip, v4_bits).network().into(),
+        IpAddr::V6(ip) => Ipv6Net::new_assert(ip, v6_bits).network().into(),
+    }
+}
+
+/// The client's address, and where it was found; `peer` is the peer of the connection.
+pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAddr, AddressSource) {
+    let peer = peer.to_canonical();
+    let (name, source, address): (_, _, fn(&str) -> Option<IpAddr>) =
+        match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
+            (true, _) => (X_FORWARDED_FOR, AddressSource::XForwardedFor, node),
+            (false, true) => (FORWARDED, AddressSource::Forwarded, element),
+            (false, false) => return (peer, AddressSource::Peer),
+        };
+    if !trusted.contain(peer) {
+        return (peer, AddressSource::Untrusted);
+    }
+    let mut client = peer;
+    for line in headers.get_all(name).iter().rev() {
+        // Split at every comma, quoted or not: a quote that a client left open must
+        // not hide what a proxy appends.
+        for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
+            match str::from_utf8(hop).ok().map(str::trim).and_then(address) {
+                Some(ip) => client = ip,
+                None => return (client, AddressSource::Malformed),
+            }
+            if !trusted.contain(client) {
+                return (client, source);
+            }
+        }
+    }
+    (client, source)
+}
+
+/// The `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy text of
+/// the client into the other parameters (`host`); commas cut such text into pieces, which are recognized by
+/// an unmatched quote or by an escape.
+fn element(text: &str) -> Option<IpAddr> {
+    if text.contains('\\') || text.matches('"').count() % 2 == 1 {
+        return None;
+    }
+    let mut found = None;
+    for pair in text.split(';') {
+        let (name, value) = pair.split_once('=')?;
+        if name.trim().eq_ignore_ascii_case("for") && found.replace(value.trim()).is_some() {
+            return None;
+        }
+    }
+    let value = found?;
+    node(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// An address, with or without port, brackets and zone.
+fn node(text: &str) -> Option<IpAddr> {
+    let address = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            let good = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+            address.contains(':').then_some(address).filter(|_| good)?
+        }
+        None => text,
+    };
+    let bare = match address.split_once('%') {
+        Some((bare, zone)) if !zone.is_empty() && bare.contains(':') => bare,
+        Some(_) => return None,
+        None => address,
+    };
+    let with_port = || bare.parse().ok().filter(|_| !text.starts_with('[')).map(|addr: SocketAddr| addr.ip());
+    bare.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests;

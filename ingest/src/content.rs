@@ -1,0 +1,47 @@
+//! The media types and the encodings in which the edge reads a body.
+//!
+//! Every text that lists them is built from here: error details, `Accept-Encoding`, docs/events.md.
+
+/// The media types that the edge reads as JSON, whatever the shape of the body; it also reads `application/*+json`.
+/// The last one is what curl sends by default.
+pub const MEDIA_TYPES: [&str; 8] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/json",
+    "text/json",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+];
+
+/// The encodings of a body (`Content-Encoding`) that the edge reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// Not compressed.
+    Identity,
+}
+
+impl Encoding {
+    /// All encodings, in the order in which the edge prefers them.
+    pub const ALL: [Self; 3] = [Self::Gzip, Self::Zstd, Self::Identity];
+
+    /// The name in `Content-Encoding` and `Accept-Encoding`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Identity => "identity",
+        }
+    }
+
+    /// The encoding of this name, in any case; `x-gzip` is another name of gzip.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = if name.eq_ignore_ascii_case("x-gzip") { "gzip" } else { name };
+        Self::ALL.into_iter().find(|encoding| encoding.as_str().eq_ignore_ascii_case(name))
+    }
+}

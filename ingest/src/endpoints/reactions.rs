@@ -1,0 +1,97 @@
+//! Reactions: a click or an impression of a user, sent in the URL alone, in one of two forms. Each becomes an
+//! ordinary line, which is then handled like any other event.
+//!
+//! - `POST /analytics/{ms}/{user}/{click|impression}`
+//! - `POST /analytics?timestamp={ms}&user={user}&{click|impression}`
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ::http::Uri;
+use percent_encoding::percent_decode_str;
+use runtime::vars::{VarError, Vars};
+use schemas::event::MAX_ID_BYTES;
+use schemas::row::{Earliest, TimeLimits};
+use schemas::time::UnixMillis;
+
+use crate::outcome::Refusal;
+
+/// The times that a reaction may have. At any other time it would count in the hour of its arrival, and would be
+/// missing from the hour that its sender then queries.
+pub type Times = RangeInclusive<UnixMillis>;
+
+/// Which client times are accepted, by the same variables as in the aggregator: `EVENT_TIME_FROM`, default
+/// 2000-01-01T00:00:00Z, and `EVENT_TIME_AHEAD`, default 1day. A reaction at any other time is refused.
+pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
+    let TimeLimits { earliest, ahead } = TimeLimits::default();
+    let [default, most] =
+        [ahead, TimeLimits::MAX_AHEAD].map(|millis| Duration::from_millis(millis.unsigned_abs()));
+    let ahead = vars.duration_up_to("EVENT_TIME_AHEAD", default, most, "rollups hold no later times")?;
+    Ok(TimeLimits {
+        earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
+        ahead: i64::try_from(ahead.as_millis()).expect("it is below a limit in milliseconds"),
+    })
+}
+
+/// The line of a reaction in either form.
+pub fn line_of(uri: &Uri, times: Times) -> Result<String, Refusal> {
+    match uri.path().strip_prefix("/analytics/") {
+        Some(path) => by_path(path, times),
+        None => by_query(uri.query().unwrap_or_default(), times),
+    }
+}
+
+/// The line of a reaction in the path form; `path` is the part after `/analytics/`.
+pub fn by_path(path: &str, times: Times) -> Result<String, Refusal> {
+    let mut segments = path.split('/');
+    let parts = (segments.next(), segments.next(), segments.next(), segments.next());
+    let (Some(timestamp), Some(user), Some(reaction @ ("click" | "impression")), None) = parts else {
+        return Err(Refusal::NotFound);
+    };
+    line(&percent_decoded(timestamp)?, &percent_decoded(user)?, reaction, times)
+}
+
+/// The line of a reaction in the query form. Other parameters are ignored.
+pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
+    let (mut timestamp, mut user, mut reaction) = (None, None, None);
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (slot, value) = match name {
+            "timestamp" => (&mut timestamp, value),
+            "user" => (&mut user, value),
+            // A flag without a value; some clients cannot send one without `=`.
+            "click" | "impression" if value.is_empty() => (&mut reaction, name),
+            "click" | "impression" => return Err(bad(format!("`{name}` must not have a value"))),
+            _ => continue,
+        };
+        if slot.replace(value).is_some() {
+            return Err(bad(format!("`{name}` is repeated or contradicts another parameter")));
+        }
+    }
+    let reaction = reaction.ok_or_else(|| bad("one of `click` and `impression` is missing"))?;
+    let timestamp = timestamp.ok_or_else(|| bad("`timestamp` is missing"))?;
+    let user = user.ok_or_else(|| bad("`user` is missing"))?.replace('+', " ");
+    line(&percent_decoded(timestamp)?, &percent_decoded(&user)?, reaction, times)
+}
+
+fn line(timestamp: &str, user: &str, reaction: &str, times: Times) -> Result<String, Refusal> {
+    let time = timestamp.parse().ok().map(UnixMillis).filter(|time| times.contains(time));
+    let time = time.ok_or(Refusal::BadTime(*times.start(), *times.end()))?;
+    if !(1..=MAX_ID_BYTES).contains(&user.len()) {
+        return Err(bad(format!("`user` must be 1 to {MAX_ID_BYTES} bytes long")));
+    }
+    let user = serde_json::to_string(user).expect("text is written to memory");
+    Ok(format!(r#"{{"event":"{reaction}","client_time":{},"user_id":{user}}}"#, time.0))
+}
+
+fn percent_decoded(text: &str) -> Result<Cow<'_, str>, Refusal> {
+    percent_decode_str(text).decode_utf8().map_err(|_| bad("a parameter is not valid UTF-8"))
+}
+
+fn bad(reason: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::BadQuery(reason.into())
+}
+
+#[cfg(test)]
+mod tests;

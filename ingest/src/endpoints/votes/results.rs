@@ -1,0 +1,120 @@
+//! The results of the polls as they were last fetched, and the result of one poll as a response to a vote shows it.
+//!
+//! The input is the response of query-api to `GET /v1/polls`. No I/O.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use schemas::time::UnixMillis;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// The results of all polls, as of one moment.
+#[derive(Debug)]
+pub struct Results {
+    /// Every vote that was in Kafka before this moment is counted.
+    pub as_of: UnixMillis,
+    polls: HashMap<String, Arc<[OptionResult]>>,
+}
+
+/// The result of one option of a poll.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptionResult {
+    /// The name of the option.
+    pub option: String,
+    /// The votes for the option.
+    pub votes: u64,
+    /// The distinct voters for the option; votes without a voter do not count here.
+    pub voters: u64,
+}
+
+/// The result of a poll, as the response to a vote shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PollResult {
+    poll: String,
+    #[serde(serialize_with = "shared")]
+    results: Arc<[OptionResult]>,
+    as_of: String,
+    age_ms: i64,
+}
+
+/// Why a response contains no results.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// The response is not of the form that query-api sends.
+    #[error("read the polls' results")]
+    Json(#[from] serde_json::Error),
+    /// Nothing is counted yet.
+    #[error("read the polls' results: the response has no `as_of` yet")]
+    NoTime,
+}
+
+#[derive(Deserialize)]
+struct PollsResponse {
+    data: Vec<Row>,
+    meta: Meta,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    as_of: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    poll: String,
+    #[serde(flatten)]
+    result: OptionResult,
+}
+
+impl Results {
+    /// Parses a response of query-api.
+    pub fn parse(json: &[u8]) -> Result<Self, ResultsError> {
+        let PollsResponse { data, meta } = serde_json::from_slice(json)?;
+        let as_of = meta.as_of.as_deref().and_then(UnixMillis::parse).ok_or(ResultsError::NoTime)?;
+        let mut polls: HashMap<String, Vec<OptionResult>> = HashMap::new();
+        for Row { poll, result } in data {
+            polls.entry(poll).or_default().push(result);
+        }
+        let polls = polls.into_iter().map(|(poll, result)| (poll, result.into())).collect();
+        Ok(Self { as_of, polls })
+    }
+
+    /// The result of `poll`; none if it is not known.
+    pub fn of(&self, poll: String, now: UnixMillis) -> Option<PollResult> {
+        let results = Arc::clone(self.polls.get(&poll)?);
+        let as_of = format!("{}Z", self.as_of).replace(' ', "T");
+        Some(PollResult { poll, results, as_of, age_ms: (now.0 - self.as_of.0).max(0) })
+    }
+}
+
+fn shared<S: Serializer>(results: &Arc<[OptionResult]>, serializer: S) -> Result<S::Ok, S::Error> {
+    results[..].serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &[u8] = br#"{"data":[
+        {"poll":"shoe","option":"a","votes":3,"voters":2},{"poll":"shoe","option":"b","votes":1,"voters":0},
+        {"poll":"hat","option":"a","votes":1,"voters":1}],
+        "meta":{"as_of":"2026-11-21T04:05:06.000Z","stale":false,"complete":true,"rows":3}}"#;
+
+    #[test]
+    fn a_poll_is_told_with_its_options_and_its_age() {
+        let results = Results::parse(ANSWER).unwrap();
+        let now = UnixMillis::parse("2026-11-21 04:05:07.250").unwrap();
+        assert_eq!(
+            serde_json::to_string(&results.of("shoe".to_owned(), now)).unwrap(),
+            r#"{"poll":"shoe","results":[{"option":"a","votes":3,"voters":2},{"option":"b","votes":1,"voters":0}],"as_of":"2026-11-21T04:05:06.000Z","age_ms":1250}"#
+        );
+        assert!(results.of("coat".to_owned(), now).is_none());
+    }
+
+    #[test]
+    fn an_answer_of_no_moment_is_of_no_use() {
+        let empty = br#"{"data":[],"meta":{"as_of":null}}"#;
+        assert!(matches!(Results::parse(empty), Err(ResultsError::NoTime)));
+        assert!(matches!(Results::parse(b"[]"), Err(ResultsError::Json(_))));
+    }
+}

@@ -1,0 +1,157 @@
+//! Which pages may send requests from a browser (CORS).
+//!
+//! No request is refused here: without the headers of CORS the browser keeps the response from the page. A key can
+//! refuse an origin.
+
+use ::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use ::http::{HeaderMap, HeaderValue, Method, Request};
+use runtime::vars::{VarError, Vars};
+
+/// The request headers that a page may send.
+const ALLOWED_HEADERS: &str = "authorization, content-encoding, content-type, idempotency-key, prefer, traceparent, \
+     x-request-id, x-write-key";
+/// The response headers that a page may read.
+const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
+/// Two hours, the longest time that Chromium accepts.
+const MAX_AGE: &str = "7200";
+
+/// Which pages may send requests: `CORS_ORIGINS`, `*` or origins separated by commas, default none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum CorsConfig {
+    /// No page; responses have no headers of CORS.
+    #[default]
+    Off,
+    /// Every page.
+    Any,
+    /// Pages of these origins, written as browsers write them: `https://example.com`, without a slash at the end.
+    Listed(Vec<HeaderValue>),
+}
+
+impl CorsConfig {
+    /// Reads and checks the variable above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let text = vars.string_or("CORS_ORIGINS", "");
+        match text.trim() {
+            "" => Ok(Self::Off),
+            "*" => Ok(Self::Any),
+            list => {
+                let origins = list.split(',').map(str::trim).map(origin).collect::<Result<_, _>>();
+                let invalid =
+                    |reason| VarError::Invalid { name: "CORS_ORIGINS", value: text.clone(), reason };
+                origins.map(Self::Listed).map_err(invalid)
+            }
+        }
+    }
+
+    /// The origin of the page that sends a request; none if CORS is off.
+    pub fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if *self == Self::Off { None } else { headers.get(ORIGIN).cloned() }
+    }
+
+    /// Whether a request is a preflight, which only asks what a page may send.
+    pub fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+        *self != Self::Off
+            && request.method() == Method::OPTIONS
+            && request.headers().contains_key(ORIGIN)
+            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// Adds the headers of CORS to the response to a request from `origin`.
+    pub fn allow(&self, origin: Option<&HeaderValue>, preflight: bool, headers: &mut HeaderMap) {
+        let allowed = match self {
+            Self::Off => return,
+            Self::Any => Some(HeaderValue::from_static("*")),
+            Self::Listed(list) => {
+                // Also for an origin that is not in the list: a cache must not reuse the response for another origin.
+                headers.append(VARY, HeaderValue::from_static("origin"));
+                list.iter().find(|listed| Some(*listed) == origin).cloned()
+            }
+        };
+        let Some(allowed) = allowed.filter(|_| origin.is_some()) else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        let mut add = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
+        if preflight {
+            add(ACCESS_CONTROL_ALLOW_METHODS, "POST");
+            add(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+            add(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        } else {
+            add(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+        }
+    }
+}
+
+/// An origin as a browser writes it: scheme, host and port, and nothing after them.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
+    let good =
+        host.is_some_and(|host| !host.contains(['/', '*', '?', ' ']) && *host == host.to_ascii_lowercase());
+    HeaderValue::from_str(text).ok().filter(|_| good).ok_or_else(|| {
+        format!("`{text}` is not an origin; write for example `https://example.com`, or only `*`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<CorsConfig, VarError> {
+        CorsConfig::from_vars(&Vars::from_pairs([("CORS_ORIGINS", text)]))
+    }
+
+    /// The headers for `origin`, without the constant ones.
+    #[track_caller]
+    fn check(origins: &str, origin: &'static str, expected: &str) {
+        let mut headers = HeaderMap::new();
+        let origin = Some(HeaderValue::from_static(origin)).filter(|origin| !origin.is_empty());
+        config(origins).unwrap().allow(origin.as_ref(), false, &mut headers);
+        headers.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
+        let mut added: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        added.sort();
+        assert_eq!(added.join("; "), expected);
+    }
+
+    #[test]
+    fn only_pages_that_may_call_are_told_so() {
+        let listed = "https://a.example, http://localhost:3000";
+        check("", "https://a.example", "");
+        check("*", "https://a.example", "access-control-allow-origin: *");
+        check("*", "", "");
+        check(
+            listed,
+            "http://localhost:3000",
+            "access-control-allow-origin: http://localhost:3000; vary: origin",
+        );
+        check(listed, "https://b.example", "vary: origin");
+        check(listed, "", "vary: origin");
+    }
+
+    #[test]
+    fn a_preflight_says_what_may_be_sent_and_for_how_long() {
+        let mut headers = HeaderMap::new();
+        config("*").unwrap().allow(Some(&HeaderValue::from_static("null")), true, &mut headers);
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "POST");
+        assert_eq!(headers[ACCESS_CONTROL_MAX_AGE], "7200");
+        let allowed = headers[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+        for header in ["content-type", "content-encoding", "idempotency-key", "authorization", "x-write-key"]
+        {
+            assert!(allowed.contains(header), "{header}");
+        }
+    }
+
+    #[test]
+    fn an_origin_that_no_browser_sends_fails_the_start() {
+        for bad in [
+            "https://a.example/",
+            "a.example",
+            "https://*.example",
+            "*,https://a.example",
+            "https://A.example",
+        ] {
+            assert!(config(bad).unwrap_err().to_string().contains("is not an origin"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The handlers of the routes: from a request to what its response says. Cheap checks come first.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use ::http::request::Parts;
+use ::http::{Method, Request};
+use bytes::Bytes;
+use hyper::body::Body;
+use schemas::time::UnixMillis;
+use schemas::trace::TraceParent;
+
+use super::preferences::Preferences;
+use super::response::{ApiResponse, ResponseBody};
+use crate::accept::identity::Identity;
+use crate::accept::report::Report;
+use crate::accept::{Accepted, RequestContext, body};
+use crate::app::App;
+use crate::auth::keys::Caller;
+use crate::endpoints::reactions;
+use crate::outcome::Refusal;
+use crate::publish::{Ack, PendingRecords};
+use crate::route::Route;
+
+/// A request whose sender is known, and how it is answered.
+struct AdmittedRequest {
+    context: RequestContext,
+    preferences: Preferences,
+    /// When the request is answered.
+    ack: Ack,
+    /// The trace of the request, if the trace is recorded.
+    trace: Option<TraceParent>,
+}
+
+/// Answers one request.
+pub async fn respond<B>(app: &App, request: Request<B>, server_time: UnixMillis) -> ApiResponse
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (head, mut body) = request.into_parts();
+    let (route, ip) = (Route::of(head.uri.path()), app.auth.client_ip(&head));
+    let caller = match admit(app, route, &head, ip) {
+        Ok(caller) => caller,
+        Err(refusal) => return refuse_unread(refusal, &head, body).await,
+    };
+    let preferences = Preferences::of(&head.headers);
+    let ack = preferences.ack(app.ack);
+    let trace = head.extensions.get().copied().filter(TraceParent::is_sampled);
+    let context = RequestContext { route, caller, ip, server_time };
+    let request = AdmittedRequest { context, preferences, ack, trace };
+    match route {
+        Route::Events | Route::Counters | Route::Votes => {
+            match app.acceptor.read_body(&head.headers, &mut body).await {
+                Ok((bytes, _reserved)) => store_events(app, &request, &head, bytes).await,
+                Err(refusal) => refuse_unread(refusal, &head, body).await,
+            }
+        }
+        Route::Analytics => match reactions::line_of(&head.uri, app.times.accepted(server_time)) {
+            Ok(line) => store_reaction(app, &request, line, &head, body).await,
+            Err(refusal) => refuse_unread(refusal, &head, body).await,
+        },
+        Route::Other => refuse_unread(Refusal::NotFound, &head, body).await,
+    }
+}
+
+/// The checks that need only the head of a request.
+fn admit(app: &App, route: Route, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
+    if route == Route::Other {
+        return Err(Refusal::NotFound);
+    }
+    if head.method != Method::POST {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    app.auth.authenticate(head, ip)
+}
+
+async fn store_events(app: &App, request: &AdmittedRequest, head: &Parts, body: Bytes) -> ApiResponse {
+    let body = match store(app, request, head, body).await {
+        Ok(_) if request.preferences.minimal => ResponseBody::StoredMinimal(request.ack),
+        Ok(report) if request.context.route == Route::Votes => vote_response(app, request.ack, report),
+        Ok(report) => ResponseBody::Stored(request.ack, report),
+        Err(refused) => return ApiResponse::new(refused),
+    };
+    ApiResponse { applied: request.preferences, ..ApiResponse::new(body) }
+}
+
+/// The response to votes shows the result of their poll, as it was last fetched.
+fn vote_response(app: &App, ack: Ack, mut report: Report) -> ResponseBody {
+    let latest = app.poll_results.load();
+    let now = SystemTime::now().into();
+    let poll = latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(poll, now));
+    ResponseBody::Voted(ack, report, poll)
+}
+
+/// Stores a reaction. Its body, if it has one, is not used.
+async fn store_reaction<B>(
+    app: &App,
+    request: &AdmittedRequest,
+    line: String,
+    head: &Parts,
+    mut body: B,
+) -> ApiResponse
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let applied = Preferences { minimal: false, ..request.preferences };
+    let stored = store(app, request, head, line.into()).await;
+    let close = !body::drain(&mut body, &head.headers).await;
+    match stored {
+        Ok(_) => ApiResponse { body: ResponseBody::NoContent, close, applied },
+        Err(refused) => ApiResponse { close, ..ApiResponse::new(refused) },
+    }
+}
+
+/// Takes the lines of `body` to Kafka and, unless the request is answered early, waits until they are durable.
+async fn store(
+    app: &App,
+    request: &AdmittedRequest,
+    head: &Parts,
+    body: Bytes,
+) -> Result<Report, ResponseBody> {
+    let bytes = body.len();
+    let publish = || accept_and_publish(app, request, head, body);
+    let (report, pending) = app.acceptor.cpu_work().run(bytes, publish).await?;
+    match (pending, request.ack) {
+        (None, _) => return Err(ResponseBody::Refused(Refusal::AllLinesInvalid, Some(report))),
+        (Some(pending), Ack::Durable) => pending.durable().await?,
+        (Some(_), Ack::Accepted) => {}
+    }
+    Ok(report)
+}
+
+/// Turns `body` into lines and publishes these; then neither is in memory here. Without a valid line nothing is pending.
+fn accept_and_publish(
+    app: &App,
+    request: &AdmittedRequest,
+    head: &Parts,
+    body: Bytes,
+) -> Result<(Report, Option<PendingRecords>), Refusal> {
+    let AdmittedRequest { context, ack, trace, .. } = request;
+    let identity = Identity::of(&head.headers, context.caller.identity())?;
+    // Before the lines are read: until Kafka was reached once, the partitions are not known.
+    let partitions = app.publisher.partitions()?;
+    let Accepted { chunks, report, samples } =
+        app.acceptor.accept(&app.auth, context, identity, &body, partitions)?;
+    if !samples.is_empty() {
+        app.publisher.send_samples(partitions.spare, &samples);
+    }
+    drop(body);
+    if chunks.is_empty() {
+        return Ok((report, None));
+    }
+    let pending = app.publisher.publish(chunks, *ack, *trace)?;
+    Ok((report, Some(pending)))
+}
+
+/// Refuses a request whose body was not read to its end.
+async fn refuse_unread<B>(refusal: Refusal, head: &Parts, mut body: B) -> ApiResponse
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let close = !body::drain(&mut body, &head.headers).await;
+    ApiResponse { close, ..ApiResponse::refused(refusal) }
+}

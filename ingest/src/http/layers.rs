@@ -1,0 +1,133 @@
+//! The layers around every request, from the outside in.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Instant, SystemTime};
+
+use ::http::{HeaderMap, HeaderName, Request, Response, Version};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use runtime::request_id::RequestId;
+use schemas::time::UnixMillis;
+use schemas::trace::TraceParent;
+use tower::layer::layer_fn;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
+
+use super::response::{self, ApiResponse, ResponseBody};
+use super::{HttpState, handlers};
+use crate::outcome::{Bound, Refusal};
+use crate::route::Route;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The whole edge as one service.
+pub fn stack<B>(
+    http: &Arc<HttpState>,
+) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ use<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    let (outer, app, max_requests) = (Arc::clone(http), Arc::clone(&http.app), http.max_requests);
+    ServiceBuilder::new()
+        .layer(layer_fn(move |inner| observe(inner, &outer))) // outermost: also counts requests that are shed
+        .load_shed() // refuses at once rather than queues
+        .concurrency_limit(max_requests) // bounds memory, together with the limit on bodies
+        .service(service_fn(move |request: Request<B>| {
+            let app = Arc::clone(&app);
+            async move {
+                let server_time = UnixMillis::from(SystemTime::now()); // the headers are complete
+                Ok::<_, BoxError>(catch_panic(handlers::respond(&app, request, server_time)).await)
+            }
+        }))
+}
+
+/// Gives the request an id, renders its response with the headers of CORS, logs a refusal, and counts the request.
+fn observe<S, B>(
+    inner: S,
+    http: &Arc<HttpState>,
+) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ use<S, B>
+where
+    S: Service<Request<B>, Response = ApiResponse, Error = BoxError, Future: Send> + Clone + Send + 'static,
+    B: Send + 'static,
+{
+    let http = Arc::clone(http);
+    service_fn(move |mut request: Request<B>| {
+        let (inner, http) = (inner.clone(), Arc::clone(&http));
+        async move {
+            let start = Instant::now();
+            let id = RequestId::of(request.headers());
+            let trace = trace(request.headers());
+            if let Some(trace) = trace {
+                request.extensions_mut().insert(trace);
+            }
+            let route = Route::of(request.uri().path());
+            // HTTP/2 has no `Connection: close`; hyper sends GOAWAY when the process stops.
+            let is_http1 = request.version() < Version::HTTP_2;
+            let origin = http.cors.origin(request.headers());
+            let preflight = http.cors.is_preflight(&request);
+            let response = if preflight {
+                ApiResponse::new(ResponseBody::NoContent)
+            } else {
+                inner.oneshot(request).await.unwrap_or_else(shed)
+            };
+            if let ResponseBody::Refused(refusal, _) = &response.body {
+                http.refusal_log.log(refusal, route, &id, trace.as_ref());
+                if let Refusal::Overloaded(bound) = refusal {
+                    http.app.metrics.shed(*bound);
+                }
+            }
+            let close = is_http1 && (response.close || http.app.drain.is_set());
+            let mut rendered = response::render(&response, &id, close);
+            http.cors.allow(origin.as_ref(), preflight, rendered.headers_mut());
+            http.app.metrics.answered(route, rendered.status(), start.elapsed());
+            Ok(rendered)
+        }
+    })
+}
+
+/// The trace of a request; none if the request names several.
+fn trace(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut named = headers.get_all(TRACEPARENT).iter();
+    let only = named.next().filter(|_| named.next().is_none());
+    only.and_then(|value| TraceParent::parse(value.as_bytes()))
+}
+
+/// The response to a request that was shed. Its body was not read.
+fn shed(_: BoxError) -> ApiResponse {
+    ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
+}
+
+/// A panic fails its request, not the process.
+async fn catch_panic(response: impl Future<Output = ApiResponse>) -> ApiResponse {
+    let mut response = pin!(response);
+    let polled = poll_fn(|context| {
+        let poll = AssertUnwindSafe(|| response.as_mut().poll(context));
+        match panic::catch_unwind(poll) {
+            Ok(poll) => poll,
+            Err(_) => Poll::Ready(ApiResponse { close: true, ..ApiResponse::refused(Refusal::Internal) }),
+        }
+    });
+    polled.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_answer() {
+        let response = catch_panic(async { panic!("on purpose, in a test") }).await;
+        assert!(matches!(response.body, ResponseBody::Refused(Refusal::Internal, None)) && response.close);
+    }
+}

@@ -1,0 +1,16 @@
+//! A line: one event of a body, as it was sent.
+//!
+//! "Line" also where the body is an array, because each event becomes one line of a record.
+
+use schemas::event::Fault;
+
+/// One event of a body, as it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The number of the event, from 1: its line in the decoded body, blank lines included, or its position in an array.
+    pub number: usize,
+    /// The bytes of the event.
+    pub bytes: &'a [u8],
+    /// The text of the event, or the reason why the bytes are not text.
+    pub text: Result<&'a str, Fault>,
+}

@@ -1,0 +1,169 @@
+//! Group commit for one partition: the lines of several requests are collected into one record.
+//!
+//! There is no linger time. The first request that appends to an empty record must send it, after the requests that
+//! are ready at the same moment have appended their lines. While two records are in flight, lines are collected in the
+//! open record, which is sent when one of them ends. A full record is sent at once.
+//!
+//! Invariant: if the open record contains lines, then a caller must send it, or two records are in flight, the end of
+//! which sends it. No I/O, no clock, no lock: the caller sends, under the lock that holds the accumulator, so that
+//! records are sent in the order in which they were closed.
+
+use std::iter;
+use std::mem;
+use std::sync::Arc;
+
+use memchr::{memchr_iter, memrchr};
+use schemas::record::{MAX_BYTES, TARGET_BYTES};
+use schemas::trace::TraceParent;
+use tokio::sync::SetOnce;
+
+use super::config::Ack;
+use crate::accept::enrich::Chunk;
+use crate::outcome::Refusal;
+
+/// Records in flight at once, except for full ones.
+const MAX_IN_FLIGHT: usize = 2;
+
+/// How a record ended; every request with lines in the record waits for it.
+pub type Receipt = Arc<SetOnce<Result<(), Refusal>>>;
+
+/// Lines that are sent as one record.
+#[derive(Default)]
+pub struct Record {
+    /// The lines, each ended by `\n`.
+    value: Vec<u8>,
+    /// The number of lines.
+    pub lines: u32,
+    /// How many of the lines belong to requests that are answered already.
+    pub answered: u32,
+    /// The trace of the first of its requests that has one.
+    pub trace: Option<TraceParent>,
+    /// Set once, when the record ends.
+    pub receipt: Receipt,
+}
+
+impl Record {
+    /// The bytes of the lines, with the `\n` after each.
+    pub fn bytes(&self) -> usize {
+        self.value.len()
+    }
+
+    /// The value of the Kafka record: the lines without the last `\n`.
+    pub fn value(&self) -> &[u8] {
+        self.value.strip_suffix(b"\n").unwrap_or(&self.value)
+    }
+
+    fn push(&mut self, text: &[u8], lines: u32, ack: Ack, trace: Option<TraceParent>) {
+        self.value.extend_from_slice(text);
+        self.trace = self.trace.or(trace);
+        self.lines += lines;
+        match ack {
+            Ack::Durable => {}
+            Ack::Accepted => self.answered += lines,
+        }
+    }
+}
+
+/// Collects the lines for one partition and one destination into records.
+#[derive(Default)]
+pub struct RecordAccumulator {
+    open: Record,
+    in_flight: usize,
+    /// Whether a caller must call [`RecordAccumulator::send_open`].
+    send_pending: bool,
+}
+
+/// What follows from lines that were appended.
+#[must_use = "the caller may have to send the open record"]
+pub struct Appended {
+    /// The receipts of all records with the lines.
+    pub receipts: Vec<Receipt>,
+    /// Whether the caller must call [`RecordAccumulator::send_open`], after other requests had the chance to append.
+    pub must_send: bool,
+}
+
+impl RecordAccumulator {
+    /// Appends the lines of one request. `send` sends a closed record and returns whether it is in flight; if
+    /// not, the record has ended.
+    pub fn append(
+        &mut self,
+        chunk: &Chunk,
+        ack: Ack,
+        trace: Option<TraceParent>,
+        mut send: impl FnMut(&Record) -> bool,
+    ) -> Appended {
+        let mut receipts = Vec::with_capacity(1);
+        for piece in pieces(&chunk.value) {
+            if self.open.bytes() + piece.len() > MAX_BYTES {
+                self.send_record(&mut send);
+            }
+            let is_all = piece.len() == chunk.value.len();
+            let lines = if is_all { chunk.lines } else { memchr_iter(b'\n', piece).count() as u32 };
+            self.open.push(piece, lines, ack, trace);
+            receipts.push(Arc::clone(&self.open.receipt));
+            if self.open.bytes() >= TARGET_BYTES {
+                self.send_record(&mut send);
+            }
+        }
+        let must_send = !self.send_pending && self.open.lines > 0 && self.in_flight < MAX_IN_FLIGHT;
+        self.send_pending |= must_send;
+        Appended { receipts, must_send }
+    }
+
+    /// Sends the open record, unless the end of a record in flight will send it. The caller of
+    /// [`RecordAccumulator::append`] calls this if it must.
+    pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
+        self.send_pending = false;
+        self.send_if_free(&mut send);
+    }
+
+    /// A record in flight has ended, whatever its outcome.
+    pub fn record_ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
+        assert!(self.in_flight > 0, "a record ends once, after it was sent");
+        self.in_flight -= 1;
+        if !self.send_pending {
+            self.send_if_free(&mut send);
+        }
+    }
+
+    /// Sends the open record, however many are in flight: no more lines will be appended.
+    pub fn close(&mut self, mut send: impl FnMut(&Record) -> bool) {
+        self.send_record(&mut send);
+    }
+
+    fn send_if_free(&mut self, send: &mut impl FnMut(&Record) -> bool) {
+        if self.in_flight < MAX_IN_FLIGHT {
+            self.send_record(send);
+        }
+    }
+
+    fn send_record(&mut self, send: &mut impl FnMut(&Record) -> bool) {
+        if self.open.lines == 0 {
+            return;
+        }
+        if send(&self.open) {
+            self.in_flight += 1;
+        }
+        // The next record reuses the buffer: Kafka's client has its own copy.
+        let mut value = mem::take(&mut self.open.value);
+        value.clear();
+        self.open = Record { value, ..Record::default() };
+    }
+}
+
+/// The lines in pieces of at most [`MAX_BYTES`], each with whole lines.
+fn pieces(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = value;
+    iter::from_fn(move || {
+        let end = match rest.get(..MAX_BYTES) {
+            Some(most) => memrchr(b'\n', most).expect("a line is far shorter than a record") + 1,
+            None => rest.len(),
+        };
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        Some(piece).filter(|piece| !piece.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests;

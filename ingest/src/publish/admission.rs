@@ -1,0 +1,93 @@
+//! How many lines wait for Kafka, and whether more are admitted.
+//!
+//! Invariant: lines are counted from [`Admission::enter`] to [`Admission::leave`], once each, so that an edge that
+//! stops knows when everything has ended. No lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::metrics::Metrics;
+use crate::outcome::{Bound, Refusal};
+
+/// Counts the lines that wait for Kafka, and bounds their bytes; shared by all requests.
+pub(super) struct Admission {
+    events: AtomicU64,
+    bytes: AtomicUsize,
+    max_bytes: usize,
+    closed: AtomicBool,
+    /// Notified when `events` reaches zero.
+    drained: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Admission {
+    pub(super) fn new(max_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            events: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            max_bytes,
+            closed: AtomicBool::new(false),
+            drained: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// Counts lines in, and says whether they are admitted. They must [`Admission::leave`] in either case.
+    pub(super) fn enter(&self, events: u64, bytes: usize) -> Result<(), Refusal> {
+        self.metrics.accepted(events, bytes);
+        self.events.fetch_add(events, Ordering::SeqCst);
+        let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        // After the lines were counted: the thread that closes reads the count afterwards.
+        if self.is_closed() {
+            Err(Refusal::Draining)
+        } else if waiting <= self.max_bytes {
+            Ok(())
+        } else {
+            Err(Refusal::Overloaded(Bound::UnackedBytes))
+        }
+    }
+
+    /// Counts lines out: they have ended.
+    pub(super) fn leave(&self, events: u64, bytes: usize) {
+        self.metrics.settled(events, bytes);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if self.events.fetch_sub(events, Ordering::AcqRel) == events {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Whether the waiting bytes are at most this percentage of the limit.
+    pub(super) fn is_filled_to(&self, percent: usize) -> bool {
+        self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.max_bytes.saturating_mul(percent)
+    }
+
+    /// From now on nothing is admitted.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// The number of events that have not ended.
+    pub(super) fn events(&self) -> u64 {
+        self.events.load(Ordering::SeqCst)
+    }
+
+    /// Waits until everything that was admitted has ended.
+    pub(super) async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            // From here on no notification is missed, so the count may be read.
+            drained.as_mut().enable();
+            if self.events() == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+}

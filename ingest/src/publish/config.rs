@@ -1,0 +1,120 @@
+//! The topic, how records are written to it, and when a request is answered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use runtime::vars::{VarError, Vars};
+
+use super::fixed::FIXED;
+
+const MIB: usize = 1 << 20;
+
+/// When a request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// Once its events are durable, in Kafka or in the spool.
+    Durable,
+    /// Once its events wait for Kafka; an event that is lost then is counted, and the client does not learn of it.
+    Accepted,
+}
+
+impl Ack {
+    /// The name in the variable and in responses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Ack {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = [Self::Durable, Self::Accepted].into_iter().find(|ack| ack.as_str() == text);
+        named.ok_or("it must be `durable` or `accepted`")
+    }
+}
+
+/// The topic and how records are written to it.
+#[derive(Debug, Clone)]
+pub struct KafkaConfig {
+    /// `host:port` of one or more brokers: `KAFKA_BROKERS`, required.
+    pub brokers: String,
+    /// The topic of the records: `TOPIC`, default `events`.
+    pub topic: String,
+    /// The longest time that a record waits for its acknowledgement, before it goes to the spool or its requests are
+    /// refused: `DURABLE_WAIT`, default 10s.
+    pub durable_wait: Duration,
+    /// Bytes of lines that are not acknowledged: `UNACKED_BYTES`, default 96 MiB, so that together with
+    /// `IN_FLIGHT_BYTES` they stay below 384 MiB, and so that this limit is reached before the one of librdkafka.
+    pub unacked_bytes: usize,
+    /// Settings of librdkafka under their own names, which override ours: `KAFKA_OPT_<name>`, for
+    /// example `KAFKA_OPT_compression.type=zstd`; except those on which the response `200` depends.
+    pub options: BTreeMap<String, String>,
+}
+
+impl KafkaConfig {
+    /// Reads and checks the variables above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let durable_wait = vars.duration_or("DURABLE_WAIT", Duration::from_secs(10))?;
+        if durable_wait < Duration::from_millis(1) {
+            return Err(VarError::Invalid {
+                name: "DURABLE_WAIT",
+                value: format!("{durable_wait:?}"),
+                reason: "it must be 1ms or longer".to_owned(),
+            });
+        }
+        Ok(Self {
+            brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
+            topic: vars.string_or("TOPIC", "events"),
+            durable_wait,
+            unacked_bytes: vars.bytes_or("UNACKED_BYTES", 96 * MIB)?,
+            options: vars.passed_through("KAFKA_OPT_", &FIXED)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_kafkas_client_that_a_durable_answer_rests_on_cannot_be_set() {
+        let with = |name: &str| {
+            let variable = format!("KAFKA_OPT_{name}");
+            KafkaConfig::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "k:1"), (variable.as_str(), "1")]))
+        };
+        for name in [
+            "acks",
+            "request.required.acks",
+            "topic.request.required.acks",
+            "Acks",
+            "enable.idempotence",
+            "max.in.flight",
+            "retries",
+            "message.timeout.ms",
+            "delivery.timeout.ms",
+            "delivery.report.only.error",
+            "transactional.id",
+            "partitioner",
+            "allow.auto.create.topics",
+            "test.mock.num.brokers",
+        ] {
+            let error = with(name).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("variable KAFKA_OPT_{name} cannot be set: ")), "{error}");
+        }
+        for name in ["compression.type", "linger.ms", "message.max.bytes", "request.timeout.ms"] {
+            assert_eq!(with(name).expect(name).options[name], "1");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The delivery of records: each is sent to Kafka or into the spool, and when it ends, its requests learn how.
+//!
+//! librdkafka's polling thread reports the end of each record to [`Delivery`], which completes the receipt of
+//! the record and sends the next one of the partition, on the same thread. A record that librdkafka gives back goes
+//! to the spool with the bytes that it gives back, so that no record is in memory twice while it is sent.
+//!
+//! Invariant: every record that was sent ends once, and then leaves the [`Admission`].
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+use std::time::Instant;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use schemas::record::{Head, Kind};
+use uuid::Uuid;
+
+use super::accumulator::{Receipt, Record};
+use super::accumulators::Accumulators;
+use super::admission::Admission;
+use super::config::Ack;
+use super::kafka::{self, DeliveryOpaque, Producer};
+use super::routing::{Destination, Router};
+use crate::metrics::Metrics;
+use crate::outcome::{Bound, Loss, Outcome, Refusal};
+use crate::spool::PutError;
+use crate::spool::store::SpooledRecord;
+
+/// A record that was sent and has not ended.
+pub(super) struct InFlightRecord {
+    id: Uuid,
+    partition: u32,
+    /// Whose accumulator sent the record.
+    destination: Destination,
+    lines: u32,
+    /// How many of the lines belong to requests that are answered already.
+    answered: u32,
+    bytes: usize,
+    sent_at: Instant,
+    receipt: Receipt,
+}
+
+/// Sends records and settles their ends; shared by all requests and the threads of publishing.
+pub(super) struct Delivery {
+    topic: String,
+    pub(super) admission: Admission,
+    pub(super) router: Router,
+    pub(super) accumulators: Accumulators,
+    /// The client that sends the next record when one has ended. Weak: the client owns its context, which owns this.
+    producer: OnceLock<Weak<Producer>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Delivery {
+    /// Sends nothing on its own before [`Delivery::set_producer`].
+    pub(super) fn new(topic: &str, admission: Admission, router: Router, metrics: Arc<Metrics>) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            admission,
+            router,
+            accumulators: Accumulators::default(),
+            producer: OnceLock::new(),
+            metrics,
+        }
+    }
+
+    pub(super) fn set_producer(&self, producer: &Arc<Producer>) {
+        let _first = self.producer.set(Arc::downgrade(producer));
+    }
+
+    /// Counts the lines of a request in, and says where they go; if they are refused, they have ended.
+    pub(super) fn admit(&self, events: u64, bytes: usize, ack: Ack) -> Result<Destination, Refusal> {
+        let admitted = self.admission.enter(events, bytes);
+        let destination = admitted.and_then(|()| self.router.destination_for(ack, &self.admission));
+        if destination.is_err() {
+            self.metrics.ended(Outcome::NotDurable, events);
+            self.admission.leave(events, bytes);
+        }
+        destination
+    }
+
+    /// Sends a record of the accumulator of `destination`. Returns whether it is in flight; if not,
+    /// it has ended and its receipt is complete.
+    pub(super) fn send(
+        self: &Arc<Self>,
+        producer: &Producer,
+        partition: u32,
+        destination: Destination,
+        record: &Record,
+    ) -> bool {
+        let in_flight = InFlightRecord {
+            id: Uuid::now_v7(),
+            partition,
+            destination,
+            lines: record.lines,
+            answered: record.answered,
+            bytes: record.bytes(),
+            sent_at: Instant::now(),
+            receipt: Arc::clone(&record.receipt),
+        };
+        self.metrics.sent(record.lines);
+        // Kafka may have become unreachable while the record waited.
+        let is_down = || matches!(self.router.destination(&self.admission), Ok(Destination::Spool));
+        if destination == Destination::Spool || is_down() {
+            return self.put_into_spool(in_flight, record.value(), RecordEnd::NOT_DURABLE);
+        }
+        let (lines, id, trace) = (record.lines, in_flight.id, record.trace);
+        let head = Head { lines, id, spooled: false, kind: Kind::Events, trace };
+        let opaque = DeliveryOpaque::Events(in_flight);
+        match kafka::produce(producer, &self.topic, partition, &head, record.value(), opaque) {
+            Ok(()) => true,
+            Err((error, opaque)) => match *opaque {
+                DeliveryOpaque::Events(in_flight) => self.failed(in_flight, &error, record.value()),
+                DeliveryOpaque::Replayed(..) | DeliveryOpaque::Samples(_) => {
+                    unreachable!("librdkafka gives back the opaque of the record")
+                }
+            },
+        }
+    }
+
+    /// Sends a record of the spool; `results` receives whether Kafka has acknowledged it.
+    pub(super) fn send_spooled(
+        &self,
+        producer: &Producer,
+        record: &SpooledRecord,
+        results: &Sender<(Uuid, bool)>,
+    ) {
+        let SpooledRecord { id, partition, lines, value } = record;
+        let head = Head { lines: *lines, id: *id, spooled: true, kind: Kind::Events, trace: None };
+        let opaque = DeliveryOpaque::Replayed(*id, results.clone());
+        if let Err((error, _)) = kafka::produce(producer, &self.topic, *partition, &head, value, opaque) {
+            self.replayed(*id, results, Err(&error));
+        }
+    }
+
+    /// Sends samples of rejected lines, unless Kafka is unreachable; their ends are only counted.
+    pub(super) fn send_samples(&self, producer: &Producer, partition: u32, samples: &[Vec<u8>]) {
+        let lines = samples.len() as u32;
+        let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected, trace: None };
+        let send = || {
+            let (value, opaque) = (samples.join(&b'\n'), DeliveryOpaque::Samples(lines));
+            kafka::produce(producer, &self.topic, partition, &head, &value, opaque)
+        };
+        if !self.router.cluster.is_up() || send().is_err() {
+            self.samples_ended(lines, false);
+        }
+    }
+
+    /// Kafka has acknowledged a record.
+    pub(super) fn delivered(self: &Arc<Self>, record: &InFlightRecord) {
+        self.end(record, RecordEnd::DELIVERED);
+        self.send_next(record.partition, record.destination);
+    }
+
+    /// librdkafka gives a record back.
+    pub(super) fn not_delivered(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) {
+        let (partition, destination) = (record.partition, record.destination);
+        if !self.failed(record, error, value) {
+            self.send_next(partition, destination);
+        }
+    }
+
+    /// A record of the spool has ended.
+    pub(super) fn replayed(&self, id: Uuid, results: &Sender<(Uuid, bool)>, result: Result<(), &KafkaError>) {
+        if let Err(error) = result {
+            tracing::debug!(record = %id, %error, "a record of the spool was not delivered and stays there");
+            self.router.cluster.request_check();
+        }
+        // The receiver may be gone; then the record is sent once more, and the aggregator counts it once.
+        let _gone = results.send((id, result.is_ok()));
+    }
+
+    /// Samples of rejected lines have ended.
+    pub(super) fn samples_ended(&self, lines: u32, delivered: bool) {
+        let counter = if delivered { &self.metrics.samples_delivered } else { &self.metrics.samples_dropped };
+        counter.inc_by(u64::from(lines));
+    }
+
+    /// What is in the queues of Kafka's client.
+    pub(super) fn queue_statistics(&self, records: u64, bytes: u64) {
+        self.metrics.queue_messages.set(records as i64);
+        self.metrics.queue_bytes.set(bytes as i64);
+    }
+
+    /// Kafka's client has reported an error that is not about a single record.
+    pub(super) fn client_error(&self, error: &KafkaError) {
+        self.router.cluster.client_error(error);
+    }
+
+    /// Kafka did not accept a record: it goes to the spool. Returns whether it is in flight
+    /// there; if not, it has ended.
+    fn failed(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) -> bool {
+        tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
+        let code = error.rdkafka_error_code();
+        let end = match code {
+            // Purged by us when the process stops. A client with a fatal error purges too, while requests still wait.
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+                if self.admission.is_closed() =>
+            {
+                RecordEnd::LOST
+            }
+            Some(RDKafkaErrorCode::QueueFull) => RecordEnd::QUEUE_FULL,
+            Some(RDKafkaErrorCode::MessageTimedOut) => {
+                self.router.cluster.record_timed_out();
+                RecordEnd::NOT_DURABLE
+            }
+            _ => RecordEnd::NOT_DURABLE,
+        };
+        self.router.cluster.record_failed(code);
+        self.put_into_spool(record, value, end)
+    }
+
+    /// Puts a record into the spool, or ends it as `otherwise` says. Returns whether it is in flight there.
+    fn put_into_spool(self: &Arc<Self>, record: InFlightRecord, value: &[u8], otherwise: RecordEnd) -> bool {
+        let Some(spool) = &self.router.spool else {
+            self.end(&record, otherwise);
+            return false;
+        };
+        let InFlightRecord { id, partition, lines, .. } = record;
+        let spooled = SpooledRecord { id, partition, lines, value: value.to_vec() };
+        let delivery = Arc::clone(self);
+        let callback = move |result: Result<(), PutError>| {
+            delivery.end(
+                &record,
+                match result {
+                    Ok(()) => RecordEnd::SPOOLED,
+                    Err(PutError::Full) => RecordEnd { result: Err(Refusal::SpoolFull), ..otherwise },
+                    Err(PutError::Off) => otherwise,
+                },
+            );
+            delivery.send_next(record.partition, record.destination);
+        };
+        spool.put(spooled, Box::new(callback));
+        true
+    }
+
+    /// A record has ended, so its accumulator may send the next one.
+    fn send_next(self: &Arc<Self>, partition: u32, destination: Destination) {
+        let Some(producer) = self.producer.get().and_then(Weak::upgrade) else { return };
+        let send = |record: &Record| self.send(&producer, partition, destination, record);
+        self.accumulators.of(partition).lock(destination).record_ended(send);
+        // If this is the last owner, dropping it joins the polling thread, which may be this very thread.
+        if let Some(last) = Arc::into_inner(producer) {
+            thread::spawn(move || drop(last));
+        }
+    }
+
+    /// Counts the end of a record and completes its receipt.
+    fn end(&self, record: &InFlightRecord, end: RecordEnd) {
+        self.metrics.acknowledged(record.sent_at.elapsed());
+        self.metrics.ended(end.outcome, u64::from(record.lines - record.answered));
+        self.metrics.ended(end.outcome.after_early_response(), u64::from(record.answered));
+        self.admission.leave(u64::from(record.lines), record.bytes);
+        record.receipt.set(end.result).expect("a record ends once");
+    }
+}
+
+/// How a record ends: its outcome, and the result for its requests.
+struct RecordEnd {
+    outcome: Outcome,
+    result: Result<(), Refusal>,
+}
+
+impl RecordEnd {
+    const DELIVERED: Self = Self { outcome: Outcome::Delivered, result: Ok(()) };
+    const SPOOLED: Self = Self { outcome: Outcome::Spooled, result: Ok(()) };
+    const NOT_DURABLE: Self = Self { outcome: Outcome::NotDurable, result: Err(Refusal::NotDurable) };
+    const LOST: Self = Self { outcome: Outcome::Lost(Loss::Stopped), result: Err(Refusal::NotDurable) };
+    const QUEUE_FULL: Self =
+        Self { outcome: Outcome::NotDurable, result: Err(Refusal::Overloaded(Bound::ProducerQueue)) };
+}

@@ -1,0 +1,125 @@
+//! Kafka's client: its settings, how a record is sent, and what librdkafka reports back.
+//!
+//! The [`Publisher`](super::Publisher) is the only owner of the client. Its polling thread calls [`Delivery`] for every
+//! record that ends; everything else holds the client weakly or is stopped before it.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use rdkafka::ClientConfig;
+use rdkafka::Statistics;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use schemas::record::Head;
+use uuid::Uuid;
+
+use super::config::KafkaConfig;
+use super::delivery::{Delivery, InFlightRecord};
+
+/// Kafka's client with its polling thread.
+pub(super) type Producer = ThreadedProducer<DeliveryContext>;
+
+/// What librdkafka keeps for a record, and gives back when the record ends.
+pub(super) enum DeliveryOpaque {
+    /// A record of requests.
+    Events(InFlightRecord),
+    /// A record of the spool; the sender receives whether Kafka has acknowledged it.
+    Replayed(Uuid, Sender<(Uuid, bool)>),
+    /// This many samples of rejected lines, for which no request waits.
+    Samples(u32),
+}
+
+/// Starts the client; `delivery` is called for every record that ends.
+pub(super) fn start(config: &KafkaConfig, delivery: &Arc<Delivery>) -> Result<Arc<Producer>, KafkaError> {
+    let context = DeliveryContext { delivery: Arc::clone(delivery) };
+    Ok(Arc::new(settings(config).create_with_context::<_, Producer>(context)?))
+}
+
+fn settings(config: &KafkaConfig) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", &config.brokers)
+        .set("client.id", "ingest")
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", "lz4")
+        // Lines are grouped in the accumulators: what reaches librdkafka is sent at once.
+        .set("linger.ms", "0")
+        // After this time librdkafka gives the record back, and it can go to the spool.
+        .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
+        .set("queue.buffering.max.kbytes", "262144")
+        .set("statistics.interval.ms", "5000")
+        // The default of ten seconds is too long to refuse clients after a broker is back.
+        .set("reconnect.backoff.max.ms", "1000")
+        // A topic that is created by accident would have the wrong number of partitions.
+        .set("allow.auto.create.topics", "false");
+    for (name, value) in &config.options {
+        settings.set(name, value);
+    }
+    settings
+}
+
+/// Hands a record to librdkafka, which copies it. A record that librdkafka does not accept comes back with its opaque.
+pub(super) fn produce(
+    producer: &Producer,
+    topic: &str,
+    partition: u32,
+    head: &Head,
+    value: &[u8],
+    opaque: DeliveryOpaque,
+) -> Result<(), (KafkaError, Box<DeliveryOpaque>)> {
+    let record = BaseRecord::<(), [u8], _>::with_opaque_to(topic, Box::new(opaque))
+        .partition(partition as i32)
+        .headers(headers(head))
+        .payload(value);
+    producer.send(record).map_err(|(error, record)| (error, record.delivery_opaque))
+}
+
+fn headers(head: &Head) -> OwnedHeaders {
+    head.headers().fold(OwnedHeaders::new_with_capacity(5), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value.as_str()) })
+    })
+}
+
+/// Receives the reports of librdkafka, on the polling thread.
+pub(super) struct DeliveryContext {
+    delivery: Arc<Delivery>,
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<DeliveryOpaque>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Box<DeliveryOpaque>) {
+        let delivery = &self.delivery;
+        match (*opaque, result) {
+            (DeliveryOpaque::Events(record), Ok(_)) => delivery.delivered(&record),
+            (DeliveryOpaque::Events(record), Err((error, message))) => {
+                delivery.not_delivered(record, error, message.payload().unwrap_or_default());
+            }
+            (DeliveryOpaque::Replayed(id, results), Ok(_)) => delivery.replayed(id, &results, Ok(())),
+            (DeliveryOpaque::Replayed(id, results), Err((error, _))) => {
+                delivery.replayed(id, &results, Err(error));
+            }
+            (DeliveryOpaque::Samples(lines), result) => delivery.samples_ended(lines, result.is_ok()),
+        }
+    }
+}
+
+impl ClientContext for DeliveryContext {
+    // librdkafka repeats its messages with every attempt; `Cluster` logs each change once.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, "{message}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.delivery.queue_statistics(statistics.msg_cnt, statistics.msg_size);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka's client reports an error");
+        self.delivery.client_error(&error);
+    }
+}

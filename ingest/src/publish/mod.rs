@@ -1,0 +1,249 @@
+//! Enriched lines become Kafka records, and requests learn when these are durable.
+//!
+//! The way of a line: `admission` counts it in, `routing` chooses between Kafka and the spool, an [`accumulator`]
+//! collects it into a record, and `delivery` sends the record and learns its end. A record that was handed to Kafka's
+//! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to the
+//! spool, if there is one; while Kafka is unreachable every record goes there at once; `replay` brings them to Kafka
+//! later. If any record with a line of a request is in neither, the whole request is refused and may be sent again; if
+//! it was answered before, its lines are counted as lost.
+//!
+//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition each partition keeps buffers of
+//! at most one record. Locks are held only while lines are copied, never across an await.
+
+mod config;
+
+mod fixed;
+
+mod admission;
+
+mod routing;
+
+pub mod accumulator;
+
+mod accumulators;
+
+mod delivery;
+
+mod kafka;
+
+mod cluster;
+
+mod replay;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{Producer as _, PurgeConfig};
+use runtime::admin::Readiness;
+use schemas::trace::TraceParent;
+use tokio::{task, time};
+
+use self::accumulator::Receipt;
+use self::accumulators::PartitionAccumulators;
+use self::admission::Admission;
+use self::cluster::{Cluster, Watch};
+pub use self::config::{Ack, KafkaConfig};
+use self::delivery::Delivery;
+use self::kafka::Producer;
+use self::replay::Replay;
+use self::routing::{Destination, Router};
+use crate::accept::enrich::{Chunk, Partitions};
+use crate::metrics::Metrics;
+use crate::outcome::Refusal;
+use crate::spool::{Spool, SpoolConfig};
+
+/// How long [`Publisher::flush`] waits for the end of records that were purged, some of which go to the spool.
+const PURGE_WAIT: Duration = Duration::from_secs(10);
+/// From the end of the durable wait to the end of a record: librdkafka looks for timed-out records once a second, and
+/// the spool waits for its disk.
+const END_WAIT: Duration = Duration::from_secs(5);
+
+/// Why the publisher cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// librdkafka does not accept a setting.
+    #[error("start kafka's client")]
+    Kafka(#[from] KafkaError),
+    /// The system does not start another thread.
+    #[error("start the threads for kafka and the spool")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Takes lines to Kafka or into the spool; shared by all requests.
+pub struct Publisher {
+    // Declared before the producer, so that these threads, which use it, are stopped first.
+    _watch: Watch,
+    _replay: Option<Replay>,
+    producer: Arc<Producer>,
+    delivery: Arc<Delivery>,
+    durable_wait: Duration,
+    next_spare: AtomicU32,
+}
+
+/// The records with the lines of one request.
+#[must_use = "a request is durable once its records are"]
+pub struct PendingRecords {
+    receipts: Vec<Receipt>,
+    wait: Duration,
+    cluster: Arc<Cluster>,
+}
+
+impl Publisher {
+    /// Starts Kafka's client, and does not wait for a broker: this fails only for settings that
+    /// librdkafka does not accept.
+    pub fn start(
+        config: &KafkaConfig,
+        spool: Option<&SpoolConfig>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let cluster = Arc::new(Cluster::new(config, metrics.kafka_up.clone()));
+        let spool = spool.map(|spool| Spool::start(spool, &config.topic, metrics)).transpose()?;
+        let has_spool = spool.is_some();
+        let admission = Admission::new(config.unacked_bytes, Arc::clone(metrics));
+        let router = Router { cluster: Arc::clone(&cluster), spool };
+        let delivery = Arc::new(Delivery::new(&config.topic, admission, router, Arc::clone(metrics)));
+        let producer = kafka::start(config, &delivery)?;
+        delivery.set_producer(&producer);
+        let watch = cluster::watch(Arc::downgrade(&producer), &cluster)?;
+        let replay = has_spool.then(|| replay::start(&producer, &delivery, metrics)).transpose()?;
+        Ok(Self {
+            _watch: watch,
+            _replay: replay,
+            producer,
+            delivery,
+            durable_wait: config.durable_wait,
+            next_spare: AtomicU32::new(0),
+        })
+    }
+
+    /// The partitions to which the lines of a new request may go; refused until Kafka was reached once, by
+    /// this process or by an earlier one with the same spool.
+    pub fn partitions(&self) -> Result<Partitions<'static>, Refusal> {
+        let count = NonZeroU32::new(self.cluster().partitions()).ok_or(Refusal::NoPartitions)?;
+        let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
+        Ok(Partitions { count, spare, hot_keys: None })
+    }
+
+    /// Publishes the lines of one request: all of them or, at a limit, none. `ack` says whether the request
+    /// waits for its records; `trace` is the request's recorded trace.
+    pub fn publish(
+        &self,
+        chunks: Vec<Chunk>,
+        ack: Ack,
+        trace: Option<TraceParent>,
+    ) -> Result<PendingRecords, Refusal> {
+        let events = chunks.iter().map(|chunk| u64::from(chunk.lines)).sum();
+        let bytes = chunks.iter().map(|chunk| chunk.value.len()).sum();
+        let destination = self.delivery.admit(events, bytes, ack)?;
+        let mut receipts = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let accumulators = self.delivery.accumulators.of(chunk.partition);
+            let send = |record: &_| self.delivery.send(&self.producer, chunk.partition, destination, record);
+            let mut appended = accumulators.lock(destination).append(&chunk, ack, trace, send);
+            receipts.append(&mut appended.receipts);
+            if appended.must_send {
+                self.send_soon(chunk.partition, accumulators, destination);
+            }
+        }
+        let wait = self.durable_wait + END_WAIT;
+        Ok(PendingRecords { receipts, wait, cluster: Arc::clone(self.cluster()) })
+    }
+
+    /// Sends the open record of an accumulator after the tasks that are ready now have appended to it. This is a
+    /// task of its own, so that the lines of other requests are sent even if this client disconnects.
+    fn send_soon(&self, partition: u32, accumulators: Arc<PartitionAccumulators>, destination: Destination) {
+        let (delivery, producer) = (Arc::clone(&self.delivery), Arc::clone(&self.producer));
+        tokio::spawn(async move {
+            task::yield_now().await;
+            let send = |record: &_| delivery.send(&producer, partition, destination, record);
+            accumulators.lock(destination).send_open(send);
+        });
+    }
+
+    /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.
+    pub fn send_samples(&self, partition: u32, samples: &[Vec<u8>]) {
+        self.delivery.send_samples(&self.producer, partition, samples);
+    }
+
+    /// Whether events can be accepted, by Kafka or by the spool.
+    pub fn readiness(&self) -> Readiness {
+        let cluster = self.cluster();
+        match (cluster.reachable(), &self.delivery.router.spool) {
+            (Ok(()), _) => Readiness::Ready,
+            (Err(kafka), Some(spool)) if spool.is_on() && cluster.is_down() && cluster.partitions() > 0 => {
+                Readiness::Degraded(format!("{kafka}; events go to the spool"))
+            }
+            (Err(kafka), Some(spool)) => Readiness::Not(format!("{kafka}; {}", spool.state())),
+            (Err(kafka), None) => Readiness::Not(kafka),
+        }
+    }
+
+    /// Whether Kafka can be reached; an error says why not.
+    pub fn kafka_reachable(&self) -> Result<(), String> {
+        self.cluster().reachable()
+    }
+
+    /// Waits until Kafka's client has a fatal error, after which it never sends again; returns the error. Records
+    /// then go to the spool, if there is one.
+    pub async fn fatal_error(&self) -> String {
+        self.cluster().fatal_error().await
+    }
+
+    /// The number of records in the spool; `None` while the spool cannot be used.
+    pub fn records_in_spool(&self) -> Option<u64> {
+        self.delivery.router.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
+    }
+
+    /// Accepts nothing more, sends the open records, and waits until all records have ended. Those that have not after
+    /// `wait`, or at once while Kafka is unreachable, go to the spool; without a spool they are
+    /// counted as lost.
+    pub async fn flush(&self, wait: Duration) {
+        let Delivery { admission, accumulators, router, .. } = &*self.delivery;
+        admission.close();
+        for (partition, accumulators) in accumulators.all() {
+            for destination in [Destination::Kafka, Destination::Spool] {
+                let send = |record: &_| self.delivery.send(&self.producer, partition, destination, record);
+                accumulators.lock(destination).close(send);
+            }
+        }
+        let has_spool = router.spool.as_ref().is_some_and(Spool::is_on);
+        let wait = if has_spool && router.cluster.is_down() { Duration::ZERO } else { wait };
+        if time::timeout(wait, admission.drained()).await.is_err() {
+            let events = admission.events();
+            if has_spool {
+                tracing::info!(events, "kafka did not acknowledge all events; the rest goes to the spool");
+            } else {
+                tracing::error!(
+                    events,
+                    "kafka did not acknowledge all events within {wait:?}; they are lost"
+                );
+            }
+            self.producer.purge(PurgeConfig::default().queue().inflight());
+            // A purged record reports its end like any other.
+            let _timed_out = time::timeout(PURGE_WAIT, admission.drained()).await;
+        }
+    }
+
+    fn cluster(&self) -> &Arc<Cluster> {
+        &self.delivery.router.cluster
+    }
+}
+
+impl PendingRecords {
+    /// Waits until all records are durable; refused if one is not, or if it takes too long.
+    pub async fn durable(self) -> Result<(), Refusal> {
+        let all = async {
+            for receipt in &self.receipts {
+                receipt.wait().await.clone()?;
+            }
+            Ok(())
+        };
+        time::timeout(self.wait, all).await.unwrap_or_else(|_| {
+            self.cluster.request_check();
+            Err(Refusal::NotDurable)
+        })
+    }
+}

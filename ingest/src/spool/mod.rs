@@ -1,0 +1,385 @@
+//! The spool: records on disk that Kafka did not accept, until it does.
+//!
+//! One thread owns the file. It does its jobs in batches: all jobs that arrived during the last fsync share the
+//! next one. A file that cannot be used never keeps the edge from running: a corrupt file is renamed, any other error
+//! switches the spool off, and the file is tried again every ten seconds.
+//!
+//! Invariant: a record is reported as stored after its fsync, and not before; it is removed only by
+//! [`Spool::remove`], once Kafka has acknowledged it. The callers bound what waits for the disk. Nothing in this room
+//! depends on Kafka.
+
+mod config;
+
+pub mod store;
+
+use std::iter;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, io};
+
+use runtime::error::chain;
+use schemas::record::MAX_BYTES;
+use schemas::time::UnixMillis;
+use uuid::Uuid;
+
+pub use self::config::SpoolConfig;
+use self::store::{Change, SpooledRecord, Store, StoreError};
+use crate::metrics::Metrics;
+
+/// The time after which a file that could not be used is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How often the free space on the disk and the age of the oldest record are checked when there is no job.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The spool of one edge; shared by all threads.
+pub struct Spool {
+    /// Taken when the spool is dropped, so that the thread ends.
+    jobs: Option<Sender<Job>>,
+    status: Arc<Status>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Whether the spool accepts records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpoolState {
+    /// The spool accepts records.
+    On,
+    /// The spool accepts no records until some are removed or the disk has more free space; says which.
+    Full(String),
+    /// The file cannot be used; says why.
+    Off(String),
+}
+
+impl fmt::Display for SpoolState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On => f.write_str("the spool is on"),
+            Self::Full(why) => write!(f, "the spool is full: {why}"),
+            Self::Off(why) => write!(f, "the spool is off: {why}"),
+        }
+    }
+}
+
+/// Why a record was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutError {
+    /// The spool is full.
+    Full,
+    /// The spool is off, or the disk failed.
+    Off,
+}
+
+/// Called on the spool's thread once a record is stored or was not stored.
+pub type PutCallback = Box<dyn FnOnce(Result<(), PutError>) + Send>;
+
+/// The status of the spool, which other threads read.
+struct Status {
+    state: RwLock<SpoolState>,
+    records: AtomicU64,
+    partitions: AtomicU32,
+}
+
+enum Job {
+    Put(SpooledRecord, PutCallback),
+    Remove(Vec<Uuid>, SyncSender<()>),
+    Oldest { after: Uuid, records: usize, bytes: usize, answer: SyncSender<Vec<SpooledRecord>> },
+    SetPartitions(u32),
+}
+
+impl Spool {
+    /// Starts the thread that opens and keeps the file of `topic`; does not wait for it.
+    pub fn start(config: &SpoolConfig, topic: &str, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        Self::start_with(config, topic, metrics, RETRY_AFTER)
+    }
+
+    fn start_with(
+        config: &SpoolConfig,
+        topic: &str,
+        metrics: &Arc<Metrics>,
+        retry_after: Duration,
+    ) -> io::Result<Self> {
+        let status = Arc::new(Status {
+            state: RwLock::new(SpoolState::Off("not open yet".to_owned())),
+            records: AtomicU64::new(0),
+            partitions: AtomicU32::new(0),
+        });
+        let (jobs, work) = mpsc::channel();
+        let worker = Worker {
+            path: store::path(&config.directory, topic),
+            config: config.clone(),
+            retry_after,
+            store: None,
+            retry_at: Instant::now(),
+            status: Arc::clone(&status),
+            metrics: Arc::clone(metrics),
+        };
+        let thread = thread::Builder::new().name("spool".to_owned()).spawn(move || worker.run(&work))?;
+        Ok(Self { jobs: Some(jobs), status, thread: Some(thread) })
+    }
+
+    /// Whether the spool accepts records.
+    pub fn state(&self) -> SpoolState {
+        self.status.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the spool accepts records, without the reason.
+    pub fn is_on(&self) -> bool {
+        *self.status.state.read().unwrap_or_else(PoisonError::into_inner) == SpoolState::On
+    }
+
+    /// Whether records can be read and removed.
+    pub fn is_open(&self) -> bool {
+        !matches!(*self.status.state.read().unwrap_or_else(PoisonError::into_inner), SpoolState::Off(_))
+    }
+
+    /// The number of records in the spool.
+    pub fn records(&self) -> u64 {
+        self.status.records.load(Ordering::Acquire)
+    }
+
+    /// The number of partitions that the topic had when Kafka was last reached; 0 if it is not known.
+    pub fn partitions(&self) -> u32 {
+        self.status.partitions.load(Ordering::Acquire)
+    }
+
+    /// Stores the number of partitions of the topic.
+    pub fn set_partitions(&self, partitions: u32) {
+        self.submit(Job::SetPartitions(partitions));
+    }
+
+    /// Stores a record; calls `callback` once it is on disk. Does not wait.
+    pub fn put(&self, record: SpooledRecord, callback: PutCallback) {
+        self.submit(Job::Put(record, callback));
+    }
+
+    /// The oldest records after the id `after`, at most this many records and bytes; none
+    /// while the file cannot be used. Waits for the disk.
+    pub fn oldest(&self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.submit(Job::Oldest { after, records, bytes, answer });
+        answered.recv().unwrap_or_default()
+    }
+
+    /// Removes records that Kafka has acknowledged; if the disk fails, they stay. Waits for the disk.
+    pub fn remove(&self, ids: Vec<Uuid>) {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.submit(Job::Remove(ids, answer));
+        // An error says that the thread has ended, and the records stay.
+        let _ended = answered.recv();
+    }
+
+    fn submit(&self, job: Job) {
+        let jobs = self.jobs.as_ref().expect("the sender is taken only when the spool is dropped");
+        jobs.send(job).expect("the spool's thread lives as long as the spool");
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // The last owner may be a callback of a record, which runs on that very thread.
+        let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
+        if let Some(thread) = thread {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// The state of the thread.
+struct Worker {
+    path: PathBuf,
+    config: SpoolConfig,
+    retry_after: Duration,
+    store: Option<Store>,
+    /// When a file that could not be used is tried again.
+    retry_at: Instant,
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            if self.store.is_none() && Instant::now() >= self.retry_at {
+                self.open();
+            }
+            self.update_status();
+            match jobs.recv_timeout(CHECK_INTERVAL.min(self.retry_after)) {
+                Ok(first) => self.do_jobs(iter::once(first).chain(jobs.try_iter())),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        let opened = Store::open_or_create(&self.path).or_else(|error| match error {
+            StoreError::Corrupt { .. } => {
+                let aside = store::set_aside(&self.path).map_err(|source| StoreError::Io {
+                    path: self.path.clone(),
+                    source: Box::new(redb::Error::Io(source)),
+                })?;
+                tracing::error!(set_aside = %aside.display(), "{error}; the file was renamed, and an empty spool is used");
+                self.metrics.spool_set_aside.inc();
+                Store::open_or_create(&self.path)
+            }
+            other => Err(other),
+        });
+        let opened = opened.and_then(|store| {
+            self.status.partitions.store(store.partitions()?, Ordering::Release);
+            Ok(store)
+        });
+        match opened {
+            Ok(store) => {
+                let totals = store.totals();
+                tracing::info!(records = totals.records, bytes = totals.bytes, "the spool is open");
+                self.store = Some(store);
+            }
+            Err(error) => self.switch_off(&error),
+        }
+    }
+
+    /// Closes the file, to try it again later.
+    fn switch_off(&mut self, error: &StoreError) {
+        let why = chain(error);
+        tracing::error!("the spool is off, trying again in {:?}: {why}", self.retry_after);
+        self.store = None;
+        self.retry_at = Instant::now() + self.retry_after;
+        self.set(SpoolState::Off(why));
+    }
+
+    fn set(&self, state: SpoolState) {
+        self.metrics.spool_up.set(i64::from(state == SpoolState::On));
+        *self.status.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Does all jobs that wait: the changes with one fsync, then the reads.
+    fn do_jobs(&mut self, jobs: impl Iterator<Item = Job>) {
+        let (mut change, mut puts, mut removals, mut reads) = (Change::default(), vec![], vec![], vec![]);
+        let mut space = self.free_space();
+        for job in jobs {
+            match job {
+                Job::Put(record, callback) => match space.take(record.value.len() as u64) {
+                    Ok(()) => {
+                        change.put.push(record);
+                        puts.push(callback);
+                    }
+                    Err(error) => callback(Err(error)),
+                },
+                Job::Remove(mut ids, answer) => {
+                    change.remove.append(&mut ids);
+                    removals.push(answer);
+                }
+                Job::SetPartitions(partitions) => change.partitions = Some(partitions),
+                Job::Oldest { after, records, bytes, answer } => {
+                    reads.push((after, records, bytes, answer));
+                }
+            }
+        }
+        let stored = self.apply(&change);
+        // Before the callbacks, which may read the status.
+        self.update_status();
+        puts.into_iter().for_each(|callback| callback(stored));
+        drop(removals);
+        for (after, records, bytes, answer) in reads {
+            // The receiver may be gone.
+            let _gone = answer.send(self.oldest(after, records, bytes));
+        }
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), PutError> {
+        let Some(store) = &mut self.store else { return Err(PutError::Off) };
+        if change.put.is_empty() && change.remove.is_empty() && change.partitions.is_none() {
+            return Ok(());
+        }
+        if let Err(error) = store.apply(change) {
+            self.switch_off(&error);
+            return Err(PutError::Off);
+        }
+        if let Some(partitions) = change.partitions {
+            self.status.partitions.store(partitions, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn oldest(&mut self, after: Uuid, records: usize, bytes: usize) -> Vec<SpooledRecord> {
+        let Some(store) = &self.store else { return Vec::new() };
+        store.oldest(after, records, bytes).unwrap_or_else(|error| {
+            self.switch_off(&error);
+            Vec::new()
+        })
+    }
+
+    /// How much may still be stored.
+    fn free_space(&self) -> FreeSpace {
+        let Some(store) = &self.store else { return FreeSpace::Off };
+        let left = self.config.max_bytes.saturating_sub(store.totals().bytes);
+        match free_bytes(&self.config.directory) {
+            Ok(free) => FreeSpace::Left { left, free: free.saturating_sub(self.config.min_free) },
+            Err(_) => FreeSpace::Off,
+        }
+    }
+
+    /// Updates the status and the metrics.
+    fn update_status(&mut self) {
+        let Some(store) = &self.store else { return };
+        let totals = store.totals();
+        self.status.records.store(totals.records, Ordering::Release);
+        self.metrics.spool_records.set(totals.records as i64);
+        self.metrics.spool_bytes.set(totals.bytes as i64);
+        match store.oldest_created_at() {
+            Ok(created) => {
+                let now = UnixMillis::from(SystemTime::now()).0;
+                self.metrics
+                    .spool_oldest_seconds
+                    .set(created.map_or(0, |created| (now - created.0).max(0) / 1000));
+            }
+            Err(error) => return self.switch_off(&error),
+        }
+        // Full when the largest record would not fit, so that it is known before a record is refused.
+        let largest = MAX_BYTES as u64;
+        self.set(match self.free_space() {
+            FreeSpace::Off => SpoolState::Off("the free space on the disk is not known".to_owned()),
+            FreeSpace::Left { left, .. } if left < largest => {
+                SpoolState::Full(format!("{} of SPOOL_MAX_BYTES={}", totals.bytes, self.config.max_bytes))
+            }
+            FreeSpace::Left { free, .. } if free < largest => SpoolState::Full(format!(
+                "the disk has less free space than SPOOL_MIN_FREE={}",
+                self.config.min_free
+            )),
+            FreeSpace::Left { .. } => SpoolState::On,
+        });
+    }
+}
+
+/// How much may still be stored, within both limits.
+enum FreeSpace {
+    Off,
+    Left { left: u64, free: u64 },
+}
+
+impl FreeSpace {
+    fn take(&mut self, bytes: u64) -> Result<(), PutError> {
+        match self {
+            Self::Off => Err(PutError::Off),
+            Self::Left { left, free } if *left < bytes || *free < bytes => Err(PutError::Full),
+            Self::Left { left, free } => {
+                *left -= bytes;
+                *free -= bytes;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn free_bytes(directory: &std::path::Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(directory)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! `/v1/counters`: views, plays and clicks of the last seven UTC days, for the five countries with the
+//! highest totals of all time.
+//!
+//! A view that is refreshed every few seconds ranks the countries, so their rows have an `as_of` of their
+//! own.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use clickhouse::query::Query;
+use schemas::event::COUNTED;
+use schemas::tables::{self, COUNTRY_TOTALS};
+use schemas::time::{DAY, UnixMillis};
+use serde::Serialize;
+
+use super::row::{Columns, SnapshotRow};
+use super::{RollupSource, Scope, SnapshotAnswer, TENANT, date_time};
+use crate::rendered::{AgingBody, Rendered, rfc3339};
+
+/// Days that are counted: today and those before it.
+const DAYS: i64 = 7;
+
+/// The counters of one refresh, in both formats.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    /// `{"data":[…],"meta":{…}}`.
+    pub(crate) json: AgingBody,
+    /// A line `country,view,play,click`, then a line for each country.
+    pub(crate) csv: Rendered,
+}
+
+/// `?` are: tenant, tenant, first day, day after the last.
+const FROM: &str = " FROM (
+    SELECT CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
+        SELECT country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant = ?
+        UNION ALL
+        SELECT country, toInt64(0), toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM {event_daily}
+        WHERE tenant = ? AND bucket >= toDateTime(?, 'UTC') AND bucket < toDateTime(?, 'UTC') AND event IN ('view', 'play', 'click')
+        GROUP BY country
+    ) GROUP BY country HAVING total > 0 ORDER BY total DESC, country LIMIT 5
+)";
+
+impl SnapshotAnswer for Counters {
+    const NAME: &'static str = "country counters";
+    const SOURCES: &'static [RollupSource] = &[(COUNTRY_TOTALS.rollup, COUNTRY_TOTALS.columns)];
+
+    fn select() -> String {
+        let columns = Columns {
+            as_of: "as_of",
+            clicks: "clicks",
+            country: "country",
+            views: "views",
+            plays: "plays",
+            total: "total",
+            ..Columns::DEFAULT
+        };
+        columns.select() + FROM
+    }
+
+    fn bind(statement: Query, scope: &Scope) -> Query {
+        let days = counted_days(scope.now);
+        statement.bind(TENANT).bind(TENANT).bind(date_time(days.start)).bind(date_time(days.end))
+    }
+
+    fn owns(row: &SnapshotRow) -> bool {
+        !row.country.is_empty()
+    }
+
+    fn render(rows: Vec<SnapshotRow>, scope: &Scope, _: Option<UnixMillis>) -> Self {
+        let as_of = rows.iter().map(|row| row.as_of).min().filter(|as_of| *as_of > 0).map(UnixMillis);
+        let country = |row: SnapshotRow| CountryCounts {
+            code: row.country,
+            view: row.views,
+            play: row.plays,
+            click: row.clicks,
+            total: row.total,
+        };
+        Self::new(rows.into_iter().map(country).collect(), counted_days(scope.now), as_of)
+    }
+}
+
+impl Counters {
+    /// Ranks the countries, equal totals by code, and renders them.
+    fn new(mut countries: Vec<CountryCounts>, days: Range<UnixMillis>, as_of: Option<UnixMillis>) -> Self {
+        countries.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.code.cmp(&b.code)));
+        let json = AgingBody::new(as_of, |stale| json(&countries, &days, as_of, stale));
+        Self { json, csv: csv(&countries) }
+    }
+
+    /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes;
+    /// `rollups_differ` if the aggregator's rollups are not ours.
+    pub(crate) fn json(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
+        // ClickHouse refreshes the view that ranks every REFRESH, however often it is read.
+        self.json.at(now, interval.max(tables::REFRESH.as_millis() as i64), rollups_differ)
+    }
+}
+
+/// The days that are counted at `now`, in UTC.
+fn counted_days(now: UnixMillis) -> Range<UnixMillis> {
+    let today = now.floor(DAY).0;
+    UnixMillis(today - (DAYS - 1) * DAY)..UnixMillis(today + DAY)
+}
+
+/// One of the top countries: sums over the counted days, and over all time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct CountryCounts {
+    #[serde(rename = "country")]
+    code: String,
+    view: u64,
+    play: u64,
+    click: u64,
+    /// Views, plays and clicks of all time.
+    #[serde(skip)]
+    total: u64,
+}
+
+/// The JSON body, its fields in the order in which they are sent.
+#[derive(Serialize)]
+struct CountersBody<'a> {
+    data: &'a [CountryCounts],
+    meta: Meta,
+}
+
+#[derive(Serialize)]
+struct Meta {
+    as_of: Option<String>,
+    stale: bool,
+    exact: bool,
+    window: Window,
+    rows: usize,
+}
+
+#[derive(Serialize)]
+struct Window {
+    from: String,
+    to: String,
+    tz: &'static str,
+}
+
+fn json(
+    countries: &[CountryCounts],
+    days: &Range<UnixMillis>,
+    as_of: Option<UnixMillis>,
+    stale: bool,
+) -> Rendered {
+    let window = Window { from: rfc3339(days.start), to: rfc3339(days.end), tz: "UTC" };
+    let meta = Meta { as_of: as_of.map(rfc3339), stale, exact: true, window, rows: countries.len() };
+    Rendered::json(&CountersBody { data: countries, meta })
+}
+
+fn csv(countries: &[CountryCounts]) -> Rendered {
+    let mut body = format!("country,{}\r\n", COUNTED.join(","));
+    for CountryCounts { code, view, play, click, .. } in countries {
+        // Writing to a String cannot fail. A code holds only letters, so it needs no quotes.
+        let _ = write!(body, "{code},{view},{play},{click}\r\n");
+    }
+    Rendered::csv(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(countries: &[(&str, u64)], as_of: Option<&str>) -> Counters {
+        let country = |(code, total): &(&str, u64)| CountryCounts {
+            code: (*code).to_owned(),
+            view: 1,
+            play: 2,
+            click: total - 3,
+            total: *total,
+        };
+        let days = counted_days(UnixMillis::parse("2026-11-21 04:05:06").unwrap());
+        let as_of = as_of.map(|text| UnixMillis::parse(text).unwrap());
+        Counters::new(countries.iter().map(country).collect(), days, as_of)
+    }
+
+    #[track_caller]
+    fn check_stale(as_of: Option<&str>, now: &str, differs: bool, stale: bool) {
+        let counters = counters(&[("US", 5)], as_of);
+        let json = counters.json(UnixMillis::parse(now).unwrap(), 6000, differs);
+        let found: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+        assert_eq!(found["meta"]["stale"], stale);
+    }
+
+    #[test]
+    fn countries_stand_by_their_total_and_then_by_their_code() {
+        let counters = counters(&[("US", 5), ("DE", 5), ("RU", 9)], None);
+        let csv = "country,view,play,click\r\nRU,1,2,6\r\nDE,1,2,2\r\nUS,1,2,2\r\n";
+        assert_eq!(counters.csv.body, csv);
+    }
+
+    #[test]
+    fn json_says_of_which_moment_and_days_it_is() {
+        let counters = counters(&[("US", 5)], Some("2026-11-21 04:05:06"));
+        let json = &counters.json(UnixMillis::parse("2026-11-21 04:05:06").unwrap(), 5000, false).body;
+        assert_eq!(
+            str::from_utf8(json).unwrap(),
+            r#"{"data":[{"country":"US","view":1,"play":2,"click":2}],"meta":{"as_of":"2026-11-21T04:05:06.000Z","stale":false,"exact":true,"window":{"from":"2026-11-15T00:00:00.000Z","to":"2026-11-22T00:00:00.000Z","tz":"UTC"},"rows":1}}"#
+        );
+    }
+
+    #[test]
+    fn nothing_counted_is_an_empty_answer() {
+        let counters = counters(&[], None);
+        assert_eq!(counters.csv.body, "country,view,play,click\r\n");
+        let json = &counters.json(UnixMillis(0), 5000, false).body;
+        assert!(json.starts_with(br#"{"data":[],"meta":{"as_of":null,"#));
+    }
+
+    #[test]
+    fn an_answer_is_stale_when_it_should_have_been_renewed_twice() {
+        check_stale(Some("2026-11-21 04:05:00"), "2026-11-21 04:05:18", false, false);
+        check_stale(Some("2026-11-21 04:05:00"), "2026-11-21 04:05:18.001", false, true);
+        check_stale(None, "2026-11-21 04:05:00", false, true);
+    }
+
+    #[test]
+    fn an_answer_of_other_rollups_than_the_aggregators_is_stale_at_once() {
+        check_stale(Some("2026-11-21 04:05:00"), "2026-11-21 04:05:00", true, true);
+    }
+}

@@ -1,0 +1,67 @@
+//! The row of the statement that reads all answers.
+//!
+//! All SELECTs of a UNION ALL have the same columns: each answer fills its own, and all others hold their
+//! default. A column that does not exist does not compile.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+macro_rules! columns {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:literal,)*) => {
+        /// A row of the statement.
+        #[derive(Row, Deserialize)]
+        pub(crate) struct SnapshotRow {
+            $($(#[$doc])* pub(crate) $name: $kind,)*
+        }
+
+        /// The SQL expressions that one SELECT has for the columns of a [`SnapshotRow`].
+        pub(super) struct Columns {
+            $(pub(super) $name: &'static str,)*
+        }
+
+        impl Columns {
+            /// Columns that the rows of an answer do not have.
+            pub(super) const DEFAULT: Self = Self { $($name: $default,)* };
+
+            /// Every column's name and expression.
+            fn all(&self) -> Vec<(&'static str, &'static str)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+        }
+    };
+}
+
+columns! {
+    /// Milliseconds since 1970; 0 where it is not known.
+    as_of: i64 = "toInt64(0)",
+    /// Hash of the aggregator's rollups; 0 before an aggregator has started.
+    rollups: u64 = "toUInt64(0)",
+    /// Start of the hour, in seconds since 1970.
+    hour: u32 = "toUInt32(0)",
+    users: u64 = "toUInt64(0)",
+    impressions: u64 = "toUInt64(0)",
+    clicks: u64 = "toUInt64(0)",
+    country: String = "''",
+    views: u64 = "toUInt64(0)",
+    plays: u64 = "toUInt64(0)",
+    /// All events of the country that were ever counted.
+    total: u64 = "toUInt64(0)",
+    poll: String = "''",
+    option: String = "''",
+    votes: u64 = "toUInt64(0)",
+    voters: u64 = "toUInt64(0)",
+}
+
+impl Columns {
+    /// `SELECT` with the names of the columns, as the first SELECT of the statement needs them.
+    pub(super) fn select_named(&self) -> String {
+        let columns = self.all().into_iter().map(|(name, expression)| format!("{expression} AS {name}"));
+        format!("SELECT {}", columns.collect::<Vec<_>>().join(", "))
+    }
+
+    /// `SELECT` without names, for any further SELECT of the statement.
+    pub(super) fn select(&self) -> String {
+        let columns = self.all().into_iter().map(|(_, expression)| expression);
+        format!("SELECT {}", columns.collect::<Vec<_>>().join(", "))
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP: a request is answered from the latest snapshot, or waits for the next one.
+
+mod problem;
+
+mod params;
+
+mod wait;
+
+mod response;
+
+mod routes;
+
+pub(crate) use routes::routes;

@@ -1,0 +1,41 @@
+//! Requests that wait for the next snapshot.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{self, Instant};
+
+use super::problem::Problem;
+use crate::config::RefreshConfig;
+use crate::state::AppState;
+
+/// The wait of one request.
+pub(super) struct SnapshotWait<'a> {
+    state: &'a AppState,
+    snapshots: watch::Receiver<u64>,
+    until: Instant,
+}
+
+impl<'a> SnapshotWait<'a> {
+    /// A wait of at most `longest`. Begin it before looking at the latest snapshot, so that no snapshot is
+    /// missed between the two.
+    pub(super) fn begin(state: &'a AppState, longest: Duration) -> Self {
+        Self { state, snapshots: state.snapshots.subscribe(), until: Instant::now() + longest }
+    }
+
+    /// Waits for the next snapshot.
+    ///
+    /// # Errors
+    /// The request has waited long enough.
+    pub(super) async fn next(&mut self) -> Result<(), Problem> {
+        let _waiting = self.state.metrics.waiting();
+        let next = time::timeout_at(self.until, self.snapshots.changed()).await;
+        next.map_err(|_| Problem::NotYet)?.map_err(|_| Problem::NotYet)
+    }
+}
+
+/// How long a request waits: until the end of the refresh that is under way, which may have begun without
+/// what the reader wants, and of the one after it.
+pub(super) fn patience(refresh: &RefreshConfig) -> Duration {
+    2 * refresh.interval.mul_f64(1.1) + refresh.deadline
+}

@@ -1,0 +1,91 @@
+//! What requests and the refresh task share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+use runtime::admin::Readiness;
+use schemas::time::UnixMillis;
+use tokio::sync::watch;
+
+use crate::config::RefreshConfig;
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::wanted::{self, Wanted};
+
+/// What requests and the refresh task share.
+pub(crate) struct AppState {
+    /// The latest snapshot; none before the first refresh succeeded.
+    pub(crate) snapshot: ArcSwapOption<Snapshot>,
+    /// Why the latest refresh failed; none if it succeeded.
+    failure: ArcSwapOption<RefreshFailure>,
+    /// Number of snapshots so far, for requests that wait for the next one.
+    pub(crate) snapshots: watch::Sender<u64>,
+    /// Hours outside the hot window that readers ask for.
+    pub(crate) wanted_hours: Wanted<UnixMillis>,
+    /// Polls beyond the largest that readers ask for.
+    pub(crate) wanted_polls: Wanted<String>,
+    /// When snapshots are made.
+    pub(crate) refresh: RefreshConfig,
+    pub(crate) metrics: Metrics,
+    draining: AtomicBool,
+}
+
+/// Why there is no newer snapshot.
+pub(crate) struct RefreshFailure {
+    /// The error and its causes, for people.
+    pub(crate) reason: String,
+    /// Whether the aggregator has other rollups: the snapshot is then out of date however young it is.
+    pub(crate) rollups_differ: bool,
+}
+
+impl AppState {
+    pub(crate) fn new(refresh: RefreshConfig, metrics: Metrics) -> Self {
+        Self {
+            snapshot: ArcSwapOption::empty(),
+            failure: ArcSwapOption::empty(),
+            snapshots: watch::Sender::new(0),
+            wanted_hours: Wanted::new(wanted::MAX_HOURS, refresh.interval),
+            wanted_polls: Wanted::new(wanted::MAX_POLLS, refresh.interval),
+            refresh,
+            metrics,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Requests are answered from this snapshot from now on.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.failure.store(None);
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        self.snapshots.send_modify(|snapshots| *snapshots += 1);
+    }
+
+    /// The latest snapshot stays.
+    pub(crate) fn refresh_failed(&self, failure: RefreshFailure) {
+        self.failure.store(Some(Arc::new(failure)));
+    }
+
+    /// Whether the aggregator has other rollups than this process.
+    pub(crate) fn rollups_differ(&self) -> bool {
+        self.failure.load().as_ref().is_some_and(|failure| failure.rollups_differ)
+    }
+
+    /// From now on the process is not ready for traffic.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process may get traffic.
+    pub(crate) fn readiness(&self) -> Readiness {
+        if self.draining.load(Ordering::Relaxed) {
+            return Readiness::Not("draining".to_owned());
+        }
+        match &*self.snapshot.load() {
+            Some(_) => Readiness::Ready,
+            None => Readiness::Not(match &*self.failure.load() {
+                Some(failure) => format!("clickhouse: no snapshot yet: {}", failure.reason),
+                None => "clickhouse: no snapshot yet".to_owned(),
+            }),
+        }
+    }
+}

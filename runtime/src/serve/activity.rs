@@ -1,0 +1,141 @@
+//! What a connection is doing, and when its silence has lasted too long.
+//!
+//! No I/O and no clock in here; times are passed in.
+
+use tokio::time::{Duration, Instant};
+
+/// How long a connection may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    /// From the start of a connection, or the first byte of a request, to complete headers.
+    pub(super) headers: Duration,
+    /// Between requests.
+    pub(super) idle: Duration,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Sending the headers of an HTTP/1 request.
+    Headers(Instant),
+    /// Waiting for, or reading, the responses to this number of requests.
+    Busy(u32),
+    /// Neither; an HTTP/1 connection is between requests.
+    Idle(Instant),
+}
+
+/// What a connection is doing, and whether it uses HTTP/2.
+#[derive(Debug)]
+pub(super) struct Activity {
+    phase: Phase,
+    http2: bool,
+}
+
+impl Activity {
+    /// A connection that was accepted just now; its first request is due.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { phase: Phase::Headers(now), http2: false }
+    }
+
+    /// Bytes arrived.
+    pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
+        // No HTTP/1 method begins so. A client that sends the preface in pieces gets the timeout of HTTP/1.
+        if bytes.starts_with(b"PRI") && matches!(self.phase, Phase::Headers(_)) {
+            (self.http2, self.phase) = (true, Phase::Idle(now));
+        }
+        // The bytes of HTTP/2 may be frames that begin no request.
+        if let (Phase::Idle(_), false) = (self.phase, self.http2) {
+            self.phase = Phase::Headers(now);
+        }
+    }
+
+    /// The headers of a request are complete.
+    pub(super) fn request(&mut self) {
+        self.phase = match self.phase {
+            Phase::Busy(requests) => Phase::Busy(requests + 1),
+            Phase::Headers(_) | Phase::Idle(_) => Phase::Busy(1),
+        };
+    }
+
+    /// A response was sent, or its request was dropped.
+    pub(super) fn response(&mut self, now: Instant) {
+        self.phase = match self.phase {
+            Phase::Busy(requests) if requests > 1 => Phase::Busy(requests - 1),
+            _ => Phase::Idle(now),
+        };
+    }
+
+    /// Whether the connection waits for a request.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle(_))
+    }
+
+    /// When the connection times out, unless something happens before.
+    pub(super) fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+        match self.phase {
+            Phase::Headers(since) => Some(since + timeouts.headers),
+            Phase::Idle(since) => Some(since + timeouts.idle),
+            Phase::Busy(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts { headers: Duration::from_secs(5), idle: Duration::from_secs(75) };
+
+    /// The connection does these `steps`, then times out this many seconds after its start.
+    #[track_caller]
+    fn check(steps: impl FnOnce(&mut Activity, &dyn Fn(u64) -> Instant), expected: Option<u64>) {
+        let start = Instant::now();
+        let mut activity = Activity::new(start);
+        steps(&mut activity, &|seconds| start + Duration::from_secs(seconds));
+        let left = activity.deadline(TIMEOUTS).map(|deadline| (deadline - start).as_secs());
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn headers_must_be_complete_soon_after_their_first_byte_however_often_one_comes() {
+        check(|_, _| {}, Some(5));
+        check(|activity, at| (0..5).for_each(|second| activity.read(b"x", at(second))), Some(5));
+        check(
+            |activity, at| {
+                activity.request();
+                activity.response(at(10));
+                activity.read(b"x", at(20));
+                activity.read(b"x", at(22));
+            },
+            Some(25),
+        );
+    }
+
+    #[test]
+    fn between_requests_it_may_be_silent_for_long_and_while_one_is_answered_for_ever() {
+        let busy = |activity: &mut Activity| {
+            activity.request();
+            activity.request();
+            activity.response(Instant::now());
+        };
+        check(|activity, _| busy(activity), None);
+        check(
+            |activity, at| {
+                busy(activity);
+                activity.response(at(10));
+            },
+            Some(85),
+        );
+    }
+
+    #[test]
+    fn frames_of_http2_begin_no_request() {
+        check(
+            |activity, at| {
+                activity.read(b"PRI * HTTP/2.0\r\n", at(1));
+                activity.read(b"ping", at(70));
+            },
+            Some(76),
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until it is told to stop.
+//!
+//! Listener, service and token come from the caller. Everything is bounded: connections, also those of one
+//! address, their age and their silence, handshakes, size and time of headers, HTTP/2 streams and resets, the
+//! drain. A connection that breaks affects no other; when the process runs out of file descriptors, accepting
+//! pauses and idle connections are closed.
+
+pub mod tls;
+
+mod listen;
+
+mod server;
+
+mod limits;
+
+mod open_connections;
+
+mod connection;
+
+mod monitored;
+
+mod activity;
+
+mod protocol_refusal;
+
+pub use connection::PeerAddr;
+pub use limits::ConnectionLimits;
+/// The former name of [`ConnectionLimits`].
+pub use limits::ConnectionLimits as Limits;
+pub use listen::{Listeners, bind};
+pub use open_connections::ConnectionMetrics;
+/// The former name of [`ConnectionMetrics`].
+pub use open_connections::ConnectionMetrics as Counted;
+pub use server::{DrainOverran, Server};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Records the bytes and the requests of a connection in its [`Activity`], as they pass.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{self, Instant, Sleep};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use super::activity::Activity;
+use super::protocol_refusal::ProtocolRefusal;
+
+/// The activity that a connection, its requests and its responses share.
+#[derive(Clone)]
+pub(super) struct SharedActivity(Arc<Mutex<Activity>>);
+
+impl SharedActivity {
+    /// The activity of a connection that was accepted just now.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Activity::new(Instant::now()))))
+    }
+
+    /// Access to it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
+        // No method panics half-way, so the value is consistent.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request arrived; it ends when the guard is dropped.
+    pub(super) fn request(&self) -> InFlight {
+        self.lock().request();
+        InFlight(self.clone())
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct InFlight(SharedActivity);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.lock().response(Instant::now());
+    }
+}
+
+/// A plain stream, or one with TLS.
+pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// How long a peer that still sends may pause, while our last response is on its way.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long such a peer may send in all.
+const LONGEST_LINGER: Duration = Duration::from_secs(10);
+
+/// A stream whose bytes are recorded as activity.
+pub(super) struct MonitoredStream {
+    stream: Stream,
+    activity: SharedActivity,
+    /// The rest of the response that replaces one of hyper's own.
+    replacement: Option<Bytes>,
+    /// After our last byte: when the wait for the peer ends, and when it ends at the latest.
+    lingering: Option<(Pin<Box<Sleep>>, Instant)>,
+}
+
+impl MonitoredStream {
+    pub(super) fn new(stream: Stream, activity: SharedActivity) -> Self {
+        Self { stream, activity, replacement: None, lingering: None }
+    }
+}
+
+impl AsyncRead for MonitoredStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            self.activity.lock().read(read, Instant::now());
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for MonitoredStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self { stream, replacement, .. } = &mut *self;
+        let refusal = || ProtocolRefusal::of_response(bytes).map(ProtocolRefusal::response);
+        let Some(mut response) = replacement.take().or_else(refusal) else {
+            return Pin::new(stream).poll_write(context, bytes);
+        };
+        while !response.is_empty() {
+            match Pin::new(&mut *stream).poll_write(context, &response) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => response.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // The caller passes the same bytes again.
+                    *replacement = Some(response);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(first) = slices.first()
+            && (self.replacement.is_some() || ProtocolRefusal::of_response(first).is_some())
+        {
+            return self.poll_write(context, first);
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Closes our side, then reads until the peer closes its side: the kernel resets a connection that is
+    /// closed with unread bytes, and a peer that still sends would lose our response.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, lingering, .. } = &mut *self;
+        let (timeout, latest) = match lingering {
+            Some(lingering) => lingering,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+                lingering.insert((Box::pin(time::sleep(LINGER)), Instant::now() + LONGEST_LINGER))
+            }
+        };
+        let mut unwanted = [MaybeUninit::uninit(); 8 * 1024];
+        while timeout.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::uninit(&mut unwanted);
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+            timeout.as_mut().reset((Instant::now() + LINGER).min(*latest));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The body of a response.
+pub(super) enum ResponseBody<B> {
+    /// From the service.
+    Service(B),
+    /// Of a request that never reached the service; `None` once it was sent.
+    Refusal(Option<Bytes>),
+}
+
+/// The body of a response. Its request is in flight until the body was sent or dropped.
+pub(super) struct MonitoredBody<B> {
+    pub(super) body: ResponseBody<B>,
+    pub(super) _in_flight: InFlight,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for MonitoredBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match &mut self.body {
+            ResponseBody::Service(body) => Pin::new(body).poll_frame(context),
+            ResponseBody::Refusal(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            ResponseBody::Service(body) => body.is_end_stream(),
+            ResponseBody::Refusal(body) => body.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            ResponseBody::Service(body) => body.size_hint(),
+            ResponseBody::Refusal(body) => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            }
+        }
+    }
+}

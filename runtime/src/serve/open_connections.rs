@@ -1,0 +1,173 @@
+//! The open connections of a port: how many each address has, and which are idle.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::{IntCounter, IntGauge};
+use tokio_util::sync::CancellationToken;
+
+use super::monitored::SharedActivity;
+
+/// The metrics of connections. A service that exports them registers them under names of its own.
+#[derive(Debug, Clone)]
+pub struct ConnectionMetrics {
+    /// OpenConnections connections.
+    pub open: IntGauge,
+    /// Connections that were closed at once because their address already had the most that it may.
+    pub refused: IntCounter,
+    /// How often accepting failed, for example for want of file descriptors.
+    pub accept_failures: IntCounter,
+    /// 1 from such a failure until the next connection is accepted.
+    pub accept_fails: IntGauge,
+    /// TLS handshakes that failed or timed out.
+    pub handshake_failures: IntCounter,
+}
+
+impl Default for ConnectionMetrics {
+    fn default() -> Self {
+        let counter = |name| IntCounter::new(name, name).expect("the names are constants");
+        let gauge = |name| IntGauge::new(name, name).expect("the names are constants");
+        Self {
+            open: gauge("connections"),
+            refused: counter("connections_refused_total"),
+            accept_failures: counter("accept_failures_total"),
+            accept_fails: gauge("accept_fails"),
+            handshake_failures: counter("tls_handshake_failures_total"),
+        }
+    }
+}
+
+/// The open connections of a port.
+pub(super) struct OpenConnections {
+    per_ip: Option<NonZeroU32>,
+    metrics: ConnectionMetrics,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    by_id: HashMap<u64, (SharedActivity, CancellationToken)>,
+    /// How many each network has; counted only where they are bounded.
+    by_network: HashMap<IpAddr, u32>,
+}
+
+impl OpenConnections {
+    /// No connection is open yet.
+    pub(super) fn new(per_ip: Option<NonZeroU32>, metrics: ConnectionMetrics) -> Arc<Self> {
+        Arc::new(Self { per_ip, metrics, connections: Mutex::default() })
+    }
+
+    /// Adds a connection, unless its network already has the most that it may; `closing` ends the connection.
+    pub(super) fn insert(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        activity: SharedActivity,
+        closing: CancellationToken,
+    ) -> Option<OpenGuard> {
+        self.metrics.accept_fails.set(0);
+        let network = network(ip);
+        let mut connections = self.lock();
+        if let Some(most) = self.per_ip {
+            let of_network = connections.by_network.entry(network).or_default();
+            if *of_network >= most.get() {
+                self.metrics.refused.inc();
+                return None;
+            }
+            *of_network += 1;
+        }
+        let id = connections.next;
+        connections.next += 1;
+        connections.by_id.insert(id, (activity, closing));
+        self.metrics.open.inc();
+        Some(OpenGuard { open: Arc::clone(self), id, network })
+    }
+
+    /// Counts that accepting failed, and makes room. Returns how many connections are being closed.
+    pub(super) fn accept_failed(&self) -> usize {
+        self.metrics.accept_failures.inc();
+        self.metrics.accept_fails.set(1);
+        self.make_room()
+    }
+
+    /// Closes idle connections. Returns how many.
+    pub(super) fn make_room(&self) -> usize {
+        let connections = self.lock();
+        let idle = connections.by_id.values().filter(|(activity, _)| activity.lock().is_idle());
+        idle.inspect(|(_, closing)| closing.cancel()).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        // No method panics half-way, so the state is consistent.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An open connection; dropped when it is closed.
+pub(super) struct OpenGuard {
+    open: Arc<OpenConnections>,
+    id: u64,
+    network: IpAddr,
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        let mut connections = self.open.lock();
+        connections.by_id.remove(&self.id);
+        if let Some(of_network) = connections.by_network.get_mut(&self.network) {
+            *of_network -= 1;
+            if *of_network == 0 {
+                connections.by_network.remove(&self.network);
+            }
+        }
+        self.open.metrics.open.dec();
+    }
+}
+
+/// The unit that is bounded: an IPv4 address, or the /64 of an IPv6 address, which one client owns whole.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(open: &Arc<OpenConnections>, ip: &str) -> Option<OpenGuard> {
+        open.insert(ip.parse().unwrap(), SharedActivity::new(), CancellationToken::new())
+    }
+
+    #[test]
+    fn an_address_has_as_many_connections_as_it_may_and_others_have_theirs() {
+        let open = OpenConnections::new(NonZeroU32::new(2), ConnectionMetrics::default());
+        let first = insert(&open, "2001:db8::1").unwrap();
+        let _second = insert(&open, "2001:db8::2:3").unwrap();
+        assert!(insert(&open, "2001:db8::4").is_none(), "one /64");
+        let _other = insert(&open, "2001:db8:0:1::1").unwrap();
+        let _v4 = insert(&open, "192.0.2.1").unwrap();
+        let _mapped = insert(&open, "::ffff:192.0.2.1").unwrap();
+        assert!(insert(&open, "192.0.2.1").is_none());
+        assert_eq!((open.metrics.open.get(), open.metrics.refused.get()), (5, 2));
+        drop(first);
+        let _again = insert(&open, "2001:db8::4").unwrap();
+        assert_eq!(open.metrics.open.get(), 5);
+    }
+
+    #[test]
+    fn only_connections_that_wait_for_a_request_are_closed() {
+        let open = OpenConnections::new(None, ConnectionMetrics::default());
+        let [fresh, busy, idle] = [(); 3].map(|()| (SharedActivity::new(), CancellationToken::new()));
+        let _request = busy.0.request();
+        drop(idle.0.request());
+        let all = [&fresh, &busy, &idle];
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        let _guards = all.map(|(activity, closing)| open.insert(ip, activity.clone(), closing.clone()));
+        assert_eq!(open.make_room(), 1);
+        assert_eq!(all.map(|(_, closing)| closing.is_cancelled()), [false, false, true]);
+    }
+}

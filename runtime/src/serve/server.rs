@@ -1,0 +1,116 @@
+//! Accepts connections until the shutdown, then lets open ones finish.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::connection::{Connection, ConnectionSettings};
+use super::limits::ConnectionLimits;
+use super::monitored::SharedActivity;
+use super::open_connections::{ConnectionMetrics, OpenConnections};
+use super::tls::Tls;
+use crate::backoff::{Backoff, RetryPolicy};
+
+/// How soon accepting is tried again after it failed.
+const ACCEPT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(10), Duration::from_millis(100));
+
+/// Connections were still busy when the deadline of the drain had passed.
+#[derive(Debug, thiserror::Error)]
+#[error("finish open connections within {0:?}")]
+pub struct DrainOverran(pub Duration);
+
+/// Serves connections; by default without TLS and within the default limits.
+#[derive(Clone, Default)]
+pub struct Server {
+    /// The bounds of connections.
+    pub limits: ConnectionLimits,
+    /// The certificate; `None` for plain connections.
+    pub tls: Option<Arc<Tls>>,
+    /// The metrics of connections.
+    pub counted: ConnectionMetrics,
+}
+
+impl Server {
+    /// Serves `service` until `shutdown`, then lets open connections finish for at most `drain`.
+    pub async fn until<S, B>(
+        self,
+        listener: TcpListener,
+        service: S,
+        shutdown: CancellationToken,
+        drain: Duration,
+    ) -> Result<(), DrainOverran>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let permits = Arc::new(Semaphore::new(self.limits.connections.get()));
+        let open = OpenConnections::new(self.limits.connections_per_ip, self.counted.clone());
+        let settings = Arc::new(ConnectionSettings::new(self.limits, self.tls, self.counted));
+        let mut backoff = ACCEPT_RETRIES.backoff();
+        loop {
+            // Idle connections make room for new ones.
+            if permits.available_permits() == 0 {
+                open.make_room();
+            }
+            // Before accepting, so that connections beyond the limit wait in the kernel's queue.
+            let permit = shutdown.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await;
+            let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
+            let (Some(Ok(permit)), Some((stream, peer))) = (permit, accepted) else { break };
+            let activity = SharedActivity::new();
+            // A token for each connection: every poll locks it, so they must not share one.
+            let closing = closing.child_token();
+            let Some(guard) = open.insert(peer.ip(), activity.clone(), closing.clone()) else { continue };
+            let connection = Connection { peer, activity, closing };
+            let (service, settings) = (service.clone(), Arc::clone(&settings));
+            tasks.spawn(async move {
+                let _held = (permit, guard);
+                connection.serve(stream, service, &settings).await;
+            });
+        }
+        drop(listener);
+        closing.cancel();
+        tasks.close();
+        time::timeout(drain, tasks.wait()).await.map_err(|_| DrainOverran(drain))
+    }
+}
+
+/// The next connection; retries until accepting succeeds.
+async fn accept(
+    listener: &TcpListener,
+    backoff: &mut Backoff,
+    open: &OpenConnections,
+) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                backoff.reset();
+                // Without this option there is more latency, not less correctness.
+                let _ignored = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            // The peer has already closed the connection.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Out of file descriptors, or of memory: idle connections make room.
+            Err(error) => {
+                let idle_closed = open.accept_failed();
+                tracing::warn!(%error, idle_closed, "cannot accept a connection; closed idle ones");
+                time::sleep(backoff.wait()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The known fields of an event: one table gives their names, types and limits, and how each is set.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use super::country::Country;
+use super::fault::Code;
+use super::value::Scalar;
+use crate::time::UnixMillis;
+
+/// Longest name of an event, in bytes.
+pub const MAX_EVENT_BYTES: usize = 200;
+/// Longest `device_id`, `session`, `device_os` and `user_id`, in bytes.
+pub const MAX_ID_BYTES: usize = 200;
+/// Longest `param_str`, in bytes.
+pub const MAX_PARAM_STR_BYTES: usize = 8192;
+
+/// Each field: its name in JSON and in [`Event`], its type, its [`Field`], and how its value is checked.
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $field:ident, |$value:ident| $checked:expr;)*) => {
+        /// One event, its text borrowed from the line. An absent string is empty, as in the raw table,
+        /// where `null`, `""` and absence are the same.
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct Event<'a> {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl<'a> Event<'a> {
+            #[inline(always)]
+            pub(super) fn set(&mut self, field: Field, value: Scalar<'a>) -> Result<(), Code> {
+                if value.is_absent() {
+                    return Ok(());
+                }
+                match field {
+                    $(Field::$field => {
+                        let $value = value;
+                        self.$name = $checked?;
+                    })*
+                }
+                Ok(())
+            }
+        }
+
+        /// The known fields.
+        #[derive(Clone, Copy)]
+        pub(super) enum Field {
+            $($field,)*
+        }
+
+        impl Field {
+            pub(super) const COUNT: usize = [$(stringify!($name)),*].len();
+
+            /// The field with this name. The length is compared first: then at most four names are left.
+            #[inline]
+            pub(super) fn named(name: &[u8]) -> Option<Self> {
+                match name.len() {
+                    $(length::$name if name == stringify!($name).as_bytes() => Some(Self::$field),)*
+                    _ => None,
+                }
+            }
+
+            pub(super) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$field => stringify!($name),)*
+                }
+            }
+        }
+
+        /// The length of each name.
+        #[expect(non_upper_case_globals, reason = "called as their fields")]
+        mod length {
+            $(pub(super) const $name: usize = stringify!($name).len();)*
+        }
+    };
+}
+
+fields! {
+    /// The name of the event, 1–200 bytes.
+    event: Cow<'a, str> = Event, |value| value.text(MAX_EVENT_BYTES);
+    /// When it happened, by the client's clock.
+    client_time: Option<UnixMillis> = ClientTime, |value| value.time().map(Some);
+    /// The device on which it happened.
+    device_id: Cow<'a, str> = DeviceId, |value| value.text(MAX_ID_BYTES);
+    /// The session that it belongs to.
+    session: Cow<'a, str> = Session, |value| value.text(MAX_ID_BYTES);
+    /// The operating system of the device.
+    device_os: Cow<'a, str> = DeviceOs, |value| value.text(MAX_ID_BYTES);
+    /// The user who caused it.
+    user_id: Cow<'a, str> = UserId, |value| value.text(MAX_ID_BYTES);
+    /// Position in the session.
+    sequence: u64 = Sequence, |value| value.unsigned();
+    /// An integer that the client chooses.
+    param_int: i64 = ParamInt, |value| value.signed();
+    /// A text that the client chooses.
+    param_str: Cow<'a, str> = ParamStr, |value| value.text(MAX_PARAM_STR_BYTES);
+    /// Two or three letters, upper case.
+    country: Country = Country, |value| value.country();
+    /// Identity for deduplication.
+    event_id: Option<Uuid> = EventId, |value| value.uuid().map(Some);
+}
+
+impl Event<'_> {
+    /// The user: `user_id`, else `device_id`; `None` if the client sent neither.
+    pub fn user(&self) -> Option<&str> {
+        [&self.user_id, &self.device_id].into_iter().find(|id| !id.is_empty()).map(|id| &**id)
+    }
+}

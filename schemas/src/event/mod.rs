@@ -1,0 +1,54 @@
+//! What a client sends: one JSON object per line, its known fields typed and bounded.
+//!
+//! The edge and the aggregator parse lines with the same code, so the aggregator understands every line
+//! that the edge accepts. Most lines are parsed by the fast path in `plain`; `read` parses the others,
+//! and gives the same result for every line that the fast path parses. Both borrow from the line: they
+//! allocate only for strings with escapes, and for [`Props`] where the caller keeps them. A known field
+//! with an escape that is half a surrogate pair is not text, so the line is not JSON. A label
+//! (`client_time`, `country`, `device_os`) that cannot be read is left out; its event is kept.
+
+mod fault;
+
+mod country;
+
+mod value;
+
+mod field;
+
+mod parsed;
+
+mod shape;
+
+mod visit;
+
+mod plain;
+
+mod read;
+
+pub use country::Country;
+pub use fault::{Code, Fault};
+pub use field::{Event, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PARAM_STR_BYTES};
+pub use parsed::{LeftOut, Parsed, Props, Reserved};
+pub use shape::MAX_DEPTH;
+
+/// Longest line, in bytes.
+pub const MAX_LINE_BYTES: usize = 64 * 1024;
+
+/// The events that the country counters count, in the order in which answers list them.
+pub const COUNTED: [&str; 3] = ["view", "play", "click"];
+
+/// Parses one line from a client; white space at both ends does not matter.
+pub fn parse<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fault> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err(Fault::line(Code::LineTooLong));
+    }
+    parse_enriched(line)
+}
+
+/// Parses a line that may be longer than [`MAX_LINE_BYTES`] because the edge added fields.
+pub(crate) fn parse_enriched<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fault> {
+    plain::parse(line).map_or_else(|| read::parse(line), Ok)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

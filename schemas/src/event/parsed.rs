@@ -1,0 +1,126 @@
+//! A parsed line: the known fields, the reserved fields, all others, and the labels that were left out.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use super::country::Country;
+use super::fault::{Code, Fault};
+use super::field::Event;
+
+/// Everything in one line.
+#[derive(Debug, Default)]
+pub struct Parsed<'a, P> {
+    /// The known fields.
+    pub event: Event<'a>,
+    /// The reserved fields; the first of each, if a client repeats one.
+    pub reserved: Reserved<'a>,
+    /// All other fields.
+    pub props: P,
+    /// Labels that the event is stored without.
+    pub left_out: LeftOut,
+    /// Whether `sequence` has a value.
+    pub has_sequence: bool,
+    /// Whether the line has the key `event_id`, even without a value.
+    pub(crate) names_event_id: bool,
+    /// Whether the `event_id` was derived, not sent.
+    pub(crate) derived_id: bool,
+    /// Whether the line has the key `country`, even without a value.
+    pub(crate) names_country: bool,
+    /// Whether the `country` was derived, not sent.
+    pub(crate) derived_country: bool,
+}
+
+impl<P> Parsed<'_, P> {
+    /// Sets the derived `event_id` of an event that was sent without one; it is written with the line.
+    ///
+    /// # Panics
+    /// If the event has an `event_id`.
+    pub fn identify(&mut self, id: Uuid) {
+        assert!(self.event.event_id.replace(id).is_none(), "an id from the client is never replaced");
+        self.derived_id = true;
+    }
+
+    /// Sets the country of the client's address for an event that was sent without one; it is written
+    /// with the line.
+    ///
+    /// # Panics
+    /// If the event has a `country`.
+    pub fn locate(&mut self, country: Country) {
+        let before = std::mem::replace(&mut self.event.country, country);
+        assert_eq!(before, Country::default(), "a country from the client is never replaced");
+        self.derived_country = true;
+    }
+}
+
+/// The fields that only the edge may set, as the JSON in the line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reserved<'a> {
+    /// The tenant that owns the event.
+    pub tenant: Option<&'a str>,
+    /// The client's address.
+    pub ip: Option<&'a str>,
+    /// When the request arrived.
+    pub server_time: Option<&'a str>,
+}
+
+impl<'a> Reserved<'a> {
+    /// Their names.
+    pub(crate) const NAMES: [&'static str; 3] = ["tenant", "ip", "server_time"];
+
+    /// Whether the line has any of them.
+    pub fn any(&self) -> bool {
+        self.tenant.is_some() || self.ip.is_some() || self.server_time.is_some()
+    }
+
+    /// The reserved field with this name.
+    #[inline]
+    pub(super) fn named(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        match name {
+            "tenant" => Some(&mut self.tenant),
+            "ip" => Some(&mut self.ip),
+            "server_time" => Some(&mut self.server_time),
+            _ => None,
+        }
+    }
+}
+
+/// Collects the fields that are neither known nor reserved.
+pub trait Props<'a>: Default {
+    /// Adds one field: its name, and its value as the JSON that the client wrote.
+    fn push(&mut self, name: Cow<'a, str>, value: &'a str);
+}
+
+/// Drops them: the edge only checks them.
+impl<'a> Props<'a> for () {
+    fn push(&mut self, _: Cow<'a, str>, _: &'a str) {}
+}
+
+/// Keeps them in the order of the line, as the aggregator needs them.
+impl<'a> Props<'a> for Vec<(Cow<'a, str>, &'a str)> {
+    fn push(&mut self, name: Cow<'a, str>, value: &'a str) {
+        Vec::push(self, (name, value));
+    }
+}
+
+/// Labels that could not be read, so that the event is stored without them; each with what is wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    pub(super) client_time: Option<Code>,
+    pub(super) device_os: Option<Code>,
+    pub(super) country: Option<Code>,
+}
+
+impl LeftOut {
+    /// Whether the event has all labels that were sent.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// What is wrong with each label.
+    pub fn faults(self) -> impl Iterator<Item = Fault> {
+        let Self { client_time, device_os, country } = self;
+        let labels = [("client_time", client_time), ("device_os", device_os), ("country", country)];
+        labels.into_iter().filter_map(|(name, code)| Some(Fault::field(code?, name)))
+    }
+}

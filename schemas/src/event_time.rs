@@ -1,0 +1,113 @@
+//! Which time an event counts under: the client's clock where it can be right, else the edge's.
+
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::str::FromStr;
+
+use crate::time::{DAY, HOUR, UnixMillis};
+
+/// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, ends on
+/// 2106-02-07 and then begins again in 1970; its `Date`, by which rollups expire, ends in 2149.
+pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
+
+/// Which times of client clocks are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// The earliest event time, default 2000-01-01.
+    pub earliest: UnixMillis,
+    /// How far a client may be ahead of the server, in milliseconds, default a day.
+    pub ahead: i64,
+}
+
+impl TimeLimits {
+    /// The longest `ahead`, in milliseconds: a year of 365.25 days. The end of every retention must lie before 2106,
+    /// where ClickHouse's `DateTime` ends.
+    pub const MAX_AHEAD: i64 = 8766 * HOUR;
+}
+
+/// The value of `EVENT_TIME_FROM`: the earliest event time, which rollups must be able to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earliest(pub UnixMillis);
+
+impl FromStr for Earliest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let time = UnixMillis::parse(text).ok_or("write for example `2000-01-01T00:00:00Z`")?;
+        let Range { start, end } = STORABLE;
+        if !STORABLE.contains(&time) {
+            return Err(format!("rollups hold times from {start} on; write one from there to before {end}"));
+        }
+        Ok(Self(time))
+    }
+}
+
+impl fmt::Display for Earliest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self { earliest: UnixMillis(10_957 * DAY), ahead: DAY }
+    }
+}
+
+/// The time by which rollups count an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventTime {
+    /// `client_time`, or `server_time` instead of it.
+    pub time: UnixMillis,
+    /// Whether the event had a `client_time` that was not accepted.
+    pub replaced: bool,
+}
+
+impl TimeLimits {
+    /// The `client_time`s that are accepted from a request that arrives at `server_time`.
+    pub fn accepted(&self, server_time: UnixMillis) -> RangeInclusive<UnixMillis> {
+        self.earliest..=UnixMillis(server_time.0 + self.ahead)
+    }
+
+    /// `client_time` if the event has one and it is within the limits, else `server_time`.
+    pub fn event_time(&self, client_time: Option<UnixMillis>, server_time: UnixMillis) -> EventTime {
+        match client_time {
+            Some(time) if self.accepted(server_time).contains(&time) => EventTime { time, replaced: false },
+            sent => EventTime { time: server_time, replaced: sent.is_some() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(client: Option<&str>, expected: &str, replaced: bool) {
+        let server = UnixMillis::parse("2026-11-21 04:00:00").unwrap();
+        let client = client.map(|text| UnixMillis::parse(text).unwrap());
+        let expected = EventTime { time: UnixMillis::parse(expected).unwrap(), replaced };
+        assert_eq!(TimeLimits::default().event_time(client, server), expected);
+    }
+
+    #[test]
+    fn times_that_can_be_stored_begin_in_1970_and_end_with_2058() {
+        assert_eq!(STORABLE.start.to_string(), "1970-01-01 00:00:00.000");
+        assert_eq!(STORABLE.end.to_string(), "2059-01-01 00:00:00.000");
+        assert!(STORABLE.contains(&TimeLimits::default().earliest));
+    }
+
+    #[test]
+    fn a_historic_event_counts_when_it_happened() {
+        check(Some("2020-12-01 23:59:00"), "2020-12-01 23:59:00", false);
+        check(Some("2000-01-01 00:00:00"), "2000-01-01 00:00:00", false);
+        check(Some("2026-11-22 04:00:00"), "2026-11-22 04:00:00", false);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_replaced_and_an_absent_one_is_filled_in() {
+        check(Some("1999-12-31 23:59:59.999"), "2026-11-21 04:00:00", true);
+        check(Some("2026-11-22 04:00:00.001"), "2026-11-21 04:00:00", true);
+        check(None, "2026-11-21 04:00:00", false);
+    }
+}

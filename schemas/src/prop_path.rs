@@ -1,0 +1,27 @@
+//! The path of a field inside `props`.
+
+use std::fmt;
+
+/// The names from `props` to a field, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PropPath(Vec<String>);
+
+impl PropPath {
+    /// A path with at least one step.
+    pub(crate) fn new(steps: Vec<String>) -> Self {
+        assert!(!steps.is_empty(), "a path has a step");
+        Self(steps)
+    }
+
+    /// The names, outermost first.
+    pub fn steps(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// As it is declared, without `props`: `account.plan`.
+impl fmt::Display for PropPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}

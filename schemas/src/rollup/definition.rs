@@ -1,0 +1,27 @@
+//! One rollup.
+
+use super::dimension::{Condition, Dimension};
+use super::grain::Grain;
+use super::measure::Measure;
+
+/// One declared rollup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollup {
+    /// Its name, which is also the name of its view.
+    pub name: String,
+    /// Length of a bucket.
+    pub grain: Grain,
+    /// What it is grouped by, besides tenant and bucket.
+    pub dimensions: Vec<Dimension>,
+    /// An event counts if it meets every condition.
+    pub conditions: Vec<Condition>,
+    /// Its measures by name, sorted by name.
+    pub measures: Vec<(String, Measure)>,
+    /// Days that a bucket is kept; forever if absent.
+    pub retention_days: Option<u32>,
+}
+
+impl Rollup {
+    /// The longest retention, 40 years: the day on which rows expire must be a `Date`.
+    pub const MAX_RETENTION_DAYS: u32 = 14_600;
+}

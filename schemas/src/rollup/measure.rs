@@ -1,0 +1,97 @@
+//! What a rollup aggregates.
+
+use std::fmt;
+
+use crate::field::{Field, FieldType};
+
+/// What a rollup aggregates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measure {
+    /// The number of events.
+    Count,
+    /// The number of events that have a value of this integer field.
+    CountOf(Field),
+    /// The sum of a number.
+    Sum(Number),
+    /// The minimum of a number.
+    Min(Number),
+    /// The maximum of a number.
+    Max(Number),
+    /// The exact number of distinct values, by their 64-bit hash; absent values do not count.
+    UniqExact(Distinct),
+}
+
+/// A field that is a whole number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Number {
+    /// The integer that the client chooses.
+    ParamInt,
+    /// The position in the session.
+    Sequence,
+    /// A declared field of [`FieldType::Int`](crate::field::FieldType::Int). Events without a value change nothing. A float
+    /// cannot be measured: its sum would depend on the order of the events.
+    Field(Field),
+}
+
+/// Its column in the raw table: `param_int`, `prop_amount`.
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ParamInt => f.write_str("param_int"),
+            Self::Sequence => f.write_str("sequence"),
+            Self::Field(field) => f.write_str(&field.column()),
+        }
+    }
+}
+
+/// A field whose distinct values can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distinct {
+    /// The user: `user_id`, else `device_id`.
+    User,
+    /// The session.
+    Session,
+    /// The device.
+    DeviceId,
+}
+
+/// As it is declared: `sum(param_int)`.
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count => f.write_str("count"),
+            Self::CountOf(field) => write!(f, "count({})", field.column()),
+            Self::Sum(n) => write!(f, "sum({n})"),
+            Self::Min(n) => write!(f, "min({n})"),
+            Self::Max(n) => write!(f, "max({n})"),
+            Self::UniqExact(Distinct::User) => f.write_str("uniq_exact(user)"),
+            Self::UniqExact(Distinct::Session) => f.write_str("uniq_exact(session)"),
+            Self::UniqExact(Distinct::DeviceId) => f.write_str("uniq_exact(device_id)"),
+        }
+    }
+}
+
+impl Measure {
+    /// Every measure that can be declared where these fields are.
+    pub(super) fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
+        let fields = fields.iter().filter(|field| field.kind == FieldType::Int);
+        let numbers = [Number::ParamInt, Number::Sequence].into_iter();
+        let numbers = numbers.chain(fields.clone().cloned().map(Number::Field));
+        let distinct = [Distinct::User, Distinct::Session, Distinct::DeviceId].map(Self::UniqExact);
+        std::iter::once(Self::Count)
+            .chain(numbers.flat_map(|n| [Self::Sum(n.clone()), Self::Min(n.clone()), Self::Max(n)]))
+            .chain(fields.cloned().map(Self::CountOf))
+            .chain(distinct)
+    }
+
+    /// The declared field of `props` that it reads.
+    pub fn field(&self) -> Option<&Field> {
+        match self {
+            Self::CountOf(field)
+            | Self::Sum(Number::Field(field))
+            | Self::Min(Number::Field(field))
+            | Self::Max(Number::Field(field)) => Some(field),
+            Self::Count | Self::Sum(_) | Self::Min(_) | Self::Max(_) | Self::UniqExact(_) => None,
+        }
+    }
+}

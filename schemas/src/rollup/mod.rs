@@ -1,0 +1,35 @@
+//! Declared rollups: what they aggregate, and where they are stored.
+//!
+//! A declaration is read by `declare` into [`Rollups`] and written by `text`, whose hash tells whether two
+//! processes agree; `page` documents it. [`layout`] gives the table and the columns that store a rollup.
+//! Invariant: a [`Rollup`] that exists is valid; its names can stand in SQL without quotes.
+
+mod grain;
+
+mod dimension;
+
+mod measure;
+
+mod definition;
+
+pub mod layout;
+
+mod declare;
+
+mod rollups;
+
+mod text;
+
+mod page;
+
+pub use declare::DeclareError;
+pub use definition::Rollup;
+pub use dimension::{Column, Condition, Dimension};
+pub use grain::Grain;
+pub use measure::{Distinct, Measure, Number};
+pub use rollups::Rollups;
+
+pub use crate::prop_path::PropPath;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,15 @@
+//! The partitions of tables by day: how ClickHouse names them, and when it may drop them.
+
+use crate::time::{DAY, UnixMillis};
+
+/// The `_partition_id` of the table partition of the day that begins at `start`.
+pub fn partition_id(start: UnixMillis) -> String {
+    let (year, month, day) = start.civil();
+    format!("{year:04}{month:02}{day:02}")
+}
+
+/// When ClickHouse may drop the table partition of the day that begins at `start`, if rows are kept for
+/// `kept_days` days after the end of that day.
+pub fn partition_ends(start: UnixMillis, kept_days: u32) -> UnixMillis {
+    UnixMillis(start.0 + (1 + i64::from(kept_days)) * DAY)
+}

@@ -1,0 +1,134 @@
+//! The table `configs`: what each declaration's hash stands for.
+//!
+//! Invariant: what is handed out under a hash has that hash. The rows of a batch follow from its
+//! declaration, so a row of `configs` that somebody changed must not make other ones.
+
+use std::collections::BTreeMap;
+
+use schemas::field::Field;
+use schemas::rollup::{Rollup, Rollups};
+
+use crate::apply::store::{Store, StoreError};
+use crate::config::Config;
+use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
+
+/// What a process of this `config` declares, with the deployment's key: that of its first declaration. Where
+/// nothing was declared yet, one is drawn; two processes that draw at once have a declaration each, until the
+/// next start.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreError> {
+    let sql = "SELECT JSONExtractUInt(declared, 'place_key') FROM configs ORDER BY since, cfg LIMIT 1";
+    let first: Vec<u64> = store.rows(sql).await?;
+    Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
+}
+
+/// The first rollup or field of `ours` that means something else in one of the declarations that were in use
+/// `before`: rows of two meanings would stand under one name.
+pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
+    let rollup = |rollup: &Rollup| {
+        let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
+        others.any(|other| other != rollup).then(|| format!("rollup `{}`", rollup.name))
+    };
+    let field = |field: &Field| {
+        let others = before.iter().flat_map(|declared| declared.rollups.fields());
+        let mut others = others.filter(|other| other.name == field.name);
+        others.any(|other| other != field).then(|| format!("field `{}`", field.name))
+    };
+    ours.iter().find_map(rollup).or_else(|| ours.fields().iter().find_map(field))
+}
+
+/// What stands before the name of a dropped rollup in `schema_migrations`.
+pub(crate) const DROPPED: &str = "dropped_";
+
+/// The first rollup of `ours` that was dropped before.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn dropped(store: &Store, ours: &Rollups) -> Result<Option<String>, StoreError> {
+    let sql = format!("SELECT name FROM schema_migrations WHERE startsWith(name, '{DROPPED}')");
+    let names: Vec<String> = store.rows(&sql).await?;
+    let names = names.iter().filter_map(|name| name.strip_prefix(DROPPED));
+    Ok(names.filter(|name| ours.get(name).is_some()).map(str::to_owned).next())
+}
+
+/// Notes that the rollup `name` is never declared again.
+pub(crate) async fn note_dropped(store: &Store, name: &str) -> Result<(), StoreError> {
+    let insert = format!(
+        "INSERT INTO schema_migrations (name, checksum) SETTINGS async_insert = 0 VALUES ('{DROPPED}{name}', 0)"
+    );
+    store.execute(&insert).await
+}
+
+/// Stores `declaration`, unless the newest row is the same.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), StoreError> {
+    let (declaration_hash, text) = (declaration.hash(), declaration.text());
+    let sql = "SELECT argMax(cfg, since), argMax(declared, since) FROM configs HAVING count() > 0";
+    let newest: Vec<(u64, String)> = store.rows(sql).await?;
+    if newest.first().is_some_and(|(newest, stored)| *newest == declaration_hash && *stored == text) {
+        return Ok(());
+    }
+    let text = text.replace('\\', "\\\\").replace('\'', "\\'");
+    let rollups = declaration.rollups.hash();
+    let insert = format!(
+        "INSERT INTO configs (cfg, rollups, declared, since) SETTINGS async_insert = 0 VALUES ({declaration_hash}, {rollups}, '{text}', now64(3))"
+    );
+    store.execute(&insert).await
+}
+
+/// The declaration of this hash, or why it is not known.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn read(
+    store: &Store,
+    declaration_hash: u64,
+) -> Result<Result<Declaration, UnknownDeclaration>, StoreError> {
+    let sql = format!(
+        "SELECT declared FROM configs WHERE cfg = {declaration_hash} ORDER BY since DESC LIMIT 1 BY declared"
+    );
+    let texts: Vec<String> = store.rows(&sql).await?;
+    Ok(known(declaration_hash, &texts))
+}
+
+/// All declarations that this release can read, each once.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn all(store: &Store) -> Result<Vec<Declaration>, StoreError> {
+    let rows: Vec<(u64, String)> = store.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
+    let mut texts = BTreeMap::<u64, Vec<String>>::new();
+    for (declaration_hash, text) in rows {
+        texts.entry(declaration_hash).or_default().push(text);
+    }
+    Ok(texts.iter().filter_map(|(declaration_hash, texts)| known(*declaration_hash, texts).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollup_or_field_that_means_something_else_than_before_is_named() {
+        let declared = |text: &str| Declaration {
+            rollups: Rollups::parse("test", text).unwrap(),
+            ..Declaration::built_in()
+        };
+        let text = "[[rollup]]\nname = \"a\"\ngrain = \"hour\"\ndimensions = [\"event\"]\n\
+                    measures = { events = \"count\" }\n\
+                    [[field]]\nname = \"f\"\npath = \"f\"\ntype = \"int\"\n";
+        let before = [declared(text)];
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(changed(&declared(text).rollups, &before).as_deref(), expected);
+        };
+        check(text, None);
+        check(&text.replace("\"f\"", "\"g\"").replace("\"a\"", "\"b\""), None);
+        check(&text.replace("hour", "day"), Some("rollup `a`"));
+        check(&text.replace("int", "string"), Some("field `f`"));
+        check(&text.replace("path = \"f\"", "path = \"g\""), Some("field `f`"));
+    }
+}

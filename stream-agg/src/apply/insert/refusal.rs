@@ -1,0 +1,231 @@
+//! What follows when ClickHouse does not take rows, and what an operator does about it. Pure.
+
+use std::time::Duration;
+
+use crate::apply::insert::DeclaredBatch;
+use crate::apply::store::{Failure, StoreError};
+use crate::apply::verdict::StopCause;
+use crate::protocol::generation::BACKFILL_G;
+use crate::protocol::progress::{NextOffset, Offset};
+use crate::protocol::recover;
+use crate::rows::cells::{Cell, Source};
+
+/// How long a server without memory is taken for busy: after that the insert is too large for
+/// it. A batch has up to 64 MiB of records and needs several times as much.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
+/// Between tries of what ClickHouse refuses. It is tried for as long as it is refused, for a
+/// limit may be raised, a constraint dropped or a right granted at any moment, and nothing is
+/// gained by waiting for a restart as well; not more often, for each try sends all rows.
+pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15);
+
+/// How a try failed; what is worse is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum FailedAttempt {
+    /// Its condition did not hold.
+    ConditionFailed,
+    /// It may be taken later.
+    Transient,
+    /// An operator must help.
+    Refused,
+}
+
+impl FailedAttempt {
+    /// What the failure of a cell means that the server has had no memory for, for so long.
+    pub(super) fn of(failure: Failure, short_of_memory: Duration) -> Self {
+        match failure {
+            Failure::ConditionFailed => Self::ConditionFailed,
+            Failure::Transient => Self::Transient,
+            Failure::OutOfMemory if short_of_memory < MEMORY_PATIENCE => Self::Transient,
+            Failure::OutOfMemory | Failure::Refused => Self::Refused,
+        }
+    }
+}
+
+/// What names the rows of a batch to an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchDescription {
+    source: Source,
+    start: NextOffset,
+    end: NextOffset,
+}
+
+impl BatchDescription {
+    pub(super) fn of(DeclaredBatch { source, start, end, .. }: &DeclaredBatch) -> Self {
+        Self { source: *source, start: *start, end: *end }
+    }
+
+    /// What is said while `cell` is refused, and tried again.
+    pub(super) fn refused(&self, cell: &Cell, error: &StoreError) -> String {
+        let Cell { table, partition_id, .. } = cell;
+        let every = REFUSED_WAIT.as_secs();
+        if self.of_a_backfill() {
+            return format!(
+                "`{table}` {partition_id}: {error}; it is tried again every {every} s. Look at the limits, \
+                 constraints and rights of clickhouse; the backfill may be stopped and run again"
+            );
+        }
+        let (offsets, partition) = (self.offsets(), self.source.partition);
+        format!(
+            "`{table}` {partition_id}, offsets {offsets}: {error}; it is tried again every {every} s. If limits, \
+             constraints and rights of clickhouse must stay as they are, stop all aggregators and run \
+             `stream-agg split {partition}`, which inserts offsets {offsets} in smaller pieces, or `stream-agg skip {partition} \
+             --offset <N>`, which makes the record at offset N a dead letter"
+        )
+    }
+
+    /// What is said while the rows of `cell` are waited for, which ClickHouse took and does not have.
+    pub(super) fn awaited(&self, cell: &Cell) -> String {
+        let Cell { table, partition_id, .. } = cell;
+        format!(
+            "`{table}` {partition_id}, offsets {}: clickhouse took the rows and does not have them, as after a kill; they \
+             are sent again once no earlier insert of them can be under way, within two minutes",
+            self.offsets()
+        )
+    }
+
+    /// Why nothing more of `cell` is sent.
+    pub(super) fn stopped(&self, cell: &Cell, lost: StopCause) -> StoppedBatch {
+        let Cell { table, partition_id, .. } = cell;
+        let partition = self.source.partition;
+        let help = match lost {
+            _ if self.of_a_backfill() => "; mend clickhouse, then run this again".to_owned(),
+            StopCause::ForeignMarker(_) => recover::help(partition),
+            // A restart would send the rows under the same tokens, which ClickHouse keeps for thousands of inserts.
+            StopCause::LostParts if self.is_one_offset() => format!(
+                "; nothing more of partition {partition} is inserted: mend what loses parts in clickhouse, stop all \
+                 aggregators and run `stream-agg skip {partition} --offset {}`, which makes the record a dead letter",
+                self.start
+            ),
+            StopCause::LostParts => format!(
+                "; nothing more of partition {partition} is inserted: mend what loses parts in clickhouse, stop all \
+                 aggregators and run `stream-agg split {partition}`, which inserts offsets {} in smaller pieces under new \
+                 tokens",
+                self.offsets()
+            ),
+        };
+        StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), lost, help }
+    }
+
+    /// First and last, as declared; those of a backfill are numbers of its lane.
+    fn offsets(&self) -> String {
+        format!("{}..{}", self.start, Offset::new(self.end.to_i64() - 1))
+    }
+
+    fn is_one_offset(&self) -> bool {
+        self.end.to_i64() - self.start.to_i64() == 1
+    }
+
+    /// A backfill has no intent that a command could change.
+    fn of_a_backfill(&self) -> bool {
+        self.source.log_generation >= BACKFILL_G
+    }
+}
+
+/// A batch that is not inserted any further, with what an operator does about it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{table}` {partition_id}, offsets {offsets}: {lost}{help}")]
+pub struct StoppedBatch {
+    table: &'static str,
+    partition_id: String,
+    offsets: String,
+    lost: StopCause,
+    help: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::native::BlockBuilder;
+
+    #[test]
+    fn memory_is_waited_for_a_minute_and_what_ends_by_itself_for_ever() {
+        for (failure, seconds, expected) in [
+            (Failure::OutOfMemory, 0.0, FailedAttempt::Transient),
+            (Failure::OutOfMemory, 59.999, FailedAttempt::Transient),
+            (Failure::OutOfMemory, 60.0, FailedAttempt::Refused),
+            (Failure::OutOfMemory, 1e6, FailedAttempt::Refused),
+            (Failure::Transient, 1e6, FailedAttempt::Transient),
+            (Failure::ConditionFailed, 1e6, FailedAttempt::ConditionFailed),
+            (Failure::Refused, 0.0, FailedAttempt::Refused),
+        ] {
+            let failed = FailedAttempt::of(failure, Duration::from_secs_f64(seconds));
+            assert_eq!(failed, expected, "{failure:?} for {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_cell_that_is_refused_for_good_outweighs_one_that_passes() {
+        assert!(
+            FailedAttempt::Refused > FailedAttempt::Transient
+                && FailedAttempt::Transient > FailedAttempt::ConditionFailed
+        );
+    }
+
+    fn rows(log_generation: u16) -> BatchDescription {
+        let source = Source { log_generation, partition: 3, declaration_hash: 1 };
+        BatchDescription { source, start: NextOffset::new(5), end: NextOffset::new(10) }
+    }
+
+    fn cell() -> Cell {
+        Cell {
+            table: "events",
+            backfill: None,
+            partition_id: "20261121".to_owned(),
+            expires_at: None,
+            rows: 1,
+            block: BlockBuilder::new(0, 0).finish(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_offsets_and_the_commands_that_resolve_it() {
+        let error = StoreError::Refused { code: 241, message: "Code: 241.".to_owned() };
+        assert_eq!(
+            rows(0).refused(&cell(), &error),
+            "`events` 20261121, offsets 5..9: clickhouse refused: Code: 241.; it is tried again every 15 s. If \
+             limits, constraints and rights of clickhouse must stay as they are, stop all aggregators and run \
+             `stream-agg split 3`, which inserts offsets 5..9 in smaller pieces, or `stream-agg skip 3 --offset \
+             <N>`, which makes the record at offset N a dead letter"
+        );
+        assert_eq!(
+            rows(BACKFILL_G).refused(&cell(), &error),
+            "`events` 20261121: clickhouse refused: Code: 241.; it is tried again every 15 s. Look at the limits, \
+             constraints and rights of clickhouse; the backfill may be stopped and run again"
+        );
+    }
+
+    #[test]
+    fn a_stopped_batch_says_why_and_what_to_do() {
+        let foreign = StopCause::ForeignMarker(NextOffset::new(7));
+        for (log_generation, lost, said) in [
+            (
+                0,
+                foreign,
+                "its marker says 7, which is inside the declared batch; stop all aggregators and run \
+                 `stream-agg adopt 3`",
+            ),
+            (
+                0,
+                StopCause::LostParts,
+                "clickhouse took its rows three times and does not have them; nothing more of partition 3 is \
+                 inserted: mend what loses parts in clickhouse, stop all aggregators and run `stream-agg split 3`, \
+                 which inserts offsets 5..9 in smaller pieces under new tokens",
+            ),
+            (
+                BACKFILL_G,
+                StopCause::LostParts,
+                "clickhouse took its rows three times and does not have them; mend clickhouse, then run this again",
+            ),
+        ] {
+            let stopped = rows(log_generation).stopped(&cell(), lost);
+            assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {said}"));
+        }
+        let single = BatchDescription { end: NextOffset::new(6), ..rows(0) };
+        assert_eq!(
+            single.stopped(&cell(), StopCause::LostParts).to_string(),
+            "`events` 20261121, offsets 5..5: clickhouse took its rows three times and does not have them; nothing \
+             more of partition 3 is inserted: mend what loses parts in clickhouse, stop all aggregators and run \
+             `stream-agg skip 3 --offset 5`, which makes the record a dead letter"
+        );
+    }
+}

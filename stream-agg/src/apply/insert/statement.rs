@@ -1,0 +1,133 @@
+//! What an insert says: its statement, and the settings beside it. Pure.
+//!
+//! Invariant: nothing that decides about parts, tokens or time is left to the server's
+//! defaults, which a deployment may change.
+
+use schemas::time::{SECOND, UnixMillis};
+
+use crate::apply::store::WHOLE;
+use crate::apply::verdict::{EXECUTION, Target};
+use crate::rows::cells::{Cell, Source};
+
+/// Of every insert, beside those of every statement: one block becomes one part, all or nothing; the token counts;
+/// an answer is an error's or that of the end.
+const SETTINGS: [(&str, &str); 13] = [
+    ("async_insert", "0"),
+    ("wait_end_of_query", "1"),
+    // With headers under way, an error that comes later would be behind a 200.
+    ("send_progress_in_http_headers", "0"),
+    // This one decides, for the statement is an INSERT SELECT; by default the server may
+    // take a token for not asked for.
+    ("deduplicate_insert_select", "force_enable"),
+    ("deduplicate_insert", "enable"),
+    ("max_insert_threads", "1"),
+    ("min_insert_block_size_rows", "1000000000"),
+    ("min_insert_block_size_bytes", "0"),
+    ("max_insert_block_size", "10000000"),
+    ("use_strict_insert_block_limits", "0"),
+    ("max_insert_block_size_bytes", "0"),
+    ("max_partitions_per_insert_block", "1"),
+    // What the condition reads is a number, also where there is no marker.
+    ("empty_result_for_aggregation_by_empty_set", "0"),
+];
+
+/// All settings of one try under `token`. The deadline tells one try from another.
+pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&'static str, String)> {
+    let Cell { table, partition_id, .. } = cell;
+    let own = [
+        ("insert_deduplication_token", token.to_owned()),
+        ("query_id", format!("sa/{token}/{table}/{partition_id}/{}", deadline.0)),
+        ("max_execution_time", (EXECUTION / SECOND).to_string()),
+    ];
+    let fixed = WHOLE.into_iter().chain(SETTINGS);
+    own.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
+}
+
+/// Through `input`: only there can a condition stand. The condition is [`Target::admits`]; it throws where
+/// it does not hold, so that an answer without an error says that rows were taken.
+pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
+    let Cell { table, partition_id, block, .. } = cell;
+    let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
+    let columns: Vec<_> =
+        block.structure.iter().map(|(name, kind)| format!("{name} {}", kind.replace('\'', "\\'"))).collect();
+    let (names, columns) = (names.join(", "), columns.join(", "));
+    format!(
+        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') WHERE NOT throwIf((SELECT max(hwm) \
+         FROM {table} WHERE _partition_id = '{partition_id}' AND {markers}) > {start}, 'ahead') \
+         AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli({deadline}), 'late') FORMAT Native",
+        markers = cell.marker_rows(source),
+        start = target.start,
+        deadline = deadline.0,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::progress::NextOffset;
+    use crate::rows::native::BlockBuilder;
+
+    fn cell() -> Cell {
+        let mut block = BlockBuilder::new(1, 1);
+        block.fixed("t", "DateTime('UTC')", [[0; 4]]);
+        Cell {
+            table: "x",
+            backfill: None,
+            partition_id: "202611".to_owned(),
+            expires_at: None,
+            rows: 1,
+            block: block.finish(),
+        }
+    }
+
+    #[test]
+    fn every_statement_inserts_only_what_is_not_there_and_only_until_its_deadline() {
+        let source = Source { log_generation: 2, partition: 3, declaration_hash: 1 };
+        let target = Target { start: NextOffset::new(7), end: NextOffset::new(10), expires_at: None };
+        assert_eq!(
+            statement(&cell(), source, target, UnixMillis(123)),
+            r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE NOT throwIf((SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND kp = 3 AND g = 2) > 7, 'ahead') AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli(123), 'late') FORMAT Native"
+        );
+    }
+
+    /// The settings of a try under the token `t` with the deadline 123.
+    #[track_caller]
+    fn check(name: &str, expected: &str) {
+        let settings = settings(&cell(), "t", UnixMillis(123));
+        let found: Vec<_> = settings.iter().filter(|(other, _)| *other == name).collect();
+        assert!(matches!(found.as_slice(), [(_, value)] if value == expected), "{name}: {found:?}");
+    }
+
+    #[test]
+    fn one_block_stays_one_part_whatever_the_servers_defaults_are() {
+        check("async_insert", "0");
+        check("max_insert_threads", "1");
+        // A batch has at most 1 M rows by its limits, and one record more.
+        check("min_insert_block_size_rows", "1000000000");
+        check("max_insert_block_size", "10000000");
+        check("min_insert_block_size_bytes", "0");
+        check("max_insert_block_size_bytes", "0");
+        check("use_strict_insert_block_limits", "0");
+    }
+
+    #[test]
+    fn a_token_is_asked_for_and_a_statement_ends() {
+        check("insert_deduplication_token", "t");
+        check("deduplicate_insert_select", "force_enable");
+        check("deduplicate_insert", "enable");
+        check("query_id", "sa/t/x/202611/123");
+        check("max_execution_time", "25");
+        check("timeout_overflow_mode", "throw");
+    }
+
+    #[test]
+    fn an_error_is_the_status_and_no_limit_cuts_what_the_condition_reads() {
+        check("wait_end_of_query", "1");
+        check("send_progress_in_http_headers", "0");
+        check("read_overflow_mode", "throw");
+        check("limit", "0");
+        check("offset", "0");
+        check("aggregate_functions_null_for_empty", "0");
+        check("empty_result_for_aggregation_by_empty_set", "0");
+    }
+}

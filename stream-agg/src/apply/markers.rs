@@ -1,0 +1,179 @@
+//! Reads from ClickHouse what it holds of a Kafka partition: markers and the ledger.
+//!
+//! Everything that reads a marker learns ClickHouse's clock with it, so that the
+//! deadlines of inserts are told in the time in which they are judged.
+
+use std::fmt::Write as _;
+use std::iter;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use schemas::time::UnixMillis;
+use tokio::time::Instant;
+
+use crate::apply::store::{Store, StoreError};
+use crate::apply::tables::TABLES;
+use crate::protocol::progress::NextOffset;
+use crate::protocol::recover::Marker;
+use crate::rows::cells::{Cell, Source, marker_rows};
+
+/// How long a reading of ClickHouse's clock is used: the clock may be set at any moment, and a
+/// deadline by one that was set back would let a late statement insert for as long.
+const CLOCK_AGE: Duration = Duration::from_secs(10);
+
+/// Markers, and the moment at which they were read, by ClickHouse's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Markers {
+    /// One for each table partition that holds something.
+    pub all: Vec<Marker>,
+    /// ClickHouse's clock.
+    pub now: UnixMillis,
+}
+
+impl Markers {
+    /// What a cell says; nothing is below 0.
+    pub fn of(&self, cell: &Cell) -> NextOffset {
+        let found = self.all.iter().find(|m| m.table == cell.table && m.partition_id == cell.partition_id);
+        found.map_or(NextOffset::ZERO, |marker| marker.applied_end)
+    }
+}
+
+/// The markers that batches of a Kafka partition left in all table partitions; of every generation of its log
+/// unless `g` names one.
+pub async fn of_log(
+    store: &Store,
+    partition: u16,
+    log_generation: Option<u16>,
+) -> Result<Markers, StoreError> {
+    let of_g = log_generation.map(|log_generation| format!(" AND g = {log_generation}")).unwrap_or_default();
+    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, partition) + &of_g));
+    read(store, parts).await
+}
+
+/// The newest generation of the log of a Kafka partition that any table knows. The ledger alone would not do: it
+/// forgets after 30 days, and cells that never expire would take a new log's records for those that they hold.
+pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
+    let of_table = |table: &&str| {
+        format!(
+            "SELECT max(g) AS newest FROM {table} WHERE {} HAVING count() > 0",
+            marker_rows(table, None, partition)
+        )
+    };
+    let of_tables = TABLES.iter().map(of_table).collect::<Vec<_>>().join(" UNION ALL ");
+    let sql = format!("SELECT max(newest) FROM ({of_tables}) HAVING count() > 0");
+    Ok(store.rows::<u16>(&sql).await?.first().copied())
+}
+
+/// The markers that the backfill of `rollup` left in `table`.
+pub async fn of_backfill(
+    store: &Store,
+    table: &str,
+    rollup: &str,
+    source: Source,
+) -> Result<Markers, StoreError> {
+    let rows =
+        marker_rows(table, Some(rollup), source.partition) + &format!(" AND g = {}", source.log_generation);
+    read(store, iter::once((table, rows))).await
+}
+
+/// The markers of these cells.
+pub async fn of_cells(
+    store: &Store,
+    cells: impl Iterator<Item = &Cell>,
+    source: Source,
+) -> Result<Markers, StoreError> {
+    let mut tables: Vec<(&str, String, String)> = Vec::new();
+    for cell in cells {
+        let Cell { table, partition_id, .. } = cell;
+        match tables.iter_mut().find(|(name, ..)| name == table) {
+            // Writing to a String cannot fail.
+            Some((.., ids)) => drop(write!(ids, ", '{partition_id}'")),
+            None => tables.push((table, cell.marker_rows(source), format!("'{partition_id}'"))),
+        }
+    }
+    let parts = tables.into_iter();
+    let parts = parts.map(|(table, rows, ids)| (table, format!("{rows} AND _partition_id IN ({ids})")));
+    read(store, parts).await
+}
+
+/// ClickHouse's clock alone.
+pub async fn clock(store: &Store) -> Result<UnixMillis, StoreError> {
+    Ok(read(store, iter::empty()).await?.now)
+}
+
+async fn read<'t>(
+    store: &Store,
+    tables: impl Iterator<Item = (&'t str, String)>,
+) -> Result<Markers, StoreError> {
+    // A row of no table, so that the clock is told whatever is found.
+    let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)) FROM (\
+                   SELECT '' AS t, '' AS p, toUInt64(0) AS h"
+        .to_owned();
+    for (table, condition) in tables {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
+            " UNION ALL SELECT '{table}', CAST(_partition_id, 'String'), max(hwm) FROM {table} \
+             WHERE {condition} GROUP BY _partition_id"
+        );
+    }
+    sql.push(')');
+    let rows: Vec<(String, String, u64, i64)> = store.rows(&sql).await?;
+    let first = rows.first().ok_or_else(|| StoreError::Unreachable("an answer without rows".to_owned()))?;
+    let now = UnixMillis(first.3);
+    let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());
+    let all = found
+        .map(|(table, partition_id, applied_end, _)| Marker {
+            table,
+            partition_id,
+            applied_end: next_offset(applied_end),
+        })
+        .collect();
+    Ok(Markers { all, now })
+}
+
+fn next_offset(applied_end: u64) -> NextOffset {
+    NextOffset::new(i64::try_from(applied_end).unwrap_or(i64::MAX))
+}
+
+/// ClickHouse's clock, as it was read last.
+#[derive(Debug, Default)]
+pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
+
+impl ServerClock {
+    /// It showed `now` a moment ago.
+    pub fn set(&self, now: UnixMillis) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
+    }
+
+    /// What it shows now; unknown unless it was read within [`CLOCK_AGE`]. Never our own clock,
+    /// which may differ by more than a statement is valid. What is counted on from is the
+    /// moment of the answer, so it is behind by the answer's way at most, never ahead.
+    pub fn now(&self) -> Option<UnixMillis> {
+        let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let age = at.elapsed();
+        (age < CLOCK_AGE).then(|| UnixMillis(then.0 + age.as_millis() as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
+        let clock = ServerClock::default();
+        assert_eq!(clock.now(), None, "nobody read it");
+        // Decades from ours.
+        clock.set(UnixMillis(1000));
+        assert_eq!(clock.now(), Some(UnixMillis(1000)));
+        time::advance(Duration::from_millis(9_999)).await;
+        assert_eq!(clock.now(), Some(UnixMillis(10_999)));
+        time::advance(Duration::from_millis(1)).await;
+        assert_eq!(clock.now(), None, "ten seconds old");
+        clock.set(UnixMillis(5));
+        assert_eq!(clock.now(), Some(UnixMillis(5)), "set back, and read again");
+    }
+}

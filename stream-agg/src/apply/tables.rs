@@ -1,0 +1,182 @@
+//! Looks whether the tables are as the protocol needs them: before anything is read, and
+//! every minute from then on ([`TableWatch`]).
+//!
+//! Invariant: no record is taken, and no batch inserted, while a table is missing, would
+//! forget a token too early, or is known to have lost a part. What the tables hold is looked
+//! at per Kafka partition, in `restore`.
+
+use schemas::field::Field;
+
+use crate::apply::store::{Store, StoreError};
+
+mod watch;
+
+pub use watch::{InsertGate, TableWatch};
+
+/// Tables that get cells.
+pub const TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
+
+/// Inserts of a table whose tokens it must know at least. A token must outlive every
+/// statement that carries it: by its deadline and ClickHouse's limit that is 55 s. Twice
+/// that, at 32 inserts a second into one table (64 Kafka partitions, two cells each, a batch every 4 s), are
+/// 3,520; ten times as many are safe.
+const MIN_TOKENS: u64 = 50_000;
+
+/// What keeps the aggregator from using the tables.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// Some are not there.
+    #[error("`{database}` has no table {}: run `stream-agg migrate`", names.join(", "))]
+    Missing {
+        /// Where they should be.
+        database: String,
+        /// Those that are missing.
+        names: Vec<String>,
+    },
+    /// A declared field has no column.
+    #[error("`{database}.events` has no column {}: run `stream-agg migrate`", names.join(", "))]
+    MissingColumns {
+        /// Where the table is.
+        database: String,
+        /// Those that are missing.
+        names: Vec<String>,
+    },
+    /// The column of a declared field holds values of another type.
+    #[error(
+        "`{database}.events.{column}` is {found}, but the field is declared as {declared}: undo the change, or give the \
+         new field a name of its own"
+    )]
+    OtherType {
+        /// Where the table is.
+        database: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+        /// The type that the field needs.
+        declared: &'static str,
+    },
+    /// An insert that was long under way could be applied a second time.
+    #[error(
+        "`{database}.{table}` knows the tokens of its last {tokens} inserts only: run `ALTER TABLE \
+         {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"
+    )]
+    ForgetsTokens {
+        /// Where it is.
+        database: String,
+        /// The table.
+        table: String,
+        /// What it is set to.
+        tokens: u64,
+    },
+    /// ClickHouse put a part aside that it could not read: its rows and its marker are missing.
+    #[error(
+        "`{database}.{table}` has lost part {part} ({reason}): restore all tables from one copy and run \
+         `stream-agg adopt` for every partition, as one table alone would lack what came after the copy, or go on \
+         without the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
+         allow_drop_detached = 1`"
+    )]
+    LostPart {
+        /// Where it is.
+        database: String,
+        /// The table.
+        table: String,
+        /// As its folder is called.
+        part: String,
+        /// What ClickHouse says of it.
+        reason: String,
+    },
+    /// ClickHouse did not tell.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Looks at all tables that the aggregator writes.
+///
+/// # Errors
+/// What is not as it must be.
+pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
+    // `system` is asked from outside the database, which may be missing itself.
+    let (system, database) = (store.outside(), store.database.to_string());
+    let there: Vec<(String, u64)> = system
+        .rows(&format!(
+            "SELECT name, toUInt64OrZero(extract(engine_full, 'non_replicated_deduplication_window = (\\d+)')) \
+             FROM system.tables WHERE database = '{database}'"
+        ))
+        .await?;
+    let find = |table: &str| there.iter().find(|(name, _)| name == table);
+    let needed = TABLES.into_iter().chain(["progress", "configs"]);
+    let names: Vec<_> = needed.filter(|name| find(name).is_none()).map(str::to_owned).collect();
+    if !names.is_empty() {
+        return Err(TablesError::Missing { database, names });
+    }
+    if let Some((table, tokens)) =
+        TABLES.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)
+    {
+        return Err(TablesError::ForgetsTokens { database, table: table.clone(), tokens: *tokens });
+    }
+    if !fields.is_empty() {
+        let columns: Vec<(String, String)> = system
+            .rows(&format!(
+                "SELECT name, type FROM system.columns WHERE database = '{database}' AND table = 'events'"
+            ))
+            .await?;
+        check_columns(&database, fields, &columns)?;
+    }
+    let lost: Vec<(String, String, String)> = system
+        .rows(&format!(
+            "SELECT table, name, assumeNotNull(reason) FROM system.detached_parts WHERE database = '{database}' \
+             AND startsWith(reason, 'broken') AND table IN ({}) ORDER BY table, name LIMIT 1",
+            TABLES.iter().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ")
+        ))
+        .await?;
+    match lost.into_iter().next() {
+        None => Ok(()),
+        Some((table, part, reason)) => Err(TablesError::LostPart { database, table, part, reason }),
+    }
+}
+
+/// Compares the `columns` of the raw table, names and types, with those that `fields` need.
+fn check_columns(database: &str, fields: &[Field], columns: &[(String, String)]) -> Result<(), TablesError> {
+    let found = |field: &Field| columns.iter().find(|(name, _)| *name == field.column());
+    let missing = fields.iter().filter(|field| found(field).is_none());
+    let names: Vec<_> = missing.map(Field::column).collect();
+    let database = database.to_owned();
+    if !names.is_empty() {
+        return Err(TablesError::MissingColumns { database, names });
+    }
+    let differs = |field: &Field| {
+        let declared = field.kind.column_type();
+        found(field).filter(|(_, found)| found != declared).map(|(_, found)| (found.clone(), declared))
+    };
+    match fields.iter().find_map(|field| Some((field.column(), differs(field)?))) {
+        None => Ok(()),
+        Some((column, (found, declared))) => {
+            Err(TablesError::OtherType { database, column, found, declared })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::rollup::Rollups;
+
+    use super::*;
+
+    #[test]
+    fn a_fields_column_is_there_and_of_its_type() {
+        let rollups =
+            Rollups::parse("test", "[[field]]\nname = \"f\"\npath = \"f\"\ntype = \"int\"\n").unwrap();
+        let check = |columns: &[(&str, &str)], said: Option<&str>| {
+            let columns: Vec<_> =
+                columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
+            let found = check_columns("m", rollups.fields(), &columns).err().map(|error| error.to_string());
+            assert_eq!(found.as_deref(), said);
+        };
+        check(&[("ip", "IPv6"), ("prop_f", "Int64")], None);
+        check(&[("ip", "IPv6")], Some("`m.events` has no column prop_f: run `stream-agg migrate`"));
+        let other = "`m.events.prop_f` is String, but the field is declared as Int64: undo the change, or give the new \
+                     field a name of its own";
+        check(&[("prop_f", "String")], Some(other));
+    }
+}

@@ -1,0 +1,374 @@
+//! Whether a cell has its batch, and what to do if it has not.
+//!
+//! Two things say so: the answer to the first statement that anybody ever sent of these rows, and the marker. Every
+//! other answer may be lost, late, of a statement whose token was known, or true of a part that a killed server
+//! forgot. Pure; times are those of ClickHouse's clock.
+
+use std::time::Duration;
+
+use schemas::time::{SECOND, UnixMillis};
+
+use crate::protocol::progress::NextOffset;
+
+/// How long a statement may insert after it was made, in milliseconds: its deadline.
+pub const VALIDITY: i64 = 30 * SECOND;
+/// Longest that ClickHouse works on one statement, in milliseconds.
+pub const EXECUTION: i64 = 25 * SECOND;
+/// How long after it was made a statement has certainly ended, in milliseconds.
+pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
+
+/// What a cell must reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Its rows are those of offsets from here on.
+    pub start: NextOffset,
+    /// What its marker says once it is there.
+    pub end: NextOffset,
+    /// When ClickHouse may drop its table partition with the marker; never if absent.
+    pub expires_at: Option<UnixMillis>,
+}
+
+impl Target {
+    /// Whether a statement inserts: what the condition in every insert says.
+    pub fn admits(&self, marker: NextOffset, now: UnixMillis, deadline: UnixMillis) -> bool {
+        marker <= self.start && now < deadline
+    }
+
+    /// The same for a process whose own clock shows `ours`: a table partition has ended once
+    /// both clocks say so. By ClickHouse's alone, a clock that jumps ahead would have rows
+    /// taken for expired that were lost.
+    pub fn by_our_clock(self, ours: UnixMillis) -> Self {
+        Self { expires_at: self.expires_at.filter(|ends| *ends <= ours), ..self }
+    }
+}
+
+/// What the answer to a statement says of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InsertAnswer {
+    /// Nothing: an error, or no answer.
+    None,
+    /// ClickHouse took the statement, but the answer came late or tells of another number of rows, as where a view
+    /// is attached to the table. It proves nothing.
+    Taken,
+    /// All of them are written, by this statement or by an earlier one under the same token.
+    Written,
+}
+
+impl InsertAnswer {
+    /// That of a good answer after `elapsed` to a statement of `sent` rows. `written` is how many ClickHouse says that
+    /// it wrote, if it says so.
+    pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
+        let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
+        if in_time && written == Some(sent as u64) { Self::Written } else { Self::Taken }
+    }
+}
+
+/// What was tried so far for one cell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Attempts {
+    /// The last statement's deadline, and its answer.
+    last: Option<(UnixMillis, InsertAnswer)>,
+    /// How often ClickHouse said done, in time, and the rows were not there.
+    lost: u8,
+    /// No statement before this moment.
+    wait: Option<UnixMillis>,
+    /// Why no statement is sent any more.
+    stopped: Option<StopCause>,
+    /// Nobody else ever had these rows to send.
+    own: bool,
+}
+
+impl Attempts {
+    /// Of a cell of which nothing was sent yet. `rebuilt` is false of a batch that this owner of the partition
+    /// declared itself, and whose commit was acknowledged: nobody else knows its token. It is true of each batch
+    /// that was read from an intent, also if the same process wrote that.
+    pub fn of(rebuilt: bool) -> Self {
+        Self { own: !rebuilt, ..Self::default() }
+    }
+
+    /// A statement with this deadline was sent, and answered so. Returns whether this alone says that the cell has
+    /// its batch: the first statement of an own batch had a token that nobody could know, so its rows were written.
+    pub fn sent(&mut self, deadline: UnixMillis, answer: InsertAnswer) -> bool {
+        let first = self.own && self.never_sent();
+        self.last = Some((deadline, answer));
+        first && answer == InsertAnswer::Written
+    }
+
+    /// Whether no statement of ours was sent.
+    pub fn never_sent(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Whether the token needs a new name: ClickHouse knows the old one, and lost its part.
+    pub fn renamed(&self) -> bool {
+        self.parts_lost() > 0
+    }
+
+    /// No statement before `until`, nor for longer than a statement of this moment could run: a clock that was
+    /// ahead and goes back leaves deadlines behind that are hours away, and the wait is not for them.
+    fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
+        let until = until.min(UnixMillis(now.0 + OUTLASTED));
+        self.wait = Some(until);
+        Verdict::Wait(until)
+    }
+
+    /// Parts that ClickHouse acknowledged and does not have. The first finding is none: an
+    /// earlier statement may have written the token, and still be about to write the part.
+    pub fn parts_lost(&self) -> u8 {
+        self.lost.saturating_sub(1)
+    }
+}
+
+/// What follows for a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It has the batch.
+    Applied,
+    /// Send its rows, the same under the same token.
+    Send,
+    /// Look again at this moment: an earlier statement may still run until then.
+    Wait(UnixMillis),
+    /// Send nothing more: an operator must look first.
+    Stop(StopCause),
+}
+
+/// What must not happen to a cell, and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum StopCause {
+    /// Its marker lies between two ends of this batch: somebody inserted another batch.
+    #[error("its marker says {0}, which is inside the declared batch")]
+    ForeignMarker(NextOffset),
+    /// ClickHouse took the rows three times, under two tokens, and does not have them.
+    #[error("clickhouse took its rows three times and does not have them")]
+    LostParts,
+}
+
+/// Judges a cell by the `marker` that was read at `now`.
+///
+/// A cell that was stopped stays so, whatever its marker says later: another look would send
+/// its rows again, every few seconds, to a ClickHouse that loses them.
+pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
+    if let Some(lost) = attempts.stopped {
+        return Verdict::Stop(lost);
+    }
+    let verdict = judge_running(target, attempts, marker, now);
+    if let Verdict::Stop(lost) = verdict {
+        attempts.stopped = Some(lost);
+    }
+    verdict
+}
+
+fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
+    if marker >= target.end {
+        return Verdict::Applied;
+    }
+    if marker > target.start {
+        return Verdict::Stop(StopCause::ForeignMarker(marker));
+    }
+    if let Some(until) = attempts.wait {
+        if now < until {
+            return attempts.wait(until, now);
+        }
+        attempts.wait = None;
+        return if attempts.lost > 2 { Verdict::Stop(StopCause::LostParts) } else { Verdict::Send };
+    }
+    match attempts.last {
+        // Dropped with its marker, or about to be.
+        Some((_, InsertAnswer::Taken | InsertAnswer::Written))
+            if target.expires_at.is_some_and(|ends| ends <= now) =>
+        {
+            Verdict::Applied
+        }
+        // The token is known, for the statement was in time, and yet its part is lost.
+        Some((deadline, InsertAnswer::Written)) if now < deadline => {
+            attempts.lost = attempts.lost.saturating_add(1);
+            attempts.wait(UnixMillis(deadline.0 + EXECUTION), now)
+        }
+        _ => Verdict::Send,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::time::HOUR;
+
+    use super::*;
+
+    const TARGET: Target = Target { start: NextOffset::ZERO, end: NextOffset::new(5), expires_at: None };
+    const NONE: NextOffset = NextOffset::ZERO;
+
+    fn at(millis: i64) -> UnixMillis {
+        UnixMillis(millis)
+    }
+
+    fn attempts(deadline: i64, answer: InsertAnswer) -> Attempts {
+        let mut attempts = Attempts::default();
+        attempts.sent(at(deadline), answer);
+        attempts
+    }
+
+    #[test]
+    fn only_the_marker_says_in_a_look_that_a_cell_has_its_batch() {
+        for mut attempts in
+            [Attempts::default(), attempts(10, InsertAnswer::Written), attempts(10, InsertAnswer::None)]
+        {
+            assert_eq!(judge(&TARGET, &mut attempts, TARGET.end, at(0)), Verdict::Applied);
+            assert_ne!(judge(&TARGET, &mut attempts, NONE, at(0)), Verdict::Applied);
+        }
+    }
+
+    #[test]
+    fn the_first_answer_of_an_own_batch_says_it_too_and_no_other_answer_does() {
+        let mut own = Attempts::of(false);
+        assert!(own.sent(at(10), InsertAnswer::Written));
+        assert!(!own.sent(at(20), InsertAnswer::Written), "of a second try");
+        for unproved in [InsertAnswer::None, InsertAnswer::Taken] {
+            let mut attempts = Attempts::of(false);
+            assert!(!attempts.sent(at(10), unproved));
+            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first try of unknown end");
+        }
+        assert!(
+            !Attempts::of(true).sent(at(10), InsertAnswer::Written),
+            "of a batch that was read from an intent"
+        );
+    }
+
+    #[test]
+    fn an_answer_proves_rows_only_in_time_and_if_it_tells_of_all() {
+        let validity = Duration::from_millis(VALIDITY.unsigned_abs());
+        for (rows, elapsed, expected) in [
+            (Some(3), Duration::ZERO, InsertAnswer::Written),
+            (Some(3), validity - Duration::from_millis(1), InsertAnswer::Written),
+            (Some(3), validity, InsertAnswer::Taken),
+            (Some(0), Duration::ZERO, InsertAnswer::Taken),
+            (Some(4), Duration::ZERO, InsertAnswer::Taken),
+            (None, Duration::ZERO, InsertAnswer::Taken),
+        ] {
+            assert_eq!(InsertAnswer::of(rows, 3, elapsed), expected, "{rows:?} after {elapsed:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_answer_and_one_past_the_deadline_are_sent_again() {
+        assert_eq!(judge(&TARGET, &mut Attempts::default(), NONE, at(0)), Verdict::Send);
+        assert_eq!(judge(&TARGET, &mut attempts(10, InsertAnswer::None), NONE, at(5)), Verdict::Send);
+        assert_eq!(judge(&TARGET, &mut attempts(10, InsertAnswer::Written), NONE, at(10)), Verdict::Send);
+        assert!(!attempts(10, InsertAnswer::Written).renamed());
+    }
+
+    #[test]
+    fn a_lost_part_is_waited_for_sent_again_renamed_and_then_given_to_people() {
+        let mut attempts = Attempts::default();
+        let mut now = 0;
+        for renamed in [false, false, true] {
+            assert_eq!(attempts.renamed(), renamed);
+            attempts.sent(at(now + 10), InsertAnswer::Written);
+            let until = at(now + 10 + EXECUTION);
+            assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now + 5)), Verdict::Wait(until));
+            assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now + 6)), Verdict::Wait(until));
+            now = until.0;
+            let expected = if renamed { Verdict::Stop(StopCause::LostParts) } else { Verdict::Send };
+            assert_eq!(judge(&TARGET, &mut attempts, NONE, at(now)), expected);
+        }
+        assert_eq!(attempts.parts_lost(), 2, "one for each token");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
+        const BACK: i64 = 3 * HOUR;
+        let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
+        // Before the first look, and while it is waited for.
+        let mut early = attempts(BACK + VALIDITY, InsertAnswer::Written);
+        let mut late = early;
+        let (due, wait) = waits(0);
+        assert_eq!(judge(&TARGET, &mut early, NONE, at(0)), wait);
+        assert_eq!(judge(&TARGET, &mut late, NONE, at(BACK)), waits(BACK).1);
+        assert_eq!(judge(&TARGET, &mut late, NONE, at(0)), wait);
+        for mut attempts in [early, late] {
+            assert_eq!(judge(&TARGET, &mut attempts, NONE, at(due - 1)), wait);
+            assert_eq!(judge(&TARGET, &mut attempts, NONE, at(due)), Verdict::Send);
+        }
+    }
+
+    #[test]
+    fn a_part_is_lost_for_sure_once_no_earlier_statement_can_be_about_to_write_it() {
+        let mut attempts = attempts(10, InsertAnswer::Written);
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
+        assert_eq!((attempts.parts_lost(), attempts.renamed()), (0, false));
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(10 + EXECUTION)), Verdict::Send);
+        attempts.sent(at(2 * EXECUTION), InsertAnswer::Written);
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(EXECUTION)), Verdict::Wait(at(3 * EXECUTION)));
+        assert_eq!((attempts.parts_lost(), attempts.renamed()), (1, true));
+    }
+
+    #[test]
+    fn what_turns_up_while_it_is_waited_for_is_applied() {
+        let mut attempts = attempts(10, InsertAnswer::Written);
+        assert_eq!(judge(&TARGET, &mut attempts, NONE, at(5)), Verdict::Wait(at(10 + EXECUTION)));
+        assert_eq!(judge(&TARGET, &mut attempts, TARGET.end, at(6)), Verdict::Applied);
+    }
+
+    #[test]
+    fn a_stopped_cell_is_never_sent_again_however_often_it_is_looked_at() {
+        let lost = Attempts { lost: 3, wait: Some(at(0)), ..attempts(10, InsertAnswer::Written) };
+        for (mut attempts, marker, why) in [
+            (lost, NONE, StopCause::LostParts),
+            (Attempts::default(), NextOffset::new(3), StopCause::ForeignMarker(NextOffset::new(3))),
+        ] {
+            assert_eq!(judge(&TARGET, &mut attempts, marker, at(0)), Verdict::Stop(why));
+            for look in 0..1000 {
+                // Whatever is seen later, and at whatever moment: before the last deadline, at it, past it.
+                for marker in [NONE, marker, TARGET.end] {
+                    assert_eq!(judge(&TARGET, &mut attempts, marker, at(look)), Verdict::Stop(why));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_that_clickhouse_may_drop_needs_one_answer() {
+        let target = Target { expires_at: Some(at(100)), ..TARGET };
+        assert_eq!(judge(&target, &mut Attempts::default(), NONE, at(100)), Verdict::Send);
+        assert_eq!(judge(&target, &mut attempts(110, InsertAnswer::None), NONE, at(100)), Verdict::Send);
+        for taken in [InsertAnswer::Taken, InsertAnswer::Written] {
+            assert_eq!(judge(&target, &mut attempts(110, taken), NONE, at(100)), Verdict::Applied);
+        }
+        assert_ne!(judge(&target, &mut attempts(110, InsertAnswer::Written), NONE, at(99)), Verdict::Applied);
+    }
+
+    #[test]
+    fn a_cell_has_ended_only_once_our_clock_says_so_too() {
+        let target = Target { expires_at: Some(at(100)), ..TARGET };
+        for (ours, applied) in [(0, false), (99, false), (100, true), (1000, true)] {
+            let verdict = judge(
+                &target.by_our_clock(at(ours)),
+                &mut attempts(110, InsertAnswer::Written),
+                NONE,
+                at(105),
+            );
+            assert_eq!(verdict == Verdict::Applied, applied, "{ours}");
+        }
+        assert_eq!(TARGET.by_our_clock(at(1000)), TARGET);
+    }
+
+    #[test]
+    fn a_marker_inside_the_batch_is_somebody_elses() {
+        for inside in 1..5 {
+            let marker = NextOffset::new(inside);
+            let verdict = judge(&TARGET, &mut Attempts::default(), marker, at(0));
+            assert_eq!(verdict, Verdict::Stop(StopCause::ForeignMarker(marker)));
+        }
+        for (marker, verdict) in [(0, Verdict::Send), (5, Verdict::Applied), (6, Verdict::Applied)] {
+            let found = judge(&TARGET, &mut Attempts::default(), NextOffset::new(marker), at(0));
+            assert_eq!(found, verdict, "{marker}");
+        }
+    }
+
+    #[test]
+    fn a_statement_inserts_once_and_in_time() {
+        assert!(TARGET.admits(NONE, at(9), at(10)));
+        assert!(!TARGET.admits(NONE, at(10), at(10)));
+        assert!(!TARGET.admits(NextOffset::new(1), at(0), at(10)));
+        assert!(!TARGET.admits(TARGET.end, at(0), at(10)));
+    }
+}

@@ -1,0 +1,21 @@
+//! How far each partition of this process is applied, for tasks outside the group.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::pipeline::applied_watch::AppliedWatch;
+
+/// How far each partition of this process is applied.
+#[derive(Default)]
+pub struct AppliedWatches(Mutex<BTreeMap<i32, Arc<AppliedWatch>>>);
+
+impl AppliedWatches {
+    /// Those of the partitions that this process has now.
+    pub fn all(&self) -> BTreeMap<i32, Arc<AppliedWatch>> {
+        self.lock().clone()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<AppliedWatch>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,154 @@
+//! The member of the consumer group: it joins, gets partitions, releases them and leaves.
+//!
+//! [`run_member`] joins the group, and joins it again whenever the outcome of a commit is unknown. `member` polls and
+//! acts on rebalances, `assignment` starts pipelines, `rebalance` releases partitions, and [`orphans`] finds
+//! partitions that the group has assigned to no member.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use runtime::backoff::Backoff;
+use tokio::runtime::Handle;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::group::applied_watches::AppliedWatches;
+use crate::group::member::Member;
+use crate::kafka::client::group_consumer;
+use crate::pipeline::context::Services;
+
+mod member;
+
+mod assignment;
+
+mod rebalance;
+
+pub mod applied_watches;
+
+pub mod orphans;
+
+pub use rebalance::RELEASE;
+
+/// Shortest and longest wait before the group is joined again. Each time, the group assigns all partitions again.
+const JOIN_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// After a membership of this length the group is joined again after the shortest wait.
+const LASTING: Duration = Duration::from_secs(120);
+
+/// Why the process cannot be a member of the group.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Kafka's client does not accept a setting, or failed fatally.
+    #[error("consume `{topic}`")]
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// The error of Kafka's client.
+        source: KafkaError,
+    },
+    /// Another process uses the same `GROUP_INSTANCE_ID`.
+    #[error("consume `{0}`: another process has taken this one's place in the group")]
+    Fenced(String),
+    /// A commit is still under way after all the time that it may take.
+    #[error("consume partitions {0:?}: a commit is still under way after all the time that it may take")]
+    CommitTimedOut(Vec<i32>),
+    /// A pipeline ended that was not stopped.
+    #[error("consume partition {0}: its pipeline ended without being stopped")]
+    PipelineEnded(i32),
+    /// A record came outside the queue of its partition, where no pipeline reads it.
+    #[error("consume partition {0}: a record came outside the queue of its partition")]
+    Stray(i32),
+    /// The system cannot start a thread.
+    #[error("start a thread for partition {partition}")]
+    Thread {
+        /// The Kafka partition.
+        partition: i32,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+}
+
+/// Why a member left its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveReason {
+    /// The process shuts down.
+    Shutdown,
+    /// The outcome of a commit is unknown.
+    CommitUnknown,
+}
+
+/// Runs a member of the group until `shutdown`, then finishes the current batches, commits them and leaves the
+/// group. Blocks: the caller runs it on a thread of its own.
+///
+/// # Errors
+/// An error that only a restart of the process can fix.
+pub fn run_member(
+    config: &Config,
+    services: &Arc<Services>,
+    applied_watches: &Arc<AppliedWatches>,
+    shutdown: &CancellationToken,
+) -> Result<(), GroupError> {
+    let topic = &services.topic;
+    let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
+    loop {
+        let since = Instant::now();
+        let consumer = group_consumer(config, config.group_instance.as_deref(), &services.health);
+        let consumer = consumer.map_err(|source| GroupError::Kafka { topic: topic.clone(), source })?;
+        services.metrics.joins.inc();
+        let member = Member::new(Arc::clone(services), Arc::new(consumer), Arc::clone(applied_watches));
+        if member.run(shutdown)? == LeaveReason::Shutdown {
+            return Ok(());
+        }
+        tracing::warn!("consume `{topic}`: the outcome of a commit is unknown; joining the group again");
+        pause(&services.runtime, shutdown, pause_after(&mut pauses, since.elapsed()));
+    }
+}
+
+/// How long to wait after a membership of the length `lived`. The wait grows while memberships are short, as when
+/// Kafka refuses every commit.
+fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
+    if lived >= LASTING {
+        pauses.reset();
+    }
+    pauses.wait()
+}
+
+/// Blocks for `wait`, or until `shutdown`.
+fn pause(runtime: &Handle, shutdown: &CancellationToken, wait: Duration) {
+    // Inside the future, because a timer cannot be created outside the runtime.
+    runtime.block_on(async { shutdown.run_until_cancelled(time::sleep(wait)).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// Long enough for a member that does not wait.
+    const AT_ONCE: Duration = Duration::from_millis(500);
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn the_thread_that_polls_pauses_though_it_is_none_of_the_runtimes() {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let before = Instant::now();
+        pause(runtime.handle(), &CancellationToken::new(), AT_ONCE);
+        assert!(before.elapsed() >= AT_ONCE);
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        pause(runtime.handle(), &stopped, DEADLINE);
+        assert!(before.elapsed() < DEADLINE);
+    }
+
+    #[test]
+    fn a_group_is_joined_ever_more_slowly_while_no_member_lasts() {
+        let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
+        let short = LASTING.mul_f64(0.5);
+        let waits: Vec<_> = (0..7).map(|_| pause_after(&mut pauses, short)).collect();
+        assert!(waits[0] <= JOIN_PAUSES.0, "{waits:?}");
+        assert!(waits[5] >= JOIN_PAUSES.1 / 2 && waits[6] >= JOIN_PAUSES.1 / 2, "{waits:?}");
+        assert!(pause_after(&mut pauses, LASTING) <= JOIN_PAUSES.0);
+    }
+}

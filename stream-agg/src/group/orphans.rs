@@ -1,0 +1,178 @@
+//! Finds partitions that the group has assigned to no member, and makes the group assign all partitions again.
+//!
+//! When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka gives it the partitions that it had and does not
+//! rebalance. If the member was to release partitions before it went away, the second rebalance, which would have
+//! assigned them to another member, never comes: the partitions have no owner for as long as the same members come
+//! and go. A member that the group does not know makes it rebalance, so a temporary member joins and leaves
+//! ([`force_rebalance`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use tokio::task::spawn_blocking;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::group::{GroupError, RELEASE};
+use crate::health::Health;
+use crate::kafka::client::{POLL, group_consumer};
+use crate::pipeline::context::Services;
+
+/// Time from an assignment to the first check, and between two checks. A member that releases a partition takes no
+/// longer, so a partition without an owner in two checks is an orphan.
+const CHECK: Duration = RELEASE;
+/// Timeout of the questions about the group and the topic.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The state of a group that is not rebalancing.
+const STABLE: &str = "Stable";
+/// How long the temporary member waits for its assignment: until all members have joined again.
+const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After each assignment of this member, checks until every partition has an owner.
+pub async fn watch(
+    config: Arc<Config>,
+    services: Arc<Services>,
+    metadata_client: Arc<BaseConsumer>,
+    stop: CancellationToken,
+) {
+    let watching = async {
+        loop {
+            services.assigned.notified().await;
+            until_all_have_owners(&config, &services, &metadata_client, &stop).await;
+        }
+    };
+    let _stopped = stop.run_until_cancelled(watching).await;
+}
+
+async fn until_all_have_owners(
+    config: &Arc<Config>,
+    services: &Arc<Services>,
+    metadata_client: &Arc<BaseConsumer>,
+    stop: &CancellationToken,
+) {
+    let mut before = BTreeSet::new();
+    loop {
+        time::sleep(CHECK).await;
+        let (metadata_client, asked) = (Arc::clone(metadata_client), Arc::clone(config));
+        let Ok(found) = spawn_blocking(move || without_owner(&metadata_client, &asked)).await else { return };
+        let now = match found {
+            Ok(Some(without_owner)) if without_owner.is_empty() => return,
+            Ok(Some(without_owner)) => without_owner,
+            Ok(None) => BTreeSet::new(),
+            Err(error) => {
+                tracing::debug!(%error, "ask kafka for the group");
+                BTreeSet::new()
+            }
+        };
+        let orphans: Vec<i32> = before.intersection(&now).copied().collect();
+        before = now;
+        if orphans.is_empty() {
+            continue;
+        }
+        tracing::warn!(
+            "partitions {orphans:?} are assigned to no member of the group; making the group assign them again"
+        );
+        services.metrics.orphans.inc_by(orphans.len() as u64);
+        let (config, services, stop) = (Arc::clone(config), Arc::clone(services), stop.clone());
+        let forced = spawn_blocking(move || force_rebalance(&config, &services.health, &stop)).await;
+        if let Ok(Err(error)) = forced {
+            tracing::warn!("{error}");
+        }
+        before.clear();
+    }
+}
+
+/// Joins the group as a new, temporary member, and leaves it as soon as it is assigned something or nothing. The group
+/// then assigns all partitions again. Blocks; reads and commits nothing.
+///
+/// # Errors
+/// Kafka's client does not accept a setting.
+fn force_rebalance(
+    config: &Config,
+    health: &Arc<Health>,
+    shutdown: &CancellationToken,
+) -> Result<(), GroupError> {
+    let topic = &config.migrate.kafka.topic;
+    let failed = |source| GroupError::Kafka { topic: topic.clone(), source };
+    let guest = group_consumer(config, None, health).map_err(failed)?;
+    guest.subscribe(&[topic]).map_err(failed)?;
+    let latest = Instant::now() + REBALANCE_TIMEOUT;
+    while !guest.context().has_events() && Instant::now() < latest && !shutdown.is_cancelled() {
+        let _served = guest.poll(POLL);
+    }
+    guest.context().acknowledge_immediately(&guest, []);
+    Ok(())
+}
+
+/// The partitions of the topic that are assigned to no member; `None` while the group rebalances.
+fn without_owner(metadata_client: &BaseConsumer, config: &Config) -> KafkaResult<Option<BTreeSet<i32>>> {
+    let topic = &config.migrate.kafka.topic;
+    let groups = metadata_client.fetch_group_list(Some(&config.group), ASK_TIMEOUT)?;
+    let stable = groups.groups().iter().find(|group| group.name() == config.group && group.state() == STABLE);
+    let Some(group) = stable else { return Ok(None) };
+    let metadata = metadata_client.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+    let found = metadata.topics().iter().filter(|found| found.name() == topic);
+    let all = found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
+    let mut all: BTreeSet<i32> = all.collect();
+    for member in group.members() {
+        let Some(assigned) = member.assignment().and_then(|bytes| assigned(bytes, topic)) else {
+            return Ok(None);
+        };
+        all.retain(|partition| !assigned.contains(partition));
+    }
+    Ok(Some(all))
+}
+
+/// The partitions of `topic` in an assignment, as the leader of the group writes it: Kafka's
+/// `ConsumerProtocolAssignment`, any version. `None` if the bytes are something else.
+fn assigned(bytes: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
+    let mut rest = bytes;
+    let _version = take::<2>(&mut rest)?;
+    let mut ours = BTreeSet::new();
+    for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
+        let length = usize::try_from(i16::from_be_bytes(take(&mut rest)?)).ok()?;
+        let (name, after) = rest.split_at_checked(length)?;
+        rest = after;
+        for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
+            let partition = i32::from_be_bytes(take(&mut rest)?);
+            if name == topic.as_bytes() {
+                ours.insert(partition);
+            }
+        }
+    }
+    Some(ours)
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two topics, as Kafka documents the format, with user data behind.
+    const BYTES: &[u8] = b"\0\x01\0\0\0\x02\0\x02ab\0\0\0\x01\0\0\0\x07\0\x06events\0\0\0\x02\0\0\0\0\0\0\0\x03\xff\xff\xff\xff";
+
+    #[test]
+    fn an_assignment_says_which_partitions_of_each_topic() {
+        assert_eq!(assigned(BYTES, "events"), Some(BTreeSet::from([0, 3])));
+        assert_eq!(assigned(BYTES, "ab"), Some(BTreeSet::from([7])));
+        assert_eq!(assigned(BYTES, "other"), Some(BTreeSet::new()));
+    }
+
+    #[test]
+    fn what_is_no_assignment_says_nothing() {
+        for length in 0..BYTES.len() - 4 {
+            assert_eq!(assigned(&BYTES[..length], "events"), None, "{length} bytes");
+        }
+        assert_eq!(assigned(b"\0\0\0\0\0\x01\xff\xff", "events"), None);
+    }
+}

@@ -1,0 +1,275 @@
+//! Commits what a partition has applied and declared, to Kafka's group coordinator.
+//!
+//! Each call commits one partition: a commit of several partitions is not atomic, and its error does not say which of
+//! them failed. Invariant: a commit of unknown outcome is never repeated here, because the first copy may arrive after a
+//! commit that follows the second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use runtime::backoff::Backoff;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::{Component, Health};
+use crate::kafka::group_context::GroupConsumer;
+use crate::kafka::librdkafka;
+use crate::metrics::Metrics;
+use crate::protocol::intent::Intent;
+use crate::protocol::progress::{AfterCommit, CommitOutcome, NextOffset, after_commit};
+
+/// Timeout of the question what is committed.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest and longest wait before a refused commit is retried.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a refused commit is retried before the group is joined again.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is committed for a partition: the offset and its metadata.
+pub type Committed = Option<(NextOffset, String)>;
+
+/// Why a commit was not made, so that the pipeline must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitAborted {
+    /// The partition was given up before.
+    GivenUp,
+    /// The outcome is unknown: this process must leave the group and join it again.
+    OutcomeUnknown,
+    /// Another process has taken this one's place in the group.
+    Fenced,
+}
+
+/// Commits the offsets of one partition.
+pub struct Committer {
+    /// The consumer of the group.
+    pub consumer: Arc<GroupConsumer>,
+    /// Topic of the records.
+    pub topic: String,
+    /// The Kafka partition.
+    pub partition: u16,
+    /// The member id under which the partition was assigned.
+    pub member: Arc<str>,
+    /// The last commit that Kafka accepted.
+    pub committed: Committed,
+    /// Each commit under way holds a reference.
+    pub under_way: Arc<()>,
+    /// Cancelled when the partition is given up.
+    pub give_up: CancellationToken,
+    /// Counts failed commits.
+    pub metrics: Arc<Metrics>,
+    /// Learns of commits that Kafka denies.
+    pub health: Arc<Health>,
+}
+
+impl Committer {
+    /// Commits `intent` at `from`. Every record below `from` must be in every cell.
+    ///
+    /// # Errors
+    /// Nothing was committed, or nobody knows; the pipeline must end.
+    pub async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), CommitAborted> {
+        let metadata = intent.to_string();
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (topic, partition, text) = (self.topic.clone(), self.partition, metadata.clone());
+            let member = Arc::clone(&self.member);
+            let commit =
+                move |consumer: &GroupConsumer| commit(consumer, &member, &topic, partition, from, &text);
+            let result = self.blocking(commit).await?;
+            let outcome = outcome(&result);
+            if let Err(error) = &result {
+                self.metrics.commit_failed();
+                tracing::warn!("partition {partition}: commit offset {from}: {error}");
+                alarm_if_denied(&self.health, partition, from, outcome, error);
+            }
+            match after_commit(outcome) {
+                AfterCommit::Proceed => {
+                    self.health.recovered(Component::Commits(partition.into()));
+                    self.committed = Some((from, metadata));
+                    return Ok(());
+                }
+                AfterCommit::Rejoin => return Err(CommitAborted::OutcomeUnknown),
+                AfterCommit::Shutdown => return Err(CommitAborted::Fenced),
+                AfterCommit::ReadBack => {
+                    let (topic, partition) = (self.topic.clone(), self.partition);
+                    let found = self.blocking(move |consumer| read(consumer, &topic, partition)).await?;
+                    if found.ok().as_ref() != Some(&self.committed) || Instant::now() >= until {
+                        return Err(CommitAborted::OutcomeUnknown);
+                    }
+                    let pause = time::sleep(backoff.wait());
+                    self.give_up.run_until_cancelled(pause).await.ok_or(CommitAborted::GivenUp)?;
+                }
+            }
+        }
+    }
+
+    /// Runs a call that may block for as long as Kafka does not answer.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&GroupConsumer) -> T + Send + 'static,
+    ) -> Result<T, CommitAborted> {
+        let (consumer, held) = (Arc::clone(&self.consumer), Arc::clone(&self.under_way));
+        let running = tokio::task::spawn_blocking(move || {
+            let done = call(&consumer);
+            drop((consumer, held));
+            done
+        });
+        // An error means that the runtime ends.
+        self.give_up
+            .run_until_cancelled(running)
+            .await
+            .ok_or(CommitAborted::GivenUp)?
+            .map_err(|_| CommitAborted::GivenUp)
+    }
+}
+
+/// Raises an alarm for a commit that succeeds only after an operator helps. A commit that succeeds ends the alarm.
+fn alarm_if_denied(
+    health: &Health,
+    partition: u16,
+    from: NextOffset,
+    outcome: CommitOutcome,
+    error: &KafkaError,
+) {
+    if outcome == CommitOutcome::Denied {
+        let reason = format!(
+            "commit offset {from}: {error}; the commit is retried automatically. Check that this aggregator is authorized \
+             for the group and the topic, that the topic exists, and `offset.metadata.max.bytes` of the brokers"
+        );
+        health.alarm(Component::Commits(partition.into()), reason);
+    }
+}
+
+/// Commits as long as the consumer is the `member` that was assigned the partition.
+///
+/// A static member that the group removed while it joined joins under another id and keeps its partitions: librdkafka
+/// does not consider them lost. They may have another owner by then, and Kafka would accept the commit.
+fn commit(
+    consumer: &GroupConsumer,
+    member: &str,
+    topic: &str,
+    partition: u16,
+    from: NextOffset,
+    metadata: &str,
+) -> KafkaResult<()> {
+    if librdkafka::member_id(consumer) != member {
+        return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId));
+    }
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition(topic, partition.into()).set_metadata(metadata);
+    offsets.set_all_offsets(KafkaOffset::Offset(from.to_i64()))?;
+    consumer.commit(&offsets, CommitMode::Sync)
+}
+
+fn read(consumer: &GroupConsumer, topic: &str, partition: u16) -> KafkaResult<Committed> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition.into());
+    let answer = consumer.committed_offsets(list, ASK_TIMEOUT)?;
+    answer.elements().first().map_or(Ok(None), committed)
+}
+
+/// What Kafka says is committed for one partition.
+///
+/// # Errors
+/// Kafka's error for this partition.
+pub fn committed(
+    element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>,
+) -> KafkaResult<Committed> {
+    element.error()?;
+    Ok(match element.offset() {
+        KafkaOffset::Offset(offset) => Some((NextOffset::new(offset), element.metadata().to_owned())),
+        _ => None,
+    })
+}
+
+/// What became of a commit, as far as is known.
+fn outcome(result: &KafkaResult<()>) -> CommitOutcome {
+    use RDKafkaErrorCode as C;
+    match result {
+        Ok(()) => CommitOutcome::Accepted,
+        Err(KafkaError::ConsumerCommit(code)) => match code {
+            C::IllegalGeneration | C::RebalanceInProgress | C::StaleMemberEpoch => CommitOutcome::Refused,
+            C::UnknownMemberId => CommitOutcome::Removed,
+            C::FencedInstanceId | C::Fatal => CommitOutcome::Fenced,
+            C::GroupAuthorizationFailed
+            | C::TopicAuthorizationFailed
+            | C::UnknownTopicOrPartition
+            | C::OffsetMetadataTooLarge
+            | C::InvalidCommitOffsetSize => CommitOutcome::Denied,
+            _ => CommitOutcome::Unknown,
+        },
+        Err(_) => CommitOutcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::admin::Readiness;
+
+    use super::*;
+    use crate::pipeline::context::PartitionContext;
+
+    #[track_caller]
+    fn check(code: RDKafkaErrorCode, expected: CommitOutcome) {
+        assert_eq!(outcome(&Err(KafkaError::ConsumerCommit(code))), expected);
+    }
+
+    #[test]
+    fn kafkas_codes_say_what_is_known_of_a_commit() {
+        use RDKafkaErrorCode as C;
+        for code in [C::IllegalGeneration, C::RebalanceInProgress, C::StaleMemberEpoch] {
+            check(code, CommitOutcome::Refused);
+        }
+        check(C::UnknownMemberId, CommitOutcome::Removed);
+        for code in [C::GroupAuthorizationFailed, C::TopicAuthorizationFailed, C::OffsetMetadataTooLarge] {
+            check(code, CommitOutcome::Denied);
+        }
+        for code in [C::FencedInstanceId, C::Fatal] {
+            check(code, CommitOutcome::Fenced);
+        }
+        for code in
+            [C::WaitingForCoordinator, C::OperationTimedOut, C::BrokerTransportFailure, C::RequestTimedOut]
+        {
+            check(code, CommitOutcome::Unknown);
+        }
+        assert_eq!(outcome(&Ok(())), CommitOutcome::Accepted);
+        assert_eq!(outcome(&Err(KafkaError::Canceled)), CommitOutcome::Unknown);
+    }
+
+    #[test]
+    fn a_commit_of_a_member_that_the_group_has_removed_is_not_sent() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        // It has not joined a group, and Kafka never answers it.
+        let consumer = PartitionContext::unanswered(runtime.handle().clone()).consumer();
+        let committed = commit(&consumer, "removed", "events", 0, NextOffset::ZERO, "");
+        assert_eq!(committed, Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)));
+    }
+
+    #[test]
+    fn a_commit_that_only_people_can_help_is_an_alarm_and_others_are_none() {
+        use RDKafkaErrorCode as C;
+        let health = Health::new("k:1");
+        for component in [Component::Kafka, Component::ClickHouse, Component::Group] {
+            health.recovered(component);
+        }
+        for (code, alarmed) in [
+            (C::IllegalGeneration, false),
+            (C::UnknownMemberId, false),
+            (C::OperationTimedOut, false),
+            (C::GroupAuthorizationFailed, true),
+        ] {
+            let error = KafkaError::ConsumerCommit(code);
+            alarm_if_denied(&health, 3, NextOffset::new(7), outcome(&Err(error.clone())), &error);
+            assert_eq!(health.readiness() != Readiness::Ready, alarmed, "{code}");
+        }
+        let Readiness::Not(reason) = health.readiness() else { panic!("there is an alarm") };
+        assert!(reason.starts_with("commits of partition 3: commit offset 7: "), "{reason}");
+        // Assigned again after the group was joined again.
+        health.recovered(Component::Group);
+        health.forget_commits(|partition| partition == 3);
+        assert_ne!(health.readiness(), Readiness::Ready);
+    }
+}

@@ -1,0 +1,146 @@
+//! What Kafka tells through librdkafka's C interface only: a topic's id, leader epochs, and member ids.
+//!
+//! The `rdkafka` crate wraps none of them; this is the only file here with unsafe code.
+//! Everything that is allocated in a function is freed in it, and no pointer leaves it.
+
+#![expect(
+    unsafe_code,
+    reason = "the crate rdkafka wraps neither DescribeTopics nor leader epochs nor member ids"
+)]
+
+use std::ffi::{CStr, CString, c_int};
+use std::ptr;
+use std::slice;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as c;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::protocol::intent::TopicId;
+
+/// The id of `topic` as the brokers know it now; `None` if they give topics no ids. Blocks.
+///
+/// # Errors
+/// Kafka did not answer within `timeout`, or has no such topic.
+pub fn topic_id(
+    consumer: &BaseConsumer,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<TopicId>, RDKafkaErrorCode> {
+    let Ok(name) = CString::new(topic) else { return Err(RDKafkaErrorCode::InvalidArgument) };
+    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    let client = consumer.client().native_ptr();
+    // SAFETY: `client` lives as long as `consumer`, and `name` until the end of the function; librdkafka
+    // copies the names. Each object is destroyed once, after its last use, and the answer before its event.
+    unsafe {
+        let mut names = [name.as_ptr()];
+        let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        let options =
+            c::rd_kafka_AdminOptions_new(client, c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+        let queue = c::rd_kafka_queue_new(client);
+        c::rd_kafka_DescribeTopics(client, topics, options, queue);
+        // The event says by itself that its time is over.
+        let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
+        let id = described_id(event);
+        if !event.is_null() {
+            c::rd_kafka_event_destroy(event);
+        }
+        c::rd_kafka_queue_destroy(queue);
+        c::rd_kafka_AdminOptions_destroy(options);
+        c::rd_kafka_TopicCollection_destroy(topics);
+        id
+    }
+}
+
+/// The id in the answer to a question about one topic.
+///
+/// # Safety
+/// `event` is null, or an event that was not destroyed.
+unsafe fn described_id(event: *mut c::rd_kafka_event_t) -> Result<Option<TopicId>, RDKafkaErrorCode> {
+    if event.is_null() {
+        return Err(RDKafkaErrorCode::OperationTimedOut);
+    }
+    // SAFETY: the event lives; what is read of it lives as long.
+    unsafe {
+        no_error(c::rd_kafka_event_error(event))?;
+        let result = c::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return Err(RDKafkaErrorCode::BadMessage);
+        }
+        let mut count = 0;
+        let topics = c::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if count == 0 || topics.is_null() {
+            return Err(RDKafkaErrorCode::UnknownTopic);
+        }
+        let topic = slice::from_raw_parts(topics, count)[0];
+        no_error(c::rd_kafka_error_code(c::rd_kafka_TopicDescription_error(topic)))?;
+        let id = c::rd_kafka_TopicDescription_topic_id(topic);
+        if id.is_null() {
+            return Ok(None);
+        }
+        let half = |bits: i64| u128::from(bits.cast_unsigned());
+        let (most, least) =
+            (c::rd_kafka_Uuid_most_significant_bits(id), c::rd_kafka_Uuid_least_significant_bits(id));
+        let id = half(most) << 64 | half(least);
+        // Brokers before 2.8 answer with zeros.
+        Ok((id != 0).then_some(TopicId(id)))
+    }
+}
+
+fn no_error(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
+    match RDKafkaErrorCode::from(code) {
+        RDKafkaErrorCode::NoError => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// The id that the group coordinator gave this member; empty while the member has none. It changes when the
+/// coordinator has removed the member, and only then.
+pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client lives until the end of the function; the text is ours, is copied and freed once.
+    unsafe {
+        let id = c::rd_kafka_memberid(client);
+        if id.is_null() {
+            return String::new();
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        c::rd_kafka_mem_free(client, id.cast());
+        copy
+    }
+}
+
+/// The leader epoch of a record that was read; `None` if its format has none.
+pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
+    // SAFETY: the record lives until the end of the function.
+    let epoch = unsafe { c::rd_kafka_message_leader_epoch(record.ptr()) };
+    Some(epoch).filter(|epoch| *epoch >= 0)
+}
+
+/// Says of partition `kp` in `list`, to whose offset the consumer is about to seek, which leader epoch the
+/// record before the offset has: librdkafka then asks the broker whether the log was truncated below.
+pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
+    // SAFETY: the list lives until the end of the function, and so do its elements.
+    unsafe {
+        if let Some(element) = element(list, topic, partition) {
+            c::rd_kafka_topic_partition_set_leader_epoch(element, epoch);
+        }
+    }
+}
+
+/// The element of a partition, which lives as long as `list`.
+fn element(
+    list: &TopicPartitionList,
+    topic: &str,
+    partition: i32,
+) -> Option<*mut c::rd_kafka_topic_partition_t> {
+    let name = CString::new(topic).ok()?;
+    // SAFETY: list and name live until the end of the call.
+    let found = unsafe { c::rd_kafka_topic_partition_list_find(list.ptr(), name.as_ptr(), partition) };
+    (!found.is_null()).then_some(found)
+}

@@ -1,0 +1,58 @@
+//! Classifies errors that Kafka's client returns instead of records. Pure.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// What an error of Kafka's client means for the records that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadError {
+    /// The next offset is not in the log, or the log was truncated below it.
+    OffsetGone,
+    /// The log holds records that the client cannot read. The client skips them, or fetches them again for ever.
+    Unreadable,
+    /// The client fetches from the same offset again, and succeeds once the cause is gone.
+    Transient,
+}
+
+/// Follows librdkafka 2.12 (`rdkafka_msgset_reader.c`, `rdkafka_fetcher.c`): it skips a record set with a bad checksum
+/// or an unknown format, and fetches one that it cannot decompress again.
+pub(crate) fn classify(error: &KafkaError) -> ReadError {
+    use RDKafkaErrorCode as C;
+    match error {
+        KafkaError::MessageConsumption(C::AutoOffsetReset | C::OffsetOutOfRange | C::LogTruncation) => {
+            ReadError::OffsetGone
+        }
+        KafkaError::MessageConsumption(
+            C::TopicAuthorizationFailed
+            | C::UnknownTopic
+            | C::UnknownPartition
+            | C::UnknownTopicOrPartition
+            | C::BrokerTransportFailure
+            | C::OperationTimedOut
+            | C::RequestTimedOut,
+        ) => ReadError::Transient,
+        // Also errors of later versions: skipping records must not be the default.
+        _ => ReadError::Unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kafkas_client_cannot_read_is_never_passed_over() {
+        use RDKafkaErrorCode as C;
+        let of = |code| classify(&KafkaError::MessageConsumption(code));
+        for code in [C::AutoOffsetReset, C::OffsetOutOfRange, C::LogTruncation] {
+            assert_eq!(of(code), ReadError::OffsetGone, "{code:?}");
+        }
+        // A bad checksum, a record set that cannot be decompressed, a format of a later Kafka, and what
+        // a broker cannot read itself.
+        for code in [C::BadMessage, C::BadCompression, C::NotImplemented, C::InvalidMessage, C::Unknown] {
+            assert_eq!(of(code), ReadError::Unreadable, "{code:?}");
+        }
+        for code in [C::TopicAuthorizationFailed, C::UnknownTopicOrPartition, C::BrokerTransportFailure] {
+            assert_eq!(of(code), ReadError::Transient, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Whether Kafka itself sets the times of the topic's records.
+//!
+//! The deduplication window reaches back by these times, and `as_of` promises what was taken before
+//! one: both need times that do not go backwards, whatever the clocks of edges say.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+
+use crate::config::KafkaConfig;
+
+/// How long Kafka may take to describe the topic.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The setting of a topic that decides, and the value that it must have.
+pub const SETTING: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+
+/// A client for questions about the topic's settings.
+pub type Admin = AdminClient<DefaultClientContext>;
+
+/// Who sets the times of records that are appended now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampType {
+    /// Kafka, as it must be.
+    LogAppendTime,
+    /// Those who produce records.
+    CreateTime,
+    /// We have no right to ask.
+    Unknown,
+}
+
+/// Asks Kafka who sets the times of records of `topic`.
+///
+/// # Errors
+/// It did not answer, or has no such topic.
+pub async fn timestamp_type(admin: &Admin, topic: &str) -> KafkaResult<TimestampType> {
+    let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
+    let answers = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await?;
+    let answer = answers.into_iter().next().unwrap_or(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+    judge(answer).map_err(KafkaError::AdminOp)
+}
+
+fn judge(answer: Result<ConfigResource, RDKafkaErrorCode>) -> Result<TimestampType, RDKafkaErrorCode> {
+    use RDKafkaErrorCode::{ClusterAuthorizationFailed, TopicAuthorizationFailed};
+    let (name, wanted) = SETTING;
+    match answer {
+        Ok(topic) => match topic.get(name).and_then(|entry| entry.value.as_deref()) {
+            Some(value) if value == wanted => Ok(TimestampType::LogAppendTime),
+            Some(_) => Ok(TimestampType::CreateTime),
+            None => Ok(TimestampType::Unknown),
+        },
+        Err(TopicAuthorizationFailed | ClusterAuthorizationFailed) => Ok(TimestampType::Unknown),
+        Err(error) => Err(error),
+    }
+}
+
+/// What an operator does about a topic whose producers set the times.
+pub fn help(kafka: &KafkaConfig) -> String {
+    let (KafkaConfig { brokers, topic, .. }, (name, value)) = (kafka, SETTING);
+    format!(
+        "producers set the times of records of topic `{topic}`, but Kafka must: run `kafka-configs.sh \
+         --bootstrap-server {brokers} --alter --entity-type topics --entity-name {topic} --add-config {name}={value}`"
+    )
+}
+
+/// What an operator is warned of whose Kafka does not say.
+pub fn warning(topic: &str) -> String {
+    let (name, value) = SETTING;
+    format!(
+        "topic `{topic}`: no right to describe its settings, so nobody checks that {name} is {value}; with another \
+         value repeats may count twice"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
+
+    use super::*;
+
+    fn described(name: &str, value: Option<&str>) -> ConfigResource {
+        let entry = ConfigEntry {
+            name: name.to_owned(),
+            value: value.map(str::to_owned),
+            source: ConfigSource::Default,
+            is_read_only: false,
+            is_default: true,
+            is_sensitive: false,
+        };
+        ConfigResource { specifier: OwnedResourceSpecifier::Topic("t".to_owned()), entries: vec![entry] }
+    }
+
+    #[test]
+    fn only_the_times_of_kafka_will_do_and_a_missing_right_is_no_answer() {
+        use RDKafkaErrorCode as C;
+        let of = |value| judge(Ok(described("message.timestamp.type", Some(value))));
+        assert_eq!(of("LogAppendTime"), Ok(TimestampType::LogAppendTime));
+        assert_eq!(of("CreateTime"), Ok(TimestampType::CreateTime));
+        assert_eq!(of("something new"), Ok(TimestampType::CreateTime));
+        assert_eq!(judge(Ok(described("retention.ms", Some("LogAppendTime")))), Ok(TimestampType::Unknown));
+        assert_eq!(judge(Ok(described("message.timestamp.type", None))), Ok(TimestampType::Unknown));
+        for code in [C::TopicAuthorizationFailed, C::ClusterAuthorizationFailed] {
+            assert_eq!(judge(Err(code)), Ok(TimestampType::Unknown));
+        }
+        for code in [C::UnknownTopicOrPartition, C::RequestTimedOut] {
+            assert_eq!(judge(Err(code)), Err(code));
+        }
+    }
+}

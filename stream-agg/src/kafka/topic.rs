@@ -1,0 +1,111 @@
+//! Whether the topic is still the one that the process began with, by the id that Kafka gave it.
+//!
+//! A topic that was deleted and created again has other records at the same offsets.
+//! Invariant: no batch is inserted unless the topic had its first id at a moment after the
+//! batch's records were read; an id never comes back, so all of them are of that topic.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::RDKafkaErrorCode;
+use runtime::backoff::Backoff;
+use tokio::sync::Mutex;
+use tokio::time::{self, Instant};
+
+use crate::health::{Component, Health};
+use crate::kafka::librdkafka;
+use crate::protocol::intent::TopicId;
+
+/// How long Kafka may take to tell the id.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest and longest wait between two questions that got no answer.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The topic of the records.
+pub struct TopicWatch {
+    name: String,
+    metadata_client: Arc<BaseConsumer>,
+    health: Arc<Health>,
+    /// What the process began with.
+    first: OnceLock<Option<TopicId>>,
+    recreated: AtomicBool,
+    /// When the question was asked that was answered last; held while one is under way.
+    asked: Mutex<Option<Instant>>,
+}
+
+/// The topic was deleted and created again since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recreated;
+
+impl TopicWatch {
+    /// The topic `name`, about which `asker` asks; nothing is asked yet.
+    pub fn new(name: String, metadata_client: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
+        let (first, recreated, asked) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(None));
+        Self { name, metadata_client, health, first, recreated, asked }
+    }
+
+    /// Asks for its id now; the first answer is what the process began with. Blocks.
+    ///
+    /// # Errors
+    /// Kafka did not answer, or has no such topic.
+    pub fn id(&self) -> Result<Option<TopicId>, RDKafkaErrorCode> {
+        let id = librdkafka::topic_id(&self.metadata_client, &self.name, ASK_TIMEOUT)?;
+        let first = self.first.get_or_init(|| id);
+        if is_recreated(*first, id) && !self.recreated.swap(true, Ordering::AcqRel) {
+            tracing::error!("topic `{}` was deleted and created again", self.name);
+        }
+        Ok(id)
+    }
+
+    /// Whether it was ever seen to have another id.
+    pub fn was_recreated(&self) -> bool {
+        self.recreated.load(Ordering::Acquire)
+    }
+
+    /// Returns once Kafka has told the id at a moment after the call. Calls at the same time share
+    /// a question.
+    ///
+    /// # Errors
+    /// It is another one, so what was read may be of another log.
+    pub async fn check(self: &Arc<Self>) -> Result<(), Recreated> {
+        let since = Instant::now();
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut asked = self.asked.lock().await;
+        while asked.is_none_or(|at| at < since) && !self.was_recreated() {
+            let now = Instant::now();
+            let topic = Arc::clone(self);
+            match tokio::task::spawn_blocking(move || topic.id()).await {
+                Ok(Ok(_)) => *asked = Some(now),
+                Ok(Err(error)) => {
+                    let reason = format!("describe topic `{}`: {error}", self.name);
+                    self.health.degraded(Component::Kafka, reason);
+                    time::sleep(backoff.wait()).await;
+                }
+                // The runtime ends, and this call with it.
+                Err(_) => time::sleep(backoff.wait()).await,
+            }
+        }
+        if self.was_recreated() { Err(Recreated) } else { Ok(()) }
+    }
+}
+
+/// Brokers that know no ids cannot say.
+fn is_recreated(first: Option<TopicId>, now: Option<TopicId>) -> bool {
+    first.is_some() && now.is_some() && first != now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_with_another_id_is_another_topic() {
+        let (one, other) = (Some(TopicId(1)), Some(TopicId(2)));
+        assert!(is_recreated(one, other));
+        for (first, now) in [(one, one), (None, None), (None, one), (one, None)] {
+            assert!(!is_recreated(first, now), "{first:?} {now:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Offsets below `progress` that are in no ledger row. Pure.
+//!
+//! An edge's producer is idempotent and not transactional, and the topic is not compacted, so a log has
+//! a record at each offset and the ledger a row. A gap is either records that were passed over, which
+//! Kafka has and no table, or offsets at which Kafka has no record: transactions, compaction and
+//! retention leave such. The tables cannot tell these apart; a reader of the log can.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::frame::{Frame, Log};
+use super::read::{Key, LedgerSpan};
+
+/// Offsets, one after another, that are in no ledger row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Gap {
+    /// Generation of the log.
+    #[serde(rename = "g")]
+    pub log_generation: u16,
+    /// Kafka partition.
+    #[serde(rename = "kp")]
+    pub partition: u16,
+    /// The first of them.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+}
+
+/// Whether each offset has its row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Offsets {
+    /// From the first record that is compared up to `progress`.
+    pub expected: u64,
+    /// Those in ledger rows.
+    pub found: u64,
+    /// The first of the others.
+    pub gaps: Vec<Gap>,
+}
+
+impl Offsets {
+    /// How many are in no ledger row.
+    pub fn in_gaps(&self) -> u64 {
+        self.expected - self.found
+    }
+}
+
+/// What spans alone tell about gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// The numbers of all, and the gaps between spans.
+    pub offsets: Offsets,
+    /// Spans with gaps between their records.
+    pub within: Vec<Key>,
+}
+
+/// Counts the offsets of each log from its floor, or its first record if nothing has expired: what came
+/// before that one is not known.
+pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
+    let mut counted = Counted::default();
+    let mut ends = BTreeMap::<Log, u64>::new();
+    for (key @ (log_generation, partition, _), span) in ledger {
+        let floor = frame.floors.get(&(*log_generation, *partition)).copied().filter(|floor| *floor > 0);
+        let end = ends.entry((*log_generation, *partition)).or_insert_with(|| floor.unwrap_or(span.first));
+        counted.between((*log_generation, *partition), *end, span.first);
+        let (all, records) = (span.last + 1 - span.first, span.records);
+        counted.offsets.expected += all;
+        counted.offsets.found += records;
+        if records < all {
+            counted.within.push(*key);
+        }
+        *end = span.last + 1;
+    }
+    for (log, end) in ends {
+        counted.between(log, end, frame.progress.get(&log).copied().unwrap_or(end));
+    }
+    counted
+}
+
+impl Counted {
+    /// No row has an offset in `[end, next)`.
+    fn between(&mut self, (log_generation, partition): Log, end: u64, next: u64) {
+        if end < next {
+            self.offsets.expected += next - end;
+            self.offsets.gaps.push(Gap { log_generation, partition, first: end, last: next - 1 });
+        }
+    }
+}
+
+/// `offsets 5-7 of partition 3, log generation 1: in no ledger row`.
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log_generation, partition, first, last } = self;
+        write!(f, "{}: in no ledger row", super::judge::offsets((*log_generation, *partition), *first, *last))
+    }
+}
+
+#[cfg(test)]
+mod tests;

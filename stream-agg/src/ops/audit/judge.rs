@@ -1,0 +1,317 @@
+//! What counts mean: which of them differ, and by how much. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::rollup::{Condition, Dimension, Grain, Rollup};
+use schemas::time::{DAY, UnixMillis};
+
+use super::frame::{Frame, Log};
+use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, Made, RawSpan, SPAN};
+use super::{Audited, Finding};
+
+/// Parts that are named of a table, and gaps of the ledger; sums count all.
+pub const MAX_FINDINGS: usize = 20;
+
+/// Steps of a path whose ways of dots and nesting are few.
+const MAX_STEPS: usize = 4;
+
+/// Raw rows by the day of the event; for each rollup those that it must and those that it may hold.
+pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
+
+/// What is read of a rollup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotRow {
+    /// A table partition holds the log below `applied_end`.
+    Marker {
+        /// The day on which the table partition expires, since 1970.
+        expiry: u64,
+        /// The log.
+        log: Log,
+        /// The first offset that is not in it.
+        applied_end: u64,
+    },
+    /// Events of a day.
+    Sum {
+        /// Since 1970.
+        day: i64,
+        /// How many.
+        sum: u64,
+    },
+}
+
+/// A rollup at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot<'r> {
+    /// Its declaration.
+    pub rollup: &'r Rollup,
+    /// Its events by day.
+    pub sums: BTreeMap<i64, u64>,
+    /// Below which offset each table partition holds each log.
+    pub cuts: BTreeMap<(u64, Log), u64>,
+    /// Why it is not compared.
+    left_out: Option<String>,
+}
+
+impl<'r> Snapshot<'r> {
+    /// What was read of `rollup`.
+    pub fn new(rollup: &'r Rollup, rows: Vec<SnapshotRow>) -> Self {
+        let (mut sums, mut cuts) = (BTreeMap::new(), BTreeMap::new());
+        for row in rows {
+            match row {
+                SnapshotRow::Marker { expiry, log, applied_end } => {
+                    let cut = cuts.entry((expiry, log)).or_insert(applied_end);
+                    *cut = applied_end.max(*cut);
+                }
+                SnapshotRow::Sum { day, sum } => *sums.entry(day).or_default() += sum,
+            }
+        }
+        let left_out = rollup.conditions.iter().find_map(not_compared).map(str::to_owned);
+        Self { rollup, sums, cuts, left_out }
+    }
+
+    /// Leaves it out if it holds more of these logs than `progress` tells.
+    pub fn leave_out(&mut self, behind: &[Log]) {
+        let late = self.cuts.keys().map(|(_, log)| log).find(|log| behind.contains(log));
+        if let Some((_, partition)) = late {
+            self.left_out = Some(format!("not compared: progress of partition {partition} stands still"));
+        }
+    }
+}
+
+/// Why ClickHouse cannot tell which raw rows meet a condition, if that is so.
+fn not_compared(condition: &Condition) -> Option<&'static str> {
+    let Dimension::Prop(path) = &condition.field else { return None };
+    if path.steps().len() > MAX_STEPS {
+        return Some("not compared: its where looks deep into props");
+    }
+    let is_number = |text: &String| text.parse::<f64>().is_ok();
+    let is_compared = !condition.values.iter().any(is_number);
+    (!is_compared).then_some("not compared: its where looks for a number in props, as it is written there")
+}
+
+/// How far any of them is in each log.
+pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
+    let mut reached = BTreeMap::new();
+    for ((_, log), applied_end) in snapshots.iter().flat_map(|snapshot| &snapshot.cuts) {
+        let far = reached.entry(*log).or_insert(*applied_end);
+        *far = (*applied_end).max(*far);
+    }
+    reached
+}
+
+/// The spans whose raw rows are not those of the ledger.
+pub fn differing(ledger: &BTreeMap<Key, LedgerSpan>, raw: &BTreeMap<Key, RawSpan>) -> Vec<Key> {
+    let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
+    let differs = |key: &Key| {
+        let (must, has) = (of(ledger, key), of(raw, key));
+        (must.rows, must.digest) != (has.rows, has.digest)
+    };
+    keys.into_iter().filter(differs).collect()
+}
+
+/// Adds raw rows that were read on their own.
+pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
+    for (key, RawSpan { rows, digest }) in more {
+        let sum = raw.entry(key).or_default();
+        sum.rows += rows;
+        sum.digest = sum.digest.wrapping_add(digest);
+    }
+}
+
+/// The differing spans that are worth a look at each record: first those of which no raw row may have
+/// been dropped, for these are wrong.
+pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
+    let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
+    wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
+}
+
+/// Stored lines of a span whose raw rows may have been dropped.
+fn dropped(made: &BTreeMap<Key, Made>, key: &Key) -> u64 {
+    made.get(key).map_or(0, |made| made.dropped)
+}
+
+fn of<T: Copy + Default>(spans: &BTreeMap<Key, T>, key: &Key) -> T {
+    spans.get(key).copied().unwrap_or_default()
+}
+
+/// Judges the ledger and the raw table. Of the spans that differ, `made` tells how many raw rows may have
+/// been dropped, and `details` what is missing and what is duplicate.
+pub fn rows(
+    frame: &Frame,
+    ledger: &BTreeMap<Key, LedgerSpan>,
+    raw: &BTreeMap<Key, RawSpan>,
+    made: &BTreeMap<Key, Made>,
+    details: &BTreeMap<Key, (u64, u64)>,
+) -> (Vec<Audited>, Vec<Finding>) {
+    let mut records = Table::new(LEDGER, note(frame));
+    for (key, span) in ledger {
+        let LedgerSpan { records: count, repeated, short, over, .. } = *span;
+        records.add(|| span_of(*key), count, count + repeated, (short, repeated + over));
+    }
+    let mut events = Table::new(EVENTS, note(frame));
+    let differing: BTreeSet<_> = differing(ledger, raw).into_iter().collect();
+    let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
+    let mut unsure = 0;
+    for key in keys {
+        let (most, found) = (of(ledger, &key).rows, of(raw, &key).rows);
+        if !differing.contains(&key) {
+            events.add(|| span_of(key), most, found, (0, 0));
+            continue;
+        }
+        let may_be_dropped = dropped(made, &key);
+        unsure += may_be_dropped;
+        let least = most.saturating_sub(may_be_dropped);
+        let counted = (least.saturating_sub(found), found.saturating_sub(most));
+        let wrong = details.get(&key).copied().unwrap_or(counted);
+        events.add(|| span_of(key), found.clamp(least, most), found, wrong);
+    }
+    if unsure > 0 {
+        let kept = date(frame.kept_from());
+        events.remark(&format!("of {unsure} lines that arrived before {kept} raw rows may have expired"));
+    }
+    let mut findings = records.findings;
+    findings.extend(events.findings);
+    (vec![records.sum, events.sum], findings)
+}
+
+/// Judges the rollup of a snapshot, whose raw rows are at `at` of each day. Where raw rows differ
+/// from the ledger by themselves, `surplus` says how many they are too many: a rollup that differs from
+/// them by just that is right.
+pub fn rollup(
+    frame: &Frame,
+    snapshot: &Snapshot<'_>,
+    at: usize,
+    days: &Days,
+    known: &Known,
+    surplus: Option<i64>,
+) -> (Audited, Vec<Finding>) {
+    let rollup = snapshot.rollup;
+    if let Some(why) = &snapshot.left_out {
+        return (Audited { table: rollup.name.clone(), note: why.clone(), ..Audited::default() }, Vec::new());
+    }
+    let undivided = rollup.grain == Grain::None;
+    let mut must = BTreeMap::<i64, (u64, u64)>::new();
+    for (day, counts) in days {
+        let sums = must.entry(if undivided { 0 } else { *day }).or_default();
+        let (declared, any) = counts[at];
+        *sums = (sums.0 + declared, sums.1 + any);
+    }
+    let mut notes = Vec::from_iter(Some(note(frame)).filter(|note| !note.is_empty()));
+    if !known.always {
+        notes.push("declared later: between the events since then and all events".to_owned());
+    }
+    if rollup.retention_days.is_some() {
+        notes.push("days past its retention are left out".to_owned());
+    }
+    let mut table = Table::new(&rollup.name, notes.join("; "));
+    let days: BTreeSet<_> = must.keys().chain(snapshot.sums.keys()).copied().collect();
+    let mut difference = 0_i128;
+    for day in days.into_iter().filter(|day| undivided || is_kept(rollup, *day, frame.now)) {
+        let whole = if undivided { frame.whole_from.is_none() } else { frame.is_whole(day) };
+        let (least, any) = must.get(&day).copied().unwrap_or_default();
+        let most = match (whole, known.always) {
+            (false, _) => u64::MAX,
+            (true, false) => any,
+            (true, true) => least,
+        };
+        let found = snapshot.sums.get(&day).copied().unwrap_or_default();
+        let wrong = (least.saturating_sub(found), found.saturating_sub(most));
+        let expected = found.clamp(least, most);
+        difference += i128::from(found) - i128::from(expected);
+        let part = || if undivided { "all".to_owned() } else { format!("events of {}", date(day)) };
+        table.add(part, expected, found, wrong);
+    }
+    match surplus {
+        Some(_) if !rollup.conditions.is_empty() && table.is_wrong() => {
+            table.acquit("not judged: events itself differs from the ledger");
+        }
+        Some(surplus) if table.is_wrong() && difference == -i128::from(surplus) => {
+            table.acquit("differs from events as the ledger does");
+        }
+        _ => {}
+    }
+    (table.sum, table.findings)
+}
+
+/// Whether a day is kept for another day at least.
+fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
+    rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
+}
+
+/// A table while it is judged.
+struct Table {
+    sum: Audited,
+    findings: Vec<Finding>,
+}
+
+impl Table {
+    fn new(table: &str, note: String) -> Self {
+        let sum = Audited { table: table.to_owned(), note, ..Audited::default() };
+        Self { sum, findings: Vec::new() }
+    }
+
+    fn add(
+        &mut self,
+        part: impl Fn() -> String,
+        expected: u64,
+        found: u64,
+        (missing, duplicate): (u64, u64),
+    ) {
+        let Audited { table, .. } = &self.sum;
+        if missing + duplicate > 0 && self.findings.len() < MAX_FINDINGS {
+            let (table, part) = (table.clone(), part());
+            self.findings.push(Finding { table, part, expected, found, missing, duplicate });
+        }
+        self.sum.expected += expected;
+        self.sum.found += found;
+        self.sum.missing += missing;
+        self.sum.duplicate += duplicate;
+    }
+
+    fn is_wrong(&self) -> bool {
+        !self.findings.is_empty()
+    }
+
+    /// It is not this table that is wrong.
+    fn acquit(&mut self, why: &str) {
+        self.findings.clear();
+        (self.sum.missing, self.sum.duplicate) = (0, 0);
+        self.remark(why);
+    }
+
+    fn remark(&mut self, what: &str) {
+        let before = std::mem::take(&mut self.sum.note);
+        self.sum.note = if before.is_empty() { what.to_owned() } else { format!("{what}; {before}") };
+    }
+}
+
+/// What all tables leave out.
+fn note(frame: &Frame) -> String {
+    match (frame.gone, frame.from) {
+        (Some(gone), Some(from)) => {
+            format!("from {} on: raw rows before {} are gone", date(from), date(gone))
+        }
+        (None, Some(from)) => format!("from {} on", date(from)),
+        (_, None) => String::new(),
+    }
+}
+
+fn span_of((log_generation, partition, span): Key) -> String {
+    let first = span * SPAN;
+    offsets((log_generation, partition), first, first + SPAN - 1)
+}
+
+/// Offsets of a log, in words.
+pub fn offsets((log_generation, partition): Log, first: u64, last: u64) -> String {
+    let log = if log_generation == 0 { String::new() } else { format!(", log generation {log_generation}") };
+    format!("offsets {first}-{last} of partition {partition}{log}")
+}
+
+fn date(day: i64) -> String {
+    let mut text = UnixMillis(day * DAY).to_string();
+    text.truncate("YYYY-MM-DD".len());
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Audits again and again beside the pipeline, in one process of the group.
+//!
+//! Whoever has Kafka partition 0 audits: that is one process, or for a moment none or two,
+//! which costs queries and no truth. Never holds anything up: queries are bounded in time, memory
+//! and threads, and what fails is tried at the next interval.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use runtime::error::chain;
+use schemas::time::{SECOND, UnixMillis};
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::{Reach, audit, report};
+use crate::apply::store::Store;
+use crate::group::applied_watches::AppliedWatches;
+use crate::metrics::Metrics;
+use crate::protocol::declaration::Declaration;
+
+/// Audits for the group.
+pub struct Auditor {
+    /// Where the tables are.
+    pub store: Store,
+    /// What they hold.
+    pub declaration: Arc<Declaration>,
+    /// Which partitions are this process's.
+    pub applied_watches: Arc<AppliedWatches>,
+    /// Gets what was found.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Auditor {
+    /// Audits each `interval`, if there is one, until `stop`.
+    pub async fn run(self, interval: Option<Duration>, stop: CancellationToken) {
+        let Some(interval) = interval else { return };
+        let mut ticks = time::interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if !self.applied_watches.all().contains_key(&0) {
+                self.metrics.audits_elsewhere();
+            } else if stop.run_until_cancelled(self.audit()).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn audit(&self) {
+        let audit = match audit(&self.store, &self.declaration, Reach::recent()).await {
+            Ok(audit) => audit,
+            Err(error) => return tracing::warn!("{}", chain(&error)),
+        };
+        let (missing, duplicate, gaps) = (audit.missing(), audit.duplicate(), audit.offsets.in_gaps());
+        let now = UnixMillis::from(SystemTime::now()).0 / SECOND;
+        self.metrics.audited(missing, duplicate, gaps, now);
+        for finding in &audit.findings {
+            tracing::error!("audit: {finding}");
+        }
+        for gap in &audit.offsets.gaps {
+            tracing::error!("audit: {gap}");
+        }
+        if !audit.is_sound() {
+            tracing::error!(
+                "audit: {missing} missing, {duplicate} duplicate, {gaps} offsets in no ledger row; \
+                 see the table `audits`, and run `stream-agg audit`"
+            );
+        }
+        if let Err(error) = report::record(&self.store, &audit).await {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}

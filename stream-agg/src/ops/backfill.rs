@@ -1,0 +1,298 @@
+//! `stream-agg backfill`: counts into a new rollup what was stored before it was declared.
+//!
+//! Raw rows say under which declaration they were stored; those whose declaration lacks the
+//! rollup are read back and aggregated by the code that aggregates live ones. Invariant:
+//! they count once, whatever is killed, repeated or run beside it. Chunks of rows are cut
+//! the same each time ([`cut`]), and go the way of live batches into ClickHouse: each cell
+//! by one conditional insert under a token, judged by its marker ([`crate::apply::insert`]). Token and marker name the
+//! rollup, for several share a table. No intent is needed: raw rows below a committed offset do not change.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::rollup::Rollup;
+use schemas::tables::{RAW_DAYS, partition_ends};
+use schemas::time::{DAY, HOUR, UnixMillis};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::insert::{DeclaredBatch, Inserter, NotApplied, StoppedBatch, Token};
+use crate::apply::store::{Store, StoreError};
+use crate::apply::tables::{self, TablesError};
+use crate::apply::{configs, markers};
+use crate::config::Config;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::ops::in_use::{self, InUseError};
+use crate::protocol::declaration::UnknownDeclaration;
+use crate::protocol::limits::MAX_GROUPS;
+use crate::protocol::progress::Offset;
+use crate::rows::cells::{self, Cells, Source};
+use crate::rows::strata::Strata;
+
+mod cut;
+
+mod raw;
+
+use cut::{Chunk, RawDay};
+use raw::Lacking;
+
+/// Rows that are read and aggregated at a time, and those of one record more: what bounds
+/// memory. Another number is no danger, for chunks end at the markers of earlier runs.
+const MAX_CHUNK_ROWS: u64 = 100_000;
+/// How long before ClickHouse may drop a day of raw rows it is left alone: half a day must
+/// not be taken for all of it.
+const MARGIN: i64 = HOUR;
+/// Shortest time for an insert. A table knows its last 50,000 tokens, and those of live
+/// batches must be known for 110 s: as many of ours at this pace are 4,400.
+const PACE: Duration = Duration::from_millis(25);
+
+/// Why a rollup was not filled, or not whole. Running it again counts nothing twice.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillError {
+    /// No such rollup.
+    #[error("backfill `{name}`: no such rollup is declared; there are {}", known.join(", "))]
+    NotDeclared {
+        /// What was asked for.
+        name: String,
+        /// What is declared.
+        known: Vec<String>,
+    },
+    /// Rows that lack it may still come.
+    #[error(
+        "backfill `{name}`: not every partition works under a declaration that has it: {partitions}; start the \
+         release that declares it, stop those that do not, wait until it has every partition, and run this again"
+    )]
+    Behind {
+        /// The rollup.
+        name: String,
+        /// The Kafka partitions that are behind, each with its declaration.
+        partitions: String,
+    },
+    /// It is not known what is in use.
+    #[error("backfill")]
+    InUse(#[from] InUseError),
+    /// What a hash stands for is not known.
+    #[error("backfill")]
+    UnknownDeclaration(#[from] UnknownDeclaration),
+    /// Rows left the raw table while they were read.
+    #[error("backfill: raw rows of {day} were dropped while they were read; run this again")]
+    Vanished {
+        /// The day on which they arrived.
+        day: String,
+    },
+    /// Nothing more of a chunk is inserted.
+    #[error("backfill: insert a chunk")]
+    Stopped(#[source] StoppedBatch),
+    /// The tables are not as they must be.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// ClickHouse did not do its part.
+    #[error("backfill: read what clickhouse holds")]
+    Store(#[from] StoreError),
+}
+
+/// What was filled.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Filled {
+    /// The rollup.
+    pub rollup: String,
+    /// First day of arrival of rows that it lacked, `YYYY-MM-DD`; none if it lacked nothing.
+    pub since: Option<String>,
+    /// Raw rows that were read.
+    pub rows: u64,
+    /// Cells that have them now.
+    pub cells: u64,
+    /// Those that had them before.
+    pub cells_there: u64,
+    /// Rows whose groups were folded.
+    pub folded_rows: u64,
+}
+
+/// Fills the rollup `name`; waits for ClickHouse as live inserts do.
+///
+/// # Errors
+/// Why it is not filled, or not whole.
+pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillError> {
+    let rollups = &config.migrate.rollups;
+    let rollup = rollups.get(name).ok_or_else(|| BackfillError::NotDeclared {
+        name: name.to_owned(),
+        known: rollups.iter().map(|rollup| rollup.name.clone()).collect(),
+    })?;
+    let store = Store::new(&config.migrate.store);
+    tables::check(&store, rollups.fields()).await?;
+    check_in_use(config, &store, name).await?;
+    let lacking = lacking(&store, rollup).await?;
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
+    let mut backfill = Backfill {
+        topic: &config.migrate.kafka.topic,
+        declaration_hash: configs::ours(&store, config).await?.hash(),
+        rollup,
+        inserter: Arc::new(Inserter::new(&config.migrate.store, Arc::clone(&metrics), health)),
+        store,
+        filled: Filled {
+            rollup: name.to_owned(),
+            since: None,
+            rows: 0,
+            cells: 0,
+            cells_there: 0,
+            folded_rows: 0,
+        },
+        lacking,
+    };
+    backfill.fill().await?;
+    Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
+}
+
+/// Returns if all partitions are past the rollup `name`'s first declaration: only then is what raw rows lack
+/// complete.
+async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), BackfillError> {
+    let partitions = in_use::by_partition(config, store).await?;
+    let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
+        None => Some(format!("partition {partition} works under none yet")),
+        Some(declared) if declared.rollups.get(name).is_none() => {
+            Some(format!("partition {partition} works under {:016x}", declared.hash()))
+        }
+        Some(_) => None,
+    });
+    let behind: Vec<_> = behind.collect();
+    if behind.is_empty() {
+        return Ok(());
+    }
+    Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
+}
+
+/// The declarations of raw rows that do not have `rollup`.
+async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
+    let mut lacking = Lacking::new();
+    for declaration_hash in raw::declarations(store).await? {
+        let declared = configs::read(store, declaration_hash).await??;
+        if declared.rollups.get(&rollup.name).is_none() {
+            lacking.insert(declaration_hash, declared.limits.time);
+        }
+    }
+    Ok(lacking)
+}
+
+/// A rollup on its way to be filled.
+struct Backfill<'c> {
+    topic: &'c str,
+    /// Hash of the declaration of this process.
+    declaration_hash: u64,
+    rollup: &'c Rollup,
+    lacking: Lacking,
+    store: Store,
+    inserter: Arc<Inserter>,
+    filled: Filled,
+}
+
+impl Backfill<'_> {
+    /// One lane after another.
+    async fn fill(&mut self) -> Result<(), BackfillError> {
+        if self.lacking.is_empty() {
+            return Ok(());
+        }
+        let raw_days = raw::raw_days(&self.store, &self.lacking).await?;
+        for (at, raw_day) in (1..).zip(&raw_days) {
+            let (day, partition) = (day(raw_day.day), raw_day.partition);
+            if self.fill_raw_day(*raw_day).await? {
+                self.filled.since.get_or_insert_with(|| day.clone());
+                tracing::info!(
+                    "{at} of {}: what arrived on {day} in partition {partition} is counted; {} rows so far",
+                    raw_days.len(),
+                    self.filled.rows
+                );
+            } else {
+                tracing::warn!(
+                    "what arrived on {day} is left out: it is about to be dropped from the raw table"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the lane's rows are all there to be counted.
+    async fn fill_raw_day(&mut self, raw_day: RawDay) -> Result<bool, BackfillError> {
+        let (table, source) = (self.rollup.table().name(), self.source(raw_day));
+        let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
+        self.inserter.set_clock(markers.now);
+        if markers.now.0 >= partition_ends(raw_day.day, RAW_DAYS).0 - MARGIN {
+            return Ok(false);
+        }
+        let records = raw::records(&self.store, raw_day, &self.lacking).await?;
+        let reached: BTreeSet<_> = markers.all.iter().map(|marker| marker.applied_end).collect();
+        for chunk in cut::cut(records, &reached, MAX_CHUNK_ROWS) {
+            self.fill_chunk(raw_day, &chunk, markers.now).await?;
+        }
+        Ok(true)
+    }
+
+    async fn fill_chunk(
+        &mut self,
+        raw_day: RawDay,
+        chunk: &Chunk,
+        now: UnixMillis,
+    ) -> Result<(), BackfillError> {
+        let begun = Instant::now();
+        let rows = raw::rows(&self.store, raw_day, chunk, &self.lacking, self.rollup).await?;
+        if rows.len() as u64 != chunk.rows {
+            return Err(BackfillError::Vanished { day: day(raw_day.day) });
+        }
+        let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
+        // Always the same limit: a chunk that was filled in part is made again by another run.
+        let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
+        let name = &*self.rollup.name;
+        let Cells { all: mut cells, folded_rows, .. } =
+            cells::rollup_cells(rollup, &strata, source, end, MAX_GROUPS, Some(name));
+        // ClickHouse would drop these at once.
+        cells.retain(|cell| cell.expires_at.is_none_or(|ends| ends > now));
+        self.filled.rows += chunk.rows;
+        self.filled.folded_rows += folded_rows;
+        self.filled.cells += cells.len() as u64;
+        let until = begun + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
+        let token = Token::of_backfill(source, self.topic, name, start, Offset::new(end.to_i64() - 1));
+        // Somebody may have filled some of them before.
+        let declared = DeclaredBatch { token, source, start, end, cells, rebuilt: true };
+        let applied = self.inserter.apply(declared, &CancellationToken::new(), || ()).await;
+        match applied {
+            Ok(()) => {}
+            Err(NotApplied::Stopped(stopped)) => return Err(BackfillError::Stopped(stopped)),
+            Err(NotApplied::GivenUp) => unreachable!("nobody gives it up"),
+        }
+        time::sleep_until(until).await;
+        Ok(())
+    }
+
+    fn source(&self, raw_day: RawDay) -> Source {
+        Source {
+            log_generation: raw_day.marker_g(),
+            partition: raw_day.partition,
+            declaration_hash: self.declaration_hash,
+        }
+    }
+}
+
+/// `YYYY-MM-DD`.
+fn day(start: UnixMillis) -> String {
+    let (year, month, day) = start.floor(DAY).civil();
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// A line for each figure.
+impl fmt::Display for Filled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
+        let since = since.as_deref().map_or_else(
+            || "nothing was stored before it was declared, or raw no longer holds it".to_owned(),
+            |day| format!("events that arrived on {day} or later; raw holds nothing older"),
+        );
+        writeln!(f, "rollup        {rollup}")?;
+        writeln!(f, "filled with   {since}")?;
+        writeln!(f, "raw rows      {rows}")?;
+        writeln!(f, "cells         {cells}, of which {cells_there} were filled before")?;
+        write!(f, "folded rows   {folded_rows}")
+    }
+}

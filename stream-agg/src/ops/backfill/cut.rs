@@ -1,0 +1,163 @@
+//! How raw rows are cut into chunks, and how a marker says which of them a cell has.
+//!
+//! A *lane* is one day of the raw table × one Kafka partition. Lanes know nothing of each
+//! other, for days leave the raw table one by one: a chunk must be the same whenever and
+//! by whomever it is cut. Invariants: chunks of a lane ascend and never overlap; none has
+//! a marker inside, so that a cell holds all of a chunk or nothing; no lane's markers can be
+//! those of a live partition. Pure.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use schemas::time::{DAY, UnixMillis};
+
+use crate::protocol::generation::BACKFILL_G;
+use crate::protocol::progress::NextOffset;
+
+/// Bits of a marker that hold an offset; above them stands the generation of its log.
+const OFFSET_BITS: u32 = 47;
+
+/// One day of the raw table × one Kafka partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawDay {
+    /// Start of the day on which the rows arrived.
+    pub(super) day: UnixMillis,
+    /// The Kafka partition.
+    pub(super) partition: u16,
+}
+
+impl RawDay {
+    /// What stands as `g` in the markers of the lane: its day, until 2059.
+    pub(super) fn marker_g(self) -> u16 {
+        let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
+        assert!(days < BACKFILL_G, "a day after 2059 would be taken for another one");
+        BACKFILL_G | days
+    }
+}
+
+/// A record of a lane, as the raw table has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
+pub(super) struct RawRecord {
+    /// Generation of the Kafka log.
+    #[serde(rename = "g")]
+    pub(super) log_generation: u16,
+    /// Its offset.
+    pub(super) ko: u64,
+    /// How many rows it has.
+    pub(super) rows: u64,
+}
+
+/// Records of a lane that are counted together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// Generation of the Kafka log.
+    pub(super) log_generation: u16,
+    /// From its first to its last record.
+    pub(super) offsets: RangeInclusive<u64>,
+    /// Rows in it.
+    pub(super) rows: u64,
+}
+
+impl Chunk {
+    /// Its cells' markers were at most here before.
+    pub(super) fn start(&self) -> NextOffset {
+        place(self.log_generation, *self.offsets.start())
+    }
+
+    /// Its cells' markers say so.
+    pub(super) fn applied_end(&self) -> NextOffset {
+        place(self.log_generation, *self.offsets.end() + 1)
+    }
+}
+
+/// Where an offset stands in a lane: in the order of generations, then of offsets.
+fn place(log_generation: u16, ko: u64) -> NextOffset {
+    assert!(
+        log_generation < BACKFILL_G && ko < 1 << OFFSET_BITS,
+        "generation {log_generation} and offset {ko} fit a marker"
+    );
+    NextOffset::new(i64::from(log_generation) << OFFSET_BITS | ko.cast_signed())
+}
+
+/// Cuts a lane's records, which ascend: after the record that brings a chunk to `max_rows`,
+/// and wherever one of `markers` lies.
+pub(super) fn cut(
+    records: impl IntoIterator<Item = RawRecord>,
+    markers: &BTreeSet<NextOffset>,
+    max_rows: u64,
+) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for RawRecord { log_generation, ko, rows } in records {
+        let joins = |chunk: &Chunk| {
+            let begins_later =
+                markers.range(chunk.applied_end()..=place(log_generation, ko)).next().is_some();
+            chunk.log_generation == log_generation && chunk.rows < max_rows && !begins_later
+        };
+        match chunks.last_mut().filter(|chunk| joins(chunk)) {
+            Some(chunk) => {
+                chunk.offsets = *chunk.offsets.start()..=ko;
+                chunk.rows += rows;
+            }
+            None => chunks.push(Chunk { log_generation, offsets: ko..=ko, rows }),
+        }
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(log_generation: u16, ko: u64, rows: u64) -> RawRecord {
+        RawRecord { log_generation, ko, rows }
+    }
+
+    fn ranges(chunks: &[Chunk]) -> Vec<(u16, u64, u64, u64)> {
+        chunks.iter().map(|c| (c.log_generation, *c.offsets.start(), *c.offsets.end(), c.rows)).collect()
+    }
+
+    #[test]
+    fn a_chunk_ends_with_the_record_that_fills_it_and_with_its_log() {
+        let records = [record(0, 3, 6), record(0, 4, 6), record(0, 9, 1), record(1, 0, 1), record(1, 5, 30)];
+        let chunks = cut(records, &BTreeSet::new(), 10);
+        assert_eq!(ranges(&chunks), [(0, 3, 4, 12), (0, 9, 9, 1), (1, 0, 5, 31)]);
+    }
+
+    #[test]
+    fn a_chunk_ends_where_a_marker_lies() {
+        let records = [1, 2, 5, 6].map(|ko| record(0, ko, 1));
+        let chunks = cut(records, &[place(0, 3)].into(), 10);
+        assert_eq!(ranges(&chunks), [(0, 1, 2, 2), (0, 5, 6, 2)]);
+    }
+
+    #[test]
+    fn markers_of_a_lane_are_those_of_no_live_partition_and_of_no_other_day() {
+        let raw_day = |day: i64| RawDay { day: UnixMillis(day * DAY), partition: 3 };
+        assert!(raw_day(20_000).marker_g() >= BACKFILL_G);
+        assert_ne!(raw_day(20_000).marker_g(), raw_day(20_001).marker_g());
+    }
+
+    proptest! {
+        /// A cell is killed anywhere and filled by another release, which cuts otherwise: each
+        /// record is counted there once.
+        #[test]
+        fn whatever_was_filled_before_every_record_counts_once(
+            rows in proptest::collection::vec(1..5_u64, 1..40),
+            (first, second) in (1..12_u64, 1..12_u64),
+            filled in 0..10_usize,
+        ) {
+            let records: Vec<_> = (0..).zip(&rows).map(|(at, rows)| record(u16::from(at > 20), at * 2, *rows)).collect();
+            let before = cut(records.clone(), &BTreeSet::new(), first);
+            let filled = &before[..filled.min(before.len())];
+            let marker = filled.last().map_or(NextOffset::ZERO, Chunk::applied_end);
+            let after = cut(records, &[marker].into(), second);
+            let counted = filled.iter().chain(after.iter().filter(|chunk| {
+                assert!(marker <= chunk.start() || marker >= chunk.applied_end(), "a marker inside a chunk");
+                marker <= chunk.start()
+            }));
+            prop_assert_eq!(counted.map(|chunk| chunk.rows).sum::<u64>(), rows.iter().sum::<u64>());
+        }
+    }
+}

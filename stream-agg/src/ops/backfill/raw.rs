@@ -1,0 +1,147 @@
+//! Reads raw rows back, as the columns from which rollups are made.
+//!
+//! What the raw table does not keep is not needed or known from the rest: an event's time
+//! follows from two others and the limits it was stored under; a row's arrival stands for
+//! the time at which Kafka took it, which only decides what is past its retention.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemas::rollup::{Dimension, Rollup};
+use schemas::row::TimeLimits;
+use schemas::tables::partition_id;
+use schemas::time::UnixMillis;
+use uuid::Uuid;
+
+use crate::apply::store::{Store, StoreError};
+use crate::ops::backfill::cut::{Chunk, RawDay, RawRecord};
+use crate::rows::columns::Rows;
+
+/// Longest that a query of the raw table may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// Which raw rows lack the rollup: those of these declarations, and where client clocks
+/// were believed under each.
+pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
+
+/// A raw row, as far as rollups read it.
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct RawRow {
+    #[serde(rename = "cfg")]
+    declaration_hash: u64,
+    ko: u64,
+    line: u16,
+    tenant: String,
+    event: String,
+    client_millis: i64,
+    server_millis: i64,
+    user_id: String,
+    device_id: String,
+    device_os: String,
+    session: String,
+    sequence: u64,
+    param_int: i64,
+    param_str: String,
+    country: String,
+    props_text: String,
+}
+
+/// Hashes of the declarations that raw rows have.
+pub(super) async fn declarations(store: &Store) -> Result<Vec<u64>, StoreError> {
+    let sql = "SELECT DISTINCT cfg FROM events WHERE tenant != '' ORDER BY cfg";
+    store.rows_within(READ_TIMEOUT, sql).await
+}
+
+/// All lanes that have `lacking` rows, by day.
+pub(super) async fn raw_days(store: &Store, lacking: &Lacking) -> Result<Vec<RawDay>, StoreError> {
+    let sql = format!(
+        "SELECT DISTINCT toUnixTimestamp64Milli(toDateTime64(toStartOfDay(server_time), 3, 'UTC')) AS day, kp \
+         FROM events WHERE tenant != '' AND {} ORDER BY day, kp",
+        of(lacking)
+    );
+    let rows: Vec<(i64, u16)> = store.rows_within(READ_TIMEOUT, &sql).await?;
+    Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
+}
+
+/// The records of a lane that have `lacking` rows.
+pub(super) async fn records(
+    store: &Store,
+    raw_day: RawDay,
+    lacking: &Lacking,
+) -> Result<Vec<RawRecord>, StoreError> {
+    let sql = format!(
+        "SELECT g, ko, count() AS rows FROM events WHERE {} GROUP BY g, ko ORDER BY g, ko",
+        in_raw_day(raw_day, lacking)
+    );
+    store.rows_within(READ_TIMEOUT, &sql).await
+}
+
+/// The `lacking` rows of a chunk, in the order in which they were stored.
+pub(super) async fn rows(
+    store: &Store,
+    raw_day: RawDay,
+    chunk: &Chunk,
+    lacking: &Lacking,
+    rollup: &Rollup,
+) -> Result<Rows, StoreError> {
+    let sql = format!(
+        "SELECT cfg, ko, line, tenant, event, toUnixTimestamp64Milli(client_time) AS client_millis, \
+         toUnixTimestamp64Milli(server_time) AS server_millis, user_id, device_id, device_os, session, sequence, \
+         param_int, param_str, country, {props} AS props_text FROM events \
+         WHERE {raw_day} AND g = {log_generation} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
+        // The most of a row, and mostly not needed.
+        props = if reads_props(rollup) { "props" } else { "'{}'" },
+        raw_day = in_raw_day(raw_day, lacking),
+        log_generation = chunk.log_generation,
+        first = chunk.offsets.start(),
+        last = chunk.offsets.end(),
+    );
+    let read: Vec<RawRow> = store.rows_within(READ_TIMEOUT, &sql).await?;
+    let mut rows = Rows::default();
+    for row in read {
+        let limits = lacking.get(&row.declaration_hash).expect("only rows of these declarations are read");
+        push(&row, limits, &mut rows);
+    }
+    Ok(rows)
+}
+
+fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
+    let (client_time, server_time) = (UnixMillis(row.client_millis), UnixMillis(row.server_millis));
+    rows.tenant.push(&row.tenant);
+    rows.event.push(&row.event);
+    rows.client_time.push(client_time);
+    rows.server_time.push(server_time);
+    rows.ip.push([0; 16]);
+    rows.user_id.push(&row.user_id);
+    rows.device_id.push(&row.device_id);
+    rows.device_os.push(&row.device_os);
+    rows.session.push(&row.session);
+    rows.sequence.push(row.sequence);
+    rows.param_int.push(row.param_int);
+    rows.param_str.push(&row.param_str);
+    rows.country.push(&row.country);
+    rows.event_id.push(Uuid::nil());
+    rows.props.push(&row.props_text);
+    rows.ko.push(row.ko);
+    rows.line.push(row.line);
+    rows.event_time.push(limits.event_time(Some(client_time), server_time).time);
+    rows.received.push(server_time);
+}
+
+fn reads_props(rollup: &Rollup) -> bool {
+    let conditions = rollup.conditions.iter().map(|condition| &condition.field);
+    let of_props = |field: &Dimension| matches!(field, Dimension::Prop(_));
+    rollup.dimensions.iter().chain(conditions).any(of_props)
+        || rollup.measures.iter().any(|(_, measure)| measure.field().is_some())
+}
+
+fn in_raw_day(raw_day: RawDay, lacking: &Lacking) -> String {
+    let RawDay { day, partition } = raw_day;
+    let id = partition_id(day);
+    format!("_partition_id = '{id}' AND tenant != '' AND kp = {partition} AND {}", of(lacking))
+}
+
+fn of(lacking: &Lacking) -> String {
+    let hashes: Vec<_> = lacking.keys().map(u64::to_string).collect();
+    format!("cfg IN ({})", hashes.join(", "))
+}

@@ -1,0 +1,141 @@
+//! `stream-agg drop-rollup`: deletes the rows of a rollup that nothing declares any more.
+//!
+//! All rollups share two tables, so its rows would stay for as long as they are kept. Invariant: no insert of them is
+//! under way or can begin once they are deleted. The name is noted first, and never declared again: raw rows say that
+//! the rollup has them, so a backfill would leave them out.
+
+use std::fmt;
+use std::time::Duration;
+
+use schemas::rollup::layout::Table;
+use tokio::time;
+
+use crate::apply::configs;
+use crate::apply::store::{Store, StoreError};
+use crate::config::Config;
+use crate::ops::in_use::{self, InUseError};
+use crate::ops::offline;
+
+/// Longest that ClickHouse may take to delete the rows of one table.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Why a rollup was not dropped. What was begun is finished by the same command.
+#[derive(Debug, thiserror::Error)]
+pub enum DropRollupError {
+    /// It is in the file that this command read.
+    #[error(
+        "drop rollup `{0}`: it is declared; take it out of ROLLUPS_FILE and restart all aggregators first"
+    )]
+    Declared(String),
+    /// Nothing of this name was ever stored.
+    #[error("drop rollup `{name}`: no such rollup was ever declared; there were {}", known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What was declared.
+        known: Vec<String>,
+    },
+    /// Rows of it may still come.
+    #[error(
+        "drop rollup `{name}`: {partitions} declared; restart all aggregators without it, wait until they have every \
+         partition, and run this again"
+    )]
+    InUse {
+        /// The rollup.
+        name: String,
+        /// The Kafka partitions that work with it.
+        partitions: String,
+    },
+    /// It is not known what is in use.
+    #[error("drop rollup `{name}`")]
+    InUseUnknown {
+        /// The rollup.
+        name: String,
+        /// Why.
+        source: InUseError,
+    },
+    /// ClickHouse did not do its part.
+    #[error("drop rollup `{name}`: {operation}")]
+    Store {
+        /// The rollup.
+        name: String,
+        /// What it was asked for.
+        operation: &'static str,
+        /// What it says.
+        source: StoreError,
+    },
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Dropped {
+    /// The rollup.
+    pub rollup: String,
+    /// Rows of the tables that were deleted.
+    pub rows: u64,
+}
+
+/// Deletes all rows of the rollup `name`. Takes a minute at least, until no insert can be under way.
+///
+/// # Errors
+/// Why they are not all deleted.
+pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRollupError> {
+    let failed =
+        |operation| move |source| DropRollupError::Store { name: name.to_owned(), operation, source };
+    let store = Store::new(&config.migrate.store);
+    if config.migrate.rollups.get(name).is_some() {
+        return Err(DropRollupError::Declared(name.to_owned()));
+    }
+    let declared = configs::all(&store).await.map_err(failed("read what was declared"))?;
+    if !declared.iter().any(|declared| declared.rollups.get(name).is_some()) {
+        let mut known: Vec<_> = declared
+            .iter()
+            .flat_map(|declared| declared.rollups.iter())
+            .map(|rollup| rollup.name.clone())
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        return Err(DropRollupError::Unknown { name: name.to_owned(), known });
+    }
+    check_in_use(config, &store, name).await?;
+    // From here on, no process starts that declares it.
+    configs::note_dropped(&store, name).await.map_err(failed("note that it is dropped"))?;
+    let wait = offline::outlasting();
+    tracing::info!("waits {} s: until then an insert of rollup `{name}` may still arrive", wait.as_secs());
+    time::sleep(wait).await;
+    check_in_use(config, &store, name).await?;
+    let mut rows = 0;
+    for table in [Table::Sums, Table::States].map(Table::name) {
+        let of_rollup = format!("rollup = '{name}'");
+        let count = format!("SELECT count() FROM {table} WHERE {of_rollup}");
+        rows += store.rows::<u64>(&count).await.map_err(failed("count its rows"))?.iter().sum::<u64>();
+        let delete = format!("ALTER TABLE {table} DELETE WHERE {of_rollup} SETTINGS mutations_sync = 1");
+        store.execute_within(DELETE_TIMEOUT, &delete).await.map_err(failed("delete its rows"))?;
+    }
+    Ok(Dropped { rollup: name.to_owned(), rows })
+}
+
+async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), DropRollupError> {
+    let partitions = in_use::by_partition(config, store)
+        .await
+        .map_err(|source| DropRollupError::InUseUnknown { name: name.to_owned(), source })?;
+    let has_it = partitions.iter().filter(|(_, declared)| {
+        declared.as_ref().is_some_and(|declared| declared.rollups.get(name).is_some())
+    });
+    let in_use: Vec<_> = has_it.map(|(partition, _)| partition.to_string()).collect();
+    if in_use.is_empty() {
+        return Ok(());
+    }
+    let (noun, verb) = if in_use.len() == 1 { ("partition", "has") } else { ("partitions", "have") };
+    let partitions = format!("{noun} {} still {verb} it", in_use.join(", "));
+    Err(DropRollupError::InUse { name: name.to_owned(), partitions })
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rollup, rows } = self;
+        writeln!(f, "rollup   {rollup}, whose name cannot be declared again")?;
+        writeln!(f, "rows     {rows} deleted")?;
+        write!(f, "next     `stream-agg migrate` drops its view")
+    }
+}

@@ -1,0 +1,262 @@
+//! Tells readers how fresh the tables are: the table `progress`, once an interval.
+//!
+//! Invariant: everything that was in Kafka before `as_of` is in every table. It
+//! advances with the records that are applied, and when nothing is left to apply: the
+//! clock is read, then Kafka is asked where each log ends, then it is looked whether
+//! everything below those ends is applied. Never used for recovery.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use schemas::time::UnixMillis;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::store::Store;
+use crate::group::applied_watches::AppliedWatches;
+use crate::health::{Component, Health};
+use crate::kafka::topic::TopicWatch;
+use crate::metrics::Metrics;
+use crate::pipeline::applied_watch::Applied;
+use crate::protocol::progress::NextOffset;
+use crate::protocol::stall::{PATIENCE, Stalls};
+
+/// How long Kafka may take to tell where its logs end.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What readers are told of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PublishedProgress {
+    log_generation: u16,
+    next: NextOffset,
+    as_of: UnixMillis,
+}
+
+/// Publishes for all partitions of the process.
+pub struct ProgressPublisher {
+    /// Topic of the records.
+    pub topic: String,
+    /// Knows whether the topic is still the same.
+    pub topic_watch: Arc<TopicWatch>,
+    /// Asks where logs end.
+    pub metadata_client: Arc<BaseConsumer>,
+    /// How far each partition is.
+    pub applied_watches: Arc<AppliedWatches>,
+    /// Where the table is.
+    pub store: Store,
+    /// Gets the lag.
+    pub metrics: Arc<Metrics>,
+    /// Learns whether Kafka and ClickHouse answer.
+    pub health: Arc<Health>,
+}
+
+impl ProgressPublisher {
+    /// Publishes each `interval` until `stop`.
+    pub async fn run(self, interval: Duration, stop: CancellationToken) {
+        let mut ticks = time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut told, mut stalls) = (BTreeMap::new(), Stalls::default());
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let before = UnixMillis::from(SystemTime::now());
+            let Some(ends) = stop.run_until_cancelled(self.ends_of_topic()).await else { return };
+            self.look_for_stalls(&ends, &mut stalls);
+            self.publish(before, &ends, &mut told).await;
+        }
+    }
+
+    /// Tells what is new since it was `told`.
+    async fn publish(
+        &self,
+        before: UnixMillis,
+        ends: &BTreeMap<i32, i64>,
+        told: &mut BTreeMap<i32, PublishedProgress>,
+    ) {
+        let applied_watches = self.applied_watches.all();
+        told.retain(|partition, _| applied_watches.contains_key(partition));
+        let mut news = BTreeMap::new();
+        for (partition, applied_watch) in &applied_watches {
+            let Applied { log_generation, next: Some(next), until: applied_until } = applied_watch.applied()
+            else {
+                continue;
+            };
+            let end = ends.get(partition).copied();
+            if let Some(end) = end {
+                self.metrics.lag(*partition, (end - next.to_i64()).max(0));
+            }
+            let known = told.get(partition).copied();
+            let fresh = freshness(known, log_generation, next, applied_until, end, before);
+            news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
+        }
+        if news.is_empty() {
+            return;
+        }
+        match self.store.execute(&insert(&news)).await {
+            Ok(()) => {
+                self.health.recovered(Component::ClickHouse);
+                told.extend(news);
+            }
+            Err(error) => self.health.degraded(Component::ClickHouse, error),
+        }
+    }
+
+    /// Says which partitions have records that nobody applies.
+    fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
+        let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
+        for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
+            self.health.recovered(Component::Progress(partition));
+        }
+        for (partition, applied_watch) in &applied_watches {
+            let next = applied_watch.applied().next;
+            // Where the end is unknown, Kafka does not answer, which is in trouble by itself.
+            let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
+            if stalls.stands_still(*partition, next, waits, now) {
+                let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());
+                self.health.degraded(Component::Progress(*partition), reason);
+            } else {
+                self.health.recovered(Component::Progress(*partition));
+            }
+        }
+    }
+
+    /// Where the logs end, if they are those of the topic that the process began with: those of another
+    /// one say nothing of what is applied.
+    async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
+        let ends = self.ends().await;
+        // Kafka does not answer: nothing is to be published either.
+        if ends.is_empty() || self.topic_watch.check().await.is_ok() { ends } else { BTreeMap::new() }
+    }
+
+    /// Where the log of each partition ends; none of those that Kafka did not tell.
+    async fn ends(&self) -> BTreeMap<i32, i64> {
+        let (metadata_client, topic) = (Arc::clone(&self.metadata_client), self.topic.clone());
+        let partitions: Vec<i32> = self.applied_watches.all().into_keys().collect();
+        let asked = tokio::task::spawn_blocking(move || ends(&metadata_client, &topic, &partitions)).await;
+        match asked {
+            Ok(Ok(ends)) => {
+                self.health.recovered(Component::Kafka);
+                ends
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "ask kafka where its logs end");
+                self.health.kafka_unreachable();
+                BTreeMap::new()
+            }
+            // The runtime ends.
+            Err(_) => BTreeMap::new(),
+        }
+    }
+}
+
+/// What can be said of a partition: what was `known`, that everything below `next` and before
+/// `applied_until` is applied, and where the log ended after the moment `now`.
+fn freshness(
+    known: Option<PublishedProgress>,
+    log_generation: u16,
+    next: NextOffset,
+    applied_until: Option<UnixMillis>,
+    end: Option<i64>,
+    now: UnixMillis,
+) -> Option<PublishedProgress> {
+    // A broker's clock may be ahead of ours, and readers must not take that for data from the future.
+    let applied_until = applied_until.map(|until| until.min(now));
+    let nothing_left = end.filter(|end| next.to_i64() >= *end).map(|_| now);
+    let before = known.map(|known| known.as_of);
+    let as_of = [applied_until, nothing_left, before].into_iter().flatten().max()?;
+    Some(PublishedProgress { log_generation, next, as_of })
+}
+
+/// One insert for all.
+fn insert(news: &BTreeMap<i32, PublishedProgress>) -> String {
+    let mut sql =
+        "INSERT INTO progress (g, kp, next_offset, as_of) SETTINGS async_insert = 0 VALUES".to_owned();
+    for (at, (partition, fresh)) in news.iter().enumerate() {
+        let separator = if at == 0 { "" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
+            "{separator} ({}, {partition}, {}, '{}')",
+            fresh.log_generation, fresh.next, fresh.as_of
+        );
+    }
+    sql
+}
+
+fn ends(metadata_client: &BaseConsumer, topic: &str, partitions: &[i32]) -> KafkaResult<BTreeMap<i32, i64>> {
+    if partitions.is_empty() {
+        metadata_client.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+        return Ok(BTreeMap::new());
+    }
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        // In a question for times this one stands for the end of the log.
+        list.add_partition_offset(topic, *partition, KafkaOffset::End)?;
+    }
+    let answer = metadata_client.offsets_for_times(list, ASK_TIMEOUT)?;
+    let ends = answer.elements().into_iter().filter_map(|element| match element.offset() {
+        KafkaOffset::Offset(end) if element.error().is_ok() => Some((element.partition(), end)),
+        _ => None,
+    });
+    Ok(ends.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: UnixMillis = UnixMillis(2000);
+
+    #[track_caller]
+    fn check(known: Option<i64>, applied_until: Option<i64>, end: Option<i64>, as_of: Option<i64>) {
+        let known = known.map(|as_of| PublishedProgress {
+            log_generation: 2,
+            next: NextOffset::new(5),
+            as_of: UnixMillis(as_of),
+        });
+        let next = NextOffset::new(7);
+        let found = freshness(known, 2, next, applied_until.map(UnixMillis), end, SOON);
+        assert_eq!(
+            found,
+            as_of.map(|as_of| PublishedProgress { log_generation: 2, next, as_of: UnixMillis(as_of) })
+        );
+    }
+
+    #[test]
+    fn with_records_left_it_is_as_fresh_as_the_last_applied_one() {
+        check(None, Some(1000), Some(8), Some(1000));
+        check(None, Some(1000), None, Some(1000));
+    }
+
+    #[test]
+    fn with_nothing_left_it_is_as_fresh_as_the_question() {
+        check(None, Some(1000), Some(7), Some(2000));
+        check(None, None, Some(7), Some(2000));
+    }
+
+    #[test]
+    fn a_broker_whose_clock_is_ahead_makes_nothing_fresher_than_now() {
+        check(None, Some(90_000_000), Some(8), Some(2000));
+    }
+
+    #[test]
+    fn it_never_goes_back_and_says_nothing_it_does_not_know() {
+        check(Some(3000), Some(1000), Some(8), Some(3000));
+        check(None, None, Some(8), None);
+    }
+
+    #[test]
+    fn one_insert_tells_all_partitions() {
+        let fresh =
+            PublishedProgress { log_generation: 2, next: NextOffset::new(7), as_of: UnixMillis(1000) };
+        let sql = insert(&[(0, fresh), (3, fresh)].into());
+        assert!(
+            sql.ends_with(
+                "VALUES (2, 0, 7, '1970-01-01 00:00:01.000'), (2, 3, 7, '1970-01-01 00:00:01.000')"
+            )
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Under which declaration the group works on each Kafka partition.
+//!
+//! That of its committed intent: everything below the committed offset is in every cell, and what is above is
+//! counted under that declaration or a later one.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
+
+use crate::apply::configs;
+use crate::apply::store::{Store, StoreError};
+use crate::config::Config;
+use crate::kafka::commit;
+use crate::protocol::declaration::{Declaration, UnknownDeclaration};
+use crate::protocol::intent::{Intent, IntentError};
+
+/// How long Kafka may take for one answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why it is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum InUseError {
+    /// Kafka did not tell.
+    #[error("ask kafka what is committed")]
+    Kafka(#[from] KafkaError),
+    /// A commit is no intent.
+    #[error("partition {partition} cannot be judged")]
+    Unreadable {
+        /// The Kafka partition.
+        partition: u16,
+        /// Why.
+        source: IntentError,
+    },
+    /// What a hash stands for is not known.
+    #[error("read the declaration that is in use")]
+    Unknown(#[from] UnknownDeclaration),
+    /// ClickHouse did not tell.
+    #[error("read the declaration that is in use")]
+    Store(#[from] StoreError),
+}
+
+/// The declaration of each Kafka partition, and that of none where records were never taken; partitions without
+/// any record are left out.
+///
+/// # Errors
+/// What nobody could tell.
+pub async fn by_partition(
+    config: &Config,
+    store: &Store,
+) -> Result<Vec<(u16, Option<Declaration>)>, InUseError> {
+    let mut known = BTreeMap::<u64, Declaration>::new();
+    let mut all = Vec::new();
+    for (partition, metadata) in committed(config)? {
+        let Some(metadata) = metadata else {
+            all.push((partition, None));
+            continue;
+        };
+        let intent: Intent =
+            metadata.parse().map_err(|source| InUseError::Unreadable { partition, source })?;
+        let declared = match known.entry(intent.declaration_hash) {
+            Entry::Occupied(declared) => declared.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(configs::read(store, intent.declaration_hash).await??),
+        };
+        all.push((partition, Some(declared.clone())));
+    }
+    Ok(all)
+}
+
+/// The metadata that the group has committed of each partition; none where it never did, though there are records.
+fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
+    let kafka = &config.migrate.kafka;
+    let group: BaseConsumer = kafka.client(&[("group.id", &config.group)]).create()?;
+    let metadata = group.fetch_metadata(Some(&kafka.topic), ASK_TIMEOUT)?;
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
+        list.add_partition(&kafka.topic, partition.id());
+    }
+    let mut all = Vec::new();
+    for element in group.committed_offsets(list, ASK_TIMEOUT)?.elements() {
+        let metadata = commit::committed(&element)?.map(|(_, metadata)| metadata);
+        let (_, end) = group.fetch_watermarks(&kafka.topic, element.partition(), ASK_TIMEOUT)?;
+        if metadata.is_some() || end > 0 {
+            let partition = u16::try_from(element.partition()).expect("kafka numbers partitions from 0");
+            all.push((partition, metadata));
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,296 @@
+//! Makes the database, the tables and the topic where they are missing, and all views.
+//!
+//! Invariant: what was applied never changes under its name; a file or a declared
+//! rollup that differs from what was applied is an error. Every statement says `IF
+//! NOT EXISTS` or replaces what is the same, so two processes may do this at once.
+//! A topic that is there is only looked at.
+
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use runtime::backoff::Backoff;
+use schemas::tables;
+use tokio::time::{self, Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::apply::configs::DROPPED;
+use crate::apply::store::{Store, StoreError};
+use crate::config::MigrateConfig;
+use crate::kafka::timestamps::{self, Admin, TimestampType};
+
+mod views;
+
+/// Shortest and longest wait between tries.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long Kafka may take for one answer.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was missing and is there now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// Migrations and rollups that were applied, by name.
+    pub applied: Vec<String>,
+    /// Views that were made anew.
+    pub views: usize,
+    /// Whether the topic was made.
+    pub topic_created: bool,
+}
+
+/// Why tables or topic are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// A declared rollup or field was changed.
+    #[error(
+        "migrate: `{0}` was changed after it was applied; undo the change, or give what is new a name of its own"
+    )]
+    Changed(String),
+    /// A rollup was dropped, and is declared again.
+    #[error("migrate: rollup `{0}` was dropped and cannot be declared again: give it another name")]
+    Dropped(String),
+    /// The tables are those of another release.
+    #[error(
+        "migrate: the tables were made by a release whose `{0}` is another one; use an empty database (`./dev up \
+         --fresh` deletes the local data)"
+    )]
+    OtherRelease(String),
+    /// ClickHouse did not apply one.
+    #[error("apply `{name}`")]
+    Apply {
+        /// The file or rollup.
+        name: String,
+        /// What ClickHouse says.
+        source: StoreError,
+    },
+    /// Something else has the name of a view.
+    #[error("make view `{0}`: a table has this name; set BI_DATABASE to a database of the views' own")]
+    NotAView(String),
+    /// Kafka did not make the topic.
+    #[error("create topic `{topic}`")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// What Kafka says.
+        source: KafkaError,
+    },
+    /// The topic was there, and its producers set the times.
+    #[error("use topic `{topic}`: {help}")]
+    TimestampType {
+        /// Its name.
+        topic: String,
+        /// What to do about it.
+        help: String,
+    },
+}
+
+/// Makes what is missing; waits for Kafka and ClickHouse until the configured deadline.
+///
+/// # Errors
+/// What cannot pass by itself at once, else the last error when the deadline is over.
+pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
+    let deadline = Instant::now() + config.deadline;
+    let applied = persist(deadline, "clickhouse", || tables(config)).await?;
+    let views = persist(deadline, "clickhouse", || views::make(config)).await?;
+    let topic_created = persist(deadline, "kafka", || topic(config)).await?;
+    Ok(Migrated { applied, views, topic_created })
+}
+
+/// The statements that create the user with whose rights the analysts' views read.
+pub fn grants(config: &MigrateConfig) -> Vec<String> {
+    views::grants(config)
+}
+
+/// Tries until it works, fails for good, or the deadline has passed.
+async fn persist<T, F>(
+    deadline: Instant,
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, MigrateError>
+where
+    F: Future<Output = Result<T, MigrateError>>,
+{
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut told = false;
+    loop {
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let wait = backoff.wait();
+        if !error.is_transient() || Instant::now() + wait > deadline {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut told, true) {
+            let left = deadline - Instant::now();
+            tracing::warn!(
+                "{what} cannot be reached, trying for {}s: {}",
+                left.as_secs(),
+                anyhow::Error::from(error).root_cause()
+            );
+        }
+        time::sleep(wait).await;
+    }
+}
+
+impl MigrateError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Changed(_)
+            | Self::Dropped(_)
+            | Self::OtherRelease(_)
+            | Self::NotAView(_)
+            | Self::TimestampType { .. } => false,
+            Self::Apply { source, .. } => source.is_transient(),
+            Self::Topic { source: KafkaError::AdminOp(code), .. } => is_transient(*code),
+            // Kafka's client refuses a setting or an argument.
+            Self::Topic { source: KafkaError::ClientCreation(_) | KafkaError::ClientConfig(..), .. }
+            | Self::Topic { source: KafkaError::AdminOpCreation(_), .. } => false,
+            Self::Topic { .. } => true,
+        }
+    }
+}
+
+/// Whether Kafka may take the same request later.
+fn is_transient(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as C;
+    !matches!(
+        code,
+        C::InvalidTopic
+            | C::InvalidPartitions
+            | C::InvalidReplicationFactor
+            | C::InvalidConfig
+            | C::TopicAuthorizationFailed
+            | C::ClusterAuthorizationFailed
+            | C::PolicyViolation
+    )
+}
+
+/// Applies what is not applied yet. Returns its names.
+async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
+    let database = &config.store.database;
+    let server = Store::without_database(&config.store);
+    apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
+    let store = Store::new(&config.store);
+    apply(&store, "schema_migrations", APPLIED_TABLE).await?;
+    let applied: Vec<(String, u64)> = store
+        .rows("SELECT name, checksum FROM schema_migrations")
+        .await
+        .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
+
+    let was_dropped = |name: &str| applied.iter().any(|(other, _)| other.strip_prefix(DROPPED) == Some(name));
+    if let Some(rollup) = config.rollups.iter().find(|rollup| was_dropped(&rollup.name)) {
+        return Err(MigrateError::Dropped(rollup.name.clone()));
+    }
+    let files = tables::MIGRATIONS.iter().map(|file| Step::applied(file.name, file.sql.to_owned()));
+    let steps = files.chain(config.fields()).chain(config.declared_rollups()).chain(config.serving_views());
+    let mut done = Vec::new();
+    for Step { name, text, is_statement } in steps {
+        let checksum = xxh3_64(text.as_bytes());
+        match applied.iter().find(|(other, _)| *other == name) {
+            Some((_, known)) if *known == checksum => continue,
+            Some(_) if tables::MIGRATIONS.iter().any(|file| file.name == name) => {
+                return Err(MigrateError::OtherRelease(name));
+            }
+            Some(_) => return Err(MigrateError::Changed(name)),
+            None if is_statement => apply(&store, &name, &text).await?,
+            None => {}
+        }
+        let note = format!("INSERT INTO schema_migrations (name, checksum) VALUES ('{name}', {checksum})");
+        apply(&store, &name, &note).await?;
+        done.push(name);
+    }
+    Ok(done)
+}
+
+/// Replacing, for two processes may note the same file.
+const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name String COMMENT 'file or rollup', \
+     checksum UInt64 COMMENT 'of its statement', applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
+     ENGINE = ReplacingMergeTree ORDER BY name";
+
+/// What is noted once it is done.
+struct Step {
+    name: String,
+    text: String,
+    /// Whether the text is a statement for ClickHouse, not only what must stay as it is.
+    is_statement: bool,
+}
+
+impl Step {
+    fn applied(name: &str, text: String) -> Self {
+        Self { name: name.to_owned(), text, is_statement: true }
+    }
+}
+
+impl MigrateConfig {
+    /// Columns of declared fields. None is ever dropped: a declared batch may need it.
+    fn fields(&self) -> impl Iterator<Item = Step> {
+        let fields = self.rollups.fields().iter();
+        fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))
+    }
+
+    /// Views of the rollups that are declared.
+    fn serving_views(&self) -> impl Iterator<Item = Step> {
+        let served = tables::SERVING_VIEWS.iter();
+        served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))
+    }
+
+    /// What each rollup declares. It needs no table of its own, and must not change under its name: rows of two
+    /// meanings would be summed. The prefix keeps rollups apart from files.
+    fn declared_rollups(&self) -> impl Iterator<Item = Step> {
+        self.rollups.iter().map(|rollup| Step {
+            name: format!("rollup_{}", rollup.name),
+            text: rollup.to_string(),
+            is_statement: false,
+        })
+    }
+}
+
+async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError> {
+    store.execute(sql).await.map_err(|source| MigrateError::Apply { name: name.to_owned(), source })
+}
+
+/// Makes the topic unless it is there. Returns whether it was made.
+///
+/// One that is there is never changed: the tool that created it may put its own settings back. An
+/// error says what must be changed.
+async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
+    let topic = &config.kafka.topic;
+    let error = |source| MigrateError::Topic { topic: topic.clone(), source };
+    let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
+    // LogAppendTime: record times must not go backwards, whatever the clocks of edges say.
+    let wanted = NewTopic::new(
+        topic,
+        config.partitions.get().into(),
+        TopicReplication::Fixed(config.replication.get().into()),
+    )
+    .set(timestamps::SETTING.0, timestamps::SETTING.1);
+    let options =
+        AdminOptions::new().request_timeout(Some(KAFKA_TIMEOUT)).operation_timeout(Some(KAFKA_TIMEOUT));
+    let answers = admin.create_topics([&wanted], &options).await.map_err(error)?;
+    for answer in answers {
+        match answer {
+            Ok(_) => return Ok(true),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(error(KafkaError::AdminOp(code))),
+        }
+    }
+    match timestamps::timestamp_type(&admin, topic).await.map_err(error)? {
+        TimestampType::LogAppendTime => {}
+        TimestampType::Unknown => tracing::warn!("{}", timestamps::warning(topic)),
+        TimestampType::CreateTime => {
+            let help = timestamps::help(&config.kafka);
+            return Err(MigrateError::TimestampType { topic: topic.clone(), help });
+        }
+    }
+    Ok(false)
+}
+
+impl fmt::Display for Migrated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables =
+            if self.applied.is_empty() { "nothing to apply".to_owned() } else { self.applied.join(", ") };
+        let topic = if self.topic_created { "created" } else { "there" };
+        write!(f, "{tables}; {} views; topic {topic}", self.views)
+    }
+}

@@ -1,0 +1,214 @@
+//! What the commands `adopt`, `split` and `skip` share: they change what is committed of a
+//! partition while no aggregator runs.
+//!
+//! Invariant: nothing is committed while the group has members. Kafka takes a commit from
+//! outside a group only while it is empty, so each commit asks that by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::time::{self, Instant};
+
+use crate::apply::store::StoreError;
+use crate::apply::verdict::OUTLASTED;
+use crate::config::{Config, fixed};
+use crate::kafka::client::seek;
+use crate::kafka::commit::Committed;
+use crate::kafka::read_error::{ReadError, classify};
+use crate::kafka::{commit, librdkafka};
+use crate::protocol::intent::{Intent, IntentError};
+use crate::protocol::progress::NextOffset;
+use crate::protocol::recover::KafkaState;
+
+/// How long Kafka may take for one answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks whether the group is still empty.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long one look into a queue takes.
+const POLL: Duration = Duration::from_millis(50);
+/// By how much clocks may differ.
+const CLOCKS: Duration = Duration::from_secs(5);
+
+/// Why a command changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// Aggregators run.
+    #[error(
+        "group `{group}` has members: stop all aggregators, then run the command again (a killed one stays a member for 45 s)"
+    )]
+    Busy {
+        /// The consumer group.
+        group: String,
+    },
+    /// Somebody else committed.
+    #[error("another offset was committed while the command ran: run it again")]
+    Changed,
+    /// No offset is committed.
+    #[error("no offset is committed, so nothing is declared")]
+    NothingCommitted,
+    /// What is committed was not written by the aggregator.
+    #[error("the committed offset cannot be used")]
+    Unreadable(#[source] IntentError),
+    /// Kafka did not answer, or refused.
+    #[error("ask kafka")]
+    Kafka(#[source] KafkaError),
+    /// ClickHouse did not answer, or refused.
+    #[error("ask clickhouse")]
+    Store(#[source] StoreError),
+}
+
+/// How long until no insert can arrive any more that was sent before.
+pub(crate) fn outlasting() -> Duration {
+    Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCKS
+}
+
+/// One partition of a group without members.
+pub struct Offline<'c> {
+    config: &'c Config,
+    partition: u16,
+    group: BaseConsumer,
+}
+
+impl<'c> Offline<'c> {
+    /// The Kafka partition `kp` of the topic and group that `config` names.
+    ///
+    /// # Errors
+    /// A setting that Kafka's client does not take.
+    pub fn new(config: &'c Config, partition: u16) -> Result<Self, OfflineError> {
+        let group = config.migrate.kafka.client(&[("group.id", &config.group)]).create();
+        Ok(Self { config, partition, group: group.map_err(OfflineError::Kafka)? })
+    }
+
+    /// What is committed, and what the log holds.
+    ///
+    /// # Errors
+    /// What Kafka says.
+    pub fn found(&self) -> Result<KafkaState, OfflineError> {
+        self.find().map_err(OfflineError::Kafka)
+    }
+
+    fn find(&self) -> Result<KafkaState, KafkaError> {
+        let Self { partition, group, .. } = self;
+        let (topic, partition) = (self.topic(), i32::from(*partition));
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let (low, end) = group.fetch_watermarks(topic, partition, ASK_TIMEOUT)?;
+        let answer = group.committed_offsets(list, ASK_TIMEOUT)?;
+        let committed = answer.elements().first().map_or(Ok(None), commit::committed)?;
+        let topic = librdkafka::topic_id(group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
+        Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic })
+    }
+
+    /// The committed offset and what it declares.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
+        let (from, metadata) = self.found()?.committed.ok_or(OfflineError::NothingCommitted)?;
+        Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
+    }
+
+    /// Whether the log still holds what was read of it below `end`, where the record before `end` has this
+    /// leader `epoch`. A log that was truncated below and written again has that record of a later one.
+    ///
+    /// # Errors
+    /// What Kafka says.
+    pub fn holds(&self, end: NextOffset, epoch: i32) -> Result<bool, OfflineError> {
+        self.ask_epoch(end, epoch).map_err(OfflineError::Kafka)
+    }
+
+    fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
+        let (topic, partition) = (self.topic(), i32::from(self.partition));
+        // At the log's end there is no record to tell that the offset is valid.
+        let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
+        let reader: BaseConsumer =
+            self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
+        let reader = Arc::new(reader);
+        let queue = reader.split_partition_queue(topic, partition).ok_or(KafkaError::Canceled)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(end.to_i64()))?;
+        reader.assign(&list)?;
+        seek(&reader, topic, partition, end, epoch)?;
+        let until = std::time::Instant::now() + ASK_TIMEOUT;
+        while std::time::Instant::now() < until {
+            match queue.poll(POLL) {
+                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(error)) => match classify(&error) {
+                    ReadError::OffsetGone => return Ok(false),
+                    // Records are fetched only from a valid offset.
+                    ReadError::Unreadable => return Ok(true),
+                    ReadError::Transient => {}
+                },
+                None => {}
+            }
+        }
+        Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+    }
+
+    /// Commits `intent` at `from`.
+    ///
+    /// # Errors
+    /// Aggregators run, or what Kafka says.
+    pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
+        self.commit_text(from, &intent.to_string())
+    }
+
+    fn commit_text(&self, from: NextOffset, metadata: &str) -> Result<(), OfflineError> {
+        match self.try_commit(from, metadata) {
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress,
+            )) => Err(OfflineError::Busy { group: self.config.group.clone() }),
+            committed => committed.map_err(OfflineError::Kafka),
+        }
+    }
+
+    /// Commits `intent` at `from` in place of what was `found`.
+    ///
+    /// # Errors
+    /// It is not committed any more, aggregators run, or what Kafka says.
+    pub fn replace(&self, found: &Committed, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
+        if self.found()?.committed == *found { self.commit(from, intent) } else { Err(OfflineError::Changed) }
+    }
+
+    fn try_commit(&self, from: NextOffset, metadata: &str) -> Result<(), KafkaError> {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition(self.topic(), self.partition.into()).set_metadata(metadata);
+        offsets.set_all_offsets(rdkafka::Offset::Offset(from.to_i64()))?;
+        self.group.commit(&offsets, CommitMode::Sync)
+    }
+
+    /// Waits until no insert can arrive any more that an aggregator sent before, of whichever partition: its
+    /// deadline, and ClickHouse's limit for a statement that began just before it. What is `committed` stays; if
+    /// nothing is, nobody looks meanwhile whether an aggregator joined the group.
+    ///
+    /// # Errors
+    /// An aggregator joined the group meanwhile, or what Kafka says.
+    pub async fn outlast_inserts(&self, committed: &Committed) -> Result<(), OfflineError> {
+        let wait = outlasting();
+        let commit_again = || {
+            let committed = committed.as_ref();
+            committed.map_or(Ok(()), |(from, metadata)| self.commit_text(*from, metadata))
+        };
+        commit_again()?;
+        tracing::info!(
+            "waits {} s: until then an insert that an aggregator sent before may still arrive",
+            wait.as_secs()
+        );
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            time::sleep(LOOK).await;
+            // The same once more: Kafka takes it only while the group is empty.
+            commit_again()?;
+        }
+        Ok(())
+    }
+
+    fn topic(&self) -> &str {
+        &self.config.migrate.kafka.topic
+    }
+}

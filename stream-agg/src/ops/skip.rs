@@ -1,0 +1,213 @@
+//! `stream-agg skip`: one record becomes a dead letter, because ClickHouse refuses its rows for good
+//! or this release does not know its format.
+//!
+//! The intent names the record's offset, so that each owner of the partition makes the same rows
+//! of it. In a declared batch the record gets a part of its own: no other record's insert changes.
+//! Invariant: a record is skipped only while no cell can hold rows of it.
+
+use std::fmt;
+
+use crate::apply::markers;
+use crate::apply::store::Store;
+use crate::config::Config;
+use crate::ops::offline::{Offline, OfflineError};
+use crate::protocol::intent::{Intent, MAX_SKIPPED, MAX_SPLIT_POINTS};
+use crate::protocol::progress::{NextOffset, Offset};
+
+/// Why a record was not skipped.
+#[derive(Debug, thiserror::Error)]
+pub enum SkipError {
+    /// It is applied already.
+    #[error(
+        "skip partition {partition}: offset {offset} is below {from}, so the record is in every table already"
+    )]
+    Applied {
+        /// The Kafka partition.
+        partition: u16,
+        /// The record.
+        offset: Offset,
+        /// Everything below is in every cell.
+        from: NextOffset,
+    },
+    /// It is not in the log.
+    #[error("skip partition {partition}: the log ends at {end}, there is no record at offset {offset}")]
+    Beyond {
+        /// The Kafka partition.
+        partition: u16,
+        /// The record.
+        offset: Offset,
+        /// Where the log ends.
+        end: NextOffset,
+    },
+    /// Some of its rows are stored.
+    #[error(
+        "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset {offset} are stored; \
+         remove what makes clickhouse refuse the others, or use `stream-agg split {partition}`"
+    )]
+    Stored {
+        /// The Kafka partition.
+        partition: u16,
+        /// The record.
+        offset: Offset,
+        /// The table.
+        table: String,
+        /// Id of its table partition.
+        partition_id: String,
+        /// Its marker.
+        applied_end: NextOffset,
+    },
+    /// The intent has no room for another offset.
+    #[error(
+        "skip partition {partition}: {MAX_SKIPPED} records from the committed offset on are skipped already, no more can be"
+    )]
+    TooMany {
+        /// The Kafka partition.
+        partition: u16,
+    },
+    /// Kafka or ClickHouse, or aggregators that run.
+    #[error("skip partition {partition}")]
+    Offline {
+        /// The Kafka partition.
+        partition: u16,
+        /// What is in the way.
+        source: OfflineError,
+    },
+}
+
+/// What is committed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The Kafka partition.
+    pub partition: u16,
+    /// All offsets that will become dead letters.
+    pub offsets: Vec<Offset>,
+}
+
+/// Makes the record at `offset` of Kafka partition `kp` a dead letter.
+///
+/// # Errors
+/// What keeps it from that; nothing has changed then.
+pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Skipped, SkipError> {
+    let offline_error = |source| SkipError::Offline { partition, source };
+    let offline = Offline::new(config, partition).map_err(offline_error)?;
+    let (from, intent) = offline.intent().map_err(offline_error)?;
+    if !from.is_at_or_below(offset) {
+        return Err(SkipError::Applied { partition, offset, from });
+    }
+    let end = offline.found().map_err(offline_error)?.end;
+    if end.is_at_or_below(offset) {
+        return Err(SkipError::Beyond { partition, offset, end });
+    }
+    let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { partition })?;
+    let is_declared = intent.last.is_some_and(|last| offset <= last);
+    // What `adopt` found may hold rows of it in some tables only.
+    let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
+    if is_declared || is_adopted {
+        // Twice: the second look tells what arrived while we waited.
+        check_not_stored(config, partition, &intent, offset).await?;
+        offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
+        check_not_stored(config, partition, &intent, offset).await?;
+    }
+    offline.commit(from, &skipping).map_err(offline_error)?;
+    Ok(Skipped { partition, offsets: skipping.skipped })
+}
+
+/// The same intent with `offset` skipped, in a part of its own if it is in the declared batch; `None` if
+/// there is no room.
+fn skipping(from: NextOffset, intent: &Intent, offset: Offset) -> Option<Intent> {
+    let mut skipping = intent.clone();
+    if !skipping.skipped.contains(&offset) {
+        skipping.skipped.push(offset);
+        skipping.skipped.sort_unstable();
+    }
+    if let Some(last) = intent.last.filter(|last| offset <= *last) {
+        let inside = |point: &NextOffset| *point > from && *point < last.next();
+        skipping.split.extend([offset.as_next(), offset.next()].into_iter().filter(inside));
+        skipping.split.sort_unstable();
+        skipping.split.dedup();
+    }
+    let fits = skipping.skipped.len() <= MAX_SKIPPED && skipping.split.len() <= MAX_SPLIT_POINTS;
+    fits.then_some(skipping)
+}
+
+async fn check_not_stored(
+    config: &Config,
+    partition: u16,
+    intent: &Intent,
+    offset: Offset,
+) -> Result<(), SkipError> {
+    let offline_error = |source| SkipError::Offline { partition, source: OfflineError::Store(source) };
+    let store = Store::new(&config.migrate.store);
+    let markers =
+        markers::of_log(&store, partition, Some(intent.log_generation)).await.map_err(offline_error)?;
+    match markers.all.into_iter().find(|marker| !marker.applied_end.is_at_or_below(offset)) {
+        None => Ok(()),
+        Some(marker) => Err(SkipError::Stored {
+            partition,
+            offset,
+            table: marker.table,
+            partition_id: marker.partition_id,
+            applied_end: marker.applied_end,
+        }),
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offsets: Vec<_> = self.offsets.iter().map(ToString::to_string).collect();
+        write!(
+            f,
+            "partition {}: the records at offsets {} become dead letters",
+            self.partition,
+            offsets.join(", ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::intent::LogMark;
+
+    fn declared(last: Option<i64>, split: &[i64]) -> Intent {
+        Intent {
+            last: last.map(Offset::new),
+            split: split.iter().copied().map(NextOffset::new).collect(),
+            ..Intent::fresh(NextOffset::new(10), 7, 0, LogMark::default())
+        }
+    }
+
+    #[track_caller]
+    fn check(intent: &Intent, offset: i64, split: &[i64]) {
+        let skipping = skipping(NextOffset::new(10), intent, Offset::new(offset)).expect("there is room");
+        assert_eq!(skipping.skipped, [Offset::new(offset)]);
+        assert_eq!(skipping.split, declared(None, split).split);
+        assert_eq!(skipping.last, intent.last);
+    }
+
+    #[test]
+    fn a_skipped_record_of_a_declared_batch_has_a_part_of_its_own() {
+        check(&declared(Some(14), &[]), 12, &[12, 13]);
+        check(&declared(Some(14), &[]), 10, &[11]);
+        check(&declared(Some(14), &[]), 14, &[14]);
+        check(&declared(Some(14), &[12]), 12, &[12, 13]);
+        check(&declared(Some(10), &[]), 10, &[]);
+    }
+
+    #[test]
+    fn a_record_that_is_not_declared_yet_is_only_named() {
+        check(&declared(None, &[]), 12, &[]);
+        check(&declared(Some(14), &[]), 15, &[]);
+    }
+
+    #[test]
+    fn an_intent_holds_a_bounded_number_of_skipped_records() {
+        let mut intent = declared(None, &[]);
+        for offset in 0..MAX_SKIPPED as i64 {
+            intent = skipping(NextOffset::new(10), &intent, Offset::new(20 + offset)).expect("there is room");
+        }
+        assert_eq!(skipping(NextOffset::new(10), &intent, Offset::new(19)), None);
+        // Once more the same is no more.
+        assert!(skipping(NextOffset::new(10), &intent, Offset::new(20)).is_some());
+    }
+}

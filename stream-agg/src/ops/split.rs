@@ -1,0 +1,136 @@
+//! `stream-agg split`: a declared batch that ClickHouse refuses as a whole goes in smaller inserts.
+//!
+//! The batch stays the same records; its intent gets split points, at which inserts end. Each
+//! smaller insert has a token and a condition of its own, so cells that have the whole batch,
+//! or any of its parts, are recognized by their markers. Run it again to halve the parts again.
+
+use std::fmt;
+
+use crate::config::Config;
+use crate::ops::offline::{Offline, OfflineError};
+use crate::protocol::intent::{Intent, MAX_SPLIT_POINTS};
+use crate::protocol::progress::{NextOffset, Offset};
+
+/// Why a batch was not split.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// There is no declared batch.
+    #[error("split partition {partition}: no batch is declared, so none can be refused")]
+    NothingDeclared {
+        /// The Kafka partition.
+        partition: u16,
+    },
+    /// Its parts are single records, or there may be no more of them.
+    #[error(
+        "split partition {partition}: its batch, offsets {from} to {last}, is in {parts} parts already and cannot be split \
+         further; `stream-agg skip {partition} --offset N` makes a record of it a dead letter"
+    )]
+    Indivisible {
+        /// The Kafka partition.
+        partition: u16,
+        /// First offset of the batch.
+        from: NextOffset,
+        /// Its last offset.
+        last: Offset,
+        /// Into how many parts it is split.
+        parts: usize,
+    },
+    /// Kafka or ClickHouse, or aggregators that run.
+    #[error("split partition {partition}")]
+    Offline {
+        /// The Kafka partition.
+        partition: u16,
+        /// What is in the way.
+        source: OfflineError,
+    },
+}
+
+/// What is committed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// The Kafka partition.
+    pub partition: u16,
+    /// First offset of the batch.
+    pub from: NextOffset,
+    /// Where its parts end, ascending.
+    pub ends: Vec<NextOffset>,
+}
+
+/// Halves each part of the batch that Kafka partition `kp` has declared.
+///
+/// # Errors
+/// What keeps it from that; nothing has changed then.
+pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
+    let offline_error = |source| SplitError::Offline { partition, source };
+    let offline = Offline::new(config, partition).map_err(offline_error)?;
+    let (from, intent) = offline.intent().map_err(offline_error)?;
+    let Some(last) = intent.last else { return Err(SplitError::NothingDeclared { partition }) };
+    let split = halved(from, &intent.ends());
+    if split == intent.split {
+        return Err(SplitError::Indivisible { partition, from, last, parts: split.len() + 1 });
+    }
+    offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
+    let intent = Intent { split, ..intent };
+    offline.commit(from, &intent).map_err(offline_error)?;
+    Ok(Split { partition, from, ends: intent.ends() })
+}
+
+/// The split points of a batch whose parts begin at `from` and end at `ends`, once its widest parts are
+/// halved, as far as there may be more of them.
+fn halved(from: NextOffset, ends: &[NextOffset]) -> Vec<NextOffset> {
+    let starts = [from].into_iter().chain(ends.iter().copied());
+    let mut parts: Vec<_> = starts.zip(ends.iter().copied()).collect();
+    let points = parts.len() - 1;
+    let width = |(start, end): &(NextOffset, NextOffset)| end.to_i64() - start.to_i64();
+    parts.sort_by_key(|part| std::cmp::Reverse(width(part)));
+    let halves = parts.iter().filter(|part| width(part) > 1).take(MAX_SPLIT_POINTS.saturating_sub(points));
+    let middles = halves.map(|part| NextOffset::new(part.0.to_i64() + width(part) / 2));
+    let mut split: Vec<_> = ends[..points].iter().copied().chain(middles).collect();
+    split.sort_unstable();
+    split
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, from, ends } = self;
+        write!(
+            f,
+            "partition {partition}: the batch from offset {from} is inserted in {} parts, ",
+            ends.len()
+        )?;
+        let ends: Vec<_> = ends.iter().map(ToString::to_string).collect();
+        write!(f, "which end before the offsets {}", ends.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(from: i64, ends: &[i64], expected: &[i64]) {
+        let offsets = |numbers: &[i64]| numbers.iter().copied().map(NextOffset::new).collect::<Vec<_>>();
+        assert_eq!(halved(NextOffset::new(from), &offsets(ends)), offsets(expected));
+    }
+
+    #[test]
+    fn each_part_of_more_than_one_offset_is_halved() {
+        check(10, &[20], &[15]);
+        check(10, &[15, 20], &[12, 15, 17]);
+        check(10, &[12, 15, 17, 20], &[11, 12, 13, 15, 16, 17, 18]);
+        check(10, &[11], &[]);
+        check(10, &[11, 12], &[11]);
+        check(10, &[11, 13], &[11, 12]);
+    }
+
+    #[test]
+    fn there_are_never_more_split_points_than_an_intent_may_have() {
+        let mut ends = vec![NextOffset::new(1 << 40)];
+        for _ in 0..10 {
+            let split = halved(NextOffset::ZERO, &ends);
+            assert!(split.len() <= MAX_SPLIT_POINTS && split.is_sorted());
+            ends = split.into_iter().chain([NextOffset::new(1 << 40)]).collect();
+        }
+        assert_eq!(ends.len(), MAX_SPLIT_POINTS + 1);
+    }
+}

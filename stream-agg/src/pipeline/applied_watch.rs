@@ -1,0 +1,45 @@
+//! How far a pipeline has applied its partition, for tasks outside the pipeline.
+
+use schemas::time::UnixMillis;
+use tokio::sync::watch;
+
+use crate::protocol::progress::NextOffset;
+
+/// How far a pipeline has applied its partition. The pipeline writes it, other tasks read it.
+pub struct AppliedWatch {
+    applied: watch::Sender<Applied>,
+}
+
+/// What is in every cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Generation of the Kafka log.
+    pub log_generation: u16,
+    /// Every record below this offset is in every cell; `None` until the partition is restored.
+    pub next: Option<NextOffset>,
+    /// Every record that Kafka appended before this moment is in every cell; `None` if producers set the times.
+    pub until: Option<UnixMillis>,
+}
+
+impl AppliedWatch {
+    pub(crate) fn new() -> Self {
+        Self { applied: watch::Sender::new(Applied { log_generation: 0, next: None, until: None }) }
+    }
+
+    /// What is in every cell now.
+    pub fn applied(&self) -> Applied {
+        *self.applied.borrow()
+    }
+
+    pub(crate) fn advance(&self, log_generation: u16, next: NextOffset, until: Option<UnixMillis>) {
+        self.applied.send_modify(|applied| {
+            *applied = Applied { log_generation, next: Some(next), until: until.max(applied.until) };
+        });
+    }
+
+    /// Returns once every record below `next` is in every cell.
+    pub(crate) async fn reaches(&self, next: NextOffset) {
+        // The sender lives as long as `self`.
+        let _ = self.applied.subscribe().wait_for(|applied| applied.next >= Some(next)).await;
+    }
+}

@@ -1,0 +1,255 @@
+//! Records collect until they are worth an insert.
+//!
+//! A batch closes by rows or records, bytes, age, or the number of cells it has;
+//! the record that reaches a limit is its last. Where ends were decided before, by an
+//! intent or by markers, it closes there. The caller owns the clock.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
+use schemas::rollup::layout::{Expiry, Table};
+use schemas::rollup::{Rollup, Rollups};
+use schemas::time::{DAY, UnixMillis};
+use uuid::Uuid;
+
+use crate::config::BatchConfig;
+use crate::pipeline::budget::LARGE_BYTES;
+use crate::protocol::progress::{NextOffset, Offset};
+use crate::rows::batch::Batch;
+use crate::rows::decode::{DecodedLines, LedgerEntry};
+
+/// Cells that a batch has before it closes, each of which costs an insert: those of days of arrival and of
+/// what never expires, and, for each retention, those of late events.
+const MAX_CELLS: usize = 16;
+const MAX_CELLS_OF_RETENTION: usize = 6;
+/// Longest that a backlog keeps a batch open, were its records old for ever.
+const OVERDUE: Duration = Duration::from_secs(20);
+
+/// Collects the records of one partition.
+#[derive(Debug)]
+pub struct Batcher {
+    /// `None`: it closes at its ends only.
+    limits: Option<BatchLimits>,
+    /// Where a batch must end, whatever else ends one before; ascending.
+    ends: VecDeque<NextOffset>,
+    start: NextOffset,
+    open: Open,
+}
+
+#[derive(Debug)]
+struct BatchLimits {
+    config: BatchConfig,
+    /// One rollup for each table and retention: what its rows expire at, those of others like it do.
+    kinds: Vec<Rollup>,
+    max_cells: usize,
+}
+
+/// A cell of the open batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Touched {
+    /// Of `events`, by day of arrival.
+    Events(UnixMillis),
+    /// Of `ledger`, by day of Kafka's time; `dead_letters` too, if there are any.
+    Ledger(UnixMillis),
+    DeadLetters(UnixMillis),
+    Rollups(Table, Expiry),
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    decoded: DecodedLines,
+    entries: Vec<LedgerEntry>,
+    bytes: usize,
+    since: Option<Instant>,
+    cells: HashSet<Touched>,
+    /// Rows whose cells are counted, and the days of the last of them: of its event and its arrival.
+    counted: usize,
+    days: Option<(UnixMillis, UnixMillis)>,
+    /// Ids of the first `identified` records: they are collected when somebody asks for one.
+    record_ids: HashSet<Uuid>,
+    identified: usize,
+}
+
+impl Batcher {
+    /// Nothing collected yet; the next record is at `lo` or later. A batch that reaches one
+    /// of `ends`, which ascend, ends there.
+    pub fn new(
+        config: BatchConfig,
+        rollups: &Rollups,
+        start: NextOffset,
+        ends: impl IntoIterator<Item = NextOffset>,
+    ) -> Self {
+        let limits = Some(BatchLimits::new(config, rollups));
+        Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
+    }
+
+    /// Collects what was declared from `lo` on, and nothing more: a batch up to each of `ends`, which
+    /// ascend.
+    pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
+        Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
+    }
+
+    /// Whether no record was pushed since the last batch was closed.
+    pub fn is_empty(&self) -> bool {
+        self.open.since.is_none()
+    }
+
+    /// Whether the open batch holds a record of this id.
+    pub fn holds(&mut self, record_id: Uuid) -> bool {
+        let Open { entries, record_ids, identified, .. } = &mut self.open;
+        record_ids.extend(entries[*identified..].iter().map(|entry| entry.record_id));
+        *identified = entries.len();
+        record_ids.contains(&record_id)
+    }
+
+    /// Where the open batch begins.
+    pub fn start(&self) -> NextOffset {
+        self.start
+    }
+
+    /// The open batch, if it must end before a record at `offset`.
+    pub fn close_before(&mut self, offset: Offset) -> Option<Batch> {
+        let mut closed = None;
+        while let Some(end) = self.ends.pop_front_if(|end| end.is_at_or_below(offset)) {
+            closed = closed.or(self.close_at(end));
+            self.start = end;
+        }
+        closed
+    }
+
+    /// Whether all that it rebuilds is behind it.
+    pub fn has_rebuilt(&self) -> bool {
+        self.limits.is_none() && self.ends.is_empty()
+    }
+
+    /// Whether the open batch is one that was declared before, so that only its end closes it.
+    pub fn rebuilds(&self) -> bool {
+        self.limits.is_none()
+    }
+
+    /// Bytes of the records of the open batch.
+    pub fn bytes(&self) -> usize {
+        self.open.bytes
+    }
+
+    /// The open batch waited for us, and not for records: that does not count for its age.
+    pub fn waited(&mut self, time: Duration) {
+        self.open.since = self.open.since.map(|since| since + time);
+    }
+
+    /// Where the lines of the next record go, before it is pushed.
+    pub fn decoded(&mut self) -> &mut DecodedLines {
+        &mut self.open.decoded
+    }
+
+    /// Adds a record of `bytes` whose rows were appended; hands back the batch it completed, if any.
+    pub fn push(&mut self, entry: LedgerEntry, bytes: usize, now: Instant) -> Option<Batch> {
+        self.count_cells(&entry);
+        let open = &mut self.open;
+        open.since.get_or_insert(now);
+        open.bytes += bytes;
+        open.entries.push(entry);
+        let ends_here = self.ends.front() == Some(&open.last());
+        if ends_here {
+            self.ends.pop_front();
+        }
+        let full = self.limits.as_ref().is_some_and(|limits| self.open.is_full(limits));
+        if ends_here || full { self.close_at(self.open.last()) } else { None }
+    }
+
+    /// When the open batch must close even if nothing more arrives.
+    pub fn deadline(&self) -> Option<Instant> {
+        Some(self.open.since? + self.limits.as_ref()?.config.max_age)
+    }
+
+    /// How long until then, or until the end of a backlog that goes on until `backlog_until` at least;
+    /// zero if that has passed. At the end of a backlog a large batch is worth its inserts, and waits for nothing.
+    pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        let overdue = deadline + OVERDUE;
+        let due = match backlog_until {
+            None => deadline,
+            Some(until) if self.open.bytes >= LARGE_BYTES => until.min(overdue),
+            Some(until) => until.clamp(deadline, overdue),
+        };
+        Some(due.saturating_duration_since(now))
+    }
+
+    /// The open batch, if there is one that may end here: what was declared ends where it was declared.
+    pub fn close(&mut self) -> Option<Batch> {
+        if self.is_empty() || self.rebuilds() { None } else { self.close_at(self.open.last()) }
+    }
+
+    /// The open batch, which reaches up to `end`.
+    fn close_at(&mut self, end: NextOffset) -> Option<Batch> {
+        self.open.since?;
+        let Open { decoded, entries, .. } = std::mem::take(&mut self.open);
+        let start = std::mem::replace(&mut self.start, end);
+        Some(Batch { start, end, decoded, entries })
+    }
+
+    fn count_cells(&mut self, entry: &LedgerEntry) {
+        let Some(BatchLimits { kinds, .. }) = &self.limits else { return };
+        let Open { decoded: DecodedLines { rows, dead_letters, .. }, cells, counted, days, .. } =
+            &mut self.open;
+        let taken = entry.kafka_time.floor(DAY);
+        cells.insert(Touched::Ledger(taken));
+        if dead_letters.kafka_time.last().is_some_and(|last| last.floor(DAY) == taken) {
+            cells.insert(Touched::DeadLetters(taken));
+        }
+        for row in *counted..rows.len() {
+            let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
+            // Neighbours are mostly of the same days.
+            if days.replace((happened, arrived)) == Some((happened, arrived)) {
+                continue;
+            }
+            cells.insert(Touched::Events(arrived));
+            let received = rows.received[row];
+            let kept = |rollup: &&Rollup| rollup.kept_until(happened).is_none_or(|until| until > received);
+            let of_rollup = |rollup: &Rollup| Touched::Rollups(rollup.table(), rollup.expires(happened));
+            cells.extend(kinds.iter().filter(kept).map(of_rollup));
+        }
+        *counted = rows.len();
+    }
+}
+
+impl BatchLimits {
+    fn new(config: BatchConfig, rollups: &Rollups) -> Self {
+        let mut kinds = Vec::<Rollup>::new();
+        for rollup in rollups.iter() {
+            let same = |other: &Rollup| {
+                (other.table(), other.retention_days) == (rollup.table(), rollup.retention_days)
+            };
+            if !kinds.iter().any(same) {
+                kinds.push(rollup.clone());
+            }
+        }
+        let retentions: HashSet<_> = kinds.iter().filter_map(|rollup| rollup.retention_days).collect();
+        let max_cells = MAX_CELLS + MAX_CELLS_OF_RETENTION * retentions.len();
+        Self { config, kinds, max_cells }
+    }
+}
+
+impl Open {
+    /// The end of its last record.
+    ///
+    /// # Panics
+    /// If it has none.
+    fn last(&self) -> NextOffset {
+        self.entries.last().expect("an open batch that is looked at has a record").offset.next()
+    }
+
+    fn is_full(&self, limits: &BatchLimits) -> bool {
+        let BatchLimits { config, max_cells, .. } = limits;
+        // A record is a row of the ledger, also one that has neither lines nor bytes.
+        let DecodedLines { rows, dead_letters, .. } = &self.decoded;
+        let rows = rows.len().max(dead_letters.len()).max(self.entries.len());
+        rows >= config.max_rows.get()
+            || self.bytes >= config.max_bytes.get()
+            || self.cells.len() >= *max_cells
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! Collects the records of a partition into batches: poll → decode → close → build cells.
+//!
+//! The collector runs ahead of the applier by at most one waiting batch. Invariant: the rows of a batch, and the
+//! deduplication window after it, follow from the records, the declaration and the window before it, never from a
+//! clock. A clock only decides when a batch closes that is not declared yet.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use schemas::record::{Head, HeadError};
+use schemas::time::UnixMillis;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::clock::{self, off_clock};
+use crate::health::Component;
+use crate::kafka::group_context::GroupContext;
+use crate::kafka::librdkafka;
+use crate::kafka::read_error::{ReadError, classify};
+use crate::pipeline::batcher::Batcher;
+use crate::pipeline::budget::{self, Permit};
+use crate::pipeline::context::{PartitionContext, Services};
+use crate::pipeline::message::PipelineMessage;
+use crate::pipeline::records::{Records, append_time, head, is_backlog};
+use crate::pipeline::restore::{RestoredPartition, known_in_ledger};
+use crate::pipeline::stopped::StoppedPartition;
+use crate::protocol::declaration::Declaration;
+use crate::protocol::intent::Intent;
+use crate::protocol::progress::{NextOffset, Offset};
+use crate::protocol::recover::RecoverError;
+use crate::protocol::truncation::{was_truncated, was_written_later};
+use crate::protocol::window::Window;
+use crate::rows::batch::Batch;
+use crate::rows::decode::{Record, decode};
+
+/// A backlog ends when no record of it comes for this long: a queue may be empty until the next fetch.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
+/// How often a pipeline without records checks whether it should stop.
+const POLL: Duration = Duration::from_millis(50);
+
+mod close;
+
+/// Collects the records of one partition into batches.
+pub(crate) struct Collector<'p> {
+    context: &'p PartitionContext,
+    declaration: Arc<Declaration>,
+    batcher: Batcher,
+    window: Window,
+    /// The intent of the batch before the open one, for the case that no batch follows it.
+    before: Intent,
+    /// Where later batches must end, ascending.
+    ends: Vec<NextOffset>,
+    /// The permit of the open batch, once it is large.
+    permit: Option<Permit>,
+    spooled: Spooled,
+    /// The random number of the declared batch, for the tokens of its rebuilt parts.
+    nonce: u64,
+    /// The last record of the declared batch, and its leader epoch.
+    declared: Option<(Offset, i32)>,
+    /// Every record below this offset was read.
+    read: NextOffset,
+    /// Leader epoch of the newest record that was read.
+    epoch: Option<i32>,
+    /// When Kafka appended the newest record; `None` if producers set the times.
+    as_of: Option<UnixMillis>,
+    /// When Kafka was last asked where the log ends.
+    asked_end: Option<Instant>,
+    /// Limits the warnings about records with an impossible time.
+    clock_warnings: clock::Warnings,
+    /// Whether the client returned an error instead of the last record.
+    read_failed: bool,
+}
+
+/// Why the collector reads no more records.
+enum CollectorEnd {
+    /// The pipeline was stopped.
+    Stopped,
+    /// The partition stands still until an operator helps.
+    Blocked(StoppedPartition),
+}
+
+impl<E: Into<StoppedPartition>> From<E> for CollectorEnd {
+    fn from(error: E) -> Self {
+        Self::Blocked(error.into())
+    }
+}
+
+/// Which records that came through a spool the ledger had below `start`.
+#[derive(Default)]
+struct Spooled {
+    start: Option<NextOffset>,
+    asked: HashSet<Uuid>,
+    known: HashSet<Uuid>,
+}
+
+impl<'p> Collector<'p> {
+    /// A collector that goes on where the partition was restored. A declared batch comes first.
+    pub(crate) fn new(context: &'p PartitionContext, restored: RestoredPartition) -> Self {
+        let RestoredPartition { resume, declared, window, ends } = restored;
+        let from = resume.from;
+        let batcher = match resume.rebuild {
+            Some(_) => Batcher::rebuild(from, resume.intent.ends()),
+            None => {
+                Batcher::new(context.services.batch.clone(), &declared.rollups, from, ends.iter().copied())
+            }
+        };
+        Self {
+            context,
+            declaration: declared,
+            batcher,
+            window,
+            declared: resume.intent.last.zip(resume.intent.last_epoch),
+            nonce: resume.intent.nonce,
+            before: Intent { last: None, last_epoch: None, nonce: 0, ..resume.intent },
+            ends,
+            permit: None,
+            spooled: Spooled::default(),
+            read: from,
+            epoch: None,
+            as_of: None,
+            asked_end: None,
+            clock_warnings: clock::Warnings::default(),
+            read_failed: false,
+        }
+    }
+
+    /// Whether the batch that ends at `end` is the last one under an earlier declaration: that of a batch which an
+    /// earlier owner declared, or of records which `stream-agg adopt` found in tables.
+    fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
+        if self.batcher.rebuilds() {
+            return self.batcher.has_rebuilt();
+        }
+        let ours = Arc::ptr_eq(&self.context.services.declaration, &self.declaration);
+        !ours && self.before.adopted.is_none_or(|adopted| adopted <= end)
+    }
+
+    /// Collects new batches from `start` on: under the declaration of this process, or under the declaration of
+    /// adopted markers as long as they reach beyond `start`.
+    fn begin_new_batches(&mut self, start: NextOffset) {
+        let Services { batch, declaration, .. } = &*self.context.services;
+        if self.before.adopted.is_none_or(|adopted| adopted <= start) {
+            self.declaration = Arc::clone(declaration);
+        }
+        let ends = std::mem::take(&mut self.ends).into_iter().filter(|end| *end > start);
+        self.batcher = Batcher::new(batch.clone(), &self.declaration.rollups, start, ends);
+    }
+
+    /// Reads records until the pipeline is stopped.
+    pub(crate) fn collect(
+        mut self,
+        queue: &PartitionQueue<GroupContext>,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), StoppedPartition> {
+        let mut records = Records { queue, ahead: VecDeque::new() };
+        let mut backlog_until = None;
+        while !self.context.stop.is_cancelled() {
+            match self.step(&mut records, &mut backlog_until, sender) {
+                Ok(()) => {}
+                Err(CollectorEnd::Stopped) => break,
+                Err(CollectorEnd::Blocked(stopped)) => return Err(stopped),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next record, if there is one, and closes the open batch if it is due.
+    fn step(
+        &mut self,
+        records: &mut Records<'_>,
+        backlog_until: &mut Option<Instant>,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        self.check_topic()?;
+        let wait = self.batcher.due_in(Instant::now(), *backlog_until).map_or(POLL, |due| due.min(POLL));
+        let outcome = match records.next(wait) {
+            Some(Ok(message)) => {
+                let now = UnixMillis::from(SystemTime::now());
+                *backlog_until = is_backlog(&message, now).then(|| Instant::now() + BACKLOG_PAUSE);
+                self.take(&message, now, records, sender)
+            }
+            Some(Err(error)) => self.failed(error),
+            None => self.idle().map_or(Ok(()), |idle| self.send(idle, sender)),
+        };
+        if matches!(outcome, Err(CollectorEnd::Stopped)) {
+            return outcome;
+        }
+        let due = self.batcher.due_in(Instant::now(), *backlog_until);
+        if (outcome.is_err() || due.is_some_and(|due| due.is_zero()) || !self.may_grow())
+            && let Some(open) = self.batcher.close()
+        {
+            self.close_and_send(open, sender)?;
+        }
+        outcome
+    }
+
+    /// Turns a closed batch into cells and sends it to the applier.
+    fn close_and_send(
+        &mut self,
+        batch: Batch,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        let ready = self.close(batch);
+        self.send(ready, sender)
+    }
+
+    fn send(
+        &self,
+        message: PipelineMessage,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        if sender.blocking_send(message).is_err() {
+            // The applier ends by itself if the topic was deleted and created again.
+            self.check_topic()?;
+            return Err(CollectorEnd::Stopped);
+        }
+        Ok(())
+    }
+
+    fn check_topic(&self) -> Result<(), StoppedPartition> {
+        let recreated = self.context.services.topic_watch.was_recreated();
+        if recreated { Err(RecoverError::TopicReplaced.into()) } else { Ok(()) }
+    }
+
+    /// Adds a record that was read `now` to the open batch, and sends the batches that it completes.
+    fn take(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        now: UnixMillis,
+        records: &mut Records<'_>,
+        sender: &mpsc::Sender<PipelineMessage>,
+    ) -> Result<(), CollectorEnd> {
+        if std::mem::take(&mut self.read_failed) {
+            self.context.services.health.recovered(Component::Partition(self.context.partition.into()));
+        }
+        let (offset, epoch) = (Offset::new(message.offset()), librdkafka::leader_epoch(message));
+        if let Some((last, _)) = self.declared.filter(|declared| was_written_later(*declared, offset, epoch))
+        {
+            return Err(RecoverError::LogTruncated { from: last.next() }.into());
+        }
+        // Before the record is decoded: decoding may have to wait until every record below is applied.
+        if let Some(before) = self.batcher.close_before(offset) {
+            self.close_and_send(before, sender)?;
+        }
+        let closed = self.decode(message, records)?;
+        (self.read, self.epoch) = (offset.next(), epoch);
+        let appended = append_time(message);
+        if let Some(time) = appended {
+            self.check_time(offset, time, now);
+        }
+        self.as_of = appended;
+        match closed {
+            Some(batch) => self.close_and_send(batch, sender),
+            None => Ok(()),
+        }
+    }
+
+    /// Warns if the time that Kafka gave a record cannot be true while this machine's clock shows `now`.
+    fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
+        let Some(off) = off_clock(time, self.as_of, now) else { return };
+        let PartitionContext { services, partition, .. } = self.context;
+        services.metrics.records_off_clock.inc();
+        if self.clock_warnings.is_due(Instant::now()) {
+            tracing::warn!(
+                "partition {partition}: kafka appended offset {offset} at {time}, which is {off}; compare the clocks of \
+                 the brokers and of this machine: until they agree, repeated events may count twice"
+            );
+        }
+    }
+
+    /// Kafka's client returned an error instead of a record.
+    fn failed(&mut self, error: KafkaError) -> Result<(), CollectorEnd> {
+        let PartitionContext { services, partition, .. } = self.context;
+        let next = self.read.max(self.batcher.start());
+        match classify(&error) {
+            ReadError::OffsetGone => Err(self.gone(next, error).into()),
+            ReadError::Unreadable => Err(StoppedPartition::Unreadable(next, error).into()),
+            ReadError::Transient => {
+                self.read_failed = true;
+                services.health.degraded(
+                    Component::Partition((*partition).into()),
+                    format!("read offset {next}: {error}"),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Why the record at `next` is not in the log. Kafka is asked for the topic id again, because a topic that was
+    /// deleted and created again looks like a truncated one.
+    fn gone(&self, next: NextOffset, error: KafkaError) -> StoppedPartition {
+        let _noted = self.context.services.topic_watch.id();
+        match (self.check_topic(), self.context.watermarks()) {
+            (Err(recreated), _) => recreated,
+            (Ok(()), Ok((low, _))) if was_truncated(next, low) => {
+                RecoverError::LogTruncated { from: next }.into()
+            }
+            (Ok(()), _) => StoppedPartition::Gone(next, error),
+        }
+    }
+
+    /// Whether the open batch may grow. Waits for a permit if the batch needs one.
+    fn may_grow(&mut self) -> bool {
+        let PartitionContext { services, stop, .. } = self.context;
+        if self.permit.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {
+            return true;
+        }
+        let asked = Instant::now();
+        let acquiring = stop.run_until_cancelled(services.large_batches.acquire());
+        let permit = services.runtime.block_on(acquiring).flatten();
+        self.permit = permit.or_else(|| self.batcher.rebuilds().then(Permit::over_budget));
+        self.batcher.waited(asked.elapsed());
+        self.permit.is_some()
+    }
+
+    /// Decodes a record into the open batch. Returns the batch that the record completes, if any.
+    fn decode(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        records: &mut Records<'_>,
+    ) -> Result<Option<Batch>, CollectorEnd> {
+        let offset = Offset::new(message.offset());
+        let value = message.payload().unwrap_or_default();
+        let head = head(message);
+        let record = Record {
+            offset,
+            kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
+            known: self.is_known(&head, records).ok_or(CollectorEnd::Stopped)?,
+            skipped: self.before.skipped.contains(&offset),
+            head: &head,
+            value,
+        };
+        let limits = &self.declaration.limits;
+        let entry = decode(&record, limits, &mut self.window, self.batcher.decoded())
+            .map_err(|error| StoppedPartition::Format(offset, error))?;
+        Ok(self.batcher.push(entry, value.len(), Instant::now()))
+    }
+
+    /// Whether a record that came through a spool is in the open batch already, or in the ledger below it. `None` if
+    /// the pipeline was stopped before ClickHouse answered: the record must not be judged then.
+    fn is_known(&mut self, head: &Result<Head, HeadError>, records: &mut Records<'_>) -> Option<bool> {
+        let Ok(Head { id, spooled: true, .. }) = head else { return Some(false) };
+        if self.batcher.holds(*id) {
+            return Some(true);
+        }
+        let PartitionContext { services, applied_watch, stop, partition, .. } = self.context;
+        let (start, log_generation) = (self.batcher.start(), self.before.log_generation);
+        if self.spooled.start != Some(start) || !self.spooled.asked.contains(id) {
+            let mut asked = records.spooled_ahead();
+            asked.insert(*id);
+            let asking = async {
+                applied_watch.reaches(start).await;
+                known_in_ledger(services, log_generation, *partition, &asked, start).await
+            };
+            let known = services.runtime.block_on(stop.run_until_cancelled(asking))?;
+            self.spooled = Spooled { start: Some(start), asked, known };
+        }
+        Some(self.spooled.known.contains(id))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Closes a batch: its intent, its cells, and the intent that follows it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use schemas::time::UnixMillis;
+
+use crate::apply::insert::{DeclaredBatch, Token};
+use crate::pipeline::collect::Collector;
+use crate::pipeline::context::PartitionContext;
+use crate::pipeline::message::{PipelineMessage, ReadyBatch};
+use crate::protocol::idle::{IdleCheck, WorkState};
+use crate::protocol::intent::{Intent, LogMark};
+use crate::protocol::progress::{NextOffset, Offset};
+use crate::rows::batch::Batch;
+use crate::rows::cells::{self, Cells, Source};
+use crate::rows::decode::{LedgerEntry, Miscounted};
+
+/// Pause between two questions to Kafka where the log ends, while a partition looks idle.
+const ASK_PAUSE: Duration = Duration::from_secs(5);
+
+impl Collector<'_> {
+    /// Turns a closed batch into the intent to commit and the cells to insert.
+    pub(super) fn close(&mut self, batch: Batch) -> PipelineMessage {
+        let PartitionContext { services, partition, .. } = self.context;
+        let mut counts = batch.counts();
+        if let Some((offset, line, reason)) = first_rejected(&batch.entries) {
+            let rejected = counts.rejected;
+            tracing::warn!(
+                "partition {partition}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
+            );
+        }
+        let Miscounted { records, first } = batch.decoded.miscounted;
+        if let Some(first) = first {
+            tracing::error!(
+                "partition {partition}: {first}; {records} such records in its batch. The lines that are there are \
+                 stored; check the program that wrote the record, because other lines may be missing"
+            );
+            services.metrics.miscounted(records);
+        }
+        let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.rebuilds());
+        let declaration_hash = self.declaration.hash();
+        let last = Offset::new(end.to_i64() - 1);
+        // A rebuilt batch has the token of its first owner.
+        let nonce = if rebuilt { self.nonce } else { fastrand::u64(1..) };
+        let intent = Intent {
+            last: Some(last),
+            last_epoch: self.epoch,
+            nonce,
+            declaration_hash,
+            ..above(&self.before, start)
+        };
+        let after = Intent {
+            declaration_hash,
+            window: self.window.mark(end),
+            newest: batch.entries.last().map(|entry| entry.kafka_time),
+            log: LogMark { epoch: self.epoch, ..self.before.log },
+            ..above(&self.before, end)
+        };
+        let source =
+            Source { log_generation: intent.log_generation, partition: *partition, declaration_hash };
+        let Cells { all: cells, folded_rows, mistyped } = cells::cells(&batch, &self.declaration, source);
+        (counts.folded_rows, counts.mistyped) = (folded_rows, mistyped);
+        let skipped =
+            self.before.skipped.iter().any(|offset| start.is_at_or_below(*offset) && *offset <= last);
+        let token = Token::new(source, &services.topic, start, last, nonce);
+        let token = if skipped { token.skipping() } else { token };
+        self.before = after.clone();
+        // Only the last part of a split batch ends the declared batch.
+        let after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
+        if self.ends_earlier_declaration(end) {
+            self.begin_new_batches(end);
+        }
+        let declared = DeclaredBatch { token, source, start, end, cells, rebuilt };
+        let (permit, as_of) = (self.permit.take(), self.as_of);
+        PipelineMessage::Batch(Box::new(ReadyBatch { declared, intent, after, counts, as_of, permit }))
+    }
+
+    /// Empties the window of an idle partition, which no later record can repeat, so that it need not be restored.
+    pub(super) fn idle(&mut self) -> Option<PipelineMessage> {
+        let idle_check = IdleCheck {
+            state: match (self.batcher.rebuilds(), self.batcher.is_empty()) {
+                (true, _) => WorkState::Rebuilding,
+                (false, false) => WorkState::OpenBatch,
+                (false, true) => WorkState::NoBatch,
+            },
+            read: self.batcher.start(),
+            applied: self.context.applied_watch.applied().next?,
+            newest: self.window.newest()?,
+            window_age_ms: self.declaration.limits.window.age_ms,
+        };
+        let now = || UnixMillis::from(SystemTime::now());
+        let asked_lately = self.asked_end.is_some_and(|at| at.elapsed() < ASK_PAUSE);
+        if !idle_check.may_be_idle(now()) || asked_lately {
+            return None;
+        }
+        self.asked_end = Some(Instant::now());
+        // Kafka does not answer: it is asked again later.
+        let (_, end) = self.context.watermarks().ok()?;
+        if !idle_check.is_idle(now(), end) {
+            return None;
+        }
+        self.window.clear();
+        let window = self.window.mark(self.batcher.start());
+        self.before = Intent { window, ..self.before.clone() };
+        Some(PipelineMessage::Idle(Box::new(self.before.clone())))
+    }
+}
+
+/// `intent` without a declared batch, and without anything that only concerns offsets below `start`.
+fn above(intent: &Intent, start: NextOffset) -> Intent {
+    Intent {
+        last: None,
+        last_epoch: None,
+        nonce: 0,
+        adopted: intent.adopted.filter(|adopted| *adopted > start),
+        split: Vec::new(),
+        skipped: intent.skipped.iter().copied().filter(|offset| start.is_at_or_below(*offset)).collect(),
+        ..intent.clone()
+    }
+}
+
+/// The first line that was rejected: the offset of its record, its number, and why.
+fn first_rejected(entries: &[LedgerEntry]) -> Option<(Offset, u32, String)> {
+    entries.iter().find_map(|entry| {
+        let (line, reason) = entry.first_fault.as_ref()?;
+        Some((entry.offset, *line, reason.to_string()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_offsets_below_a_batch_is_in_no_later_intent() {
+        let (next, offset) = (NextOffset::new, Offset::new);
+        let intent = Intent {
+            last: Some(offset(14)),
+            last_epoch: Some(3),
+            adopted: Some(next(20)),
+            split: vec![next(12)],
+            skipped: vec![offset(11), offset(15)],
+            ..Intent::fresh(next(10), 7, 2, LogMark::default())
+        };
+        let open = above(&intent, next(10));
+        assert_eq!((open.last, open.last_epoch, open.adopted), (None, None, Some(next(20))));
+        assert_eq!((open.split, open.skipped), (vec![], vec![offset(11), offset(15)]));
+        assert_eq!(above(&intent, next(15)).skipped, [offset(15)]);
+        let later = above(&intent, next(20));
+        assert_eq!((later.adopted, later.skipped), (None, vec![]));
+    }
+}

@@ -1,0 +1,31 @@
+//! What the collector sends to the applier.
+
+use schemas::time::UnixMillis;
+
+use crate::apply::insert::DeclaredBatch;
+use crate::metrics::Counts;
+use crate::pipeline::budget::Permit;
+use crate::protocol::intent::Intent;
+
+/// What the collector sends to the applier.
+pub(crate) enum PipelineMessage {
+    /// A batch to declare and insert.
+    Batch(Box<ReadyBatch>),
+    /// The partition is idle: this intent is committed once everything before it is applied.
+    Idle(Box<Intent>),
+}
+
+/// A closed batch that is ready to be declared and inserted.
+pub(crate) struct ReadyBatch {
+    pub(crate) declared: DeclaredBatch,
+    /// The intent that declares the batch. It is already committed if the batch was rebuilt.
+    pub(crate) intent: Intent,
+    /// The intent to commit if no other batch follows. Absent if more parts of a declared batch follow.
+    pub(crate) after: Option<Intent>,
+    /// What the metrics add for the batch.
+    pub(crate) counts: Counts,
+    /// Every record that Kafka appended before this moment is in this batch or in an earlier one.
+    pub(crate) as_of: Option<UnixMillis>,
+    /// A large batch holds its permit until it is applied.
+    pub(crate) permit: Option<Permit>,
+}

@@ -1,0 +1,195 @@
+//! The pipeline of one partition: restore → collect → declare → insert.
+//!
+//! A thread restores the partition, then polls its queue, decodes the records, closes batches and turns them
+//! into cells ([`collect`]). A task declares each batch in Kafka and inserts it, strictly one batch after another.
+//! Invariant: a declared batch is finished before anything else is declared, by this pipeline or by the pipeline
+//! of the next owner.
+
+use std::sync::Arc;
+use std::thread;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Component;
+use crate::kafka::commit::CommitAborted;
+use crate::kafka::group_context::{GroupConsumer, GroupContext};
+use crate::pipeline::applied_watch::AppliedWatch;
+use crate::pipeline::collect::Collector;
+use crate::pipeline::context::{PartitionContext, Services};
+use crate::pipeline::restore::restore;
+use crate::protocol::intent::Intent;
+use crate::protocol::progress::{Progress, may_release};
+use crate::protocol::recover::{KafkaState, Resume};
+
+pub mod context;
+
+pub mod restore;
+
+pub mod collect;
+
+mod records;
+
+pub mod batcher;
+
+pub mod budget;
+
+pub(crate) mod message;
+
+mod applier;
+
+mod stopped;
+
+pub mod applied_watch;
+
+/// How a pipeline ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipelineEnd {
+    /// It was stopped.
+    Stopped,
+    /// The outcome of a commit is unknown: this process must leave the group and join it again.
+    CommitUnknown,
+    /// Another process has taken this one's place in the group.
+    Fenced,
+}
+
+impl From<CommitAborted> for PipelineEnd {
+    fn from(aborted: CommitAborted) -> Self {
+        match aborted {
+            CommitAborted::GivenUp => Self::Stopped,
+            CommitAborted::OutcomeUnknown => Self::CommitUnknown,
+            CommitAborted::Fenced => Self::Fenced,
+        }
+    }
+}
+
+/// A running pipeline.
+pub struct Pipeline {
+    /// How far the partition is applied.
+    pub applied_watch: Arc<AppliedWatch>,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+    /// Each commit under way holds a reference.
+    commits: Arc<()>,
+    thread: thread::JoinHandle<PipelineEnd>,
+}
+
+impl Pipeline {
+    /// Starts the pipeline of `partition`, which was assigned under the member id `member`. `found` is what Kafka
+    /// told of the partition.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
+    pub fn start(
+        services: &Arc<Services>,
+        consumer: &Arc<GroupConsumer>,
+        member: &Arc<str>,
+        queue: PartitionQueue<GroupContext>,
+        partition: u16,
+        found: KafkaState,
+    ) -> std::io::Result<Self> {
+        let (applied_watch, commits) = (Arc::new(AppliedWatch::new()), Arc::new(()));
+        let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let context = PartitionContext {
+            services: Arc::clone(services),
+            consumer: Arc::clone(consumer),
+            member: Arc::clone(member),
+            partition,
+            applied_watch: Arc::clone(&applied_watch),
+            stop: stop.clone(),
+            give_up: give_up.clone(),
+            commits: Arc::clone(&commits),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("partition {partition}"))
+            .spawn(move || context.run(&queue, &found))?;
+        Ok(Self { applied_watch, stop, give_up, commits, thread })
+    }
+
+    /// Stops reading records. The batch that is being inserted is finished first.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops at once. The next owner finishes the declared batch.
+    pub fn give_up(&self) {
+        self.stop.cancel();
+        self.give_up.cancel();
+    }
+
+    /// Whether the pipeline has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Whether the partition may get another owner.
+    pub fn may_release(&self) -> bool {
+        may_release(self.has_ended(), Arc::strong_count(&self.commits) > 1)
+    }
+
+    /// How the pipeline ended; `None` if its thread panicked.
+    pub fn ended(self) -> Option<PipelineEnd> {
+        self.thread.join().ok()
+    }
+}
+
+impl PartitionContext {
+    fn run(self, queue: &PartitionQueue<GroupContext>, found: &KafkaState) -> PipelineEnd {
+        let runtime = &self.services.runtime;
+        let restoring = restore(&self.services, self.partition, found);
+        let restored = match runtime.block_on(self.stop.run_until_cancelled(restoring)) {
+            None => return PipelineEnd::Stopped,
+            Some(Ok(restored)) => restored,
+            Some(Err(error)) => {
+                self.report_and_wait(&error.into());
+                return PipelineEnd::Stopped;
+            }
+        };
+        let Resume { from, rebuild, intent } = &restored.resume;
+        self.applied_watch.advance(intent.log_generation, *from, None);
+        let declared =
+            rebuild.map(|last| format!("; the batch up to {last} is declared")).unwrap_or_default();
+        tracing::info!("partition {}: reads from offset {from}{declared}", self.partition);
+        let (sender, messages) = mpsc::channel(1);
+        let committed = found.committed.clone();
+        let after = self.redeclared(&restored.resume);
+        let applying =
+            runtime.spawn(self.clone().apply_all(messages, Progress::new(*from), committed, after));
+        if let Err(stopped) = Collector::new(&self, restored).collect(queue, &sender) {
+            self.report_and_wait(&stopped);
+        }
+        drop(sender);
+        let ended = runtime.block_on(applying).expect("the task that inserts does not panic");
+        self.services.health.recovered(Component::Inserts(self.partition.into()));
+        ended
+    }
+
+    /// The intent to commit if no batch follows, where no batch is declared and the last intent names another
+    /// declaration. The commit then shows which declaration is in use, even if the partition gets no records.
+    fn redeclared(&self, resume: &Resume) -> Option<Intent> {
+        let Resume { from, rebuild, intent } = resume;
+        let declaration_hash = self.services.declaration.hash();
+        // Adopted records are declared under the declaration that they were adopted with.
+        let free = rebuild.is_none() && intent.adopted.is_none_or(|adopted| adopted <= *from);
+        (free && intent.declaration_hash != declaration_hash)
+            .then(|| Intent { declaration_hash, ..intent.clone() })
+    }
+}
+
+#[cfg(test)]
+impl Pipeline {
+    /// A pipeline that has ended. Its commit is under way until the second value is dropped.
+    pub(crate) fn ended_while_committing() -> (Self, Arc<()>) {
+        let commit = Arc::new(());
+        let thread = thread::spawn(|| PipelineEnd::CommitUnknown);
+        let pipeline = Self {
+            applied_watch: Arc::new(AppliedWatch::new()),
+            stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            commits: Arc::clone(&commit),
+            thread,
+        };
+        (pipeline, commit)
+    }
+}

@@ -1,0 +1,70 @@
+//! Reads the records of a partition from its queue in Kafka's client.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
+use schemas::record::{Head, HeadError};
+use schemas::time::{SECOND, UnixMillis};
+use uuid::Uuid;
+
+use crate::kafka::group_context::GroupContext;
+
+/// Most records, and most bytes of them, that are polled before their turn.
+const AHEAD_RECORDS: usize = 1000;
+const AHEAD_BYTES: usize = 8 << 20;
+
+/// A record that Kafka appended longer ago than this, in milliseconds, belongs to a backlog.
+const BACKLOG_AGE: i64 = 15 * SECOND;
+
+/// The records of the partition in their order; some were polled before their turn.
+pub(super) struct Records<'q> {
+    pub(super) queue: &'q PartitionQueue<GroupContext>,
+    pub(super) ahead: VecDeque<KafkaResult<BorrowedMessage<'q>>>,
+}
+
+impl<'q> Records<'q> {
+    pub(super) fn next(&mut self, wait: Duration) -> Option<KafkaResult<BorrowedMessage<'q>>> {
+        self.ahead.pop_front().or_else(|| self.queue.poll(wait))
+    }
+
+    /// The ids of the next records that came through a spool, as far as the client has fetched them. After an
+    /// outage there are many such records, and asking ClickHouse for each one would take hours.
+    pub(super) fn spooled_ahead(&mut self) -> HashSet<Uuid> {
+        let bytes = |ahead: &VecDeque<KafkaResult<BorrowedMessage<'_>>>| -> usize {
+            ahead.iter().flatten().map(BorrowedMessage::payload_len).sum()
+        };
+        let mut left = AHEAD_BYTES.saturating_sub(bytes(&self.ahead));
+        while self.ahead.len() < AHEAD_RECORDS
+            && left > 0
+            && let Some(next) = self.queue.poll(Duration::ZERO)
+        {
+            left = left.saturating_sub(next.as_ref().map_or(0, BorrowedMessage::payload_len));
+            self.ahead.push_back(next);
+        }
+        let heads = self.ahead.iter().flatten().map(|message| head(message));
+        heads.flatten().filter(|head| head.spooled).map(|head| head.id).collect()
+    }
+}
+
+/// Reads what the headers of a record say.
+pub(super) fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
+}
+
+/// When Kafka appended the record; `None` if the producer set the time, which may go backwards.
+pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
+    match message.timestamp() {
+        Timestamp::LogAppendTime(millis) => Some(UnixMillis(millis)),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+    }
+}
+
+/// Whether the record belongs to a backlog. Closing batches early would then make no answer fresher, so batches
+/// grow to their full size.
+pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
+    message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE)
+}

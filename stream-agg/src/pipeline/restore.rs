@@ -1,0 +1,197 @@
+//! Finds out where an assigned partition goes on: asks ClickHouse, then checks.
+//!
+//! Invariant: nothing is read from Kafka before markers, ledger and commit were seen to
+//! fit together. ClickHouse may be away for as long as it likes.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::backoff::Backoff;
+use schemas::time::UnixMillis;
+use tokio::time;
+use uuid::Uuid;
+
+use crate::apply::store::{Store, StoreError};
+use crate::apply::{configs, markers};
+use crate::health::Component;
+use crate::pipeline::context::Services;
+use crate::protocol::declaration::Declaration;
+use crate::protocol::intent::Intent;
+use crate::protocol::limits::DecodeLimits;
+use crate::protocol::progress::{NextOffset, Offset};
+use crate::protocol::recover::{KafkaState, RecoverError, Resume, resume};
+use crate::protocol::window::{Window, WindowMark};
+
+/// Shortest and longest wait between tries.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// All that a pipeline needs to go on.
+pub struct RestoredPartition {
+    /// Where, and what is declared.
+    pub resume: Resume,
+    /// Under what it is declared.
+    pub declared: Arc<Declaration>,
+    /// The window as it stood there.
+    pub window: Window,
+    /// Where later batches must end, ascending: adopted markers lie there.
+    pub ends: Vec<NextOffset>,
+}
+
+/// Recovers the Kafka partition `kp`, of which Kafka told what was `found`.
+///
+/// # Errors
+/// What does not fit together.
+pub async fn restore(
+    services: &Services,
+    partition: u16,
+    found: &KafkaState,
+) -> Result<RestoredPartition, RecoverError> {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match try_restore(services, partition, found).await {
+            Ok(recovered) => {
+                services.health.recovered(Component::ClickHouse);
+                return recovered;
+            }
+            Err(error) => services.health.degraded(Component::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
+
+async fn try_restore(
+    services: &Services,
+    partition: u16,
+    found: &KafkaState,
+) -> Result<Result<RestoredPartition, RecoverError>, StoreError> {
+    let Services { store, declaration, .. } = services;
+    let intent = found.intent().map(|(_, intent)| intent);
+    let mut declared = Arc::clone(declaration);
+    // What was declared or adopted is finished under its own declaration.
+    let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
+    if let Some(Intent { declaration_hash, .. }) =
+        unfinished.filter(|intent| intent.declaration_hash != declaration.hash())
+    {
+        match configs::read(store, *declaration_hash).await? {
+            Ok(other) => declared = Arc::new(other),
+            Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
+        }
+    }
+    // Whoever lost the intent may have lost the generation, too.
+    let log_generation = intent.as_ref().map(|intent| intent.log_generation);
+    let markers = markers::of_log(store, partition, log_generation).await?;
+    services.inserter.set_clock(markers.now);
+    let resume = match resume(found, &markers.all, markers.now, declaration.hash()) {
+        Ok(resume) => resume,
+        Err(finding) => return Ok(Err(finding)),
+    };
+    let (WindowMark { floor, digest: expected }, from) = (resume.intent.window, resume.from);
+    let window = match window(store, partition, &resume).await?.verified(&resume.intent.window) {
+        Ok(window) => window,
+        Err(found) => return Ok(Err(RecoverError::WindowDiffers { floor, from, found, expected })),
+    };
+    let adopted =
+        markers.all.iter().map(|marker| marker.applied_end).filter(|applied_end| *applied_end > from);
+    let ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
+    Ok(Ok(RestoredPartition { resume, declared, window, ends }))
+}
+
+/// What the window needs of a record.
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct LedgerRow {
+    ko: u64,
+    #[serde(rename = "millis")]
+    kafka_time: i64,
+    #[serde(rename = "id")]
+    record_id: String,
+    ids: Vec<u64>,
+}
+
+/// The window before the committed offset, from the ledger.
+async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window, StoreError> {
+    let condition = format!("ko >= {}", resume.intent.window.floor);
+    let mut window = Window::new();
+    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, partition, resume, &condition).await? {
+        window.append(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids);
+    }
+    Ok(window)
+}
+
+/// What a window before `resume.from` holds whose beginning nobody remembers: every record from the first one
+/// on that is young enough beside the newest, because a window is restored as every record from its floor on.
+/// Where the clock of a broker went back, records between may be older.
+///
+/// # Errors
+/// What ClickHouse says.
+pub async fn rebuild_window(
+    store: &Store,
+    partition: u16,
+    resume: &Resume,
+    limits: &DecodeLimits,
+) -> Result<WindowMark, StoreError> {
+    let age = limits.window.age_ms;
+    let Resume { from, intent: Intent { log_generation, .. }, .. } = resume;
+    let below = format!(
+        "FROM ledger WHERE tenant = '*' AND g = {log_generation} AND kp = {partition} AND ko < {from}"
+    );
+    let condition = format!(
+        "ko >= (SELECT min(ko) {below} AND kafka_time >= \
+         (SELECT max(kafka_time) {below}) - INTERVAL {age} MILLISECOND)"
+    );
+    let mut window = Window::new();
+    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, partition, resume, &condition).await? {
+        window.push(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids, &limits.window);
+    }
+    Ok(window.mark(resume.from))
+}
+
+/// Those records that a window holds: ClickHouse passes over records without ids.
+async fn ledger(
+    store: &Store,
+    partition: u16,
+    resume: &Resume,
+    condition: &str,
+) -> Result<Vec<LedgerRow>, StoreError> {
+    let Resume { from, intent, .. } = resume;
+    let sql = format!(
+        "SELECT ko, toUnixTimestamp64Milli(kafka_time) AS millis, toString(record_id) AS id, ids FROM ledger \
+         WHERE tenant = '*' AND g = {} AND kp = {partition} AND ko < {from} AND {condition} \
+         AND (notEmpty(ids) OR record_id != toUUID('{nil}')) ORDER BY ko",
+        intent.log_generation,
+        nil = Uuid::nil(),
+    );
+    store.rows(&sql).await
+}
+
+fn offset(ko: u64) -> Offset {
+    Offset::new(ko.cast_signed())
+}
+
+fn id(text: &str) -> Uuid {
+    Uuid::try_parse(text).unwrap_or_default()
+}
+
+/// Which of the records `ids` the ledger has below `lo`; asks until ClickHouse answers.
+pub async fn known_in_ledger(
+    services: &Services,
+    log_generation: u16,
+    partition: u16,
+    ids: &HashSet<Uuid>,
+    start: NextOffset,
+) -> HashSet<Uuid> {
+    let list: Vec<_> = ids.iter().map(|id| format!("'{id}'")).collect();
+    let sql = format!(
+        "SELECT toString(record_id) FROM ledger \
+         WHERE tenant = '*' AND g = {log_generation} AND kp = {partition} AND ko < {start} AND record_id IN ({})",
+        list.join(", ")
+    );
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match services.store.rows::<String>(&sql).await {
+            Ok(found) => return found.iter().map(|text| id(text)).collect(),
+            Err(error) => services.health.degraded(Component::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}

@@ -1,0 +1,44 @@
+//! A partition that stands still until an operator helps.
+
+use rdkafka::error::KafkaError;
+use runtime::error::chain;
+use schemas::record::HeadError;
+
+use crate::health::Component;
+use crate::pipeline::context::{PartitionContext, Services};
+use crate::protocol::progress::{NextOffset, Offset};
+use crate::protocol::recover::{RecoverError, help, help_format, help_unreadable};
+
+/// Why a partition stands still until an operator helps.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoppedPartition {
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error("stopped at offset {0}")]
+    Format(Offset, #[source] HeadError),
+    #[error("records from offset {0} on are not applied and no longer in the log")]
+    Gone(NextOffset, #[source] KafkaError),
+    #[error("kafka's client cannot read the records at offset {0} or behind it")]
+    Unreadable(NextOffset, #[source] KafkaError),
+}
+
+impl PartitionContext {
+    /// Reports why the partition stands still and how an operator can help, then waits until the pipeline is
+    /// stopped.
+    pub(super) fn report_and_wait(&self, stopped: &StoppedPartition) {
+        let component = Component::Partition(self.partition.into());
+        let Services { health, metrics, runtime, .. } = &*self.services;
+        let help = match stopped {
+            StoppedPartition::Recover(error) => error.help(self.partition),
+            StoppedPartition::Gone(..) => help(self.partition),
+            StoppedPartition::Format(offset, _) => help_format(self.partition, *offset),
+            StoppedPartition::Unreadable(..) => help_unreadable(self.partition),
+        };
+        let reason = chain(stopped) + &help;
+        tracing::error!("{component}: {reason}");
+        health.degraded(component, reason);
+        let _counted = metrics.partition_stopped();
+        runtime.block_on(self.stop.cancelled());
+        health.recovered(component);
+    }
+}

@@ -1,0 +1,209 @@
+//! Everything that decides, besides the record itself, which rows a record becomes: one value.
+//!
+//! A batch is declared under the hash of a declaration and finished under the same declaration, by any process and
+//! any release. So the declaration is stored whole in the table `configs` before its hash is used. Invariant: this
+//! release and the next one read a stored declaration as one of the same hash, or not at all.
+
+use std::ops::RangeInclusive;
+
+use schemas::rollup::Rollups;
+use schemas::row::TimeLimits;
+use schemas::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::protocol::limits::{DECODE_VERSION, DecodeLimits, MAX_GROUPS, READABLE};
+use crate::protocol::window::WindowLimits;
+
+/// Everything that decides, besides the record, which rows it becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// The rollups and the declared fields.
+    pub rollups: Rollups,
+    /// Which client clocks are trusted, how far back repeats are recognized, and the constants of a release.
+    pub limits: DecodeLimits,
+    /// Most groups that a batch adds to one rollup before further groups are folded into `(other)`.
+    pub max_groups: usize,
+    /// Key of the hash of user and hour that is stored as `place` in raw rows, so that a place identifies nobody.
+    pub place_key: u64,
+}
+
+/// A declaration as it is stored; the field names are the format. An absent field has its value in [`FIRST`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredDeclaration {
+    decode_version: u32,
+    earliest_ms: i64,
+    ahead_ms: i64,
+    window_age_ms: i64,
+    window_ids: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_groups: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spooled_days: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_bytes: Option<usize>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    place_key: u64,
+    rollups: String,
+}
+
+/// Constants that the first releases did not store.
+struct Constants {
+    max_groups: usize,
+    spooled_days: i64,
+    dead_letter_bytes: usize,
+}
+
+/// The values of the first releases, whatever the values of this release are. They are left out of the stored text,
+/// so that those releases can read it.
+const FIRST: Constants = Constants { max_groups: 50_000, spooled_days: 14, dead_letter_bytes: 4096 };
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Why a stored declaration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeclarationError {
+    /// Another release wrote it in a format that this release does not know.
+    #[error("read a declaration: {0}")]
+    Format(String),
+    /// It has a decode version that this release cannot decode with.
+    #[error(
+        "read a declaration: its decode version is {0}, this release reads {first} to {DECODE_VERSION}",
+        first = READABLE.start()
+    )]
+    Version(u32),
+}
+
+impl Declaration {
+    /// The declaration of a process without variables that change it, with a key that everybody knows.
+    pub fn built_in() -> Self {
+        Self {
+            rollups: Rollups::built_in(),
+            limits: DecodeLimits::default(),
+            max_groups: MAX_GROUPS,
+            place_key: 0,
+        }
+    }
+
+    /// The hash by which intents and rows refer to the declaration.
+    pub fn hash(&self) -> u64 {
+        let Self { rollups, limits, max_groups, place_key } = self;
+        let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
+        // The text is that of the first releases, which hashed no other fields.
+        let mut hashed = format!(
+            "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
+             window: WindowLimits {{ age_ms: {}, max_ids: {} }} }} {max_groups}",
+            rollups.hash(),
+            time.earliest.0,
+            time.ahead,
+            window.age_ms,
+            window.max_ids,
+        );
+        if (*spooled_days, *dead_letter_bytes) != (FIRST.spooled_days, FIRST.dead_letter_bytes) {
+            hashed += &format!(" {spooled_days} {dead_letter_bytes}");
+        }
+        if *place_key != 0 {
+            hashed += &format!(" place {place_key}");
+        }
+        xxh3_64(hashed.as_bytes())
+    }
+
+    /// The declaration as JSON.
+    pub fn text(&self) -> String {
+        let Self { rollups, limits, max_groups, place_key } = self;
+        let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = *limits;
+        let stored = StoredDeclaration {
+            decode_version: version,
+            earliest_ms: time.earliest.0,
+            ahead_ms: time.ahead,
+            window_age_ms: window.age_ms,
+            window_ids: window.max_ids,
+            max_groups: Some(*max_groups).filter(|groups| *groups != FIRST.max_groups),
+            spooled_days: Some(spooled_days).filter(|days| *days != FIRST.spooled_days),
+            dead_letter_bytes: Some(dead_letter_bytes).filter(|bytes| *bytes != FIRST.dead_letter_bytes),
+            place_key: *place_key,
+            rollups: rollups.source().to_owned(),
+        };
+        serde_json::to_string(&stored).expect("numbers and texts become JSON")
+    }
+
+    /// Reads what [`Self::text`] wrote.
+    ///
+    /// # Errors
+    /// It was written by a release that makes other rows.
+    pub fn parse(text: &str) -> Result<Self, DeclarationError> {
+        Self::parse_version(text, READABLE)
+    }
+
+    fn parse_version(text: &str, readable: RangeInclusive<u32>) -> Result<Self, DeclarationError> {
+        let format = |error: &dyn std::fmt::Display| DeclarationError::Format(error.to_string());
+        let stored: StoredDeclaration = serde_json::from_str(text).map_err(|error| format(&error))?;
+        if !readable.contains(&stored.decode_version) {
+            return Err(DeclarationError::Version(stored.decode_version));
+        }
+        let rollups = Rollups::parse("configs", &stored.rollups).map_err(|error| format(&error))?;
+        Ok(Self {
+            rollups,
+            limits: DecodeLimits {
+                time: TimeLimits { earliest: UnixMillis(stored.earliest_ms), ahead: stored.ahead_ms },
+                window: WindowLimits { age_ms: stored.window_age_ms, max_ids: stored.window_ids },
+                version: stored.decode_version,
+                spooled_days: stored.spooled_days.unwrap_or(FIRST.spooled_days),
+                dead_letter_bytes: stored.dead_letter_bytes.unwrap_or(FIRST.dead_letter_bytes),
+            },
+            max_groups: stored.max_groups.unwrap_or(FIRST.max_groups),
+            place_key: stored.place_key,
+        })
+    }
+}
+
+/// Why the declaration of a hash is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownDeclaration {
+    /// The table has no row for the hash.
+    #[error("`configs` does not hold declaration {declaration_hash:016x}; restore that table from a backup")]
+    Missing {
+        /// The hash.
+        declaration_hash: u64,
+    },
+    /// This release cannot read the declaration.
+    #[error("this release cannot read declaration {declaration_hash:016x}; run the release that declared it")]
+    Unreadable {
+        /// The hash.
+        declaration_hash: u64,
+        /// Why this release cannot read it.
+        source: DeclarationError,
+    },
+    /// The stored declaration has another hash.
+    #[error(
+        "the row of declaration {declaration_hash:016x} in `configs` was changed and now has hash {found:016x}; restore that \
+         table from a backup"
+    )]
+    Changed {
+        /// The hash under which it is stored.
+        declaration_hash: u64,
+        /// The hash that it has.
+        found: u64,
+    },
+}
+
+/// The declaration with this hash among the `texts` that are stored under it. If there is none, the first text
+/// tells why.
+pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
+    let mut all = texts.iter().map(|text| {
+        let declaration = Declaration::parse(text)
+            .map_err(|source| UnknownDeclaration::Unreadable { declaration_hash, source })?;
+        match declaration.hash() {
+            found if found == declaration_hash => Ok(declaration),
+            found => Err(UnknownDeclaration::Changed { declaration_hash, found }),
+        }
+    });
+    let first = all.next().unwrap_or(Err(UnknownDeclaration::Missing { declaration_hash }));
+    first.or_else(|why| all.find_map(Result::ok).ok_or(why))
+}
+
+#[cfg(test)]
+mod tests;

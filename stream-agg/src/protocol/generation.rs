@@ -1,0 +1,5 @@
+//! Generations of a Kafka log: a topic that is created again under its name begins the next one.
+
+/// Generations of logs lie below this number. In the markers of a backfill, `g` is this number plus a day of raw
+/// rows.
+pub const BACKFILL_G: u16 = 1 << 15;

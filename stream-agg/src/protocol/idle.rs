@@ -1,0 +1,104 @@
+//! Decides when a partition has been idle for so long that no later record can be a repeat.
+//!
+//! Its deduplication window is then emptied and committed as empty, so that it need not be restored. Invariant: an
+//! empty queue alone does not make a partition idle. The first fetch after a long stop may take a while, and its
+//! records may repeat some that the window holds. So Kafka is asked where the log ends. Pure: the caller asks Kafka
+//! and owns the clock.
+
+use schemas::time::{HOUR, UnixMillis};
+
+use crate::protocol::progress::NextOffset;
+
+/// What a pipeline is doing when its queue is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkState {
+    /// It reads the records of a declared batch again.
+    Rebuilding,
+    /// A batch is open.
+    OpenBatch,
+    /// Every record that was read is in a closed batch.
+    NoBatch,
+}
+
+/// A partition whose queue is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleCheck {
+    /// What its pipeline is doing.
+    pub state: WorkState,
+    /// Every record below this offset was read.
+    pub read: NextOffset,
+    /// Every record below this offset is in every cell.
+    pub applied: NextOffset,
+    /// Kafka's time of the newest record in the window.
+    pub newest: UnixMillis,
+    /// How long repeats are recognized, in milliseconds.
+    pub window_age_ms: i64,
+}
+
+impl IdleCheck {
+    /// Whether the partition is idle if the log ends with the records that were read: no batch is open or declared,
+    /// and the newest record is older than the age of the window plus an hour.
+    ///
+    /// The hour allows for clocks that differ: `now` is the time of this machine, records have Kafka's time.
+    pub fn may_be_idle(&self, now: UnixMillis) -> bool {
+        let age = now.0.saturating_sub(self.newest.0);
+        self.state == WorkState::NoBatch
+            && self.applied >= self.read
+            && age >= self.window_age_ms.saturating_add(HOUR)
+    }
+
+    /// Whether the partition is idle, if the log ended at `end` when Kafka was asked after the queue was found
+    /// empty.
+    pub fn is_idle(&self, now: UnixMillis, end: NextOffset) -> bool {
+        self.may_be_idle(now) && self.read >= end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::time::MINUTE;
+
+    use super::*;
+
+    const READ: NextOffset = NextOffset::new(7);
+    /// 70 minutes after the newest record, with a window of ten.
+    const NOW: UnixMillis = UnixMillis(70 * MINUTE);
+    const IDLE: IdleCheck = IdleCheck {
+        state: WorkState::NoBatch,
+        read: READ,
+        applied: READ,
+        newest: UnixMillis(0),
+        window_age_ms: 10 * MINUTE,
+    };
+
+    #[test]
+    fn a_partition_is_idle_once_its_newest_record_is_an_hour_older_than_the_window() {
+        assert!(IDLE.is_idle(NOW, READ));
+        assert!(!IDLE.is_idle(UnixMillis(NOW.0 - 1), READ));
+        let by_default = IdleCheck { window_age_ms: 24 * HOUR, ..IDLE };
+        assert!(!by_default.is_idle(UnixMillis(25 * HOUR - 1), READ));
+        assert!(by_default.is_idle(UnixMillis(25 * HOUR), READ));
+    }
+
+    #[test]
+    fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
+        assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
+        // Kafka answers with the end up to which consumers may read; an open transaction holds it back.
+        assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
+    }
+
+    #[test]
+    fn a_partition_with_work_is_not_idle() {
+        for state in [WorkState::Rebuilding, WorkState::OpenBatch] {
+            assert!(!IdleCheck { state, ..IDLE }.is_idle(NOW, READ), "{state:?}");
+        }
+        let declared = IdleCheck { applied: NextOffset::new(6), ..IDLE };
+        assert!(!declared.is_idle(NOW, READ));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_and_a_window_without_end_are_no_idleness() {
+        assert!(!IDLE.is_idle(UnixMillis(i64::MIN), READ));
+        assert!(!IdleCheck { window_age_ms: i64::MAX, ..IDLE }.is_idle(NOW, READ));
+    }
+}

@@ -1,0 +1,46 @@
+use super::*;
+
+fn progress() -> Progress {
+    Progress::new(NextOffset::new(3))
+}
+
+#[test]
+fn a_batch_counts_as_applied_when_every_cell_has_it() {
+    let mut progress = progress();
+    progress.declare(Offset::new(7), 2);
+    assert!(!progress.may_declare());
+    progress.cell_applied();
+    assert_eq!((progress.applied(), progress.may_declare()), (NextOffset::new(3), false));
+    progress.cell_applied();
+    assert_eq!((progress.applied(), progress.may_declare()), (NextOffset::new(8), true));
+}
+
+#[test]
+#[should_panic(expected = "while another one is open")]
+fn no_batch_is_declared_before_every_cell_has_the_one_before() {
+    let mut progress = progress();
+    progress.declare(Offset::new(3), 2);
+    progress.cell_applied();
+    progress.declare(Offset::new(4), 1);
+}
+
+#[test]
+#[should_panic(expected = "a batch holds a record")]
+fn a_batch_below_what_is_applied_is_a_fault() {
+    progress().declare(Offset::new(2), 1);
+}
+
+#[test]
+fn only_a_commit_that_is_known_to_have_failed_is_tried_again_in_place() {
+    assert_eq!(after_commit(CommitOutcome::Refused), AfterCommit::ReadBack);
+    assert_eq!(after_commit(CommitOutcome::Removed), AfterCommit::Rejoin);
+    assert_eq!(after_commit(CommitOutcome::Denied), AfterCommit::Rejoin);
+    assert_eq!(after_commit(CommitOutcome::Unknown), AfterCommit::Rejoin);
+    assert_eq!(after_commit(CommitOutcome::Fenced), AfterCommit::Shutdown);
+}
+
+#[test]
+fn a_partition_is_kept_while_a_commit_is_under_way() {
+    assert!(may_release(true, false));
+    assert!(!may_release(true, true) && !may_release(false, false));
+}

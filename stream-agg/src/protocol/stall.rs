@@ -1,0 +1,83 @@
+//! Finds partitions that stand still: records wait, but none is applied.
+//!
+//! Most causes are reported by themselves, with a better message. This check finds the causes that nobody expected.
+//! Pure: the caller passes the time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::protocol::progress::NextOffset;
+
+/// How long no record may be applied while records wait: longer than an insert and its retry take.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Since when each partition has been at its offset.
+#[derive(Debug, Default)]
+pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
+
+impl Stalls {
+    /// Whether `partition` stands still. `next` is the first offset that is not applied, `None` before the
+    /// partition is restored; `waits` says whether the log has records from there on.
+    pub fn stands_still(
+        &mut self,
+        partition: i32,
+        next: Option<NextOffset>,
+        waits: bool,
+        now: Instant,
+    ) -> bool {
+        let (known, since) = self.0.entry(partition).or_insert((next, now));
+        if *known != next || !waits {
+            (*known, *since) = (next, now);
+        }
+        now.duration_since(*since) >= PATIENCE
+    }
+
+    /// Forgets the partitions that the process no longer has, and returns them.
+    pub fn forget(&mut self, is_gone: impl Fn(i32) -> bool) -> Vec<i32> {
+        self.0.extract_if(.., |partition, _| is_gone(*partition)).map(|(partition, _)| partition).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds at which a partition stands still, if it is checked every ten seconds.
+    #[track_caller]
+    fn check(looks: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
+        let (start, mut stalls) = (Instant::now(), Stalls::default());
+        let stands = |second: &u64| {
+            let (next, waits) = looks(*second);
+            stalls.stands_still(3, next.map(NextOffset::new), waits, start + Duration::from_secs(*second))
+        };
+        let found: Vec<_> = (0..=200).step_by(10).filter(stands).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_partition_stands_still_when_records_wait_and_none_was_applied_for_ninety_seconds() {
+        check(|_| (Some(7), true), &(90..=200).step_by(10).collect::<Vec<_>>());
+        check(|second| (Some(if second < 100 { 7 } else { 8 }), true), &[90, 190, 200]);
+        check(|second| (Some(i64::try_from(second).unwrap()), true), &[]);
+    }
+
+    #[test]
+    fn one_without_waiting_records_does_not_and_one_that_is_never_recovered_does() {
+        check(|_| (Some(7), false), &[]);
+        check(|second| (Some(7), second != 80), &[170, 180, 190, 200]);
+        check(|_| (None, true), &(90..=200).step_by(10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_partition_that_went_elsewhere_is_named_once_and_begins_again_when_it_comes_back() {
+        let (start, mut stalls) = (Instant::now(), Stalls::default());
+        let next = Some(NextOffset::new(7));
+        assert!(!stalls.stands_still(3, next, true, start));
+        assert!(stalls.stands_still(3, next, true, start + PATIENCE));
+        assert_eq!(stalls.forget(|partition| partition == 3), [3]);
+        assert!(stalls.forget(|partition| partition == 3).is_empty());
+        assert!(!stalls.stands_still(3, next, true, start + PATIENCE));
+    }
+}

@@ -1,0 +1,48 @@
+//! Whether a Kafka log was truncated below records that were read or declared. Pure.
+
+use crate::protocol::progress::{NextOffset, Offset};
+
+/// Whether the log was truncated below `next`, which Kafka's client cannot read, if the log begins at `low`. Only a
+/// log that begins later has lost the record to retention: a log never ends before a record that was read, unless
+/// it was truncated, wherever it ends now.
+pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
+    low <= next
+}
+
+/// Whether the record at `offset`, of this leader `epoch`, was written after the log had been truncated inside the
+/// declared batch. The batch is known by its last record and the leader epoch of that record. Epochs never decrease
+/// in a log, and every record that is written after a truncation has a later epoch.
+pub(crate) fn was_written_later(declared: (Offset, i32), offset: Offset, epoch: Option<i32>) -> bool {
+    let (last, of_last) = declared;
+    offset <= last && epoch.is_some_and(|epoch| epoch > of_last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_begins_before_what_is_gone_was_truncated_wherever_it_ends() {
+        let (low, next) = (NextOffset::new(5), NextOffset::new);
+        assert!(was_truncated(next(100), low) && was_truncated(next(5), low));
+        assert!(!was_truncated(next(4), low), "retention took it");
+    }
+
+    #[test]
+    fn a_record_of_what_was_declared_has_no_later_leader_epoch_than_its_last_record_had() {
+        let declared = (Offset::new(14), 3);
+        let check = |offset, epoch, expected| {
+            assert_eq!(
+                was_written_later(declared, Offset::new(offset), epoch),
+                expected,
+                "{offset} {epoch:?}"
+            );
+        };
+        for epoch in [None, Some(2), Some(3)] {
+            check(14, epoch, false);
+        }
+        check(12, Some(4), true);
+        check(14, Some(4), true);
+        check(15, Some(4), false);
+    }
+}

@@ -1,0 +1,232 @@
+//! The deduplication window: the latest records of one partition, to recognize repeats.
+//!
+//! A queue of records, oldest first, with the ids of each: its own id and the ids of its stored lines. A record
+//! without ids is not in the queue: it repeats nothing, and the limit on ids would not bound the number of such
+//! records. Invariant: the content follows from the records `[W, F)` alone, so appending the rows of the ledger in
+//! their order restores it exactly; the digest proves that. Pure: the only time is that of the records.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+
+use hashbrown::{HashMap, HashSet};
+use schemas::line::MAX_TENANT_BYTES;
+use schemas::time::{DAY, UnixMillis};
+use uuid::Uuid;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::protocol::progress::{NextOffset, Offset};
+
+/// How far back repeats are recognized. The limits decide about rows, so they are part of the declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowLimits {
+    /// Age of the oldest record, in milliseconds before the current one.
+    pub age_ms: i64,
+    /// Most ids in the window.
+    pub max_ids: usize,
+}
+
+impl Default for WindowLimits {
+    fn default() -> Self {
+        Self { age_ms: DAY, max_ids: 1_000_000 }
+    }
+}
+
+/// The id of a line: a hash of its tenant and the client's event id.
+///
+/// # Panics
+/// If `tenant` is longer than a tenant may be.
+pub fn line_id(tenant: &str, event_id: Uuid) -> u64 {
+    const SEPARATOR: u8 = b'/';
+    let mut key = [0; MAX_TENANT_BYTES + 17];
+    let length = tenant.len();
+    key[..length].copy_from_slice(tenant.as_bytes());
+    key[length] = SEPARATOR;
+    key[length + 1..length + 17].copy_from_slice(event_id.as_bytes());
+    xxh3_64(&key[..length + 17])
+}
+
+/// The id of a record; `None` if it has no identity.
+pub fn record_id(id: Uuid) -> Option<u64> {
+    // No tenant begins with it.
+    const PREFIX: u8 = b'#';
+    let mut key = [PREFIX; 17];
+    key[1..].copy_from_slice(id.as_bytes());
+    (!id.is_nil()).then(|| xxh3_64(&key))
+}
+
+/// The window of one partition.
+#[derive(Debug, Default)]
+pub struct Window {
+    records: VecDeque<Remembered>,
+    /// The ids of all records, end to end.
+    ids: VecDeque<u64>,
+    set: HashSet<u64>,
+    /// How often an id is in `ids` beyond the first time: only the id of a repeated record is there more than once.
+    again: HashMap<u64, u32>,
+    sum: u128,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    offset: Offset,
+    kafka_time: UnixMillis,
+    ids: u32,
+}
+
+impl Window {
+    /// An empty window.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets the records that are too old for a record of the time `now`. Called before each record.
+    pub fn expire(&mut self, now: UnixMillis, limits: &WindowLimits) {
+        let earliest = UnixMillis(now.0.saturating_sub(limits.age_ms));
+        while self.records.front().is_some_and(|front| front.kafka_time < earliest) {
+            self.pop();
+        }
+    }
+
+    /// Whether a remembered record or stored line has this id.
+    pub fn contains(&self, id: u64) -> bool {
+        self.set.contains(&id)
+    }
+
+    /// Remembers a record with the ids of its stored lines, then forgets the oldest records beyond the limit.
+    /// Called after each record.
+    pub fn push(
+        &mut self,
+        offset: Offset,
+        kafka_time: UnixMillis,
+        record: Uuid,
+        line_ids: &[u64],
+        limits: &WindowLimits,
+    ) {
+        self.append(offset, kafka_time, record, line_ids);
+        while self.ids.len() > limits.max_ids {
+            self.pop();
+        }
+    }
+
+    /// Remembers a record and forgets none: restores the window, row by row of the ledger from `W` on.
+    pub fn append(&mut self, offset: Offset, kafka_time: UnixMillis, record: Uuid, line_ids: &[u64]) {
+        let before = self.ids.len();
+        for id in record_id(record).into_iter().chain(line_ids.iter().copied()) {
+            self.ids.push_back(id);
+            self.sum = self.sum.wrapping_add(summand(offset, id));
+            if !self.set.insert(id) {
+                *self.again.entry(id).or_default() += 1;
+            }
+        }
+        let ids = (self.ids.len() - before) as u32;
+        if ids > 0 {
+            self.records.push_back(Remembered { offset, kafka_time, ids });
+        }
+    }
+
+    /// `W`: the oldest record in the window.
+    pub fn floor(&self) -> Option<Offset> {
+        self.records.front().map(|record| record.offset)
+    }
+
+    /// When Kafka appended the newest record in the window.
+    pub fn newest(&self) -> Option<UnixMillis> {
+        self.records.back().map(|record| record.kafka_time)
+    }
+
+    /// Proves that two windows are equal.
+    pub fn digest(&self) -> Digest {
+        Digest { count: self.ids.len() as u64, sum: self.sum }
+    }
+
+    /// The mark to commit at `next`, for the window after the records below it.
+    pub fn mark(&self, next: NextOffset) -> WindowMark {
+        WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
+    }
+
+    /// The restored window, if it equals the `committed` one.
+    ///
+    /// # Errors
+    /// The digest of the restored window: the ledger has lost records or has got others.
+    pub fn verified(self, committed: &WindowMark) -> Result<Self, Digest> {
+        let found = self.digest();
+        if found == committed.digest { Ok(self) } else { Err(found) }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    fn pop(&mut self) {
+        let Some(record) = self.records.pop_front() else { return };
+        for id in self.ids.drain(..record.ids as usize) {
+            self.sum = self.sum.wrapping_sub(summand(record.offset, id));
+            match self.again.get_mut(&id) {
+                None => {
+                    self.set.remove(&id);
+                }
+                Some(1) => {
+                    self.again.remove(&id);
+                }
+                Some(more) => *more -= 1,
+            }
+        }
+    }
+}
+
+fn summand(offset: Offset, id: u64) -> u128 {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&offset.to_u64().to_le_bytes());
+    key[8..].copy_from_slice(&id.to_le_bytes());
+    xxh3_128(&key)
+}
+
+/// The number of ids in a window, and the sum of a hash of each id with its offset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Number of ids.
+    pub count: u64,
+    /// Sum of the hashes modulo 2^128.
+    pub sum: u128,
+}
+
+/// Proves that a window was restored as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowMark {
+    /// The records of the window lie in `[floor, F)`.
+    pub floor: NextOffset,
+    /// Digest of the window.
+    pub digest: Digest,
+}
+
+/// The text is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("read a window's digest: `{0}` is not two hexadecimal numbers joined by -")]
+pub struct DigestError(String);
+
+/// `<count>-<sum>`, hexadecimal.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.count, self.sum)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (count, sum) = text.split_once('-')?;
+            Some(Self {
+                count: u64::from_str_radix(count, 16).ok()?,
+                sum: u128::from_str_radix(sum, 16).ok()?,
+            })
+        };
+        read().ok_or_else(|| DigestError(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

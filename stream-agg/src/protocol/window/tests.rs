@@ -1,0 +1,200 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const WIDE: WindowLimits = WindowLimits { age_ms: DAY, max_ids: 1000 };
+
+fn push(window: &mut Window, offset: i64, time: i64, record: u128, ids: &[u64], limits: &WindowLimits) {
+    window.expire(UnixMillis(time), limits);
+    window.push(Offset::new(offset), UnixMillis(time), Uuid::from_u128(record), ids, limits);
+}
+
+fn known(record: u128) -> u64 {
+    record_id(Uuid::from_u128(record)).unwrap()
+}
+
+#[test]
+fn a_record_is_forgotten_when_one_comes_that_is_later_by_more_than_the_age() {
+    let mut window = Window::new();
+    push(&mut window, 10, 0, 1, &[7], &WIDE);
+    window.expire(UnixMillis(DAY), &WIDE);
+    assert!(window.contains(7) && window.contains(known(1)));
+    window.expire(UnixMillis(DAY + 1), &WIDE);
+    assert!(!window.contains(7) && !window.contains(known(1)));
+    assert_eq!((window.floor(), window.newest(), window.digest()), (None, None, Digest::default()));
+}
+
+#[test]
+fn whole_records_are_forgotten_when_there_are_too_many_ids() {
+    let limits = WindowLimits { max_ids: 4, ..WIDE };
+    let mut window = Window::new();
+    push(&mut window, 10, 0, 1, &[7, 8], &limits);
+    push(&mut window, 11, 0, 2, &[], &limits);
+    assert_eq!((window.floor(), window.digest().count), (Some(Offset::new(10)), 4));
+    push(&mut window, 12, 0, 3, &[], &limits);
+    assert_eq!((window.floor(), window.digest().count), (Some(Offset::new(11)), 2));
+    assert!(!window.contains(7) && !window.contains(8) && window.contains(known(2)));
+    push(&mut window, 13, 5, 4, &[1, 2, 3, 4, 5], &limits);
+    assert_eq!(window.floor(), None, "a record with more ids than fit is not remembered either");
+}
+
+#[test]
+fn the_id_of_a_repeated_record_stays_until_its_last_repeat_is_forgotten() {
+    let mut window = Window::new();
+    for offset in 10..13 {
+        push(&mut window, offset, offset, 1, &[], &WIDE);
+    }
+    window.expire(UnixMillis(DAY + 12), &WIDE);
+    assert!(window.contains(known(1)));
+    window.expire(UnixMillis(DAY + 13), &WIDE);
+    assert!(!window.contains(known(1)));
+}
+
+#[test]
+fn a_record_without_identity_repeats_nothing() {
+    let mut window = Window::new();
+    push(&mut window, 10, 3, 0, &[], &WIDE);
+    assert_eq!((window.floor(), window.newest(), window.digest()), (None, None, Digest::default()));
+}
+
+#[test]
+fn records_without_ids_take_no_room_however_many_they_are() {
+    let mut window = Window::new();
+    push(&mut window, 0, 0, 1, &[7], &WIDE);
+    for offset in 1..=1_000_000 {
+        push(&mut window, offset, 1, 0, &[], &WIDE);
+    }
+    assert_eq!((window.records.len(), window.floor()), (1, Some(Offset::new(0))));
+    push(&mut window, 1_000_001, DAY + 1, 0, &[], &WIDE);
+    assert_eq!((window.records.len(), window.floor()), (0, None), "they still let time pass");
+}
+
+#[test]
+fn ids_stay_what_they_are() {
+    // They are in ledgers and in Kafka: another value would forget what was stored before.
+    let event = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+    assert_ne!(line_id("default", event), line_id("other", event));
+    let mut window = Window::new();
+    window.append(Offset::new(42), UnixMillis(0), event, &[7]);
+    let found = (line_id("default", event), record_id(event), window.digest().to_string());
+    let expected = (
+        3_211_563_442_547_050_482,
+        Some(3_593_224_264_447_445_895),
+        "2-678653ddda7c69e14509dc9aa393e78e".to_owned(),
+    );
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_digest_is_read_back() {
+    for digest in [Digest::default(), Digest { count: 1_000_000, sum: u128::MAX }] {
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+    }
+    for text in ["", "1", "1-", "-1", "x-1", "1-1-1", "1-100000000000000000000000000000000"] {
+        assert_eq!(text.parse::<Digest>(), Err(DigestError(text.to_owned())));
+    }
+}
+
+#[test]
+fn a_commit_says_where_the_window_begins_and_what_is_in_it() {
+    let limits = WindowLimits { max_ids: 4, ..WIDE };
+    let mut window = Window::new();
+    let next = NextOffset::new(13);
+    assert_eq!(window.mark(next), WindowMark { floor: next, digest: Digest::default() });
+    push(&mut window, 10, 0, 1, &[7], &limits);
+    push(&mut window, 12, 0, 2, &[8], &limits);
+    assert_eq!(window.mark(next), WindowMark { floor: NextOffset::new(10), digest: window.digest() });
+    push(&mut window, 13, 0, 3, &[9], &limits);
+    assert_eq!(window.mark(NextOffset::new(14)).floor, NextOffset::new(12));
+}
+
+#[test]
+fn a_window_from_a_ledger_that_lacks_a_record_or_has_another_is_refused() {
+    let restored = |rows: &[(i64, u128, u64)]| {
+        let mut window = Window::new();
+        for (offset, record, id) in rows {
+            window.append(Offset::new(*offset), UnixMillis(0), Uuid::from_u128(*record), &[*id]);
+        }
+        window
+    };
+    let committed = restored(&[(10, 1, 7), (11, 2, 8)]).mark(NextOffset::new(12));
+    assert!(restored(&[(10, 1, 7), (11, 2, 8)]).verified(&committed).is_ok());
+    for wrong in [&[][..], &[(10, 1, 7)], &[(10, 1, 7), (11, 2, 9)], &[(10, 1, 7), (12, 2, 8)]] {
+        let found = restored(wrong).digest();
+        assert_eq!(restored(wrong).verified(&committed).unwrap_err(), found, "{wrong:?}");
+    }
+}
+
+/// What the ledger holds of a record.
+#[derive(Debug, Clone)]
+struct Row {
+    gap: i64,
+    time: i64,
+    record: u128,
+    ids: Vec<u64>,
+}
+
+/// With ids of records and of lines that come again.
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let row = (1..3_i64, 0..50_i64, 0..6_u128, prop::collection::vec(0..40_u64, 0..6))
+        .prop_map(|(gap, time, record, ids)| Row { gap, time, record, ids });
+    prop::collection::vec(row, 0..60)
+}
+
+proptest! {
+    /// Whatever came before, the ledger from `W` on gives the same window, which goes on equally.
+    #[test]
+    fn a_restored_window_equals_the_original(
+        before in rows(), after in rows(), age_ms in 0..400_i64, max_ids in 0..40_usize,
+    ) {
+        let limits = WindowLimits { age_ms, max_ids };
+        let (mut offset, mut time, mut ledger) = (0, 0, Vec::new());
+        let mut original = Window::new();
+        // Only new ids are stored, as a decoder does it; times go on, now and then by a step back.
+        let mut step = |row: &Row, windows: &mut [&mut Window]| {
+            offset += row.gap;
+            time += row.time - 3;
+            let mut stored = Vec::new();
+            for window in windows.iter_mut() {
+                window.expire(UnixMillis(time), &limits);
+                stored = Vec::new();
+                for id in &row.ids {
+                    if !window.contains(*id) && !stored.contains(id) {
+                        stored.push(*id);
+                    }
+                }
+                let at = Offset::new(offset);
+                window.push(at, UnixMillis(time), Uuid::from_u128(row.record), &stored, &limits);
+            }
+            (Offset::new(offset), UnixMillis(time), Uuid::from_u128(row.record), stored)
+        };
+        for row in &before {
+            ledger.push(step(row, &mut [&mut original]));
+        }
+        let mut restored = Window::new();
+        let floor = original.floor();
+        for (offset, time, record, ids) in &ledger {
+            if floor.is_some_and(|floor| *offset >= floor) {
+                restored.append(*offset, *time, *record, ids);
+            }
+        }
+        equal(&original, &restored)?;
+        for row in &after {
+            step(row, &mut [&mut original, &mut restored]);
+            equal(&original, &restored)?;
+        }
+        original.expire(UnixMillis(i64::MAX), &limits);
+        prop_assert_eq!(original.digest(), Digest::default());
+        prop_assert!(original.set.is_empty() && original.again.is_empty());
+    }
+}
+
+fn equal(a: &Window, b: &Window) -> Result<(), TestCaseError> {
+    prop_assert_eq!(a.floor(), b.floor());
+    prop_assert_eq!(a.newest(), b.newest());
+    prop_assert_eq!(a.digest(), b.digest());
+    for id in (0..40).chain((1..6).map(known)) {
+        prop_assert_eq!(a.contains(id), b.contains(id), "id {}", id);
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! The records of one partition that are inserted together.
+
+use crate::metrics::Counts;
+use crate::protocol::progress::NextOffset;
+use crate::rows::decode::{DecodedLines, LedgerEntry};
+
+/// Records `[lo..end)` of one partition that are inserted together.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where the batch before it ended; its first record may come later.
+    pub start: NextOffset,
+    /// It holds everything below; a marker says so.
+    pub end: NextOffset,
+    /// What its records hold, in the order of offset and line.
+    pub decoded: DecodedLines,
+    /// A line in the ledger for each record, in the order of offsets; never empty.
+    pub entries: Vec<LedgerEntry>,
+}
+
+impl Batch {
+    /// What it counts for.
+    pub fn counts(&self) -> Counts {
+        self.entries.iter().fold(Counts::default(), |sum, entry| Counts {
+            records: sum.records + 1,
+            lines: sum.lines + u64::from(entry.lines),
+            rows: sum.rows + u64::from(entry.stored),
+            rejected: sum.rejected + u64::from(entry.rejected),
+            duplicates: sum.duplicates + u64::from(entry.duplicates),
+            time_replaced: sum.time_replaced + u64::from(entry.time_replaced),
+            arrival_replaced: sum.arrival_replaced + u64::from(entry.arrival_replaced),
+            folded_rows: 0,
+            mistyped: 0,
+        })
+    }
+}

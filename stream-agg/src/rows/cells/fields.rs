@@ -1,0 +1,48 @@
+//! Declared fields of `props` become typed columns of the raw table.
+
+use std::iter::once;
+
+use schemas::field::{Field, Kind};
+
+use crate::rows::columns::{RowId, Rows};
+use crate::rows::decode::props;
+use crate::rows::native::BlockBuilder;
+
+/// Appends the column of `field` after the marker's default. Returns how many rows have a value of another kind,
+/// which are stored as the default; `props` keeps it.
+pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
+    let (name, kind) = (field.column(), field.kind.column_type());
+    let found: Vec<_> =
+        order.iter().map(|row| props::find(rows.props.get(*row), field.path.steps())).collect();
+    let present = found.iter().flatten().count();
+    let of_kind = match field.kind {
+        Kind::String => {
+            let texts = read(&found, |json| json.starts_with('"').then(|| props::string(json))?);
+            let values = texts.iter().map(|text| text.as_deref().unwrap_or_default());
+            block.text(&name, kind, once("").chain(values));
+            texts.iter().flatten().count()
+        }
+        Kind::Int => fixed(block, &name, kind, &read(&found, props::int), i64::to_le_bytes),
+        Kind::Float => fixed(block, &name, kind, &read(&found, props::float), f64::to_le_bytes),
+        Kind::Bool => fixed(block, &name, kind, &read(&found, props::truth), |truth| [u8::from(truth)]),
+        Kind::Time => fixed(block, &name, kind, &read(&found, props::time), |time| time.0.to_le_bytes()),
+    };
+    (present - of_kind) as u64
+}
+
+fn read<T>(found: &[Option<&str>], value: impl Fn(&str) -> Option<T>) -> Vec<Option<T>> {
+    found.iter().map(|json| json.and_then(&value)).collect()
+}
+
+/// Appends `values`, each the default where it is absent. Returns how many there are.
+fn fixed<T: Copy + Default, const N: usize>(
+    block: &mut BlockBuilder,
+    name: &str,
+    kind: &str,
+    values: &[Option<T>],
+    bytes: impl Fn(T) -> [u8; N],
+) -> usize {
+    let all = once(T::default()).chain(values.iter().map(|value| value.unwrap_or_default()));
+    block.fixed(name, kind, all.map(bytes));
+    values.iter().flatten().count()
+}

@@ -1,0 +1,157 @@
+//! Rows of all rollups become cells: one for each of the two tables and each day of expiry.
+
+use std::collections::BTreeMap;
+use std::iter::{once, repeat_n};
+
+use schemas::rollup::Rollup;
+use schemas::rollup::layout::{Expiry, MEASURES, Stored, Table};
+use schemas::time::UnixMillis;
+
+use super::{Cell, Cells, Source, keys, only_marker};
+use crate::protocol::progress::NextOffset;
+use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate_strata};
+use crate::rows::columns::Interner;
+use crate::rows::native::BlockBuilder;
+use crate::rows::strata::Strata;
+
+/// The cells that rows become in `rollups`: none if none of them counts there. Markers carry the name of the
+/// rollup that a `backfill` fills.
+pub fn rollup_cells<'r>(
+    rollups: impl Iterator<Item = &'r Rollup>,
+    strata: &Strata<'_>,
+    source: Source,
+    applied_end: NextOffset,
+    max_groups: usize,
+    backfill: Option<&str>,
+) -> Cells {
+    let aggregates: Vec<_> =
+        rollups.map(|rollup| (rollup, aggregate_strata(rollup, strata, max_groups))).collect();
+    let mut cells = BTreeMap::<(Table, Expiry), Vec<RollupRows<'_, '_>>>::new();
+    for (rollup, aggregate) in &aggregates {
+        for (expires, groups) in &aggregate.cells {
+            let parts = cells.entry((rollup.table(), *expires)).or_default();
+            parts.push(RollupRows { rollup, aggregate, groups });
+        }
+    }
+    let tenants = &strata.rows.tenant.texts;
+    let marker = |expires| Marker { source, applied_end, expires, backfill };
+    let all =
+        cells.into_iter().map(|((table, expires), parts)| cell(table, &parts, tenants, marker(expires)));
+    let folded_rows = aggregates.iter().map(|(_, aggregate)| aggregate.folded_rows).sum();
+    Cells { all: all.collect(), folded_rows, mistyped: 0 }
+}
+
+/// What one rollup has in a cell.
+struct RollupRows<'a, 'r> {
+    rollup: &'a Rollup,
+    aggregate: &'a Aggregate<'r>,
+    groups: &'a [GroupId],
+}
+
+impl<'a> RollupRows<'a, '_> {
+    /// What stands in this column; nothing if the rollup does not use it.
+    fn values(&self, stored: Stored) -> Option<&'a Values> {
+        self.aggregate.measures.iter().find(|(at, _)| *at == stored).map(|(_, values)| values)
+    }
+
+    fn number(&self, stored: Stored, group: usize) -> i128 {
+        match self.values(stored) {
+            Some(Values::Numbers(values)) => values[group],
+            Some(Values::Distinct(_)) | None => 0,
+        }
+    }
+
+    fn set(&self, stored: Stored, group: usize) -> &'a [u64] {
+        match self.values(stored) {
+            Some(Values::Distinct(sets)) => sets.get(group as GroupId),
+            Some(Values::Numbers(_)) | None => &[],
+        }
+    }
+}
+
+/// What the marker row holds.
+#[derive(Clone, Copy)]
+struct Marker<'b> {
+    source: Source,
+    applied_end: NextOffset,
+    expires: Expiry,
+    backfill: Option<&'b str>,
+}
+
+/// Rows in the order of the rollups, after their marker. Columns that none of them uses have their defaults.
+fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
+    let Marker { source, applied_end, expires, backfill } = marker;
+    let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
+    let dimensions = parts.iter().map(|part| part.rollup.dimensions.len()).max().unwrap_or_default();
+    let stored = columns(parts);
+    let samples = stored.iter().filter(|stored| matches!(stored, Stored::Uniq(_))).count();
+    let mut block = BlockBuilder::new(FIXED + dimensions + stored.len() + samples, count);
+    let groups =
+        || parts.iter().flat_map(|part| part.groups.iter().map(move |group| (part, *group as usize)));
+    keys(&mut block, "tenant", tenants, groups().map(|(part, group)| part.aggregate.tenants[group]));
+    names(&mut block, parts, backfill);
+    let buckets = groups().map(|(part, group)| part.aggregate.buckets[group]);
+    let buckets = once(UnixMillis(0)).chain(buckets).map(|time| seconds(time).to_le_bytes());
+    block.fixed("bucket", "DateTime('UTC')", buckets);
+    for at in 0..dimensions {
+        let texts = groups().map(|(part, group)| {
+            let numbered = part.aggregate.dimensions.get(at);
+            numbered.map_or("", |numbered| numbered.texts().get(numbered.numbers[group]))
+        });
+        block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
+    }
+    // Which Kafka partition a sum came from is nobody's question: only markers tell theirs.
+    only_marker(&mut block, "g", "UInt16", source.log_generation, count);
+    only_marker(&mut block, "kp", "UInt16", source.partition, count);
+    block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
+    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64(), count);
+    // A count of 1, so that no marker is a row of zeros, which would vanish.
+    let counts = once(1).chain(groups().map(|(part, group)| part.aggregate.counts[group]));
+    block.fixed("rows", "UInt64", counts.map(u64::to_le_bytes));
+    for stored in stored {
+        match stored {
+            Stored::Rows => {}
+            Stored::Sum(_) | Stored::Min(_) | Stored::Max(_) => {
+                let values = once(0).chain(groups().map(|(part, group)| part.number(stored, group)));
+                block.fixed(&stored.column(), "Int128", values.map(i128::to_le_bytes));
+            }
+            Stored::Uniq(n) => {
+                let sets = || once(&[][..]).chain(groups().map(|(part, group)| part.set(stored, group)));
+                block.unique_states(&stored.column(), sets());
+                block.unique_states(&format!("sample{n}"), sets().map(Sets::sample));
+            }
+        }
+    }
+    Cell {
+        table: table.name(),
+        backfill: backfill.map(str::to_owned),
+        partition_id: expires.partition_id(),
+        expires_at: expires.ends(),
+        rows: count,
+        block: block.finish(),
+    }
+}
+
+/// Columns that every block has: tenant, rollup, bucket, g, kp, expires, hwm, rows.
+const FIXED: usize = 8;
+
+/// The columns of measures, but `rows`, that any of `parts` uses, in the order of the table.
+fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<Stored> {
+    let kinds = [Stored::Sum, Stored::Min, Stored::Max, Stored::Uniq];
+    let all = kinds.iter().flat_map(|kind| (1..=MEASURES).map(kind));
+    let is_used = |stored: &Stored| parts.iter().any(|part| part.values(*stored).is_some());
+    all.filter(is_used).collect()
+}
+
+/// The names of the rollups; that of the marker is empty unless a backfill fills one of them.
+fn names(block: &mut BlockBuilder, parts: &[RollupRows<'_, '_>], backfill: Option<&str>) {
+    let texts: Vec<_> = once("").chain(parts.iter().map(|part| part.rollup.name.as_str())).collect();
+    let of_marker = backfill.and_then(|name| texts.iter().position(|text| *text == name)).unwrap_or_default();
+    let numbers = (1..).zip(parts).flat_map(|(number, part)| repeat_n(number, part.groups.len()));
+    block.low_cardinality("rollup", &texts, once(of_marker as u32).chain(numbers));
+}
+
+/// Seconds since the epoch, as near as `DateTime` comes.
+fn seconds(time: UnixMillis) -> u32 {
+    u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,170 @@
+//! Lines of a batch that became no rows, and samples of those that the edge rejected,
+//! column by column, as they will be sent.
+//!
+//! Invariant: all columns are equally long, and each text is bounded.
+
+use schemas::event::{Code, Fault};
+use schemas::line::{self, ReadError};
+use schemas::record::HeadError;
+use schemas::sample::Sample;
+use schemas::time::UnixMillis;
+
+use crate::protocol::progress::Offset;
+use crate::rows::columns::{Interned, Texts};
+
+/// The tenant of a line that does not tell its own.
+const NOBODY: &str = "?";
+/// Why a line became no row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It is not what the edge writes.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is beyond what `line` can number.
+    #[error("read a line: its record has more than {} of them", u16::MAX)]
+    Beyond,
+    /// Its record is not one of ours.
+    #[error(transparent)]
+    Head(HeadError),
+    /// Its record lay in a spool for so long that a repeat of it would not be known.
+    #[error("read a line: its record was spooled for more than {days} days")]
+    SpooledTooLong {
+        /// As long as it may be.
+        days: i64,
+    },
+    /// An operator had its record skipped.
+    #[error("read a line: `stream-agg skip` made its record a dead letter")]
+    Skipped,
+    /// It stands among samples of rejected lines and is none.
+    #[error("read a line: it is no sample of a rejected line")]
+    Sample,
+}
+
+impl Reason {
+    /// A word that stays the same.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read(ReadError::Event(fault)) => fault.code.as_str(),
+            Self::Read(ReadError::Added(_)) => "bad_added_field",
+            Self::Beyond => "too_many_lines",
+            Self::Head(_) => "bad_header",
+            Self::SpooledTooLong { .. } => "spooled_too_long",
+            Self::Skipped => "skipped",
+            Self::Sample => "bad_sample",
+        }
+    }
+
+    /// What is said of bytes that are no text.
+    pub fn bad_utf8() -> Self {
+        Self::Read(ReadError::Event(Fault::line(Code::BadUtf8)))
+    }
+}
+
+/// The reason of a line that the edge rejected: `edge:` and the code that its sender was told, and
+/// after another colon the field, if it is one of a field.
+fn edge_reason(sample: &Sample<'_>) -> String {
+    match &sample.field {
+        Some(field) => format!("edge:{}:{field}", sample.code),
+        None => format!("edge:{}", sample.code),
+    }
+}
+
+/// Columns of the table by their names there.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
+pub struct DeadLetters {
+    pub tenant: Interned,
+    pub reason: Interned,
+    pub ko: Vec<u64>,
+    pub line: Vec<u32>,
+    pub text: Texts,
+    pub kafka_time: Vec<UnixMillis>,
+}
+
+impl DeadLetters {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ko.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ko.is_empty()
+    }
+
+    /// Appends line number `number` of the record at `offset`, of which `max_bytes` are kept.
+    pub fn push(
+        &mut self,
+        offset: Offset,
+        kafka_time: UnixMillis,
+        number: u32,
+        line: &[u8],
+        reason: &Reason,
+        max_bytes: usize,
+    ) {
+        self.place(offset, kafka_time, number);
+        self.tenant.push(line::tenant_of(line).unwrap_or(NOBODY));
+        self.reason.push(reason.code());
+        let text = String::from_utf8_lossy(&line[..line.len().min(max_bytes)]);
+        // U+FFFD is longer than the byte it stands for.
+        self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
+    }
+
+    /// Appends line number `number` of the record at `offset`, which is a sample of what the edge
+    /// rejected; of a line that is none `max_bytes` are kept.
+    pub fn push_sample(
+        &mut self,
+        offset: Offset,
+        kafka_time: UnixMillis,
+        number: u32,
+        line: &[u8],
+        max_bytes: usize,
+    ) {
+        let Some(sample) = Sample::read(line) else {
+            return self.push(offset, kafka_time, number, line, &Reason::Sample, max_bytes);
+        };
+        self.place(offset, kafka_time, number);
+        self.tenant.push(&sample.tenant);
+        self.reason.push(&edge_reason(&sample));
+        self.text.push(&sample.text);
+    }
+
+    fn place(&mut self, offset: Offset, kafka_time: UnixMillis, number: u32) {
+        self.ko.push(offset.to_u64());
+        self.line.push(number);
+        self.kafka_time.push(kafka_time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::limits::MAX_DEAD_LETTER_BYTES;
+
+    #[test]
+    fn a_dead_letter_keeps_the_beginning_of_its_line_as_text() {
+        let mut letters = DeadLetters::default();
+        let mut push = |line: &[u8]| {
+            letters.push(Offset::new(7), UnixMillis(9), 3, line, &Reason::Beyond, MAX_DEAD_LETTER_BYTES);
+        };
+        push(b"a\xffb");
+        push("é".repeat(4096).as_bytes());
+        push(&[b"x".as_slice(), "é".repeat(4096).as_bytes()].concat());
+        push(&[0xff; 5000]);
+        assert_eq!(letters.text.get(0), "a\u{fffd}b");
+        assert_eq!(letters.text.get(1), "é".repeat(2048));
+        assert_eq!(letters.text.get(2), format!("x{}", "é".repeat(2047)));
+        assert_eq!(letters.text.get(3), "\u{fffd}".repeat(4096 / 3));
+        assert_eq!((letters.ko[0], letters.line[0], letters.kafka_time[0]), (7, 3, UnixMillis(9)));
+        assert_eq!(letters.reason.get(0), "too_many_lines");
+    }
+
+    #[test]
+    fn the_tenant_is_that_of_the_line_if_it_tells() {
+        let mut letters = DeadLetters::default();
+        for line in [r#"{"tenant":"a","x"#, r#"{"tenant":"NO","x"#, "", r#"{"tenant":"a"#] {
+            letters.push(Offset::new(7), UnixMillis(9), 0, line.as_bytes(), &Reason::bad_utf8(), 9);
+        }
+        assert_eq!([0, 1, 2, 3].map(|row| letters.tenant.get(row)), ["a", "?", "?", "?"]);
+    }
+}

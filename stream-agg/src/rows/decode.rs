@@ -1,0 +1,288 @@
+//! A record becomes rows and its line in the ledger.
+//!
+//! Pure: the same record after the same window gives the same rows, always. A line
+//! that cannot be read becomes a dead letter and does not hold up the others; a line
+//! that is known already is counted and not stored. A record of a format that is not
+//! known yet is an error, for its events were acknowledged and this release is too old.
+//! Samples of lines that the edge rejected become dead letters, and are no lines of the
+//! ledger: they were never accepted. A record that has more or fewer lines than its header `n`
+//! says becomes the rows of the lines it has, and is noted: lines may be lost then.
+
+pub mod props;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+
+use hashbrown::HashSet;
+use schemas::line::{Enriched, ReadError, Reader};
+use schemas::record::{self, Head, HeadError, Kind};
+use schemas::row::STORABLE;
+use schemas::time::{DAY, UnixMillis};
+use uuid::Uuid;
+
+use crate::protocol::limits::{DecodeLimits, EDGE_AHEAD, LONGEST_WAY_DAYS};
+use crate::protocol::progress::Offset;
+use crate::protocol::window::{Window, line_id, record_id};
+use crate::rows::columns::Rows;
+use crate::rows::dead_letters::{DeadLetters, Reason};
+
+/// A Kafka record, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Where it stands.
+    pub offset: Offset,
+    /// When Kafka appended it.
+    pub kafka_time: UnixMillis,
+    /// What its headers say.
+    pub head: &'a Result<Head, HeadError>,
+    /// Whether an earlier record of this batch, or the ledger below it, has its id; asked for spooled
+    /// records only.
+    pub known: bool,
+    /// Whether an operator said that its lines become dead letters.
+    pub skipped: bool,
+    /// Its lines.
+    pub value: &'a [u8],
+}
+
+/// What became of a record: its line in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Where it stands.
+    pub offset: Offset,
+    /// Its identity; nil if its headers do not tell.
+    pub record_id: Uuid,
+    /// When Kafka appended it.
+    pub kafka_time: UnixMillis,
+    /// Lines in it that are to be events; none in a record of samples.
+    pub lines: u32,
+    /// Lines that could not be read.
+    pub rejected: u32,
+    /// Lines that were stored before.
+    pub duplicates: u32,
+    /// Lines that became rows: `lines - rejected - duplicates`.
+    pub stored: u32,
+    /// Rows whose `client_time` was not believed.
+    pub time_replaced: u32,
+    /// Rows whose `server_time` was not believed.
+    pub arrival_replaced: u32,
+    /// Of those lines, in their order, the ids of such as have one.
+    pub ids: Vec<u64>,
+    /// The first line that could not be read, from 0, and why.
+    pub first_fault: Option<(u32, Reason)>,
+}
+
+/// Where the lines of a batch go.
+#[derive(Debug, Default)]
+pub struct DecodedLines {
+    /// Lines that are stored.
+    pub rows: Rows,
+    /// Lines that could not be read.
+    pub dead_letters: DeadLetters,
+    /// Records that do not have as many lines as they say.
+    pub miscounted: Miscounted,
+}
+
+/// Records of a batch whose header `n` differs from their number of lines. The edge writes none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Miscounted {
+    /// How many there are.
+    pub records: u64,
+    /// The first of them.
+    pub first: Option<Miscount>,
+}
+
+/// A record whose header `n` differs from its number of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Miscount {
+    /// Where it stands.
+    pub offset: Offset,
+    /// Lines according to its header.
+    pub declared: u32,
+    /// Lines in its value.
+    pub read: u32,
+}
+
+impl Miscounted {
+    fn compare(&mut self, offset: Offset, declared: u32, read: u32) {
+        if declared != read {
+            self.records += 1;
+            self.first.get_or_insert(Miscount { offset, declared, read });
+        }
+    }
+}
+
+impl fmt::Display for Miscount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, declared, read } = self;
+        write!(f, "the record at offset {offset} has {read} lines, but its header `n` says {declared}")
+    }
+}
+
+/// Appends the rows of `record`, and moves the window past it.
+///
+/// # Errors
+/// A format version, or a kind, that this release does not know; then nothing has changed.
+pub fn decode(
+    record: &Record<'_>,
+    limits: &DecodeLimits,
+    window: &mut Window,
+    out: &mut DecodedLines,
+) -> Result<LedgerEntry, HeadError> {
+    let head = match record.head {
+        _ if record.skipped => Err(Reason::Skipped),
+        Err(error @ (HeadError::Version(_) | HeadError::Kind(_))) => return Err(error.clone()),
+        Err(error @ HeadError::Header(_)) => Err(Reason::Head(error.clone())),
+        Ok(head) if spooled_too_long(head, record.kafka_time, limits.spooled_days) => {
+            Err(Reason::SpooledTooLong { days: limits.spooled_days })
+        }
+        Ok(_) => Ok(()),
+    };
+    window.expire(record.kafka_time, &limits.window);
+    let id = record.head.as_ref().map_or(Uuid::nil(), |head| head.id);
+    let repeats = record.known || record_id(id).is_some_and(|id| window.contains(id));
+    let mut entry = LedgerEntry {
+        offset: record.offset,
+        record_id: id,
+        kafka_time: record.kafka_time,
+        lines: 0,
+        rejected: 0,
+        duplicates: 0,
+        stored: 0,
+        time_replaced: 0,
+        arrival_replaced: 0,
+        ids: Vec::new(),
+        first_fault: None,
+    };
+    let (events, samples): (&[u8], &[u8]) = match record.head {
+        Ok(Head { kind: Kind::Rejected, .. }) => (&[], record.value),
+        _ => (record.value, &[]),
+    };
+    let letter_bytes = limits.dead_letter_bytes;
+    if !repeats && !record.skipped {
+        for (number, text) in (0..).zip(record::lines(samples)) {
+            out.dead_letters.push_sample(record.offset, record.kafka_time, number, text, letter_bytes);
+        }
+    }
+    let (mut seen, mut reader) = (HashSet::new(), Reader::default());
+    for text in record::lines(events) {
+        let read = head.clone().and_then(|()| read(text, &mut reader));
+        let numbered = read.and_then(|line| {
+            let arrival = Arrival::of(&line, record.kafka_time, limits.version)?;
+            let id = line.event.event_id.filter(|id| !id.is_nil()).map(|id| line_id(line.tenant, id));
+            if repeats || id.is_some_and(|id| window.contains(id) || seen.contains(&id)) {
+                return Ok(None);
+            }
+            let number = u16::try_from(entry.stored).map_err(|_| Reason::Beyond)?;
+            Ok(Some((number, id, line, arrival)))
+        });
+        match numbered {
+            Ok(Some((number, id, line, arrival))) => {
+                let time = limits.time.event_time(line.event.client_time, arrival.time);
+                entry.stored += 1;
+                entry.ids.extend(id.filter(|id| seen.insert(*id)));
+                entry.time_replaced += u32::from(time.replaced);
+                entry.arrival_replaced += u32::from(arrival.replaced);
+                append(record, number, &line, arrival.time, time.time, &mut out.rows);
+            }
+            Ok(None) => entry.duplicates += 1,
+            Err(reason) => {
+                entry.rejected += 1;
+                out.dead_letters.push(
+                    record.offset,
+                    record.kafka_time,
+                    entry.lines,
+                    text,
+                    &reason,
+                    letter_bytes,
+                );
+                entry.first_fault.get_or_insert((entry.lines, reason));
+            }
+        }
+        entry.lines += 1;
+    }
+    if let Ok(Head { lines, .. }) = record.head {
+        let read = entry.lines + record::lines(samples).count() as u32;
+        out.miscounted.compare(record.offset, *lines, read);
+    }
+    window.push(entry.offset, entry.kafka_time, entry.record_id, &entry.ids, &limits.window);
+    Ok(entry)
+}
+
+/// Whether the ledger may have forgotten a repeat: its age decides, not what a look-up finds,
+/// which would change with time.
+fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
+    let made = || {
+        let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
+        Some(i64::try_from(seconds).ok()? * 1000 + i64::from(nanos / 1_000_000))
+    };
+    head.spooled && made().is_some_and(|made| made < kafka_time.0 - days * DAY)
+}
+
+type Line<'a> = Enriched<'a, Vec<(Cow<'a, str>, &'a str)>>;
+
+fn read<'a>(line: &'a [u8], reader: &mut Reader<'a>) -> Result<Line<'a>, Reason> {
+    let text = str::from_utf8(line).map_err(|_| Reason::bad_utf8())?;
+    Ok(reader.read(text)?)
+}
+
+/// When a line arrived.
+struct Arrival {
+    /// `server_time`, or Kafka's time in its place.
+    time: UnixMillis,
+    /// Whether the edge's clock was not believed.
+    replaced: bool,
+}
+
+impl Arrival {
+    /// The `server_time` of a line if it lies at most as far before Kafka's time as a spool may hold a record, and
+    /// a day, and at most an hour after it; else Kafka's time. It decides where the raw row is stored: an edge with a
+    /// wrong clock must not make table partitions, nor add rows to days that are archived.
+    fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
+        let believed = kafka_time.0 - LONGEST_WAY_DAYS * DAY..=kafka_time.0 + EDGE_AHEAD;
+        // The first version believed every edge.
+        let replaced = version > 1 && !believed.contains(&line.server_time.0);
+        let time = if replaced { kafka_time } else { line.server_time };
+        // Only where Kafka's clock is beyond them too.
+        if !STORABLE.contains(&time) {
+            return Err(Reason::Read(ReadError::Added("server_time")));
+        }
+        Ok(Self { time, replaced })
+    }
+}
+
+fn append(
+    record: &Record<'_>,
+    number: u16,
+    line: &Line<'_>,
+    arrived: UnixMillis,
+    event_time: UnixMillis,
+    rows: &mut Rows,
+) {
+    let event = &line.event;
+    rows.tenant.push(line.tenant);
+    rows.event.push(&event.event);
+    rows.client_time.push(event.client_time.unwrap_or(arrived));
+    rows.server_time.push(arrived);
+    rows.ip.push(match line.ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    });
+    rows.user_id.push(&event.user_id);
+    rows.device_id.push(&event.device_id);
+    rows.device_os.push(&event.device_os);
+    rows.session.push(&event.session);
+    rows.sequence.push(event.sequence);
+    rows.param_int.push(event.param_int);
+    rows.param_str.push(&event.param_str);
+    rows.country.push(event.country.as_str());
+    rows.event_id.push(event.event_id.unwrap_or_default());
+    rows.props.push_with(|out| props::write(&line.props, out));
+    rows.ko.push(record.offset.to_u64());
+    rows.line.push(number);
+    rows.event_time.push(event_time);
+    rows.received.push(arrived.min(record.kafka_time));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! From a record to blocks of rows: decode → batch → aggregate → cells.
+//!
+//! Invariant: pure. Equal records under an equal declaration give equal bytes, whoever makes them and when.
+
+pub mod decode;
+
+pub mod columns;
+
+pub mod dead_letters;
+
+pub mod batch;
+
+pub mod strata;
+
+pub mod aggregate;
+
+pub mod order;
+
+pub mod cells;
+
+pub mod native;

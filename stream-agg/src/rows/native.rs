@@ -1,0 +1,228 @@
+//! Writes one block of ClickHouse's Native format, column by column.
+//!
+//! Only the types that our tables have. Each column is announced by name and type,
+//! so a block tells its own structure. Invariant: every column has as many values as
+//! the block has rows.
+
+use bytes::Bytes;
+
+/// A block under construction.
+#[derive(Debug)]
+pub struct BlockBuilder {
+    rows: usize,
+    columns_left: usize,
+    structure: Vec<(String, String)>,
+    bytes: Vec<u8>,
+}
+
+/// A block that is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NativeBlock {
+    /// Its columns by name and type.
+    pub structure: Vec<(String, String)>,
+    /// The block itself.
+    pub bytes: Bytes,
+}
+
+impl BlockBuilder {
+    /// A block of so many columns and rows.
+    pub fn new(columns: usize, rows: usize) -> Self {
+        let mut bytes = Vec::new();
+        varuint(columns as u64, &mut bytes);
+        varuint(rows as u64, &mut bytes);
+        Self { rows, columns_left: columns, structure: Vec::with_capacity(columns), bytes }
+    }
+
+    /// The block, complete.
+    ///
+    /// # Panics
+    /// If columns are missing.
+    pub fn finish(self) -> NativeBlock {
+        assert_eq!(self.columns_left, 0, "a block is finished with its last column");
+        NativeBlock { structure: self.structure, bytes: self.bytes.into() }
+    }
+
+    /// A column of values of a fixed width, each as ClickHouse lays it out.
+    pub fn fixed<const N: usize>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        values: impl IntoIterator<Item = [u8; N]>,
+    ) {
+        self.head(name, kind);
+        self.bytes.reserve(self.rows * N);
+        let start = self.bytes.len();
+        values.into_iter().for_each(|value| self.bytes.extend_from_slice(&value));
+        assert_eq!(self.bytes.len() - start, self.rows * N, "`{name}` has a value a row");
+    }
+
+    /// A column of texts.
+    pub fn text<'t>(&mut self, name: &str, kind: &str, values: impl IntoIterator<Item = &'t str>) {
+        self.head(name, kind);
+        let mut count = 0;
+        for value in values {
+            text(value, &mut self.bytes);
+            count += 1;
+        }
+        assert_eq!(count, self.rows, "`{name}` has a value a row");
+    }
+
+    /// A column of few different texts: `LowCardinality(String)`. Each value is a place in `keys`, sent in as few
+    /// bytes as the last place needs.
+    pub fn low_cardinality(&mut self, name: &str, keys: &[&str], values: impl IntoIterator<Item = u32>) {
+        /// Keys stand in each block; there is no dictionary shared between blocks.
+        const KEYS_VERSION: u64 = 1;
+        const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
+        const NEEDS_UPDATE: u64 = 1 << 10;
+        self.head(name, "LowCardinality(String)");
+        if self.rows == 0 {
+            return;
+        }
+        // UInt8, UInt16 and UInt32.
+        let (index, width): (u64, usize) = match keys.len() {
+            0..=0x100 => (0, 1),
+            0x101..=0x1_0000 => (1, 2),
+            _ => (2, 4),
+        };
+        for word in [KEYS_VERSION, HAS_ADDITIONAL_KEYS | NEEDS_UPDATE | index, keys.len() as u64] {
+            self.bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        keys.iter().for_each(|key| text(key, &mut self.bytes));
+        self.bytes.extend_from_slice(&(self.rows as u64).to_le_bytes());
+        self.bytes.reserve(self.rows * width);
+        let start = self.bytes.len();
+        match width {
+            1 => self.bytes.extend(values.into_iter().map(|value| value as u8)),
+            _ => values
+                .into_iter()
+                .for_each(|value| self.bytes.extend_from_slice(&value.to_le_bytes()[..width])),
+        }
+        assert_eq!(self.bytes.len() - start, self.rows * width, "`{name}` has a value a row");
+    }
+
+    /// A column of sets as states of `uniqExact(UInt64)`: the count and each hash, in any order.
+    pub fn unique_states<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]>) {
+        self.head(name, "AggregateFunction(uniqExact, UInt64)");
+        let mut count = 0;
+        for hashes in values {
+            varuint(hashes.len() as u64, &mut self.bytes);
+            hashes.iter().for_each(|hash| self.bytes.extend_from_slice(&hash.to_le_bytes()));
+            count += 1;
+        }
+        assert_eq!(count, self.rows, "`{name}` has a value a row");
+    }
+
+    /// A column of lists of numbers: `Array(UInt64)`. Where each ends, then all end to end.
+    pub fn arrays<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]> + Clone) {
+        self.head(name, "Array(UInt64)");
+        let (mut count, mut end) = (0, 0);
+        for numbers in values.clone() {
+            end += numbers.len() as u64;
+            self.bytes.extend_from_slice(&end.to_le_bytes());
+            count += 1;
+        }
+        assert_eq!(count, self.rows, "`{name}` has a value a row");
+        values.into_iter().flatten().for_each(|number| self.bytes.extend_from_slice(&number.to_le_bytes()));
+    }
+
+    fn head(&mut self, name: &str, kind: &str) {
+        self.columns_left = self.columns_left.checked_sub(1).expect("a block has the columns it announced");
+        text(name, &mut self.bytes);
+        text(kind, &mut self.bytes);
+        self.structure.push((name.to_owned(), kind.to_owned()));
+    }
+}
+
+/// A UUID as ClickHouse lays it out: its two halves, each little-endian.
+pub fn uuid(value: uuid::Uuid) -> [u8; 16] {
+    let (high, low) = value.as_u64_pair();
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high.to_le_bytes());
+    bytes[8..].copy_from_slice(&low.to_le_bytes());
+    bytes
+}
+
+fn text(value: &str, out: &mut Vec<u8>) {
+    varuint(value.len() as u64, out);
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn varuint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_its_columns_each_with_name_and_type() {
+        let mut block = BlockBuilder::new(2, 3);
+        block.fixed("n", "UInt16", [1_u16, 2, 0x0304].map(u16::to_le_bytes));
+        block.text("t", "String", ["a", "", "bc"]);
+        let expected = b"\x02\x03\x01n\x06UInt16\x01\x00\x02\x00\x04\x03\x01t\x06String\x01a\x00\x02bc";
+        assert_eq!(block.finish().bytes, expected.as_slice());
+    }
+
+    #[test]
+    fn a_low_cardinality_column_is_keys_and_places() {
+        let mut block = BlockBuilder::new(1, 2);
+        block.low_cardinality("c", &["", "x"], [1, 0]);
+        let mut expected = b"\x01\x02\x01c\x16LowCardinality(String)".to_vec();
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(b"\x02\0\0\0\0\0\0\0\x00\x01x\x02\0\0\0\0\0\0\0\x01\0");
+        assert_eq!(block.finish().bytes, expected.as_slice());
+    }
+
+    #[test]
+    fn places_are_as_wide_as_the_number_of_keys_needs() {
+        for (count, index, width) in [(256, 0, 1), (257, 1, 2), (65_536, 1, 2), (65_537, 2, 4)] {
+            let texts: Vec<_> = (0..count).map(|n: u32| n.to_string()).collect();
+            let keys: Vec<_> = texts.iter().map(String::as_str).collect();
+            let mut block = BlockBuilder::new(1, 1);
+            block.low_cardinality("c", &keys, [count - 1]);
+            let bytes = block.finish().bytes;
+            let head = 2 + 2 + 1 + "LowCardinality(String)".len() + 8;
+            assert_eq!(u64::from_le_bytes(*bytes[head..].first_chunk().unwrap()), 0x600 + index);
+            assert!(bytes.ends_with(&(count - 1).to_le_bytes()[..width]));
+            let places = 8 + width;
+            assert_eq!(bytes[bytes.len() - places..][..8], 1_u64.to_le_bytes(), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_a_count_and_hashes() {
+        let mut block = BlockBuilder::new(1, 2);
+        block.unique_states("u", [&[][..], &[1, 2]]);
+        let mut expected = b"\x01\x02\x01u\x24AggregateFunction(uniqExact, UInt64)\x00\x02".to_vec();
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(block.finish().bytes, expected.as_slice());
+    }
+
+    #[test]
+    fn arrays_are_their_ends_and_then_all_numbers() {
+        let mut block = BlockBuilder::new(1, 3);
+        block.arrays("a", [&[1, 2][..], &[], &[3]]);
+        let mut expected = b"\x01\x03\x01a\x0dArray(UInt64)".to_vec();
+        [2_u64, 2, 3, 1, 2, 3].iter().for_each(|word| expected.extend_from_slice(&word.to_le_bytes()));
+        assert_eq!(block.finish().bytes, expected.as_slice());
+    }
+
+    #[test]
+    fn a_uuid_is_two_little_endian_halves() {
+        let value = uuid::Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
+        let expected =
+            [0x77_66_55_44_33_22_11_00_u64, 0xff_ee_dd_cc_bb_aa_99_88].map(u64::to_be_bytes).concat();
+        assert_eq!(uuid(value).to_vec(), expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "`n` has a value a row")]
+    fn a_column_that_is_too_short_is_a_fault() {
+        BlockBuilder::new(1, 2).fixed("n", "UInt16", [[0, 0]]);
+    }
+}

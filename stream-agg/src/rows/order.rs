@@ -1,0 +1,82 @@
+//! Rows of a batch in the order of a key, by counting instead of comparing.
+//!
+//! Pure. Keys are ranks, which are few beside the rows: each device of a batch, say.
+
+use hashbrown::HashTable;
+
+use crate::rows::columns::RowId;
+
+/// The rows of `order` by the rank of each, below `ranks`; in `order` where that is equal.
+pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Vec<RowId> {
+    let mut places = vec![0_u32; ranks];
+    order.iter().for_each(|row| places[rank(*row) as usize] += 1);
+    let mut start = 0;
+    for place in &mut places {
+        start += std::mem::replace(place, start);
+    }
+    let mut sorted = vec![0; order.len()];
+    for row in order {
+        let place = &mut places[rank(*row) as usize];
+        sorted[*place as usize] = *row;
+        *place += 1;
+    }
+    sorted
+}
+
+/// A rank for each row.
+pub struct Ranked<K> {
+    /// The different keys, ascending.
+    pub keys: Vec<K>,
+    /// The place of its key there, by row.
+    pub ranks: Vec<u32>,
+}
+
+/// Ranks keys, one a row.
+pub fn ranked<K: Copy + Ord>(keys: impl Iterator<Item = K>, hash: impl Fn(&K) -> u64) -> Ranked<K> {
+    let (mut distinct, mut numbers) = (Vec::new(), Vec::with_capacity(keys.size_hint().0));
+    let mut known = HashTable::<u32>::new();
+    for key in keys {
+        // Neighbours are often alike: the lines of a record are of one sender.
+        if let Some(last) = numbers.last().copied().filter(|last| distinct[*last as usize] == key) {
+            numbers.push(last);
+            continue;
+        }
+        let entry = known.entry(
+            hash(&key),
+            |number| distinct[*number as usize] == key,
+            |number| hash(&distinct[*number as usize]),
+        );
+        let number = *entry.or_insert(distinct.len() as u32).get();
+        if number as usize == distinct.len() {
+            distinct.push(key);
+        }
+        numbers.push(number);
+    }
+    let mut order: Vec<(K, u32)> = distinct.into_iter().zip(0..).collect();
+    order.sort_unstable();
+    let mut places = vec![0; order.len()];
+    for (place, (_, number)) in (0..).zip(&order) {
+        places[*number as usize] = place;
+    }
+    numbers.iter_mut().for_each(|number| *number = places[*number as usize]);
+    Ranked { keys: order.into_iter().map(|(key, _)| key).collect(), ranks: numbers }
+}
+
+#[cfg(test)]
+mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
+    use super::*;
+
+    #[test]
+    fn keys_rank_by_their_order_and_equal_ones_alike() {
+        let ranked = ranked(["b", "b", "", "a", "b"].into_iter(), |key| xxh3_64(key.as_bytes()));
+        assert_eq!((ranked.keys, ranked.ranks), (vec!["", "a", "b"], vec![2, 2, 0, 1, 2]));
+    }
+
+    #[test]
+    fn rows_of_equal_rank_keep_their_order() {
+        let ranks = [2, 0, 2, 1, 0];
+        assert_eq!(by_rank(&[4, 3, 2, 1, 0], 3, |row| ranks[row as usize]), [4, 1, 3, 2, 0]);
+    }
+}

@@ -1,0 +1,107 @@
+//! The rows of a batch, sorted out once for all rollups.
+//!
+//! A *stratum* is all rows of a minute, tenant, event, country and system that were received
+//! on the same day: no grain, no dimension of few values and no retention tells them
+//! apart, so most rollups add strata instead of rows. Pure.
+
+use std::cell::OnceCell;
+use std::hash::BuildHasher as _;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use schemas::rollup::Distinct;
+use schemas::time::{DAY, MINUTE};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::rows::columns::{RowId, Rows};
+use crate::rows::order::{self, Ranked};
+
+/// Number of a stratum in its batch, in the order of their first rows.
+pub type StratumId = u32;
+
+/// All strata of a batch.
+pub struct Strata<'r> {
+    /// The rows.
+    pub rows: &'r Rows,
+    /// The stratum of each row.
+    pub of_row: Vec<StratumId>,
+    /// The first row of each stratum.
+    pub firsts: Vec<RowId>,
+    /// How many rows each has.
+    pub counts: Vec<u64>,
+    distinct: [OnceCell<Hashed>; 3],
+}
+
+/// Rows in ascending order of the hash of a text; those without a text are left out.
+pub struct Hashed {
+    /// The different hashes, ascending.
+    pub hashes: Vec<u64>,
+    /// Rows, and for each the place of its hash there. Of the rows of one hash and one stratum
+    /// `by_stratum` has the first.
+    pub rows: Vec<(RowId, u32)>,
+    /// The same for strata.
+    pub by_stratum: Vec<(StratumId, u32)>,
+}
+
+impl<'r> Strata<'r> {
+    /// Sorts out `rows`.
+    pub fn of(rows: &'r Rows) -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let key = |row: usize| {
+            let texts = [&rows.tenant, &rows.event, &rows.country, &rows.device_os];
+            let times = (rows.event_time[row].floor(MINUTE), rows.received[row].floor(DAY));
+            (texts.map(|texts| texts.numbers[row]), times)
+        };
+        let mut known = HashTable::<(StratumId, RowId)>::new();
+        let (mut firsts, mut counts) = (Vec::new(), Vec::new());
+        let mut of_row = Vec::with_capacity(rows.len());
+        for row in 0..rows.len() {
+            let own = key(row);
+            let number = firsts.len() as StratumId;
+            let entry = known.entry(
+                hasher.hash_one(own),
+                |(_, first)| key(*first as usize) == own,
+                |(_, first)| hasher.hash_one(key(*first as usize)),
+            );
+            let stratum = entry.or_insert((number, row as RowId)).get().0;
+            if stratum == number {
+                firsts.push(row as RowId);
+                counts.push(0);
+            }
+            counts[stratum as usize] += 1;
+            of_row.push(stratum);
+        }
+        Self { rows, of_row, firsts, counts, distinct: Default::default() }
+    }
+
+    /// The rows in the order of what `distinct` counts.
+    pub fn hashed(&self, distinct: Distinct) -> &Hashed {
+        let place = match distinct {
+            Distinct::User => 0,
+            Distinct::Session => 1,
+            Distinct::DeviceId => 2,
+        };
+        self.distinct[place].get_or_init(|| self.hash(distinct))
+    }
+
+    fn hash(&self, distinct: Distinct) -> Hashed {
+        let rows = self.rows;
+        let text = |row: RowId| match distinct {
+            Distinct::User => rows.user(row),
+            Distinct::Session => rows.session.get(row),
+            Distinct::DeviceId => rows.device_id.get(row),
+        };
+        let with_text: Vec<_> = (0..rows.len() as RowId).filter(|row| !text(*row).is_empty()).collect();
+        let hashes = with_text.iter().map(|row| xxh3_64(text(*row).as_bytes()));
+        let Ranked { keys, ranks } = order::ranked(hashes, |hash| *hash);
+        let places: Vec<_> = (0..with_text.len() as u32).collect();
+        let sorted = order::by_rank(&places, keys.len(), |place| ranks[place as usize]);
+        let in_order = sorted.iter().map(|place| (with_text[*place as usize], ranks[*place as usize]));
+        let in_order: Vec<_> = in_order.collect();
+        let mut last = vec![u32::MAX; self.firsts.len()];
+        let strata = in_order.iter().map(|(row, rank)| (self.of_row[*row as usize], *rank));
+        let by_stratum = strata
+            .filter(|(stratum, rank)| std::mem::replace(&mut last[*stratum as usize], *rank) != *rank)
+            .collect();
+        Hashed { hashes: keys, rows: in_order, by_stratum }
+    }
+}
