@@ -7,7 +7,7 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt, service_fn};
 
-/// Routes POST and OPTIONS to `writes`, all other methods to `reads`.
+/// Routes POST and OPTIONS to `writes`, all other methods and queries to `reads`.
 pub(super) fn route<W, R, WriteBody, ReadBody>(
     writes: W,
     reads: R,
@@ -31,8 +31,10 @@ where
     service_fn(move |request: Request<Incoming>| {
         let (writes, reads) = (writes.clone(), reads.clone());
         async move {
+            // A query may be posted as JSON; it reads all the same.
+            let is_query = request.uri().path().starts_with("/v1/query");
             match *request.method() {
-                Method::POST | Method::OPTIONS => {
+                Method::POST | Method::OPTIONS if !is_query => {
                     writes.oneshot(request).await.map(|answer| answer.map(Either::Left))
                 }
                 _ => reads.oneshot(request).await.map(|answer| answer.map(Either::Right)),
