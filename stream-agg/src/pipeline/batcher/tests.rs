@@ -46,7 +46,7 @@ fn entry(offset: i64, record_id: Uuid, lines: u32) -> LedgerEntry {
         time_replaced: 0,
         arrival_replaced: 0,
         ids: Vec::new(),
-        first_fault: None,
+        first_rejected: None,
     }
 }
 

@@ -62,7 +62,7 @@ fn entry(offset: i64) -> LedgerEntry {
         time_replaced: 0,
         arrival_replaced: 0,
         ids: Vec::new(),
-        first_fault: None,
+        first_rejected: None,
     }
 }
 
