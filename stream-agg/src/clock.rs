@@ -1,16 +1,16 @@
-//! Whether the time that Kafka gave a record can be true.
+//! Checks whether the time that Kafka gave a record can be true.
 //!
-//! The deduplication window reaches back by these times. Where a broker's clock jumps, the window is shorter
-//! than promised and repeats may count twice, so operators are warned; nothing else follows, for rows are a
-//! function of the record. That a record is old says nothing, for it may be one of a backlog: so a time is
-//! held against our clock where it is ahead, and against the record before it where it is behind. Pure.
+//! The deduplication window reaches back by these times. If a broker's clock jumps, the window is shorter than
+//! promised and repeats may count twice, so operators are warned. Nothing else follows, because rows depend on the
+//! record alone. An old time proves nothing, because the record may belong to a backlog. So a time is compared with
+//! the clock of this machine if it is ahead, and with the record before it if it is behind. Pure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use schemas::time::{HOUR, UnixMillis};
 
-/// By how many milliseconds two clocks may differ without a warning.
+/// How far two clocks may differ without a warning, in milliseconds.
 const TOLERANCE: i64 = HOUR;
 /// Shortest time between two warnings of one partition.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
@@ -18,9 +18,9 @@ const WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// Why the time of a record cannot be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffClock {
-    /// It is ahead of this process's clock.
+    /// The time is ahead of the clock of this machine.
     Ahead,
-    /// It is before the time of the record before it, which Kafka took earlier.
+    /// The time is before that of the record before it, which Kafka appended earlier.
     WentBack,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for OffClock {
     }
 }
 
-/// Judges the `time` of a record that follows one of the time `before`, when our clock shows `now`.
+/// Checks the `time` of a record. `before` is the time of the record before it, `now` that of this machine.
 pub fn off_clock(time: UnixMillis, before: Option<UnixMillis>, now: UnixMillis) -> Option<OffClock> {
     let is_later = |one: UnixMillis, other: UnixMillis| one.0.saturating_sub(other.0) > TOLERANCE;
     if is_later(time, now) {
@@ -45,14 +45,14 @@ pub fn off_clock(time: UnixMillis, before: Option<UnixMillis>, now: UnixMillis) 
     }
 }
 
-/// Limits the warnings of one partition: after a jump each of its records is a reason for one.
+/// Limits the warnings of one partition: after a jump of the clock, every record would cause one.
 #[derive(Debug, Default)]
 pub struct Warnings {
     last: Option<Instant>,
 }
 
 impl Warnings {
-    /// Whether to warn `now`; if so, the next minute's warnings are not due.
+    /// Whether to warn `now`; if so, no warning is due for the next minute.
     pub fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= WARNING_PAUSE);
         if is_due {

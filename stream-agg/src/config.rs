@@ -1,4 +1,4 @@
-//! What the aggregator is told by its variables.
+//! The configuration of the aggregator, from environment variables.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ pub(crate) mod fixed;
 
 const MIB: usize = 1 << 20;
 
-/// All that the aggregator is told.
+/// The configuration of the aggregator.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9082`.
@@ -31,19 +31,18 @@ pub struct Config {
     /// Name of this member that outlives a restart, so that its partitions wait for
     /// it: `GROUP_INSTANCE_ID`, default none.
     pub group_instance: Option<String>,
-    /// How often readers learn what is applied: `PROGRESS_INTERVAL`, default 1s, at most 1h.
+    /// How often the table `progress` is updated for readers: `PROGRESS_INTERVAL`, default 1s, at most 1h.
     pub progress_interval: Duration,
-    /// Between two audits of the tables: `AUDIT_INTERVAL`, default 10m; none if `0s`.
+    /// Time between two audits of the tables: `AUDIT_INTERVAL`, default 10m; none if `0s`.
     pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
-    /// What decides about rows besides records and rollups.
+    /// Limits that decide about rows, besides records and rollups.
     pub limits: DecodeLimits,
-    /// Groups of a rollup that a batch may have before the others fold into `(other)`: `ROLLUP_MAX_GROUPS`,
-    /// default 50 000.
+    /// Most groups that a batch adds to one rollup before further groups are folded into `(other)`:
+    /// `ROLLUP_MAX_GROUPS`, default 50 000.
     pub max_groups: NonZeroUsize,
-    /// What must be there before records are read. It also names the topic, the
-    /// store and the rollups, of which there is one each.
+    /// The topic, the database and the rollups, which `migrate` creates.
     pub migrate: MigrateConfig,
 }
 
@@ -54,15 +53,15 @@ pub struct BatchConfig {
     pub max_rows: NonZeroUsize,
     /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB.
     pub max_bytes: NonZeroUsize,
-    /// Bytes of the records of all large batches of the process, open, waiting and being
-    /// inserted: `BATCHES_MAX_BYTES`, default 256 MiB. They take about half as much again.
+    /// Bytes of the records of all large batches of the process, whether open, waiting or being inserted:
+    /// `BATCHES_MAX_BYTES`, default 256 MiB. The memory that they take is about half as much again.
     pub max_total_bytes: NonZeroUsize,
-    /// Longest a record waits for company: `BATCH_MAX_AGE`, default 4s, at most 1h.
-    /// With the query API's default for `POLL_INTERVAL` an answer is then at most 8 s old.
+    /// Longest that a record waits for others: `BATCH_MAX_AGE`, default 4s, at most 1h. With the query API's
+    /// default for `POLL_INTERVAL` an answer is then at most 8 s old.
     pub max_age: Duration,
 }
 
-/// What `migrate` makes, and where.
+/// What `migrate` creates, and where.
 #[derive(Debug, Clone)]
 pub struct MigrateConfig {
     /// Where records come from.
@@ -126,7 +125,7 @@ impl Config {
         })
     }
 
-    /// Under what this process declares new batches.
+    /// The declaration of new batches of this process.
     pub fn declaration(&self, place_key: u64) -> Declaration {
         let Self { limits, max_groups, .. } = self;
         let rollups = self.migrate.rollups.clone();
@@ -134,19 +133,18 @@ impl Config {
     }
 }
 
-/// Oldest record that a window may hold when the next one comes, in milliseconds. The window is emptied
-/// when no record came for its age and an hour more, so its oldest record is then twice its age and an
-/// hour old, and the ledger must still have it. Two days are left for clocks that differ and for a stop.
+/// Longest age of a window, in milliseconds. The window is emptied when no record came for its age plus an hour, so
+/// its oldest record may be twice its age and an hour old, and the ledger must still have it. Two days are left for
+/// clocks that differ and for a stop.
 const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
-/// Most ids of a window, of about 50 bytes each: those of several partitions are read from the ledger
-/// within its client's 20 s.
+/// Most ids in a window, of about 50 bytes each. The ids of several partitions must be read from the ledger within
+/// the 20 s of a statement.
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
-/// How far back a repeated event is known, of each Kafka partition: for `DEDUP_WINDOW_AGE`,
-/// default 1day, at most 14days, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about
-/// 50 bytes each in memory). Which client clocks are believed: those not before `EVENT_TIME_FROM`,
-/// default 2000-01-01T00:00:00Z, at least 1970, and not more than `EVENT_TIME_AHEAD`, default 1day, at
-/// most 1year, ahead.
+/// How far back a repeated event is recognized, in each Kafka partition: for `DEDUP_WINDOW_AGE`, default 1day, at
+/// most 14days, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about 50 bytes each in memory). Which
+/// client clocks are trusted: those not before `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970, and
+/// not more than `EVENT_TIME_AHEAD`, default 1day, at most 1year, ahead.
 fn limits(vars: &Vars) -> Result<DecodeLimits, VarError> {
     let fixed = DecodeLimits::default();
     let DecodeLimits { time, window, .. } = fixed;
@@ -171,9 +169,9 @@ fn limits(vars: &Vars) -> Result<DecodeLimits, VarError> {
     })
 }
 
-/// Most rows of a batch: one insert is one block, and one part, only far below ten times as many.
+/// Most rows of a batch: an insert is one block, and one part, only with far less than ten times as many.
 const MAX_ROWS: usize = 1_000_000;
-/// Most bytes of a batch's records: the texts of a column lie end to end, below 4 GiB.
+/// Most bytes of a batch's records: the texts of a column are stored end to end, below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
 /// The longest that a batch may stay open.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -195,7 +193,7 @@ impl MigrateConfig {
         let store = StoreConfig::from_vars(vars)?;
         let bi_database = database(vars, "BI_DATABASE", "bi")?;
         if bi_database == store.database {
-            // A view would take the place of the table of its name.
+            // A view would replace the table of the same name.
             let reason = "the tables are in it (CLICKHOUSE_DATABASE)".to_owned();
             return Err(VarError::Invalid { name: "BI_DATABASE", value: bi_database, reason });
         }
@@ -221,11 +219,11 @@ impl KafkaConfig {
         })
     }
 
-    /// Settings of a client: ours, over them those of the environment.
+    /// The settings of a client. Those of the environment override `ours`.
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
-        // Ten seconds by default: too long to stay away from a broker that is back.
+        // The default of ten seconds is too long a wait for a broker that is back.
         client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);
@@ -262,13 +260,13 @@ impl std::fmt::Debug for StoreConfig {
     }
 }
 
-/// A name that can stand in SQL as it is.
+/// A name that needs no quotes in SQL.
 fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, VarError> {
     let database = vars.string_or(name, default);
     if database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Ok(database);
     }
-    let reason = "a database is named by letters, digits and _".to_owned();
+    let reason = "a database name has only letters, digits and _".to_owned();
     Err(VarError::Invalid { name, value: database, reason })
 }
 

@@ -1,7 +1,7 @@
-//! What keeps the aggregator from doing its work, for people and for probes.
+//! Why the aggregator is not ready, for people and for probes.
 //!
-//! Invariant: each change is logged once, not each try. Not being ready is no
-//! reason to restart: everything named in here is tried again by itself.
+//! Invariant: each change is logged once, not each attempt. A process that is not ready need not be restarted:
+//! everything that is named here is retried automatically.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,45 +9,45 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runtime::admin::Readiness;
 
-/// What can be in trouble by itself.
+/// A part of the aggregator that can fail by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
     /// The brokers and the topic.
     Kafka,
     /// The server and its tables.
     ClickHouse,
-    /// What batches need of the tables, while they are written to.
+    /// The state of the tables that inserts depend on.
     Tables,
-    /// The place in the consumer group.
+    /// The membership of the consumer group.
     Group,
-    /// A Kafka partition that cannot go on.
+    /// A Kafka partition that stands still.
     Partition(i32),
-    /// The inserts of a Kafka partition, which ClickHouse refuses or lost.
+    /// The inserts of a Kafka partition, which ClickHouse refuses or has lost.
     Inserts(i32),
     /// The commits of a Kafka partition, which Kafka refuses.
     Commits(i32),
-    /// Whether the records of a Kafka partition are applied as they come.
+    /// The progress of a Kafka partition, whose records are not applied in time.
     Progress(i32),
 }
 
-/// The troubles of the moment.
+/// The components that fail, each with its reason.
 #[derive(Debug)]
 pub struct Health {
     brokers: String,
-    troubles: Mutex<BTreeMap<Component, String>>,
+    failures: Mutex<BTreeMap<Component, String>>,
 }
 
 impl Health {
-    /// Not ready until Kafka at `brokers` and ClickHouse were reached and the group was joined:
-    /// before that nothing is stored.
+    /// Not ready until Kafka at `brokers` and ClickHouse have answered and the group is joined: nothing is stored
+    /// before that.
     pub fn new(brokers: &str) -> Self {
         let not_yet = [
             (Component::Kafka, "not reached yet"),
             (Component::ClickHouse, "not reached yet"),
             (Component::Group, "not joined yet"),
         ];
-        let troubles = not_yet.map(|(component, reason)| (component, reason.to_owned()));
-        Self { brokers: brokers.to_owned(), troubles: Mutex::new(troubles.into()) }
+        let failures = not_yet.map(|(component, reason)| (component, reason.to_owned()));
+        Self { brokers: brokers.to_owned(), failures: Mutex::new(failures.into()) }
     }
 
     /// No broker answers.
@@ -55,51 +55,51 @@ impl Health {
         self.degraded(Component::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// `component` cannot go on, for this reason, which may end by itself.
+    /// Reports that `component` fails for this reason, which may pass without help.
     pub fn degraded(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::warn!("{component}: {reason}");
         }
     }
 
-    /// `component` cannot go on before somebody helps, for this reason.
+    /// Reports that `component` fails for this reason, until an operator helps.
     pub fn alarm(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::error!("{component}: {reason}");
         }
     }
 
-    /// Remembers the reason, and gives it back if it is new.
+    /// Records the reason, and returns it if it is new.
     fn changed(&self, component: Component, reason: impl fmt::Display) -> Option<String> {
         let reason = reason.to_string();
-        let before = self.troubles().insert(component, reason.clone());
+        let before = self.failures().insert(component, reason.clone());
         (before.as_ref() != Some(&reason)).then_some(reason)
     }
 
-    /// `component` works.
+    /// Reports that `component` works.
     pub fn recovered(&self, component: Component) {
-        let before = self.troubles().remove(&component);
+        let before = self.failures().remove(&component);
         if before.is_some() {
-            tracing::info!("{component}: works");
+            tracing::info!("{component}: recovered");
         }
     }
 
-    /// What was refused of partitions that are not `owned` any more is no concern of this process.
+    /// Forgets refused commits of partitions that are no longer `owned`: they do not concern this process.
     pub fn forget_commits(&self, owned: impl Fn(i32) -> bool) {
-        self.troubles()
+        self.failures()
             .retain(|component, _| !matches!(component, Component::Commits(partition) if !owned(*partition)));
     }
 
-    /// Whether nothing is in trouble; says what is.
+    /// Whether no component fails; otherwise, which ones and why.
     pub fn readiness(&self) -> Readiness {
-        let troubles = self.troubles();
+        let failures = self.failures();
         let all: Vec<_> =
-            troubles.iter().map(|(component, reason)| format!("{component}: {reason}")).collect();
+            failures.iter().map(|(component, reason)| format!("{component}: {reason}")).collect();
         if all.is_empty() { Readiness::Ready } else { Readiness::Not(all.join("; ")) }
     }
 
-    fn troubles(&self) -> MutexGuard<'_, BTreeMap<Component, String>> {
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<Component, String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

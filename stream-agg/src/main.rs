@@ -1,4 +1,4 @@
-//! Runs the aggregator until it is told to stop, or makes its tables and topic.
+//! The program `stream-agg`: runs the aggregator, or one of the commands of operators.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -14,8 +14,8 @@ use stream_agg::ops::audit::{self, Reach};
 use stream_agg::protocol::progress::{NextOffset, Offset};
 use tikv_jemallocator::Jemalloc;
 
-/// A batch needs as much as the one before it: a quarter of the time went into pages that were given
-/// back in between.
+/// A batch needs as much memory as the one before it: a quarter of the time went into pages that were returned to
+/// the system in between.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -23,7 +23,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Prints every variable with the value it resolves to, and exits.
+    /// Print every variable with the value it resolves to, and exit.
     #[arg(long, global = true)]
     check_config: bool,
     #[command(subcommand)]
@@ -32,63 +32,63 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Creates database, tables and topic where they are missing, and all views, and exits.
+    /// Create the database, the tables and the topic where they are missing, and all views, and exit.
     Migrate {
-        /// Prints the statements that create the user with whose rights the views read, and exits.
+        /// Print the statements that create the user with whose rights the views read, and exit.
         #[arg(long)]
         print_grants: bool,
     },
-    /// Makes partitions that were refused at their start fit together again. Stop all aggregators first.
+    /// Let partitions start again whose commit, log and tables do not fit together. Stop all aggregators first.
     Adopt {
-        /// Kafka partitions, as their messages name them.
+        /// The Kafka partitions, as their messages name them.
         #[arg(required = true)]
         partitions: Vec<u16>,
-        /// The topic was deleted and created again, or its log truncated: its offsets name other records now.
+        /// The topic was deleted and created again, or its log was truncated: its offsets name other records now.
         #[arg(long)]
         new_log: bool,
-        /// With --new-log: the first offset of the new log that is not stored yet; else its beginning.
+        /// With --new-log: the first offset of the new log that is not stored yet (default: its beginning).
         #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         from: Option<i64>,
-        /// Hash of the declaration under which missing rows are made, where tables cannot tell.
+        /// Hash of the declaration under which missing rows are made, if the tables cannot tell.
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
-    /// Inserts a batch that ClickHouse refuses as a whole in smaller parts. Stop all aggregators first.
+    /// Insert a batch in smaller parts that ClickHouse refuses as a whole. Stop all aggregators first.
     Split {
-        /// Kafka partitions, as their messages name them.
+        /// The Kafka partitions, as their messages name them.
         #[arg(required = true)]
         partitions: Vec<u16>,
     },
-    /// Makes one record a dead letter that ClickHouse refuses for good. Stop all aggregators first.
+    /// Turn a record that ClickHouse refuses into a dead letter. Stop all aggregators first.
     Skip {
         /// The Kafka partition.
         partition: u16,
-        /// The record's offset.
+        /// The offset of the record.
         #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
     },
-    /// Counts into a new rollup what was stored before it was declared. Run it as often as you like.
+    /// Count into a new rollup the events that were stored before it was declared. May be repeated.
     Backfill {
-        /// The rollup, as it is declared.
+        /// The declared rollup.
         rollup: String,
-        /// Prints the summary as one JSON object.
+        /// Print the summary as one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Deletes the rows of a rollup that is declared no more. Its name cannot be declared again.
+    /// Delete the rows of a rollup that is no longer declared. Its name cannot be declared again.
     DropRollup {
-        /// The rollup, as it was declared.
+        /// The rollup that was declared.
         rollup: String,
-        /// Prints the summary as one JSON object.
+        /// Print the summary as one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Counts the tables against each other; fails if anything is missing or duplicate, or in no ledger row.
+    /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// Days of arrival to look at; all of them unless something has expired.
+        /// Days of arrival to compare; everything if nothing has expired.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
-        /// Prints JSON in place of a table.
+        /// Print JSON instead of a table.
         #[arg(long)]
         json: bool,
     },
@@ -97,7 +97,7 @@ enum Command {
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        None => process::run(args.check_config, Config::from_vars, run_until_told),
+        None => process::run(args.check_config, Config::from_vars, run_until_stopped),
         Some(Command::Migrate { print_grants: true }) => {
             process::run(args.check_config, Config::from_vars, grants)
         }
@@ -131,15 +131,15 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run_until_told(config: Config) -> anyhow::Result<()> {
-    let told = signal::listen().context("listen for signals")?;
+async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
+    let stop = signal::listen().context("listen for signals")?;
     let admin = serve::bind(config.admin_addr, "ADMIN_ADDR")?;
     tokio::select! {
-        ended = stream_agg::run(config, admin, told.requested) => {
+        ended = stream_agg::run(config, admin, stop.requested) => {
             tracing::info!("ended: {}", ended?);
             Ok(())
         }
-        () = told.hurried.cancelled() => anyhow::bail!("told twice to stop: a batch may be read again"),
+        () = stop.hurried.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of a batch may be read again"),
     }
 }
 
@@ -150,13 +150,13 @@ async fn grants(config: Config) -> anyhow::Result<()> {
 }
 
 async fn migrate(config: Config) -> anyhow::Result<()> {
-    let told = signal::listen().context("listen for signals")?;
+    let stop = signal::listen().context("listen for signals")?;
     tokio::select! {
         done = stream_agg::migrate(&config.migrate) => {
             tracing::info!("migrated: {}", done?);
             Ok(())
         }
-        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was made; run it again"),
+        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was created; run the command again"),
     }
 }
 
@@ -188,26 +188,26 @@ fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
 }
 
 async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
-    let told = signal::listen().context("listen for signals")?;
+    let stop = signal::listen().context("listen for signals")?;
     tokio::select! {
         filled = stream_agg::ops::backfill::backfill(&config, &rollup) => {
             print(&filled?, json)
         }
-        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was counted; run it again"),
+        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was counted; run the command again"),
     }
 }
 
 async fn drop_rollup(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
-    let told = signal::listen().context("listen for signals")?;
+    let stop = signal::listen().context("listen for signals")?;
     tokio::select! {
         dropped = stream_agg::ops::drop_rollup::drop_rollup(&config, &rollup) => {
             print(&dropped?, json)
         }
-        () = told.requested.cancelled() => anyhow::bail!("told to stop before all was deleted; run it again"),
+        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was deleted; run the command again"),
     }
 }
 
-/// Answers with a summary, as a person or a program reads it.
+/// Prints the summary of a command, for a person or for a program.
 #[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
 fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> {
     if json {

@@ -1,15 +1,15 @@
-//! What the aggregator counts; one struct, registered once.
+//! The metrics of the aggregator: one struct, registered once.
 //!
-//! Invariant: lines = rows + rejected + duplicates, counted when Kafka has the commit.
+//! Invariant: lines = rows + rejected + duplicates, counted when a batch is in every cell.
 
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use runtime::metrics::{MetricDescription, MetricFactory};
 
-/// Everything counted, with its registry.
+/// All metrics, with their registry.
 pub struct Metrics {
-    /// What the admin port shows.
+    /// The registry that the admin port shows.
     pub registry: Registry,
     /// What each of them is.
     pub descriptions: Vec<MetricDescription>,
@@ -34,50 +34,50 @@ pub struct Metrics {
     audit_gaps: IntGauge,
     last_audit: IntGauge,
     lag: IntGaugeVec,
-    /// `cells_skipped_total`: cells that somebody had inserted before we came.
+    /// `cells_skipped_total`: cells that had their batch before this process sent anything.
     pub cells_skipped: IntCounter,
-    /// `recovered_intents_total`: declared batches that were finished for somebody.
+    /// `recovered_intents_total`: batches of an earlier owner that were finished.
     pub recovered_intents: IntCounter,
-    /// `records_off_clock_total`: records whose Kafka time differs by more than an hour from what it can be.
+    /// `records_off_clock_total`: records whose Kafka time cannot be true by more than an hour.
     pub records_off_clock: IntCounter,
     /// `joins_total`: how often the group was joined.
     pub joins: IntCounter,
     /// `orphans_total`: partitions found without an owner.
     pub orphans: IntCounter,
-    /// `partitions_owned`: partitions with a pipeline.
+    /// `partitions_owned`: partitions that have a pipeline.
     pub partitions_owned: IntGauge,
-    /// `partitions_stopped`: of these, those that cannot go on without help.
+    /// `partitions_stopped`: partitions that stand still until an operator helps.
     pub partitions_stopped: IntGauge,
     /// `parts_lost_total`: parts that ClickHouse acknowledged and does not have.
     pub parts_lost: IntCounter,
-    /// `inserts_held`: 1 while nothing is inserted because of what was found of a table.
+    /// `inserts_held`: 1 while nothing is inserted, because a table is not as it must be.
     pub inserts_held: IntGauge,
 }
 
-/// What a batch counts for.
+/// The counts of one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records.
     pub records: u64,
-    /// Lines in them.
+    /// Lines in the records.
     pub lines: u64,
     /// Lines that became rows.
     pub rows: u64,
-    /// Lines that could not be read.
+    /// Lines that became dead letters.
     pub rejected: u64,
-    /// Lines that were stored before.
+    /// Lines that repeat stored lines.
     pub duplicates: u64,
-    /// Rows whose `client_time` was not believed.
+    /// Rows whose `client_time` was not trusted.
     pub time_replaced: u64,
-    /// Rows whose `server_time` was not believed.
+    /// Rows whose `server_time` was not trusted.
     pub arrival_replaced: u64,
-    /// Rows of rollups whose groups were folded.
+    /// Rows of rollups folded into `(other)`.
     pub folded_rows: u64,
-    /// Values of declared fields that are of another type.
+    /// Values of declared fields that have another type.
     pub mistyped: u64,
 }
 
-/// Counts a partition as stopped until it is dropped.
+/// Counts a partition as stopped, until the guard is dropped.
 #[derive(Debug)]
 pub struct StoppedGuard(IntGauge);
 
@@ -87,14 +87,14 @@ impl Drop for StoppedGuard {
     }
 }
 
-/// What is said about an insert that failed.
+/// Why an insert failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
-    /// Its condition did not hold: what is there is looked at.
+    /// Its condition did not hold: what is there is checked.
     ConditionFailed,
-    /// It will pass by itself.
+    /// The failure passes without help.
     Transient,
-    /// ClickHouse refuses it.
+    /// ClickHouse refuses the insert.
     Refused,
 }
 
@@ -113,7 +113,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = MetricFactory::new("stream_agg");
         let insert_errors =
-            metrics.counter_vec("insert_errors_total", "Tries of an insert that failed.", &["kind"]);
+            metrics.counter_vec("insert_errors_total", "Inserts that failed, by kind of failure.", &["kind"]);
         for kind in [InsertError::ConditionFailed, InsertError::Transient, InsertError::Refused] {
             insert_errors.with_label_values(&[kind.as_str()]);
         }
@@ -121,28 +121,28 @@ impl Default for Metrics {
             records: metrics.counter("records_total", "Records committed."),
             lines: metrics.counter("lines_total", "Lines of committed records."),
             rows: metrics.counter("rows_total", "Rows stored."),
-            rejected: metrics.counter("rejected_total", "Lines that could not be read."),
-            duplicates: metrics.counter("duplicates_total", "Lines that were stored before."),
-            time_replaced: metrics.counter("time_replaced_total", "Rows whose client_time was not believed."),
+            rejected: metrics.counter("rejected_total", "Lines that became dead letters."),
+            duplicates: metrics.counter("duplicates_total", "Lines that repeat stored lines."),
+            time_replaced: metrics.counter("time_replaced_total", "Rows whose client_time was not trusted."),
             arrival_replaced: metrics.counter(
                 "arrival_replaced_total",
-                "Rows whose server_time was not believed, for Kafka's clock differs: an edge's clock is wrong.",
+                "Rows whose server_time was not trusted because Kafka's clock differs: an edge's clock is wrong.",
             ),
             records_miscounted: metrics.counter(
                 "records_miscounted_total",
-                "Records whose header n is not their number of lines; alert above 0.",
+                "Records whose number of lines differs from their header n; alert above 0.",
             ),
             rows_folded: metrics
-                .counter("rows_folded_total", "Rows of rollups whose groups were folded into (other)."),
+                .counter("rows_folded_total", "Rows of rollups folded into (other) because a batch reached its group limit."),
             fields_mistyped: metrics.counter(
                 "fields_mistyped_total",
-                "Values of declared fields that were of another type, and so stored as the default.",
+                "Values of declared fields that had another type and were stored as the default.",
             ),
             batches: metrics.counter("batches_total", "Batches committed."),
-            batch_rows: metrics.histogram("batch_rows", "Rows of a batch.", ROWS),
-            insert_seconds: metrics.histogram("insert_seconds", "One insert that worked.", SECONDS),
+            batch_rows: metrics.histogram("batch_rows", "Rows in a batch.", ROWS),
+            insert_seconds: metrics.histogram("insert_seconds", "Duration of successful inserts.", SECONDS),
             insert_errors,
-            commit_errors: metrics.counter("commit_errors_total", "Commits that Kafka did not take."),
+            commit_errors: metrics.counter("commit_errors_total", "Commits that Kafka did not accept."),
             last_batch: metrics.gauge("last_batch_timestamp_seconds", "When the last batch was committed."),
             audit_missing: metrics
                 .gauge("audit_missing", "Rows and events that the last audit missed; alert above 0."),
@@ -150,19 +150,19 @@ impl Default for Metrics {
                 .gauge("audit_duplicate", "Rows and events that the last audit found twice; alert above 0."),
             audit_gaps: metrics
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
-            last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit was finished."),
+            last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit ended."),
             lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
-            cells_skipped: metrics.counter("cells_skipped_total", "Cells that had their batch before it came."),
+            cells_skipped: metrics.counter("cells_skipped_total", "Cells that had their batch before this process sent anything."),
             recovered_intents: metrics
-                .counter("recovered_intents_total", "Batches that were declared before and are finished."),
+                .counter("recovered_intents_total", "Batches of an earlier owner that were finished."),
             records_off_clock: metrics.counter(
                 "records_off_clock_total",
-                "Records whose Kafka time is over an hour ahead of this clock, or before the record before.",
+                "Records whose Kafka time is over an hour ahead of this machine, or behind the record before.",
             ),
             joins: metrics.counter("joins_total", "Times the consumer group was joined."),
-            orphans: metrics.counter("orphans_total", "Partitions that the group had given to nobody."),
+            orphans: metrics.counter("orphans_total", "Partitions found without an owner in the group."),
             partitions_owned: metrics.gauge("partitions_owned", "Partitions assigned to this process."),
-            partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that need help to go on."),
+            partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that stand still until an operator helps."),
             parts_lost: metrics.counter(
                 "parts_lost_total",
                 "Parts that ClickHouse acknowledged and does not have; alert above 0.",
@@ -178,7 +178,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A batch is in every cell.
+    /// Counts a batch that is in every cell.
     pub fn applied(&self, counts: &Counts, unix_seconds: i64) {
         self.records.inc_by(counts.records);
         self.lines.inc_by(counts.lines);
@@ -194,12 +194,13 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
-    /// Records of a closed batch do not have as many lines as they say; counted again if it is rebuilt.
+    /// Counts records of a closed batch whose number of lines differs from their header. A batch that is rebuilt
+    /// counts again.
     pub fn miscounted(&self, records: u64) {
         self.records_miscounted.inc_by(records);
     }
 
-    /// What an audit found, and when.
+    /// Records what an audit found, and when.
     pub fn audited(&self, missing: u64, duplicate: u64, gaps: u64, unix_seconds: i64) {
         self.audit_missing.set(missing.cast_signed());
         self.audit_duplicate.set(duplicate.cast_signed());
@@ -207,46 +208,46 @@ impl Metrics {
         self.last_audit.set(unix_seconds);
     }
 
-    /// Another process audits: what this one found must not be shown for ever.
+    /// Resets the results of the audit, because another process audits now.
     pub fn audits_elsewhere(&self) {
         self.audit_missing.set(0);
         self.audit_duplicate.set(0);
         self.audit_gaps.set(0);
     }
 
-    /// An insert worked.
+    /// Counts an insert that succeeded.
     pub fn inserted(&self, took: Duration) {
         self.insert_seconds.observe(took.as_secs_f64());
     }
 
-    /// A try of an insert failed.
+    /// Counts an insert that failed.
     pub fn insert_failed(&self, kind: InsertError) {
         self.insert_errors.with_label_values(&[kind.as_str()]).inc();
     }
 
-    /// A partition cannot go on without help while what is returned lives.
+    /// Counts a partition as stopped until the guard is dropped.
     pub fn partition_stopped(&self) -> StoppedGuard {
         self.partitions_stopped.inc();
         StoppedGuard(self.partitions_stopped.clone())
     }
 
-    /// Kafka did not take a commit.
+    /// Counts a commit that Kafka did not accept.
     pub fn commit_failed(&self) {
         self.commit_errors.inc();
     }
 
-    /// Records of a partition that are not in every table.
+    /// Sets how many records of a partition are not in every table.
     pub fn lag(&self, partition: i32, records: i64) {
         self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
-    /// A partition is somebody else's.
+    /// Forgets the lag of a partition that this process no longer has.
     pub fn forget(&self, partition: i32) {
-        // Absent if its lag was never known.
+        // There is no value if the lag was never known.
         let _absent = self.lag.remove_label_values(&[&partition.to_string()]);
     }
 
-    /// What was committed in all.
+    /// The totals since the start: the number of batches, and their counts.
     pub fn counts(&self) -> (u64, Counts) {
         let counts = Counts {
             records: self.records.get(),

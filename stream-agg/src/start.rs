@@ -1,4 +1,4 @@
-//! Starts the aggregator, and ends it in the order in which data flow.
+//! Starts the aggregator, and stops it in the order in which data flow.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,52 +34,52 @@ use crate::pipeline::budget::LargeBatchBudget;
 use crate::pipeline::context::Services;
 use crate::protocol::declaration::Declaration;
 
-/// Shortest and longest wait between tries to find Kafka and ClickHouse.
+/// Shortest and longest wait between attempts to reach Kafka and ClickHouse.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Log lines and errors of Kafka's client that are looked at after each question.
-const MOST_SAID: usize = 100;
-/// How long Kafka may take to tell of the topic.
+/// Log lines and errors of Kafka's client that are read after each failed question.
+const MAX_EVENTS: usize = 100;
+/// Timeout of the question for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Leaving the group, once all pipelines have ended.
+/// Time for leaving the group, once all pipelines have ended.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// What was stored until the end.
+/// What was stored while the aggregator ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Batches committed.
     pub batches: u64,
-    /// Records in them.
+    /// Records in the batches.
     pub records: u64,
-    /// Lines in those.
+    /// Lines in the records.
     pub lines: u64,
     /// Lines that became rows.
     pub rows: u64,
-    /// Lines that could not be read.
+    /// Lines that became dead letters.
     pub rejected: u64,
 }
 
-/// Why the aggregator ended by itself.
+/// Why the aggregator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It cannot be a member of its group.
     #[error(transparent)]
     Group(#[from] GroupError),
-    /// A rollup or field means something else than before under the same name.
-    #[error("{0} was declared otherwise before: undo the change, or give what is new a name of its own")]
+    /// A rollup or field has another meaning than before under the same name.
+    #[error("{0} was declared otherwise before: undo the change, or declare it under another name")]
     Changed(String),
-    /// A rollup was dropped, and is declared again.
+    /// A dropped rollup is declared again.
     #[error("rollup `{0}` was dropped and cannot be declared again: give it another name")]
     Dropped(String),
-    /// The system gave no thread.
+    /// The system cannot start a thread.
     #[error("start the thread that polls kafka")]
     Thread(#[source] std::io::Error),
 }
 
-/// Stores records until `shutdown`; the admin port answers from start to end. Waits
-/// for Kafka and ClickHouse for as long as they take.
+/// Stores records until `shutdown`. The admin port answers from start to end. Waits for Kafka and ClickHouse
+/// without a limit.
 ///
 /// # Errors
-/// What only a new start of the process can mend, never an outage.
+/// An error that only a restart can fix, never an outage.
 pub async fn run(
     config: Config,
     admin: TcpListener,
@@ -113,7 +113,7 @@ pub async fn run(
     Ok(Summary { batches, records, lines, rows, rejected })
 }
 
-/// Takes part in the group until `shutdown`.
+/// Runs a member of the group until `shutdown`.
 async fn consume(
     config: Config,
     metadata_client: Arc<BaseConsumer>,
@@ -170,12 +170,12 @@ async fn consume(
     tokio::spawn(orphans::watch(watched, watching, metadata_client, shutdown.clone()));
 
     let (ended, mut end) = oneshot::channel();
-    let told = shutdown.clone();
+    let stop = shutdown.clone();
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
-            // Nobody listens any more if it took too long.
-            let _late = ended.send(group::run_member(&config, &services, &applied_watches, &told));
+            // If the member took too long to leave, nobody receives this any more.
+            let _late = ended.send(group::run_member(&config, &services, &applied_watches, &stop));
         })
         .map_err(RunError::Thread)?;
     let outcome = tokio::select! {
@@ -183,7 +183,7 @@ async fn consume(
         () = shutdown.cancelled() => match time::timeout(RELEASE + LEAVE, end).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                tracing::warn!("kafka does not let go; what is not committed is read again");
+                tracing::warn!("kafka did not let this member leave the group in time; records that are not committed are read again");
                 Ok(Ok(()))
             }
         },
@@ -194,17 +194,17 @@ async fn consume(
     Ok(())
 }
 
-/// Looks at the tables while they are written to, until `shutdown`.
+/// Checks the tables while they are written to, until `shutdown`.
 async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: CancellationToken) {
     let Services { store, declaration, metrics, health, .. } = &*services;
     let watch = TableWatch { store, fields: declaration.rollups.fields(), gate: &gate, metrics, health };
     watch.run(&shutdown).await;
 }
 
-/// Stores what this process declares before anything is declared under it, and before it is ready.
+/// Stores the declaration of this process before any batch is declared under it, and before the process is ready.
 ///
 /// # Errors
-/// A rollup or field was changed under its name.
+/// A rollup or field was changed under its name, or a dropped rollup is declared again.
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
@@ -252,7 +252,7 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
                 format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
             ),
             Ok(Err(now)) => {
-                // Told once, and true until Kafka answers.
+                // Kafka's client reports the reason once, and it holds until Kafka answers.
                 refusal = now.or(refusal);
                 match refusal {
                     Some(reason) => health.degraded(Component::Kafka, format!("{brokers}: {reason}")),
@@ -266,7 +266,7 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
     }
 }
 
-/// Waits until Kafka sets the times of the topic's records, as far as it says.
+/// Waits until Kafka sets the times of the topic's records, as far as it tells.
 async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
     loop {
@@ -287,11 +287,11 @@ async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     health.recovered(Component::Kafka);
 }
 
-/// Why Kafka is there and does not talk to us, if its client says so.
+/// Why Kafka is reachable but refuses this client, if its client tells.
 fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
-    // Nothing may also mean a line of the log, of which there are several for each error.
-    let mut said = (0..MOST_SAID).filter_map(|_| metadata_client.poll(Duration::ZERO));
-    said.find_map(|said| match said.err()?.rdkafka_error_code()? {
+    // `None` may also stand for a log line of the client, of which there are several for each error.
+    let mut events = (0..MAX_EVENTS).filter_map(|_| metadata_client.poll(Duration::ZERO));
+    events.find_map(|event| match event.err()?.rdkafka_error_code()? {
         RDKafkaErrorCode::Authentication => Some("it refuses the login: authentication failed"),
         RDKafkaErrorCode::SSL => {
             Some("the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust")
@@ -303,7 +303,8 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
 /// Waits until ClickHouse has all tables as they must be.
 async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    // Not well after that: whoever sees us ready may ask what we declare.
+    // ClickHouse is not reported as recovered yet: a reader that sees this process ready may ask for its
+    // declaration.
     while let Err(error) = tables::check(store, fields).await {
         health.degraded(Component::ClickHouse, error);
         time::sleep(backoff.wait()).await;

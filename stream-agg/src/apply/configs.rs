@@ -1,7 +1,7 @@
-//! The table `configs`: what each declaration's hash stands for.
+//! The table `configs`: the declaration of each hash.
 //!
-//! Invariant: what is handed out under a hash has that hash. The rows of a batch follow from its
-//! declaration, so a row of `configs` that somebody changed must not make other ones.
+//! Invariant: a declaration that is read by its hash has that hash. The rows of a batch follow from its
+//! declaration, so a row of `configs` that somebody changed must not lead to other rows.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use crate::apply::store::{Store, StoreError};
 use crate::config::Config;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 
-/// What a process of this `config` declares, with the deployment's key: that of its first declaration. Where
-/// nothing was declared yet, one is drawn; two processes that draw at once have a declaration each, until the
-/// next start.
+/// The declaration of a process with this `config`, with the place key of the deployment: that of its first
+/// declaration. If nothing was declared before, the key is drawn at random; two processes that draw at the same
+/// time have different declarations until their next start.
 ///
 /// # Errors
-/// What ClickHouse says.
+/// The error of ClickHouse.
 pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreError> {
     let sql = "SELECT JSONExtractUInt(declared, 'place_key') FROM configs ORDER BY since, cfg LIMIT 1";
     let first: Vec<u64> = store.rows(sql).await?;
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
-/// The first rollup or field of `ours` that means something else in one of the declarations that were in use
-/// `before`: rows of two meanings would stand under one name.
+/// The first rollup or field of `ours` that has another meaning in one of the declarations `before`: rows of two
+/// meanings would be stored under one name.
 pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     let rollup = |rollup: &Rollup| {
         let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
@@ -39,13 +39,13 @@ pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     ours.iter().find_map(rollup).or_else(|| ours.fields().iter().find_map(field))
 }
 
-/// What stands before the name of a dropped rollup in `schema_migrations`.
+/// Prefix of the name of a dropped rollup in `schema_migrations`.
 pub(crate) const DROPPED: &str = "dropped_";
 
-/// The first rollup of `ours` that was dropped before.
+/// The first rollup of `ours` that was dropped.
 ///
 /// # Errors
-/// What ClickHouse says.
+/// The error of ClickHouse.
 pub async fn dropped(store: &Store, ours: &Rollups) -> Result<Option<String>, StoreError> {
     let sql = format!("SELECT name FROM schema_migrations WHERE startsWith(name, '{DROPPED}')");
     let names: Vec<String> = store.rows(&sql).await?;
@@ -53,7 +53,7 @@ pub async fn dropped(store: &Store, ours: &Rollups) -> Result<Option<String>, St
     Ok(names.filter(|name| ours.get(name).is_some()).map(str::to_owned).next())
 }
 
-/// Notes that the rollup `name` is never declared again.
+/// Records that the rollup `name` must never be declared again.
 pub(crate) async fn note_dropped(store: &Store, name: &str) -> Result<(), StoreError> {
     let insert = format!(
         "INSERT INTO schema_migrations (name, checksum) SETTINGS async_insert = 0 VALUES ('{DROPPED}{name}', 0)"
@@ -64,7 +64,7 @@ pub(crate) async fn note_dropped(store: &Store, name: &str) -> Result<(), StoreE
 /// Stores `declaration`, unless the newest row is the same.
 ///
 /// # Errors
-/// What ClickHouse says.
+/// The error of ClickHouse.
 pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), StoreError> {
     let (declaration_hash, text) = (declaration.hash(), declaration.text());
     let sql = "SELECT argMax(cfg, since), argMax(declared, since) FROM configs HAVING count() > 0";
@@ -80,10 +80,10 @@ pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), Store
     store.execute(&insert).await
 }
 
-/// The declaration of this hash, or why it is not known.
+/// The declaration with this hash, or why it is not known.
 ///
 /// # Errors
-/// What ClickHouse says.
+/// The error of ClickHouse.
 pub async fn read(
     store: &Store,
     declaration_hash: u64,
@@ -95,10 +95,10 @@ pub async fn read(
     Ok(known(declaration_hash, &texts))
 }
 
-/// All declarations that this release can read, each once.
+/// All declarations that this release can read, each one once.
 ///
 /// # Errors
-/// What ClickHouse says.
+/// The error of ClickHouse.
 pub async fn all(store: &Store) -> Result<Vec<Declaration>, StoreError> {
     let rows: Vec<(u64, String)> = store.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
     let mut texts = BTreeMap::<u64, Vec<String>>::new();

@@ -1,9 +1,9 @@
-//! Brings cells into ClickHouse: one insert, one block, one part for each.
+//! Inserts cells into ClickHouse: for each cell one insert of one block, which becomes one part.
 //!
-//! Invariant: a cell is reported applied when its marker was read and says so, or by the answer to the first
-//! statement that anybody sent of its rows ([`crate::apply::verdict`]), and never else. Until then its rows are sent
-//! again, the same under the same token, in a statement that inserts only what is not there and only until its
-//! deadline, which is a moment of ClickHouse's clock. Nothing is sent while there is a doubt about the tables.
+//! Invariant: a cell counts as applied when its marker was read and says so, or by the answer to the first
+//! statement that was ever sent for its rows ([`crate::apply::verdict`]), and by nothing else. Until then its rows
+//! are sent again, unchanged and under the same token. The statement inserts only if the rows are not there yet,
+//! and only before its deadline on ClickHouse's clock. Nothing is sent while the tables must be checked.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,108 +36,111 @@ mod statement;
 
 pub use refusal::StoppedBatch;
 
-/// Inserts at once, of all partitions together.
+/// Inserts at the same time, for all partitions together.
 const AT_ONCE: usize = 8;
-/// Shortest and longest wait after what passes by itself.
+/// Shortest and longest wait after a transient failure.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What names a batch for all time.
+/// The deduplication token of a batch, which no other batch ever has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token of `[lo..=last]`, which was declared with this random number: the same offsets may be declared
-    /// again, after `stream-agg adopt`, and the token of then may still be known.
+    /// The token of the batch `[start..=last]`, which was declared with this random number. The same offsets may be
+    /// declared again after `stream-agg adopt`, and ClickHouse may still know the earlier token.
     pub fn new(source: Source, topic: &str, start: NextOffset, last: Offset, nonce: u64) -> Self {
         Self(format!("{}/{topic}/{}/{start}-{last}/{nonce:x}", source.log_generation, source.partition))
     }
 
-    /// The token of a chunk of rows that the backfill of `rollup` stores: several rollups share a table.
+    /// The token of a chunk of rows that the backfill of `rollup` stores. It names the rollup because several
+    /// rollups share a table.
     pub fn of_backfill(source: Source, topic: &str, rollup: &str, start: NextOffset, last: Offset) -> Self {
         Self(format!("{}/{topic}/{}/{start}-{last}/{rollup}", source.log_generation, source.partition))
     }
 
-    /// The same batch with a record that an operator skips: it has other rows.
+    /// The token of the same batch with a record that an operator skips: the batch has other rows then.
     pub fn skipping(self) -> Self {
         Self(format!("{}:skip", self.0))
     }
 
-    /// As ClickHouse is told; under another name once it knows the first and lost its part.
+    /// The token as it is sent. It is renamed once ClickHouse knows the first name but has lost the part.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
 }
 
-/// A declared batch on its way into ClickHouse.
+/// A declared batch that is to be inserted.
 #[derive(Debug)]
 pub struct DeclaredBatch {
-    /// What names it.
+    /// Its deduplication token.
     pub token: Token,
     /// Where its records come from.
     pub source: Source,
-    /// It begins here.
+    /// The batch holds records from this offset on.
     pub start: NextOffset,
-    /// It ends below.
+    /// The batch holds records below this offset.
     pub end: NextOffset,
-    /// What every cell gets.
+    /// Its rows, by cell.
     pub cells: Vec<Cell>,
-    /// Somebody may have inserted some of its cells already.
+    /// Whether some of its cells may have been inserted before.
     pub rebuilt: bool,
 }
 
-/// Why not every cell has the batch.
+/// Why a batch is not in every cell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotApplied {
-    /// The pipeline was given up before.
+    /// The pipeline was given up.
     GivenUp,
-    /// Nothing more of it is sent: an operator must look first.
+    /// Nothing more of the batch is sent until an operator has looked at it.
     Stopped(StoppedBatch),
 }
 
-/// Inserts for all partitions of the process.
+/// Inserts batches, for all partitions of the process.
 pub struct Inserter {
     store: Store,
     sender: Sender,
     clock: ServerClock,
     permits: Semaphore,
-    /// Closed while there is a doubt about the tables; absent where nobody looks at them.
+    /// Closed while the tables must be checked; `None` if nothing checks them.
     gate: Option<Arc<InsertGate>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
-/// A cell that has not been seen to have its batch.
+/// A cell that is not known to have its batch.
 struct PendingCell {
     cell: Arc<Cell>,
     target: Target,
     attempts: Attempts,
     next: Verdict,
-    /// Since when ClickHouse has had no memory for it.
+    /// Since when ClickHouse has had no memory for its rows.
     short_of_memory: Option<Instant>,
 }
 
 impl Inserter {
-    /// Nothing is sent yet.
+    /// An inserter that has sent nothing yet.
     pub fn new(config: &StoreConfig, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let (store, sender) = (Store::new(config), Sender::new(config));
         let (clock, permits) = (ServerClock::default(), Semaphore::new(AT_ONCE));
         Self { store, sender, clock, permits, gate: None, metrics, health }
     }
 
-    /// Sends only while `gate` is pending, and raises a doubt whenever ClickHouse did not answer.
+    /// Sends only while `gate` is open, and closes it until the tables are checked whenever ClickHouse did not
+    /// answer.
     pub fn behind(self, gate: Arc<InsertGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
-    /// ClickHouse's clock showed `now` a moment ago.
+    /// Tells that ClickHouse's clock showed `now` a moment ago.
     pub fn set_clock(&self, now: UnixMillis) {
         self.clock.set(now);
     }
 
-    /// Brings every cell, and tells `applied` of each. Ends when all are there, or with `give_up`.
+    /// Inserts every cell, and calls `applied` for each. Returns once all cells are applied, or when `give_up` is
+    /// cancelled.
     ///
     /// # Errors
-    /// It was given up, or an operator must look first.
+    /// The batch was given up, or an operator must look at it.
     pub async fn apply(
         self: &Arc<Self>,
         declared: DeclaredBatch,
@@ -150,15 +153,16 @@ impl Inserter {
         }
     }
 
-    /// Rounds of inserts; after each the markers say what is left of what answers do not say.
+    /// Sends inserts in rounds. After each round the markers say which cells are still missing, unless an answer
+    /// has said it.
     async fn insert_all(
         self: &Arc<Self>,
         declared: DeclaredBatch,
         mut applied: impl FnMut(),
     ) -> Result<(), StoppedBatch> {
-        let rows = BatchDescription::of(&declared);
+        let description = BatchDescription::of(&declared);
         let DeclaredBatch { token, source, start, end, cells, rebuilt } = declared;
-        // Where somebody may have been before us, the markers are read first.
+        // If some cells may have been inserted before, the markers are read first.
         let next = if rebuilt { Verdict::Wait(UnixMillis::default()) } else { Verdict::Send };
         let attempts = Attempts::of(rebuilt);
         let mut pending: Vec<PendingCell> = cells
@@ -172,7 +176,7 @@ impl Inserter {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         let mut counted_as_stopped = None;
         loop {
-            let failed = self.send_due(&mut pending, &token, source, &rows).await;
+            let failed = self.send_due(&mut pending, &token, source, &description).await;
             let mut is_left = |pending: &mut PendingCell| {
                 if pending.next == Verdict::Applied {
                     applied();
@@ -191,11 +195,11 @@ impl Inserter {
                 self.health.recovered(component);
                 return Ok(());
             }
-            if let Some(stopped) = pending.iter().find_map(|pending| pending.stopped(&rows)) {
+            if let Some(stopped) = pending.iter().find_map(|pending| pending.stopped(&description)) {
                 return Err(stopped);
             }
             if let Some(pending) = pending.iter().find(|pending| matches!(pending.next, Verdict::Wait(_))) {
-                self.health.degraded(component, rows.awaited(&pending.cell));
+                self.health.degraded(component, description.awaited(&pending.cell));
             }
             counted_as_stopped = match failed {
                 Some(FailedAttempt::Refused) => {
@@ -212,7 +216,7 @@ impl Inserter {
         }
     }
 
-    /// Judges a cell by its marker.
+    /// Decides by its marker what to do about a cell.
     fn judge_cell(&self, pending: &mut PendingCell, markers: &Markers) {
         let PendingCell { cell, target, attempts, next, .. } = pending;
         let lost_before = attempts.parts_lost();
@@ -222,7 +226,7 @@ impl Inserter {
             self.metrics.parts_lost.inc();
             let Cell { table, partition_id, .. } = &**cell;
             tracing::error!(
-                "`{table}` {partition_id}: clickhouse took a part and does not have it; its rows are sent again \
+                "`{table}` {partition_id}: clickhouse acknowledged a part and does not have it; its rows are sent again \
                  under another token"
             );
         }
@@ -231,13 +235,13 @@ impl Inserter {
         }
     }
 
-    /// Sends the cells that are due, side by side.
+    /// Sends the cells that are due, at the same time.
     async fn send_due(
         self: &Arc<Self>,
         pending: &mut [PendingCell],
         token: &Token,
         source: Source,
-        rows: &BatchDescription,
+        description: &BatchDescription,
     ) -> Option<FailedAttempt> {
         let mut inserts = JoinSet::new();
         for (at, pending) in pending.iter().enumerate().filter(|(_, pending)| pending.next == Verdict::Send) {
@@ -256,11 +260,14 @@ impl Inserter {
                     pending[at].short_of_memory = None;
                     self.health.recovered(Component::ClickHouse);
                     if answer == InsertAnswer::Taken {
-                        // Sent again at once if its marker is not there, it might be so for ever.
+                        // If the cell were sent again at once while its marker is missing, that might go on for
+                        // ever.
                         failed = failed.max(Some(FailedAttempt::Transient));
                     }
                 }
-                Err(error) => failed = failed.max(Some(self.failed(&mut pending[at], source, rows, &error))),
+                Err(error) => {
+                    failed = failed.max(Some(self.failed(&mut pending[at], source, description, &error)))
+                }
             }
         }
         failed
@@ -270,7 +277,7 @@ impl Inserter {
         &self,
         pending: &mut PendingCell,
         source: Source,
-        rows: &BatchDescription,
+        description: &BatchDescription,
         error: &StoreError,
     ) -> FailedAttempt {
         let failed = FailedAttempt::of(error.failure(), pending.short_of_memory(error.failure()));
@@ -280,19 +287,19 @@ impl Inserter {
                 self.metrics.insert_failed(InsertError::Transient);
                 self.health.degraded(Component::ClickHouse, error);
                 if matches!(error, StoreError::Unreachable(_)) {
-                    self.gate.iter().for_each(|gate| gate.doubt());
+                    self.gate.iter().for_each(|gate| gate.close_until_checked());
                 }
             }
             FailedAttempt::Refused => {
                 self.metrics.insert_failed(InsertError::Refused);
-                let reason = rows.refused(&pending.cell, error);
+                let reason = description.refused(&pending.cell, error);
                 self.health.alarm(Component::Inserts(source.partition.into()), reason);
             }
         }
         failed
     }
 
-    /// One try. Tells the deadline of its statement, too.
+    /// Sends a cell once. Returns the deadline of the statement, too.
     async fn send(
         &self,
         cell: &Cell,
@@ -316,7 +323,7 @@ impl Inserter {
         (deadline, answer)
     }
 
-    /// ClickHouse's clock, which is asked if nobody has read it lately.
+    /// The time of ClickHouse's clock, which is asked if it was not read lately.
     async fn server_now(&self) -> UnixMillis {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         loop {
@@ -333,7 +340,7 @@ impl Inserter {
         }
     }
 
-    /// The markers of the pending cells, as soon as ClickHouse tells them.
+    /// The markers of the pending cells, as soon as ClickHouse answers.
     async fn markers(&self, pending: &[PendingCell], source: Source) -> Markers {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         loop {
@@ -351,7 +358,7 @@ impl Inserter {
 }
 
 impl PendingCell {
-    /// For how long ClickHouse has had no memory for it, if that is the failure now.
+    /// For how long ClickHouse has had no memory for the cell, if that is the failure now.
     fn short_of_memory(&mut self, failure: Failure) -> Duration {
         let since = self.short_of_memory.take().filter(|_| failure == Failure::OutOfMemory);
         let since = since.unwrap_or_else(Instant::now);
@@ -359,16 +366,16 @@ impl PendingCell {
         since.elapsed()
     }
 
-    /// Why nothing more of it is sent, if that is so.
-    fn stopped(&self, rows: &BatchDescription) -> Option<StoppedBatch> {
+    /// Why nothing more of the cell is sent, if that is so.
+    fn stopped(&self, description: &BatchDescription) -> Option<StoppedBatch> {
         match self.next {
-            Verdict::Stop(lost) => Some(rows.stopped(&self.cell, lost)),
+            Verdict::Stop(lost) => Some(description.stopped(&self.cell, lost)),
             Verdict::Applied | Verdict::Send | Verdict::Wait(_) => None,
         }
     }
 }
 
-/// How long until one of these cells is to be sent or looked at again.
+/// How long until the first of these cells must be sent or checked again.
 fn until_due(pending: &[PendingCell], now: UnixMillis) -> Duration {
     let wait = |pending: &PendingCell| match pending.next {
         Verdict::Wait(until) => Duration::from_millis((until.0 - now.0).max(0).unsigned_abs()),

@@ -1,7 +1,7 @@
-//! Reads from ClickHouse what it holds of a Kafka partition: markers and the ledger.
+//! Reads markers from ClickHouse: how far each table partition holds a Kafka partition.
 //!
-//! Everything that reads a marker learns ClickHouse's clock with it, so that the
-//! deadlines of inserts are told in the time in which they are judged.
+//! Every query for markers also reads ClickHouse's clock, so that the deadlines of inserts are in the time by which
+//! they are judged.
 
 use std::fmt::Write as _;
 use std::iter;
@@ -17,29 +17,29 @@ use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
 
-/// How long a reading of ClickHouse's clock is used: the clock may be set at any moment, and a
-/// deadline by one that was set back would let a late statement insert for as long.
+/// How long a reading of ClickHouse's clock is used. The clock may be changed at any moment; if it was set back, a
+/// deadline by the old reading would let a late statement insert.
 const CLOCK_AGE: Duration = Duration::from_secs(10);
 
-/// Markers, and the moment at which they were read, by ClickHouse's clock.
+/// Markers, and the time of ClickHouse's clock when they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
-    /// One for each table partition that holds something.
+    /// One marker for each table partition that has any.
     pub all: Vec<Marker>,
-    /// ClickHouse's clock.
+    /// The time of ClickHouse's clock.
     pub now: UnixMillis,
 }
 
 impl Markers {
-    /// What a cell says; nothing is below 0.
+    /// The end that the marker of a cell says; 0 if it has no marker.
     pub fn of(&self, cell: &Cell) -> NextOffset {
         let found = self.all.iter().find(|m| m.table == cell.table && m.partition_id == cell.partition_id);
         found.map_or(NextOffset::ZERO, |marker| marker.applied_end)
     }
 }
 
-/// The markers that batches of a Kafka partition left in all table partitions; of every generation of its log
-/// unless `g` names one.
+/// The markers of all batches of a Kafka partition, in all table partitions; of every generation of its log unless
+/// one is given.
 pub async fn of_log(
     store: &Store,
     partition: u16,
@@ -50,8 +50,9 @@ pub async fn of_log(
     read(store, parts).await
 }
 
-/// The newest generation of the log of a Kafka partition that any table knows. The ledger alone would not do: it
-/// forgets after 30 days, and cells that never expire would take a new log's records for those that they hold.
+/// The newest generation of the log of a Kafka partition in any table. The ledger alone does not suffice: it
+/// forgets rows after 30 days, and cells that never expire would then take the records of a new log for records
+/// that they hold.
 pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
     let of_table = |table: &&str| {
         format!(
@@ -96,7 +97,7 @@ pub async fn of_cells(
     read(store, parts).await
 }
 
-/// ClickHouse's clock alone.
+/// Reads only ClickHouse's clock.
 pub async fn clock(store: &Store) -> Result<UnixMillis, StoreError> {
     Ok(read(store, iter::empty()).await?.now)
 }
@@ -105,7 +106,7 @@ async fn read<'t>(
     store: &Store,
     tables: impl Iterator<Item = (&'t str, String)>,
 ) -> Result<Markers, StoreError> {
-    // A row of no table, so that the clock is told whatever is found.
+    // A row of no table, so that the clock is returned even without markers.
     let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)) FROM (\
                    SELECT '' AS t, '' AS p, toUInt64(0) AS h"
         .to_owned();
@@ -136,19 +137,19 @@ fn next_offset(applied_end: u64) -> NextOffset {
     NextOffset::new(i64::try_from(applied_end).unwrap_or(i64::MAX))
 }
 
-/// ClickHouse's clock, as it was read last.
+/// The latest reading of ClickHouse's clock.
 #[derive(Debug, Default)]
 pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
 
 impl ServerClock {
-    /// It showed `now` a moment ago.
+    /// Tells that the clock showed `now` a moment ago.
     pub fn set(&self, now: UnixMillis) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// What it shows now; unknown unless it was read within [`CLOCK_AGE`]. Never our own clock,
-    /// which may differ by more than a statement is valid. What is counted on from is the
-    /// moment of the answer, so it is behind by the answer's way at most, never ahead.
+    /// The time of the clock now; `None` if it was not read within [`CLOCK_AGE`]. The clock of this machine is
+    /// never used instead, because it may differ by more than the validity of a statement. The time counts on from
+    /// the moment of the answer, so it is behind by at most the way of the answer, and never ahead.
     pub fn now(&self) -> Option<UnixMillis> {
         let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = at.elapsed();
@@ -166,7 +167,7 @@ mod tests {
     async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None, "nobody read it");
-        // Decades from ours.
+        // Decades from the clock of this machine.
         clock.set(UnixMillis(1000));
         assert_eq!(clock.now(), Some(UnixMillis(1000)));
         time::advance(Duration::from_millis(9_999)).await;

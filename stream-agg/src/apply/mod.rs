@@ -1,4 +1,4 @@
-//! ClickHouse: blocks of rows are inserted exactly once, and what the tables hold is read.
+//! ClickHouse: inserts blocks of rows exactly once, and reads what the tables hold.
 
 pub mod insert;
 

@@ -1,7 +1,6 @@
-//! The way to ClickHouse: one client with deadlines, and what its errors mean.
+//! The ClickHouse client: one database, with timeouts, and a classification of its errors.
 //!
-//! Invariant: no call waits for ever. That a call timed out says nothing about
-//! whether it was carried out.
+//! Invariant: no call waits for ever. A timeout does not tell whether the statement was carried out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +15,17 @@ use tokio::time;
 
 use crate::config::StoreConfig;
 
-/// From nothing to an open connection.
+/// Timeout of opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest a short statement may take, start to end.
+/// Timeout of a short statement, from start to end.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long an idle connection is kept: less than ClickHouse keeps it.
+/// How long an idle connection is kept: shorter than ClickHouse keeps it.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest part of an error that is shown: servers add stack traces.
+/// Bytes of an error that are shown: servers add stack traces.
 const SHOWN_BYTES: usize = 500;
 
-/// What every statement says, whatever the server's defaults are: an answer is whole, or an
-/// error. A marker that is left out of an answer would be taken for rows that are not there.
+/// Settings of every statement, whatever the defaults of the server are: an answer is complete, or an error. If a
+/// marker were missing from an answer, its rows would seem to be missing.
 pub(crate) const WHOLE: [(&str, &str); 14] = [
     ("limit", "0"),
     ("offset", "0"),
@@ -48,22 +47,22 @@ pub(crate) const WHOLE: [(&str, &str); 14] = [
 #[derive(Clone)]
 pub struct Store {
     client: Client,
-    /// The database, for messages.
+    /// The name of the database, for messages.
     pub database: Arc<str>,
 }
 
-/// Why ClickHouse did not do it, as far as that is known.
+/// Why ClickHouse did not carry out a statement, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It answered with an error.
+    /// ClickHouse answered with an error.
     #[error("clickhouse refused: {message}")]
     Refused {
-        /// Its number, as in `system.errors`.
+        /// The code of the error, as in `system.errors`.
         code: u32,
-        /// Its text, cut.
+        /// The text of the error, shortened.
         message: String,
     },
-    /// No connection, a broken one, or no answer in time.
+    /// No connection, a broken connection, or no answer in time.
     #[error("clickhouse does not answer: {0}")]
     Unreachable(String),
 }
@@ -75,12 +74,12 @@ impl Store {
         Self { client, database: config.database.as_str().into() }
     }
 
-    /// A client of the server that does not name the database, so that it can create it.
+    /// A client of the server that names no database, so that it can create one.
     pub fn without_database(config: &StoreConfig) -> Self {
         Self { client: Self::server(config), database: config.database.as_str().into() }
     }
 
-    /// The same server, without the database, which may be missing.
+    /// The same server outside the database, which may be missing.
     pub fn outside(&self) -> Self {
         Self { client: self.client.clone().with_database("system"), database: Arc::clone(&self.database) }
     }
@@ -97,17 +96,17 @@ impl Store {
         WHOLE.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value))
     }
 
-    /// Runs a statement that answers nothing.
+    /// Runs a statement without a result.
     pub async fn execute(&self, sql: &str) -> Result<(), StoreError> {
         self.execute_within(STATEMENT_TIMEOUT, sql).await
     }
 
-    /// Runs a statement that answers nothing and may take `timeout`, start to end.
+    /// Runs a statement without a result, with this timeout.
     pub async fn execute_within(&self, timeout: Duration, sql: &str) -> Result<(), StoreError> {
         deadline(timeout, self.client.query(&escaped(sql)).execute()).await
     }
 
-    /// Runs a query of few rows.
+    /// Runs a query with few rows.
     pub async fn rows<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
@@ -115,7 +114,7 @@ impl Store {
         self.rows_within(STATEMENT_TIMEOUT, sql).await
     }
 
-    /// Runs a query that may take `timeout`, start to end.
+    /// Runs a query with this timeout.
     pub async fn rows_within<T>(&self, timeout: Duration, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
@@ -124,7 +123,7 @@ impl Store {
     }
 }
 
-/// Opens connections, within a deadline.
+/// Opens connections within a timeout.
 pub(crate) fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -132,7 +131,7 @@ pub(crate) fn connector() -> HttpConnector {
     connector
 }
 
-/// `?` would be a placeholder.
+/// A single `?` would be a placeholder.
 fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }
@@ -147,21 +146,21 @@ async fn deadline<T>(
     }
 }
 
-/// What an error says of the request that met it.
+/// What an error means for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// An insert found its own condition not to hold: look what is there.
+    /// The condition of an insert did not hold: check what is there.
     ConditionFailed,
-    /// It ends by itself, or nobody knows what became of the request: try again.
+    /// The cause passes without help, or the outcome is unknown: try again.
     Transient,
-    /// The server had no memory for it: passing, unless it goes on.
+    /// The server had no memory for the request: transient, unless it continues.
     OutOfMemory,
-    /// The same request is refused again until somebody helps.
+    /// The server refuses the same request until an operator helps.
     Refused,
 }
 
 impl StoreError {
-    /// What it says of the request.
+    /// What the error means for the request.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unreachable(_) => Failure::Transient,
@@ -172,7 +171,7 @@ impl StoreError {
         }
     }
 
-    /// What an answer says that is not a good one. Without a code it is not ClickHouse's.
+    /// The error in an answer. A text without a code does not come from ClickHouse.
     pub(crate) fn answered(text: impl AsRef<str>) -> Self {
         let text = text.as_ref();
         match code(text) {
@@ -181,7 +180,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same request may be taken later without anybody's help.
+    /// Whether the same request may succeed later without help.
     pub fn is_transient(&self) -> bool {
         self.failure() != Failure::Refused
     }
@@ -189,12 +188,11 @@ impl StoreError {
 
 /// `FUNCTION_THROW_IF_VALUE_IS_NON_ZERO`.
 const CONDITION: u32 = 395;
-/// `MEMORY_LIMIT_EXCEEDED`, by this request or by all together.
+/// `MEMORY_LIMIT_EXCEEDED`, for this request or for all requests together.
 const MEMORY: u32 = 241;
-/// Codes of what ends by itself: a cut request (3, 33), a timeout (159, 160, 209), a broken
-/// connection (210), too many queries or parts (202, 252), a full or busy disk (74, 75, 76,
-/// 243), an own earlier try that still runs (216) or was cancelled (394), a server that stops
-/// (236) or starts (598).
+/// Codes of transient errors: a truncated request (3, 33), a timeout (159, 160, 209), a broken connection (210),
+/// too many queries or parts (202, 252), a full or busy disk (74, 75, 76, 243), an earlier try of the same
+/// statement that still runs (216) or was cancelled (394), a server that stops (236) or starts (598).
 const TRANSIENT: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394, 598];
 
 impl From<Error> for StoreError {
@@ -208,7 +206,7 @@ impl From<Error> for StoreError {
     }
 }
 
-/// N of `Code: N. DB::Exception: …`.
+/// The number N in `Code: N. DB::Exception: …`.
 fn code(text: &str) -> Option<u32> {
     let (_, rest) = text.split_once("Code: ")?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

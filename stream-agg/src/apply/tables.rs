@@ -1,9 +1,8 @@
-//! Looks whether the tables are as the protocol needs them: before anything is read, and
-//! every minute from then on ([`TableWatch`]).
+//! Checks that the tables are as the protocol needs them: before anything is read, and every minute from then on
+//! ([`TableWatch`]).
 //!
-//! Invariant: no record is taken, and no batch inserted, while a table is missing, would
-//! forget a token too early, or is known to have lost a part. What the tables hold is looked
-//! at per Kafka partition, in `restore`.
+//! Invariant: no record is read and no batch is inserted while a table is missing, would forget tokens too early,
+//! or is known to have lost a part. What the tables hold of each Kafka partition is checked when a pipeline starts.
 
 use schemas::field::Field;
 
@@ -13,63 +12,62 @@ mod watch;
 
 pub use watch::{InsertGate, TableWatch};
 
-/// Tables that get cells.
+/// Tables that have cells.
 pub const TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
 
-/// Inserts of a table whose tokens it must know at least. A token must outlive every
-/// statement that carries it: by its deadline and ClickHouse's limit that is 55 s. Twice
-/// that, at 32 inserts a second into one table (64 Kafka partitions, two cells each, a batch every 4 s), are
-/// 3,520; ten times as many are safe.
+/// Number of inserts whose tokens a table must remember at least. A token must outlive every statement that carries
+/// it: 55 s, by its deadline and ClickHouse's time limit. In twice that time there are 3,520 inserts into one
+/// table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). Ten times as many are safe.
 const MIN_TOKENS: u64 = 50_000;
 
-/// What keeps the aggregator from using the tables.
+/// Why the aggregator cannot use the tables.
 #[derive(Debug, thiserror::Error)]
 pub enum TablesError {
-    /// Some are not there.
+    /// Tables are missing.
     #[error("`{database}` has no table {}: run `stream-agg migrate`", names.join(", "))]
     Missing {
-        /// Where they should be.
+        /// The database.
         database: String,
-        /// Those that are missing.
+        /// The missing tables.
         names: Vec<String>,
     },
     /// A declared field has no column.
     #[error("`{database}.events` has no column {}: run `stream-agg migrate`", names.join(", "))]
     MissingColumns {
-        /// Where the table is.
+        /// The database.
         database: String,
-        /// Those that are missing.
+        /// The missing columns.
         names: Vec<String>,
     },
-    /// The column of a declared field holds values of another type.
+    /// The column of a declared field has another type.
     #[error(
         "`{database}.events.{column}` is {found}, but the field is declared as {declared}: undo the change, or give the \
          new field a name of its own"
     )]
     OtherType {
-        /// Where the table is.
+        /// The database.
         database: String,
         /// The column.
         column: String,
-        /// Its type.
+        /// The type of the column.
         found: String,
         /// The type that the field needs.
         declared: &'static str,
     },
-    /// An insert that was long under way could be applied a second time.
+    /// An insert that was under way for long could be applied a second time.
     #[error(
         "`{database}.{table}` knows the tokens of its last {tokens} inserts only: run `ALTER TABLE \
          {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"
     )]
     ForgetsTokens {
-        /// Where it is.
+        /// The database.
         database: String,
         /// The table.
         table: String,
-        /// What it is set to.
+        /// How many tokens the table remembers.
         tokens: u64,
     },
-    /// ClickHouse put a part aside that it could not read: its rows and its marker are missing.
+    /// ClickHouse detached a part that it could not read: its rows and its marker are missing.
     #[error(
         "`{database}.{table}` has lost part {part} ({reason}): restore all tables from one copy and run \
          `stream-agg adopt` for every partition, as one table alone would lack what came after the copy, or go on \
@@ -77,26 +75,26 @@ pub enum TablesError {
          allow_drop_detached = 1`"
     )]
     LostPart {
-        /// Where it is.
+        /// The database.
         database: String,
         /// The table.
         table: String,
-        /// As its folder is called.
+        /// The name of the part.
         part: String,
-        /// What ClickHouse says of it.
+        /// The reason that ClickHouse gives.
         reason: String,
     },
-    /// ClickHouse did not tell.
+    /// ClickHouse did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Looks at all tables that the aggregator writes.
+/// Checks all tables that the aggregator writes.
 ///
 /// # Errors
-/// What is not as it must be.
+/// The first thing that is wrong.
 pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
-    // `system` is asked from outside the database, which may be missing itself.
+    // `system` is queried from outside the database, which may be missing.
     let (system, database) = (store.outside(), store.database.to_string());
     let there: Vec<(String, u64)> = system
         .rows(&format!(

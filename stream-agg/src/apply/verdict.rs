@@ -1,8 +1,8 @@
-//! Whether a cell has its batch, and what to do if it has not.
+//! Whether a cell has its batch, and what to do if it does not.
 //!
-//! Two things say so: the answer to the first statement that anybody ever sent of these rows, and the marker. Every
-//! other answer may be lost, late, of a statement whose token was known, or true of a part that a killed server
-//! forgot. Pure; times are those of ClickHouse's clock.
+//! Two things prove it: the answer to the first statement that was ever sent for these rows, and the marker. Any
+//! other answer may be lost or late, may come from a statement whose token was known, or may be about a part that a
+//! killed server forgot. Pure; all times are by ClickHouse's clock.
 
 use std::time::Duration;
 
@@ -10,143 +10,143 @@ use schemas::time::{SECOND, UnixMillis};
 
 use crate::protocol::progress::NextOffset;
 
-/// How long a statement may insert after it was made, in milliseconds: its deadline.
+/// How long after it was made a statement may insert, in milliseconds: its deadline.
 pub const VALIDITY: i64 = 30 * SECOND;
 /// Longest that ClickHouse works on one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
-/// How long after it was made a statement has certainly ended, in milliseconds.
+/// How long after it was made a statement has ended for sure, in milliseconds.
 pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 
-/// What a cell must reach.
+/// What a cell must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Its rows are those of offsets from here on.
+    /// The first offset of its rows.
     pub start: NextOffset,
-    /// What its marker says once it is there.
+    /// The end that its marker says once the rows are there.
     pub end: NextOffset,
-    /// When ClickHouse may drop its table partition with the marker; never if absent.
+    /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
 }
 
 impl Target {
-    /// Whether a statement inserts: what the condition in every insert says.
+    /// Whether a statement inserts: the condition in every insert.
     pub fn admits(&self, marker: NextOffset, now: UnixMillis, deadline: UnixMillis) -> bool {
         marker <= self.start && now < deadline
     }
 
-    /// The same for a process whose own clock shows `ours`: a table partition has ended once
-    /// both clocks say so. By ClickHouse's alone, a clock that jumps ahead would have rows
-    /// taken for expired that were lost.
+    /// The same target for a process whose own clock shows `ours`: a table partition has expired once both clocks
+    /// say so. By ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
     pub fn by_our_clock(self, ours: UnixMillis) -> Self {
         Self { expires_at: self.expires_at.filter(|ends| *ends <= ours), ..self }
     }
 }
 
-/// What the answer to a statement says of its rows.
+/// What the answer to a statement proves about its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InsertAnswer {
     /// Nothing: an error, or no answer.
     None,
-    /// ClickHouse took the statement, but the answer came late or tells of another number of rows, as where a view
+    /// ClickHouse accepted the statement, but the answer came late or says another number of rows, as when a view
     /// is attached to the table. It proves nothing.
     Taken,
-    /// All of them are written, by this statement or by an earlier one under the same token.
+    /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
 }
 
 impl InsertAnswer {
-    /// That of a good answer after `elapsed` to a statement of `sent` rows. `written` is how many ClickHouse says that
-    /// it wrote, if it says so.
+    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of rows that
+    /// ClickHouse says it wrote, if it says so.
     pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
         let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
         if in_time && written == Some(sent as u64) { Self::Written } else { Self::Taken }
     }
 }
 
-/// What was tried so far for one cell.
+/// The attempts to insert one cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Attempts {
-    /// The last statement's deadline, and its answer.
+    /// The deadline of the last statement, and its answer.
     last: Option<(UnixMillis, InsertAnswer)>,
-    /// How often ClickHouse said done, in time, and the rows were not there.
+    /// How often ClickHouse answered in time that the rows are written, and they were not there.
     lost: u8,
-    /// No statement before this moment.
+    /// No statement is sent before this moment.
     wait: Option<UnixMillis>,
-    /// Why no statement is sent any more.
+    /// Why no more statements are sent.
     stopped: Option<StopCause>,
-    /// Nobody else ever had these rows to send.
+    /// Whether no other process ever had these rows to send.
     own: bool,
 }
 
 impl Attempts {
-    /// Of a cell of which nothing was sent yet. `rebuilt` is false of a batch that this owner of the partition
-    /// declared itself, and whose commit was acknowledged: nobody else knows its token. It is true of each batch
-    /// that was read from an intent, also if the same process wrote that.
+    /// The attempts for a cell of which nothing was sent. `rebuilt` is false for a batch that this owner of the
+    /// partition declared itself and whose commit was acknowledged: nobody else knows its token. It is true for
+    /// each batch that was read from an intent, even if the same process wrote the intent.
     pub fn of(rebuilt: bool) -> Self {
         Self { own: !rebuilt, ..Self::default() }
     }
 
-    /// A statement with this deadline was sent, and answered so. Returns whether this alone says that the cell has
-    /// its batch: the first statement of an own batch had a token that nobody could know, so its rows were written.
+    /// Records that a statement with this deadline was sent and got this answer. Returns whether this alone proves
+    /// that the cell has its batch: the first statement of an own batch has a token that nobody else could know, so
+    /// its rows were written.
     pub fn sent(&mut self, deadline: UnixMillis, answer: InsertAnswer) -> bool {
         let first = self.own && self.never_sent();
         self.last = Some((deadline, answer));
         first && answer == InsertAnswer::Written
     }
 
-    /// Whether no statement of ours was sent.
+    /// Whether this process has sent no statement.
     pub fn never_sent(&self) -> bool {
         self.last.is_none()
     }
 
-    /// Whether the token needs a new name: ClickHouse knows the old one, and lost its part.
+    /// Whether the token needs another name: ClickHouse knows the old one, but has lost the part.
     pub fn renamed(&self) -> bool {
         self.parts_lost() > 0
     }
 
-    /// No statement before `until`, nor for longer than a statement of this moment could run: a clock that was
-    /// ahead and goes back leaves deadlines behind that are hours away, and the wait is not for them.
+    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and
+    /// goes back, it leaves deadlines behind that are hours away, and the wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
         let until = until.min(UnixMillis(now.0 + OUTLASTED));
         self.wait = Some(until);
         Verdict::Wait(until)
     }
 
-    /// Parts that ClickHouse acknowledged and does not have. The first finding is none: an
-    /// earlier statement may have written the token, and still be about to write the part.
+    /// Parts that ClickHouse acknowledged and does not have. The first missing part does not count: an earlier
+    /// statement may have written the token and may still be about to write the part.
     pub fn parts_lost(&self) -> u8 {
         self.lost.saturating_sub(1)
     }
 }
 
-/// What follows for a cell.
+/// What to do about a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It has the batch.
+    /// The cell has the batch.
     Applied,
-    /// Send its rows, the same under the same token.
+    /// Send its rows, unchanged and under the same token.
     Send,
-    /// Look again at this moment: an earlier statement may still run until then.
+    /// Check again at this moment: an earlier statement may run until then.
     Wait(UnixMillis),
-    /// Send nothing more: an operator must look first.
+    /// Send nothing more until an operator has looked at it.
     Stop(StopCause),
 }
 
-/// What must not happen to a cell, and did.
+/// Why a cell must not be sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StopCause {
-    /// Its marker lies between two ends of this batch: somebody inserted another batch.
+    /// Its marker lies inside this batch: somebody inserted another batch.
     #[error("its marker says {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
-    /// ClickHouse took the rows three times, under two tokens, and does not have them.
+    /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
     #[error("clickhouse took its rows three times and does not have them")]
     LostParts,
 }
 
-/// Judges a cell by the `marker` that was read at `now`.
+/// Decides what to do about a cell whose `marker` was read at `now`.
 ///
-/// A cell that was stopped stays so, whatever its marker says later: another look would send
-/// its rows again, every few seconds, to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise each check would send its rows
+/// again, every few seconds, to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(lost) = attempts.stopped {
         return Verdict::Stop(lost);
@@ -173,13 +173,13 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
         return if attempts.lost > 2 { Verdict::Stop(StopCause::LostParts) } else { Verdict::Send };
     }
     match attempts.last {
-        // Dropped with its marker, or about to be.
+        // The table partition was dropped with its marker, or is about to be.
         Some((_, InsertAnswer::Taken | InsertAnswer::Written))
             if target.expires_at.is_some_and(|ends| ends <= now) =>
         {
             Verdict::Applied
         }
-        // The token is known, for the statement was in time, and yet its part is lost.
+        // The token is known, because the statement was in time, and yet its part is lost.
         Some((deadline, InsertAnswer::Written)) if now < deadline => {
             attempts.lost = attempts.lost.saturating_add(1);
             attempts.wait(UnixMillis(deadline.0 + EXECUTION), now)
@@ -277,7 +277,7 @@ mod tests {
     fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
         const BACK: i64 = 3 * HOUR;
         let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
-        // Before the first look, and while it is waited for.
+        // Before the first check, and during the wait.
         let mut early = attempts(BACK + VALIDITY, InsertAnswer::Written);
         let mut late = early;
         let (due, wait) = waits(0);
@@ -317,7 +317,7 @@ mod tests {
         ] {
             assert_eq!(judge(&TARGET, &mut attempts, marker, at(0)), Verdict::Stop(why));
             for look in 0..1000 {
-                // Whatever is seen later, and at whatever moment: before the last deadline, at it, past it.
+                // Whatever is read later, and at any moment: before the last deadline, at it, after it.
                 for marker in [NONE, marker, TARGET.end] {
                     assert_eq!(judge(&TARGET, &mut attempts, marker, at(look)), Verdict::Stop(why));
                 }

@@ -1,24 +1,24 @@
-//! Settings of Kafka's client library that exactness rests on.
+//! Settings of Kafka's client library that exactly-once storage depends on.
 //!
-//! Invariant: what the consumer is given here reaches the library, because no variable
-//! `KAFKA_OPT_…` may name it, one of its aliases, or a setting that undoes it. Everything else may
-//! be set: timeouts, sizes of fetches, TLS, a login.
+//! Invariant: the settings of the consumer here reach the library, because no variable `KAFKA_OPT_…` may name one
+//! of them, one of its aliases, or a setting that undoes it. Everything else may be set: timeouts, sizes of
+//! fetches, TLS, a login.
 
 use runtime::vars::Fixed;
 
-/// What every consumer of the group is given.
+/// Settings of every consumer of the group.
 pub(crate) const CONSUMER: [(&str, &str); 6] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // We say where to start; an offset that is gone must stop the partition.
+    // The aggregator says where to start; a partition whose offset is gone must stop.
     ("auto.offset.reset", "error"),
-    // What the disk or the network spoiled must stop the partition, not become other events.
+    // A record that the disk or the network damaged must stop the partition, not become another event.
     ("check.crcs", "true"),
     ("isolation.level", "read_committed"),
 ];
 
-/// What no variable may set.
+/// Settings that no variable may change.
 pub(super) const FIXED: [Fixed; 13] = [
     Fixed {
         names: &["bootstrap.servers", "metadata.broker.list"],
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// What librdkafka itself has for a setting of the consumer.
+    /// The value that librdkafka itself has for a setting of the consumer.
     fn resolved(name: &str) -> String {
         let settings: ClientConfig =
             CONSUMER.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();

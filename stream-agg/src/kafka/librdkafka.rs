@@ -1,7 +1,7 @@
-//! What Kafka tells through librdkafka's C interface only: a topic's id, leader epochs, and member ids.
+//! What only the C interface of librdkafka offers: topic ids, leader epochs and member ids.
 //!
-//! The `rdkafka` crate wraps none of them; this is the only file here with unsafe code.
-//! Everything that is allocated in a function is freed in it, and no pointer leaves it.
+//! The `rdkafka` crate wraps none of them. This is the only file of the crate with unsafe code. Everything that a
+//! function allocates is freed in it, and no pointer leaves it.
 
 #![expect(
     unsafe_code,
@@ -22,7 +22,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::protocol::intent::TopicId;
 
-/// The id of `topic` as the brokers know it now; `None` if they give topics no ids. Blocks.
+/// The current id of `topic`; `None` if the brokers give topics no ids. Blocks.
 ///
 /// # Errors
 /// Kafka did not answer within `timeout`, or has no such topic.
@@ -34,8 +34,8 @@ pub fn topic_id(
     let Ok(name) = CString::new(topic) else { return Err(RDKafkaErrorCode::InvalidArgument) };
     let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
     let client = consumer.client().native_ptr();
-    // SAFETY: `client` lives as long as `consumer`, and `name` until the end of the function; librdkafka
-    // copies the names. Each object is destroyed once, after its last use, and the answer before its event.
+    // SAFETY: `client` lives as long as `consumer`, and `name` until the end of the function; librdkafka copies the
+    // names. Each object is destroyed once, after its last use, and the answer before its event.
     unsafe {
         let mut names = [name.as_ptr()];
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
@@ -44,7 +44,7 @@ pub fn topic_id(
         c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
-        // The event says by itself that its time is over.
+        // The event reports the timeout by itself.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
         let id = described_id(event);
         if !event.is_null() {
@@ -57,7 +57,7 @@ pub fn topic_id(
     }
 }
 
-/// The id in the answer to a question about one topic.
+/// The topic id in the answer to a question about one topic.
 ///
 /// # Safety
 /// `event` is null, or an event that was not destroyed.
@@ -65,7 +65,7 @@ unsafe fn described_id(event: *mut c::rd_kafka_event_t) -> Result<Option<TopicId
     if event.is_null() {
         return Err(RDKafkaErrorCode::OperationTimedOut);
     }
-    // SAFETY: the event lives; what is read of it lives as long.
+    // SAFETY: the event lives; everything that is read from it lives as long.
     unsafe {
         no_error(c::rd_kafka_event_error(event))?;
         let result = c::rd_kafka_event_DescribeTopics_result(event);
@@ -99,11 +99,11 @@ fn no_error(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
     }
 }
 
-/// The id that the group coordinator gave this member; empty while the member has none. It changes when the
-/// coordinator has removed the member, and only then.
+/// The id that the group coordinator gave this member; empty while it has none. It changes only when the
+/// coordinator has removed the member.
 pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
     let client = consumer.client().native_ptr();
-    // SAFETY: the client lives until the end of the function; the text is ours, is copied and freed once.
+    // SAFETY: the client lives until the end of the function; the text belongs to us, is copied and freed once.
     unsafe {
         let id = c::rd_kafka_memberid(client);
         if id.is_null() {
@@ -115,15 +115,15 @@ pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
     }
 }
 
-/// The leader epoch of a record that was read; `None` if its format has none.
+/// The leader epoch of a record; `None` if the format of the record has none.
 pub fn leader_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
     // SAFETY: the record lives until the end of the function.
     let epoch = unsafe { c::rd_kafka_message_leader_epoch(record.ptr()) };
     Some(epoch).filter(|epoch| *epoch >= 0)
 }
 
-/// Says of partition `kp` in `list`, to whose offset the consumer is about to seek, which leader epoch the
-/// record before the offset has: librdkafka then asks the broker whether the log was truncated below.
+/// Sets the leader epoch of the record before the offset of `partition` in `list`, to which the consumer is about
+/// to seek. librdkafka then asks the broker whether the log was truncated below that offset.
 pub fn set_leader_epoch(list: &TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
     // SAFETY: the list lives until the end of the function, and so do its elements.
     unsafe {

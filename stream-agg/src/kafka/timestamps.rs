@@ -1,7 +1,7 @@
-//! Whether Kafka itself sets the times of the topic's records.
+//! Checks that Kafka itself sets the times of the topic's records (`LogAppendTime`).
 //!
-//! The deduplication window reaches back by these times, and `as_of` promises what was taken before
-//! one: both need times that do not go backwards, whatever the clocks of edges say.
+//! The deduplication window reaches back by these times, and `as_of` promises that everything appended before it is
+//! stored. Both need times that do not go backwards, whatever the clocks of edges show.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
 
-/// How long Kafka may take to describe the topic.
+/// Timeout of the question for the settings of the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The setting of a topic that decides, and the value that it must have.
+/// The topic setting, and the value that it must have.
 pub const SETTING: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
 
-/// A client for questions about the topic's settings.
+/// A client for the settings of topics.
 pub type Admin = AdminClient<DefaultClientContext>;
 
-/// Who sets the times of records that are appended now.
+/// Who sets the times of new records: Kafka's `message.timestamp.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampType {
-    /// Kafka, as it must be.
+    /// Kafka, as required.
     LogAppendTime,
-    /// Those who produce records.
+    /// The producers.
     CreateTime,
-    /// We have no right to ask.
+    /// This process has no right to ask.
     Unknown,
 }
 
-/// Asks Kafka who sets the times of records of `topic`.
+/// Asks Kafka who sets the times of the records of `topic`.
 ///
 /// # Errors
-/// It did not answer, or has no such topic.
+/// Kafka did not answer, or has no such topic.
 pub async fn timestamp_type(admin: &Admin, topic: &str) -> KafkaResult<TimestampType> {
     let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
     let answers = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await?;
@@ -55,7 +55,7 @@ fn judge(answer: Result<ConfigResource, RDKafkaErrorCode>) -> Result<TimestampTy
     }
 }
 
-/// What an operator does about a topic whose producers set the times.
+/// How an operator changes a topic whose producers set the times.
 pub fn help(kafka: &KafkaConfig) -> String {
     let (KafkaConfig { brokers, topic, .. }, (name, value)) = (kafka, SETTING);
     format!(
@@ -64,12 +64,12 @@ pub fn help(kafka: &KafkaConfig) -> String {
     )
 }
 
-/// What an operator is warned of whose Kafka does not say.
+/// The warning if Kafka does not tell who sets the times.
 pub fn warning(topic: &str) -> String {
     let (name, value) = SETTING;
     format!(
-        "topic `{topic}`: no right to describe its settings, so nobody checks that {name} is {value}; with another \
-         value repeats may count twice"
+        "topic `{topic}`: this process has no right to describe its settings, so it cannot check that {name} is {value}; \
+         with another value, repeated events may count twice"
     )
 }
 

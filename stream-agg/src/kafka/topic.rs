@@ -1,8 +1,8 @@
-//! Whether the topic is still the one that the process began with, by the id that Kafka gave it.
+//! Detects, by the topic id, that the topic was deleted and created again while the process runs.
 //!
-//! A topic that was deleted and created again has other records at the same offsets.
-//! Invariant: no batch is inserted unless the topic had its first id at a moment after the
-//! batch's records were read; an id never comes back, so all of them are of that topic.
+//! Such a topic has other records at the same offsets. Invariant: a batch is inserted only if the topic had its
+//! first id at a moment after the records of the batch were read. An id never comes back, so all records of the
+//! batch belong to that topic.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,9 +18,9 @@ use crate::health::{Component, Health};
 use crate::kafka::librdkafka;
 use crate::protocol::intent::TopicId;
 
-/// How long Kafka may take to tell the id.
+/// Timeout of the question for the topic id.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest and longest wait between two questions that got no answer.
+/// Shortest and longest wait before a question without an answer is repeated.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// The topic of the records.
@@ -28,10 +28,10 @@ pub struct TopicWatch {
     name: String,
     metadata_client: Arc<BaseConsumer>,
     health: Arc<Health>,
-    /// What the process began with.
+    /// The id when the process began.
     first: OnceLock<Option<TopicId>>,
     recreated: AtomicBool,
-    /// When the question was asked that was answered last; held while one is under way.
+    /// When the question was asked that was last answered. Locked while a question is under way.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -40,13 +40,13 @@ pub struct TopicWatch {
 pub struct Recreated;
 
 impl TopicWatch {
-    /// The topic `name`, about which `asker` asks; nothing is asked yet.
+    /// Watches the topic `name`. Asks nothing yet.
     pub fn new(name: String, metadata_client: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
         let (first, recreated, asked) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(None));
         Self { name, metadata_client, health, first, recreated, asked }
     }
 
-    /// Asks for its id now; the first answer is what the process began with. Blocks.
+    /// Asks for the topic id now. The first answer is the id when the process began. Blocks.
     ///
     /// # Errors
     /// Kafka did not answer, or has no such topic.
@@ -59,16 +59,15 @@ impl TopicWatch {
         Ok(id)
     }
 
-    /// Whether it was ever seen to have another id.
+    /// Whether the topic was ever seen with another id.
     pub fn was_recreated(&self) -> bool {
         self.recreated.load(Ordering::Acquire)
     }
 
-    /// Returns once Kafka has told the id at a moment after the call. Calls at the same time share
-    /// a question.
+    /// Returns once Kafka has told the id at a moment after this call. Calls at the same time share a question.
     ///
     /// # Errors
-    /// It is another one, so what was read may be of another log.
+    /// The topic has another id, so the records that were read may belong to another log.
     pub async fn check(self: &Arc<Self>) -> Result<(), Recreated> {
         let since = Instant::now();
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
@@ -91,7 +90,7 @@ impl TopicWatch {
     }
 }
 
-/// Brokers that know no ids cannot say.
+/// Brokers without topic ids cannot tell.
 fn is_recreated(first: Option<TopicId>, now: Option<TopicId>) -> bool {
     first.is_some() && now.is_some() && first != now
 }

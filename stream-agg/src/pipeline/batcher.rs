@@ -1,8 +1,8 @@
-//! Records collect until they are worth an insert.
+//! Decides when a batch closes.
 //!
-//! A batch closes by rows or records, bytes, age, or the number of cells it has;
-//! the record that reaches a limit is its last. Where ends were decided before, by an
-//! intent or by markers, it closes there. The caller owns the clock.
+//! A batch closes at a number of rows or records, bytes, an age, or a number of cells; the record that reaches a
+//! limit is its last one. Where an end was decided before, by an intent or by markers, the batch closes there. The
+//! caller owns the clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,19 +19,19 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// Cells that a batch has before it closes, each of which costs an insert: those of days of arrival and of
-/// what never expires, and, for each retention, those of late events.
+/// A batch closes when it has this many cells, each of which costs an insert: first the cells of days of arrival
+/// and of rows that never expire, then, for each retention, the cells of late events.
 const MAX_CELLS: usize = 16;
 const MAX_CELLS_OF_RETENTION: usize = 6;
-/// Longest that a backlog keeps a batch open, were its records old for ever.
-const OVERDUE: Duration = Duration::from_secs(20);
+/// Longest that a backlog keeps a batch open.
+const MAX_BACKLOG_WAIT: Duration = Duration::from_secs(20);
 
-/// Collects the records of one partition.
+/// Collects the records of one partition into batches.
 #[derive(Debug)]
 pub struct Batcher {
-    /// `None`: it closes at its ends only.
+    /// `None`: a batch closes only at one of `ends`.
     limits: Option<BatchLimits>,
-    /// Where a batch must end, whatever else ends one before; ascending.
+    /// Where a batch must end, whatever other limits say; ascending.
     ends: VecDeque<NextOffset>,
     start: NextOffset,
     open: Open,
@@ -40,7 +40,8 @@ pub struct Batcher {
 #[derive(Debug)]
 struct BatchLimits {
     config: BatchConfig,
-    /// One rollup for each table and retention: what its rows expire at, those of others like it do.
+    /// One rollup for each combination of table and retention: the rows of all rollups of the combination expire on
+    /// the same days.
     kinds: Vec<Rollup>,
     max_cells: usize,
 }
@@ -48,9 +49,9 @@ struct BatchLimits {
 /// A cell of the open batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Touched {
-    /// Of `events`, by day of arrival.
+    /// A cell of `events`, by day of arrival.
     Events(UnixMillis),
-    /// Of `ledger`, by day of Kafka's time; `dead_letters` too, if there are any.
+    /// A cell of `ledger`, by day of Kafka's time; and one of `dead_letters`, if there are any.
     Ledger(UnixMillis),
     DeadLetters(UnixMillis),
     Rollups(Table, Expiry),
@@ -63,17 +64,17 @@ struct Open {
     bytes: usize,
     since: Option<Instant>,
     cells: HashSet<Touched>,
-    /// Rows whose cells are counted, and the days of the last of them: of its event and its arrival.
+    /// Number of rows whose cells are counted, and the days of the last of them: of its event and of its arrival.
     counted: usize,
     days: Option<(UnixMillis, UnixMillis)>,
-    /// Ids of the first `identified` records: they are collected when somebody asks for one.
+    /// The ids of the first `identified` records. They are collected when an id is asked for.
     record_ids: HashSet<Uuid>,
     identified: usize,
 }
 
 impl Batcher {
-    /// Nothing collected yet; the next record is at `lo` or later. A batch that reaches one
-    /// of `ends`, which ascend, ends there.
+    /// A batcher with an empty batch, whose first record is at `start` or later. A batch that reaches one of the
+    /// ascending `ends` ends there.
     pub fn new(
         config: BatchConfig,
         rollups: &Rollups,
@@ -84,13 +85,13 @@ impl Batcher {
         Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
-    /// Collects what was declared from `lo` on, and nothing more: a batch up to each of `ends`, which
-    /// ascend.
+    /// A batcher for a declared batch from `start` on, and for nothing after it: a batch up to each of the
+    /// ascending `ends`.
     pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
         Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
-    /// Whether no record was pushed since the last batch was closed.
+    /// Whether no record was added since the last batch was closed.
     pub fn is_empty(&self) -> bool {
         self.open.since.is_none()
     }
@@ -118,32 +119,32 @@ impl Batcher {
         closed
     }
 
-    /// Whether all that it rebuilds is behind it.
+    /// Whether the declared batch is rebuilt completely.
     pub fn has_rebuilt(&self) -> bool {
         self.limits.is_none() && self.ends.is_empty()
     }
 
-    /// Whether the open batch is one that was declared before, so that only its end closes it.
+    /// Whether the open batch is part of a declared batch, so that only its end closes it.
     pub fn rebuilds(&self) -> bool {
         self.limits.is_none()
     }
 
-    /// Bytes of the records of the open batch.
+    /// Bytes of the records in the open batch.
     pub fn bytes(&self) -> usize {
         self.open.bytes
     }
 
-    /// The open batch waited for us, and not for records: that does not count for its age.
+    /// Tells that the open batch waited for this process and not for records; that time does not count for its age.
     pub fn waited(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
 
-    /// Where the lines of the next record go, before it is pushed.
+    /// Where the lines of the next record must be appended before the record is added.
     pub fn decoded(&mut self) -> &mut DecodedLines {
         &mut self.open.decoded
     }
 
-    /// Adds a record of `bytes` whose rows were appended; hands back the batch it completed, if any.
+    /// Adds a record of `bytes` whose lines were appended. Returns the batch that the record completes, if any.
     pub fn push(&mut self, entry: LedgerEntry, bytes: usize, now: Instant) -> Option<Batch> {
         self.count_cells(&entry);
         let open = &mut self.open;
@@ -158,16 +159,17 @@ impl Batcher {
         if ends_here || full { self.close_at(self.open.last()) } else { None }
     }
 
-    /// When the open batch must close even if nothing more arrives.
+    /// When the open batch must close even if no record arrives.
     pub fn deadline(&self) -> Option<Instant> {
         Some(self.open.since? + self.limits.as_ref()?.config.max_age)
     }
 
-    /// How long until then, or until the end of a backlog that goes on until `backlog_until` at least;
-    /// zero if that has passed. At the end of a backlog a large batch is worth its inserts, and waits for nothing.
+    /// How long until the open batch must close, zero if it is due. In a backlog, which lasts until `backlog_until`
+    /// at least, the batch stays open longer. At the end of a backlog, a large batch is worth its inserts and is
+    /// due at once.
     pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
         let deadline = self.deadline()?;
-        let overdue = deadline + OVERDUE;
+        let overdue = deadline + MAX_BACKLOG_WAIT;
         let due = match backlog_until {
             None => deadline,
             Some(until) if self.open.bytes >= LARGE_BYTES => until.min(overdue),
@@ -176,12 +178,13 @@ impl Batcher {
         Some(due.saturating_duration_since(now))
     }
 
-    /// The open batch, if there is one that may end here: what was declared ends where it was declared.
+    /// Closes the open batch, if there is one and it may end here: a declared batch ends only where it was declared
+    /// to end.
     pub fn close(&mut self) -> Option<Batch> {
         if self.is_empty() || self.rebuilds() { None } else { self.close_at(self.open.last()) }
     }
 
-    /// The open batch, which reaches up to `end`.
+    /// Closes the open batch, which reaches up to `end`.
     fn close_at(&mut self, end: NextOffset) -> Option<Batch> {
         self.open.since?;
         let Open { decoded, entries, .. } = std::mem::take(&mut self.open);
@@ -200,7 +203,7 @@ impl Batcher {
         }
         for row in *counted..rows.len() {
             let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
-            // Neighbours are mostly of the same days.
+            // Neighbouring rows mostly have the same days.
             if days.replace((happened, arrived)) == Some((happened, arrived)) {
                 continue;
             }
@@ -232,17 +235,17 @@ impl BatchLimits {
 }
 
 impl Open {
-    /// The end of its last record.
+    /// The end of the last record.
     ///
     /// # Panics
-    /// If it has none.
+    /// If there is no record.
     fn last(&self) -> NextOffset {
         self.entries.last().expect("an open batch that is looked at has a record").offset.next()
     }
 
     fn is_full(&self, limits: &BatchLimits) -> bool {
         let BatchLimits { config, max_cells, .. } = limits;
-        // A record is a row of the ledger, also one that has neither lines nor bytes.
+        // Each record is a row of the ledger, even without lines and bytes.
         let DecodedLines { rows, dead_letters, .. } = &self.decoded;
         let rows = rows.len().max(dead_letters.len()).max(self.entries.len());
         rows >= config.max_rows.get()

@@ -1,7 +1,7 @@
-//! Finds out where an assigned partition goes on: asks ClickHouse, then checks.
+//! Restores a partition after its assignment: reads ClickHouse, then checks that everything fits together.
 //!
-//! Invariant: nothing is read from Kafka before markers, ledger and commit were seen to
-//! fit together. ClickHouse may be away for as long as it likes.
+//! Invariant: no record is read before markers, ledger and commit were found to fit together. ClickHouse may be
+//! unreachable for any time.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover::{KafkaState, RecoverError, Resume, resume};
 use crate::protocol::window::{Window, WindowMark};
 
-/// Shortest and longest wait between tries.
+/// Shortest and longest wait between attempts.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// All that a pipeline needs to go on.
+/// Everything that a pipeline needs to go on.
 pub struct RestoredPartition {
-    /// Where, and what is declared.
+    /// Where the partition goes on, and which batch is declared.
     pub resume: Resume,
-    /// Under what it is declared.
+    /// The declaration of that batch, or of this process.
     pub declared: Arc<Declaration>,
-    /// The window as it stood there.
+    /// The deduplication window at that offset.
     pub window: Window,
-    /// Where later batches must end, ascending: adopted markers lie there.
+    /// Where later batches must end, ascending: at adopted markers.
     pub ends: Vec<NextOffset>,
 }
 
-/// Recovers the Kafka partition `kp`, of which Kafka told what was `found`.
+/// Restores `partition`. `found` is what Kafka told of it.
 ///
 /// # Errors
-/// What does not fit together.
+/// The commit, the log and the tables do not fit together.
 pub async fn restore(
     services: &Services,
     partition: u16,
@@ -68,7 +68,7 @@ async fn try_restore(
     let Services { store, declaration, .. } = services;
     let intent = found.intent().map(|(_, intent)| intent);
     let mut declared = Arc::clone(declaration);
-    // What was declared or adopted is finished under its own declaration.
+    // A declared or adopted batch is finished under its own declaration.
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
     if let Some(Intent { declaration_hash, .. }) =
         unfinished.filter(|intent| intent.declaration_hash != declaration.hash())
@@ -78,7 +78,7 @@ async fn try_restore(
             Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
         }
     }
-    // Whoever lost the intent may have lost the generation, too.
+    // If the intent is lost, the generation may be lost, too.
     let log_generation = intent.as_ref().map(|intent| intent.log_generation);
     let markers = markers::of_log(store, partition, log_generation).await?;
     services.inserter.set_clock(markers.now);
@@ -97,7 +97,7 @@ async fn try_restore(
     Ok(Ok(RestoredPartition { resume, declared, window, ends }))
 }
 
-/// What the window needs of a record.
+/// The columns of the ledger that the window needs.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct LedgerRow {
     ko: u64,
@@ -118,12 +118,12 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
     Ok(window)
 }
 
-/// What a window before `resume.from` holds whose beginning nobody remembers: every record from the first one
-/// on that is young enough beside the newest, because a window is restored as every record from its floor on.
-/// Where the clock of a broker went back, records between may be older.
+/// The window before `resume.from`, if its beginning is not known: every record from the first one on that is young
+/// enough compared to the newest, because a window is restored as every record from its floor on. If the clock of a
+/// broker went back, records in between may be older.
 ///
 /// # Errors
-/// What ClickHouse says.
+/// The error of ClickHouse.
 pub async fn rebuild_window(
     store: &Store,
     partition: u16,
@@ -146,7 +146,7 @@ pub async fn rebuild_window(
     Ok(window.mark(resume.from))
 }
 
-/// Those records that a window holds: ClickHouse passes over records without ids.
+/// The records that a window holds: records without ids are left out by ClickHouse.
 async fn ledger(
     store: &Store,
     partition: u16,
@@ -172,7 +172,7 @@ fn id(text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_default()
 }
 
-/// Which of the records `ids` the ledger has below `lo`; asks until ClickHouse answers.
+/// Which of the records `ids` the ledger has below `start`. Asks until ClickHouse answers.
 pub async fn known_in_ledger(
     services: &Services,
     log_generation: u16,

@@ -1,10 +1,9 @@
-//! Rows become groups: the measures of a rollup for each combination of tenant,
-//! bucket and dimensions.
+//! Aggregates rows into groups: the measures of a rollup for each combination of tenant, bucket and dimensions.
 //!
-//! Pure, and generic over what is declared. Groups stand in the order of their first
-//! rows, so equal batches give equal groups. Groups beyond a limit fold into one of
-//! each tenant and bucket, whose dimensions are all [`OTHER`]. Left out are rows whose bucket was past the
-//! rollup's retention when they were received: no reader would see them.
+//! Pure, and generic over the declared rollups. Groups are in the order of their first rows, so equal batches give
+//! equal groups. Groups beyond a limit are folded into one group for each tenant and bucket, whose dimensions are
+//! all [`OTHER`]. Rows whose bucket was past the retention of the rollup when they were received are left out,
+//! because no reader would see them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,34 +18,34 @@ use crate::rows::columns::{Interned, Interner, RowId, Rows, Texts};
 use crate::rows::decode::props;
 use crate::rows::strata::Strata;
 
-/// What each dimension of a folded group holds.
+/// The value of each dimension of a folded group.
 pub const OTHER: &str = "(other)";
 
-/// Number of a group in its aggregate.
+/// Index of a group in its aggregate.
 pub type GroupId = u32;
 
-/// What a batch adds to one rollup.
+/// What a batch adds to one rollup. Each column has one value for each group.
 pub struct Aggregate<'r> {
-    /// Number of the tenant, by group.
+    /// Number of the tenant.
     pub tenants: Vec<u32>,
-    /// Start of the bucket, by group.
+    /// Start of the bucket.
     pub buckets: Vec<UnixMillis>,
-    /// For each dimension of the rollup its texts, and the number of one by group.
+    /// The dimensions of the rollup.
     pub dimensions: Vec<Numbered<'r>>,
-    /// Events, by group.
+    /// Number of events.
     pub counts: Vec<u64>,
-    /// The other measures of the rollup, each by group, with the column where it stands.
+    /// The other measures of the rollup, each with the column that stores it.
     pub measures: Vec<(Stored, Values)>,
-    /// The groups of each table partition; never empty ones.
+    /// The groups of each table partition, never an empty list.
     pub cells: BTreeMap<Expiry, Vec<GroupId>>,
-    /// Rows whose group was one too many.
+    /// Rows folded into `(other)` because the batch reached its group limit.
     pub folded_rows: u64,
 }
 
-/// Numbers of texts: of the decoder's, or of such as were numbered for this rollup.
+/// A text column as numbers. The texts are those of the decoder, or were interned for this rollup.
 pub struct Numbered<'r> {
     texts: TextPool<'r>,
-    /// A number for each row that counts, or each group.
+    /// The number of the text, for each counted row or for each group.
     pub numbers: Vec<u32>,
 }
 
@@ -56,7 +55,7 @@ enum TextPool<'r> {
 }
 
 impl Numbered<'_> {
-    /// The number of `text`, which may be new.
+    /// The number of `text`, which is added if it is new.
     fn intern(&mut self, text: &str) -> u32 {
         if let TextPool::Decoded(texts) = self.texts {
             self.texts = TextPool::Own(texts.clone());
@@ -67,7 +66,7 @@ impl Numbered<'_> {
         }
     }
 
-    /// The texts that the numbers stand for.
+    /// The texts of the numbers.
     pub fn texts(&self) -> &Interner {
         match &self.texts {
             TextPool::Decoded(texts) => texts,
@@ -76,12 +75,12 @@ impl Numbered<'_> {
     }
 }
 
-/// A measure, by group.
+/// The values of a measure, by group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Values {
-    /// Sums and extremes, which never wrap.
+    /// Sums, minima and maxima. They never overflow.
     Numbers(Vec<i128>),
-    /// Sets of hashes.
+    /// Sets of hashes, for distinct counts.
     Distinct(Sets),
 }
 
@@ -93,25 +92,25 @@ pub struct Sets {
 }
 
 impl Sets {
-    /// The different hashes of a group, in ascending order.
+    /// The distinct hashes of a group, in ascending order.
     pub fn get(&self, group: GroupId) -> &[u64] {
         let group = group as usize;
         let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.hashes[start as usize..self.ends[group] as usize]
     }
 
-    /// Those of a group's hashes that are below 2^60: one in sixteen of any set, for estimates.
+    /// The hashes of a group that are below 2^60: one in sixteen of any set, for estimates.
     pub fn sample(hashes: &[u64]) -> &[u64] {
         &hashes[..hashes.partition_point(|hash| *hash < 1 << 60)]
     }
 }
 
-/// Aggregates `rows` for `rollup`; groups beyond the first `max_groups` fold.
+/// Aggregates `rows` for `rollup`. Groups beyond the first `max_groups` are folded.
 pub fn aggregate<'r>(rollup: &Rollup, rows: &'r Rows, max_groups: usize) -> Aggregate<'r> {
     aggregate_strata(rollup, &Strata::of(rows), max_groups)
 }
 
-/// The same of rows that are sorted out already.
+/// The same for rows whose strata are known already.
 pub fn aggregate_strata<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) -> Aggregate<'r> {
     let rows = strata.rows;
     let units = Units::of(rollup, strata);
@@ -150,12 +149,12 @@ fn bucket(rollup: &Rollup, rows: &Rows, row: RowId) -> UnixMillis {
     rollup.grain.bucket(rows.event_time[row as usize])
 }
 
-/// What is grouped: strata, or single rows where the rollup looks at more than strata tell.
+/// What is grouped: strata, or single rows if the rollup needs more than a stratum has.
 struct Units {
     are_strata: bool,
-    /// Of each that counts a row, the first if it has several; in their order.
+    /// The first row of each unit that counts, in the order of the rows.
     rows: Vec<RowId>,
-    /// How many rows each has.
+    /// How many rows each unit has.
     counts: Vec<u64>,
 }
 
@@ -183,14 +182,14 @@ impl Units {
     }
 }
 
-/// Whether all rows of a stratum have the same there.
+/// Whether all rows of a stratum have the same value of this field.
 fn is_of_strata(field: &Dimension) -> bool {
     matches!(field, Dimension::Column(Column::Event | Column::Country | Column::DeviceOs))
 }
 
 /// A condition, prepared for the texts of one batch.
 enum Test<'c, 'r> {
-    /// Whether each numbered text is one of the wanted.
+    /// The column, and whether each of its texts is one of the wanted values.
     Numbered(&'r [u32], Vec<bool>),
     Text(&'r Texts, &'c [String]),
     Prop(&'c PropPath, &'c [String]),
@@ -212,7 +211,7 @@ impl<'c, 'r> Test<'c, 'r> {
         }
     }
 
-    /// Whether it holds for all rows of a stratum, or for none.
+    /// Whether the condition holds for all rows of a stratum or for none.
     fn is_of_strata(&self) -> bool {
         matches!(self, Self::Numbered(..))
     }
@@ -229,7 +228,7 @@ impl<'c, 'r> Test<'c, 'r> {
     }
 }
 
-/// Where a text column is.
+/// A text column of the batch.
 enum TextColumn<'r> {
     Numbered(&'r Interned),
     Plain(&'r Texts),
@@ -251,7 +250,7 @@ fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, str> {
     props::scalar(rows.props.get(row), path.steps())
 }
 
-/// The numbers of a dimension for the units that count.
+/// A dimension as numbers, for the units that count.
 fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Numbered<'r> {
     let own = |text: &dyn Fn(RowId) -> Cow<'r, str>| {
         let mut texts = Interner::default();
@@ -270,13 +269,13 @@ fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Num
     }
 }
 
-/// Which units belong together.
+/// The groups, and which units belong to them.
 struct Groups {
-    /// For each group its first unit.
+    /// The first unit of each group.
     firsts: Vec<usize>,
     /// The group of each unit.
     of_unit: Vec<GroupId>,
-    /// Groups of units that were folded.
+    /// The groups of folded units.
     others: Vec<GroupId>,
     folded_rows: u64,
 }
@@ -310,7 +309,7 @@ fn group(
         let known = groups.find(key, |group| equal(firsts[*group as usize], at)).copied();
         let group = known.unwrap_or_else(|| {
             let group = firsts.len() as GroupId;
-            // Without dimensions a fold would change nothing.
+            // Without dimensions, folding would change nothing.
             if groups.len() >= max_groups && !dimensions.is_empty() {
                 folded_rows += units.counts[at];
                 return *others.entry((tenant(at), bucket(at))).or_insert_with(|| {
@@ -329,16 +328,16 @@ fn group(
     Groups { firsts, of_unit, others, folded_rows }
 }
 
-/// The group of each row.
+/// Finds the group of each row.
 struct Members<'a, 'r> {
     strata: &'a Strata<'r>,
     units: &'a Units,
     of_unit: &'a [GroupId],
-    /// By stratum, or by row; [`NO_GROUP`] for what does not count.
+    /// By stratum, or by row; [`NO_GROUP`] for rows that do not count.
     groups: Vec<GroupId>,
 }
 
-/// Stands for the group of what does not count.
+/// The group of rows that do not count.
 const NO_GROUP: GroupId = GroupId::MAX;
 
 impl<'a, 'r> Members<'a, 'r> {
@@ -358,7 +357,7 @@ impl<'a, 'r> Members<'a, 'r> {
         fold(units, groups, 0, |sum, count| sum + count)
     }
 
-    /// Each row that counts, and its group.
+    /// Each row that counts, with its group.
     fn rows(&self) -> impl Iterator<Item = (usize, GroupId)> {
         let by_row = (!self.units.are_strata).then(|| self.groups.iter().copied());
         let by_stratum = self.units.are_strata.then(|| {
@@ -369,7 +368,8 @@ impl<'a, 'r> Members<'a, 'r> {
         groups.enumerate().filter(|(_, group)| *group != NO_GROUP)
     }
 
-    /// The hashes of each group, in ascending order, in the order of the hashes; some more than once.
+    /// The hashes of each group in ascending order, some of them repeated; the pairs are in the order of the
+    /// hashes.
     fn hashes(&self, distinct: Distinct) -> impl Iterator<Item = (GroupId, u64)> + Clone {
         let hashed = self.strata.hashed(distinct);
         let units = if self.units.are_strata { &hashed.by_stratum } else { &hashed.rows };
@@ -380,12 +380,12 @@ impl<'a, 'r> Members<'a, 'r> {
     }
 }
 
-/// Whether `bucket` is past its retention at `now`.
+/// Whether the retention of `bucket` has ended at `now`.
 fn has_ended(rollup: &Rollup, bucket: UnixMillis, now: UnixMillis) -> bool {
     rollup.kept_until(bucket).is_some_and(|until| until <= now)
 }
 
-/// The values of a measure; none for a count, which every group has anyway.
+/// The values of a measure; `None` for a count, which every group has anyway.
 fn values(measure: &Measure, members: &Members<'_, '_>, groups: usize) -> Option<Values> {
     Some(match measure {
         Measure::Count => return None,
@@ -412,7 +412,8 @@ fn numbers(
         match number {
             Number::ParamInt => Some(rows.param_int[row].into()),
             Number::Sequence => Some(rows.sequence[row].into()),
-            // Read as its column is, but from `props`: a backfill reads a row that is older than the column too.
+            // As the column of the field is read, but from `props`: a backfill also reads rows that are older than
+            // the column.
             Number::Field(field) => {
                 let found = props::find(rows.props.get(row as RowId), field.path.steps());
                 found.and_then(props::int).map(i128::from)
@@ -437,7 +438,7 @@ fn fold<T: Copy>(
     joined
 }
 
-/// Sets of what comes in ascending order for each group.
+/// Sets of the hashes that come in ascending order for each group.
 fn sets(hashes: &(impl Iterator<Item = (GroupId, u64)> + Clone), groups: usize) -> Sets {
     let new = || {
         let mut last = vec![None; groups];

@@ -1,4 +1,4 @@
-//! The records of one partition that are inserted together.
+//! A batch: the records of one partition that are inserted together.
 
 use crate::metrics::Counts;
 use crate::protocol::progress::NextOffset;
@@ -7,18 +7,18 @@ use crate::rows::decode::{DecodedLines, LedgerEntry};
 /// Records `[lo..end)` of one partition that are inserted together.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where the batch before it ended; its first record may come later.
+    /// Where the batch before ended; the first record may come later.
     pub start: NextOffset,
-    /// It holds everything below; a marker says so.
+    /// The batch holds every record below this offset, and its markers say so.
     pub end: NextOffset,
-    /// What its records hold, in the order of offset and line.
+    /// The lines of its records, in the order of offset and line.
     pub decoded: DecodedLines,
-    /// A line in the ledger for each record, in the order of offsets; never empty.
+    /// One row of the ledger for each record, in the order of offsets; never empty.
     pub entries: Vec<LedgerEntry>,
 }
 
 impl Batch {
-    /// What it counts for.
+    /// What the metrics add for the batch.
     pub fn counts(&self) -> Counts {
         self.entries.iter().fold(Counts::default(), |sum, entry| Counts {
             records: sum.records + 1,

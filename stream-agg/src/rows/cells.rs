@@ -1,8 +1,8 @@
-//! A batch becomes cells: for each table and each of its table partitions one block.
+//! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
-//! Invariants: every block begins with its marker row, which says that the table
-//! partition now holds the Kafka partition below `applied_end`; the rows of a block all
-//! belong to one table partition; equal batches give equal bytes. Pure.
+//! Invariants: every block begins with its marker row, which says that the table partition now holds the records of
+//! the Kafka partition below `applied_end`; all rows of a block belong to one table partition; equal batches give
+//! equal bytes. Pure.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
@@ -32,7 +32,7 @@ mod rollups;
 
 pub use rollups::rollup_cells;
 
-/// Where the records of a pipeline come from, and how they are stored.
+/// Where rows come from, and under which declaration they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
     /// Generation of the Kafka log.
@@ -43,35 +43,35 @@ pub struct Source {
     pub declaration_hash: u64,
 }
 
-/// What one insert brings to one table partition of one table.
+/// The rows that one insert adds to one table partition of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// The table.
     pub table: &'static str,
-    /// The rollup that a backfill fills, of which its marker row carries the name; absent in cells of a batch.
+    /// The rollup that a backfill fills; its marker row has this name. `None` in the cells of a batch.
     pub backfill: Option<String>,
-    /// Id of the table partition, as `_partition_id` has it.
+    /// Id of the table partition, which ClickHouse calls `_partition_id`.
     pub partition_id: String,
-    /// When ClickHouse may drop the table partition, and its marker; never if absent.
+    /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
-    /// Rows of the block, the marker included.
+    /// Number of rows in the block, including the marker.
     pub rows: usize,
-    /// Its columns, one block of ClickHouse's Native format.
+    /// The rows, as one block in ClickHouse's Native format.
     pub block: NativeBlock,
 }
 
-/// What a batch, or rows for one rollup, become.
+/// The cells of a batch, or of rows for one rollup.
 #[derive(Debug)]
 pub struct Cells {
-    /// Those of a batch are never none, for the ledger always has one.
+    /// The cells. A batch always has at least one, because the ledger gets a row for each record.
     pub all: Vec<Cell>,
-    /// Rows of rollups whose groups were folded, summed over the rollups.
+    /// Rows of rollups folded into `(other)`, summed over the rollups.
     pub folded_rows: u64,
-    /// Values of declared fields that are of another type, summed over the fields.
+    /// Values of declared fields that have another type, summed over the fields.
     pub mistyped: u64,
 }
 
-/// All cells of `batch`, whose rows are made as `declaration` says.
+/// All cells of `batch`. Its rows are made as `declaration` says.
 pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells {
     let applied_end = batch.end;
     let DecodedLines { rows, dead_letters: dead, .. } = &batch.decoded;
@@ -92,15 +92,15 @@ pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells 
 }
 
 impl Cell {
-    /// Which rows of its table partition are the marker rows of `source`, as SQL.
+    /// The SQL condition for the marker rows of `source` in the table partition.
     pub fn marker_rows(&self, source: Source) -> String {
         marker_rows(self.table, self.backfill.as_deref(), source.partition)
             + &format!(" AND g = {}", source.log_generation)
     }
 }
 
-/// Which rows of `table` are marker rows of Kafka partition `kp`, of any generation of its log, as SQL:
-/// those of batches, or those of the backfill of a rollup.
+/// The SQL condition for marker rows of a Kafka partition in `table`, of any generation of its log: those of
+/// batches, or those of the backfill of a rollup.
 pub fn marker_rows(table: &str, backfill: Option<&str>, partition: u16) -> String {
     let is_of_rollups = layout::Table::ALL.iter().any(|rollups| rollups.name() == table);
     let rollup = if is_of_rollups {
@@ -111,7 +111,7 @@ pub fn marker_rows(table: &str, backfill: Option<&str>, partition: u16) -> Strin
     format!("tenant = ''{rollup} AND kp = {partition}")
 }
 
-/// What the marker row of a cell holds.
+/// The values of the marker row of a cell.
 #[derive(Clone, Copy)]
 struct Marker {
     source: Source,
@@ -121,7 +121,7 @@ struct Marker {
 }
 
 impl Marker {
-    /// A cell of a table that is cut by the day and keeps its rows for so many.
+    /// A cell of a table that has a partition for each day and keeps rows for `days`.
     fn daily(self, table: &'static str, days: u32, rows: usize, block: BlockBuilder) -> Cell {
         let (partition_id, ends) =
             (tables::partition_id(self.start), tables::partition_ends(self.start, days));
@@ -129,7 +129,7 @@ impl Marker {
     }
 }
 
-/// The raw rows, cut by the day of their arrival; and how many values of declared fields are of another type.
+/// The raw rows by the day of their arrival; and how many values of declared fields have another type.
 fn events(
     rows: &Rows,
     declaration: &Declaration,
@@ -151,7 +151,7 @@ fn events(
     (cells.collect(), mistyped)
 }
 
-/// What raw rows are made of.
+/// The columns of raw rows.
 #[derive(Clone, Copy)]
 struct Raw<'r> {
     rows: &'r Rows,
@@ -159,13 +159,13 @@ struct Raw<'r> {
     fields: &'r [Field],
 }
 
-/// The place of each row: a keyed hash of who did it and the hour. So the rows of one device and hour stand
-/// together, and compress well, and a place still names nobody once ids are blanked.
+/// The place of each row: a keyed hash of user and hour. Rows of one device and hour are stored together and
+/// compress well, and a place identifies nobody once ids are blanked.
 fn places(rows: &Rows, key: u64) -> Vec<u16> {
     let mut last = (("", i64::MIN), 0);
     let place = |row: usize| {
         let (who, hour) = (rows.user(row as RowId), rows.client_time[row].0.div_euclid(HOUR));
-        // Neighbours are mostly alike: the lines of a record are of one sender.
+        // Neighbouring rows mostly have the same user: the lines of a record come from one sender.
         if last.0 != (who, hour) {
             let hash = xxh3_64_with_seed(who.as_bytes(), key.wrapping_add(hour.cast_unsigned()));
             last = ((who, hour), hash as u16);
@@ -175,7 +175,7 @@ fn places(rows: &Rows, key: u64) -> Vec<u16> {
     (0..rows.len()).map(place).collect()
 }
 
-/// The rows in the order of the table's key, and of offset and line where that is equal.
+/// The rows in the order of the table's sorting key; by offset and line where that is equal.
 fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
     let tenants = rows.tenant.texts.ranks();
     let keys = (0..rows.len()).map(|at| {
@@ -188,14 +188,14 @@ fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
     order::by_rank(&all, keys.keys.len(), |row| keys.ranks[row as usize])
 }
 
-/// What a row without other fields has for `props`.
+/// The value of `props` in a row without other fields.
 const NO_PROPS: &str = "{}";
 
-/// Rows in the order of the table's key, after their marker, which is the least.
+/// Rows in the order of the sorting key, after their marker, which comes first in it.
 fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     let (Raw { rows, places, fields }, Marker { source, applied_end, start }) = (raw, marker);
     let count = order.len() + 1;
-    // Without the column each row has its default, which is the same.
+    // Without the column, each row has its default, which is the same value.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = row::COLUMNS.into_iter().filter(|(name, _)| has_props || *name != "props");
     let fields = if has_props { fields } else { &[] };
@@ -260,7 +260,7 @@ fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     (marker.daily("events", RAW_DAYS, count, block), mistyped)
 }
 
-/// The ledger's rows, cut by the day on which Kafka took the record.
+/// The rows of the ledger by the day on which Kafka appended the record.
 fn ledger(batch: &Batch, source: Source, applied_end: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<&LedgerEntry>>::new();
     for entry in &batch.entries {
@@ -271,7 +271,7 @@ fn ledger(batch: &Batch, source: Source, applied_end: NextOffset) -> Vec<Cell> {
         .collect()
 }
 
-/// Those that are not at their defaults.
+/// The columns that are not left at their defaults.
 const LEDGER_COLUMNS: usize = 13;
 
 fn ledger_cell(entries: &[&LedgerEntry], marker: Marker) -> Cell {
@@ -300,7 +300,7 @@ fn ledger_cell(entries: &[&LedgerEntry], marker: Marker) -> Cell {
     marker.daily("ledger", LEDGER_DAYS, count, block)
 }
 
-/// Lines that became no rows, cut by the day on which Kafka took their record.
+/// The dead letters by the day on which Kafka appended the record.
 fn dead_letters(letters: &DeadLetters, source: Source, applied_end: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
     for (row, time) in (0..).zip(&letters.kafka_time) {
@@ -335,7 +335,7 @@ fn coded(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId
     keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
 
-/// A column of numbers of texts after the marker's empty text; only texts that occur are sent.
+/// A column of interned texts, after the empty text of the marker. Only texts that occur are sent.
 fn keys(block: &mut BlockBuilder, name: &str, texts: &Interner, numbers: impl Iterator<Item = u32>) {
     const UNSEEN: u32 = u32::MAX;
     let mut places = vec![UNSEEN; texts.count()];
@@ -361,7 +361,7 @@ fn repeated<const N: usize>(block: &mut BlockBuilder, name: &str, kind: &str, va
     block.fixed(name, kind, std::iter::repeat_n(value, count));
 }
 
-/// A column in which only the marker has a value.
+/// A column in which only the marker row has a value.
 fn only_marker<T: Into<u64>>(block: &mut BlockBuilder, name: &str, kind: &str, value: T, count: usize) {
     let value = value.into();
     let values = once(value).chain(std::iter::repeat_n(0, count - 1));

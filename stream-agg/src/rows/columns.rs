@@ -1,7 +1,7 @@
-//! Rows of a batch, column by column, as they will be sent.
+//! The rows of a batch, column by column, as they will be sent.
 //!
-//! No event is kept as a struct: texts of few values are numbers into an
-//! [`Interner`], other texts lie end to end. Invariant: all columns are equally long.
+//! No event is kept as a struct. Texts with few distinct values are numbers of an [`Interner`], other texts are
+//! stored end to end. Invariant: all columns have the same length.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use schemas::time::UnixMillis;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Number of a row in its batch.
+/// Index of a row in its batch.
 pub type RowId = u32;
 
-/// Texts, one a row.
+/// Texts, one for each row.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
     all: String,
@@ -21,15 +21,15 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Appends one.
+    /// Appends a text.
     ///
     /// # Panics
-    /// If all together reach 4 GiB: a batch is bounded far below.
+    /// If all texts together reach 4 GiB. A batch is limited far below that.
     pub fn push(&mut self, text: &str) {
         self.push_with(|all| all.push_str(text));
     }
 
-    /// Appends one that `write` appends to the text it is given.
+    /// Appends the text that `write` adds to the string it is given.
     pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
         write(&mut self.all);
         self.ends.push(u32::try_from(self.all.len()).expect("a batch is far smaller than 4 GiB"));
@@ -40,7 +40,7 @@ impl Texts {
         &self.all[self.range(index as usize)]
     }
 
-    /// How many there are.
+    /// How many texts there are.
     pub fn count(&self) -> usize {
         self.ends.len()
     }
@@ -51,7 +51,7 @@ impl Texts {
     }
 }
 
-/// Each different text once; its number is its place in the order of first use.
+/// Stores each distinct text once. The number of a text is its place in the order of first use.
 #[derive(Debug, Clone, Default)]
 pub struct Interner {
     texts: Texts,
@@ -72,17 +72,17 @@ impl Interner {
         number
     }
 
-    /// The text of a number.
+    /// The text with this number.
     pub fn get(&self, number: u32) -> &str {
         self.texts.get(number)
     }
 
-    /// How many different texts there are.
+    /// How many distinct texts there are.
     pub fn count(&self) -> usize {
         self.texts.count()
     }
 
-    /// Rank of each number in the order of the texts' bytes.
+    /// The rank of each number in the byte order of the texts.
     pub fn ranks(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.count() as u32).collect();
         order.sort_unstable_by_key(|number| self.get(*number));
@@ -94,19 +94,19 @@ impl Interner {
     }
 }
 
-/// A text column of few different values: a number a row.
+/// A text column with few distinct values.
 #[derive(Debug, Default)]
 pub struct Interned {
-    /// The different texts.
+    /// The distinct texts.
     pub texts: Interner,
-    /// A number a row.
+    /// The number of the text of each row.
     pub numbers: Vec<u32>,
 }
 
 impl Interned {
-    /// Appends one.
+    /// Appends a text.
     pub fn push(&mut self, text: &str) {
-        // Neighbours are mostly alike: the lines of a record are of one sender.
+        // Neighbouring rows mostly have the same text: the lines of a record come from one sender.
         let last = self.numbers.last().copied().filter(|last| self.texts.get(*last) == text);
         let number = last.unwrap_or_else(|| self.texts.intern(text));
         self.numbers.push(number);
@@ -118,7 +118,7 @@ impl Interned {
     }
 }
 
-/// Columns of the raw table by their names there, and what the rollups need besides.
+/// The columns of the raw table, by their names there, and further columns for the rollups.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0001_events.sql")]
 pub struct Rows {
@@ -126,7 +126,7 @@ pub struct Rows {
     pub event: Interned,
     pub client_time: Vec<UnixMillis>,
     pub server_time: Vec<UnixMillis>,
-    /// In IPv6 form.
+    /// IPv4 addresses are mapped to IPv6.
     pub ip: Vec<[u8; 16]>,
     pub user_id: Texts,
     pub device_id: Texts,
@@ -137,14 +137,14 @@ pub struct Rows {
     pub param_str: Texts,
     pub country: Interned,
     pub event_id: Vec<Uuid>,
-    /// JSON text that ClickHouse takes whatever the client sent.
+    /// JSON text that ClickHouse can read, whatever the client sent.
     pub props: Texts,
     pub ko: Vec<u64>,
     pub line: Vec<u16>,
-    /// The time that counts in rollups.
+    /// The time by which rollups count the event.
     pub event_time: Vec<UnixMillis>,
-    /// When it was received at the latest, by the clock of the edge or of the broker, whichever is behind: a clock
-    /// that is ahead must not leave rows out of rollups.
+    /// The latest time at which the row can have been received: by the clock of the edge or of the broker,
+    /// whichever is behind. A clock that is ahead must not leave rows out of rollups.
     pub received: Vec<UnixMillis>,
 }
 
@@ -154,12 +154,12 @@ impl Rows {
         self.ko.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.ko.is_empty()
     }
 
-    /// Who did it: `user_id`, else `device_id`; nothing if the client told neither.
+    /// The user: `user_id`, or else `device_id`; empty if the client sent neither.
     pub fn user(&self, row: RowId) -> &str {
         match self.user_id.get(row) {
             "" => self.device_id.get(row),

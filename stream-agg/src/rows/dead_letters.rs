@@ -1,7 +1,7 @@
-//! Lines of a batch that became no rows, and samples of those that the edge rejected,
-//! column by column, as they will be sent.
+//! Dead letters, column by column: lines of a batch that became no rows, and samples of lines that the edge
+//! rejected.
 //!
-//! Invariant: all columns are equally long, and each text is bounded.
+//! Invariant: all columns have the same length, and the length of each text is limited.
 
 use schemas::event::{Code, Fault};
 use schemas::line::{self, ReadError};
@@ -12,36 +12,36 @@ use schemas::time::UnixMillis;
 use crate::protocol::progress::Offset;
 use crate::rows::columns::{Interned, Texts};
 
-/// The tenant of a line that does not tell its own.
+/// The tenant of a line whose tenant cannot be read.
 const NOBODY: &str = "?";
-/// Why a line became no row.
+/// Why a line became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// It is not what the edge writes.
+    /// The edge does not write such a line.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is beyond what `line` can number.
+    /// The record has more lines than the column `line` can number.
     #[error("read a line: its record has more than {} of them", u16::MAX)]
     Beyond,
-    /// Its record is not one of ours.
+    /// The edge does not write such a record.
     #[error(transparent)]
     Head(HeadError),
-    /// Its record lay in a spool for so long that a repeat of it would not be known.
+    /// The record was in a spool for so long that a repeat of it would not be recognized.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
-        /// As long as it may be.
+        /// Most days that a record may be in a spool.
         days: i64,
     },
-    /// An operator had its record skipped.
+    /// An operator skipped the record.
     #[error("read a line: `stream-agg skip` made its record a dead letter")]
     Skipped,
-    /// It stands among samples of rejected lines and is none.
+    /// The line is among samples of rejected lines, but is no sample.
     #[error("read a line: it is no sample of a rejected line")]
     Sample,
 }
 
 impl Reason {
-    /// A word that stays the same.
+    /// The code that is stored; it never changes.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read(ReadError::Event(fault)) => fault.code.as_str(),
@@ -54,14 +54,14 @@ impl Reason {
         }
     }
 
-    /// What is said of bytes that are no text.
+    /// The reason for bytes that are not UTF-8.
     pub fn bad_utf8() -> Self {
         Self::Read(ReadError::Event(Fault::line(Code::BadUtf8)))
     }
 }
 
-/// The reason of a line that the edge rejected: `edge:` and the code that its sender was told, and
-/// after another colon the field, if it is one of a field.
+/// The reason of a line that the edge rejected: `edge:` and the code that its sender got, and after another colon
+/// the field, if the code is about one.
 fn edge_reason(sample: &Sample<'_>) -> String {
     match &sample.field {
         Some(field) => format!("edge:{}:{field}", sample.code),
@@ -69,7 +69,7 @@ fn edge_reason(sample: &Sample<'_>) -> String {
     }
 }
 
-/// Columns of the table by their names there.
+/// The columns of the table, by their names there.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
 pub struct DeadLetters {
@@ -82,17 +82,17 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// How many there are.
+    /// How many dead letters there are.
     pub fn len(&self) -> usize {
         self.ko.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no dead letters.
     pub fn is_empty(&self) -> bool {
         self.ko.is_empty()
     }
 
-    /// Appends line number `number` of the record at `offset`, of which `max_bytes` are kept.
+    /// Appends line `number` of the record at `offset`; at most `max_bytes` of the line are kept.
     pub fn push(
         &mut self,
         offset: Offset,
@@ -106,12 +106,12 @@ impl DeadLetters {
         self.tenant.push(line::tenant_of(line).unwrap_or(NOBODY));
         self.reason.push(reason.code());
         let text = String::from_utf8_lossy(&line[..line.len().min(max_bytes)]);
-        // U+FFFD is longer than the byte it stands for.
+        // U+FFFD is longer than the byte that it replaces.
         self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 
-    /// Appends line number `number` of the record at `offset`, which is a sample of what the edge
-    /// rejected; of a line that is none `max_bytes` are kept.
+    /// Appends line `number` of the record at `offset`, which is a sample of a line that the edge rejected. If the
+    /// line is no sample, at most `max_bytes` of it are kept.
     pub fn push_sample(
         &mut self,
         offset: Offset,

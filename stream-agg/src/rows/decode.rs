@@ -1,12 +1,11 @@
-//! A record becomes rows and its line in the ledger.
+//! Decodes a record into rows and a row of the ledger.
 //!
-//! Pure: the same record after the same window gives the same rows, always. A line
-//! that cannot be read becomes a dead letter and does not hold up the others; a line
-//! that is known already is counted and not stored. A record of a format that is not
-//! known yet is an error, for its events were acknowledged and this release is too old.
-//! Samples of lines that the edge rejected become dead letters, and are no lines of the
-//! ledger: they were never accepted. A record that has more or fewer lines than its header `n`
-//! says becomes the rows of the lines it has, and is noted: lines may be lost then.
+//! Pure: the same record after the same window always gives the same rows. A line that cannot be read becomes a
+//! dead letter and does not hold up other lines; a line that is a repeat is counted and not stored. A record in an
+//! unknown format is an error, because its events were acknowledged and this release is too old to read them.
+//! Samples of lines that the edge rejected become dead letters and are not counted as lines of the ledger: the edge
+//! never accepted them. If a record has more or fewer lines than its header `n` says, its lines become rows and the
+//! record is noted, because lines may be lost.
 
 pub mod props;
 
@@ -30,76 +29,76 @@ use crate::rows::dead_letters::{DeadLetters, Reason};
 /// A Kafka record, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// Where it stands.
+    /// The offset of the record.
     pub offset: Offset,
     /// When Kafka appended it.
     pub kafka_time: UnixMillis,
     /// What its headers say.
     pub head: &'a Result<Head, HeadError>,
-    /// Whether an earlier record of this batch, or the ledger below it, has its id; asked for spooled
-    /// records only.
+    /// Whether an earlier record of this batch, or the ledger below it, has the id of this record. Only checked for
+    /// spooled records.
     pub known: bool,
-    /// Whether an operator said that its lines become dead letters.
+    /// Whether an operator skipped the record, so that it becomes a dead letter.
     pub skipped: bool,
-    /// Its lines.
+    /// The lines of the record.
     pub value: &'a [u8],
 }
 
-/// What became of a record: its line in the ledger.
+/// What became of a record: its row in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
-    /// Where it stands.
+    /// The offset of the record.
     pub offset: Offset,
-    /// Its identity; nil if its headers do not tell.
+    /// The id of the record; nil if its headers have none.
     pub record_id: Uuid,
     /// When Kafka appended it.
     pub kafka_time: UnixMillis,
-    /// Lines in it that are to be events; none in a record of samples.
+    /// Lines that should become events; 0 in a record of samples.
     pub lines: u32,
-    /// Lines that could not be read.
+    /// Lines that became dead letters.
     pub rejected: u32,
-    /// Lines that were stored before.
+    /// Lines that repeat stored lines.
     pub duplicates: u32,
     /// Lines that became rows: `lines - rejected - duplicates`.
     pub stored: u32,
-    /// Rows whose `client_time` was not believed.
+    /// Rows whose `client_time` was not trusted.
     pub time_replaced: u32,
-    /// Rows whose `server_time` was not believed.
+    /// Rows whose `server_time` was not trusted.
     pub arrival_replaced: u32,
-    /// Of those lines, in their order, the ids of such as have one.
+    /// The ids of the stored lines that have one, in their order.
     pub ids: Vec<u64>,
-    /// The first line that could not be read, from 0, and why.
-    pub first_fault: Option<(u32, Reason)>,
+    /// The first rejected line: its number, from 0, and the reason.
+    pub first_rejected: Option<(u32, Reason)>,
 }
 
-/// Where the lines of a batch go.
+/// The decoded lines of a batch.
 #[derive(Debug, Default)]
 pub struct DecodedLines {
-    /// Lines that are stored.
+    /// The lines that are stored.
     pub rows: Rows,
-    /// Lines that could not be read.
+    /// The lines that became dead letters.
     pub dead_letters: DeadLetters,
-    /// Records that do not have as many lines as they say.
+    /// Records whose number of lines differs from their header.
     pub miscounted: Miscounted,
 }
 
 /// Records of a batch whose header `n` differs from their number of lines. The edge writes none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Miscounted {
-    /// How many there are.
+    /// How many such records there are.
     pub records: u64,
-    /// The first of them.
+    /// The first such record.
     pub first: Option<Miscount>,
 }
 
 /// A record whose header `n` differs from its number of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Miscount {
-    /// Where it stands.
+    /// The offset of the record.
     pub offset: Offset,
-    /// Lines according to its header.
+    /// Number of lines in its header.
     pub declared: u32,
-    /// Lines in its value.
+    /// Number of lines in its value.
     pub read: u32,
 }
 
@@ -119,10 +118,10 @@ impl fmt::Display for Miscount {
     }
 }
 
-/// Appends the rows of `record`, and moves the window past it.
+/// Appends the rows of `record` to `out`, and moves the window past the record.
 ///
 /// # Errors
-/// A format version, or a kind, that this release does not know; then nothing has changed.
+/// This release does not know the format version or the kind of the record. Nothing has changed then.
 pub fn decode(
     record: &Record<'_>,
     limits: &DecodeLimits,
@@ -152,7 +151,7 @@ pub fn decode(
         time_replaced: 0,
         arrival_replaced: 0,
         ids: Vec::new(),
-        first_fault: None,
+        first_rejected: None,
     };
     let (events, samples): (&[u8], &[u8]) = match record.head {
         Ok(Head { kind: Kind::Rejected, .. }) => (&[], record.value),
@@ -196,7 +195,7 @@ pub fn decode(
                     &reason,
                     letter_bytes,
                 );
-                entry.first_fault.get_or_insert((entry.lines, reason));
+                entry.first_rejected.get_or_insert((entry.lines, reason));
             }
         }
         entry.lines += 1;
@@ -209,8 +208,8 @@ pub fn decode(
     Ok(entry)
 }
 
-/// Whether the ledger may have forgotten a repeat: its age decides, not what a look-up finds,
-/// which would change with time.
+/// Whether the ledger may have forgotten the record that this one repeats. The age of the record decides, not the
+/// result of a query, which would change with time.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let made = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
@@ -228,22 +227,22 @@ fn read<'a>(line: &'a [u8], reader: &mut Reader<'a>) -> Result<Line<'a>, Reason>
 
 /// When a line arrived.
 struct Arrival {
-    /// `server_time`, or Kafka's time in its place.
+    /// The `server_time` of the line, or Kafka's time instead.
     time: UnixMillis,
-    /// Whether the edge's clock was not believed.
+    /// Whether the clock of the edge was not trusted.
     replaced: bool,
 }
 
 impl Arrival {
-    /// The `server_time` of a line if it lies at most as far before Kafka's time as a spool may hold a record, and
-    /// a day, and at most an hour after it; else Kafka's time. It decides where the raw row is stored: an edge with a
-    /// wrong clock must not make table partitions, nor add rows to days that are archived.
+    /// The `server_time` of a line, if it is at most a day more before Kafka's time than a spool may hold a record,
+    /// and at most an hour after it; else Kafka's time. This time decides where the raw row is stored: an edge with
+    /// a wrong clock must not create table partitions, or add rows to days that are archived.
     fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
         let believed = kafka_time.0 - LONGEST_WAY_DAYS * DAY..=kafka_time.0 + EDGE_AHEAD;
-        // The first version believed every edge.
+        // The first version trusted every edge.
         let replaced = version > 1 && !believed.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // Only where Kafka's clock is beyond them too.
+        // Only if Kafka's clock is out of range, too.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }

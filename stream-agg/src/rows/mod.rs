@@ -1,6 +1,6 @@
-//! From a record to blocks of rows: decode → batch → aggregate → cells.
+//! Turns records into blocks of rows: decode → batch → aggregate → cells.
 //!
-//! Invariant: pure. Equal records under an equal declaration give equal bytes, whoever makes them and when.
+//! Invariant: pure. Equal records under an equal declaration give equal bytes, in any process and at any time.
 
 pub mod decode;
 

@@ -1,12 +1,11 @@
-//! Writes one block of ClickHouse's Native format, column by column.
+//! Builds a block in ClickHouse's Native format, column by column.
 //!
-//! Only the types that our tables have. Each column is announced by name and type,
-//! so a block tells its own structure. Invariant: every column has as many values as
-//! the block has rows.
+//! Only the types that our tables have. Each column begins with its name and type, so a block describes its own
+//! structure. Invariant: every column has as many values as the block has rows.
 
 use bytes::Bytes;
 
-/// A block under construction.
+/// A block that is being built.
 #[derive(Debug)]
 pub struct BlockBuilder {
     rows: usize,
@@ -15,17 +14,17 @@ pub struct BlockBuilder {
     bytes: Vec<u8>,
 }
 
-/// A block that is complete.
+/// A complete block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeBlock {
-    /// Its columns by name and type.
+    /// Name and type of each column.
     pub structure: Vec<(String, String)>,
-    /// The block itself.
+    /// The bytes of the block.
     pub bytes: Bytes,
 }
 
 impl BlockBuilder {
-    /// A block of so many columns and rows.
+    /// A block with this number of columns and rows.
     pub fn new(columns: usize, rows: usize) -> Self {
         let mut bytes = Vec::new();
         varuint(columns as u64, &mut bytes);
@@ -33,7 +32,7 @@ impl BlockBuilder {
         Self { rows, columns_left: columns, structure: Vec::with_capacity(columns), bytes }
     }
 
-    /// The block, complete.
+    /// The complete block.
     ///
     /// # Panics
     /// If columns are missing.
@@ -42,7 +41,7 @@ impl BlockBuilder {
         NativeBlock { structure: self.structure, bytes: self.bytes.into() }
     }
 
-    /// A column of values of a fixed width, each as ClickHouse lays it out.
+    /// Appends a column of values of a fixed width, each in ClickHouse's representation.
     pub fn fixed<const N: usize>(
         &mut self,
         name: &str,
@@ -56,7 +55,7 @@ impl BlockBuilder {
         assert_eq!(self.bytes.len() - start, self.rows * N, "`{name}` has a value a row");
     }
 
-    /// A column of texts.
+    /// Appends a column of texts.
     pub fn text<'t>(&mut self, name: &str, kind: &str, values: impl IntoIterator<Item = &'t str>) {
         self.head(name, kind);
         let mut count = 0;
@@ -67,10 +66,10 @@ impl BlockBuilder {
         assert_eq!(count, self.rows, "`{name}` has a value a row");
     }
 
-    /// A column of few different texts: `LowCardinality(String)`. Each value is a place in `keys`, sent in as few
-    /// bytes as the last place needs.
+    /// Appends a column with few distinct texts: `LowCardinality(String)`. Each value is an index into `keys`, sent
+    /// in as few bytes as the last index needs.
     pub fn low_cardinality(&mut self, name: &str, keys: &[&str], values: impl IntoIterator<Item = u32>) {
-        /// Keys stand in each block; there is no dictionary shared between blocks.
+        /// Each block has its own keys; blocks share no dictionary.
         const KEYS_VERSION: u64 = 1;
         const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
         const NEEDS_UPDATE: u64 = 1 << 10;
@@ -100,7 +99,8 @@ impl BlockBuilder {
         assert_eq!(self.bytes.len() - start, self.rows * width, "`{name}` has a value a row");
     }
 
-    /// A column of sets as states of `uniqExact(UInt64)`: the count and each hash, in any order.
+    /// Appends a column of sets, as states of `uniqExact(UInt64)`: the number of hashes and each hash, in any
+    /// order.
     pub fn unique_states<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]>) {
         self.head(name, "AggregateFunction(uniqExact, UInt64)");
         let mut count = 0;
@@ -112,7 +112,7 @@ impl BlockBuilder {
         assert_eq!(count, self.rows, "`{name}` has a value a row");
     }
 
-    /// A column of lists of numbers: `Array(UInt64)`. Where each ends, then all end to end.
+    /// Appends a column of lists of numbers, `Array(UInt64)`: where each list ends, then all numbers.
     pub fn arrays<'s>(&mut self, name: &str, values: impl IntoIterator<Item = &'s [u64]> + Clone) {
         self.head(name, "Array(UInt64)");
         let (mut count, mut end) = (0, 0);
@@ -133,7 +133,7 @@ impl BlockBuilder {
     }
 }
 
-/// A UUID as ClickHouse lays it out: its two halves, each little-endian.
+/// A UUID in ClickHouse's representation: its two halves, each little-endian.
 pub fn uuid(value: uuid::Uuid) -> [u8; 16] {
     let (high, low) = value.as_u64_pair();
     let mut bytes = [0; 16];

@@ -1,12 +1,12 @@
-//! Rows of a batch in the order of a key, by counting instead of comparing.
+//! Sorts the rows of a batch by counting instead of comparing.
 //!
-//! Pure. Keys are ranks, which are few beside the rows: each device of a batch, say.
+//! Pure. The keys are ranks. There are few ranks for many rows, for example one for each device of a batch.
 
 use hashbrown::HashTable;
 
 use crate::rows::columns::RowId;
 
-/// The rows of `order` by the rank of each, below `ranks`; in `order` where that is equal.
+/// Sorts the rows of `order` by their ranks, which are below `ranks`. Rows of equal rank keep their order.
 pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Vec<RowId> {
     let mut places = vec![0_u32; ranks];
     order.iter().for_each(|row| places[rank(*row) as usize] += 1);
@@ -23,20 +23,20 @@ pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Ve
     sorted
 }
 
-/// A rank for each row.
+/// The rank of each row.
 pub struct Ranked<K> {
-    /// The different keys, ascending.
+    /// The distinct keys, ascending.
     pub keys: Vec<K>,
-    /// The place of its key there, by row.
+    /// The index of its key in `keys`, by row.
     pub ranks: Vec<u32>,
 }
 
-/// Ranks keys, one a row.
+/// Ranks the keys of rows.
 pub fn ranked<K: Copy + Ord>(keys: impl Iterator<Item = K>, hash: impl Fn(&K) -> u64) -> Ranked<K> {
     let (mut distinct, mut numbers) = (Vec::new(), Vec::with_capacity(keys.size_hint().0));
     let mut known = HashTable::<u32>::new();
     for key in keys {
-        // Neighbours are often alike: the lines of a record are of one sender.
+        // Neighbouring rows often have the same key: the lines of a record come from one sender.
         if let Some(last) = numbers.last().copied().filter(|last| distinct[*last as usize] == key) {
             numbers.push(last);
             continue;

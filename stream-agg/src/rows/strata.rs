@@ -1,8 +1,8 @@
-//! The rows of a batch, sorted out once for all rollups.
+//! Groups the rows of a batch once, for all rollups.
 //!
-//! A *stratum* is all rows of a minute, tenant, event, country and system that were received
-//! on the same day: no grain, no dimension of few values and no retention tells them
-//! apart, so most rollups add strata instead of rows. Pure.
+//! A *stratum* is the set of rows with the same minute, tenant, event, country, system and day of receipt. No
+//! grain, no dimension with few values and no retention distinguishes these rows, so most rollups add up strata
+//! instead of rows. Pure.
 
 use std::cell::OnceCell;
 use std::hash::BuildHasher as _;
@@ -15,35 +15,34 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::rows::columns::{RowId, Rows};
 use crate::rows::order::{self, Ranked};
 
-/// Number of a stratum in its batch, in the order of their first rows.
+/// Index of a stratum in its batch, in the order of the first rows.
 pub type StratumId = u32;
 
 /// All strata of a batch.
 pub struct Strata<'r> {
-    /// The rows.
+    /// The rows of the batch.
     pub rows: &'r Rows,
     /// The stratum of each row.
     pub of_row: Vec<StratumId>,
     /// The first row of each stratum.
     pub firsts: Vec<RowId>,
-    /// How many rows each has.
+    /// How many rows each stratum has.
     pub counts: Vec<u64>,
     distinct: [OnceCell<Hashed>; 3],
 }
 
-/// Rows in ascending order of the hash of a text; those without a text are left out.
+/// Rows in ascending order of the hash of a text. Rows without the text are left out.
 pub struct Hashed {
-    /// The different hashes, ascending.
+    /// The distinct hashes, ascending.
     pub hashes: Vec<u64>,
-    /// Rows, and for each the place of its hash there. Of the rows of one hash and one stratum
-    /// `by_stratum` has the first.
+    /// Rows, each with the index of its hash in `hashes`.
     pub rows: Vec<(RowId, u32)>,
-    /// The same for strata.
+    /// Strata, each with the index of a hash in `hashes`: for each hash of a stratum one entry.
     pub by_stratum: Vec<(StratumId, u32)>,
 }
 
 impl<'r> Strata<'r> {
-    /// Sorts out `rows`.
+    /// Finds the strata of `rows`.
     pub fn of(rows: &'r Rows) -> Self {
         let hasher = DefaultHashBuilder::default();
         let key = |row: usize| {
@@ -73,7 +72,7 @@ impl<'r> Strata<'r> {
         Self { rows, of_row, firsts, counts, distinct: Default::default() }
     }
 
-    /// The rows in the order of what `distinct` counts.
+    /// The rows in the order of the hashes of what `distinct` counts.
     pub fn hashed(&self, distinct: Distinct) -> &Hashed {
         let place = match distinct {
             Distinct::User => 0,

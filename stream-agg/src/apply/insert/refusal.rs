@@ -1,4 +1,4 @@
-//! What follows when ClickHouse does not take rows, and what an operator does about it. Pure.
+//! What to do when ClickHouse does not accept rows, and how an operator helps. Pure.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover;
 use crate::rows::cells::{Cell, Source};
 
-/// How long a server without memory is taken for busy: after that the insert is too large for
-/// it. A batch has up to 64 MiB of records and needs several times as much.
+/// How long a server without memory counts as busy. After that the insert is too large for it: a batch has up to 64
+/// MiB of records and needs several times as much memory.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
-/// Between tries of what ClickHouse refuses. It is tried for as long as it is refused, for a
-/// limit may be raised, a constraint dropped or a right granted at any moment, and nothing is
-/// gained by waiting for a restart as well; not more often, for each try sends all rows.
+/// Pause between attempts while ClickHouse refuses an insert. It is retried for as long as it is refused, because a
+/// limit may be raised, a constraint dropped or a right granted at any moment, and a restart should not be needed
+/// for that. The pause is not shorter because each attempt sends all rows.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15);
 
-/// How a try failed; what is worse is greater.
+/// How an attempt failed. The worse failure is the greater value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FailedAttempt {
-    /// Its condition did not hold.
+    /// The condition of the insert did not hold.
     ConditionFailed,
-    /// It may be taken later.
+    /// The same insert may succeed later.
     Transient,
     /// An operator must help.
     Refused,
 }
 
 impl FailedAttempt {
-    /// What the failure of a cell means that the server has had no memory for, for so long.
+    /// The meaning of a `failure`, if the server has had no memory for the cell for this long.
     pub(super) fn of(failure: Failure, short_of_memory: Duration) -> Self {
         match failure {
             Failure::ConditionFailed => Self::ConditionFailed,
@@ -41,7 +41,7 @@ impl FailedAttempt {
     }
 }
 
-/// What names the rows of a batch to an operator.
+/// Describes the rows of a batch to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchDescription {
     source: Source,
@@ -54,31 +54,31 @@ impl BatchDescription {
         Self { source: *source, start: *start, end: *end }
     }
 
-    /// What is said while `cell` is refused, and tried again.
+    /// The message while ClickHouse refuses `cell`.
     pub(super) fn refused(&self, cell: &Cell, error: &StoreError) -> String {
         let Cell { table, partition_id, .. } = cell;
         let every = REFUSED_WAIT.as_secs();
         if self.of_a_backfill() {
             return format!(
-                "`{table}` {partition_id}: {error}; it is tried again every {every} s. Look at the limits, \
-                 constraints and rights of clickhouse; the backfill may be stopped and run again"
+                "`{table}` {partition_id}: {error}; the insert is retried every {every} s. Check the limits, constraints and \
+                 rights of clickhouse; the backfill may be stopped and run again"
             );
         }
         let (offsets, partition) = (self.offsets(), self.source.partition);
         format!(
-            "`{table}` {partition_id}, offsets {offsets}: {error}; it is tried again every {every} s. If limits, \
-             constraints and rights of clickhouse must stay as they are, stop all aggregators and run \
+            "`{table}` {partition_id}, offsets {offsets}: {error}; the insert is retried every {every} s. If limits, \
+             constraints and rights of clickhouse cannot be changed, stop all aggregators and run \
              `stream-agg split {partition}`, which inserts offsets {offsets} in smaller pieces, or `stream-agg skip {partition} \
              --offset <N>`, which makes the record at offset N a dead letter"
         )
     }
 
-    /// What is said while the rows of `cell` are waited for, which ClickHouse took and does not have.
+    /// The message while the rows of `cell` are missing although ClickHouse accepted them.
     pub(super) fn awaited(&self, cell: &Cell) -> String {
         let Cell { table, partition_id, .. } = cell;
         format!(
-            "`{table}` {partition_id}, offsets {}: clickhouse took the rows and does not have them, as after a kill; they \
-             are sent again once no earlier insert of them can be under way, within two minutes",
+            "`{table}` {partition_id}, offsets {}: clickhouse took the rows and does not have them, as after a kill; the \
+             rows are sent again within two minutes, once no earlier insert of them can be under way",
             self.offsets()
         )
     }
@@ -88,16 +88,17 @@ impl BatchDescription {
         let Cell { table, partition_id, .. } = cell;
         let partition = self.source.partition;
         let help = match lost {
-            _ if self.of_a_backfill() => "; mend clickhouse, then run this again".to_owned(),
+            _ if self.of_a_backfill() => "; repair clickhouse, then run the backfill again".to_owned(),
             StopCause::ForeignMarker(_) => recover::help(partition),
-            // A restart would send the rows under the same tokens, which ClickHouse keeps for thousands of inserts.
+            // A restart would send the rows under the same tokens, which ClickHouse remembers for thousands of
+            // inserts.
             StopCause::LostParts if self.is_one_offset() => format!(
-                "; nothing more of partition {partition} is inserted: mend what loses parts in clickhouse, stop all \
+                "; nothing more of partition {partition} is inserted: find out why clickhouse loses parts, stop all \
                  aggregators and run `stream-agg skip {partition} --offset {}`, which makes the record a dead letter",
                 self.start
             ),
             StopCause::LostParts => format!(
-                "; nothing more of partition {partition} is inserted: mend what loses parts in clickhouse, stop all \
+                "; nothing more of partition {partition} is inserted: find out why clickhouse loses parts, stop all \
                  aggregators and run `stream-agg split {partition}`, which inserts offsets {} in smaller pieces under new \
                  tokens",
                 self.offsets()
@@ -106,7 +107,7 @@ impl BatchDescription {
         StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), lost, help }
     }
 
-    /// First and last, as declared; those of a backfill are numbers of its lane.
+    /// The first and the last offset, as declared. For a backfill they are numbers inside a day of raw rows.
     fn offsets(&self) -> String {
         format!("{}..{}", self.start, Offset::new(self.end.to_i64() - 1))
     }
@@ -115,13 +116,13 @@ impl BatchDescription {
         self.end.to_i64() - self.start.to_i64() == 1
     }
 
-    /// A backfill has no intent that a command could change.
+    /// Whether the rows come from a backfill, which has no intent that a command could change.
     fn of_a_backfill(&self) -> bool {
         self.source.log_generation >= BACKFILL_G
     }
 }
 
-/// A batch that is not inserted any further, with what an operator does about it.
+/// A batch of which nothing more is inserted, and how an operator helps.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{table}` {partition_id}, offsets {offsets}: {lost}{help}")]
 pub struct StoppedBatch {
@@ -182,14 +183,14 @@ mod tests {
         let error = StoreError::Refused { code: 241, message: "Code: 241.".to_owned() };
         assert_eq!(
             rows(0).refused(&cell(), &error),
-            "`events` 20261121, offsets 5..9: clickhouse refused: Code: 241.; it is tried again every 15 s. If \
-             limits, constraints and rights of clickhouse must stay as they are, stop all aggregators and run \
+            "`events` 20261121, offsets 5..9: clickhouse refused: Code: 241.; the insert is retried every 15 s. \
+             If limits, constraints and rights of clickhouse cannot be changed, stop all aggregators and run \
              `stream-agg split 3`, which inserts offsets 5..9 in smaller pieces, or `stream-agg skip 3 --offset \
              <N>`, which makes the record at offset N a dead letter"
         );
         assert_eq!(
             rows(BACKFILL_G).refused(&cell(), &error),
-            "`events` 20261121: clickhouse refused: Code: 241.; it is tried again every 15 s. Look at the limits, \
+            "`events` 20261121: clickhouse refused: Code: 241.; the insert is retried every 15 s. Check the limits, \
              constraints and rights of clickhouse; the backfill may be stopped and run again"
         );
     }
@@ -208,13 +209,13 @@ mod tests {
                 0,
                 StopCause::LostParts,
                 "clickhouse took its rows three times and does not have them; nothing more of partition 3 is \
-                 inserted: mend what loses parts in clickhouse, stop all aggregators and run `stream-agg split 3`, \
+                 inserted: find out why clickhouse loses parts, stop all aggregators and run `stream-agg split 3`, \
                  which inserts offsets 5..9 in smaller pieces under new tokens",
             ),
             (
                 BACKFILL_G,
                 StopCause::LostParts,
-                "clickhouse took its rows three times and does not have them; mend clickhouse, then run this again",
+                "clickhouse took its rows three times and does not have them; repair clickhouse, then run the backfill again",
             ),
         ] {
             let stopped = rows(log_generation).stopped(&cell(), lost);
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(
             single.stopped(&cell(), StopCause::LostParts).to_string(),
             "`events` 20261121, offsets 5..5: clickhouse took its rows three times and does not have them; nothing \
-             more of partition 3 is inserted: mend what loses parts in clickhouse, stop all aggregators and run \
+             more of partition 3 is inserted: find out why clickhouse loses parts, stop all aggregators and run \
              `stream-agg skip 3 --offset 5`, which makes the record a dead letter"
         );
     }

@@ -1,7 +1,7 @@
-//! One insert over HTTP, and what its answer says.
+//! Sends one insert over HTTP, and reads its answer.
 //!
-//! ClickHouse's client crate does not tell how many rows an insert wrote, so this request is made without it.
-//! Invariant: it is sent once. Nothing here repeats it, whatever becomes of its connection.
+//! ClickHouse's client crate does not tell how many rows an insert wrote, so this request is made without the
+//! crate. Invariant: the request is sent once. Nothing here repeats it, whatever happens to its connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,8 +22,8 @@ use tokio::time;
 use crate::apply::store::{self, IDLE_TIMEOUT, StoreError};
 use crate::config::StoreConfig;
 
-/// Longest from the first byte that is sent to the end of the answer. A statement that ClickHouse may still
-/// carry out then has a deadline of its own.
+/// Timeout from the first byte sent to the end of the answer. A statement that ClickHouse still carries out after
+/// it has a deadline of its own.
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// Bytes that are compressed and sent at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -33,14 +33,14 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// Sends inserts.
 pub(super) struct Sender {
     http: Client<HttpConnector, Chunks>,
-    /// Address, and the variables that are the same for all.
+    /// The address, and the parameters that are the same for all inserts.
     address: String,
     user: String,
     password: String,
 }
 
 impl Sender {
-    /// Connects when it is first used.
+    /// A sender that connects when it is first used.
     pub(super) fn new(config: &StoreConfig) -> Self {
         let http = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -52,11 +52,11 @@ impl Sender {
         Self { http, address, user: user.clone(), password: password.clone() }
     }
 
-    /// Sends a block once. Returns how many rows ClickHouse says that it wrote, if it says so; those that it
-    /// left out for their token are among them.
+    /// Sends a block once. Returns how many rows ClickHouse says it wrote, if it says so; rows that it skipped
+    /// because of their token are counted, too.
     ///
     /// # Errors
-    /// ClickHouse refused it, or nobody knows what became of it.
+    /// ClickHouse refused the insert, or its outcome is unknown.
     pub(super) async fn insert(
         &self,
         statement: &str,
@@ -99,7 +99,7 @@ async fn read(response: Response<Incoming>) -> Result<Option<u64>, StoreError> {
     judge(head.status, header("X-ClickHouse-Exception-Code"), header("X-ClickHouse-Summary"), &body)
 }
 
-/// What an answer says. A good one is empty; an error may come behind a good status.
+/// What an answer says. A successful answer is empty; an error may follow a status of 200.
 fn judge(
     status: StatusCode,
     exception: Option<&str>,
@@ -117,7 +117,7 @@ fn judge(
     }))
 }
 
-/// ClickHouse's `X-ClickHouse-Summary`: numbers as JSON strings.
+/// Reads ClickHouse's `X-ClickHouse-Summary`: numbers as JSON strings.
 fn written_rows(summary: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Summary<'a> {
@@ -157,8 +157,8 @@ impl Body for Chunks {
     }
 }
 
-/// A block of ClickHouse's compressed format: CityHash128 (v1.0.2) of what follows, method, length of what
-/// follows the hash, length of the data, and the data as LZ4. Source: ClickHouse,
+/// A block in ClickHouse's compressed format: CityHash128 (v1.0.2) of what follows, method, length of what follows
+/// the hash, length of the data, and the data as LZ4. Source: ClickHouse,
 /// `src/Compression/CompressedReadBufferBase.cpp`.
 fn compressed(data: &[u8]) -> Bytes {
     const LZ4: u8 = 0x82;
@@ -172,7 +172,7 @@ fn compressed(data: &[u8]) -> Bytes {
     head.put_u8(LZ4);
     head.put_u32_le((HEAD + length) as u32);
     head.put_u32_le(data.len() as u32);
-    // Its halves stand the other way round.
+    // The format has the halves of the hash in the other order.
     let hash = cityhash_rs::cityhash_102_128(&out[HASH..]).rotate_left(64);
     out[..HASH].copy_from_slice(&hash.to_le_bytes());
     out.freeze()

@@ -1,7 +1,7 @@
-//! What an insert says: its statement, and the settings beside it. Pure.
+//! The statement of an insert, and its settings. Pure.
 //!
-//! Invariant: nothing that decides about parts, tokens or time is left to the server's
-//! defaults, which a deployment may change.
+//! Invariant: nothing that affects parts, tokens or time is left to the defaults of the server, which a deployment
+//! may change.
 
 use schemas::time::{SECOND, UnixMillis};
 
@@ -9,15 +9,14 @@ use crate::apply::store::WHOLE;
 use crate::apply::verdict::{EXECUTION, Target};
 use crate::rows::cells::{Cell, Source};
 
-/// Of every insert, beside those of every statement: one block becomes one part, all or nothing; the token counts;
-/// an answer is an error's or that of the end.
+/// Settings of every insert, in addition to those of every statement: one block becomes one part, as a whole or not
+/// at all; the token counts; an answer is an error or says that the insert ended.
 const SETTINGS: [(&str, &str); 13] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
-    // With headers under way, an error that comes later would be behind a 200.
+    // If headers were sent early, a later error would follow a status of 200.
     ("send_progress_in_http_headers", "0"),
-    // This one decides, for the statement is an INSERT SELECT; by default the server may
-    // take a token for not asked for.
+    // This setting decides, because the statement is an INSERT SELECT; by default the server may ignore the token.
     ("deduplicate_insert_select", "force_enable"),
     ("deduplicate_insert", "enable"),
     ("max_insert_threads", "1"),
@@ -27,11 +26,11 @@ const SETTINGS: [(&str, &str); 13] = [
     ("use_strict_insert_block_limits", "0"),
     ("max_insert_block_size_bytes", "0"),
     ("max_partitions_per_insert_block", "1"),
-    // What the condition reads is a number, also where there is no marker.
+    // The condition must read a number even if there is no marker.
     ("empty_result_for_aggregation_by_empty_set", "0"),
 ];
 
-/// All settings of one try under `token`. The deadline tells one try from another.
+/// All settings of one attempt under `token`. Attempts differ by their deadlines.
 pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&'static str, String)> {
     let Cell { table, partition_id, .. } = cell;
     let own = [
@@ -43,8 +42,9 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
     own.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
 }
 
-/// Through `input`: only there can a condition stand. The condition is [`Target::admits`]; it throws where
-/// it does not hold, so that an answer without an error says that rows were taken.
+/// The statement inserts through `input`, because only there can a condition stand. The condition is
+/// [`Target::admits`]; it throws if it does not hold, so an answer without an error says that the rows were
+/// accepted.
 pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
     let Cell { table, partition_id, block, .. } = cell;
     let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
@@ -90,7 +90,7 @@ mod tests {
         );
     }
 
-    /// The settings of a try under the token `t` with the deadline 123.
+    /// Checks a setting of an attempt with the token `t` and the deadline 123.
     #[track_caller]
     fn check(name: &str, expected: &str) {
         let settings = settings(&cell(), "t", UnixMillis(123));
@@ -102,7 +102,7 @@ mod tests {
     fn one_block_stays_one_part_whatever_the_servers_defaults_are() {
         check("async_insert", "0");
         check("max_insert_threads", "1");
-        // A batch has at most 1 M rows by its limits, and one record more.
+        // A batch has at most 1 M rows by its limits, and one more record.
         check("min_insert_block_size_rows", "1000000000");
         check("max_insert_block_size", "10000000");
         check("min_insert_block_size_bytes", "0");

@@ -1,11 +1,10 @@
-//! Looks at the tables again and again while they are written to.
+//! Checks the tables again and again while they are written to.
 //!
-//! A part that is lost takes its marker along. What is inserted after it raises the marker
-//! of that table partition beyond the hole, so that neither the checks at a start nor
-//! `stream-agg adopt` see one any more; and a table that is restored from a copy lacks all
-//! that came after the copy. So after a finding nothing is inserted into any table: the
-//! tables stay at one offset, and all that an operator must restore is a copy of that offset
-//! or an older one, of all tables. Batches may be declared meanwhile; they wait at the [`InsertGate`].
+//! A lost part loses its marker, too. A later insert raises the marker of that table partition beyond the hole, so
+//! neither the checks at a start nor `stream-agg adopt` can find the hole any more; and a table that is restored
+//! from a backup lacks everything after the backup. So once something is found, nothing is inserted into any table:
+//! all tables stay at one offset, and an operator only has to restore a backup of that offset or an older one, of
+//! all tables. Batches may be declared meanwhile; they wait at the [`InsertGate`].
 
 use std::time::Duration;
 
@@ -20,29 +19,29 @@ use crate::apply::store::Store;
 use crate::health::{Component, Health};
 use crate::metrics::Metrics;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(60);
-/// Shortest and longest wait between looks until the tables are as they must be.
+/// Time between two checks.
+const CHECK_PAUSE: Duration = Duration::from_secs(60);
+/// Shortest and longest wait between checks until the tables are as they must be.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Whether batches may be inserted: while every doubt about the tables was settled.
+/// Lets inserts pass only while no check of the tables is due.
 #[derive(Debug)]
 pub struct InsertGate {
-    doubts: watch::Sender<Doubts>,
-    look: Notify,
+    checks: watch::Sender<Checks>,
+    check_now: Notify,
 }
 
-/// Doubts are numbered, so that a look settles those that were raised before it began.
+/// Requests for checks are numbered, so that a check settles those that were made before it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Doubts {
-    raised: u64,
-    settled: u64,
+struct Checks {
+    requested: u64,
+    done: u64,
 }
 
-/// Open: it is made once the tables were looked at.
+/// Open: it is created after the tables were checked.
 impl Default for InsertGate {
     fn default() -> Self {
-        Self { doubts: watch::Sender::new(Doubts::default()), look: Notify::new() }
+        Self { checks: watch::Sender::new(Checks::default()), check_now: Notify::new() }
     }
 }
 
@@ -50,65 +49,65 @@ impl InsertGate {
     /// Returns once batches may be inserted.
     pub async fn open(&self) {
         // The sender lives as long as `self`.
-        let _ = self.doubts.subscribe().wait_for(|doubts| doubts.settled == doubts.raised).await;
+        let _ = self.checks.subscribe().wait_for(|checks| checks.done == checks.requested).await;
     }
 
-    /// ClickHouse did not answer: when it does, it may have started without a part that it
-    /// could not read. Closed until the tables were looked at again, which is at once.
-    pub fn doubt(&self) {
+    /// Closes the gate because ClickHouse did not answer: it may have restarted without a part that it could not
+    /// read. The tables are checked at once, and the gate stays closed until then.
+    pub fn close_until_checked(&self) {
         self.close();
-        self.look.notify_one();
+        self.check_now.notify_one();
     }
 
     fn close(&self) {
-        self.doubts.send_modify(|doubts| doubts.raised += 1);
+        self.checks.send_modify(|checks| checks.requested += 1);
     }
 
-    fn raised(&self) -> u64 {
-        self.doubts.borrow().raised
+    fn requested(&self) -> u64 {
+        self.checks.borrow().requested
     }
 
-    fn settle(&self, raised: u64) {
-        self.doubts.send_modify(|doubts| doubts.settled = raised);
+    fn settle(&self, requested: u64) {
+        self.checks.send_modify(|checks| checks.done = requested);
     }
 }
 
-/// Who looks, and who is told.
+/// Checks the tables every minute, and reports what it finds.
 pub struct TableWatch<'w> {
-    /// ClickHouse.
+    /// The database.
     pub store: &'w Store,
-    /// What has columns of its own in the raw table.
+    /// Declared fields, which have columns of their own in the raw table.
     pub fields: &'w [Field],
-    /// Closed by what is found.
+    /// Closed while the tables are not as they must be.
     pub gate: &'w InsertGate,
-    /// What is counted.
+    /// Gets whether inserts are held back.
     pub metrics: &'w Metrics,
-    /// What is in trouble.
+    /// Gets what is wrong.
     pub health: &'w Health,
 }
 
 impl TableWatch<'_> {
-    /// Looks every minute, and at once when there is a doubt, until `stop`.
+    /// Checks the tables every minute, and at once when it is requested, until `stop`.
     pub async fn run(self, stop: &CancellationToken) {
-        let looks = async {
+        let checking = async {
             loop {
-                // Either way it is time to look.
-                let _ = time::timeout(LOOK, self.gate.look.notified()).await;
-                self.look_until_sound().await;
+                // In either case it is time to check.
+                let _ = time::timeout(CHECK_PAUSE, self.gate.check_now.notified()).await;
+                self.check_until_sound().await;
             }
         };
-        let _stopped = stop.run_until_cancelled(looks).await;
+        let _stopped = stop.run_until_cancelled(checking).await;
     }
 
-    async fn look_until_sound(&self) {
+    async fn check_until_sound(&self) {
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
         loop {
-            let raised = self.gate.raised();
+            let requested = self.gate.requested();
             match check(self.store, self.fields).await {
                 Ok(()) => {
                     self.metrics.inserts_held.set(0);
                     self.health.recovered(Component::Tables);
-                    return self.gate.settle(raised);
+                    return self.gate.settle(requested);
                 }
                 Err(TablesError::Store(error)) => {
                     self.gate.close();
@@ -138,21 +137,24 @@ mod tests {
     async fn a_look_settles_only_the_doubts_that_were_raised_before_it_began() {
         let gate = InsertGate::default();
         assert!(is_open(&gate).await, "nobody doubts");
-        gate.doubt();
+        gate.close_until_checked();
         assert!(!is_open(&gate).await);
-        let raised = gate.raised();
-        gate.doubt();
-        gate.settle(raised);
+        let requested = gate.requested();
+        gate.close_until_checked();
+        gate.settle(requested);
         assert!(!is_open(&gate).await, "clickhouse was away again after the look began");
-        gate.settle(gate.raised());
+        gate.settle(gate.requested());
         assert!(is_open(&gate).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_doubt_has_the_tables_looked_at_without_waiting_for_the_minute() {
         let gate = InsertGate::default();
-        gate.doubt();
-        assert!(time::timeout(LOOK / 2, gate.look.notified()).await.is_ok());
-        assert!(time::timeout(LOOK / 2, gate.look.notified()).await.is_err(), "once for each doubt");
+        gate.close_until_checked();
+        assert!(time::timeout(CHECK_PAUSE / 2, gate.check_now.notified()).await.is_ok());
+        assert!(
+            time::timeout(CHECK_PAUSE / 2, gate.check_now.notified()).await.is_err(),
+            "once for each doubt"
+        );
     }
 }

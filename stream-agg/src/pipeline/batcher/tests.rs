@@ -17,7 +17,7 @@ fn batcher_with_ends(max_rows: usize, max_bytes: usize, ends: &[i64]) -> Batcher
     Batcher::new(config, &Rollups::built_in(), NextOffset::new(10), ends.iter().copied().map(NextOffset::new))
 }
 
-/// Adds a record of this id, without rows.
+/// Adds a record with this id and without rows.
 fn push_as(batcher: &mut Batcher, offset: i64, record_id: Uuid, now: Instant) {
     assert!(batcher.push(entry(offset, record_id, 0), 100, now).is_none());
 }
@@ -46,7 +46,7 @@ fn entry(offset: i64, record_id: Uuid, lines: u32) -> LedgerEntry {
         time_replaced: 0,
         arrival_replaced: 0,
         ids: Vec::new(),
-        first_fault: None,
+        first_rejected: None,
     }
 }
 
@@ -155,7 +155,7 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
         rows.received.push(UnixMillis(day * DAY));
         batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
     };
-    // Beside them are one cell of the ledger, two of what never expires and one of a week.
+    // In addition there are one cell of the ledger, two of rows that never expire and one of a week.
     let days = (MAX_CELLS + MAX_CELLS_OF_RETENTION - 4) as i64;
     for n in 1..days {
         assert!(arrive(&mut batcher, 10 + 2 * n, n).is_none(), "{n}");

@@ -122,7 +122,7 @@ fn above(intent: &Intent, start: NextOffset) -> Intent {
 /// The first line that was rejected: the offset of its record, its number, and why.
 fn first_rejected(entries: &[LedgerEntry]) -> Option<(Offset, u32, String)> {
     entries.iter().find_map(|entry| {
-        let (line, reason) = entry.first_fault.as_ref()?;
+        let (line, reason) = entry.first_rejected.as_ref()?;
         Some((entry.offset, *line, reason.to_string()))
     })
 }

@@ -24,7 +24,7 @@ fn what_is_declared_names_the_leader_epoch_of_its_last_record() {
     assert_eq!((after.log.epoch, after.last_epoch), (Some(4), None));
 }
 
-/// A rebuild of offsets 0 to 9 in two parts, under another declaration than ours.
+/// A rebuild of offsets 0 to 9 in two parts, under a declaration other than that of the process.
 fn rebuilding(context: &PartitionContext) -> Collector<'_> {
     let declared = Declaration::clone(&context.services.declaration);
     let intent = Intent {
@@ -62,12 +62,12 @@ fn entry(offset: i64) -> LedgerEntry {
         time_replaced: 0,
         arrival_replaced: 0,
         ids: Vec::new(),
-        first_fault: None,
+        first_rejected: None,
     }
 }
 
-/// Takes a record without lines, and tells what is handed over of the batch that it completes: where the
-/// batch ends, whether it was declared before, and whether a commit may follow that says nothing is.
+/// Adds a record without lines. Returns what is sent of the batch that it completes: where the batch ends, whether
+/// it is rebuilt, and whether an intent may follow that declares nothing.
 fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
     let batch = collector.batcher.push(entry(offset), 1, Instant::now())?;
     match collector.close(batch) {

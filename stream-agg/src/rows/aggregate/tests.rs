@@ -215,7 +215,7 @@ fn groups_without_dimensions_do_not_fold() {
 }
 
 proptest! {
-    /// Each row counts once, and each set is what a plain set would be.
+    /// Each row counts once, and each set equals a plain set of the same values.
     #[test]
     fn sums_and_sets_are_those_of_the_rows(
         sent in prop::collection::vec((0..3_u8, 0..4_i64, 0..5_u8, any::<i64>()), 0..60),

@@ -1,4 +1,4 @@
-//! Declared fields of `props` become typed columns of the raw table.
+//! Turns declared fields of `props` into typed columns of the raw table.
 
 use std::iter::once;
 
@@ -8,8 +8,8 @@ use crate::rows::columns::{RowId, Rows};
 use crate::rows::decode::props;
 use crate::rows::native::BlockBuilder;
 
-/// Appends the column of `field` after the marker's default. Returns how many rows have a value of another kind,
-/// which are stored as the default; `props` keeps it.
+/// Appends the column of `field`, which begins with the default for the marker. Returns how many rows have a value
+/// of another type. The column has the default for those; `props` keeps the value.
 pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
     let (name, kind) = (field.column(), field.kind.column_type());
     let found: Vec<_> =
@@ -34,7 +34,7 @@ fn read<T>(found: &[Option<&str>], value: impl Fn(&str) -> Option<T>) -> Vec<Opt
     found.iter().map(|json| json.and_then(&value)).collect()
 }
 
-/// Appends `values`, each the default where it is absent. Returns how many there are.
+/// Appends `values`, with the default for each absent one. Returns how many are present.
 fn fixed<T: Copy + Default, const N: usize>(
     block: &mut BlockBuilder,
     name: &str,

@@ -1,4 +1,4 @@
-//! Rows of all rollups become cells: one for each of the two tables and each day of expiry.
+//! Turns the rows of all rollups into cells: one for each of the two tables and each day of expiry.
 
 use std::collections::BTreeMap;
 use std::iter::{once, repeat_n};
@@ -14,8 +14,8 @@ use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
 
-/// The cells that rows become in `rollups`: none if none of them counts there. Markers carry the name of the
-/// rollup that a `backfill` fills.
+/// The cells of rows in `rollups`; none if no row counts. If a backfill fills a rollup, the markers carry the name
+/// of that rollup.
 pub fn rollup_cells<'r>(
     rollups: impl Iterator<Item = &'r Rollup>,
     strata: &Strata<'_>,
@@ -41,7 +41,7 @@ pub fn rollup_cells<'r>(
     Cells { all: all.collect(), folded_rows, mistyped: 0 }
 }
 
-/// What one rollup has in a cell.
+/// The groups of one rollup in a cell.
 struct RollupRows<'a, 'r> {
     rollup: &'a Rollup,
     aggregate: &'a Aggregate<'r>,
@@ -49,7 +49,7 @@ struct RollupRows<'a, 'r> {
 }
 
 impl<'a> RollupRows<'a, '_> {
-    /// What stands in this column; nothing if the rollup does not use it.
+    /// The values in this column; `None` if the rollup does not use it.
     fn values(&self, stored: Stored) -> Option<&'a Values> {
         self.aggregate.measures.iter().find(|(at, _)| *at == stored).map(|(_, values)| values)
     }
@@ -69,7 +69,7 @@ impl<'a> RollupRows<'a, '_> {
     }
 }
 
-/// What the marker row holds.
+/// The values of the marker row.
 #[derive(Clone, Copy)]
 struct Marker<'b> {
     source: Source,
@@ -78,7 +78,7 @@ struct Marker<'b> {
     backfill: Option<&'b str>,
 }
 
-/// Rows in the order of the rollups, after their marker. Columns that none of them uses have their defaults.
+/// A cell: the marker, then the rows in the order of the rollups. Columns that no rollup uses keep their defaults.
 fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: Marker<'_>) -> Cell {
     let Marker { source, applied_end, expires, backfill } = marker;
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
@@ -100,12 +100,12 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
         });
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
-    // Which Kafka partition a sum came from is nobody's question: only markers tell theirs.
+    // Only markers name their Kafka partition: no reader asks which Kafka partition a sum came from.
     only_marker(&mut block, "g", "UInt16", source.log_generation, count);
     only_marker(&mut block, "kp", "UInt16", source.partition, count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
     only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64(), count);
-    // A count of 1, so that no marker is a row of zeros, which would vanish.
+    // The marker has a count of 1: a row of zeros would vanish from the table.
     let counts = once(1).chain(groups().map(|(part, group)| part.aggregate.counts[group]));
     block.fixed("rows", "UInt64", counts.map(u64::to_le_bytes));
     for stored in stored {
@@ -135,7 +135,7 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
 /// Columns that every block has: tenant, rollup, bucket, g, kp, expires, hwm, rows.
 const FIXED: usize = 8;
 
-/// The columns of measures, but `rows`, that any of `parts` uses, in the order of the table.
+/// The measure columns, without `rows`, that any of `parts` uses, in the order of the table.
 fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<Stored> {
     let kinds = [Stored::Sum, Stored::Min, Stored::Max, Stored::Uniq];
     let all = kinds.iter().flat_map(|kind| (1..=MEASURES).map(kind));
@@ -143,7 +143,7 @@ fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<Stored> {
     all.filter(is_used).collect()
 }
 
-/// The names of the rollups; that of the marker is empty unless a backfill fills one of them.
+/// The names of the rollups. The name of the marker is empty unless a backfill fills one of them.
 fn names(block: &mut BlockBuilder, parts: &[RollupRows<'_, '_>], backfill: Option<&str>) {
     let texts: Vec<_> = once("").chain(parts.iter().map(|part| part.rollup.name.as_str())).collect();
     let of_marker = backfill.and_then(|name| texts.iter().position(|text| *text == name)).unwrap_or_default();
@@ -151,7 +151,7 @@ fn names(block: &mut BlockBuilder, parts: &[RollupRows<'_, '_>], backfill: Optio
     block.low_cardinality("rollup", &texts, once(of_marker as u32).chain(numbers));
 }
 
-/// Seconds since the epoch, as near as `DateTime` comes.
+/// Seconds since the epoch, limited to the range of `DateTime`.
 fn seconds(time: UnixMillis) -> u32 {
     u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
 }

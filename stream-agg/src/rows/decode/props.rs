@@ -1,9 +1,9 @@
-//! A client's other fields as one JSON object, in the words in which they were sent.
+//! Writes the other fields of an event as one JSON object, with the values as the client sent them.
 //!
-//! ClickHouse's JSON functions, which read with simdjson, take every path of a text for empty if one
-//! value in it is not to their liking. Only that is changed here: half surrogate pairs become U+FFFD,
-//! integers outside 64 bits get an exponent, and of a repeated name the last value stays, as
-//! `JSON.parse` has it. White space outside strings goes. Pure.
+//! ClickHouse's JSON functions, which use simdjson, find nothing at any path of a text if they cannot read one
+//! value in it. Only such values are changed here: half surrogate pairs become U+FFFD, and integers outside 64 bits
+//! get an exponent. Of a repeated name the last value stays, as in `JSON.parse`. White space outside strings is
+//! removed. Pure.
 
 use std::borrow::Cow;
 
@@ -17,10 +17,10 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
     object(fields, |json, out| value(&mend_surrogates(json), out), out);
 }
 
-/// The text at a path of an object that [`write`] wrote: a string as it is, a number or truth
-/// value as its JSON; empty for anything else, and for nothing.
+/// The text at a path of an object that [`write`] wrote: a string without its quotes, a number or truth value as
+/// JSON; empty for anything else and if there is nothing.
 ///
-/// A dot may stand for a step or in a name. The longest name comes first: `a.b` is the field `a.b` of the
+/// A dot may separate steps or be part of a name. The longest name comes first: `a.b` is the field `a.b` of the
 /// object, or if that is no scalar, the field `b` of its field `a`.
 pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     match find(json, steps) {
@@ -49,9 +49,9 @@ pub fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
-/// A whole number of 64 bits, however it is written.
+/// A whole number of 64 bits, in any notation.
 pub fn int(json: &str) -> Option<i64> {
-    /// Below it, a double is a whole number for sure.
+    /// A double below this number is a whole number for sure.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if let Ok(whole) = json.parse() {
         return Some(whole);
@@ -78,7 +78,7 @@ pub fn time(json: &str) -> Option<UnixMillis> {
     }
 }
 
-/// So many names are compared with each other; more are hashed.
+/// Up to this number, names are compared with each other; more names are hashed.
 const FEW: usize = 12;
 
 fn object(fields: &[(Cow<'_, str>, &str)], write_value: fn(&str, &mut String), out: &mut String) {
@@ -130,7 +130,7 @@ fn array(json: &str, out: &mut String) {
 /// Longest run of digits that is certainly a number of 64 bits.
 const SAFE_DIGITS: usize = 18;
 
-/// Appends a number. To simdjson an integer outside 64 bits is a fault, and with an exponent a double.
+/// Appends a number. simdjson refuses an integer outside 64 bits, and reads it as a double if it has an exponent.
 fn number(json: &str, out: &mut String) {
     out.push_str(json);
     let is_integer = || !json.contains(['.', 'e', 'E']);
@@ -150,14 +150,14 @@ fn text(text: &str, out: &mut String) {
     }
 }
 
-/// Replaces each `\u` escape that is half a surrogate pair, in strings and names alike.
+/// Replaces each `\u` escape that is half a surrogate pair, in strings and names.
 fn mend_surrogates(json: &str) -> Cow<'_, str> {
     if !json.contains("\\ud") && !json.contains("\\uD") {
         return Cow::Borrowed(json);
     }
     let mut mended = String::with_capacity(json.len());
     let mut rest = json;
-    // Outside strings JSON has no backslash, so each one starts an escape.
+    // JSON has no backslash outside strings, so each one starts an escape.
     while let Some(at) = rest.find('\\') {
         mended.push_str(&rest[..at]);
         let escape = &rest[at..];
@@ -179,12 +179,12 @@ fn mend_surrogates(json: &str) -> Cow<'_, str> {
     Cow::Owned(mended)
 }
 
-/// The number of a `\uXXXX` at the start.
+/// The code unit of a `\uXXXX` at the start.
 fn code_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
-/// Every field of an object, in its order, repeated ones too.
+/// Every field of an object in its order, including repeated ones.
 fn parsed(json: &str) -> Vec<(Cow<'_, str>, &str)> {
     let fields = object::fields(json).expect("the line was read, and half pairs are mended");
     fields.into_iter().map(|(name, value)| (name, value.get())).collect()

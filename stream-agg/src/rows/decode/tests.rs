@@ -5,7 +5,7 @@ use schemas::{event, line};
 use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
-/// When lines arrived at the edge, and their record in Kafka, where a test says nothing else.
+/// When lines arrived at the edge, and their record in Kafka, unless a test says otherwise.
 const ARRIVED: &str = "2026-11-21 04:00:00";
 
 fn enriched(client: &str) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn decoded(
     (entry, stream.out)
 }
 
-/// Records one after another.
+/// A stream of records.
 #[derive(Default)]
 struct Stream {
     window: Window,
@@ -57,7 +57,7 @@ impl Stream {
         decode(&record, &DecodeLimits::default(), &mut self.window, &mut self.out)
     }
 
-    /// Lines, rejected, duplicates and stored of a record.
+    /// Decodes a record. Returns its numbers of lines, rejected, duplicates and stored.
     fn counts(&mut self, offset: i64, time: i64, record: u128, lines: &[Vec<u8>]) -> [u32; 4] {
         let head = Ok(Head {
             lines: lines.len() as u32,
@@ -74,7 +74,7 @@ fn counts(entry: &LedgerEntry) -> [u32; 4] {
     [entry.lines, entry.rejected, entry.duplicates, entry.stored]
 }
 
-/// A line that its client calls `id`.
+/// A line with this event id.
 fn called(id: u128) -> Vec<u8> {
     enriched(&format!(r#"{{"event":"a","event_id":"{}"}}"#, Uuid::from_u128(id)))
 }
@@ -104,7 +104,7 @@ fn a_line_that_cannot_be_read_is_counted_and_the_others_are_numbered_densely() {
         decoded(head(4), &[good.clone(), b"{\"event\":".to_vec(), vec![0xff], good]);
     let entry = entry.unwrap();
     assert_eq!((entry.lines, entry.rejected, entry.stored), (4, 2, 2));
-    assert_eq!(entry.first_fault.unwrap().0, 1);
+    assert_eq!(entry.first_rejected.unwrap().0, 1);
     assert_eq!(rows.line, [0, 1]);
     assert_eq!((dead_letters.ko, dead_letters.line), (vec![42, 42], vec![1, 2]));
     assert_eq!([0, 1].map(|row| dead_letters.reason.get(row)), ["bad_json", "bad_utf8"]);
@@ -345,7 +345,7 @@ fn every_record_that_is_miscounted_counts_and_the_first_is_kept() {
     }
     let first = Some(Miscount { offset: Offset::new(10), declared: 2, read: 1 });
     assert_eq!(stream.out.miscounted, Miscounted { records: 2, first });
-    // Of a repeat nothing is stored, and yet its lines are counted.
+    // Nothing of a repeat is stored, but its lines are counted.
     stream.take(14, 0, head(3), &[called(1)]).unwrap();
     assert_eq!(stream.out.miscounted.records, 3);
 }
