@@ -27,7 +27,7 @@ async fn the_quick_start_of_the_readme_answers_as_the_readme_says() {
     let mut up = Process::start("devstack up", command, &directory.path().join("up.log")).unwrap();
     let log = up.log().to_owned();
     let page = || fs::read_to_string(&log).unwrap_or_default();
-    up.until("be ready", DEADLINE, async || page().contains("Millrace is ready")).await.unwrap();
+    up.wait_until("be ready", DEADLINE, async || page().contains("Millrace is ready")).await.unwrap();
     let page = page();
     let word = |start: &str| page.split_whitespace().find(|word| word.starts_with(start)).unwrap();
     let front = word("http://localhost:").strip_prefix("http://").unwrap();

@@ -266,7 +266,7 @@ impl Inserter {
                     }
                 }
                 Err(error) => {
-                    failed = failed.max(Some(self.failed(&mut pending[at], source, description, &error)))
+                    failed = failed.max(Some(self.failed(&mut pending[at], source, description, &error)));
                 }
             }
         }
