@@ -189,7 +189,7 @@ impl Batcher {
         self.open.since?;
         let Open { decoded, entries, .. } = std::mem::take(&mut self.open);
         let start = std::mem::replace(&mut self.start, end);
-        Some(Batch { start, end: end, decoded, entries })
+        Some(Batch { start, end, decoded, entries })
     }
 
     fn count_cells(&mut self, entry: &LedgerEntry) {

@@ -151,7 +151,7 @@ pub fn rows(
     let mut events = Table::new(EVENTS, note(frame));
     let differing: BTreeSet<_> = differing(ledger, raw).into_iter().collect();
     let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
-    let mut unsure = 0;
+    let mut unknown = 0;
     for key in keys {
         let (most, found) = (of(ledger, &key).rows, of(raw, &key).rows);
         if !differing.contains(&key) {
@@ -159,15 +159,15 @@ pub fn rows(
             continue;
         }
         let may_be_dropped = dropped(made, &key);
-        unsure += may_be_dropped;
+        unknown += may_be_dropped;
         let least = most.saturating_sub(may_be_dropped);
         let counted = (least.saturating_sub(found), found.saturating_sub(most));
         let wrong = details.get(&key).copied().unwrap_or(counted);
         events.add(|| span_of(key), found.clamp(least, most), found, wrong);
     }
-    if unsure > 0 {
+    if unknown > 0 {
         let kept = date(frame.kept_from());
-        events.remark(&format!("of {unsure} lines that arrived before {kept} raw rows may have expired"));
+        events.remark(&format!("{unknown} lines arrived before {kept}: their raw rows may have expired"));
     }
     let mut findings = records.findings;
     findings.extend(events.findings);
