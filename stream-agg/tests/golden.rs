@@ -1,8 +1,8 @@
-//! The same records give the same rows, whatever was made faster since.
+//! The same records give the same rows, whatever optimizations were made since.
 //!
-//! A batch that one release declares may be finished by the next one. So if this fails and
-//! rows have changed on purpose: raise `DECODE_VERSION`, keep the way the last version made
-//! them under its `DecodeLimits::version`, and put the new figures beside the old ones. If only the order in a block has changed,
+//! A batch that one release declares may be finished by the next one. So if this test fails and rows were changed
+//! on purpose: raise `DECODE_VERSION`, keep the code that makes the rows of the last version under its
+//! `DecodeLimits::version`, and put the new figures beside the old ones. If only the order in a block has changed,
 //! write the new figures down.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
@@ -19,10 +19,10 @@ use stream_agg::rows::decode::{DecodedLines, Record, decode};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Lines as the edge writes them, and some that nobody can read.
+/// Lines as the edge writes them, and some that cannot be read.
 const LINES: &str = include_str!("golden/lines.ndjson");
-/// What they become by each version that this release can read, the oldest first: table, table partition,
-/// rows with the marker, hash of the block.
+/// What they become by each version that this release can read, the oldest first: table, table partition, rows with
+/// the marker, hash of the block.
 const CELLS: [&str; 2] = [include_str!("golden/cells-v1.txt"), include_str!("golden/cells-v2.txt")];
 
 #[test]
@@ -34,7 +34,7 @@ fn the_same_records_give_the_same_rows_in_every_release_that_can_finish_them() {
     }
 }
 
-/// The cells of all lines, made as `version` made them.
+/// The cells of all lines, made as in `version`.
 fn made_by(version: u32) -> Vec<String> {
     let built_in = Declaration::built_in();
     let declaration = Declaration { limits: DecodeLimits { version, ..built_in.limits }, ..built_in };

@@ -1,6 +1,6 @@
-//! A declared batch that another process makes again is equal in every byte, however much later.
+//! A declared batch that another process rebuilds is equal in every byte, however much later.
 //!
-//! A pipeline's collector reads a Kafka queue, so its pure parts are driven here as it drives
+//! The collector of a pipeline reads a queue of Kafka's client, so its pure parts are driven here as it drives
 //! them, and times are passed in.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
@@ -46,12 +46,12 @@ struct Owner<'l> {
     /// The window before the open batch, as it is committed.
     before: WindowMark,
     batcher: Batcher,
-    /// Everything below was read, and everything below is in every cell.
+    /// Every record below was read, and every record below is in every cell.
     read: NextOffset,
     applied: NextOffset,
 }
 
-/// A batch as it was declared, and what it became.
+/// A batch as it was declared, and its cells.
 struct Made {
     start: NextOffset,
     before: WindowMark,
@@ -66,7 +66,7 @@ impl<'l> Owner<'l> {
         Self::restored(log, limits, &[], nothing, batcher(NextOffset::ZERO))
     }
 
-    /// One that reads on after another: the window was committed as `before`, and is in the `ledger`.
+    /// An owner that goes on after another one: the window was committed as `before`, and is in the `ledger`.
     fn restored(
         log: &'l [Logged],
         limits: WindowLimits,
@@ -86,7 +86,7 @@ impl<'l> Owner<'l> {
         Self { log, limits, window, before, batcher, read: start, applied: start }
     }
 
-    /// What a collector does when its queue is empty. Whether the partition is idle.
+    /// Does what a collector does when its queue is empty. Returns whether the partition is idle.
     fn finds_queue_empty(&mut self, now: i64) -> bool {
         let Some(newest) = self.window.newest() else { return false };
         let state = match self.batcher.deadline() {
@@ -105,13 +105,13 @@ impl<'l> Owner<'l> {
         idle
     }
 
-    /// Reads records up to `last`, makes a batch of them and applies it.
+    /// Reads records up to `last`, turns them into a batch and applies it.
     fn makes_batch_up_to(&mut self, last: i64) -> Made {
         self.makes_batch_slowly(last, &[])
     }
 
-    /// The same; before each record it finds its queue empty, as long after the record before as
-    /// `looks` say.
+    /// The same; before each record the owner finds its queue empty, as long after the record before as `looks`
+    /// say.
     fn makes_batch_slowly(&mut self, last: i64, looks: &[i64]) -> Made {
         let mut batch = None;
         for offset in self.read.to_i64()..=last {
@@ -136,7 +136,7 @@ impl<'l> Owner<'l> {
         Made { start: batch.start, before, cells, entries: batch.entries }
     }
 
-    /// Reads one record; hands back the batch that it completes.
+    /// Reads one record. Returns the batch that it completes.
     fn reads(&mut self) -> Option<Batch> {
         let offset = Offset::new(self.read.to_i64());
         let Logged { event, time } = self.log[self.read.to_i64() as usize];
@@ -151,7 +151,7 @@ impl<'l> Owner<'l> {
 }
 
 impl Made {
-    /// Makes it again and nothing else.
+    /// A batcher that rebuilds this batch and nothing else.
     fn batcher(&self) -> Batcher {
         Batcher::rebuild(self.start, [self.entries.last().unwrap().offset.next()])
     }
@@ -162,7 +162,7 @@ impl Made {
     }
 }
 
-/// Closes batches only when told to.
+/// A batcher whose batches are closed by the test only.
 fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),
@@ -185,7 +185,7 @@ const fn logged(event: u128, time: i64) -> Logged {
     Logged { event, time }
 }
 
-/// A and B, a repeat of A within the window's reach, and one 70 minutes after that.
+/// A and B, a repeat of A within the reach of the window, and one 70 minutes after that.
 const LOG: [Logged; 5] =
     [logged(0, 0), logged(1, MINUTE), logged(0, 5 * MINUTE), logged(2, 5 * MINUTE), logged(0, 75 * MINUTE)];
 
@@ -195,13 +195,13 @@ fn a_batch_that_is_made_again_after_70_minutes_is_equal_in_every_cell() {
     let before = first.makes_batch_up_to(1);
     let declared = first.makes_batch_up_to(3);
     assert_eq!(declared.stored(), [0, 1], "the repeat is known");
-    // The first owner dies between two cells; the next one makes those that are missing.
+    // The first owner dies between two cells; the next one makes the missing ones.
     let mut second = Owner::restored(&LOG, LIMITS, &before.entries, declared.before, declared.batcher());
     assert!(!second.finds_queue_empty(75 * MINUTE), "the declared batch has not been fetched yet");
     let again = second.makes_batch_up_to(3);
     assert_eq!(again.cells, declared.cells);
     assert_eq!(again.entries, declared.entries);
-    // A repeat beyond the reach counts once more, before and after.
+    // A repeat beyond the reach of the window counts once more, before and after.
     let (next, next_again) = (first.makes_batch_up_to(4), second.makes_batch_up_to(4));
     assert_eq!((next.stored(), next_again.stored()), (vec![1], vec![1]));
     assert_eq!(next_again.cells, next.cells);
@@ -285,11 +285,11 @@ fn our_clock_back_a_day_empties_no_window_and_ahead_a_day_only_shortens_it() {
     assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "the first repeat counts, the second is known");
 }
 
-/// How a batch comes to be.
+/// How a batch is made.
 #[derive(Debug, Clone)]
 struct Turn {
     records: i64,
-    /// Its owner dies when it is declared, and the next one makes it again.
+    /// Its owner dies when it is declared, and the next owner rebuilds it.
     dies: bool,
     /// When its owner finds the queue empty, in milliseconds after the newest record.
     looks: Vec<i64>,
@@ -315,7 +315,7 @@ fn log() -> impl Strategy<Value = Vec<Logged>> {
     })
 }
 
-/// Records of other events each, and a broker's clock that may jump before each of them.
+/// Records with one event each, and a broker's clock that may jump before each of them.
 fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
     let jump = prop_oneof![4 => Just(0), 1 => prop::sample::select(vec![DAY, -DAY, 14 * DAY, -14 * DAY])];
     prop::collection::vec((0..MINUTE, jump), 20).prop_map(|waits| {
@@ -331,8 +331,7 @@ fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However often owners die and find their queues empty, each batch is that of an owner who
-    /// neither dies nor looks.
+    /// However often owners die and find their queues empty, each batch equals that of an owner that does neither.
     #[test]
     fn a_batch_follows_from_its_records_and_those_before_alone(
         log in log(), turns in turns(), max_ids in 1..20_usize,
@@ -354,7 +353,7 @@ proptest! {
         }
     }
 
-    /// However a broker's clock jumps, an event that came once counts once, also if its batch is made again.
+    /// However a broker's clock jumps, an event that came once counts once, even if its batch is rebuilt.
     #[test]
     fn no_jump_of_a_brokers_clock_loses_or_doubles_an_event(
         log in jumping_log(), ends in prop::collection::btree_set(0..20_i64, 1..6),

@@ -153,8 +153,8 @@ impl Inserter {
         }
     }
 
-    /// Sends inserts in rounds. After each round the markers say which cells are still missing, unless an answer
-    /// has said it.
+    /// Sends inserts in rounds. After each round the markers say which cells are still missing, as far as answers
+    /// have not.
     async fn insert_all(
         self: &Arc<Self>,
         declared: DeclaredBatch,

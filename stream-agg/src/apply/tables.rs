@@ -165,11 +165,11 @@ mod tests {
     fn a_fields_column_is_there_and_of_its_type() {
         let rollups =
             Rollups::parse("test", "[[field]]\nname = \"f\"\npath = \"f\"\ntype = \"int\"\n").unwrap();
-        let check = |columns: &[(&str, &str)], said: Option<&str>| {
+        let check = |columns: &[(&str, &str)], expected: Option<&str>| {
             let columns: Vec<_> =
                 columns.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
             let found = check_columns("m", rollups.fields(), &columns).err().map(|error| error.to_string());
-            assert_eq!(found.as_deref(), said);
+            assert_eq!(found.as_deref(), expected);
         };
         check(&[("ip", "IPv6"), ("prop_f", "Int64")], None);
         check(&[("ip", "IPv6")], Some("`m.events` has no column prop_f: run `stream-agg migrate`"));

@@ -33,7 +33,7 @@ pub(super) const FIXED: [Fixed; 13] = [
             "group.protocol.type",
             "group.remote.assignor",
         ],
-        reason: "partitions are taken and let go as the classic protocol and its cooperative-sticky assignor do it",
+        reason: "the aggregator relies on the classic protocol and its cooperative-sticky assignor",
     },
     Fixed {
         names: &[

@@ -65,9 +65,9 @@ impl Member {
         self.opening = None;
         // Before the assignment is acknowledged: no later assignment can have begun yet.
         let member = Arc::from(librdkafka::member_id(&self.consumer));
-        without_leader.into_iter().for_each(|partition| {
+        for partition in without_leader {
             self.wait_for_leader(WaitingPartition { partition, member: Arc::clone(&member) });
-        });
+        }
         if let Some(reason) = self.start_pipelines(found, &member)? {
             return Ok(Some(reason));
         }
@@ -219,9 +219,9 @@ mod tests {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let context = PartitionContext::unanswered(runtime.handle().clone());
         let mut member = Member::new(context.services(), context.consumer(), Arc::default());
-        [1, 2].into_iter().for_each(|partition| {
+        for partition in [1, 2] {
             member.wait_for_leader(WaitingPartition { partition, member: Arc::default() });
-        });
+        }
         let named = |partition: i32| {
             let Readiness::Not(reason) = context.services().health.readiness() else {
                 panic!("kafka does not answer")

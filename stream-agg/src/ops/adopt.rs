@@ -1,9 +1,9 @@
-//! `stream-agg adopt`: makes a partition that was refused fit together again.
+//! `stream-agg adopt`: lets a partition start again whose commit, log and tables do not fit together.
 //!
-//! Chooses an offset below which every cell is complete for sure, and commits it with
-//! what the markers say, so that records are read again and each cell takes what it
-//! lacks. Nothing in ClickHouse is changed. Only with all aggregators stopped ([`crate::ops::offline`]), and
-//! once no insert of theirs can arrive any more: markers that it would raise were read too early.
+//! The command chooses an offset below which every cell is complete for sure, and commits it with what the markers
+//! say. Records are then read again from there, and each cell takes what it lacks. Nothing in ClickHouse is
+//! changed. All aggregators must be stopped ([`crate::ops::offline`]), and none of their inserts may still be under
+//! way, because an insert would raise markers that were read before.
 
 use std::fmt;
 
@@ -18,15 +18,15 @@ use crate::protocol::intent::{Intent, LogMark};
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::{AFTER_TRUNCATION, KafkaState, Resume};
 
-/// What an operator knows of the log.
+/// What an operator knows about the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// It is the one that tables know.
+    /// It is the log that the tables know.
     Same,
-    /// The topic was deleted and created again, or the log was truncated: it is read from this offset on,
-    /// else, if the topic is another one, from its beginning.
+    /// The topic was deleted and created again, or the log was truncated. It is read from this offset on; if the
+    /// topic is another one, from its beginning by default.
     New {
-        /// The first offset that tables do not hold.
+        /// The first offset that the tables do not hold.
         from: Option<NextOffset>,
     },
 }
@@ -34,7 +34,7 @@ pub enum Log {
 /// Why a partition was not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// The log is another one.
+    /// The log differs from the one that the tables know.
     #[error(
         "adopt partition {partition}: tables hold records below {applied_end}, but the log ends at {end}; if the topic was deleted and \
          created again, add --new-log"
@@ -47,13 +47,13 @@ pub enum AdoptError {
         /// Where the log ends.
         end: NextOffset,
     },
-    /// The topic is another one than that of the committed offset.
+    /// The topic is not the one of the committed offset.
     #[error("adopt partition {partition}: the topic was deleted and created again: add --new-log")]
     OtherTopic {
         /// The Kafka partition.
         partition: u16,
     },
-    /// The log was truncated below what was read of it, and perhaps written again.
+    /// The log was truncated below the records that were read, and perhaps written again.
     #[error(
         "adopt partition {partition}: records below {from} were read from the log, which was then truncated below that \
          offset: add {AFTER_TRUNCATION}"
@@ -61,10 +61,10 @@ pub enum AdoptError {
     Truncated {
         /// The Kafka partition.
         partition: u16,
-        /// Every record below was read.
+        /// Every record below this offset was read.
         from: NextOffset,
     },
-    /// All that the log holds would be stored again.
+    /// Everything in the log would be stored again.
     #[error(
         "adopt partition {partition}: the topic is the same as before, so tables may hold records that its log still holds: \
          if the log was truncated, add {AFTER_TRUNCATION}; if not, leave out --new-log"
@@ -81,26 +81,26 @@ pub enum AdoptError {
     PassesOver {
         /// The Kafka partition.
         partition: u16,
-        /// Records below may be in tables.
+        /// Records below this offset may be in tables.
         reached: NextOffset,
-        /// Where it was to be read from.
+        /// Where the operator wants to read from.
         from: NextOffset,
     },
-    /// The log has no such offset.
+    /// The log does not have the offset.
     #[error(
         "adopt partition {partition}: the log holds offsets {low} to {end}, it cannot be read from {from} on"
     )]
     NotInLog {
         /// The Kafka partition.
         partition: u16,
-        /// Where it was to be read from.
+        /// Where the operator wants to read from.
         from: NextOffset,
         /// Where the log begins.
         low: NextOffset,
         /// Where it ends.
         end: NextOffset,
     },
-    /// Nobody can tell how rows were made that tables hold in part.
+    /// It is not known under which declaration the rows were made that tables hold in part.
     #[error(
         "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under {}; say by --cfg \
          under which of them the missing rows are made",
@@ -111,25 +111,25 @@ pub enum AdoptError {
         partition: u16,
         /// The first offset that may be stored in part.
         from: NextOffset,
-        /// Where they end.
+        /// The end of these offsets.
         applied_end: NextOffset,
-        /// Hashes of the declarations that come into question.
+        /// Hashes of the possible declarations.
         declaration_hashes: Vec<u64>,
     },
-    /// What `--cfg` or the committed offset names is not known.
+    /// The declaration that `--cfg` or the committed offset names is not known.
     #[error("adopt partition {partition}")]
     NoDeclaration {
         /// The Kafka partition.
         partition: u16,
-        /// Why.
+        /// Why it is not known.
         source: UnknownDeclaration,
     },
-    /// Kafka or ClickHouse, or aggregators that run.
+    /// Kafka or ClickHouse failed, or aggregators run.
     #[error("adopt partition {partition}")]
     Offline {
         /// The Kafka partition.
         partition: u16,
-        /// What is in the way.
+        /// What failed.
         source: OfflineError,
     },
 }
@@ -139,11 +139,11 @@ pub enum AdoptError {
 pub struct Adopted {
     /// The Kafka partition.
     pub partition: u16,
-    /// Where it goes on.
+    /// The offset at which the partition goes on.
     pub from: NextOffset,
-    /// Records before that are not in the log, and may be missing.
+    /// How many records before that offset are no longer in the log, and may be missing.
     pub lost: i64,
-    /// What is committed beside the offset.
+    /// The intent that was committed with the offset.
     pub intent: Intent,
 }
 
@@ -155,18 +155,18 @@ pub struct Adoptable {
     committed: Committed,
 }
 
-/// Looks whether the Kafka partitions `kps` may be adopted, then waits, once for all of them, until no insert
-/// can arrive any more.
+/// Checks whether the Kafka partitions may be adopted, then waits, once for all of them, until no insert can be
+/// under way.
 ///
 /// # Errors
-/// What keeps one of them from being adopted.
+/// Why one of them cannot be adopted.
 pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<Adoptable>, AdoptError> {
     let look = |partition: &u16| {
         let (partition, (_, found)) = (*partition, look(config, *partition, log)?);
         Ok(Adoptable { partition, log, committed: found.committed })
     };
     let all = partitions.iter().map(look).collect::<Result<Vec<_>, _>>()?;
-    // They have one group: where it is empty for one of them, it is for all.
+    // All partitions have the same group, so it is empty for all of them or for none.
     let asked = all.iter().find(|part| part.committed.is_some()).or(all.first());
     if let Some(Adoptable { partition, committed, .. }) = asked {
         let offline_error = |source| AdoptError::Offline { partition: *partition, source };
@@ -176,7 +176,7 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
     Ok(all)
 }
 
-/// What is found of Kafka partition `kp`, if the log is as an operator says.
+/// What Kafka tells of `partition`, if the log is as the operator says.
 fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
     let offline_error = |source| AdoptError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -189,11 +189,11 @@ fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, Kafka
     }
 }
 
-/// Adopts a Kafka partition. `cfg` names the declaration under which rows are made that tables hold in
-/// part; if absent, tables tell.
+/// Adopts a Kafka partition. `declaration_hash` names the declaration under which the rows are made that tables
+/// hold in part; if it is absent, the tables tell.
 ///
 /// # Errors
-/// What keeps it from that; nothing has changed then.
+/// Why it cannot be adopted; nothing has changed then.
 pub async fn adopt(
     config: &Config,
     part: Adoptable,
@@ -229,13 +229,13 @@ pub async fn adopt(
     let limits = declared(&store, partition, resume.intent.declaration_hash, &ours).await?.limits;
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
-    // Nobody may have declared anything since the wait began: markers could be of that.
+    // No batch may have been declared since the wait began: markers could belong to it.
     offline.replace(&committed, from, &intent).map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
-/// Whether what was `found` of the log contradicts what an operator says of it. Tells where what was read of
-/// it ended, and the leader epoch of the record before, if the log must still hold that one.
+/// Whether the log that was `found` contradicts what the operator says of it. Returns where the records that were
+/// read end, and the leader epoch of the last of them, if the log must still hold that record.
 fn check_log(partition: u16, log: Log, found: &KafkaState) -> Result<Option<(NextOffset, i32)>, AdoptError> {
     let committed = found.intent();
     let same_topic = committed.as_ref().is_some_and(|(_, intent)| found.is_of(intent));
@@ -258,18 +258,18 @@ fn check_log(partition: u16, log: Log, found: &KafkaState) -> Result<Option<(Nex
         }
         (Log::Same, _) => {
             let newest = committed.and_then(|(from, intent)| intent.newest_epoch(from));
-            // What retention took tells nothing.
+            // Records that retention took tell nothing.
             Ok(newest.filter(|(end, _)| *end >= found.low))
         }
     }
 }
 
-/// The same topic; the epoch of the record before the offset is not known.
+/// The mark of the same topic. The epoch of the record before the offset is not known.
 fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
 
-/// Where the log goes on that tables know, and what is committed there.
+/// Where the log that the tables know goes on, and the intent to commit there.
 async fn same_log(
     store: &Store,
     partition: u16,
@@ -290,7 +290,7 @@ async fn same_log(
         ours.hash()
     } else {
         let mut declaration_hashes =
-            cfgs_from(store, partition, log_generation, from).await.map_err(store_error)?;
+            declarations_from(store, partition, log_generation, from).await.map_err(store_error)?;
         let declared =
             committed.filter(|intent| intent.last.is_some() && intent.log_generation == log_generation);
         declaration_hashes.extend(declared.map(|intent| intent.declaration_hash));
@@ -346,7 +346,7 @@ fn listed(declaration_hashes: &[u64]) -> String {
 }
 
 /// The declarations of the raw rows from `from` on.
-async fn cfgs_from(
+async fn declarations_from(
     store: &Store,
     partition: u16,
     log_generation: u16,
@@ -358,8 +358,8 @@ async fn cfgs_from(
     store.rows(&sql).await
 }
 
-/// An offset below which every cell is complete: where the ledger's last batch begins. That
-/// batch may lack cells, and so may the one after it, of which the ledger knows nothing.
+/// An offset below which every cell is complete: the beginning of the last batch in the ledger. That batch may lack
+/// cells, and so may the batch after it, of which the ledger has no row.
 async fn complete_below(
     store: &Store,
     partition: u16,
@@ -398,7 +398,7 @@ mod tests {
 
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
-    /// Committed: everything below 10; declared: up to 14, if `last` says so.
+    /// Every record below 10 is committed, and a batch up to `last` is declared, if there is one.
     fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;
@@ -407,7 +407,7 @@ mod tests {
         KafkaState { committed, low: next(3), end: next(20), topic: TOPIC }
     }
 
-    /// What must be asked of the log, or how a refusal begins.
+    /// Checks which record must be asked of the log, or how a refusal begins.
     #[track_caller]
     fn check(log: Log, found: &KafkaState, expected: Result<Option<(i64, i32)>, &str>) {
         match (check_log(0, log, found), expected) {
@@ -430,11 +430,11 @@ mod tests {
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
         let inside = KafkaState { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
         check(Log::Same, &inside, Err("records below 15 were read from the log"));
-        // What retention took is no truncation, and a tool's offset tells nothing.
+        // What retention took is no truncation, and an offset that a tool committed tells nothing.
         check(Log::Same, &KafkaState { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
         let reset = KafkaState { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
         check(Log::Same, &reset, Ok(None));
-        // What is declared ends with an epoch of its own; intents of before do not tell it.
+        // A declared batch ends with an epoch of its own; intents of earlier releases do not tell it.
         let (from, metadata) = found(Some(14), TOPIC).committed.unwrap();
         check(Log::Same, &found(Some(14), TOPIC), Ok(Some((10, 3))));
         let intent = Intent { last_epoch: Some(4), ..metadata.parse().unwrap() };

@@ -1,24 +1,23 @@
-//! `stream-agg audit`: counts the tables against each other, while they are written to.
+//! `stream-agg audit`: compares the tables with each other, while they are written to.
 //!
-//! Invariant: nothing is judged that may still be under way, so a sound system audits clean
-//! at any moment. Three comparisons, each exact below a cut of its own:
+//! Invariant: nothing is compared that may still be under way, so a sound system audits clean at any moment. There
+//! are three comparisons, each exact below certain offsets:
 //!
-//! 1. *The ledger with itself*: one row per record, `stored = lines - rejected - duplicates`, and a row
+//! 1. *The ledger with itself*: it has one row per record, with `stored = lines - rejected - duplicates`, and a row
 //!    for each offset below `progress` ([`gaps`]).
-//! 2. *Raw rows with the ledger*, below `progress`, which is read first: by spans of offsets the
-//!    number of rows and the sum of a hash of (offset, line), which the ledger foretells because
-//!    the stored lines of a record are numbered densely. Lines arrive at most two days before Kafka
-//!    takes their record, unless the spool held it; so raw rows of earlier days are read of spans that
-//!    differ only, as far back as the ids of their records say. Spans that differ even so are read
-//!    once more, record by record.
-//! 3. *Rollups with raw rows*, by the day of the event. A rollup knows no offsets, but its markers
-//!    do: one statement reads sums and markers from the same parts, and the markers say below which
-//!    offset a table partition holds everything and from where on nothing. Once `progress` has
-//!    passed all of them, raw rows are counted below exactly these offsets.
+//! 2. *Raw rows with the ledger*, below `progress`, which is read first: for each span of offsets the number of
+//!    rows, and the sum of a hash of (offset, line). The ledger predicts this sum, because the stored lines of a
+//!    record are numbered without gaps. Lines arrive at most two days before Kafka appends their record, unless a
+//!    spool held it. So raw rows of earlier days are read only for spans that differ, as far back as the ids of
+//!    their records say. Spans that still differ are read once more, record by record.
+//! 3. *Rollups with raw rows*, by the day of the event. A rollup knows no offsets, but its markers do: one
+//!    statement reads sums and markers from the same parts, and the markers say up to which offset a table
+//!    partition holds everything and nothing beyond. Once `progress` has passed all of them, raw rows are counted
+//!    up to exactly these offsets.
 //!
-//! What has expired is not compared: an event's day is held to be equal if all raw rows of it must
-//! still be there, else to be at least what raw rows say. Markers (tenant `''`) count nowhere.
-//! What cannot be compared is said ([`frame`]). Absent: any repair, and any look at Kafka.
+//! What has expired is not compared: the events of a day must be equal if all their raw rows must still exist, and
+//! otherwise at least as many as the raw rows. Markers (tenant `''`) are not counted. The audit says what it could
+//! not compare ([`frame`]). It repairs nothing and does not read Kafka.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,13 +48,14 @@ mod watch;
 pub use report::record;
 pub use watch::Auditor;
 
-/// Days of arrival that can be audited: the ledger keeps one more, so that none leaves meanwhile.
+/// Days of arrival that can be audited: the ledger keeps one more day, so none expires during the audit.
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
-/// How long `progress` may take to pass what the rollups hold.
+/// How long `progress` may take to pass the offsets in the rollups.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// How long a marker may be of a log that `progress` does not know: its first batch is under way.
+/// How long a marker may belong to a log that `progress` does not have: the first batch of that log is being
+/// inserted.
 const FIRST_BATCH: Duration = Duration::from_secs(2);
-/// Between two looks at `progress`.
+/// Pause between two queries of `progress`.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How far back an audit looks, and how long a query of it may take.
@@ -63,87 +63,87 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct Reach {
     /// Days of arrival before today, at most [`MAX_DAYS`].
     pub days: u16,
-    /// Longest for one query.
+    /// Timeout of one query.
     pub patience: Duration,
 }
 
 impl Reach {
-    /// What a person asks for, who can wait.
+    /// For a person, who can wait.
     pub fn of_days(days: u16) -> Self {
         Self { days: days.min(MAX_DAYS), patience: Duration::from_secs(30 * 60) }
     }
 
-    /// What is looked at again and again while the aggregator works.
+    /// For the periodic audit while the aggregator works.
     pub fn recent() -> Self {
         Self { days: 2, patience: Duration::from_secs(60) }
     }
 }
 
-/// What was found.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Audit {
     /// When it began, by ClickHouse's clock, in milliseconds since 1970.
     pub at: i64,
-    /// All tables, each once.
+    /// The result for each table.
     pub tables: Vec<Audited>,
-    /// What is wrong, part by part; the first [`judge::MAX_FINDINGS`] of each table.
+    /// Parts of tables that are wrong: the first [`judge::MAX_FINDINGS`] of each table.
     pub findings: Vec<Finding>,
     /// Whether the ledger has a row for each offset.
     pub offsets: Offsets,
 }
 
-/// One table in sum.
+/// The result for one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Audited {
-    /// Its name.
+    /// The name of the table.
     pub table: String,
-    /// What it must hold: records of the ledger, rows of events, events of a rollup.
+    /// What the table must hold: records in the ledger, rows of `events`, events of a rollup.
     pub expected: u64,
-    /// What it holds.
+    /// What the table holds.
     pub found: u64,
-    /// Of the expected ones, those that are not there.
+    /// What is expected and not there.
     pub missing: u64,
-    /// Those that are there and not expected.
+    /// What is there and not expected.
     pub duplicate: u64,
-    /// What was not compared, and why; empty if all was.
+    /// What was not compared, and why; empty if everything was.
     pub note: String,
 }
 
-/// One part of a table that is not as it must be.
+/// A part of a table that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The table.
     pub table: String,
-    /// What of it: a day of events, or offsets of a Kafka partition.
+    /// The part: a day of events, or offsets of a Kafka partition.
     pub part: String,
-    /// What it must hold.
+    /// What the part must hold.
     pub expected: u64,
-    /// What it holds.
+    /// What the part holds.
     pub found: u64,
-    /// Of the expected ones, those that are not there.
+    /// What is expected and not there.
     pub missing: u64,
-    /// Those that are there and not expected.
+    /// What is there and not expected.
     pub duplicate: u64,
 }
 
 impl Audit {
-    /// Missing in all tables.
+    /// What is missing in all tables together.
     pub fn missing(&self) -> u64 {
         self.tables.iter().map(|table| table.missing).sum()
     }
 
-    /// Duplicate in all tables.
+    /// What is duplicate in all tables together.
     pub fn duplicate(&self) -> u64 {
         self.tables.iter().map(|table| table.duplicate).sum()
     }
 
-    /// Whether nothing at all was found.
+    /// Whether the audit found nothing wrong.
     pub fn is_sound(&self) -> bool {
         self.missing() == 0 && self.duplicate() == 0 && self.offsets.in_gaps() == 0
     }
 }
 
-/// Why there is no audit.
+/// Why an audit failed.
 #[derive(Debug, thiserror::Error)]
 #[error("audit: {what}")]
 pub struct AuditError {
@@ -157,7 +157,7 @@ type Ledger = BTreeMap<Key, LedgerSpan>;
 /// Audits the ledger, the raw table and the rollups of `declaration`.
 ///
 /// # Errors
-/// ClickHouse did not answer, or refused; nothing is said about the tables then.
+/// ClickHouse did not answer, or refused. That says nothing about the tables.
 pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
     let failed = |what| move |source| AuditError { what, source };
     let Declaration { rollups, limits, .. } = declaration;
@@ -222,8 +222,8 @@ async fn rows(
     Ok(judge::rows(frame, ledger, &raw, &made, &details))
 }
 
-/// Waits until `progress` has passed everything that the rollups held when they were read.
-/// Returns the partitions of which that cannot be said.
+/// Waits until `progress` has passed everything that the rollups held when they were read. Returns the partitions
+/// for which it has not.
 async fn caught_up(
     reader: &Reader<'_>,
     frame: &Frame,

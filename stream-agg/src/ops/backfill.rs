@@ -1,11 +1,11 @@
-//! `stream-agg backfill`: counts into a new rollup what was stored before it was declared.
+//! `stream-agg backfill`: counts into a new rollup the events that were stored before it was declared.
 //!
-//! Raw rows say under which declaration they were stored; those whose declaration lacks the
-//! rollup are read back and aggregated by the code that aggregates live ones. Invariant:
-//! they count once, whatever is killed, repeated or run beside it. Chunks of rows are cut
-//! the same each time ([`cut`]), and go the way of live batches into ClickHouse: each cell
-//! by one conditional insert under a token, judged by its marker ([`crate::apply::insert`]). Token and marker name the
-//! rollup, for several share a table. No intent is needed: raw rows below a committed offset do not change.
+//! Raw rows name the declaration under which they were stored. Rows whose declaration lacks the rollup are read
+//! back and aggregated by the code that aggregates live rows. Invariant: each of them counts once, even if the
+//! command is killed, repeated or run twice at the same time. Raw rows are always cut into the same chunks
+//! ([`cut`]) and inserted like live batches: each cell by a conditional insert under a token, judged by its marker
+//! ([`crate::apply::insert`]). Token and marker name the rollup, because several rollups share a table. No intent
+//! is needed, because raw rows below a committed offset do not change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -39,28 +39,28 @@ mod raw;
 use cut::{Chunk, RawDay};
 use raw::Lacking;
 
-/// Rows that are read and aggregated at a time, and those of one record more: what bounds
-/// memory. Another number is no danger, for chunks end at the markers of earlier runs.
+/// Rows that are read and aggregated at a time, besides those of one more record: this bounds the memory. Another
+/// number is safe, because chunks end at the markers of earlier runs.
 const MAX_CHUNK_ROWS: u64 = 100_000;
-/// How long before ClickHouse may drop a day of raw rows it is left alone: half a day must
-/// not be taken for all of it.
+/// How long before ClickHouse may drop a day of raw rows the day is left out: part of a day must not count as all
+/// of it.
 const MARGIN: i64 = HOUR;
-/// Shortest time for an insert. A table knows its last 50,000 tokens, and those of live
-/// batches must be known for 110 s: as many of ours at this pace are 4,400.
+/// Shortest time for an insert. A table remembers its last 50,000 tokens, and must remember those of live batches
+/// for 110 s. At this pace a backfill adds 4,400 tokens in that time.
 const PACE: Duration = Duration::from_millis(25);
 
-/// Why a rollup was not filled, or not whole. Running it again counts nothing twice.
+/// Why a rollup was not filled, or only in part. Running the command again counts nothing twice.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// No such rollup.
+    /// The rollup is not declared.
     #[error("backfill `{name}`: no such rollup is declared; there are {}", known.join(", "))]
     NotDeclared {
-        /// What was asked for.
+        /// The name in the command.
         name: String,
-        /// What is declared.
+        /// The declared rollups.
         known: Vec<String>,
     },
-    /// Rows that lack it may still come.
+    /// Rows that lack the rollup may still come.
     #[error(
         "backfill `{name}`: not every partition works under a declaration that has it: {partitions}; start the \
          release that declares it, stop those that do not, wait until it has every partition, and run this again"
@@ -68,53 +68,53 @@ pub enum BackfillError {
     Behind {
         /// The rollup.
         name: String,
-        /// The Kafka partitions that are behind, each with its declaration.
+        /// The Kafka partitions whose declaration lacks the rollup, each with its declaration.
         partitions: String,
     },
-    /// It is not known what is in use.
+    /// The declarations in use are not known.
     #[error("backfill")]
     InUse(#[from] InUseError),
-    /// What a hash stands for is not known.
+    /// The declaration of a hash is not known.
     #[error("backfill")]
     UnknownDeclaration(#[from] UnknownDeclaration),
     /// Rows left the raw table while they were read.
     #[error("backfill: raw rows of {day} were dropped while they were read; run this again")]
     Vanished {
-        /// The day on which they arrived.
+        /// The day on which the rows arrived.
         day: String,
     },
-    /// Nothing more of a chunk is inserted.
+    /// A chunk cannot be inserted any further.
     #[error("backfill: insert a chunk")]
     Stopped(#[source] StoppedBatch),
     /// The tables are not as they must be.
     #[error(transparent)]
     Tables(#[from] TablesError),
-    /// ClickHouse did not do its part.
+    /// ClickHouse did not answer, or refused.
     #[error("backfill: read what clickhouse holds")]
     Store(#[from] StoreError),
 }
 
-/// What was filled.
+/// The result of a backfill.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Filled {
     /// The rollup.
     pub rollup: String,
-    /// First day of arrival of rows that it lacked, `YYYY-MM-DD`; none if it lacked nothing.
+    /// The first day of arrival of raw rows that lacked the rollup, `YYYY-MM-DD`; `None` if there were none.
     pub since: Option<String>,
-    /// Raw rows that were read.
+    /// Number of raw rows that were read.
     pub rows: u64,
-    /// Cells that have them now.
+    /// Number of cells that have these rows now.
     pub cells: u64,
-    /// Those that had them before.
+    /// Number of cells that had them before.
     pub cells_there: u64,
-    /// Rows whose groups were folded.
+    /// Rows folded into `(other)`.
     pub folded_rows: u64,
 }
 
-/// Fills the rollup `name`; waits for ClickHouse as live inserts do.
+/// Fills the rollup `name`. Waits for ClickHouse like live inserts do.
 ///
 /// # Errors
-/// Why it is not filled, or not whole.
+/// Why the rollup is not filled, or only in part.
 pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillError> {
     let rollups = &config.migrate.rollups;
     let rollup = rollups.get(name).ok_or_else(|| BackfillError::NotDeclared {
@@ -147,8 +147,8 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
-/// Returns if all partitions are past the rollup `name`'s first declaration: only then is what raw rows lack
-/// complete.
+/// Checks that every partition uses a declaration with the rollup `name`: only then are no more raw rows added that
+/// lack it.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
@@ -165,7 +165,7 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), 
     Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
 }
 
-/// The declarations of raw rows that do not have `rollup`.
+/// The declarations of raw rows that lack `rollup`.
 async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
     let mut lacking = Lacking::new();
     for declaration_hash in raw::declarations(store).await? {
@@ -177,7 +177,7 @@ async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillErro
     Ok(lacking)
 }
 
-/// A rollup on its way to be filled.
+/// A backfill that is running.
 struct Backfill<'c> {
     topic: &'c str,
     /// Hash of the declaration of this process.
@@ -190,7 +190,7 @@ struct Backfill<'c> {
 }
 
 impl Backfill<'_> {
-    /// One lane after another.
+    /// Fills the rollup from one day of raw rows after another.
     async fn fill(&mut self) -> Result<(), BackfillError> {
         if self.lacking.is_empty() {
             return Ok(());
@@ -201,20 +201,20 @@ impl Backfill<'_> {
             if self.fill_raw_day(*raw_day).await? {
                 self.filled.since.get_or_insert_with(|| day.clone());
                 tracing::info!(
-                    "{at} of {}: what arrived on {day} in partition {partition} is counted; {} rows so far",
+                    "{at} of {}: the events that arrived on {day} in partition {partition} are counted; {} rows so far",
                     raw_days.len(),
                     self.filled.rows
                 );
             } else {
                 tracing::warn!(
-                    "what arrived on {day} is left out: it is about to be dropped from the raw table"
+                    "the events that arrived on {day} are left out: ClickHouse is about to drop their raw rows"
                 );
             }
         }
         Ok(())
     }
 
-    /// Returns whether the lane's rows are all there to be counted.
+    /// Fills the rollup from one day of raw rows. Returns whether all rows of the day still exist.
     async fn fill_raw_day(&mut self, raw_day: RawDay) -> Result<bool, BackfillError> {
         let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
@@ -242,19 +242,19 @@ impl Backfill<'_> {
             return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
         let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
-        // Always the same limit: a chunk that was filled in part is made again by another run.
+        // Always the same limit: another run builds a chunk again that was filled in part.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows, .. } =
             cells::rollup_cells(rollup, &strata, source, end, MAX_GROUPS, Some(name));
-        // ClickHouse would drop these at once.
+        // ClickHouse would drop these cells at once.
         cells.retain(|cell| cell.expires_at.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;
         self.filled.folded_rows += folded_rows;
         self.filled.cells += cells.len() as u64;
         let until = begun + PACE * u32::try_from(cells.len()).unwrap_or(u32::MAX);
         let token = Token::of_backfill(source, self.topic, name, start, Offset::new(end.to_i64() - 1));
-        // Somebody may have filled some of them before.
+        // An earlier run may have inserted some of the cells.
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt: true };
         let applied = self.inserter.apply(declared, &CancellationToken::new(), || ()).await;
         match applied {
@@ -281,7 +281,7 @@ fn day(start: UnixMillis) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// A line for each figure.
+/// One line for each number.
 impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;

@@ -1,8 +1,8 @@
-//! `stream-agg drop-rollup`: deletes the rows of a rollup that nothing declares any more.
+//! `stream-agg drop-rollup`: deletes the rows of a rollup that is no longer declared.
 //!
-//! All rollups share two tables, so its rows would stay for as long as they are kept. Invariant: no insert of them is
-//! under way or can begin once they are deleted. The name is noted first, and never declared again: raw rows say that
-//! the rollup has them, so a backfill would leave them out.
+//! All rollups share two tables, so the rows of one rollup would stay as long as the tables keep them. Invariant:
+//! once the rows are deleted, no insert of the rollup is under way or can begin. The name is recorded first and can
+//! never be declared again: raw rows say that the rollup has them, so a backfill would leave them out.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use crate::config::Config;
 use crate::ops::in_use::{self, InUseError};
 use crate::ops::offline;
 
-/// Longest that ClickHouse may take to delete the rows of one table.
+/// Timeout of deleting the rows from one table.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Why a rollup was not dropped. What was begun is finished by the same command.
+/// Why a rollup was not dropped. Running the command again finishes what was begun.
 #[derive(Debug, thiserror::Error)]
 pub enum DropRollupError {
-    /// It is in the file that this command read.
+    /// The rollup is declared in the file that this command read.
     #[error(
         "drop rollup `{0}`: it is declared; take it out of ROLLUPS_FILE and restart all aggregators first"
     )]
     Declared(String),
-    /// Nothing of this name was ever stored.
+    /// No rollup of this name was ever declared.
     #[error("drop rollup `{name}`: no such rollup was ever declared; there were {}", known.join(", "))]
     Unknown {
-        /// What was asked for.
+        /// The name in the command.
         name: String,
-        /// What was declared.
+        /// The rollups that were ever declared.
         known: Vec<String>,
     },
-    /// Rows of it may still come.
+    /// Rows of the rollup may still come.
     #[error(
         "drop rollup `{name}`: {partitions} declared; restart all aggregators without it, wait until they have every \
          partition, and run this again"
@@ -43,25 +43,25 @@ pub enum DropRollupError {
     InUse {
         /// The rollup.
         name: String,
-        /// The Kafka partitions that work with it.
+        /// The Kafka partitions that use the rollup.
         partitions: String,
     },
-    /// It is not known what is in use.
+    /// The declarations in use are not known.
     #[error("drop rollup `{name}`")]
     InUseUnknown {
         /// The rollup.
         name: String,
-        /// Why.
+        /// Why they are not known.
         source: InUseError,
     },
-    /// ClickHouse did not do its part.
+    /// ClickHouse did not answer, or refused.
     #[error("drop rollup `{name}`: {operation}")]
     Store {
         /// The rollup.
         name: String,
-        /// What it was asked for.
+        /// What ClickHouse was to do.
         operation: &'static str,
-        /// What it says.
+        /// The error of ClickHouse.
         source: StoreError,
     },
 }
@@ -71,14 +71,14 @@ pub enum DropRollupError {
 pub struct Dropped {
     /// The rollup.
     pub rollup: String,
-    /// Rows of the tables that were deleted.
+    /// Rows deleted from the tables.
     pub rows: u64,
 }
 
-/// Deletes all rows of the rollup `name`. Takes a minute at least, until no insert can be under way.
+/// Deletes all rows of the rollup `name`. Takes at least a minute, until no insert can be under way.
 ///
 /// # Errors
-/// Why they are not all deleted.
+/// Why not all rows are deleted.
 pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRollupError> {
     let failed =
         |operation| move |source| DropRollupError::Store { name: name.to_owned(), operation, source };
@@ -98,10 +98,10 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
         return Err(DropRollupError::Unknown { name: name.to_owned(), known });
     }
     check_in_use(config, &store, name).await?;
-    // From here on, no process starts that declares it.
+    // From here on, no process starts that declares the rollup.
     configs::note_dropped(&store, name).await.map_err(failed("note that it is dropped"))?;
     let wait = offline::outlasting();
-    tracing::info!("waits {} s: until then an insert of rollup `{name}` may still arrive", wait.as_secs());
+    tracing::info!("waiting {} s: until then an insert of rollup `{name}` may still arrive", wait.as_secs());
     time::sleep(wait).await;
     check_in_use(config, &store, name).await?;
     let mut rows = 0;

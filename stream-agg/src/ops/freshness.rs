@@ -1,9 +1,8 @@
-//! Tells readers how fresh the tables are: the table `progress`, once an interval.
+//! Publishes how fresh the tables are: updates the table `progress` once an interval.
 //!
-//! Invariant: everything that was in Kafka before `as_of` is in every table. It
-//! advances with the records that are applied, and when nothing is left to apply: the
-//! clock is read, then Kafka is asked where each log ends, then it is looked whether
-//! everything below those ends is applied. Never used for recovery.
+//! Invariant: everything that was in Kafka before `as_of` is in every table. `as_of` advances with the records that
+//! are applied, and while no record is left to apply: the clock is read, then Kafka is asked where each log ends,
+//! then it is checked whether every record below those ends is applied. The table is never used for recovery.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,10 +25,10 @@ use crate::pipeline::applied_watch::Applied;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::stall::{PATIENCE, Stalls};
 
-/// How long Kafka may take to tell where its logs end.
+/// Timeout of the question where the logs end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What readers are told of one partition.
+/// What is published of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PublishedProgress {
     log_generation: u16,
@@ -37,17 +36,17 @@ struct PublishedProgress {
     as_of: UnixMillis,
 }
 
-/// Publishes for all partitions of the process.
+/// Publishes the progress of all partitions of the process.
 pub struct ProgressPublisher {
     /// Topic of the records.
     pub topic: String,
-    /// Knows whether the topic is still the same.
+    /// Detects that the topic was deleted and created again.
     pub topic_watch: Arc<TopicWatch>,
-    /// Asks where logs end.
+    /// Asks where the logs end.
     pub metadata_client: Arc<BaseConsumer>,
-    /// How far each partition is.
+    /// How far each partition is applied.
     pub applied_watches: Arc<AppliedWatches>,
-    /// Where the table is.
+    /// The database of the table.
     pub store: Store,
     /// Gets the lag.
     pub metrics: Arc<Metrics>,
@@ -56,29 +55,29 @@ pub struct ProgressPublisher {
 }
 
 impl ProgressPublisher {
-    /// Publishes each `interval` until `stop`.
+    /// Publishes once an `interval` until `stop`.
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let mut ticks = time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut told, mut stalls) = (BTreeMap::new(), Stalls::default());
+        let (mut published, mut stalls) = (BTreeMap::new(), Stalls::default());
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let before = UnixMillis::from(SystemTime::now());
             let Some(ends) = stop.run_until_cancelled(self.ends_of_topic()).await else { return };
             self.look_for_stalls(&ends, &mut stalls);
-            self.publish(before, &ends, &mut told).await;
+            self.publish(before, &ends, &mut published).await;
         }
     }
 
-    /// Tells what is new since it was `told`.
+    /// Publishes what has changed since it was last `published`.
     async fn publish(
         &self,
         before: UnixMillis,
         ends: &BTreeMap<i32, i64>,
-        told: &mut BTreeMap<i32, PublishedProgress>,
+        published: &mut BTreeMap<i32, PublishedProgress>,
     ) {
         let applied_watches = self.applied_watches.all();
-        told.retain(|partition, _| applied_watches.contains_key(partition));
-        let mut news = BTreeMap::new();
+        published.retain(|partition, _| applied_watches.contains_key(partition));
+        let mut changed = BTreeMap::new();
         for (partition, applied_watch) in &applied_watches {
             let Applied { log_generation, next: Some(next), until: applied_until } = applied_watch.applied()
             else {
@@ -88,23 +87,23 @@ impl ProgressPublisher {
             if let Some(end) = end {
                 self.metrics.lag(*partition, (end - next.to_i64()).max(0));
             }
-            let known = told.get(partition).copied();
+            let known = published.get(partition).copied();
             let fresh = freshness(known, log_generation, next, applied_until, end, before);
-            news.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
+            changed.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
         }
-        if news.is_empty() {
+        if changed.is_empty() {
             return;
         }
-        match self.store.execute(&insert(&news)).await {
+        match self.store.execute(&insert(&changed)).await {
             Ok(()) => {
                 self.health.recovered(Component::ClickHouse);
-                told.extend(news);
+                published.extend(changed);
             }
             Err(error) => self.health.degraded(Component::ClickHouse, error),
         }
     }
 
-    /// Says which partitions have records that nobody applies.
+    /// Reports partitions with records that are not applied.
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
         let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
         for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
@@ -112,7 +111,7 @@ impl ProgressPublisher {
         }
         for (partition, applied_watch) in &applied_watches {
             let next = applied_watch.applied().next;
-            // Where the end is unknown, Kafka does not answer, which is in trouble by itself.
+            // If the end is unknown, Kafka does not answer, which is reported by itself.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.stands_still(*partition, next, waits, now) {
                 let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());
@@ -123,15 +122,15 @@ impl ProgressPublisher {
         }
     }
 
-    /// Where the logs end, if they are those of the topic that the process began with: those of another
-    /// one say nothing of what is applied.
+    /// Where the logs end, if the topic is the one that the process began with: the logs of another topic say
+    /// nothing about what is applied.
     async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
         let ends = self.ends().await;
-        // Kafka does not answer: nothing is to be published either.
+        // Kafka does not answer, so nothing is published either.
         if ends.is_empty() || self.topic_watch.check().await.is_ok() { ends } else { BTreeMap::new() }
     }
 
-    /// Where the log of each partition ends; none of those that Kafka did not tell.
+    /// Where the log of each partition ends; partitions without an answer are left out.
     async fn ends(&self) -> BTreeMap<i32, i64> {
         let (metadata_client, topic) = (Arc::clone(&self.metadata_client), self.topic.clone());
         let partitions: Vec<i32> = self.applied_watches.all().into_keys().collect();
@@ -152,7 +151,7 @@ impl ProgressPublisher {
     }
 }
 
-/// What can be said of a partition: what was `known`, that everything below `next` and before
+/// What is known of a partition: what was published before, that every record below `next` and before
 /// `applied_until` is applied, and where the log ended after the moment `now`.
 fn freshness(
     known: Option<PublishedProgress>,
@@ -162,7 +161,7 @@ fn freshness(
     end: Option<i64>,
     now: UnixMillis,
 ) -> Option<PublishedProgress> {
-    // A broker's clock may be ahead of ours, and readers must not take that for data from the future.
+    // A broker's clock may be ahead, and readers must not see data from the future.
     let applied_until = applied_until.map(|until| until.min(now));
     let nothing_left = end.filter(|end| next.to_i64() >= *end).map(|_| now);
     let before = known.map(|known| known.as_of);
@@ -170,11 +169,11 @@ fn freshness(
     Some(PublishedProgress { log_generation, next, as_of })
 }
 
-/// One insert for all.
-fn insert(news: &BTreeMap<i32, PublishedProgress>) -> String {
+/// One insert for all partitions.
+fn insert(changed: &BTreeMap<i32, PublishedProgress>) -> String {
     let mut sql =
         "INSERT INTO progress (g, kp, next_offset, as_of) SETTINGS async_insert = 0 VALUES".to_owned();
-    for (at, (partition, fresh)) in news.iter().enumerate() {
+    for (at, (partition, fresh)) in changed.iter().enumerate() {
         let separator = if at == 0 { "" } else { "," };
         // Writing to a String cannot fail.
         let _ = write!(
@@ -193,7 +192,7 @@ fn ends(metadata_client: &BaseConsumer, topic: &str, partitions: &[i32]) -> Kafk
     }
     let mut list = TopicPartitionList::new();
     for partition in partitions {
-        // In a question for times this one stands for the end of the log.
+        // In a query for offsets by time, this value stands for the end of the log.
         list.add_partition_offset(topic, *partition, KafkaOffset::End)?;
     }
     let answer = metadata_client.offsets_for_times(list, ASK_TIMEOUT)?;

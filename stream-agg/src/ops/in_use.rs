@@ -1,7 +1,7 @@
-//! Under which declaration the group works on each Kafka partition.
+//! The declaration that the group uses for each Kafka partition.
 //!
-//! That of its committed intent: everything below the committed offset is in every cell, and what is above is
-//! counted under that declaration or a later one.
+//! It is the declaration in the committed intent: every record below the committed offset is in every cell, and
+//! records above it are counted under that declaration or a later one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,36 +19,36 @@ use crate::kafka::commit;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration};
 use crate::protocol::intent::{Intent, IntentError};
 
-/// How long Kafka may take for one answer.
+/// Timeout of one question to Kafka.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why it is not known.
+/// Why the declarations are not known.
 #[derive(Debug, thiserror::Error)]
 pub enum InUseError {
-    /// Kafka did not tell.
+    /// Kafka did not answer, or refused.
     #[error("ask kafka what is committed")]
     Kafka(#[from] KafkaError),
-    /// A commit is no intent.
+    /// The metadata of a commit is no intent.
     #[error("partition {partition} cannot be judged")]
     Unreadable {
         /// The Kafka partition.
         partition: u16,
-        /// Why.
+        /// Why it is none.
         source: IntentError,
     },
-    /// What a hash stands for is not known.
+    /// The declaration of a hash is not known.
     #[error("read the declaration that is in use")]
     Unknown(#[from] UnknownDeclaration),
-    /// ClickHouse did not tell.
+    /// ClickHouse did not answer, or refused.
     #[error("read the declaration that is in use")]
     Store(#[from] StoreError),
 }
 
-/// The declaration of each Kafka partition, and that of none where records were never taken; partitions without
-/// any record are left out.
+/// The declaration of each Kafka partition; `None` for a partition of which no record was ever read. Partitions
+/// without any record are left out.
 ///
 /// # Errors
-/// What nobody could tell.
+/// Why they are not known.
 pub async fn by_partition(
     config: &Config,
     store: &Store,
@@ -71,7 +71,7 @@ pub async fn by_partition(
     Ok(all)
 }
 
-/// The metadata that the group has committed of each partition; none where it never did, though there are records.
+/// The metadata that the group has committed for each partition with records; `None` if it has committed nothing.
 fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
     let kafka = &config.migrate.kafka;
     let group: BaseConsumer = kafka.client(&[("group.id", &config.group)]).create()?;

@@ -1,9 +1,8 @@
-//! Makes the database, the tables and the topic where they are missing, and all views.
+//! `stream-agg migrate`: creates the database, the tables and the topic where they are missing, and all views.
 //!
-//! Invariant: what was applied never changes under its name; a file or a declared
-//! rollup that differs from what was applied is an error. Every statement says `IF
-//! NOT EXISTS` or replaces what is the same, so two processes may do this at once.
-//! A topic that is there is only looked at.
+//! Invariant: what was applied never changes under its name; a file or a declared rollup that differs from what was
+//! applied is an error. Every statement says `IF NOT EXISTS` or replaces an equal object, so two processes may
+//! migrate at the same time. An existing topic is only checked.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,72 +21,72 @@ use crate::kafka::timestamps::{self, Admin, TimestampType};
 
 mod views;
 
-/// Shortest and longest wait between tries.
+/// Shortest and longest wait between attempts.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How long Kafka may take for one answer.
+/// Timeout of one question to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was missing and is there now.
+/// What was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
     /// Migrations and rollups that were applied, by name.
     pub applied: Vec<String>,
-    /// Views that were made anew.
+    /// Number of views that were created or replaced.
     pub views: usize,
-    /// Whether the topic was made.
+    /// Whether the topic was created.
     pub topic_created: bool,
 }
 
-/// Why tables or topic are not there.
+/// Why the migration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// A declared rollup or field was changed.
     #[error(
-        "migrate: `{0}` was changed after it was applied; undo the change, or give what is new a name of its own"
+        "migrate: `{0}` was changed after it was applied; undo the change, or declare it under another name"
     )]
     Changed(String),
-    /// A rollup was dropped, and is declared again.
+    /// A dropped rollup is declared again.
     #[error("migrate: rollup `{0}` was dropped and cannot be declared again: give it another name")]
     Dropped(String),
-    /// The tables are those of another release.
+    /// The tables belong to another release.
     #[error(
         "migrate: the tables were made by a release whose `{0}` is another one; use an empty database (`./dev up \
          --fresh` deletes the local data)"
     )]
     OtherRelease(String),
-    /// ClickHouse did not apply one.
+    /// ClickHouse did not apply a statement.
     #[error("apply `{name}`")]
     Apply {
         /// The file or rollup.
         name: String,
-        /// What ClickHouse says.
+        /// The error of ClickHouse.
         source: StoreError,
     },
-    /// Something else has the name of a view.
-    #[error("make view `{0}`: a table has this name; set BI_DATABASE to a database of the views' own")]
+    /// A table has the name of a view.
+    #[error("create view `{0}`: a table has this name; set BI_DATABASE to a database without tables")]
     NotAView(String),
-    /// Kafka did not make the topic.
+    /// Kafka did not create the topic.
     #[error("create topic `{topic}`")]
     Topic {
-        /// Its name.
+        /// The name of the topic.
         topic: String,
-        /// What Kafka says.
+        /// The error of Kafka.
         source: KafkaError,
     },
-    /// The topic was there, and its producers set the times.
+    /// The topic exists, and its producers set the times.
     #[error("use topic `{topic}`: {help}")]
-    TimestampType {
-        /// Its name.
+    Timestamps {
+        /// The name of the topic.
         topic: String,
-        /// What to do about it.
+        /// How an operator changes that.
         help: String,
     },
 }
 
-/// Makes what is missing; waits for Kafka and ClickHouse until the configured deadline.
+/// Creates what is missing. Waits for Kafka and ClickHouse until the configured deadline.
 ///
 /// # Errors
-/// What cannot pass by itself at once, else the last error when the deadline is over.
+/// A permanent error at once, or the last transient error when the deadline is over.
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = persist(deadline, "clickhouse", || tables(config)).await?;
@@ -101,7 +100,7 @@ pub fn grants(config: &MigrateConfig) -> Vec<String> {
     views::grants(config)
 }
 
-/// Tries until it works, fails for good, or the deadline has passed.
+/// Retries until it succeeds, fails permanently, or the deadline is over.
 async fn persist<T, F>(
     deadline: Instant,
     what: &str,
@@ -111,7 +110,7 @@ where
     F: Future<Output = Result<T, MigrateError>>,
 {
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);
-    let mut told = false;
+    let mut warned = false;
     loop {
         let error = match attempt().await {
             Ok(done) => return Ok(done),
@@ -121,10 +120,10 @@ where
         if !error.is_transient() || Instant::now() + wait > deadline {
             return Err(error);
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut warned, true) {
             let left = deadline - Instant::now();
             tracing::warn!(
-                "{what} cannot be reached, trying for {}s: {}",
+                "{what} cannot be reached; retrying for {}s: {}",
                 left.as_secs(),
                 anyhow::Error::from(error).root_cause()
             );
@@ -140,7 +139,7 @@ impl MigrateError {
             | Self::Dropped(_)
             | Self::OtherRelease(_)
             | Self::NotAView(_)
-            | Self::TimestampType { .. } => false,
+            | Self::Timestamps { .. } => false,
             Self::Apply { source, .. } => source.is_transient(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => is_transient(*code),
             // Kafka's client refuses a setting or an argument.
@@ -151,7 +150,7 @@ impl MigrateError {
     }
 }
 
-/// Whether Kafka may take the same request later.
+/// Whether Kafka may accept the same request later.
 fn is_transient(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as C;
     !matches!(
@@ -166,7 +165,7 @@ fn is_transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Applies what is not applied yet. Returns its names.
+/// Applies what is not applied yet. Returns the names.
 async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     let database = &config.store.database;
     let server = Store::without_database(&config.store);
@@ -203,16 +202,16 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     Ok(done)
 }
 
-/// Replacing, for two processes may note the same file.
+/// A ReplacingMergeTree, because two processes may record the same file.
 const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name String COMMENT 'file or rollup', \
      checksum UInt64 COMMENT 'of its statement', applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
      ENGINE = ReplacingMergeTree ORDER BY name";
 
-/// What is noted once it is done.
+/// A step of the migration, which is recorded once it is done.
 struct Step {
     name: String,
     text: String,
-    /// Whether the text is a statement for ClickHouse, not only what must stay as it is.
+    /// Whether the text is a statement for ClickHouse; otherwise it only must not change.
     is_statement: bool,
 }
 
@@ -223,20 +222,20 @@ impl Step {
 }
 
 impl MigrateConfig {
-    /// Columns of declared fields. None is ever dropped: a declared batch may need it.
+    /// The columns of declared fields. None is ever dropped, because a declared batch may need it.
     fn fields(&self) -> impl Iterator<Item = Step> {
         let fields = self.rollups.fields().iter();
         fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))
     }
 
-    /// Views of the rollups that are declared.
+    /// The views of the declared rollups.
     fn serving_views(&self) -> impl Iterator<Item = Step> {
         let served = tables::SERVING_VIEWS.iter();
         served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))
     }
 
-    /// What each rollup declares. It needs no table of its own, and must not change under its name: rows of two
-    /// meanings would be summed. The prefix keeps rollups apart from files.
+    /// The declaration of each rollup. A rollup needs no table of its own, and must not change under its name: rows
+    /// of two meanings would be added up. The prefix distinguishes rollups from files.
     fn declared_rollups(&self) -> impl Iterator<Item = Step> {
         self.rollups.iter().map(|rollup| Step {
             name: format!("rollup_{}", rollup.name),
@@ -250,10 +249,10 @@ async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError>
     store.execute(sql).await.map_err(|source| MigrateError::Apply { name: name.to_owned(), source })
 }
 
-/// Makes the topic unless it is there. Returns whether it was made.
+/// Creates the topic unless it exists. Returns whether it was created.
 ///
-/// One that is there is never changed: the tool that created it may put its own settings back. An
-/// error says what must be changed.
+/// An existing topic is never changed: the tool that created it may restore its own settings. An error says what
+/// must be changed.
 async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
@@ -280,7 +279,7 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
         TimestampType::Unknown => tracing::warn!("{}", timestamps::warning(topic)),
         TimestampType::CreateTime => {
             let help = timestamps::help(&config.kafka);
-            return Err(MigrateError::TimestampType { topic: topic.clone(), help });
+            return Err(MigrateError::Timestamps { topic: topic.clone(), help });
         }
     }
     Ok(false)
@@ -290,7 +289,7 @@ impl fmt::Display for Migrated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tables =
             if self.applied.is_empty() { "nothing to apply".to_owned() } else { self.applied.join(", ") };
-        let topic = if self.topic_created { "created" } else { "there" };
+        let topic = if self.topic_created { "created" } else { "exists" };
         write!(f, "{tables}; {} views; topic {topic}", self.views)
     }
 }

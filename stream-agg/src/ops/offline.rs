@@ -1,8 +1,8 @@
-//! What the commands `adopt`, `split` and `skip` share: they change what is committed of a
-//! partition while no aggregator runs.
+//! Changes what is committed for a partition while no aggregator runs: the common part of the commands `adopt`,
+//! `split` and `skip`.
 //!
-//! Invariant: nothing is committed while the group has members. Kafka takes a commit from
-//! outside a group only while it is empty, so each commit asks that by itself.
+//! Invariant: nothing is committed while the group has members. Kafka accepts a commit from outside a group only
+//! while the group is empty, so each commit checks that by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::protocol::intent::{Intent, IntentError};
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// How long Kafka may take for one answer.
+/// Timeout of one question to Kafka.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks whether the group is still empty.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long one look into a queue takes.
+/// Pause between two checks that the group is still empty.
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
+/// How long one poll of a queue waits.
 const POLL: Duration = Duration::from_millis(50);
-/// By how much clocks may differ.
-const CLOCKS: Duration = Duration::from_secs(5);
+/// How far clocks may differ.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +43,13 @@ pub enum OfflineError {
         /// The consumer group.
         group: String,
     },
-    /// Somebody else committed.
+    /// Another process committed.
     #[error("another offset was committed while the command ran: run it again")]
     Changed,
     /// No offset is committed.
     #[error("no offset is committed, so nothing is declared")]
     NothingCommitted,
-    /// What is committed was not written by the aggregator.
+    /// The commit was not written by the aggregator.
     #[error("the committed offset cannot be used")]
     Unreadable(#[source] IntentError),
     /// Kafka did not answer, or refused.
@@ -60,9 +60,9 @@ pub enum OfflineError {
     Store(#[source] StoreError),
 }
 
-/// How long until no insert can arrive any more that was sent before.
+/// How long it takes until no insert that was sent before can arrive any more.
 pub(crate) fn outlasting() -> Duration {
-    Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCKS
+    Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
 /// One partition of a group without members.
@@ -73,19 +73,19 @@ pub struct Offline<'c> {
 }
 
 impl<'c> Offline<'c> {
-    /// The Kafka partition `kp` of the topic and group that `config` names.
+    /// The partition of the topic and group that `config` names.
     ///
     /// # Errors
-    /// A setting that Kafka's client does not take.
+    /// Kafka's client does not accept a setting.
     pub fn new(config: &'c Config, partition: u16) -> Result<Self, OfflineError> {
         let group = config.migrate.kafka.client(&[("group.id", &config.group)]).create();
         Ok(Self { config, partition, group: group.map_err(OfflineError::Kafka)? })
     }
 
-    /// What is committed, and what the log holds.
+    /// What is committed, and where the log begins and ends.
     ///
     /// # Errors
-    /// What Kafka says.
+    /// The error of Kafka.
     pub fn found(&self) -> Result<KafkaState, OfflineError> {
         self.find().map_err(OfflineError::Kafka)
     }
@@ -102,27 +102,27 @@ impl<'c> Offline<'c> {
         Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic })
     }
 
-    /// The committed offset and what it declares.
+    /// The committed offset and its intent.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// No offset is committed, or the intent cannot be read.
     pub fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
         let (from, metadata) = self.found()?.committed.ok_or(OfflineError::NothingCommitted)?;
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
-    /// Whether the log still holds what was read of it below `end`, where the record before `end` has this
-    /// leader `epoch`. A log that was truncated below and written again has that record of a later one.
+    /// Whether the log still holds the records that were read below `end`, if the record before `end` has this
+    /// leader `epoch`. In a log that was truncated below and written again, that record has a later epoch.
     ///
     /// # Errors
-    /// What Kafka says.
+    /// The error of Kafka.
     pub fn holds(&self, end: NextOffset, epoch: i32) -> Result<bool, OfflineError> {
         self.ask_epoch(end, epoch).map_err(OfflineError::Kafka)
     }
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
         let (topic, partition) = (self.topic(), i32::from(self.partition));
-        // At the log's end there is no record to tell that the offset is valid.
+        // At the end of the log no record tells that the offset is valid.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
@@ -138,7 +138,7 @@ impl<'c> Offline<'c> {
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Err(error)) => match classify(&error) {
                     ReadError::OffsetGone => return Ok(false),
-                    // Records are fetched only from a valid offset.
+                    // Kafka's client fetches records only from a valid offset.
                     ReadError::Unreadable => return Ok(true),
                     ReadError::Transient => {}
                 },
@@ -151,7 +151,7 @@ impl<'c> Offline<'c> {
     /// Commits `intent` at `from`.
     ///
     /// # Errors
-    /// Aggregators run, or what Kafka says.
+    /// Aggregators run, or the error of Kafka.
     pub fn commit(&self, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
         self.commit_text(from, &intent.to_string())
     }
@@ -167,10 +167,10 @@ impl<'c> Offline<'c> {
         }
     }
 
-    /// Commits `intent` at `from` in place of what was `found`.
+    /// Commits `intent` at `from`, replacing the commit that was `found`.
     ///
     /// # Errors
-    /// It is not committed any more, aggregators run, or what Kafka says.
+    /// Something else is committed now, aggregators run, or the error of Kafka.
     pub fn replace(&self, found: &Committed, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
         if self.found()?.committed == *found { self.commit(from, intent) } else { Err(OfflineError::Changed) }
     }
@@ -182,12 +182,12 @@ impl<'c> Offline<'c> {
         self.group.commit(&offsets, CommitMode::Sync)
     }
 
-    /// Waits until no insert can arrive any more that an aggregator sent before, of whichever partition: its
-    /// deadline, and ClickHouse's limit for a statement that began just before it. What is `committed` stays; if
-    /// nothing is, nobody looks meanwhile whether an aggregator joined the group.
+    /// Waits until no insert of an aggregator can arrive any more, for any partition: until its deadline and
+    /// ClickHouse's time limit for a statement that began just before it. The commit that was `committed` stays. If
+    /// there was none, the wait does not notice an aggregator that joins the group.
     ///
     /// # Errors
-    /// An aggregator joined the group meanwhile, or what Kafka says.
+    /// An aggregator joined the group during the wait, or the error of Kafka.
     pub async fn outlast_inserts(&self, committed: &Committed) -> Result<(), OfflineError> {
         let wait = outlasting();
         let commit_again = || {
@@ -196,13 +196,13 @@ impl<'c> Offline<'c> {
         };
         commit_again()?;
         tracing::info!(
-            "waits {} s: until then an insert that an aggregator sent before may still arrive",
+            "waiting {} s: until then an insert that an aggregator sent before may still arrive",
             wait.as_secs()
         );
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            time::sleep(LOOK).await;
-            // The same once more: Kafka takes it only while the group is empty.
+            time::sleep(CHECK_PAUSE).await;
+            // The same commit again: Kafka accepts it only while the group is empty.
             commit_again()?;
         }
         Ok(())

@@ -1,9 +1,9 @@
-//! `stream-agg skip`: one record becomes a dead letter, because ClickHouse refuses its rows for good
-//! or this release does not know its format.
+//! `stream-agg skip`: turns one record into a dead letter, because ClickHouse refuses its rows for good or this
+//! release does not know its format.
 //!
-//! The intent names the record's offset, so that each owner of the partition makes the same rows
-//! of it. In a declared batch the record gets a part of its own: no other record's insert changes.
-//! Invariant: a record is skipped only while no cell can hold rows of it.
+//! The intent names the offset of the record, so that each owner of the partition makes the same rows of it. In a
+//! declared batch the record becomes a part of its own, so the inserts of other records do not change. Invariant: a
+//! record is skipped only while no cell can hold rows of it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::protocol::progress::{NextOffset, Offset};
 /// Why a record was not skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum SkipError {
-    /// It is applied already.
+    /// The record is applied already.
     #[error(
         "skip partition {partition}: offset {offset} is below {from}, so the record is in every table already"
     )]
@@ -26,10 +26,10 @@ pub enum SkipError {
         partition: u16,
         /// The record.
         offset: Offset,
-        /// Everything below is in every cell.
+        /// Every record below is in every cell.
         from: NextOffset,
     },
-    /// It is not in the log.
+    /// The log has no such record yet.
     #[error("skip partition {partition}: the log ends at {end}, there is no record at offset {offset}")]
     Beyond {
         /// The Kafka partition.
@@ -39,7 +39,7 @@ pub enum SkipError {
         /// Where the log ends.
         end: NextOffset,
     },
-    /// Some of its rows are stored.
+    /// Some rows of the record are stored.
     #[error(
         "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset {offset} are stored; \
          remove what makes clickhouse refuse the others, or use `stream-agg split {partition}`"
@@ -53,7 +53,7 @@ pub enum SkipError {
         table: String,
         /// Id of its table partition.
         partition_id: String,
-        /// Its marker.
+        /// The marker of the table partition.
         applied_end: NextOffset,
     },
     /// The intent has no room for another offset.
@@ -64,12 +64,12 @@ pub enum SkipError {
         /// The Kafka partition.
         partition: u16,
     },
-    /// Kafka or ClickHouse, or aggregators that run.
+    /// Kafka or ClickHouse failed, or aggregators run.
     #[error("skip partition {partition}")]
     Offline {
         /// The Kafka partition.
         partition: u16,
-        /// What is in the way.
+        /// What failed.
         source: OfflineError,
     },
 }
@@ -79,14 +79,14 @@ pub enum SkipError {
 pub struct Skipped {
     /// The Kafka partition.
     pub partition: u16,
-    /// All offsets that will become dead letters.
+    /// The offsets of all records that become dead letters.
     pub offsets: Vec<Offset>,
 }
 
-/// Makes the record at `offset` of Kafka partition `kp` a dead letter.
+/// Turns the record at `offset` of a Kafka partition into a dead letter.
 ///
 /// # Errors
-/// What keeps it from that; nothing has changed then.
+/// Why the record cannot be skipped; nothing has changed then.
 pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Skipped, SkipError> {
     let offline_error = |source| SkipError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -100,10 +100,10 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     }
     let skipping = skipping(from, &intent, offset).ok_or(SkipError::TooMany { partition })?;
     let is_declared = intent.last.is_some_and(|last| offset <= last);
-    // What `adopt` found may hold rows of it in some tables only.
+    // Some tables may hold rows of an adopted record.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
-        // Twice: the second look tells what arrived while we waited.
+        // Twice: the second check finds what arrived during the wait.
         check_not_stored(config, partition, &intent, offset).await?;
         offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;
@@ -112,8 +112,8 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     Ok(Skipped { partition, offsets: skipping.skipped })
 }
 
-/// The same intent with `offset` skipped, in a part of its own if it is in the declared batch; `None` if
-/// there is no room.
+/// The intent with `offset` skipped, in a part of its own if it is in the declared batch; `None` if the intent has
+/// no room for it.
 fn skipping(from: NextOffset, intent: &Intent, offset: Offset) -> Option<Intent> {
     let mut skipping = intent.clone();
     if !skipping.skipped.contains(&offset) {
@@ -207,7 +207,7 @@ mod tests {
             intent = skipping(NextOffset::new(10), &intent, Offset::new(20 + offset)).expect("there is room");
         }
         assert_eq!(skipping(NextOffset::new(10), &intent, Offset::new(19)), None);
-        // Once more the same is no more.
+        // Skipping the same record again adds nothing.
         assert!(skipping(NextOffset::new(10), &intent, Offset::new(20)).is_some());
     }
 }

@@ -1,8 +1,8 @@
-//! `stream-agg split`: a declared batch that ClickHouse refuses as a whole goes in smaller inserts.
+//! `stream-agg split`: splits a declared batch that ClickHouse refuses as a whole into smaller inserts.
 //!
-//! The batch stays the same records; its intent gets split points, at which inserts end. Each
-//! smaller insert has a token and a condition of its own, so cells that have the whole batch,
-//! or any of its parts, are recognized by their markers. Run it again to halve the parts again.
+//! The batch still has the same records; its intent gets split points, at which inserts end. Each smaller insert
+//! has its own token and condition, so the markers show which cells have the whole batch or any of its parts.
+//! Running the command again halves the parts again.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use crate::protocol::progress::{NextOffset, Offset};
 /// Why a batch was not split.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
-    /// There is no declared batch.
+    /// No batch is declared.
     #[error("split partition {partition}: no batch is declared, so none can be refused")]
     NothingDeclared {
         /// The Kafka partition.
         partition: u16,
     },
-    /// Its parts are single records, or there may be no more of them.
+    /// The parts are single records, or an intent has no room for more split points.
     #[error(
         "split partition {partition}: its batch, offsets {from} to {last}, is in {parts} parts already and cannot be split \
          further; `stream-agg skip {partition} --offset N` makes a record of it a dead letter"
@@ -32,15 +32,15 @@ pub enum SplitError {
         from: NextOffset,
         /// Its last offset.
         last: Offset,
-        /// Into how many parts it is split.
+        /// The number of parts.
         parts: usize,
     },
-    /// Kafka or ClickHouse, or aggregators that run.
+    /// Kafka or ClickHouse failed, or aggregators run.
     #[error("split partition {partition}")]
     Offline {
         /// The Kafka partition.
         partition: u16,
-        /// What is in the way.
+        /// What failed.
         source: OfflineError,
     },
 }
@@ -52,14 +52,14 @@ pub struct Split {
     pub partition: u16,
     /// First offset of the batch.
     pub from: NextOffset,
-    /// Where its parts end, ascending.
+    /// Where the parts end, ascending.
     pub ends: Vec<NextOffset>,
 }
 
-/// Halves each part of the batch that Kafka partition `kp` has declared.
+/// Halves each part of the declared batch of a Kafka partition.
 ///
 /// # Errors
-/// What keeps it from that; nothing has changed then.
+/// Why the batch cannot be split; nothing has changed then.
 pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
     let offline_error = |source| SplitError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -75,8 +75,8 @@ pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError>
     Ok(Split { partition, from, ends: intent.ends() })
 }
 
-/// The split points of a batch whose parts begin at `from` and end at `ends`, once its widest parts are
-/// halved, as far as there may be more of them.
+/// The split points after the widest parts are halved, as many as an intent may have. The parts begin at `from` and
+/// end at `ends`.
 fn halved(from: NextOffset, ends: &[NextOffset]) -> Vec<NextOffset> {
     let starts = [from].into_iter().chain(ends.iter().copied());
     let mut parts: Vec<_> = starts.zip(ends.iter().copied()).collect();

@@ -1,4 +1,4 @@
-//! One process: a pipeline for the partition, as `partition.rs` and `insert.rs` drive it.
+//! One process: a pipeline for the partition, as `pipeline/applier.rs` and `apply/insert.rs` drive it.
 
 use schemas::time::UnixMillis;
 use stream_agg::apply::verdict::{Attempts, Target};
@@ -16,19 +16,19 @@ pub(crate) const CFG: u64 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) pipeline: Option<Pipeline>,
-    /// Kafka asked for the partition back.
+    /// Kafka has revoked the partition.
     pub(crate) revoked: bool,
-    /// Kafka took it for dead, and gave its partition away.
+    /// Kafka considers the process dead, and has given its partition to another one.
     pub(crate) lost: bool,
 }
 
-/// What works on the partition.
+/// The pipeline of the partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pipeline {
     pub(crate) progress: Progress,
-    /// What it knows to be committed.
+    /// The commit that it knows of.
     pub(crate) known: Option<Commit>,
-    /// Sent, and not answered.
+    /// A commit that was sent and not answered.
     pub(crate) committing: Option<Commit>,
     /// The declared batch, and how far each cell is.
     pub(crate) batch: Option<Batch>,
@@ -46,7 +46,7 @@ pub(crate) struct Open {
     pub(crate) step: Step,
 }
 
-/// What is next for a cell.
+/// The next step for a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Send,
@@ -70,13 +70,13 @@ impl Pipeline {
             Self { progress: Progress::new(resume.from), known: committed, committing: None, batch: None };
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
-            // Somebody may have been here before: look first.
+            // Another process may have inserted before: the markers are read first.
             pipeline.open(Commit { from: resume.from.to_i64(), last }, Attempts::of(true), Step::Look(now));
         }
         Ok(pipeline)
     }
 
-    /// What is declared is inserted, beginning with `step`.
+    /// Inserts the declared batch, beginning with `step`.
     pub(crate) fn open(&mut self, commit: Commit, attempts: Attempts, step: Step) {
         let Some(last) = commit.last else { return };
         let cells = [Open { attempts, step }; 2];
@@ -84,7 +84,7 @@ impl Pipeline {
         self.batch = Some(Batch { commit, cells });
     }
 
-    /// What may be committed next: any batch, or that nothing follows.
+    /// What may be committed next: any batch, or that no batch follows.
     pub(crate) fn commits(&self, records: i64, revoked: bool) -> Vec<Commit> {
         if self.committing.is_some() || !self.progress.may_declare() {
             return Vec::new();
@@ -108,13 +108,13 @@ impl Batch {
     }
 }
 
-/// What Kafka tells of a partition of so many `records`.
+/// What Kafka tells of a partition with this number of records.
 pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> KafkaState {
     let end = NextOffset::new(i64::try_from(records).unwrap());
     KafkaState { committed, low: NextOffset::ZERO, end, topic: None }
 }
 
-/// What ClickHouse tells of its cells: that of the ledger, then one of events.
+/// The markers of its cells: that of the ledger, then one of events.
 pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
     let cells = ["ledger", "events"].into_iter().zip(of_cells);
     cells
@@ -126,7 +126,7 @@ pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
         .collect()
 }
 
-/// What the code commits, without what the model has not.
+/// The intent of the code, without what the model does not have.
 fn intent(commit: Commit) -> Intent {
     let last = commit.last.map(Offset::new);
     Intent { last, ..Intent::fresh(NextOffset::ZERO, CFG, 0, LogMark::default()) }

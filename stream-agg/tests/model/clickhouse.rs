@@ -12,25 +12,25 @@ pub(crate) struct Cell {
     /// How often each record is in it.
     pub(crate) counts: Vec<u8>,
     pub(crate) marker: NextOffset,
-    /// The tokens that are still known.
+    /// The tokens that it remembers.
     pub(crate) tokens: BTreeSet<String>,
 }
 
 /// An insert that was sent and has not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Statement {
-    /// Who waits for its answer.
+    /// The process that waits for its answer.
     pub(crate) process: Option<usize>,
     pub(crate) cell: usize,
     pub(crate) target: Target,
     pub(crate) deadline: UnixMillis,
     pub(crate) token: String,
-    /// Its condition was looked at, and held.
+    /// Its condition was checked, and held.
     pub(crate) admitted: bool,
 }
 
 impl Statement {
-    /// When ClickHouse works on it no longer.
+    /// Whether ClickHouse no longer works on it.
     pub(crate) fn over(&self, now: UnixMillis) -> bool {
         self.admitted && self.deadline.0 + EXECUTION <= now.0
     }

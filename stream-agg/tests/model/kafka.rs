@@ -1,6 +1,6 @@
 //! Kafka's group coordinator: what is committed, and commits on their way.
 
-/// An offset and what is declared from there: the last record of a batch.
+/// An offset and the last record of the batch that is declared there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Commit {
     pub(crate) from: i64,
@@ -12,8 +12,8 @@ pub(crate) struct Commit {
 pub(crate) struct Sent {
     pub(crate) process: usize,
     pub(crate) commit: Commit,
-    /// The call still runs: it uses whatever generation its process is in. If not, it is in
-    /// a socket, under the generation of then.
+    /// Whether the call still runs: it uses the current generation of its process. Otherwise it is in a socket,
+    /// with the generation of the time when it was sent.
     pub(crate) under_way: bool,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Kafka {
     pub(crate) committed: Option<Commit>,
     pub(crate) owner: Option<usize>,
     pub(crate) wire: Vec<Sent>,
-    /// Something declared was changed, or taken back.
+    /// Whether something declared was changed, or taken back.
     pub(crate) changed: bool,
 }
 
@@ -34,12 +34,12 @@ impl Kafka {
         self.wire.retain(|sent| sent.under_way);
     }
 
-    /// It owns the partition no longer, if it did.
+    /// The process no longer owns the partition.
     pub(crate) fn release(&mut self, process: usize) {
         self.owner = self.owner.filter(|owner| *owner != process);
     }
 
-    /// Calls of `process` run no longer; what they sent may still arrive.
+    /// The calls of `process` no longer run; what they sent may still arrive.
     pub(crate) fn end_calls(&mut self, process: usize) {
         self.wire.iter_mut().filter(|s| s.process == process).for_each(|s| s.under_way = false);
     }
@@ -48,7 +48,7 @@ impl Kafka {
         self.wire.iter().any(|sent| sent.process == process && sent.under_way)
     }
 
-    /// Whether its running call commits that nothing follows.
+    /// Whether its running call commits that no batch follows.
     pub(crate) fn has_idle_call(&self, process: usize) -> bool {
         let idle = |sent: &Sent| sent.process == process && sent.under_way && sent.commit.last.is_none();
         self.wire.iter().any(idle)

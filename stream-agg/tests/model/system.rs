@@ -13,22 +13,22 @@ use super::aggregator::{Batch, Open, Pipeline, Process, Step};
 use super::clickhouse::{Cell, Statement};
 use super::kafka::{Commit, Kafka, Sent};
 
-/// How much of each happens, so that there is an end.
+/// How often each event happens, so that there is an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Bounds {
     /// Records in the log.
     pub(crate) records: i64,
-    /// Ends of a process.
+    /// Crashes of a process.
     pub(crate) crashes: u8,
-    /// Revocations, and members taken for dead.
+    /// Revocations, and members that Kafka considers dead.
     pub(crate) moves: u8,
-    /// Calls given up while what they asked for may still be done.
+    /// Calls that are given up while their effect may still come.
     pub(crate) losses: u8,
-    /// Ends of ClickHouse between token and part.
+    /// Crashes of ClickHouse between token and part.
     pub(crate) kills: u8,
     /// Steps of time, each as long as a statement is valid.
     pub(crate) ticks: u8,
-    /// Statements at once.
+    /// Statements at the same time.
     pub(crate) statements: usize,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct System {
     cells: [Cell; 2],
     statements: Vec<Statement>,
     processes: [Process; 2],
-    /// A partition did not start.
+    /// Whether a partition could not start.
     refused: bool,
 }
 
-/// What happens next; numbers are those of process, cell, commit or statement.
+/// What happens next; the numbers are those of a process, cell, commit or statement.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     Assign(usize),
@@ -325,7 +325,7 @@ impl System {
         self.kafka.wire.push(Sent { process: at, commit, under_way: true });
     }
 
-    /// What [`stream_agg::kafka::commit`] does with the end of a commit.
+    /// What [`stream_agg::kafka::commit`] does with the outcome of a commit.
     fn hear(&mut self, at: usize, end: CommitOutcome) {
         let committed = self.kafka.committed;
         let Some(pipeline) = &mut self.processes[at].pipeline else { return };
@@ -367,11 +367,11 @@ impl System {
         };
     }
 
-    /// Tells who waits for it how a statement ended.
+    /// Tells the process that waits for a statement how it ended.
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
-            // What comes late proves nothing.
+            // A late answer proves nothing.
             let answer = match done {
                 true if now < statement.deadline => InsertAnswer::Written,
                 true => InsertAnswer::Taken,
@@ -396,7 +396,7 @@ impl System {
         pipeline.batch = pipeline.batch.take().filter(|_| !there);
     }
 
-    /// Ends ClickHouse, and all that it works on.
+    /// Kills ClickHouse, and all that it works on.
     fn kill(&mut self) {
         self.left.kills -= 1;
         self.drop_statements(|statement| statement.admitted);
@@ -410,8 +410,8 @@ impl System {
         }
     }
 
-    /// Ends a process or its membership; Kafka and ClickHouse have what it sent, and Kafka
-    /// refuses it of a member that it took for dead.
+    /// Ends a process or its membership. Kafka and ClickHouse have what it sent; Kafka refuses the commits of a
+    /// member that it considers dead.
     fn end(&mut self, at: usize) {
         self.forsake(at);
         if self.processes[at].lost {
@@ -422,7 +422,7 @@ impl System {
         self.processes[at] = Process::default();
     }
 
-    /// Nobody waits for its statements.
+    /// No process waits for its statements any more.
     fn forsake(&mut self, at: usize) {
         self.statements.iter_mut().filter(|s| s.process == Some(at)).for_each(|s| s.process = None);
     }
@@ -435,7 +435,7 @@ impl System {
         self.pipeline(at).batch.as_mut().expect("only a declared batch is inserted")
     }
 
-    /// Makes states alike that differ in nothing that matters.
+    /// Makes states equal that do not differ in anything that matters.
     fn tidy(&mut self) {
         let (now, cells) = (self.now, &self.cells);
         self.statements.retain(|s| {

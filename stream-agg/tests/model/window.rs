@@ -22,22 +22,22 @@ use stream_agg::protocol::window::WindowLimits;
 
 use super::aggregator::{CFG, found, markers};
 use log::{Logged, Row, index, restored, stored};
-use pipeline::{Collector, Handed, Pipeline, Question, intent};
+use pipeline::{Collector, Message, Pipeline, Question, intent};
 
-/// How much of each happens, so that there is an end.
+/// How often each event happens, so that there is an end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// Records that get into the log, each with one event.
     pub(crate) records: usize,
     /// How many of them may come from a spool and be in the log already.
     pub(crate) spooled: usize,
-    /// How far back a repeat is known.
+    /// How far back repeats are recognized.
     pub(crate) window: WindowLimits,
-    /// How long nothing happens at once, in milliseconds.
+    /// Length of a silence, in milliseconds.
     pub(crate) silence: i64,
-    /// How often.
+    /// How many silences there are.
     pub(crate) silences: u8,
-    /// Ends of a process at any moment.
+    /// Crashes of a process at any moment.
     pub(crate) crashes: u8,
     /// Ends of a process that was asked to stop.
     pub(crate) stops: u8,
@@ -51,10 +51,10 @@ pub(crate) struct System {
     stops: u8,
     log: Vec<Logged>,
     committed: Option<(NextOffset, String)>,
-    /// That of the ledger, then one of events.
+    /// The cell of the ledger, then one of events.
     cells: [Cell; 2],
     owner: Option<Pipeline>,
-    /// A partition did not start.
+    /// Whether a partition could not start.
     refused: bool,
 }
 
@@ -150,7 +150,7 @@ impl Model for Bounds {
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
             Property::always("nobody's help is needed", |_, system: &System| !system.refused),
-            // Or nothing was verified.
+            // Or nothing was proved.
             Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()
@@ -215,7 +215,7 @@ impl System {
         }
     }
 
-    /// What `restore.rs` does.
+    /// What `pipeline/restore.rs` does.
     fn assign(&mut self) {
         let committed = self.committed.as_ref().map(|(from, text)| (*from, text.clone()));
         let found = found(committed, self.log.len());
@@ -235,15 +235,15 @@ impl System {
         let collector = Collector { rebuild, start: from, open: Vec::new(), window, before, question: None };
         let progress = Progress::new(from);
         self.owner =
-            Some(Pipeline { stops: false, collector, handed: None, progress, inserting: None, after: None });
+            Some(Pipeline { stops: false, collector, sent: None, progress, inserting: None, after: None });
     }
 
-    /// The side that inserts takes what it was handed, and declares it.
+    /// The applier receives a message, and declares the batch in it.
     fn take(&mut self) {
         let pipeline = self.pipeline();
-        match pipeline.handed.take().expect("something was handed over") {
-            Handed::Quiet(after) => pipeline.after = Some(after),
-            Handed::Batch(batch) => {
+        match pipeline.sent.take().expect("a message was sent") {
+            Message::Idle(after) => pipeline.after = Some(after),
+            Message::Batch(batch) => {
                 pipeline.progress.declare(Offset::new(batch.end.to_i64() - 1), 2);
                 let (commit, rebuilt) = ((batch.start, batch.intent.clone()), batch.rebuilt);
                 pipeline.inserting = Some((batch, [false; 2]));

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_stopped_batch_says_why_and_what_to_do() {
         let foreign = StopCause::ForeignMarker(NextOffset::new(7));
-        for (log_generation, lost, said) in [
+        for (log_generation, lost, expected) in [
             (
                 0,
                 foreign,
@@ -219,7 +219,7 @@ mod tests {
             ),
         ] {
             let stopped = rows(log_generation).stopped(&cell(), lost);
-            assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {said}"));
+            assert_eq!(stopped.to_string(), format!("`events` 20261121, offsets 5..9: {expected}"));
         }
         let single = BatchDescription { end: NextOffset::new(6), ..rows(0) };
         assert_eq!(

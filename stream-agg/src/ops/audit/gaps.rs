@@ -1,9 +1,9 @@
-//! Offsets below `progress` that are in no ledger row. Pure.
+//! Finds offsets below `progress` that are in no ledger row. Pure.
 //!
-//! An edge's producer is idempotent and not transactional, and the topic is not compacted, so a log has
-//! a record at each offset and the ledger a row. A gap is either records that were passed over, which
-//! Kafka has and no table, or offsets at which Kafka has no record: transactions, compaction and
-//! retention leave such. The tables cannot tell these apart; a reader of the log can.
+//! The producer of an edge is idempotent and not transactional, and the topic is not compacted, so a log has a
+//! record at each offset and the ledger has a row for it. A gap is either a record that was skipped by mistake,
+//! which Kafka has and no table, or an offset at which Kafka has no record, because of a transaction, compaction or
+//! retention. The tables cannot tell which; reading the log can.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::frame::{Frame, Log};
 use super::read::{Key, LedgerSpan};
 
-/// Offsets, one after another, that are in no ledger row.
+/// Consecutive offsets that are in no ledger row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Gap {
     /// Generation of the log.
@@ -22,20 +22,20 @@ pub struct Gap {
     /// Kafka partition.
     #[serde(rename = "kp")]
     pub partition: u16,
-    /// The first of them.
+    /// The first offset.
     pub first: u64,
-    /// The last of them.
+    /// The last offset.
     pub last: u64,
 }
 
-/// Whether each offset has its row.
+/// Whether the ledger has a row for each offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Offsets {
-    /// From the first record that is compared up to `progress`.
+    /// Offsets from the first compared record up to `progress`.
     pub expected: u64,
-    /// Those in ledger rows.
+    /// Offsets that are in ledger rows.
     pub found: u64,
-    /// The first of the others.
+    /// The first gaps.
     pub gaps: Vec<Gap>,
 }
 
@@ -49,14 +49,14 @@ impl Offsets {
 /// What spans alone tell about gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// The numbers of all, and the gaps between spans.
+    /// The totals, and the gaps between spans.
     pub offsets: Offsets,
     /// Spans with gaps between their records.
     pub within: Vec<Key>,
 }
 
-/// Counts the offsets of each log from its floor, or its first record if nothing has expired: what came
-/// before that one is not known.
+/// Counts the offsets of each log from its floor, or from its first record if nothing has expired: whether there
+/// were records before that one is not known.
 pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     let mut counted = Counted::default();
     let mut ends = BTreeMap::<Log, u64>::new();

@@ -1,4 +1,4 @@
-//! What counts mean: which of them differ, and by how much. Pure.
+//! Compares the counts: which parts differ, and by how much. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,13 @@ use super::frame::{Frame, Log};
 use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, Made, RawSpan, SPAN};
 use super::{Audited, Finding};
 
-/// Parts that are named of a table, and gaps of the ledger; sums count all.
+/// Most parts of a table that are listed, and most gaps of the ledger; the sums include all.
 pub const MAX_FINDINGS: usize = 20;
 
-/// Steps of a path whose ways of dots and nesting are few.
+/// Longest path whose combinations of dots and nesting are few.
 const MAX_STEPS: usize = 4;
 
-/// Raw rows by the day of the event; for each rollup those that it must and those that it may hold.
+/// Raw rows by the day of the event: for each rollup, how many it must hold and how many it may hold.
 pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 
 /// What is read of a rollup.
@@ -27,14 +27,14 @@ pub enum SnapshotRow {
         expiry: u64,
         /// The log.
         log: Log,
-        /// The first offset that is not in it.
+        /// The first offset that the table partition does not hold.
         applied_end: u64,
     },
-    /// Events of a day.
+    /// The number of events of a day.
     Sum {
-        /// Since 1970.
+        /// The day, since 1970.
         day: i64,
-        /// How many.
+        /// The number of events.
         sum: u64,
     },
 }
@@ -46,14 +46,14 @@ pub struct Snapshot<'r> {
     pub rollup: &'r Rollup,
     /// Its events by day.
     pub sums: BTreeMap<i64, u64>,
-    /// Below which offset each table partition holds each log.
+    /// The offset below which each table partition holds each log.
     pub cuts: BTreeMap<(u64, Log), u64>,
-    /// Why it is not compared.
+    /// Why the rollup is not compared.
     left_out: Option<String>,
 }
 
 impl<'r> Snapshot<'r> {
-    /// What was read of `rollup`.
+    /// The rollup as it was read.
     pub fn new(rollup: &'r Rollup, rows: Vec<SnapshotRow>) -> Self {
         let (mut sums, mut cuts) = (BTreeMap::new(), BTreeMap::new());
         for row in rows {
@@ -69,7 +69,7 @@ impl<'r> Snapshot<'r> {
         Self { rollup, sums, cuts, left_out }
     }
 
-    /// Leaves it out if it holds more of these logs than `progress` tells.
+    /// Leaves the rollup out if it holds more of these logs than `progress` says.
     pub fn leave_out(&mut self, behind: &[Log]) {
         let late = self.cuts.keys().map(|(_, log)| log).find(|log| behind.contains(log));
         if let Some((_, partition)) = late {
@@ -78,7 +78,7 @@ impl<'r> Snapshot<'r> {
     }
 }
 
-/// Why ClickHouse cannot tell which raw rows meet a condition, if that is so.
+/// Why ClickHouse cannot tell which raw rows meet a condition; `None` if it can.
 fn not_compared(condition: &Condition) -> Option<&'static str> {
     let Dimension::Prop(path) = &condition.field else { return None };
     if path.steps().len() > MAX_STEPS {
@@ -89,7 +89,7 @@ fn not_compared(condition: &Condition) -> Option<&'static str> {
     (!is_compared).then_some("not compared: its where looks for a number in props, as it is written there")
 }
 
-/// How far any of them is in each log.
+/// How far the furthest rollup is in each log.
 pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
     let mut reached = BTreeMap::new();
     for ((_, log), applied_end) in snapshots.iter().flat_map(|snapshot| &snapshot.cuts) {
@@ -99,7 +99,7 @@ pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
     reached
 }
 
-/// The spans whose raw rows are not those of the ledger.
+/// The spans in which raw rows differ from the ledger.
 pub fn differing(ledger: &BTreeMap<Key, LedgerSpan>, raw: &BTreeMap<Key, RawSpan>) -> Vec<Key> {
     let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
     let differs = |key: &Key| {
@@ -109,7 +109,7 @@ pub fn differing(ledger: &BTreeMap<Key, LedgerSpan>, raw: &BTreeMap<Key, RawSpan
     keys.into_iter().filter(differs).collect()
 }
 
-/// Adds raw rows that were read on their own.
+/// Adds raw rows that were read separately.
 pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     for (key, RawSpan { rows, digest }) in more {
         let sum = raw.entry(key).or_default();
@@ -118,14 +118,14 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     }
 }
 
-/// The differing spans that are worth a look at each record: first those of which no raw row may have
-/// been dropped, for these are wrong.
+/// The differing spans whose records are worth reading one by one: first those of which no raw row may have
+/// expired, because these are wrong.
 pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
     let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
 }
 
-/// Stored lines of a span whose raw rows may have been dropped.
+/// Stored lines of a span whose raw rows may have expired.
 fn dropped(made: &BTreeMap<Key, Made>, key: &Key) -> u64 {
     made.get(key).map_or(0, |made| made.dropped)
 }
@@ -134,8 +134,8 @@ fn of<T: Copy + Default>(spans: &BTreeMap<Key, T>, key: &Key) -> T {
     spans.get(key).copied().unwrap_or_default()
 }
 
-/// Judges the ledger and the raw table. Of the spans that differ, `made` tells how many raw rows may have
-/// been dropped, and `details` what is missing and what is duplicate.
+/// Judges the ledger and the raw table. For the differing spans, `made` tells how many raw rows may have expired,
+/// and `details` how many are missing and how many are duplicate.
 pub fn rows(
     frame: &Frame,
     ledger: &BTreeMap<Key, LedgerSpan>,
@@ -151,7 +151,7 @@ pub fn rows(
     let mut events = Table::new(EVENTS, note(frame));
     let differing: BTreeSet<_> = differing(ledger, raw).into_iter().collect();
     let keys: BTreeSet<_> = ledger.keys().chain(raw.keys()).copied().collect();
-    let mut unsure = 0;
+    let mut unknown = 0;
     for key in keys {
         let (most, found) = (of(ledger, &key).rows, of(raw, &key).rows);
         if !differing.contains(&key) {
@@ -159,24 +159,24 @@ pub fn rows(
             continue;
         }
         let may_be_dropped = dropped(made, &key);
-        unsure += may_be_dropped;
+        unknown += may_be_dropped;
         let least = most.saturating_sub(may_be_dropped);
         let counted = (least.saturating_sub(found), found.saturating_sub(most));
         let wrong = details.get(&key).copied().unwrap_or(counted);
         events.add(|| span_of(key), found.clamp(least, most), found, wrong);
     }
-    if unsure > 0 {
+    if unknown > 0 {
         let kept = date(frame.kept_from());
-        events.remark(&format!("of {unsure} lines that arrived before {kept} raw rows may have expired"));
+        events.remark(&format!("{unknown} lines arrived before {kept}: their raw rows may have expired"));
     }
     let mut findings = records.findings;
     findings.extend(events.findings);
     (vec![records.sum, events.sum], findings)
 }
 
-/// Judges the rollup of a snapshot, whose raw rows are at `at` of each day. Where raw rows differ
-/// from the ledger by themselves, `surplus` says how many they are too many: a rollup that differs from
-/// them by just that is right.
+/// Judges the rollup of a snapshot, whose raw rows are at index `at` of each day. If the raw rows themselves differ
+/// from the ledger, `surplus` says by how many they are too many: a rollup that differs from them by exactly that
+/// number is right.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -233,7 +233,7 @@ pub fn rollup(
     (table.sum, table.findings)
 }
 
-/// Whether a day is kept for another day at least.
+/// Whether a day is kept for at least another day.
 fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
     rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
 }
@@ -272,7 +272,7 @@ impl Table {
         !self.findings.is_empty()
     }
 
-    /// It is not this table that is wrong.
+    /// Clears the findings, because another table is wrong.
     fn acquit(&mut self, why: &str) {
         self.findings.clear();
         (self.sum.missing, self.sum.duplicate) = (0, 0);
@@ -285,7 +285,7 @@ impl Table {
     }
 }
 
-/// What all tables leave out.
+/// What is left out of all tables.
 fn note(frame: &Frame) -> String {
     match (frame.gone, frame.from) {
         (Some(gone), Some(from)) => {
@@ -301,7 +301,7 @@ fn span_of((log_generation, partition, span): Key) -> String {
     offsets((log_generation, partition), first, first + SPAN - 1)
 }
 
-/// Offsets of a log, in words.
+/// Describes offsets of a log.
 pub fn offsets((log_generation, partition): Log, first: u64, last: u64) -> String {
     let log = if log_generation == 0 { String::new() } else { format!(", log generation {log_generation}") };
     format!("offsets {first}-{last} of partition {partition}{log}")

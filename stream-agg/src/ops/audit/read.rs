@@ -1,4 +1,4 @@
-//! What an audit asks ClickHouse. Every query is bounded in time, memory and threads.
+//! The queries of an audit. Each one is limited in time, memory and threads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,15 +19,15 @@ use crate::protocol::limits::LONGEST_WAY_DAYS;
 pub const EVENTS: &str = "events";
 /// The ledger.
 pub const LEDGER: &str = "ledger";
-/// Offsets that are compared in one sum.
+/// Number of offsets that are compared in one sum.
 pub const SPAN: u64 = 10_000;
-/// Spans that are named one by one in a query; of more, all spans are read.
+/// Most spans that are listed in a query; if there are more, all spans are read.
 const MAX_NAMED: usize = 1000;
 
-/// [`SPAN`] offsets of a log.
+/// A span: [`SPAN`] offsets of a log.
 pub type Key = (u16, u16, u64);
 
-/// What the ledger says about a span.
+/// What the ledger holds of a span.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerSpan {
     /// Records.
@@ -36,15 +36,15 @@ pub struct LedgerSpan {
     pub repeated: u64,
     /// By how many lines `stored` is below `lines - rejected - duplicates`.
     pub short: u64,
-    /// By how many it is above.
+    /// By how many lines `stored` is above it.
     pub over: u64,
     /// Stored lines.
     pub rows: u64,
-    /// Sum of the hashes of their places.
+    /// Sum of the hashes of their offsets and line numbers.
     pub digest: u64,
     /// Offset of the first record.
     pub first: u64,
-    /// That of the last one.
+    /// Offset of the last record.
     pub last: u64,
 }
 
@@ -53,16 +53,16 @@ pub struct LedgerSpan {
 pub struct RawSpan {
     /// Rows.
     pub rows: u64,
-    /// Sum of the hashes of their places.
+    /// Sum of the hashes of their offsets and line numbers.
     pub digest: u64,
 }
 
-/// What the ids of records tell about their lines, in a span.
+/// What the ids of the records of a span tell about their lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Made {
     /// No line arrived before this day.
     pub since: i64,
-    /// Stored lines of which ClickHouse may have dropped the raw rows, for they arrived so long ago.
+    /// Stored lines that arrived so long ago that ClickHouse may have dropped their raw rows.
     pub dropped: u64,
 }
 
@@ -109,17 +109,17 @@ impl LedgerRow {
 /// Which declarations contain a rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Their hashes.
+    /// The hashes of the declarations.
     pub declaration_hashes: Vec<u64>,
-    /// Whether it was declared from the start.
+    /// Whether the first declaration already contained the rollup.
     pub always: bool,
 }
 
-/// Asks.
+/// Reads what an audit compares.
 pub struct Reader<'s> {
-    /// Where.
+    /// The database.
     pub store: &'s Store,
-    /// Longest for one query.
+    /// Timeout of one query.
     pub patience: Duration,
 }
 
@@ -156,8 +156,9 @@ impl Reader<'_> {
         Ok(frame)
     }
 
-    /// The first offset of each log that Kafka took on the day `from` or later, all later ones too. An
-    /// earlier day's marker tells how far that day reaches: Kafka's clock may have gone back.
+    /// The first offset of each log that Kafka appended on the day `from` or later, so that all later offsets are
+    /// of these days, too. The marker of an earlier day tells how far that day reaches, because Kafka's clock may
+    /// have gone back.
     async fn firsts(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(
@@ -175,7 +176,7 @@ impl Reader<'_> {
             .collect())
     }
 
-    /// How far each log is in every table.
+    /// Up to which offset each log is in every table.
     pub async fn progress(&self) -> Result<BTreeMap<Log, u64>, StoreError> {
         let sql = "SELECT g, kp, argMax(next_offset, (as_of, next_offset)) FROM progress GROUP BY g, kp";
         let rows: Vec<(u16, u16, u64)> = self.rows(sql).await?;
@@ -185,7 +186,7 @@ impl Reader<'_> {
             .collect())
     }
 
-    /// For each rollup, which declarations contain it as it is.
+    /// For each rollup, which declarations contain it unchanged.
     pub async fn declared_in(&self, rollups: &Rollups) -> Result<Vec<Known>, StoreError> {
         let rows: Vec<(u64, String)> = self.rows("SELECT DISTINCT cfg, declared FROM configs").await?;
         let all: Vec<_> = rows
@@ -222,12 +223,13 @@ impl Reader<'_> {
         Ok(read.into_iter().map(LedgerRow::keyed).collect())
     }
 
-    /// The raw table by the same spans.
+    /// The raw table by spans.
     pub async fn raw(&self, frame: &Frame) -> Result<BTreeMap<Key, RawSpan>, StoreError> {
         self.raw_spans(&of_raw(frame, frame.raw_from())).await
     }
 
-    /// What arrived before the days that [`raw`](Self::raw) reads and since the day `since`, of these spans.
+    /// The raw rows of these spans that arrived on the day `since` or later, and before the days that
+    /// [`raw`](Self::raw) reads.
     pub async fn earlier_raw(
         &self,
         frame: &Frame,
@@ -272,8 +274,8 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(of_span).collect())
     }
 
-    /// Whether any record of the ledger has lines of which the raw rows may have been dropped; not asked
-    /// where the frame leaves their days out anyway.
+    /// Whether any record of the ledger has lines whose raw rows may have been dropped. Not queried if the frame
+    /// leaves their days out anyway.
     pub async fn may_lack_raw_rows(&self, frame: &Frame) -> Result<bool, StoreError> {
         if frame.whole_from.is_some() {
             return Ok(false);
@@ -283,8 +285,8 @@ impl Reader<'_> {
         Ok(self.rows::<u64>(&sql).await? != [0])
     }
 
-    /// How many raw rows are missing and how many are duplicate in these spans, record by record, if
-    /// no line of them arrived before the day `since`. Rows that ClickHouse may have dropped are not missing.
+    /// How many raw rows are missing and how many are duplicate in these spans, record by record, if no line of
+    /// them arrived before the day `since`. Rows that ClickHouse may have dropped are not missing.
     pub async fn details(
         &self,
         frame: &Frame,
@@ -337,7 +339,7 @@ impl Reader<'_> {
             .collect())
     }
 
-    /// Sums and markers of a rollup, from the same parts; a backfill's markers tell of no offsets.
+    /// The sums and the markers of a rollup, from the same parts. The markers of a backfill tell no offsets.
     pub async fn rollup(&self, rollup: &Rollup) -> Result<Vec<SnapshotRow>, StoreError> {
         let sql = format!(
             "SELECT toInt64(intDiv(toUnixTimestamp(bucket), 86400)) AS day, toUInt64(toUInt16(expires)) AS expiry, \
@@ -359,8 +361,8 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Raw rows by the day of the event. For each rollup, those below its cuts that were stored
-    /// under a declaration which contains it, and those stored under any.
+    /// Raw rows by the day of the event. For each rollup: those below its cuts that were stored under a declaration
+    /// with the rollup, and those stored under any declaration.
     pub async fn days(
         &self,
         frame: &Frame,
@@ -401,7 +403,7 @@ impl Reader<'_> {
             counts = counts.join(", "),
             from = start_of(frame.raw_from().unwrap_or(0)),
         );
-        // One row for each day and rollup: the client reads no arrays of pairs.
+        // One row for each day and rollup, because the client cannot read arrays of pairs.
         let sql = format!(
             "SELECT day, pair.1, pair.2 FROM ({sql}) ARRAY JOIN counts AS pair, \
              arrayEnumerate(counts) AS at ORDER BY day, at"
@@ -415,7 +417,7 @@ impl Reader<'_> {
     }
 }
 
-/// The number of a row's log.
+/// The number of the log of a row, as SQL.
 const LOG: &str = "(toUInt64(g) * 65536 + kp)";
 
 fn log_number((log_generation, partition): Log) -> u64 {
@@ -426,9 +428,9 @@ fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u64, u64)> {
     offsets.iter().map(|(log, offset)| (log_number(*log), *offset))
 }
 
-/// An expression that finds the value of `key`.
+/// An SQL expression that looks up the value of `key`.
 fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, otherwise: u64) -> String {
-    // ClickHouse takes no empty list; no key is so high.
+    // ClickHouse refuses an empty list; no key is as high as this one.
     let (mut keys, mut values) = (u64::MAX.to_string(), otherwise.to_string());
     for (key, value) in entries {
         // Writing to a String cannot fail.
@@ -451,7 +453,7 @@ fn within(frame: &Frame) -> String {
 }
 
 fn of_ledger(frame: &Frame) -> String {
-    // The offset decides, the time only spares partitions: below the floor is all that is earlier.
+    // The offset decides; the time only spares table partitions, because every earlier row is below the floor.
     format!("tenant = '*' AND kafka_time >= {} AND {}", start_of(frame.from.unwrap_or(0)), within(frame))
 }
 
@@ -459,20 +461,20 @@ fn of_raw(frame: &Frame, from: Option<i64>) -> String {
     format!("tenant != '' AND server_time >= {} AND {}", start_of(from.unwrap_or(0)), within(frame))
 }
 
-/// In the ledger: when the record got its id, in milliseconds. What is no UUIDv7 tells nothing, nor does a clock
-/// that is ahead of Kafka's, or so far behind that the row function takes Kafka's time.
+/// As SQL for the ledger: when the record got its id, in milliseconds. An id that is no UUIDv7 tells nothing, nor
+/// does a clock that is ahead of Kafka's or so far behind that decoding uses Kafka's time.
 fn made() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
     format!("if({id} < {kafka} - {longest}, {kafka}, least({id}, {kafka}))", longest = LONGEST_WAY_DAYS * DAY)
 }
 
-/// In the ledger: whether a line of the record may have arrived on a day that ClickHouse drops by itself.
+/// As SQL for the ledger: whether a line of the record may have arrived on a day that ClickHouse has dropped.
 fn may_be_dropped(frame: &Frame) -> String {
     format!("{} < {}", made(), (frame.kept_from() + GATHERED) * DAY)
 }
 
-/// Restricts a query to these spans, as far as they can be named.
+/// Restricts a query to these spans, if they are few enough to list.
 fn among(spans: &[Key]) -> String {
     if spans.len() > MAX_NAMED {
         return "1".to_owned();
@@ -484,7 +486,7 @@ fn among(spans: &[Key]) -> String {
     format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "))
 }
 
-/// Which raw rows a rollup counts.
+/// As SQL: which raw rows a rollup counts.
 fn condition(rollup: &Rollup) -> String {
     let quoted = |text: &String| format!("'{}'", escaped(text));
     let mut sql = "1".to_owned();
@@ -500,10 +502,10 @@ fn condition(rollup: &Rollup) -> String {
     sql
 }
 
-/// The text at a path of `props`, as [`crate::rows::decode::props::scalar`] has it, but that of a number: ClickHouse
-/// writes numbers in its own way.
+/// As SQL: the text at a path of `props`, as [`crate::rows::decode::props::scalar`] finds it, except for numbers,
+/// which ClickHouse writes in its own way.
 fn prop(path: &PropPath) -> String {
-    let texts = ways(path.steps()).into_iter().map(|names| {
+    let texts = nestings(path.steps()).into_iter().map(|names| {
         let names: Vec<_> = names.iter().map(|name| format!("'{}'", escaped(name))).collect();
         let at = format!("props, {}", names.join(", "));
         format!(
@@ -514,14 +516,14 @@ fn prop(path: &PropPath) -> String {
     format!("multiIf({}, '')", texts.collect::<Vec<_>>().join(", "))
 }
 
-/// All ways to join steps by dots into names of nested fields, those with the longest names first.
-fn ways(steps: &[String]) -> Vec<Vec<String>> {
+/// All ways to join the steps of a path by dots into names of nested fields, the longest names first.
+fn nestings(steps: &[String]) -> Vec<Vec<String>> {
     if steps.is_empty() {
         return vec![Vec::new()];
     }
     let named = |length: usize| {
         let name = steps[..length].join(".");
-        let rest = ways(&steps[length..]).into_iter();
+        let rest = nestings(&steps[length..]).into_iter();
         rest.map(move |rest| [vec![name.clone()], rest].concat())
     };
     (1..=steps.len()).rev().flat_map(named).collect()
@@ -538,14 +540,14 @@ mod tests {
     #[test]
     fn a_path_is_looked_up_by_its_longest_names_first() {
         let steps: Vec<_> = ["a", "b", "c"].map(str::to_owned).into();
-        let ways: Vec<_> = ways(&steps).iter().map(|names| names.join("/")).collect();
+        let ways: Vec<_> = nestings(&steps).iter().map(|names| names.join("/")).collect();
         assert_eq!(ways, ["a.b.c", "a.b/c", "a/b.c", "a/b/c"]);
     }
 
     #[test]
     fn spans_are_named_as_long_as_the_query_stays_short() {
         assert_eq!(among(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
-        // ClickHouse takes queries of 256 KiB.
+        // ClickHouse accepts queries of up to 256 KiB.
         assert!(among(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_NAMED]).len() < 64 << 10);
         assert_eq!(among(&vec![(0, 0, 0); MAX_NAMED + 1]), "1");
     }

@@ -1,4 +1,4 @@
-//! What an audit says to people, and to the table `audits`.
+//! The report of an audit: for people, and for the table `audits`.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use crate::apply::store::Store;
 /// offsets in ledger rows, and one for each gap.
 ///
 /// # Errors
-/// ClickHouse did not take them.
+/// ClickHouse did not answer, or refused.
 pub async fn record(store: &Store, audit: &Audit) -> Result<(), AuditError> {
     let failed = |source| AuditError { what: "write the table audits", source };
     store.execute(&insert(audit)).await.map_err(failed)
@@ -94,8 +94,8 @@ impl fmt::Display for Audit {
 
 /// How a person finds out what a gap is.
 const GAPS: &str = "Read the log from the first offset of a gap (kafka-console-consumer --partition … --offset …). \
-     A record at an offset of the gap was passed over and is in no table: send its lines to the edge again. If \
-     the first record lies behind the gap, Kafka has none there: a transaction or compaction left the offsets \
+     A record at an offset of the gap was skipped by mistake and is in no table: send its lines to the edge again. \
+     If the first record is behind the gap, Kafka has no record there: a transaction or compaction left the offsets \
      empty, or retention took the records.";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Audits again and again beside the pipeline, in one process of the group.
+//! Audits periodically beside the pipelines, in one process of the group.
 //!
-//! Whoever has Kafka partition 0 audits: that is one process, or for a moment none or two,
-//! which costs queries and no truth. Never holds anything up: queries are bounded in time, memory
-//! and threads, and what fails is tried at the next interval.
+//! The process that has Kafka partition 0 audits: that is one process, or for a moment none or two, which costs
+//! queries and changes no result. The audit never holds anything up: its queries are limited in time, memory and
+//! threads, and a failed audit is repeated at the next interval.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,18 +20,18 @@ use crate::protocol::declaration::Declaration;
 
 /// Audits for the group.
 pub struct Auditor {
-    /// Where the tables are.
+    /// The database.
     pub store: Store,
-    /// What they hold.
+    /// The declaration of this process.
     pub declaration: Arc<Declaration>,
-    /// Which partitions are this process's.
+    /// The partitions of this process.
     pub applied_watches: Arc<AppliedWatches>,
-    /// Gets what was found.
+    /// Gets the results.
     pub metrics: Arc<Metrics>,
 }
 
 impl Auditor {
-    /// Audits each `interval`, if there is one, until `stop`.
+    /// Audits once an `interval` until `stop`; never if there is no interval.
     pub async fn run(self, interval: Option<Duration>, stop: CancellationToken) {
         let Some(interval) = interval else { return };
         let mut ticks = time::interval_at(Instant::now() + interval, interval);

@@ -1,10 +1,9 @@
-//! How raw rows are cut into chunks, and how a marker says which of them a cell has.
+//! Cuts raw rows into chunks. A marker says which chunks a cell has.
 //!
-//! A *lane* is one day of the raw table × one Kafka partition. Lanes know nothing of each
-//! other, for days leave the raw table one by one: a chunk must be the same whenever and
-//! by whomever it is cut. Invariants: chunks of a lane ascend and never overlap; none has
-//! a marker inside, so that a cell holds all of a chunk or nothing; no lane's markers can be
-//! those of a live partition. Pure.
+//! Chunks are cut within one day of the raw table and one Kafka partition ([`RawDay`]). These are independent of
+//! each other, because days leave the raw table one by one: a chunk must be the same whenever it is cut, and in any
+//! process. Invariants: the chunks of a raw day ascend and never overlap; no chunk has a marker inside, so a cell
+//! holds all of a chunk or nothing; the markers of a raw day are never those of a live partition. Pure.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -14,10 +13,10 @@ use schemas::time::{DAY, UnixMillis};
 use crate::protocol::generation::BACKFILL_G;
 use crate::protocol::progress::NextOffset;
 
-/// Bits of a marker that hold an offset; above them stands the generation of its log.
+/// The bits of a marker that hold an offset. The bits above hold the generation of its log.
 const OFFSET_BITS: u32 = 47;
 
-/// One day of the raw table × one Kafka partition.
+/// One day of the raw table, for one Kafka partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawDay {
     /// Start of the day on which the rows arrived.
@@ -27,7 +26,7 @@ pub(super) struct RawDay {
 }
 
 impl RawDay {
-    /// What stands as `g` in the markers of the lane: its day, until 2059.
+    /// The `g` of the markers of a raw day: its day, until 2059.
     pub(super) fn marker_g(self) -> u16 {
         let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
         assert!(days < BACKFILL_G, "a day after 2059 would be taken for another one");
@@ -35,42 +34,42 @@ impl RawDay {
     }
 }
 
-/// A record of a lane, as the raw table has it.
+/// A record of a raw day, as the raw table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 pub(super) struct RawRecord {
     /// Generation of the Kafka log.
     #[serde(rename = "g")]
     pub(super) log_generation: u16,
-    /// Its offset.
+    /// The offset of the record.
     pub(super) ko: u64,
     /// How many rows it has.
     pub(super) rows: u64,
 }
 
-/// Records of a lane that are counted together.
+/// Records of a raw day that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chunk {
     /// Generation of the Kafka log.
     pub(super) log_generation: u16,
-    /// From its first to its last record.
+    /// The offsets from the first to the last record.
     pub(super) offsets: RangeInclusive<u64>,
-    /// Rows in it.
+    /// Number of rows.
     pub(super) rows: u64,
 }
 
 impl Chunk {
-    /// Its cells' markers were at most here before.
+    /// The markers of its cells were at most here before.
     pub(super) fn start(&self) -> NextOffset {
         place(self.log_generation, *self.offsets.start())
     }
 
-    /// Its cells' markers say so.
+    /// The markers of its cells are here afterwards.
     pub(super) fn applied_end(&self) -> NextOffset {
         place(self.log_generation, *self.offsets.end() + 1)
     }
 }
 
-/// Where an offset stands in a lane: in the order of generations, then of offsets.
+/// The place of an offset in a raw day: in the order of generations, then of offsets.
 fn place(log_generation: u16, ko: u64) -> NextOffset {
     assert!(
         log_generation < BACKFILL_G && ko < 1 << OFFSET_BITS,
@@ -79,8 +78,8 @@ fn place(log_generation: u16, ko: u64) -> NextOffset {
     NextOffset::new(i64::from(log_generation) << OFFSET_BITS | ko.cast_signed())
 }
 
-/// Cuts a lane's records, which ascend: after the record that brings a chunk to `max_rows`,
-/// and wherever one of `markers` lies.
+/// Cuts the ascending records of a raw day: after the record that brings a chunk to `max_rows`, and wherever one of
+/// `markers` is.
 pub(super) fn cut(
     records: impl IntoIterator<Item = RawRecord>,
     markers: &BTreeSet<NextOffset>,
@@ -140,8 +139,8 @@ mod tests {
     }
 
     proptest! {
-        /// A cell is killed anywhere and filled by another release, which cuts otherwise: each
-        /// record is counted there once.
+        /// A backfill is killed anywhere and finished by another release, which cuts differently: each record
+        /// counts once.
         #[test]
         fn whatever_was_filled_before_every_record_counts_once(
             rows in proptest::collection::vec(1..5_u64, 1..40),

@@ -1,8 +1,8 @@
 //! Reads raw rows back, as the columns from which rollups are made.
 //!
-//! What the raw table does not keep is not needed or known from the rest: an event's time
-//! follows from two others and the limits it was stored under; a row's arrival stands for
-//! the time at which Kafka took it, which only decides what is past its retention.
+//! What the raw table does not keep is either not needed or follows from the rest: the time of an event follows
+//! from two other times and the limits under which it was stored; the arrival of a row stands for the time at which
+//! Kafka appended it, which only decides what is past its retention.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,14 +17,13 @@ use crate::apply::store::{Store, StoreError};
 use crate::ops::backfill::cut::{Chunk, RawDay, RawRecord};
 use crate::rows::columns::Rows;
 
-/// Longest that a query of the raw table may take.
+/// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Which raw rows lack the rollup: those of these declarations, and where client clocks
-/// were believed under each.
+/// The declarations of the raw rows that lack the rollup, and which client clocks each of them trusts.
 pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
 
-/// A raw row, as far as rollups read it.
+/// The columns of a raw row that rollups read.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct RawRow {
     #[serde(rename = "cfg")]
@@ -46,13 +45,13 @@ struct RawRow {
     props_text: String,
 }
 
-/// Hashes of the declarations that raw rows have.
+/// The hashes of the declarations of raw rows.
 pub(super) async fn declarations(store: &Store) -> Result<Vec<u64>, StoreError> {
     let sql = "SELECT DISTINCT cfg FROM events WHERE tenant != '' ORDER BY cfg";
     store.rows_within(READ_TIMEOUT, sql).await
 }
 
-/// All lanes that have `lacking` rows, by day.
+/// All raw days with `lacking` rows, by day.
 pub(super) async fn raw_days(store: &Store, lacking: &Lacking) -> Result<Vec<RawDay>, StoreError> {
     let sql = format!(
         "SELECT DISTINCT toUnixTimestamp64Milli(toDateTime64(toStartOfDay(server_time), 3, 'UTC')) AS day, kp \
@@ -63,7 +62,7 @@ pub(super) async fn raw_days(store: &Store, lacking: &Lacking) -> Result<Vec<Raw
     Ok(rows.into_iter().map(|(day, partition)| RawDay { day: UnixMillis(day), partition }).collect())
 }
 
-/// The records of a lane that have `lacking` rows.
+/// The records of a raw day with `lacking` rows.
 pub(super) async fn records(
     store: &Store,
     raw_day: RawDay,
@@ -89,7 +88,7 @@ pub(super) async fn rows(
          toUnixTimestamp64Milli(server_time) AS server_millis, user_id, device_id, device_os, session, sequence, \
          param_int, param_str, country, {props} AS props_text FROM events \
          WHERE {raw_day} AND g = {log_generation} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
-        // The most of a row, and mostly not needed.
+        // The largest column of a row, and mostly not needed.
         props = if reads_props(rollup) { "props" } else { "'{}'" },
         raw_day = in_raw_day(raw_day, lacking),
         log_generation = chunk.log_generation,

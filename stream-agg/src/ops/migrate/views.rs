@@ -1,7 +1,7 @@
-//! Makes the views of the analysts' database, anew each time: they hold nothing.
+//! Creates or replaces the views of the analysts' database each time: they hold no data.
 //!
-//! Invariant: only views are replaced. `CREATE OR REPLACE VIEW` would also take the place of
-//! a table, rows and all. A view whose rollup is declared no more stays, as its table does.
+//! Invariant: only views are replaced. `CREATE OR REPLACE VIEW` would also replace a table, with its rows. The view
+//! of a rollup that is no longer declared stays, as its rows do.
 
 use schemas::bi::{self, Rights, View};
 
@@ -9,13 +9,13 @@ use super::{MigrateError, apply};
 use crate::apply::store::{Store, StoreError};
 use crate::config::MigrateConfig;
 
-/// ClickHouse's code for a definer that it does not know.
+/// ClickHouse's code for an unknown user.
 const UNKNOWN_USER: u32 = 192;
 
-/// Makes all views. Returns how many.
+/// Creates all views. Returns how many.
 ///
-/// On a server without the user that `config` names they read with their reader's own rights: they
-/// are there, and give nobody more than before.
+/// If the server does not have the user that `config` names, the views read with the rights of their readers: they
+/// exist, and give nobody more rights than before.
 pub(super) async fn make(config: &MigrateConfig) -> Result<usize, MigrateError> {
     let (database, definer) = (&config.bi_database, &config.bi_definer);
     let server = Store::without_database(&config.store);
@@ -48,7 +48,7 @@ async fn make_with(
     Ok(())
 }
 
-/// The statements that create the definer of the views, and grant it what they read and nothing more.
+/// The statements that create the definer of the views, and grant it what the views read and nothing more.
 pub(super) fn grants(config: &MigrateConfig) -> Vec<String> {
     let MigrateConfig { bi_definer, store, rollups, .. } = config;
     let grants = bi::grants(rollups, &store.database);
@@ -56,7 +56,7 @@ pub(super) fn grants(config: &MigrateConfig) -> Vec<String> {
     std::iter::once(format!("CREATE USER IF NOT EXISTS {bi_definer} HOST NONE;")).chain(grants).collect()
 }
 
-/// An error if anything but a view has the name of one.
+/// Fails if a table has the name of a view.
 async fn refuse_tables(server: &Store, database: &str, views: &[View]) -> Result<(), MigrateError> {
     let sql = format!("SELECT name FROM system.tables WHERE database = '{database}' AND engine != 'View'");
     let others: Vec<String> = server

@@ -5,7 +5,7 @@ const CFG: u64 = 7;
 const TOPIC: Option<TopicId> = Some(TopicId(9));
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-/// Committed: everything below 10; declared if told so: up to 14.
+/// Every record below 10 is committed; a batch up to 14 is declared if asked for.
 fn intent(last: Option<i64>) -> Intent {
     Intent {
         last: last.map(Offset::new),

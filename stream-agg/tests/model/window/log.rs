@@ -26,7 +26,7 @@ pub(super) struct Logged {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Next {
     pub(super) offset: Offset,
-    /// It comes from a spool, and is in the open batch or in the ledger below it.
+    /// Whether it comes from a spool, and is in the open batch or in the ledger below it.
     pub(super) known: bool,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Row {
     pub(super) offset: Offset,
-    /// Its event is stored, and not known as a repeat.
+    /// Whether its event is stored, and was not recognized as a repeat.
     pub(super) stored: bool,
 }
 
-/// Which records count: those that are new, and whose event is in none of the records before
-/// that are young enough and have not too many ids after them.
+/// Which records count: new ones whose event is in none of the records before that are young enough and do not have
+/// too many ids after them.
 pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
     let mut stored = Vec::new();
     for (at, Logged { event, record, time }) in log.iter().enumerate() {

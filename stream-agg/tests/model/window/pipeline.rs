@@ -1,4 +1,4 @@
-//! A pipeline, as `partition.rs` and `collect.rs` drive it.
+//! A pipeline, as `pipeline/applier.rs` and `pipeline/collect.rs` drive it.
 
 use schemas::time::UnixMillis;
 use stream_agg::protocol::idle::{IdleCheck, WorkState};
@@ -9,44 +9,44 @@ use stream_agg::protocol::window::Window;
 use super::log::{Logged, Next, Row, index, remember, restored};
 use super::{Bounds, Event, System};
 
-/// The two sides of `partition.rs`, and what is between them.
+/// The collector and the applier, and what is between them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Pipeline {
     pub(super) stops: bool,
     pub(super) collector: Collector,
-    pub(super) handed: Option<Handed>,
+    pub(super) sent: Option<Message>,
     pub(super) progress: Progress,
     /// The declared batch, and which cells have it.
     pub(super) inserting: Option<(Batch, [bool; 2])>,
-    /// Commits that nothing follows.
+    /// The intent to commit if no batch follows.
     pub(super) after: Option<String>,
 }
 
-/// What `collect.rs` knows.
+/// The state of the collector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Collector {
-    /// Last record of the batch that it makes again.
+    /// The last record of the batch that it rebuilds.
     pub(super) rebuild: Option<Offset>,
     pub(super) start: NextOffset,
     pub(super) open: Vec<Row>,
     pub(super) window: Vec<Row>,
-    /// Commits what is before the open batch.
+    /// The intent before the open batch.
     pub(super) before: String,
-    /// It found its queue empty, and asked where the log ends.
+    /// The question where the log ends, which it asked because its queue is empty.
     pub(super) question: Option<Question>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     pub(super) asked: UnixMillis,
-    /// Kafka's answer; records may come, and time pass, before it is heard.
+    /// Kafka's answer. Records may come and time may pass before the collector receives it.
     pub(super) end: Option<NextOffset>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Handed {
+pub(super) enum Message {
     Batch(Batch),
-    Quiet(String),
+    Idle(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,7 +69,7 @@ impl Pipeline {
             events.push(Event::Stop);
         }
         // A full channel holds the collector up.
-        if !self.stops && self.handed.is_none() {
+        if !self.stops && self.sent.is_none() {
             match self.collector.question {
                 Some(Question { end: None, .. }) => events.push(Event::TellLogsEnd),
                 Some(_) => events.push(Event::HearLogsEnd),
@@ -80,8 +80,8 @@ impl Pipeline {
             events.extend((0..2).filter(|cell| !applied[*cell]).map(Event::Insert));
             return;
         }
-        let dropped = matches!(&self.handed, Some(Handed::Batch(batch)) if self.stops && !batch.rebuilt);
-        if self.handed.is_some() && !dropped {
+        let dropped = matches!(&self.sent, Some(Message::Batch(batch)) if self.stops && !batch.rebuilt);
+        if self.sent.is_some() && !dropped {
             events.push(Event::Take);
         } else if self.stops {
             events.push(Event::End);
@@ -120,7 +120,7 @@ impl Pipeline {
         }
     }
 
-    /// Kafka's answer is there: forgets the window if the partition is idle.
+    /// Receives Kafka's answer, and empties the window if the partition is idle.
     pub(super) fn hear_logs_end(&mut self, bounds: &Bounds, log: &[Logged]) {
         let idle_check = self.idle_check(bounds, log);
         let Some(Question { asked, end: Some(end) }) = self.collector.question.take() else { return };
@@ -129,11 +129,11 @@ impl Pipeline {
             window.clear();
             let window = Window::new().mark(*start);
             *before = Intent { window, ..intent(before) }.to_string();
-            self.handed = Some(Handed::Quiet(before.clone()));
+            self.sent = Some(Message::Idle(before.clone()));
         }
     }
 
-    /// The record to read next, in what the collector and the ledger hold.
+    /// The next record to read, with what the collector and the ledger know of it.
     pub(super) fn next(&self, log: &[Logged], ledger: &[Row]) -> Next {
         let Collector { start, open, .. } = &self.collector;
         let offset = Offset::new(self.read().to_i64());
@@ -143,12 +143,12 @@ impl Pipeline {
         Next { offset, known }
     }
 
-    /// Everything below was read.
+    /// Every record below was read.
     fn read(&self) -> NextOffset {
         self.collector.open.last().map_or(self.collector.start, |row| row.offset.next())
     }
 
-    /// What it is at, if there is a window.
+    /// The check whether the partition is idle, if there is a window.
     fn idle_check(&self, bounds: &Bounds, log: &[Logged]) -> Option<IdleCheck> {
         let Collector { rebuild, open, window, .. } = &self.collector;
         let state = match rebuild {
@@ -161,7 +161,7 @@ impl Pipeline {
         Some(IdleCheck { state, read, applied, newest, window_age_ms: bounds.window.age_ms })
     }
 
-    /// Makes of the open batch what is committed and inserted.
+    /// Turns the open batch into what is committed and inserted.
     pub(super) fn close(&mut self, log: &[Logged]) {
         let (start, end) = (self.collector.start, self.read());
         let Collector { rebuild, open, window, before, .. } = &mut self.collector;
@@ -174,11 +174,11 @@ impl Pipeline {
         *before = Intent { window: mark, newest, ..intent(before) }.to_string();
         let (intent, after) = (declared.to_string(), before.clone());
         self.collector.start = end;
-        self.handed = Some(Handed::Batch(Batch { start, end, rows, intent, after, rebuilt }));
+        self.sent = Some(Message::Batch(Batch { start, end, rows, intent, after, rebuilt }));
     }
 }
 
-/// Reads what was committed.
+/// Reads a committed intent.
 pub(super) fn intent(text: &str) -> Intent {
     text.parse().expect("what was written is read back")
 }

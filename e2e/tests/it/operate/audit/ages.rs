@@ -78,15 +78,15 @@ async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_ar
     was_taken_earlier(&world, 26).await;
     world.rows("DELETE FROM events WHERE tenant != '' AND ko = 1").await;
     // Before and after the tables are older than their retention.
-    for days in ["29", "2"] {
-        is_sound_with(&world, &["--days", days], 4).await;
+    for _ in 0..2 {
+        is_sound_with(&world, &["--days", "29"], 4).await;
         let noted = latest(&world, "note", "events", "all").await.remove(0);
         assert!(noted.starts_with("of 2 lines that arrived before"), "{noted}");
         assert_eq!(latest(&world, "found", "users_daily", "all").await, ["6"]);
         age(&world).await;
     }
     world.rows("DELETE FROM events WHERE tenant != '' AND ko = 2 AND line = 1").await;
-    is_found(&world, &["--days", "2"], &["partition 3: 1 missing, 0 duplicate; 3 of 4"]).await;
+    is_found(&world, &["--days", "29"], &["partition 3: 1 missing, 0 duplicate; 3 of 4"]).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use super::*;
 const TODAY: i64 = 20_000;
 const LOG: Log = (0, 3);
 
-/// A system that holds everything since it began so many days ago.
+/// A system that began some days ago and holds everything since.
 fn young(age: i64) -> Held {
     let began = TODAY - age;
     Held { now: UnixMillis(TODAY * DAY + 5), since: began, raw: Some(began), stored: Some(began) }

@@ -83,7 +83,7 @@ fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     assert_eq!((events.expected, events.found), (found.clamp(3, 5), found));
     assert_eq!(findings.is_empty(), wrong == (0, 0));
     assert_eq!(
-        events.note, "of 2 lines that arrived before 2024-09-04 raw rows may have expired",
+        events.note, "2 lines arrived before 2024-09-04: their raw rows may have expired",
         "30 days before today"
     );
 }
