@@ -344,7 +344,7 @@ async fn random_queries_are_answered_as_plain_counting_answers_them() {
     let (edge, _aggregator, api) = world.pipeline().await;
     let mut rng = Rng::with_seed(3);
     let first = UnixMillis::parse(FIRST_DAY).unwrap().0;
-    let events: Vec<_> = (0..2_000).map(|_| UnixMillis(first + rng.i64(..3 * DAY))).collect::<Vec<_>>();
+    let events: Vec<_> = (0..2_000).map(|_| UnixMillis(first + rng.i64(0..3 * DAY))).collect::<Vec<_>>();
     let events: Vec<_> = events.into_iter().map(|time| TestEvent::random(&mut rng, time)).collect();
     count(&world, &edge.http, &events).await;
     for _ in 0..100 {

@@ -87,7 +87,12 @@ async fn is_sound_with(world: &World, more: &[&str], events: u64) {
         audit(world, more).await.unwrap();
         latest(world, "found", "events", "all").await == [events.to_string()]
     });
-    waited.await.unwrap();
+    if let Err(overdue) = waited.await {
+        panic!(
+            "{overdue}; the last one found {:?}",
+            latest(world, "(found, expected, note)", "events", "all").await
+        );
+    }
 }
 
 /// Posts events of now and of some years ago, so that tables have more than one table partition.
