@@ -45,8 +45,9 @@ pub async fn of_log(
     partition: u16,
     log_generation: Option<u16>,
 ) -> Result<Markers, StoreError> {
-    let of_g = log_generation.map(|log_generation| format!(" AND g = {log_generation}")).unwrap_or_default();
-    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, partition) + &of_g));
+    let of_generation =
+        log_generation.map(|log_generation| format!(" AND g = {log_generation}")).unwrap_or_default();
+    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, partition) + &of_generation));
     read(store, parts).await
 }
 

@@ -268,7 +268,7 @@ impl Backfill<'_> {
 
     fn source(&self, raw_day: RawDay) -> Source {
         Source {
-            log_generation: raw_day.marker_g(),
+            log_generation: raw_day.marker_generation(),
             partition: raw_day.partition,
             declaration_hash: self.declaration_hash,
         }

@@ -100,7 +100,8 @@ async fn try_restore(
 /// The columns of the ledger that the window needs.
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct LedgerRow {
-    ko: u64,
+    #[serde(rename = "ko")]
+    raw_offset: u64,
     #[serde(rename = "millis")]
     kafka_time: i64,
     #[serde(rename = "id")]
@@ -112,8 +113,10 @@ struct LedgerRow {
 async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window, StoreError> {
     let condition = format!("ko >= {}", resume.intent.window.floor);
     let mut window = Window::new();
-    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, partition, resume, &condition).await? {
-        window.append(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids);
+    for LedgerRow { raw_offset, kafka_time, record_id, ids } in
+        ledger(store, partition, resume, &condition).await?
+    {
+        window.append(offset(raw_offset), UnixMillis(kafka_time), id(&record_id), &ids);
     }
     Ok(window)
 }
@@ -140,8 +143,10 @@ pub async fn rebuild_window(
          (SELECT max(kafka_time) {below}) - INTERVAL {age} MILLISECOND)"
     );
     let mut window = Window::new();
-    for LedgerRow { ko, kafka_time, record_id, ids } in ledger(store, partition, resume, &condition).await? {
-        window.push(offset(ko), UnixMillis(kafka_time), id(&record_id), &ids, &limits.window);
+    for LedgerRow { raw_offset, kafka_time, record_id, ids } in
+        ledger(store, partition, resume, &condition).await?
+    {
+        window.push(offset(raw_offset), UnixMillis(kafka_time), id(&record_id), &ids, &limits.window);
     }
     Ok(window.mark(resume.from))
 }
@@ -164,8 +169,8 @@ async fn ledger(
     store.rows(&sql).await
 }
 
-fn offset(ko: u64) -> Offset {
-    Offset::new(ko.cast_signed())
+fn offset(raw: u64) -> Offset {
+    Offset::new(raw.cast_signed())
 }
 
 fn id(text: &str) -> Uuid {

@@ -2,4 +2,4 @@
 
 /// Generations of logs lie below this number. In the markers of a backfill, `g` is this number plus a day of raw
 /// rows.
-pub const BACKFILL_G: u16 = 1 << 15;
+pub const FIRST_BACKFILL_GENERATION: u16 = 1 << 15;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::apply::insert::DeclaredBatch;
 use crate::apply::store::{Failure, StoreError};
 use crate::apply::verdict::StopCause;
-use crate::protocol::generation::BACKFILL_G;
+use crate::protocol::generation::FIRST_BACKFILL_GENERATION;
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover;
 use crate::rows::cells::{Cell, Source};
@@ -118,7 +118,7 @@ impl BatchDescription {
 
     /// Whether the rows come from a backfill, which has no intent that a command could change.
     fn of_a_backfill(&self) -> bool {
-        self.source.log_generation >= BACKFILL_G
+        self.source.log_generation >= FIRST_BACKFILL_GENERATION
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
              <N>`, which makes the record at offset N a dead letter"
         );
         assert_eq!(
-            rows(BACKFILL_G).refused(&cell(), &error),
+            rows(FIRST_BACKFILL_GENERATION).refused(&cell(), &error),
             "`events` 20261121: clickhouse refused: Code: 241.; the insert is retried every 15 s. Check the limits, \
              constraints and rights of clickhouse; the backfill may be stopped and run again"
         );
@@ -213,7 +213,7 @@ mod tests {
                  which inserts offsets 5..9 in smaller pieces under new tokens",
             ),
             (
-                BACKFILL_G,
+                FIRST_BACKFILL_GENERATION,
                 StopCause::LostParts,
                 "clickhouse took its rows three times and does not have them; repair clickhouse, then run the backfill again",
             ),

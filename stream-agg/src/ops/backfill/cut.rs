@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use schemas::time::{DAY, UnixMillis};
 
-use crate::protocol::generation::BACKFILL_G;
+use crate::protocol::generation::FIRST_BACKFILL_GENERATION;
 use crate::protocol::progress::NextOffset;
 
 /// The bits of a marker that hold an offset. The bits above hold the generation of its log.
@@ -27,10 +27,10 @@ pub(super) struct RawDay {
 
 impl RawDay {
     /// The `g` of the markers of a raw day: its day, until 2059.
-    pub(super) fn marker_g(self) -> u16 {
+    pub(super) fn marker_generation(self) -> u16 {
         let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
-        assert!(days < BACKFILL_G, "a day after 2059 would be taken for another one");
-        BACKFILL_G | days
+        assert!(days < FIRST_BACKFILL_GENERATION, "a day after 2059 would be taken for another one");
+        FIRST_BACKFILL_GENERATION | days
     }
 }
 
@@ -41,7 +41,8 @@ pub(super) struct RawRecord {
     #[serde(rename = "g")]
     pub(super) log_generation: u16,
     /// The offset of the record.
-    pub(super) ko: u64,
+    #[serde(rename = "ko")]
+    pub(super) offset: u64,
     /// How many rows it has.
     pub(super) rows: u64,
 }
@@ -70,12 +71,12 @@ impl Chunk {
 }
 
 /// The place of an offset in a raw day: in the order of generations, then of offsets.
-fn place(log_generation: u16, ko: u64) -> NextOffset {
+fn place(log_generation: u16, offset: u64) -> NextOffset {
     assert!(
-        log_generation < BACKFILL_G && ko < 1 << OFFSET_BITS,
-        "generation {log_generation} and offset {ko} fit a marker"
+        log_generation < FIRST_BACKFILL_GENERATION && offset < 1 << OFFSET_BITS,
+        "generation {log_generation} and offset {offset} fit a marker"
     );
-    NextOffset::new(i64::from(log_generation) << OFFSET_BITS | ko.cast_signed())
+    NextOffset::new(i64::from(log_generation) << OFFSET_BITS | offset.cast_signed())
 }
 
 /// Cuts the ascending records of a raw day: after the record that brings a chunk to `max_rows`, and wherever one of
@@ -86,18 +87,18 @@ pub(super) fn cut(
     max_rows: u64,
 ) -> Vec<Chunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
-    for RawRecord { log_generation, ko, rows } in records {
+    for RawRecord { log_generation, offset, rows } in records {
         let joins = |chunk: &Chunk| {
             let begins_later =
-                markers.range(chunk.applied_end()..=place(log_generation, ko)).next().is_some();
+                markers.range(chunk.applied_end()..=place(log_generation, offset)).next().is_some();
             chunk.log_generation == log_generation && chunk.rows < max_rows && !begins_later
         };
         match chunks.last_mut().filter(|chunk| joins(chunk)) {
             Some(chunk) => {
-                chunk.offsets = *chunk.offsets.start()..=ko;
+                chunk.offsets = *chunk.offsets.start()..=offset;
                 chunk.rows += rows;
             }
-            None => chunks.push(Chunk { log_generation, offsets: ko..=ko, rows }),
+            None => chunks.push(Chunk { log_generation, offsets: offset..=offset, rows }),
         }
     }
     chunks
@@ -109,8 +110,8 @@ mod tests {
 
     use super::*;
 
-    fn record(log_generation: u16, ko: u64, rows: u64) -> RawRecord {
-        RawRecord { log_generation, ko, rows }
+    fn record(log_generation: u16, offset: u64, rows: u64) -> RawRecord {
+        RawRecord { log_generation, offset, rows }
     }
 
     fn ranges(chunks: &[Chunk]) -> Vec<(u16, u64, u64, u64)> {
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_chunk_ends_where_a_marker_lies() {
-        let records = [1, 2, 5, 6].map(|ko| record(0, ko, 1));
+        let records = [1, 2, 5, 6].map(|offset| record(0, offset, 1));
         let chunks = cut(records, &[place(0, 3)].into(), 10);
         assert_eq!(ranges(&chunks), [(0, 1, 2, 2), (0, 5, 6, 2)]);
     }
@@ -134,8 +135,8 @@ mod tests {
     #[test]
     fn markers_of_a_lane_are_those_of_no_live_partition_and_of_no_other_day() {
         let raw_day = |day: i64| RawDay { day: UnixMillis(day * DAY), partition: 3 };
-        assert!(raw_day(20_000).marker_g() >= BACKFILL_G);
-        assert_ne!(raw_day(20_000).marker_g(), raw_day(20_001).marker_g());
+        assert!(raw_day(20_000).marker_generation() >= FIRST_BACKFILL_GENERATION);
+        assert_ne!(raw_day(20_000).marker_generation(), raw_day(20_001).marker_generation());
     }
 
     proptest! {
