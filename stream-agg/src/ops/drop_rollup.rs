@@ -136,6 +136,6 @@ impl fmt::Display for Dropped {
         let Self { rollup, rows } = self;
         writeln!(f, "rollup   {rollup}, whose name cannot be declared again")?;
         writeln!(f, "rows     {rows} deleted")?;
-        write!(f, "next     `stream-agg migrate` drops its view")
+        write!(f, "next     drop the view `{rollup}` of the analysts' database, which shows no rows any more")
     }
 }
