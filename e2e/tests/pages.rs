@@ -206,6 +206,23 @@ fn the_first_pages_stay_short() {
 }
 
 #[test]
+fn the_messages_of_stopped_partitions_are_those_of_the_aggregator() {
+    let sources = ["stream-agg", "schemas"].map(|folder| sources(&root().join(folder).join("src")));
+    // A text that goes on in the next line of the source is one text.
+    let source: String =
+        sources.iter().flatten().flat_map(|source| source.split("\\\n").map(str::trim_start)).collect();
+    let page = read(&root().join("docs/stopped-partitions.md"));
+    let mut unknown = Vec::new();
+    for message in page.lines().filter_map(|line| line.strip_prefix("| `")?.split('|').next()) {
+        let texts = message.split('`').step_by(2);
+        let fragments =
+            texts.flat_map(|text| text.split(['…', 'N'])).map(|text| text.trim_matches([' ', ':']));
+        unknown.extend(fragments.filter(|text| !source.contains(text)).map(str::to_owned));
+    }
+    assert!(unknown.is_empty(), "no message of the aggregator contains {unknown:?}");
+}
+
+#[test]
 fn the_recipes_name_files_that_there_are() {
     let page = read(&root().join("CONTRIBUTING.md"));
     let names = page.split('`').skip(1).step_by(2);
