@@ -8,6 +8,8 @@
 
 pub mod config;
 
+mod problem;
+
 mod rendered;
 
 mod answers;

@@ -1,5 +1,6 @@
 //! Bodies that are rendered once and sent many times.
 
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use schemas::time::UnixMillis;
 use serde::Serialize;
@@ -71,6 +72,15 @@ pub(crate) fn rfc3339(moment: UnixMillis) -> String {
     format!("{moment}Z").replace(' ', "T")
 }
 
+/// Whether `If-None-Match` contains the ETag, alone or in a list; a weak tag equals the strong one of the same value.
+pub(crate) fn etag_matches(known: &HeaderValue, etag: &str) -> bool {
+    fn opaque(tag: &str) -> &str {
+        tag.trim().trim_start_matches("W/")
+    }
+    let listed = |list: &str| list.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag));
+    known.to_str().is_ok_and(listed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +90,12 @@ mod tests {
         let one = Rendered::text("unique_users,1".to_owned());
         assert_eq!(one.etag, Rendered::text("unique_users,1".to_owned()).etag);
         assert_ne!(one.etag, Rendered::text("unique_users,0".to_owned()).etag);
+    }
+
+    #[test]
+    fn a_known_tag_is_found_in_a_list() {
+        let matches = |known: &'static str| etag_matches(&HeaderValue::from_static(known), "\"ab\"");
+        assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
+        assert!(!matches("\"abc\"") && !matches("ab"));
     }
 }

@@ -1,13 +1,12 @@
 //! Why a request is refused, and the problem (RFC 9457) that its sender gets.
 
-use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use runtime::problem::{self, Problem as ProblemBody};
-use runtime::request_id::{REQUEST_ID, RequestId};
+use runtime::problem::Problem as ProblemBody;
+use runtime::request_id::RequestId;
 use serde::Serialize;
+
+use crate::problem::{self, Refusal};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +38,17 @@ struct MoreMembers<'a> {
 }
 
 impl Problem {
+    /// `Retry-After`, in seconds; every `503` has it.
+    fn retry_after(&self) -> Option<&'static str> {
+        match self {
+            Self::NotYet => Some("5"),
+            Self::Busy => Some("30"),
+            Self::BadParameter(..) | Self::NotFound | Self::NotDeclared | Self::MethodNotAllowed => None,
+        }
+    }
+}
+
+impl Refusal for Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::BadParameter(..) => StatusCode::BAD_REQUEST,
@@ -48,16 +58,6 @@ impl Problem {
         }
     }
 
-    /// `Retry-After`, in seconds; every `503` has it.
-    fn retry_after(&self) -> Option<&'static str> {
-        match self {
-            Self::NotYet => Some("5"),
-            Self::Busy => Some("30"),
-            Self::BadParameter(..) | Self::NotFound | Self::NotDeclared | Self::MethodNotAllowed => None,
-        }
-    }
-
-    /// The response to the request `id`.
     fn render(&self, id: &RequestId) -> Response {
         let bad_parameter;
         let (code, title, detail, hint) = match self {
@@ -107,36 +107,12 @@ impl Problem {
             Self::BadParameter(param, reason) => Some([BadParameter { param, reason }]),
             _ => None,
         };
-        let mut response = (status, problem.render(MoreMembers { errors })).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
-        }
-        response
+        problem::response(&problem, MoreMembers { errors }, self.retry_after())
     }
 }
 
-/// Only the status: [`add_request_id`], which knows the id of the request, renders the body.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.status().into_response();
-        response.extensions_mut().insert(self);
-        response
+        problem::unrendered(self)
     }
-}
-
-/// Adds the id of the request to each response, and renders problems.
-pub(super) async fn add_request_id(request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
-    let mut response = next.run(request).await;
-    let problem = response.extensions_mut().remove::<Problem>();
-    let allow = response.headers_mut().remove(axum::http::header::ALLOW);
-    let mut response = problem.map_or(response, |problem| problem.render(&id));
-    if let Some(allow) = allow {
-        response.headers_mut().insert(axum::http::header::ALLOW, allow);
-    }
-    response.headers_mut().insert(REQUEST_ID, id.header());
-    response
 }

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemas::time::UnixMillis;
 
-use crate::rendered::{Rendered, rfc3339};
+use crate::rendered::{Rendered, etag_matches, rfc3339};
 
 /// The moment that an answer is true for.
 const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
@@ -18,7 +18,7 @@ pub(super) fn respond(
     now: UnixMillis,
     request: &HeaderMap,
 ) -> Response {
-    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &rendered.etag));
+    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &rendered.etag));
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -39,24 +39,4 @@ pub(super) fn respond(
         headers.insert(AGE, text(age.to_string()));
     }
     response
-}
-
-/// Whether `If-None-Match` contains the ETag, alone or in a list.
-fn matches(known: &HeaderValue, etag: &str) -> bool {
-    let listed = |list: &str| {
-        list.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag)
-    };
-    known.to_str().is_ok_and(listed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_known_tag_is_found_in_a_list() {
-        let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "\"ab\"");
-        assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
-        assert!(!matches("\"abc\"") && !matches("ab"));
-    }
 }

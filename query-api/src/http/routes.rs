@@ -13,10 +13,11 @@ use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::params::{AnalyticsParameters, Format, Parameters};
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use super::response::respond;
 use super::wait::{SnapshotWait, patience};
 use crate::answers::polls::PollAnswer;
+use crate::problem::add_request_id;
 use crate::state::AppState;
 
 /// All routes.
@@ -29,7 +30,7 @@ pub(crate) fn routes(state: Arc<AppState>) -> Router {
         .route("/v1/polls/{poll}", get(one_poll))
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
-        .layer(middleware::from_fn(problem::add_request_id))
+        .layer(middleware::from_fn(add_request_id::<Problem>))
         .with_state(state)
 }
 

@@ -16,11 +16,12 @@ use schemas::time::UnixMillis;
 
 use super::QueryService;
 use super::params::{self, CsvStyle, Format, Query};
-use super::problem::{self, Kind, Problem};
+use super::problem::{Kind, Problem};
 use super::render;
 use super::shape::Shaped;
 use crate::config::Config;
-use crate::rendered::rfc3339;
+use crate::problem::add_request_id;
+use crate::rendered::{etag_matches, rfc3339};
 use crate::state::AppState;
 
 /// The moment an answer is true for.
@@ -63,7 +64,7 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
         .into_iter()
         .fold(Router::new(), route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(problem::name_requests))
+        .layer(middleware::from_fn(add_request_id::<Problem>))
         .with_state(app)
 }
 
@@ -133,7 +134,7 @@ fn response(
     request: &HeaderMap,
 ) -> Response {
     let body = render::render(query, shaped, format, stale);
-    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| matches(known, &body.etag));
+    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &body.etag));
     let mut response =
         if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { body.bytes.into_response() };
     let headers = response.headers_mut();
@@ -154,13 +155,6 @@ fn response(
         headers.insert(AGE, text(((now.0 - as_of.0).max(0) / 1000).to_string()));
     }
     response
-}
-
-/// Whether `If-None-Match` names the tag, alone or in a list.
-fn matches(known: &HeaderValue, etag: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let is_listed = |list: &str| list.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag));
-    known.to_str().is_ok_and(is_listed)
 }
 
 #[cfg(test)]

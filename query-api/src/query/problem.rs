@@ -1,13 +1,12 @@
 //! Why a query has no answer, and how its sender learns of it: RFC 9457, like every refusal of this service.
 
-use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use runtime::problem;
-use runtime::request_id::{REQUEST_ID, RequestId};
+use runtime::request_id::RequestId;
 use serde::Serialize;
+
+use crate::problem::Refusal;
 
 /// Why a query has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +64,12 @@ impl Problem {
             self.errors.iter().map(|BadParameter { param, reason }| format!("`{param}`: {reason}")).collect();
         if parts.is_empty() { self.kind.detail().to_owned() } else { parts.join("; ") }
     }
+}
+
+impl Refusal for Problem {
+    fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
 
     fn render(&self, id: &RequestId) -> Response {
         #[derive(Serialize)]
@@ -81,14 +86,7 @@ impl Problem {
             hint: self.kind.hint(),
             request_id: id.as_str(),
         };
-        let mut response = (status, problem.render(More { errors: &self.errors })).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.kind.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
-        }
-        response
+        crate::problem::response(&problem, More { errors: &self.errors }, self.kind.retry_after())
     }
 }
 
@@ -182,25 +180,8 @@ impl Kind {
     }
 }
 
-/// Not yet rendered: [`name_requests`] knows how the request is named.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.kind.status().into_response();
-        response.extensions_mut().insert(self);
-        response
+        crate::problem::unrendered(self)
     }
-}
-
-/// Names each request in its answer, and renders problems.
-pub(super) async fn name_requests(request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
-    let mut response = next.run(request).await;
-    let problem = response.extensions_mut().remove::<Problem>();
-    let allow = response.headers_mut().remove(axum::http::header::ALLOW);
-    let mut response = problem.map_or(response, |problem| problem.render(&id));
-    if let Some(allow) = allow {
-        response.headers_mut().insert(axum::http::header::ALLOW, allow);
-    }
-    response.headers_mut().insert(REQUEST_ID, id.header());
-    response
 }
