@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use runtime::admin::Admin;
 use runtime::serve::{DrainOverran, Listeners, Server};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use crate::access;
 use crate::config::Config;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
 use crate::state::AppState;
@@ -44,7 +46,12 @@ impl QueryApi {
     /// All routes, for a caller that serves them beside others.
     pub fn service(&self) -> Router {
         let queries = query::routes(&self.config, Arc::clone(&self.state));
-        http::routes(Arc::clone(&self.state)).merge(queries)
+        http::routes(Arc::clone(&self.state))
+            .merge(queries)
+            .fallback(|| async { Kind::NotFound })
+            .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
+            .layer(middleware::from_fn(access::identify))
+            .layer(middleware::from_fn(add_request_id))
     }
 
     /// Serves both ports until `shutdown`, then drains. The admin port is closed last.

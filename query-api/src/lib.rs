@@ -10,6 +10,8 @@ pub mod config;
 
 mod problem;
 
+mod access;
+
 mod rendered;
 
 mod answers;

@@ -1,57 +1,264 @@
-//! How refused requests get their problem (RFC 9457): a handler returns what is wrong, and the layer that knows the id
-//! of the request renders it.
+//! Why a request is refused, and the problem (RFC 9457) that its sender gets: one list for all routes.
+//!
+//! A handler returns what is wrong; the layer that knows the id of the request renders it.
 
 use axum::extract::Request;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use runtime::problem::{MEDIA_TYPE, Problem};
+use runtime::problem::{self, MEDIA_TYPE};
 use runtime::request_id::{REQUEST_ID, RequestId};
 use serde::Serialize;
 
-/// Why a request is refused, in the words of its routes.
-pub(crate) trait Refusal: Clone + Send + Sync + 'static {
-    /// The status of the response.
-    fn status(&self) -> StatusCode;
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) kind: Kind,
+    /// What is wrong, by parameter; empty where no parameter is at fault.
+    pub(crate) errors: Vec<BadParameter>,
+}
+
+/// A parameter and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct BadParameter {
+    pub(crate) param: String,
+    pub(crate) reason: String,
+}
+
+/// The kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A parameter that cannot be read.
+    BadParameter,
+    /// A body that is no JSON object.
+    BadBody,
+    /// A path that does not exist.
+    NotFound,
+    /// The rollup that an answer is read from is not declared.
+    NotDeclared,
+    /// A method that the path does not accept.
+    MethodNotAllowed,
+    /// A body that is longer than any query.
+    BodyTooLarge,
+    /// No rollup, or no single one, has what is asked for.
+    NotCovered,
+    /// The answer would take more rows, cells or time than one query may.
+    TooWide,
+    /// The latest snapshot does not have the answer, and the request does not wait or has waited long enough.
+    NotYet,
+    /// Readers already ask for as many old hours or small polls as a refresh reads.
+    TooManyKeys,
+    /// As many queries run as may run at once.
+    Busy,
+    /// ClickHouse did not answer in time.
+    TooSlow,
+    /// ClickHouse did not answer, or not as it should.
+    Unavailable,
+}
+
+/// What does not depend on the request.
+struct Text {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    /// What is wrong where no parameter is.
+    detail: &'static str,
+    /// What to do.
+    hint: &'static str,
+}
+
+impl Problem {
+    /// One parameter is at fault.
+    pub(crate) fn of(kind: Kind, param: impl Into<String>, reason: impl Into<String>) -> Self {
+        let error = BadParameter { param: param.into(), reason: reason.into() };
+        Self { kind, errors: vec![error] }
+    }
+
+    /// A parameter that cannot be read.
+    pub(crate) fn bad(param: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::of(Kind::BadParameter, param, reason)
+    }
+
+    /// What is wrong, in a sentence.
+    pub(crate) fn detail(&self) -> String {
+        let parts: Vec<_> =
+            self.errors.iter().map(|BadParameter { param, reason }| format!("`{param}`: {reason}")).collect();
+        if parts.is_empty() { self.kind.text().detail.to_owned() } else { parts.join("; ") }
+    }
 
     /// The response to the request `id`.
-    fn render(&self, id: &RequestId) -> Response;
+    fn render(&self, id: &RequestId) -> Response {
+        #[derive(Serialize)]
+        struct More<'a> {
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [BadParameter],
+        }
+        let Text { status, code, title, hint, .. } = self.kind.text();
+        let detail = self.detail();
+        let problem =
+            problem::Problem { status, code, title, detail: &detail, hint, request_id: id.as_str() };
+        let body = problem.render(More { errors: &self.errors });
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.kind.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}
+
+/// For kinds that no parameter causes.
+impl From<Kind> for Problem {
+    fn from(kind: Kind) -> Self {
+        Self { kind, errors: Vec::new() }
+    }
 }
 
 /// Only the status: [`add_request_id`] renders the body.
-pub(crate) fn unrendered<R: Refusal>(refusal: R) -> Response {
-    let mut response = refusal.status().into_response();
-    response.extensions_mut().insert(refusal);
-    response
-}
-
-/// The response of a problem; `retry_after` is in seconds.
-pub(crate) fn response(
-    problem: &Problem<'_>,
-    members: impl Serialize,
-    retry_after: Option<&'static str>,
-) -> Response {
-    let mut response = (problem.status, problem.render(members)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(seconds) = retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.kind.text().status.into_response();
+        response.extensions_mut().insert(self);
+        response
     }
-    response
 }
 
-/// Adds the id of the request to each response, and renders refusals.
-pub(crate) async fn add_request_id<R: Refusal>(request: Request, next: Next) -> Response {
+impl IntoResponse for Kind {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}
+
+/// Adds the id of the request to each response, and renders problems.
+pub(crate) async fn add_request_id(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let mut response = next.run(request).await;
-    let refusal = response.extensions_mut().remove::<R>();
+    let problem = response.extensions_mut().remove::<Problem>();
     let allow = response.headers_mut().remove(ALLOW);
-    let mut response = refusal.map_or(response, |refusal| refusal.render(&id));
+    let mut response = problem.map_or(response, |problem| problem.render(&id));
     if let Some(allow) = allow {
         response.headers_mut().insert(ALLOW, allow);
     }
     response.headers_mut().insert(REQUEST_ID, id.header());
     response
+}
+
+impl Kind {
+    /// After how many seconds the same request may succeed; every `503` has it.
+    fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Self::NotYet | Self::Busy => Some("5"),
+            Self::TooSlow | Self::Unavailable => Some("10"),
+            Self::TooManyKeys => Some("30"),
+            Self::BadParameter
+            | Self::BadBody
+            | Self::NotFound
+            | Self::NotDeclared
+            | Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::NotCovered
+            | Self::TooWide => None,
+        }
+    }
+
+    fn text(self) -> Text {
+        const WAIT: &str = "wait as long as `Retry-After` says, then send the request again";
+        match self {
+            Self::BadParameter => Text {
+                status: StatusCode::BAD_REQUEST,
+                code: "bad_parameter",
+                title: "A parameter cannot be used",
+                detail: "the parameters do not fit together",
+                hint: "correct the parameter",
+            },
+            Self::BadBody => Text {
+                status: StatusCode::BAD_REQUEST,
+                code: "bad_body",
+                title: "The body cannot be read",
+                detail: "the body is not a JSON object of parameters",
+                hint: "send the parameters of GET as one JSON object",
+            },
+            Self::NotFound => Text {
+                status: StatusCode::NOT_FOUND,
+                code: "not_found",
+                title: "There is no such path",
+                detail: "the paths are /analytics?timestamp={ms}, /v1/counters, /v1/polls, /v1/polls/{poll} and \
+                         /v1/query",
+                hint: "correct the path",
+            },
+            Self::NotDeclared => Text {
+                status: StatusCode::NOT_FOUND,
+                code: "not_declared",
+                title: "The rollup is not declared",
+                detail: "the rollup that this answer is read from is not declared",
+                hint: "ask the operator to declare it; the log of the query API names the rollup",
+            },
+            Self::MethodNotAllowed => Text {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                code: "method_not_allowed",
+                title: "The method is not allowed",
+                detail: "this path does not accept the method; the header `Allow` names those that it accepts",
+                hint: "use a method that `Allow` names",
+            },
+            Self::BodyTooLarge => Text {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                code: "body_too_large",
+                title: "The body is too long",
+                detail: "the body of a query has at most 64 KiB",
+                hint: "send the parameters of GET as one JSON object",
+            },
+            Self::NotCovered => Text {
+                status: StatusCode::UNPROCESSABLE_ENTITY,
+                code: "not_covered",
+                title: "No rollup answers this query",
+                detail: "the parameters do not fit together",
+                hint: "ask for what a rollup has, or have the operator declare a rollup that has it",
+            },
+            Self::TooWide => Text {
+                status: StatusCode::UNPROCESSABLE_ENTITY,
+                code: "too_wide",
+                title: "The query asks for too much at once",
+                detail: "the query reads or returns more rows than one query may",
+                hint: "ask for a shorter window, a coarser grain, fewer dimensions, or add a filter",
+            },
+            Self::NotYet => Text {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "not_yet",
+                title: "The answer is not ready yet",
+                detail: "the answer was not ready within the time that a request waits for it",
+                hint: WAIT,
+            },
+            Self::TooManyKeys => Text {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "busy",
+                title: "Too many different answers are requested",
+                detail: "readers ask for more old hours or small polls than are read at once",
+                hint: WAIT,
+            },
+            Self::Busy => Text {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "busy",
+                title: "Too many queries run at once",
+                detail: "the query waited for its turn for as long as a query may wait",
+                hint: WAIT,
+            },
+            Self::TooSlow => Text {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "too_slow",
+                title: "The query was not answered in time",
+                detail: "ClickHouse did not answer within the time that a query may take",
+                hint: WAIT,
+            },
+            Self::Unavailable => Text {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "unavailable",
+                title: "The database does not answer",
+                detail: "ClickHouse did not answer; the log of the query API has the reason",
+                hint: WAIT,
+            },
+        }
+    }
 }

@@ -21,8 +21,8 @@ use schemas::time::UnixMillis;
 
 use self::row::SnapshotRow;
 
-/// The tenant of events whose request had no key.
-const TENANT: &str = "default";
+/// Until snapshots know tenants, they are of the one that everything belongs to without keys.
+const TENANT: &str = crate::access::DEFAULT_TENANT;
 
 /// What one refresh reads.
 #[derive(Debug)]

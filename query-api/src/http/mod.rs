@@ -1,7 +1,5 @@
 //! HTTP: a request is answered from the latest snapshot, or waits for the next one.
 
-mod problem;
-
 mod params;
 
 mod wait;

@@ -6,7 +6,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::http::request::Parts;
 use schemas::time::{HOUR, UnixMillis};
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// The parameters after the `?` of a request, in their order.
 pub(super) struct Parameters(pub(super) Vec<(String, String)>);
@@ -17,7 +17,7 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let read = Query::try_from_uri(&parts.uri).map(|Query(parameters)| Self(parameters));
         let reason = |error: QueryRejection| error.body_text();
-        read.map_err(|error| Problem::BadParameter("?".to_owned(), reason(error)))
+        read.map_err(|error| Problem::bad("?", reason(error)))
     }
 }
 
@@ -39,18 +39,18 @@ impl AnalyticsParameters {
             match (name.as_str(), value.as_str()) {
                 ("timestamp", text) => {
                     let parsed = text.parse().ok().and_then(UnixMillis::from_integer);
-                    time = Some(parsed.ok_or_else(|| bad("timestamp", reason))?);
+                    time = Some(parsed.ok_or_else(|| Problem::bad("timestamp", reason))?);
                 }
                 ("wait", "0") => wait = false,
                 ("wait", "1") => wait = true,
-                ("wait", _) => return Err(bad("wait", "it must be 0 or 1")),
+                ("wait", _) => return Err(Problem::bad("wait", "it must be 0 or 1")),
                 (other, _) => {
                     let reason = "there is no such parameter; the parameters are timestamp and wait";
-                    return Err(bad(other, reason));
+                    return Err(Problem::bad(other, reason));
                 }
             }
         }
-        let hour = time.ok_or_else(|| bad("timestamp", reason))?.floor(HOUR);
+        let hour = time.ok_or_else(|| Problem::bad("timestamp", reason))?.floor(HOUR);
         Ok(Self { hour, wait })
     }
 }
@@ -70,9 +70,12 @@ impl Format {
             format = match (name.as_str(), value.as_str()) {
                 ("format", "json") => Self::Json,
                 ("format", "csv") => Self::Csv,
-                ("format", _) => return Err(bad("format", "it must be json or csv")),
+                ("format", _) => return Err(Problem::bad("format", "it must be json or csv")),
                 (other, _) => {
-                    return Err(bad(other, "there is no such parameter; the only parameter is format"));
+                    return Err(Problem::bad(
+                        other,
+                        "there is no such parameter; the only parameter is format",
+                    ));
                 }
             };
         }
@@ -87,12 +90,8 @@ fn once_each(parameters: &[(String, String)]) -> Result<(), Problem> {
     };
     match parameters.iter().enumerate().find(is_repeated) {
         None => Ok(()),
-        Some((_, (name, _))) => Err(bad(name, "it is given more than once")),
+        Some((_, (name, _))) => Err(Problem::bad(name, "it is given more than once")),
     }
-}
-
-fn bad(parameter: &str, reason: &str) -> Problem {
-    Problem::BadParameter(parameter.to_owned(), reason.to_owned())
 }
 
 #[cfg(test)]
@@ -107,7 +106,7 @@ mod tests {
             (Ok(asked), Ok((hour, wait))) => {
                 assert_eq!(asked, AnalyticsParameters { hour: UnixMillis(hour), wait });
             }
-            (Err(Problem::BadParameter(parameter, _)), Err(named)) => assert_eq!(parameter, named),
+            (Err(problem), Err(named)) => assert_eq!(problem.errors[0].param, named),
             (other, _) => panic!("{query:?} gives {other:?}"),
         }
     }
@@ -134,7 +133,7 @@ mod tests {
         check(&[("timestamp", "1700000000000"), ("wait", "0"), ("wait", "0")], Err("wait"));
         let twice =
             [("format", "csv"), ("format", "json")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert!(matches!(Format::parse(&twice), Err(Problem::BadParameter(name, _)) if name == "format"));
+        assert_eq!(Format::parse(&twice).unwrap_err().errors[0].param, "format");
     }
 
     #[test]
@@ -142,7 +141,7 @@ mod tests {
         let parse = |name: &str, value: &str| Format::parse(&[(name.to_owned(), value.to_owned())]);
         assert_eq!(Format::parse(&[]), Ok(Format::Json));
         assert_eq!((parse("format", "csv"), parse("format", "json")), (Ok(Format::Csv), Ok(Format::Json)));
-        assert!(matches!(parse("format", "xml"), Err(Problem::BadParameter(name, _)) if name == "format"));
-        assert!(matches!(parse("fromat", "csv"), Err(Problem::BadParameter(name, _)) if name == "fromat"));
+        assert_eq!(parse("format", "xml").unwrap_err().errors[0].param, "format");
+        assert_eq!(parse("fromat", "csv").unwrap_err().errors[0].param, "fromat");
     }
 }

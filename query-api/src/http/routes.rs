@@ -7,17 +7,15 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::params::{AnalyticsParameters, Format, Parameters};
-use super::problem::Problem;
 use super::response::respond;
 use super::wait::{SnapshotWait, patience};
 use crate::answers::polls::PollAnswer;
-use crate::problem::add_request_id;
+use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
 /// All routes.
@@ -28,9 +26,6 @@ pub(crate) fn routes(state: Arc<AppState>) -> Router {
         .route("/web/get.php", get(counters))
         .route("/v1/polls", get(all_polls))
         .route("/v1/polls/{poll}", get(one_poll))
-        .fallback(|| async { Problem::NotFound })
-        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
-        .layer(middleware::from_fn(add_request_id::<Problem>))
         .with_state(state)
 }
 
@@ -52,8 +47,8 @@ async fn counters(
     let answer = || {
         let format = Format::parse(&parameters)?;
         let snapshot = state.snapshot.load();
-        let snapshot = snapshot.as_ref().ok_or(Problem::NotYet)?;
-        let counters = snapshot.counters.as_ref().ok_or(Problem::NotDeclared)?;
+        let snapshot = snapshot.as_ref().ok_or(Kind::NotYet)?;
+        let counters = snapshot.counters.as_ref().ok_or(Kind::NotDeclared)?;
         let now = SystemTime::now().into();
         let rendered = match format {
             Format::Json => counters.json(now, interval(&state), state.rollups_differ()),
@@ -73,8 +68,8 @@ async fn all_polls(
     let answer = || {
         let format = Format::parse(&parameters)?;
         let snapshot = state.snapshot.load();
-        let snapshot = snapshot.as_ref().ok_or(Problem::NotYet)?;
-        let polls = snapshot.polls.as_ref().ok_or(Problem::NotDeclared)?;
+        let snapshot = snapshot.as_ref().ok_or(Kind::NotYet)?;
+        let polls = snapshot.polls.as_ref().ok_or(Kind::NotDeclared)?;
         Ok(poll_response(&state, &polls.all, format, &headers))
     };
     counted(&state, "/v1/polls", answer())
@@ -89,9 +84,7 @@ async fn one_poll(
 ) -> Response {
     let answer = match poll {
         Ok(Path(name)) => self::poll(&state, &name, &parameters, &headers).await,
-        Err(_) => {
-            Err(Problem::BadParameter("poll".to_owned(), "the name in the path is not UTF-8".to_owned()))
-        }
+        Err(_) => Err(Problem::bad("poll", "the name in the path is not UTF-8")),
     };
     counted(&state, "/v1/polls/{poll}", answer)
 }
@@ -122,7 +115,7 @@ async fn hour(
             }
             return Ok(respond(rendered, snapshot.as_of, SystemTime::now().into(), headers));
         }
-        state.wanted_hours.want(hour, Instant::now()).map_err(|_| Problem::Busy)?;
+        state.wanted_hours.want(hour, Instant::now()).map_err(|_| Kind::TooManyKeys)?;
         wait.next().await?;
     }
 }
@@ -137,7 +130,7 @@ async fn poll(
     let mut wait = SnapshotWait::begin(state, patience(&state.refresh));
     loop {
         if let Some(snapshot) = &*state.snapshot.load() {
-            let polls = snapshot.polls.as_ref().ok_or(Problem::NotDeclared)?;
+            let polls = snapshot.polls.as_ref().ok_or(Kind::NotDeclared)?;
             if polls.is_wanted(name) {
                 // As for an old hour.
                 let _full = state.wanted_polls.want(name.to_owned(), Instant::now());
@@ -145,7 +138,7 @@ async fn poll(
             if let Some(poll) = polls.poll(name) {
                 return Ok(poll_response(state, poll, format, headers));
             }
-            state.wanted_polls.want(name.to_owned(), Instant::now()).map_err(|_| Problem::Busy)?;
+            state.wanted_polls.want(name.to_owned(), Instant::now()).map_err(|_| Kind::TooManyKeys)?;
         }
         wait.next().await?;
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use super::problem::Problem;
 use crate::config::RefreshConfig;
+use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
 /// The wait of one request.
@@ -30,7 +30,7 @@ impl<'a> SnapshotWait<'a> {
     pub(super) async fn next(&mut self) -> Result<(), Problem> {
         let _waiting = self.state.metrics.waiting();
         let next = time::timeout_at(self.until, self.snapshots.changed()).await;
-        next.map_err(|_| Problem::NotYet)?.map_err(|_| Problem::NotYet)
+        Ok(next.map_err(|_| Kind::NotYet)?.map_err(|_| Kind::NotYet)?)
     }
 }
 

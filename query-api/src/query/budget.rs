@@ -12,9 +12,9 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time;
 
-use super::problem::{Kind, Problem};
 use super::shape::Shaped;
 use crate::config::RefreshConfig;
+use crate::problem::{Kind, Problem};
 
 /// Statements of queries that run at once.
 const AT_ONCE: usize = 4;
@@ -36,6 +36,8 @@ pub(super) struct Budget {
 pub(super) struct Key {
     /// The tick that computed it.
     pub(super) tick: u64,
+    /// Whose rows they are.
+    pub(super) tenant: String,
     /// The start and the end of its window.
     pub(super) window: (i64, i64),
     /// What was asked.
@@ -82,7 +84,7 @@ mod tests {
     }
 
     fn key(tick: u64, query: &str) -> Key {
-        Key { tick, window: (0, 60), query: query.to_owned() }
+        Key { tick, tenant: "default".to_owned(), window: (0, 60), query: query.to_owned() }
     }
 
     fn shaped() -> Shaped {

@@ -8,8 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::params::Query;
-use super::problem::Problem;
 use super::shape::Row;
+use crate::problem::Problem;
 
 /// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,9 +7,9 @@ use runtime::error::chain;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
 
-use super::problem::{Kind, Problem};
 use super::sql::{Parameter, Statement};
 use crate::config::{ClickHouseConfig, RefreshConfig};
+use crate::problem::{Kind, Problem};
 
 /// The database as queries read it.
 pub(super) struct Database {

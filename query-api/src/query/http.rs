@@ -9,18 +9,17 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query as QueryString, State};
 use axum::http::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::QueryService;
 use super::params::{self, CsvStyle, Format, Query};
-use super::problem::{Kind, Problem};
 use super::render;
 use super::shape::Shaped;
+use crate::access::{KnownReader, Reader};
 use crate::config::Config;
-use crate::problem::add_request_id;
+use crate::problem::{Kind, Problem};
 use crate::rendered::{etag_matches, rfc3339};
 use crate::state::AppState;
 
@@ -43,33 +42,29 @@ const PATHS: [(&str, Option<Format>); 4] = [
     ("/v1/query.csv", Some(Format::Csv)),
 ];
 
-/// All routes of queries. They name requests and render problems themselves.
+/// All routes of queries.
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     let app = Arc::new(QueryService::new(config, state));
     let route = |router: Router<Arc<QueryService>>, (path, suffix): (&'static str, Option<Format>)| {
         let answer = move |State(app): State<Arc<QueryService>>,
+                           KnownReader(reader): KnownReader,
                            method: Method,
                            uri: Uri,
                            headers: HeaderMap,
                            body: Result<Bytes, BytesRejection>| async move {
-            let answered = answer(&app, suffix, &method, &uri, &headers, body).await;
+            let answered = answer(&app, &reader, suffix, &method, &uri, &headers, body).await;
             let response = answered.unwrap_or_else(Problem::into_response);
             app.state.metrics.answered(ROUTE, response.status());
             response
         };
-        let refuse = || async { Problem::from(Kind::MethodNotAllowed) };
-        router.route(path, get(answer).post(answer).fallback(refuse))
+        router.route(path, get(answer).post(answer))
     };
-    PATHS
-        .into_iter()
-        .fold(Router::new(), route)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(add_request_id::<Problem>))
-        .with_state(app)
+    PATHS.into_iter().fold(Router::new(), route).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(app)
 }
 
 async fn answer(
     app: &QueryService,
+    reader: &Reader,
     suffix: Option<Format>,
     method: &Method,
     uri: &Uri,
@@ -78,7 +73,7 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let query = Query::parse(&parameters(method, uri, body)?)?;
     let format = format(&query, suffix, headers)?;
-    let shaped = app.answer(&query).await?;
+    let shaped = app.answer(reader, &query).await?;
     let now = SystemTime::now().into();
     let stale = app.is_stale(&shaped, now);
     Ok(response(&query, &shaped, format, stale, now, headers))

@@ -30,27 +30,23 @@ mod render;
 
 mod http;
 
-mod problem;
-
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 
+use crate::access::Reader;
 use crate::config::Config;
+use crate::problem::Problem;
 use crate::state::AppState;
 use budget::{Budget, Key};
 use fetch::Database;
 use params::Query;
-use problem::Problem;
 use shape::Shaped;
 use window::Window;
 
 pub(crate) use http::routes;
-
-/// Tenant of everything that no key has named.
-const TENANT: &str = "default";
 
 /// What queries share.
 struct QueryService {
@@ -77,14 +73,19 @@ impl QueryService {
     }
 
     /// The rows that answer a query now.
-    async fn answer(&self, query: &Query) -> Result<Arc<Shaped>, Problem> {
+    async fn answer(&self, reader: &Reader, query: &Query) -> Result<Arc<Shaped>, Problem> {
         let now = UnixMillis::from(SystemTime::now()).0.div_euclid(1000);
         let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now)?;
         let plan = plan::plan(&self.rollups, query, &window, now)?;
         shape::check_size(query, &window, now)?;
-        let statement = sql::statement(query, &window, &plan, TENANT, self.database.seconds());
+        let statement = sql::statement(query, &window, &plan, &reader.tenant, self.database.seconds());
         let tick = *self.state.snapshots.borrow();
-        let key = Key { tick, window: (window.from(), window.to()), query: query.canonical() };
+        let key = Key {
+            tick,
+            tenant: reader.tenant.clone(),
+            window: (window.from(), window.to()),
+            query: query.canonical(),
+        };
         let run = async {
             let fetched = self.database.fetch(statement).await?;
             shape::shape(query, &window, &plan, fetched, now)

@@ -15,8 +15,8 @@ use serde_json::Value;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::grain::{Calendar, Grain, Week};
-use super::problem::{Kind, Problem};
 use super::window::Bound;
+use crate::problem::{Kind, Problem};
 
 /// What is asked.
 #[derive(Debug, Clone)]

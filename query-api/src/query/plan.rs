@@ -12,8 +12,8 @@ use schemas::rollup::{Condition, Dimension, Measure, Rollup, Rollups};
 use super::filter::Filter;
 use super::grain::{self, Grain};
 use super::params::Query;
-use super::problem::{BadParameter, Kind, Problem};
 use super::window::Window;
+use crate::problem::{BadParameter, Kind, Problem};
 
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;

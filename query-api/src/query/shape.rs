@@ -12,8 +12,8 @@ use super::cursor::Cursor;
 use super::fetch::Fetched;
 use super::params::{Direction, Fill, Order, Partial, Query};
 use super::plan::Plan;
-use super::problem::{Kind, Problem};
 use super::window::Window;
+use crate::problem::{Kind, Problem};
 
 /// Most rows of an answer before its limit: keys times buckets.
 pub(super) const MAX_CELLS: usize = 100_000;

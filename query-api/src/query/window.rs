@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::grain::{Calendar, Grain};
-use super::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// Most buckets of a window.
 pub(super) const MAX_BUCKETS: usize = 100_000;
