@@ -101,10 +101,10 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
     // Only markers name their Kafka partition: no reader asks which Kafka partition a sum came from.
-    only_marker(&mut block, "g", "UInt16", source.log_generation, count);
-    only_marker(&mut block, "kp", "UInt16", source.partition, count);
+    only_marker(&mut block, "g", "UInt16", source.log_generation.to_le_bytes(), count);
+    only_marker(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
-    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64(), count);
+    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64().to_le_bytes(), count);
     // The marker has a count of 1: a row of zeros would vanish from the table.
     let counts = once(1).chain(groups().map(|(part, group)| part.aggregate.counts[group]));
     block.fixed("rows", "UInt64", counts.map(u64::to_le_bytes));
