@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use runtime::serve;
+use runtime::serve::ConnectionLimits;
 use runtime::serve::tls::TlsConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::row::TimeLimits;
@@ -29,7 +29,7 @@ pub struct Config {
     /// TLS for clients: `TLS_CERT` and `TLS_KEY`, default neither.
     pub tls: Option<TlsConfig>,
     /// The limits on connections.
-    pub connections: serve::Limits,
+    pub connections: ConnectionLimits,
     /// How requests are received.
     pub http: HttpConfig,
     /// Who may send, and how much.
@@ -57,7 +57,7 @@ impl Config {
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             tls: TlsConfig::from_vars(vars)?,
-            connections: serve::Limits::from_vars(vars)?,
+            connections: ConnectionLimits::from_vars(vars)?,
             http: HttpConfig::from_vars(vars)?,
             auth: AuthConfig::from_vars(vars)?,
             accept: AcceptConfig::from_vars(vars)?,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
-use schemas::rollup::layout::{Expiry, Stored};
+use schemas::rollup::layout::{Expiry, MeasureColumn};
 use schemas::rollup::{Column, Condition, Dimension, Distinct, Measure, Number, PropPath, Rollup};
 use schemas::time::UnixMillis;
 
@@ -35,7 +35,7 @@ pub struct Aggregate<'r> {
     /// Number of events.
     pub counts: Vec<u64>,
     /// The other measures of the rollup, each with the column that stores it.
-    pub measures: Vec<(Stored, Values)>,
+    pub measures: Vec<(MeasureColumn, Values)>,
     /// The groups of each table partition, never an empty list.
     pub cells: BTreeMap<Expiry, Vec<GroupId>>,
     /// Rows folded into `(other)` because the batch reached its group limit.
@@ -130,9 +130,9 @@ pub fn aggregate_strata<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: us
         }
     }
     let members = Members::new(&units, &of_unit, strata);
-    let measures = rollup.measures.iter().zip(rollup.stored());
-    let measures = measures.filter_map(|((_, measure), stored)| {
-        values(measure, &members, firsts.len()).map(|values| (stored, values))
+    let measures = rollup.measures.iter().zip(rollup.measure_columns());
+    let measures = measures.filter_map(|((_, measure), column)| {
+        values(measure, &members, firsts.len()).map(|values| (column, values))
     });
     Aggregate {
         tenants: firsts.iter().map(|at| rows.tenant.numbers[units.rows[*at] as usize]).collect(),
