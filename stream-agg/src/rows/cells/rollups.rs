@@ -9,7 +9,7 @@ use schemas::time::UnixMillis;
 
 use super::{Cell, Cells, Source, keys, only_marker};
 use crate::protocol::progress::NextOffset;
-use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate_strata};
+use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate};
 use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
@@ -24,8 +24,7 @@ pub fn rollup_cells<'r>(
     max_groups: usize,
     backfill: Option<&str>,
 ) -> Cells {
-    let aggregates: Vec<_> =
-        rollups.map(|rollup| (rollup, aggregate_strata(rollup, strata, max_groups))).collect();
+    let aggregates: Vec<_> = rollups.map(|rollup| (rollup, aggregate(rollup, strata, max_groups))).collect();
     let mut cells = BTreeMap::<(Table, Expiry), Vec<RollupRows<'_, '_>>>::new();
     for (rollup, aggregate) in &aggregates {
         for (expires, groups) in &aggregate.cells {
