@@ -1,6 +1,6 @@
 //! The columns of the raw table `events`, as the aggregator sends them.
 
-pub use crate::event_time::{Earliest, EventTime, STORABLE, TimeLimits};
+pub use crate::event_time::{Ahead, Earliest, EventTime, STORABLE, TimeLimits};
 
 macro_rules! columns {
     ($($column:ident = $name:literal: $type:literal,)*) => {
