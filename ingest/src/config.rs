@@ -96,6 +96,15 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_zero_in_which_nothing_can_arrive_fails_the_start() {
+        for name in ["BODY_IDLE_TIMEOUT", "BODY_TIMEOUT", "DURABLE_WAIT", "POLL_RESULTS_INTERVAL"] {
+            let vars = Vars::from_pairs([("KAFKA_BROKERS", "k:1"), (name, "0s")]);
+            let error = Config::from_vars(&vars).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("variable {name}=`0")), "{error}");
+        }
+    }
+
+    #[test]
     fn bounds_that_no_request_could_keep_fail_the_start() {
         let vars = Vars::from_pairs([("KAFKA_BROKERS", "k:1"), ("IN_FLIGHT_BYTES", "1MiB")]);
         let error = Config::from_vars(&vars).unwrap_err().to_string();

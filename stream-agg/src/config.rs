@@ -114,7 +114,7 @@ impl Config {
             admin_addr: vars.parsed_or("ADMIN_ADDR", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9082)))?,
             group: vars.string_or("GROUP", "stream-agg"),
             group_instance: Some(instance).filter(|name| !name.is_empty()),
-            progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1), MAX_AGE)?,
+            progress_interval: age(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
             audit_interval: Some(vars.duration_or("AUDIT_INTERVAL", Duration::from_secs(10 * 60))?)
                 .filter(|interval| !interval.is_zero()),
             batch: BatchConfig::from_vars(vars)?,
@@ -175,7 +175,7 @@ fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
 const MAX_ROWS: usize = 1_000_000;
 /// Most bytes of a batch's records: the texts of a column are stored end to end, below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
-/// The longest that a batch may stay open.
+/// The longest that a batch may stay open, and between two updates of `progress`.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 impl BatchConfig {
@@ -185,7 +185,7 @@ impl BatchConfig {
             max_rows: up_to("BATCH_MAX_ROWS", vars.parsed_or("BATCH_MAX_ROWS", rows)?, MAX_ROWS)?,
             max_bytes: up_to("BATCH_MAX_BYTES", bytes(vars, "BATCH_MAX_BYTES", 64 * MIB)?, MAX_BYTES)?,
             max_total_bytes: bytes(vars, "BATCHES_MAX_BYTES", 256 * MIB)?,
-            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(4), MAX_AGE)?,
+            max_age: age(vars, "BATCH_MAX_AGE", Duration::from_secs(4))?,
         })
     }
 }
@@ -288,18 +288,10 @@ fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZer
     Err(VarError::Invalid { name, value: number.to_string(), reason })
 }
 
-fn positive(
-    vars: &Vars,
-    name: &'static str,
-    default: Duration,
-    most: Duration,
-) -> Result<Duration, VarError> {
-    let duration = vars.duration_up_to(name, default, most, "readers would see nothing new for too long")?;
-    if duration.is_zero() {
-        let reason = "it must be above zero".to_owned();
-        return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
-    }
-    Ok(duration)
+/// By how much a variable makes readers see rows later.
+fn age(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+    vars.positive_duration_or(name, default)?;
+    vars.duration_up_to(name, default, MAX_AGE, "readers would see nothing new for too long")
 }
 
 #[cfg(test)]
@@ -335,6 +327,7 @@ mod tests {
         check_refused("BATCH_MAX_BYTES", "0", "above zero");
         check_refused("BATCHES_MAX_BYTES", "0", "above zero");
         check_refused("BATCH_MAX_AGE", "0s", "above zero");
+        check_refused("PROGRESS_INTERVAL", "0s", "above zero");
         check_refused("CLICKHOUSE_DATABASE", "a;b", "letters");
         check_refused("BI_DATABASE", "a.b", "letters");
         check_refused("BI_DATABASE", "millrace", "CLICKHOUSE_DATABASE");
