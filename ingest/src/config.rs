@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use runtime::serve;
+use runtime::serve::ConnectionLimits;
 use runtime::serve::tls::TlsConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::row::TimeLimits;
@@ -29,7 +29,7 @@ pub struct Config {
     /// TLS for clients: `TLS_CERT` and `TLS_KEY`, default neither.
     pub tls: Option<TlsConfig>,
     /// The limits on connections.
-    pub connections: serve::Limits,
+    pub connections: ConnectionLimits,
     /// How requests are received.
     pub http: HttpConfig,
     /// Who may send, and how much.
@@ -57,7 +57,7 @@ impl Config {
             admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             tls: TlsConfig::from_vars(vars)?,
-            connections: serve::Limits::from_vars(vars)?,
+            connections: ConnectionLimits::from_vars(vars)?,
             http: HttpConfig::from_vars(vars)?,
             auth: AuthConfig::from_vars(vars)?,
             accept: AcceptConfig::from_vars(vars)?,
@@ -92,6 +92,15 @@ mod tests {
         assert_eq!(with("http://q:80").unwrap().poll_results.url.as_deref(), Some("http://q:80"));
         for url in ["query-api:80", "https://q", "/v1/polls"] {
             assert!(matches!(with(url), Err(VarError::Invalid { name: "POLL_RESULTS_URL", .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_zero_in_which_nothing_can_arrive_fails_the_start() {
+        for name in ["BODY_IDLE_TIMEOUT", "BODY_TIMEOUT", "DURABLE_WAIT", "POLL_RESULTS_INTERVAL"] {
+            let vars = Vars::from_pairs([("KAFKA_BROKERS", "k:1"), (name, "0s")]);
+            let error = Config::from_vars(&vars).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("variable {name}=`0")), "{error}");
         }
     }
 

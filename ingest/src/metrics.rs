@@ -10,7 +10,7 @@ use std::time::Duration;
 use ::http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 use runtime::metrics::{MetricDescription, MetricFactory};
-use runtime::serve::Counted;
+use runtime::serve::ConnectionMetrics;
 use schemas::event::Code;
 use schemas::time::UnixMillis;
 
@@ -27,7 +27,7 @@ pub struct Metrics {
     pub descriptions: Vec<MetricDescription>,
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
-    pub connections: Counted,
+    pub connections: ConnectionMetrics,
     /// `tls_stale`: 1 while the file of the certificate or key is not valid and those read before stay in use.
     pub tls_stale: IntGauge,
     requests: IntCounterVec,
@@ -124,7 +124,7 @@ impl Metrics {
         );
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         Self {
-            connections: Counted {
+            connections: ConnectionMetrics {
                 open: metrics.gauge("connections", "Open connections."),
                 refused: metrics.counter(
                     "connections_refused_total",

@@ -18,8 +18,18 @@ impl RetryPolicy {
     /// If `shortest` is zero or above `longest`; in a constant that is a compile error.
     pub const fn new(shortest: Duration, longest: Duration) -> Self {
         let (least, most) = (shortest.as_nanos(), longest.as_nanos());
-        assert!(0 < least && least <= most, "a backoff starts above zero and grows");
+        assert!(0 < least && least <= most, "a backoff starts above zero and does not shrink");
         Self { shortest, longest }
+    }
+
+    /// The wait after the first failure, at the most.
+    pub const fn shortest(self) -> Duration {
+        self.shortest
+    }
+
+    /// The wait after many failures, at the most.
+    pub const fn longest(self) -> Duration {
+        self.longest
     }
 
     /// The waits of a new series of tries.
@@ -36,11 +46,6 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from `shortest` up to `longest`, doubling.
-    pub fn new(shortest: Duration, longest: Duration) -> Self {
-        RetryPolicy::new(shortest, longest).backoff()
-    }
-
     /// The wait before the next try: between half and the whole of the current step, so that many processes
     /// do not retry in step.
     pub fn wait(&mut self) -> Duration {
@@ -60,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_most_and_start_anew_after_a_success() {
+    fn waits_double_up_to_the_longest_and_start_again_with_the_shortest_after_a_success() {
         let mut backoff = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(1)).backoff();
         let within = |wait: Duration, step: u64| {
             assert!(

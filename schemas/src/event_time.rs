@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::time::{DAY, HOUR, UnixMillis};
 
@@ -45,6 +46,32 @@ impl FromStr for Earliest {
 impl fmt::Display for Earliest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The value of `EVENT_TIME_AHEAD`: how far a client may be ahead of the server, at most
+/// [`MAX_AHEAD`](TimeLimits::MAX_AHEAD); in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead(pub i64);
+
+impl FromStr for Ahead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ahead = humantime::parse_duration(text).map_err(|e| format!("{e}; write for example `1day`"))?;
+        match i64::try_from(ahead.as_millis()) {
+            Ok(ahead) if ahead <= TimeLimits::MAX_AHEAD => Ok(Self(ahead)),
+            _ => Err(format!(
+                "the end of every retention must lie before 2106, where ClickHouse's DateTime ends; write 0s to {}",
+                Self(TimeLimits::MAX_AHEAD)
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(Duration::from_millis(self.0.unsigned_abs())).fmt(f)
     }
 }
 
@@ -95,6 +122,18 @@ mod tests {
         assert_eq!(STORABLE.start.to_string(), "1970-01-01 00:00:00.000");
         assert_eq!(STORABLE.end.to_string(), "2059-01-01 00:00:00.000");
         assert!(STORABLE.contains(&TimeLimits::default().earliest));
+    }
+
+    #[test]
+    fn a_client_may_be_ahead_by_a_year_at_most() {
+        for (text, ahead) in [("0s", 0), ("250ms", 250), ("1day", DAY), ("1year", TimeLimits::MAX_AHEAD)] {
+            assert_eq!(text.parse(), Ok(Ahead(ahead)));
+            assert_eq!(Ahead(ahead).to_string(), text);
+        }
+        for text in ["1year 1ms", "80years", "300000000years"] {
+            assert!(text.parse::<Ahead>().unwrap_err().ends_with("write 0s to 1year"), "{text}");
+        }
+        assert!("soon".parse::<Ahead>().unwrap_err().ends_with("write for example `1day`"));
     }
 
     #[test]

@@ -43,9 +43,6 @@ named_enum! {
     pub fn name;
 }
 
-/// The former name of [`FieldType`].
-pub use self::FieldType as Kind;
-
 impl FieldType {
     /// ClickHouse type of the column.
     pub fn column_type(self) -> &'static str {

@@ -9,7 +9,7 @@ use rdkafka::ClientConfig;
 use runtime::vars::{VarError, Vars};
 use schemas::bi;
 use schemas::rollup::Rollups;
-use schemas::row::{Earliest, TimeLimits};
+use schemas::row::{Ahead, Earliest, TimeLimits};
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::DAY;
 
@@ -114,11 +114,15 @@ impl Config {
             admin_addr: vars.parsed_or("ADMIN_ADDR", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9082)))?,
             group: vars.string_or("GROUP", "stream-agg"),
             group_instance: Some(instance).filter(|name| !name.is_empty()),
-            progress_interval: positive(vars, "PROGRESS_INTERVAL", Duration::from_secs(1), MAX_AGE)?,
+            progress_interval: age(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
             audit_interval: Some(vars.duration_or("AUDIT_INTERVAL", Duration::from_secs(10 * 60))?)
                 .filter(|interval| !interval.is_zero()),
             batch: BatchConfig::from_vars(vars)?,
-            limits: limits(vars)?,
+            limits: DecodeLimits {
+                time: time_limits(vars)?,
+                window: window_limits(vars)?,
+                ..DecodeLimits::default()
+            },
             max_groups: vars
                 .parsed_or("ROLLUP_MAX_GROUPS", NonZeroUsize::new(MAX_GROUPS).expect("is not zero"))?,
             migrate: MigrateConfig::from_vars(vars)?,
@@ -142,30 +146,28 @@ const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
 /// How far back a repeated event is recognized, in each Kafka partition: for `DEDUP_WINDOW_AGE`, default 1day, at
-/// most 14days, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about 50 bytes each in memory). Which
-/// client clocks are trusted: those not before `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970, and
-/// not more than `EVENT_TIME_AHEAD`, default 1day, at most 1year, ahead.
-fn limits(vars: &Vars) -> Result<DecodeLimits, VarError> {
-    let fixed = DecodeLimits::default();
-    let DecodeLimits { time, window, .. } = fixed;
-    let millis = |name, default: i64, most: i64, why: &str| {
-        let [default, most] = [default, most].map(|millis| Duration::from_millis(millis.unsigned_abs()));
-        let duration = vars.duration_up_to(name, default, most, why)?;
-        Ok(i64::try_from(duration.as_millis()).expect("it is below a limit in milliseconds"))
-    };
+/// most 14days, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about 50 bytes each in memory).
+fn window_limits(vars: &Vars) -> Result<WindowLimits, VarError> {
+    let WindowLimits { age_ms, max_ids } = WindowLimits::default();
+    let [default, most] = [age_ms, MAX_WINDOW_AGE].map(|millis| Duration::from_millis(millis.unsigned_abs()));
     let ledger = "the window is restored from the ledger, which keeps a record for 30 days";
-    let age_ms = millis("DEDUP_WINDOW_AGE", window.age_ms, MAX_WINDOW_AGE, ledger)?;
-    let max_ids = vars.parsed_or("DEDUP_WINDOW_IDS", window.max_ids)?;
+    let age = vars.duration_up_to("DEDUP_WINDOW_AGE", default, most, ledger)?;
+    let max_ids = vars.parsed_or("DEDUP_WINDOW_IDS", max_ids)?;
     if !(1..=MAX_WINDOW_IDS).contains(&max_ids) {
         let reason = format!("write a number from 1 to {MAX_WINDOW_IDS}");
         return Err(VarError::Invalid { name: "DEDUP_WINDOW_IDS", value: max_ids.to_string(), reason });
     }
-    let end = "the end of every retention must lie before 2106, where ClickHouse's DateTime ends";
-    let ahead = millis("EVENT_TIME_AHEAD", time.ahead, TimeLimits::MAX_AHEAD, end)?;
-    Ok(DecodeLimits {
-        time: TimeLimits { earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(time.earliest))?.0, ahead },
-        window: WindowLimits { age_ms, max_ids },
-        ..fixed
+    let age_ms = i64::try_from(age.as_millis()).expect("it is below a limit in milliseconds");
+    Ok(WindowLimits { age_ms, max_ids })
+}
+
+/// Which client clocks are trusted: those not before `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970,
+/// and not more than `EVENT_TIME_AHEAD`, default 1day, at most 1year, ahead.
+fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
+    let TimeLimits { earliest, ahead } = TimeLimits::default();
+    Ok(TimeLimits {
+        earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
+        ahead: vars.parsed_or("EVENT_TIME_AHEAD", Ahead(ahead))?.0,
     })
 }
 
@@ -173,7 +175,7 @@ fn limits(vars: &Vars) -> Result<DecodeLimits, VarError> {
 const MAX_ROWS: usize = 1_000_000;
 /// Most bytes of a batch's records: the texts of a column are stored end to end, below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
-/// The longest that a batch may stay open.
+/// The longest that a batch may stay open, and between two updates of `progress`.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 impl BatchConfig {
@@ -183,7 +185,7 @@ impl BatchConfig {
             max_rows: up_to("BATCH_MAX_ROWS", vars.parsed_or("BATCH_MAX_ROWS", rows)?, MAX_ROWS)?,
             max_bytes: up_to("BATCH_MAX_BYTES", bytes(vars, "BATCH_MAX_BYTES", 64 * MIB)?, MAX_BYTES)?,
             max_total_bytes: bytes(vars, "BATCHES_MAX_BYTES", 256 * MIB)?,
-            max_age: positive(vars, "BATCH_MAX_AGE", Duration::from_secs(4), MAX_AGE)?,
+            max_age: age(vars, "BATCH_MAX_AGE", Duration::from_secs(4))?,
         })
     }
 }
@@ -286,18 +288,10 @@ fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZer
     Err(VarError::Invalid { name, value: number.to_string(), reason })
 }
 
-fn positive(
-    vars: &Vars,
-    name: &'static str,
-    default: Duration,
-    most: Duration,
-) -> Result<Duration, VarError> {
-    let duration = vars.duration_up_to(name, default, most, "readers would see nothing new for too long")?;
-    if duration.is_zero() {
-        let reason = "it must be above zero".to_owned();
-        return Err(VarError::Invalid { name, value: "0s".to_owned(), reason });
-    }
-    Ok(duration)
+/// By how much a variable makes readers see rows later.
+fn age(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
+    vars.positive_duration_or(name, default)?;
+    vars.duration_up_to(name, default, MAX_AGE, "readers would see nothing new for too long")
 }
 
 #[cfg(test)]
@@ -333,6 +327,7 @@ mod tests {
         check_refused("BATCH_MAX_BYTES", "0", "above zero");
         check_refused("BATCHES_MAX_BYTES", "0", "above zero");
         check_refused("BATCH_MAX_AGE", "0s", "above zero");
+        check_refused("PROGRESS_INTERVAL", "0s", "above zero");
         check_refused("CLICKHOUSE_DATABASE", "a;b", "letters");
         check_refused("BI_DATABASE", "a.b", "letters");
         check_refused("BI_DATABASE", "millrace", "CLICKHOUSE_DATABASE");

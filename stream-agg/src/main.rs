@@ -150,14 +150,9 @@ async fn grants(config: Config) -> anyhow::Result<()> {
 }
 
 async fn migrate(config: Config) -> anyhow::Result<()> {
-    let stop = signal::listen().context("listen for signals")?;
-    tokio::select! {
-        done = stream_agg::migrate(&config.migrate) => {
-            tracing::info!("migrated: {}", done?);
-            Ok(())
-        }
-        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was created; run the command again"),
-    }
+    let migrated = unless_stopped(stream_agg::migrate(&config.migrate), "created").await?;
+    tracing::info!("migrated: {migrated}");
+    Ok(())
 }
 
 async fn adopt(config: Config, partitions: Vec<u16>, log: Log, cfg: Option<u64>) -> anyhow::Result<()> {
@@ -188,22 +183,24 @@ fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
 }
 
 async fn backfill(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
-    let stop = signal::listen().context("listen for signals")?;
-    tokio::select! {
-        filled = stream_agg::ops::backfill::backfill(&config, &rollup) => {
-            print(&filled?, json)
-        }
-        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was counted; run the command again"),
-    }
+    let filled = unless_stopped(stream_agg::ops::backfill::backfill(&config, &rollup), "counted").await?;
+    print(&filled, json)
 }
 
 async fn drop_rollup(config: Config, rollup: String, json: bool) -> anyhow::Result<()> {
+    let dropped = stream_agg::ops::drop_rollup::drop_rollup(&config, &rollup);
+    print(&unless_stopped(dropped, "deleted").await?, json)
+}
+
+/// Runs a command that can be run again, until it ends or a signal stops it.
+async fn unless_stopped<T, E: Into<anyhow::Error>>(
+    command: impl Future<Output = Result<T, E>>,
+    done: &str,
+) -> anyhow::Result<T> {
     let stop = signal::listen().context("listen for signals")?;
     tokio::select! {
-        dropped = stream_agg::ops::drop_rollup::drop_rollup(&config, &rollup) => {
-            print(&dropped?, json)
-        }
-        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was deleted; run the command again"),
+        ended = command => ended.map_err(Into::into),
+        () = stop.requested.cancelled() => anyhow::bail!("stopped before everything was {done}; run the command again"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use runtime::admin;
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::field::Field;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -34,8 +34,8 @@ use crate::pipeline::budget::LargeBatchBudget;
 use crate::pipeline::context::Services;
 use crate::protocol::declaration::Declaration;
 
-/// Shortest and longest wait between attempts to reach Kafka and ClickHouse.
-const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The waits until Kafka and ClickHouse can be reached and have what this process needs.
+const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 /// Log lines and errors of Kafka's client that are read after each failed question.
 const MAX_EVENTS: usize = 100;
 /// Timeout of the question for the topic.
@@ -206,7 +206,7 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 /// # Errors
 /// A rollup or field was changed under its name, or a dropped rollup is declared again.
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = START_RETRIES.backoff();
     loop {
         let declared = async {
             let ours = configs::ours(store, config).await?;
@@ -232,7 +232,7 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
 
 /// Waits until Kafka has the topic.
 async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, health: &Health) {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = START_RETRIES.backoff();
     let mut refusal = None;
     loop {
         let (metadata_client, topic) = (Arc::clone(metadata_client), kafka.topic.clone());
@@ -268,7 +268,7 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
 
 /// Waits until Kafka sets the times of the topic's records, as far as it tells.
 async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = START_RETRIES.backoff();
     loop {
         match timestamps::timestamp_type(admin, &kafka.topic).await {
             Ok(TimestampType::LogAppendTime) => break,
@@ -302,7 +302,7 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
 
 /// Waits until ClickHouse has all tables as they must be.
 async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = START_RETRIES.backoff();
     // ClickHouse is not reported as recovered yet: a reader that sees this process ready may ask for its
     // declaration.
     while let Err(error) = tables::check(store, fields).await {

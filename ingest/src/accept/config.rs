@@ -61,8 +61,8 @@ impl BodyLimits {
             body_bytes: vars.bytes_or("MAX_BODY_BYTES", 8 * MIB)?,
             decoded_bytes: vars.bytes_or("MAX_DECODED_BYTES", 32 * MIB)?,
             events: vars.parsed_or("MAX_EVENTS", 10_000)?,
-            body_idle: vars.duration_or("BODY_IDLE_TIMEOUT", Duration::from_secs(10))?,
-            body_total: vars.duration_or("BODY_TIMEOUT", Duration::from_secs(30))?,
+            body_idle: vars.positive_duration_or("BODY_IDLE_TIMEOUT", Duration::from_secs(10))?,
+            body_total: vars.positive_duration_or("BODY_TIMEOUT", Duration::from_secs(30))?,
             body_min_rate: vars.parsed_or("BODY_MIN_RATE", const { NonZeroU32::new(512).unwrap() })?,
             in_flight_bytes: vars.bytes_or("IN_FLIGHT_BYTES", 256 * MIB)?,
         };

@@ -6,13 +6,12 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use ::http::Uri;
 use percent_encoding::percent_decode_str;
 use runtime::vars::{VarError, Vars};
 use schemas::event::MAX_ID_BYTES;
-use schemas::row::{Earliest, TimeLimits};
+use schemas::row::{Ahead, Earliest, TimeLimits};
 use schemas::time::UnixMillis;
 
 use crate::outcome::Refusal;
@@ -25,12 +24,9 @@ pub type Times = RangeInclusive<UnixMillis>;
 /// 2000-01-01T00:00:00Z, and `EVENT_TIME_AHEAD`, default 1day. A reaction at any other time is refused.
 pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
-    let [default, most] =
-        [ahead, TimeLimits::MAX_AHEAD].map(|millis| Duration::from_millis(millis.unsigned_abs()));
-    let ahead = vars.duration_up_to("EVENT_TIME_AHEAD", default, most, "rollups hold no later times")?;
     Ok(TimeLimits {
         earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
-        ahead: i64::try_from(ahead.as_millis()).expect("it is below a limit in milliseconds"),
+        ahead: vars.parsed_or("EVENT_TIME_AHEAD", Ahead(ahead))?.0,
     })
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use prometheus::IntGauge;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use tokio::sync::SetOnce;
 
 use super::config::KafkaConfig;
@@ -23,8 +23,8 @@ use super::kafka::Producer;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long Kafka may take to return the metadata.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
-/// The shortest and the longest wait between attempts after something has failed.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The waits between two fetches after something has failed.
+const METADATA_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long Kafka counts as unreachable after it refused a record for lack of rights; then the next record is tried.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
@@ -303,7 +303,7 @@ impl Drop for Watch {
 pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
     let watched = Arc::clone(cluster);
     let check_repeatedly = move || {
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut backoff = METADATA_RETRIES.backoff();
         while let Some(producer) = producer.upgrade() {
             let reachable = watched.check(&producer);
             drop(producer);

@@ -25,12 +25,8 @@ mod protocol_refusal;
 
 pub use connection::PeerAddr;
 pub use limits::ConnectionLimits;
-/// The former name of [`ConnectionLimits`].
-pub use limits::ConnectionLimits as Limits;
 pub use listen::{Listeners, bind};
 pub use open_connections::ConnectionMetrics;
-/// The former name of [`ConnectionMetrics`].
-pub use open_connections::ConnectionMetrics as Counted;
 pub use server::{DrainOverran, Server};
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn of_rollup(rollup: &Rollup, database: &str) -> View {
         rollup.condition(),
         group.join(", ")
     );
-    let measures = rollup.measures.iter().zip(rollup.stored());
+    let measures = rollup.measures.iter().zip(rollup.measure_columns());
     let measures = measures.map(|((name, measure), stored)| of_measure(name, measure, stored));
     let comment = match rollup.retention_days {
         Some(days) => format!("{}; kept for {days} days", described(rollup)),
@@ -89,7 +89,7 @@ fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> ViewColum
             ("UInt64", format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge")
         }
     };
-    let value = format!("{function}({})", of(&stored.column()));
+    let value = format!("{function}({})", of(&stored.name()));
     let value = match measure {
         Measure::Min(Number::Field(_)) => present(&value, i128::MAX),
         Measure::Max(Number::Field(_)) => present(&value, i128::MIN),

@@ -60,7 +60,7 @@ pub enum MeasureColumn {
 
 impl MeasureColumn {
     /// Its name.
-    pub fn column(self) -> String {
+    pub fn name(self) -> String {
         match self {
             Self::Rows => "rows".to_owned(),
             Self::Sum(n) => format!("sum{n}"),
@@ -70,9 +70,6 @@ impl MeasureColumn {
         }
     }
 }
-
-/// The former name of [`MeasureColumn`].
-pub use self::MeasureColumn as Stored;
 
 /// The day on which a table partition of a rollup may be dropped: the column `expires`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,7 +108,7 @@ impl Rollup {
     }
 
     /// The column of each measure.
-    pub fn stored(&self) -> Vec<MeasureColumn> {
+    pub fn measure_columns(&self) -> Vec<MeasureColumn> {
         let (mut sums, mut minima, mut maxima, mut sets) = (0, 0, 0, 0);
         let mut next = |measure: &Measure| {
             let count = |number: &mut usize| {
@@ -131,14 +128,14 @@ impl Rollup {
 
     /// The first measure for which the tables have no column.
     pub(super) fn first_without_column(&self) -> Option<&(String, Measure)> {
-        let has_none = |stored: &MeasureColumn| match *stored {
+        let has_none = |column: &MeasureColumn| match *column {
             MeasureColumn::Rows => false,
             MeasureColumn::Sum(n)
             | MeasureColumn::Min(n)
             | MeasureColumn::Max(n)
             | MeasureColumn::Uniq(n) => n > MEASURES,
         };
-        Some(&self.measures[self.stored().iter().position(has_none)?])
+        Some(&self.measures[self.measure_columns().iter().position(has_none)?])
     }
 
     /// The column of the dimension at index `at`.
@@ -160,8 +157,8 @@ impl Rollup {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
             dimensions.map(|(at, d)| format!("T.{} AS `{}`", Self::dimension_column(at), d.column_name()));
-        let measures = self.measures.iter().zip(self.stored());
-        let measures = measures.map(|((name, _), stored)| format!("T.{} AS `{name}`", stored.column()));
+        let measures = self.measures.iter().zip(self.measure_columns());
+        let measures = measures.map(|((name, _), column)| format!("T.{} AS `{name}`", column.name()));
         let columns: Vec<_> = dimensions.chain(measures).collect();
         format!(
             "(SELECT T.tenant AS tenant, T.bucket AS bucket, {} FROM {} AS T WHERE {})",

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::time::UnixMillis;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -38,8 +38,8 @@ pub use refusal::StoppedBatch;
 
 /// Inserts at the same time, for all partitions together.
 const AT_ONCE: usize = 8;
-/// Shortest and longest wait after a transient failure.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The waits after a transient failure.
+const INSERT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// The deduplication token of a batch, which no other batch ever has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Inserter {
             })
             .collect();
         let component = Component::Inserts(source.partition.into());
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = INSERT_RETRIES.backoff();
         let mut counted_as_stopped = None;
         loop {
             let failed = self.send_due(&mut pending, &token, source, &description).await;
@@ -325,7 +325,7 @@ impl Inserter {
 
     /// The time of ClickHouse's clock, which is asked if it was not read lately.
     async fn server_now(&self) -> UnixMillis {
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = INSERT_RETRIES.backoff();
         loop {
             if let Some(now) = self.clock.now() {
                 return now;
@@ -342,7 +342,7 @@ impl Inserter {
 
     /// The markers of the pending cells, as soon as ClickHouse answers.
     async fn markers(&self, pending: &[PendingCell], source: Source) -> Markers {
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = INSERT_RETRIES.backoff();
         loop {
             match markers::of_cells(&self.store, pending.iter().map(|pending| &*pending.cell), source).await {
                 Ok(markers) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
-use runtime::backoff::Backoff;
+use runtime::backoff::{Backoff, RetryPolicy};
 use tokio::runtime::Handle;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,8 @@ pub mod orphans;
 
 pub use rebalance::RELEASE;
 
-/// Shortest and longest wait before the group is joined again. Each time, the group assigns all partitions again.
-const JOIN_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The waits before the group is joined again. Each time, the group assigns all partitions again.
+const JOIN_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
 /// After a membership of this length the group is joined again after the shortest wait.
 const LASTING: Duration = Duration::from_secs(120);
 
@@ -90,7 +90,7 @@ pub fn run_member(
     shutdown: &CancellationToken,
 ) -> Result<(), GroupError> {
     let topic = &services.topic;
-    let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
+    let mut pauses = JOIN_RETRIES.backoff();
     loop {
         let since = Instant::now();
         let consumer = group_consumer(config, config.group_instance.as_deref(), &services.health);
@@ -144,11 +144,14 @@ mod tests {
 
     #[test]
     fn a_group_is_joined_ever_more_slowly_while_no_member_lasts() {
-        let mut pauses = Backoff::new(JOIN_PAUSES.0, JOIN_PAUSES.1);
+        let mut pauses = JOIN_RETRIES.backoff();
         let short = LASTING.mul_f64(0.5);
         let waits: Vec<_> = (0..7).map(|_| pause_after(&mut pauses, short)).collect();
-        assert!(waits[0] <= JOIN_PAUSES.0, "{waits:?}");
-        assert!(waits[5] >= JOIN_PAUSES.1 / 2 && waits[6] >= JOIN_PAUSES.1 / 2, "{waits:?}");
-        assert!(pause_after(&mut pauses, LASTING) <= JOIN_PAUSES.0);
+        assert!(waits[0] <= JOIN_RETRIES.shortest(), "{waits:?}");
+        assert!(
+            waits[5] >= JOIN_RETRIES.longest() / 2 && waits[6] >= JOIN_RETRIES.longest() / 2,
+            "{waits:?}"
+        );
+        assert!(pause_after(&mut pauses, LASTING) <= JOIN_RETRIES.shortest());
     }
 }

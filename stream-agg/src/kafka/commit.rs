@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +23,8 @@ use crate::protocol::progress::{AfterCommit, CommitOutcome, NextOffset, after_co
 
 /// Timeout of the question what is committed.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest and longest wait before a refused commit is retried.
-const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The waits before a refused commit is retried.
+const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 /// How long a refused commit is retried before the group is joined again.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -71,7 +71,7 @@ impl Committer {
     /// Nothing was committed, or nobody knows; the pipeline must end.
     pub async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), CommitAborted> {
         let metadata = intent.to_string();
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = COMMIT_RETRIES.backoff();
         let until = Instant::now() + PATIENCE;
         loop {
             let (topic, partition, text) = (self.topic.clone(), self.partition, metadata.clone());

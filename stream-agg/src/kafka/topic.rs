@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use tokio::sync::Mutex;
 use tokio::time::{self, Instant};
 
@@ -20,8 +20,8 @@ use crate::protocol::intent::TopicId;
 
 /// Timeout of the question for the topic id.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest and longest wait before a question without an answer is repeated.
-const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The waits before a question without an answer is repeated.
+const ASK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// The topic of the records.
 pub struct TopicWatch {
@@ -70,7 +70,7 @@ impl TopicWatch {
     /// The topic has another id, so the records that were read may belong to another log.
     pub async fn check(self: &Arc<Self>) -> Result<(), Recreated> {
         let since = Instant::now();
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = ASK_RETRIES.backoff();
         let mut asked = self.asked.lock().await;
         while asked.is_none_or(|at| at < since) && !self.was_recreated() {
             let now = Instant::now();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::tables;
 use tokio::time::{self, Instant};
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,8 +21,8 @@ use crate::kafka::timestamps::{self, Admin, TimestampType};
 
 mod views;
 
-/// Shortest and longest wait between attempts.
-const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The waits until Kafka or ClickHouse can be reached.
+const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 /// Timeout of one question to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -109,7 +109,7 @@ async fn persist<T, F>(
 where
     F: Future<Output = Result<T, MigrateError>>,
 {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = MIGRATE_RETRIES.backoff();
     let mut warned = false;
     loop {
         let error = match attempt().await {

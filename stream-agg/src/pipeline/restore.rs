@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::time::UnixMillis;
 use tokio::time;
 use uuid::Uuid;
@@ -23,8 +23,8 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover::{KafkaState, RecoverError, Resume, resume};
 use crate::protocol::window::{Window, WindowMark};
 
-/// Shortest and longest wait between attempts.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The waits until what ClickHouse and Kafka have of a partition can be read.
+const READ_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Everything that a pipeline needs to go on.
 pub struct RestoredPartition {
@@ -47,7 +47,7 @@ pub async fn restore(
     partition: u16,
     found: &KafkaState,
 ) -> Result<RestoredPartition, RecoverError> {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = READ_RETRIES.backoff();
     loop {
         match try_restore(services, partition, found).await {
             Ok(recovered) => {
@@ -191,7 +191,7 @@ pub async fn known_in_ledger(
          WHERE tenant = '*' AND g = {log_generation} AND kp = {partition} AND ko < {start} AND record_id IN ({})",
         list.join(", ")
     );
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = READ_RETRIES.backoff();
     loop {
         match services.store.rows::<String>(&sql).await {
             Ok(found) => return found.iter().map(|text| id(text)).collect(),

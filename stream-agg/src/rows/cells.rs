@@ -4,29 +4,27 @@
 //! the Kafka partition below `applied_end`; all rows of a block belong to one table partition; equal batches give
 //! equal bytes. Pure.
 
-use std::collections::BTreeMap;
-use std::hash::BuildHasher as _;
-use std::iter::once;
+use std::iter::{once, repeat_n};
 
-use hashbrown::DefaultHashBuilder;
-use schemas::field::Field;
 use schemas::rollup::layout;
-use schemas::row;
-use schemas::tables::{self, DEAD_LETTER_DAYS, LEDGER_DAYS, RAW_DAYS};
-use schemas::time::{DAY, HOUR, UnixMillis};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use schemas::tables;
+use schemas::time::UnixMillis;
 
 use crate::protocol::declaration::Declaration;
 use crate::protocol::progress::NextOffset;
 use crate::rows::batch::Batch;
-use crate::rows::columns::{Interned, Interner, RowId, Rows};
-use crate::rows::dead_letters::DeadLetters;
-use crate::rows::decode::{DecodedLines, LedgerEntry};
-use crate::rows::native::{self, BlockBuilder, NativeBlock};
-use crate::rows::order;
+use crate::rows::columns::{Interned, Interner, RowId};
+use crate::rows::decode::DecodedLines;
+use crate::rows::native::{BlockBuilder, NativeBlock};
 use crate::rows::strata::Strata;
 
+mod ledger;
+
+mod events;
+
 mod fields;
+
+mod dead_letters;
 
 mod rollups;
 
@@ -75,10 +73,10 @@ pub struct Cells {
 pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells {
     let applied_end = batch.end;
     let DecodedLines { rows, dead_letters: dead, .. } = &batch.decoded;
-    let mut cells = ledger(batch, source, applied_end);
-    let (of_events, mistyped) = events(rows, declaration, source, applied_end);
+    let mut cells = ledger::cells(batch, source, applied_end);
+    let (of_events, mistyped) = events::cells(rows, declaration, source, applied_end);
     cells.extend(of_events);
-    cells.extend(dead_letters(dead, source, applied_end));
+    cells.extend(dead_letters::cells(dead, source, applied_end));
     let of_rollups = rollup_cells(
         declaration.rollups.iter(),
         &Strata::of(rows),
@@ -129,208 +127,6 @@ impl Marker {
     }
 }
 
-/// The raw rows by the day of their arrival; and how many values of declared fields have another type.
-fn events(
-    rows: &Rows,
-    declaration: &Declaration,
-    source: Source,
-    applied_end: NextOffset,
-) -> (Vec<Cell>, u64) {
-    let mut days = BTreeMap::<_, Vec<RowId>>::new();
-    let places = places(rows, declaration.place_key);
-    for row in in_order(rows, &places) {
-        days.entry(rows.server_time[row as usize].floor(DAY)).or_default().push(row);
-    }
-    let raw = Raw { rows, places: &places, fields: declaration.rollups.fields() };
-    let mut mistyped = 0;
-    let cells = days.into_iter().map(|(start, order)| {
-        let (cell, of_cell) = events_cell(raw, &order, Marker { source, applied_end, start });
-        mistyped += of_cell;
-        cell
-    });
-    (cells.collect(), mistyped)
-}
-
-/// The columns of raw rows.
-#[derive(Clone, Copy)]
-struct Raw<'r> {
-    rows: &'r Rows,
-    places: &'r [u16],
-    fields: &'r [Field],
-}
-
-/// The place of each row: a keyed hash of user and hour. Rows of one device and hour are stored together and
-/// compress well, and a place identifies nobody once ids are blanked.
-fn places(rows: &Rows, key: u64) -> Vec<u16> {
-    let mut last = (("", i64::MIN), 0);
-    let place = |row: usize| {
-        let (who, hour) = (rows.user(row as RowId), rows.client_time[row].0.div_euclid(HOUR));
-        // Neighbouring rows mostly have the same user: the lines of a record come from one sender.
-        if last.0 != (who, hour) {
-            let hash = xxh3_64_with_seed(who.as_bytes(), key.wrapping_add(hour.cast_unsigned()));
-            last = ((who, hour), hash as u16);
-        }
-        last.1
-    };
-    (0..rows.len()).map(place).collect()
-}
-
-/// The rows in the order of the table's sorting key; by offset and line where that is equal.
-fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
-    let tenants = rows.tenant.texts.ranks();
-    let keys = (0..rows.len()).map(|at| {
-        let tenant = tenants[rows.tenant.numbers[at] as usize];
-        (tenant, rows.client_time[at].floor(HOUR), places[at])
-    });
-    let hasher = DefaultHashBuilder::default();
-    let keys = order::ranked(keys, |key| hasher.hash_one(key));
-    let all: Vec<_> = (0..rows.len() as RowId).collect();
-    order::by_rank(&all, keys.keys.len(), |row| keys.ranks[row as usize])
-}
-
-/// The value of `props` in a row without other fields.
-const NO_PROPS: &str = "{}";
-
-/// Rows in the order of the sorting key, after their marker, which comes first in it.
-fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
-    let (Raw { rows, places, fields }, Marker { source, applied_end, start }) = (raw, marker);
-    let count = order.len() + 1;
-    // Without the column, each row has its default, which is the same value.
-    let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
-    let columns = row::COLUMNS.into_iter().filter(|(name, _)| has_props || *name != "props");
-    let fields = if has_props { fields } else { &[] };
-    let mut block = BlockBuilder::new(columns.clone().count() + fields.len(), count);
-    let at = || order.iter().map(|row| *row as usize);
-    let rest = |text: fn(&Rows, RowId) -> &str| once("").chain(order.iter().map(move |row| text(rows, *row)));
-    for (name, kind) in columns {
-        match name {
-            "tenant" => coded(&mut block, name, &rows.tenant, order),
-            "event" => coded(&mut block, name, &rows.event, order),
-            "client_time" => {
-                let values = once(start).chain(at().map(|row| rows.client_time[row]));
-                block.fixed(name, kind, values.map(|time| time.0.to_le_bytes()));
-            }
-            "server_time" => {
-                let values = once(start).chain(at().map(|row| rows.server_time[row]));
-                block.fixed(name, kind, values.map(|time| time.0.to_le_bytes()));
-            }
-            "ip" => block.fixed(name, kind, once([0; 16]).chain(at().map(|row| rows.ip[row]))),
-            "user_id" => block.text(name, kind, rest(|rows, row| rows.user_id.get(row))),
-            "device_id" => block.text(name, kind, rest(|rows, row| rows.device_id.get(row))),
-            "device_os" => coded(&mut block, name, &rows.device_os, order),
-            "session" => block.text(name, kind, rest(|rows, row| rows.session.get(row))),
-            "sequence" => {
-                let values = once(0).chain(at().map(|row| rows.sequence[row]));
-                block.fixed(name, kind, values.map(u64::to_le_bytes));
-            }
-            "param_int" => {
-                let values = once(0).chain(at().map(|row| rows.param_int[row]));
-                block.fixed(name, kind, values.map(i64::to_le_bytes));
-            }
-            "param_str" => block.text(name, kind, rest(|rows, row| rows.param_str.get(row))),
-            "country" => coded(&mut block, name, &rows.country, order),
-            "event_id" => {
-                let values = at().map(|row| native::uuid(rows.event_id[row]));
-                block.fixed(name, kind, once([0; 16]).chain(values));
-            }
-            "props" => {
-                let values = order.iter().map(|row| rows.props.get(*row));
-                block.text(name, kind, once(NO_PROPS).chain(values));
-            }
-            "place" => {
-                let values = once(0).chain(at().map(|row| places[row]));
-                block.fixed(name, kind, values.map(u16::to_le_bytes));
-            }
-            "cfg" => repeated(&mut block, name, kind, source.declaration_hash.to_le_bytes(), count),
-            "g" => repeated(&mut block, name, kind, source.log_generation.to_le_bytes(), count),
-            "kp" => repeated(&mut block, name, kind, source.partition.to_le_bytes(), count),
-            "ko" => {
-                let values = once(0).chain(at().map(|row| rows.ko[row]));
-                block.fixed(name, kind, values.map(u64::to_le_bytes));
-            }
-            "line" => {
-                let values = once(0).chain(at().map(|row| rows.line[row]));
-                block.fixed(name, kind, values.map(u16::to_le_bytes));
-            }
-            "hwm" => only_marker(&mut block, name, kind, applied_end.to_u64(), count),
-            other => unreachable!("`{other}` is a column of the raw table that is not written"),
-        }
-    }
-    let mistyped = fields.iter().map(|field| fields::column(&mut block, field, rows, order)).sum();
-    (marker.daily("events", RAW_DAYS, count, block), mistyped)
-}
-
-/// The rows of the ledger by the day on which Kafka appended the record.
-fn ledger(batch: &Batch, source: Source, applied_end: NextOffset) -> Vec<Cell> {
-    let mut days = BTreeMap::<_, Vec<&LedgerEntry>>::new();
-    for entry in &batch.entries {
-        days.entry(entry.kafka_time.floor(DAY)).or_default().push(entry);
-    }
-    days.into_iter()
-        .map(|(start, entries)| ledger_cell(&entries, Marker { source, applied_end, start }))
-        .collect()
-}
-
-/// The columns that are not left at their defaults.
-const LEDGER_COLUMNS: usize = 13;
-
-fn ledger_cell(entries: &[&LedgerEntry], marker: Marker) -> Cell {
-    let count = entries.len() + 1;
-    let mut block = BlockBuilder::new(LEDGER_COLUMNS, count);
-    let numbers = |block: &mut BlockBuilder, name, value: fn(&LedgerEntry) -> u32| {
-        let values = once(0).chain(entries.iter().map(|entry| value(entry)));
-        block.fixed(name, "UInt32", values.map(u32::to_le_bytes));
-    };
-    block.low_cardinality("tenant", &["", "*"], once(0).chain(entries.iter().map(|_| 1)));
-    repeated(&mut block, "g", "UInt16", marker.source.log_generation.to_le_bytes(), count);
-    repeated(&mut block, "kp", "UInt16", marker.source.partition.to_le_bytes(), count);
-    let offsets = once(0).chain(entries.iter().map(|entry| entry.offset.to_u64()));
-    block.fixed("ko", "UInt64", offsets.map(u64::to_le_bytes));
-    let ids = entries.iter().map(|entry| native::uuid(entry.record_id));
-    block.fixed("record_id", "UUID", once([0; 16]).chain(ids));
-    let times = once(marker.start).chain(entries.iter().map(|entry| entry.kafka_time));
-    block.fixed("kafka_time", "DateTime64(3, 'UTC')", times.map(|time| time.0.to_le_bytes()));
-    numbers(&mut block, "lines", |entry| entry.lines);
-    numbers(&mut block, "rejected", |entry| entry.rejected);
-    numbers(&mut block, "duplicates", |entry| entry.duplicates);
-    numbers(&mut block, "stored", |entry| entry.stored);
-    numbers(&mut block, "time_replaced", |entry| entry.time_replaced);
-    block.arrays("ids", once(&[][..]).chain(entries.iter().map(|entry| entry.ids.as_slice())));
-    only_marker(&mut block, "hwm", "UInt64", marker.applied_end.to_u64(), count);
-    marker.daily("ledger", LEDGER_DAYS, count, block)
-}
-
-/// The dead letters by the day on which Kafka appended the record.
-fn dead_letters(letters: &DeadLetters, source: Source, applied_end: NextOffset) -> Vec<Cell> {
-    let mut days = BTreeMap::<_, Vec<RowId>>::new();
-    for (row, time) in (0..).zip(&letters.kafka_time) {
-        days.entry(time.floor(DAY)).or_default().push(row);
-    }
-    let days = days.into_iter();
-    days.map(|(start, order)| dead_letters_cell(letters, &order, Marker { source, applied_end, start }))
-        .collect()
-}
-
-fn dead_letters_cell(letters: &DeadLetters, order: &[RowId], marker: Marker) -> Cell {
-    const COLUMNS: usize = 10;
-    let Marker { source, applied_end, start } = marker;
-    let count = order.len() + 1;
-    let mut block = BlockBuilder::new(COLUMNS, count);
-    let at = || order.iter().map(|row| *row as usize);
-    coded(&mut block, "tenant", &letters.tenant, order);
-    coded(&mut block, "reason", &letters.reason, order);
-    repeated(&mut block, "g", "UInt16", source.log_generation.to_le_bytes(), count);
-    repeated(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
-    block.fixed("ko", "UInt64", once(0).chain(at().map(|row| letters.ko[row])).map(u64::to_le_bytes));
-    block.fixed("line", "UInt32", once(0).chain(at().map(|row| letters.line[row])).map(u32::to_le_bytes));
-    block.text("text", "String", once("").chain(order.iter().map(|row| letters.text.get(*row))));
-    let times = once(start).chain(at().map(|row| letters.kafka_time[row]));
-    block.fixed("kafka_time", "DateTime64(3, 'UTC')", times.map(|time| time.0.to_le_bytes()));
-    repeated(&mut block, "cfg", "UInt64", source.declaration_hash.to_le_bytes(), count);
-    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64(), count);
-    marker.daily("dead_letters", DEAD_LETTER_DAYS, count, block)
-}
-
 fn coded(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId]) {
     keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
@@ -358,17 +154,18 @@ fn keys(block: &mut BlockBuilder, name: &str, texts: &Interner, numbers: impl It
 }
 
 fn repeated<const N: usize>(block: &mut BlockBuilder, name: &str, kind: &str, value: [u8; N], count: usize) {
-    block.fixed(name, kind, std::iter::repeat_n(value, count));
+    block.fixed(name, kind, repeat_n(value, count));
 }
 
-/// A column in which only the marker row has a value.
-fn only_marker<T: Into<u64>>(block: &mut BlockBuilder, name: &str, kind: &str, value: T, count: usize) {
-    let value = value.into();
-    let values = once(value).chain(std::iter::repeat_n(0, count - 1));
-    match kind {
-        "UInt16" => block.fixed(name, kind, values.map(|value| (value as u16).to_le_bytes())),
-        _ => block.fixed(name, kind, values.map(u64::to_le_bytes)),
-    }
+/// A column in which only the marker row has a value other than zero.
+fn only_marker<const N: usize>(
+    block: &mut BlockBuilder,
+    name: &str,
+    kind: &str,
+    value: [u8; N],
+    count: usize,
+) {
+    block.fixed(name, kind, once(value).chain(repeat_n([0; N], count - 1)));
 }
 
 #[cfg(test)]

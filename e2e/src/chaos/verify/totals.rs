@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::rollup::layout::Stored;
+use schemas::rollup::layout::MeasureColumn;
 use schemas::rollup::{Column, Dimension, Grain, Measure, Rollup};
 use schemas::time::{DAY, UnixMillis};
 
@@ -71,11 +71,11 @@ impl Totals {
     /// Totals of a rollup by all its dimensions.
     pub fn of_rollup(rollup: &Rollup) -> Self {
         // The count comes first, so that a difference shows how many events it affects. Every rollup has one.
-        let count = (Stored::Rows, Measure::Count);
+        let count = (MeasureColumn::Rows, Measure::Count);
         let measures = rollup.measures.iter().map(|(_, measure)| measure.clone());
-        let stored = rollup.stored().into_iter().zip(measures);
+        let columns = rollup.measure_columns().into_iter().zip(measures);
         let measures: Vec<_> =
-            std::iter::once(count).chain(stored.filter(|(_, measure)| *measure != Measure::Count)).collect();
+            std::iter::once(count).chain(columns.filter(|(_, measure)| *measure != Measure::Count)).collect();
         let bucket =
             (rollup.grain != Grain::None).then_some(("bucket", "toUnixTimestamp(bucket)".to_owned()));
         let names: Vec<_> = rollup.dimensions.iter().map(Dimension::column_name).collect();
@@ -84,7 +84,7 @@ impl Totals {
         let key: Vec<_> = bucket.into_iter().chain(dimensions).collect();
         let figures = measures
             .iter()
-            .map(|(stored, measure)| format!("{}({})", merge_function(measure), stored.column()));
+            .map(|(column, measure)| format!("{}({})", merge_function(measure), column.name()));
         let selected: Vec<_> = key.iter().map(|(_, sql)| sql.clone()).chain(figures).collect();
         let group: Vec<_> = (1..=key.len()).map(|place| place.to_string()).collect();
         let sql = format!(
@@ -98,7 +98,7 @@ impl Totals {
             table: rollup.name.clone(),
             sql,
             key: key.into_iter().map(|(name, _)| name.to_owned()).collect(),
-            figures: measures.iter().map(|(stored, _)| stored.column()).collect(),
+            figures: measures.iter().map(|(column, _)| column.name()).collect(),
             grain: rollup.grain,
             dimensions: rollup.dimensions.clone(),
             measures: measures.into_iter().map(|(_, measure)| measure).collect(),

@@ -69,6 +69,17 @@ impl Log {
         self.stack.kafka.start().await.unwrap();
     }
 
+    /// Appends three records, runs an aggregator until the ledger has them, and truncates the log behind the first one.
+    /// Returns the events of the records.
+    async fn read_and_truncate(&mut self) -> Vec<TestEvent> {
+        let made = self.produce(3, "none");
+        let aggregator = self.world.start("stream-agg", &[]);
+        wait_for("the ledger", DEADLINE, async || self.recorded().await == 3).await.unwrap();
+        self.stop(aggregator).await;
+        self.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
+        made
+    }
+
     /// Records in the ledger, of the first log generation of partition 0.
     async fn recorded(&self) -> u64 {
         self.world.number("SELECT count() FROM ledger WHERE tenant = '*' AND g = 0 AND kp = 0").await
@@ -76,6 +87,45 @@ impl Log {
 
     async fn stop(&self, mut aggregator: Service) {
         aggregator.terminate().await.unwrap();
+    }
+}
+
+/// Records in the ledger.
+const RECORDED: &str = "SELECT count() FROM ledger WHERE tenant = '*'";
+
+/// A topic on the servers that tests share, and the events of all its records.
+struct Topic {
+    world: World,
+    oracle: Oracle,
+    rng: fastrand::Rng,
+}
+
+impl Topic {
+    /// A topic of three records, and an aggregator that has stored them.
+    async fn read(name: &'static str) -> (Self, Service) {
+        let world = World::new(name).await;
+        let mut topic = Self { world, oracle: Oracle::default(), rng: fastrand::Rng::with_seed(81) };
+        topic.produce(3);
+        let aggregator = topic.world.aggregator().await;
+        let is_stored = async || topic.world.number(RECORDED).await == 3;
+        wait_for("three records", DEADLINE, is_stored).await.unwrap();
+        (topic, aggregator)
+    }
+
+    /// Appends records of one event each to partition 0.
+    fn produce(&mut self, records: usize) {
+        for _ in 0..records {
+            let made = TestEvent::random(&mut self.rng, now());
+            self.oracle.record(&made);
+            wire::produce(&self.world, 0, &[made]);
+        }
+    }
+
+    /// Deletes the topic, creates it again, and appends more records than it had.
+    async fn create_again(&mut self) {
+        self.world.delete_topic().await;
+        self.world.migrate().await;
+        self.produce(10);
     }
 }
 
@@ -154,12 +204,9 @@ async fn a_record_set_that_cannot_be_decompressed_stops_its_partition() {
 #[tokio::test]
 async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_once_it_was_adopted() {
     let mut log = Log::new("damaged_truncated").await;
-    let made = log.produce(3, "none");
+    let made = log.read_and_truncate().await;
     log.counts(&made);
-    let aggregator = log.world.aggregator().await;
     log.world.assert_counted(&log.oracle.counts()).await;
-    log.stop(aggregator).await;
-    log.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
     let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
     // Before the log grows again, and after.
     let aggregator = started(&log.world, &refusal).await;
@@ -183,14 +230,10 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
 #[tokio::test]
 async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refused() {
     let mut log = Log::new("damaged_declared").await;
+    // The ledger takes the batch and the raw table does not.
     log.world.rows("ALTER TABLE events ADD CONSTRAINT closed CHECK hwm > 1000").await;
-    log.produce(3, "none");
-    // The ledger has the batch and the raw table does not.
-    let aggregator = log.world.start("stream-agg", &[]);
-    wait_for("the ledger", DEADLINE, async || log.recorded().await == 3).await.unwrap();
-    log.stop(aggregator).await;
+    log.read_and_truncate().await;
     log.world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
-    log.damage(|segment| segment.truncate(record_batches(segment)[0].1)).await;
     log.produce(5, "none");
     let refusal = ["partition 0", "records below 3", "truncated below that offset", "--new-log --from"];
     let aggregator = started(&log.world, &refusal).await;
@@ -205,30 +248,17 @@ async fn a_log_that_was_truncated_inside_a_declared_batch_and_grew_again_is_refu
 
 #[tokio::test]
 async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_start() {
-    let world = World::new("damaged_recreated").await;
-    let mut rng = fastrand::Rng::with_seed(81);
-    let mut oracle = Oracle::default();
-    let mut produce = |records: usize| {
-        for made in (0..records).map(|_| TestEvent::random(&mut rng, now())) {
-            oracle.record(&made);
-            wire::produce(&world, 0, &[made]);
-        }
-    };
-    produce(3);
-    let mut aggregator = world.aggregator().await;
-    let recorded = "SELECT count() FROM ledger WHERE tenant = '*'";
-    wait_for("three records", DEADLINE, async || world.number(recorded).await == 3).await.unwrap();
+    let (mut topic, mut aggregator) = Topic::read("damaged_recreated").await;
     aggregator.terminate().await.unwrap();
-    let (offset, metadata) = world.committed(0);
+    let (offset, metadata) = topic.world.committed(0);
     assert_eq!(offset, 3);
-    world.delete_topic().await;
-    world.migrate().await;
-    produce(10);
+    topic.create_again().await;
+    let Topic { world, oracle, .. } = topic;
     // Kafka deletes the committed offsets with the topic; tools that keep offsets restore them.
     world.commit_partition(0, offset, &metadata);
     let mut aggregator =
         started(&world, &["partition 0", "deleted and created again", "topic id", "--new-log"]).await;
-    assert_eq!(world.number(recorded).await, 3);
+    assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
     let mut aggregator = world.aggregator().await;
@@ -238,24 +268,11 @@ async fn a_topic_that_was_created_again_and_grew_past_the_commit_is_refused_at_s
 
 #[tokio::test]
 async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_one_before() {
-    let world = World::new("damaged_replaced").await;
-    let mut rng = fastrand::Rng::with_seed(82);
-    let mut oracle = Oracle::default();
-    let mut produce = |records: usize| {
-        for made in (0..records).map(|_| TestEvent::random(&mut rng, now())) {
-            oracle.record(&made);
-            wire::produce(&world, 0, &[made]);
-        }
-    };
-    produce(3);
-    let mut aggregator = world.aggregator().await;
-    let recorded = "SELECT count() FROM ledger WHERE tenant = '*' AND g = 0";
-    wait_for("three records", DEADLINE, async || world.number(recorded).await == 3).await.unwrap();
-    world.delete_topic().await;
-    world.migrate().await;
-    produce(10);
+    let (mut topic, mut aggregator) = Topic::read("damaged_replaced").await;
+    topic.create_again().await;
+    let Topic { world, oracle, .. } = topic;
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
-    assert_eq!(world.number(recorded).await, 3);
+    assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
     // As after 30 days without events, and after a tool reset the offset: only tables with a longer retention show that
     // there was another log.

@@ -57,11 +57,7 @@ impl PollResultsConfig {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let url = vars.string_or("POLL_RESULTS_URL", "");
-        let interval = vars.duration_or("POLL_RESULTS_INTERVAL", Duration::from_secs(5))?;
-        if interval.is_zero() {
-            let reason = "it must be above zero, for example `5s`".to_owned();
-            return Err(VarError::Invalid { name: "POLL_RESULTS_INTERVAL", value: "0s".to_owned(), reason });
-        }
+        let interval = vars.positive_duration_or("POLL_RESULTS_INTERVAL", Duration::from_secs(5))?;
         if !url.is_empty() && !reqwest::Url::parse(&url).is_ok_and(|url| url.scheme() == "http") {
             let reason =
                 "it must be the address of query-api, for example `http://localhost:8083`".to_owned();

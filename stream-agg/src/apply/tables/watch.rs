@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::field::Field;
 use tokio::sync::{Notify, watch};
 use tokio::time;
@@ -21,8 +21,8 @@ use crate::metrics::Metrics;
 
 /// Time between two checks.
 const CHECK_PAUSE: Duration = Duration::from_secs(60);
-/// Shortest and longest wait between checks until the tables are as they must be.
-const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The waits between checks until the tables are as they must be.
+const CHECK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Lets inserts pass only while no check of the tables is due.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl TableWatch<'_> {
     }
 
     async fn check_until_sound(&self) {
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = CHECK_RETRIES.backoff();
         loop {
             let requested = self.gate.requested();
             match check(self.store, self.fields).await {

@@ -39,6 +39,10 @@ fn push_with_props(
     rows.ko.push(0);
 }
 
+fn aggregate_rows<'r>(rollup: &Rollup, rows: &'r Rows, max_groups: usize) -> Aggregate<'r> {
+    aggregate(rollup, &Strata::of(rows), max_groups)
+}
+
 fn rollup(declaration: &str) -> Rollup {
     Rollups::parse("test", &format!("[[rollup]]\nname = \"r\"\n{declaration}"))
         .unwrap()
@@ -50,7 +54,7 @@ fn rollup(declaration: &str) -> Rollup {
 
 /// Groups as text: tenant, bucket, dimensions, count, other measures.
 fn shown(rollup: &Rollup, rows: &Rows) -> Vec<String> {
-    shown_of(&aggregate(rollup, rows, MAX_GROUPS), rows)
+    shown_of(&aggregate_rows(rollup, rows, MAX_GROUPS), rows)
 }
 
 fn shown_of(aggregate: &Aggregate<'_>, rows: &Rows) -> Vec<String> {
@@ -98,7 +102,7 @@ fn events_are_grouped_by_tenant_bucket_and_dimensions() {
             "a 2026-10-21 04:00 view 1 3",
         ]
     );
-    let cells = aggregate(&rollup, &sample(), MAX_GROUPS).cells;
+    let cells = aggregate_rows(&rollup, &sample(), MAX_GROUPS).cells;
     assert_eq!(cells.into_keys().collect::<Vec<_>>(), [Expiry::NEVER], "whatever their times are");
 }
 
@@ -179,7 +183,7 @@ fn groups_beyond_the_limit_fold_and_every_row_still_counts() {
     let mut rows = sample();
     push(&mut rows, "a", "click", time("2026-11-21 04:30:00"), "u1", 1);
     push(&mut rows, "a", "view", time("2026-11-21 05:30:00"), "u9", 1);
-    let folded = aggregate(&rollup, &rows, 1);
+    let folded = aggregate_rows(&rollup, &rows, 1);
     assert_eq!(
         shown_of(&folded, &rows),
         [
@@ -190,7 +194,7 @@ fn groups_beyond_the_limit_fold_and_every_row_still_counts() {
         ]
     );
     assert_eq!(folded.folded_rows, 4);
-    let whole = aggregate(&rollup, &rows, 5);
+    let whole = aggregate_rows(&rollup, &rows, 5);
     assert_eq!((shown_of(&whole, &rows), whole.folded_rows), (shown(&rollup, &rows), 0));
 }
 
@@ -201,7 +205,7 @@ fn a_fold_counts_every_row_that_was_added_up_before() {
     for _ in 0..3 {
         push(&mut rows, "a", "view", time("2026-11-21 05:30:00"), "u9", 1);
     }
-    let folded = aggregate(&rollup, &rows, 3);
+    let folded = aggregate_rows(&rollup, &rows, 3);
     assert!(shown_of(&folded, &rows).contains(&"a 2026-11-21 05:00 (other) 3".to_owned()));
     assert_eq!(folded.folded_rows, 3 + 1);
 }
@@ -210,7 +214,7 @@ fn a_fold_counts_every_row_that_was_added_up_before() {
 fn groups_without_dimensions_do_not_fold() {
     let rollup = rollup("grain = \"hour\"\ndimensions = []\nmeasures = { n = \"count\" }");
     let rows = sample();
-    let aggregate = aggregate(&rollup, &rows, 1);
+    let aggregate = aggregate_rows(&rollup, &rows, 1);
     assert_eq!((aggregate.folded_rows, aggregate.buckets.len()), (0, 4));
 }
 

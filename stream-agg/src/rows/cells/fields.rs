@@ -2,7 +2,7 @@
 
 use std::iter::once;
 
-use schemas::field::{Field, Kind};
+use schemas::field::{Field, FieldType};
 
 use crate::rows::columns::{RowId, Rows};
 use crate::rows::decode::props;
@@ -16,16 +16,16 @@ pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order
         order.iter().map(|row| props::find(rows.props.get(*row), field.path.steps())).collect();
     let present = found.iter().flatten().count();
     let of_kind = match field.kind {
-        Kind::String => {
+        FieldType::String => {
             let texts = read(&found, |json| json.starts_with('"').then(|| props::string(json))?);
             let values = texts.iter().map(|text| text.as_deref().unwrap_or_default());
             block.text(&name, kind, once("").chain(values));
             texts.iter().flatten().count()
         }
-        Kind::Int => fixed(block, &name, kind, &read(&found, props::int), i64::to_le_bytes),
-        Kind::Float => fixed(block, &name, kind, &read(&found, props::float), f64::to_le_bytes),
-        Kind::Bool => fixed(block, &name, kind, &read(&found, props::truth), |truth| [u8::from(truth)]),
-        Kind::Time => fixed(block, &name, kind, &read(&found, props::time), |time| time.0.to_le_bytes()),
+        FieldType::Int => fixed(block, &name, kind, &read(&found, props::int), i64::to_le_bytes),
+        FieldType::Float => fixed(block, &name, kind, &read(&found, props::float), f64::to_le_bytes),
+        FieldType::Bool => fixed(block, &name, kind, &read(&found, props::truth), |truth| [u8::from(truth)]),
+        FieldType::Time => fixed(block, &name, kind, &read(&found, props::time), |time| time.0.to_le_bytes()),
     };
     (present - of_kind) as u64
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::iter::{once, repeat_n};
 
 use schemas::rollup::Rollup;
-use schemas::rollup::layout::{Expiry, MEASURES, Stored, Table};
+use schemas::rollup::layout::{Expiry, MEASURES, MeasureColumn, Table};
 use schemas::time::UnixMillis;
 
 use super::{Cell, Cells, Source, keys, only_marker};
 use crate::protocol::progress::NextOffset;
-use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate_strata};
+use crate::rows::aggregate::{Aggregate, GroupId, Sets, Values, aggregate};
 use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
@@ -24,8 +24,7 @@ pub fn rollup_cells<'r>(
     max_groups: usize,
     backfill: Option<&str>,
 ) -> Cells {
-    let aggregates: Vec<_> =
-        rollups.map(|rollup| (rollup, aggregate_strata(rollup, strata, max_groups))).collect();
+    let aggregates: Vec<_> = rollups.map(|rollup| (rollup, aggregate(rollup, strata, max_groups))).collect();
     let mut cells = BTreeMap::<(Table, Expiry), Vec<RollupRows<'_, '_>>>::new();
     for (rollup, aggregate) in &aggregates {
         for (expires, groups) in &aggregate.cells {
@@ -50,19 +49,19 @@ struct RollupRows<'a, 'r> {
 
 impl<'a> RollupRows<'a, '_> {
     /// The values in this column; `None` if the rollup does not use it.
-    fn values(&self, stored: Stored) -> Option<&'a Values> {
-        self.aggregate.measures.iter().find(|(at, _)| *at == stored).map(|(_, values)| values)
+    fn values(&self, column: MeasureColumn) -> Option<&'a Values> {
+        self.aggregate.measures.iter().find(|(at, _)| *at == column).map(|(_, values)| values)
     }
 
-    fn number(&self, stored: Stored, group: usize) -> i128 {
-        match self.values(stored) {
+    fn number(&self, column: MeasureColumn, group: usize) -> i128 {
+        match self.values(column) {
             Some(Values::Numbers(values)) => values[group],
             Some(Values::Distinct(_)) | None => 0,
         }
     }
 
-    fn set(&self, stored: Stored, group: usize) -> &'a [u64] {
-        match self.values(stored) {
+    fn set(&self, column: MeasureColumn, group: usize) -> &'a [u64] {
+        match self.values(column) {
             Some(Values::Distinct(sets)) => sets.get(group as GroupId),
             Some(Values::Numbers(_)) | None => &[],
         }
@@ -83,9 +82,9 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
     let Marker { source, applied_end, expires, backfill } = marker;
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
     let dimensions = parts.iter().map(|part| part.rollup.dimensions.len()).max().unwrap_or_default();
-    let stored = columns(parts);
-    let samples = stored.iter().filter(|stored| matches!(stored, Stored::Uniq(_))).count();
-    let mut block = BlockBuilder::new(FIXED + dimensions + stored.len() + samples, count);
+    let measures = columns(parts);
+    let samples = measures.iter().filter(|column| matches!(column, MeasureColumn::Uniq(_))).count();
+    let mut block = BlockBuilder::new(FIXED + dimensions + measures.len() + samples, count);
     let groups =
         || parts.iter().flat_map(|part| part.groups.iter().map(move |group| (part, *group as usize)));
     keys(&mut block, "tenant", tenants, groups().map(|(part, group)| part.aggregate.tenants[group]));
@@ -101,23 +100,23 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
         block.text(&Rollup::dimension_column(at), "String", once("").chain(texts));
     }
     // Only markers name their Kafka partition: no reader asks which Kafka partition a sum came from.
-    only_marker(&mut block, "g", "UInt16", source.log_generation, count);
-    only_marker(&mut block, "kp", "UInt16", source.partition, count);
+    only_marker(&mut block, "g", "UInt16", source.log_generation.to_le_bytes(), count);
+    only_marker(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
-    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64(), count);
+    only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64().to_le_bytes(), count);
     // The marker has a count of 1: a row of zeros would vanish from the table.
     let counts = once(1).chain(groups().map(|(part, group)| part.aggregate.counts[group]));
     block.fixed("rows", "UInt64", counts.map(u64::to_le_bytes));
-    for stored in stored {
-        match stored {
-            Stored::Rows => {}
-            Stored::Sum(_) | Stored::Min(_) | Stored::Max(_) => {
-                let values = once(0).chain(groups().map(|(part, group)| part.number(stored, group)));
-                block.fixed(&stored.column(), "Int128", values.map(i128::to_le_bytes));
+    for column in measures {
+        match column {
+            MeasureColumn::Rows => {}
+            MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => {
+                let values = once(0).chain(groups().map(|(part, group)| part.number(column, group)));
+                block.fixed(&column.name(), "Int128", values.map(i128::to_le_bytes));
             }
-            Stored::Uniq(n) => {
-                let sets = || once(&[][..]).chain(groups().map(|(part, group)| part.set(stored, group)));
-                block.unique_states(&stored.column(), sets());
+            MeasureColumn::Uniq(n) => {
+                let sets = || once(&[][..]).chain(groups().map(|(part, group)| part.set(column, group)));
+                block.unique_states(&column.name(), sets());
                 block.unique_states(&format!("sample{n}"), sets().map(Sets::sample));
             }
         }
@@ -136,10 +135,10 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
 const FIXED: usize = 8;
 
 /// The measure columns, without `rows`, that any of `parts` uses, in the order of the table.
-fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<Stored> {
-    let kinds = [Stored::Sum, Stored::Min, Stored::Max, Stored::Uniq];
+fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<MeasureColumn> {
+    let kinds = [MeasureColumn::Sum, MeasureColumn::Min, MeasureColumn::Max, MeasureColumn::Uniq];
     let all = kinds.iter().flat_map(|kind| (1..=MEASURES).map(kind));
-    let is_used = |stored: &Stored| parts.iter().any(|part| part.values(*stored).is_some());
+    let is_used = |column: &MeasureColumn| parts.iter().any(|part| part.values(*column).is_some());
     all.filter(is_used).collect()
 }
 

@@ -1,0 +1,133 @@
+//! Why a partition is not adopted, and what to do.
+
+use crate::apply::store::StoreError;
+use crate::ops::offline::OfflineError;
+use crate::protocol::declaration::UnknownDeclaration;
+use crate::protocol::progress::NextOffset;
+use crate::protocol::recover::AFTER_TRUNCATION;
+
+/// Why a partition was not adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// The log differs from the one that the tables know.
+    #[error(
+        "adopt partition {partition}: tables hold records below {applied_end}, but the log ends at {end}; if the topic was deleted and \
+         created again, add --new-log"
+    )]
+    OtherLog {
+        /// The Kafka partition.
+        partition: u16,
+        /// The highest marker.
+        applied_end: NextOffset,
+        /// Where the log ends.
+        end: NextOffset,
+    },
+    /// The topic is not the one of the committed offset.
+    #[error("adopt partition {partition}: the topic was deleted and created again: add --new-log")]
+    OtherTopic {
+        /// The Kafka partition.
+        partition: u16,
+    },
+    /// The log was truncated below the records that were read, and perhaps written again.
+    #[error(
+        "adopt partition {partition}: records below {from} were read from the log, which was then truncated below that \
+         offset: add {AFTER_TRUNCATION}"
+    )]
+    Truncated {
+        /// The Kafka partition.
+        partition: u16,
+        /// Every record below this offset was read.
+        from: NextOffset,
+    },
+    /// Everything in the log would be stored again.
+    #[error(
+        "adopt partition {partition}: the topic is the same as before, so tables may hold records that its log still holds: \
+         if the log was truncated, add {AFTER_TRUNCATION}; if not, leave out --new-log"
+    )]
+    SameTopic {
+        /// The Kafka partition.
+        partition: u16,
+    },
+    /// Records would never be read.
+    #[error(
+        "adopt partition {partition}: records from {reached} to {from} are in no table, and would be passed over: start an \
+         aggregator, which reads them"
+    )]
+    PassesOver {
+        /// The Kafka partition.
+        partition: u16,
+        /// Records below this offset may be in tables.
+        reached: NextOffset,
+        /// Where the operator wants to read from.
+        from: NextOffset,
+    },
+    /// The log does not have the offset.
+    #[error(
+        "adopt partition {partition}: the log holds offsets {low} to {end}, it cannot be read from {from} on"
+    )]
+    NotInLog {
+        /// The Kafka partition.
+        partition: u16,
+        /// Where the operator wants to read from.
+        from: NextOffset,
+        /// Where the log begins.
+        low: NextOffset,
+        /// Where it ends.
+        end: NextOffset,
+    },
+    /// It is not known under which declaration the rows were made that tables hold in part.
+    #[error(
+        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under {}; say by --cfg \
+         under which of them the missing rows are made",
+        listed(declaration_hashes)
+    )]
+    UnknownDeclaration {
+        /// The Kafka partition.
+        partition: u16,
+        /// The first offset that may be stored in part.
+        from: NextOffset,
+        /// The end of these offsets.
+        applied_end: NextOffset,
+        /// Hashes of the possible declarations.
+        declaration_hashes: Vec<u64>,
+    },
+    /// The declaration that `--cfg` or the committed offset names is not known.
+    #[error("adopt partition {partition}")]
+    NoDeclaration {
+        /// The Kafka partition.
+        partition: u16,
+        /// Why it is not known.
+        source: UnknownDeclaration,
+    },
+    /// Kafka or ClickHouse failed, or aggregators run.
+    #[error("adopt partition {partition}")]
+    Offline {
+        /// The Kafka partition.
+        partition: u16,
+        /// What failed.
+        source: OfflineError,
+    },
+}
+
+impl AdoptError {
+    /// An error of Kafka, or of aggregators that run.
+    pub(super) fn offline(partition: u16) -> impl Fn(OfflineError) -> Self + Copy {
+        move |source| Self::Offline { partition, source }
+    }
+
+    /// An error of ClickHouse.
+    pub(super) fn store(partition: u16) -> impl Fn(StoreError) -> Self + Copy {
+        move |source| Self::Offline { partition, source: OfflineError::Store(source) }
+    }
+}
+
+fn listed(declaration_hashes: &[u64]) -> String {
+    if declaration_hashes.is_empty() {
+        return "a declaration that is not known".to_owned();
+    }
+    declaration_hashes
+        .iter()
+        .map(|declaration_hash| format!("{declaration_hash:016x}"))
+        .collect::<Vec<_>>()
+        .join(" or ")
+}

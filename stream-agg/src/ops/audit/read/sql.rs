@@ -1,0 +1,95 @@
+//! Conditions and expressions that several queries of an audit use, as SQL. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use schemas::time::DAY;
+
+use super::{Key, SPAN};
+use crate::ops::audit::frame::{Frame, GATHERED, Log};
+use crate::protocol::limits::LONGEST_WAY_DAYS;
+
+/// Most spans that are listed in a query; if there are more, all spans are read.
+const MAX_NAMED: usize = 1000;
+
+/// The number of the log of a row, as SQL.
+pub(super) const LOG: &str = "(toUInt64(g) * 65536 + kp)";
+
+pub(super) fn log_number((log_generation, partition): Log) -> u64 {
+    u64::from(log_generation) << 16 | u64::from(partition)
+}
+
+pub(super) fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u64, u64)> {
+    offsets.iter().map(|(log, offset)| (log_number(*log), *offset))
+}
+
+/// An SQL expression that looks up the value of `key`.
+pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, otherwise: u64) -> String {
+    // ClickHouse refuses an empty list; no key is as high as this one.
+    let (mut keys, mut values) = (u64::MAX.to_string(), otherwise.to_string());
+    for (key, value) in entries {
+        // Writing to a String cannot fail.
+        let _ = write!(keys, ", {key}");
+        let _ = write!(values, ", {value}");
+    }
+    let list = |of: &str| format!("CAST([{of}], 'Array(UInt64)')");
+    format!("transform({key}, {}, {}, toUInt64({otherwise}))", list(&keys), list(&values))
+}
+
+/// Midnight of a day since 1970.
+pub(super) fn start_of(day: i64) -> String {
+    format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", day * DAY)
+}
+
+fn within(frame: &Frame) -> String {
+    let floor = lookup(LOG, numbered(&frame.floors), u64::MAX);
+    let bound = lookup(LOG, numbered(&frame.progress), 0);
+    format!("ko >= {floor} AND ko < {bound}")
+}
+
+pub(super) fn of_ledger(frame: &Frame) -> String {
+    // The offset decides; the time only spares table partitions, because every earlier row is below the floor.
+    format!("tenant = '*' AND kafka_time >= {} AND {}", start_of(frame.from.unwrap_or(0)), within(frame))
+}
+
+pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
+    format!("tenant != '' AND server_time >= {} AND {}", start_of(from.unwrap_or(0)), within(frame))
+}
+
+/// As SQL for the ledger: when the record got its id, in milliseconds. An id that is no UUIDv7 tells nothing, nor
+/// does a clock that is ahead of Kafka's or so far behind that decoding uses Kafka's time.
+pub(super) fn made() -> String {
+    let (id, kafka) =
+        ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
+    format!("if({id} < {kafka} - {longest}, {kafka}, least({id}, {kafka}))", longest = LONGEST_WAY_DAYS * DAY)
+}
+
+/// As SQL for the ledger: whether a line of the record may have arrived on a day that ClickHouse has dropped.
+pub(super) fn may_be_dropped(frame: &Frame) -> String {
+    format!("{} < {}", made(), (frame.kept_from() + GATHERED) * DAY)
+}
+
+/// Restricts a query to these spans, if they are few enough to list.
+pub(super) fn among(spans: &[Key]) -> String {
+    if spans.len() > MAX_NAMED {
+        return "1".to_owned();
+    }
+    let list: Vec<_> = spans
+        .iter()
+        .map(|(log_generation, partition, span)| format!("({log_generation}, {partition}, {span})"))
+        .collect();
+    format!("(g, kp, intDiv(ko, {SPAN})) IN ({})", list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_named_as_long_as_the_query_stays_short() {
+        assert_eq!(among(&[(0, 3, 7), (1, 2, 0)]), "(g, kp, intDiv(ko, 10000)) IN ((0, 3, 7), (1, 2, 0))");
+        // ClickHouse accepts queries of up to 256 KiB.
+        assert!(among(&vec![(u16::MAX, u16::MAX, u64::MAX / SPAN); MAX_NAMED]).len() < 64 << 10);
+        assert_eq!(among(&vec![(0, 0, 0); MAX_NAMED + 1]), "1");
+    }
+}
