@@ -1,5 +1,6 @@
 //! Starts the aggregator, and stops it in the order in which data flow.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use runtime::admin;
 use runtime::backoff::RetryPolicy;
 use schemas::field::Field;
+use schemas::time::UnixMillis;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::configs;
 use crate::apply::insert::Inserter;
+use crate::apply::since::{self, SinceRow};
 use crate::apply::store::{Store, StoreError};
 use crate::apply::tables::{self, InsertGate, TableWatch};
 use crate::config::{Config, KafkaConfig};
@@ -30,9 +33,11 @@ use crate::kafka::topic::TopicWatch;
 use crate::metrics::{Counts, Metrics};
 use crate::ops::audit::Auditor;
 use crate::ops::freshness::ProgressPublisher;
+use crate::ops::in_use;
 use crate::pipeline::budget::LargeBatchBudget;
 use crate::pipeline::context::Services;
 use crate::protocol::declaration::Declaration;
+use crate::protocol::since::{NOT_COUNTED, introduced};
 
 /// The waits until Kafka and ClickHouse can be reached and have what this process needs.
 const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -210,11 +215,18 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     loop {
         let declared = async {
             let ours = configs::ours(store, config).await?;
-            if let Some(changed) = configs::changed(&ours.rollups, &configs::all(store).await?) {
+            // Read first: a process that declares the same at this moment notes later from when on it counts.
+            let noted = since::now(store).await?;
+            let earlier = configs::all(store).await?;
+            if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
                 return Ok(Err(RunError::Changed(changed)));
             }
             if let Some(dropped) = configs::dropped(store, &ours.rollups).await? {
                 return Ok(Err(RunError::Dropped(dropped)));
+            }
+            let introduced = introduced(&ours.rollups, &earlier);
+            if !introduced.is_empty() {
+                introduce(store, &introduced, &committed_partitions(config, health).await, noted).await?;
             }
             configs::write(store, &ours).await?;
             Ok::<_, StoreError>(Ok(ours))
@@ -225,6 +237,41 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
                 return ours;
             }
             Err(error) => health.degraded(Component::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
+
+/// Notes, before the declaration is stored, that no partition counts the rollups yet: until the last of the
+/// `partitions` has come to a process that declares them, readers must not take them for complete.
+async fn introduce(
+    store: &Store,
+    rollups: &BTreeSet<&str>,
+    partitions: &[u16],
+    noted: UnixMillis,
+) -> Result<(), StoreError> {
+    let row = |rollup, partition: &u16| SinceRow { rollup, partition: *partition, since: NOT_COUNTED, noted };
+    let rows =
+        rollups.iter().flat_map(|rollup| partitions.iter().map(move |partition| row(*rollup, partition)));
+    since::write(store, &rows.collect::<Vec<_>>()).await
+}
+
+/// The Kafka partitions of which records may have been counted. Asks until Kafka answers.
+async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        let config = config.clone();
+        match tokio::task::spawn_blocking(move || in_use::committed_partitions(&config)).await {
+            Ok(Ok(partitions)) => {
+                health.recovered(Component::Kafka);
+                return partitions;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "ask kafka what is committed");
+                health.kafka_unreachable();
+            }
+            // The runtime ends, and this task with it.
+            Err(_) => {}
         }
         time::sleep(backoff.wait()).await;
     }

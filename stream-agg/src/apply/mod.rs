@@ -10,4 +10,6 @@ pub mod tables;
 
 pub mod configs;
 
+pub mod since;
+
 pub mod store;

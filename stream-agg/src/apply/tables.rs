@@ -103,7 +103,7 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
         ))
         .await?;
     let find = |table: &str| there.iter().find(|(name, _)| name == table);
-    let needed = TABLES.into_iter().chain(["progress", "configs"]);
+    let needed = TABLES.into_iter().chain(["progress", "configs", "rollup_since"]);
     let names: Vec<_> = needed.filter(|name| find(name).is_none()).map(str::to_owned).collect();
     if !names.is_empty() {
         return Err(TablesError::Missing { database, names });

@@ -100,6 +100,7 @@ pub async fn adopt(
     let in_tables = markers::newest_generation(&store, partition).await.map_err(store_error)?;
     let log_generation = in_tables.max(found.intent().map(|(_, intent)| intent.log_generation));
     let ours = configs::ours(&store, config).await.map_err(store_error)?;
+    let last = last_declaration(&store, partition, &found, &ours).await.map_err(store_error)?;
     let (wanted, intent) = match log {
         Log::New { from } => {
             let from = from.unwrap_or(found.low);
@@ -107,19 +108,22 @@ pub async fn adopt(
                 from,
                 Intent::fresh(
                     from,
-                    ours.hash(),
+                    last,
                     log_generation.map_or(0, |log_generation| log_generation + 1),
                     mark(&found),
                 ),
             )
         }
         Log::Same => {
-            same_log(&store, partition, &found, log_generation.unwrap_or(0), &ours, declaration_hash).await?
+            same_log(&store, partition, &found, log_generation.unwrap_or(0), last, declaration_hash).await?
         }
     };
     let from = wanted.max(found.low);
     let resume = Resume { from, rebuild: None, intent };
-    let limits = declared(&store, partition, resume.intent.declaration_hash, &ours).await?.limits;
+    let limits = match resume.intent.adopted {
+        Some(_) => declared(&store, partition, resume.intent.declaration_hash, &ours).await?.limits,
+        None => ours.limits,
+    };
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
     // No batch may have been declared since the wait began: markers could belong to it.
@@ -138,7 +142,7 @@ async fn same_log(
     partition: u16,
     found: &KafkaState,
     log_generation: u16,
-    ours: &Declaration,
+    last: u64,
     declaration_hash: Option<u64>,
 ) -> Result<(NextOffset, Intent), AdoptError> {
     let store_error = AdoptError::store(partition);
@@ -150,7 +154,7 @@ async fn same_log(
     }
     let from = complete_below(store, partition, log_generation).await.map_err(store_error)?;
     let declaration_hash = if applied_end <= from {
-        ours.hash()
+        last
     } else {
         let mut declaration_hashes =
             declarations_from(store, partition, log_generation, from).await.map_err(store_error)?;
@@ -180,6 +184,29 @@ async fn same_log(
         ..Intent::fresh(from, declaration_hash, log_generation, mark(found))
     };
     Ok((from, intent))
+}
+
+/// The declaration under which records of the partition were counted last, as far as it is known: of the last commit,
+/// or else of the newest raw row. The next owner of the partition compares its rollups with it, to note which of them
+/// lack records ([`crate::protocol::since`]).
+async fn last_declaration(
+    store: &Store,
+    partition: u16,
+    found: &KafkaState,
+    ours: &Declaration,
+) -> Result<u64, StoreError> {
+    let committed = found.intent().map(|(_, intent)| intent.declaration_hash);
+    let newest = format!(
+        "SELECT cfg FROM events WHERE tenant != '' AND kp = {partition} AND _partition_id = \
+         (SELECT max(_partition_id) FROM events WHERE tenant = '' AND kp = {partition}) \
+         ORDER BY g DESC, ko DESC LIMIT 1"
+    );
+    let last = match committed {
+        Some(committed) => Some(committed),
+        None => store.rows::<u64>(&newest).await?.first().copied(),
+    };
+    let Some(last) = last else { return Ok(ours.hash()) };
+    Ok(if configs::read(store, last).await?.is_ok() { last } else { ours.hash() })
 }
 
 /// The declaration of this hash.

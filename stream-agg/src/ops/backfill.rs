@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::insert::{DeclaredBatch, Inserter, NotApplied, StoppedBatch, Token};
 use crate::apply::store::{Store, StoreError};
 use crate::apply::tables::{self, TablesError};
-use crate::apply::{configs, markers};
+use crate::apply::{self, configs, markers};
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -36,8 +36,11 @@ mod cut;
 
 mod raw;
 
+mod since;
+
 use cut::{Chunk, RawDay};
 use raw::Lacking;
+use since::SinceBefore;
 
 /// Rows that are read and aggregated at a time, besides those of one more record: this bounds the memory. Another
 /// number is safe, because chunks end at the markers of earlier runs.
@@ -123,7 +126,8 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     })?;
     let store = Store::new(&config.migrate.store);
     tables::check(&store, rollups.fields()).await?;
-    check_in_use(config, &store, name).await?;
+    let in_use = check_in_use(config, &store, name).await?;
+    let since_before = SinceBefore::read(&store, name, &in_use).await?;
     let lacking = lacking(&store, rollup).await?;
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::new(&config.migrate.kafka.brokers));
@@ -143,13 +147,14 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
         },
         lacking,
     };
-    backfill.fill().await?;
+    let first_raw_day = backfill.fill().await?;
+    since_before.replace(&backfill.store, name, first_raw_day).await?;
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
 /// Checks that every partition uses a declaration with the rollup `name`: only then are no more raw rows added that
-/// lack it.
-async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), BackfillError> {
+/// lack it. Returns the partitions.
+async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<u16>, BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
         None => Some(format!("partition {partition} works under none yet")),
@@ -160,7 +165,7 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<(), 
     });
     let behind: Vec<_> = behind.collect();
     if behind.is_empty() {
-        return Ok(());
+        return Ok(partitions.into_iter().map(|(partition, _)| partition).collect());
     }
     Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
 }
@@ -190,10 +195,12 @@ struct Backfill<'c> {
 }
 
 impl Backfill<'_> {
-    /// Fills the rollup from one day of raw rows after another.
-    async fn fill(&mut self) -> Result<(), BackfillError> {
+    /// Fills the rollup from one day of raw rows after another. Returns the first day from which on it has every event
+    /// that arrived.
+    async fn fill(&mut self) -> Result<UnixMillis, BackfillError> {
+        let mut first_day = since::first_raw_day(apply::since::now(&self.store).await?);
         if self.lacking.is_empty() {
-            return Ok(());
+            return Ok(first_day);
         }
         let raw_days = raw::raw_days(&self.store, &self.lacking).await?;
         for (at, raw_day) in (1..).zip(&raw_days) {
@@ -206,12 +213,13 @@ impl Backfill<'_> {
                     self.filled.rows
                 );
             } else {
+                first_day = first_day.max(UnixMillis(raw_day.day.0 + DAY));
                 tracing::warn!(
                     "the events that arrived on {day} are left out: ClickHouse is about to drop their raw rows"
                 );
             }
         }
-        Ok(())
+        Ok(first_day)
     }
 
     /// Fills the rollup from one day of raw rows. Returns whether all rows of the day still exist.

@@ -112,6 +112,9 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
         let delete = format!("ALTER TABLE {table} DELETE WHERE {of_rollup} SETTINGS mutations_sync = 1");
         store.execute_within(DELETE_TIMEOUT, &delete).await.map_err(failed("delete its rows"))?;
     }
+    let forget =
+        format!("ALTER TABLE rollup_since DELETE WHERE rollup = '{name}' SETTINGS mutations_sync = 1");
+    store.execute_within(DELETE_TIMEOUT, &forget).await.map_err(failed("delete from when on it counted"))?;
     Ok(Dropped { rollup: name.to_owned(), rows })
 }
 

@@ -11,6 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataTopic;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 use crate::apply::configs;
 use crate::apply::store::{Store, StoreError};
@@ -71,23 +72,46 @@ pub async fn by_partition(
     Ok(all)
 }
 
+/// The Kafka partitions for which the group has committed an offset: only these can have records that were counted.
+/// Blocks.
+///
+/// # Errors
+/// The error of Kafka.
+pub fn committed_partitions(config: &Config) -> Result<Vec<u16>, KafkaError> {
+    let group = group(config)?;
+    let all = all_committed(config, &group)?.into_iter();
+    Ok(all.filter(|(_, metadata)| metadata.is_some()).map(|(partition, _)| partition).collect())
+}
+
 /// The metadata that the group has committed for each partition with records; `None` if it has committed nothing.
 fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
-    let kafka = &config.migrate.kafka;
-    let group: BaseConsumer = kafka.client(&[("group.id", &config.group)]).create()?;
-    let metadata = group.fetch_metadata(Some(&kafka.topic), ASK_TIMEOUT)?;
-    let mut list = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
-        list.add_partition(&kafka.topic, partition.id());
-    }
-    let mut all = Vec::new();
-    for element in group.committed_offsets(list, ASK_TIMEOUT)?.elements() {
-        let metadata = commit::committed(&element)?.map(|(_, metadata)| metadata);
-        let (_, end) = group.fetch_watermarks(&kafka.topic, element.partition(), ASK_TIMEOUT)?;
+    let group = group(config)?;
+    let mut with_records = Vec::new();
+    for (partition, metadata) in all_committed(config, &group)? {
+        let (_, end) = group.fetch_watermarks(&config.migrate.kafka.topic, partition.into(), ASK_TIMEOUT)?;
         if metadata.is_some() || end > 0 {
-            let partition = u16::try_from(element.partition()).expect("kafka numbers partitions from 0");
-            all.push((partition, metadata));
+            with_records.push((partition, metadata));
         }
     }
-    Ok(all)
+    Ok(with_records)
+}
+
+fn group(config: &Config) -> Result<BaseConsumer, KafkaError> {
+    config.migrate.kafka.client(&[("group.id", &config.group)]).create()
+}
+
+/// The metadata that the group has committed for each partition; `None` if it has committed nothing.
+fn all_committed(config: &Config, group: &BaseConsumer) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
+    let topic = &config.migrate.kafka.topic;
+    let metadata = group.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
+        list.add_partition(topic, partition.id());
+    }
+    let answer = group.committed_offsets(list, ASK_TIMEOUT)?;
+    let committed = |element: &TopicPartitionListElem<'_>| {
+        let metadata = commit::committed(element)?.map(|(_, metadata)| metadata);
+        Ok((u16::try_from(element.partition()).expect("kafka numbers partitions from 0"), metadata))
+    };
+    answer.elements().iter().map(committed).collect()
 }

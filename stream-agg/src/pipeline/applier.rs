@@ -14,8 +14,9 @@ use crate::kafka::topic::Recreated;
 use crate::pipeline::PipelineEnd;
 use crate::pipeline::context::PartitionContext;
 use crate::pipeline::message::{PipelineMessage, ReadyBatch};
+use crate::pipeline::since::SinceNotes;
 use crate::protocol::intent::Intent;
-use crate::protocol::progress::{Offset, Progress};
+use crate::protocol::progress::{NextOffset, Offset, Progress};
 
 impl PartitionContext {
     /// Declares and inserts one batch after another, until the collector ends or the pipeline is stopped.
@@ -25,6 +26,7 @@ impl PartitionContext {
         progress: Progress,
         committed: Committed,
         after: Option<Intent>,
+        since: SinceNotes,
     ) -> PipelineEnd {
         let committer = Committer {
             consumer: Arc::clone(&self.consumer),
@@ -37,7 +39,7 @@ impl PartitionContext {
             metrics: Arc::clone(&self.services.metrics),
             health: Arc::clone(&self.services.health),
         };
-        let mut applier = Applier { context: &self, committer, progress, after };
+        let mut applier = Applier { context: &self, committer, progress, after, since: Some(since) };
         applier.run(&mut messages).await.err().unwrap_or(PipelineEnd::Stopped)
     }
 }
@@ -49,6 +51,8 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
+    /// What is noted with the first commit under the declaration of this process.
+    since: Option<SinceNotes>,
 }
 
 impl Applier<'_> {
@@ -86,7 +90,7 @@ impl Applier<'_> {
         if declared.rebuilt {
             services.metrics.recovered_intents.inc();
         } else {
-            self.committer.commit(declared.start, &intent).await?;
+            self.commit(declared.start, &intent).await?;
         }
         let log_generation = declared.source.log_generation;
         self.progress.declare(Offset::new(declared.end.to_i64() - 1), declared.cells.len());
@@ -114,8 +118,21 @@ impl Applier<'_> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()
         {
-            self.committer.commit(self.progress.applied(), &after).await?;
+            self.commit(self.progress.applied(), &after).await?;
         }
         Ok(())
+    }
+
+    /// Commits an intent. Everything below `from` is applied.
+    async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), PipelineEnd> {
+        let PartitionContext { services, give_up, .. } = self.context;
+        let is_ours = || intent.declaration_hash == services.declaration.hash();
+        let Some(since) = self.since.take_if(|_| is_ours()) else {
+            return Ok(self.committer.commit(from, intent).await?);
+        };
+        give_up.run_until_cancelled(since.withdraw(services)).await.ok_or(PipelineEnd::Stopped)?;
+        self.committer.commit(from, intent).await?;
+        let begun = give_up.run_until_cancelled(since.begin(services, intent.newest)).await;
+        begun.ok_or(PipelineEnd::Stopped)
     }
 }

@@ -19,6 +19,7 @@ use crate::pipeline::applied_watch::AppliedWatch;
 use crate::pipeline::collect::Collector;
 use crate::pipeline::context::{PartitionContext, Services};
 use crate::pipeline::restore::restore;
+use crate::pipeline::since::SinceNotes;
 use crate::protocol::intent::Intent;
 use crate::protocol::progress::{Progress, may_release};
 use crate::protocol::recover::{KafkaState, Resume};
@@ -36,6 +37,8 @@ pub mod batcher;
 pub mod budget;
 
 pub(crate) mod message;
+
+mod since;
 
 mod applier;
 
@@ -146,6 +149,10 @@ impl PartitionContext {
                 return PipelineEnd::Stopped;
             }
         };
+        let finding = SinceNotes::find(&self.services, self.partition, found);
+        let Some(since) = runtime.block_on(self.stop.run_until_cancelled(finding)) else {
+            return PipelineEnd::Stopped;
+        };
         let Resume { from, rebuild, intent } = &restored.resume;
         self.applied_watch.advance(intent.log_generation, *from, None);
         let declared =
@@ -153,9 +160,9 @@ impl PartitionContext {
         tracing::info!("partition {}: reads from offset {from}{declared}", self.partition);
         let (sender, messages) = mpsc::channel(1);
         let committed = found.committed.clone();
-        let after = self.redeclared(&restored.resume);
+        let after = self.redeclared(&restored.resume, found, &since);
         let applying =
-            runtime.spawn(self.clone().apply_all(messages, Progress::new(*from), committed, after));
+            runtime.spawn(self.clone().apply_all(messages, Progress::new(*from), committed, after, since));
         if let Err(stopped) = Collector::new(&self, restored).collect(queue, &sender) {
             self.report_and_wait(&stopped);
         }
@@ -165,15 +172,16 @@ impl PartitionContext {
         ended
     }
 
-    /// The intent to commit if no batch follows, where no batch is declared and the last intent names another
-    /// declaration. The commit then shows which declaration is in use, even if the partition gets no records.
-    fn redeclared(&self, resume: &Resume) -> Option<Intent> {
+    /// The intent to commit if no batch follows, where no batch is declared, and the last intent names another
+    /// declaration or something must be noted of a rollup. The commit then shows which declaration is in use, even if the
+    /// partition gets no records.
+    fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();
         // Adopted records are declared under the declaration that they were adopted with.
         let free = rebuild.is_none() && intent.adopted.is_none_or(|adopted| adopted <= *from);
-        (free && intent.declaration_hash != declaration_hash)
-            .then(|| Intent { declaration_hash, ..intent.clone() })
+        let is_due = intent.declaration_hash != declaration_hash || !since.is_empty();
+        (free && is_due && found.committed.is_some()).then(|| Intent { declaration_hash, ..intent.clone() })
     }
 }
 

@@ -22,4 +22,6 @@ pub mod window;
 
 pub mod idle;
 
+pub mod since;
+
 pub mod stall;

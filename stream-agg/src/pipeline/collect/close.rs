@@ -66,9 +66,11 @@ impl Collector<'_> {
         let token = if skipped { token.skipping() } else { token };
         self.before = after.clone();
         // Only the last part of a split batch ends the declared batch.
-        let after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
+        let mut after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
         if self.ends_earlier_declaration(end) {
             self.begin_new_batches(end);
+            // Even if no batch follows, Kafka shows which declaration is in use.
+            after = after.map(|after| Intent { declaration_hash: self.declaration.hash(), ..after });
         }
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt };
         let (permit, as_of) = (self.permit.take(), self.as_of);
@@ -101,7 +103,9 @@ impl Collector<'_> {
         }
         self.window.clear();
         let window = self.window.mark(self.batcher.start());
-        self.before = Intent { window, ..self.before.clone() };
+        // Kafka must go on to show the declaration that is in use.
+        let declaration_hash = self.declaration.hash();
+        self.before = Intent { window, declaration_hash, ..self.before.clone() };
         Some(PipelineMessage::Idle(Box::new(self.before.clone())))
     }
 }

@@ -130,6 +130,22 @@ fn what_was_adopted_is_made_under_its_declaration_and_what_follows_under_ours() 
 }
 
 #[test]
+fn what_follows_a_rebuilt_batch_names_our_declaration_even_if_it_declares_nothing() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let context = PartitionContext::unanswered(runtime.handle().clone());
+    let ours = &context.services.declaration;
+    let declared = Declaration { max_groups: 7, ..Declaration::clone(ours) };
+    let fresh = Intent::fresh(NextOffset::ZERO, declared.hash(), 0, LogMark::default());
+    let intent = Intent { last: Some(Offset::new(9)), ..fresh };
+    let mut collector = resumed(&context, intent, declared.clone(), &[]);
+    let batch = collector.batcher.push(entry(9), 1, Instant::now()).expect("it ends there");
+    let PipelineMessage::Batch(ready) = collector.close(batch) else { unreachable!("a batch was closed") };
+    let after = ready.after.expect("all of it is closed");
+    assert_eq!((after.last, after.declaration_hash), (None, ours.hash()));
+    assert_ne!(declared.hash(), ours.hash());
+}
+
+#[test]
 fn each_record_whose_time_cannot_be_true_is_counted() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());

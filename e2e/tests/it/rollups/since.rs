@@ -1,0 +1,218 @@
+//! Readers know from which moment on a rollup that was declared late has every event.
+
+use devstack::{Service, wait_for};
+use schemas::rollup::Rollups;
+use schemas::time::{DAY, UnixMillis};
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::readiness::wait_for_readyz;
+use crate::wire::produce;
+use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
+
+/// Partitions with records; the other two stay empty.
+const USED: [i32; 2] = [0, 2];
+/// The moment of a rollup that does not count a partition at present.
+const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
+
+/// A world in which processes with and without [`ADDED_ROLLUP`] run one after another.
+struct Late {
+    world: World,
+    rng: fastrand::Rng,
+    oracle: Oracle,
+    /// Declares the rollup.
+    file: String,
+}
+
+impl Late {
+    async fn new(name: &'static str) -> Self {
+        let world = World::new(name).await;
+        let file = world.write("rollups.toml", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in()));
+        Self { world, rng: fastrand::Rng::with_seed(77), oracle: Oracle::default(), file }
+    }
+
+    fn variables(&self) -> [(&str, &str); 2] {
+        [STATIC_MEMBER, ("ROLLUPS_FILE", &self.file)]
+    }
+
+    /// Appends an event to each used partition.
+    fn produce(&mut self) {
+        for partition in USED {
+            let made = [TestEvent::random(&mut self.rng, now())];
+            produce(&self.world, partition, &made);
+            made.iter().for_each(|made| self.oracle.record(made));
+        }
+    }
+
+    /// Appends events and waits until they are counted.
+    async fn count(&mut self) {
+        self.produce();
+        self.world.assert_counted(&self.oracle.counts()).await;
+    }
+
+    /// Starts an aggregator without the rollup.
+    async fn without(&self) -> Service {
+        let mut aggregator = self.world.start("stream-agg", &[STATIC_MEMBER]);
+        aggregator.wait_ready().await.unwrap();
+        aggregator
+    }
+
+    /// Starts an aggregator with the rollup.
+    async fn with(&self) -> Service {
+        let mut aggregator = self.world.start("stream-agg", &self.variables());
+        aggregator.wait_ready().await.unwrap();
+        aggregator
+    }
+
+    /// What is noted: partition, moment, and when it was noted.
+    async fn noted(&self) -> Vec<Vec<String>> {
+        let sql = format!(
+            "SELECT kp, toString(since), toString(noted) FROM rollup_since FINAL \
+             WHERE rollup = '{ADDED_ROLLUP}' ORDER BY kp"
+        );
+        self.world.rows(&sql).await
+    }
+
+    /// Waits until these moments are noted.
+    async fn shows(&self, expected: &[[String; 2]]) {
+        let mut found = Vec::new();
+        let waited = wait_for("the moments of the rollup", DEADLINE, async || {
+            found = self.noted().await.into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect();
+            found == expected
+        });
+        if let Err(overdue) = waited.await {
+            panic!("{overdue}: {expected:?}; there are {found:?}");
+        }
+    }
+
+    /// The moments for a rollup that begins after all records so far: a millisecond after the newest of each partition.
+    async fn after_all_records(&self) -> Vec<[String; 2]> {
+        let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
+                   GROUP BY kp ORDER BY kp";
+        self.world.rows(sql).await.into_iter().map(|row| row.try_into().unwrap()).collect()
+    }
+
+    fn not_counted() -> [[String; 2]; 2] {
+        USED.map(|partition| [partition.to_string(), NOT_COUNTED.to_owned()])
+    }
+}
+
+#[tokio::test]
+async fn a_rollup_that_is_added_begins_after_the_last_event_without_it_and_a_backfill_moves_that_back() {
+    let mut late = Late::new("since_added").await;
+    let mut old = late.without().await;
+    late.count().await;
+    old.terminate().await.unwrap();
+    late.world.migrate_with(&late.variables()).await;
+    let begins = late.after_all_records().await;
+    let mut new = late.with().await;
+    late.shows(&begins).await;
+    late.count().await;
+    for [partition, since] in &begins {
+        let later = format!(
+            "SELECT countIf(ko = 0 AND kafka_time < '{since}'), countIf(ko = 1 AND kafka_time >= '{since}'), count()
+             FROM ledger WHERE tenant = '*' AND kp = {partition}"
+        );
+        assert_eq!(late.world.rows(&later).await, [["1", "1", "2"]], "partition {partition}");
+    }
+
+    // A restart notes nothing again.
+    let noted = late.noted().await;
+    new.terminate().await.unwrap();
+    let _new = late.with().await;
+    late.count().await;
+    assert_eq!(late.noted().await, noted);
+    let others = format!("SELECT count() FROM rollup_since WHERE rollup != '{ADDED_ROLLUP}'");
+    assert_eq!(late.world.number(&others).await, 0, "the others have every event");
+
+    late.world.run("stream-agg", &["backfill", ADDED_ROLLUP], &late.variables()).await.unwrap();
+    let first_day = now().floor(DAY).0 - 31 * DAY;
+    let days = [first_day, first_day + DAY].map(|day| UnixMillis(day).to_string());
+    let moved = late.noted().await;
+    assert_eq!(moved.len(), USED.len());
+    assert!(moved.iter().all(|row| days.contains(&row[1])), "{moved:?} instead of {days:?}");
+    let all = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
+    assert_eq!(late.world.number(&all).await, 6);
+}
+
+#[tokio::test]
+async fn a_rollup_counts_as_incomplete_while_a_process_without_it_has_the_partition() {
+    let mut late = Late::new("since_back").await;
+    let mut old = late.without().await;
+    late.count().await;
+    old.terminate().await.unwrap();
+    late.world.migrate_with(&late.variables()).await;
+    let mut new = late.with().await;
+    late.count().await;
+    new.terminate().await.unwrap();
+
+    let mut old = late.without().await;
+    late.shows(&Late::not_counted()).await;
+    late.count().await;
+    late.shows(&Late::not_counted()).await;
+    old.terminate().await.unwrap();
+
+    let begins = late.after_all_records().await;
+    let _new = late.with().await;
+    late.shows(&begins).await;
+}
+
+#[tokio::test]
+async fn a_rollup_counts_as_incomplete_until_the_last_partition_has_come_to_a_process_with_it() {
+    let late = Late::new("since_rolling").await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(78), Oracle::default());
+    for partition in 0..4 {
+        let made = [TestEvent::random(&mut rng, now())];
+        produce(&late.world, partition, &made);
+        made.iter().for_each(|made| oracle.record(made));
+    }
+    let mut old = late.world.aggregator().await;
+    late.world.assert_counted(&oracle.counts()).await;
+    let declared = [("ROLLUPS_FILE", late.file.as_str())];
+    late.world.migrate_with(&declared).await;
+    let _new = late.world.start("stream-agg", &declared);
+    // Each process has two partitions.
+    let counts = async |expected: [usize; 2]| {
+        let mut found = Vec::new();
+        let waited = wait_for(format!("{expected:?} partitions"), DEADLINE, async || {
+            found = late.noted().await;
+            let open = found.iter().filter(|row| row[1] == NOT_COUNTED).count();
+            [open, found.len() - open] == expected
+        });
+        if let Err(overdue) = waited.await {
+            panic!("{overdue} that do not count the rollup and that do; there are {found:?}");
+        }
+    };
+    counts([2, 2]).await;
+    // Each process also notes how many partitions there are, so that readers see whether one is missing.
+    let progress = "SELECT kp, partitions FROM progress FINAL ORDER BY kp";
+    let all: [[String; 2]; 4] = std::array::from_fn(|partition| [partition.to_string(), "4".to_owned()]);
+    assert_eq!(late.world.rows(progress).await, all);
+    old.terminate().await.unwrap();
+    counts([0, 4]).await;
+}
+
+#[tokio::test]
+async fn a_process_that_dies_before_it_notes_a_moment_leaves_the_rollup_incomplete_for_the_next_one() {
+    let mut late = Late::new("since_killed").await;
+    let mut old = late.without().await;
+    late.count().await;
+    old.terminate().await.unwrap();
+    late.world.migrate_with(&late.variables()).await;
+    let closed = format!("ADD CONSTRAINT closed CHECK since = '{NOT_COUNTED}'");
+    late.world.rows(&format!("ALTER TABLE rollup_since {closed}")).await;
+
+    // It commits under its declaration, and inserts nothing before the moment is noted.
+    let mut dying = late.world.start("stream-agg", &late.variables());
+    wait_for_readyz(&dying, &["Constraint `closed`"]).await;
+    late.shows(&Late::not_counted()).await;
+    late.produce();
+    wait_for_readyz(&dying, &["Constraint `closed`"]).await;
+    assert_eq!(late.world.number("SELECT count() FROM events WHERE tenant != ''").await, 2);
+    dying.kill9();
+
+    late.world.rows("ALTER TABLE rollup_since DROP CONSTRAINT closed").await;
+    let begins = late.after_all_records().await;
+    let _new = late.with().await;
+    late.world.assert_counted(&late.oracle.counts()).await;
+    late.shows(&begins).await;
+}

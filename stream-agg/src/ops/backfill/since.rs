@@ -1,0 +1,110 @@
+//! Notes from which moment on a rollup has every event, once it is filled.
+//!
+//! Invariant: a row replaces only what was noted before the raw rows were read. If a partition goes to a process without
+//! the rollup meanwhile, or begins to count, that is noted later and stays.
+
+use std::time::Duration;
+
+use runtime::backoff::Backoff;
+use schemas::tables::RAW_DAYS;
+use schemas::time::{DAY, UnixMillis};
+use tokio::time::{self, Instant};
+
+use crate::apply::since::{self, SincePartition, SinceRow};
+use crate::apply::store::{Store, StoreError};
+use crate::ops::backfill::MARGIN;
+use crate::protocol::since::NOT_COUNTED;
+
+/// How long partitions may take that have committed a declaration with the rollup, until they note from when on it
+/// counts. They do so right after the commit.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Shortest and longest wait between looks.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What is noted of a rollup that is about to be filled.
+pub(super) struct SinceBefore {
+    replaced: Vec<SincePartition>,
+}
+
+impl SinceBefore {
+    /// Reads what is noted of `rollup`. The partitions `in_use` work under a declaration that has it. A partition that
+    /// does not note from when on it counts within [`PATIENCE`] keeps what is noted.
+    pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
+        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let latest = Instant::now() + PATIENCE;
+        loop {
+            let all = since::of_rollup(store, rollup).await?;
+            let is_open =
+                |row: &SincePartition| row.since_ms == NOT_COUNTED.0 && in_use.contains(&row.partition);
+            let (open, replaced): (Vec<_>, Vec<_>) = all.into_iter().partition(is_open);
+            if open.is_empty() {
+                return Ok(Self { replaced });
+            }
+            if Instant::now() >= latest {
+                let open: Vec<_> = open.iter().map(|row| row.partition.to_string()).collect();
+                tracing::warn!(
+                    "partitions {} do not note that they count `{rollup}`, so readers take it for incomplete; run this \
+                     again once an aggregator has them",
+                    open.join(", ")
+                );
+                return Ok(Self { replaced });
+            }
+            time::sleep(backoff.wait()).await;
+        }
+    }
+
+    /// Notes that `rollup` has every event that arrived at `first` or later.
+    pub(super) async fn replace(
+        &self,
+        store: &Store,
+        rollup: &str,
+        first: UnixMillis,
+    ) -> Result<(), StoreError> {
+        since::write(store, &rows(&self.replaced, rollup, first)).await
+    }
+}
+
+/// The rows that move `replaced` back to `first`.
+fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> Vec<SinceRow<'r>> {
+    let later = replaced.iter().filter(|row| row.since_ms > first.0);
+    later
+        .map(|row| SinceRow {
+            rollup,
+            partition: row.partition,
+            since: first,
+            // Below every version that is chosen after `replaced` was read: a rebalance takes longer.
+            noted: UnixMillis(row.noted_ms + 1),
+        })
+        .collect()
+}
+
+/// The first day that the raw table holds completely at the time `now`.
+pub(super) fn first_raw_day(now: UnixMillis) -> UnixMillis {
+    UnixMillis(UnixMillis(now.0 + MARGIN).floor(DAY).0 - i64::from(RAW_DAYS) * DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::tables::partition_ends;
+    use schemas::time::HOUR;
+
+    use super::*;
+
+    #[test]
+    fn the_first_raw_day_is_the_first_one_that_is_not_about_to_be_dropped() {
+        for now in [20_000 * DAY, 20_000 * DAY + 22 * HOUR, 20_000 * DAY + 23 * HOUR, 20_001 * DAY - 1] {
+            let first = first_raw_day(UnixMillis(now));
+            let is_held = |day: i64| now < partition_ends(UnixMillis(day), RAW_DAYS).0 - MARGIN;
+            assert!(is_held(first.0) && !is_held(first.0 - DAY), "{first} at {}", UnixMillis(now));
+        }
+    }
+
+    #[test]
+    fn a_moment_is_only_moved_back_and_only_where_it_was_seen() {
+        let row = |partition, since_ms| SincePartition { partition, since_ms, noted_ms: 50 };
+        let moved = rows(&[row(0, 9), row(1, 10), row(2, 11), row(3, NOT_COUNTED.0)], "r", UnixMillis(10));
+        let row =
+            |partition| SinceRow { rollup: "r", partition, since: UnixMillis(10), noted: UnixMillis(51) };
+        assert_eq!(moved, [row(2), row(3)]);
+    }
+}

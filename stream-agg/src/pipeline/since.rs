@@ -1,0 +1,122 @@
+//! Notes from which moment on each rollup of this process has every event of the partition, around the first commit
+//! under its declaration. Why in this order: [`crate::protocol::since`].
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use runtime::backoff::Backoff;
+use schemas::time::UnixMillis;
+use tokio::time;
+
+use crate::apply::configs;
+use crate::apply::since::{self, SinceRow};
+use crate::apply::store::StoreError;
+use crate::health::Component;
+use crate::pipeline::context::Services;
+use crate::protocol::recover::KafkaState;
+use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
+
+/// Shortest and longest wait between attempts.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What must be noted of a partition.
+pub(super) struct SinceNotes {
+    partition: u16,
+    changes: SinceChanges,
+    /// Version of the rows: ClickHouse's time, read while this process had the partition.
+    version: UnixMillis,
+    has_earlier_records: bool,
+}
+
+impl SinceNotes {
+    /// Finds what must be noted. Asks until ClickHouse answers.
+    pub(super) async fn find(services: &Services, partition: u16, found: &KafkaState) -> Self {
+        retried(services, || Self::try_find(services, partition, found)).await
+    }
+
+    async fn try_find(services: &Services, partition: u16, found: &KafkaState) -> Result<Self, StoreError> {
+        let Services { store, declaration, .. } = services;
+        let (noted, version) = since::of_partition(store, partition).await?;
+        let ours = names(&declaration.rollups);
+        let committed = found.intent().map(|(_, intent)| intent.declaration_hash);
+        let changes = match committed.filter(|hash| *hash != declaration.hash()) {
+            // Without an intent, nothing of the partition was counted before.
+            None => changes(&noted, &ours, &ours),
+            Some(hash) => match configs::read(store, hash).await? {
+                Ok(before) => changes(&noted, &names(&before.rollups), &ours),
+                // It may have had none of our rollups.
+                Err(unknown) => {
+                    tracing::warn!(
+                        "partition {partition}: {unknown}; all rollups count as complete from now on only"
+                    );
+                    changes(&noted, &BTreeSet::new(), &ours)
+                }
+            },
+        };
+        Ok(Self { partition, changes, version, has_earlier_records: found.committed.is_some() })
+    }
+
+    /// Whether nothing must be noted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes == SinceChanges::default()
+    }
+
+    /// Before the commit: what does not hold any more, or does not hold yet.
+    pub(super) async fn withdraw(&self, services: &Services) {
+        if self.changes.withdrawn.is_empty() {
+            return;
+        }
+        let rows = self.rows(&self.changes.withdrawn, NOT_COUNTED, self.version);
+        retried(services, || since::write(&services.store, &rows)).await;
+    }
+
+    /// After the commit, and before the next insert: from when on the rollups count that begin with it. `newest` is
+    /// Kafka's time of the last record below the commit, if it is known.
+    pub(super) async fn begin(&self, services: &Services, newest: Option<UnixMillis>) {
+        if self.changes.begun.is_empty() {
+            return;
+        }
+        let latest = match newest {
+            // Kafka's times may go back when a partition gets another leader: an earlier record may have a later time.
+            Some(newest) => {
+                let ask = || since::latest_record(&services.store, self.partition, newest);
+                Some(newest).max(retried(services, ask).await)
+            }
+            None => None,
+        };
+        let since = begins(latest, self.has_earlier_records, self.version);
+        // Above the rows that were withdrawn. The next owner reads the clock after its rebalance, which is later.
+        let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
+        retried(services, || since::write(&services.store, &rows)).await;
+        let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        tracing::info!("partition {}: {rollups} count every event from {since} on", self.partition);
+    }
+
+    fn rows<'n>(
+        &self,
+        names: &'n BTreeSet<String>,
+        since: UnixMillis,
+        noted: UnixMillis,
+    ) -> Vec<SinceRow<'n>> {
+        let row = |rollup: &'n String| SinceRow { rollup, partition: self.partition, since, noted };
+        names.iter().map(row).collect()
+    }
+}
+
+/// Repeats what ClickHouse does not carry out. Without these rows readers would take a rollup for complete that is not.
+async fn retried<T, F>(services: &Services, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        match attempt().await {
+            Ok(done) => {
+                services.health.recovered(Component::ClickHouse);
+                return done;
+            }
+            Err(error) => services.health.degraded(Component::ClickHouse, error),
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
