@@ -258,7 +258,7 @@ async fn introduce(
 
 /// The Kafka partitions of which records may have been counted. Asks until Kafka answers.
 async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = START_RETRIES.backoff();
     loop {
         let config = config.clone();
         match tokio::task::spawn_blocking(move || in_use::committed_partitions(&config)).await {

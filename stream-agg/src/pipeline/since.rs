@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::time::UnixMillis;
 use tokio::time;
 
@@ -17,7 +17,7 @@ use crate::protocol::recover::KafkaState;
 use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
 
 /// Shortest and longest wait between attempts.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const NOTE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// What must be noted of a partition.
 pub(super) struct SinceNotes {
@@ -108,7 +108,7 @@ async fn retried<T, F>(services: &Services, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = NOTE_RETRIES.backoff();
     loop {
         match attempt().await {
             Ok(done) => {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use runtime::backoff::Backoff;
+use runtime::backoff::RetryPolicy;
 use schemas::tables::RAW_DAYS;
 use schemas::time::{DAY, UnixMillis};
 use tokio::time::{self, Instant};
@@ -19,7 +19,7 @@ use crate::protocol::since::NOT_COUNTED;
 /// counts. They do so right after the commit.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Shortest and longest wait between looks.
-const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const LOOK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// What is noted of a rollup that is about to be filled.
 pub(super) struct SinceBefore {
@@ -30,7 +30,7 @@ impl SinceBefore {
     /// Reads what is noted of `rollup`. The partitions `in_use` work under a declaration that has it. A partition that
     /// does not note from when on it counts within [`PATIENCE`] keeps what is noted.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
-        let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut backoff = LOOK_RETRIES.backoff();
         let latest = Instant::now() + PATIENCE;
         loop {
             let all = since::of_rollup(store, rollup).await?;
