@@ -95,7 +95,9 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
         ]
     );
     let admin = Http::new(aggregator.admin());
-    assert_eq!(admin.metric("stream_agg_fields_mistyped_total").await, Some(5));
+    // A batch is counted once all of its tables have it, which may be after its raw rows are seen.
+    let counted = async || admin.metric("stream_agg_fields_mistyped_total").await == Some(5);
+    wait_for("five mistyped fields", DEADLINE, counted).await.unwrap();
 
     // The type of an existing column cannot change.
     let changed = world
