@@ -224,6 +224,41 @@ fn the_messages_of_stopped_partitions_are_those_of_the_aggregator() {
 }
 
 #[test]
+fn the_tests_that_the_page_of_guarantees_names_exist() {
+    let page = read(&root().join("docs/guarantees.md"));
+    let section = page.split_once("## The tests that verify them").unwrap().1;
+    let names = section.split('`').skip(1).step_by(2);
+    let is_test =
+        |name: &&str| name.contains('_') && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let names: Vec<_> = names.filter(is_test).collect();
+    let tests = ["e2e", "stream-agg"].map(|folder| files(&root().join(folder).join("tests"), "rs"));
+    let tests: Vec<_> = tests.iter().flatten().map(|file| read(file)).collect();
+    let is_there = |name: &str| tests.iter().any(|test| test.contains(&format!("fn {name}(")));
+    let missing: Vec<_> = names.iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "docs/guarantees.md names tests that do not exist: {missing:?}");
+    for guarantee in 1..=6 {
+        assert!(section.contains(&format!("\n| {guarantee} |")), "no test of guarantee {guarantee}");
+    }
+}
+
+#[test]
+fn the_pages_name_metrics_that_there_are() {
+    let metrics = read(&root().join("docs/metrics.md"));
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut unknown = Vec::new();
+    for page in files(&root().join("docs"), "md") {
+        let text = read(&page);
+        let names = text.split(|c| !is_part(c));
+        let is_metric = |name: &&str| {
+            ["ingest_", "stream_agg_", "query_api_"].iter().any(|prefix| name.starts_with(prefix))
+        };
+        let names = names.filter(is_metric).filter(|name| !metrics.contains(&format!("| `{name}` |")));
+        unknown.extend(names.map(|name| format!("{}: {name}", page.display())));
+    }
+    assert!(unknown.is_empty(), "pages name metrics that there are not: {unknown:#?}");
+}
+
+#[test]
 fn the_recipes_name_files_that_there_are() {
     let page = read(&root().join("CONTRIBUTING.md"));
     let names = page.split('`').skip(1).step_by(2);
