@@ -5,7 +5,7 @@
 //   millrace.track("play", { user_id: "u1", level: 3 });
 //   await millrace.flush();
 
-// After these the same events may be sent again; after a lost answer too.
+// After these answers the same events are sent again; also after a lost answer, and after a 400 `aborted`.
 const RETRIED = [408, 429, 500, 502, 503, 504];
 // Browsers send no larger body once a page is closed.
 const MAX_BYTES = 60_000;
@@ -19,7 +19,7 @@ export class Millrace {
   // accepted, rejected: events that the server has answered; dropped: the oldest, while the queue was full.
   counts = { accepted: 0, rejected: 0, dropped: 0 };
 
-  constructor(url, { key, maxEvents = 500, maxQueue = 10_000, interval = 1000, onReport = () => {} } = {}) {
+  constructor(url, { key, maxEvents = 500, maxQueue = 10_000, interval = 1000, onReport = warn } = {}) {
     this.url = `${url}/v1/events${key ? `?key=${encodeURIComponent(key)}` : ""}`;
     Object.assign(this, { maxEvents, maxQueue, interval, onReport });
     globalThis.document?.addEventListener("visibilitychange", () => document.hidden && this.beacon());
@@ -100,6 +100,12 @@ export class Millrace {
   }
 }
 
+// Says which events were refused, unless the page has an `onReport` of its own.
+function warn(report) {
+  if (report.code) console.warn(`millrace: events refused: ${report.code}: ${report.hint}`);
+  else if (report.errors?.length) console.warn("millrace: events rejected:", JSON.stringify(report.errors));
+}
+
 // Pages without TLS have no crypto.randomUUID.
 function uuid() {
   if (crypto.randomUUID) return crypto.randomUUID();
@@ -112,6 +118,6 @@ function uuid() {
 
 // Milliseconds until the next attempt: what the server says, else 0.25 s, 0.5 s, … 30 s, each ± half.
 function wait(attempt, retryAfter) {
-  const told = Number(retryAfter) * 1000;
-  return told > 0 ? told : Math.min(30_000, 250 * 2 ** Math.min(attempt, 7)) * (0.5 + Math.random());
+  const asked = Number(retryAfter) * 1000;
+  return asked > 0 ? asked : Math.min(30_000, 250 * 2 ** Math.min(attempt, 7)) * (0.5 + Math.random());
 }

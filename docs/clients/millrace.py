@@ -9,6 +9,7 @@ Python 3.8 or later, without dependencies. Copy it into your project.
 
 import http.client
 import json
+import logging
 import random
 import threading
 import time
@@ -18,10 +19,18 @@ import urllib.request
 import uuid
 from collections import deque
 
-# After these the same events may be sent again; after a lost answer too.
+# After these answers the same events are sent again; also after a lost answer, and after a 400 `aborted`.
 RETRIED = (408, 429, 500, 502, 503, 504)
 # Of one request, far below the server's limit.
 MAX_BYTES = 1_000_000
+
+
+def warn(report):
+    """Says which events were refused, unless there is an `on_report`."""
+    if "code" in report:
+        logging.getLogger("millrace").warning("events refused: %s: %s", report["code"], report.get("hint"))
+    elif report.get("errors"):
+        logging.getLogger("millrace").warning("events rejected: %s", report["errors"])
 
 
 class Millrace:
@@ -33,7 +42,7 @@ class Millrace:
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
         self.max_events, self.max_queue, self.interval = max_events, max_queue, interval
-        self.on_report = on_report or (lambda report: None)
+        self.on_report = on_report or warn
         # accepted, rejected: events that the server has answered; dropped: those for which the queue had no room, or
         # that came after `close`.
         self.counts = {"accepted": 0, "rejected": 0, "dropped": 0}

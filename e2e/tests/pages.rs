@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,16 +60,19 @@ are bytes, or `64MiB`; times are `250ms`, `5s`, `10m` or `1day`.
         read_config(&vars).unwrap();
         write!(page, "\n## {service}\n\n| variable | default | meaning |\n|---|---|---|\n").unwrap();
         let sources = [service, "runtime"].map(|folder| sources(&root().join(folder).join("src")));
+        let mut meanings = BTreeMap::new();
         for (name, value) in vars.resolved() {
-            let meaning = sources.iter().flatten().find_map(|source| documented(source, &name));
+            let meaning = sources.iter().flatten().find_map(|source| meaning(source, &name));
             let meaning =
                 meaning.unwrap_or_else(|| panic!("no doc comment says what `{name}` of {service} is"));
+            let other = meanings.insert(meaning.clone(), name.clone());
+            assert!(other.is_none(), "`{name}` and {other:?} of {service} have one meaning: {meaning}");
             let default = match value.as_str() {
                 _ if REQUIRED.iter().any(|(required, _)| *required == name) => "required".to_owned(),
                 "" => "none".to_owned(),
                 value => format!("`{value}`"),
             };
-            let meaning = without_default(&meaning, &name).replace('|', "\\|");
+            let meaning = meaning.replace('|', "\\|");
             writeln!(page, "| `{name}` | {default} | {meaning} |").unwrap();
         }
     }
@@ -122,31 +126,28 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     all
 }
 
-/// The doc comment of `source` that names the variable, as one line.
-fn documented(source: &str, variable: &str) -> Option<String> {
+/// What a doc comment of `source` says about a variable. The comment has the form
+/// ``What it is: `VARIABLE`, its values or bounds, default x. When to change it.``; the default has a column of its own.
+fn meaning(source: &str, variable: &str) -> Option<String> {
     let lines: Vec<_> = source.lines().map(str::trim_start).collect();
     let comments = lines.split(|line| !line.starts_with("///"));
-    let comments = comments.map(|comment| {
+    let mut comments = comments.map(|comment| {
         let words = comment.iter().map(|line| line.trim_start_matches('/').trim());
         words.collect::<Vec<_>>().join(" ")
     });
-    let [plain, with_value] = [format!("`{variable}`"), format!("`{variable}=")];
-    comments.into_iter().find(|comment| comment.contains(&plain) || comment.contains(&with_value))
-}
-
-/// A doc comment without its end, where that tells nothing but the variable and its default.
-fn without_default(comment: &str, variable: &str) -> String {
-    let Some((meaning, rest)) = comment.split_once(&format!(": `{variable}`, ")) else {
-        return comment.to_owned();
+    let declares = format!(": `{variable}`, ");
+    let comment = comments.find(|comment| comment.contains(&declares))?;
+    let (what, rest) = comment.split_once(&declares)?;
+    let (values, advice) = rest.split_once(". ").unwrap_or((rest.trim_end_matches('.'), ""));
+    let is_shown = |value: &&str| !value.starts_with("default ") && *value != "required";
+    let values: Vec<_> = values.split(", ").filter(is_shown).collect();
+    let are_bounds = values.iter().all(|value| value.starts_with("at ") || value.starts_with("below "));
+    let values = match values.join(", ") {
+        values if values.is_empty() => values,
+        values if are_bounds => format!(" ({values})"),
+        values => format!(": {values}"),
     };
-    let value = rest.strip_prefix("default ").unwrap_or(rest).trim_end_matches('.');
-    let is_only_value = !value.contains([',', ';', ':']) && !value.contains(". ");
-    let is_address = value.starts_with('`') && value.ends_with('`');
-    if is_only_value || is_address || rest == "required." {
-        format!("{meaning}.")
-    } else {
-        comment.to_owned()
-    }
+    Some(format!("{what}{values}. {advice}").trim_end().to_owned())
 }
 
 /// The pages of the repository: those at its root, and those for users and contributors.
@@ -220,6 +221,41 @@ fn the_messages_of_stopped_partitions_are_those_of_the_aggregator() {
         unknown.extend(fragments.filter(|text| !source.contains(text)).map(str::to_owned));
     }
     assert!(unknown.is_empty(), "no message of the aggregator contains {unknown:?}");
+}
+
+#[test]
+fn the_tests_that_the_page_of_guarantees_names_exist() {
+    let page = read(&root().join("docs/guarantees.md"));
+    let section = page.split_once("## The tests that verify them").unwrap().1;
+    let names = section.split('`').skip(1).step_by(2);
+    let is_test =
+        |name: &&str| name.contains('_') && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let names: Vec<_> = names.filter(is_test).collect();
+    let tests = ["e2e", "stream-agg"].map(|folder| files(&root().join(folder).join("tests"), "rs"));
+    let tests: Vec<_> = tests.iter().flatten().map(|file| read(file)).collect();
+    let is_there = |name: &str| tests.iter().any(|test| test.contains(&format!("fn {name}(")));
+    let missing: Vec<_> = names.iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "docs/guarantees.md names tests that do not exist: {missing:?}");
+    for guarantee in 1..=6 {
+        assert!(section.contains(&format!("\n| {guarantee} |")), "no test of guarantee {guarantee}");
+    }
+}
+
+#[test]
+fn the_pages_name_metrics_that_there_are() {
+    let metrics = read(&root().join("docs/metrics.md"));
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut unknown = Vec::new();
+    for page in files(&root().join("docs"), "md") {
+        let text = read(&page);
+        let names = text.split(|c| !is_part(c));
+        let is_metric = |name: &&str| {
+            ["ingest_", "stream_agg_", "query_api_"].iter().any(|prefix| name.starts_with(prefix))
+        };
+        let names = names.filter(is_metric).filter(|name| !metrics.contains(&format!("| `{name}` |")));
+        unknown.extend(names.map(|name| format!("{}: {name}", page.display())));
+    }
+    assert!(unknown.is_empty(), "pages name metrics that there are not: {unknown:#?}");
 }
 
 #[test]

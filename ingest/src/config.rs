@@ -19,14 +19,15 @@ use crate::spool::SpoolConfig;
 /// The whole configuration of the edge.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address for clients: `LISTEN_ADDR`, default `0.0.0.0:8081`.
+    /// The address and port that clients send to: `LISTEN_ADDR`, default `0.0.0.0:8081`.
     pub listen_addr: SocketAddr,
-    /// The address for health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9081`.
+    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `0.0.0.0:9081`. Keep it inside
+    /// your network.
     pub admin_addr: SocketAddr,
-    /// How long the edge still serves when it is asked to stop, but is not ready, so that load balancers stop using it
-    /// first: `DRAIN_DELAY`, default 5s.
+    /// After SIGTERM, how long the edge still accepts requests while `/readyz` answers 503: `DRAIN_DELAY`, default 5s. Set
+    /// it to the time that your load balancer needs to notice.
     pub drain_delay: Duration,
-    /// TLS for clients: `TLS_CERT` and `TLS_KEY`, default neither.
+    /// TLS for clients; `None`: the port speaks plain HTTP.
     pub tls: Option<TlsConfig>,
     /// The limits on connections.
     pub connections: ConnectionLimits,
@@ -38,7 +39,8 @@ pub struct Config {
     pub accept: AcceptConfig,
     /// The times that a reaction may have.
     pub times: TimeLimits,
-    /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`.
+    /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`. `durable`: with `200`, once its events
+    /// are in Kafka or in the spool. `accepted`: with `202`, once they are queued for Kafka; a crash can lose them.
     pub ack: Ack,
     /// The topic of the records.
     pub kafka: KafkaConfig,

@@ -393,7 +393,10 @@ impl Refusal {
             }
             Self::ContentType => "use one of these media types, or send no `Content-Type`",
             Self::ContentEncoding => "use one of the encodings that `Accept-Encoding` lists",
-            Self::Internal => "send the request again once, with the same Idempotency-Key or event ids",
+            Self::Internal => {
+                "wait a moment, longer after each attempt, then send the request again, with the same Idempotency-Key or \
+                 event ids"
+            }
             Self::RateLimited(_)
             | Self::Overloaded(_)
             | Self::NoPartitions

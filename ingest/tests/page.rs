@@ -71,6 +71,34 @@ fn every_code_stands_in_a_row_with_its_status() {
     }
 }
 
+/// Every client retries after the same answers.
+#[test]
+fn the_page_the_hints_and_the_clients_name_the_same_answers_to_retry() {
+    const CLIENTS: &str = include_str!("../../docs/clients.md");
+    let libraries =
+        [include_str!("../../docs/clients/millrace.js"), include_str!("../../docs/clients/millrace.py")];
+    let of_page = CLIENTS.lines().find(|line| line.contains("`408`")).unwrap();
+    for refusal in refusals() {
+        let (status, code) = (refusal.status().as_u16().to_string(), refusal.code());
+        let is_retried = refusal.hint().contains("send the request again");
+        let row = |line: &&str| {
+            line.contains(&format!("`{code}`"))
+                && line.split('|').nth(1).unwrap_or_default().contains(&status)
+        };
+        let advice = PAGE.lines().find(row).unwrap().rsplit('|').nth(1).unwrap();
+        assert_eq!(advice.trim().starts_with("retry"), is_retried, "{code}: {advice}");
+        // A client tells answers apart by their status, and `aborted` from the other kinds of 400 by its code.
+        let name = if code == "aborted" { code } else { &status };
+        assert_eq!(of_page.contains(&format!("`{name}`")), is_retried, "{of_page} {name}");
+        for library in libraries {
+            let list = library.lines().find(|line| line.contains("RETRIED =")).unwrap();
+            let is_named =
+                if code == "aborted" { library.contains("\"aborted\"") } else { list.contains(name) };
+            assert_eq!(is_named, is_retried, "{list} {name}");
+        }
+    }
+}
+
 #[test]
 fn every_field_limit_and_media_type_is_named() {
     let fields =
@@ -87,7 +115,7 @@ fn every_field_limit_and_media_type_is_named() {
     let limits = Config::from_vars(&Vars::from_pairs([("KAFKA_BROKERS", "none:1")])).unwrap().accept.limits;
     says(format!("| body as sent | {} MiB |", limits.body_bytes >> 20));
     says(format!("| body decompressed | {} MiB |", limits.decoded_bytes >> 20));
-    says(format!("| events of a request | {} |", limits.events));
+    says(format!("| events per request | {} |", limits.events));
     says(format!(
         "| {} s, pauses of at most {} s |",
         limits.body_total.as_secs(),

@@ -9,39 +9,44 @@ use schemas::rollup::Rollups;
 /// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address for readers: `LISTEN_ADDR`, default `0.0.0.0:8083`.
+    /// The address and port that readers ask: `LISTEN_ADDR`, default `0.0.0.0:8083`.
     pub listen_addr: SocketAddr,
-    /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9083`.
+    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `0.0.0.0:9083`. Keep it inside
+    /// your network.
     pub admin_addr: SocketAddr,
-    /// How long it continues to serve, not ready, after it was told to stop: `DRAIN_DELAY`, default 5s.
+    /// After SIGTERM, how long the query API still answers while `/readyz` answers 503: `DRAIN_DELAY`, default 5s. Set it to
+    /// the time that your load balancer needs to notice.
     pub drain_delay: Duration,
     /// The database that is read.
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
-    /// The declared rollups: the file `ROLLUPS_FILE`, the same as the aggregator's; default the built-in ones.
+    /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
+    /// aggregators'; without it the built-in declaration.
     pub rollups: Rollups,
 }
 
 /// The database that is read.
 #[derive(Debug, Clone)]
 pub struct ClickHouseConfig {
-    /// HTTP address: `CLICKHOUSE_URL`, required.
+    /// Address of ClickHouse's HTTP port, for example `http://clickhouse:8123`: `CLICKHOUSE_URL`, required.
     pub url: String,
-    /// Database: `CLICKHOUSE_DATABASE`, default `millrace`.
+    /// ClickHouse database of all tables: `CLICKHOUSE_DATABASE`, default `millrace`. The same for all services.
     pub database: String,
-    /// User: `CLICKHOUSE_USER`, default `default`.
+    /// ClickHouse user: `CLICKHOUSE_USER`, default `default`. It needs to read only.
     pub user: String,
-    /// Its password: `CLICKHOUSE_PASSWORD`, default empty.
+    /// Password of the ClickHouse user: `CLICKHOUSE_PASSWORD`, default empty. Set it from a secret.
     pub password: String,
 }
 
 /// When the answers are refreshed from the database.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
-    /// The interval between two refreshes, ±10 %: `POLL_INTERVAL`, default 3s.
+    /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one statement
+    /// to ClickHouse. Shorter gives fresher answers.
     pub interval: Duration,
-    /// The longest that a refresh may take: `POLL_DEADLINE`, default 10s.
+    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. After it readers get the last
+    /// answer, with its age, and a query gets `503`.
     pub deadline: Duration,
 }
 

@@ -10,9 +10,9 @@ use crate::vars::{VarError, Vars};
 /// What is logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Levels by target, `tracing` directives: `LOG`, default `info`.
+    /// Level of the log, or levels by module: `LOG`, for example `debug` or `info,rdkafka=debug`, default `info`.
     pub filter: String,
-    /// One JSON object per line instead of text: `LOG_FORMAT=json`, default `text`.
+    /// Format of the log, on standard error: `LOG_FORMAT`, `text` or `json` (one object per line), default `text`.
     pub format: LogFormat,
 }
 

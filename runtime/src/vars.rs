@@ -139,7 +139,7 @@ impl Vars {
             let size = ByteSize::from_str(text).map_err(|e| format!("{e}; write for example `8MiB`"))?;
             usize::try_from(size.as_u64()).map_err(|e| e.to_string())
         };
-        self.read(name, default, parse, usize::to_string)
+        self.read(name, default, parse, size)
     }
 
     /// The file that `name` names, parsed from its path and its text; `None` if the variable is not set.
@@ -215,6 +215,15 @@ impl Vars {
         let secret = SECRETS.iter().any(|word| lower.ends_with(word));
         let shown = if secret && !value.is_empty() { "(set)" } else { value };
         self.resolved.borrow_mut().insert(name.to_owned(), shown.to_owned());
+    }
+}
+
+/// A size as people write it: `96MiB`, in the largest unit of which it is a whole number.
+fn size(bytes: &usize) -> String {
+    const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| *bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
     }
 }
 

@@ -24,23 +24,27 @@ const MIB: usize = 1 << 20;
 /// The configuration of the aggregator.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Health and metrics: `ADMIN_ADDR`, default `0.0.0.0:9082`.
+    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `0.0.0.0:9082`. Keep it inside
+    /// your network.
     pub admin_addr: SocketAddr,
-    /// Consumer group: `GROUP`, default `stream-agg`.
+    /// Kafka consumer group, the same for all aggregators of a topic: `GROUP`, default `stream-agg`. Do not change it later:
+    /// a new group has no committed offsets, and its partitions stop.
     pub group: String,
-    /// Name of this member that outlives a restart, so that its partitions wait for
-    /// it: `GROUP_INSTANCE_ID`, default none.
+    /// Name of this instance in the consumer group (`group.instance.id`): `GROUP_INSTANCE_ID`, default none. With a stable,
+    /// unique name a restarted instance gets its partitions back without a rebalance; a StatefulSet's pod name is one.
     pub group_instance: Option<String>,
-    /// How often the table `progress` is updated for readers: `PROGRESS_INTERVAL`, default 1s, at most 1h.
+    /// How often the aggregator writes to the table `progress`, from which readers take `as_of`: `PROGRESS_INTERVAL`, default
+    /// 1s, at most 1h. It adds to the age of answers.
     pub progress_interval: Duration,
-    /// Time between two audits of the tables: `AUDIT_INTERVAL`, default 10m; none if `0s`.
+    /// Time between two automatic audits of the last two days: `AUDIT_INTERVAL`, default 10m. `0s` turns them off. Raise it
+    /// if the audits load ClickHouse too much.
     pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
     /// Limits that decide about rows, besides records and rollups.
     pub limits: DecodeLimits,
-    /// Most groups that a batch adds to one rollup before further groups are folded into `(other)`:
-    /// `ROLLUP_MAX_GROUPS`, default 50 000.
+    /// Most groups (combinations of dimensions and bucket) that one batch adds to a rollup: `ROLLUP_MAX_GROUPS`, default
+    /// 50 000. Further groups are counted in the group `(other)`. Raise it if `stream_agg_rows_folded_total` grows.
     pub max_groups: NonZeroUsize,
     /// The topic, the database and the rollups, which `migrate` creates.
     pub migrate: MigrateConfig,
@@ -49,15 +53,17 @@ pub struct Config {
 /// When a batch is large enough, or old enough, to insert.
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
-    /// Rows of a batch, or records if they are more: `BATCH_MAX_ROWS`, default 500 000, at most 1 000 000.
+    /// Most rows in one batch, which is one insert per table: `BATCH_MAX_ROWS`, default 500 000, at most 1 000 000. Also the
+    /// most Kafka records in one batch. Larger batches cost ClickHouse less per event, and take more memory.
     pub max_rows: NonZeroUsize,
-    /// Bytes of its records: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB.
+    /// Most bytes of Kafka records in one batch: `BATCH_MAX_BYTES`, default 64 MiB, at most 512 MiB. Lower it, with
+    /// `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
     pub max_bytes: NonZeroUsize,
-    /// Bytes of the records of all large batches of the process, whether open, waiting or being inserted:
-    /// `BATCHES_MAX_BYTES`, default 256 MiB. The memory that they take is about half as much again.
+    /// Most bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`, default 256 MiB. They
+    /// take about 1.5 times as much memory. Lower it if the process must be smaller; backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
-    /// Longest that a record waits for others: `BATCH_MAX_AGE`, default 4s, at most 1h. With the query API's
-    /// default for `POLL_INTERVAL` an answer is then at most 8 s old.
+    /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
+    /// answers and more, smaller inserts. With the default `POLL_INTERVAL` answers are at most 8 s old.
     pub max_age: Duration,
 }
 
@@ -66,28 +72,34 @@ pub struct BatchConfig {
 pub struct MigrateConfig {
     /// Where records come from.
     pub kafka: KafkaConfig,
-    /// Partitions of a topic that is made: `TOPIC_PARTITIONS`, default 8.
+    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. It is the most aggregators that
+    /// can work at once; choose it generously, because repeats are not recognised across a later change.
     pub partitions: NonZeroU16,
-    /// Its replicas: `TOPIC_REPLICATION`, default 1.
+    /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
+    /// production, with `min.insync.replicas=2`.
     pub replication: NonZeroU16,
     /// Where rows go.
     pub store: StoreConfig,
-    /// Database of the analysts' views: `BI_DATABASE`, default `bi`. Never that of the tables.
+    /// ClickHouse database in which `migrate` creates the views for analysts: `BI_DATABASE`, default `bi`. It must differ from
+    /// `CLICKHOUSE_DATABASE`.
     pub bi_database: String,
-    /// The user with whose rights the views read, who cannot log in: `BI_DEFINER`, default `bi_owner`.
+    /// ClickHouse user with whose rights the views read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`. Create it
+    /// without a login; `migrate --print-grants` prints its rights.
     pub bi_definer: String,
-    /// What is aggregated: the file `ROLLUPS_FILE`, default the one compiled in.
+    /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
+    /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
     pub rollups: Rollups,
-    /// How long `migrate` waits for Kafka and ClickHouse: `MIGRATE_DEADLINE`, default 5m.
+    /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
+    /// start later than the migration.
     pub deadline: Duration,
 }
 
 /// The topic and how it is reached.
 #[derive(Debug, Clone)]
 pub struct KafkaConfig {
-    /// `host:port` of one or more brokers: `KAFKA_BROKERS`, required.
+    /// Kafka brokers, each as `host:port`, separated by commas: `KAFKA_BROKERS`, required.
     pub brokers: String,
-    /// Topic of the records: `TOPIC`, default `events`.
+    /// Kafka topic that the aggregator reads and `migrate` creates: `TOPIC`, default `events`. The same as the edge's.
     pub topic: String,
     /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`; none of [`fixed`].
     pub options: BTreeMap<String, String>,
@@ -96,13 +108,13 @@ pub struct KafkaConfig {
 /// ClickHouse and how it is reached.
 #[derive(Clone)]
 pub struct StoreConfig {
-    /// Address of its HTTP port: `CLICKHOUSE_URL`, required.
+    /// Address of ClickHouse's HTTP port, for example `http://clickhouse:8123`: `CLICKHOUSE_URL`, required.
     pub url: String,
-    /// Database of all tables: `CLICKHOUSE_DATABASE`, default `millrace`.
+    /// ClickHouse database of all tables: `CLICKHOUSE_DATABASE`, default `millrace`. The same for all services.
     pub database: String,
-    /// User: `CLICKHOUSE_USER`, default `default`.
+    /// ClickHouse user: `CLICKHOUSE_USER`, default `default`. It needs to read and insert; for `migrate` also to create.
     pub user: String,
-    /// Password: `CLICKHOUSE_PASSWORD`, default empty.
+    /// Password of the ClickHouse user: `CLICKHOUSE_PASSWORD`, default empty. Set it from a secret.
     pub password: String,
 }
 
@@ -145,29 +157,41 @@ const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
 /// the 20 s of a statement.
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
-/// How far back a repeated event is recognized, in each Kafka partition: for `DEDUP_WINDOW_AGE`, default 1day, at
-/// most 14days, and not beyond `DEDUP_WINDOW_IDS` ids, default 1 000 000 (about 50 bytes each in memory).
+/// How long a repeated event is recognised after the first one: `DEDUP_WINDOW_AGE`, default 1day, at most 14days. Clients
+/// must not retry for longer than this.
+const WINDOW_AGE: &str = "DEDUP_WINDOW_AGE";
+/// How many events with an id each Kafka partition remembers to recognise repeats: `DEDUP_WINDOW_IDS`, default 1 000 000,
+/// at most 20 000 000. Each takes about 50 bytes of memory. Raise it if a partition gets more than this within the time
+/// for which clients retry.
+const WINDOW_IDS: &str = "DEDUP_WINDOW_IDS";
+/// Earliest `client_time` that is believed: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier event
+/// counts at its time of arrival. Set it to the same value as in the edge.
+const EARLIEST: &str = "EVENT_TIME_FROM";
+/// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event counts
+/// at its time of arrival. Set it to the same value as in the edge.
+const AHEAD: &str = "EVENT_TIME_AHEAD";
+
+/// How far back a repeated event is recognised.
 fn window_limits(vars: &Vars) -> Result<WindowLimits, VarError> {
     let WindowLimits { age_ms, max_ids } = WindowLimits::default();
     let [default, most] = [age_ms, MAX_WINDOW_AGE].map(|millis| Duration::from_millis(millis.unsigned_abs()));
     let ledger = "the window is restored from the ledger, which keeps a record for 30 days";
-    let age = vars.duration_up_to("DEDUP_WINDOW_AGE", default, most, ledger)?;
-    let max_ids = vars.parsed_or("DEDUP_WINDOW_IDS", max_ids)?;
+    let age = vars.duration_up_to(WINDOW_AGE, default, most, ledger)?;
+    let max_ids = vars.parsed_or(WINDOW_IDS, max_ids)?;
     if !(1..=MAX_WINDOW_IDS).contains(&max_ids) {
         let reason = format!("write a number from 1 to {MAX_WINDOW_IDS}");
-        return Err(VarError::Invalid { name: "DEDUP_WINDOW_IDS", value: max_ids.to_string(), reason });
+        return Err(VarError::Invalid { name: WINDOW_IDS, value: max_ids.to_string(), reason });
     }
     let age_ms = i64::try_from(age.as_millis()).expect("it is below a limit in milliseconds");
     Ok(WindowLimits { age_ms, max_ids })
 }
 
-/// Which client clocks are trusted: those not before `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970,
-/// and not more than `EVENT_TIME_AHEAD`, default 1day, at most 1year, ahead.
+/// Which client clocks are trusted.
 fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
     Ok(TimeLimits {
-        earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
-        ahead: vars.parsed_or("EVENT_TIME_AHEAD", Ahead(ahead))?.0,
+        earliest: vars.parsed_or(EARLIEST, Earliest(earliest))?.0,
+        ahead: vars.parsed_or(AHEAD, Ahead(ahead))?.0,
     })
 }
 

@@ -17,30 +17,30 @@ pub struct AcceptConfig {
     pub limits: BodyLimits,
     /// Where the country of an event comes from if the client does not send one; `None`: it stays empty.
     pub geoip: Option<GeoIpConfig>,
-    /// Events a second of one user beyond which the user's events are spread over all partitions: `HOT_KEY_RATE`,
-    /// default 0, never: while a user becomes hot, a repeated event may go to another partition than the first one, and
-    /// count again.
+    /// Events per second of one user above which the user's events are spread over all partitions: `HOT_KEY_RATE`,
+    /// default 0. 0 never spreads them. Set it only if one user overloads a partition: repeats of a spread event may
+    /// count twice.
     pub hot_key_rate: u32,
 }
 
 /// The limits on the body of a request, and on all bodies together.
 #[derive(Debug, Clone)]
 pub struct BodyLimits {
-    /// The longest body as sent: `MAX_BODY_BYTES`, default 8 MiB.
+    /// Largest body as sent, before decompression: `MAX_BODY_BYTES`, default 8 MiB. A larger one gets `413`.
     pub body_bytes: usize,
-    /// The longest body once decompressed: `MAX_DECODED_BYTES`, default 32 MiB.
+    /// Largest body after decompression: `MAX_DECODED_BYTES`, default 32 MiB. A larger one gets `413`.
     pub decoded_bytes: usize,
-    /// The most events in one request: `MAX_EVENTS`, default 10 000.
+    /// Most events in one request: `MAX_EVENTS`, default 10 000. More get `413`.
     pub events: usize,
-    /// The longest pause within a body: `BODY_IDLE_TIMEOUT`, default 10s.
+    /// Longest pause while a body arrives: `BODY_IDLE_TIMEOUT`, default 10s. After it the request gets `408`.
     pub body_idle: Duration,
-    /// The longest time in which a body must arrive: `BODY_TIMEOUT`, default 30s.
+    /// Longest time in which a whole body must arrive: `BODY_TIMEOUT`, default 30s. After it the request gets `408`.
     pub body_total: Duration,
-    /// Bytes a second at which a body must arrive on average after its first 5 s:
-    /// `BODY_MIN_RATE`, default 512.
+    /// Least bytes per second at which a body must arrive on average, after its first 5 s: `BODY_MIN_RATE`, default 512.
+    /// A slower request gets `408`.
     pub body_min_rate: NonZeroU32,
-    /// Bytes of all bodies in memory at once, and of the lines that are made from them: `IN_FLIGHT_BYTES`,
-    /// default 256 MiB.
+    /// Memory for the bodies of all open requests together: `IN_FLIGHT_BYTES`, default 256 MiB, below 4 GiB. Beyond it
+    /// requests get `503`. Raise it, and the memory of the process, if `ingest_shed_total{reason="in_flight_bytes"}` grows.
     pub in_flight_bytes: usize,
 }
 

@@ -17,7 +17,8 @@ use runtime::vars::{VarError, Vars};
 use schemas::event::Country;
 use tokio_util::sync::CancellationToken;
 
-/// The file of countries: `GEOIP_DB`, default none, and then an event has a country only if the client sends one.
+/// Path of a MaxMind database (`.mmdb`) that finds the country of a client's address: `GEOIP_DB`, default none. It fills
+/// `country` where the client sends none; replace the file by renaming, and the edge reads it again.
 #[derive(Clone)]
 pub struct GeoIpConfig {
     path: PathBuf,

@@ -22,10 +22,11 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// How the address of a client is found, and how much of it is stored.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIpConfig {
-    /// The proxies whose headers are trusted: `TRUSTED_PROXIES`, networks or addresses
-    /// separated by commas, default none.
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` header is trusted: `TRUSTED_PROXIES`, networks or addresses separated
+    /// by commas, default none. Set it behind a proxy, otherwise every client has the proxy's address.
     pub trusted: Networks,
-    /// How much of the address is stored: `IP_MODE`, default `full`.
+    /// How much of a client's address is stored: `IP_MODE`, `full`, `mask` (the /24 of IPv4, the /48 of IPv6) or `drop`
+    /// (nothing), default `full`.
     pub mode: IpMode,
 }
 

@@ -20,9 +20,11 @@ use crate::outcome::Refusal;
 /// The keys, and whether a request needs one.
 #[derive(Debug, Clone, Default)]
 pub struct KeysConfig {
-    /// Whether a request needs a key: `AUTH`, `none`, `optional` or `required`, default `none`.
+    /// Whether requests need a write key: `AUTH`, `none`, `optional` or `required`, default `none`. With `optional`, events
+    /// without a key belong to the tenant `default`.
     pub mode: AuthMode,
-    /// The file that declares the keys: `KEYS_FILE`, required unless `AUTH` is `none`.
+    /// Path of the TOML file with the write keys: `KEYS_FILE`, default none. Needed unless `AUTH` is `none`; the edge reads
+    /// it again within seconds of a change. `ingest key new` makes an entry.
     file: Option<KeyFile>,
 }
 

@@ -19,6 +19,13 @@ const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
 
+/// Events per second that one client address may send in the long run: `IP_EVENTS_PER_SECOND`, default 0. 0 is no limit;
+/// beyond it requests get `429`. Behind a proxy it needs `TRUSTED_PROXIES`.
+const ADDRESS_RATE: &str = "IP_EVENTS_PER_SECOND";
+/// Events that one client address may send at once: `IP_EVENTS_BURST`, default 0. 0 means the value of
+/// `IP_EVENTS_PER_SECOND`. It is also the most events of one request from the address.
+const ADDRESS_BURST: &str = "IP_EVENTS_BURST";
+
 /// How many events may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateConfig {
@@ -29,11 +36,10 @@ pub struct RateConfig {
 }
 
 impl RateConfig {
-    /// The rate of each address: `IP_EVENTS_PER_SECOND`, default 0, which is no limit, and
-    /// `IP_EVENTS_BURST`, by default the same number.
+    /// The rate of each address, from [`ADDRESS_RATE`] and [`ADDRESS_BURST`]; `None`: there is no limit.
     pub fn of_addresses(vars: &Vars) -> Result<Option<Self>, VarError> {
-        let rate = NonZeroU32::new(vars.parsed_or("IP_EVENTS_PER_SECOND", 0)?);
-        let burst = NonZeroU32::new(vars.parsed_or("IP_EVENTS_BURST", rate.map_or(0, NonZeroU32::get))?);
+        let rate = NonZeroU32::new(vars.parsed_or(ADDRESS_RATE, 0)?);
+        let burst = NonZeroU32::new(vars.parsed_or(ADDRESS_BURST, rate.map_or(0, NonZeroU32::get))?);
         Ok(rate.map(|rate| Self { rate, burst: burst.unwrap_or(rate) }))
     }
 }

@@ -20,13 +20,19 @@ use crate::outcome::Refusal;
 /// missing from the hour that its sender then queries.
 pub type Times = RangeInclusive<UnixMillis>;
 
-/// Which client times are accepted, by the same variables as in the aggregator: `EVENT_TIME_FROM`, default
-/// 2000-01-01T00:00:00Z, and `EVENT_TIME_AHEAD`, default 1day. A reaction at any other time is refused.
+/// Earliest `timestamp` of a reaction: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z. An earlier one gets
+/// `400 bad_time`. Set it to the same value as in the aggregator.
+const EARLIEST: &str = "EVENT_TIME_FROM";
+/// How far ahead of the edge's clock the `timestamp` of a reaction may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year.
+/// A later one gets `400 bad_time`. Set it to the same value as in the aggregator.
+const AHEAD: &str = "EVENT_TIME_AHEAD";
+
+/// The times of a reaction that are accepted, from [`EARLIEST`] and [`AHEAD`]: those that the aggregator believes.
 pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
     Ok(TimeLimits {
-        earliest: vars.parsed_or("EVENT_TIME_FROM", Earliest(earliest))?.0,
-        ahead: vars.parsed_or("EVENT_TIME_AHEAD", Ahead(ahead))?.0,
+        earliest: vars.parsed_or(EARLIEST, Earliest(earliest))?.0,
+        ahead: vars.parsed_or(AHEAD, Ahead(ahead))?.0,
     })
 }
 

@@ -18,7 +18,8 @@ const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
 /// Two hours, the longest time that Chromium accepts.
 const MAX_AGE: &str = "7200";
 
-/// Which pages may send requests: `CORS_ORIGINS`, `*` or origins separated by commas, default none.
+/// Origins of web pages that may send events from a browser: `CORS_ORIGINS`, `*` or origins such as
+/// `https://example.com` separated by commas, default none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CorsConfig {
     /// No page; responses have no headers of CORS.

@@ -26,7 +26,8 @@ use crate::app::App;
 /// How requests are received.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Concurrent requests, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384.
+    /// Most requests at once, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384. Beyond it requests get
+    /// `503`.
     pub max_requests: usize,
     /// Which pages may send requests.
     pub cors: CorsConfig,

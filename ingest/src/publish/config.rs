@@ -48,15 +48,16 @@ impl FromStr for Ack {
 /// The topic and how records are written to it.
 #[derive(Debug, Clone)]
 pub struct KafkaConfig {
-    /// `host:port` of one or more brokers: `KAFKA_BROKERS`, required.
+    /// Kafka brokers, each as `host:port`, separated by commas: `KAFKA_BROKERS`, required.
     pub brokers: String,
-    /// The topic of the records: `TOPIC`, default `events`.
+    /// Kafka topic that the edge writes to: `TOPIC`, default `events`. The same as the aggregator's; `stream-agg migrate`
+    /// creates it.
     pub topic: String,
-    /// The longest time that a record waits for its acknowledgement, before it goes to the spool or its requests are
-    /// refused: `DURABLE_WAIT`, default 10s.
+    /// Longest wait for Kafka's acknowledgement: `DURABLE_WAIT`, default 10s, at least 1ms. Then the events go to the
+    /// spool; without one, the client gets `503`. Keep it shorter than your clients' timeout.
     pub durable_wait: Duration,
-    /// Bytes of lines that are not acknowledged: `UNACKED_BYTES`, default 96 MiB, so that together with
-    /// `IN_FLIGHT_BYTES` they stay below 384 MiB, and so that this limit is reached before the one of librdkafka.
+    /// Memory for events that Kafka has not acknowledged yet: `UNACKED_BYTES`, default 96 MiB. Beyond it requests get
+    /// `503`. It adds to `IN_FLIGHT_BYTES`; keep it below the queue of Kafka's client, which is 256 MiB.
     pub unacked_bytes: usize,
     /// Settings of librdkafka under their own names, which override ours: `KAFKA_OPT_<name>`, for
     /// example `KAFKA_OPT_compression.type=zstd`; except those on which the response `200` depends.

@@ -10,13 +10,13 @@ const GIB: usize = 1 << 30;
 /// Where the spool is, and how large it may become.
 #[derive(Debug, Clone)]
 pub struct SpoolConfig {
-    /// The directory, with one file per topic, which no other edge may use: `SPOOL_DIR`, default none, and then
-    /// there is no spool.
+    /// Directory where the edge stores events while Kafka is unreachable: `SPOOL_DIR`, default none. Without it, clients
+    /// get `503` during that time. Give each edge its own directory on a volume that outlives the process.
     pub directory: PathBuf,
-    /// Bytes of all records in the spool; its file may become twice as long: `SPOOL_MAX_BYTES`,
-    /// default 10 GiB.
+    /// Largest total size of the records in the spool: `SPOOL_MAX_BYTES`, default 10 GiB. Its file may become twice as
+    /// large. Size it for the longest outage of Kafka that you want to bridge.
     pub max_bytes: u64,
-    /// Bytes that the spool leaves free on its disk: `SPOOL_MIN_FREE`, default 1 GiB.
+    /// Free space that the spool leaves on its disk: `SPOOL_MIN_FREE`, default 1 GiB. With less, the spool counts as full.
     pub min_free: u64,
 }
 

@@ -14,24 +14,27 @@ const LEAST_HEADER_BYTES: u32 = 1024;
 /// The bounds of the connections of a port.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Connections served at once; more wait in the kernel's queue: `MAX_CONNECTIONS`, default 65 536.
+    /// Most connections at once: `MAX_CONNECTIONS`, default 65 536. Beyond it, idle connections are closed and new ones wait
+    /// in the kernel's queue. The process needs at least as many file descriptors.
     pub connections: NonZeroUsize,
-    /// Connections of one TCP peer, for IPv6 of one /64; more are closed at once:
-    /// `MAX_CONNECTIONS_PER_IP`, default 0, which means no bound. Behind a proxy all clients have its address.
+    /// Most connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 is no limit; further
+    /// connections are closed at once. Leave it at 0 behind a proxy, where all clients share its address.
     pub connections_per_ip: Option<NonZeroU32>,
-    /// From the first byte of a connection or of a request to complete headers, a TLS handshake
-    /// included: `HEADER_TIMEOUT`, default 5s.
+    /// Longest time for a TLS handshake, and from the first byte of a request to its complete headers: `HEADER_TIMEOUT`,
+    /// default 5s. Then the connection is closed.
     pub header_time: Duration,
-    /// Between requests: `KEEP_ALIVE_TIMEOUT`, default 75s.
+    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. Set it above
+    /// your load balancer's idle timeout.
     pub idle_time: Duration,
-    /// A connection ends at about this age, ±10 %, so that load balancers can redistribute clients:
-    /// `MAX_CONNECTION_AGE`, default 300s.
+    /// Age at which a connection is closed after its current request, ±10 %: `MAX_CONNECTION_AGE`, default 300s. Clients
+    /// then connect again, which spreads them over new instances.
     pub age: Duration,
-    /// Streams at once on an HTTP/2 connection: `MAX_STREAMS`, default 128.
+    /// Most concurrent requests (streams) on one HTTP/2 connection: `MAX_STREAMS`, default 128.
     pub streams: NonZeroU32,
-    /// Bytes of a request's header block, including the request line: `MAX_HEADER_BYTES`, default 16 KiB.
+    /// Largest header block of a request, including the request line: `MAX_HEADER_BYTES`, default 16 KiB, at least 1 KiB.
+    /// A larger one gets `431`.
     pub header_bytes: u32,
-    /// Headers of a request: `MAX_HEADERS`, default 64.
+    /// Most headers of one request: `MAX_HEADERS`, default 64. More get `431`.
     pub headers: NonZeroUsize,
 }
 

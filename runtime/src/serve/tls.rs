@@ -34,7 +34,10 @@ pub struct TlsConfig {
 
 #[derive(Debug, Clone)]
 struct Files {
+    /// Path of a PEM file with the certificate, followed by those of its issuers: `TLS_CERT`, default none. Needs `TLS_KEY`.
+    /// A changed file is used within seconds.
     certificate: PathBuf,
+    /// Path of a PEM file with the private key of the certificate: `TLS_KEY`, default none. Needs `TLS_CERT`.
     key: PathBuf,
 }
 

@@ -16,6 +16,17 @@ fn durations_and_sizes_take_units() {
 }
 
 #[test]
+fn a_resolved_size_is_shown_in_the_largest_unit_of_which_it_is_a_whole_number() {
+    for (given, shown) in
+        [("10GiB", "10GiB"), ("98304KiB", "96MiB"), ("16384", "16KiB"), ("1000", "1000"), ("0", "0")]
+    {
+        let vars = Vars::from_pairs([("SIZE", given)]);
+        vars.bytes_or("SIZE", 1).unwrap();
+        assert_eq!(vars.resolved(), [("SIZE".to_owned(), shown.to_owned())]);
+    }
+}
+
+#[test]
 fn a_bad_value_names_the_variable_and_the_value() {
     let vars = Vars::from_pairs([("AGE", "soon"), ("ROWS", "many")]);
     let age = vars.duration_or("AGE", Duration::ZERO).unwrap_err().to_string();

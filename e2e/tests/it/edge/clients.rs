@@ -73,28 +73,54 @@ async fn unreliable_proxy(listener: TcpListener, edge: String) {
     }
 }
 
+/// The languages whose first example on the page is a whole program: the file it goes into, and what it prints.
+const PROGRAMS: [(&str, &str, &str); 3] =
+    [("js", "script.mjs", "2\n"), ("python", "program.py", "3\n"), ("go", "program.go", "stored\n")];
+/// Events that the programs send together.
+const SENT: u64 = 2 + 3 + 2;
+
+/// Runs the program of the page in this language against `edge`, and checks what it prints.
+fn run_program(world: &World, (language, name, printed): (&str, &str, &str), edge: &str) {
+    let program = world.write(name, &blocks(language, edge)[0]);
+    let output = match language {
+        "js" => run(world, "node", &[&program]),
+        "go" => run(world, "go", &["run", &program]),
+        _ => run(world, python::find(&Vars::from_env()).unwrap().to_str().unwrap(), &[&program]),
+    };
+    assert_eq!(output, printed, "{language}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_sends_again_after_a_lost_answer_counts_once() {
     let world = World::new("clients_again").await;
     let (edge, _aggregator) = tokio::join!(world.edge(), world.aggregator());
     write_files(&world);
-    for (language, name) in [("js", "script.mjs"), ("python", "program.py")] {
+    for program in PROGRAMS {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let proxy = tokio::spawn(unreliable_proxy(listener, edge.service.http()));
-        let program = world.write(name, &blocks(language, &address)[0]);
-        let (interpreter, accepted) = match language {
-            "js" => ("node".to_owned(), "2\n"),
-            _ => (python::find(&Vars::from_env()).unwrap().to_str().unwrap().to_owned(), "3\n"),
-        };
-        assert_eq!(run(&world, &interpreter, &[&program]), accepted);
+        run_program(&world, program, &address);
         proxy.abort();
     }
     // Each batch was sent twice, because only the second answer reached its client.
     let lines = "SELECT sum(lines) FROM ledger";
-    let waited = wait_for("all records", DEADLINE, async || world.number(lines).await == 10);
+    let waited = wait_for("all records", DEADLINE, async || world.number(lines).await == 2 * SENT);
     waited.await.unwrap();
-    assert_eq!(world.number("SELECT sum(stored) FROM ledger").await, 5);
+    assert_eq!(world.number("SELECT sum(stored) FROM ledger").await, SENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_sends_a_batch_that_is_too_large_in_parts() {
+    let world = World::new("clients_parts").await;
+    let mut edge = world.start("ingest", &[("MAX_EVENTS", "1")]);
+    edge.wait_ready().await.unwrap();
+    let _aggregator = world.aggregator().await;
+    write_files(&world);
+    for program in PROGRAMS {
+        run_program(&world, program, &edge.http());
+    }
+    let stored = "SELECT sum(stored) FROM ledger";
+    wait_for("all events", DEADLINE, async || world.number(stored).await == SENT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,21 +128,18 @@ async fn the_examples_for_clients_are_accepted_and_counted() {
     let world = World::new("clients").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
     let address = edge.service.http();
-    let (shell, scripts, programs) =
-        (blocks("sh", &address), blocks("js", &address), blocks("python", &address));
-    assert_eq!((shell.len(), scripts.len(), programs.len()), (2, 1, 1));
+    let shell = blocks("sh", &address);
+    assert_eq!(shell.len(), 2);
     let reports: String = shell.iter().map(|block| run(&world, "bash", &["-euc", block])).collect();
     assert!(reports.contains(r#""accepted":1,"#) && reports.contains(r#""accepted":2,"#), "{reports}");
     write_files(&world);
-    let script = world.write("script.mjs", &scripts[0]);
-    assert_eq!(run(&world, "node", &[&script]), "2\n");
-    let python = python::find(&Vars::from_env()).unwrap();
-    let program = world.write("program.py", &programs[0]);
-    assert_eq!(run(&world, python.to_str().unwrap(), &[&program]), "3\n");
+    for program in PROGRAMS {
+        run_program(&world, program, &address);
+    }
 
     let counted =
         "SELECT event, sum(events) FROM rollup.event_hourly WHERE tenant != '' GROUP BY event ORDER BY event";
-    let expected = [["from_curl", "3"], ["from_javascript", "2"], ["from_python", "3"]];
+    let expected = [["from_curl", "3"], ["from_go", "2"], ["from_javascript", "2"], ["from_python", "3"]];
     let waited = wait_for("all to be counted", DEADLINE, async || world.rows(counted).await == expected);
     waited.await.unwrap();
 }

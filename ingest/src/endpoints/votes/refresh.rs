@@ -46,10 +46,11 @@ pub enum RefreshError {
 /// Where the results of the polls come from.
 #[derive(Debug, Clone)]
 pub struct PollResultsConfig {
-    /// The address of query-api, `http://…`: `POLL_RESULTS_URL`, default none, and then responses to votes contain
-    /// no results.
+    /// Address of the query API, where the edge fetches results of polls: `POLL_RESULTS_URL`, `http://host:port`, default
+    /// none. Without it the answer to a vote has `"poll":null`.
     pub url: Option<String>,
-    /// The time between two fetches, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s.
+    /// Time between two fetches of the polls' results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. The results in answers
+    /// to votes are at most that much older than the query API's.
     pub interval: Duration,
 }
 
