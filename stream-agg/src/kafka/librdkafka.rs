@@ -22,15 +22,24 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::protocol::intent::TopicId;
 
-/// The current id of `topic`; `None` if the brokers give topics no ids. Blocks.
+/// What Kafka tells of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its id; `None` if the brokers give topics no ids.
+    pub id: Option<TopicId>,
+    /// How many partitions it has.
+    pub partitions: u16,
+}
+
+/// The current description of `topic`. Blocks.
 ///
 /// # Errors
 /// Kafka did not answer within `timeout`, or has no such topic.
-pub fn topic_id(
+pub fn describe_topic(
     consumer: &BaseConsumer,
     topic: &str,
     timeout: Duration,
-) -> Result<Option<TopicId>, RDKafkaErrorCode> {
+) -> Result<TopicDescription, RDKafkaErrorCode> {
     let Ok(name) = CString::new(topic) else { return Err(RDKafkaErrorCode::InvalidArgument) };
     let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
     let client = consumer.client().native_ptr();
@@ -46,22 +55,22 @@ pub fn topic_id(
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
         // The event reports the timeout by itself.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
-        let id = described_id(event);
+        let described = described(event);
         if !event.is_null() {
             c::rd_kafka_event_destroy(event);
         }
         c::rd_kafka_queue_destroy(queue);
         c::rd_kafka_AdminOptions_destroy(options);
         c::rd_kafka_TopicCollection_destroy(topics);
-        id
+        described
     }
 }
 
-/// The topic id in the answer to a question about one topic.
+/// The answer to a question about one topic.
 ///
 /// # Safety
 /// `event` is null, or an event that was not destroyed.
-unsafe fn described_id(event: *mut c::rd_kafka_event_t) -> Result<Option<TopicId>, RDKafkaErrorCode> {
+unsafe fn described(event: *mut c::rd_kafka_event_t) -> Result<TopicDescription, RDKafkaErrorCode> {
     if event.is_null() {
         return Err(RDKafkaErrorCode::OperationTimedOut);
     }
@@ -79,16 +88,19 @@ unsafe fn described_id(event: *mut c::rd_kafka_event_t) -> Result<Option<TopicId
         }
         let topic = slice::from_raw_parts(topics, count)[0];
         no_error(c::rd_kafka_error_code(c::rd_kafka_TopicDescription_error(topic)))?;
+        let mut partitions = 0;
+        c::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+        let partitions = u16::try_from(partitions).map_err(|_| RDKafkaErrorCode::InvalidPartitions)?;
         let id = c::rd_kafka_TopicDescription_topic_id(topic);
         if id.is_null() {
-            return Ok(None);
+            return Ok(TopicDescription { id: None, partitions });
         }
         let half = |bits: i64| u128::from(bits.cast_unsigned());
         let (most, least) =
             (c::rd_kafka_Uuid_most_significant_bits(id), c::rd_kafka_Uuid_least_significant_bits(id));
         let id = half(most) << 64 | half(least);
         // Brokers before 2.8 answer with zeros.
-        Ok((id != 0).then_some(TopicId(id)))
+        Ok(TopicDescription { id: (id != 0).then_some(TopicId(id)), partitions })
     }
 }
 

@@ -4,7 +4,7 @@
 //! first id at a moment after the records of the batch were read. An id never comes back, so all records of the
 //! batch belong to that topic.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{self, Instant};
 
 use crate::health::{Component, Health};
-use crate::kafka::librdkafka;
+use crate::kafka::librdkafka::{self, TopicDescription};
 use crate::protocol::intent::TopicId;
 
 /// Timeout of the question for the topic id.
@@ -31,6 +31,8 @@ pub struct TopicWatch {
     /// The id when the process began.
     first: OnceLock<Option<TopicId>>,
     recreated: AtomicBool,
+    /// How many partitions it had when Kafka last answered; 0 before that.
+    partitions: AtomicU16,
     /// When the question was asked that was last answered. Locked while a question is under way.
     asked: Mutex<Option<Instant>>,
 }
@@ -42,8 +44,8 @@ pub struct Recreated;
 impl TopicWatch {
     /// Watches the topic `name`. Asks nothing yet.
     pub fn new(name: String, metadata_client: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
-        let (first, recreated, asked) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(None));
-        Self { name, metadata_client, health, first, recreated, asked }
+        let (first, recreated, partitions) = (OnceLock::new(), AtomicBool::new(false), AtomicU16::new(0));
+        Self { name, metadata_client, health, first, recreated, partitions, asked: Mutex::new(None) }
     }
 
     /// Asks for the topic id now. The first answer is the id when the process began. Blocks.
@@ -51,12 +53,19 @@ impl TopicWatch {
     /// # Errors
     /// Kafka did not answer, or has no such topic.
     pub fn id(&self) -> Result<Option<TopicId>, RDKafkaErrorCode> {
-        let id = librdkafka::topic_id(&self.metadata_client, &self.name, ASK_TIMEOUT)?;
+        let TopicDescription { id, partitions } =
+            librdkafka::describe_topic(&self.metadata_client, &self.name, ASK_TIMEOUT)?;
+        self.partitions.store(partitions, Ordering::Relaxed);
         let first = self.first.get_or_init(|| id);
         if is_recreated(*first, id) && !self.recreated.swap(true, Ordering::AcqRel) {
             tracing::error!("topic `{}` was deleted and created again", self.name);
         }
         Ok(id)
+    }
+
+    /// How many partitions the topic had when Kafka was last asked for its id; `None` if Kafka has not answered yet.
+    pub fn partitions(&self) -> Option<u16> {
+        Some(self.partitions.load(Ordering::Relaxed)).filter(|partitions| *partitions > 0)
     }
 
     /// Whether the topic was ever seen with another id.

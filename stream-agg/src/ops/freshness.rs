@@ -40,7 +40,7 @@ struct PublishedProgress {
 pub struct ProgressPublisher {
     /// Topic of the records.
     pub topic: String,
-    /// Detects that the topic was deleted and created again.
+    /// Detects that the topic was deleted and created again, and knows how many partitions it has.
     pub topic_watch: Arc<TopicWatch>,
     /// Asks where the logs end.
     pub metadata_client: Arc<BaseConsumer>,
@@ -91,10 +91,12 @@ impl ProgressPublisher {
             let fresh = freshness(known, log_generation, next, applied_until, end, before);
             changed.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
         }
+        // Kafka has told it before a partition was restored.
+        let Some(partitions) = self.topic_watch.partitions() else { return };
         if changed.is_empty() {
             return;
         }
-        match self.store.execute(&insert(&changed)).await {
+        match self.store.execute(&insert(partitions, &changed)).await {
             Ok(()) => {
                 self.health.recovered(Component::ClickHouse);
                 published.extend(changed);
@@ -169,16 +171,17 @@ fn freshness(
     Some(PublishedProgress { log_generation, next, as_of })
 }
 
-/// One insert for all partitions.
-fn insert(changed: &BTreeMap<i32, PublishedProgress>) -> String {
+/// One insert for all changed partitions of a topic with this number of `partitions`.
+fn insert(partitions: u16, changed: &BTreeMap<i32, PublishedProgress>) -> String {
     let mut sql =
-        "INSERT INTO progress (g, kp, next_offset, as_of) SETTINGS async_insert = 0 VALUES".to_owned();
+        "INSERT INTO progress (g, kp, partitions, next_offset, as_of) SETTINGS async_insert = 0 VALUES"
+            .to_owned();
     for (at, (partition, fresh)) in changed.iter().enumerate() {
         let separator = if at == 0 { "" } else { "," };
         // Writing to a String cannot fail.
         let _ = write!(
             sql,
-            "{separator} ({}, {partition}, {}, '{}')",
+            "{separator} ({}, {partition}, {partitions}, {}, '{}')",
             fresh.log_generation, fresh.next, fresh.as_of
         );
     }
@@ -251,11 +254,9 @@ mod tests {
     fn one_insert_tells_all_partitions() {
         let fresh =
             PublishedProgress { log_generation: 2, next: NextOffset::new(7), as_of: UnixMillis(1000) };
-        let sql = insert(&[(0, fresh), (3, fresh)].into());
-        assert!(
-            sql.ends_with(
-                "VALUES (2, 0, 7, '1970-01-01 00:00:01.000'), (2, 3, 7, '1970-01-01 00:00:01.000')"
-            )
-        );
+        let sql = insert(4, &[(0, fresh), (3, fresh)].into());
+        assert!(sql.ends_with(
+            "VALUES (2, 0, 4, 7, '1970-01-01 00:00:01.000'), (2, 3, 4, 7, '1970-01-01 00:00:01.000')"
+        ));
     }
 }

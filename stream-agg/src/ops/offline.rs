@@ -16,9 +16,10 @@ use crate::apply::store::StoreError;
 use crate::apply::verdict::OUTLASTED;
 use crate::config::{Config, fixed};
 use crate::kafka::client::seek;
+use crate::kafka::commit;
 use crate::kafka::commit::Committed;
+use crate::kafka::librdkafka::{self, TopicDescription};
 use crate::kafka::read_error::{ReadError, classify};
-use crate::kafka::{commit, librdkafka};
 use crate::protocol::intent::{Intent, IntentError};
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
@@ -98,8 +99,9 @@ impl<'c> Offline<'c> {
         let (low, end) = group.fetch_watermarks(topic, partition, ASK_TIMEOUT)?;
         let answer = group.committed_offsets(list, ASK_TIMEOUT)?;
         let committed = answer.elements().first().map_or(Ok(None), commit::committed)?;
-        let topic = librdkafka::topic_id(group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
-        Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic })
+        let TopicDescription { id, .. } =
+            librdkafka::describe_topic(group, topic, ASK_TIMEOUT).map_err(KafkaError::AdminOp)?;
+        Ok(KafkaState { committed, low: NextOffset::new(low), end: NextOffset::new(end), topic: id })
     }
 
     /// The committed offset and its intent.
