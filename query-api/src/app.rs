@@ -8,9 +8,11 @@ use runtime::admin::Admin;
 use runtime::serve::{DrainOverran, Listeners, Server};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
 
 use crate::access;
 use crate::config::Config;
+use crate::cors;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::problem::{Kind, add_request_id};
@@ -45,13 +47,18 @@ impl QueryApi {
 
     /// All routes, for a caller that serves them beside others.
     pub fn service(&self) -> Router {
+        // One stack: each `Router::layer` would cost an allocation for every request.
+        let layers = ServiceBuilder::new()
+            .map_response(cors::no_content) // preflights are answered without a body
+            .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
+            .layer(middleware::from_fn(add_request_id)) // also on refusals of the layers below
+            .layer(middleware::from_fn(access::identify)); // whose answers the routes give
         let queries = query::routes(&self.config, Arc::clone(&self.state));
         http::routes(Arc::clone(&self.state))
             .merge(queries)
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
-            .layer(middleware::from_fn(access::identify))
-            .layer(middleware::from_fn(add_request_id))
+            .layer(layers)
     }
 
     /// Serves both ports until `shutdown`, then drains. The admin port is closed last.

@@ -6,6 +6,11 @@ use std::time::Duration;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
 
+use crate::cors::CorsConfig;
+
+/// Merging them takes ClickHouse about two seconds.
+const DEFAULT_MAX_USERS: u64 = 20_000_000;
+
 /// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,6 +26,11 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
+    /// Users of old hours, of changed hours and of polls that one refresh may merge, about: `POLL_MAX_USERS`, default
+    /// 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
+    pub max_merged_users: u64,
+    /// Which pages may read.
+    pub cors: CorsConfig,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
     /// aggregators'; without it the built-in declaration.
     pub rollups: Rollups,
@@ -72,6 +82,8 @@ impl Config {
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
             refresh,
+            max_merged_users: vars.parsed_or("POLL_MAX_USERS", DEFAULT_MAX_USERS)?,
+            cors: CorsConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

@@ -4,7 +4,7 @@
 //! what is asked and how its rows are rendered, `snapshot` is all answers of one refresh, `http` serves
 //! requests from the latest snapshot. Invariants: no request asks ClickHouse, so the number of
 //! statements does not depend on the number of requests; every answer names the moment that it is true
-//! for. This crate never connects to Kafka.
+//! for; no tenant sees another's answers. This crate never connects to Kafka.
 
 pub mod config;
 
@@ -13,6 +13,8 @@ mod problem;
 mod access;
 
 mod rendered;
+
+mod cors;
 
 mod answers;
 
@@ -24,6 +26,8 @@ pub mod metrics;
 
 mod state;
 
+mod left_out;
+
 mod refresh;
 
 mod http;
@@ -34,3 +38,4 @@ mod app;
 
 pub use app::{QueryApi, StopError};
 pub use config::Config;
+pub use cors::CorsConfig;

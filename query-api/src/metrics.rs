@@ -7,6 +7,8 @@ use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounterVec, IntGauge, Registry};
 use runtime::metrics::{MetricDescription, MetricFactory};
 use schemas::time::UnixMillis;
 
+use crate::answers::LeftOut;
+
 /// All metrics, registered once.
 pub struct Metrics {
     registry: Registry,
@@ -17,6 +19,7 @@ pub struct Metrics {
     poll_seconds: Histogram,
     as_of: IntGauge,
     cold_waiting: IntGauge,
+    left_out: IntGauge,
 }
 
 impl Default for Metrics {
@@ -44,6 +47,11 @@ impl Metrics {
             as_of: metrics
                 .gauge("as_of_milliseconds", "Moment that answers are true for, in milliseconds since 1970."),
             cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
+            left_out: metrics.gauge(
+                "left_out",
+                "What the statement leaves out because it missed its deadline twice: 0 nothing, 1 old hours and small \
+                 polls, 2 all polls too, 3 the country counters too.",
+            ),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),
         }
@@ -68,6 +76,16 @@ impl Metrics {
     /// Sets the moment that answers are true for.
     pub(crate) fn as_of(&self, moment: Option<UnixMillis>) {
         self.as_of.set(moment.map_or(0, |moment| moment.0));
+    }
+
+    /// Sets what the statement leaves out.
+    pub(crate) fn left_out(&self, left_out: LeftOut) {
+        self.left_out.set(match left_out {
+            LeftOut::Nothing => 0,
+            LeftOut::ColdKeys => 1,
+            LeftOut::Polls => 2,
+            LeftOut::Counters => 3,
+        });
     }
 
     /// Counts a waiting request until the guard is dropped.

@@ -4,18 +4,23 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clickhouse::Client;
 use runtime::error::chain;
 use schemas::time::UnixMillis;
 use tokio::time;
 
+use crate::access::DEFAULT_TENANT;
 use crate::answers::row::SnapshotRow;
-use crate::answers::{Scope, freshness};
+use crate::answers::{LeftOut, Scope, freshness};
 use crate::config::{Config, RefreshConfig};
+use crate::left_out::{Pace, Shedding};
 use crate::snapshot::{NotDeclared, Snapshot, SnapshotStatement};
 use crate::state::{AppState, RefreshFailure};
+
+/// Longest text of a statement, in bytes.
+const MAX_QUERY_SIZE: &str = "67108864";
 
 /// The task that publishes snapshots.
 pub(crate) struct Refresher {
@@ -24,6 +29,9 @@ pub(crate) struct Refresher {
     /// Hash of the rollups that this process was started with.
     rollups: u64,
     statement: Result<SnapshotStatement, NotDeclared>,
+    /// Users whose states one refresh may merge.
+    max_users: u64,
+    shedding: Shedding,
     state: Arc<AppState>,
 }
 
@@ -52,6 +60,21 @@ enum RefreshError {
     },
 }
 
+impl RefreshError {
+    /// Whether a smaller statement might have succeeded.
+    fn is_too_slow(&self) -> bool {
+        match self {
+            Self::Deadline(_) => true,
+            Self::ClickHouse(error) => {
+                let text = chain(error);
+                // TIMEOUT_EXCEEDED, TOO_SLOW, MEMORY_LIMIT_EXCEEDED
+                ["Code: 159", "Code: 160", "Code: 241"].iter().any(|code| text.contains(code))
+            }
+            Self::NotDeclared(_) | Self::OtherRollups { .. } => false,
+        }
+    }
+}
+
 impl Refresher {
     pub(crate) fn new(config: &Config, state: Arc<AppState>) -> Self {
         let database = &config.clickhouse;
@@ -60,19 +83,31 @@ impl Refresher {
             .with_database(&database.database)
             .with_user(&database.user)
             .with_password(&database.password)
-            .with_setting("max_execution_time", config.refresh.deadline.as_secs().max(1).to_string());
-        let (statement, rollups) = (SnapshotStatement::new(&config.rollups), config.rollups.hash());
-        Self { client, config: config.refresh.clone(), rollups, statement, state }
+            .with_setting("max_execution_time", config.refresh.deadline.as_secs().max(1).to_string())
+            // A statement that missed its deadline must not run beside the next one.
+            .with_setting("cancel_http_readonly_queries_on_client_close", "1")
+            // The keys of all tenants, with what is known of them, are part of the text.
+            .with_setting("max_query_size", MAX_QUERY_SIZE);
+        Self {
+            client,
+            config: config.refresh.clone(),
+            rollups: config.rollups.hash(),
+            statement: SnapshotStatement::new(&config.rollups),
+            max_users: config.max_merged_users,
+            shedding: Shedding::default(),
+            state,
+        }
     }
 
     /// Publishes a snapshot per interval until it is cancelled.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         // A change of the outcome is logged, not every refresh.
         let mut last_outcome = None;
         loop {
             let started = Instant::now();
             let refreshed = self.refresh().await;
             self.state.metrics.refreshed(refreshed.is_ok(), started.elapsed());
+            self.shed(&refreshed, started.elapsed());
             let outcome = refreshed.as_ref().map_err(mem::discriminant).map(drop);
             let changed = last_outcome.replace(outcome) != Some(outcome);
             match refreshed {
@@ -87,15 +122,58 @@ impl Refresher {
 
     async fn refresh(&self) -> Result<Snapshot, RefreshError> {
         let statement = self.statement.as_ref().map_err(|error| *error)?;
-        let scope = Scope {
-            now: UnixMillis::from(SystemTime::now()),
-            hours: self.state.wanted_hours.current(Instant::now()),
-            polls: self.state.wanted_polls.current(Instant::now()),
-        };
-        let query = statement.query(&self.client, &scope);
+        let previous = self.state.snapshot.load_full();
+        let (previous, scope) = (previous.as_deref(), self.scope(previous.as_deref()));
+        let query = statement.query(&self.client, &scope, previous);
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
         self.check_rollups(freshness::aggregator_rollups(&rows))?;
-        Ok(statement.render(rows, &scope))
+        Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
+    }
+
+    /// What this refresh reads.
+    fn scope(&self, previous: Option<&Snapshot>) -> Scope {
+        let (state, now) = (&self.state, Instant::now());
+        for tenant in previous.into_iter().flat_map(Snapshot::read_tenants) {
+            // A tenant beyond the limit has to wait until others have been forgotten.
+            if tenant != DEFAULT_TENANT {
+                let _full = state.wanted_tenants.want(tenant.to_owned(), now);
+            }
+        }
+        let mut tenants = state.wanted_tenants.current(now);
+        tenants.push(DEFAULT_TENANT.to_owned());
+        tenants.sort_unstable();
+        Scope {
+            now: UnixMillis::from(SystemTime::now()),
+            tenants,
+            hours: state.wanted_hours.current(now),
+            polls: state.wanted_polls.current(now),
+            left_out: self.shedding.left_out(),
+            max_users: self.max_users,
+        }
+    }
+
+    /// Leaves out more or less next time, by how the refresh went.
+    fn shed(&mut self, refreshed: &Result<Snapshot, RefreshError>, took: Duration) {
+        let pace = match refreshed {
+            Ok(_) if took < self.config.deadline / 2 => Pace::Quick,
+            Err(error) if error.is_too_slow() => Pace::TooSlow,
+            Ok(_) | Err(_) => Pace::Other,
+        };
+        if !self.shedding.note(pace) {
+            return;
+        }
+        let left_out = self.shedding.left_out();
+        self.state.metrics.left_out(left_out);
+        let names = match left_out {
+            LeftOut::Nothing => return tracing::info!("the statement reads all answers again"),
+            LeftOut::ColdKeys => "old hours and small polls",
+            LeftOut::Polls => "old hours and all polls",
+            LeftOut::Counters => "old hours, all polls and the country counters",
+        };
+        tracing::warn!(
+            "the statement missed its deadline twice and leaves out {names} for now: give ClickHouse more cores, or \
+             raise POLL_DEADLINE"
+        );
     }
 
     /// Answers from the tables of other rollups would be wrong without a sign.

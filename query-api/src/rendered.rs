@@ -1,68 +1,167 @@
-//! Bodies that are rendered once and sent many times.
+//! Bodies that are rendered once and sent many times, in each encoding.
 
-use axum::http::HeaderValue;
+use std::fmt::Debug;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use axum::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use schemas::time::UnixMillis;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The moment that an answer is true for.
+pub(crate) const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+/// Milliseconds between that moment and the moment at which the response is sent. `Age` is not ours: caches set it
+/// to the time that they kept a response.
+pub(crate) const X_AGE_MS: HeaderName = HeaderName::from_static("x-age-ms");
+/// Bodies of this length in bytes and shorter are sent as they are: they fit into one packet.
+const MIN_COMPRESSED: usize = 1024;
+/// Both levels compress a megabyte within a few milliseconds, which a reader may wait.
+const GZIP_LEVEL: Compression = Compression::new(1);
+const ZSTD_LEVEL: i32 = 1;
+
+/// How the bytes of a body are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// As they are.
+    Identity,
+    Gzip,
+    Zstd,
+}
+
 /// One body, ready to be sent, with its media type and its ETag.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rendered {
     /// The media type.
-    pub(crate) media_type: &'static str,
+    pub(crate) media_type: HeaderValue,
     /// The bytes of the body.
     pub(crate) body: Bytes,
-    /// Strong ETag, quotes included.
-    pub(crate) etag: String,
+    /// Weak ETag, quotes included: equal for equal data, in whatever encoding and of whatever moment.
+    pub(crate) etag: HeaderValue,
+    gzip: OnceLock<Bytes>,
+    zstd: OnceLock<Bytes>,
 }
 
 impl Rendered {
     /// Plain text.
     pub(crate) fn text(body: String) -> Self {
-        Self::new("text/plain; charset=utf-8", body)
+        Self::of_data("text/plain; charset=utf-8", body)
     }
 
     /// CSV with a header line (RFC 4180).
     pub(crate) fn csv(body: String) -> Self {
-        Self::new("text/csv; charset=utf-8; header=present", body)
+        Self::of_data("text/csv; charset=utf-8; header=present", body)
     }
 
-    /// The JSON of `body`.
-    pub(crate) fn json(body: &impl Serialize) -> Self {
-        let body = serde_json::to_string(body).expect("answers hold only numbers and strings");
-        Self::new("application/json", body)
+    /// A body whose ETag was made with [`etag`].
+    pub(crate) fn new(media_type: &'static str, body: impl Into<Bytes>, etag: &str) -> Self {
+        Self {
+            media_type: HeaderValue::from_static(media_type),
+            body: body.into(),
+            etag: header(etag),
+            gzip: OnceLock::new(),
+            zstd: OnceLock::new(),
+        }
     }
 
-    fn new(media_type: &'static str, body: String) -> Self {
-        let etag = format!("\"{:016x}\"", xxh3_64(body.as_bytes()));
-        Self { media_type, body: body.into(), etag }
+    /// A body that is nothing but data.
+    fn of_data(media_type: &'static str, body: String) -> Self {
+        let etag = etag(&[media_type.as_bytes(), body.as_bytes()]);
+        Self::new(media_type, body, &etag)
+    }
+
+    /// Whether the body is long enough that compressed it takes less time.
+    pub(crate) fn is_compressible(&self) -> bool {
+        self.body.len() > MIN_COMPRESSED
+    }
+
+    /// The body in an encoding; compressed by the first reader who accepts it.
+    pub(crate) fn encoded(&self, encoding: Encoding) -> Bytes {
+        match encoding {
+            Encoding::Identity => self.body.clone(),
+            Encoding::Gzip => self.gzip.get_or_init(|| gzip(&self.body)).clone(),
+            Encoding::Zstd => self.zstd.get_or_init(|| zstd(&self.body)).clone(),
+        }
     }
 }
 
-/// A body that contains whether it is stale. That changes once, so both bodies are rendered in advance.
+fn gzip(body: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), GZIP_LEVEL);
+    encoder.write_all(body).and_then(|()| encoder.finish()).expect("writing to memory cannot fail").into()
+}
+
+fn zstd(body: &[u8]) -> Bytes {
+    zstd::bulk::compress(body, ZSTD_LEVEL).expect("the destination is as long as zstd asks for").into()
+}
+
+/// What names the data of a body: a weak ETag, quotes included, of all of `parts`.
+pub(crate) fn etag(parts: &[&[u8]]) -> String {
+    format!("W/\"{:016x}\"", xxh3_64(&parts.join(&0)))
+}
+
+/// The moment that an answer is true for, also as the value of a header.
+#[derive(Debug, Clone)]
+pub(crate) struct AsOf {
+    /// Everything that was in Kafka before this moment is counted; `None` while nothing is known.
+    pub(crate) moment: Option<UnixMillis>,
+    /// The moment as RFC 3339 has it.
+    pub(crate) header: Option<HeaderValue>,
+}
+
+impl AsOf {
+    pub(crate) fn new(moment: Option<UnixMillis>) -> Self {
+        Self { moment, header: moment.map(|moment| header(&rfc3339(moment))) }
+    }
+}
+
+/// JSON `{"data":…,"meta":…}` that contains whether it is stale. That changes once, so both bodies are rendered in
+/// advance.
 ///
-/// The age of an answer is sent in its headers: in the body it would change the ETag with every
-/// request.
+/// The age of an answer is sent in its headers: in the body it would change with every request.
 #[derive(Debug)]
 pub(crate) struct AgingBody {
-    /// Everything that was in Kafka before this moment is counted; `None` while nothing is known.
-    pub(crate) as_of: Option<UnixMillis>,
+    /// The moment that the data are true for.
+    pub(crate) as_of: AsOf,
     fresh: Rendered,
     stale: Rendered,
 }
 
+/// The body, its fields in the order in which they are sent.
+#[derive(Serialize)]
+struct Body<'a, M> {
+    data: &'a RawValue,
+    meta: M,
+}
+
 impl AgingBody {
-    /// Calls `render` for both bodies; its argument is whether the body is stale.
-    pub(crate) fn new(as_of: Option<UnixMillis>, render: impl Fn(bool) -> Rendered) -> Self {
-        Self { as_of, fresh: render(false), stale: render(true) }
+    /// Renders both bodies. `meta` gets the moment that the data are true for and whether they are stale; for the
+    /// ETag it is called without the moment.
+    pub(crate) fn new<M: Serialize>(
+        as_of: &AsOf,
+        data: &impl Serialize,
+        meta: impl Fn(Option<UnixMillis>, bool) -> M,
+    ) -> Self {
+        const NUMBERS_AND_TEXTS: &str = "answers hold only numbers and strings";
+        let data = serde_json::value::to_raw_value(data).expect(NUMBERS_AND_TEXTS);
+        let render = |stale| {
+            let timeless = serde_json::to_string(&meta(None, stale)).expect(NUMBERS_AND_TEXTS);
+            let etag = etag(&[b"application/json", data.get().as_bytes(), timeless.as_bytes()]);
+            let body = Body { data: &data, meta: meta(as_of.moment, stale) };
+            let body = serde_json::to_string(&body).expect(NUMBERS_AND_TEXTS);
+            Rendered::new("application/json", body, &etag)
+        };
+        Self { as_of: as_of.clone(), fresh: render(false), stale: render(true) }
     }
 
     /// The body to send at `now`. It is stale when it should have been refreshed twice, with `interval`
     /// milliseconds between two refreshes, or when the aggregator's rollups differ from ours.
     pub(crate) fn at(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
         let limit = interval.saturating_mul(3);
-        let fresh = self.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
+        let fresh = self.as_of.moment.is_some_and(|as_of| now.0 - as_of.0 <= limit);
         if fresh && !rollups_differ { &self.fresh } else { &self.stale }
     }
 }
@@ -81,21 +180,48 @@ pub(crate) fn etag_matches(known: &HeaderValue, etag: &str) -> bool {
     known.to_str().is_ok_and(listed)
 }
 
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
-    fn equal_answers_have_equal_etags() {
+    fn equal_answers_have_equal_etags_whatever_their_moment() {
         let one = Rendered::text("unique_users,1".to_owned());
         assert_eq!(one.etag, Rendered::text("unique_users,1".to_owned()).etag);
         assert_ne!(one.etag, Rendered::text("unique_users,0".to_owned()).etag);
+        assert_ne!(one.etag, Rendered::csv("unique_users,1".to_owned()).etag);
+        let body = |as_of, rows: &[u64]| {
+            let as_of = AsOf::new(Some(UnixMillis(as_of)));
+            AgingBody::new(&as_of, &rows, |as_of, stale| (as_of.map(|as_of| as_of.0), stale))
+        };
+        let (one, later) = (body(1000, &[7]), body(6000, &[7]));
+        assert_eq!((&one.fresh.etag, &one.stale.etag), (&later.fresh.etag, &later.stale.etag));
+        assert_ne!(one.fresh.body, later.fresh.body);
+        assert_ne!(one.fresh.etag, one.stale.etag);
+        assert_ne!(one.fresh.etag, body(1000, &[8]).fresh.etag);
     }
 
     #[test]
     fn a_known_tag_is_found_in_a_list() {
-        let matches = |known: &'static str| etag_matches(&HeaderValue::from_static(known), "\"ab\"");
+        let matches = |known: &'static str| etag_matches(&HeaderValue::from_static(known), "W/\"ab\"");
         assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
         assert!(!matches("\"abc\"") && !matches("ab"));
+    }
+
+    #[test]
+    fn compressed_bodies_hold_the_body() {
+        let rendered = Rendered::text("unique_users,1\n".repeat(100));
+        let mut inflated = Vec::new();
+        let gzip = rendered.encoded(Encoding::Gzip);
+        flate2::read::GzDecoder::new(&gzip[..]).read_to_end(&mut inflated).unwrap();
+        assert_eq!(inflated, rendered.body);
+        assert_eq!(zstd::decode_all(&rendered.encoded(Encoding::Zstd)[..]).unwrap(), rendered.body);
+        assert!(gzip.len() < rendered.body.len() && rendered.is_compressible());
     }
 }

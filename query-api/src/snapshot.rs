@@ -4,6 +4,10 @@
 //! Here is the list of the answers: analytics are required, the others are served where their rollups are
 //! declared.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use clickhouse::Client;
 use clickhouse::query::Query;
 use schemas::rollup::Rollups;
@@ -14,27 +18,61 @@ use crate::answers::counters::Counters;
 use crate::answers::freshness;
 use crate::answers::polls::Polls;
 use crate::answers::row::SnapshotRow;
-use crate::answers::{Scope, SnapshotAnswer};
+use crate::answers::{LeftOut, Refresh, Scope, SnapshotAnswer};
+use crate::rendered::AsOf;
 
 /// The answers of one refresh.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has
-    /// reported progress.
+    /// reported progress of all partitions.
     pub(crate) as_of: Option<UnixMillis>,
+    /// Whether the rollup of the country counters is declared.
+    pub(crate) has_counters: bool,
+    /// Whether the rollup of the polls is declared.
+    pub(crate) has_polls: bool,
+    tenants: HashMap<String, TenantAnswers>,
+}
+
+/// The answers of one tenant.
+#[derive(Debug)]
+pub(crate) struct TenantAnswers {
     /// The hours of `/analytics`.
     pub(crate) analytics: Analytics,
-    /// The country counters; `None` where their rollup is not declared.
-    pub(crate) counters: Option<Counters>,
-    /// The polls; `None` where their rollup is not declared.
-    pub(crate) polls: Option<Polls>,
+    /// The country counters; `None` where they are not declared, and while the statement leaves them out.
+    pub(crate) counters: Option<Arc<Counters>>,
+    /// The polls; `None` likewise.
+    pub(crate) polls: Option<Arc<Polls>>,
+    /// Whether a reader looked at any of them.
+    was_read: AtomicBool,
+}
+
+impl Snapshot {
+    /// The answers of a tenant; `None` if they were not read.
+    pub(crate) fn tenant(&self, name: &str) -> Option<&TenantAnswers> {
+        let answers = self.tenants.get(name)?;
+        // Readers on several cores would share the line for writing; after the first one they only read it.
+        if !answers.was_read.load(Ordering::Relaxed) {
+            answers.was_read.store(true, Ordering::Relaxed);
+        }
+        Some(answers)
+    }
+
+    /// The tenants at whose answers a reader looked.
+    pub(crate) fn read_tenants(&self) -> impl Iterator<Item = &str> {
+        let read = self.tenants.iter().filter(|(_, answers)| answers.was_read.load(Ordering::Relaxed));
+        read.map(|(tenant, _)| tenant.as_str())
+    }
 }
 
 /// The one statement that reads all answers.
 pub(crate) struct SnapshotStatement {
-    sql: String,
-    has_counters: bool,
-    has_polls: bool,
+    /// The SELECTs of freshness and analytics.
+    always: String,
+    /// Those of the country counters; `None` where their rollup is not declared.
+    counters: Option<String>,
+    /// Those of the polls; `None` where their rollup is not declared.
+    polls: Option<String>,
 }
 
 /// The rollup that analytics need is not declared.
@@ -45,45 +83,84 @@ pub(crate) struct NotDeclared(&'static str);
 impl SnapshotStatement {
     /// The statement for what is declared; logs which answers cannot be served.
     pub(crate) fn new(rollups: &Rollups) -> Result<Self, NotDeclared> {
-        let (has_counters, has_polls) = (is_served::<Counters>(rollups), is_served::<Polls>(rollups));
         if let Some((rollup, _)) = Analytics::undeclared(rollups) {
             return Err(NotDeclared(rollup));
         }
-        let mut selects = vec![freshness::select(), Analytics::select()];
-        if has_counters {
-            selects.push(Counters::select());
-        }
-        if has_polls {
-            selects.push(Polls::select());
-        }
-        let sql = selects.join("\nUNION ALL\n");
-        let sql = rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
-        Ok(Self { sql, has_counters, has_polls })
+        let select = |sql: String| rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
+        Ok(Self {
+            always: select(format!("{}\nUNION ALL\n{}", freshness::select(), Analytics::select())),
+            counters: is_served::<Counters>(rollups).then(|| select(Counters::select())),
+            polls: is_served::<Polls>(rollups).then(|| select(Polls::select())),
+        })
     }
 
-    /// The statement with its values bound.
-    pub(crate) fn query(&self, client: &Client, scope: &Scope) -> Query {
-        let mut query = Analytics::bind(client.query(&self.sql), scope);
-        if self.has_counters {
-            query = Counters::bind(query, scope);
+    /// Its text, and whether it reads counters and polls.
+    fn text(&self, left_out: LeftOut) -> (String, bool, bool) {
+        let counters = self.counters.as_ref().filter(|_| left_out < LeftOut::Counters);
+        let polls = self.polls.as_ref().filter(|_| left_out < LeftOut::Polls);
+        let selects: Vec<_> = [Some(&self.always), counters, polls].into_iter().flatten().cloned().collect();
+        (selects.join("\nUNION ALL\n"), counters.is_some(), polls.is_some())
+    }
+
+    /// The statement with its values bound. Rows that `previous` has and that still hold are not read.
+    pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
+        let (text, has_counters, has_polls) = self.text(scope.left_out);
+        let of_tenants = scope.tenants.iter().filter_map(|tenant| {
+            previous
+                .and_then(|previous| previous.tenants.get(tenant))
+                .map(|answers| (tenant.as_str(), answers))
+        });
+        let analytics: Vec<_> =
+            of_tenants.clone().map(|(tenant, answers)| (tenant, &answers.analytics)).collect();
+        let mut query = Analytics::bind(client.query(&text), scope, &analytics);
+        if has_counters {
+            query = Counters::bind(query, scope, &[]);
         }
-        if self.has_polls {
-            query = Polls::bind(query, scope);
+        if has_polls {
+            let polls = of_tenants.filter_map(|(tenant, answers)| Some((tenant, answers.polls.as_deref()?)));
+            query = Polls::bind(query, scope, &polls.collect::<Vec<_>>());
         }
         query
     }
 
-    /// The snapshot, from the rows that the statement returned.
-    pub(crate) fn render(&self, mut rows: Vec<SnapshotRow>, scope: &Scope) -> Snapshot {
-        let counters = take::<Counters>(&mut rows);
-        let polls = take::<Polls>(&mut rows);
-        let hours = take::<Analytics>(&mut rows);
-        let as_of = freshness::as_of(&rows);
+    /// The snapshot, from the rows that the statement had returned by `read_at`, and what it left out from `previous`.
+    pub(crate) fn render(
+        &self,
+        mut rows: Vec<SnapshotRow>,
+        scope: &Scope,
+        read_at: UnixMillis,
+        previous: Option<&Snapshot>,
+    ) -> Snapshot {
+        let (_, has_counters, has_polls) = self.text(scope.left_out);
+        let mut counters = take::<Counters>(&mut rows);
+        let mut polls = take::<Polls>(&mut rows);
+        let mut hours = take::<Analytics>(&mut rows);
+        let as_of = AsOf::new(freshness::as_of(&rows));
+        let tenants = scope.tenants.iter().map(|tenant| {
+            let refresh = Refresh { tenant, scope, as_of: &as_of, read_at };
+            let previous = previous.and_then(|previous| previous.tenants.get(tenant));
+            let of = |rows: &mut HashMap<String, _>| rows.remove(tenant).unwrap_or_default();
+            let analytics =
+                Analytics::render(of(&mut hours), refresh, previous.map(|previous| &previous.analytics));
+            let counters = if has_counters {
+                Some(Arc::new(Counters::render(of(&mut counters), refresh, None)))
+            } else {
+                previous.and_then(|previous| previous.counters.clone())
+            };
+            let previous_polls = previous.and_then(|previous| previous.polls.as_ref());
+            let polls = if has_polls {
+                let previous = previous_polls.map(|polls| &**polls);
+                Some(Arc::new(Polls::render(of(&mut polls), refresh, previous)))
+            } else {
+                previous_polls.cloned()
+            };
+            (tenant.clone(), TenantAnswers { analytics, counters, polls, was_read: AtomicBool::new(false) })
+        });
         Snapshot {
-            as_of,
-            analytics: Analytics::render(hours, scope, as_of),
-            counters: self.has_counters.then(|| Counters::render(counters, scope, as_of)),
-            polls: self.has_polls.then(|| Polls::render(polls, scope, as_of)),
+            as_of: as_of.moment,
+            has_counters: self.counters.is_some(),
+            has_polls: self.polls.is_some(),
+            tenants: tenants.collect(),
         }
     }
 }
@@ -95,29 +172,91 @@ fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
     false
 }
 
-/// Removes the rows of one answer.
-fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> Vec<SnapshotRow> {
-    rows.extract_if(.., |row| A::owns(row)).collect()
+/// Removes the rows of one answer; by tenant.
+fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> HashMap<String, Vec<SnapshotRow>> {
+    let mut taken: HashMap<String, Vec<SnapshotRow>> = HashMap::new();
+    for row in rows.extract_if(.., |row| A::owns(row)) {
+        taken.entry(row.tenant.clone()).or_default().push(row);
+    }
+    taken
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path};
+
     use super::*;
 
-    fn statement(rollups: &[&str]) -> Result<String, NotDeclared> {
+    fn statement(rollups: &[&str]) -> Result<SnapshotStatement, NotDeclared> {
         let declared = Rollups::built_in();
         let text: String =
             rollups.iter().map(|name| format!("[[rollup]]\n{}", declared.get(name).unwrap())).collect();
-        SnapshotStatement::new(&Rollups::parse("", &text).unwrap()).map(|statement| statement.sql)
+        SnapshotStatement::new(&Rollups::parse("", &text).unwrap())
     }
 
     #[test]
     fn an_answer_whose_rollup_is_not_declared_is_left_out_of_the_statement() {
-        let all = statement(&["users_hourly", "event_hourly", "event_daily", "poll_votes"]).unwrap();
+        let text = |rollups: &[&str]| statement(rollups).map(|statement| statement.text(LeftOut::Nothing).0);
+        let all = text(&["users_hourly", "event_hourly", "event_daily", "poll_votes"]).unwrap();
         assert!(all.contains("country_totals") && all.contains("'poll_votes'") && !all.contains('{'));
-        let needed = statement(&["users_hourly", "event_hourly"]).unwrap();
+        let needed = text(&["users_hourly", "event_hourly"]).unwrap();
         assert!(!needed.contains("country_totals") && !needed.contains("poll_votes"), "{needed}");
-        let error = statement(&["users_hourly"]).unwrap_err().to_string();
+        let error = text(&["users_hourly"]).unwrap_err().to_string();
         assert!(error.starts_with("rollup `event_hourly`, from which reactions are read"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_out_leaves_in_order_and_hours_always_stay() {
+        let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
+        let reads = |left_out| {
+            let (text, counters, polls) = statement.text(left_out);
+            assert_eq!((text.contains("country_totals"), text.contains("'poll_votes'")), (counters, polls));
+            assert!(text.contains("'users_hourly'"));
+            (counters, polls)
+        };
+        assert_eq!(reads(LeftOut::ColdKeys), (true, true));
+        assert_eq!(reads(LeftOut::Polls), (true, false));
+        assert_eq!(reads(LeftOut::Counters), (false, false));
+    }
+
+    #[test]
+    fn each_tenant_has_the_rows_of_its_own_and_only_what_was_read_has_answers() {
+        let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
+        let row = |part, tenant: &str| SnapshotRow { part, tenant: tenant.to_owned(), ..Default::default() };
+        let rows = vec![
+            SnapshotRow { hour: 3600, clicks: 2, ..row(1, "a") },
+            SnapshotRow { hour: 3600, users: 1, ..row(2, "a") },
+            SnapshotRow { poll: "p".to_owned(), total: 4, ..row(4, "b") },
+            SnapshotRow { poll: "p".to_owned(), option: "x".to_owned(), votes: 4, total: 4, ..row(5, "b") },
+        ];
+        let scope = Scope::of_tenants(&["a", "b"]);
+        let snapshot = statement.render(rows, &scope, UnixMillis(0), None);
+        let body = |tenant| {
+            let answers = snapshot.tenant(tenant).unwrap();
+            let (hour, _) = answers.analytics.hour(UnixMillis(3_600_000)).unwrap();
+            let poll = answers.polls.as_ref().unwrap().poll("p").unwrap();
+            [&hour.body, &poll.csv.body].map(|body| String::from_utf8(body.to_vec()).unwrap())
+        };
+        assert_eq!(body("a"), ["unique_users,1\nclicks,2\nimpressions,0\n", "option,votes,voters\r\n"]);
+        assert_eq!(
+            body("b"),
+            ["unique_users,0\nclicks,0\nimpressions,0\n", "option,votes,voters\r\nx,4,0\r\n"]
+        );
+        assert!(snapshot.tenant("c").is_none());
+        let mut read: Vec<_> = snapshot.read_tenants().collect();
+        read.sort_unstable();
+        assert_eq!(read, ["a", "b"]);
+    }
+
+    #[test]
+    fn the_statement_is_the_one_that_was_reviewed() {
+        let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
+        let found = format!("{}\n", statement.text(LeftOut::Nothing).0);
+        let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/answers/statement.sql");
+        if fs::read_to_string(&file).is_ok_and(|golden| golden == found) {
+            return;
+        }
+        fs::write(&file, found).unwrap();
+        panic!("src/answers/statement.sql was stale; the test has rewritten it, review and commit it");
     }
 }

@@ -21,10 +21,12 @@ pub(crate) struct AppState {
     failure: ArcSwapOption<RefreshFailure>,
     /// Number of snapshots so far, for requests that wait for the next one.
     pub(crate) snapshots: watch::Sender<u64>,
-    /// Hours outside the hot window that readers ask for.
-    pub(crate) wanted_hours: Wanted<UnixMillis>,
-    /// Polls beyond the largest that readers ask for.
-    pub(crate) wanted_polls: Wanted<String>,
+    /// Tenants, beyond the default one, that readers ask for.
+    pub(crate) wanted_tenants: Wanted<String>,
+    /// Tenant and hour of the hours outside the hot window that readers ask for.
+    pub(crate) wanted_hours: Wanted<(String, UnixMillis)>,
+    /// Tenant and name of the polls beyond the largest that readers ask for.
+    pub(crate) wanted_polls: Wanted<(String, String)>,
     /// When snapshots are made.
     pub(crate) refresh: RefreshConfig,
     pub(crate) metrics: Metrics,
@@ -45,8 +47,9 @@ impl AppState {
             snapshot: ArcSwapOption::empty(),
             failure: ArcSwapOption::empty(),
             snapshots: watch::Sender::new(0),
-            wanted_hours: Wanted::new(wanted::MAX_HOURS, refresh.interval),
-            wanted_polls: Wanted::new(wanted::MAX_POLLS, refresh.interval),
+            wanted_tenants: Wanted::new(wanted::MAX_TENANTS, wanted::TENANT_REMEMBERED, refresh.interval),
+            wanted_hours: Wanted::new(wanted::MAX_HOURS, wanted::KEY_REMEMBERED, refresh.interval),
+            wanted_polls: Wanted::new(wanted::MAX_POLLS, wanted::KEY_REMEMBERED, refresh.interval),
             refresh,
             metrics,
             draining: AtomicBool::new(false),

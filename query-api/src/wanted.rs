@@ -1,5 +1,5 @@
 //! What readers ask for beyond what every refresh reads: hours outside the hot window, polls that are not
-//! among the largest.
+//! among the largest, tenants.
 //!
 //! What a reader asked for is read by every refresh of the next minutes, so that it is as fresh as
 //! the rest: events with a historic time may arrive at any moment, and a cache that outlived a refresh
@@ -14,8 +14,12 @@ use std::time::{Duration, Instant};
 pub(crate) const MAX_HOURS: usize = 2_000;
 /// Most polls that a refresh reads besides the largest.
 pub(crate) const MAX_POLLS: usize = 100;
-/// A key is kept at least this long after a reader last asked for it.
-const REMEMBERED: Duration = Duration::from_secs(60);
+/// Most tenants that a refresh reads besides the default one.
+pub(crate) const MAX_TENANTS: usize = 99;
+/// An hour or a poll is kept at least this long after a reader last asked for it.
+pub(crate) const KEY_REMEMBERED: Duration = Duration::from_secs(60);
+/// A tenant is kept at least this long after a reader last asked for anything of it.
+pub(crate) const TENANT_REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Keys, and when a reader last asked for each.
 pub(crate) struct Wanted<K> {
@@ -29,9 +33,10 @@ pub(crate) struct Wanted<K> {
 pub(crate) struct TooMany;
 
 impl<K: Clone + Ord + Hash> Wanted<K> {
-    /// No keys yet and never more than `most`, for refreshes that are `interval` apart.
-    pub(crate) fn new(most: usize, interval: Duration) -> Self {
-        Self { keys: Mutex::default(), most, remembered: REMEMBERED.max(3 * interval) }
+    /// No keys yet and never more than `most`, each kept for `remembered` after it was last asked for, and for
+    /// three refreshes that are `interval` apart.
+    pub(crate) fn new(most: usize, remembered: Duration, interval: Duration) -> Self {
+        Self { keys: Mutex::default(), most, remembered: remembered.max(3 * interval) }
     }
 
     /// A reader asks for `key`.
@@ -62,7 +67,7 @@ mod tests {
 
     #[test]
     fn an_hour_is_forgotten_when_nobody_asks_any_more() {
-        let wanted = Wanted::new(MAX_HOURS, Duration::from_secs(5));
+        let wanted = Wanted::new(MAX_HOURS, KEY_REMEMBERED, Duration::from_secs(5));
         let start = Instant::now();
         wanted.want(UnixMillis(2), start).unwrap();
         wanted.want(UnixMillis(1), start).unwrap();
@@ -73,7 +78,7 @@ mod tests {
 
     #[test]
     fn there_is_a_limit_and_known_hours_pass_it() {
-        let wanted = Wanted::new(MAX_HOURS, Duration::from_secs(5));
+        let wanted = Wanted::new(MAX_HOURS, KEY_REMEMBERED, Duration::from_secs(5));
         let now = Instant::now();
         for hour in 0..MAX_HOURS as i64 {
             wanted.want(UnixMillis(hour), now).unwrap();

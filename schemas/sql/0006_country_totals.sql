@@ -12,7 +12,7 @@ AS SELECT
     tenant,
     country,
     sum(events) AS events,
-    (SELECT min(as_of) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)) AS as_of
+    (SELECT if(count() >= max(partitions), min(as_of), toDateTime64(0, 3, 'UTC')) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)) AS as_of
 FROM {event_daily}
 WHERE country != '' AND event IN ('view', 'play', 'click')
 GROUP BY tenant, country

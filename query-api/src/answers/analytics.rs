@@ -1,41 +1,82 @@
 //! `/analytics`: users, clicks and impressions of one hour.
 //!
 //! Every refresh reads the hot hours and those that readers asked for. An hour without a row is known to
-//! be empty; an hour that was not read is unknown, never empty.
+//! be empty; an hour that was not read is unknown, never empty. Events are counted in every refresh, users are
+//! merged where [`Merge`] says so, as far as the refresh may merge users: hot hours before others, those whose
+//! events changed before those that are not settled, the newest first. An hour that has to wait keeps its answer
+//! and the moment that it is true for; without one it is unknown.
 
 use std::collections::HashMap;
 
 use clickhouse::query::Query;
 use schemas::time::{HOUR, UnixMillis};
 
+use super::merge::Merge;
 use super::row::{Columns, SnapshotRow};
-use super::{RollupSource, Scope, SnapshotAnswer, TENANT, date_time};
-use crate::rendered::Rendered;
+use super::{Refresh, RollupSource, Scope, SnapshotAnswer, date_time};
+use crate::rendered::{AsOf, Rendered};
 
 /// Hours that every refresh reads: the current one and those before it.
 const HOT_HOURS: i64 = 72;
+/// The rows with the events of hours.
+const EVENTS: u8 = 1;
+/// The rows with the users of hours.
+const USERS: u8 = 2;
 
 /// The hours of one refresh, rendered.
 #[derive(Debug)]
 pub(crate) struct Analytics {
     /// Every hour from this one on was read.
     hot_from: UnixMillis,
-    /// Hours before it that were read because readers asked for them; sorted.
-    wanted: Vec<UnixMillis>,
-    hours: HashMap<UnixMillis, Rendered>,
+    as_of: AsOf,
+    /// Hours that have events or that readers asked for.
+    hours: HashMap<UnixMillis, Hour>,
+    /// Hot hours that have events and whose users were never merged.
+    waiting: Vec<UnixMillis>,
     empty: Rendered,
 }
 
-/// `?` are, times in seconds since 1970: tenant, start of the hot window, wanted hours, and the same again.
-const FROM: &str = " FROM (
-    SELECT bucket, uniqExactMerge(users) AS u, toUInt64(0) AS c, toUInt64(0) AS i FROM {users_hourly}
-    WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
-    GROUP BY bucket
-    UNION ALL
-    SELECT bucket, toUInt64(0), sumIf(events, event = 'click'), sumIf(events, event = 'impression') FROM {event_hourly}
-    WHERE tenant = ? AND event IN ('click', 'impression') AND (bucket >= toDateTime(?, 'UTC') OR bucket IN (SELECT toDateTime(arrayJoin(CAST(?, 'Array(UInt32)')), 'UTC')))
-    GROUP BY bucket
-) GROUP BY bucket";
+/// An hour that was read.
+#[derive(Debug, Clone)]
+struct Hour {
+    merge: Merge,
+    as_of: AsOf,
+    rendered: Rendered,
+}
+
+/// `?` are, times in seconds since 1970: tenants, start of the hot window, tenants and starts of the wanted hours.
+const COUNTED: &str = "
+    SELECT tenant AS who, bucket AS hour, sumIf(events, event = 'click') AS c, sumIf(events, event = 'impression') AS i FROM {event_hourly}
+    WHERE event IN ('click', 'impression') AND (tenant IN ? AND bucket >= toDateTime(?, 'UTC')
+        OR (tenant, bucket) IN (SELECT W.1, toDateTime(W.2, 'UTC') FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(UInt32)'))) AS W)))
+    GROUP BY who, hour
+";
+
+/// Between these two is [`COUNTED`]. `?` are: start of the hot window; then tenants, hours, events, users and
+/// whether they are settled of the last merges, and the users that may be merged. The last hour may exceed them.
+///
+/// The users of an hour are at most its events, and those of the last merge and of the events since; those of
+/// clicks and of impressions have a state each.
+const MERGED: [&str; 2] = [
+    " FROM (
+    SELECT tenant AS who, bucket AS hour, uniqExactMerge(users) AS people FROM {users_hourly}
+    WHERE event IN ('click', 'impression') AND (tenant, bucket) IN (
+        SELECT who, hour FROM (
+            SELECT who, hour, cost, sum(cost) OVER (ORDER BY hour >= toDateTime(?, 'UTC') DESC, changed DESC, hour DESC, who ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS running FROM (
+                SELECT who, hour, counted != known AS changed,
+                    if(known = 0, counted, least(counted, 2 * people + toUInt64(abs(toInt64(counted) - toInt64(known))))) AS cost
+                FROM (SELECT who, hour, c + i AS counted FROM (",
+    ")) AS C LEFT JOIN (
+                    SELECT K.1 AS who, toDateTime(K.2, 'UTC') AS hour, K.3 AS known, K.4 AS people, K.5 AS settled
+                    FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(UInt32)'), CAST(?, 'Array(UInt64)'), CAST(?, 'Array(UInt64)'), CAST(?, 'Array(UInt8)'))) AS K)
+                ) AS M USING (who, hour)
+                WHERE counted != known OR NOT settled
+            )
+        ) WHERE running - cost < ?
+    )
+    GROUP BY who, hour
+)",
+];
 
 impl SnapshotAnswer for Analytics {
     const NAME: &'static str = "analytics";
@@ -43,43 +84,115 @@ impl SnapshotAnswer for Analytics {
         &[("users_hourly", &["event", "users"]), ("event_hourly", &["event", "events"])];
 
     fn select() -> String {
-        let columns = Columns {
-            hour: "toUnixTimestamp(bucket)",
-            users: "sum(u)",
-            impressions: "sum(i)",
-            clicks: "sum(c)",
+        let events = Columns {
+            part: "toUInt8(1)",
+            tenant: "toString(who)",
+            hour: "toUnixTimestamp(hour)",
+            impressions: "i",
+            clicks: "c",
             ..Columns::DEFAULT
         };
-        columns.select() + FROM
+        let users = Columns {
+            part: "toUInt8(2)",
+            tenant: "toString(who)",
+            hour: "toUnixTimestamp(hour)",
+            users: "people",
+            ..Columns::DEFAULT
+        };
+        let (events, users) = (events.select(), users.select());
+        let [before, after] = MERGED;
+        format!("{events} FROM ({COUNTED})\nUNION ALL\n{users}{before}{COUNTED}{after}")
     }
 
-    fn bind(statement: Query, scope: &Scope) -> Query {
+    fn bind(statement: Query, scope: &Scope, previous: &[(&str, &Self)]) -> Query {
         let from = date_time(hot_from(scope.now));
-        let hours: Vec<u32> = scope.hours.iter().copied().map(date_time).collect();
-        statement.bind(TENANT).bind(from).bind(&hours).bind(TENANT).bind(from).bind(&hours)
+        let (tenants, hours): (Vec<&str>, Vec<u32>) =
+            scope.read_hours().iter().map(|(tenant, hour)| (&**tenant, date_time(*hour))).unzip();
+        let known = previous.iter().flat_map(|(tenant, analytics)| {
+            let merged = analytics.hours.iter().filter(|(_, hour)| hour.merge.events > 0);
+            merged.map(|(start, hour)| (*tenant, date_time(*start), hour.merge))
+        });
+        let mut known: Vec<_> = known.collect();
+        known.sort_unstable_by_key(|(tenant, hour, _)| (*tenant, *hour));
+        let bind_counted =
+            |statement: Query| statement.bind(&scope.tenants).bind(from).bind(&tenants).bind(&hours);
+        let statement = bind_counted(bind_counted(statement).bind(from));
+        statement
+            .bind(known.iter().map(|(tenant, ..)| *tenant).collect::<Vec<_>>())
+            .bind(known.iter().map(|(_, hour, _)| *hour).collect::<Vec<_>>())
+            .bind(known.iter().map(|(.., merge)| merge.events).collect::<Vec<_>>())
+            .bind(known.iter().map(|(.., merge)| merge.users).collect::<Vec<_>>())
+            .bind(known.iter().map(|(.., merge)| u8::from(merge.settled)).collect::<Vec<_>>())
+            .bind(scope.max_users)
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        row.hour > 0
+        row.part == EVENTS || row.part == USERS
     }
 
-    fn render(rows: Vec<SnapshotRow>, scope: &Scope, _: Option<UnixMillis>) -> Self {
-        let hours = rows.into_iter().map(|row| {
+    fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self {
+        let mut events = HashMap::new();
+        let mut users = HashMap::new();
+        for row in rows {
             let hour = UnixMillis(i64::from(row.hour) * 1000);
-            (hour, Reactions { users: row.users, clicks: row.clicks, impressions: row.impressions })
-        });
-        Self::new(hot_from(scope.now), scope.hours.clone(), hours)
+            if row.part == USERS {
+                users.insert(hour, row.users);
+            } else {
+                events.insert(hour, (row.clicks, row.impressions));
+            }
+        }
+        Self::new(&events, &users, refresh, previous)
     }
 }
 
 impl Analytics {
+    /// From clicks and impressions of all hours that were read and that have any, and the users of those hours
+    /// whose users were merged.
     fn new(
-        hot_from: UnixMillis,
-        wanted: Vec<UnixMillis>,
-        hours: impl IntoIterator<Item = (UnixMillis, Reactions)>,
+        events: &HashMap<UnixMillis, (u64, u64)>,
+        users: &HashMap<UnixMillis, u64>,
+        refresh: Refresh<'_>,
+        previous: Option<&Self>,
     ) -> Self {
-        let hours = hours.into_iter().map(|(hour, reactions)| (hour, reactions.render())).collect();
-        Self { hot_from, wanted, hours, empty: Reactions::default().render() }
+        let Refresh { tenant, scope, as_of, read_at } = refresh;
+        let hot_from = hot_from(scope.now);
+        let before = |hour: &UnixMillis| previous.and_then(|previous| previous.hours.get(hour));
+        let (mut hours, mut waiting) = (HashMap::new(), Vec::new());
+        for (&hour, &(clicks, impressions)) in events {
+            let (before, counted) = (before(&hour), clicks + impressions);
+            let merge = match (users.get(&hour), before) {
+                (Some(&users), _) => {
+                    let before = before.map(|before| &before.merge);
+                    Some(Merge::new(before, counted, users, as_of.moment, read_at))
+                }
+                (None, Some(before)) if before.merge.holds(counted) => Some(before.merge),
+                (None, _) => None,
+            };
+            let read = merge.map(|merge| {
+                let reactions = Reactions { users: merge.users, clicks, impressions };
+                Hour { merge, as_of: as_of.clone(), rendered: reactions.render() }
+            });
+            match read.or_else(|| before.cloned()) {
+                Some(read) => _ = hours.insert(hour, read),
+                None => waiting.push(hour),
+            }
+        }
+        let empty = || Hour {
+            merge: Merge::new(None, 0, 0, None, read_at),
+            as_of: as_of.clone(),
+            rendered: Reactions::default().render(),
+        };
+        for (_, hour) in scope.hours.iter().filter(|(of, _)| of == tenant) {
+            if events.contains_key(hour) {
+                continue;
+            }
+            if !scope.read_hours().is_empty() {
+                hours.insert(*hour, empty());
+            } else if let Some(before) = before(hour) {
+                hours.insert(*hour, before.clone());
+            }
+        }
+        Self { hot_from, as_of: as_of.clone(), hours, waiting, empty: Reactions::default().render() }
     }
 
     /// Whether every refresh reads this hour.
@@ -87,10 +200,13 @@ impl Analytics {
         hour >= self.hot_from
     }
 
-    /// The answer for the hour that starts at `hour`; `None` if it was not read.
-    pub(crate) fn hour(&self, hour: UnixMillis) -> Option<&Rendered> {
-        let known = self.is_hot(hour) || self.wanted.binary_search(&hour).is_ok();
-        known.then(|| self.hours.get(&hour).unwrap_or(&self.empty))
+    /// The answer for the hour that starts at `hour`, and the moment that it is true for; `None` if it was not read.
+    pub(crate) fn hour(&self, hour: UnixMillis) -> Option<(&Rendered, &AsOf)> {
+        let is_empty = || self.is_hot(hour) && !self.waiting.contains(&hour);
+        match self.hours.get(&hour) {
+            Some(Hour { rendered, as_of, .. }) => Some((rendered, as_of)),
+            None => is_empty().then_some((&self.empty, &self.as_of)),
+        }
     }
 }
 
@@ -118,38 +234,83 @@ impl Reactions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answers::LeftOut;
 
-    fn hours(n: i64) -> UnixMillis {
-        UnixMillis(n * HOUR)
+    /// An hour of the hot window of every test, and a wanted one before it.
+    const HOT: UnixMillis = UnixMillis(101 * HOUR);
+    const COLD: UnixMillis = UnixMillis(7 * HOUR);
+
+    /// The hours of a refresh at `at` seconds, which saw `events` clicks in each hour and merged `users`.
+    fn refresh(
+        at: i64,
+        left_out: LeftOut,
+        events: &[(UnixMillis, u64)],
+        users: &[(UnixMillis, u64)],
+        previous: Option<&Analytics>,
+    ) -> Analytics {
+        let read_at = UnixMillis(150 * HOUR + at * 1000);
+        let hours = vec![("a".to_owned(), COLD), ("b".to_owned(), UnixMillis(0))];
+        let scope = Scope { now: read_at, hours, left_out, ..Scope::of_tenants(&["a", "b"]) };
+        let as_of = AsOf::new(Some(UnixMillis(read_at.0 - 1000)));
+        let refresh = Refresh { tenant: "a", scope: &scope, as_of: &as_of, read_at };
+        let events = events.iter().map(|(hour, clicks)| (*hour, (*clicks, 0))).collect();
+        Analytics::new(&events, &users.iter().copied().collect(), refresh, previous)
     }
 
-    #[track_caller]
-    fn check(hour: i64, body: Option<&str>) {
-        let reactions = Reactions { users: 3, clicks: 3, impressions: 0 };
-        let analytics = Analytics::new(
-            hours(100),
-            vec![hours(5), hours(7)],
-            [(hours(101), reactions), (hours(7), reactions)],
-        );
-        assert_eq!(
-            analytics.hour(hours(hour)).map(|rendered| &*rendered.body),
-            body.map(str::as_bytes),
-            "hour {hour}"
-        );
+    /// The users of an hour, and the second of the refresh whose `as_of` it has; `None` if it is unknown.
+    fn found(analytics: &Analytics, hour: UnixMillis) -> Option<(u64, i64)> {
+        let (rendered, as_of) = analytics.hour(hour)?;
+        let text = str::from_utf8(&rendered.body).unwrap();
+        let users = text.lines().next().unwrap().strip_prefix("unique_users,").unwrap();
+        Some((users.parse().unwrap(), (as_of.moment.unwrap().0 - 150 * HOUR) / 1000 + 1))
     }
 
     #[test]
     fn a_known_hour_is_three_lines_and_an_empty_one_is_zeros() {
-        check(101, Some("unique_users,3\nclicks,3\nimpressions,0\n"));
-        check(7, Some("unique_users,3\nclicks,3\nimpressions,0\n"));
-        check(100, Some("unique_users,0\nclicks,0\nimpressions,0\n"));
-        check(5, Some("unique_users,0\nclicks,0\nimpressions,0\n"));
+        let analytics = refresh(0, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 3)], None);
+        let body = |hour| analytics.hour(hour).map(|(rendered, _)| rendered.body.clone()).unwrap();
+        assert_eq!(body(HOT), "unique_users,3\nclicks,4\nimpressions,0\n");
+        for empty in [COLD, UnixMillis(HOT.0 + HOUR), UnixMillis(200 * HOUR)] {
+            assert_eq!(body(empty), "unique_users,0\nclicks,0\nimpressions,0\n");
+        }
     }
 
     #[test]
-    fn an_hour_that_begins_after_the_statement_is_zeros_and_an_old_one_is_unknown() {
-        check(200, Some("unique_users,0\nclicks,0\nimpressions,0\n"));
-        check(99, None);
-        check(6, None);
+    fn an_old_hour_that_no_reader_of_the_tenant_asked_for_is_unknown() {
+        let analytics = refresh(0, LeftOut::Nothing, &[], &[], None);
+        assert_eq!(found(&analytics, UnixMillis(6 * HOUR)), None);
+        assert_eq!(found(&analytics, UnixMillis(0)), None, "it is another tenant's");
+    }
+
+    #[test]
+    fn users_that_are_settled_stay_while_the_number_of_events_does() {
+        let first = refresh(0, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 3)], None);
+        let settled = refresh(5, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 4)], Some(&first));
+        let later = refresh(10, LeftOut::Nothing, &[(HOT, 4)], &[], Some(&settled));
+        assert_eq!(found(&later, HOT), Some((4, 10)));
+    }
+
+    #[test]
+    fn an_hour_whose_users_have_to_wait_keeps_its_answer_and_its_moment() {
+        let first = refresh(0, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 3)], None);
+        let unsettled = refresh(5, LeftOut::Nothing, &[(HOT, 4)], &[], Some(&first));
+        assert_eq!(found(&unsettled, HOT), Some((3, 0)));
+        let settled = refresh(5, LeftOut::Nothing, &[(HOT, 4)], &[(HOT, 4)], Some(&first));
+        let changed = refresh(10, LeftOut::Nothing, &[(HOT, 5)], &[], Some(&settled));
+        assert_eq!(found(&changed, HOT), Some((4, 5)));
+    }
+
+    #[test]
+    fn an_hour_with_events_whose_users_were_never_merged_is_unknown() {
+        let analytics = refresh(0, LeftOut::Nothing, &[(HOT, 4), (COLD, 1)], &[], None);
+        assert_eq!((found(&analytics, HOT), found(&analytics, COLD)), (None, None));
+    }
+
+    #[test]
+    fn a_cold_hour_that_is_left_out_keeps_its_answer_and_its_moment() {
+        let first = refresh(0, LeftOut::Nothing, &[(COLD, 4)], &[(COLD, 3)], None);
+        let without = refresh(5, LeftOut::ColdKeys, &[], &[], Some(&first));
+        assert_eq!(found(&without, COLD), Some((3, 0)));
+        assert_eq!(found(&refresh(5, LeftOut::ColdKeys, &[], &[], None), COLD), None);
     }
 }

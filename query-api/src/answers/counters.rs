@@ -14,8 +14,8 @@ use schemas::time::{DAY, UnixMillis};
 use serde::Serialize;
 
 use super::row::{Columns, SnapshotRow};
-use super::{RollupSource, Scope, SnapshotAnswer, TENANT, date_time};
-use crate::rendered::{AgingBody, Rendered, rfc3339};
+use super::{Refresh, RollupSource, Scope, SnapshotAnswer, date_time};
+use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 
 /// Days that are counted: today and those before it.
 const DAYS: i64 = 7;
@@ -29,15 +29,18 @@ pub(crate) struct Counters {
     pub(crate) csv: Rendered,
 }
 
-/// `?` are: tenant, tenant, first day, day after the last.
+/// The rows of counters.
+const COUNTRIES: u8 = 3;
+
+/// `?` are: tenants, tenants, first day, day after the last.
 const FROM: &str = " FROM (
-    SELECT CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
-        SELECT country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant = ?
+    SELECT who, CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
+        SELECT tenant AS who, country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant IN ?
         UNION ALL
-        SELECT country, toInt64(0), toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM {event_daily}
-        WHERE tenant = ? AND bucket >= toDateTime(?, 'UTC') AND bucket < toDateTime(?, 'UTC') AND event IN ('view', 'play', 'click')
-        GROUP BY country
-    ) GROUP BY country HAVING total > 0 ORDER BY total DESC, country LIMIT 5
+        SELECT tenant, country, toInt64(0), toUInt64(0), sumIf(events, event = 'view'), sumIf(events, event = 'play'), sumIf(events, event = 'click') FROM {event_daily}
+        WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket < toDateTime(?, 'UTC') AND event IN ('view', 'play', 'click')
+        GROUP BY tenant, country
+    ) GROUP BY who, country HAVING total > 0 ORDER BY total DESC, country LIMIT 5 BY who
 )";
 
 impl SnapshotAnswer for Counters {
@@ -46,6 +49,8 @@ impl SnapshotAnswer for Counters {
 
     fn select() -> String {
         let columns = Columns {
+            part: "toUInt8(3)",
+            tenant: "toString(who)",
             as_of: "as_of",
             clicks: "clicks",
             country: "country",
@@ -57,16 +62,17 @@ impl SnapshotAnswer for Counters {
         columns.select() + FROM
     }
 
-    fn bind(statement: Query, scope: &Scope) -> Query {
+    fn bind(statement: Query, scope: &Scope, _: &[(&str, &Self)]) -> Query {
         let days = counted_days(scope.now);
-        statement.bind(TENANT).bind(TENANT).bind(date_time(days.start)).bind(date_time(days.end))
+        let statement = statement.bind(&scope.tenants).bind(&scope.tenants);
+        statement.bind(date_time(days.start)).bind(date_time(days.end))
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        !row.country.is_empty()
+        row.part == COUNTRIES
     }
 
-    fn render(rows: Vec<SnapshotRow>, scope: &Scope, _: Option<UnixMillis>) -> Self {
+    fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, _: Option<&Self>) -> Self {
         let as_of = rows.iter().map(|row| row.as_of).min().filter(|as_of| *as_of > 0).map(UnixMillis);
         let country = |row: SnapshotRow| CountryCounts {
             code: row.country,
@@ -75,7 +81,7 @@ impl SnapshotAnswer for Counters {
             click: row.clicks,
             total: row.total,
         };
-        Self::new(rows.into_iter().map(country).collect(), counted_days(scope.now), as_of)
+        Self::new(rows.into_iter().map(country).collect(), counted_days(refresh.scope.now), as_of)
     }
 }
 
@@ -83,8 +89,15 @@ impl Counters {
     /// Ranks the countries, equal totals by code, and renders them.
     fn new(mut countries: Vec<CountryCounts>, days: Range<UnixMillis>, as_of: Option<UnixMillis>) -> Self {
         countries.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.code.cmp(&b.code)));
-        let json = AgingBody::new(as_of, |stale| json(&countries, &days, as_of, stale));
-        Self { json, csv: csv(&countries) }
+        let window = Window { from: rfc3339(days.start), to: rfc3339(days.end), tz: "UTC" };
+        let meta = |as_of: Option<UnixMillis>, stale| Meta {
+            as_of: as_of.map(rfc3339),
+            stale,
+            exact: true,
+            window: &window,
+            rows: countries.len(),
+        };
+        Self { json: AgingBody::new(&AsOf::new(as_of), &countries, meta), csv: csv(&countries) }
     }
 
     /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes;
@@ -114,19 +127,12 @@ struct CountryCounts {
     total: u64,
 }
 
-/// The JSON body, its fields in the order in which they are sent.
 #[derive(Serialize)]
-struct CountersBody<'a> {
-    data: &'a [CountryCounts],
-    meta: Meta,
-}
-
-#[derive(Serialize)]
-struct Meta {
+struct Meta<'a> {
     as_of: Option<String>,
     stale: bool,
     exact: bool,
-    window: Window,
+    window: &'a Window,
     rows: usize,
 }
 
@@ -135,17 +141,6 @@ struct Window {
     from: String,
     to: String,
     tz: &'static str,
-}
-
-fn json(
-    countries: &[CountryCounts],
-    days: &Range<UnixMillis>,
-    as_of: Option<UnixMillis>,
-    stale: bool,
-) -> Rendered {
-    let window = Window { from: rfc3339(days.start), to: rfc3339(days.end), tz: "UTC" };
-    let meta = Meta { as_of: as_of.map(rfc3339), stale, exact: true, window, rows: countries.len() };
-    Rendered::json(&CountersBody { data: countries, meta })
 }
 
 fn csv(countries: &[CountryCounts]) -> Rendered {

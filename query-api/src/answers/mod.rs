@@ -1,13 +1,16 @@
 //! The answers, one file each: the SQL that reads an answer, the values bound there, and how its rows are
 //! rendered.
 //!
-//! One statement reads all answers: each contributes a SELECT with the columns of [`row`], joined by
-//! UNION ALL. Pure: no I/O and no clock in here. A new answer is a file here, its lines in
-//! `snapshot.rs`, and a route.
+//! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
+//! joined by UNION ALL. Counting events is cheap and is repeated in every refresh; merging the states of users is
+//! not, so the rows of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and no
+//! clock in here. A new answer is a file here, its lines in `snapshot.rs`, and a route.
 
 pub(crate) mod row;
 
 pub(crate) mod freshness;
+
+mod merge;
 
 pub(crate) mod analytics;
 
@@ -20,42 +23,97 @@ use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 
 use self::row::SnapshotRow;
-
-/// Until snapshots know tenants, they are of the one that everything belongs to without keys.
-const TENANT: &str = crate::access::DEFAULT_TENANT;
+use crate::rendered::AsOf;
 
 /// What one refresh reads.
 #[derive(Debug)]
 pub(crate) struct Scope {
     /// The moment of the refresh.
     pub(crate) now: UnixMillis,
-    /// Starts of the hours that readers asked for, outside the hot window; sorted.
-    pub(crate) hours: Vec<UnixMillis>,
-    /// Names of the polls that readers asked for; sorted.
-    pub(crate) polls: Vec<String>,
+    /// The tenants whose answers are read; sorted.
+    pub(crate) tenants: Vec<String>,
+    /// Tenant and start of each hour outside the hot window that readers asked for; sorted.
+    pub(crate) hours: Vec<(String, UnixMillis)>,
+    /// Tenant and name of each poll that readers asked for; sorted.
+    pub(crate) polls: Vec<(String, String)>,
+    /// What the statement leaves out of this.
+    pub(crate) left_out: LeftOut,
+    /// Users whose states may be merged, about.
+    pub(crate) max_users: u64,
+}
+
+/// What a statement leaves out because it was too slow; each also leaves out those before it. What is left out
+/// keeps its answers of before, with the moment that they are true for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum LeftOut {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Hours outside the hot window, and polls beyond the largest.
+    ColdKeys,
+    /// All polls.
+    Polls,
+    /// The country counters.
+    Counters,
+}
+
+impl Scope {
+    /// A scope without keys.
+    #[cfg(test)]
+    pub(crate) fn of_tenants(tenants: &[&str]) -> Self {
+        Self {
+            now: UnixMillis(0),
+            tenants: tenants.iter().map(|tenant| (*tenant).to_owned()).collect(),
+            hours: Vec::new(),
+            polls: Vec::new(),
+            left_out: LeftOut::Nothing,
+            max_users: 20_000_000,
+        }
+    }
+
+    /// The hours outside the hot window that the statement reads.
+    fn read_hours(&self) -> &[(String, UnixMillis)] {
+        if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.hours }
+    }
+
+    /// The polls beyond the largest that the statement reads.
+    fn read_polls(&self) -> &[(String, String)] {
+        if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.polls }
+    }
+}
+
+/// One tenant in one refresh.
+#[derive(Clone, Copy)]
+pub(crate) struct Refresh<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) scope: &'a Scope,
+    /// Everything that was in Kafka before this moment is in the rows.
+    pub(crate) as_of: &'a AsOf,
+    /// When all rows had arrived.
+    pub(crate) read_at: UnixMillis,
 }
 
 /// A rollup, and those of its dimensions and measures that an answer reads.
 pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
-/// One answer of a snapshot.
+/// One answer of a snapshot, of one tenant.
 pub(crate) trait SnapshotAnswer: Sized {
     /// What the answer is called in logs.
     const NAME: &'static str;
     /// The rollups that it is read from.
     const SOURCES: &'static [RollupSource];
 
-    /// Its SELECT. The name of a rollup in braces stands for the rows of that rollup.
+    /// Its SELECTs, joined by UNION ALL. The name of a rollup in braces stands for the rows of that rollup.
     fn select() -> String;
 
-    /// Binds the values of its SELECT, in the order of its `?`.
-    fn bind(statement: Query, scope: &Scope) -> Query;
+    /// Binds the values of its SELECTs, in the order of their `?`. `previous` has the answers of before, by tenant.
+    fn bind(statement: Query, scope: &Scope, previous: &[(&str, &Self)]) -> Query;
 
-    /// Whether its SELECT returned this row.
+    /// Whether its SELECTs returned this row.
     fn owns(row: &SnapshotRow) -> bool;
 
-    /// Renders its rows. Everything that was in Kafka before `as_of` is in them.
-    fn render(rows: Vec<SnapshotRow>, scope: &Scope, as_of: Option<UnixMillis>) -> Self;
+    /// Renders the rows of a tenant; those that were not read again are those of `previous`.
+    fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self;
 
     /// The first source that is not declared; `None` if the answer can be served.
     fn undeclared(rollups: &Rollups) -> Option<RollupSource> {

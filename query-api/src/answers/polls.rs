@@ -4,35 +4,58 @@
 //! without options, as an hour without events is. Bounded: the [`LARGEST_POLLS`] with the most votes and
 //! those that readers asked for, each with the [`MAX_OPTIONS`] options that have the most votes. `complete`
 //! in an answer says whether anything may be missing; a poll that was not read is unknown, never empty.
+//!
+//! Votes are counted in every refresh; the voters of a poll are merged only if its votes changed, as far as the
+//! refresh may merge users: first the polls that were never merged, then those whose merge is longest ago. A poll
+//! that has to wait keeps its answer and the moment that it is true for; without one it is unknown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use clickhouse::query::Query;
 use schemas::time::UnixMillis;
 use serde::Serialize;
 
 use super::row::{Columns, SnapshotRow};
-use super::{RollupSource, Scope, SnapshotAnswer, TENANT};
-use crate::rendered::{AgingBody, Rendered, rfc3339};
+use super::{LeftOut, Refresh, RollupSource, Scope, SnapshotAnswer};
+use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 
 /// Polls that every refresh reads: those with the most votes.
 const LARGEST_POLLS: usize = 500;
 /// Options that are read of one poll: those with the most votes.
 const MAX_OPTIONS: usize = 50;
+/// The rows with the votes of polls.
+const POLLS: u8 = 4;
+/// The rows with the options of polls.
+const OPTIONS: u8 = 5;
 
 /// The polls of one refresh, rendered.
 #[derive(Debug)]
 pub(crate) struct Polls {
-    by_name: HashMap<String, PollAnswer>,
+    by_name: HashMap<String, Arc<Poll>>,
     /// All of them, by descending votes.
     pub(crate) all: PollAnswer,
     /// The answer for a poll without votes.
     empty: PollAnswer,
     /// Whether every poll was read.
     complete: bool,
+    /// Polls that have votes and whose voters were never merged.
+    waiting: HashSet<String>,
     /// Polls that were read because readers asked for them.
-    wanted: Vec<String>,
+    wanted: HashSet<String>,
+}
+
+/// A poll that was read.
+#[derive(Debug)]
+struct Poll {
+    /// Votes for all options, also for those that are not in the answer.
+    total: u64,
+    /// The options with the most votes, in the order of the answer.
+    tallies: Vec<Tally>,
+    /// When the voters were merged, in milliseconds since 1970.
+    merged: UnixMillis,
+    answer: PollAnswer,
 }
 
 /// An answer in both formats.
@@ -44,78 +67,182 @@ pub(crate) struct PollAnswer {
     pub(crate) csv: Rendered,
 }
 
-/// `?` are: tenant, wanted polls, tenant, [`LARGEST_POLLS`], [`MAX_OPTIONS`].
-const FROM: &str = " FROM (
-    SELECT poll AS name, option AS choice, sum(votes) AS counted, uniqExactMerge(voters) AS people FROM {poll_votes}
-    WHERE tenant = ? AND poll != '' AND (has(CAST(?, 'Array(String)'), poll) OR poll IN (
-        SELECT poll FROM {poll_votes} WHERE tenant = ? AND poll != '' GROUP BY poll ORDER BY sum(votes) DESC, poll LIMIT ?))
-    GROUP BY poll, option HAVING counted > 0 ORDER BY counted DESC, choice LIMIT ? BY name
-)";
+/// `?` are: tenants, [`LARGEST_POLLS`], tenants and names of the wanted polls.
+const COUNTED: &str = "
+    SELECT who, name, total FROM (
+        SELECT who, name, total, row_number() OVER (PARTITION BY who ORDER BY total DESC, name) AS place FROM (
+            SELECT tenant AS who, poll AS name, sum(votes) AS total FROM {poll_votes} WHERE tenant IN ? AND poll != '' GROUP BY who, name HAVING total > 0
+        )
+    ) WHERE place <= ? OR (who, name) IN (SELECT W.1, W.2 FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'))) AS W))
+";
+
+/// Between these two is [`COUNTED`]. `?` are: tenants, names, votes, voters and moments of the last merges, the
+/// users that may be merged, and [`MAX_OPTIONS`]. The last poll may exceed them.
+///
+/// The voters of a poll are at most its votes, and those of the last merge and of the votes since.
+const MERGED: [&str; 2] = [
+    " FROM (
+    SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (
+        SELECT tenant AS who, poll AS name, option AS choice, sum(votes) AS counted, uniqExactMerge(voters) AS people FROM {poll_votes}
+        WHERE poll != '' AND (tenant, poll) IN (
+            SELECT who, name FROM (
+                SELECT who, name, cost, sum(cost) OVER (ORDER BY merged, total, who, name ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS running FROM (
+                    SELECT who, name, total, merged, if(known = 0, total, least(total, people + toUInt64(abs(toInt64(total) - toInt64(known))))) AS cost
+                    FROM (",
+    ") AS C LEFT JOIN (
+                        SELECT K.1 AS who, K.2 AS name, K.3 AS known, K.4 AS people, K.5 AS merged
+                        FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'), CAST(?, 'Array(UInt64)'), CAST(?, 'Array(UInt64)'), CAST(?, 'Array(UInt64)'))) AS K)
+                    ) AS M USING (who, name)
+                    WHERE total != known
+                )
+            ) WHERE running - cost < ?
+        )
+        GROUP BY who, name, choice HAVING counted > 0
+    ) ORDER BY counted DESC, choice LIMIT ? BY who, name
+)",
+];
 
 impl SnapshotAnswer for Polls {
     const NAME: &'static str = "polls";
     const SOURCES: &'static [RollupSource] = &[("poll_votes", &["poll", "option", "votes", "voters"])];
 
     fn select() -> String {
-        let columns = Columns {
+        let polls = Columns {
+            part: "toUInt8(4)",
+            tenant: "toString(who)",
+            poll: "name",
+            total: "total",
+            ..Columns::DEFAULT
+        };
+        let options = Columns {
+            part: "toUInt8(5)",
+            tenant: "toString(who)",
             poll: "name",
             option: "choice",
             votes: "counted",
             voters: "people",
+            total: "total",
             ..Columns::DEFAULT
         };
-        columns.select() + FROM
+        let (polls, options) = (polls.select(), options.select());
+        let [before, after] = MERGED;
+        format!("{polls} FROM ({COUNTED})\nUNION ALL\n{options}{before}{COUNTED}{after}")
     }
 
-    fn bind(statement: Query, scope: &Scope) -> Query {
-        statement.bind(TENANT).bind(&scope.polls).bind(TENANT).bind(LARGEST_POLLS).bind(MAX_OPTIONS)
+    fn bind(statement: Query, scope: &Scope, previous: &[(&str, &Self)]) -> Query {
+        let (tenants, names): (Vec<&str>, Vec<&str>) =
+            scope.read_polls().iter().map(|(tenant, poll)| (&**tenant, &**poll)).unzip();
+        let known = previous.iter().flat_map(|(tenant, polls)| {
+            polls.by_name.iter().map(|(name, poll)| (*tenant, name.as_str(), &**poll))
+        });
+        let mut known: Vec<_> = known.collect();
+        known.sort_unstable_by_key(|(tenant, name, _)| (*tenant, *name));
+        let voters = |poll: &Poll| poll.tallies.iter().map(|tally| tally.voters).sum::<u64>();
+        let bind_counted =
+            |statement: Query| statement.bind(&scope.tenants).bind(LARGEST_POLLS).bind(&tenants).bind(&names);
+        bind_counted(bind_counted(statement))
+            .bind(known.iter().map(|(tenant, ..)| *tenant).collect::<Vec<_>>())
+            .bind(known.iter().map(|(_, name, _)| *name).collect::<Vec<_>>())
+            .bind(known.iter().map(|(.., poll)| poll.total).collect::<Vec<_>>())
+            .bind(known.iter().map(|(.., poll)| voters(poll)).collect::<Vec<_>>())
+            .bind(known.iter().map(|(.., poll)| poll.merged.0).collect::<Vec<_>>())
+            .bind(scope.max_users)
+            .bind(MAX_OPTIONS)
     }
 
     fn owns(row: &SnapshotRow) -> bool {
-        !row.poll.is_empty()
+        row.part == POLLS || row.part == OPTIONS
     }
 
-    fn render(rows: Vec<SnapshotRow>, scope: &Scope, as_of: Option<UnixMillis>) -> Self {
-        let tally =
-            |row: SnapshotRow| (row.poll, Tally { option: row.option, votes: row.votes, voters: row.voters });
-        Self::new(rows.into_iter().map(tally).collect(), scope.polls.clone(), as_of)
+    fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self {
+        let mut totals = BTreeMap::new();
+        let mut read: HashMap<String, (u64, Vec<Tally>)> = HashMap::new();
+        for row in rows {
+            if row.part == POLLS {
+                totals.insert(row.poll, row.total);
+            } else {
+                let (total, tallies) = read.entry(row.poll).or_default();
+                *total = row.total;
+                tallies.push(Tally { option: row.option, votes: row.votes, voters: row.voters });
+            }
+        }
+        Self::new(totals, read, refresh, previous)
     }
 }
 
 impl Polls {
-    /// Renders the rows of the polls in `wanted` and of the [`LARGEST_POLLS`].
-    fn new(rows: Vec<(String, Tally)>, wanted: Vec<String>, as_of: Option<UnixMillis>) -> Self {
-        let mut polls: BTreeMap<String, Vec<Tally>> = BTreeMap::new();
-        for (poll, tally) in rows {
-            polls.entry(poll).or_default().push(tally);
+    /// From the votes of all polls that were read, and votes and options of those whose voters were merged.
+    fn new(
+        totals: BTreeMap<String, u64>,
+        mut read: HashMap<String, (u64, Vec<Tally>)>,
+        refresh: Refresh<'_>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let Refresh { tenant, scope, as_of, read_at } = refresh;
+        let complete = totals.len() < LARGEST_POLLS;
+        let (mut by_name, mut waiting) = (HashMap::new(), HashSet::new());
+        for (name, total) in totals {
+            let before = previous.and_then(|previous| previous.by_name.get(&name));
+            let poll = match (read.remove(&name), before) {
+                (Some((total, tallies)), _) => Some(Arc::new(Poll::new(total, tallies, read_at, as_of))),
+                (None, Some(before)) if before.total == total => {
+                    Some(Arc::new(Poll::new(total, before.tallies.clone(), before.merged, as_of)))
+                }
+                (None, before) => before.cloned(),
+            };
+            match poll {
+                Some(poll) => _ = by_name.insert(name, poll),
+                None => _ = waiting.insert(name),
+            }
         }
-        let mut polls: Vec<_> = polls.into_iter().collect();
-        for (_, tallies) in &mut polls {
-            tallies.sort_by(|a, b| b.votes.cmp(&a.votes).then_with(|| a.option.cmp(&b.option)));
+        let mut wanted: HashSet<String> =
+            scope.polls.iter().filter(|(of, _)| of == tenant).map(|(_, name)| name.clone()).collect();
+        if scope.left_out >= LeftOut::ColdKeys {
+            wanted.retain(|name| previous.is_some_and(|previous| previous.wanted.contains(name)));
+            for name in &wanted {
+                let before = previous.and_then(|previous| previous.by_name.get(name));
+                if let (Some(before), false) = (before, waiting.contains(name)) {
+                    by_name.entry(name.clone()).or_insert_with(|| Arc::clone(before));
+                }
+            }
         }
-        // A stable sort, so polls with equal votes stay sorted by name.
-        polls.sort_by_key(|(_, tallies)| u64::MAX - tallies.iter().map(|tally| tally.votes).sum::<u64>());
-        let complete = polls.len() < LARGEST_POLLS;
-        let all_options = complete && polls.iter().all(|(_, tallies)| tallies.len() < MAX_OPTIONS);
-        let all: Vec<_> = polls
+        let all = Self::all(&by_name, as_of, complete && waiting.is_empty());
+        Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
+    }
+
+    /// The answer with all polls: the most votes first, equal ones by name. It is as old as the oldest of them.
+    fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
+        let mut polls: Vec<_> = by_name.iter().collect();
+        polls.sort_unstable_by(|(a_name, a), (b_name, b)| {
+            b.total.cmp(&a.total).then_with(|| a_name.cmp(b_name))
+        });
+        let oldest = polls.iter().map(|(_, poll)| &poll.answer.json.as_of).min_by_key(|as_of| as_of.moment);
+        let all_options = complete && polls.iter().all(|(_, poll)| poll.tallies.len() < MAX_OPTIONS);
+        let rows: Vec<_> = polls
             .iter()
-            .flat_map(|(poll, tallies)| tallies.iter().map(move |tally| (&**poll, tally)))
+            .flat_map(|(name, poll)| poll.tallies.iter().map(move |tally| (name.as_str(), tally)))
             .collect();
-        let all = PollAnswer::of_all(&all, as_of, all_options);
-        let by_name =
-            polls.into_iter().map(|(poll, tallies)| (poll, PollAnswer::of_one(&tallies, as_of))).collect();
-        Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, wanted }
+        PollAnswer::of_all(&rows, oldest.unwrap_or(as_of), all_options)
     }
 
     /// The answer for one poll; `None` if it was not read.
     pub(crate) fn poll(&self, name: &str) -> Option<&PollAnswer> {
-        let is_known = self.complete || self.is_wanted(name);
-        self.by_name.get(name).or(is_known.then_some(&self.empty))
+        let is_known = (self.complete || self.is_wanted(name)) && !self.waiting.contains(name);
+        let known = self.by_name.get(name).map(|poll| &poll.answer);
+        known.or(is_known.then_some(&self.empty))
     }
 
     /// Whether this poll was read because a reader asked for it.
     pub(crate) fn is_wanted(&self, name: &str) -> bool {
-        self.wanted.iter().any(|wanted| wanted == name)
+        self.wanted.contains(name)
+    }
+}
+
+impl Poll {
+    fn new(total: u64, mut tallies: Vec<Tally>, merged: UnixMillis, as_of: &AsOf) -> Self {
+        tallies.sort_by(|a, b| b.votes.cmp(&a.votes).then_with(|| a.option.cmp(&b.option)));
+        let answer = PollAnswer::of_one(&tallies, as_of);
+        Self { total, tallies, merged, answer }
     }
 }
 
@@ -126,13 +253,6 @@ struct Tally {
     votes: u64,
     /// Distinct voters of this option; votes without a voter do not count here.
     voters: u64,
-}
-
-/// The JSON body, its fields in the order in which they are sent.
-#[derive(Serialize)]
-struct PollBody<T> {
-    data: T,
-    meta: Meta,
 }
 
 #[derive(Serialize)]
@@ -154,12 +274,12 @@ struct NamedTally<'a> {
 }
 
 impl PollAnswer {
-    fn of_one(tallies: &[Tally], as_of: Option<UnixMillis>) -> Self {
+    fn of_one(tallies: &[Tally], as_of: &AsOf) -> Self {
         let csv = csv("option,votes,voters\r\n", tallies.iter().map(|tally| ([].as_slice(), tally)));
         Self { json: json(tallies, tallies.len(), as_of, tallies.len() < MAX_OPTIONS), csv }
     }
 
-    fn of_all(rows: &[(&str, &Tally)], as_of: Option<UnixMillis>, complete: bool) -> Self {
+    fn of_all(rows: &[(&str, &Tally)], as_of: &AsOf, complete: bool) -> Self {
         let named = rows.iter().map(|(poll, tally)| (std::slice::from_ref(poll), *tally));
         let csv = csv("poll,option,votes,voters\r\n", named);
         let data: Vec<_> = rows.iter().map(|(poll, tally)| NamedTally { poll, tally }).collect();
@@ -167,11 +287,15 @@ impl PollAnswer {
     }
 }
 
-fn json(data: impl Serialize + Copy, rows: usize, as_of: Option<UnixMillis>, complete: bool) -> AgingBody {
-    AgingBody::new(as_of, |stale| {
-        let meta = Meta { as_of: as_of.map(rfc3339), stale, complete, exact: true, rows };
-        Rendered::json(&PollBody { data, meta })
-    })
+fn json(data: impl Serialize, rows: usize, as_of: &AsOf, complete: bool) -> AgingBody {
+    let meta = |as_of: Option<UnixMillis>, stale| Meta {
+        as_of: as_of.map(rfc3339),
+        stale,
+        complete,
+        exact: true,
+        rows,
+    };
+    AgingBody::new(as_of, &data, meta)
 }
 
 fn csv<'a>(header: &str, rows: impl Iterator<Item = (&'a [&'a str], &'a Tally)>) -> Rendered {
@@ -204,58 +328,95 @@ mod tests {
 
     use super::*;
 
-    fn row(poll: &str, option: &str, votes: u64) -> (String, Tally) {
-        (poll.to_owned(), Tally { option: option.to_owned(), votes, voters: votes / 2 })
+    /// A poll, and its options with their votes; of each option half as many voters.
+    type Row<'a> = (&'a str, &'a [(&'a str, u64)]);
+
+    const NOW: UnixMillis = UnixMillis(1_763_697_906_000);
+
+    fn tally((option, votes): &(&str, u64)) -> Tally {
+        Tally { option: (*option).to_owned(), votes: *votes, voters: votes / 2 }
+    }
+
+    /// The polls of a refresh that merged the voters of `merged` and only counted `counted`.
+    fn refresh(
+        as_of: Option<UnixMillis>,
+        left_out: LeftOut,
+        merged: &[Row<'_>],
+        counted: &[(&str, u64)],
+        previous: Option<&Polls>,
+    ) -> Polls {
+        let polls = vec![("a".to_owned(), "asked".to_owned()), ("b".to_owned(), "other".to_owned())];
+        let scope = Scope { polls, left_out, ..Scope::of_tenants(&["a", "b"]) };
+        let as_of = AsOf::new(as_of);
+        let refresh = Refresh { tenant: "a", scope: &scope, as_of: &as_of, read_at: NOW };
+        let total = |options: &[(&str, u64)]| options.iter().map(|(_, votes)| votes).sum::<u64>();
+        let totals =
+            merged.iter().map(|(poll, options)| (*poll, total(options))).chain(counted.iter().copied());
+        let read = merged.iter().map(|(poll, options)| {
+            ((*poll).to_owned(), (total(options), options.iter().map(tally).collect()))
+        });
+        Polls::new(
+            totals.map(|(poll, total)| (poll.to_owned(), total)).collect(),
+            read.collect(),
+            refresh,
+            previous,
+        )
+    }
+
+    fn polls(merged: &[Row<'_>]) -> Polls {
+        refresh(Some(NOW), LeftOut::Nothing, merged, &[], None)
+    }
+
+    fn many(count: usize) -> Polls {
+        let names: Vec<_> = (0..count).map(|n| format!("poll {n}")).collect();
+        polls(&names.iter().map(|name| (name.as_str(), &[("a", 1)][..])).collect::<Vec<_>>())
     }
 
     fn text(rendered: &Rendered) -> &str {
         str::from_utf8(&rendered.body).unwrap()
     }
 
-    fn many(polls: usize) -> Polls {
-        let rows = (0..polls).map(|n| row(&format!("poll {n}"), "a", 1)).collect();
-        Polls::new(rows, vec!["asked".to_owned()], None)
+    fn csv(polls: &Polls, name: &str) -> Option<String> {
+        polls.poll(name).map(|answer| text(&answer.csv).replace("\r\n", " "))
     }
+
+    const EMPTY: &str = "option,votes,voters ";
 
     #[test]
     fn a_poll_tells_its_options_by_votes_and_then_by_name() {
-        let rows = vec![row("p", "b", 4), row("p", "a", 4), row("p", "c", 9)];
-        let as_of = UnixMillis::parse("2026-11-21 04:05:06");
-        let polls = Polls::new(rows, Vec::new(), as_of);
+        let polls = polls(&[("p", &[("b", 4), ("a", 4), ("c", 9)])]);
         let poll = polls.poll("p").unwrap();
         assert_eq!(text(&poll.csv), "option,votes,voters\r\nc,9,4\r\na,4,2\r\nb,4,2\r\n");
         assert_eq!(
-            text(poll.json.at(as_of.unwrap(), 5000, false)),
-            r#"{"data":[{"option":"c","votes":9,"voters":4},{"option":"a","votes":4,"voters":2},{"option":"b","votes":4,"voters":2}],"meta":{"as_of":"2026-11-21T04:05:06.000Z","stale":false,"complete":true,"exact":true,"rows":3}}"#
+            text(poll.json.at(NOW, 5000, false)),
+            r#"{"data":[{"option":"c","votes":9,"voters":4},{"option":"a","votes":4,"voters":2},{"option":"b","votes":4,"voters":2}],"meta":{"as_of":"2025-11-21T04:05:06.000Z","stale":false,"complete":true,"exact":true,"rows":3}}"#
         );
     }
 
     #[test]
     fn all_polls_stand_by_votes_and_then_by_name() {
-        let rows = vec![row("z", "a", 1), row("q", "a", 1), row("p", "a", 1), row("p", "b", 1)];
-        let polls = Polls::new(rows, Vec::new(), None);
+        let polls = polls(&[("z", &[("a", 1)]), ("q", &[("a", 1)]), ("p", &[("a", 1), ("b", 1)])]);
         assert_eq!(
             text(&polls.all.csv),
             "poll,option,votes,voters\r\np,a,1,0\r\np,b,1,0\r\nq,a,1,0\r\nz,a,1,0\r\n"
         );
-        let json = text(polls.all.json.at(UnixMillis(0), 5000, false));
+        let json = text(polls.all.json.at(NOW, 5000, false));
         assert!(json.starts_with(r#"{"data":[{"poll":"p","option":"a","votes":1,"voters":0},"#), "{json}");
     }
 
     #[test]
     fn names_are_quoted_where_csv_needs_it() {
-        let polls = Polls::new(vec![row("a,b", "say \"hi\"\n", 1)], Vec::new(), None);
+        let polls = polls(&[("a,b", &[("say \"hi\"\n", 1)])]);
         assert_eq!(text(&polls.all.csv), "poll,option,votes,voters\r\n\"a,b\",\"say \"\"hi\"\"\n\",1,0\r\n");
     }
 
     #[test]
     fn a_poll_without_votes_is_empty_and_one_beyond_the_bound_is_unknown() {
-        let csv = |polls: &Polls, name: &str| polls.poll(name).map(|answer| text(&answer.csv).to_owned());
-        let empty = Some("option,votes,voters\r\n".to_owned());
-        assert_eq!(csv(&many(LARGEST_POLLS - 1), "other"), empty);
-        assert_eq!(csv(&many(LARGEST_POLLS), "other"), None);
-        assert_eq!(csv(&many(LARGEST_POLLS), "asked"), empty);
-        assert_eq!(csv(&many(LARGEST_POLLS), "poll 7"), Some("option,votes,voters\r\na,1,0\r\n".to_owned()));
+        assert_eq!(csv(&many(LARGEST_POLLS - 1), "another").as_deref(), Some(EMPTY));
+        assert_eq!(csv(&many(LARGEST_POLLS), "another"), None);
+        assert_eq!(csv(&many(LARGEST_POLLS), "asked").as_deref(), Some(EMPTY));
+        assert_eq!(csv(&many(LARGEST_POLLS), "other"), None, "a reader of another tenant asked for it");
+        assert_eq!(csv(&many(LARGEST_POLLS), "poll 7"), Some(format!("{EMPTY}a,1,0 ")));
     }
 
     #[test]
@@ -265,11 +426,36 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(json).unwrap()["meta"]["complete"] == true
         };
         assert!(is_complete(&many(LARGEST_POLLS - 1).all) && !is_complete(&many(LARGEST_POLLS).all));
-        let options =
-            |count| Polls::new((0..count).map(|n| row("p", &n.to_string(), 1)).collect(), Vec::new(), None);
+        let options = |count: usize| {
+            let names: Vec<_> = (0..count).map(|n| n.to_string()).collect();
+            polls(&[("p", &names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>())])
+        };
         let (fits, full) = (options(MAX_OPTIONS - 1), options(MAX_OPTIONS));
         assert!(is_complete(&fits.all) && is_complete(fits.poll("p").unwrap()));
         assert!(!is_complete(&full.all) && !is_complete(full.poll("p").unwrap()));
+        assert!(!is_complete(&refresh(Some(NOW), LeftOut::Nothing, &[], &[("p", 4)], None).all));
+    }
+
+    #[test]
+    fn a_poll_whose_voters_have_to_wait_keeps_its_answer_and_its_moment() {
+        let (early, late) = (UnixMillis(NOW.0 - 5000), NOW);
+        let first = refresh(Some(early), LeftOut::Nothing, &[("p", &[("a", 4)])], &[], None);
+        let check = |second: Polls, as_of| {
+            let answer = second.poll("p").unwrap();
+            assert_eq!(text(&answer.csv), "option,votes,voters\r\na,4,2\r\n");
+            assert_eq!((answer.json.as_of.moment, second.all.json.as_of.moment), (Some(as_of), Some(as_of)));
+        };
+        check(refresh(Some(late), LeftOut::Nothing, &[], &[("p", 4)], Some(&first)), late);
+        check(refresh(Some(late), LeftOut::Nothing, &[], &[("p", 5)], Some(&first)), early);
+        let never = refresh(Some(late), LeftOut::Nothing, &[], &[("p", 5)], None);
+        assert!(never.poll("p").is_none());
+    }
+
+    #[test]
+    fn a_cold_poll_that_is_left_out_keeps_its_answer() {
+        let first = refresh(Some(NOW), LeftOut::Nothing, &[("asked", &[("a", 4)])], &[], None);
+        let without = refresh(Some(NOW), LeftOut::ColdKeys, &[], &[], Some(&first));
+        assert_eq!(csv(&without, "asked"), Some(format!("{EMPTY}a,4,2 ")));
     }
 
     #[test]

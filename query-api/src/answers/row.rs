@@ -10,6 +10,7 @@ macro_rules! columns {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:literal,)*) => {
         /// A row of the statement.
         #[derive(Row, Deserialize)]
+        #[cfg_attr(test, derive(Default))]
         pub(crate) struct SnapshotRow {
             $($(#[$doc])* pub(crate) $name: $kind,)*
         }
@@ -32,10 +33,14 @@ macro_rules! columns {
 }
 
 columns! {
+    /// The SELECT that returned the row.
+    part: u8 = "toUInt8(0)",
     /// Milliseconds since 1970; 0 where it is not known.
     as_of: i64 = "toInt64(0)",
     /// Hash of the aggregator's rollups; 0 before an aggregator has started.
     rollups: u64 = "toUInt64(0)",
+    /// Whose data it is.
+    tenant: String = "''",
     /// Start of the hour, in seconds since 1970.
     hour: u32 = "toUInt32(0)",
     users: u64 = "toUInt64(0)",
@@ -44,7 +49,7 @@ columns! {
     country: String = "''",
     views: u64 = "toUInt64(0)",
     plays: u64 = "toUInt64(0)",
-    /// All events of the country that were ever counted.
+    /// All events of the country, or all votes of the poll, that were ever counted.
     total: u64 = "toUInt64(0)",
     poll: String = "''",
     option: String = "''",

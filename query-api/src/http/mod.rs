@@ -2,10 +2,16 @@
 
 mod params;
 
+mod accept;
+
 mod wait;
 
 mod response;
 
 mod routes;
 
+pub(crate) use response::respond;
 pub(crate) use routes::routes;
+
+#[cfg(test)]
+mod tests;

@@ -1,24 +1,17 @@
 //! The parameters of requests.
 
-use axum::extract::FromRequestParts;
 use axum::extract::Query;
-use axum::extract::rejection::QueryRejection;
-use axum::http::request::Parts;
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, Uri};
 use schemas::time::{HOUR, UnixMillis};
 
+use super::accept::preferred;
 use crate::problem::Problem;
 
 /// The parameters after the `?` of a request, in their order.
-pub(super) struct Parameters(pub(super) Vec<(String, String)>);
-
-impl<S: Sync> FromRequestParts<S> for Parameters {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let read = Query::try_from_uri(&parts.uri).map(|Query(parameters)| Self(parameters));
-        let reason = |error: QueryRejection| error.body_text();
-        read.map_err(|error| Problem::bad("?", reason(error)))
-    }
+pub(super) fn parameters(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let read = Query::try_from_uri(uri).map(|Query(parameters)| parameters);
+    read.map_err(|error| Problem::bad("?", error.body_text()))
 }
 
 /// The parameters of `/analytics`.
@@ -31,7 +24,18 @@ pub(super) struct AnalyticsParameters {
 }
 
 impl AnalyticsParameters {
-    pub(super) fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
+    /// The parameters of a request.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        // Nearly all requests have the timestamp only; these need no list of parameters.
+        let digits = uri.query().and_then(|query| query.strip_prefix("timestamp="));
+        let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        match digits.and_then(|digits| digits.parse().ok()).and_then(UnixMillis::from_integer) {
+            Some(time) => Ok(Self { hour: time.floor(HOUR), wait: true }),
+            None => Self::parse(&parameters(uri)?),
+        }
+    }
+
+    fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
         once_each(parameters)?;
         let (mut time, mut wait) = (None, true);
         let reason = "write milliseconds since 1970, for example 1700000000000";
@@ -55,7 +59,7 @@ impl AnalyticsParameters {
     }
 }
 
-/// The parameter `format` of counters and polls.
+/// The format of counters and polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
@@ -63,11 +67,16 @@ pub(super) enum Format {
 }
 
 impl Format {
-    pub(super) fn parse(parameters: &[(String, String)]) -> Result<Self, Problem> {
+    /// The format that is asked for: by the suffix of the path, by the parameter `format`, by `Accept`; else JSON.
+    pub(super) fn parse(
+        suffix: Option<Self>,
+        parameters: &[(String, String)],
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
         once_each(parameters)?;
-        let mut format = Self::Json;
+        let mut format = suffix;
         for (name, value) in parameters {
-            format = match (name.as_str(), value.as_str()) {
+            let asked = match (name.as_str(), value.as_str()) {
                 ("format", "json") => Self::Json,
                 ("format", "csv") => Self::Csv,
                 ("format", _) => return Err(Problem::bad("format", "it must be json or csv")),
@@ -78,8 +87,20 @@ impl Format {
                     ));
                 }
             };
+            if suffix.is_some_and(|suffix| suffix != asked) {
+                return Err(Problem::bad("format", "the suffix of the path asks for another form"));
+            }
+            format = Some(asked);
         }
-        Ok(format)
+        let accepted = || {
+            let list = headers.get(ACCEPT)?.to_str().ok()?;
+            preferred(list, |media_type| match media_type {
+                "application/json" => Some(Self::Json),
+                "text/csv" => Some(Self::Csv),
+                _ => None,
+            })
+        };
+        Ok(format.or_else(accepted).unwrap_or(Self::Json))
     }
 }
 
@@ -96,6 +117,8 @@ fn once_each(parameters: &[(String, String)]) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[track_caller]
@@ -118,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn a_timestamp_alone_is_read_like_a_timestamp_in_a_list() {
+        for query in ["timestamp=1700000000000", "timestamp=-5", "timestamp=%31&wait=1"] {
+            let uri: Uri = format!("/analytics?{query}").parse().unwrap();
+            assert_eq!(AnalyticsParameters::of(&uri), AnalyticsParameters::parse(&parameters(&uri).unwrap()));
+        }
+        for query in ["timestamp=+1", "timestamp=", "timestamp=1&timestamp=2", "timestamp=99999999999999999"]
+        {
+            let uri: Uri = format!("/analytics?{query}").parse().unwrap();
+            assert!(AnalyticsParameters::of(&uri).is_err(), "{query}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         check(&[], Err("timestamp"));
         check(&[("timestamp", "now")], Err("timestamp"));
@@ -133,15 +169,25 @@ mod tests {
         check(&[("timestamp", "1700000000000"), ("wait", "0"), ("wait", "0")], Err("wait"));
         let twice =
             [("format", "csv"), ("format", "json")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(Format::parse(&twice).unwrap_err().errors[0].param, "format");
+        assert_eq!(Format::parse(None, &twice, &HeaderMap::new()).unwrap_err().errors[0].param, "format");
     }
 
     #[test]
-    fn counters_are_json_unless_csv_is_asked_for() {
-        let parse = |name: &str, value: &str| Format::parse(&[(name.to_owned(), value.to_owned())]);
-        assert_eq!(Format::parse(&[]), Ok(Format::Json));
-        assert_eq!((parse("format", "csv"), parse("format", "json")), (Ok(Format::Csv), Ok(Format::Json)));
-        assert_eq!(parse("format", "xml").unwrap_err().errors[0].param, "format");
-        assert_eq!(parse("fromat", "csv").unwrap_err().errors[0].param, "fromat");
+    fn the_suffix_then_the_parameter_then_the_header_tells_the_format() {
+        let parse = |suffix, pairs: &[(&str, &str)], accept: &'static str| {
+            let pairs: Vec<_> =
+                pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            Format::parse(suffix, &pairs, &headers).map_err(|problem| problem.errors[0].param.clone())
+        };
+        assert_eq!(parse(None, &[], "*/*"), Ok(Format::Json));
+        assert_eq!(parse(None, &[], "text/html, text/csv;q=0.9, */*;q=0.8"), Ok(Format::Csv));
+        assert_eq!(parse(None, &[("format", "json")], "text/csv"), Ok(Format::Json));
+        assert_eq!(parse(None, &[("format", "csv")], "application/json"), Ok(Format::Csv));
+        assert_eq!(parse(Some(Format::Csv), &[], "application/json"), Ok(Format::Csv));
+        assert_eq!(parse(Some(Format::Csv), &[("format", "csv")], ""), Ok(Format::Csv));
+        assert_eq!(parse(Some(Format::Csv), &[("format", "json")], ""), Err("format".to_owned()));
+        assert_eq!(parse(None, &[("format", "xml")], ""), Err("format".to_owned()));
+        assert_eq!(parse(None, &[("fromat", "csv")], ""), Err("fromat".to_owned()));
     }
 }

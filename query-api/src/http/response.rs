@@ -1,42 +1,109 @@
-//! The response that carries an answer, and its headers.
+//! The response that carries an answer, and its headers; the same for prepared answers and for queries.
 
-use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
 use schemas::time::UnixMillis;
 
-use crate::rendered::{Rendered, etag_matches, rfc3339};
+use super::accept::accepted_encoding;
+use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
-/// The moment that an answer is true for.
-const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
+/// For a second a cache spares us the same request, and if we do not answer it may help out. Without
+/// `stale-while-revalidate`: a response would then be older than its reader may expect, and not say so.
+const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
+/// The headers of a request on which the response depends.
+const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");
+/// Room for the headers of a response and those that layers add.
+const HEADERS: usize = 16;
 
-/// `200` with the body, or `304` if the reader already has it. No header of the request selects another
-/// body, so there is no `Vary`.
-pub(super) fn respond(
-    rendered: &Rendered,
-    as_of: Option<UnixMillis>,
-    now: UnixMillis,
-    request: &HeaderMap,
-) -> Response {
-    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &rendered.etag));
-    let mut response = if unchanged {
-        StatusCode::NOT_MODIFIED.into_response()
+/// `200` with the body in an encoding that the reader accepts, or `304` if the reader already has the data.
+pub(crate) fn respond(rendered: &Rendered, as_of: &AsOf, now: UnixMillis, request: &HeaderMap) -> Response {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    let body = if is_known(request, &rendered.etag) {
+        None
     } else {
-        rendered.body.clone().into_response()
+        headers.insert(CONTENT_TYPE, rendered.media_type.clone());
+        let encoding = if rendered.is_compressible() { encoding(request) } else { Encoding::Identity };
+        match encoding {
+            Encoding::Identity => {}
+            Encoding::Gzip => _ = headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip")),
+            Encoding::Zstd => _ = headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd")),
+        }
+        Some(rendered.encoded(encoding))
     };
-    let headers = response.headers_mut();
-    let text =
-        |text: String| HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header");
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(rendered.media_type));
-    headers.insert(ETAG, text(rendered.etag.clone()));
-    headers.insert(
-        CACHE_CONTROL,
-        HeaderValue::from_static("public, max-age=1, stale-while-revalidate=30, stale-if-error=300"),
-    );
-    if let Some(as_of) = as_of {
-        let age = (now.0 - as_of.0).max(0) / 1000;
-        headers.insert(X_AS_OF, text(rfc3339(as_of)));
-        headers.insert(AGE, text(age.to_string()));
+    headers.insert(ETAG, rendered.etag.clone());
+    headers.insert(CACHE_CONTROL, CACHING);
+    headers.insert(VARY, VARIES_BY);
+    if let (Some(moment), Some(header)) = (as_of.moment, &as_of.header) {
+        headers.insert(X_AS_OF, header.clone());
+        headers.insert(X_AGE_MS, HeaderValue::from((now.0 - moment.0).max(0)));
     }
+    let status = if body.is_some() { StatusCode::OK } else { StatusCode::NOT_MODIFIED };
+    let mut response = Response::new(body.map_or_else(Body::empty, Body::from));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
+}
+
+fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
+    let etag = || etag.to_str().expect("an ETag of ours is ASCII");
+    request.get_all(IF_NONE_MATCH).iter().any(|known| etag_matches(known, etag()))
+}
+
+fn encoding(request: &HeaderMap) -> Encoding {
+    request
+        .get(ACCEPT_ENCODING)
+        .and_then(|accepted| accepted.to_str().ok())
+        .map_or(Encoding::Identity, accepted_encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn ask(rendered: &Rendered, headers: &[(HeaderName, &'static str)]) -> Response {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let as_of = AsOf::new(Some(UnixMillis(1_763_697_906_000)));
+        respond(rendered, &as_of, UnixMillis(1_763_697_907_500), &headers.collect())
+    }
+
+    fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+        response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn an_answer_says_its_moment_its_age_and_how_long_caches_may_keep_it() {
+        let response = ask(&Rendered::text("a".to_owned()), &[]);
+        assert_eq!(header(&response, "x-as-of"), "2025-11-21T04:05:06.000Z");
+        assert_eq!(header(&response, "x-age-ms"), "1500");
+        assert_eq!(header(&response, "cache-control"), "public, max-age=1, stale-if-error=300");
+        assert_eq!(header(&response, "vary"), "Accept, Accept-Encoding, Origin");
+        assert_eq!(header(&response, "age"), "");
+    }
+
+    #[tokio::test]
+    async fn known_data_are_304_with_their_new_moment_whatever_the_encoding() {
+        let rendered = Rendered::text("unique_users,1\n".repeat(100));
+        let known = rendered.etag.to_str().unwrap().to_owned().leak();
+        let response = ask(&rendered, &[(IF_NONE_MATCH, known), (ACCEPT_ENCODING, "gzip")]);
+        assert_eq!(response.status(), 304);
+        assert_eq!(header(&response, "x-as-of"), "2025-11-21T04:05:06.000Z");
+        assert_eq!((header(&response, "etag"), header(&response, "content-encoding")), (&*known, ""));
+        assert!(to_bytes(response.into_body(), 1).await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_long_bodies_are_compressed_and_the_tag_stays() {
+        let (short, long) = (Rendered::text("a".to_owned()), Rendered::text("a\n".repeat(1000)));
+        assert_eq!(header(&ask(&short, &[(ACCEPT_ENCODING, "gzip")]), "content-encoding"), "");
+        let (plain, gzip) = (ask(&long, &[]), ask(&long, &[(ACCEPT_ENCODING, "gzip, br")]));
+        assert_eq!((header(&plain, "content-encoding"), header(&gzip, "content-encoding")), ("", "gzip"));
+        assert_eq!(header(&plain, "etag"), header(&gzip, "etag"));
+    }
 }

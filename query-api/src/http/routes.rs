@@ -5,26 +5,34 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use schemas::time::UnixMillis;
 
-use super::params::{AnalyticsParameters, Format, Parameters};
+use super::params::{AnalyticsParameters, Format, parameters};
 use super::response::respond;
 use super::wait::{SnapshotWait, patience};
+use crate::access::{KnownReader, Reader};
 use crate::answers::polls::PollAnswer;
 use crate::problem::{Kind, Problem};
+use crate::snapshot::{Snapshot, TenantAnswers};
 use crate::state::AppState;
 
-/// All routes.
+/// All routes. Only fixed paths have suffixes: a poll may be named `a.csv`.
 pub(crate) fn routes(state: Arc<AppState>) -> Router {
+    let (json, csv) = (Some(Format::Json), Some(Format::Csv));
     Router::new()
         .route("/analytics", get(analytics))
-        .route("/v1/counters", get(counters))
-        .route("/web/get.php", get(counters))
-        .route("/v1/polls", get(all_polls))
+        .route("/v1/counters", counters(None))
+        .route("/v1/counters.json", counters(json))
+        .route("/v1/counters.csv", counters(csv))
+        .route("/web/get.php", counters(None))
+        .route("/v1/polls", all_polls(None))
+        .route("/v1/polls.json", all_polls(json))
+        .route("/v1/polls.csv", all_polls(csv))
         .route("/v1/polls/{poll}", get(one_poll))
         .with_state(state)
 }
@@ -32,58 +40,43 @@ pub(crate) fn routes(state: Arc<AppState>) -> Router {
 /// `GET /analytics?timestamp={ms}`: the hour that contains the timestamp.
 async fn analytics(
     State(state): State<Arc<AppState>>,
-    Parameters(parameters): Parameters,
-    headers: HeaderMap,
+    KnownReader(reader): KnownReader,
+    request: Request,
 ) -> Response {
-    counted(&state, "/analytics", hour(&state, &parameters, &headers).await)
+    let (head, _) = request.into_parts();
+    counted(&state, "/analytics", hour(&state, &reader, &head).await)
 }
 
 /// `GET /v1/counters?format=json|csv`: the top countries and their counts of the last days.
-async fn counters(
-    State(state): State<Arc<AppState>>,
-    Parameters(parameters): Parameters,
-    headers: HeaderMap,
-) -> Response {
-    let answer = || {
-        let format = Format::parse(&parameters)?;
-        let snapshot = state.snapshot.load();
-        let snapshot = snapshot.as_ref().ok_or(Kind::NotYet)?;
-        let counters = snapshot.counters.as_ref().ok_or(Kind::NotDeclared)?;
-        let now = SystemTime::now().into();
-        let rendered = match format {
-            Format::Json => counters.json(now, interval(&state), state.rollups_differ()),
-            Format::Csv => &counters.csv,
-        };
-        Ok(respond(rendered, counters.json.as_of, now, &headers))
-    };
-    counted(&state, "/v1/counters", answer())
+fn counters(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
+    get(
+        move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {
+            let (head, _) = request.into_parts();
+            counted(&state, "/v1/counters", country_counters(&state, &reader, suffix, &head).await)
+        },
+    )
 }
 
 /// `GET /v1/polls?format=json|csv`: all polls, by descending votes.
-async fn all_polls(
-    State(state): State<Arc<AppState>>,
-    Parameters(parameters): Parameters,
-    headers: HeaderMap,
-) -> Response {
-    let answer = || {
-        let format = Format::parse(&parameters)?;
-        let snapshot = state.snapshot.load();
-        let snapshot = snapshot.as_ref().ok_or(Kind::NotYet)?;
-        let polls = snapshot.polls.as_ref().ok_or(Kind::NotDeclared)?;
-        Ok(poll_response(&state, &polls.all, format, &headers))
-    };
-    counted(&state, "/v1/polls", answer())
+fn all_polls(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
+    get(
+        move |State(state): State<Arc<AppState>>, KnownReader(reader): KnownReader, request: Request| async move {
+            let (head, _) = request.into_parts();
+            counted(&state, "/v1/polls", largest_polls(&state, &reader, suffix, &head).await)
+        },
+    )
 }
 
 /// `GET /v1/polls/{poll}?format=json|csv`: one poll. Without votes it has no options.
 async fn one_poll(
     State(state): State<Arc<AppState>>,
+    KnownReader(reader): KnownReader,
     poll: Result<Path<String>, PathRejection>,
-    Parameters(parameters): Parameters,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
+    let (head, _) = request.into_parts();
     let answer = match poll {
-        Ok(Path(name)) => self::poll(&state, &name, &parameters, &headers).await,
+        Ok(Path(name)) => self::poll(&state, &reader, &name, &head).await,
         Err(_) => Err(Problem::bad("poll", "the name in the path is not UTF-8")),
     };
     counted(&state, "/v1/polls/{poll}", answer)
@@ -96,51 +89,115 @@ fn counted(state: &AppState, route: &'static str, answer: Result<Response, Probl
     response
 }
 
-async fn hour(
+async fn country_counters(
     state: &AppState,
-    parameters: &[(String, String)],
-    headers: &HeaderMap,
+    reader: &Reader,
+    suffix: Option<Format>,
+    request: &Parts,
 ) -> Result<Response, Problem> {
-    let AnalyticsParameters { hour, wait } = AnalyticsParameters::parse(parameters)?;
-    let longest = if wait { patience(&state.refresh) } else { Duration::ZERO };
-    let mut wait = SnapshotWait::begin(state, longest);
-    loop {
-        if let Some(snapshot) = &*state.snapshot.load()
-            && let Some(rendered) = snapshot.analytics.hour(hour)
-        {
-            if !snapshot.analytics.is_hot(hour) {
-                // An old hour that is asked for again stays fresh. If others leave no room for it, it is
-                // read again once somebody asks for it.
-                let _full = state.wanted_hours.want(hour, Instant::now());
-            }
-            return Ok(respond(rendered, snapshot.as_of, SystemTime::now().into(), headers));
+    let format = Format::parse(suffix, &parameters(&request.uri)?, &request.headers)?;
+    let look = |snapshot: &Snapshot, answers: &TenantAnswers| {
+        if !snapshot.has_counters {
+            return Err(Kind::NotDeclared.into());
         }
-        state.wanted_hours.want(hour, Instant::now()).map_err(|_| Kind::TooManyKeys)?;
-        wait.next().await?;
-    }
+        let Some(counters) = &answers.counters else { return Ok(None) };
+        let now = SystemTime::now().into();
+        let rendered = match format {
+            Format::Json => counters.json(now, interval(state), state.rollups_differ()),
+            Format::Csv => &counters.csv,
+        };
+        Ok(Some(respond(rendered, &counters.json.as_of, now, &request.headers)))
+    };
+    from_snapshot(state, reader, patience(&state.refresh), look).await
 }
 
-async fn poll(
+async fn largest_polls(
     state: &AppState,
-    name: &str,
-    parameters: &[(String, String)],
-    headers: &HeaderMap,
+    reader: &Reader,
+    suffix: Option<Format>,
+    request: &Parts,
 ) -> Result<Response, Problem> {
-    let format = Format::parse(parameters)?;
-    let mut wait = SnapshotWait::begin(state, patience(&state.refresh));
+    let format = Format::parse(suffix, &parameters(&request.uri)?, &request.headers)?;
+    let look = |snapshot: &Snapshot, answers: &TenantAnswers| {
+        if !snapshot.has_polls {
+            return Err(Kind::NotDeclared.into());
+        }
+        let Some(polls) = &answers.polls else { return Ok(None) };
+        Ok(Some(poll_response(state, &polls.all, format, &request.headers)))
+    };
+    from_snapshot(state, reader, patience(&state.refresh), look).await
+}
+
+async fn hour(state: &AppState, reader: &Reader, request: &Parts) -> Result<Response, Problem> {
+    let AnalyticsParameters { hour, wait } = AnalyticsParameters::of(&request.uri)?;
+    let key = || (reader.tenant.clone(), hour);
+    let look = |_: &Snapshot, TenantAnswers { analytics, .. }: &TenantAnswers| {
+        if let Some((rendered, as_of)) = analytics.hour(hour) {
+            if !analytics.is_hot(hour) {
+                // An old hour that is asked for again stays fresh. If others leave no room for it, it is
+                // read again once somebody asks for it.
+                let _full = state.wanted_hours.want(key(), Instant::now());
+            }
+            return Ok(Some(respond(rendered, as_of, SystemTime::now().into(), &request.headers)));
+        }
+        if !analytics.is_hot(hour) {
+            state.wanted_hours.want(key(), Instant::now()).map_err(|_| Kind::TooManyKeys)?;
+        }
+        Ok(None)
+    };
+    let longest = if wait { patience(&state.refresh) } else { Duration::ZERO };
+    from_snapshot(state, reader, longest, look).await
+}
+
+async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) -> Result<Response, Problem> {
+    let format = Format::parse(None, &parameters(&request.uri)?, &request.headers)?;
+    let key = || (reader.tenant.clone(), name.to_owned());
+    let look = |snapshot: &Snapshot, answers: &TenantAnswers| {
+        if !snapshot.has_polls {
+            return Err(Kind::NotDeclared.into());
+        }
+        let Some(polls) = &answers.polls else { return Ok(None) };
+        if polls.is_wanted(name) {
+            // As for an old hour.
+            let _full = state.wanted_polls.want(key(), Instant::now());
+        }
+        if let Some(poll) = polls.poll(name) {
+            return Ok(Some(poll_response(state, poll, format, &request.headers)));
+        }
+        state.wanted_polls.want(key(), Instant::now()).map_err(|_| Kind::TooManyKeys)?;
+        Ok(None)
+    };
+    from_snapshot(state, reader, patience(&state.refresh), look).await
+}
+
+/// The response that `look` finds in the answers of the reader's tenant. Without one, and without such answers, it
+/// waits for the next snapshots, at most for `longest`.
+async fn from_snapshot(
+    state: &AppState,
+    reader: &Reader,
+    longest: Duration,
+    look: impl Fn(&Snapshot, &TenantAnswers) -> Result<Option<Response>, Problem>,
+) -> Result<Response, Problem> {
+    let mut wait = None;
     loop {
         if let Some(snapshot) = &*state.snapshot.load() {
-            let polls = snapshot.polls.as_ref().ok_or(Kind::NotDeclared)?;
-            if polls.is_wanted(name) {
-                // As for an old hour.
-                let _full = state.wanted_polls.want(name.to_owned(), Instant::now());
+            match snapshot.tenant(&reader.tenant) {
+                Some(answers) => {
+                    if let Some(response) = look(snapshot, answers)? {
+                        return Ok(response);
+                    }
+                }
+                None => {
+                    let wanted = state.wanted_tenants.want(reader.tenant.clone(), Instant::now());
+                    wanted.map_err(|_| Kind::TooManyKeys)?;
+                }
             }
-            if let Some(poll) = polls.poll(name) {
-                return Ok(poll_response(state, poll, format, headers));
-            }
-            state.wanted_polls.want(name.to_owned(), Instant::now()).map_err(|_| Kind::TooManyKeys)?;
         }
-        wait.next().await?;
+        match &mut wait {
+            // It looks once more, so that no snapshot is missed between looking and waiting.
+            None => wait = Some(SnapshotWait::begin(state, longest)),
+            Some(wait) => wait.next().await?,
+        }
     }
 }
 
@@ -150,7 +207,7 @@ fn poll_response(state: &AppState, poll: &PollAnswer, format: Format, headers: &
         Format::Json => poll.json.at(now, interval(state), state.rollups_differ()),
         Format::Csv => &poll.csv,
     };
-    respond(rendered, poll.json.as_of, now, headers)
+    respond(rendered, &poll.json.as_of, now, headers)
 }
 
 /// Milliseconds between two refreshes.

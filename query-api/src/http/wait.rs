@@ -9,10 +9,15 @@ use crate::config::RefreshConfig;
 use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
+/// Snapshots that a request waits for: that of the refresh that is under way, which may have begun without what the
+/// reader wants, and that of the one after it.
+const MOST_SNAPSHOTS: u32 = 2;
+
 /// The wait of one request.
 pub(super) struct SnapshotWait<'a> {
     state: &'a AppState,
     snapshots: watch::Receiver<u64>,
+    left: u32,
     until: Instant,
 }
 
@@ -20,7 +25,12 @@ impl<'a> SnapshotWait<'a> {
     /// A wait of at most `longest`. Begin it before looking at the latest snapshot, so that no snapshot is
     /// missed between the two.
     pub(super) fn begin(state: &'a AppState, longest: Duration) -> Self {
-        Self { state, snapshots: state.snapshots.subscribe(), until: Instant::now() + longest }
+        Self {
+            state,
+            snapshots: state.snapshots.subscribe(),
+            left: MOST_SNAPSHOTS,
+            until: Instant::now() + longest,
+        }
     }
 
     /// Waits for the next snapshot.
@@ -28,14 +38,14 @@ impl<'a> SnapshotWait<'a> {
     /// # Errors
     /// The request has waited long enough.
     pub(super) async fn next(&mut self) -> Result<(), Problem> {
+        self.left = self.left.checked_sub(1).ok_or(Kind::NotYet)?;
         let _waiting = self.state.metrics.waiting();
         let next = time::timeout_at(self.until, self.snapshots.changed()).await;
         Ok(next.map_err(|_| Kind::NotYet)?.map_err(|_| Kind::NotYet)?)
     }
 }
 
-/// How long a request waits: until the end of the refresh that is under way, which may have begun without
-/// what the reader wants, and of the one after it.
+/// How long a request waits at most: as long as [`MOST_SNAPSHOTS`] refreshes that take as long as they may.
 pub(super) fn patience(refresh: &RefreshConfig) -> Duration {
     2 * refresh.interval.mul_f64(1.1) + refresh.deadline
 }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query as QueryString, State};
-use axum::http::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,12 +19,11 @@ use super::render;
 use super::shape::Shaped;
 use crate::access::{KnownReader, Reader};
 use crate::config::Config;
+use crate::http::respond;
 use crate::problem::{Kind, Problem};
-use crate::rendered::{etag_matches, rfc3339};
+use crate::rendered::{AsOf, Rendered};
 use crate::state::AppState;
 
-/// The moment an answer is true for.
-const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 /// That rows were left out, for forms that have no room to say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
 /// The cursor of the next page, likewise.
@@ -129,25 +128,15 @@ fn response(
     request: &HeaderMap,
 ) -> Response {
     let body = render::render(query, shaped, format, stale);
-    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &body.etag));
-    let mut response =
-        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { body.bytes.into_response() };
+    let rendered = Rendered::new(body.kind, body.bytes, &body.etag);
+    let mut response = respond(&rendered, &AsOf::new(shaped.as_of), now, request);
     let headers = response.headers_mut();
-    let text =
-        |text: String| HeaderValue::try_from(text).expect("digits and ASCII punctuation make a header");
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.kind));
-    headers.insert(ETAG, text(body.etag));
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1, stale-if-error=300"));
     if shaped.truncated {
         headers.insert(X_TRUNCATED, HeaderValue::from_static("true"));
     }
     if let Some(next) = &shaped.next {
-        headers.insert(X_NEXT, text(next.to_string()));
-    }
-    if let Some(as_of) = shaped.as_of {
-        headers.insert(X_AS_OF, text(rfc3339(as_of)));
-        headers.insert(AGE, text(((now.0 - as_of.0).max(0) / 1000).to_string()));
+        let next = HeaderValue::try_from(next.to_string()).expect("a cursor is hexadecimal");
+        headers.insert(X_NEXT, next);
     }
     response
 }

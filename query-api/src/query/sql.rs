@@ -12,6 +12,7 @@ use super::grain::Grain;
 use super::params::{Direction, Fill, Partial, Query};
 use super::plan::{Part, Plan};
 use super::window::Window;
+use crate::answers::freshness::{AS_OF, ROLLUPS};
 
 /// Rows that a rollup may give: more are refused.
 pub(super) const MAX_ROWS: usize = 100_000;
@@ -38,11 +39,13 @@ pub(super) enum Parameter {
 }
 
 /// Tells how far the tables reach and what the aggregator declares.
-const REACH: &str = "\
-SELECT toUInt8(0) AS part,
-       toInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))) AS start,
-       CAST([], 'Array(Nullable(String))') AS keys,
-       CAST([assumeNotNull((SELECT argMax(rollups, since) FROM configs))], 'Array(Nullable(Int128))') AS figures";
+fn reach() -> String {
+    format!(
+        "SELECT toUInt8(0) AS part,\n       toInt64({AS_OF}) AS start,\n       \
+         CAST([], 'Array(Nullable(String))') AS keys,\n       \
+         CAST([{ROLLUPS}], 'Array(Nullable(Int128))') AS figures"
+    )
+}
 
 /// The statement for a query of `tenant`, which may take `seconds`.
 pub(super) fn statement(
@@ -64,7 +67,7 @@ pub(super) fn statement(
         let starts = window.edges[..window.buckets()].to_vec();
         parameters.push(("starts".to_owned(), Parameter::Moments(starts)));
     }
-    let mut selects = vec![REACH.to_owned()];
+    let mut selects = vec![reach()];
     for (number, part) in plan.parts.iter().enumerate() {
         selects.push(select(number + 1, part, query, window, plan));
     }

@@ -1,5 +1,6 @@
 //! A read never waits for ClickHouse, and all reads together cost at most one query per poll.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devstack::wait_for;
@@ -11,45 +12,58 @@ use crate::world::{DEADLINE, World};
 
 #[tokio::test]
 async fn many_reads_of_many_hours_cost_at_most_one_query_per_tick() {
-    let world = World::new("freshness_ticks").await;
+    count_queries("freshness_ticks", 3000, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: ./dev test --full"]
+async fn a_hundred_thousand_reads_and_a_thousand_old_hours_cost_at_most_one_query_per_tick() {
+    count_queries("freshness_many_ticks", 100_000, 1000).await;
+}
+
+/// Reads hot hours `reads` times and as many other hours as `old`, all at once, and counts the queries.
+async fn count_queries(name: &'static str, reads: i64, old: i64) {
+    const READERS: i64 = 10;
+    let world = World::new(name).await;
     let interval = Duration::from_secs(1);
     let started = Instant::now();
     let mut service = world.start("query-api", &[("POLL_INTERVAL", "1s")]);
     service.wait_ready().await.unwrap();
-    let http = Http::new(service.http());
+    let http = Arc::new(Http::new(service.http()));
     let current = now().floor(HOUR).0;
 
-    let hot = async {
-        for n in 0..3000 {
-            let answer = http.get(&format!("/analytics?timestamp={}", current - (n % 72) * HOUR)).await;
-            assert_eq!(answer.status, 200);
-        }
-    };
+    let hot = (0..READERS).map(|reader| {
+        let http = Arc::clone(&http);
+        tokio::spawn(async move {
+            for n in 0..reads / READERS {
+                let hour = current - ((reader + n) % 72) * HOUR;
+                assert_eq!(http.get(&format!("/analytics?timestamp={hour}")).await.status, 200);
+            }
+        })
+    });
     // Reads of old hours come all at once, and wait for the next poll together.
-    let cold = async {
-        let asked: Vec<_> = (0..100)
-            .map(|n| {
-                let http = Http::new(service.http());
-                tokio::spawn(async move {
-                    http.get(&format!("/analytics?timestamp={}", current - (1000 + n) * HOUR)).await.status
-                })
-            })
-            .collect();
-        for one in asked {
-            assert_eq!(one.await.unwrap(), 200);
-        }
-    };
-    tokio::join!(hot, cold);
+    let cold = (0..old).map(|n| {
+        let http = Arc::clone(&http);
+        tokio::spawn(async move {
+            let hour = current - (1000 + n) * HOUR;
+            assert_eq!(http.get(&format!("/analytics?timestamp={hour}")).await.status, 200);
+        })
+    });
+    for reader in hot.chain(cold).collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
     let elapsed = started.elapsed();
     assert!(service.terminate().await.unwrap().success());
 
     let mut queries = 0;
-    let finished = "SELECT count() FROM system.query_log WHERE current_database = 'freshness_ticks' AND type = 'QueryFinish'
-                    AND query_kind = 'Select' AND query LIKE '%users_hourly%' AND query NOT LIKE '%query_log%'";
+    let finished = format!(
+        "SELECT count() FROM system.query_log WHERE current_database = '{name}' AND type = 'QueryFinish'
+         AND query_kind = 'Select' AND query LIKE '%users_hourly%' AND query NOT LIKE '%query_log%'"
+    );
     world.number("SELECT count() FROM (SELECT 1)").await;
     world.rows("SYSTEM FLUSH LOGS").await;
     wait_for("the query log", DEADLINE, async || {
-        queries = world.number(finished).await;
+        queries = world.number(&finished).await;
         queries > 0
     })
     .await

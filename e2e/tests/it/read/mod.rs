@@ -2,6 +2,8 @@
 
 mod freshness;
 
+mod snapshot;
+
 mod analysts;
 
 mod query;

@@ -71,13 +71,6 @@ fn a_parameter_that_contradicts_the_path_is_named() {
 }
 
 #[test]
-fn a_weak_tag_is_the_same_without_its_mark() {
-    let matches = |known: &'static str| etag_matches(&HeaderValue::from_static(known), "W/\"ab\"");
-    assert!(matches("\"ab\"") && matches("\"x\", W/\"ab\"") && matches("*"));
-    assert!(!matches("\"abc\"") && !matches("ab"));
-}
-
-#[test]
 fn post_has_the_parameters_of_both() {
     let (post, uri) = (Method::POST, Uri::from_static("/v1/query?grain=day"));
     let pairs = parameters(&post, &uri, Ok(Bytes::from_static(b"{\"limit\":5}"))).unwrap();

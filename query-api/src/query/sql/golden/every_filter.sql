@@ -1,5 +1,5 @@
 SELECT toUInt8(0) AS part,
-       toInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))) AS start,
+       toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start,
        CAST([], 'Array(Nullable(String))') AS keys,
        CAST([assumeNotNull((SELECT argMax(rollups, since) FROM configs))], 'Array(Nullable(Int128))') AS figures
 UNION ALL

@@ -1,0 +1,80 @@
+//! Whether the users of an hour need to be merged again.
+//!
+//! Merging takes about 100 ns for each user, counting events next to nothing. So users are merged only where the
+//! number of events differs from that of the last merge. Events and users are in two tables that are inserted
+//! one after the other: a merge that comes soon after the events changed may lack their users. Invariant: users
+//! count as settled only after a merge whose `as_of` is later than the last change of the events.
+
+use schemas::time::{SECOND, UnixMillis};
+
+/// Most that the clocks of the aggregator, which sets `as_of`, and of this process may differ, in milliseconds.
+const CLOCK_SKEW: i64 = 2 * SECOND;
+
+/// The last merge of an hour's users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Merge {
+    /// Events of the hour that were counted then.
+    pub(super) events: u64,
+    /// Distinct users.
+    pub(super) users: u64,
+    /// When this number of events was seen first.
+    changed: UnixMillis,
+    /// Whether the users of all these events are in it.
+    pub(super) settled: bool,
+}
+
+impl Merge {
+    /// A merge by a statement that was answered at `read_at` and that had everything from before `as_of`.
+    pub(super) fn new(
+        previous: Option<&Self>,
+        events: u64,
+        users: u64,
+        as_of: Option<UnixMillis>,
+        read_at: UnixMillis,
+    ) -> Self {
+        let same = previous.filter(|previous| previous.events == events);
+        let changed = same.map_or(read_at, |previous| previous.changed);
+        let settled = as_of.is_some_and(|as_of| as_of.0 >= changed.0 + CLOCK_SKEW);
+        Self { events, users, changed, settled }
+    }
+
+    /// Whether its users are still those of the hour, which has `events` now.
+    pub(super) fn holds(&self, events: u64) -> bool {
+        self.settled && self.events == events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANGED: UnixMillis = UnixMillis(100_000);
+
+    /// A merge at `CHANGED`, and one by a statement of `as_of` later; whether that still holds with `events`.
+    #[track_caller]
+    fn check(as_of: i64, events: u64, holds: bool) {
+        let first = Merge::new(None, 5, 3, Some(UnixMillis(99_000)), CHANGED);
+        assert!(!first.holds(5), "its users may have come later");
+        let second = Merge::new(Some(&first), 5, 4, Some(UnixMillis(as_of)), UnixMillis(as_of + 3_000));
+        assert_eq!(second.holds(events), holds);
+    }
+
+    #[test]
+    fn users_are_merged_again_until_an_as_of_after_the_events_changed() {
+        check(CHANGED.0 + CLOCK_SKEW - 1, 5, false);
+        check(CHANGED.0 + CLOCK_SKEW, 5, true);
+    }
+
+    #[test]
+    fn users_are_merged_again_when_the_number_of_events_differs() {
+        check(CHANGED.0 + CLOCK_SKEW, 6, false);
+        check(CHANGED.0 + CLOCK_SKEW, 4, false);
+    }
+
+    #[test]
+    fn users_never_settle_while_nothing_is_known_of_progress() {
+        let first = Merge::new(None, 5, 3, None, CHANGED);
+        let second = Merge::new(Some(&first), 5, 3, None, UnixMillis(i64::MAX));
+        assert!(!second.holds(5));
+    }
+}

@@ -1,0 +1,78 @@
+//! Which pages may read from a browser (CORS).
+//!
+//! No request is refused here: without the headers of CORS the browser keeps the response from the page.
+
+use std::time::Duration;
+
+use axum::http::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_METHODS, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use runtime::request_id::REQUEST_ID;
+use runtime::vars::{VarError, Vars};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::rendered::{X_AGE_MS, X_AS_OF};
+
+/// Two hours, the longest time that Chromium keeps the answer to a preflight.
+const MAX_AGE: Duration = Duration::from_secs(7200);
+
+/// Which pages may read: `CORS_ORIGINS`, `*` or origins separated by commas, default `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsConfig {
+    /// Every page.
+    Any,
+    /// Pages of these origins, written as browsers write them: `https://example.com`, without a slash at the end.
+    Listed(Vec<HeaderValue>),
+}
+
+impl CorsConfig {
+    /// Reads and checks the variable above.
+    pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let text = vars.string_or("CORS_ORIGINS", "*");
+        if text.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let origins = text.split(',').map(str::trim).map(origin).collect::<Result<_, _>>();
+        let invalid = |reason| VarError::Invalid { name: "CORS_ORIGINS", value: text.clone(), reason };
+        origins.map(Self::Listed).map_err(invalid)
+    }
+
+    /// The layer that answers preflights and lets pages see responses. Preflights need no token, so this is
+    /// outside of the layer that asks for one.
+    pub(crate) fn layer(&self) -> CorsLayer {
+        let origins = match self {
+            Self::Any => AllowOrigin::any(),
+            Self::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
+        };
+        let read_key = HeaderName::from_static("x-read-key");
+        let (truncated, next) = (HeaderName::from_static("x-truncated"), HeaderName::from_static("x-next"));
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::HEAD, Method::POST])
+            .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, read_key])
+            .expose_headers([ETAG, X_AS_OF, X_AGE_MS, RETRY_AFTER, REQUEST_ID, next, truncated])
+            .max_age(MAX_AGE)
+            // Responses that may be kept have a `Vary` of their own.
+            .vary([])
+    }
+}
+
+/// Gives the answer to a preflight the status that says that it has no body.
+pub(crate) fn no_content(mut response: Response) -> Response {
+    if response.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS) {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    response
+}
+
+/// An origin as a browser writes it: scheme, host and port, and nothing after them.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let host = text.split_once("://").map(|(_, host)| host).filter(|host| !host.is_empty());
+    let good =
+        host.is_some_and(|host| !host.contains(['/', '*', '?', ' ']) && *host == host.to_ascii_lowercase());
+    HeaderValue::from_str(text).ok().filter(|_| good).ok_or_else(|| {
+        format!("`{text}` is not an origin; write for example `https://example.com`, or only `*`")
+    })
+}

@@ -1,0 +1,109 @@
+//! What the statement leaves out while ClickHouse is too slow for all of it.
+//!
+//! Two refreshes in a row that miss the deadline make the statement smaller, [`LEEWAY`] in a row that need less
+//! than half of it make it larger. Pure: the caller owns the clock.
+
+use crate::answers::LeftOut;
+
+/// Missed deadlines in a row after which the statement leaves out more.
+const PATIENCE: u32 = 2;
+/// Quick refreshes in a row after which it leaves out less.
+const LEEWAY: u32 = 10;
+
+/// How a refresh went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It needed less than half of the time that it may take.
+    Quick,
+    /// It needed more, or failed for another reason.
+    Other,
+    /// It missed its deadline, or needed more memory than it may.
+    TooSlow,
+}
+
+/// What the next statement leaves out, by how the last ones went.
+#[derive(Debug, Default)]
+pub(crate) struct Shedding {
+    left_out: LeftOut,
+    last: Option<Pace>,
+    /// Refreshes in a row that went like the last one.
+    in_a_row: u32,
+}
+
+impl Shedding {
+    /// What the next statement leaves out.
+    pub(crate) fn left_out(&self) -> LeftOut {
+        self.left_out
+    }
+
+    /// Notes how a refresh went; `true` if the next statement leaves out something else.
+    pub(crate) fn note(&mut self, pace: Pace) -> bool {
+        self.in_a_row = if self.last == Some(pace) { self.in_a_row + 1 } else { 1 };
+        self.last = Some(pace);
+        let next = match pace {
+            Pace::TooSlow if self.in_a_row >= PATIENCE => more(self.left_out),
+            Pace::Quick if self.in_a_row >= LEEWAY => less(self.left_out),
+            Pace::Quick | Pace::Other | Pace::TooSlow => return false,
+        };
+        self.last = None;
+        let changed = next != self.left_out;
+        self.left_out = next;
+        changed
+    }
+}
+
+fn more(left_out: LeftOut) -> LeftOut {
+    match left_out {
+        LeftOut::Nothing => LeftOut::ColdKeys,
+        LeftOut::ColdKeys => LeftOut::Polls,
+        LeftOut::Polls | LeftOut::Counters => LeftOut::Counters,
+    }
+}
+
+fn less(left_out: LeftOut) -> LeftOut {
+    match left_out {
+        LeftOut::Nothing | LeftOut::ColdKeys => LeftOut::Nothing,
+        LeftOut::Polls => LeftOut::ColdKeys,
+        LeftOut::Counters => LeftOut::Polls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left out after these refreshes, from nothing.
+    #[track_caller]
+    fn check(paces: &[(Pace, u32)], expected: LeftOut) {
+        let mut shedding = Shedding::default();
+        for (pace, times) in paces {
+            for _ in 0..*times {
+                shedding.note(*pace);
+            }
+        }
+        assert_eq!(shedding.left_out(), expected);
+    }
+
+    #[test]
+    fn a_deadline_that_is_missed_twice_leaves_out_cold_keys_then_polls_then_counters() {
+        check(&[(Pace::TooSlow, 1)], LeftOut::Nothing);
+        check(&[(Pace::TooSlow, 2)], LeftOut::ColdKeys);
+        check(&[(Pace::TooSlow, 3)], LeftOut::ColdKeys);
+        check(&[(Pace::TooSlow, 4)], LeftOut::Polls);
+        check(&[(Pace::TooSlow, 6)], LeftOut::Counters);
+        check(&[(Pace::TooSlow, 60)], LeftOut::Counters);
+    }
+
+    #[test]
+    fn a_refresh_in_time_between_two_that_were_late_keeps_everything() {
+        check(&[(Pace::TooSlow, 1), (Pace::Other, 1), (Pace::TooSlow, 1)], LeftOut::Nothing);
+    }
+
+    #[test]
+    fn what_was_left_out_comes_back_one_by_one() {
+        check(&[(Pace::TooSlow, 4), (Pace::Quick, LEEWAY - 1)], LeftOut::Polls);
+        check(&[(Pace::TooSlow, 4), (Pace::Quick, LEEWAY)], LeftOut::ColdKeys);
+        check(&[(Pace::TooSlow, 4), (Pace::Quick, 2 * LEEWAY)], LeftOut::Nothing);
+        check(&[(Pace::TooSlow, 4), (Pace::Other, 5 * LEEWAY)], LeftOut::Polls);
+    }
+}
