@@ -188,7 +188,7 @@ impl Edge {
 
     /// Applies changes of the files of keys, certificate and countries, until `stop`.
     fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        let keys = Arc::clone(self.app.auth.keys()).follow(stop.clone());
+        let keys = self.app.auth.keys().follow(stop.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));
         let geoip = self.app.acceptor.geoip().cloned().map(|geoip| geoip.follow(stop));
         async move {
