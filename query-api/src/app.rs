@@ -9,7 +9,7 @@ use runtime::serve::{DrainOverran, Listeners, Server};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use crate::access;
+use crate::access::{self, Access, Cost};
 use crate::config::Config;
 use crate::http;
 use crate::metrics::Metrics;
@@ -24,7 +24,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// A running query API.
 pub struct QueryApi {
     state: Arc<AppState>,
+    access: Arc<Access>,
     config: Config,
+    /// Ends the tasks that refresh answers and keys.
     refreshing: CancellationToken,
 }
 
@@ -34,23 +36,32 @@ pub struct QueryApi {
 pub struct StopError(#[from] DrainOverran);
 
 impl QueryApi {
-    /// Starts the refresh task on the current tokio runtime. ClickHouse need not be reachable yet.
+    /// Starts the tasks that refresh answers and keys on the current tokio runtime. ClickHouse need not be reachable
+    /// yet.
     pub fn start(config: Config) -> Self {
         let state = Arc::new(AppState::new(config.refresh.clone(), Metrics::new()));
+        let access = Arc::new(Access::new(&config.access, &state.metrics));
         let refreshing = CancellationToken::new();
+        tokio::spawn(Arc::clone(&access).follow(refreshing.clone()));
         let refresher = Refresher::new(&config, Arc::clone(&state));
         tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresher.run()));
-        Self { state, config, refreshing }
+        Self { state, access, config, refreshing }
     }
 
     /// All routes, for a caller that serves them beside others.
     pub fn service(&self) -> Router {
-        let queries = query::routes(&self.config, Arc::clone(&self.state));
-        http::routes(Arc::clone(&self.state))
+        // Made for all readers of a tenant, so a key may permit less than they show.
+        let prepared =
+            http::routes(Arc::clone(&self.state)).route_layer(middleware::from_fn(access::permit_prepared));
+        let answers = prepared
+            .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
+        let queries = query::routes(&self.config, Arc::clone(&self.state))
+            .route_layer(middleware::from_fn_with_state(Cost::Query, access::charge));
+        answers
             .merge(queries)
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
-            .layer(middleware::from_fn(access::identify))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.access), access::identify))
             .layer(middleware::from_fn(add_request_id))
     }
 

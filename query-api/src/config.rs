@@ -6,6 +6,8 @@ use std::time::Duration;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
 
+use crate::access::AccessConfig;
+
 /// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,6 +21,8 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
+    /// Who may read.
+    pub access: AccessConfig,
     /// The declared rollups: the file `ROLLUPS_FILE`, the same as the aggregator's; default the built-in ones.
     pub rollups: Rollups,
 }
@@ -67,6 +71,7 @@ impl Config {
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
             refresh,
+            access: AccessConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

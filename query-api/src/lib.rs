@@ -10,6 +10,8 @@ pub mod config;
 
 mod problem;
 
+mod filter;
+
 mod access;
 
 mod rendered;

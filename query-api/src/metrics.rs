@@ -17,6 +17,10 @@ pub struct Metrics {
     poll_seconds: Histogram,
     as_of: IntGauge,
     cold_waiting: IntGauge,
+    /// `keys_stale`: 1 while the file of keys is not valid and the keys read before stay in use.
+    pub(crate) keys_stale: IntGauge,
+    /// `refused_total`: requests that keys did not permit, by status code.
+    pub(crate) refused: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -44,6 +48,12 @@ impl Metrics {
             as_of: metrics
                 .gauge("as_of_milliseconds", "Moment that answers are true for, in milliseconds since 1970."),
             cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
+            keys_stale: metrics.gauge("keys_stale", "Whether the file of keys is not valid."),
+            refused: metrics.counter_vec(
+                "refused_total",
+                "Requests that keys did not permit, by status code: 401, 403, 429.",
+                &["code"],
+            ),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),
         }
