@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{self, Access, Cost};
 use crate::config::Config;
 use crate::http;
+use crate::meta;
 use crate::metrics::Metrics;
+use crate::openapi;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -54,6 +56,8 @@ impl QueryApi {
         let prepared =
             http::routes(Arc::clone(&self.state)).route_layer(middleware::from_fn(access::permit_prepared));
         let answers = prepared
+            .merge(meta::routes(&self.config))
+            .merge(openapi::routes(self.access.needs_key()))
             .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
         let queries = query::routes(&self.config, Arc::clone(&self.state))
             .route_layer(middleware::from_fn_with_state(Cost::Query, access::charge));

@@ -16,6 +16,8 @@ mod access;
 
 mod rendered;
 
+mod document;
+
 mod answers;
 
 mod snapshot;
@@ -31,6 +33,10 @@ mod refresh;
 mod http;
 
 mod query;
+
+mod meta;
+
+mod openapi;
 
 mod app;
 
