@@ -6,4 +6,6 @@ mod analysts;
 
 mod query;
 
+mod access;
+
 mod openapi;
