@@ -20,7 +20,7 @@ use crate::accept::Acceptor;
 use crate::app::{App, DrainFlag};
 use crate::auth::Auth;
 use crate::config::Config;
-use crate::endpoints::votes::refresh::{self, LatestResults};
+use crate::endpoints::votes::refresh::{self, LatestResults, PollResultsConfig};
 use crate::http::{HttpState, layers};
 use crate::metrics::{EventTotals, Metrics};
 use crate::publish::{Publisher, StartError};
@@ -97,9 +97,9 @@ impl Edge {
         let tls = config.tls.map(|tls| Arc::new(Tls::new(tls, metrics.tls_stale.clone())));
         let server = Server { limits: config.connections, tls, counted: metrics.connections.clone() };
         let stop_refreshing = CancellationToken::new();
-        if let Some(url) = config.poll_results.url {
-            let interval = config.poll_results.interval;
-            let refresh = refresh::run(url, interval, Arc::clone(&app.poll_results), metrics);
+        let PollResultsConfig { url, token_file, interval } = config.poll_results;
+        if let Some(url) = url {
+            let refresh = refresh::run(url, token_file, interval, Arc::clone(&app.poll_results), metrics);
             tokio::spawn(stop_refreshing.clone().run_until_cancelled_owned(refresh));
         }
         Ok(Self {
@@ -188,7 +188,7 @@ impl Edge {
 
     /// Applies changes of the files of keys, certificate and countries, until `stop`.
     fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        let keys = Arc::clone(self.app.auth.keys()).follow(stop.clone());
+        let keys = self.app.auth.keys().follow(stop.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));
         let geoip = self.app.acceptor.geoip().cloned().map(|geoip| geoip.follow(stop));
         async move {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use ingest::auth::keys;
 use ingest::commands;
 use ingest::{Config, Edge};
 use runtime::{process, serve, signal};
@@ -95,7 +94,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the output of `key new`")]
 fn print_key(id: &str, tenant: &str) {
-    let (key, toml) = keys::generate(id, tenant);
+    let (key, toml) = runtime::keys::generate(id, tenant);
     println!("# The key, which is not stored anywhere: {key}\n# Add to KEYS_FILE:\n{toml}");
 }
 

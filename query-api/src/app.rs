@@ -10,11 +10,13 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
-use crate::access;
+use crate::access::{self, Access, Cost};
 use crate::config::Config;
 use crate::cors;
 use crate::http;
+use crate::meta;
 use crate::metrics::Metrics;
+use crate::openapi;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -26,7 +28,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// A running query API.
 pub struct QueryApi {
     state: Arc<AppState>,
+    access: Arc<Access>,
     config: Config,
+    /// Ends the tasks that refresh answers and keys.
     refreshing: CancellationToken,
 }
 
@@ -36,25 +40,36 @@ pub struct QueryApi {
 pub struct StopError(#[from] DrainOverran);
 
 impl QueryApi {
-    /// Starts the refresh task on the current tokio runtime. ClickHouse need not be reachable yet.
+    /// Starts the tasks that refresh answers and keys on the current tokio runtime. ClickHouse need not be reachable
+    /// yet.
     pub fn start(config: Config) -> Self {
         let state = Arc::new(AppState::new(config.refresh.clone(), Metrics::new()));
+        let access = Arc::new(Access::new(&config.access, &state.metrics));
         let refreshing = CancellationToken::new();
+        tokio::spawn(Arc::clone(&access).follow(refreshing.clone()));
         let refresher = Refresher::new(&config, Arc::clone(&state));
         tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresher.run()));
-        Self { state, config, refreshing }
+        Self { state, access, config, refreshing }
     }
 
     /// All routes, for a caller that serves them beside others.
     pub fn service(&self) -> Router {
+        // Prepared for all readers of a tenant, so a key may permit less than they show.
+        let prepared =
+            http::routes(Arc::clone(&self.state)).route_layer(middleware::from_fn(access::permit_prepared));
+        let answers = prepared
+            .merge(meta::routes(&self.config))
+            .merge(openapi::routes(self.access.needs_key()))
+            .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
+        let queries = query::routes(&self.config, Arc::clone(&self.state))
+            .route_layer(middleware::from_fn_with_state(Cost::Query, access::charge));
         // One stack: each `Router::layer` would cost an allocation for every request.
         let layers = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
             .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
             .layer(middleware::from_fn(add_request_id)) // also on refusals of the layers below
-            .layer(middleware::from_fn(access::identify)); // whose answers the routes give
-        let queries = query::routes(&self.config, Arc::clone(&self.state));
-        http::routes(Arc::clone(&self.state))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.access), access::identify));
+        answers
             .merge(queries)
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })

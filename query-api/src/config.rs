@@ -6,6 +6,7 @@ use std::time::Duration;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
 
+use crate::access::AccessConfig;
 use crate::cors::CorsConfig;
 
 /// Merging them takes ClickHouse about two seconds.
@@ -31,6 +32,8 @@ pub struct Config {
     pub max_merged_users: u64,
     /// Which pages may read.
     pub cors: CorsConfig,
+    /// Who may read.
+    pub access: AccessConfig,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
     /// aggregators'; without it the built-in declaration.
     pub rollups: Rollups,
@@ -84,6 +87,7 @@ impl Config {
             refresh,
             max_merged_users: vars.parsed_or("POLL_MAX_USERS", DEFAULT_MAX_USERS)?,
             cors: CorsConfig::from_vars(vars)?,
+            access: AccessConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

@@ -10,11 +10,15 @@ pub mod config;
 
 mod problem;
 
+mod filter;
+
 mod access;
 
 mod rendered;
 
 mod cors;
+
+mod document;
 
 mod answers;
 
@@ -33,6 +37,10 @@ mod refresh;
 mod http;
 
 mod query;
+
+mod meta;
+
+mod openapi;
 
 mod app;
 

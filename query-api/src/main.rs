@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use query_api::{Config, QueryApi};
 use runtime::serve::{self, Listeners};
-use runtime::{process, signal};
+use runtime::{keys, process, signal};
+use schemas::line::is_tenant;
 
 /// Answers reads from a snapshot. Configured by environment variables.
 #[derive(Parser)]
@@ -15,11 +16,53 @@ struct Arguments {
     /// Print every variable with the value it resolves to, and exit.
     #[arg(long)]
     check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Manage the keys that `READ_KEYS_FILE` declares.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Print a new token, which is not stored anywhere, and the TOML that declares its key.
+    New {
+        /// The id of the key in the file.
+        #[arg(long, default_value = "new")]
+        id: String,
+        /// The tenant whose data the key reads.
+        #[arg(long, default_value = "default", value_parser = tenant)]
+        tenant: String,
+    },
+}
+
+fn tenant(name: &str) -> Result<String, String> {
+    if is_tenant(name) {
+        Ok(name.to_owned())
+    } else {
+        Err("it must be 1 to 64 of a-z, 0-9, _ and -".to_owned())
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    process::run(arguments.check_config, Config::from_vars, run)
+    match arguments.command {
+        None => process::run(arguments.check_config, Config::from_vars, run),
+        Some(Command::Key(KeyCommand::New { id, tenant })) => {
+            print_key(&id, &tenant);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the output of `key new`")]
+fn print_key(id: &str, tenant: &str) {
+    let (token, toml) = keys::generate(id, tenant);
+    println!("# The token, which is not stored anywhere: {token}\n# Add to READ_KEYS_FILE:\n{toml}");
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

@@ -20,6 +20,10 @@ pub struct Metrics {
     as_of: IntGauge,
     cold_waiting: IntGauge,
     left_out: IntGauge,
+    /// `keys_stale`: 1 while the file of keys is not valid and the keys read before stay in use.
+    pub(crate) keys_stale: IntGauge,
+    /// `refused_total`: requests that keys did not permit, by status code.
+    pub(crate) refused: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -51,6 +55,12 @@ impl Metrics {
                 "left_out",
                 "What the statement leaves out because it missed its deadline twice: 0 nothing, 1 old hours and small \
                  polls, 2 all polls too, 3 the country counters too.",
+            ),
+            keys_stale: metrics.gauge("keys_stale", "Whether the file of keys is not valid."),
+            refused: metrics.counter_vec(
+                "refused_total",
+                "Requests that keys did not permit, by status code: 401, 403, 429.",
+                &["code"],
             ),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),

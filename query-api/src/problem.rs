@@ -2,12 +2,15 @@
 //!
 //! A handler returns what is wrong; the layer that knows the id of the request renders it.
 
+use std::mem;
+
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use runtime::problem::{self, MEDIA_TYPE};
+use runtime::problem;
+pub(crate) use runtime::problem::MEDIA_TYPE;
 use runtime::request_id::{REQUEST_ID, RequestId};
 use serde::Serialize;
 
@@ -33,6 +36,14 @@ pub(crate) enum Kind {
     BadParameter,
     /// A body that is no JSON object.
     BadBody,
+    /// No token of a key that is valid.
+    Unauthorized,
+    /// A parameter that asks for what the key does not permit.
+    Forbidden,
+    /// An answer that was prepared from more than the key permits.
+    PreparedForbidden,
+    /// The key has used up its rate; the layer that knows the rate adds `Retry-After`.
+    RateLimited,
     /// A path that does not exist.
     NotFound,
     /// The rollup that an answer is read from is not declared.
@@ -87,8 +98,8 @@ impl Problem {
         if parts.is_empty() { self.kind.text().detail.to_owned() } else { parts.join("; ") }
     }
 
-    /// The response to the request `id`.
-    fn render(&self, id: &RequestId) -> Response {
+    /// The response to the request `id`, with the headers that layers have set.
+    fn render(&self, id: &RequestId, mut set: HeaderMap) -> Response {
         #[derive(Serialize)]
         struct More<'a> {
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -106,6 +117,13 @@ impl Problem {
         if let Some(seconds) = self.kind.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
+        if self.kind == Kind::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"millrace\""));
+        }
+        for ours in headers.keys().chain([&CONTENT_LENGTH]) {
+            set.remove(ours);
+        }
+        headers.extend(set);
         response
     }
 }
@@ -136,11 +154,8 @@ impl IntoResponse for Kind {
 pub(crate) async fn add_request_id(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let mut response = next.run(request).await;
-    let problem = response.extensions_mut().remove::<Problem>();
-    let allow = response.headers_mut().remove(ALLOW);
-    let mut response = problem.map_or(response, |problem| problem.render(&id));
-    if let Some(allow) = allow {
-        response.headers_mut().insert(ALLOW, allow);
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = problem.render(&id, mem::take(response.headers_mut()));
     }
     response.headers_mut().insert(REQUEST_ID, id.header());
     response
@@ -155,6 +170,10 @@ impl Kind {
             Self::TooManyKeys => Some("30"),
             Self::BadParameter
             | Self::BadBody
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::PreparedForbidden
+            | Self::RateLimited
             | Self::NotFound
             | Self::NotDeclared
             | Self::MethodNotAllowed
@@ -181,12 +200,41 @@ impl Kind {
                 detail: "the body is not a JSON object of parameters",
                 hint: "send the parameters of GET as one JSON object",
             },
+            Self::Unauthorized => Text {
+                status: StatusCode::UNAUTHORIZED,
+                code: "unauthorized",
+                title: "A valid token is needed",
+                detail: "the request has no token of a key that is valid",
+                hint: "send `Authorization: Bearer <token>` with the token of a key that the operator declared",
+            },
+            Self::Forbidden => Text {
+                status: StatusCode::FORBIDDEN,
+                code: "forbidden",
+                title: "The key does not permit this",
+                detail: "the key does not permit what the parameters ask for",
+                hint: "ask for what the key permits; /v1/meta shows it",
+            },
+            Self::PreparedForbidden => Text {
+                status: StatusCode::FORBIDDEN,
+                code: "forbidden",
+                title: "The key does not permit this",
+                detail: "this answer is prepared from all events and measures of the tenant, and the key permits only \
+                         some of them",
+                hint: "use /v1/query, which answers from what the key permits",
+            },
+            Self::RateLimited => Text {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                code: "rate_limited",
+                title: "The key asks too often",
+                detail: "the key has used up its rate; `RateLimit-Policy` says how many requests a second it permits",
+                hint: WAIT,
+            },
             Self::NotFound => Text {
                 status: StatusCode::NOT_FOUND,
                 code: "not_found",
                 title: "There is no such path",
-                detail: "the paths are /analytics?timestamp={ms}, /v1/counters, /v1/polls, /v1/polls/{poll} and \
-                         /v1/query",
+                detail: "the paths are /analytics?timestamp={ms}, /v1/counters, /v1/polls, /v1/polls/{poll}, \
+                         /v1/query, /v1/meta and /openapi.json",
                 hint: "correct the path",
             },
             Self::NotDeclared => Text {

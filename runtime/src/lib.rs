@@ -1,11 +1,13 @@
-//! How each of our processes runs: its variables, the files that it reloads, logs, signals, metrics, HTTP
-//! server and admin port, how it retries, and how it reports errors.
+//! How each of our processes runs: its variables, the files that it reloads, keys of its clients, logs, signals,
+//! metrics, HTTP server and admin port, how it retries, and how it reports errors.
 //!
 //! This crate knows nothing about events, Kafka or ClickHouse.
 
 pub mod vars;
 
 pub mod follow;
+
+pub mod keys;
 
 pub mod logging;
 

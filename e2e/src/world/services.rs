@@ -65,7 +65,7 @@ impl Drop for Edge {
 /// A running query API.
 pub struct QueryApi {
     /// Killed when the value is dropped.
-    _service: Service,
+    service: Service,
     /// Its port for readers.
     pub http: Http,
 }
@@ -73,7 +73,12 @@ pub struct QueryApi {
 impl QueryApi {
     /// The query API that `service` is.
     pub fn new(service: Service) -> Self {
-        Self { http: Http::new(service.http()), _service: service }
+        Self { http: Http::new(service.http()), service }
+    }
+
+    /// The address of its port for readers, `http://…`.
+    pub fn address(&self) -> String {
+        self.service.http()
     }
 
     /// Waits until the answer for the hour of `millis` has these figures.

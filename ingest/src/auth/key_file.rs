@@ -1,20 +1,15 @@
-//! The file that declares the keys; it is read again when it changes.
-//!
-//! Invariant: a file that is not valid never replaces the keys in use.
+//! The variables that name the keys, and the keys that are valid now.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::http::request::Parts;
-use arc_swap::ArcSwap;
 use prometheus::IntGauge;
-use runtime::follow::follow;
+use runtime::keys::{FollowedKeys, KeyFile};
 use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 
-use super::keys::{self, AuthMode, Caller, KeySet};
+use super::keys::{self, AuthMode, Caller, DeclaredKey};
 use crate::outcome::Refusal;
 
 /// The keys, and whether a request needs one.
@@ -28,12 +23,6 @@ pub struct KeysConfig {
     file: Option<KeyFile>,
 }
 
-#[derive(Debug, Clone)]
-struct KeyFile {
-    path: PathBuf,
-    text: String,
-}
-
 impl KeysConfig {
     /// Reads and checks the variables above, and the file.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
@@ -41,11 +30,7 @@ impl KeysConfig {
             let (value, reason) = (value.to_owned(), reason.to_owned());
             VarError::Invalid { name: "AUTH", value, reason }
         };
-        let read = |path: &str, text: &str| {
-            let file = KeyFile { path: path.into(), text: text.to_owned() };
-            KeySet::parse(text, &KeySet::default()).map(|_| file)
-        };
-        let file = vars.file("KEYS_FILE", read)?;
+        let file = KeyFile::from_vars::<DeclaredKey>(vars, "KEYS_FILE")?;
         let text = vars.string_or("AUTH", "none");
         let mode = match text.as_str() {
             "none" => AuthMode::None,
@@ -63,49 +48,27 @@ impl KeysConfig {
     }
 }
 
-/// The keys that are valid now.
+/// The keys that are valid now, and whether a request needs one.
 pub struct Keys {
     mode: AuthMode,
-    current: ArcSwap<KeySet>,
-    file: Option<KeyFile>,
-    stale: IntGauge,
+    followed: Arc<FollowedKeys<DeclaredKey>>,
 }
 
 impl Keys {
-    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file is not valid.
+    /// Starts with the keys that the file had when the configuration was read. `stale` is 1 while the file is not
+    /// valid.
     pub fn new(config: &KeysConfig, stale: IntGauge) -> Self {
-        let text = config.file.as_ref().map_or("", |file| &file.text);
-        let set = KeySet::parse(text, &KeySet::default()).expect("the configuration has checked the file");
-        Self { mode: config.mode, current: ArcSwap::from_pointee(set), file: config.file.clone(), stale }
+        Self { mode: config.mode, followed: Arc::new(FollowedKeys::new(config.file.as_ref(), stale)) }
     }
 
     /// Returns the sender of a request, by the keys that are valid now.
     pub fn authenticate(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
-        keys::authenticate(self.mode, &self.current, head, ip)
+        keys::authenticate(self.mode, |token| self.followed.find(token), head, ip)
     }
 
     /// Watches the file and applies its changes, until `stop`.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let Some(KeyFile { path, text }) = self.file.clone() else { return };
-        let read = move || fs::read_to_string(&path).map_err(|error| error.to_string());
-        follow(Ok(text), read, move |now| self.apply(now), stop).await;
-    }
-
-    /// Replaces the keys by those of the file; if the file is not valid, only the metric changes.
-    fn apply(&self, read: &Result<String, String>) {
-        let parse =
-            |text: &String| KeySet::parse(text, &self.current.load()).map_err(|error| error.to_string());
-        match read.as_ref().map_err(String::clone).and_then(parse) {
-            Ok(keys) => {
-                tracing::info!(keys = keys.len(), "read the file of keys");
-                self.current.store(Arc::new(keys));
-                self.stale.set(0);
-            }
-            Err(error) => {
-                tracing::error!(error, "the file of keys is not valid; the keys read before stay in use");
-                self.stale.set(1);
-            }
-        }
+    pub fn follow(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.followed).follow(stop)
     }
 }
 

@@ -14,13 +14,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ::http::request::Parts;
+use runtime::keys::RateConfig;
 use runtime::serve::PeerAddr;
 use runtime::vars::{VarError, Vars};
 
 use self::client_ip::ClientIpConfig;
 use self::key_file::{Keys, KeysConfig};
 use self::keys::Caller;
-use self::rate::{AddressRates, Charge, RateConfig};
+use self::rate::{AddressRates, Charge};
 use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 
@@ -40,7 +41,7 @@ impl AuthConfig {
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self {
             keys: KeysConfig::from_vars(vars)?,
-            address_rate: RateConfig::of_addresses(vars)?,
+            address_rate: rate::of_addresses(vars)?,
             client_ip: ClientIpConfig::from_vars(vars)?,
         })
     }
@@ -48,7 +49,7 @@ impl AuthConfig {
 
 /// Finds out who sends a request, and charges the sender's rates; shared by all requests.
 pub struct Auth {
-    keys: Arc<Keys>,
+    keys: Keys,
     address_rates: Option<AddressRates>,
     client_ip: ClientIpConfig,
     metrics: Arc<Metrics>,
@@ -58,7 +59,7 @@ impl Auth {
     /// Starts with the keys of the configuration and unused rates.
     pub fn new(config: &AuthConfig, metrics: &Arc<Metrics>) -> Self {
         Self {
-            keys: Arc::new(Keys::new(&config.keys, metrics.keys_stale.clone())),
+            keys: Keys::new(&config.keys, metrics.keys_stale.clone()),
             address_rates: config.address_rate.map(AddressRates::new),
             client_ip: config.client_ip.clone(),
             metrics: Arc::clone(metrics),
@@ -66,7 +67,7 @@ impl Auth {
     }
 
     /// The keys, whose file the caller follows.
-    pub fn keys(&self) -> &Arc<Keys> {
+    pub fn keys(&self) -> &Keys {
         &self.keys
     }
 

@@ -1,14 +1,12 @@
-//! How many events a second a key or an address may send: rate limiters (GCRA).
+//! How many events a second a key or an address may send.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota};
 use moka::sync::Cache;
+use runtime::keys::{Rate, RateConfig};
 use runtime::vars::{VarError, Vars};
 
 use super::client_ip;
@@ -26,22 +24,11 @@ const ADDRESS_RATE: &str = "IP_EVENTS_PER_SECOND";
 /// `IP_EVENTS_PER_SECOND`. It is also the most events of one request from the address.
 const ADDRESS_BURST: &str = "IP_EVENTS_BURST";
 
-/// How many events may be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateConfig {
-    /// Events a second in the long run.
-    pub rate: NonZeroU32,
-    /// Events at once.
-    pub burst: NonZeroU32,
-}
-
-impl RateConfig {
-    /// The rate of each address, from [`ADDRESS_RATE`] and [`ADDRESS_BURST`]; `None`: there is no limit.
-    pub fn of_addresses(vars: &Vars) -> Result<Option<Self>, VarError> {
-        let rate = NonZeroU32::new(vars.parsed_or(ADDRESS_RATE, 0)?);
-        let burst = NonZeroU32::new(vars.parsed_or(ADDRESS_BURST, rate.map_or(0, NonZeroU32::get))?);
-        Ok(rate.map(|rate| Self { rate, burst: burst.unwrap_or(rate) }))
-    }
+/// The rate of each address, from [`ADDRESS_RATE`] and [`ADDRESS_BURST`]; `None`: there is no limit.
+pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
+    let rate = NonZeroU32::new(vars.parsed_or(ADDRESS_RATE, 0)?);
+    let burst = NonZeroU32::new(vars.parsed_or(ADDRESS_BURST, rate.map_or(0, NonZeroU32::get))?);
+    Ok(rate.map(|rate| RateConfig { rate, burst: burst.unwrap_or(rate) }))
 }
 
 /// The events of a request that are charged. A request is charged twice.
@@ -53,44 +40,19 @@ pub enum Charge {
     Rest(usize),
 }
 
-/// The rate limiter of one key or address.
-pub struct Rate {
-    pub(super) config: RateConfig,
-    limiter: DefaultDirectRateLimiter,
-}
-
-impl Rate {
-    /// An unused rate.
-    pub fn new(config: RateConfig) -> Self {
-        let quota = Quota::per_second(config.rate).allow_burst(config.burst);
-        Self { config, limiter: DefaultDirectRateLimiter::direct(quota) }
-    }
-
-    /// Charges all of the events or none; a refusal says when the request would be allowed, or that it has
-    /// more events than are ever allowed.
-    pub fn charge(&self, charge: Charge) -> Result<(), Refusal> {
-        let burst = self.config.burst.get();
-        let events = match charge {
-            Charge::First => 1,
-            Charge::Rest(all) if all > burst as usize => {
-                return Err(Refusal::TooManyEvents(burst as usize));
-            }
-            Charge::Rest(all) => all.saturating_sub(1) as u32,
-        };
-        let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
-        match self.limiter.check_n(events).expect("no more than a burst") {
-            Ok(()) => Ok(()),
-            Err(later) => {
-                let wait = later.wait_time_from(DefaultClock::default().now());
-                Err(Refusal::RateLimited(wait.as_secs() as u32 + 1))
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.config.fmt(f)
+/// Charges all of the events to a rate, or none; a refusal says when the request would be allowed, or that it has
+/// more events than are ever allowed.
+pub fn charge(rate: &Rate, charge: Charge) -> Result<(), Refusal> {
+    let burst = rate.config().burst.get();
+    let events = match charge {
+        Charge::First => 1,
+        Charge::Rest(all) if all > burst as usize => return Err(Refusal::TooManyEvents(burst as usize)),
+        Charge::Rest(all) => all.saturating_sub(1) as u32,
+    };
+    let Some(events) = NonZeroU32::new(events) else { return Ok(()) };
+    match rate.charge(events) {
+        Ok(_left) => Ok(()),
+        Err(wait) => Err(Refusal::RateLimited(wait.as_secs() as u32 + 1)),
     }
 }
 
@@ -110,6 +72,6 @@ impl AddressRates {
     /// Charges events to the rate of an address.
     pub fn charge(&self, ip: IpAddr, charge: Charge) -> Result<(), Refusal> {
         let rate = self.rates.get_with(client_ip::network(ip, 32, 64), || Arc::new(Rate::new(self.config)));
-        rate.charge(charge)
+        self::charge(&rate, charge)
     }
 }

@@ -77,7 +77,7 @@ fn admit(app: &App, route: Route, head: &Parts, ip: IpAddr) -> Result<Caller, Re
 async fn store_events(app: &App, request: &AdmittedRequest, head: &Parts, body: Bytes) -> ApiResponse {
     let body = match store(app, request, head, body).await {
         Ok(_) if request.preferences.minimal => ResponseBody::StoredMinimal(request.ack),
-        Ok(report) if request.context.route == Route::Votes => vote_response(app, request.ack, report),
+        Ok(report) if request.context.route == Route::Votes => vote_response(app, request, report),
         Ok(report) => ResponseBody::Stored(request.ack, report),
         Err(refused) => return ApiResponse::new(refused),
     };
@@ -85,11 +85,12 @@ async fn store_events(app: &App, request: &AdmittedRequest, head: &Parts, body: 
 }
 
 /// The response to votes shows the result of their poll, as it was last fetched.
-fn vote_response(app: &App, ack: Ack, mut report: Report) -> ResponseBody {
+fn vote_response(app: &App, request: &AdmittedRequest, mut report: Report) -> ResponseBody {
     let latest = app.poll_results.load();
-    let now = SystemTime::now().into();
-    let poll = latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(poll, now));
-    ResponseBody::Voted(ack, report, poll)
+    let (tenant, now) = (request.context.caller.tenant(), SystemTime::now().into());
+    let poll =
+        latest.as_ref().zip(report.poll.take()).and_then(|(latest, poll)| latest.of(tenant, poll, now));
+    ResponseBody::Voted(request.ack, report, poll)
 }
 
 /// Stores a reaction. Its body, if it has one, is not used.

@@ -1,40 +1,20 @@
-//! Who reads: whose data a request is answered from.
+//! Who reads: whose data a request is answered from, what the reader may ask for, and how often.
+//!
+//! `config` reads the variables, `keys` says what a key of the file permits, `layers` find the reader of a
+//! request and charge the rates of its key, `reader` is what the routes know of the reader. A route that takes
+//! a [`KnownReader`] answers from the tenant of that reader, and checks with [`Reader`] what it is asked for.
+//!
+//! Invariants: with `READ_AUTH=required` no route is called without a valid token, but for preflights, which get
+//! no data; all tokens that are not valid are refused in the same way.
 
-use std::sync::Arc;
+mod config;
 
-use axum::extract::{FromRequestParts, Request};
-use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::Response;
+mod keys;
 
-use crate::problem::{Kind, Problem};
+mod layers;
 
-/// Tenant of everything that no key names.
-pub(crate) const DEFAULT_TENANT: &str = "default";
+mod reader;
 
-/// Who sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reader {
-    /// Whose data it is answered from.
-    pub(crate) tenant: String,
-}
-
-/// The reader of a request; handlers take it as an argument.
-#[derive(Debug, Clone)]
-pub(crate) struct KnownReader(pub(crate) Arc<Reader>);
-
-impl<S: Sync> FromRequestParts<S> for KnownReader {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // `identify` is a layer of all routes, so a request without a reader is a bug of ours.
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Kind::Unavailable.into())
-    }
-}
-
-/// Adds the reader to each request.
-pub(crate) async fn identify(mut request: Request, next: Next) -> Response {
-    let reader = Reader { tenant: DEFAULT_TENANT.to_owned() };
-    request.extensions_mut().insert(KnownReader(Arc::new(reader)));
-    next.run(request).await
-}
+pub(crate) use config::AccessConfig;
+pub(crate) use layers::{Access, Cost, charge, identify, permit_prepared};
+pub(crate) use reader::{DEFAULT_TENANT, KnownReader, Reader};

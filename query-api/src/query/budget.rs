@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 use super::shape::Shaped;
+use crate::access::Reader;
 use crate::config::RefreshConfig;
 use crate::problem::{Kind, Problem};
 
@@ -36,8 +37,8 @@ pub(super) struct Budget {
 pub(super) struct Key {
     /// The tick that computed it.
     pub(super) tick: u64,
-    /// Whose rows they are.
-    pub(super) tenant: String,
+    /// Who may see it.
+    pub(super) reader: Arc<Reader>,
     /// The start and the end of its window.
     pub(super) window: (i64, i64),
     /// What was asked.
@@ -84,7 +85,7 @@ mod tests {
     }
 
     fn key(tick: u64, query: &str) -> Key {
-        Key { tick, tenant: "default".to_owned(), window: (0, 60), query: query.to_owned() }
+        Key { tick, reader: Arc::default(), window: (0, 60), query: query.to_owned() }
     }
 
     fn shaped() -> Shaped {

@@ -29,12 +29,12 @@ const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
 /// The cursor of the next page, likewise.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body.
-const MAX_BODY: usize = 64 << 10;
+pub(super) const MAX_BODY: usize = 64 << 10;
 /// As metrics name the route.
 const ROUTE: &str = "/v1/query";
 
 /// The paths, and the form that each stands for.
-const PATHS: [(&str, Option<Format>); 4] = [
+pub(crate) const PATHS: [(&str, Option<Format>); 4] = [
     ("/v1/query", None),
     ("/v1/query.json", Some(Format::Json)),
     ("/v1/query.ndjson", Some(Format::Ndjson)),
@@ -63,14 +63,14 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
 
 async fn answer(
     app: &QueryService,
-    reader: &Reader,
+    reader: &Arc<Reader>,
     suffix: Option<Format>,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(&parameters(method, uri, body)?)?;
+    let query = Query::parse(&parameters(method, uri, body)?)?.of_reader(reader, &app.rollups)?;
     let format = format(&query, suffix, headers)?;
     let shaped = app.answer(reader, &query).await?;
     let now = SystemTime::now().into();

@@ -1,7 +1,6 @@
 //! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
 //!
-//! The files follow the way of a query: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`filter`]
-//! its conditions; [`plan`] chooses the rollups, [`sql`] writes one statement, [`budget`] gives it its turn and
+//! The files follow the way of a query: [`params`] reads it, [`window`] and [`grain`] find its buckets; [`plan`] chooses the rollups, [`sql`] writes one statement, [`budget`] gives it its turn and
 //! [`fetch`] asks ClickHouse; [`shape`] makes rows of what it gave ([`cursor`] says where a page
 //! begins) and [`render`] bytes of them; [`http`] has the routes, formats and headers.
 //! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
@@ -11,8 +10,6 @@ mod params;
 mod window;
 
 mod grain;
-
-mod filter;
 
 mod plan;
 
@@ -35,6 +32,7 @@ use std::time::SystemTime;
 
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
+use serde::Serialize;
 
 use crate::access::Reader;
 use crate::config::Config;
@@ -46,7 +44,38 @@ use params::Query;
 use shape::Shaped;
 use window::Window;
 
-pub(crate) use http::routes;
+pub(crate) use http::{PATHS, routes};
+pub(crate) use params::{Format, PARAMETERS, Parameter, Shape, Values};
+
+/// What one query may ask for at most.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct QueryLimits {
+    /// Measures.
+    measures: usize,
+    /// Dimensions.
+    dimensions: usize,
+    /// Filters, beside those of the key.
+    pub(crate) filters: usize,
+    /// Values that `top` ranks.
+    top: usize,
+    /// Rows of an answer.
+    rows: usize,
+    /// Rows before `limit`: keys times buckets.
+    cells: usize,
+    /// Bytes of the body of POST.
+    body_bytes: usize,
+}
+
+/// The limits of every query, as `/v1/meta` shows them.
+pub(crate) const LIMITS: QueryLimits = QueryLimits {
+    measures: params::MAX_MEASURES,
+    dimensions: params::MAX_DIMENSIONS,
+    filters: params::MAX_FILTERS,
+    top: params::MAX_TOP,
+    rows: params::MAX_LIMIT,
+    cells: shape::MAX_CELLS,
+    body_bytes: http::MAX_BODY,
+};
 
 /// What queries share.
 struct QueryService {
@@ -73,7 +102,7 @@ impl QueryService {
     }
 
     /// The rows that answer a query now.
-    async fn answer(&self, reader: &Reader, query: &Query) -> Result<Arc<Shaped>, Problem> {
+    async fn answer(&self, reader: &Arc<Reader>, query: &Query) -> Result<Arc<Shaped>, Problem> {
         let now = UnixMillis::from(SystemTime::now()).0.div_euclid(1000);
         let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now)?;
         let plan = plan::plan(&self.rollups, query, &window, now)?;
@@ -82,7 +111,7 @@ impl QueryService {
         let tick = *self.state.snapshots.borrow();
         let key = Key {
             tick,
-            tenant: reader.tenant.clone(),
+            reader: Arc::clone(reader),
             window: (window.from(), window.to()),
             query: query.canonical(),
         };

@@ -7,15 +7,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::tz::TimeZone;
+use schemas::rollup::Rollups;
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::cursor::Cursor;
-use super::filter::Filter;
 use super::grain::{Calendar, Grain, Week};
 use super::window::Bound;
+use crate::access::Reader;
+use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
 /// What is asked.
@@ -95,7 +97,7 @@ pub(super) enum Partial {
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// One object with data, meta and query.
     Json,
     /// A JSON object a row.
@@ -123,28 +125,43 @@ pub(super) enum Integers {
 }
 
 /// One parameter.
-pub(super) struct Parameter {
+pub(crate) struct Parameter {
     /// Its name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What counts where it is absent, as it would be given.
-    pub(super) default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
     /// What it is for and which forms it has.
-    #[cfg_attr(not(test), expect(dead_code, reason = "docs/query.md has it, and a test compares the two"))]
-    pub(super) doc: &'static str,
-    shape: Shape,
+    pub(crate) doc: &'static str,
+    /// How often it is given and how JSON has it.
+    pub(crate) shape: Shape,
+    /// Which values `read` takes, as far as a schema can tell.
+    pub(crate) values: Values,
     /// Reads a text that was given, or says what would be right.
     read: fn(&mut Query, &str) -> Result<(), String>,
 }
 
 /// How often a parameter is given and how JSON has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(crate) enum Shape {
     /// Once, as one value.
     One,
     /// Once, as values with commas between; in JSON also an array.
     List,
     /// As often as wanted; in JSON also an array.
     Many,
+}
+
+/// The values of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Texts that match this regular expression (ECMA 262); any if it is empty.
+    Text(&'static str),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A whole number within these limits.
+    Number(usize, usize),
+    /// At most this many distinct names without commas.
+    Names(usize),
 }
 
 impl fmt::Debug for Parameter {
@@ -154,12 +171,13 @@ impl fmt::Debug for Parameter {
 }
 
 /// All parameters, in the order in which an answer repeats them.
-pub(super) static PARAMETERS: [Parameter; 18] = [
+pub(crate) static PARAMETERS: [Parameter; 18] = [
     Parameter {
         name: "measures",
         default: Some("events"),
         doc: "Names of measures of declared rollups, with commas between, at most 8.",
         shape: Shape::List,
+        values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.measures = names),
     },
     Parameter {
@@ -167,6 +185,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: None,
         doc: "What rows are broken down by, with commas between, at most 6: `event`, `country`, `props.plan`.",
         shape: Shape::List,
+        values: Values::Names(MAX_DIMENSIONS),
         read: |query, text| names(text, MAX_DIMENSIONS).map(|names| query.dimensions = names),
     },
     Parameter {
@@ -175,6 +194,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         doc: "Length of a bucket: `minute`, `15m`, `hour`, `day`, `week`, `month`, `quarter`, `year`, or `none` for one \
               bucket.",
         shape: Shape::One,
+        values: Values::OneOf(&["minute", "15m", "hour", "day", "week", "month", "quarter", "year", "none"]),
         read: |query, text| Grain::parse(text).map(|grain| query.grain = grain),
     },
     Parameter {
@@ -183,6 +203,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, `d`, \
               `w`, `mo`, `y`).",
         shape: Shape::One,
+        values: Values::Text(BOUND),
         read: |query, text| Bound::parse(text).map(|bound| query.from = bound),
     },
     Parameter {
@@ -190,6 +211,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: Some("now"),
         doc: "The end, which is not included: like `from`, or `now`.",
         shape: Shape::One,
+        values: Values::Text(BOUND),
         read: |query, text| Bound::parse(text).map(|bound| query.to = bound),
     },
     Parameter {
@@ -197,6 +219,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: Some("UTC"),
         doc: "The time zone of buckets, by its IANA name.",
         shape: Shape::One,
+        values: Values::Text(""),
         read: |query, text| zone(text).map(|zone| query.calendar.zone = zone),
     },
     Parameter {
@@ -204,6 +227,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: Some("mon"),
         doc: "The first day of a week: `mon` or `sun`.",
         shape: Shape::One,
+        values: Values::OneOf(&["mon", "sun"]),
         read: |query, text| {
             choice(text, &[("mon", Week::Monday), ("sun", Week::Sunday)])
                 .map(|week| query.calendar.week = week)
@@ -216,6 +240,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
               `nin`, `prefix` or `contains`. Lists are split at `|`; `\\|` and `\\\\` stand for `|` and `\\`. An empty \
               value means that the field is absent.",
         shape: Shape::Many,
+        values: Values::Text("^[^:]+:(eq|ne|in|nin|prefix|contains):"),
         read: |query, text| {
             if query.filters.len() == MAX_FILTERS {
                 return Err(format!("there are at most {MAX_FILTERS} filters"));
@@ -229,6 +254,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         doc: "`5` or `country:5`: the 5 values of the first, or the named, dimension with most of the first measure over \
               the window have rows of their own; all others are one row with `others`.",
         shape: Shape::One,
+        values: Values::Text("^(.*:)?[0-9]+$"),
         read: |query, text| top(text).map(|top| query.top = Some(top)),
     },
     Parameter {
@@ -237,6 +263,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         doc: "What stands in buckets without events, up to now: `zero` (for a least or greatest value null), `null`, or \
               `none` for no row.",
         shape: Shape::One,
+        values: Values::OneOf(&["zero", "null", "none"]),
         read: |query, text| {
             let choices = [("zero", Fill::Zero), ("null", Fill::Null), ("none", Fill::None)];
             choice(text, &choices).map(|fill| query.fill = fill)
@@ -248,6 +275,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. Else by time; without \
               a grain by the first measure, the greatest first. Ties stand by time, then by dimensions.",
         shape: Shape::One,
+        values: Values::Text("^.*:(asc|desc)$"),
         read: |query, text| order(text).map(|order| query.order = Some(order)),
     },
     Parameter {
@@ -255,6 +283,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: Some("1000"),
         doc: "Most rows of the answer, up to 10000.",
         shape: Shape::One,
+        values: Values::Number(1, MAX_LIMIT),
         read: |query, text| {
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             limit
@@ -267,6 +296,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: None,
         doc: "`meta.next` of an answer to the same query: the rows after its last.",
         shape: Shape::One,
+        values: Values::Text("^([0-9a-f]{2})+$"),
         read: |query, text| Cursor::parse(text).map(|cursor| query.cursor = Some(cursor)),
     },
     Parameter {
@@ -274,6 +304,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: Some("include"),
         doc: "`omit` leaves out the buckets that are not complete yet, `include` does not.",
         shape: Shape::One,
+        values: Values::OneOf(&["include", "omit"]),
         read: |query, text| {
             let choices = [("include", Partial::Include), ("omit", Partial::Omit)];
             choice(text, &choices).map(|partial| query.partial = partial)
@@ -284,6 +315,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: None,
         doc: "The only rollups that may answer, with commas between; needed where rollups define a measure differently.",
         shape: Shape::List,
+        values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.rollups = names),
     },
     Parameter {
@@ -291,6 +323,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: None,
         doc: "`json`, `ndjson` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
+        values: Values::OneOf(&["json", "ndjson", "csv"]),
         read: |query, text| {
             let choices = [("json", Format::Json), ("ndjson", Format::Ndjson), ("csv", Format::Csv)];
             choice(text, &choices).map(|format| query.format = Some(format))
@@ -302,6 +335,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, and `'` \
               before text that it would take for a formula.",
         shape: Shape::One,
+        values: Values::OneOf(&["plain", "excel"]),
         read: |query, text| {
             choice(text, &[("plain", CsvStyle::Plain), ("excel", CsvStyle::Excel)])
                 .map(|style| query.csv = style)
@@ -312,6 +346,7 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
         default: Some("number"),
         doc: "`string` puts measures between quotes in JSON, for readers that have doubles only.",
         shape: Shape::One,
+        values: Values::OneOf(&["number", "string"]),
         read: |query, text| {
             let choices = [("number", Integers::Number), ("string", Integers::Text)];
             choice(text, &choices).map(|integers| query.integers = integers)
@@ -319,11 +354,14 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
     },
 ];
 
-const MAX_MEASURES: usize = 8;
-const MAX_DIMENSIONS: usize = 6;
-const MAX_FILTERS: usize = 16;
-const MAX_LIMIT: usize = 10_000;
-const MAX_TOP: usize = 1_000;
+/// A date, a moment, a number of units back, or `now`.
+const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?)$";
+
+pub(super) const MAX_MEASURES: usize = 8;
+pub(super) const MAX_DIMENSIONS: usize = 6;
+pub(super) const MAX_FILTERS: usize = 16;
+pub(super) const MAX_LIMIT: usize = 10_000;
+pub(super) const MAX_TOP: usize = 1_000;
 
 impl Query {
     /// Reads the parameters of `GET`, or those of [`of_json`].
@@ -410,6 +448,25 @@ impl Query {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The query as a reader may ask it: with the filters of the reader's key, which `query` of an answer does not
+    /// repeat.
+    ///
+    /// # Errors
+    /// The key does not permit a measure, or no measure of a rollup that is named.
+    pub(super) fn of_reader(mut self, reader: &Reader, rollups: &Rollups) -> Result<Self, Problem> {
+        self.measures.iter().try_for_each(|name| reader.check_measure("measures", name))?;
+        let may_read = |name: &String| {
+            let measures = rollups.get(name).map(|rollup| &rollup.measures);
+            measures.is_some_and(|measures| measures.iter().any(|(name, _)| reader.may_read(name)))
+        };
+        if let Some(name) = self.rollups.iter().find(|name| reader.measures.is_some() && !may_read(name)) {
+            let reason = format!("the key permits no measure of `{name}`");
+            return Err(Problem::of(Kind::Forbidden, "rollup", reason));
+        }
+        self.filters.extend(reader.filters.iter().cloned());
+        Ok(self)
     }
 
     /// The dimension that `top` ranks.

@@ -9,10 +9,10 @@ use std::cmp::Reverse;
 
 use schemas::rollup::{Condition, Dimension, Measure, Rollup, Rollups};
 
-use super::filter::Filter;
 use super::grain::{self, Grain};
 use super::params::Query;
 use super::window::Window;
+use crate::filter::Filter;
 use crate::problem::{BadParameter, Kind, Problem};
 
 /// Seconds of a day in UTC.

@@ -7,12 +7,12 @@
 
 use schemas::rollup::Measure;
 
-use super::filter::Test;
 use super::grain::Grain;
 use super::params::{Direction, Fill, Partial, Query};
 use super::plan::{Part, Plan};
 use super::window::Window;
 use crate::answers::freshness::{AS_OF, ROLLUPS};
+use crate::filter::Test;
 
 /// Rows that a rollup may give: more are refused.
 pub(super) const MAX_ROWS: usize = 100_000;

@@ -146,8 +146,7 @@ async fn a_record_names_a_trace_that_one_of_its_requests_belongs_to() {
 async fn a_key_says_whose_data_it_is_and_a_changed_file_counts_without_a_restart() {
     let world = World::new("manners_keys").await;
     let _aggregator = world.aggregator().await;
-    let (acme, other) =
-        (ingest::auth::keys::generate("acme", "acme"), ingest::auth::keys::generate("other", "other"));
+    let (acme, other) = (runtime::keys::generate("acme", "acme"), runtime::keys::generate("other", "other"));
     let path = world.write("keys.toml", &acme.1);
     let more = [("AUTH", "required"), ("KEYS_FILE", path.as_str()), ("CORS_ORIGINS", "https://a.example")];
     let mut service = world.start("ingest", &more);

@@ -50,6 +50,27 @@ fn a_missing_or_malformed_variable_is_one_line() {
 }
 
 #[test]
+fn a_broken_file_of_keys_is_one_line_that_names_file_and_line() {
+    let directory = DataDirectory::for_test("start_errors_keys").unwrap();
+    let file = directory.path().join("keys.toml");
+    fs::write(&file, "# Ours.\n[[key]]\nid = \"web\"\ntenant = \"acme\"\nsha256 = \"mr_secret\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    for (service, auth, keys) in
+        [("ingest", "AUTH", "KEYS_FILE"), ("query-api", "READ_AUTH", "READ_KEYS_FILE")]
+    {
+        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(auth, "required")]].concat());
+        assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains(&format!("it needs {keys}")), "{said}");
+        let (code, said) =
+            run(service, &[], &[GIVEN.as_slice(), &[(auth, "required"), (keys, path)]].concat());
+        let expected = format!(
+            "error: variable {keys}=`{path}` is not usable: line 2: key `web`: its sha256 must be 64 hexadecimal digits\n"
+        );
+        assert_eq!((code, said), (Some(1), expected));
+    }
+}
+
+#[test]
 fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
     let directory = DataDirectory::for_test("start_errors_rollups").unwrap();
     let file = directory.path().join("rollups.toml");

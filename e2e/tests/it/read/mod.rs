@@ -7,3 +7,7 @@ mod snapshot;
 mod analysts;
 
 mod query;
+
+mod access;
+
+mod openapi;

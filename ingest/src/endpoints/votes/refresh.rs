@@ -1,16 +1,19 @@
 //! Fetches the results of the polls from query-api at an interval; the only I/O of this room.
 //!
-//! Invariant: whatever query-api does, the last results stay in use, with their age. A request takes no longer than the
-//! interval, and a response is no longer than `MAX_RESPONSE_BYTES`.
+//! Invariants: whatever query-api does, the last results stay in use, with their age; results are those of one tenant,
+//! which query-api names. A fetch takes no longer than the interval, and a response is no longer than
+//! `MAX_RESPONSE_BYTES`.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use arc_swap::ArcSwapOption;
-use reqwest::Client;
+use reqwest::{Client, header};
 use runtime::error::chain;
 use runtime::vars::{VarError, Vars};
-use tokio::time;
+use tokio::{task, time};
 
 use super::results::{Results, ResultsError};
 use crate::metrics::Metrics;
@@ -29,6 +32,9 @@ pub type LatestResults = Arc<ArcSwapOption<Results>>;
 /// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
+    /// The token cannot be read.
+    #[error("read the token of POLL_RESULTS_TOKEN_FILE")]
+    Token(#[from] io::Error),
     /// There was no response, or one without success.
     #[error("fetch the polls' results")]
     Fetch(#[from] reqwest::Error),
@@ -49,6 +55,9 @@ pub struct PollResultsConfig {
     /// Address of the query API, where the edge fetches results of polls: `POLL_RESULTS_URL`, `http://host:port`, default
     /// none. Without it the answer to a vote has `"poll":null`.
     pub url: Option<String>,
+    /// Path of a file with the token of a key of the query API: `POLL_RESULTS_TOKEN_FILE`, default none. Needed if the
+    /// query API has `READ_AUTH=required`. It is read again before each fetch. Votes of the tenant of this key get results.
+    pub token_file: Option<PathBuf>,
     /// Time between two fetches of the polls' results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. The results in answers
     /// to votes are at most that much older than the query API's.
     pub interval: Duration,
@@ -64,19 +73,37 @@ impl PollResultsConfig {
                 "it must be the address of query-api, for example `http://localhost:8083`".to_owned();
             return Err(VarError::Invalid { name: "POLL_RESULTS_URL", value: url, reason });
         }
-        Ok(Self { url: Some(url).filter(|url| !url.is_empty()), interval })
+        let token_file = vars.file("POLL_RESULTS_TOKEN_FILE", |path, text| match text.trim() {
+            "" => Err("it has no token"),
+            _ => Ok(PathBuf::from(path)),
+        })?;
+        Ok(Self { url: Some(url).filter(|url| !url.is_empty()), token_file, interval })
     }
 }
 
+/// Query-api, as the results are fetched from it.
+struct Source {
+    client: Client,
+    /// Its address, without a slash at the end.
+    url: String,
+    token_file: Option<PathBuf>,
+}
+
 /// Fetches the results from query-api at `url` about every `interval`, until the future is cancelled.
-pub async fn run(url: String, interval: Duration, latest: LatestResults, metrics: Arc<Metrics>) {
+pub async fn run(
+    url: String,
+    token_file: Option<PathBuf>,
+    interval: Duration,
+    latest: LatestResults,
+    metrics: Arc<Metrics>,
+) {
     // Only the address counts: the proxy variables of the environment are ignored.
     let client = Client::builder().no_proxy().build().expect("a client without TLS needs nothing");
-    let url = format!("{}/v1/polls", url.trim_end_matches('/'));
+    let source = Source { client, url: url.trim_end_matches('/').to_owned(), token_file };
     let (mut succeeded, begun) = (None, time::Instant::now());
     loop {
         let started = time::Instant::now();
-        let fetched = match time::timeout(DEADLINE.min(interval), fetch(&client, &url)).await {
+        let fetched = match time::timeout(DEADLINE.min(interval), source.fetch()).await {
             Ok(fetched) => fetched,
             Err(late) => Err(late.into()),
         };
@@ -88,13 +115,13 @@ pub async fn run(url: String, interval: Duration, latest: LatestResults, metrics
             Ok(results) => {
                 latest.store(Some(Arc::new(results)));
                 if changed {
-                    tracing::info!(url, "fetched the polls' results");
+                    tracing::info!(url = source.url, "fetched the polls' results");
                 }
             }
             Err(error) if changed => {
                 let error = chain(&error);
                 tracing::warn!(
-                    url,
+                    url = source.url,
                     error,
                     "cannot fetch the polls' results; the last ones stay in use, trying again"
                 );
@@ -107,14 +134,36 @@ pub async fn run(url: String, interval: Duration, latest: LatestResults, metrics
     }
 }
 
-async fn fetch(client: &Client, url: &str) -> Result<Results, RefreshError> {
-    let mut response = client.get(url).send().await?.error_for_status()?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
-            return Err(RefreshError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
+impl Source {
+    async fn fetch(&self) -> Result<Results, RefreshError> {
+        let token = match self.token_file.clone() {
+            Some(file) => {
+                Some(task::spawn_blocking(move || read_token(&file)).await.map_err(io::Error::other)??)
+            }
+            None => None,
+        };
+        let meta = self.get("/v1/meta", token.as_deref()).await?;
+        let polls = self.get("/v1/polls", token.as_deref()).await?;
+        Ok(Results::parse(&meta, &polls)?)
     }
-    Ok(Results::parse(&body)?)
+
+    async fn get(&self, path: &str, token: Option<&str>) -> Result<Vec<u8>, RefreshError> {
+        let mut request = self.client.get(format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let mut response = request.send().await?.error_for_status()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
+                return Err(RefreshError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+fn read_token(file: &Path) -> io::Result<String> {
+    Ok(fs::read_to_string(file)?.trim().to_owned())
 }

@@ -1,6 +1,7 @@
 //! The results of the polls as they were last fetched, and the result of one poll as a response to a vote shows it.
 //!
-//! The input is the response of query-api to `GET /v1/polls`. No I/O.
+//! The input are the responses of query-api to `GET /v1/meta`, which names the tenant, and `GET /v1/polls`. No I/O.
+//! Invariant: a vote of another tenant gets no result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use schemas::time::UnixMillis;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The results of all polls, as of one moment.
+/// The results of all polls of a tenant, as of one moment.
 #[derive(Debug)]
 pub struct Results {
+    /// The tenant.
+    tenant: String,
     /// Every vote that was in Kafka before this moment is counted.
     pub as_of: UnixMillis,
     polls: HashMap<String, Arc<[OptionResult]>>,
@@ -49,6 +52,16 @@ pub enum ResultsError {
 }
 
 #[derive(Deserialize)]
+struct MetaResponse {
+    key: Key,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    tenant: String,
+}
+
+#[derive(Deserialize)]
 struct PollsResponse {
     data: Vec<Row>,
     meta: Meta,
@@ -67,20 +80,24 @@ struct Row {
 }
 
 impl Results {
-    /// Parses a response of query-api.
-    pub fn parse(json: &[u8]) -> Result<Self, ResultsError> {
-        let PollsResponse { data, meta } = serde_json::from_slice(json)?;
+    /// Parses the responses of query-api.
+    pub fn parse(meta: &[u8], polls: &[u8]) -> Result<Self, ResultsError> {
+        let MetaResponse { key: Key { tenant } } = serde_json::from_slice(meta)?;
+        let PollsResponse { data, meta } = serde_json::from_slice(polls)?;
         let as_of = meta.as_of.as_deref().and_then(UnixMillis::parse).ok_or(ResultsError::NoTime)?;
         let mut polls: HashMap<String, Vec<OptionResult>> = HashMap::new();
         for Row { poll, result } in data {
             polls.entry(poll).or_default().push(result);
         }
         let polls = polls.into_iter().map(|(poll, result)| (poll, result.into())).collect();
-        Ok(Self { as_of, polls })
+        Ok(Self { tenant, as_of, polls })
     }
 
-    /// The result of `poll`; none if it is not known.
-    pub fn of(&self, poll: String, now: UnixMillis) -> Option<PollResult> {
+    /// The result of a poll of `tenant`; none if it is not known.
+    pub fn of(&self, tenant: &str, poll: String, now: UnixMillis) -> Option<PollResult> {
+        if tenant != self.tenant {
+            return None;
+        }
         let results = Arc::clone(self.polls.get(&poll)?);
         let as_of = format!("{}Z", self.as_of).replace(' ', "T");
         Some(PollResult { poll, results, as_of, age_ms: (now.0 - self.as_of.0).max(0) })
@@ -95,26 +112,28 @@ fn shared<S: Serializer>(results: &Arc<[OptionResult]>, serializer: S) -> Result
 mod tests {
     use super::*;
 
+    const META: &[u8] = br#"{"version":"0.1.0","key":{"id":null,"tenant":"acme","operator":true}}"#;
     const ANSWER: &[u8] = br#"{"data":[
         {"poll":"shoe","option":"a","votes":3,"voters":2},{"poll":"shoe","option":"b","votes":1,"voters":0},
         {"poll":"hat","option":"a","votes":1,"voters":1}],
         "meta":{"as_of":"2026-11-21T04:05:06.000Z","stale":false,"complete":true,"rows":3}}"#;
 
     #[test]
-    fn a_poll_is_told_with_its_options_and_its_age() {
-        let results = Results::parse(ANSWER).unwrap();
+    fn a_vote_gets_the_options_of_its_tenants_poll_and_their_age() {
+        let results = Results::parse(META, ANSWER).unwrap();
         let now = UnixMillis::parse("2026-11-21 04:05:07.250").unwrap();
         assert_eq!(
-            serde_json::to_string(&results.of("shoe".to_owned(), now)).unwrap(),
+            serde_json::to_string(&results.of("acme", "shoe".to_owned(), now)).unwrap(),
             r#"{"poll":"shoe","results":[{"option":"a","votes":3,"voters":2},{"option":"b","votes":1,"voters":0}],"as_of":"2026-11-21T04:05:06.000Z","age_ms":1250}"#
         );
-        assert!(results.of("coat".to_owned(), now).is_none());
+        assert!(results.of("acme", "coat".to_owned(), now).is_none());
+        assert!(results.of("default", "shoe".to_owned(), now).is_none());
     }
 
     #[test]
     fn an_answer_of_no_moment_is_of_no_use() {
         let empty = br#"{"data":[],"meta":{"as_of":null}}"#;
-        assert!(matches!(Results::parse(empty), Err(ResultsError::NoTime)));
-        assert!(matches!(Results::parse(b"[]"), Err(ResultsError::Json(_))));
+        assert!(matches!(Results::parse(META, empty), Err(ResultsError::NoTime)));
+        assert!(matches!(Results::parse(META, b"[]"), Err(ResultsError::Json(_))));
     }
 }

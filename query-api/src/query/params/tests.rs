@@ -80,6 +80,54 @@ fn parameters_that_do_not_fit_together_are_named() {
 }
 
 #[test]
+fn the_filters_of_the_key_are_added_and_not_repeated_in_the_answer() {
+    let reader = Reader { filters: vec![Filter::parse("country:eq:DE").unwrap()], ..Reader::default() };
+    let query = Query::parse(&pairs(&[("filter", "event:eq:a")])).unwrap();
+    let (asked, text) = (query.filters.clone(), serde_json::to_string(&query).unwrap());
+    let query = query.of_reader(&reader, &Rollups::built_in()).unwrap();
+    assert_eq!(query.filters, [asked, reader.filters].concat());
+    assert_eq!(serde_json::to_string(&query).unwrap(), text);
+}
+
+#[test]
+fn a_measure_or_rollup_that_the_key_does_not_permit_is_refused_whether_or_not_it_exists() {
+    let reader = Reader { measures: Some(["events".to_owned()].into()), ..Reader::default() };
+    let refused = |given: &[(&str, &str)]| {
+        let query = Query::parse(&pairs(given)).unwrap();
+        query.of_reader(&reader, &Rollups::built_in()).err().map(|problem| problem.errors[0].param.clone())
+    };
+    for measures in ["users", "no_such", "events,users"] {
+        assert_eq!(refused(&[("measures", measures)]).as_deref(), Some("measures"));
+    }
+    for rollup in ["users_daily", "no_such", "event_daily,users_daily"] {
+        assert_eq!(refused(&[("rollup", rollup)]).as_deref(), Some("rollup"));
+    }
+    assert_eq!(refused(&[("rollup", "event_daily")]), None);
+}
+
+#[test]
+fn the_values_in_schemas_are_those_that_are_read() {
+    for Parameter { name, values, .. } in &PARAMETERS {
+        let is_read = |text: &str| Query::parse(&pairs(&[(name, text)])).is_ok();
+        match values {
+            Values::OneOf(all) => {
+                assert!(all.iter().all(|text| is_read(text)), "{name}");
+                assert!(!is_read("no_such_value") && !is_read(""), "{name}");
+            }
+            Values::Number(least, most) => {
+                assert!(is_read(&least.to_string()) && is_read(&most.to_string()), "{name}");
+                assert!(!is_read(&(least - 1).to_string()) && !is_read(&(most + 1).to_string()), "{name}");
+            }
+            Values::Names(most) => {
+                let names = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>().join(",");
+                assert!(is_read(&names(*most)) && !is_read(&names(most + 1)), "{name}");
+            }
+            Values::Text(_) => {}
+        }
+    }
+}
+
+#[test]
 fn a_body_has_the_same_parameters() {
     let body = br#"{"measures":["events","users"],"filter":["event:in:a|b","country:eq:DE"],"limit":5,"top":null,"grain":"day"}"#;
     let of_body = Query::parse(&of_json(body).unwrap()).unwrap();

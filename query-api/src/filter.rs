@@ -3,18 +3,20 @@
 //! An empty value means that the field is absent. The values are text of strangers: they are compared and bound,
 //! never part of a statement.
 
+use std::fmt;
+
 /// One condition; all of a query must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Filter {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
     /// The dimension, as the request names it.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// What its value must meet.
-    pub(super) test: Test,
+    pub(crate) test: Test,
 }
 
 /// What a value must meet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Test {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Test {
     /// It is one of these.
     In(Vec<String>),
     /// It is none of these.
@@ -32,7 +34,7 @@ const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {
     /// Reads `field:op:value`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let form = "write field:op:value, for example event:in:click|view";
         if text.len() > MAX_BYTES {
             return Err(format!("it has at most {MAX_BYTES} bytes"));
@@ -60,7 +62,7 @@ impl Filter {
     }
 
     /// Whether a value meets it.
-    pub(super) fn is_met_by(&self, value: &str) -> bool {
+    pub(crate) fn is_met_by(&self, value: &str) -> bool {
         match &self.test {
             Test::In(values) => values.iter().any(|one| one == value),
             Test::NotIn(values) => values.iter().all(|one| one != value),
@@ -70,12 +72,31 @@ impl Filter {
     }
 
     /// The values that meet it, where they are known.
-    pub(super) fn values(&self) -> Option<&[String]> {
+    pub(crate) fn values(&self) -> Option<&[String]> {
         match &self.test {
             Test::In(values) => Some(values),
             Test::NotIn(_) | Test::Prefix(_) | Test::Contains(_) => None,
         }
     }
+}
+
+/// As a request writes it.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (op, value) = match &self.test {
+            Test::In(values) => ("in", join(values)),
+            Test::NotIn(values) => ("nin", join(values)),
+            Test::Prefix(prefix) => ("prefix", prefix.clone()),
+            Test::Contains(part) => ("contains", part.clone()),
+        };
+        write!(f, "{}:{op}:{value}", self.field)
+    }
+}
+
+/// What [`split`] splits.
+fn join(values: &[String]) -> String {
+    let escaped: Vec<_> = values.iter().map(|value| value.replace('\\', r"\\").replace('|', r"\|")).collect();
+    escaped.join("|")
 }
 
 /// Splits at `|`; `\|` stands for `|` and `\\` for `\`.
@@ -134,11 +155,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_list_can_be_written(values in prop::collection::vec(".*", 1..5)) {
-            let escaped: Vec<_> =
-                values.iter().map(|value| value.replace('\\', r"\\").replace('|', r"\|")).collect();
-            let filter = Filter::parse(&format!("event:in:{}", escaped.join("|"))).unwrap();
-            prop_assert_eq!(filter.test, Test::In(values));
+        fn every_list_can_be_written_and_read(values in prop::collection::vec(".*", 1..5)) {
+            let filter = Filter { field: "event".to_owned(), test: Test::In(values) };
+            prop_assert_eq!(Filter::parse(&filter.to_string()), Ok(filter));
         }
     }
 }

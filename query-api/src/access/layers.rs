@@ -1,0 +1,196 @@
+//! The layers that find the reader of each request, charge the rates of its key, and refuse answers that were
+//! prepared from more than the key permits.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use prometheus::IntCounterVec;
+use runtime::keys::{FollowedKeys, Rate, bearer};
+use tokio_util::sync::CancellationToken;
+
+use super::config::AccessConfig;
+use super::keys::{DeclaredKey, Key};
+use super::reader::{KnownReader, Reader};
+use crate::metrics::Metrics;
+use crate::problem::Kind;
+
+/// The token, for clients that cannot set `Authorization`.
+const X_READ_KEY: HeaderName = HeaderName::from_static("x-read-key");
+/// How much of a rate is left.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// How much is allowed in which time.
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+/// The keys of readers; shared by all requests.
+pub(crate) struct Access {
+    /// The keys that are valid now; `None` where readers need no key.
+    keys: Option<Arc<FollowedKeys<DeclaredKey>>>,
+    /// The reader of every request that needs no key.
+    everybody: Arc<Reader>,
+    /// Requests that keys did not permit.
+    refused: IntCounterVec,
+}
+
+impl Access {
+    /// Starts with the keys of the configuration.
+    pub(crate) fn new(config: &AccessConfig, metrics: &Metrics) -> Self {
+        let followed = |file| Arc::new(FollowedKeys::new(Some(file), metrics.keys_stale.clone()));
+        let keys = config.keys().map(followed);
+        Self { keys, everybody: Arc::default(), refused: metrics.refused.clone() }
+    }
+
+    /// Whether a request needs the token of a key.
+    pub(crate) fn needs_key(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Applies changes of the file of keys, until `stop`.
+    pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        if let Some(keys) = &self.keys {
+            Arc::clone(keys).follow(stop).await;
+        }
+    }
+}
+
+/// The key of a request, for [`charge`].
+#[derive(Clone)]
+struct PresentedKey(Arc<Key>);
+
+/// Adds the reader to each request, or refuses it.
+pub(crate) async fn identify(
+    State(access): State<Arc<Access>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(keys) = &access.keys else {
+        request.extensions_mut().insert(KnownReader(Arc::clone(&access.everybody)));
+        return next.run(request).await;
+    };
+    // A browser sends preflights without a token. They get no reader, so no data.
+    if is_preflight(&request) {
+        return next.run(request).await;
+    }
+    // One refusal for all reasons: it tells nobody which tokens exist.
+    let key = token(request.headers()).and_then(|token| keys.find(token)).filter(|key| key.enabled);
+    let response = match key {
+        Some(key) => {
+            request.extensions_mut().insert(KnownReader(Arc::clone(&key.reader)));
+            request.extensions_mut().insert(PresentedKey(key));
+            keep_private(next.run(request).await)
+        }
+        None => Kind::Unauthorized.into_response(),
+    };
+    let status = response.status();
+    if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
+        access.refused.with_label_values(&[status.as_str()]).inc();
+    }
+    response
+}
+
+/// The token of a request: in `Authorization: Bearer`, or in `X-Read-Key`. Not in the address, which caches and
+/// logs keep.
+fn token(headers: &HeaderMap) -> Option<&[u8]> {
+    bearer(headers).or_else(|| headers.get(X_READ_KEY).map(HeaderValue::as_bytes))
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Keeps shared caches from giving the answer of one reader to another.
+fn keep_private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if let Some(control) = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
+        let private = control.replace("public", "private");
+        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("it was a header before"));
+    }
+    headers.append(VARY, HeaderValue::from_name(AUTHORIZATION));
+    headers.append(VARY, HeaderValue::from_name(X_READ_KEY));
+    response
+}
+
+/// Which rate a request is charged to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cost {
+    /// It is answered from what is there.
+    Answer,
+    /// It may ask ClickHouse.
+    Query,
+}
+
+/// Charges the request to a rate of its key, or refuses it.
+pub(crate) async fn charge(State(cost): State<Cost>, request: Request, next: Next) -> Response {
+    let key = request.extensions().get::<PresentedKey>();
+    let rate = key.and_then(|PresentedKey(key)| match cost {
+        Cost::Answer => key.answers.clone(),
+        Cost::Query => key.queries.clone(),
+    });
+    let Some(rate) = rate else { return next.run(request).await };
+    match rate.charge(ONE) {
+        Ok(left) => {
+            let mut response = next.run(request).await;
+            show_rate(&mut response, cost, &rate, &format!("r={left}"));
+            response
+        }
+        Err(wait) => {
+            let seconds = whole_seconds(wait);
+            let mut response = Kind::RateLimited.into_response();
+            show_rate(&mut response, cost, &rate, &format!("r=0;t={seconds}"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+        }
+    }
+}
+
+/// The seconds to wait, not too few.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
+/// Adds the headers of draft-ietf-httpapi-ratelimit-headers.
+fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
+    let name = match cost {
+        Cost::Answer => "answers",
+        Cost::Query => "queries",
+    };
+    let header = |text: String| HeaderValue::try_from(text).expect("digits and ASCII make a header");
+    let headers = response.headers_mut();
+    headers.insert(RATE_LIMIT, header(format!("\"{name}\";{state}")));
+    headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));
+}
+
+/// The measures that each prepared answer is made of. A path that is not here is only for keys that permit all.
+const PREPARED: [(&str, &[&str]); 9] = [
+    ("/analytics", &["events", "users"]),
+    ("/v1/counters", &["events"]),
+    ("/v1/counters.json", &["events"]),
+    ("/v1/counters.csv", &["events"]),
+    ("/web/get.php", &["events"]),
+    ("/v1/polls", &["votes", "voters"]),
+    ("/v1/polls.json", &["votes", "voters"]),
+    ("/v1/polls.csv", &["votes", "voters"]),
+    ("/v1/polls/{poll}", &["votes", "voters"]),
+];
+
+/// Refuses a prepared answer that does not respect the reader's measures or filters.
+pub(crate) async fn permit_prepared(request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let measures = PREPARED.iter().find(|(known, _)| Some(*known) == path).map(|(_, measures)| *measures);
+    let reader = request.extensions().get::<KnownReader>();
+    let permitted = reader.is_none_or(|KnownReader(reader)| match measures {
+        Some(measures) => reader.may_have_prepared(measures),
+        None => reader.filters.is_empty() && reader.measures.is_none(),
+    });
+    if permitted { next.run(request).await } else { Kind::PreparedForbidden.into_response() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! The reader of a request: whose data it is answered from, and what it may ask for.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use crate::filter::Filter;
+use crate::problem::{Kind, Problem};
+
+/// Tenant of everything that no key names.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
+/// Who sent a request. Two readers are equal if every request of the one has the answer of the other, so a cache
+/// of answers has the reader in its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Reader {
+    /// The id of the key; `None` where readers need no key.
+    pub(crate) id: Option<String>,
+    /// Whose data it is answered from.
+    pub(crate) tenant: String,
+    /// The measures that it may ask for; `None`: all.
+    pub(crate) measures: Option<BTreeSet<String>>,
+    /// What all events that it may count meet, whatever it asks for.
+    pub(crate) filters: Vec<Filter>,
+    /// Whether it may see how the pipeline does.
+    pub(crate) operator: bool,
+    /// How many prepared answers a second it may have; `None`: no limit.
+    pub(crate) answers_per_second: Option<NonZeroU32>,
+    /// How many queries a second it may ask.
+    pub(crate) queries_per_second: Option<NonZeroU32>,
+}
+
+/// Everybody, where readers need no key.
+impl Default for Reader {
+    fn default() -> Self {
+        let tenant = DEFAULT_TENANT.to_owned();
+        Self {
+            id: None,
+            tenant,
+            measures: None,
+            filters: Vec::new(),
+            operator: true,
+            answers_per_second: None,
+            queries_per_second: None,
+        }
+    }
+}
+
+impl Reader {
+    /// Whether it may ask for the measure.
+    pub(crate) fn may_read(&self, measure: &str) -> bool {
+        self.measures.as_ref().is_none_or(|measures| measures.contains(measure))
+    }
+
+    /// Refuses a measure that it may not ask for, and names the parameter that asks for it.
+    pub(crate) fn check_measure(&self, param: &str, measure: &str) -> Result<(), Problem> {
+        if self.may_read(measure) {
+            return Ok(());
+        }
+        // Equal for measures that exist and those that do not.
+        Err(Problem::of(Kind::Forbidden, param, format!("the key does not permit the measure `{measure}`")))
+    }
+
+    /// Whether it may have an answer that was prepared for all readers of its tenant from these measures. Such an
+    /// answer meets no filter.
+    pub(crate) fn may_have_prepared(&self, measures: &[&str]) -> bool {
+        self.filters.is_empty() && measures.iter().all(|measure| self.may_read(measure))
+    }
+}
+
+/// The reader of a request; handlers take it as an argument.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownReader(pub(crate) Arc<Reader>);
+
+impl<S: Sync> FromRequestParts<S> for KnownReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // `identify` is a layer of all routes, so a request without a reader is a preflight, which no handler
+        // answers, or a bug of ours.
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Kind::Unauthorized.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(measures: &[&str], filters: &[&str]) -> Reader {
+        let measures = Some(measures.iter().map(|name| (*name).to_owned()).collect());
+        let filters = filters.iter().map(|text| Filter::parse(text).unwrap()).collect();
+        Reader { measures, filters, ..Reader::default() }
+    }
+
+    #[test]
+    fn a_measure_that_the_key_does_not_name_is_refused_with_its_parameter() {
+        let board = reader(&["events"], &[]);
+        assert_eq!(board.check_measure("measures", "events"), Ok(()));
+        let problem = board.check_measure("measures", "users").unwrap_err();
+        assert_eq!((problem.kind, problem.errors[0].param.as_str()), (Kind::Forbidden, "measures"));
+        assert_eq!(Reader::default().check_measure("measures", "users"), Ok(()));
+    }
+
+    #[test]
+    fn a_prepared_answer_is_for_readers_of_all_its_measures_and_events() {
+        assert!(Reader::default().may_have_prepared(&["events", "users"]));
+        assert!(reader(&["events", "users"], &[]).may_have_prepared(&["events", "users"]));
+        assert!(!reader(&["events"], &[]).may_have_prepared(&["events", "users"]));
+        assert!(!reader(&["events", "users"], &["country:eq:DE"]).may_have_prepared(&["events"]));
+    }
+}

@@ -1,0 +1,23 @@
+//! Responses with documents about this service, which change only with a restart or with the reader's key.
+
+use axum::body::Bytes;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::rendered::etag_matches;
+
+/// `200` with the JSON document, or `304` if the reader already has it.
+pub(crate) fn respond(document: Bytes, request: &HeaderMap) -> Response {
+    // Weak, because the document may be compressed on its way.
+    let etag = format!("W/\"{:016x}\"", xxh3_64(&document));
+    let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &etag));
+    let mut response =
+        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { document.into_response() };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ETAG, HeaderValue::try_from(etag).expect("hexadecimal digits make a header"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60, stale-if-error=300"));
+    response
+}

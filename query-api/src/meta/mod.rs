@@ -1,0 +1,206 @@
+//! `/v1/meta`: what can be asked for here, and what the reader's key permits of it.
+//!
+//! Rollups and measures that the key does not permit are left out.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::get;
+use schemas::field::Field;
+use schemas::rollup::{Condition, Dimension, Rollup, Rollups};
+use serde::Serialize;
+
+use crate::access::{KnownReader, Reader};
+use crate::config::Config;
+use crate::document;
+use crate::query::{LIMITS, QueryLimits};
+
+/// The route.
+pub(crate) fn routes(config: &Config) -> Router {
+    let rollups = Arc::new(config.rollups.clone());
+    Router::new().route("/v1/meta", get(answer)).with_state(rollups)
+}
+
+/// `GET /v1/meta`. Parameters are ignored, so that a cache may be passed by.
+async fn answer(
+    State(rollups): State<Arc<Rollups>>,
+    KnownReader(reader): KnownReader,
+    headers: HeaderMap,
+) -> Response {
+    let meta = serde_json::to_vec(&Meta::new(&rollups, &reader)).expect("names and numbers become JSON");
+    document::respond(meta.into(), &headers)
+}
+
+/// The answer, its fields in the order in which they are sent.
+#[derive(Serialize)]
+struct Meta<'a> {
+    version: &'static str,
+    rollups: Vec<RollupMeta<'a>>,
+    fields: Vec<FieldMeta<'a>>,
+    limits: QueryLimits,
+    key: KeyMeta<'a>,
+}
+
+#[derive(Serialize)]
+struct RollupMeta<'a> {
+    name: &'a str,
+    grain: &'static str,
+    dimensions: Vec<String>,
+    measures: Vec<MeasureMeta<'a>>,
+    /// Only events that meet all of these count.
+    #[serde(rename = "where")]
+    conditions: Vec<ConditionMeta<'a>>,
+    /// Days that a bucket is kept; null: for ever.
+    retention_days: Option<u32>,
+    /// The first moment from which every event was counted; null while it is not known.
+    since: Option<String>,
+}
+
+#[derive(Serialize)]
+struct MeasureMeta<'a> {
+    name: &'a str,
+    /// As it is declared: `count`, `sum(param_int)`, `uniq_exact(user)`.
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Serialize)]
+struct ConditionMeta<'a> {
+    field: String,
+    values: &'a [String],
+}
+
+#[derive(Serialize)]
+struct FieldMeta<'a> {
+    name: &'a str,
+    path: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+/// What the key permits; without keys everything.
+#[derive(Serialize)]
+struct KeyMeta<'a> {
+    id: Option<&'a str>,
+    tenant: &'a str,
+    /// Conditions that every counted event meets.
+    filter: Vec<String>,
+    operator: bool,
+    /// Null: no limit.
+    answers_per_second: Option<NonZeroU32>,
+    queries_per_second: Option<NonZeroU32>,
+}
+
+impl<'a> Meta<'a> {
+    fn new(rollups: &'a Rollups, reader: &'a Reader) -> Self {
+        let readable = |rollup: &'a Rollup| {
+            let rollup = RollupMeta::new(rollup, reader);
+            (!rollup.measures.is_empty()).then_some(rollup)
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            rollups: rollups.iter().filter_map(readable).collect(),
+            fields: rollups.fields().iter().map(FieldMeta::new).collect(),
+            limits: LIMITS,
+            key: KeyMeta {
+                id: reader.id.as_deref(),
+                tenant: &reader.tenant,
+                filter: reader.filters.iter().map(ToString::to_string).collect(),
+                operator: reader.operator,
+                answers_per_second: reader.answers_per_second,
+                queries_per_second: reader.queries_per_second,
+            },
+        }
+    }
+}
+
+impl<'a> RollupMeta<'a> {
+    fn new(rollup: &'a Rollup, reader: &Reader) -> Self {
+        let measures = rollup.measures.iter().filter(|(name, _)| reader.may_read(name));
+        let condition =
+            |Condition { field, values }: &'a Condition| ConditionMeta { field: field.to_string(), values };
+        Self {
+            name: &rollup.name,
+            grain: rollup.grain.name(),
+            dimensions: rollup.dimensions.iter().map(Dimension::to_string).collect(),
+            measures: measures.map(|(name, kind)| MeasureMeta { name, kind: kind.to_string() }).collect(),
+            conditions: rollup.conditions.iter().map(condition).collect(),
+            retention_days: rollup.retention_days,
+            since: None,
+        }
+    }
+}
+
+impl<'a> FieldMeta<'a> {
+    fn new(Field { name, path, kind }: &'a Field) -> Self {
+        Self { name, path: path.to_string(), kind: kind.name() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::filter::Filter;
+
+    const DECLARED: &str = r#"
+[[field]]
+name = "amount"
+path = "cart.amount"
+type = "int"
+
+[[rollup]]
+name = "views_daily"
+grain = "day"
+dimensions = ["country", "props.plan"]
+where = { event = ["view", "play"] }
+measures = { shown = "count", spent = "sum(prop_amount)" }
+retention = "400d"
+
+[[rollup]]
+name = "users_daily"
+grain = "day"
+dimensions = []
+measures = { users = "uniq_exact(user)" }
+"#;
+
+    fn meta(reader: &Reader) -> Value {
+        let rollups = Rollups::parse("", DECLARED).unwrap();
+        serde_json::to_value(Meta::new(&rollups, reader)).unwrap()
+    }
+
+    #[test]
+    fn a_rollup_is_shown_as_it_is_declared() {
+        let meta = meta(&Reader::default());
+        assert_eq!(
+            meta["rollups"][0],
+            json!({
+                "name": "views_daily", "grain": "day", "dimensions": ["country", "props.plan"],
+                "measures": [{"name": "shown", "type": "count"}, {"name": "spent", "type": "sum(prop_amount)"}],
+                "where": [{"field": "event", "values": ["view", "play"]}],
+                "retention_days": 400, "since": null,
+            })
+        );
+        assert_eq!(meta["fields"], json!([{"name": "amount", "path": "cart.amount", "type": "int"}]));
+        assert_eq!(meta["limits"]["cells"], 100_000);
+        assert_eq!((&meta["key"]["tenant"], &meta["key"]["operator"]), (&json!("default"), &json!(true)));
+    }
+
+    #[test]
+    fn what_the_key_does_not_permit_is_left_out() {
+        let reader = Reader {
+            measures: Some(["shown".to_owned()].into()),
+            filters: vec![Filter::parse("country:in:US|DE").unwrap()],
+            ..Reader::default()
+        };
+        let meta = meta(&reader);
+        assert_eq!(meta["rollups"].as_array().unwrap().len(), 1);
+        assert_eq!(meta["rollups"][0]["measures"], json!([{"name": "shown", "type": "count"}]));
+        assert_eq!(meta["key"]["filter"], json!(["country:in:US|DE"]));
+    }
+}

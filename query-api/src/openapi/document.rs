@@ -1,0 +1,106 @@
+//! The document: every endpoint with its refusals and headers.
+
+use serde_json::{Map, Value, json};
+
+use super::endpoints::{Endpoint, endpoints};
+use super::schemas;
+use crate::problem::MEDIA_TYPE;
+
+/// Refusals of every path: what cannot be read of the request.
+const EVERYWHERE: [u16; 3] = [400, 408, 431];
+/// Refusals of every path where readers need a key.
+const WITH_KEYS: [u16; 3] = [401, 403, 429];
+
+/// The whole document; `needs_key` says whether readers need a token.
+pub(super) fn document(needs_key: bool) -> Value {
+    let mut paths = Map::new();
+    for endpoint in endpoints() {
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        path[endpoint.method] = operation(&endpoint, needs_key);
+    }
+    let mut document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Millrace: the read API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Counts of events, each answer with the moment that it is true for.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": {"Problem": schemas::problem()}},
+    });
+    if needs_key {
+        document["components"]["securitySchemes"] = json!({
+            "token": {"type": "http", "scheme": "bearer", "description": "The token of a key that the operator declared."},
+            "header": {"type": "apiKey", "in": "header", "name": "X-Read-Key", "description": "The same token."},
+        });
+        document["security"] = json!([{"token": []}, {"header": []}]);
+    }
+    document
+}
+
+fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
+    let content: Map<_, _> = endpoint
+        .answers
+        .iter()
+        .map(|(kind, schema)| ((*kind).to_owned(), json!({"schema": schema})))
+        .collect();
+    let mut responses = Map::new();
+    responses.insert(
+        "200".to_owned(),
+        json!({"description": "The answer.", "headers": headers(endpoint), "content": content}),
+    );
+    responses.insert("304".to_owned(), json!({"description": "The answer is what `If-None-Match` names."}));
+    let keys = if needs_key { &WITH_KEYS[..] } else { &[] };
+    for status in EVERYWHERE.iter().chain(keys).chain(endpoint.refusals) {
+        responses.insert(status.to_string(), refusal(*status));
+    }
+    let name = endpoint.path.replace(['/', '.', '{', '}'], "_");
+    let mut operation = json!({
+        "operationId": format!("{}{name}", endpoint.method),
+        "summary": endpoint.summary,
+        "parameters": endpoint.parameters,
+        "responses": responses,
+    });
+    if let Some(schema) = &endpoint.body {
+        let content = json!({"application/json": {"schema": schema}});
+        operation["requestBody"] = json!({"required": true, "content": content});
+    }
+    operation
+}
+
+fn headers(endpoint: &Endpoint) -> Value {
+    let header = |doc: &str, schema: Value| json!({"description": doc, "schema": schema});
+    let mut headers = json!({
+        "ETag": header("Changes with the data.", json!({"type": "string"})),
+        "X-Request-Id": header("The id of the request, also in logs.", json!({"type": "string"})),
+    });
+    if endpoint.is_of_a_moment {
+        let moment = json!({"type": "string", "format": "date-time"});
+        headers["X-As-Of"] = header("All that was in Kafka before this moment is counted.", moment);
+    }
+    headers
+}
+
+fn refusal(status: u16) -> Value {
+    let (description, header) = match status {
+        400 => ("A parameter, a body or the request cannot be read.", None),
+        401 => ("The request has no valid token.", Some("WWW-Authenticate")),
+        403 => ("The key does not permit what the request asks for.", None),
+        404 => ("The rollup of this answer is not declared.", None),
+        408 => ("The request did not arrive in time.", None),
+        413 => ("The body is too long.", None),
+        422 => ("No rollup answers the query, or it asks for too much.", None),
+        429 => ("The key asks too often.", Some("Retry-After")),
+        431 => ("The headers are too long.", None),
+        503 => ("The answer is not ready, or ClickHouse does not answer.", Some("Retry-After")),
+        _ => unreachable!("no endpoint has a refusal {status}"),
+    };
+    let content = json!({MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}});
+    let mut response = json!({"description": description, "content": content});
+    if let Some(name) = header {
+        response["headers"] = json!({name: {"required": true, "schema": {"type": "string"}}});
+    }
+    response
+}

@@ -1,0 +1,29 @@
+//! `/openapi.json`: this API for programs (OpenAPI 3.1).
+//!
+//! Parameters of queries come from the table that reads them; those of other paths from tables here, which a test
+//! holds against the routes. `endpoints` lists the paths, `schemas` says what their answers are, and `document`
+//! puts both together.
+
+mod endpoints;
+
+mod schemas;
+
+mod document;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::get;
+
+/// The route; `needs_key` says whether readers need a token.
+pub(crate) fn routes(needs_key: bool) -> Router {
+    let document = serde_json::to_vec(&document::document(needs_key)).expect("texts become JSON");
+    let answer = |State(document): State<Bytes>, headers: HeaderMap| async move {
+        crate::document::respond(document, &headers)
+    };
+    Router::new().route("/openapi.json", get(answer)).with_state(Bytes::from(document))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Schemas of answers (JSON Schema 2020-12).
+
+use serde_json::{Value, json};
+
+/// A moment, or null while nothing is counted.
+fn moment() -> Value {
+    json!({"type": ["string", "null"], "format": "date-time"})
+}
+
+/// A count.
+fn count() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+/// An object with exactly these members, or with more where `more` is true.
+fn object(members: Value, more: bool) -> Value {
+    let names: Vec<_> = members.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    json!({"type": "object", "required": names, "properties": members, "additionalProperties": more})
+}
+
+fn list(of: Value) -> Value {
+    json!({"type": "array", "items": of})
+}
+
+/// CSV and NDJSON.
+pub(super) fn text() -> Value {
+    json!({"type": "string"})
+}
+
+/// The three lines of an hour.
+pub(super) fn hour() -> Value {
+    json!({"type": "string", "pattern": "^unique_users,[0-9]+\nclicks,[0-9]+\nimpressions,[0-9]+\n$"})
+}
+
+/// The answer of `/v1/counters`.
+pub(super) fn counters() -> Value {
+    let country = object(
+        json!({"country": {"type": "string"}, "view": count(), "play": count(), "click": count()}),
+        false,
+    );
+    let window = object(json!({"from": moment(), "to": moment(), "tz": {"type": "string"}}), false);
+    let meta = json!({
+        "as_of": moment(), "stale": {"type": "boolean"}, "exact": {"type": "boolean"}, "window": window,
+        "rows": count(),
+    });
+    object(json!({"data": list(country), "meta": object(meta, true)}), false)
+}
+
+/// The answer of `/v1/polls` and `/v1/polls/{poll}`, with rows of this schema.
+pub(super) fn polls(row: Value) -> Value {
+    let meta = json!({
+        "as_of": moment(), "stale": {"type": "boolean"}, "complete": {"type": "boolean"},
+        "exact": {"type": "boolean"}, "rows": count(),
+    });
+    object(json!({"data": list(row), "meta": object(meta, true)}), false)
+}
+
+/// An option of one poll.
+pub(super) fn option() -> Value {
+    object(json!({"option": {"type": "string"}, "votes": count(), "voters": count()}), false)
+}
+
+/// An option in the answer with all polls.
+pub(super) fn option_of_a_poll() -> Value {
+    let members = json!({
+        "poll": {"type": "string"}, "option": {"type": "string"}, "votes": count(), "voters": count(),
+    });
+    object(members, false)
+}
+
+/// The answer of a query as JSON. Members of a row are what was asked for.
+pub(super) fn rows() -> Value {
+    let row = json!({
+        "type": "object",
+        "properties": {"time": {"type": "string", "format": "date-time"}, "others": {"const": true}},
+        "additionalProperties": {"type": ["string", "integer", "number", "boolean", "object", "null"]},
+    });
+    let window = object(json!({"from": moment(), "to": moment(), "tz": {"type": "string"}}), true);
+    let meta = json!({
+        "as_of": moment(), "stale": {"type": "boolean"}, "complete_until": moment(),
+        "exact": {"type": "boolean"}, "rollups": list(json!({"type": "string"})), "window": window,
+        "rows": count(), "truncated": {"type": "boolean"}, "unsafe_integers": {"type": "boolean"},
+    });
+    object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
+}
+
+/// The answer of `/v1/meta`.
+pub(super) fn meta() -> Value {
+    let text = || json!({"type": "string"});
+    let optional = || json!({"type": ["integer", "null"], "minimum": 1});
+    let rollup = object(
+        json!({
+            "name": text(), "grain": text(), "dimensions": list(text()),
+            "measures": list(object(json!({"name": text(), "type": text()}), false)),
+            "where": list(object(json!({"field": text(), "values": list(text())}), false)),
+            "retention_days": optional(), "since": moment(),
+        }),
+        false,
+    );
+    let field = object(json!({"name": text(), "path": text(), "type": text()}), false);
+    let limits = json!({"type": "object", "additionalProperties": count()});
+    let key = object(
+        json!({
+            "id": {"type": ["string", "null"]}, "tenant": text(), "filter": list(text()),
+            "operator": {"type": "boolean"}, "answers_per_second": optional(), "queries_per_second": optional(),
+        }),
+        false,
+    );
+    object(
+        json!({"version": text(), "rollups": list(rollup), "fields": list(field), "limits": limits, "key": key}),
+        false,
+    )
+}
+
+/// The body of every refusal (RFC 9457).
+pub(super) fn problem() -> Value {
+    let text = || json!({"type": "string"});
+    let error = object(json!({"param": text(), "reason": text()}), false);
+    let mut problem = object(
+        json!({
+            "type": {"type": "string", "pattern": "^/problems/[a-z_]+$"}, "title": text(),
+            "status": {"type": "integer", "minimum": 400, "maximum": 599}, "code": text(), "detail": text(),
+            "hint": text(), "request_id": text(),
+        }),
+        false,
+    );
+    problem["properties"]["errors"] = list(error);
+    problem["properties"]["errors"]["description"] = json!("What is wrong, by parameter.");
+    problem
+}

@@ -1,0 +1,114 @@
+use std::fs;
+use std::path::Path;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use runtime::vars::Vars;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::document::document;
+use crate::{Config, QueryApi};
+
+/// A service whose ClickHouse does not answer.
+fn service() -> Router {
+    let vars = Vars::from_pairs([("CLICKHOUSE_URL", "http://127.0.0.1:9")]);
+    QueryApi::start(Config::from_vars(&vars).unwrap()).service()
+}
+
+/// Whether the parameters of a request can be read.
+async fn is_read(service: &Router, method: &str, uri: &str) -> bool {
+    let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
+    let request = Request::builder().method(method).uri(uri).body(Body::from("{}")).unwrap();
+    let status = service.clone().oneshot(request).await.unwrap().status();
+    assert!(![StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status), "{uri}: {status}");
+    status != StatusCode::BAD_REQUEST
+}
+
+/// Path, method and operation of everything that is described.
+fn operations() -> Vec<(String, String, Value)> {
+    let document = document(true);
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            operations.push((path.clone(), method.clone(), operation.clone()));
+        }
+    }
+    operations
+}
+
+/// The parameters of an operation in this place: name, values if there is a list of them, whether it is required.
+fn parameters(operation: &Value, place: &str) -> Vec<(String, Vec<String>, bool)> {
+    let all = operation["parameters"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    all.filter(|parameter| parameter["in"] == place)
+        .map(|parameter| {
+            let values = parameter["schema"]["enum"].as_array().into_iter().flatten().map(text).collect();
+            (text(&parameter["name"]), values, parameter["required"] == true)
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_routes_take_what_is_described_and_nothing_else() {
+    let service = service();
+    for (path, method, operation) in operations() {
+        let named = parameters(&operation, "path").into_iter();
+        let path = named.fold(path, |path, (name, ..)| path.replace(&format!("{{{name}}}"), "shoe"));
+        let in_address = parameters(&operation, "query");
+        let required =
+            in_address.iter().filter(|(_, _, required)| *required).map(|(name, ..)| format!("{name}=1&"));
+        let uri = format!("{path}?{}", required.collect::<String>());
+        assert!(is_read(&service, &method, &uri).await, "{method} {uri}");
+        for (name, values, _) in &in_address {
+            // The suffix of a path and these two may contradict each other.
+            let is_contrary = path.contains("query.") && ["format", "csv"].contains(&name.as_str());
+            for value in values.iter().filter(|_| !is_contrary) {
+                assert!(
+                    is_read(&service, &method, &format!("{uri}{name}={value}")).await,
+                    "{path}: {name}={value}"
+                );
+            }
+            if !values.is_empty() {
+                assert!(
+                    !is_read(&service, &method, &format!("{uri}{name}=no_such_value")).await,
+                    "{path}: {name}"
+                );
+            }
+        }
+        let ignores_parameters = ["/v1/meta", "/openapi.json"].contains(&path.as_str());
+        assert_eq!(
+            is_read(&service, &method, &format!("{uri}no_such=1")).await,
+            ignores_parameters,
+            "{method} {path}"
+        );
+    }
+}
+
+#[test]
+fn every_read_of_the_page_is_described() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md");
+    let page = fs::read_to_string(page).unwrap();
+    let reads = page.split("## Reads").nth(1).unwrap().split("\n## ").next().unwrap();
+    let document = document(false);
+    let mut found = 0;
+    for (at, _) in reads.match_indices("`GET /") {
+        let path = reads[at + "`GET ".len()..].split(['`', '?']).next().unwrap();
+        assert!(document["paths"][path]["get"].is_object(), "{path}");
+        found += 1;
+    }
+    assert!(found >= 7, "the page has {found} reads");
+}
+
+#[test]
+fn a_token_is_asked_for_where_readers_need_one() {
+    let (open, closed) = (document(false), document(true));
+    assert!(
+        open.get("security").is_none() && open["paths"]["/v1/query"]["get"]["responses"]["401"].is_null()
+    );
+    assert_eq!(closed["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    for status in ["401", "403", "429"] {
+        assert!(closed["paths"]["/v1/query"]["get"]["responses"][status].is_object());
+    }
+}

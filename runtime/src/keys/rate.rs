@@ -1,0 +1,77 @@
+//! A rate: how much of something is allowed in a second (GCRA).
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+/// How much is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateConfig {
+    /// In a second, in the long run.
+    pub rate: NonZeroU32,
+    /// At once.
+    pub burst: NonZeroU32,
+}
+
+/// The limiter of one key or address.
+pub struct Rate {
+    config: RateConfig,
+    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>,
+}
+
+impl Rate {
+    /// An unused rate.
+    pub fn new(config: RateConfig) -> Self {
+        let quota = Quota::per_second(config.rate).allow_burst(config.burst);
+        Self { config, limiter: RateLimiter::direct(quota).with_middleware() }
+    }
+
+    /// How much is allowed.
+    pub fn config(&self) -> RateConfig {
+        self.config
+    }
+
+    /// Charges all of `count` and returns how much is still allowed at once, or charges nothing.
+    ///
+    /// # Errors
+    /// How long to wait until `count` is allowed.
+    ///
+    /// # Panics
+    /// If `count` is more than a burst, which is never allowed.
+    pub fn charge(&self, count: NonZeroU32) -> Result<u32, Duration> {
+        match self.limiter.check_n(count).expect("no more than a burst") {
+            Ok(state) => Ok(state.remaining_burst_capacity()),
+            Err(later) => Err(later.wait_time_from(DefaultClock::default().now())),
+        }
+    }
+}
+
+impl fmt::Debug for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(number: u32) -> NonZeroU32 {
+        NonZeroU32::new(number).unwrap()
+    }
+
+    #[test]
+    fn what_is_charged_is_missing_and_a_refusal_says_how_long_to_wait() {
+        let rate = Rate::new(RateConfig { rate: number(1), burst: number(10) });
+        assert_eq!(rate.charge(number(4)), Ok(6));
+        assert_eq!(rate.charge(number(6)), Ok(0));
+        // On a slow machine one more may be allowed by now.
+        let refused = (0..100).find_map(|_| rate.charge(number(2)).err());
+        assert!(refused.is_some_and(|wait| wait <= Duration::from_secs(2)), "{refused:?}");
+    }
+}

@@ -1,0 +1,209 @@
+//! All keys of a file.
+//!
+//! Invariants: a key is found only by its token, whose hash is compared in constant time; ids and hashes are
+//! distinct. No I/O: [`super::file`] reads the file.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+
+use super::token::TokenHash;
+
+/// Keys of one file.
+const MAX_KEYS: usize = 100_000;
+
+/// A key as a file declares it: what a service reads from each `[[key]]`.
+pub trait DeclaredKey: DeserializeOwned + 'static {
+    /// The key in use.
+    type Key: Send + Sync + 'static;
+
+    /// The id, by which errors and logs name the key.
+    fn id(&self) -> &str;
+
+    /// The SHA-256 of the token, as hexadecimal digits.
+    fn sha256(&self) -> &str;
+
+    /// The key. `before` is the one of the same id until now, whose used rate stays used.
+    ///
+    /// # Errors
+    /// What is wrong with the declaration, as a phrase about the key: `its tenant must be …`.
+    fn resolve(self, before: Option<&Self::Key>) -> Result<Self::Key, String>;
+}
+
+/// All keys of a file.
+#[derive(Debug)]
+pub struct KeySet<K>(HashMap<[u8; 8], Entry<K>>);
+
+#[derive(Debug)]
+struct Entry<K> {
+    id: String,
+    hash: TokenHash,
+    key: Arc<K>,
+}
+
+/// Why a file of keys is not valid. The message contains no text of the file, which may contain a token.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file is not TOML of the expected form.
+    #[error("line {line}: {message}")]
+    Toml {
+        /// The line of the error, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key is not valid.
+    #[error("line {line}: key `{id}`: {reason}")]
+    Key {
+        /// The line at which the key begins, from 1.
+        line: usize,
+        /// The id of the key.
+        id: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file has more keys than are kept in memory.
+    #[error("there are {0} keys, and at most {MAX_KEYS} are allowed")]
+    TooMany(usize),
+}
+
+impl<K> Default for KeySet<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K> KeySet<K> {
+    /// Parses the text of a file that declares keys as `D`; `before` are the keys until now.
+    pub fn parse<D: DeclaredKey<Key = K>>(text: &str, before: &Self) -> Result<Self, KeyFileError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File<D> {
+            #[serde(default = "Vec::new")]
+            key: Vec<Spanned<D>>,
+        }
+        let line = |at: usize| 1 + text[..at].matches('\n').count();
+        let bad = |error: toml::de::Error| KeyFileError::Toml {
+            line: line(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        };
+        let declared = toml::from_str::<File<D>>(text).map_err(bad)?.key;
+        if declared.len() > MAX_KEYS {
+            return Err(KeyFileError::TooMany(declared.len()));
+        }
+        let before: HashMap<_, _> = before.0.values().map(|entry| (entry.id.as_str(), &*entry.key)).collect();
+        let (mut keys, mut ids) = (HashMap::new(), HashSet::new());
+        for declared in declared {
+            let (line, declared) = (line(declared.span().start), declared.into_inner());
+            let id = declared.id().to_owned();
+            let wrong = |reason: &str| KeyFileError::Key { line, id: id.clone(), reason: reason.to_owned() };
+            let hash = TokenHash::from_hex(declared.sha256());
+            let hash = hash.ok_or_else(|| wrong("its sha256 must be 64 hexadecimal digits"))?;
+            let key = declared.resolve(before.get(id.as_str()).copied()).map_err(|reason| wrong(&reason))?;
+            let entry = Entry { id: id.clone(), hash, key: Arc::new(key) };
+            if keys.insert(hash.prefix(), entry).is_some() || !ids.insert(id.clone()) {
+                return Err(wrong("its id or its sha256 occurs twice"));
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The key of a token that a client presents.
+    pub fn find(&self, token: &[u8]) -> Option<&Arc<K>> {
+        let hash = TokenHash::of(token);
+        // The lookup by the first bytes is not in constant time, but nobody can choose the bytes of a hash.
+        self.0.get(&hash.prefix()).filter(|entry| entry.hash.equals(&hash)).map(|entry| &entry.key)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::token::generate;
+    use super::*;
+
+    /// A key that permits nothing but to be found.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(in super::super) struct PlainKey {
+        id: String,
+        tenant: String,
+        sha256: String,
+    }
+
+    impl DeclaredKey for PlainKey {
+        type Key = String;
+
+        fn id(&self) -> &str {
+            &self.id
+        }
+
+        fn sha256(&self) -> &str {
+            &self.sha256
+        }
+
+        fn resolve(self, before: Option<&String>) -> Result<String, String> {
+            match (self.tenant.as_str(), before) {
+                ("bad", _) => Err("its tenant is bad".to_owned()),
+                ("same", Some(before)) => Ok(before.clone()),
+                (tenant, _) => Ok(tenant.to_owned()),
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Result<KeySet<String>, KeyFileError> {
+        KeySet::parse::<PlainKey>(text, &KeySet::default())
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_token_alone() {
+        let ((a, toml_a), (b, toml_b)) = (generate("a", "one"), generate("b", "two"));
+        let keys = parse(&(toml_a.clone() + &toml_b)).unwrap();
+        assert_eq!(keys.find(a.as_bytes()).map(|key| key.as_str()), Some("one"));
+        assert_eq!(keys.find(b.as_bytes()).map(|key| key.as_str()), Some("two"));
+        let hash = toml_a.lines().find_map(|line| line.strip_prefix("sha256 = ")).unwrap().trim_matches('"');
+        for wrong in ["", hash, &a[1..]] {
+            assert!(keys.find(wrong.as_bytes()).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bad_file_names_the_line_and_the_key_and_repeats_no_token() {
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        let (a, b) = (generate("a", "one").1, generate("b", "bad").1);
+        assert!(error("[[key]]\nid = 1").starts_with("line 2: "), "{}", error("[[key]]\nid = 1"));
+        assert!(error(&format!("{a}colour = 1")).starts_with("line 5: unknown field `colour`"));
+        assert_eq!(error(&format!("{a}\n{b}")), "line 6: key `b`: its tenant is bad");
+        assert_eq!(error(&format!("{a}{a}")), "line 5: key `a`: its id or its sha256 occurs twice");
+        let secret = "[[key]]\nid = \"a\"\ntenant = \"one\"\nsha256 = \"mr_secret\"";
+        assert_eq!(error(secret), "line 1: key `a`: its sha256 must be 64 hexadecimal digits");
+        assert!(!error("[[key]]\nmr_secret").contains("mr_secret"));
+    }
+
+    #[test]
+    fn a_key_knows_the_one_of_the_same_id_before_it() {
+        let before = parse(&generate("a", "one").1).unwrap();
+        let (token, toml) = generate("a", "same");
+        let after = KeySet::parse::<PlainKey>(&toml, &before).unwrap();
+        assert_eq!(after.find(token.as_bytes()).map(|key| key.as_str()), Some("one"));
+    }
+
+    #[test]
+    fn the_number_of_keys_is_limited() {
+        let key = |n: usize| format!("[[key]]\nid=\"{n}\"\ntenant=\"a\"\nsha256=\"{n:064x}\"\n");
+        let text: String = (0..=MAX_KEYS).map(key).collect();
+        assert_eq!(parse(&text).unwrap_err(), KeyFileError::TooMany(MAX_KEYS + 1));
+    }
+}
