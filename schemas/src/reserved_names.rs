@@ -7,7 +7,7 @@ pub const EVENTS_RECENT: &str = "events_recent";
 pub const REJECTED_LINES: &str = "rejected_lines";
 
 /// Names that a rollup cannot have: those of tables, and those of other views in its view's database.
-pub(crate) const TABLES: [&str; 12] = [
+pub(crate) const TABLES: [&str; 13] = [
     "events",
     "ledger",
     "progress",
@@ -17,6 +17,7 @@ pub(crate) const TABLES: [&str; 12] = [
     "schema_migrations",
     "rollup_sums",
     "rollup_states",
+    "rollup_since",
     "country_totals",
     EVENTS_RECENT,
     REJECTED_LINES,

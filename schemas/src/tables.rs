@@ -23,7 +23,7 @@ macro_rules! migrations {
 }
 
 /// All files, in the order in which they are applied.
-pub const MIGRATIONS: [Migration; 8] = migrations![
+pub const MIGRATIONS: [Migration; 9] = migrations![
     "0001_events",
     "0002_ledger",
     "0003_progress",
@@ -32,6 +32,7 @@ pub const MIGRATIONS: [Migration; 8] = migrations![
     "0007_audits",
     "0008_rollup_sums",
     "0009_rollup_states",
+    "0010_rollup_since",
 ];
 
 /// Days that the raw table keeps an event after the day on which it arrived.
