@@ -13,7 +13,7 @@ use crate::problem::{Kind, Problem};
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
 /// Who sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
     /// Whose data it is answered from.
     pub(crate) tenant: String,
