@@ -69,6 +69,11 @@ impl Http {
         Self { base, client: reqwest::Client::builder().timeout(timeout).build().unwrap() }
     }
 
+    /// The address before the path: `http://…`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Sends a request and reads the answer.
     pub async fn send(
         &self,

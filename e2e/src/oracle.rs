@@ -14,7 +14,7 @@ pub struct TestEvent {
     pub time: UnixMillis,
     /// Its name.
     pub event: String,
-    /// The user id, which is also the device id.
+    /// The user id, which is also the device id; empty for none.
     pub user: String,
     /// Its country.
     pub country: String,
@@ -77,7 +77,8 @@ impl Counts {
         });
         let users =
             users.iter().map(|row| ((row[0].parse().unwrap(), row[1].clone()), row[2].parse().unwrap()));
-        Self { events: events.collect(), users: users.collect() }
+        // Events without a user have a row, and no user.
+        Self { events: events.collect(), users: users.filter(|(_, users)| *users > 0).collect() }
     }
 }
 
@@ -119,7 +120,9 @@ impl Oracle {
         let (events, value) = self.events.entry(key).or_default();
         *events += 1;
         *value += made.value;
-        self.users.entry((hour, made.event.clone())).or_default().insert(made.user.clone());
+        if !made.user.is_empty() {
+            self.users.entry((hour, made.event.clone())).or_default().insert(made.user.clone());
+        }
     }
 
     /// The counts that the tables must hold.

@@ -1,6 +1,7 @@
 //! The configuration of the query API, from environment variables.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use runtime::vars::{VarError, Vars};
@@ -30,6 +31,8 @@ pub struct Config {
     /// Users of old hours, of changed hours and of polls that one refresh may merge, about: `POLL_MAX_USERS`, default
     /// 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
     pub max_merged_users: u64,
+    /// What queries may cost.
+    pub query: QueryConfig,
     /// Which pages may read.
     pub cors: CorsConfig,
     /// Who may read.
@@ -63,6 +66,54 @@ pub struct RefreshConfig {
     pub deadline: Duration,
 }
 
+/// What queries of `/v1/query` may cost.
+#[derive(Debug, Clone)]
+pub struct QueryConfig {
+    /// Statements of queries that run at once: `QUERY_CONCURRENCY`, default 4. Others wait for their turn. Raise it if
+    /// ClickHouse has cores to spare.
+    pub concurrency: NonZeroUsize,
+    /// Statements of queries with `accuracy=exact` that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They may take
+    /// long, so they have turns of their own.
+    pub slow_concurrency: NonZeroUsize,
+    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets `503 busy`.
+    pub queue_deadline: Duration,
+    /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After it the query gets
+    /// `503 too_slow`.
+    pub deadline: Duration,
+    /// Most rows of tables that one query may read, by the estimate of ClickHouse's index: `QUERY_MAX_ROWS_TO_READ`,
+    /// default 200 000 000. A query beyond it gets `422 too_wide`.
+    pub max_rows_to_read: NonZeroU64,
+    /// Memory for answers of queries that are kept until the next refresh, about: `QUERY_CACHE_BYTES`, default 64MiB.
+    pub cache_bytes: usize,
+}
+
+impl QueryConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let default = Self::default();
+        Ok(Self {
+            concurrency: vars.parsed_or("QUERY_CONCURRENCY", default.concurrency)?,
+            slow_concurrency: vars.parsed_or("QUERY_SLOW_CONCURRENCY", default.slow_concurrency)?,
+            queue_deadline: vars.positive_duration_or("QUERY_QUEUE_DEADLINE", default.queue_deadline)?,
+            deadline: vars.positive_duration_or("QUERY_DEADLINE", default.deadline)?,
+            max_rows_to_read: vars.parsed_or("QUERY_MAX_ROWS_TO_READ", default.max_rows_to_read)?,
+            cache_bytes: vars.bytes_or("QUERY_CACHE_BYTES", default.cache_bytes)?,
+        })
+    }
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: const { NonZeroUsize::new(4).unwrap() },
+            slow_concurrency: const { NonZeroUsize::new(2).unwrap() },
+            queue_deadline: Duration::from_secs(5),
+            deadline: Duration::from_secs(10),
+            max_rows_to_read: const { NonZeroU64::new(200_000_000).unwrap() },
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
 impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
@@ -88,6 +139,7 @@ impl Config {
             max_merged_users: vars.parsed_or("POLL_MAX_USERS", DEFAULT_MAX_USERS)?,
             cors: CorsConfig::from_vars(vars)?,
             access: AccessConfig::from_vars(vars)?,
+            query: QueryConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounterVec, IntGauge, Registry};
+use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 use runtime::metrics::{MetricDescription, MetricFactory};
 use schemas::time::UnixMillis;
 
 use crate::answers::LeftOut;
+use crate::problem::Problem;
 
 /// All metrics, registered once.
 pub struct Metrics {
@@ -24,6 +25,58 @@ pub struct Metrics {
     pub(crate) keys_stale: IntGauge,
     /// `refused_total`: requests that keys did not permit, by status code.
     pub(crate) refused: IntCounterVec,
+    pub(crate) queries: QueryMetrics,
+}
+
+/// The metrics of `/v1/query`.
+#[derive(Clone)]
+pub(crate) struct QueryMetrics {
+    outcomes: IntCounterVec,
+    seconds: Histogram,
+    waiting: IntGauge,
+    shared: IntCounter,
+}
+
+impl QueryMetrics {
+    fn new(metrics: &MetricFactory) -> Self {
+        Self {
+            outcomes: metrics.counter_vec(
+                "queries_total",
+                "Requests to /v1/query by outcome: ok, or the code of the problem.",
+                &["outcome"],
+            ),
+            seconds: metrics.histogram(
+                "query_seconds",
+                "Time from the turn of a query to its rows: planning and its statements to ClickHouse.",
+                DEFAULT_BUCKETS,
+            ),
+            waiting: metrics.gauge("queries_waiting", "Queries that wait for their turn to ask ClickHouse."),
+            shared: metrics.counter(
+                "query_cache_hits_total",
+                "Queries that were answered by the statement of an equal one, which had run or was running.",
+            ),
+        }
+    }
+
+    /// Counts an answer, or why there is none.
+    pub(crate) fn answered(&self, problem: Option<&Problem>) {
+        self.outcomes.with_label_values(&[problem.map_or("ok", |problem| problem.kind.code())]).inc();
+    }
+
+    /// Counts the statements of a query.
+    pub(crate) fn ran(&self, duration: Duration) {
+        self.seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a query that needed no statement of its own.
+    pub(crate) fn shared(&self) {
+        self.shared.inc();
+    }
+
+    /// Counts a query that waits, until the guard is dropped.
+    pub(crate) fn waiting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.waiting)
+    }
 }
 
 impl Default for Metrics {
@@ -62,6 +115,7 @@ impl Metrics {
                 "Requests that keys did not permit, by status code: 401, 403, 429.",
                 &["code"],
             ),
+            queries: QueryMetrics::new(&metrics),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),
         }
@@ -99,17 +153,23 @@ impl Metrics {
     }
 
     /// Counts a waiting request until the guard is dropped.
-    pub(crate) fn waiting(&self) -> WaitingGuard<'_> {
-        self.cold_waiting.inc();
-        WaitingGuard(self)
+    pub(crate) fn waiting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.cold_waiting)
     }
 }
 
-/// A request that waits for the next snapshot.
-pub(crate) struct WaitingGuard<'a>(&'a Metrics);
+/// Something that is counted in a gauge until it is dropped.
+pub(crate) struct GaugeGuard(IntGauge);
 
-impl Drop for WaitingGuard<'_> {
+impl GaugeGuard {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
-        self.0.cold_waiting.dec();
+        self.0.dec();
     }
 }

@@ -183,6 +183,11 @@ impl Kind {
         }
     }
 
+    /// Its code, which is also its label in metrics.
+    pub(crate) fn code(self) -> &'static str {
+        self.text().code
+    }
+
     fn text(self) -> Text {
         const WAIT: &str = "wait as long as `Retry-After` says, then send the request again";
         match self {

@@ -38,7 +38,7 @@ impl Cursor {
         if let Some(at) = ordering(query) {
             figures[at] = figure;
         }
-        Ok(Row { start: self.start, keys: self.keys.clone(), figures })
+        Ok(Row { start: self.start, keys: self.keys.clone(), figures, compared: Vec::new() })
     }
 
     /// Reads what `Display` writes.

@@ -1,20 +1,19 @@
 //! Asks ClickHouse for the rows of a query; the only file of this folder that does.
 
-use std::time::Duration;
-
 use clickhouse::{Client, Row};
 use runtime::error::chain;
+use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
 
+use super::plan::Reach;
 use super::sql::{Parameter, Statement};
-use crate::config::{ClickHouseConfig, RefreshConfig};
+use crate::config::ClickHouseConfig;
 use crate::problem::{Kind, Problem};
 
 /// The database as queries read it.
 pub(super) struct Database {
     client: Client,
-    deadline: Duration,
 }
 
 /// What a statement gave.
@@ -22,8 +21,8 @@ pub(super) struct Database {
 pub(super) struct Fetched {
     /// All that was in Kafka before this moment is counted; none while nothing is.
     pub(super) as_of: Option<UnixMillis>,
-    /// Hash of the aggregator's rollups; none before one has started.
-    pub(super) rollups: Option<u64>,
+    /// What the rollups hold, and what the aggregator declares.
+    pub(super) reach: Reach,
     /// Rows of all parts.
     pub(super) rows: Vec<FetchedRow>,
 }
@@ -31,29 +30,29 @@ pub(super) struct Fetched {
 /// A row of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 pub(super) struct FetchedRow {
-    /// The part of the plan, from 1; 0 in the row that tells how far the tables reach.
+    /// The part of the statement, from 1; 0 in the row that tells how far the tables reach.
     pub(super) part: u8,
     /// Start of the bucket in seconds; in the first row `as_of` in milliseconds.
     pub(super) start: i64,
-    /// Dimensions; null for the values that `top` merges.
+    /// Dimensions; null for the values that `top` merges. In the first row the aggregator's rollups, empty if they
+    /// are ours, then the rollups that have not counted every event.
     pub(super) keys: Vec<Option<String>>,
-    /// Measures.
+    /// Measures. In the first row the moments, in milliseconds, from which on those rollups have every event.
     pub(super) figures: Vec<Option<i128>>,
+    /// About how many distinct values the part merges; 0 where that decides nothing.
+    pub(super) size: u64,
+    /// How many rows the part has before its limit; 0 where it has none.
+    pub(super) total: u64,
 }
 
 impl Database {
-    pub(super) fn new(config: &ClickHouseConfig, poll: &RefreshConfig) -> Self {
+    pub(super) fn new(config: &ClickHouseConfig) -> Self {
         let client = Client::default()
             .with_url(&config.url)
             .with_database(&config.database)
             .with_user(&config.user)
             .with_password(&config.password);
-        Self { client, deadline: poll.deadline }
-    }
-
-    /// Seconds that a statement may take.
-    pub(super) fn seconds(&self) -> u64 {
-        self.deadline.as_secs().max(1)
+        Self { client }
     }
 
     /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
@@ -71,14 +70,31 @@ impl Database {
         }
         let rows = query.fetch_all::<FetchedRow>().await.map_err(|error| problem(&error))?;
         let (reach, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.part == 0);
-        let reach = reach.first();
-        let rollups = reach.and_then(|row| u64::try_from((*row.figures.first()?)?).ok());
+        let first = reach.first();
         Ok(Fetched {
-            as_of: reach.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
-            rollups: rollups.filter(|hash| *hash != 0),
+            as_of: first.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
+            reach: first.map(self::reach).unwrap_or_default(),
             rows,
         })
     }
+}
+
+fn no_rollups() -> Rollups {
+    Rollups::parse("", "").expect("an empty declaration has no mistake")
+}
+
+/// What the first row tells.
+fn reach(row: &FetchedRow) -> Reach {
+    let mut names = row.keys.iter().map(|name| name.as_deref().unwrap_or_default());
+    let declared = names.next().filter(|declared| !declared.is_empty());
+    // What cannot be read is not what we declare.
+    let theirs = declared.map(|text| Rollups::parse("configs", text).unwrap_or_else(|_| no_rollups()));
+    let second = |millis: &Option<i128>| {
+        i64::try_from((millis.unwrap_or(0) + 999).div_euclid(1000)).unwrap_or(i64::MAX)
+    };
+    let since = names.map(str::to_owned).zip(row.figures.iter().map(second));
+    // 1970 stands for a rollup that always counted.
+    Reach { since: since.filter(|(_, since)| *since > 0).collect(), theirs }
 }
 
 /// What a reader learns of an error; the operator learns all of it.

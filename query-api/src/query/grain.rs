@@ -5,7 +5,7 @@
 
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::{Span, Timestamp, ToSpan};
 use schemas::rollup;
 
 /// Seconds of a minute.
@@ -82,7 +82,7 @@ pub(super) enum Week {
 }
 
 /// Where buckets begin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Calendar {
     /// Whose clock and days count.
     pub(super) zone: TimeZone,
@@ -141,6 +141,24 @@ impl Calendar {
         }
         let day = moved(grain, self.first_day(grain, self.date(start)), -count);
         self.start(grain, self.day_start(day))
+    }
+
+    /// How many buckets there are from the start of one to the start of another.
+    pub(super) fn count(&self, grain: Grain, from: i64, to: i64) -> i64 {
+        let (mut at, mut count) = (from, 0);
+        while at < to {
+            at = self.next(grain, at);
+            count += 1;
+        }
+        count
+    }
+
+    /// The moment at which the local clock showed the same time `span` before; the first such moment after it where
+    /// the clock was put forward over it.
+    pub(super) fn shifted_back(&self, at: i64, span: Span) -> i64 {
+        let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
+        let limit = Timestamp::MIN.as_second();
+        self.zone.to_zoned(local).map_or(limit, |zoned| zoned.timestamp().as_second())
     }
 
     /// Start of a local day.

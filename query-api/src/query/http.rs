@@ -14,7 +14,7 @@ use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::QueryService;
-use super::params::{self, CsvStyle, Format, Query};
+use super::params::{self, CsvStyle, Format, MAX_JSON_LIMIT, Query};
 use super::render;
 use super::shape::Shaped;
 use crate::access::{KnownReader, Reader};
@@ -52,6 +52,7 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
                            headers: HeaderMap,
                            body: Result<Bytes, BytesRejection>| async move {
             let answered = answer(&app, &reader, suffix, &method, &uri, &headers, body).await;
+            app.state.metrics.queries.answered(answered.as_ref().err());
             let response = answered.unwrap_or_else(Problem::into_response);
             app.state.metrics.answered(ROUTE, response.status());
             response
@@ -72,6 +73,12 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let query = Query::parse(&parameters(method, uri, body)?)?.of_reader(reader, &app.rollups)?;
     let format = format(&query, suffix, headers)?;
+    if format == Format::Json && query.limit > MAX_JSON_LIMIT {
+        let reason = format!(
+            "one JSON document has at most {MAX_JSON_LIMIT} rows; ask for ndjson or csv, or for pages"
+        );
+        return Err(Problem::bad("limit", reason));
+    }
     let shaped = app.answer(reader, &query).await?;
     let now = SystemTime::now().into();
     let stale = app.is_stale(&shaped, now);

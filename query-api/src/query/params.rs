@@ -40,6 +40,9 @@ pub(super) struct Query {
     /// After which row the answer begins; with the first row if absent.
     pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
+    /// With what each row is compared; with nothing if absent.
+    pub(super) compare: Option<Compare>,
+    pub(super) accuracy: Accuracy,
     /// The only rollups that may answer; any where there is none.
     pub(super) rollups: Vec<String>,
     pub(super) format: Option<Format>,
@@ -93,6 +96,30 @@ pub(super) enum Partial {
     Include,
     /// They have none.
     Omit,
+}
+
+/// With which window the one of the query is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compare {
+    /// The one directly before, of as many buckets.
+    Previous,
+    /// The same a week before.
+    Week,
+    /// The same a year before.
+    Year,
+    /// The one between two bounds.
+    Between(Bound, Bound),
+}
+
+/// How distinct values are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accuracy {
+    /// Exactly up to a number of values; beyond it by a sample.
+    Auto,
+    /// Exactly, however long it takes.
+    Exact,
+    /// By a sample.
+    Fast,
 }
 
 /// The form of an answer.
@@ -171,7 +198,7 @@ impl fmt::Debug for Parameter {
 }
 
 /// All parameters, in the order in which an answer repeats them.
-pub(crate) static PARAMETERS: [Parameter; 18] = [
+pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "measures",
         default: Some("events"),
@@ -281,7 +308,7 @@ pub(crate) static PARAMETERS: [Parameter; 18] = [
     Parameter {
         name: "limit",
         default: Some("1000"),
-        doc: "Most rows of the answer, up to 10000.",
+        doc: "Most rows of the answer, up to 10000; as NDJSON and CSV up to 100000.",
         shape: Shape::One,
         values: Values::Number(1, MAX_LIMIT),
         read: |query, text| {
@@ -308,6 +335,27 @@ pub(crate) static PARAMETERS: [Parameter; 18] = [
         read: |query, text| {
             let choices = [("include", Partial::Include), ("omit", Partial::Omit)];
             choice(text, &choices).map(|partial| query.partial = partial)
+        },
+    },
+    Parameter {
+        name: "compare",
+        default: None,
+        doc: "`previous` for the window directly before, `week` or `year` for the same window a week or a year before, \
+              or any other as `from..to`: each row has `compare` and `change` beside its measures.",
+        shape: Shape::One,
+        values: Values::Text("^(previous|week|year|.+\\.\\..+)$"),
+        read: |query, text| compare(text).map(|compare| query.compare = Some(compare)),
+    },
+    Parameter {
+        name: "accuracy",
+        default: Some("auto"),
+        doc: "How distinct values are counted: `exact` always exactly, `fast` by a sample of one in 16, `auto` exactly \
+              up to 5 million values to merge and beyond that by the sample.",
+        shape: Shape::One,
+        values: Values::OneOf(&["auto", "exact", "fast"]),
+        read: |query, text| {
+            let choices = [("auto", Accuracy::Auto), ("exact", Accuracy::Exact), ("fast", Accuracy::Fast)];
+            choice(text, &choices).map(|accuracy| query.accuracy = accuracy)
         },
     },
     Parameter {
@@ -360,7 +408,10 @@ const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]
 pub(super) const MAX_MEASURES: usize = 8;
 pub(super) const MAX_DIMENSIONS: usize = 6;
 pub(super) const MAX_FILTERS: usize = 16;
-pub(super) const MAX_LIMIT: usize = 10_000;
+/// Most rows of an answer in any form.
+pub(super) const MAX_LIMIT: usize = 100_000;
+/// Most rows of an answer that is one JSON document.
+pub(super) const MAX_JSON_LIMIT: usize = 10_000;
 pub(super) const MAX_TOP: usize = 1_000;
 
 impl Query {
@@ -406,6 +457,8 @@ impl Query {
             limit: 0,
             cursor: None,
             partial: Partial::Include,
+            compare: None,
+            accuracy: Accuracy::Auto,
             rollups: Vec::new(),
             format: None,
             csv: CsvStyle::Plain,
@@ -422,6 +475,17 @@ impl Query {
         let time = (self.grain != Grain::None).then(|| "time".to_owned());
         let fields: Vec<_> = time.iter().chain(&self.dimensions).chain(&self.measures).collect();
         let mut seen = BTreeSet::from(["others"]);
+        if self.compare.is_some() {
+            seen.extend(["compare", "change"]);
+        }
+        if self.compare == Some(Compare::Week)
+            && matches!(self.grain, Grain::Month | Grain::Quarter | Grain::Year)
+        {
+            return Err(Problem::bad(
+                "compare",
+                "buckets of this grain do not begin a week apart; use year or previous",
+            ));
+        }
         if let Some(twice) = fields.iter().find(|field| !seen.insert(field)) {
             let param = if self.dimensions.contains(twice) { "dimensions" } else { "measures" };
             return Err(Problem::bad(param, format!("a row would have two fields `{twice}`")));
@@ -610,6 +674,19 @@ fn top(text: &str) -> Result<Top, String> {
     let reason =
         || format!("it is a number from 1 to {MAX_TOP}, or a dimension and a number, for example country:5");
     count.map(|count| Top { dimension, count }).ok_or_else(reason)
+}
+
+fn compare(text: &str) -> Result<Compare, String> {
+    let between = |text: &str| {
+        let (from, to) = text.split_once("..")?;
+        Some(Compare::Between(Bound::parse(from).ok()?, Bound::parse(to).ok()?))
+    };
+    let named =
+        choice(text, &[("previous", Compare::Previous), ("week", Compare::Week), ("year", Compare::Year)]);
+    named
+        .ok()
+        .or_else(|| between(text))
+        .ok_or_else(|| "it is previous, week, year, or a window like 2026-10-01..2026-11-01".to_owned())
 }
 
 fn order(text: &str) -> Result<Order, String> {

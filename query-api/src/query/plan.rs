@@ -1,11 +1,14 @@
-//! Routing: which rollup answers each measure.
+//! Routing: which rollups answer each measure.
 //!
 //! A rollup is a candidate if it has the measure, the dimensions and the filtered fields, if each bucket of the
 //! window is made of whole buckets of its own, and if the filters imply its `where`. Of several, those count that
-//! keep rows for as long as the window reaches; then the coarsest, the one with fewest dimensions, the first of
-//! the file. Measures of different rollups are joined on their keys. Pure: no clock, no I/O.
+//! hold every event for as long as the window reaches; then the coarsest, the one with fewest dimensions, the first
+//! of the file. A distinct count costs as much as there are values in all buckets that are merged, so it is read
+//! from a coarser rollup where a bucket of the window holds whole buckets of one, and from the candidate only at the
+//! edges. Measures of different rollups are joined on their keys. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use schemas::rollup::{Condition, Dimension, Measure, Rollup, Rollups};
 
@@ -18,85 +21,339 @@ use crate::problem::{BadParameter, Kind, Problem};
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
 
+/// Most edges of a window that a finer rollup answers beside a coarser one: each is a condition of the statement.
+const MAX_EDGES: usize = 32;
+
 /// What is read from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// One for each rollup that is read, at least one.
+    /// One for each set of rollups that is read.
     pub(super) parts: Vec<Part>,
 }
 
-/// What is read from one rollup.
+/// Measures that are read from the same rollups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
-    pub(super) rollup: Rollup,
+    /// One rollup, or a coarse one and a finer one for the edges of the window. They have the same measures.
+    pub(super) sources: Vec<Source>,
     /// The measures, by their place in the query.
     pub(super) measures: Vec<(usize, Measure)>,
     /// The column of each dimension of the query.
     pub(super) keys: Vec<String>,
+    /// Buckets that begin before this moment lack events; none if absent.
+    pub(super) kept_from: Option<i64>,
+}
+
+/// A rollup, and which of its buckets are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) rollup: Rollup,
     /// The column of each filter of the query; none where every row of the rollup meets it.
     pub(super) filtered: Vec<Option<String>>,
-    /// Before this moment the rollup keeps no rows; from the beginning if absent.
-    pub(super) kept_from: Option<i64>,
+    pub(super) span: Span,
+}
+
+/// Which buckets of a rollup are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Span {
+    /// All of the window.
+    Whole,
+    /// All of the window but those that begin at these moments.
+    Without(Vec<i64>),
+    /// Those of the window that lie within one of these ranges.
+    Within(Vec<(i64, i64)>),
+}
+
+/// What is known of the rollups besides their declaration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// The moment from which on every event is counted, by rollup; the others count every event.
+    pub(super) since: BTreeMap<String, i64>,
+    /// The rollups of the aggregator; the same as ours if absent.
+    pub(super) theirs: Option<Rollups>,
 }
 
 impl Plan {
     /// The part that has a measure of the query, and its place there.
-    pub(super) fn part_of(&self, measure: usize) -> (&Part, usize) {
+    pub(super) fn part_of(&self, measure: usize) -> Option<(&Part, usize)> {
         let place = |part: &Part| part.measures.iter().position(|(at, _)| *at == measure);
-        let found = self.parts.iter().find_map(|part| Some((part, place(part)?)));
-        found.expect("each measure of the query has a part")
+        self.parts.iter().find_map(|part| Some((part, place(part)?)))
     }
 }
 
-/// The query's names, as rollups have them.
-struct Fields {
+impl Part {
+    /// Its distinct counts, by their place in the query.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = usize> {
+        let is_distinct = |measure: &Measure| matches!(measure, Measure::UniqExact(_));
+        self.measures.iter().filter(move |(_, measure)| is_distinct(measure)).map(|(place, _)| *place)
+    }
+
+    /// Names of the rollups that are read.
+    pub(super) fn rollups(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.rollup.name.as_str())
+    }
+}
+
+/// Chooses rollups for measures of a query.
+pub(super) struct Planner<'a> {
+    query: &'a Query,
+    /// The moment of the query.
+    now: i64,
+    reach: &'a Reach,
+    allowed: Vec<&'a Rollup>,
+    /// Names of rollups that the aggregator does not declare as we do.
+    differing: Vec<&'a str>,
+    /// The dimensions of the query, as rollups have them.
     dimensions: Vec<Dimension>,
+    /// The fields of its filters, as rollups have them.
     filters: Vec<Dimension>,
 }
 
-/// Chooses a rollup for each measure of the query, at the moment `now`.
-pub(super) fn plan(rollups: &Rollups, query: &Query, window: &Window, now: i64) -> Result<Plan, Problem> {
-    let allowed = allowed(rollups, query)?;
-    let field = |name: &String, param| resolve(rollups, name, param);
-    let fields = Fields {
-        dimensions: query
-            .dimensions
-            .iter()
-            .map(|name| field(name, "dimensions"))
-            .collect::<Result<_, _>>()?,
-        filters: query
-            .filters
-            .iter()
-            .map(|filter| field(&filter.field, "filter"))
-            .collect::<Result<_, _>>()?,
-    };
-    let mut parts: Vec<Part> = Vec::new();
-    for (at, name) in query.measures.iter().enumerate() {
-        let (rollup, measure) = choose(&allowed, name, query, &fields, window, now)?;
-        match parts.iter_mut().find(|part| part.rollup.name == rollup.name) {
-            Some(part) => part.measures.push((at, measure.clone())),
-            None => parts.push(part(rollup, (at, measure.clone()), &fields, now)),
-        }
+impl<'a> Planner<'a> {
+    /// Reads the names of a query.
+    ///
+    /// # Errors
+    /// No rollup has them.
+    pub(super) fn new(
+        rollups: &'a Rollups,
+        reach: &'a Reach,
+        query: &'a Query,
+        now: i64,
+    ) -> Result<Self, Problem> {
+        let field = |name: &String, param| resolve(rollups, name, param);
+        let differs = |rollup: &&Rollup| {
+            reach.theirs.as_ref().is_some_and(|theirs| theirs.get(&rollup.name) != Some(*rollup))
+        };
+        let differing: Vec<_> = rollups.iter().filter(differs).map(|rollup| &*rollup.name).collect();
+        Ok(Self {
+            query,
+            now,
+            reach,
+            allowed: allowed(rollups, &differing, query)?,
+            differing,
+            dimensions: query
+                .dimensions
+                .iter()
+                .map(|name| field(name, "dimensions"))
+                .collect::<Result<_, _>>()?,
+            filters: query
+                .filters
+                .iter()
+                .map(|filter| field(&filter.field, "filter"))
+                .collect::<Result<_, _>>()?,
+        })
     }
-    Ok(Plan { parts })
-}
 
-fn part(rollup: &Rollup, measure: (usize, Measure), fields: &Fields, now: i64) -> Part {
-    let column =
-        |dimension: &Dimension| rollup.dimensions.contains(dimension).then(|| dimension.column_name());
-    Part {
-        measures: vec![measure],
-        keys: fields.dimensions.iter().map(Dimension::column_name).collect(),
-        filtered: fields.filters.iter().map(column).collect(),
-        kept_from: kept_from(rollup, now),
-        rollup: rollup.clone(),
+    /// The plan for all measures of the query.
+    ///
+    /// # Errors
+    /// No rollup answers one of them.
+    pub(super) fn plan(&self, window: &Window) -> Result<Plan, Problem> {
+        self.plan_of(0..self.query.measures.len(), window)
+    }
+
+    /// The plan for some measures, by their place in the query.
+    pub(super) fn plan_of(
+        &self,
+        measures: impl IntoIterator<Item = usize>,
+        window: &Window,
+    ) -> Result<Plan, Problem> {
+        let mut parts: Vec<Part> = Vec::new();
+        for at in measures {
+            let (measure, mut chosen) = self.choose(&self.query.measures[at], window)?;
+            chosen.measures = vec![(at, measure.clone())];
+            match parts.iter_mut().find(|part| part.sources == chosen.sources) {
+                Some(part) => part.measures.append(&mut chosen.measures),
+                None => parts.push(chosen),
+            }
+        }
+        Ok(Plan { parts })
+    }
+
+    /// The best of the rollups that have the measure and cover the query, as a part without measures.
+    fn choose(&self, name: &str, window: &Window) -> Result<(&'a Measure, Part), Problem> {
+        let declared = self.declared(name)?;
+        let mut failures = Vec::new();
+        let mut candidates = Vec::new();
+        for (place, (rollup, measure)) in declared.iter().copied().enumerate() {
+            let mut lacks = self.lacking(rollup);
+            if !grain::has_edges(rollup.grain, &window.edges) {
+                lacks.push(("grain", coarse(rollup, window)));
+            }
+            if lacks.is_empty() {
+                let part = self.part(rollup, measure, &declared, window);
+                let key = (
+                    part.kept_from.is_some(),
+                    Reverse(rollup.grain.length()),
+                    rollup.dimensions.len(),
+                    place,
+                );
+                candidates.push((key, measure, part));
+            } else {
+                failures.push((&*rollup.name, lacks));
+            }
+        }
+        let best = candidates.into_iter().min_by_key(|(key, ..)| *key);
+        best.map(|(_, measure, part)| (measure, part)).ok_or_else(|| self.none_covers(name, &failures))
+    }
+
+    /// What is read of a measure if this rollup answers it.
+    fn part(
+        &self,
+        rollup: &'a Rollup,
+        measure: &Measure,
+        declared: &[(&'a Rollup, &'a Measure)],
+        window: &Window,
+    ) -> Part {
+        let coarser = declared.iter().enumerate().filter_map(|(place, (coarse, _))| {
+            let (sources, kept_from) = self.split(coarse, rollup, window)?;
+            let is_better = matches!(measure, Measure::UniqExact(_)) && self.lacking(coarse).is_empty();
+            let key = (kept_from.is_some(), Reverse(coarse.grain.length()), coarse.dimensions.len(), place);
+            is_better.then_some((key, sources, kept_from))
+        });
+        let alone = self.unless_reached(rollup, window.from());
+        let best = coarser.min_by_key(|(key, ..)| *key).filter(|(key, ..)| !key.0 || alone.is_some());
+        let (sources, kept_from) = match best {
+            Some((_, sources, kept_from)) => (sources, kept_from),
+            None => (vec![self.source(rollup, Span::Whole)], alone),
+        };
+        let keys = self.dimensions.iter().map(Dimension::column_name).collect();
+        Part { sources, measures: Vec::new(), keys, kept_from }
+    }
+
+    /// The window read from a coarse rollup, and at its edges from a finer one; none if no bucket of the coarse one
+    /// lies within one of the window. With the moment before which buckets lack events.
+    fn split(&self, coarse: &Rollup, fine: &Rollup, window: &Window) -> Option<(Vec<Source>, Option<i64>)> {
+        let length = coarse.grain.length()? / 1000;
+        if length <= fine.grain.length()? / 1000 {
+            return None;
+        }
+        let floor = |at: i64| at - at.rem_euclid(length);
+        let mut split: Vec<_> =
+            window.edges.iter().filter(|edge| **edge != floor(**edge)).map(|edge| floor(*edge)).collect();
+        split.dedup();
+        let all = (window.to() - 1).div_euclid(length) - window.from().div_euclid(length) + 1;
+        if split.is_empty() || split.len() > MAX_EDGES || usize::try_from(all).ok()? <= split.len() {
+            return None;
+        }
+        let within: Vec<_> = split.iter().map(|start| (*start, *start + length)).collect();
+        let starts_split = split[0] < window.from();
+        let (first_coarse, first_fine) =
+            if starts_split { (split[0] + length, window.from()) } else { (window.from(), split[0]) };
+        let kept_from = self.unless_reached(coarse, first_coarse).max(self.unless_reached(fine, first_fine));
+        let sources =
+            vec![self.source(coarse, Span::Without(split)), self.source(fine, Span::Within(within))];
+        Some((sources, kept_from))
+    }
+
+    fn source(&self, rollup: &Rollup, span: Span) -> Source {
+        let column =
+            |dimension: &Dimension| rollup.dimensions.contains(dimension).then(|| dimension.column_name());
+        Source { filtered: self.filters.iter().map(column).collect(), rollup: rollup.clone(), span }
+    }
+
+    /// The moment from which on the rollup has every event, unless that is by `from`.
+    fn unless_reached(&self, rollup: &Rollup, from: i64) -> Option<i64> {
+        let retained =
+            rollup.retention_days.map(|days| self.now - self.now.rem_euclid(DAY) - i64::from(days) * DAY);
+        let since = self.reach.since.get(&rollup.name).copied();
+        retained.max(since).filter(|reached| *reached > from)
+    }
+
+    /// The rollups that declare the measure, all in the same way.
+    fn declared(&self, name: &str) -> Result<Vec<(&'a Rollup, &'a Measure)>, Problem> {
+        let measure = |rollup: &'a Rollup| {
+            rollup.measures.iter().find(|(there, _)| there == name).map(|(_, measure)| (rollup, measure))
+        };
+        let declared: Vec<_> = self.allowed.iter().copied().filter_map(measure).collect();
+        let Some((_, first)) = declared.first() else {
+            let mut names: Vec<_> =
+                self.allowed.iter().flat_map(|rollup| &rollup.measures).map(|(name, _)| &**name).collect();
+            names.sort_unstable();
+            names.dedup();
+            let reason = format!(
+                "no rollup has the measure `{name}`; there are {}{}",
+                names.join(", "),
+                self.left_out()
+            );
+            return Err(not_covered("measures", reason));
+        };
+        if declared.iter().all(|(_, measure)| measure == first) {
+            return Ok(declared);
+        }
+        let definitions: Vec<_> =
+            declared.iter().map(|(rollup, measure)| format!("{measure} in `{}`", rollup.name)).collect();
+        let reason = format!("`{name}` is {}; name the rollup", definitions.join(", "));
+        Err(not_covered("rollup", reason))
+    }
+
+    /// What a rollup lacks to answer with any grain: the parameter that asks for it, and a phrase.
+    fn lacking(&self, rollup: &Rollup) -> Vec<(&'static str, String)> {
+        let mut lacks = Vec::new();
+        for (name, dimension) in self.query.dimensions.iter().zip(&self.dimensions) {
+            if !rollup.dimensions.contains(dimension) {
+                lacks.push(("dimensions", format!("has no dimension `{name}`")));
+            }
+        }
+        for (filter, dimension) in self.query.filters.iter().zip(&self.filters) {
+            if !rollup.dimensions.contains(dimension) && !is_met_by_all(filter, dimension, rollup) {
+                lacks.push(("filter", format!("has no dimension `{}`", filter.field)));
+            }
+        }
+        for condition in &rollup.conditions {
+            if !self.is_implied(condition) {
+                let values = condition.values.join("|");
+                lacks
+                    .push(("filter", format!("holds only events that meet {}:in:{values}", condition.field)));
+            }
+        }
+        lacks
+    }
+
+    /// Whether the filters let through only events that meet the condition.
+    fn is_implied(&self, condition: &Condition) -> bool {
+        let all = self.query.filters.iter().zip(&self.filters);
+        let of_field: Vec<_> =
+            all.filter(|(_, dimension)| **dimension == condition.field).map(|(filter, _)| filter).collect();
+        let Some(values) = of_field.iter().find_map(|filter| filter.values()) else { return false };
+        let mut passing = values.iter().filter(|value| of_field.iter().all(|filter| filter.is_met_by(value)));
+        passing.all(|value| condition.values.contains(value))
+    }
+
+    /// Names the parameter that the closest rollup fails, and what each of them lacks.
+    fn none_covers(&self, name: &str, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
+        let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
+        let param = closest.map_or("measures", |(_, lacks)| lacks[0].0);
+        let phrases: Vec<_> = failures
+            .iter()
+            .map(|(rollup, lacks)| {
+                let lacks: Vec<_> = lacks.iter().map(|(_, phrase)| phrase.as_str()).collect();
+                format!("`{rollup}` {}", lacks.join(" and "))
+            })
+            .collect();
+        let reason = format!("no rollup has `{name}` like this: {}{}", phrases.join("; "), self.left_out());
+        not_covered(param, reason)
+    }
+
+    /// Says which rollups cannot answer anything.
+    fn left_out(&self) -> String {
+        match &self.differing[..] {
+            [] => String::new(),
+            names => format!("; the aggregator declares otherwise: {}", names.join(", ")),
+        }
     }
 }
 
 /// The rollups that may answer.
-fn allowed<'a>(rollups: &'a Rollups, query: &Query) -> Result<Vec<&'a Rollup>, Problem> {
+fn allowed<'a>(rollups: &'a Rollups, differing: &[&str], query: &Query) -> Result<Vec<&'a Rollup>, Problem> {
     if query.rollups.is_empty() {
-        return Ok(rollups.iter().collect());
+        return Ok(rollups.iter().filter(|rollup| !differing.contains(&&*rollup.name)).collect());
+    }
+    if let Some(name) = query.rollups.iter().find(|name| differing.contains(&name.as_str())) {
+        let reason = format!(
+            "the aggregator declares `{name}` otherwise than this service, or not at all: both need the same ROLLUPS_FILE"
+        );
+        return Err(not_covered("rollup", reason));
     }
     let names = || rollups.iter().map(|rollup| &*rollup.name).collect::<Vec<_>>().join(", ");
     let find = |name: &String| {
@@ -136,80 +393,6 @@ fn resolve(rollups: &Rollups, name: &str, param: &str) -> Result<Dimension, Prob
     }
 }
 
-/// The best of the rollups that have the measure and cover the query.
-fn choose<'a>(
-    allowed: &[&'a Rollup],
-    name: &str,
-    query: &Query,
-    fields: &Fields,
-    window: &Window,
-    now: i64,
-) -> Result<(&'a Rollup, &'a Measure), Problem> {
-    let declared = declared(allowed, name)?;
-    let mut failures = Vec::new();
-    let mut candidates = Vec::new();
-    for (place, (rollup, measure)) in declared.iter().enumerate() {
-        let lacks = lacking(rollup, query, fields, window);
-        if lacks.is_empty() {
-            let reaches = kept_from(rollup, now).is_none_or(|kept| kept <= window.from());
-            let key = (!reaches, Reverse(rollup.grain.length()), rollup.dimensions.len(), place);
-            candidates.push((key, (*rollup, *measure)));
-        } else {
-            failures.push((&*rollup.name, lacks));
-        }
-    }
-    let best = candidates.into_iter().min_by_key(|(key, _)| *key).map(|(_, best)| best);
-    best.ok_or_else(|| none_covers(name, &failures))
-}
-
-/// The rollups that declare the measure, all in the same way.
-fn declared<'a>(allowed: &[&'a Rollup], name: &str) -> Result<Vec<(&'a Rollup, &'a Measure)>, Problem> {
-    let measure = |rollup: &'a Rollup| {
-        rollup.measures.iter().find(|(there, _)| there == name).map(|(_, measure)| (rollup, measure))
-    };
-    let declared: Vec<_> = allowed.iter().copied().filter_map(measure).collect();
-    let Some((_, first)) = declared.first() else {
-        let mut names: Vec<_> =
-            allowed.iter().flat_map(|rollup| &rollup.measures).map(|(name, _)| &**name).collect();
-        names.sort_unstable();
-        names.dedup();
-        let reason = format!("no rollup has the measure `{name}`; there are {}", names.join(", "));
-        return Err(not_covered("measures", reason));
-    };
-    if declared.iter().all(|(_, measure)| measure == first) {
-        return Ok(declared);
-    }
-    let definitions: Vec<_> =
-        declared.iter().map(|(rollup, measure)| format!("{measure} in `{}`", rollup.name)).collect();
-    let reason = format!("`{name}` is {}; name the rollup", definitions.join(", "));
-    Err(not_covered("rollup", reason))
-}
-
-/// What a rollup lacks to answer: the parameter that asks for it, and a phrase.
-fn lacking(rollup: &Rollup, query: &Query, fields: &Fields, window: &Window) -> Vec<(&'static str, String)> {
-    let mut lacks = Vec::new();
-    for (name, dimension) in query.dimensions.iter().zip(&fields.dimensions) {
-        if !rollup.dimensions.contains(dimension) {
-            lacks.push(("dimensions", format!("has no dimension `{name}`")));
-        }
-    }
-    for (filter, dimension) in query.filters.iter().zip(&fields.filters) {
-        if !rollup.dimensions.contains(dimension) && !is_met_by_all(filter, dimension, rollup) {
-            lacks.push(("filter", format!("has no dimension `{}`", filter.field)));
-        }
-    }
-    for condition in &rollup.conditions {
-        if !is_implied(condition, query, fields) {
-            let values = condition.values.join("|");
-            lacks.push(("filter", format!("holds only events that meet {}:in:{values}", condition.field)));
-        }
-    }
-    if !grain::has_edges(rollup.grain, &window.edges) {
-        lacks.push(("grain", coarse(rollup, window)));
-    }
-    lacks
-}
-
 fn coarse(rollup: &Rollup, window: &Window) -> String {
     let has = match rollup.grain {
         schemas::rollup::Grain::None => "has one bucket for all time".to_owned(),
@@ -230,36 +413,6 @@ fn coarse(rollup: &Rollup, window: &Window) -> String {
 fn is_met_by_all(filter: &Filter, dimension: &Dimension, rollup: &Rollup) -> bool {
     let of_field = rollup.conditions.iter().find(|condition| condition.field == *dimension);
     of_field.is_some_and(|condition| condition.values.iter().all(|value| filter.is_met_by(value)))
-}
-
-/// Whether the filters let through only events that meet the condition.
-fn is_implied(condition: &Condition, query: &Query, fields: &Fields) -> bool {
-    let all = query.filters.iter().zip(&fields.filters);
-    let of_field: Vec<_> =
-        all.filter(|(_, dimension)| **dimension == condition.field).map(|(filter, _)| filter).collect();
-    let Some(values) = of_field.iter().find_map(|filter| filter.values()) else { return false };
-    let mut passing = values.iter().filter(|value| of_field.iter().all(|filter| filter.is_met_by(value)));
-    passing.all(|value| condition.values.contains(value))
-}
-
-/// Before this moment the rollup keeps no rows.
-fn kept_from(rollup: &Rollup, now: i64) -> Option<i64> {
-    let days = i64::from(rollup.retention_days?);
-    Some(now - now.rem_euclid(DAY) - days * DAY)
-}
-
-/// Names the parameter that the closest rollup fails, and what each of them lacks.
-fn none_covers(name: &str, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
-    let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
-    let param = closest.map_or("measures", |(_, lacks)| lacks[0].0);
-    let phrases: Vec<_> = failures
-        .iter()
-        .map(|(rollup, lacks)| {
-            let lacks: Vec<_> = lacks.iter().map(|(_, phrase)| phrase.as_str()).collect();
-            format!("`{rollup}` {}", lacks.join(" and "))
-        })
-        .collect();
-    not_covered(param, format!("no rollup has `{name}` like this: {}", phrases.join("; ")))
 }
 
 fn not_covered(param: &str, reason: String) -> Problem {

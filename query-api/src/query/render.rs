@@ -1,6 +1,7 @@
 //! An answer as bytes: JSON, NDJSON, CSV. Pure.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -9,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::grain::{Calendar, Grain};
 use super::params::{CsvStyle, Format, Integers, Query};
-use super::shape::{Row, Shaped};
+use super::shape::{Comparison, Row, Shaped};
+use super::sql::SAMPLED;
 use crate::rendered::rfc3339;
 
 /// Whole numbers beyond this one are not exact where numbers are doubles.
@@ -49,9 +51,15 @@ struct Meta<'a> {
     stale: bool,
     complete_until: Option<String>,
     exact: bool,
+    /// The relative error of the least exact row, which is exceeded with a probability of 5 %, by measure.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    error: BTreeMap<&'a str, Option<f64>>,
     rollups: &'a [String],
     window: Window<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compare: Option<Compare>,
     rows: usize,
+    total_rows: usize,
     truncated: bool,
     /// The cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +76,48 @@ struct Window<'a> {
     from: String,
     to: String,
     tz: &'a str,
+}
+
+#[derive(Serialize)]
+struct Compare {
+    from: String,
+    to: String,
+    /// Where the unfinished bucket and its counterpart are cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<Cut>,
+}
+
+#[derive(Serialize)]
+struct Cut {
+    now: String,
+    then: String,
+}
+
+/// Measures of a row by name.
+struct Measures<'a, T>(&'a Query, &'a [Comparison], T);
+
+impl<V: Serialize, T: Fn(Comparison) -> V> Serialize for Measures<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(query, compared, value) = self;
+        serializer.collect_map(query.measures.iter().zip(compared.iter().map(|compared| value(*compared))))
+    }
+}
+
+/// A measure as the query wants it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Figure {
+    Number(Option<i128>),
+    Text(Option<String>),
+}
+
+impl Figure {
+    fn new(query: &Query, figure: Option<i128>) -> Self {
+        match query.integers {
+            Integers::Number => Self::Number(figure),
+            Integers::Text => Self::Text(figure.map(|figure| figure.to_string())),
+        }
+    }
 }
 
 /// A row as a JSON object: time, dimensions, `others`, measures.
@@ -90,10 +140,12 @@ impl Serialize for Object<'_> {
             map.serialize_entry("others", &true)?;
         }
         for (name, figure) in query.measures.iter().zip(&row.figures) {
-            match query.integers {
-                Integers::Number => map.serialize_entry(name, figure)?,
-                Integers::Text => map.serialize_entry(name, &figure.map(|figure| figure.to_string()))?,
-            }
+            map.serialize_entry(name, &Figure::new(query, *figure))?;
+        }
+        if query.compare.is_some() {
+            let then = |compared: Comparison| Figure::new(query, compared.then);
+            map.serialize_entry("compare", &Measures(query, &row.compared, then))?;
+            map.serialize_entry("change", &Measures(query, &row.compared, Comparison::change))?;
         }
         map.end()
     }
@@ -101,28 +153,32 @@ impl Serialize for Object<'_> {
 
 fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
     let calendar = &query.calendar;
-    let figures = shaped.rows.iter().flat_map(|row| &row.figures).flatten();
-    let empty = match (shaped.rows.is_empty(), query.filters.is_empty()) {
-        (false, _) => None,
-        (true, true) => Some("no_rows"),
-        (true, false) => Some("filtered"),
-    };
+    let compared = |row: &Row| row.compared.iter().map(|compared| compared.then).collect::<Vec<_>>();
+    let mut figures =
+        shaped.rows.iter().flat_map(|row| [row.figures.clone(), compared(row)].concat()).flatten();
     let meta = Meta {
         as_of: shaped.as_of.map(rfc3339),
         stale,
         complete_until: shaped.complete_until.map(|until| calendar.local(until)),
-        exact: true,
+        exact: shaped.sampled.is_empty(),
+        error: shaped.sampled.iter().map(|at| (query.measures[*at].as_str(), error(*at, shaped))).collect(),
         rollups: &shaped.rollups,
         window: Window {
             from: calendar.local(shaped.window.0),
             to: calendar.local(shaped.window.1),
             tz: calendar.zone.iana_name().unwrap_or("UTC"),
         },
+        compare: shaped.compared.map(|compared| Compare {
+            from: calendar.local(compared.window.0),
+            to: calendar.local(compared.window.1),
+            cut: compared.cut.map(|(now, then)| Cut { now: calendar.local(now), then: calendar.local(then) }),
+        }),
         rows: shaped.rows.len(),
+        total_rows: shaped.total,
         truncated: shaped.truncated,
         next: shaped.next.as_ref().map(ToString::to_string),
-        unsafe_integers: figures.map(|figure| figure.unsigned_abs()).any(|figure| figure > MAX_SAFE),
-        empty,
+        unsafe_integers: figures.any(|figure| figure.unsigned_abs() > MAX_SAFE),
+        empty: empty(query, shaped),
     };
     let data: Vec<_> = shaped.rows.iter().map(|row| Object { query, row }).collect();
     let data = serde_json::value::to_raw_value(&data).expect("numbers and texts become JSON");
@@ -130,6 +186,27 @@ fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
     let etag = etag(&[data.get().as_bytes(), until.as_bytes(), stale.to_string().as_bytes()]);
     let answer = serde_json::to_vec(&Answer { data: &data, meta, query });
     Body { kind: "application/json", bytes: answer.expect("numbers and texts become JSON"), etag }
+}
+
+/// Why there is no row.
+fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
+    match (shaped.rows.is_empty(), shaped.is_before_since, query.filters.is_empty()) {
+        (false, ..) => None,
+        (true, true, _) => Some("before_since"),
+        (true, false, false) => Some("filtered"),
+        (true, false, true) => Some("no_rows"),
+    }
+}
+
+/// Twice the standard deviation of a sampled count, as a part of it: with a rate of 1 in 16, a row of n values has
+/// `2·√(15/n)`, for the size of the sample is binomial. Of the row with the fewest; none where a sample has no value.
+fn error(measure: usize, shaped: &Shaped) -> Option<f64> {
+    let then = shaped.rows.iter().filter_map(|row| row.compared.get(measure)?.then);
+    let counts = shaped.rows.iter().filter_map(|row| row.figures[measure]).chain(then);
+    let least = counts.filter(|count| *count > 0).min()?;
+    #[expect(clippy::cast_precision_loss, reason = "an error needs few digits")]
+    let error = 2.0 * ((SAMPLED - 1) as f64 / least as f64).sqrt();
+    Some((error * 10_000.0).ceil() / 10_000.0)
 }
 
 fn ndjson(query: &Query, shaped: &Shaped) -> Vec<u8> {
@@ -151,9 +228,13 @@ fn csv(query: &Query, shaped: &Shaped) -> Vec<u8> {
     let others = query.top.is_some().then_some("others");
     let header = time.into_iter().chain(query.dimensions.iter().map(String::as_str));
     let header = header.chain(others).chain(query.measures.iter().map(String::as_str));
-    let mut rows = vec![header.map(Cow::from).collect::<Vec<_>>()];
-    rows.extend(shaped.rows.iter().map(|row| fields(query, row)));
-    for row in &rows {
+    let compared = |prefix| {
+        let measures = query.measures.iter().filter(|_| query.compare.is_some());
+        measures.map(move |name| Cow::from(format!("{prefix}_{name}")))
+    };
+    let header = header.map(Cow::from).chain(compared("compare")).chain(compared("change")).collect();
+    let rows = shaped.rows.iter().map(|row| fields(query, row));
+    for row in [header].into_iter().chain(rows) {
         writer.write_record(row.iter().map(|field| field.as_bytes())).expect("it is written to memory");
     }
     writer.into_inner().expect("it is written to memory")
@@ -174,7 +255,11 @@ fn fields<'a>(query: &Query, row: &'a Row) -> Vec<Cow<'a, str>> {
     if query.top.is_some() {
         fields.push(row.is_others().to_string().into());
     }
-    fields.extend(row.figures.iter().map(|figure| figure.map(|n| n.to_string()).unwrap_or_default().into()));
+    let number = |figure: Option<i128>| Cow::from(figure.map(|n| n.to_string()).unwrap_or_default());
+    fields.extend(row.figures.iter().map(|figure| number(*figure)));
+    fields.extend(row.compared.iter().map(|compared| number(compared.then)));
+    let change = |change: Option<f64>| Cow::from(change.map(|change| change.to_string()).unwrap_or_default());
+    fields.extend(row.compared.iter().map(|compared| change(compared.change())));
     fields
 }
 

@@ -1,4 +1,4 @@
-//! Rows of an answer from rows of the database: joined, filled, ordered, limited.
+//! Rows of an answer from rows of the database: joined, filled, compared, ordered, limited.
 //!
 //! Pure: what [`super::fetch`] read goes in, what [`super::render`] writes comes out.
 
@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 use schemas::rollup::Measure;
 use schemas::time::UnixMillis;
 
+use super::compare::{Compared, Slice, Slices};
 use super::cursor::Cursor;
-use super::fetch::Fetched;
-use super::params::{Direction, Fill, Order, Partial, Query};
-use super::plan::Plan;
+use super::fetch::{Fetched, FetchedRow};
+use super::params::{Accuracy, Direction, Fill, Order, Partial, Query};
+use super::sql::{self, MAX_MERGED};
 use super::window::Window;
 use crate::problem::{Kind, Problem};
 
@@ -24,10 +25,15 @@ type Keys = Vec<Option<String>>;
 /// What was found of each measure: nothing, or what may be null.
 type Found = Vec<Option<Option<i128>>>;
 
+/// What was found in a slice, by bucket and dimensions.
+type Joined = HashMap<(usize, Keys), Found>;
+
 /// An answer before it is rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shaped {
     pub(super) rows: Vec<Row>,
+    /// How many rows there are on all pages.
+    pub(super) total: usize,
     /// Whether rows were left out for their number.
     pub(super) truncated: bool,
     /// Where the rows that were left out begin; none where there are none.
@@ -36,12 +42,25 @@ pub(super) struct Shaped {
     pub(super) complete_until: Option<i64>,
     /// All that was in Kafka before this moment is counted; none while nothing is.
     pub(super) as_of: Option<UnixMillis>,
-    /// Hash of the aggregator's rollups; none before one has started.
-    pub(super) declared: Option<u64>,
     /// Names of the rollups that were read.
     pub(super) rollups: Vec<String>,
     /// Start and end.
     pub(super) window: (i64, i64),
+    /// Whether the window ends before everything that the rollups have counted.
+    pub(super) is_before_since: bool,
+    /// With what it is compared; none where no comparison is asked for.
+    pub(super) compared: Option<ComparedWindow>,
+    /// Measures that a sample counted, by their place in the query.
+    pub(super) sampled: Vec<usize>,
+}
+
+/// What a window is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ComparedWindow {
+    /// Start and end.
+    pub(super) window: (i64, i64),
+    /// Where the unfinished bucket and its counterpart are cut; none where no bucket is.
+    pub(super) cut: Option<(i64, i64)>,
 }
 
 /// A row of an answer.
@@ -51,6 +70,27 @@ pub(super) struct Row {
     pub(super) start: i64,
     pub(super) keys: Keys,
     pub(super) figures: Vec<Option<i128>>,
+    /// What each measure is compared with; empty where no comparison is asked for.
+    pub(super) compared: Vec<Comparison>,
+}
+
+/// What a measure is compared with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// The measure in the other window.
+    pub(super) then: Option<i128>,
+    /// The measure in the equally long part of the bucket: all of it where the bucket is over.
+    pub(super) now: Option<i128>,
+}
+
+impl Comparison {
+    /// The change as a ratio: 0.25 is a quarter more; none where there was nothing.
+    pub(super) fn change(self) -> Option<f64> {
+        let (then, now) = (self.then.filter(|then| *then != 0)?, self.now?);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than the digits of a double")]
+        let ratio = (now as f64 - then as f64) / (then as f64).abs();
+        Some((ratio * 10_000.0).round() / 10_000.0)
+    }
 }
 
 impl Row {
@@ -65,7 +105,9 @@ impl Shaped {
     pub(super) fn bytes(&self) -> usize {
         let row = |row: &Row| {
             let texts: usize = row.keys.iter().flatten().map(String::len).sum();
-            size_of::<Row>() + row.keys.len() * size_of::<Option<String>>() + row.figures.len() * 32 + texts
+            let numbers =
+                row.figures.len() * size_of::<Option<i128>>() + row.compared.len() * size_of::<Comparison>();
+            size_of::<Row>() + row.keys.len() * size_of::<Option<String>>() + numbers + texts
         };
         size_of::<Self>() + self.rows.iter().map(row).sum::<usize>()
     }
@@ -82,17 +124,19 @@ pub(super) fn check_size(query: &Query, window: &Window, now: i64) -> Result<(),
 }
 
 /// The rows of the answer at the moment `now`.
-pub(super) fn shape(
-    query: &Query,
-    window: &Window,
-    plan: &Plan,
-    fetched: Fetched,
-    now: i64,
-) -> Result<Shaped, Problem> {
-    let Fetched { as_of, rollups: declared, .. } = fetched;
-    let mut found = joined(query, window, plan, fetched);
-    if query.fill != Fill::None {
-        fill(&mut found, query, window, now)?;
+pub(super) fn shape(query: &Query, slices: &Slices, fetched: Fetched, now: i64) -> Result<Shaped, Problem> {
+    let Fetched { as_of, rows, .. } = fetched;
+    let window = &slices.main.window;
+    let is_limited = sql::is_limited(query, slices);
+    let counted = if is_limited { rows.iter().map(|row| row.total).max() } else { None };
+    let sampled = sampled(query, slices, &rows);
+    let mut slices_found = joined(query, slices, rows).into_iter();
+    let mut found = slices_found.next().expect("there is the query's own window");
+    let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
+    // Rows that ClickHouse limits have one bucket, so each key stands in it.
+    if query.fill != Fill::None && !is_limited {
+        let others = compared.as_ref().map(Others::keys).unwrap_or_default();
+        fill(&mut found, others, query, window, now)?;
     }
     let complete_until = as_of.and_then(|as_of| window.last_edge(as_of.0.div_euclid(1000)));
     let is_kept = |bucket: usize| {
@@ -102,12 +146,13 @@ pub(super) fn shape(
     let mut rows: Vec<_> = found
         .into_iter()
         .filter(|((bucket, _), _)| is_kept(*bucket))
-        .map(|((bucket, keys), found)| Row {
-            start: window.edges[bucket],
-            figures: figures(query, plan, window.edges[bucket], &found),
-            keys,
+        .map(|((bucket, keys), found)| {
+            let figures = figures(query, &slices.main, bucket, Some(&found));
+            let compared = compared.as_ref().map(|others| others.comparisons(query, bucket, &keys, &figures));
+            Row { start: window.edges[bucket], keys, figures, compared: compared.unwrap_or_default() }
         })
         .collect();
+    let total = counted.map_or(rows.len(), |total| usize::try_from(total).unwrap_or(usize::MAX));
     let order = query.order();
     rows.sort_unstable_by(|a, b| compare(query, &order, a, b));
     if let Some(cursor) = &query.cursor {
@@ -118,19 +163,54 @@ pub(super) fn shape(
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
     let next = rows.last().filter(|_| truncated).map(|row| Cursor::after(row, query));
-    let rollups = plan.parts.iter().map(|part| part.rollup.name.clone()).collect();
-    let window = (window.from(), window.to());
-    Ok(Shaped { rows, truncated, next, complete_until, as_of, declared, rollups, window })
+    let kept_from = slices.main.plan.parts.iter().map(|part| part.kept_from);
+    Ok(Shaped {
+        rows,
+        total,
+        truncated,
+        next,
+        complete_until,
+        as_of,
+        rollups: slices.rollups(),
+        window: (window.from(), window.to()),
+        is_before_since: kept_from.min().flatten().is_some_and(|kept| kept >= window.to()),
+        compared: slices.compared.as_ref().map(compared_window),
+        sampled,
+    })
 }
 
-/// What was found, by bucket and dimensions.
-fn joined(query: &Query, window: &Window, plan: &Plan, fetched: Fetched) -> HashMap<(usize, Keys), Found> {
-    let mut joined: HashMap<_, Found> = HashMap::new();
-    for row in fetched.rows {
-        let part = plan.parts.get(usize::from(row.part).wrapping_sub(1));
+fn compared_window(compared: &Compared) -> ComparedWindow {
+    let cut = compared.cut.as_ref().map(|cut| (cut.now.window.to(), cut.then.window.to()));
+    ComparedWindow { window: compared.window, cut }
+}
+
+/// The measures that a sample counted in some part.
+fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
+    let parts = slices.all().into_iter().flat_map(|slice| &slice.plan.parts).enumerate();
+    let is_sampled = |at: usize| match query.accuracy {
+        Accuracy::Exact => false,
+        Accuracy::Fast => true,
+        Accuracy::Auto => rows.iter().any(|row| usize::from(row.part) == at + 1 && row.size > MAX_MERGED),
+    };
+    let measures: BTreeSet<_> =
+        parts.filter(|(at, _)| is_sampled(*at)).flat_map(|(_, part)| part.distinct()).collect();
+    measures.into_iter().collect()
+}
+
+/// What was found in each slice, in their order.
+fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> {
+    let slices = slices.all();
+    let parts: Vec<_> = slices
+        .iter()
+        .enumerate()
+        .flat_map(|(at, slice)| slice.plan.parts.iter().map(move |part| (at, *slice, part)))
+        .collect();
+    let mut joined: Vec<Joined> = slices.iter().map(|_| Joined::new()).collect();
+    for row in rows {
         // The statement gives no other rows; if the server did, they would be of no bucket or part of ours.
-        let (Some(part), Some(bucket)) = (part, window.bucket_at(row.start)) else { continue };
-        let found = joined.entry((bucket, row.keys)).or_insert_with(|| vec![None; query.measures.len()]);
+        let Some((at, slice, part)) = parts.get(usize::from(row.part).wrapping_sub(1)) else { continue };
+        let Some(bucket) = slice.window.bucket_at(row.start) else { continue };
+        let found = joined[*at].entry((bucket, row.keys)).or_insert_with(|| vec![None; query.measures.len()]);
         for ((place, _), figure) in part.measures.iter().zip(row.figures) {
             found[*place] = Some(figure);
         }
@@ -138,14 +218,56 @@ fn joined(query: &Query, window: &Window, plan: &Plan, fetched: Fetched) -> Hash
     joined
 }
 
+/// What was found in the slices that the query's window is compared with.
+struct Others<'a> {
+    compared: &'a Compared,
+    whole: Joined,
+    now: Joined,
+    then: Joined,
+}
+
+impl<'a> Others<'a> {
+    fn new(compared: &'a Compared, mut found: impl Iterator<Item = Joined>) -> Self {
+        let whole = compared.whole.as_ref().and_then(|_| found.next()).unwrap_or_default();
+        let mut cut = || compared.cut.as_ref().and_then(|_| found.next()).unwrap_or_default();
+        Self { compared, whole, now: cut(), then: cut() }
+    }
+
+    fn keys(&self) -> BTreeSet<Keys> {
+        self.whole.keys().chain(self.then.keys()).map(|(_, keys)| keys.clone()).collect()
+    }
+
+    /// What the measures of a row are compared with. `figures` are its own.
+    fn comparisons(
+        &self,
+        query: &Query,
+        bucket: usize,
+        keys: &Keys,
+        figures: &[Option<i128>],
+    ) -> Vec<Comparison> {
+        let of = |slice: &Slice, joined: &Joined, bucket: usize| {
+            self::figures(query, slice, bucket, joined.get(&(bucket, keys.clone())))
+        };
+        let whole = self.compared.whole.as_ref().filter(|whole| bucket < whole.window.buckets());
+        let cut = self.compared.cut.as_ref().filter(|cut| cut.bucket == bucket);
+        let (then, now) = match (whole, cut) {
+            (Some(whole), _) => (of(whole, &self.whole, bucket), figures.to_vec()),
+            (None, Some(cut)) => (of(&cut.then, &self.then, 0), of(&cut.now, &self.now, 0)),
+            (None, None) => (vec![None; figures.len()], vec![None; figures.len()]),
+        };
+        then.into_iter().zip(now).map(|(then, now)| Comparison { then, now }).collect()
+    }
+}
+
 /// Has each key stand in each bucket that has begun.
 fn fill(
-    found: &mut HashMap<(usize, Keys), Found>,
+    found: &mut Joined,
+    others: BTreeSet<Keys>,
     query: &Query,
     window: &Window,
     now: i64,
 ) -> Result<(), Problem> {
-    let mut keys: BTreeSet<Keys> = found.keys().map(|(_, keys)| keys.clone()).collect();
+    let mut keys: BTreeSet<Keys> = found.keys().map(|(_, keys)| keys.clone()).chain(others).collect();
     if query.dimensions.is_empty() {
         keys.insert(Keys::new());
     }
@@ -161,15 +283,16 @@ fn fill(
     Ok(())
 }
 
-/// The measures of a row, in the order of the query.
-fn figures(query: &Query, plan: &Plan, start: i64, found: &Found) -> Vec<Option<i128>> {
-    let figure = |(place, found): (usize, &Option<Option<i128>>)| {
-        let (part, at) = plan.part_of(place);
+/// The measures of a bucket, in the order of the query; null where the slice does not have one.
+fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -> Vec<Option<i128>> {
+    let start = slice.window.edges[bucket];
+    let figure = |place: usize| {
+        let (part, at) = slice.plan.part_of(place)?;
         if part.kept_from.is_some_and(|kept| start < kept) {
             // What is there of an expired bucket are latecomers at most.
             return None;
         }
-        found.unwrap_or_else(|| match (query.fill, &part.measures[at].1) {
+        found.and_then(|found| found[place]).unwrap_or_else(|| match (query.fill, &part.measures[at].1) {
             (Fill::Null, _) | (_, Measure::Min(_) | Measure::Max(_)) => None,
             (
                 Fill::Zero | Fill::None,
@@ -177,7 +300,7 @@ fn figures(query: &Query, plan: &Plan, start: i64, found: &Found) -> Vec<Option<
             ) => Some(0),
         })
     };
-    found.iter().enumerate().map(figure).collect()
+    (0..query.measures.len()).map(figure).collect()
 }
 
 /// The order of rows. Where it is not by time, what `top` merges stands after all others: it is no value to rank.

@@ -98,11 +98,13 @@ fn date(text: &str) -> Option<Bound> {
 }
 
 /// Buckets, one after the other.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
     /// Starts of the buckets, and the end of the last.
     pub(super) edges: Vec<i64>,
     pub(super) grain: Grain,
+    /// The unit to which its bounds moved: the grain, or the finest unit of the bounds where there is no grain.
+    pub(super) unit: Grain,
     pub(super) calendar: Calendar,
 }
 
@@ -126,15 +128,29 @@ impl Window {
         if start >= end {
             return Err(Problem::bad("from", "it is before `to`"));
         }
+        let unit = match grain {
+            Grain::None => match from.grain(&calendar).min(to.grain(&calendar)) {
+                Grain::None => Grain::Minute,
+                unit => unit,
+            },
+            grain => grain,
+        };
+        Self::between(calendar.start(unit, start), ceil(&calendar, unit, end), grain, unit, calendar)
+    }
+
+    /// The buckets from the start of a unit to the start of another one.
+    pub(super) fn between(
+        start: i64,
+        end: i64,
+        grain: Grain,
+        unit: Grain,
+        calendar: Calendar,
+    ) -> Result<Self, Problem> {
         let edges = match grain {
-            Grain::None => {
-                let unit = from.grain(&calendar).min(to.grain(&calendar));
-                let unit = if unit == Grain::None { Grain::Minute } else { unit };
-                vec![calendar.start(unit, start), ceil(&calendar, unit, end)]
-            }
+            Grain::None => vec![start, end],
             grain => edges(&calendar, grain, start, end)?,
         };
-        let window = Self { edges, grain, calendar };
+        let window = Self { edges, grain, unit, calendar };
         if !(0..=i64::from(u32::MAX)).contains(&window.from()) || window.to() > i64::from(u32::MAX) {
             return Err(Problem::bad("from", "whole buckets of the window lie from 1970 to 2106"));
         }
@@ -142,6 +158,23 @@ impl Window {
             return Err(too_many(MAX_UNEVEN));
         }
         Ok(window)
+    }
+
+    /// Its first `count` buckets; none for no bucket.
+    pub(super) fn first(&self, count: usize) -> Option<Self> {
+        let edges = self.edges.get(..=count).filter(|_| count > 0)?;
+        Some(Self { edges: edges.to_vec(), calendar: self.calendar.clone(), ..*self })
+    }
+
+    /// One bucket from `start` to `end`.
+    pub(super) fn part(&self, start: i64, end: i64) -> Self {
+        Self { edges: vec![start, end], calendar: self.calendar.clone(), ..*self }
+    }
+
+    /// The bucket that holds `moment`.
+    pub(super) fn bucket_of(&self, moment: i64) -> Option<usize> {
+        let bucket = self.edges.partition_point(|edge| *edge <= moment).checked_sub(1)?;
+        (bucket < self.buckets()).then_some(bucket)
     }
 
     /// Its start.

@@ -154,12 +154,29 @@ impl Rollup {
     /// measures; without marker rows and without buckets that are past the retention. Rows of equal keys are
     /// not merged, states are states. Columns are qualified, for a declared name may be that of another column.
     pub fn source(&self) -> String {
+        self.source_with(&[])
+    }
+
+    /// [`Self::source`], in which each distinct count `x` has a second column `Sample_x`: the state of those of its
+    /// hashes that are below 2^60, one in sixteen.
+    pub fn source_with_samples(&self) -> String {
+        let sample = |((name, _), column): (&(String, Measure), MeasureColumn)| match column {
+            MeasureColumn::Uniq(n) => Some(format!("T.sample{n} AS `Sample_{name}`")),
+            MeasureColumn::Rows | MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => {
+                None
+            }
+        };
+        let samples: Vec<_> = self.measures.iter().zip(self.measure_columns()).filter_map(sample).collect();
+        self.source_with(&samples)
+    }
+
+    fn source_with(&self, more: &[String]) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
             dimensions.map(|(at, d)| format!("T.{} AS `{}`", Self::dimension_column(at), d.column_name()));
         let measures = self.measures.iter().zip(self.measure_columns());
         let measures = measures.map(|((name, _), column)| format!("T.{} AS `{name}`", column.name()));
-        let columns: Vec<_> = dimensions.chain(measures).collect();
+        let columns: Vec<_> = dimensions.chain(measures).chain(more.iter().cloned()).collect();
         format!(
             "(SELECT T.tenant AS tenant, T.bucket AS bucket, {} FROM {} AS T WHERE {})",
             columns.join(", "),
@@ -240,6 +257,8 @@ mod tests {
              AND T.bucket >= toDateTime(toDate(now('UTC')) - 7, 'UTC'))"
         );
         assert!(rollup("").source().ends_with("WHERE T.tenant != '' AND T.rollup = 'r')"));
+        let users = Rollups::built_in().get("users_all_daily").unwrap().source_with_samples();
+        assert!(users.contains("T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM"), "{users}");
     }
 
     #[track_caller]

@@ -11,3 +11,7 @@ mod query;
 mod access;
 
 mod openapi;
+
+mod random_queries;
+
+mod query_page;

@@ -1,14 +1,15 @@
 //! `/v1/query` answers what plain counting of the accepted events gives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use fastrand::Rng;
-use schemas::time::{DAY, HOUR, UnixMillis};
+use devstack::wait_for;
+use schemas::rollup::Rollups;
+use schemas::time::{MINUTE, UnixMillis};
 use serde_json::{Value, json};
 
 use crate::client::Http;
-use crate::oracle::{Oracle, TestEvent};
-use crate::world::World;
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{DEADLINE, World};
 
 /// An event of a user, at a time.
 fn made(time: &str, event: &str, user: &str, country: &str) -> TestEvent {
@@ -24,7 +25,11 @@ fn made(time: &str, event: &str, user: &str, country: &str) -> TestEvent {
 
 /// Posts these events, and waits until all tables have them.
 async fn count(world: &World, http: &Http, events: &[TestEvent]) {
-    let mut oracle = Oracle::default();
+    count_more(world, http, &mut Oracle::default(), events).await;
+}
+
+/// The same after the events that the oracle knows.
+pub(super) async fn count_more(world: &World, http: &Http, oracle: &mut Oracle, events: &[TestEvent]) {
     for some in events.chunks(500) {
         let text: Vec<_> = some.iter().map(TestEvent::line).collect();
         let lines: Vec<_> = some.iter().cloned().map(Some).collect();
@@ -136,222 +141,361 @@ async fn an_answer_has_its_moment_and_a_refusal_names_its_parameter() {
     assert_eq!((put.status, put.problem()), (405, "method_not_allowed".to_owned()));
 }
 
-/// Zones without another offset in the year of the test.
-const ZONES: [(&str, i64, &str); 3] =
-    [("UTC", 0, "+00:00"), ("Asia/Singapore", 8, "+08:00"), ("America/Sao_Paulo", -3, "-03:00")];
+/// Rollups of quarters of an hour, and of users by country.
+const FINER: &str = r#"
+[[rollup]]
+name = "users_quarterly"
+grain = "15m"
+dimensions = ["country"]
+measures = { users = "uniq_exact(user)", events = "count" }
+"#;
 
-/// A random query of what the built-in rollups cover.
-#[derive(Debug)]
-struct Asked {
-    measures: Vec<&'static str>,
-    dimensions: Vec<&'static str>,
-    grain: &'static str,
-    zone: usize,
-    /// Local days after the first of the events.
-    days: (i64, i64),
-    filters: Vec<(&'static str, &'static str, Vec<&'static str>)>,
-    top: Option<usize>,
-    fills: bool,
-}
+#[tokio::test]
+async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_edges() {
+    let world = World::new("query_zones").await;
+    let file = world.write("finer.toml", &format!("{}{FINER}", Rollups::built_in()));
+    let declared = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&declared).await;
+    let (mut aggregator, mut api) =
+        (world.start("stream-agg", &declared), world.start("query-api", &declared));
+    let edge = world.edge().await;
+    aggregator.wait_ready().await.unwrap();
+    api.wait_ready().await.unwrap();
+    let http = Http::new(api.http());
+    let events = [
+        made("2026-10-24 23:00:00", "a", "ann", "DE"),
+        made("2026-10-24 23:59:59", "a", "ann", "DE"),
+        made("2026-10-25 00:00:00", "a", "ann", "DE"),
+        made("2026-10-25 01:00:00", "a", "ann", "FR"),
+        made("2026-11-10 07:00:00", "b", "dan", "DE"),
+        made("2026-11-10 07:00:00", "b", "dan", "FR"),
+        made("2026-11-11 07:00:00", "b", "eve", "US"),
+        made("2026-11-11 07:00:00", "b", "fay", "US"),
+        made("2026-11-11 07:00:00", "b", "gus", "US"),
+    ];
+    count(&world, &edge.http, &events).await;
 
-/// The first day of the events.
-const FIRST_DAY: &str = "2026-03-10 00:00:00";
-
-/// Bucket and dimensions of a row.
-type Key = (Option<String>, Vec<Option<String>>);
-type Rows = BTreeMap<Key, Vec<i64>>;
-
-impl Asked {
-    fn random(rng: &mut Rng) -> Self {
-        let with_users = rng.bool();
-        let fields: &[_] = if with_users { &["event"] } else { &["event", "country", "device_os"] };
-        let all: &[_] = if with_users { &["events", "users"] } else { &["events", "value"] };
-        let some = |rng: &mut Rng, of: &[&'static str]| {
-            let mut some: Vec<_> = of.iter().copied().filter(|_| rng.bool()).collect();
-            rng.shuffle(&mut some);
-            some
-        };
-        let mut measures = some(rng, all);
-        if measures.is_empty() {
-            measures.push(all[0]);
-        }
-        let dimensions = some(rng, fields);
-        let values = |field: &str| -> &[&str] {
-            match field {
-                "event" => &["app_start", "click", "impression", "play", "purchase", "other"],
-                "country" => &["DE", "US", "BR", "IN", ""],
-                _ => &["iOS 13.5.1", "Android 14", "Windows 11"],
-            }
-        };
-        let mut filters = Vec::new();
-        for _ in 0..rng.usize(..3) {
-            let field = fields[rng.usize(..fields.len())];
-            let op = ["eq", "ne", "in", "nin", "prefix", "contains"][rng.usize(..6)];
-            let of = values(field);
-            let values = match op {
-                "in" | "nin" => (0..rng.usize(1..4)).map(|_| of[rng.usize(..of.len())]).collect(),
-                "prefix" => vec![["", "p", "i", "D"][rng.usize(..4)]],
-                "contains" => vec![["1", "i", "S", "s"][rng.usize(..4)]],
-                _ => vec![of[rng.usize(..of.len())]],
-            };
-            filters.push((field, op, values));
-        }
-        let from = rng.i64(-1..3);
-        Self {
-            top: (!dimensions.is_empty() && rng.u8(..3) == 0).then(|| rng.usize(1..4)),
-            measures,
-            dimensions,
-            grain: ["none", "day", "hour"][rng.usize(..3)],
-            zone: rng.usize(..ZONES.len()),
-            days: (from, from + rng.i64(1..4)),
-            filters,
-            fills: rng.bool(),
-        }
+    // The night on which Berlin puts its clocks back.
+    let berlin = rows(&http, "grain=hour&from=2026-10-25&to=2026-10-26&tz=Europe/Berlin").await;
+    assert_eq!(berlin.as_array().unwrap().len(), 25);
+    for (at, time, events) in [
+        (1, "2026-10-25T01:00:00+02:00", 2),
+        (2, "2026-10-25T02:00:00+02:00", 1),
+        (3, "2026-10-25T02:00:00+01:00", 1),
+        (4, "2026-10-25T03:00:00+01:00", 0),
+    ] {
+        assert_eq!(berlin[at], json!({"time": time, "events": events}));
     }
 
-    /// Start of a local day.
-    fn day(&self, day: i64) -> i64 {
-        UnixMillis::parse(FIRST_DAY).unwrap().0 + day * DAY - ZONES[self.zone].1 * HOUR
-    }
+    let tehran = "measures=users&grain=15m&from=2026-11-10T07:00:00Z&to=2026-11-10T07:15:00Z&tz=Asia/Tehran";
+    assert_eq!(rows(&http, tehran).await, json!([{"time": "2026-11-10T10:30:00+03:30", "users": 1}]));
+    let hours = "measures=users&grain=hour&from=2026-11-10T07:00:00Z&to=2026-11-10T07:15:00Z&tz=Asia/Tehran";
+    assert_eq!(rows(&http, hours).await, json!([{"time": "2026-11-10T10:00:00+03:30", "users": 1}]));
 
-    fn body(&self) -> String {
-        let date = |day: i64| {
-            let (year, month, day) = UnixMillis(UnixMillis::parse(FIRST_DAY).unwrap().0 + day * DAY).civil();
-            format!("{year:04}-{month:02}-{day:02}")
-        };
-        let filter =
-            |(field, op, values): &(&str, &str, Vec<&str>)| format!("{field}:{op}:{}", values.join("|"));
-        let filters: Vec<_> = self.filters.iter().map(filter).collect();
-        let fill = if self.fills { "zero" } else { "none" };
-        json!({
-            "measures": self.measures, "dimensions": self.dimensions, "grain": self.grain, "tz": ZONES[self.zone].0,
-            "from": date(self.days.0), "to": date(self.days.1), "filter": filters, "top": self.top, "fill": fill,
-            "limit": 10_000,
-        })
-        .to_string()
-    }
+    // Dan is one user of the other countries, though he was in two.
+    let top = "measures=users&dimensions=country&from=2026-11-10&to=2026-11-12&top=1";
+    let expected = json!([{"country": "US", "users": 3}, {"country": null, "others": true, "users": 1}]);
+    assert_eq!(rows(&http, top).await, expected);
 
-    fn field<'a>(made: &'a TestEvent, name: &str) -> &'a str {
-        match name {
-            "event" => &made.event,
-            "country" => &made.country,
-            _ => &made.device_os,
-        }
-    }
-
-    fn counts(&self, made: &TestEvent) -> bool {
-        let meets = |(field, op, values): &(&'static str, &'static str, Vec<&'static str>)| {
-            let value = Self::field(made, field);
-            match *op {
-                "eq" | "in" => values.contains(&value),
-                "ne" | "nin" => !values.contains(&value),
-                "prefix" => value.starts_with(values[0]),
-                _ => value.contains(values[0]),
-            }
-        };
-        (self.day(self.days.0)..self.day(self.days.1)).contains(&made.time.0)
-            && self.filters.iter().all(meets)
-    }
-
-    fn figure(measure: &str, events: &[&TestEvent]) -> i64 {
-        match measure {
-            "events" => events.len() as i64,
-            "value" => events.iter().map(|made| made.value).sum(),
-            _ => events.iter().map(|made| &made.user).collect::<BTreeSet<_>>().len() as i64,
-        }
-    }
-
-    /// The values of the first dimension that have rows of their own; all if none is asked for.
-    fn ranked(&self, events: &[&TestEvent]) -> Option<BTreeSet<String>> {
-        let count = self.top?;
-        let mut by_value: BTreeMap<&str, Vec<&TestEvent>> = BTreeMap::new();
-        for made in events {
-            by_value.entry(Self::field(made, self.dimensions[0])).or_default().push(made);
-        }
-        by_value.remove("");
-        let mut ranked: Vec<_> = by_value
-            .iter()
-            .map(|(value, events)| (-Self::figure(self.measures[0], events), *value))
-            .collect();
-        ranked.sort_unstable();
-        Some(ranked.iter().take(count).map(|(_, value)| (*value).to_owned()).collect())
-    }
-
-    /// The bucket of a time, as the answer writes it.
-    fn bucket(&self, time: i64) -> Option<String> {
-        let (_, hours, offset) = ZONES[self.zone];
-        let length = match self.grain {
-            "day" => DAY,
-            "hour" => HOUR,
-            _ => return None,
-        };
-        let local = UnixMillis(time + hours * HOUR).floor(length).to_string();
-        Some(format!("{}T{}{offset}", &local[..10], &local[11..19]))
-    }
-
-    /// What plain counting gives.
-    fn expected(&self, all: &[TestEvent]) -> Rows {
-        let events: Vec<_> = all.iter().filter(|made| self.counts(made)).collect();
-        let ranked = self.ranked(&events);
-        let mut groups: BTreeMap<Key, Vec<&TestEvent>> = BTreeMap::new();
-        for made in &events {
-            let key = |(at, name): (usize, &&str)| {
-                let value = Self::field(made, name).to_owned();
-                let is_other = at == 0 && ranked.as_ref().is_some_and(|ranked| !ranked.contains(&value));
-                (!is_other).then_some(value)
-            };
-            let keys = self.dimensions.iter().enumerate().map(key).collect();
-            groups.entry((self.bucket(made.time.0), keys)).or_default().push(made);
-        }
-        if self.fills {
-            let mut keys: BTreeSet<_> = groups.keys().map(|(_, keys)| keys.clone()).collect();
-            if self.dimensions.is_empty() {
-                keys.insert(Vec::new());
-            }
-            let hours = (self.day(self.days.0)..self.day(self.days.1)).step_by(HOUR as usize);
-            for bucket in hours.map(|hour| self.bucket(hour)) {
-                for keys in &keys {
-                    groups.entry((bucket.clone(), keys.clone())).or_default();
-                }
-            }
-        }
-        let figures = |events: &Vec<&TestEvent>| {
-            self.measures.iter().map(|measure| Self::figure(measure, events)).collect::<Vec<_>>()
-        };
-        groups.iter().map(|(key, events)| (key.clone(), figures(events))).collect()
-    }
-
-    /// What the answer says.
-    fn found(&self, answer: &Value) -> Rows {
-        let data = answer["data"].as_array().unwrap();
-        let row = |row: &Value| {
-            let text = |name: &str| row[name].as_str().map(str::to_owned);
-            let keys: Vec<_> = self.dimensions.iter().map(|name| text(name)).collect();
-            assert_eq!(row["others"] == true, keys.iter().any(Option::is_none), "{row}");
-            let figures = self.measures.iter().map(|name| row[name].as_i64().unwrap()).collect();
-            ((text("time"), keys), figures)
-        };
-        let rows: Rows = data.iter().map(row).collect();
-        assert_eq!(rows.len(), data.len(), "a key stands in two rows: {answer}");
-        assert_eq!(answer["meta"]["truncated"], false);
-        rows
-    }
+    let weeks = async |week: &str| {
+        let asked = format!("grain=week&from=2026-11-22&to=2026-11-23&week={week}");
+        rows(&http, &asked).await[0]["time"].clone()
+    };
+    assert_eq!(weeks("mon").await, "2026-11-16T00:00:00+00:00");
+    assert_eq!(weeks("sun").await, "2026-11-22T00:00:00+00:00");
 }
 
 #[tokio::test]
-async fn random_queries_are_answered_as_plain_counting_answers_them() {
-    let world = World::new("query_random").await;
+async fn a_user_of_several_days_is_one_user_of_all_of_them() {
+    let world = World::new("query_users").await;
     let (edge, _aggregator, api) = world.pipeline().await;
-    let mut rng = Rng::with_seed(3);
-    let first = UnixMillis::parse(FIRST_DAY).unwrap().0;
-    let events: Vec<_> = (0..2_000).map(|_| UnixMillis(first + rng.i64(0..3 * DAY))).collect::<Vec<_>>();
-    let events: Vec<_> = events.into_iter().map(|time| TestEvent::random(&mut rng, time)).collect();
+    let days = ["2025-11-13 23:30:00", "2025-11-14 01:00:00", "2025-11-15 12:00:00", "2025-11-17 02:00:00"];
+    let mut events: Vec<_> = days.map(|time| made(time, "a", "ann", "DE")).to_vec();
+    events.push(made("2025-11-15 12:00:00", "b", "bob", "DE"));
     count(&world, &edge.http, &events).await;
-    for _ in 0..100 {
-        let asked = Asked::random(&mut rng);
-        let headers = [("content-type", "application/json")];
-        let answer = api.http.send("POST", "/v1/query", &headers, asked.body()).await;
-        assert_eq!(answer.status, 200, "{asked:?}: {}", answer.text);
-        assert_eq!(asked.found(&answer.json()), asked.expected(&events), "{asked:?}\n{}", answer.text);
+    let http = &api.http;
+
+    let users = "measures=users&from=2025-11-14&to=2025-11-16";
+    let users_of = async |more: &str| {
+        let rows = rows(http, &format!("{users}{more}")).await;
+        rows.as_array().unwrap().iter().map(|row| row["users"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(users_of("&grain=day&filter=event:eq:a").await, [1, 1]);
+    assert_eq!(users_of("&filter=event:eq:a").await, [1]);
+    assert_eq!(users_of("").await, [2]);
+
+    // Whole days come from days, and what lies before and after from hours.
+    let edges = "measures=users&from=2025-11-13T23:00:00Z&to=2025-11-17T03:00:00Z";
+    let answer = http.get(&format!("/v1/query?{edges}")).await.json();
+    assert_eq!(answer["meta"]["rollups"], json!(["users_all_daily", "users_hourly"]));
+    assert_eq!(answer["data"], json!([{"users": 2}]));
+    let before = "measures=users&from=2025-11-13T00:00:00Z&to=2025-11-13T23:00:00Z";
+    assert_eq!(rows(http, before).await, json!([{"users": 0}]));
+    let month = "measures=users&grain=month&from=2025-11-01&to=2025-12-01&tz=Europe/Berlin";
+    assert_eq!(rows(http, month).await, json!([{"time": "2025-11-01T00:00:00+01:00", "users": 2}]));
+}
+
+#[tokio::test]
+async fn many_users_are_counted_by_a_sample_unless_they_have_to_be_exact() {
+    let world = World::new("query_accuracy").await;
+    let api = world.query_api().await;
+    let http = &api.http;
+    // As the aggregator writes them: a state of all hashes, and one of those below 2^60.
+    let many = async |day: &str, users: u64| {
+        let insert = format!(
+            "INSERT INTO rollup_states (tenant, rollup, bucket, expires, rows, uniq1, sample1)
+             SELECT 'default', 'users_all_daily', toDateTime('{day}', 'UTC'), toDate('2149-06-06'), {users},
+                    uniqExactState(hash), uniqExactStateIf(hash, hash < 1152921504606846976)
+             FROM (SELECT sipHash64(number) AS hash FROM numbers({users}))"
+        );
+        world.rows(&insert).await;
+    };
+    many("2025-11-14 00:00:00", 5_200_000).await;
+    many("2025-11-15 00:00:00", 40_000).await;
+    let ask = async |day: u32, more: &str| {
+        let path = format!("/v1/query?measures=users&from=2025-11-{day}&to=2025-11-{}{more}", day + 1);
+        let answer = http.get(&path).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let answer = answer.json();
+        (answer["data"][0]["users"].as_u64().unwrap(), answer["meta"].clone())
+    };
+    let off = |found: u64, right: u64| (found as f64 - right as f64).abs() / right as f64;
+
+    let (users, meta) = ask(14, "").await;
+    let error = meta["error"]["users"].as_f64().unwrap();
+    assert!((0.003..0.004).contains(&error), "{meta}");
+    // A failure of the sample by chance is excluded: the users are always the same.
+    assert!(users != 5_200_000 && off(users, 5_200_000) < error, "{users}");
+    assert_eq!(meta["exact"], false);
+    let (users, meta) = ask(14, "&accuracy=exact").await;
+    assert_eq!((users, &meta["exact"], &meta["error"]), (5_200_000, &json!(true), &Value::Null));
+
+    let (users, meta) = ask(15, "").await;
+    assert_eq!((users, &meta["exact"]), (40_000, &json!(true)));
+    let (users, meta) = ask(15, "&accuracy=fast").await;
+    let error = meta["error"]["users"].as_f64().unwrap();
+    assert!(users % 16 == 0 && off(users, 40_000) < 2.0 * error, "{users} {error}");
+    assert_eq!(meta["exact"], false);
+}
+
+#[tokio::test]
+async fn pages_have_each_of_equal_rows_once_while_data_arrive() {
+    let world = World::new("query_pages").await;
+    let (edge, _aggregator, api) = world.pipeline().await;
+    let ties: Vec<_> =
+        ["a", "b", "c", "d", "e"].map(|event| made("2025-11-15 12:00:00", event, "ann", "DE")).to_vec();
+    count(&world, &edge.http, &ties).await;
+    let page = async |cursor: &str| {
+        let path = format!("/v1/query?dimensions=event&from=2025-11-15&to=2025-11-16&limit=2{cursor}");
+        let answer = api.http.get(&path).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    };
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    for number in 0..3 {
+        let answer = page(&cursor).await;
+        let events = answer["data"].as_array().unwrap().iter();
+        seen.extend(events.map(|row| row["event"].as_str().unwrap().to_owned()));
+        assert_eq!(answer["meta"]["total_rows"], 5 + number, "{answer}");
+        assert_eq!(answer["meta"]["truncated"], number < 2);
+        cursor = format!("&cursor={}", answer["meta"]["next"].as_str().unwrap_or_default());
+        // A row that belongs before the next page does not move it.
+        let arriving = made("2025-11-15 12:00:00", &format!("Z{number}"), "ann", "DE");
+        let answer = edge.http.post_lines(&[arriving.line()]).await;
+        assert_eq!(answer.status, 200);
+        let waited =
+            wait_for("the new row", DEADLINE, async || page("").await["meta"]["total_rows"] == 6 + number);
+        waited.await.unwrap();
     }
+    assert_eq!(seen, ["a", "b", "c", "d", "e"]);
+}
+
+#[tokio::test]
+async fn numbers_are_exact_beyond_what_a_double_or_64_bits_hold() {
+    let world = World::new("query_numbers").await;
+    let (edge, _aggregator, api) = world.pipeline().await;
+    let big = |event: &str, value| TestEvent { value, ..made("2025-11-15 12:00:00", event, "ann", "DE") };
+    let beyond = (1 << 53) + 1;
+    let events = [big("safe", beyond), big("max", i64::MAX), big("max", i64::MAX), big("max", i64::MAX)];
+    let lines: Vec<_> = events.iter().map(TestEvent::line).collect();
+    assert_eq!(edge.http.post_lines(&lines).await.json()["accepted"], 4);
+    let path = "/v1/query?measures=value&dimensions=event&from=2025-11-15T12:00:00Z&to=2025-11-15T13:00:00Z";
+    let waited = wait_for("the sums", DEADLINE, async || {
+        let text = api.http.get(path).await.text;
+        text.contains(r#"{"event":"max","value":27670116110564327421}"#)
+            && text.contains(r#"{"event":"safe","value":9007199254740993}"#)
+            && text.contains(r#""unsafe_integers":true"#)
+    });
+    waited.await.unwrap();
+    let quoted = api.http.get(&format!("{path}&int64=string&filter=event:eq:safe")).await.json();
+    assert_eq!(quoted["data"], json!([{"event": "safe", "value": "9007199254740993"}]));
+}
+
+#[tokio::test]
+async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
+    let world = World::new("query_compare").await;
+    let (edge, _aggregator, api) = world.pipeline().await;
+    let minute = now().floor(MINUTE).0;
+    let at = |minutes: i64| UnixMillis(minute - minutes * MINUTE).to_string();
+    let day = 24 * 60;
+    // The day before: three until now, and two later.
+    let times = [
+        at(day),
+        at(day + 1),
+        at(day + 2),
+        at(day - 2),
+        at(day - 3),
+        at(1),
+        at(2),
+        at(2 * day),
+        at(2 * day - 5),
+    ];
+    let events: Vec<_> = times.iter().map(|time| made(&time[..19], "a", "ann", "DE")).collect();
+    count(&world, &edge.http, &events).await;
+    // The minutes of a day, each compared with the one a day before.
+    let path = "/v1/query?grain=minute&from=-1440m&compare=previous&fill=none&rollup=event_minutely";
+    let answer = api.http.get(path).await.json();
+    let compared: i64 =
+        answer["data"].as_array().unwrap().iter().filter_map(|row| row["compare"]["events"].as_i64()).sum();
+    assert_eq!(compared, 2, "{answer}");
+    let total = api.http.get("/v1/query?from=-1d&compare=previous").await.json();
+    let cut = &total["meta"]["compare"]["cut"];
+    if cut.is_null() {
+        // In the first minute of a UTC day there is nothing to compare yet.
+        return;
+    }
+    let moment =
+        |name: &str| UnixMillis::parse(&cut[name].as_str().unwrap()[..19].replace('T', " ")).unwrap();
+    assert_eq!(moment("now").0 - moment("then").0, day * MINUTE, "{total}");
+    let first_day = moment("now").floor(day * MINUTE).0;
+    let between = |from: i64, to: i64| {
+        let time = |time: &String| UnixMillis::parse(&time[..19]).unwrap().0;
+        times.iter().map(time).filter(|time| (from..to).contains(time)).count()
+    };
+    let yesterday = first_day - day * MINUTE;
+    let (now, then) = (between(first_day, moment("now").0), between(yesterday, moment("then").0));
+    assert_eq!(total["data"][0]["compare"]["events"], then, "{total}");
+    let change =
+        (then > 0).then(|| now as f64 / then as f64 - 1.0).map(|change| (change * 1e4).round() / 1e4);
+    assert_eq!(total["data"][0]["change"]["events"].as_f64(), change, "{total}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
+    let world = World::new("query_since").await;
+    let (edge, _aggregator, api) = world.pipeline().await;
+    let events =
+        ["2025-11-14 12:00:00", "2025-11-16 12:00:00"].map(|time| made(time, "a", "ann", "DE")).to_vec();
+    count(&world, &edge.http, &events).await;
+    let http = &api.http;
+    let days = "grain=day&from=2025-11-13&to=2025-11-17&rollup=event_daily";
+    let counts = async || {
+        let rows = rows(http, days).await;
+        rows.as_array().unwrap().iter().map(|row| row["events"].as_u64()).collect::<Vec<_>>()
+    };
+    assert_eq!(counts().await, [Some(0), Some(1), Some(0), Some(1)]);
+    let note = "INSERT INTO rollup_since (rollup, kp, since, noted)
+                VALUES ('event_daily', 0, '2025-11-14 06:00:00', now64()), ('event_daily', 1, '1970-01-01', now64())";
+    world.rows(note).await;
+    let waited = wait_for("days of which not every event was counted", DEADLINE, async || {
+        counts().await == [None, None, Some(0), Some(1)]
+    });
+    waited.await.unwrap();
+    // A rollup that has every event answers if it may.
+    let answer = http.get("/v1/query?grain=day&from=2025-11-13&to=2025-11-17").await.json();
+    assert_eq!(answer["meta"]["rollups"], json!(["event_hourly"]));
+    assert_eq!(answer["data"][1]["events"], 1);
+    let empty =
+        async |asked: &str| http.get(&format!("/v1/query?{asked}")).await.json()["meta"]["empty"].clone();
+    let before = "dimensions=event&from=2025-11-10&to=2025-11-11";
+    assert_eq!(empty(&format!("{before}&rollup=event_daily")).await, "before_since");
+    assert_eq!(empty(before).await, "no_rows");
+    let unknown = "dimensions=event&from=2025-11-14&to=2025-11-15&filter=event:eq:unknown";
+    assert_eq!(empty(unknown).await, "filtered");
+}
+
+#[tokio::test]
+async fn equal_queries_at_once_are_one_query_of_the_database() {
+    let world = World::new("query_shared").await;
+    // One tick for the whole test.
+    let mut api = world.start("query-api", &[("POLL_INTERVAL", "120s")]);
+    api.wait_ready().await.unwrap();
+    let http = Http::new(api.http());
+    let path = "/v1/query?dimensions=country&from=2025-11-14&to=2025-11-15&filter=country:nin:shared";
+    let mut asking = tokio::task::JoinSet::new();
+    let http = std::sync::Arc::new(http);
+    for _ in 0..100 {
+        let http = std::sync::Arc::clone(&http);
+        asking.spawn(async move { http.get(path).await.status });
+    }
+    assert_eq!(asking.join_all().await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([200]));
+    let sql =
+        "SELECT count() FROM system.query_log WHERE current_database = 'query_shared' AND type = 'QueryStart'
+               AND query LIKE '%AS Key0%' AND query NOT LIKE '%query_log%'";
+    world.rows("SYSTEM FLUSH LOGS").await;
+    assert_eq!(world.number(sql).await, 1);
+    let admin = Http::new(api.admin());
+    assert_eq!(admin.metric("query_api_query_cache_hits_total").await, Some(99));
+    assert_eq!(admin.metric("query_api_queries_total").await, Some(100));
+}
+
+#[tokio::test]
+async fn rows_beyond_one_document_come_as_lines() {
+    let world = World::new("query_rows").await;
+    let api = world.query_api().await;
+    let insert = "INSERT INTO rollup_sums (tenant, rollup, bucket, dim1, expires, rows)
+                  SELECT 'default', 'event_daily', toDateTime('2025-11-14', 'UTC'), concat('e', toString(number)),
+                         toDate('2149-06-06'), 1 FROM numbers(100001)";
+    world.rows(insert).await;
+    let path = |form: &str, limit: u32| {
+        format!("/v1/query{form}?dimensions=event&from=2025-11-14&to=2025-11-15&limit={limit}")
+    };
+    let answer = api.http.get(&path(".csv", 100_000)).await;
+    assert_eq!((answer.status, answer.text.lines().count()), (200, 100_001));
+    assert_eq!(answer.header("x-truncated"), "true");
+    let events: BTreeSet<_> = answer.text.lines().skip(1).collect();
+    assert_eq!(events.len(), 100_000);
+    let answer = api.http.get(&path(".ndjson", 100_000)).await;
+    assert_eq!((answer.status, answer.text.lines().count()), (200, 100_000));
+    let answer = api.http.get(&path("", 10_001)).await;
+    assert_eq!(
+        (answer.problem(), &answer.json()["errors"][0]["param"]),
+        ("bad_parameter".to_owned(), &json!("limit"))
+    );
+    let answer = api.http.get(&path("", 10)).await.json();
+    assert_eq!((&answer["meta"]["rows"], &answer["meta"]["total_rows"]), (&json!(10), &json!(100_001)));
+}
+
+#[tokio::test]
+async fn two_query_apis_of_different_rollups_answer_what_the_aggregator_declares_too() {
+    let world = World::new("query_declared").await;
+    let (edge, mut aggregator, api) = world.pipeline().await;
+    count(&world, &edge.http, &[made("2025-11-15 12:00:00", "a", "ann", "DE")]).await;
+    let file = world.write("finer.toml", &format!("{}{FINER}", Rollups::built_in()));
+    let other = world.start("query-api", &[("ROLLUPS_FILE", &file)]);
+    let other = Http::new(other.http());
+    let path = "/v1/query?from=2025-11-15&to=2025-11-16";
+    let waited = wait_for("the other query API", DEADLINE, async || {
+        other.try_send("GET", path, &[], "").await.is_ok_and(|answer| answer.status == 200)
+    });
+    waited.await.unwrap();
+    for http in [&api.http, &other] {
+        assert_eq!(http.get(path).await.json()["data"], json!([{"events": 1}]));
+    }
+    // The aggregator stores nothing of this one, so its rows would be zeros.
+    let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
+    let answer = other.get(by_country).await;
+    assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));
+    let reason = "the aggregator declares otherwise: users_quarterly";
+    assert!(answer.text.contains(reason), "{}", answer.text);
+
+    assert!(aggregator.terminate().await.unwrap().success());
+    let declared = [("ROLLUPS_FILE", file.as_str())];
+    world.migrate_with(&declared).await;
+    let mut aggregator = world.start("stream-agg", &declared);
+    aggregator.wait_ready().await.unwrap();
+    let waited =
+        wait_for("an answer of the rollup", DEADLINE, async || other.get(by_country).await.status == 200);
+    waited.await.unwrap();
+    assert_eq!(api.http.get(path).await.json()["data"], json!([{"events": 1}]));
 }

@@ -35,6 +35,8 @@ async fn what_is_refused_has_the_form_of_a_problem_and_names_the_parameter() {
     check(get_query("/v1/query.csv?week=mon&week=sun"), 400, "bad_parameter", Some("week")).await;
     check(get_query("/v1/query?measures=visits"), 422, "not_covered", Some("measures")).await;
     check(get_query("/v1/query?grain=minute&from=-400d"), 422, "too_wide", Some("grain")).await;
+    check(get_query("/v1/query?limit=10001"), 400, "bad_parameter", Some("limit")).await;
+    check(get_query("/v1/query.csv?limit=100000"), 503, "unavailable", None).await;
     let post = |body: Vec<u8>| Request::post("/v1/query").body(Body::from(body)).unwrap();
     check(post(b"{\"limit\":0}".to_vec()), 400, "bad_parameter", Some("limit")).await;
     check(post(b"limit=0".to_vec()), 400, "bad_body", None).await;

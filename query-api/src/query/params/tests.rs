@@ -19,7 +19,7 @@ fn without_parameters_a_query_has_the_defaults() {
     let query = Query::parse(&[]).unwrap();
     assert_eq!(
         serde_json::to_string(&query).unwrap(),
-        r#"{"measures":["events"],"grain":"none","from":"-24h","to":"now","tz":"UTC","week":"mon","fill":"zero","limit":"1000","partial":"include","csv":"plain","int64":"number"}"#
+        r#"{"measures":["events"],"grain":"none","from":"-24h","to":"now","tz":"UTC","week":"mon","fill":"zero","limit":"1000","partial":"include","accuracy":"auto","csv":"plain","int64":"number"}"#
     );
     assert_eq!(query.order(), Order { field: "events".to_owned(), direction: Direction::Descending });
 }
@@ -56,7 +56,10 @@ fn a_value_that_cannot_be_read_is_named() {
         ("top", "country:many"),
         ("fill", "previous"),
         ("order", "events"),
-        ("limit", "10001"),
+        ("limit", "100001"),
+        ("compare", "month"),
+        ("compare", "2026-11-01"),
+        ("accuracy", "most"),
         ("limit", "0"),
         ("cursor", "7b"),
         ("partial", "drop"),
@@ -77,6 +80,8 @@ fn parameters_that_do_not_fit_together_are_named() {
     check_refused(&[("dimensions", "event"), ("top", "country:5")], "top");
     check_refused(&[("order", "time:asc")], "order");
     check_refused(&[("format", "json"), ("csv", "excel")], "csv");
+    check_refused(&[("dimensions", "change"), ("compare", "week")], "dimensions");
+    check_refused(&[("grain", "month"), ("compare", "week")], "compare");
 }
 
 #[test]

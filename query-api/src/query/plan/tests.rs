@@ -22,17 +22,26 @@ fn now() -> i64 {
 }
 
 fn planned(given: &[(&str, &str)]) -> Result<Plan, Problem> {
+    planned_with(given, &Reach::default())
+}
+
+fn planned_with(given: &[(&str, &str)], reach: &Reach) -> Result<Plan, Problem> {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let query = Query::parse(&pairs).unwrap();
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now()).unwrap();
     let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
-    plan(&rollups, &query, &window, now())
+    Planner::new(&rollups, reach, &query, now())?.plan(&window)
 }
 
 #[track_caller]
 fn check(given: &[(&str, &str)], rollups: &[&str]) {
-    let plan = planned(given).unwrap();
-    let names: Vec<_> = plan.parts.iter().map(|part| part.rollup.name.as_str()).collect();
+    check_with(given, &Reach::default(), rollups);
+}
+
+#[track_caller]
+fn check_with(given: &[(&str, &str)], reach: &Reach, rollups: &[&str]) {
+    let plan = planned_with(given, reach).unwrap();
+    let names: Vec<_> = plan.parts.iter().flat_map(Part::rollups).collect();
     assert_eq!(names, rollups, "{given:?}");
 }
 
@@ -107,7 +116,7 @@ fn filters_must_imply_the_where_of_a_rollup() {
 fn a_filter_that_the_where_does_not_meet_needs_a_dimension() {
     // The rollup holds plays too and cannot tell them from views.
     let plan = planned(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:in:play|view")]).unwrap();
-    assert_eq!(plan.parts[0].filtered, [None]);
+    assert_eq!(plan.parts[0].sources[0].filtered, [None]);
     check_refused(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:eq:view")], "filter", &[]);
 }
 
@@ -136,4 +145,66 @@ fn a_field_of_props_has_two_names() {
     let by = |name| [("rollup", "spent_daily"), ("measures", "value"), ("from", "-7d"), ("dimensions", name)];
     check(&by("plan"), &["spent_daily"]);
     check(&by("props.plan"), &["spent_daily"]);
+}
+
+fn second(text: &str) -> i64 {
+    text.parse::<Timestamp>().unwrap().as_second()
+}
+
+#[test]
+fn users_of_whole_days_come_from_days_and_those_at_the_edges_from_hours() {
+    let users = |from, to| [("measures", "users"), ("from", from), ("to", to)];
+    let given = users("2026-11-20T22:00:00Z", "2026-11-27T03:00:00Z");
+    check(&given, &["users_all_daily", "users_hourly"]);
+    let (first, last) = (second("2026-11-20T00:00:00Z"), second("2026-11-27T00:00:00Z"));
+    let plan = planned(&given).unwrap();
+    assert_eq!(plan.parts[0].sources[0].span, Span::Without(vec![first, last]));
+    assert_eq!(plan.parts[0].sources[1].span, Span::Within(vec![(first, first + DAY), (last, last + DAY)]));
+    // A filter on the event needs the rollup that has it.
+    let filtered = [&given[..], &[("filter", "event:eq:a")]].concat();
+    check(&filtered, &["users_daily", "users_hourly"]);
+    // No whole day lies between, and whole days alone need no hours.
+    check(&users("2026-11-20T22:00:00Z", "2026-11-21T22:00:00Z"), &["users_hourly"]);
+    check(&users("2026-11-20T00:00:00Z", "2026-11-27T00:00:00Z"), &["users_all_daily"]);
+    // Months of another zone are days too, but for those on which they begin and end.
+    let months = [("measures", "users"), ("grain", "month"), ("from", "-3mo"), ("tz", "Europe/Berlin")];
+    check(&months, &["users_all_daily", "users_hourly"]);
+    check(
+        &[("measures", "users"), ("grain", "day"), ("from", "-3d"), ("tz", "Europe/Berlin")],
+        &["users_hourly"],
+    );
+}
+
+#[test]
+fn a_rollup_that_has_every_event_of_the_window_comes_first() {
+    let since = |name: &str, text| Reach { since: [(name.to_owned(), second(text))].into(), theirs: None };
+    let late = since("event_daily", "2026-11-25T00:00:00Z");
+    check_with(&[("from", "-7d")], &late, &["event_hourly"]);
+    check_with(&[("from", "-3d")], &late, &["event_daily"]);
+    let given = [("from", "-7d"), ("rollup", "event_daily")];
+    let plan = planned_with(&given, &late).unwrap();
+    assert_eq!(plan.parts[0].kept_from, Some(second("2026-11-25T00:00:00Z")));
+    // Hours that begin too late do not matter where only days are read of that time.
+    let users = [("measures", "users"), ("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-27T03:00:00Z")];
+    let late = since("users_hourly", "2026-11-26T00:00:00Z");
+    check_with(&users, &late, &["users_all_daily", "users_hourly"]);
+    assert_eq!(planned_with(&users, &late).unwrap().parts[0].kept_from, None);
+    let late = since("users_hourly", "2026-11-27T01:00:00Z");
+    assert_eq!(planned_with(&users, &late).unwrap().parts[0].kept_from, Some(second("2026-11-27T01:00:00Z")));
+}
+
+#[test]
+fn a_rollup_that_the_aggregator_declares_otherwise_answers_nothing() {
+    let theirs = Rollups::built_in().to_string().replace("name = \"event_daily\"", "name = \"event_by_day\"");
+    let reach = Reach { theirs: Some(Rollups::parse("", &theirs).unwrap()), ..Reach::default() };
+    check_with(&[("from", "-7d")], &reach, &["event_hourly"]);
+    let named = planned_with(&[("from", "-7d"), ("rollup", "event_daily")], &reach).unwrap_err();
+    assert_eq!((named.kind, &*named.errors[0].param), (Kind::NotCovered, "rollup"));
+    let shown = [("measures", "shown"), ("from", "-7d"), ("filter", "event:eq:view")];
+    let refused = planned_with(&shown, &reach).unwrap_err();
+    assert!(
+        refused.detail().contains("the aggregator declares otherwise: event_daily, views_daily"),
+        "{}",
+        refused.detail()
+    );
 }

@@ -1,5 +1,6 @@
 use schemas::time::UnixMillis;
 
+use super::super::shape::ComparedWindow;
 use super::*;
 
 /// Dimensions and measures of a row.
@@ -17,16 +18,20 @@ fn shaped(rows: &[Given<'_>]) -> Shaped {
         start,
         keys: keys.iter().map(|key| key.map(str::to_owned)).collect(),
         figures: figures.to_vec(),
+        compared: Vec::new(),
     };
     Shaped {
         rows: rows.iter().map(row).collect(),
+        total: rows.len(),
         truncated: false,
         next: None,
         complete_until: Some(start),
         as_of: Some(UnixMillis((start + 60) * 1000)),
-        declared: None,
         rollups: vec!["event_hourly".to_owned()],
         window: (start, start + 3600),
+        is_before_since: false,
+        compared: None,
+        sampled: Vec::new(),
     }
 }
 
@@ -45,9 +50,9 @@ fn an_answer_says_what_it_is_of() {
             r#""meta":{"as_of":"2026-10-25T01:01:00.000Z","stale":false,"complete_until":"2026-10-25T02:00:00+01:00","#,
             r#""exact":true,"rollups":["event_hourly"],"#,
             r#""window":{"from":"2026-10-25T02:00:00+01:00","to":"2026-10-25T03:00:00+01:00","tz":"Europe/Berlin"},"#,
-            r#""rows":1,"truncated":false,"unsafe_integers":false},"#,
+            r#""rows":1,"total_rows":1,"truncated":false,"unsafe_integers":false},"#,
             r#""query":{"measures":["events"],"dimensions":["event"],"grain":"hour","from":"-24h","to":"now","#,
-            r#""tz":"Europe/Berlin","week":"mon","fill":"zero","limit":"1000","partial":"include","csv":"plain","#,
+            r#""tz":"Europe/Berlin","week":"mon","fill":"zero","limit":"1000","partial":"include","accuracy":"auto","csv":"plain","#,
             r#""int64":"number"}}"#,
         )
     );
@@ -108,10 +113,13 @@ fn what_top_merges_is_marked() {
 fn no_row_is_an_answer_that_says_why() {
     let json = |given: &[(&str, &str)]| text(&query(given), &shaped(&[]), Format::Json);
     assert!(
-        json(&[("dimensions", "event")])
-            .contains(r#""rows":0,"truncated":false,"unsafe_integers":false,"empty":"no_rows""#)
+        json(&[("dimensions", "event")]).contains(
+            r#""rows":0,"total_rows":0,"truncated":false,"unsafe_integers":false,"empty":"no_rows""#
+        )
     );
     assert!(json(&[("filter", "event:eq:a")]).contains(r#""empty":"filtered""#));
+    let before = Shaped { is_before_since: true, ..shaped(&[]) };
+    assert!(text(&query(&[]), &before, Format::Json).contains(r#""empty":"before_since""#));
 }
 
 #[test]
@@ -123,4 +131,50 @@ fn equal_answers_have_equal_etags_in_every_tick() {
     assert_ne!(tag(&one, false), tag(&one, true));
     assert_ne!(tag(&one, false), tag(&shaped(&[(&[], &[Some(8)])]), false));
     assert_ne!(tag(&one, false), tag(&Shaped { complete_until: None, ..one.clone() }, false));
+}
+
+#[test]
+fn a_comparison_stands_beside_its_measures() {
+    let query =
+        query(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous"), ("measures", "events,users")]);
+    let comparison = |then, now| Comparison { then, now };
+    let mut shaped = shaped(&[(&[], &[Some(20), Some(3)])]);
+    shaped.rows[0].compared = vec![comparison(Some(16), Some(20)), comparison(Some(0), Some(3))];
+    let start = shaped.window.0;
+    shaped.compared =
+        Some(ComparedWindow { window: (start - 3600, start), cut: Some((start + 600, start - 3000)) });
+    let line = concat!(
+        r#"{"time":"2026-10-25T01:00:00+00:00","events":20,"users":3,"compare":{"events":16,"users":0},"#,
+        r#""change":{"events":0.25,"users":null}}"#,
+    );
+    assert_eq!(text(&query, &shaped, Format::Ndjson), format!("{line}\n"));
+    assert_eq!(
+        text(&query, &shaped, Format::Csv),
+        "time,events,users,compare_events,compare_users,change_events,change_users\r\n\
+         2026-10-25T01:00:00+00:00,20,3,16,0,0.25,\r\n"
+    );
+    let compare = concat!(
+        r#""compare":{"from":"2026-10-25T00:00:00+00:00","to":"2026-10-25T01:00:00+00:00","#,
+        r#""cut":{"now":"2026-10-25T01:10:00+00:00","then":"2026-10-25T00:10:00+00:00"}}"#,
+    );
+    let json = text(&query, &shaped, Format::Json);
+    assert!(json.contains(compare), "{json}");
+}
+
+#[test]
+fn a_count_of_a_sample_has_its_error() {
+    let query = query(&[("measures", "users"), ("dimensions", "event"), ("accuracy", "fast")]);
+    let of = |figures: &[i128]| {
+        let figures = figures.iter().map(|figure| [Some(*figure)]).collect::<Vec<_>>();
+        let rows: Vec<Given<'_>> =
+            figures.iter().map(|figure| ([Some("a")].as_slice(), figure.as_slice())).collect();
+        text(&query, &Shaped { sampled: vec![0], ..shaped(&rows) }, Format::Json)
+    };
+    // 2·√(15/n) of the least count, rounded up.
+    assert!(
+        of(&[2_400_000, 9_600_000]).contains(r#""exact":false,"error":{"users":0.005},"#),
+        "{}",
+        of(&[2_400_000])
+    );
+    assert!(of(&[0]).contains(r#""exact":false,"error":{"users":null},"#));
 }

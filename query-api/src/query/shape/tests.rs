@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use schemas::rollup::Rollups;
 
 use super::super::fetch::FetchedRow;
-use super::super::plan::plan;
+use super::super::plan::{Planner, Reach};
 use super::*;
 
 fn at(text: &str) -> i64 {
@@ -20,8 +20,7 @@ measures = { sales = "count", least = "min(param_int)" }
 /// A query at 14:20 on the last Saturday of November, and what the database gives.
 struct Asked {
     query: Query,
-    window: Window,
-    plan: Plan,
+    slices: Slices,
     as_of: Option<UnixMillis>,
 }
 
@@ -30,23 +29,28 @@ fn now() -> i64 {
 }
 
 fn asked(given: &[(&str, &str)]) -> Asked {
+    asked_of(given, &Reach::default())
+}
+
+fn asked_of(given: &[(&str, &str)], reach: &Reach) -> Asked {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let query = Query::parse(&pairs).unwrap();
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now()).unwrap();
     let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
-    let plan = plan(&rollups, &query, &window, now()).unwrap();
-    Asked { query, window, plan, as_of: Some(UnixMillis(now() * 1000)) }
+    let planner = Planner::new(&rollups, reach, &query, now()).unwrap();
+    let slices = Slices::new(&query, &planner, &window, now()).unwrap();
+    Asked { query, slices, as_of: Some(UnixMillis(now() * 1000)) }
 }
 
 fn row(part: u8, start: &str, keys: &[Option<&str>], figures: &[Option<i128>]) -> FetchedRow {
     let keys = keys.iter().map(|key| key.map(str::to_owned)).collect();
-    FetchedRow { part, start: at(start), keys, figures: figures.to_vec() }
+    FetchedRow { part, start: at(start), keys, figures: figures.to_vec(), size: 0, total: 0 }
 }
 
 impl Asked {
     fn shape(&self, rows: &[FetchedRow]) -> Result<Shaped, Problem> {
-        let fetched = Fetched { as_of: self.as_of, rollups: None, rows: rows.to_vec() };
-        shape(&self.query, &self.window, &self.plan, fetched, now())
+        let fetched = Fetched { as_of: self.as_of, reach: Reach::default(), rows: rows.to_vec() };
+        shape(&self.query, &self.slices, fetched, now())
     }
 
     /// Each row as text: local time, dimensions, measures.
@@ -54,11 +58,15 @@ impl Asked {
     fn check(&self, rows: &[FetchedRow], expected: &[&str]) {
         let shaped = self.shape(rows).unwrap();
         let line = |row: &Row| {
-            let time = self.window.calendar.local_without_offset(row.start);
+            let time = self.query.calendar.local_without_offset(row.start);
             let keys = row.keys.iter().map(|key| key.as_deref().unwrap_or("(others)").to_owned());
             let figures =
                 row.figures.iter().map(|figure| figure.map_or("null".to_owned(), |n| n.to_string()));
-            [time].into_iter().chain(keys).chain(figures).collect::<Vec<_>>().join(" ")
+            let compared = row.compared.iter().map(|compared| {
+                let then = compared.then.map_or("null".to_owned(), |n| n.to_string());
+                format!("{then}:{}", compared.change().map_or("null".to_owned(), |change| change.to_string()))
+            });
+            [time].into_iter().chain(keys).chain(figures).chain(compared).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(shaped.rows.iter().map(line).collect::<Vec<_>>(), expected);
     }
@@ -184,10 +192,10 @@ fn rows_beyond_the_limit_are_left_out_and_that_is_said() {
 fn too_many_cells_are_refused_before_and_after_the_database_is_asked() {
     let given = [("grain", "hour"), ("from", "-200d"), ("dimensions", "event"), ("top", "21")];
     let few = asked(&given);
-    assert_eq!(check_size(&few.query, &few.window, now()).unwrap_err().kind, Kind::TooWide);
+    assert_eq!(check_size(&few.query, &few.slices.main.window, now()).unwrap_err().kind, Kind::TooWide);
     let given = [("grain", "hour"), ("from", "-200d"), ("dimensions", "event")];
     let many = asked(&given);
-    check_size(&many.query, &many.window, now()).unwrap();
+    check_size(&many.query, &many.slices.main.window, now()).unwrap();
     let rows: Vec<_> =
         (0..21).map(|n| row(1, "2026-11-27T00:00:00Z", &[Some(&n.to_string())], &[Some(1)])).collect();
     assert_eq!(many.shape(&rows).unwrap_err().kind, Kind::TooWide);
@@ -232,4 +240,122 @@ fn a_cursor_of_another_query_is_refused() {
     let cursor = asked(&given).shape(&rows).unwrap().next.unwrap().to_string();
     let other = asked(&[("from", "-2d"), ("dimensions", "event,country"), ("cursor", &cursor)]);
     assert_eq!(other.shape(&[]).unwrap_err().errors[0].param, "cursor");
+}
+
+#[test]
+fn an_unfinished_hour_is_compared_with_an_equally_long_part() {
+    // 20 by 14:20; the hour before had 20 by 13:20, and 60 in all.
+    let hour = asked(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous")]);
+    let cut = hour.slices.compared.as_ref().unwrap().cut.as_ref().unwrap();
+    let ends = |slice: &Slice| (slice.window.from(), slice.window.to());
+    assert_eq!(ends(&cut.now), (at("2026-11-28T14:00:00Z"), at("2026-11-28T14:20:00Z")));
+    assert_eq!(ends(&cut.then), (at("2026-11-28T13:00:00Z"), at("2026-11-28T13:20:00Z")));
+    let rows = [
+        row(1, "2026-11-28T14:00:00Z", &[], &[Some(20)]),
+        row(2, "2026-11-28T14:00:00Z", &[], &[Some(20)]),
+        row(3, "2026-11-28T13:00:00Z", &[], &[Some(20)]),
+    ];
+    hour.check(&rows, &["2026-11-28 14:00:00 20 20:0"]);
+    let compared = hour.shape(&rows).unwrap().compared.unwrap();
+    assert_eq!(compared.window, (at("2026-11-28T13:00:00Z"), at("2026-11-28T14:00:00Z")));
+    assert_eq!(compared.cut, Some((at("2026-11-28T14:20:00Z"), at("2026-11-28T13:20:00Z"))));
+}
+
+#[test]
+fn buckets_are_compared_by_their_number_and_the_unfinished_one_is_cut() {
+    let days = asked(&[("grain", "day"), ("from", "-2d"), ("compare", "week"), ("measures", "events,users")]);
+    let rows = [
+        row(1, "2026-11-27T00:00:00Z", &[], &[Some(30)]),
+        row(1, "2026-11-28T00:00:00Z", &[], &[Some(16)]),
+        row(2, "2026-11-27T00:00:00Z", &[], &[Some(4)]),
+        row(2, "2026-11-28T00:00:00Z", &[], &[Some(4)]),
+        row(3, "2026-11-20T00:00:00Z", &[], &[Some(40)]),
+        row(4, "2026-11-20T00:00:00Z", &[], &[Some(4)]),
+        row(5, "2026-11-28T00:00:00Z", &[], &[Some(15)]),
+        row(6, "2026-11-28T00:00:00Z", &[], &[Some(3)]),
+        row(7, "2026-11-21T00:00:00Z", &[], &[Some(10)]),
+    ];
+    // Users are counted by the hour, so all are cut at 14:00. Of users there were none by then a week before.
+    let expected = ["2026-11-27 00:00:00 30 4 40:-0.25 4:0", "2026-11-28 00:00:00 16 4 10:0.5 0:null"];
+    days.check(&rows, &expected);
+    assert_eq!(
+        days.shape(&rows).unwrap().compared.unwrap().cut,
+        Some((at("2026-11-28T14:00:00Z"), at("2026-11-21T14:00:00Z")))
+    );
+}
+
+#[test]
+fn what_nothing_divides_is_not_compared_while_it_is_unfinished() {
+    let given = [("grain", "hour"), ("from", "-2h"), ("compare", "previous"), ("measures", "events,users")];
+    let hours = asked(&[&given[..], &[("rollup", "event_minutely,users_hourly")]].concat());
+    let rows = [
+        row(1, "2026-11-28T13:00:00Z", &[], &[Some(8)]),
+        row(1, "2026-11-28T14:00:00Z", &[], &[Some(3)]),
+        row(2, "2026-11-28T13:00:00Z", &[], &[Some(4)]),
+        row(2, "2026-11-28T14:00:00Z", &[], &[Some(2)]),
+        row(3, "2026-11-28T11:00:00Z", &[], &[Some(4)]),
+        row(4, "2026-11-28T11:00:00Z", &[], &[Some(1)]),
+        row(5, "2026-11-28T14:00:00Z", &[], &[Some(3)]),
+        row(6, "2026-11-28T12:00:00Z", &[], &[Some(2)]),
+    ];
+    let expected = ["2026-11-28 13:00:00 8 4 4:1 1:3", "2026-11-28 14:00:00 3 2 2:0.5 null:null"];
+    hours.check(&rows, &expected);
+}
+
+#[test]
+fn a_key_that_only_the_other_window_has_is_compared_too() {
+    let given = [
+        ("from", "2026-11-26"),
+        ("to", "2026-11-27"),
+        ("dimensions", "event"),
+        ("compare", "2026-11-01..2026-11-02"),
+    ];
+    let rows = [
+        row(1, "2026-11-26T00:00:00Z", &[Some("a")], &[Some(4)]),
+        row(2, "2026-11-01T00:00:00Z", &[Some("b")], &[Some(5)]),
+    ];
+    asked(&given).check(&rows, &["2026-11-26 00:00:00 a 4 0:null", "2026-11-26 00:00:00 b 0 5:-1"]);
+}
+
+#[test]
+fn a_bucket_that_begins_before_every_event_was_counted_is_null() {
+    let since = [("event_daily".to_owned(), at("2026-11-27T00:00:00.5Z") + 1)].into();
+    let reach = Reach { since, ..Reach::default() };
+    let given = [("grain", "day"), ("from", "-3d"), ("rollup", "event_daily")];
+    let rows =
+        [row(1, "2026-11-27T00:00:00Z", &[], &[Some(3)]), row(1, "2026-11-28T00:00:00Z", &[], &[Some(4)])];
+    let days = asked_of(&given, &reach);
+    let (null, known) = ("null", "2026-11-28 00:00:00 4");
+    days.check(
+        &rows,
+        &[&format!("2026-11-26 00:00:00 {null}"), &format!("2026-11-27 00:00:00 {null}"), known],
+    );
+    assert!(!days.shape(&rows).unwrap().is_before_since);
+    let before =
+        [("from", "2026-11-20"), ("to", "2026-11-21"), ("dimensions", "event"), ("rollup", "event_daily")];
+    assert!(asked_of(&before, &reach).shape(&[]).unwrap().is_before_since);
+}
+
+#[test]
+fn the_number_of_all_rows_is_known_on_each_page() {
+    let rows = ["a", "b", "c"].map(|key| row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]));
+    let joined = asked(&[("from", "-2d"), ("dimensions", "event"), ("top", "9"), ("limit", "2")])
+        .shape(&rows)
+        .unwrap();
+    assert_eq!((joined.rows.len(), joined.total), (2, 3));
+    // Here ClickHouse leaves rows out, and says how many there are.
+    let limited = rows.map(|row| FetchedRow { total: 77, ..row });
+    let page = asked(&[("from", "-2d"), ("dimensions", "event"), ("limit", "2")]).shape(&limited).unwrap();
+    assert_eq!((page.rows.len(), page.total, page.truncated), (2, 77, true));
+}
+
+#[test]
+fn what_a_sample_counted_is_known() {
+    let of = |accuracy, size| {
+        let given = [("from", "-2d"), ("measures", "events,users"), ("accuracy", accuracy)];
+        let users = FetchedRow { size, ..row(2, "2026-11-27T00:00:00Z", &[], &[Some(3)]) };
+        asked(&given).shape(&[row(1, "2026-11-27T00:00:00Z", &[], &[Some(3)]), users]).unwrap().sampled
+    };
+    assert_eq!((of("auto", MAX_MERGED), of("auto", MAX_MERGED + 1)), (vec![], vec![1]));
+    assert_eq!((of("exact", 0), of("fast", 0)), (vec![], vec![1]));
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use schemas::rollup::Rollups;
 
-use super::super::plan::plan;
+use super::super::plan::{Planner, Reach};
 use super::*;
 
 fn of(rollups: &Rollups, given: &[(&str, &str)]) -> Statement {
@@ -13,8 +13,11 @@ fn of(rollups: &Rollups, given: &[(&str, &str)]) -> Statement {
     let query = Query::parse(&pairs).unwrap();
     let now = "2026-11-28T14:20:30Z".parse::<Timestamp>().unwrap().as_second();
     let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now).unwrap();
-    let plan = plan(rollups, &query, &window, now).unwrap();
-    statement(&query, &window, &plan, "default", 10)
+    let reach = Reach::default();
+    let planner = Planner::new(rollups, &reach, &query, now).unwrap();
+    let slices = Slices::new(&query, &planner, &window, now).unwrap();
+    let limits = Limits { seconds: 10, rows_to_read: 200_000_000 };
+    statement(&query, &slices, "default", 7, limits)
 }
 
 const MORE: &str = r#"
@@ -106,6 +109,25 @@ fn the_top_values_and_all_others() {
 }
 
 #[test]
+fn a_comparison_and_the_equally_long_part_of_what_is_unfinished() {
+    let given =
+        [("grain", "hour"), ("from", "-2h"), ("compare", "previous"), ("dimensions", "event"), ("top", "3")];
+    check("compared", &given);
+}
+
+#[test]
+fn distinct_values_of_days_and_of_the_hours_at_the_edges() {
+    check("days_and_edges", &[("from", "-3d"), ("measures", "users"), ("tz", "Europe/Berlin")]);
+}
+
+#[test]
+fn distinct_values_of_a_sample() {
+    let given = [("from", "-2d"), ("measures", "users"), ("dimensions", "event")];
+    check("sampled", &[&given[..], &[("accuracy", "fast")]].concat());
+    check("exact", &[&given[..], &[("accuracy", "exact")]].concat());
+}
+
+#[test]
 fn rows_beyond_the_limit_are_left_out_by_the_database() {
     let given = [("dimensions", "event,country"), ("from", "-7d"), ("limit", "5")];
     check("limited", &given);
@@ -152,7 +174,8 @@ proptest! {
         };
         let refused = Query::parse(&[(param.to_owned(), value)]).and_then(|query| {
             let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), 1_800_000_000)?;
-            plan(&Rollups::built_in(), &query, &window, 1_800_000_000)
+            let (rollups, reach) = (Rollups::built_in(), Reach::default());
+            Planner::new(&rollups, &reach, &query, 1_800_000_000)?.plan(&window)
         });
         prop_assert!(refused.is_err());
     }

@@ -1,0 +1,172 @@
+//! What a query reads: its window, and the windows with which `compare` compares it.
+//!
+//! The comparison is shifted by the calendar of the query's zone and its buckets are paired by their number. The
+//! bucket that is not over yet is compared with an equally long part of its counterpart: both are cut at the last
+//! moment at which a bucket of the rollups ends. Pure: no clock, no I/O.
+
+use jiff::ToSpan;
+
+use super::grain::Grain;
+use super::params::{Compare, Query};
+use super::plan::{Part, Plan, Planner};
+use super::window::Window;
+use crate::problem::Problem;
+
+/// Buckets, and the rollups from which they are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slice {
+    pub(super) window: Window,
+    pub(super) plan: Plan,
+}
+
+/// All that one statement reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slices {
+    /// The window of the query.
+    pub(super) main: Slice,
+    /// With what it is compared; none where the query asks for no comparison.
+    pub(super) compared: Option<Compared>,
+}
+
+/// What a window is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// Start and end.
+    pub(super) window: (i64, i64),
+    /// The counterparts of the buckets that are over, in their order; none where there are none.
+    pub(super) whole: Option<Slice>,
+    /// The bucket that is not over; none where there is none, or where no rollup divides it.
+    pub(super) cut: Option<Cut>,
+}
+
+/// The part of an unfinished bucket that is compared, and what it is compared with. Both are equally long, and have
+/// those measures of the query whose rollups divide the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Number of the bucket in the window of the query.
+    pub(super) bucket: usize,
+    pub(super) now: Slice,
+    pub(super) then: Slice,
+}
+
+impl Slices {
+    /// What a query reads of `window` if everything before `moment` is counted.
+    ///
+    /// # Errors
+    /// No rollup answers a measure, or the comparison has no window.
+    pub(super) fn new(
+        query: &Query,
+        planner: &Planner<'_>,
+        window: &Window,
+        moment: i64,
+    ) -> Result<Self, Problem> {
+        let main = Slice { window: window.clone(), plan: planner.plan(window)? };
+        let compared = query.compare.map(|compare| compared(query, compare, planner, window, moment));
+        Ok(Self { main, compared: compared.transpose()? })
+    }
+
+    /// All of them, in the order of the statement.
+    pub(super) fn all(&self) -> Vec<&Slice> {
+        let compared = self.compared.as_ref();
+        let whole = compared.and_then(|compared| compared.whole.as_ref());
+        let cut = compared.and_then(|compared| compared.cut.as_ref());
+        let cut = cut.into_iter().flat_map(|cut| [&cut.now, &cut.then]);
+        [&self.main].into_iter().chain(whole).chain(cut).collect()
+    }
+
+    /// Names of the rollups that are read, each once.
+    pub(super) fn rollups(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in self.all().into_iter().flat_map(|slice| &slice.plan.parts).flat_map(Part::rollups) {
+            if !names.iter().any(|there| there == name) {
+                names.push(name.to_owned());
+            }
+        }
+        names
+    }
+}
+
+fn compared(
+    query: &Query,
+    compare: Compare,
+    planner: &Planner<'_>,
+    window: &Window,
+    moment: i64,
+) -> Result<Compared, Problem> {
+    let other = counterpart(compare, window, moment)?;
+    let unfinished = window.bucket_of(moment);
+    let over = if moment < window.from() { 0 } else { unfinished.unwrap_or(window.buckets()) };
+    let whole = other.first(over.min(other.buckets()));
+    let whole =
+        whole.map(|window| Ok::<_, Problem>(Slice { plan: planner.plan(&window)?, window })).transpose()?;
+    let cut = unfinished.and_then(|bucket| cut(query, planner, (window, &other), bucket, moment));
+    Ok(Compared { window: (other.from(), other.to()), whole, cut })
+}
+
+/// The window that another one is compared with.
+fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Problem> {
+    let Window { grain, unit, ref calendar, .. } = *window;
+    let (from, to) = (window.from(), window.to());
+    let span = match (compare, grain) {
+        (Compare::Between(from, to), _) => {
+            return Window::new((from, to), grain, calendar.clone(), now).map_err(as_compare);
+        }
+        (Compare::Previous, _) => {
+            let units = match unit {
+                // Hours are counted by the clock, of which a day may have 23 or 25.
+                Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
+                _ => Some(calendar.count(unit, from, to)),
+            };
+            let start = units.map_or(2 * from - to, |units| calendar.back(unit, from, units));
+            return Window::between(start, from, grain, unit, calendar.clone()).map_err(as_compare);
+        }
+        (Compare::Week, _) => 1.week(),
+        // A year has no whole number of weeks.
+        (Compare::Year, Grain::Week) => 52.weeks(),
+        (Compare::Year, _) => 1.year(),
+    };
+    let [start, end] = [from, to].map(|at| calendar.shifted_back(at, span));
+    Window::between(start, end, grain, unit, calendar.clone()).map_err(as_compare)
+}
+
+/// A window that cannot be is the fault of `compare`.
+fn as_compare(mut problem: Problem) -> Problem {
+    problem.errors.iter_mut().for_each(|error| "compare".clone_into(&mut error.param));
+    problem
+}
+
+/// Cuts an unfinished bucket and its counterpart where all measures that can be cut have the end of a bucket.
+fn cut(
+    query: &Query,
+    planner: &Planner<'_>,
+    (window, other): (&Window, &Window),
+    bucket: usize,
+    moment: i64,
+) -> Option<Cut> {
+    let (start, start_then) = (window.edges[bucket], *other.edges.get(bucket)?);
+    let end_then = *other.edges.get(bucket + 1)?;
+    // The part of some measures up to `end`, where their rollups have every event of it.
+    let parts = |measures: &[usize], end: i64| {
+        let slice = |start: i64, end: i64| {
+            let window = window.part(start, end);
+            let plan = planner.plan_of(measures.iter().copied(), &window).ok()?;
+            let is_known = plan.parts.iter().all(|part| part.kept_from.is_none());
+            is_known.then_some(Slice { window, plan })
+        };
+        let length = (end - start).min(end_then - start_then);
+        let (now, then) = (slice(start, start + length)?, slice(start_then, start_then + length)?);
+        (length > 0).then_some((now, then))
+    };
+    let finest = |measure: usize| {
+        let ends = [60, 900, 3_600, 86_400].map(|length| moment - moment.rem_euclid(length));
+        ends.into_iter().find(|end| *end > start && parts(&[measure], *end).is_some())
+    };
+    let ends: Vec<_> = (0..query.measures.len()).map(finest).collect();
+    let end = ends.iter().flatten().min().copied()?;
+    let measures: Vec<_> = (0..ends.len()).filter(|at| ends[*at].is_some()).collect();
+    let (now, then) = parts(&measures, end)?;
+    Some(Cut { bucket, now, then })
+}
+
+#[cfg(test)]
+mod tests;
