@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounterVec;
@@ -64,7 +64,8 @@ impl Access {
 #[derive(Clone)]
 struct PresentedKey(Arc<Key>);
 
-/// Adds the reader to each request, or refuses it.
+/// Adds the reader to each request, or refuses it. Browsers send preflights without a token: the layer of CORS, which
+/// is outside of this one, answers them.
 pub(crate) async fn identify(
     State(access): State<Arc<Access>>,
     mut request: Request,
@@ -74,10 +75,6 @@ pub(crate) async fn identify(
         request.extensions_mut().insert(KnownReader(Arc::clone(&access.everybody)));
         return next.run(request).await;
     };
-    // A browser sends preflights without a token. They get no reader, so no data.
-    if is_preflight(&request) {
-        return next.run(request).await;
-    }
     // One refusal for all reasons: it tells nobody which tokens exist.
     let key = token(request.headers()).and_then(|token| keys.find(token)).filter(|key| key.enabled);
     let response = match key {
@@ -99,10 +96,6 @@ pub(crate) async fn identify(
 /// logs keep.
 fn token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(headers).or_else(|| headers.get(X_READ_KEY).map(HeaderValue::as_bytes))
-}
-
-fn is_preflight(request: &Request) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Keeps shared caches from giving the answer of one reader to another.

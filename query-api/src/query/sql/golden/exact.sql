@@ -1,5 +1,5 @@
 SELECT toUInt8(0) AS part,
-       toInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))) AS start,
+       toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start,
        CAST(arrayConcat([assumeNotNull((SELECT if(argMax(rollups, since) IN (0, 7), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))], arrayMap(at -> at.1, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name)))), 'Array(Nullable(String))') AS keys,
        CAST(arrayMap(at -> at.2, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))), 'Array(Nullable(Int128))') AS figures,
        toUInt64(0) AS size,
