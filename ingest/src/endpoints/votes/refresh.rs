@@ -1,4 +1,4 @@
-//! Fetches the results of the polls from query-api at an interval; the only I/O of this room.
+//! Fetches the results of the polls from query-api at an interval; the only I/O of this folder.
 //!
 //! Invariant: whatever query-api does, the last results stay in use, with their age. A request takes no longer than the
 //! interval, and a response is no longer than `MAX_RESPONSE_BYTES`.
