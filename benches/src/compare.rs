@@ -28,7 +28,7 @@ pub struct Candidate {
     load: Load,
     unit: Unit,
     per_request: usize,
-    /// Names and ids of the processes whose CPU time it costs.
+    /// Names and ids of the processes whose CPU time is counted for it.
     processes: Vec<(&'static str, u32)>,
 }
 

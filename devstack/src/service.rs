@@ -28,7 +28,7 @@ pub struct Service {
     client: reqwest::Client,
 }
 
-/// What every start of a service needs.
+/// What is reused when a service is restarted.
 #[derive(Debug)]
 struct Program {
     name: String,

@@ -23,7 +23,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, body)) = input.split_first() else { return };
-    let encoding = if first % 2 == 0 { Encoding::Gzip } else { Encoding::Zstd };
+    let encoding = Encoding::ALL[usize::from(*first) % Encoding::ALL.len()];
     let budget = Arc::new(Semaphore::new(1 << 20));
     let held = IntGauge::new("held", "Bytes.").expect("a good name");
     let Ok(mut reserved) = Reservation::take(&budget, body.len(), &held) else { return };

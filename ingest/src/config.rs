@@ -1,4 +1,4 @@
-//! The configuration of the edge: each room reads its own variables, and this file puts them together.
+//! The configuration of the edge: each folder reads its own variables, and this file puts them together.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

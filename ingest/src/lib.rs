@@ -1,6 +1,6 @@
 //! The edge: HTTP bytes become Kafka records. It depends neither on ClickHouse nor on rollups.
 //!
-//! The way of a request through the rooms:
+//! The way of a request through the folders:
 //!
 //! 1. [`http`]: the layers around the request, and the handler of its route
 //! 2. [`auth`]: who sends the request, and how many events they may send
@@ -8,9 +8,9 @@
 //! 4. [`publish`]: its lines are collected into records for Kafka, or for the [`spool`] while Kafka is unreachable
 //! 5. [`http::response`]: the response, rendered
 //!
-//! [`edge`] starts and stops all of it, with [`config`] for its variables and [`app`] for what all requests share. A room
-//! imports only rooms that stand above it in the list of modules below; the files before [`auth`] are the vocabulary of
-//! all rooms and import none.
+//! [`edge`] starts and stops all of it, with [`config`] for its variables and [`app`] for what all requests share. A
+//! folder imports only folders that stand above it in the list of modules below; the files before [`auth`] are the
+//! vocabulary of all folders and import none.
 //!
 //! A request is answered `200` only when every record with one of its lines is acknowledged by Kafka or stored in the
 //! spool.

@@ -12,6 +12,18 @@
 //!
 //! [`config`], [`health`], [`metrics`] and [`clock`] are used by all of them; [`start`] puts them together.
 //! The aggregator never speaks HTTP except on its admin port.
+//!
+//! Words that all folders use:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | batch | consecutive records of one Kafka partition, which are inserted together |
+//! | cell | the rows of a batch for one table partition: one insert, one part |
+//! | marker | a row without a tenant in each cell: the table partition holds the Kafka partition below its `hwm` |
+//! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
+//! | declare a batch | commit its intent before any of its rows is inserted |
+//! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |
+//! | token | the `insert_deduplication_token` of an insert, by which ClickHouse recognises a repeat |
 
 pub mod clock;
 pub mod config;

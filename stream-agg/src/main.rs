@@ -38,7 +38,7 @@ enum Command {
         #[arg(long)]
         print_grants: bool,
     },
-    /// Let partitions start again whose commit, log and tables do not fit together. Stop all aggregators first.
+    /// Choose where to continue partitions whose commit, log and tables disagree. Stop all aggregators first.
     Adopt {
         /// The Kafka partitions, as their messages name them.
         #[arg(required = true)]
@@ -49,11 +49,11 @@ enum Command {
         /// With --new-log: the first offset of the new log that is not stored yet (default: its beginning).
         #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         from: Option<i64>,
-        /// Hash of the declaration under which missing rows are made, if the tables cannot tell.
+        /// Hash (column `cfg`) of the settings with which to rebuild rows; needed only if the tables do not show it.
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
-    /// Insert a batch in smaller parts that ClickHouse refuses as a whole. Stop all aggregators first.
+    /// Insert in smaller parts a batch that ClickHouse refuses as a whole. Stop all aggregators first.
     Split {
         /// The Kafka partitions, as their messages name them.
         #[arg(required = true)]

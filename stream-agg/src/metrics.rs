@@ -90,9 +90,9 @@ impl Drop for StoppedGuard {
 /// Why an insert failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
-    /// Its condition did not hold: what is there is checked.
+    /// Its condition did not hold: the markers are read to find out which rows are there.
     ConditionFailed,
-    /// The failure passes without help.
+    /// The same insert may succeed later without help.
     Transient,
     /// ClickHouse refuses the insert.
     Refused,
@@ -101,8 +101,8 @@ pub enum InsertError {
 impl InsertError {
     fn as_str(self) -> &'static str {
         match self {
-            Self::ConditionFailed => "doubt",
-            Self::Transient => "passing",
+            Self::ConditionFailed => "condition_failed",
+            Self::Transient => "transient",
             Self::Refused => "refused",
         }
     }

@@ -8,9 +8,9 @@ use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// Rounds that the longer run has more than the shorter one: these are counted.
+/// The long run does this many more rounds than the short one; the difference is reported.
 const ROUNDS: u64 = 20;
-/// Rounds of the shorter run, whose cost is subtracted.
+/// Rounds of the short run, whose cost is subtracted.
 const WARM_UP: u64 = 5;
 
 /// Counts the instructions of each step that processes an event, with valgrind.

@@ -22,7 +22,7 @@ use crate::servers::{World, kafka_engine};
 
 /// Between two queries for what is stored: their CPU time in ClickHouse is counted too.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// A drain that takes longer is stopped, and counts as far as it came.
+/// A drain that takes longer is stopped, and its figures are those of the events that it has stored.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
 /// Longest wait for the merges that run when all events are stored.
 const MERGES_DEADLINE: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ impl Consumer {
         matches!(self, Self::Aggregator | Self::AggregatorTwoRollups)
     }
 
-    /// The program that reads Kafka, if ClickHouse does not do it itself.
+    /// The program that reads Kafka; `None` for the Kafka engine, which is part of ClickHouse.
     fn program(self) -> Option<&'static str> {
         match self {
             Self::Aggregator | Self::AggregatorTwoRollups => Some(AGGREGATOR),
@@ -184,7 +184,7 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // Its merges would use CPU time while the next consumer is measured.
+            // ClickHouse's merges of this world would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }

@@ -20,7 +20,7 @@ use crate::world::{ADDED_ROLLUP, World};
 
 /// Partitions of the topic after the change.
 const PARTITIONS: u16 = 6;
-/// The new ones among them.
+/// The partitions that the change adds.
 const ADDED: std::ops::Range<i32> = 4..6;
 /// Longest wait for the answers of all requests that may be retried, some of them after an outage; and longest wait
 /// until Kafka has created the partitions.

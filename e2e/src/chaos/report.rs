@@ -1,4 +1,4 @@
-//! The outcome of a run, and whether enough happened that it proves something. Pure.
+//! The outcome of a run, and whether enough faults happened for the run to prove something. Pure.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::chaos::schedule::Kind;
 
 /// Fewest kills of each kind of process: with fewer, a run proves nothing.
 const LEAST_KILLS: u64 = 3;
-/// Fewest recovered intents, likewise.
+/// Fewest recovered intents: with fewer, a run proves nothing.
 const LEAST_RECOVERED: u64 = 5;
 /// Most unanswered requests, in percent: more of them would leave too much open.
 const MOST_UNANSWERED: usize = 5;

@@ -12,7 +12,7 @@ use fastrand::Rng;
 
 /// The run is divided into slots of about this length, in seconds; each slot has a kill of every process.
 const SLOT: f64 = 14.0;
-/// No fault begins within this many seconds of the end: its process must recover under load.
+/// No fault begins within this many seconds before the end, so that each process recovers while there is load.
 const LAST: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;

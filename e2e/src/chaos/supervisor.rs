@@ -27,7 +27,7 @@ const START_TRIES: usize = 3;
 
 /// The exit code of one of our programs after a panic.
 const PANIC_CODE: i32 = 101;
-/// A start that takes longer is noted.
+/// A start that takes longer is noted in the progress lines.
 const SLOW_START: Duration = Duration::from_secs(3);
 
 /// A supervised process.

@@ -199,7 +199,7 @@ fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
         decoder.window_log_max(MAX_WINDOW_LOG)?;
         Ok(decoder)
     };
-    // This fails only without memory.
+    // Fails only if memory cannot be allocated.
     ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
 }
 

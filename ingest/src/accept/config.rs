@@ -45,7 +45,7 @@ pub struct BodyLimits {
 }
 
 impl AcceptConfig {
-    /// Reads and checks the variables of this room.
+    /// Reads and checks the variables of this folder.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self {
             limits: BodyLimits::from_vars(vars)?,

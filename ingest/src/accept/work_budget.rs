@@ -32,9 +32,9 @@ impl Default for CpuWorkBudget {
 }
 
 impl CpuWorkBudget {
-    /// Does work on this many bytes. If they are many, it waits for the budget, and other requests do not wait
-    /// for the work: the thread hands its other tasks over to another thread. On a runtime with a single thread, as in
-    /// a test, they do wait.
+    /// Runs `work` on a body of this many bytes. Work on a long body first waits for the budget, and then does not
+    /// delay other requests: the thread hands its other tasks over to another thread. On a runtime with a single
+    /// thread, as in a test, it does delay them.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES {
             return work();

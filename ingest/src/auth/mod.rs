@@ -1,6 +1,6 @@
 //! Who sends a request, and how many events they may send.
 //!
-//! A sender has a key, an address or both; each may have a rate. Nothing in this room reads a body.
+//! A sender has a key, an address or both; each may have a rate. Nothing in this folder reads a body.
 
 pub mod client_ip;
 
@@ -37,7 +37,7 @@ pub struct AuthConfig {
 }
 
 impl AuthConfig {
-    /// Reads and checks the variables of this room.
+    /// Reads and checks the variables of this folder.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         Ok(Self {
             keys: KeysConfig::from_vars(vars)?,

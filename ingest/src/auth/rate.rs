@@ -31,12 +31,13 @@ pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
     Ok(rate.map(|rate| RateConfig { rate, burst: burst.unwrap_or(rate) }))
 }
 
-/// The events of a request that are charged. A request is charged twice.
+/// The events that a request is charged for, in two steps: one event before the body is read, the rest once they are
+/// counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// One event, before the body is read.
+    /// One event, so that a sender without any rate left is refused before its body is read.
     First,
-    /// The other events, once it is known that the request has this many in all.
+    /// The other events of a request that has this many in all.
     Rest(usize),
 }
 

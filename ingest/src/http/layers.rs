@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use ::http::{HeaderMap, HeaderName, Request, Response, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
@@ -18,6 +18,7 @@ use schemas::trace::TraceParent;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
+use super::cors::CorsConfig;
 use super::response::{self, ApiResponse, ResponseBody};
 use super::{HttpState, handlers};
 use crate::outcome::{Bound, Refusal};
@@ -49,7 +50,7 @@ where
         }))
 }
 
-/// Gives the request an id, renders its response with the headers of CORS, logs a refusal, and counts the request.
+/// Gives the request an id, answers a preflight, notes a refusal, renders the response, and counts the request.
 fn observe<S, B>(
     inner: S,
     http: &Arc<HttpState>,
@@ -66,34 +67,64 @@ where
         let (inner, http) = (inner.clone(), Arc::clone(&http));
         async move {
             let start = Instant::now();
-            let id = RequestId::of(request.headers());
-            let trace = trace(request.headers());
-            if let Some(trace) = trace {
+            let head = Head::of(&request, &http.cors);
+            if let Some(trace) = head.trace {
                 request.extensions_mut().insert(trace);
             }
-            let route = Route::of(request.uri().path());
-            // HTTP/2 has no `Connection: close`; hyper sends GOAWAY when the process stops.
-            let is_http1 = request.version() < Version::HTTP_2;
-            let origin = http.cors.origin(request.headers());
-            let preflight = http.cors.is_preflight(&request);
-            let response = if preflight {
+            let response = if head.is_preflight {
                 ApiResponse::new(ResponseBody::NoContent)
             } else {
                 inner.oneshot(request).await.unwrap_or_else(shed)
             };
-            if let ResponseBody::Refused(refusal, _) = &response.body {
-                http.refusal_log.log(refusal, route, &id, trace.as_ref());
-                if let Refusal::Overloaded(bound) = refusal {
-                    http.app.metrics.shed(*bound);
-                }
-            }
-            let close = is_http1 && (response.close || http.app.drain.is_set());
-            let mut rendered = response::render(&response, &id, close);
-            http.cors.allow(origin.as_ref(), preflight, rendered.headers_mut());
-            http.app.metrics.answered(route, rendered.status(), start.elapsed());
+            note_refusal(&http, &head, &response);
+            let rendered = render(&http, &head, &response);
+            http.app.metrics.answered(head.route, rendered.status(), start.elapsed());
             Ok(rendered)
         }
     })
+}
+
+/// What a response and the log need to know of its request.
+struct Head {
+    id: RequestId,
+    trace: Option<TraceParent>,
+    route: Route,
+    is_http1: bool,
+    /// The origin of the page that sent the request; none if CORS is off.
+    origin: Option<HeaderValue>,
+    is_preflight: bool,
+}
+
+impl Head {
+    fn of<B>(request: &Request<B>, cors: &CorsConfig) -> Self {
+        Self {
+            id: RequestId::of(request.headers()),
+            trace: trace(request.headers()),
+            route: Route::of(request.uri().path()),
+            is_http1: request.version() < Version::HTTP_2,
+            origin: cors.origin(request.headers()),
+            is_preflight: cors.is_preflight(request),
+        }
+    }
+}
+
+/// Logs a response that is a refusal, and counts it if the request was shed.
+fn note_refusal(http: &HttpState, head: &Head, response: &ApiResponse) {
+    if let ResponseBody::Refused(refusal, _) = &response.body {
+        http.refusal_log.log(refusal, head.route, &head.id, head.trace.as_ref());
+        if let Refusal::Overloaded(bound) = refusal {
+            http.app.metrics.shed(*bound);
+        }
+    }
+}
+
+/// Renders a response with the headers of CORS.
+fn render(http: &HttpState, head: &Head, response: &ApiResponse) -> Response<Full<Bytes>> {
+    // HTTP/2 has no `Connection: close`; hyper sends GOAWAY when the process stops.
+    let close = head.is_http1 && (response.close || http.app.drain.is_set());
+    let mut rendered = response::render(response, &head.id, close);
+    http.cors.allow(head.origin.as_ref(), head.is_preflight, rendered.headers_mut());
+    rendered
 }
 
 /// The trace of a request; none if the request names several.
@@ -108,7 +139,8 @@ fn shed(_: BoxError) -> ApiResponse {
     ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
 }
 
-/// A panic fails its request, not the process.
+/// A panic fails its request, not the process. tower-http's `CatchPanic` is no layer for this: it makes a rendered
+/// response, but a refusal is rendered, logged and counted only in [`observe`].
 async fn catch_panic(response: impl Future<Output = ApiResponse>) -> ApiResponse {
     let mut response = pin!(response);
     let polled = poll_fn(|context| {

@@ -34,7 +34,8 @@ impl Admission {
         }
     }
 
-    /// Counts lines in, and says whether they are admitted. They must [`Admission::leave`] in either case.
+    /// Counts lines that begin to wait, and returns whether they are admitted. In either case the caller must call
+    /// [`Admission::leave`] once they have ended.
     pub(super) fn enter(&self, events: u64, bytes: usize) -> Result<(), Refusal> {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);
@@ -49,7 +50,7 @@ impl Admission {
         }
     }
 
-    /// Counts lines out: they have ended.
+    /// Counts lines that have ended.
     pub(super) fn leave(&self, events: u64, bytes: usize) {
         self.metrics.settled(events, bytes);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);

@@ -118,12 +118,12 @@ impl Cluster {
         !matches!(*self.state(), State::Unknown | State::Up)
     }
 
-    /// A record was not acknowledged in time: Kafka counts as unreachable until the next check.
+    /// Notes that a record was not acknowledged in time: Kafka counts as unreachable until the next check.
     pub(super) fn record_timed_out(&self) {
         self.set(State::Unreachable);
     }
 
-    /// A record failed. If the next one would fail too, Kafka counts as unreachable for a while, even if the
+    /// Notes that a record failed. If the next one would fail too, Kafka counts as unreachable for a while, even if the
     /// metadata can be fetched: a client without the right to write may have the right to read it.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
         use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
@@ -147,7 +147,7 @@ impl Cluster {
         self.refused_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something failed that may mean that Kafka is unreachable: checks soon.
+    /// Makes the next check soon, because something failed that may mean that Kafka is unreachable.
     pub(super) fn request_check(&self) {
         if !self.check_requested.swap(true, Ordering::AcqRel) {
             self.wake();

@@ -52,7 +52,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Sends nothing on its own before [`Delivery::set_producer`].
+    /// A delivery that sends nothing before [`Delivery::set_producer`].
     pub(super) fn new(topic: &str, admission: Admission, router: Router, metrics: Arc<Metrics>) -> Self {
         Self {
             topic: topic.to_owned(),
@@ -68,7 +68,7 @@ impl Delivery {
         let _first = self.producer.set(Arc::downgrade(producer));
     }
 
-    /// Counts the lines of a request in, and says where they go; if they are refused, they have ended.
+    /// Counts the lines of a request as waiting, and returns where they go. Counts them as ended if they are refused.
     pub(super) fn admit(&self, events: u64, bytes: usize, ack: Ack) -> Result<Destination, Refusal> {
         let admitted = self.admission.enter(events, bytes);
         let destination = admitted.and_then(|()| self.router.destination_for(ack, &self.admission));
@@ -187,8 +187,8 @@ impl Delivery {
         self.router.cluster.client_error(error);
     }
 
-    /// Kafka did not accept a record: it goes to the spool. Returns whether it is in flight
-    /// there; if not, it has ended.
+    /// Puts a record that Kafka did not accept into the spool. Returns whether it is in flight there; if not, it has
+    /// ended.
     fn failed(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) -> bool {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();

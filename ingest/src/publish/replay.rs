@@ -44,7 +44,7 @@ impl Drop for Replay {
     }
 }
 
-/// Starts the thread.
+/// Starts the thread that sends spooled records to Kafka.
 pub(super) fn start(
     producer: &Arc<Producer>,
     delivery: &Arc<Delivery>,

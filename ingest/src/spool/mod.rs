@@ -5,8 +5,8 @@
 //! switches the spool off, and the file is tried again every ten seconds.
 //!
 //! Invariant: a record is reported as stored after its fsync, and not before; it is removed only by
-//! [`Spool::remove`], once Kafka has acknowledged it. The callers bound what waits for the disk. Nothing in this room
-//! depends on Kafka.
+//! [`Spool::remove`], once Kafka has acknowledged it. The callers bound what waits for the disk. Nothing in this
+//! folder depends on Kafka.
 
 mod config;
 

@@ -122,7 +122,7 @@ impl Tls {
         }
     }
 
-    /// A handshake with the pair in use.
+    /// A handshake with the current certificate and key.
     pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
         TlsAcceptor::from(self.current.load_full()).accept(stream)
     }

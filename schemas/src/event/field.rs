@@ -67,6 +67,9 @@ macro_rules! fields {
             }
         }
 
+        /// The names of the known fields.
+        pub const FIELD_NAMES: [&str; Field::COUNT] = [$(stringify!($name)),*];
+
         /// The length of each name.
         #[expect(non_upper_case_globals, reason = "called as their fields")]
         mod length {

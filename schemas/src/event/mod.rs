@@ -27,7 +27,7 @@ mod read;
 
 pub use country::Country;
 pub use fault::{Code, Fault};
-pub use field::{Event, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PARAM_STR_BYTES};
+pub use field::{Event, FIELD_NAMES, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PARAM_STR_BYTES};
 pub use parsed::{LeftOut, Parsed, Props, Reserved};
 pub use shape::MAX_DEPTH;
 

@@ -102,9 +102,8 @@ impl Expiry {
 impl Rollup {
     /// The table that stores this rollup.
     pub fn table(&self) -> Table {
-        let is_sum =
-            |measure: &Measure| matches!(measure, Measure::Count | Measure::CountOf(_) | Measure::Sum(_));
-        if self.measures.iter().all(|(_, measure)| is_sum(measure)) { Table::Sums } else { Table::States }
+        let are_sums = self.measures.iter().all(|(_, measure)| measure.is_additive());
+        if are_sums { Table::Sums } else { Table::States }
     }
 
     /// The column of each measure.
@@ -151,8 +150,8 @@ impl Rollup {
     }
 
     /// A table expression of its rows under the names that it declares, as `tenant`, `bucket`, dimensions and
-    /// measures; without marker rows and without buckets that are past the retention. Rows of equal keys are
-    /// not merged, states are states. Columns are qualified, for a declared name may be that of another column.
+    /// measures; without marker rows and without buckets that are past the retention. Rows with equal
+    /// keys are not yet merged; `uniq` columns are aggregate states. Columns are qualified, for a declared name may be that of another column.
     pub fn source(&self) -> String {
         self.source_with(&[])
     }

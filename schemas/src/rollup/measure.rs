@@ -44,6 +44,16 @@ impl fmt::Display for Number {
     }
 }
 
+impl Number {
+    /// The declared field of `props` that it reads.
+    fn field(&self) -> Option<&Field> {
+        match self {
+            Self::Field(field) => Some(field),
+            Self::ParamInt | Self::Sequence => None,
+        }
+    }
+}
+
 /// A field whose distinct values can be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distinct {
@@ -74,6 +84,17 @@ impl fmt::Display for Measure {
 impl Measure {
     /// Every measure that can be declared where these fields are.
     pub(super) fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
+        // Does nothing. If a measure is new, the compiler leads here: the measure can be declared once it is listed
+        // below.
+        let _listed = |measure: &Self| match measure {
+            Self::Count | Self::CountOf(_) => {}
+            Self::Sum(n) | Self::Min(n) | Self::Max(n) => match n {
+                Number::ParamInt | Number::Sequence | Number::Field(_) => {}
+            },
+            Self::UniqExact(distinct) => match distinct {
+                Distinct::User | Distinct::Session | Distinct::DeviceId => {}
+            },
+        };
         let fields = fields.iter().filter(|field| field.kind == FieldType::Int);
         let numbers = [Number::ParamInt, Number::Sequence].into_iter();
         let numbers = numbers.chain(fields.clone().cloned().map(Number::Field));
@@ -87,11 +108,17 @@ impl Measure {
     /// The declared field of `props` that it reads.
     pub fn field(&self) -> Option<&Field> {
         match self {
-            Self::CountOf(field)
-            | Self::Sum(Number::Field(field))
-            | Self::Min(Number::Field(field))
-            | Self::Max(Number::Field(field)) => Some(field),
-            Self::Count | Self::Sum(_) | Self::Min(_) | Self::Max(_) | Self::UniqExact(_) => None,
+            Self::CountOf(field) => Some(field),
+            Self::Sum(n) | Self::Min(n) | Self::Max(n) => n.field(),
+            Self::Count | Self::UniqExact(_) => None,
+        }
+    }
+
+    /// Whether values of several rows may be added up.
+    pub fn is_additive(&self) -> bool {
+        match self {
+            Self::Count | Self::CountOf(_) | Self::Sum(_) => true,
+            Self::Min(_) | Self::Max(_) | Self::UniqExact(_) => false,
         }
     }
 }

@@ -55,8 +55,7 @@ fn bucket(grain: Grain) -> &'static str {
 }
 
 fn described(name: &str, measure: &Measure) -> String {
-    let mark =
-        if matches!(measure, Measure::Count | Measure::CountOf(_) | Measure::Sum(_)) { "" } else { "*" };
+    let mark = if measure.is_additive() { "" } else { "*" };
     format!("`{name}`{mark} = {measure}")
 }
 

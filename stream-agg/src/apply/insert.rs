@@ -1,6 +1,6 @@
 //! Inserts cells into ClickHouse: for each cell one insert of one block, which becomes one part.
 //!
-//! Invariant: a cell counts as applied when its marker was read and says so, or by the answer to the first
+//! Invariant: a cell counts as applied when its marker was read and shows it, or by the answer to the first
 //! statement that was ever sent for its rows ([`crate::apply::verdict`]), and by nothing else. Until then its rows
 //! are sent again, unchanged and under the same token. The statement inserts only if the rows are not there yet,
 //! and only before its deadline on ClickHouse's clock. Nothing is sent while the tables must be checked.
@@ -82,7 +82,7 @@ pub struct DeclaredBatch {
     pub end: NextOffset,
     /// Its rows, by cell.
     pub cells: Vec<Cell>,
-    /// Whether some of its cells may have been inserted before.
+    /// Whether another process, or an earlier start of this one, may have inserted some of its cells.
     pub rebuilt: bool,
 }
 
@@ -131,7 +131,7 @@ impl Inserter {
         Self { gate: Some(gate), ..self }
     }
 
-    /// Tells that ClickHouse's clock showed `now` a moment ago.
+    /// Stores that ClickHouse's clock showed `now` a moment ago.
     pub fn set_clock(&self, now: UnixMillis) {
         self.clock.set(now);
     }

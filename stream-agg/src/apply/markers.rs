@@ -31,7 +31,7 @@ pub struct Markers {
 }
 
 impl Markers {
-    /// The end that the marker of a cell says; 0 if it has no marker.
+    /// The offset in the marker of a cell; 0 if it has no marker.
     pub fn of(&self, cell: &Cell) -> NextOffset {
         let found = self.all.iter().find(|m| m.table == cell.table && m.partition_id == cell.partition_id);
         found.map_or(NextOffset::ZERO, |marker| marker.applied_end)
@@ -143,7 +143,7 @@ fn next_offset(applied_end: u64) -> NextOffset {
 pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
 
 impl ServerClock {
-    /// Tells that the clock showed `now` a moment ago.
+    /// Stores that the clock showed `now` a moment ago.
     pub fn set(&self, now: UnixMillis) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }

@@ -158,8 +158,19 @@ fn check_columns(database: &str, fields: &[Field], columns: &[(String, String)])
 #[cfg(test)]
 mod tests {
     use schemas::rollup::Rollups;
+    use schemas::tables::MIGRATIONS;
 
     use super::*;
+
+    #[test]
+    fn the_tables_with_cells_are_those_with_a_column_for_markers() {
+        let with_markers = MIGRATIONS.iter().filter(|migration| migration.sql.contains("\n    hwm "));
+        let mut names: Vec<_> = with_markers.map(|migration| &migration.name["0001_".len()..]).collect();
+        let mut tables = TABLES;
+        names.sort_unstable();
+        tables.sort_unstable();
+        assert_eq!(names, tables);
+    }
 
     #[test]
     fn a_fields_column_is_there_and_of_its_type() {

@@ -1,8 +1,9 @@
-//! Whether a cell has its batch, and what to do if it does not.
+//! Decides whether the rows of a batch are in one table partition (a *cell*), and whether to send them again.
 //!
-//! Two things prove it: the answer to the first statement that was ever sent for these rows, and the marker. Any
-//! other answer may be lost or late, may come from a statement whose token was known, or may be about a part that a
-//! killed server forgot. Pure; all times are by ClickHouse's clock.
+//! Two things prove that they are there: the answer to the first statement that was ever sent for them, and the
+//! marker that was read. Any other answer may be lost or late, may be to a statement whose deduplication token
+//! ClickHouse already knew, or may be about a part that a killed server forgot. Pure; all times are by ClickHouse's
+//! clock.
 
 use std::time::Duration;
 
@@ -10,32 +11,32 @@ use schemas::time::{SECOND, UnixMillis};
 
 use crate::protocol::progress::NextOffset;
 
-/// How long after it was made a statement may insert, in milliseconds: its deadline.
+/// Deadline of an insert, in milliseconds after it was made.
 pub const VALIDITY: i64 = 30 * SECOND;
 /// Longest that ClickHouse works on one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
-/// How long after it was made a statement has ended for sure, in milliseconds.
+/// Milliseconds after it was made by which an insert has certainly ended: sent at its deadline, and then executed.
 pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 
-/// What a cell must hold.
+/// The batch that a cell must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The first offset of its rows.
     pub start: NextOffset,
-    /// The end that its marker says once the rows are there.
+    /// The offset that its marker has once the rows are there.
     pub end: NextOffset,
     /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
 }
 
 impl Target {
-    /// Whether a statement inserts: the condition in every insert.
+    /// Whether ClickHouse inserts the rows of a statement. Every insert has this condition.
     pub fn admits(&self, marker: NextOffset, now: UnixMillis, deadline: UnixMillis) -> bool {
         marker <= self.start && now < deadline
     }
 
-    /// The same target for a process whose own clock shows `ours`: a table partition has expired once both clocks
-    /// say so. By ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
+    /// Treats the table partition as expired only if our clock, which shows `ours`, agrees with ClickHouse's. By
+    /// ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
     pub fn by_our_clock(self, ours: UnixMillis) -> Self {
         Self { expires_at: self.expires_at.filter(|ends| *ends <= ours), ..self }
     }
@@ -46,8 +47,8 @@ impl Target {
 pub enum InsertAnswer {
     /// Nothing: an error, or no answer.
     None,
-    /// ClickHouse accepted the statement, but the answer came late or says another number of rows, as when a view
-    /// is attached to the table. It proves nothing.
+    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, as when a view is
+    /// attached to the table. Such an answer proves nothing about the rows.
     Taken,
     /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
@@ -67,13 +68,13 @@ impl InsertAnswer {
 pub struct Attempts {
     /// The deadline of the last statement, and its answer.
     last: Option<(UnixMillis, InsertAnswer)>,
-    /// How often ClickHouse answered in time that the rows are written, and they were not there.
+    /// How often ClickHouse answered in time that the rows are written although the marker shows that they are not.
     lost: u8,
     /// No statement is sent before this moment.
     wait: Option<UnixMillis>,
     /// Why no more statements are sent.
     stopped: Option<StopCause>,
-    /// Whether no other process ever had these rows to send.
+    /// Whether no other process, and no earlier start of this one, can have sent these rows.
     own: bool,
 }
 
@@ -99,7 +100,7 @@ impl Attempts {
         self.last.is_none()
     }
 
-    /// Whether the token needs another name: ClickHouse knows the old one, but has lost the part.
+    /// Whether the rows need another token: ClickHouse knows the old one, but has lost the part.
     pub fn renamed(&self) -> bool {
         self.parts_lost() > 0
     }

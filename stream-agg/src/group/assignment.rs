@@ -19,9 +19,9 @@ use crate::pipeline::Pipeline;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// Timeout of the questions about all assigned partitions together.
+/// Timeout of asking Kafka about all assigned partitions together.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest timeout of the question about one partition, after other partitions have used up the time; and the pause
+/// Shortest timeout of asking Kafka about one partition, if other partitions have used up the time; and the pause
 /// before Kafka is asked about a waiting partition again.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 

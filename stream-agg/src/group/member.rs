@@ -32,7 +32,7 @@ pub(super) struct Member {
     pub(super) consumer: Arc<GroupConsumer>,
     pub(super) applied_watches: Arc<AppliedWatches>,
     pub(super) pipelines: BTreeMap<i32, Pipeline>,
-    /// Assigned partitions whose committed offsets Kafka has not told yet.
+    /// Assigned partitions whose committed offsets Kafka has not returned yet.
     pub(super) opening: Option<Vec<i32>>,
     /// Assigned partitions that the client is not assigned yet, because no broker tells where their logs begin and
     /// end. The first one has waited longest.

@@ -26,7 +26,7 @@ use crate::pipeline::context::Services;
 /// Time from an assignment to the first check, and between two checks. A member that releases a partition takes no
 /// longer, so a partition without an owner in two checks is an orphan.
 const CHECK: Duration = RELEASE;
-/// Timeout of the questions about the group and the topic.
+/// Timeout of asking Kafka about the group or the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state of a group that is not rebalancing.
 const STABLE: &str = "Stable";
@@ -87,8 +87,8 @@ async fn until_all_have_owners(
     }
 }
 
-/// Joins the group as a new, temporary member, and leaves it as soon as it is assigned something or nothing. The group
-/// then assigns all partitions again. Blocks; reads and commits nothing.
+/// Joins the group as a new, temporary member, and leaves it as soon as it has an assignment, even an empty one. The
+/// group then assigns all partitions again. Blocks; reads and commits nothing.
 ///
 /// # Errors
 /// Kafka's client does not accept a setting.

@@ -25,7 +25,8 @@ pub const RELEASE: Duration = Duration::from_secs(10);
 /// for this member as long as the rebalance timeout, which is `max.poll.interval.ms` (300 s), and accepts its commits.
 /// If the partition is held longer (after this limit, [`Member::leave`] waits as long once more), Kafka begins a
 /// generation that this member has not joined. Only then may the partition get another owner, and Kafka refuses a
-/// commit under way with error 22 or 25, because the commit belongs to the generation before.
+/// commit under way with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25), because the commit belongs to the
+/// generation before.
 const HELD: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.

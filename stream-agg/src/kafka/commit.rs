@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::protocol::intent::Intent;
 use crate::protocol::progress::{AfterCommit, CommitOutcome, NextOffset, after_commit};
 
-/// Timeout of the question what is committed.
+/// Timeout of reading the committed offset.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The waits before a refused commit is retried.
 const COMMIT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
@@ -54,21 +54,21 @@ pub struct Committer {
     pub member: Arc<str>,
     /// The last commit that Kafka accepted.
     pub committed: Committed,
-    /// Each commit under way holds a reference.
+    /// Each commit under way holds a reference, so that others can tell when none is left.
     pub under_way: Arc<()>,
     /// Cancelled when the partition is given up.
     pub give_up: CancellationToken,
     /// Counts failed commits.
     pub metrics: Arc<Metrics>,
-    /// Learns of commits that Kafka denies.
+    /// Shows commits that Kafka denies, until one succeeds.
     pub health: Arc<Health>,
 }
 
 impl Committer {
-    /// Commits `intent` at `from`. Every record below `from` must be in every cell.
+    /// Commits offset `from` with `intent` as its metadata. Every record below `from` must be in every cell.
     ///
     /// # Errors
-    /// Nothing was committed, or nobody knows; the pipeline must end.
+    /// The commit was refused, or its outcome is unknown; the pipeline must end.
     pub async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), CommitAborted> {
         let metadata = intent.to_string();
         let mut backoff = COMMIT_RETRIES.backoff();

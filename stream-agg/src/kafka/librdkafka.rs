@@ -22,7 +22,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::protocol::intent::TopicId;
 
-/// What Kafka tells of a topic.
+/// How Kafka describes a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicDescription {
     /// Its id; `None` if the brokers give topics no ids.

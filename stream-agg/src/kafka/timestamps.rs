@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
 
-/// Timeout of the question for the settings of the topic.
+/// Timeout of reading the settings of the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The topic setting, and the value that it must have.
 pub const SETTING: (&str, &str) = ("message.timestamp.type", "LogAppendTime");

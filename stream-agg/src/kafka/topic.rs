@@ -18,7 +18,7 @@ use crate::health::{Component, Health};
 use crate::kafka::librdkafka::{self, TopicDescription};
 use crate::protocol::intent::TopicId;
 
-/// Timeout of the question for the topic id.
+/// Timeout of asking Kafka for the topic id.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The waits before a question without an answer is repeated.
 const ASK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -73,7 +73,8 @@ impl TopicWatch {
         self.recreated.load(Ordering::Acquire)
     }
 
-    /// Returns once Kafka has told the id at a moment after this call. Calls at the same time share a question.
+    /// Returns once Kafka has returned the topic id in answer to a request that was sent after this call. Calls at the
+    /// same time share a request.
     ///
     /// # Errors
     /// The topic has another id, so the records that were read may belong to another log.

@@ -1,9 +1,10 @@
-//! `stream-agg adopt`: lets a partition start again whose commit, log and tables do not fit together.
+//! `stream-agg adopt`: chooses where to continue a partition whose commit, log and tables contradict each other.
 //!
-//! The command chooses an offset below which every cell is complete for sure, and commits it with what the markers
-//! say. Records are then read again from there, and each cell takes what it lacks. Nothing in ClickHouse is
-//! changed. All aggregators must be stopped ([`crate::ops::offline`]), and none of their inserts may still be under
-//! way, because an insert would raise markers that were read before.
+//! The command finds an offset below which every table holds every record, and commits it together with the end of
+//! what any table holds beyond it. Records are then read again from that offset, and each table partition gets the
+//! rows that it lacks, which its marker shows. Nothing in ClickHouse is changed. All aggregators must be stopped
+//! ([`crate::ops::offline`]), and none of their inserts may still be under way, because an insert would raise markers
+//! that were read before.
 
 use std::fmt;
 
@@ -32,7 +33,7 @@ pub use log::Log;
 pub struct Adopted {
     /// The Kafka partition.
     pub partition: u16,
-    /// The offset at which the partition goes on.
+    /// The offset from which records are read.
     pub from: NextOffset,
     /// How many records before that offset are no longer in the log, and may be missing.
     pub lost: i64,
@@ -69,7 +70,7 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
     Ok(all)
 }
 
-/// What Kafka tells of `partition`, if the log is as the operator says.
+/// What Kafka has of `partition`; an error if it contradicts what the operator says of the log.
 fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
     let offline_error = AdoptError::offline(partition);
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -82,8 +83,8 @@ fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, Kafka
     }
 }
 
-/// Adopts a Kafka partition. `declaration_hash` names the declaration under which the rows are made that tables
-/// hold in part; if it is absent, the tables tell.
+/// Adopts a Kafka partition. Records of which some tables hold rows and others do not are decoded again under the
+/// declaration `declaration_hash`; if it is absent, under the one that the raw rows name.
 ///
 /// # Errors
 /// Why it cannot be adopted; nothing has changed then.
@@ -131,12 +132,12 @@ pub async fn adopt(
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
-/// The mark of the same topic. The epoch of the record before the offset is not known.
+/// The topic of an intent; the leader epoch of the record before its offset is not known.
 fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
 
-/// Where the log that the tables know goes on, and the intent to commit there.
+/// The offset from which a log is read again whose records are in the tables, and the intent to commit there.
 async fn same_log(
     store: &Store,
     partition: u16,
@@ -186,8 +187,8 @@ async fn same_log(
     Ok((from, intent))
 }
 
-/// The declaration under which records of the partition were counted last, as far as it is known: of the last commit,
-/// or else of the newest raw row. The next owner of the partition compares its rollups with it, to note which of them
+/// The hash of the declaration under which records of the partition were counted last: that of the last commit, or
+/// else of the newest raw row, or else ours. The next owner of the partition compares its rollups with it, to note which of them
 /// lack records ([`crate::protocol::since`]).
 async fn last_declaration(
     store: &Store,

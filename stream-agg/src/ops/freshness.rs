@@ -25,7 +25,7 @@ use crate::pipeline::applied_watch::Applied;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::stall::{PATIENCE, Stalls};
 
-/// Timeout of the question where the logs end.
+/// Timeout of asking Kafka where the logs end.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is published of one partition.
@@ -42,15 +42,15 @@ pub struct ProgressPublisher {
     pub topic: String,
     /// Detects that the topic was deleted and created again, and knows how many partitions it has.
     pub topic_watch: Arc<TopicWatch>,
-    /// Asks where the logs end.
+    /// A client that asks Kafka where the logs end.
     pub metadata_client: Arc<BaseConsumer>,
     /// How far each partition is applied.
     pub applied_watches: Arc<AppliedWatches>,
     /// The database of the table.
     pub store: Store,
-    /// Gets the lag.
+    /// The metrics, which show the lag.
     pub metrics: Arc<Metrics>,
-    /// Learns whether Kafka and ClickHouse answer.
+    /// Shows whether Kafka and ClickHouse answer.
     pub health: Arc<Health>,
 }
 
@@ -91,7 +91,7 @@ impl ProgressPublisher {
             let fresh = freshness(known, log_generation, next, applied_until, end, before);
             changed.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
         }
-        // Kafka has told it before a partition was restored.
+        // Kafka has answered before a partition was restored.
         let Some(partitions) = self.topic_watch.partitions() else { return };
         if changed.is_empty() {
             return;

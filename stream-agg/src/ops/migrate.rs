@@ -23,7 +23,7 @@ mod views;
 
 /// The waits until Kafka or ClickHouse can be reached.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// Timeout of one question to Kafka.
+/// Timeout of one request to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was created.
@@ -48,9 +48,9 @@ pub enum MigrateError {
     /// A dropped rollup is declared again.
     #[error("migrate: rollup `{0}` was dropped and cannot be declared again: give it another name")]
     Dropped(String),
-    /// The tables belong to another release.
+    /// The tables were created from another version of a file, by another release.
     #[error(
-        "migrate: the tables were made by a release whose `{0}` is another one; use an empty database (`./dev up \
+        "migrate: the tables were created from a different version of `{0}`; use an empty database (`./dev up \
          --fresh` deletes the local data)"
     )]
     OtherRelease(String),

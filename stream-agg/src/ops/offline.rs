@@ -24,7 +24,7 @@ use crate::protocol::intent::{Intent, IntentError};
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::KafkaState;
 
-/// Timeout of one question to Kafka.
+/// Timeout of one request to Kafka.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two checks that the group is still empty.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub enum OfflineError {
     Store(#[source] StoreError),
 }
 
-/// How long it takes until no insert that was sent before can arrive any more.
+/// After this time no insert that was sent before can still arrive.
 pub(crate) fn outlasting() -> Duration {
     Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
 }
@@ -113,8 +113,8 @@ impl<'c> Offline<'c> {
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
-    /// Whether the log still holds the records that were read below `end`, if the record before `end` has this
-    /// leader `epoch`. In a log that was truncated below and written again, that record has a later epoch.
+    /// Whether the log still holds the records below `end` that an aggregator has read: the record before `end` must
+    /// have this leader `epoch`. If the log was truncated below `end` and written again, that record has a later epoch.
     ///
     /// # Errors
     /// The error of Kafka.
@@ -124,7 +124,7 @@ impl<'c> Offline<'c> {
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
         let (topic, partition) = (self.topic(), i32::from(self.partition));
-        // At the end of the log no record tells that the offset is valid.
+        // With this setting the client also reports a valid offset at the end of the log, where no record comes.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
@@ -184,9 +184,9 @@ impl<'c> Offline<'c> {
         self.group.commit(&offsets, CommitMode::Sync)
     }
 
-    /// Waits until no insert of an aggregator can arrive any more, for any partition: until its deadline and
-    /// ClickHouse's time limit for a statement that began just before it. The commit that was `committed` stays. If
-    /// there was none, the wait does not notice an aggregator that joins the group.
+    /// Waits until no insert of an aggregator can still arrive, for any partition: until the deadline of the last one,
+    /// and ClickHouse's time limit for a statement that began just before its deadline. What was `committed` stays
+    /// committed. If nothing was, the wait does not notice an aggregator that joins the group.
     ///
     /// # Errors
     /// An aggregator joined the group during the wait, or the error of Kafka.

@@ -1,9 +1,9 @@
 //! `stream-agg skip`: turns one record into a dead letter, because ClickHouse refuses its rows for good or this
 //! release does not know its format.
 //!
-//! The intent names the offset of the record, so that each owner of the partition makes the same rows of it. In a
-//! declared batch the record becomes a part of its own, so the inserts of other records do not change. Invariant: a
-//! record is skipped only while no cell can hold rows of it.
+//! The intent names the offset of the record, so that each later owner of the partition makes the same dead letter
+//! of it. In a declared batch the record becomes a part of its own ([`crate::ops::split`]), so the inserts of other
+//! records do not change. Invariant: a record is skipped only while no table can hold rows of it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::protocol::progress::{NextOffset, Offset};
 /// Why a record was not skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum SkipError {
-    /// The record is applied already.
+    /// The rows of the record are in every table already.
     #[error(
         "skip partition {partition}: offset {offset} is below {from}, so the record is in every table already"
     )]
@@ -26,7 +26,7 @@ pub enum SkipError {
         partition: u16,
         /// The record.
         offset: Offset,
-        /// Every record below is in every cell.
+        /// The committed offset: the rows of every record below it are in every table.
         from: NextOffset,
     },
     /// The log has no such record yet.
@@ -53,7 +53,7 @@ pub enum SkipError {
         table: String,
         /// Id of its table partition.
         partition_id: String,
-        /// The marker of the table partition.
+        /// The offset in its marker: the table partition holds the Kafka partition below it.
         applied_end: NextOffset,
     },
     /// The intent has no room for another offset.
@@ -74,7 +74,7 @@ pub enum SkipError {
     },
 }
 
-/// What is committed now.
+/// The records that the new intent skips.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The Kafka partition.
@@ -103,7 +103,7 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     // Some tables may hold rows of an adopted record.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
-        // Twice: the second check finds what arrived during the wait.
+        // Twice: the second check finds rows of inserts that were still under way.
         check_not_stored(config, partition, &intent, offset).await?;
         offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;
@@ -112,8 +112,8 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     Ok(Skipped { partition, offsets: skipping.skipped })
 }
 
-/// The intent with `offset` skipped, in a part of its own if it is in the declared batch; `None` if the intent has
-/// no room for it.
+/// `intent` with the record at `offset` skipped; if the record is in the declared batch, it becomes a part of its own.
+/// `None` if the intent would have too many skipped records or split points.
 fn skipping(from: NextOffset, intent: &Intent, offset: Offset) -> Option<Intent> {
     let mut skipping = intent.clone();
     if !skipping.skipped.contains(&offset) {

@@ -1,8 +1,8 @@
 //! `stream-agg split`: splits a declared batch that ClickHouse refuses as a whole into smaller inserts.
 //!
-//! The batch still has the same records; its intent gets split points, at which inserts end. Each smaller insert
-//! has its own token and condition, so the markers show which cells have the whole batch or any of its parts.
-//! Running the command again halves the parts again.
+//! The batch still has the same records; its intent gets split points, which are offsets at which inserts end. Each
+//! smaller insert has its own token and condition, so the marker of each table partition shows whether it holds the
+//! whole batch, or which of its parts. Running the command again halves the parts again.
 
 use std::fmt;
 
@@ -45,14 +45,14 @@ pub enum SplitError {
     },
 }
 
-/// What is committed now.
+/// The batch as its new intent splits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// The Kafka partition.
     pub partition: u16,
     /// First offset of the batch.
     pub from: NextOffset,
-    /// Where the parts end, ascending.
+    /// The offsets below which the parts end, ascending.
     pub ends: Vec<NextOffset>,
 }
 

@@ -109,7 +109,7 @@ impl Batcher {
         self.start
     }
 
-    /// The open batch, if it must end before a record at `offset`.
+    /// Closes the open batch if it must end before a record at `offset`, and returns it.
     pub fn close_before(&mut self, offset: Offset) -> Option<Batch> {
         let mut closed = None;
         while let Some(end) = self.ends.pop_front_if(|end| end.is_at_or_below(offset)) {
@@ -134,7 +134,7 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// Tells that the open batch waited for this process and not for records; that time does not count for its age.
+    /// Takes off the age of the open batch the time in which it waited for this process and not for records.
     pub fn waited(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }

@@ -50,28 +50,28 @@ pub(crate) struct Collector<'p> {
     declaration: Arc<Declaration>,
     batcher: Batcher,
     window: Window,
-    /// The intent of the batch before the open one, for the case that no batch follows it.
-    before: Intent,
-    /// Where later batches must end, ascending.
-    ends: Vec<NextOffset>,
+    /// The intent that follows the batch before the open one: what Kafka must show while no batch is declared.
+    intent_before: Intent,
+    /// Where later batches must end, ascending: at the markers that `stream-agg adopt` found.
+    fixed_ends: Vec<NextOffset>,
     /// The permit of the open batch, once it is large.
     permit: Option<Permit>,
     spooled: Spooled,
-    /// The random number of the declared batch, for the tokens of its rebuilt parts.
-    nonce: u64,
+    /// The random number of the declared batch, for the deduplication tokens of its rebuilt parts.
+    declared_nonce: u64,
     /// The last record of the declared batch, and its leader epoch.
-    declared: Option<(Offset, i32)>,
+    last_declared: Option<(Offset, i32)>,
     /// Every record below this offset was read.
-    read: NextOffset,
+    read_end: NextOffset,
     /// Leader epoch of the newest record that was read.
-    epoch: Option<i32>,
-    /// When Kafka appended the newest record; `None` if producers set the times.
-    as_of: Option<UnixMillis>,
+    newest_epoch: Option<i32>,
+    /// When Kafka appended the newest record that was read; `None` if producers set the times.
+    newest_time: Option<UnixMillis>,
     /// When Kafka was last asked where the log ends.
-    asked_end: Option<Instant>,
+    end_asked_at: Option<Instant>,
     /// Limits the warnings about records with an impossible time.
     clock_warnings: clock::Warnings,
-    /// Whether the client returned an error instead of the last record.
+    /// Whether Kafka's client last returned an error instead of a record.
     read_failed: bool,
 }
 
@@ -89,40 +89,44 @@ impl<E: Into<StoppedPartition>> From<E> for CollectorEnd {
     }
 }
 
-/// Which records that came through a spool the ledger had below `start`.
+/// What the ledger answered about records that came through a spool.
 #[derive(Default)]
 struct Spooled {
+    /// The start of the open batch for which the ledger was asked.
     start: Option<NextOffset>,
+    /// The ids of the records that it was asked for.
     asked: HashSet<Uuid>,
+    /// The ids among them that it holds below `start`.
     known: HashSet<Uuid>,
 }
 
 impl<'p> Collector<'p> {
-    /// A collector that goes on where the partition was restored. A declared batch comes first.
+    /// A collector that continues where the partition was restored. If a batch is declared, it comes first.
     pub(crate) fn new(context: &'p PartitionContext, restored: RestoredPartition) -> Self {
-        let RestoredPartition { resume, declared, window, ends } = restored;
+        let RestoredPartition { resume, declaration, window, fixed_ends } = restored;
         let from = resume.from;
         let batcher = match resume.rebuild {
             Some(_) => Batcher::rebuild(from, resume.intent.ends()),
             None => {
-                Batcher::new(context.services.batch.clone(), &declared.rollups, from, ends.iter().copied())
+                let ends = fixed_ends.iter().copied();
+                Batcher::new(context.services.batch.clone(), &declaration.rollups, from, ends)
             }
         };
         Self {
             context,
-            declaration: declared,
+            declaration,
             batcher,
             window,
-            declared: resume.intent.last.zip(resume.intent.last_epoch),
-            nonce: resume.intent.nonce,
-            before: Intent { last: None, last_epoch: None, nonce: 0, ..resume.intent },
-            ends,
+            last_declared: resume.intent.last.zip(resume.intent.last_epoch),
+            declared_nonce: resume.intent.nonce,
+            intent_before: Intent { last: None, last_epoch: None, nonce: 0, ..resume.intent },
+            fixed_ends,
             permit: None,
             spooled: Spooled::default(),
-            read: from,
-            epoch: None,
-            as_of: None,
-            asked_end: None,
+            read_end: from,
+            newest_epoch: None,
+            newest_time: None,
+            end_asked_at: None,
             clock_warnings: clock::Warnings::default(),
             read_failed: false,
         }
@@ -135,17 +139,17 @@ impl<'p> Collector<'p> {
             return self.batcher.has_rebuilt();
         }
         let ours = Arc::ptr_eq(&self.context.services.declaration, &self.declaration);
-        !ours && self.before.adopted.is_none_or(|adopted| adopted <= end)
+        !ours && self.intent_before.adopted.is_none_or(|adopted| adopted <= end)
     }
 
     /// Collects new batches from `start` on: under the declaration of this process, or under the declaration of
     /// adopted markers as long as they reach beyond `start`.
     fn begin_new_batches(&mut self, start: NextOffset) {
         let Services { batch, declaration, .. } = &*self.context.services;
-        if self.before.adopted.is_none_or(|adopted| adopted <= start) {
+        if self.intent_before.adopted.is_none_or(|adopted| adopted <= start) {
             self.declaration = Arc::clone(declaration);
         }
-        let ends = std::mem::take(&mut self.ends).into_iter().filter(|end| *end > start);
+        let ends = std::mem::take(&mut self.fixed_ends).into_iter().filter(|end| *end > start);
         self.batcher = Batcher::new(batch.clone(), &self.declaration.rollups, start, ends);
     }
 
@@ -180,18 +184,18 @@ impl<'p> Collector<'p> {
             Some(Ok(message)) => {
                 let now = UnixMillis::from(SystemTime::now());
                 *backlog_until = is_backlog(&message, now).then(|| Instant::now() + BACKLOG_PAUSE);
-                self.take(&message, now, records, sender)
+                self.add_record(&message, now, records, sender)
             }
-            Some(Err(error)) => self.failed(error),
+            Some(Err(error)) => self.handle_read_error(error),
             None => self.idle().map_or(Ok(()), |idle| self.send(idle, sender)),
         };
         if matches!(outcome, Err(CollectorEnd::Stopped)) {
             return outcome;
         }
         let due = self.batcher.due_in(Instant::now(), *backlog_until);
-        if (outcome.is_err() || due.is_some_and(|due| due.is_zero()) || !self.may_grow())
-            && let Some(open) = self.batcher.close()
-        {
+        let is_due = due.is_some_and(|due| due.is_zero());
+        let must_close = outcome.is_err() || is_due || !self.acquire_room_to_grow();
+        if must_close && let Some(open) = self.batcher.close() {
             self.close_and_send(open, sender)?;
         }
         outcome
@@ -226,7 +230,7 @@ impl<'p> Collector<'p> {
     }
 
     /// Adds a record that was read `now` to the open batch, and sends the batches that it completes.
-    fn take(
+    fn add_record(
         &mut self,
         message: &BorrowedMessage<'_>,
         now: UnixMillis,
@@ -237,7 +241,8 @@ impl<'p> Collector<'p> {
             self.context.services.health.recovered(Component::Partition(self.context.partition.into()));
         }
         let (offset, epoch) = (Offset::new(message.offset()), librdkafka::leader_epoch(message));
-        if let Some((last, _)) = self.declared.filter(|declared| was_written_later(*declared, offset, epoch))
+        if let Some((last, _)) =
+            self.last_declared.filter(|declared| was_written_later(*declared, offset, epoch))
         {
             return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
@@ -246,12 +251,12 @@ impl<'p> Collector<'p> {
             self.close_and_send(before, sender)?;
         }
         let closed = self.decode(message, records)?;
-        (self.read, self.epoch) = (offset.next(), epoch);
+        (self.read_end, self.newest_epoch) = (offset.next(), epoch);
         let appended = append_time(message);
         if let Some(time) = appended {
             self.check_time(offset, time, now);
         }
-        self.as_of = appended;
+        self.newest_time = appended;
         match closed {
             Some(batch) => self.close_and_send(batch, sender),
             None => Ok(()),
@@ -260,7 +265,7 @@ impl<'p> Collector<'p> {
 
     /// Warns if the time that Kafka gave a record cannot be true while this machine's clock shows `now`.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
-        let Some(off) = off_clock(time, self.as_of, now) else { return };
+        let Some(off) = off_clock(time, self.newest_time, now) else { return };
         let PartitionContext { services, partition, .. } = self.context;
         services.metrics.records_off_clock.inc();
         if self.clock_warnings.is_due(Instant::now()) {
@@ -272,9 +277,9 @@ impl<'p> Collector<'p> {
     }
 
     /// Kafka's client returned an error instead of a record.
-    fn failed(&mut self, error: KafkaError) -> Result<(), CollectorEnd> {
+    fn handle_read_error(&mut self, error: KafkaError) -> Result<(), CollectorEnd> {
         let PartitionContext { services, partition, .. } = self.context;
-        let next = self.read.max(self.batcher.start());
+        let next = self.read_end.max(self.batcher.start());
         match classify(&error) {
             ReadError::OffsetGone => Err(self.gone(next, error).into()),
             ReadError::Unreadable => Err(StoppedPartition::Unreadable(next, error).into()),
@@ -302,8 +307,9 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the open batch may grow. Waits for a permit if the batch needs one.
-    fn may_grow(&mut self) -> bool {
+    /// Waits for the permit that the open batch needs once it is large. Returns whether the batch may grow: it may
+    /// not if there was no permit in time, or if the pipeline was stopped.
+    fn acquire_room_to_grow(&mut self) -> bool {
         let PartitionContext { services, stop, .. } = self.context;
         if self.permit.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {
             return true;
@@ -328,8 +334,8 @@ impl<'p> Collector<'p> {
         let record = Record {
             offset,
             kafka_time: UnixMillis(message.timestamp().to_millis().unwrap_or(0)),
-            known: self.is_known(&head, records).ok_or(CollectorEnd::Stopped)?,
-            skipped: self.before.skipped.contains(&offset),
+            known: self.is_known(&head, records)?,
+            skipped: self.intent_before.skipped.contains(&offset),
             head: &head,
             value,
         };
@@ -339,15 +345,21 @@ impl<'p> Collector<'p> {
         Ok(self.batcher.push(entry, value.len(), Instant::now()))
     }
 
-    /// Whether a record that came through a spool is in the open batch already, or in the ledger below it. `None` if
-    /// the pipeline was stopped before ClickHouse answered: the record must not be judged then.
-    fn is_known(&mut self, head: &Result<Head, HeadError>, records: &mut Records<'_>) -> Option<bool> {
-        let Ok(Head { id, spooled: true, .. }) = head else { return Some(false) };
+    /// Whether a record that came through a spool is in the open batch already, or in the ledger below it.
+    ///
+    /// # Errors
+    /// The pipeline was stopped before ClickHouse answered, so it is not known whether the record is a repeat.
+    fn is_known(
+        &mut self,
+        head: &Result<Head, HeadError>,
+        records: &mut Records<'_>,
+    ) -> Result<bool, CollectorEnd> {
+        let Ok(Head { id, spooled: true, .. }) = head else { return Ok(false) };
         if self.batcher.holds(*id) {
-            return Some(true);
+            return Ok(true);
         }
         let PartitionContext { services, applied_watch, stop, partition, .. } = self.context;
-        let (start, log_generation) = (self.batcher.start(), self.before.log_generation);
+        let (start, log_generation) = (self.batcher.start(), self.intent_before.log_generation);
         if self.spooled.start != Some(start) || !self.spooled.asked.contains(id) {
             let mut asked = records.spooled_ahead();
             asked.insert(*id);
@@ -355,10 +367,11 @@ impl<'p> Collector<'p> {
                 applied_watch.reaches(start).await;
                 known_in_ledger(services, log_generation, *partition, &asked, start).await
             };
-            let known = services.runtime.block_on(stop.run_until_cancelled(asking))?;
+            let answer = services.runtime.block_on(stop.run_until_cancelled(asking));
+            let known = answer.ok_or(CollectorEnd::Stopped)?;
             self.spooled = Spooled { start: Some(start), asked, known };
         }
-        Some(self.spooled.known.contains(id))
+        Ok(self.spooled.known.contains(id))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::pipeline::budget::LargeBatchBudget;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::progress::NextOffset;
 
-/// Timeout of the question where a log begins and ends.
+/// Timeout of asking Kafka for the first and the last offset of a log.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all pipelines of the process share.
@@ -31,7 +31,7 @@ pub struct Services {
     pub topic: String,
     /// When a batch closes.
     pub batch: BatchConfig,
-    /// Which rows records become.
+    /// The rollups, fields and limits that decide which rows a record becomes.
     pub declaration: Arc<Declaration>,
     /// Queries of ClickHouse.
     pub store: Store,

@@ -80,7 +80,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts the pipeline of `partition`, which was assigned under the member id `member`. `found` is what Kafka
-    /// told of the partition.
+    /// has of the partition.
     ///
     /// # Errors
     /// The system cannot start a thread.

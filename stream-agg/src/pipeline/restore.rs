@@ -1,7 +1,7 @@
 //! Restores a partition after its assignment: reads ClickHouse, then checks that everything fits together.
 //!
-//! Invariant: no record is read before markers, ledger and commit were found to fit together. ClickHouse may be
-//! unreachable for any time.
+//! Invariant: no record is read before markers, ledger and commit were found to fit together. If ClickHouse cannot
+//! be reached, restoring waits for it, however long that takes.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -26,19 +26,19 @@ use crate::protocol::window::{Window, WindowMark};
 /// The waits until what ClickHouse and Kafka have of a partition can be read.
 const READ_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// Everything that a pipeline needs to go on.
+/// What a pipeline needs to continue a partition.
 pub struct RestoredPartition {
-    /// Where the partition goes on, and which batch is declared.
+    /// The offset at which the partition continues, and which batch is declared.
     pub resume: Resume,
     /// The declaration of that batch, or of this process.
-    pub declared: Arc<Declaration>,
+    pub declaration: Arc<Declaration>,
     /// The deduplication window at that offset.
     pub window: Window,
     /// Where later batches must end, ascending: at adopted markers.
-    pub ends: Vec<NextOffset>,
+    pub fixed_ends: Vec<NextOffset>,
 }
 
-/// Restores `partition`. `found` is what Kafka told of it.
+/// Restores `partition`. `found` is what Kafka has of it.
 ///
 /// # Errors
 /// The commit, the log and the tables do not fit together.
@@ -65,16 +65,16 @@ async fn try_restore(
     partition: u16,
     found: &KafkaState,
 ) -> Result<Result<RestoredPartition, RecoverError>, StoreError> {
-    let Services { store, declaration, .. } = services;
+    let Services { store, declaration: ours, .. } = services;
     let intent = found.intent().map(|(_, intent)| intent);
-    let mut declared = Arc::clone(declaration);
+    let mut declaration = Arc::clone(ours);
     // A declared or adopted batch is finished under its own declaration.
     let unfinished = intent.as_ref().filter(|intent| intent.last.is_some() || intent.adopted.is_some());
     if let Some(Intent { declaration_hash, .. }) =
-        unfinished.filter(|intent| intent.declaration_hash != declaration.hash())
+        unfinished.filter(|intent| intent.declaration_hash != ours.hash())
     {
         match configs::read(store, *declaration_hash).await? {
-            Ok(other) => declared = Arc::new(other),
+            Ok(other) => declaration = Arc::new(other),
             Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
         }
     }
@@ -82,7 +82,7 @@ async fn try_restore(
     let log_generation = intent.as_ref().map(|intent| intent.log_generation);
     let markers = markers::of_log(store, partition, log_generation).await?;
     services.inserter.set_clock(markers.now);
-    let resume = match resume(found, &markers.all, markers.now, declaration.hash()) {
+    let resume = match resume(found, &markers.all, markers.now, ours.hash()) {
         Ok(resume) => resume,
         Err(finding) => return Ok(Err(finding)),
     };
@@ -93,8 +93,8 @@ async fn try_restore(
     };
     let adopted =
         markers.all.iter().map(|marker| marker.applied_end).filter(|applied_end| *applied_end > from);
-    let ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
-    Ok(Ok(RestoredPartition { resume, declared, window, ends }))
+    let fixed_ends = adopted.collect::<BTreeSet<_>>().into_iter().collect();
+    Ok(Ok(RestoredPartition { resume, declaration, window, fixed_ends }))
 }
 
 /// The columns of the ledger that the window needs.

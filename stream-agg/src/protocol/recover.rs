@@ -22,7 +22,7 @@ pub struct Marker {
     pub applied_end: NextOffset,
 }
 
-/// What Kafka tells of a partition when it is assigned.
+/// What Kafka has of a partition when the partition is assigned.
 #[derive(Debug, Clone)]
 pub struct KafkaState {
     /// The committed offset and its metadata, if there is one.

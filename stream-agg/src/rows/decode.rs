@@ -253,34 +253,56 @@ impl Arrival {
 fn append(
     record: &Record<'_>,
     number: u16,
-    line: &Line<'_>,
+    read: &Line<'_>,
     arrived: UnixMillis,
-    event_time: UnixMillis,
+    counted_at: UnixMillis,
     rows: &mut Rows,
 ) {
-    let event = &line.event;
-    rows.tenant.push(line.tenant);
-    rows.event.push(&event.event);
-    rows.client_time.push(event.client_time.unwrap_or(arrived));
-    rows.server_time.push(arrived);
-    rows.ip.push(match line.ip {
+    let sent = &read.event;
+    // Without `..`, so that a new column does not compile before it gets a value: all columns have the same length.
+    let Rows {
+        tenant,
+        event,
+        client_time,
+        server_time,
+        ip,
+        user_id,
+        device_id,
+        device_os,
+        session,
+        sequence,
+        param_int,
+        param_str,
+        country,
+        event_id,
+        props,
+        ko,
+        line,
+        event_time,
+        received,
+    } = rows;
+    tenant.push(read.tenant);
+    event.push(&sent.event);
+    client_time.push(sent.client_time.unwrap_or(arrived));
+    server_time.push(arrived);
+    ip.push(match read.ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     });
-    rows.user_id.push(&event.user_id);
-    rows.device_id.push(&event.device_id);
-    rows.device_os.push(&event.device_os);
-    rows.session.push(&event.session);
-    rows.sequence.push(event.sequence);
-    rows.param_int.push(event.param_int);
-    rows.param_str.push(&event.param_str);
-    rows.country.push(event.country.as_str());
-    rows.event_id.push(event.event_id.unwrap_or_default());
-    rows.props.push_with(|out| props::write(&line.props, out));
-    rows.ko.push(record.offset.to_u64());
-    rows.line.push(number);
-    rows.event_time.push(event_time);
-    rows.received.push(arrived.min(record.kafka_time));
+    user_id.push(&sent.user_id);
+    device_id.push(&sent.device_id);
+    device_os.push(&sent.device_os);
+    session.push(&sent.session);
+    sequence.push(sent.sequence);
+    param_int.push(sent.param_int);
+    param_str.push(&sent.param_str);
+    country.push(sent.country.as_str());
+    event_id.push(sent.event_id.unwrap_or_default());
+    props.push_with(|out| props::write(&read.props, out));
+    ko.push(record.offset.to_u64());
+    line.push(number);
+    event_time.push(counted_at);
+    received.push(arrived.min(record.kafka_time));
 }
 
 #[cfg(test)]

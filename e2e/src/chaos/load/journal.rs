@@ -17,7 +17,7 @@ pub enum Outcome {
     Acked,
     /// The edge answered that nothing is stored: nothing counts.
     Refused,
-    /// No answer came, or one that leaves it open: either all lines count once, or none.
+    /// No answer came, or one that does not say whether the lines are stored: either all lines count once, or none.
     Unanswered,
 }
 

@@ -11,7 +11,7 @@ use schemas::time::{DAY, HOUR, MINUTE, SECOND, UnixMillis};
 
 use crate::hostile;
 
-/// Stands before the request's number in its events.
+/// Prefix of the request's number in its events.
 pub const TAG: &str = "chaos-";
 /// Devices that send at the same time.
 const DEVICES: usize = 200;

@@ -95,11 +95,11 @@ impl Sender {
 /// The result of one try.
 enum Try {
     Acked,
-    /// The edge took nothing of it.
+    /// The edge stored no line of it.
     Refused,
-    /// The edge took nothing of it, and may take it later.
+    /// The edge stored no line of it, and may accept it later.
     NotNow,
-    /// The edge took either all of it or nothing.
+    /// The edge stored either all its lines or none.
     Unknown,
 }
 

@@ -33,22 +33,36 @@ impl Accumulator {
             Number::Sequence => i64::try_from(event.sequence).expect("the load counts from 1"),
             Number::Field(_) => unreachable!("no rollup of a run measures a field of `props`"),
         };
-        match (self, measure) {
-            (Self::Number(sum), Measure::Count) => *sum += 1,
-            (Self::Number(sum), Measure::Sum(of)) => *sum += number(of),
-            (Self::Number(least), Measure::Min(of)) => *least = number(of).min(*least),
-            (Self::Number(most), Measure::Max(of)) => *most = number(of).max(*most),
-            (Self::Distinct(seen), Measure::UniqExact(of)) => {
+        match measure {
+            Measure::Count => *self.number() += 1,
+            Measure::CountOf(_) => unreachable!("no rollup of a run measures a field of `props`"),
+            Measure::Sum(of) => *self.number() += number(of),
+            Measure::Min(of) => *self.number() = number(of).min(*self.number()),
+            Measure::Max(of) => *self.number() = number(of).max(*self.number()),
+            Measure::UniqExact(of) => {
                 let value = match of {
                     Distinct::User => event.user().unwrap_or_default(),
                     Distinct::Session => &event.session,
                     Distinct::DeviceId => &event.device_id,
                 };
                 if !value.is_empty() {
-                    seen.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(value));
+                    self.distinct().insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(value));
                 }
             }
-            _ => unreachable!("an accumulator belongs to its measure"),
+        }
+    }
+
+    fn number(&mut self) -> &mut i64 {
+        match self {
+            Self::Number(number) => number,
+            Self::Distinct(_) => unreachable!("an accumulator belongs to its measure"),
+        }
+    }
+
+    fn distinct(&mut self) -> &mut HashSet<u64> {
+        match self {
+            Self::Distinct(seen) => seen,
+            Self::Number(_) => unreachable!("an accumulator belongs to its measure"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The differences between the cells of a table and the expected ones. Pure.
+//! The differences between what a table holds and what it must hold, key by key (a *cell* is a key with its figures).
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +17,9 @@ pub type Cells = BTreeMap<Key, Vec<i64>>;
 pub struct Difference {
     /// The table and the cell, for messages.
     pub place: String,
-    /// The expected figures; none if the cell must not exist.
+    /// The expected figures; empty if the cell must not exist.
     pub expected: Vec<i64>,
-    /// The figures that were found.
+    /// The figures in the table; empty if the cell is missing.
     pub found: Vec<i64>,
 }
 

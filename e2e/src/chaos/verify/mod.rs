@@ -1,4 +1,4 @@
-//! Compares, once all is quiet, the outcomes that the clients saw with what the tables and answers hold.
+//! Compares the outcomes that the clients saw with what the tables and answers hold, once everything is stored.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ mod accumulator;
 
 mod answers;
 
-/// Most wrong requests, and most cells of a table, that are reported one by one.
+/// Most wrong requests, and most wrong cells of a table, that are reported one by one.
 const MOST_REPORTED: usize = 3;
 /// Longest wait until the answers of the query API are up to date.
 const ANSWERS_DEADLINE: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(crate) struct Verdict {
     pub(crate) missing: u64,
     /// Events that are counted too often.
     pub(crate) duplicated: u64,
-    /// Every problem as a line.
+    /// One line for each problem.
     pub(crate) lines: Vec<String>,
     /// Stored requests of thousands of lines.
     pub(crate) large: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Verdict {
     pub(crate) hostile: u64,
 }
 
-/// Compares everything.
+/// Compares the raw table, the ledger, every rollup and the answers of the query API with the journal.
 pub(crate) async fn verify(journal: &SharedJournal, world: &World, api: &Http) -> anyhow::Result<Verdict> {
     let stored = read_stored_requests(world).await?;
     let expected = Expected::new(&journal::lock(journal), &stored);

@@ -1,6 +1,6 @@
-//! Checks for each request that the raw table holds it once and wholly, or not at all, as its outcome demands.
+//! Checks for each request that the raw table holds all its events once, or none of them, as its outcome demands.
 //!
-//! Pure. An unanswered request that is found here must be in all other tables too.
+//! Pure. If the raw table holds an unanswered request, all other tables must hold it too.
 
 use std::collections::HashMap;
 use std::fmt;

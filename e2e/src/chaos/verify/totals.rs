@@ -52,7 +52,7 @@ impl Totals {
         }
     }
 
-    /// Totals of the ledger: one sum of everything.
+    /// Totals of the ledger: two sums over the whole ledger, `stored` and what `stored` should be.
     pub fn of_ledger() -> Self {
         Self {
             table: "ledger".to_owned(),
@@ -129,7 +129,7 @@ impl Totals {
         }
     }
 
-    /// Whether the event counts in this table.
+    /// Whether the table must count an event that was sent at `sent`.
     fn counts(&self, line: &Line<'_>, sent: UnixMillis) -> bool {
         self.rollup.as_ref().is_none_or(|rollup| {
             // The load sends no event whose age is close to a retention, so a few days do not matter.

@@ -1,4 +1,4 @@
-//! Fetches the results of the polls from query-api at an interval; the only I/O of this room.
+//! Fetches the results of the polls from query-api at an interval; the only I/O of this folder.
 //!
 //! Invariants: whatever query-api does, the last results stay in use, with their age; results are those of one tenant,
 //! which query-api names. A fetch takes no longer than the interval, and a response is no longer than

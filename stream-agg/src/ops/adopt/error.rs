@@ -9,7 +9,7 @@ use crate::protocol::recover::AFTER_TRUNCATION;
 /// Why a partition was not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// The log differs from the one that the tables know.
+    /// The log ends before the records that are in the tables.
     #[error(
         "adopt partition {partition}: tables hold records below {applied_end}, but the log ends at {end}; if the topic was deleted and \
          created again, add --new-log"
@@ -75,10 +75,10 @@ pub enum AdoptError {
         /// Where it ends.
         end: NextOffset,
     },
-    /// It is not known under which declaration the rows were made that tables hold in part.
+    /// Rows of some records are missing in some tables, and it is not known under which declaration to make them.
     #[error(
-        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under {}; say by --cfg \
-         under which of them the missing rows are made",
+        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under {}; choose by --cfg \
+         the declaration under which to make the missing rows",
         listed(declaration_hashes)
     )]
     UnknownDeclaration {

@@ -1,4 +1,4 @@
-//! Compares what an operator says of a log with what Kafka tells of it. Pure.
+//! Compares what an operator says of a log with what Kafka has of it. Pure.
 
 use super::AdoptError;
 use crate::protocol::progress::NextOffset;
@@ -7,7 +7,7 @@ use crate::protocol::recover::KafkaState;
 /// What an operator knows about the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// It is the log that the tables know.
+    /// Its records are the ones in the tables.
     Same,
     /// The topic was deleted and created again, or the log was truncated. It is read from this offset on; if the
     /// topic is another one, from its beginning by default.
@@ -17,8 +17,8 @@ pub enum Log {
     },
 }
 
-/// Whether the log that was `found` contradicts what the operator says of it. Returns where the records that were
-/// read end, and the leader epoch of the last of them, if the log must still hold that record.
+/// Checks what the operator says of the log against what was `found` in Kafka. Returns the offset below which records
+/// were read, and the leader epoch of the last of them, if the log must still hold that record.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -45,7 +45,7 @@ pub(super) fn check_log(
         }
         (Log::Same, _) => {
             let newest = committed.and_then(|(from, intent)| intent.newest_epoch(from));
-            // Records that retention took tell nothing.
+            // If retention has deleted the record, its epoch cannot be compared.
             Ok(newest.filter(|(end, _)| *end >= found.low))
         }
     }

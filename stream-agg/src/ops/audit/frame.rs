@@ -42,7 +42,7 @@ pub struct Frame {
     pub now: UnixMillis,
     /// Every record below these offsets is in every table.
     pub progress: BTreeMap<Log, u64>,
-    /// The ledger is compared from these offsets on.
+    /// The first offset of each log that is compared.
     pub floors: BTreeMap<Log, u64>,
     /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
     pub from: Option<i64>,
@@ -99,7 +99,7 @@ impl Frame {
         self.gone.map_or(kept, |gone| gone.max(kept))
     }
 
-    /// Records that raw rows may have expired unnoticed, and may expire during the audit.
+    /// Takes into account that raw rows may have expired before the audit, and may expire during it.
     pub fn may_have_lost_raw_rows(&mut self) {
         self.whole_from = self.whole_from.max(Some(self.kept_from()));
     }

@@ -12,7 +12,7 @@ use super::{Audited, Finding};
 /// Most parts of a table that are listed, and most gaps of the ledger; the sums include all.
 pub const MAX_FINDINGS: usize = 20;
 
-/// Longest path whose combinations of dots and nesting are few.
+/// Longest path into `props` that is compared: longer ones can be written with dots and nesting in too many ways.
 const MAX_STEPS: usize = 4;
 
 /// Raw rows by the day of the event: for each rollup, how many it must hold and how many it may hold.
@@ -78,7 +78,7 @@ impl<'r> Snapshot<'r> {
     }
 }
 
-/// Why ClickHouse cannot tell which raw rows meet a condition; `None` if it can.
+/// Why a query cannot find the raw rows that meet a condition; `None` if it can.
 fn not_compared(condition: &Condition) -> Option<&'static str> {
     let Dimension::Prop(path) = &condition.field else { return None };
     if path.steps().len() > MAX_STEPS {
@@ -89,7 +89,7 @@ fn not_compared(condition: &Condition) -> Option<&'static str> {
     (!is_compared).then_some("not compared: its where looks for a number in props, as it is written there")
 }
 
-/// How far the furthest rollup is in each log.
+/// For each log, the highest offset below which a table partition of any rollup holds it.
 pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
     let mut reached = BTreeMap::new();
     for ((_, log), applied_end) in snapshots.iter().flat_map(|snapshot| &snapshot.cuts) {
@@ -118,8 +118,8 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     }
 }
 
-/// The differing spans whose records are worth reading one by one: first those of which no raw row may have
-/// expired, because these are wrong.
+/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]: first those of which no raw row
+/// can have expired, because they differ for another reason than expiry.
 pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
     let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()

@@ -23,10 +23,10 @@ pub use spans::{LedgerSpan, Made, RawSpan};
 pub const EVENTS: &str = "events";
 /// The ledger.
 pub const LEDGER: &str = "ledger";
-/// Number of offsets that are compared in one sum.
+/// Number of consecutive offsets whose rows are compared as one sum.
 pub const SPAN: u64 = 10_000;
 
-/// A span: [`SPAN`] offsets of a log.
+/// A span, which is [`SPAN`] offsets of a log: log generation, Kafka partition, and first offset divided by [`SPAN`].
 pub type Key = (u16, u16, u64);
 
 /// Reads what an audit compares.
@@ -50,7 +50,7 @@ impl Reader<'_> {
         self.store.rows_within(self.patience, &sql).await
     }
 
-    /// What can be compared of the last `days` days.
+    /// The offsets and days of the last `days` days that can be compared.
     pub async fn frame(&self, days: u16, time: TimeLimits) -> Result<Frame, StoreError> {
         let progress = self.progress().await?;
         let millis = "toUnixTimestamp64Milli";
@@ -70,9 +70,8 @@ impl Reader<'_> {
         Ok(frame)
     }
 
-    /// The first offset of each log that Kafka appended on the day `from` or later, so that all later offsets are
-    /// of these days, too. The marker of an earlier day tells how far that day reaches, because Kafka's clock may
-    /// have gone back.
+    /// For each log, an offset from which on Kafka appended every record on the day `from` or later: the first such
+    /// record, or the highest marker of an earlier day, which may lie beyond it if Kafka's clock went back.
     async fn firsts(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(
@@ -86,14 +85,14 @@ impl Reader<'_> {
         Ok(by_log(self.rows(&sql).await?))
     }
 
-    /// Up to which offset each log is in every table.
+    /// For each log, the offset below which every record is in every table.
     pub async fn progress(&self) -> Result<BTreeMap<Log, u64>, StoreError> {
         let sql = "SELECT g, kp, argMax(next_offset, (as_of, next_offset)) FROM progress GROUP BY g, kp";
         Ok(by_log(self.rows(sql).await?))
     }
 }
 
-/// Rows of the generation of a log, its Kafka partition and an offset.
+/// The offset of each log, from rows of log generation, Kafka partition and offset.
 fn by_log(rows: Vec<(u16, u16, u64)>) -> BTreeMap<Log, u64> {
     rows.into_iter()
         .map(|(log_generation, partition, offset)| ((log_generation, partition), offset))

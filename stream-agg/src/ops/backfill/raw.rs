@@ -105,26 +105,48 @@ pub(super) async fn rows(
 }
 
 fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
-    let (client_time, server_time) = (UnixMillis(row.client_millis), UnixMillis(row.server_millis));
-    rows.tenant.push(&row.tenant);
-    rows.event.push(&row.event);
-    rows.client_time.push(client_time);
-    rows.server_time.push(server_time);
-    rows.ip.push([0; 16]);
-    rows.user_id.push(&row.user_id);
-    rows.device_id.push(&row.device_id);
-    rows.device_os.push(&row.device_os);
-    rows.session.push(&row.session);
-    rows.sequence.push(row.sequence);
-    rows.param_int.push(row.param_int);
-    rows.param_str.push(&row.param_str);
-    rows.country.push(&row.country);
-    rows.event_id.push(Uuid::nil());
-    rows.props.push(&row.props_text);
-    rows.ko.push(row.ko);
-    rows.line.push(row.line);
-    rows.event_time.push(limits.event_time(Some(client_time), server_time).time);
-    rows.received.push(server_time);
+    let (sent_at, arrived) = (UnixMillis(row.client_millis), UnixMillis(row.server_millis));
+    // Without `..`, so that a new column does not compile before it gets a value: all columns have the same length.
+    let Rows {
+        tenant,
+        event,
+        client_time,
+        server_time,
+        ip,
+        user_id,
+        device_id,
+        device_os,
+        session,
+        sequence,
+        param_int,
+        param_str,
+        country,
+        event_id,
+        props,
+        ko,
+        line,
+        event_time,
+        received,
+    } = rows;
+    tenant.push(&row.tenant);
+    event.push(&row.event);
+    client_time.push(sent_at);
+    server_time.push(arrived);
+    ip.push([0; 16]);
+    user_id.push(&row.user_id);
+    device_id.push(&row.device_id);
+    device_os.push(&row.device_os);
+    session.push(&row.session);
+    sequence.push(row.sequence);
+    param_int.push(row.param_int);
+    param_str.push(&row.param_str);
+    country.push(&row.country);
+    event_id.push(Uuid::nil());
+    props.push(&row.props_text);
+    ko.push(row.ko);
+    line.push(row.line);
+    event_time.push(limits.event_time(Some(sent_at), arrived).time);
+    received.push(arrived);
 }
 
 fn reads_props(rollup: &Rollup) -> bool {

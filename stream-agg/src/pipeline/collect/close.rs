@@ -15,7 +15,7 @@ use crate::rows::batch::Batch;
 use crate::rows::cells::{self, Cells, Source};
 use crate::rows::decode::{LedgerEntry, Miscounted};
 
-/// Pause between two questions to Kafka where the log ends, while a partition looks idle.
+/// Pause before Kafka is asked again where the log ends, while a partition looks idle.
 const ASK_PAUSE: Duration = Duration::from_secs(5);
 
 impl Collector<'_> {
@@ -41,30 +41,30 @@ impl Collector<'_> {
         let declaration_hash = self.declaration.hash();
         let last = Offset::new(end.to_i64() - 1);
         // A rebuilt batch has the token of its first owner.
-        let nonce = if rebuilt { self.nonce } else { fastrand::u64(1..) };
+        let nonce = if rebuilt { self.declared_nonce } else { fastrand::u64(1..) };
         let intent = Intent {
             last: Some(last),
-            last_epoch: self.epoch,
+            last_epoch: self.newest_epoch,
             nonce,
             declaration_hash,
-            ..above(&self.before, start)
+            ..above(&self.intent_before, start)
         };
         let after = Intent {
             declaration_hash,
             window: self.window.mark(end),
             newest: batch.entries.last().map(|entry| entry.kafka_time),
-            log: LogMark { epoch: self.epoch, ..self.before.log },
-            ..above(&self.before, end)
+            log: LogMark { epoch: self.newest_epoch, ..self.intent_before.log },
+            ..above(&self.intent_before, end)
         };
         let source =
             Source { log_generation: intent.log_generation, partition: *partition, declaration_hash };
         let Cells { all: cells, folded_rows, mistyped } = cells::cells(&batch, &self.declaration, source);
         (counts.folded_rows, counts.mistyped) = (folded_rows, mistyped);
         let skipped =
-            self.before.skipped.iter().any(|offset| start.is_at_or_below(*offset) && *offset <= last);
+            self.intent_before.skipped.iter().any(|offset| start.is_at_or_below(*offset) && *offset <= last);
         let token = Token::new(source, &services.topic, start, last, nonce);
         let token = if skipped { token.skipping() } else { token };
-        self.before = after.clone();
+        self.intent_before = after.clone();
         // Only the last part of a split batch ends the declared batch.
         let mut after = (!rebuilt || self.batcher.has_rebuilt()).then_some(after);
         if self.ends_earlier_declaration(end) {
@@ -73,7 +73,7 @@ impl Collector<'_> {
             after = after.map(|after| Intent { declaration_hash: self.declaration.hash(), ..after });
         }
         let declared = DeclaredBatch { token, source, start, end, cells, rebuilt };
-        let (permit, as_of) = (self.permit.take(), self.as_of);
+        let (permit, as_of) = (self.permit.take(), self.newest_time);
         PipelineMessage::Batch(Box::new(ReadyBatch { declared, intent, after, counts, as_of, permit }))
     }
 
@@ -91,11 +91,11 @@ impl Collector<'_> {
             window_age_ms: self.declaration.limits.window.age_ms,
         };
         let now = || UnixMillis::from(SystemTime::now());
-        let asked_lately = self.asked_end.is_some_and(|at| at.elapsed() < ASK_PAUSE);
+        let asked_lately = self.end_asked_at.is_some_and(|at| at.elapsed() < ASK_PAUSE);
         if !idle_check.may_be_idle(now()) || asked_lately {
             return None;
         }
-        self.asked_end = Some(Instant::now());
+        self.end_asked_at = Some(Instant::now());
         // Kafka does not answer: it is asked again later.
         let (_, end) = self.context.watermarks().ok()?;
         if !idle_check.is_idle(now(), end) {
@@ -105,8 +105,8 @@ impl Collector<'_> {
         let window = self.window.mark(self.batcher.start());
         // Kafka must go on to show the declaration that is in use.
         let declaration_hash = self.declaration.hash();
-        self.before = Intent { window, declaration_hash, ..self.before.clone() };
-        Some(PipelineMessage::Idle(Box::new(self.before.clone())))
+        self.intent_before = Intent { window, declaration_hash, ..self.intent_before.clone() };
+        Some(PipelineMessage::Idle(Box::new(self.intent_before.clone())))
     }
 }
 

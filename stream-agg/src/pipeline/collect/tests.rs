@@ -16,7 +16,7 @@ fn what_is_declared_names_the_leader_epoch_of_its_last_record() {
     let log = LogMark { topic: None, epoch: Some(3) };
     let intent = Intent::fresh(NextOffset::ZERO, declared.hash(), 0, log);
     let mut collector = resumed(&context, intent, declared, &[5]);
-    collector.epoch = Some(4);
+    collector.newest_epoch = Some(4);
     let batch = collector.batcher.push(entry(4), 1, Instant::now()).expect("it ends there");
     let PipelineMessage::Batch(ready) = collector.close(batch) else { unreachable!("a batch was closed") };
     assert_eq!((ready.intent.log.epoch, ready.intent.last_epoch), (Some(3), Some(4)));
@@ -42,10 +42,10 @@ fn resumed<'p>(
     ends: &[i64],
 ) -> Collector<'p> {
     let resume = Resume { from: NextOffset::ZERO, rebuild: intent.last, intent };
-    let ends = ends.iter().copied().map(NextOffset::new).collect();
+    let fixed_ends = ends.iter().copied().map(NextOffset::new).collect();
     Collector::new(
         context,
-        RestoredPartition { resume, declared: Arc::new(declared), window: Window::new(), ends },
+        RestoredPartition { resume, declaration: Arc::new(declared), window: Window::new(), fixed_ends },
     )
 }
 
@@ -152,7 +152,7 @@ fn each_record_whose_time_cannot_be_true_is_counted() {
     let mut collector = rebuilding(&context);
     for (offset, time) in [(0, 0), (1, DAY), (2, DAY), (3, 0), (4, 0)] {
         collector.check_time(Offset::new(offset), UnixMillis(time), UnixMillis(0));
-        collector.as_of = Some(UnixMillis(time));
+        collector.newest_time = Some(UnixMillis(time));
     }
     assert_eq!(context.services.metrics.records_off_clock.get(), 3, "two ahead, one that went back");
 }
@@ -171,5 +171,5 @@ fn told_to_stop_before_the_ledger_answered_nobody_judges_a_spooled_record() {
         context.stop.cancel();
         asking.join().unwrap()
     });
-    assert_eq!(known, None);
+    assert!(matches!(known, Err(CollectorEnd::Stopped)));
 }

@@ -44,7 +44,8 @@ impl Reader<'_> {
         Ok(rollups.iter().map(of_rollup).collect())
     }
 
-    /// The sums and the markers of a rollup, from the same parts. The markers of a backfill tell no offsets.
+    /// The sums and the markers of a rollup, read from the same parts. Markers of a backfill are left out: they do not
+    /// hold offsets of a log.
     pub async fn rollup(&self, rollup: &Rollup) -> Result<Vec<SnapshotRow>, StoreError> {
         let sql = format!(
             "SELECT toInt64(intDiv(toUnixTimestamp(bucket), 86400)) AS day, toUInt64(toUInt16(expires)) AS expiry, \
@@ -122,7 +123,7 @@ impl Reader<'_> {
     }
 }
 
-/// As SQL: which raw rows a rollup counts.
+/// SQL condition: the rollup counts the raw row.
 fn condition(rollup: &Rollup) -> String {
     let quoted = |text: &String| format!("'{}'", escaped(text));
     let mut sql = "1".to_owned();
@@ -138,7 +139,7 @@ fn condition(rollup: &Rollup) -> String {
     sql
 }
 
-/// As SQL: the text at a path of `props`, as [`crate::rows::decode::props::scalar`] finds it, except for numbers,
+/// SQL expression: the text at a path of `props`, as [`crate::rows::decode::props::scalar`] finds it, except for numbers,
 /// which ClickHouse writes in its own way.
 fn prop(path: &PropPath) -> String {
     let texts = nestings(path.steps()).into_iter().map(|names| {

@@ -16,11 +16,11 @@ use crate::ops::audit::judge::MAX_FINDINGS;
 pub struct LedgerSpan {
     /// Records.
     pub records: u64,
-    /// Rows beyond one per record.
+    /// Ledger rows in excess of one for each record.
     pub repeated: u64,
     /// By how many lines `stored` is below `lines - rejected - duplicates`.
     pub short: u64,
-    /// By how many lines `stored` is above it.
+    /// By how many lines `stored` is above that difference.
     pub over: u64,
     /// Stored lines.
     pub rows: u64,
@@ -41,7 +41,7 @@ pub struct RawSpan {
     pub digest: u64,
 }
 
-/// What the ids of the records of a span tell about their lines.
+/// When the lines of a span arrived, as far as the ids of its records show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Made {
     /// No line arrived before this day.
@@ -137,7 +137,7 @@ impl Reader<'_> {
         Ok(read.into_iter().map(span).collect())
     }
 
-    /// What the ids of the records of these spans tell about their lines.
+    /// When the lines of these spans arrived, as far as the ids of their records show.
     pub async fn made(&self, frame: &Frame, spans: &[Key]) -> Result<BTreeMap<Key, Made>, StoreError> {
         if spans.is_empty() {
             return Ok(BTreeMap::new());

@@ -12,7 +12,7 @@ use crate::protocol::limits::LONGEST_WAY_DAYS;
 /// Most spans that are listed in a query; if there are more, all spans are read.
 const MAX_NAMED: usize = 1000;
 
-/// The number of the log of a row, as SQL.
+/// SQL expression: the log of a row as a number ([`log_number`]).
 pub(super) const LOG: &str = "(toUInt64(g) * 65536 + kp)";
 
 pub(super) fn log_number((log_generation, partition): Log) -> u64 {
@@ -23,7 +23,7 @@ pub(super) fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u6
     offsets.iter().map(|(log, offset)| (log_number(*log), *offset))
 }
 
-/// An SQL expression that looks up the value of `key`.
+/// SQL expression: the value of `key` in `entries`, or `otherwise`.
 pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, otherwise: u64) -> String {
     // ClickHouse refuses an empty list; no key is as high as this one.
     let (mut keys, mut values) = (u64::MAX.to_string(), otherwise.to_string());
@@ -36,7 +36,7 @@ pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, other
     format!("transform({key}, {}, {}, toUInt64({otherwise}))", list(&keys), list(&values))
 }
 
-/// Midnight of a day since 1970.
+/// SQL expression: midnight at the start of a day, which is counted since 1970.
 pub(super) fn start_of(day: i64) -> String {
     format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", day * DAY)
 }
@@ -56,20 +56,20 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
     format!("tenant != '' AND server_time >= {} AND {}", start_of(from.unwrap_or(0)), within(frame))
 }
 
-/// As SQL for the ledger: when the record got its id, in milliseconds. An id that is no UUIDv7 tells nothing, nor
-/// does a clock that is ahead of Kafka's or so far behind that decoding uses Kafka's time.
+/// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if that is
+/// implausible: later than Kafka's, or so much earlier that decoding does not trust it either.
 pub(super) fn made() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
     format!("if({id} < {kafka} - {longest}, {kafka}, least({id}, {kafka}))", longest = LONGEST_WAY_DAYS * DAY)
 }
 
-/// As SQL for the ledger: whether a line of the record may have arrived on a day that ClickHouse has dropped.
+/// SQL condition on the ledger: a line of the record may have arrived on a day that ClickHouse has dropped.
 pub(super) fn may_be_dropped(frame: &Frame) -> String {
     format!("{} < {}", made(), (frame.kept_from() + GATHERED) * DAY)
 }
 
-/// Restricts a query to these spans, if they are few enough to list.
+/// SQL condition: the row is in one of these spans; always true if they are too many to list.
 pub(super) fn among(spans: &[Key]) -> String {
     if spans.len() > MAX_NAMED {
         return "1".to_owned();
