@@ -13,6 +13,7 @@ use crate::access;
 use crate::config::Config;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::page;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -51,6 +52,8 @@ impl QueryApi {
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
             .layer(middleware::from_fn(access::identify))
+            // After the layer: the page has no data, so it needs no reader. It sends its key with each question.
+            .merge(page::routes(&self.config.page))
             .layer(middleware::from_fn(add_request_id))
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
 
+pub use crate::page::PageConfig;
+
 /// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,6 +23,8 @@ pub struct Config {
     pub refresh: RefreshConfig,
     /// The declared rollups: the file `ROLLUPS_FILE`, the same as the aggregator's; default the built-in ones.
     pub rollups: Rollups,
+    /// The page under `/`.
+    pub page: PageConfig,
 }
 
 /// The database that is read.
@@ -68,6 +72,7 @@ impl Config {
             },
             refresh,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
+            page: PageConfig::from_vars(vars)?,
         })
     }
 }

@@ -30,6 +30,8 @@ mod http;
 
 mod query;
 
+mod page;
+
 mod app;
 
 pub use app::{QueryApi, StopError};
