@@ -5,3 +5,5 @@ mod freshness;
 mod analysts;
 
 mod query;
+
+mod page;
