@@ -20,7 +20,7 @@ pub mod traffic;
 
 pub mod up;
 
-pub use paths::{DataDirectory, python};
+pub use paths::{DataDirectory, page, python};
 pub use process::usage;
 pub use servers::{ClickHouse, ExternalServers, Kafka, Ports, Stack, clickhouse, kafka};
 pub use service::Service;

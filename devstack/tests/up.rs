@@ -43,7 +43,7 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
 
     let url = || format!("{front}/analytics?timestamp={}", now_ms());
     let first = numbers(&url()).await;
-    up.wait_until("show growing numbers", Duration::from_secs(10), async || {
+    up.wait_until("show growing numbers", Duration::from_secs(30), async || {
         let later = numbers(&url()).await;
         later.len() == 3 && later.iter().zip(&first).all(|(later, first)| later > first)
     })

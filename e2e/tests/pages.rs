@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use runtime::logging::LogConfig;
 use runtime::metrics::MetricDescription;
@@ -276,4 +277,27 @@ fn the_recipes_name_files_that_there_are() {
         }
     }
     assert!(missing.is_empty(), "CONTRIBUTING.md names {missing:?}");
+}
+
+#[test]
+fn the_bundle_of_the_page_is_built_from_its_sources() {
+    let node = |script: &str, arguments: &[&Path]| {
+        let script = devstack::page::tool(script).unwrap();
+        let output = Command::new("node").arg(&script).args(arguments).output();
+        let output = output.expect("node runs: apt install nodejs");
+        let printed = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&printed));
+    };
+    let home = root().join("query-api/page");
+    node("node_modules/typescript/bin/tsc", &[Path::new("--project"), &home]);
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundle");
+    node("build.mjs", &[&built]);
+    for name in ["app.js", "app.css", "index.html"] {
+        let (committed, built) = (home.join("dist").join(name), built.join(name));
+        if fs::read(&committed).is_ok_and(|bytes| bytes == fs::read(&built).unwrap()) {
+            continue;
+        }
+        fs::copy(&built, &committed).unwrap();
+        panic!("{} was stale; it is built again, commit it", committed.display());
+    }
 }

@@ -17,6 +17,7 @@ use crate::http;
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::openapi;
+use crate::page;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -67,12 +68,14 @@ impl QueryApi {
         let layers = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
             .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
-            .layer(middleware::from_fn(add_request_id)) // also on refusals of the layers below
-            .layer(middleware::from_fn_with_state(Arc::clone(&self.access), access::identify));
+            .layer(middleware::from_fn(add_request_id)); // also on refusals of the layer of access
         answers
             .merge(queries)
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.access), access::identify))
+            // Outside of that layer: the page has no data, so it needs no reader. It sends its key with each question.
+            .merge(page::routes(&self.config.page))
             .layer(layers)
     }
 

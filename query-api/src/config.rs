@@ -9,6 +9,7 @@ use schemas::rollup::Rollups;
 
 use crate::access::AccessConfig;
 use crate::cors::CorsConfig;
+pub use crate::page::PageConfig;
 
 /// Merging them takes ClickHouse about two seconds.
 const DEFAULT_MAX_USERS: u64 = 20_000_000;
@@ -40,6 +41,8 @@ pub struct Config {
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
     /// aggregators'; without it the built-in declaration.
     pub rollups: Rollups,
+    /// The page under `/`.
+    pub page: PageConfig,
 }
 
 /// The database that is read.
@@ -141,6 +144,7 @@ impl Config {
             access: AccessConfig::from_vars(vars)?,
             query: QueryConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
+            page: PageConfig::from_vars(vars)?,
         })
     }
 }

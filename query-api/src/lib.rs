@@ -42,6 +42,8 @@ mod meta;
 
 mod openapi;
 
+mod page;
+
 mod app;
 
 pub use app::{QueryApi, StopError};

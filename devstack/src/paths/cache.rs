@@ -20,6 +20,12 @@ pub(crate) fn clickhouse_library() -> anyhow::Result<PathBuf> {
     Ok(home.join("libchdb.so"))
 }
 
+/// The directory of the packages that build and test the page.
+pub(crate) fn page_packages() -> anyhow::Result<PathBuf> {
+    let lock = include_str!("../../../query-api/page/package-lock.json");
+    Ok(home("page", "package-lock.json", lock)?.join("node_modules"))
+}
+
 /// The directory of downloads and data: outside git, and kept by `cargo clean`.
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(".cache")

@@ -7,6 +7,8 @@ pub(crate) mod cache;
 
 pub mod data_directory;
 
+pub mod page;
+
 pub mod python;
 
 pub use data_directory::DataDirectory;

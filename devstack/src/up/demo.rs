@@ -1,39 +1,158 @@
-//! Sends made-up traffic to the front port at a steady rate.
+//! Sends the demo's events to the front port: what happens now, and what happened before.
+//!
+//! What happens now is about one event a second, as much as in the weeks before, so that the numbers of the page fit
+//! together. The weeks before are sent backwards in time: two weeks in the first minutes, then as many events a second
+//! as make [`RATE`] together with those of now.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use reqwest::{Client, RequestBuilder};
+use schemas::time::{DAY, UnixMillis};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::traffic::Traffic;
+use story::{Line, SLICE, Story};
 
-/// Between two rounds: a batch of [`BATCH`](crate::traffic::BATCH) events, [`REACTIONS`] and a vote.
+mod story;
+
+/// Between two rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Reactions of a round.
-const REACTIONS: usize = 3;
-/// Devices at once.
-const DEVICES: usize = 500;
-/// Seed of the traffic, the same in every demo.
+/// Events of a round.
+const RATE: usize = 34;
+/// Events of a round while the first weeks are sent.
+const FIRST_RATE: usize = 1_500;
+/// How far back the first weeks reach: a week, and the one that it is compared with.
+const FIRST: i64 = 15 * DAY;
+/// How far back the past is sent.
+const PAST: i64 = 400 * DAY;
+/// Seed of the story, the same in every demo.
 const SEED: u64 = 1;
 /// Longest wait for an answer: more than the edge takes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends until `stop`. A request that is refused is logged and not sent again.
-pub(super) async fn send(front: SocketAddr, stop: CancellationToken) {
+/// Sends until `stop`. `sent` is how many events earlier demos have sent: they are not sent again. A request that is
+/// refused is logged and not sent again.
+pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
     let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
-    let mut traffic = Traffic::new(SEED, DEVICES);
+    let at = |path: String| client.post(format!("http://{front}{path}"));
+    let start = UnixMillis::from(SystemTime::now());
+    let story = Story::new(SEED, start);
+    let mut past = Past::new(story, start);
+    past.skip(sent);
+    let mut present = Present::new(story, start);
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let batch =
-            client.post(format!("http://{front}/v1/events")).header("Content-Type", "application/x-ndjson");
-        post(batch.body(traffic.batch(SystemTime::now().into()))).await;
-        for _ in 0..REACTIONS {
-            post(client.post(format!("http://{front}{}", traffic.reaction(SystemTime::now().into())))).await;
+        let now = present.until(SystemTime::now().into());
+        let rate = if past.reaches(FIRST) { RATE } else { FIRST_RATE };
+        let (reactions, events): (Vec<_>, Vec<_>) = now.into_iter().partition(is_reaction);
+        let rest = rate.saturating_sub(reactions.len() + events.len());
+        for line in reactions {
+            post(reaction(&at, &line)).await;
         }
-        post(client.post(format!("http://{front}/v1/votes")).body(traffic.vote())).await;
+        for batch in [body(&events), body(&past.take(rest))] {
+            if !batch.is_empty() {
+                post(at("/v1/events".to_owned()).header("Content-Type", "application/x-ndjson").body(batch))
+                    .await;
+            }
+        }
+    }
+}
+
+/// Whether an event has an endpoint of its own, through which clients would send it.
+fn is_reaction(line: &Line) -> bool {
+    matches!(line.event, "click" | "impression" | "vote")
+}
+
+fn reaction(at: &impl Fn(String) -> RequestBuilder, line: &Line) -> RequestBuilder {
+    let user = &line.user_id;
+    match line.option {
+        Some(option) => {
+            let vote = format!(r#"{{"poll":"best-shoe","option":"{option}","voter":"{user}"}}"#);
+            at("/v1/votes".to_owned()).body(vote)
+        }
+        None => at(format!("/analytics/{}/{user}/{}", line.client_time.0, line.event)),
+    }
+}
+
+/// Events as NDJSON.
+fn body(lines: &[Line]) -> String {
+    lines.iter().map(|line| line.json() + "\n").collect()
+}
+
+/// What happened before the start, the latest first.
+struct Past {
+    story: Story,
+    start: UnixMillis,
+    /// The slice that is sent next.
+    next: i64,
+    /// Events of the slices before, the earliest first.
+    open: Vec<Line>,
+}
+
+impl Past {
+    fn new(story: Story, start: UnixMillis) -> Self {
+        Self { story, start, next: Story::slice_of(start), open: Vec::new() }
+    }
+
+    /// Whether everything of this many milliseconds before the start has been taken.
+    fn reaches(&self, ago: i64) -> bool {
+        self.next * SLICE < self.start.0 - ago
+    }
+
+    /// The next events, at most so many; fewer at the end of the past.
+    fn take(&mut self, count: usize) -> Vec<Line> {
+        let mut taken = Vec::with_capacity(count);
+        while taken.len() < count {
+            if let Some(line) = self.open.pop() {
+                taken.push(line);
+            } else if self.reaches(PAST) {
+                break;
+            } else {
+                let is_past = |line: &Line| line.client_time < self.start;
+                self.open = self.story.slice(self.next).into_iter().filter(is_past).collect();
+                self.next -= 1;
+            }
+        }
+        taken
+    }
+
+    /// Leaves out so many events.
+    fn skip(&mut self, mut count: u64) {
+        while count > 0 && !self.reaches(PAST) {
+            let taken = self.take(usize::try_from(count).unwrap_or(usize::MAX).min(FIRST_RATE)).len();
+            count -= taken as u64;
+        }
+    }
+}
+
+/// What happens since the start.
+struct Present {
+    story: Story,
+    start: UnixMillis,
+    /// The slice that begins next.
+    next: i64,
+    /// Events that have not happened yet, the next one first.
+    coming: VecDeque<Line>,
+}
+
+impl Present {
+    fn new(story: Story, start: UnixMillis) -> Self {
+        Self { story, start, next: Story::slice_of(start), coming: VecDeque::new() }
+    }
+
+    /// The events that have happened by now and were not taken before.
+    fn until(&mut self, now: UnixMillis) -> Vec<Line> {
+        while self.next <= Story::slice_of(now) {
+            let is_present = |line: &Line| line.client_time >= self.start;
+            self.coming.extend(self.story.slice(self.next).into_iter().filter(is_present));
+            self.coming.make_contiguous().sort_by_key(|line| line.client_time);
+            self.next += 1;
+        }
+        let happened = self.coming.partition_point(|line| line.client_time <= now);
+        self.coming.drain(..happened).collect()
     }
 }
 
@@ -41,5 +160,46 @@ async fn post(request: RequestBuilder) {
     match request.send().await.and_then(reqwest::Response::error_for_status) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "send demo traffic"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::time::MINUTE;
+
+    use super::*;
+
+    /// 2026-01-08 15:05:00.
+    const START: UnixMillis = UnixMillis(1_767_884_700_000);
+
+    #[test]
+    fn the_past_ends_where_the_present_begins() {
+        let story = Story::new(1, START);
+        let past = Past::new(story, START).take(2_000);
+        let present = Present::new(story, START).until(UnixMillis(START.0 + 30 * MINUTE));
+        assert!(past.iter().all(|line| line.client_time < START) && past.len() == 2_000);
+        assert!(present.iter().all(|line| line.client_time >= START) && present.len() > 500);
+        // No event of the slice in which the demo starts is lost or sent twice.
+        let slice = story.slice(Story::slice_of(START));
+        let sent = slice.iter().filter(|line| past.contains(line) != present.contains(line)).count();
+        assert_eq!(sent, slice.len());
+    }
+
+    #[test]
+    fn nothing_happens_twice() {
+        let mut present = Present::new(Story::new(1, START), START);
+        let all = Present::new(Story::new(1, START), START).until(UnixMillis(START.0 + 20 * MINUTE));
+        let minutes = (1..=20).flat_map(|minute| present.until(UnixMillis(START.0 + minute * MINUTE)));
+        assert_eq!(minutes.collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn a_second_demo_goes_on_where_the_first_one_ended() {
+        let story = Story::new(1, START);
+        let mut first = Past::new(story, START);
+        let _sent = first.take(3_000);
+        let mut second = Past::new(story, START);
+        second.skip(3_000);
+        assert_eq!(first.take(100), second.take(100));
     }
 }

@@ -31,8 +31,10 @@ where
     service_fn(move |request: Request<Incoming>| {
         let (writes, reads) = (writes.clone(), reads.clone());
         async move {
-            // A query may be posted as JSON; it reads all the same.
-            let is_query = request.uri().path().starts_with("/v1/query");
+            // Questions may be posted as JSON; they read all the same.
+            let path = request.uri().path();
+            let is_query =
+                ["/v1/query", "/v1/funnel", "/v1/retention"].iter().any(|read| path.starts_with(read));
             match *request.method() {
                 Method::POST | Method::OPTIONS if !is_query => {
                     writes.oneshot(request).await.map(|answer| answer.map(Either::Left))

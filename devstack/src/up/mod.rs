@@ -5,6 +5,7 @@
 //! dropping the [`Stack`] kills what still runs.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -32,6 +33,10 @@ mod demo;
 mod page;
 
 mod output;
+
+/// The rollups of the demo: the built-in ones, and those of what its apps send.
+const DEMO_ROLLUPS: &str =
+    concat!(include_str!("../../../schemas/rollups.toml"), include_str!("../../config/demo-rollups.toml"));
 
 /// The command line options.
 #[derive(Debug, Args)]
@@ -63,7 +68,7 @@ impl Config {
     }
 
     /// The variables of services that use `stack`.
-    fn service_vars(&self, stack: &Stack) -> Vars {
+    fn service_vars(&self, stack: &Stack, demo: bool) -> anyhow::Result<Vars> {
         let mut vars = self.vars.clone();
         vars.insert("KAFKA_BROKERS".to_owned(), stack.kafka.brokers().to_owned());
         vars.insert("CLICKHOUSE_URL".to_owned(), stack.clickhouse.url().to_owned());
@@ -71,7 +76,12 @@ impl Config {
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
         // Enough for a laptop: each partition has its own inserts.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
-        Vars::from_pairs(vars)
+        if demo && !vars.contains_key("ROLLUPS_FILE") {
+            let file = stack.directory.path().join("demo-rollups.toml");
+            fs::write(&file, DEMO_ROLLUPS).with_context(|| format!("write {}", file.display()))?;
+            vars.insert("ROLLUPS_FILE".to_owned(), file.display().to_string());
+        }
+        Ok(Vars::from_pairs(vars))
     }
 
     /// The database in which `migrate` creates the analysts' views.
@@ -105,7 +115,7 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
         directory.clear()?;
     }
     let mut stack = Stack::prepare(directory, Ports::preferred()?, &config.given)?;
-    let outcome = match stop.run_until_cancelled(start(config, &mut stack)).await {
+    let outcome = match stop.run_until_cancelled(start(config, &mut stack, options.demo)).await {
         Some(Ok((services, stored))) => {
             serve(&stack, config.bi_database(), services, stored, options.demo, stop).await
         }
@@ -116,8 +126,8 @@ async fn run_until(config: &Config, options: &Options, stop: &CancellationToken)
     outcome.and(stopped)
 }
 
-async fn start(config: &Config, stack: &mut Stack) -> anyhow::Result<(Services, StoredRows)> {
-    let vars = config.service_vars(stack);
+async fn start(config: &Config, stack: &mut Stack, demo: bool) -> anyhow::Result<(Services, StoredRows)> {
+    let vars = config.service_vars(stack, demo)?;
     services::define_views(&vars, &stack.clickhouse)?;
     output::timed("start Kafka and ClickHouse", stack.start()).await?;
     output::timed("make tables and topic", services::migrate(&vars)).await?;
@@ -139,7 +149,7 @@ async fn serve(
     }
     page::print(stack, &services.addresses, bi, demo);
     let demo = demo.then(|| {
-        let sent = tokio::spawn(demo::send(services.addresses.front, stop.clone()));
+        let sent = tokio::spawn(demo::send(services.addresses.front, stored.at_start(), stop.clone()));
         (sent, tokio::spawn(live_line::show(services.addresses, stop.clone())))
     });
     tokio::select! {

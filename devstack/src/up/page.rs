@@ -11,7 +11,8 @@ pub(super) fn print(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let other = if front == FRONT_PORT { "" } else { " (the usual port is taken)" };
     let native =
         stack.clickhouse.native_port().map(|port| format!(", native port {port}")).unwrap_or_default();
-    let traffic = if demo { "The demo sends 340 events a second.\n" } else { "" };
+    let traffic =
+        if demo { "The demo sends two weeks of made-up past first, then 340 events a second.\n" } else { "" };
     let views = stack
         .clickhouse
         .bi_dsn(BI_READER, bi)
@@ -21,6 +22,7 @@ pub(super) fn print(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
         "
 Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
 {traffic}
+  page        http://localhost:{front}/
   front       http://localhost:{front}{other}
               POST goes to ingest, GET to query-api
   ingest      http://{ingest}    admin http://{ingest_admin}/metrics

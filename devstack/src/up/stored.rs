@@ -24,6 +24,11 @@ impl StoredRows {
         Ok(Self { client, at_start })
     }
 
+    /// How many rows there were at the start.
+    pub(super) fn at_start(&self) -> u64 {
+        self.at_start
+    }
+
     /// Waits until `accepted` events are stored since the start, but not for long: an event that is not stored now
     /// is stored after the next start.
     pub(super) async fn catch_up(&self, accepted: u64) -> anyhow::Result<()> {

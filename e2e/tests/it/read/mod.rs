@@ -15,3 +15,5 @@ mod openapi;
 mod random_queries;
 
 mod query_page;
+
+mod page;

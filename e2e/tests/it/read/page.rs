@@ -1,0 +1,123 @@
+//! The page in a real browser: its numbers are those that were posted, and its age is the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use devstack::{Stack, page};
+use runtime::vars::Vars;
+use schemas::time::{HOUR, MINUTE, UnixMillis};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::{task, time};
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{Edge, World};
+
+/// Longest run of the browser.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// Like the default; the short interval of other tests makes every answer look late.
+const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_what_was_posted_and_how_old_it_is() {
+    let (mut stack, world) = World::on_own_servers("page").await;
+    let edge = world.edge().await;
+    let _aggregator = world.aggregator().await;
+    let mut api = world.start("query-api", &[INTERVAL]);
+    api.wait_ready().await.unwrap();
+    let events = events();
+    let screenshots = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
+
+    let mut browser = Command::new("node")
+        .arg(page::tool("tests/browser.mjs").unwrap())
+        .arg(api.http())
+        .arg(&screenshots)
+        .arg(expected(&events))
+        .env("CHROMIUM", page::chromium(&Vars::from_env()).unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node runs: apt install nodejs");
+    // When this test ends early its end of the pipe is closed, and the script ends too.
+    let mut answer = browser.stdin.take().unwrap();
+    let mut lines = lines(browser.stdout.take().unwrap());
+    let run = async {
+        while let Some(line) = lines.recv().await {
+            print_line(&line);
+            if let Some(what) = line.strip_prefix("do: ") {
+                carry_out(what, &edge, &world, &mut stack, &events).await;
+                answer.write_all(b"done\n").unwrap();
+            }
+        }
+    };
+    time::timeout(DEADLINE, run).await.expect("the browser ends in time");
+    let status = task::block_in_place(|| browser.wait()).unwrap();
+    assert!(status.success(), "the browser found something; its lines are above");
+}
+
+/// What the script prints, line by line.
+fn lines(output: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(1);
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[expect(clippy::print_stdout, reason = "shown if the test fails")]
+fn print_line(line: &str) {
+    println!("{line}");
+}
+
+/// Does what the script asks for.
+async fn carry_out(what: &str, edge: &Edge, world: &World, stack: &mut Stack, events: &[TestEvent]) {
+    match what {
+        "post" => {
+            let mut oracle = Oracle::default();
+            let text: Vec<_> = events.iter().map(TestEvent::line).collect();
+            let lines: Vec<_> = events.iter().cloned().map(Some).collect();
+            oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+            world.assert_counted(&oracle.counts()).await;
+        }
+        "stop clickhouse" => stack.clickhouse.kill9().unwrap(),
+        "start clickhouse" => stack.clickhouse.start().await.unwrap(),
+        _ => panic!("the script asks for `{what}`"),
+    }
+}
+
+/// Events of the last hours, in some countries.
+fn events() -> Vec<TestEvent> {
+    let end = now().floor(HOUR);
+    let event = |number: i64| TestEvent {
+        time: UnixMillis(end.0 - number * 7 * MINUTE),
+        event: ["view", "view", "view", "signup", "purchase"][number as usize % 5].to_owned(),
+        user: format!("user-{}", number % 23),
+        country: ["DE", "US", "US", "BR"][number as usize % 4].to_owned(),
+        device_os: ["android", "ios"][number as usize % 2].to_owned(),
+        value: 1,
+    };
+    (0..150).map(event).collect()
+}
+
+/// What the page must show of these.
+fn expected(events: &[TestEvent]) -> String {
+    let mut countries = BTreeMap::<&str, usize>::new();
+    for event in events {
+        *countries.entry(&event.country).or_default() += 1;
+    }
+    let users: BTreeSet<_> = events.iter().map(|event| &event.user).collect();
+    let filtered = json!({"country": "BR", "events": countries["BR"]});
+    let expected = json!({
+        "events": events.len(), "users": users.len(), "countries": countries, "filtered": filtered,
+    });
+    expected.to_string()
+}

@@ -1,0 +1,83 @@
+// Keys, and the dialog that lists them.
+
+import { useEffect, useRef } from "preact/hooks";
+
+import { PRESETS, type State } from "./state";
+
+const KEYS: [string, string][] = [
+  ["1 – 5", "range: last hour … last 90 days"],
+  ["e, u", "chart: events, users"],
+  ["c", "comparison on and off"],
+  ["f", "add a filter"],
+  ["x", "remove all filters"],
+  ["b", "table below the chart"],
+  ["← →, Home, End", "read the chart, once it has the focus"],
+  ["t", "colours: as the system, light, dark"],
+  ["k", "kiosk: only the numbers, large"],
+  ["?", "this list"],
+  ["Esc", "close; leave kiosk"],
+];
+
+export function Help({ close }: { close: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    <dialog ref={dialog} onClose={close} aria-labelledby="help-title">
+      <h2 id="help-title">Keys</h2>
+      <dl class="keys">
+        {KEYS.map(([key, what]) => (
+          <div key={key}>
+            <dt>
+              <kbd>{key}</kbd>
+            </dt>
+            <dd>{what}</dd>
+          </div>
+        ))}
+      </dl>
+      <p class="small">
+        A click on a value of a list filters by it. Drag over the chart to zoom. What you see is in the address: a link
+        shows it to others, without your key.
+      </p>
+      <button type="button" class="primary" onClick={() => dialog.current?.close()}>
+        Close
+      </button>
+    </dialog>
+  );
+}
+
+interface Shortcuts {
+  state: State;
+  change: (changes: Partial<State>) => void;
+  setHelp: (isOpen: boolean) => void;
+  theme: () => void;
+}
+
+export function useShortcuts({ state, change, setHelp, theme }: Shortcuts): void {
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => {
+      const target = event.target as HTMLElement;
+      const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName);
+      if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+      const preset = PRESETS[Number(event.key) - 1];
+      if (preset !== undefined) return change({ range: preset.name, from: "", to: "", grain: "" });
+      const actions: Record<string, () => void> = {
+        e: () => change({ measure: "events" }),
+        u: () => change({ measure: "users" }),
+        c: () => change({ compare: state.compare === "none" ? "previous" : "none" }),
+        f: () => document.querySelector<HTMLButtonElement>(".new-filter > button")?.click(),
+        x: () => change({ filters: [] }),
+        b: () => change({ table: !state.table }),
+        t: theme,
+        k: () => change({ kiosk: !state.kiosk }),
+        Escape: () => change({ kiosk: false }),
+        "?": () => setHelp(true),
+      };
+      const action = actions[event.key];
+      if (action === undefined) return;
+      if (event.key === "f") event.preventDefault();
+      action();
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  });
+}

@@ -1,0 +1,153 @@
+//! `/`: the page, which shows what this API answers.
+//!
+//! The page is three files that `query-api/page` builds and that are part of the program, so it works without any
+//! other server. It asks the same API as everybody else: nothing in here knows an event.
+//! Its script and style are named after their content, so browsers keep them for ever; the page itself is asked for
+//! again each time, and is 304 as long as the program is the same.
+
+mod config;
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::rendered::etag_matches;
+
+pub use config::PageConfig;
+
+const INDEX: &str = include_str!("../../page/dist/index.html");
+const SCRIPT: &str = include_str!("../../page/dist/app.js");
+const STYLE: &str = include_str!("../../page/dist/app.css");
+
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+
+/// The page and its assets.
+pub(crate) fn routes(config: &PageConfig) -> Router {
+    let script = Asset::named("app", "js", "text/javascript; charset=utf-8", SCRIPT);
+    let style = Asset::named("app", "css", "text/css; charset=utf-8", STYLE);
+    let index = INDEX.replace("/assets/app.js", &script.path).replace("/assets/app.css", &style.path);
+    let page = Page {
+        index: Asset::new("/".to_owned(), "text/html; charset=utf-8", &index),
+        policy: HeaderValue::try_from(policy(config)).expect("the configuration has checked the policy"),
+    };
+    let asset = |asset: Asset| {
+        let (path, asset) = (asset.path.clone(), Arc::new(asset));
+        Router::new().route(&path, get(send_asset)).with_state(asset)
+    };
+    Router::new()
+        .route("/", get(send_page))
+        .with_state(Arc::new(page))
+        .merge(asset(script))
+        .merge(asset(style))
+}
+
+/// Nothing but our own script, style and API; no plug-ins, forms or frames. Trusted types: no text becomes markup.
+fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors {frame_ancestors}; require-trusted-types-for 'script'"
+    )
+}
+
+/// The page and what is sent with it.
+struct Page {
+    index: Asset,
+    policy: HeaderValue,
+}
+
+/// A file, as it is sent.
+struct Asset {
+    path: String,
+    kind: HeaderValue,
+    plain: Bytes,
+    gzip: Bytes,
+    /// Weak, because it names the content in both encodings.
+    etag: String,
+}
+
+impl Asset {
+    fn new(path: String, kind: &'static str, text: &str) -> Self {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(text.as_bytes()).expect("it is written to memory");
+        Self {
+            path,
+            kind: HeaderValue::from_static(kind),
+            plain: Bytes::copy_from_slice(text.as_bytes()),
+            gzip: gzip.finish().expect("it is written to memory").into(),
+            etag: format!("W/\"{:016x}\"", xxh3_64(text.as_bytes())),
+        }
+    }
+
+    /// A file whose name changes with its content.
+    fn named(name: &str, extension: &str, kind: &'static str, text: &str) -> Self {
+        let path = format!("/assets/{name}-{:016x}.{extension}", xxh3_64(text.as_bytes()));
+        Self::new(path, kind, text)
+    }
+
+    /// The file in the form that the browser accepts, or `304` if it has it.
+    fn send(&self, request: &HeaderMap) -> Response {
+        let is_known = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &self.etag));
+        let is_gzip = accepts_gzip(request);
+        let body = if is_gzip { &self.gzip } else { &self.plain };
+        let mut response =
+            if is_known { StatusCode::NOT_MODIFIED.into_response() } else { body.clone().into_response() };
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, self.kind.clone());
+        headers.insert(ETAG, HeaderValue::try_from(&self.etag).expect("a weak ETag is ASCII"));
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if is_gzip && !is_known {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+}
+
+async fn send_page(State(page): State<Arc<Page>>, request: HeaderMap) -> Response {
+    let mut response = page.index.send(&request);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CONTENT_SECURITY_POLICY, page.policy.clone());
+    // The address of the page may name events and users, which are nobody else's business.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(
+        PERMISSIONS_POLICY,
+        HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    );
+    response
+}
+
+async fn send_asset(State(asset): State<Arc<Asset>>, request: HeaderMap) -> Response {
+    let mut response = asset.send(&request);
+    let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+    response.headers_mut().insert(CACHE_CONTROL, forever);
+    response
+}
+
+/// Whether the browser takes gzip. One that says `gzip;q=0` does not.
+fn accepts_gzip(request: &HeaderMap) -> bool {
+    let accepted = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let is_refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0);
+        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
+    })
+}
+
+#[cfg(test)]
+mod tests;
