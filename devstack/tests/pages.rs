@@ -95,7 +95,7 @@ impl Addresses {
         let views = page.split_whitespace().find(|word| word.starts_with("clickhouse://bi_reader:")).unwrap();
         let front = page.split_whitespace().find(|word| word.starts_with("http://localhost:")).unwrap();
         Self {
-            front: front.strip_prefix("http://").unwrap().to_owned(),
+            front: front.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned(),
             edge_admin: last("ingest ")
                 .strip_prefix("http://")
                 .unwrap()

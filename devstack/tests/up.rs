@@ -41,11 +41,12 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     let page = text(&log);
     let front = page.split_whitespace().find(|word| word.starts_with("http://localhost:")).unwrap();
 
-    let url = || format!("{front}/analytics?timestamp={}", now_ms());
+    let url = || format!("{front}analytics?timestamp={}", now_ms());
     let first = numbers(&url()).await;
-    up.wait_until("show growing numbers", Duration::from_secs(30), async || {
+    up.wait_until("show growing numbers", Duration::from_secs(60), async || {
         let later = numbers(&url()).await;
-        later.len() == 3 && later.iter().zip(&first).all(|(later, first)| later > first)
+        // About one event a second happens now, few of those are clicks, and two weeks of past are counted meanwhile.
+        later.len() == 3 && later.iter().zip(&first).any(|(later, first)| later > first)
     })
     .await
     .unwrap();
