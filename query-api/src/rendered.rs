@@ -20,24 +20,35 @@ pub(crate) struct Rendered {
 impl Rendered {
     /// Plain text.
     pub(crate) fn text(body: String) -> Self {
-        Self::new("text/plain; charset=utf-8", body)
+        Self::of_data("text/plain; charset=utf-8", body)
     }
 
     /// CSV with a header line (RFC 4180).
     pub(crate) fn csv(body: String) -> Self {
-        Self::new("text/csv; charset=utf-8; header=present", body)
+        Self::of_data("text/csv; charset=utf-8; header=present", body)
     }
 
     /// The JSON of `body`.
     pub(crate) fn json(body: &impl Serialize) -> Self {
         let body = serde_json::to_string(body).expect("answers hold only numbers and strings");
-        Self::new("application/json", body)
+        Self::of_data("application/json", body)
     }
 
-    fn new(media_type: &'static str, body: String) -> Self {
-        let etag = format!("\"{:016x}\"", xxh3_64(body.as_bytes()));
-        Self { media_type, body: body.into(), etag }
+    /// A body with this ETag.
+    pub(crate) fn new(media_type: &'static str, body: impl Into<Bytes>, etag: &str) -> Self {
+        Self { media_type, body: body.into(), etag: etag.to_owned() }
     }
+
+    /// A body that is nothing but data.
+    fn of_data(media_type: &'static str, body: String) -> Self {
+        let etag = format!("\"{:016x}\"", xxh3_64(body.as_bytes()));
+        Self::new(media_type, body, &etag)
+    }
+}
+
+/// What names the data of a body: a weak ETag, quotes included, of all of `parts`.
+pub(crate) fn etag(parts: &[&[u8]]) -> String {
+    format!("W/\"{:016x}\"", xxh3_64(&parts.join(&0)))
 }
 
 /// A body that contains whether it is stale. That changes once, so both bodies are rendered in advance.

@@ -7,13 +7,16 @@ use schemas::time::UnixMillis;
 
 use super::row::{Columns, SnapshotRow};
 
+/// A scalar subquery: everything that was in Kafka before this moment is in every table, in milliseconds since
+/// 1970; 0 while nothing is known.
+pub(crate) const AS_OF: &str = "assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))";
+
+/// A scalar subquery: the hash of the rollups that the aggregator started with last; 0 before one has started.
+pub(crate) const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
+
 /// Its SELECT.
 pub(crate) fn select() -> String {
-    let columns = Columns {
-        as_of: "assumeNotNull((SELECT toUnixTimestamp64Milli(min(as_of)) FROM (SELECT argMax(as_of, (g, as_of)) AS as_of FROM progress GROUP BY kp)))",
-        rollups: "assumeNotNull((SELECT argMax(rollups, since) FROM configs))",
-        ..Columns::DEFAULT
-    };
+    let columns = Columns { as_of: AS_OF, rollups: ROLLUPS, ..Columns::DEFAULT };
     columns.select_named()
 }
 

@@ -8,4 +8,5 @@ mod response;
 
 mod routes;
 
+pub(crate) use response::respond;
 pub(crate) use routes::routes;

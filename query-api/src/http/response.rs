@@ -12,7 +12,7 @@ const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 
 /// `200` with the body, or `304` if the reader already has it. No header of the request selects another
 /// body, so there is no `Vary`.
-pub(super) fn respond(
+pub(crate) fn respond(
     rendered: &Rendered,
     as_of: Option<UnixMillis>,
     now: UnixMillis,

@@ -1,9 +1,9 @@
 //! What queries may cost together.
 //!
-//! At most [`AT_ONCE`] statements run at once; one more waits for its turn, but not for long. Queries that are
+//! A number of statements runs at once; one more waits for its turn, but not for long. Queries that are
 //! equal share one statement, and its rows count until the next tick: so however many readers look at a
-//! dashboard, each of its queries runs once per tick. A statement ends with its last reader. Failures are state
-//! by those who wait and not kept.
+//! dashboard, each of its queries runs once per tick. A statement ends with its last reader. Failures are shown
+//! to those who wait and not kept. Statements that may take long have a budget of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,61 +12,69 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time;
 
-use super::shape::Shaped;
-use crate::config::RefreshConfig;
 use crate::problem::{Kind, Problem};
 
-/// Statements of queries that run at once.
-const AT_ONCE: usize = 4;
-/// Longest that a query waits for its turn.
-const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of answers that are kept until the next tick, about.
+/// Bytes of answers that are kept, about.
 const MAX_KEPT: u64 = 64 << 20;
 
-/// Turns for statements, and the answers of this tick.
-pub(super) struct Budget {
-    turns: Semaphore,
-    answers: Cache<Key, Arc<Shaped>>,
+/// What the statements of a budget may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Statements that run at once.
+    pub(crate) at_once: usize,
+    /// Longest that a query waits for its turn.
+    pub(crate) queue_deadline: Duration,
     /// Longest that a statement runs.
-    deadline: Duration,
+    pub(crate) deadline: Duration,
+    /// Longest that an answer is kept.
+    pub(crate) kept: Duration,
+}
+
+/// An answer that is kept.
+pub(crate) trait Kept: Send + Sync + 'static {
+    /// How much memory it takes, about.
+    fn bytes(&self) -> usize;
+}
+
+/// Turns for statements, and the answers that are kept.
+pub(crate) struct Budget<A> {
+    turns: Semaphore,
+    answers: Cache<Key, Arc<A>>,
+    limits: Limits,
 }
 
 /// Which answers are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    /// The tick that computed it.
-    pub(super) tick: u64,
+pub(crate) struct Key {
+    /// The tick that computed it; 0 where an answer outlives a tick.
+    pub(crate) tick: u64,
     /// Whose rows they are.
-    pub(super) tenant: String,
+    pub(crate) tenant: String,
     /// The start and the end of its window.
-    pub(super) window: (i64, i64),
+    pub(crate) window: (i64, i64),
     /// What was asked.
-    pub(super) query: String,
+    pub(crate) query: String,
 }
 
-impl Budget {
-    pub(super) fn new(poll: &RefreshConfig) -> Self {
-        let bytes = |_: &Key, shaped: &Arc<Shaped>| u32::try_from(shaped.bytes()).unwrap_or(u32::MAX);
-        let answers = Cache::builder()
-            .weigher(bytes)
-            .max_capacity(MAX_KEPT)
-            // Ticks end an answer's time; without ClickHouse there are none.
-            .time_to_live(2 * poll.interval)
-            .build();
-        Self { turns: Semaphore::new(AT_ONCE), answers, deadline: poll.deadline }
+impl<A: Kept> Budget<A> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let bytes = |_: &Key, answer: &Arc<A>| u32::try_from(answer.bytes()).unwrap_or(u32::MAX);
+        let answers =
+            Cache::builder().weigher(bytes).max_capacity(MAX_KEPT).time_to_live(limits.kept).build();
+        Self { turns: Semaphore::new(limits.at_once), answers, limits }
     }
 
     /// The answer that is kept or under way, else what `run` gives when it is its turn.
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         &self,
         key: Key,
-        run: impl Future<Output = Result<Shaped, Problem>>,
-    ) -> Result<Arc<Shaped>, Problem> {
+        run: impl Future<Output = Result<A, Problem>>,
+    ) -> Result<Arc<A>, Problem> {
         let bounded = async {
-            let turn = time::timeout(QUEUE_DEADLINE, self.turns.acquire()).await;
+            let turn = time::timeout(self.limits.queue_deadline, self.turns.acquire()).await;
             let _turn = turn.map_err(|_| Problem::from(Kind::Busy))?.expect("it is never closed");
-            let shaped = time::timeout(self.deadline, run).await;
-            shaped.map_err(|_| Problem::from(Kind::TooSlow))?.map(Arc::new)
+            let answer = time::timeout(self.limits.deadline, run).await;
+            answer.map_err(|_| Problem::from(Kind::TooSlow))?.map(Arc::new)
         };
         self.answers.try_get_with(key, bounded).await.map_err(|problem| (*problem).clone())
     }
@@ -77,10 +85,18 @@ mod tests {
     use std::future;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::shape::Shaped;
     use super::*;
 
-    fn budget() -> Budget {
-        Budget::new(&RefreshConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) })
+    const AT_ONCE: usize = 4;
+
+    fn budget() -> Budget<Shaped> {
+        Budget::new(Limits {
+            at_once: AT_ONCE,
+            queue_deadline: Duration::from_secs(5),
+            deadline: Duration::from_secs(10),
+            kept: Duration::from_secs(6),
+        })
     }
 
     fn key(tick: u64, query: &str) -> Key {

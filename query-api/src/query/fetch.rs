@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clickhouse::{Client, Row};
+use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;
 use schemas::time::UnixMillis;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::config::{ClickHouseConfig, RefreshConfig};
 use crate::problem::{Kind, Problem};
 
 /// The database as queries read it.
-pub(super) struct Database {
+pub(crate) struct Database {
     client: Client,
     deadline: Duration,
 }
@@ -42,7 +42,7 @@ pub(super) struct FetchedRow {
 }
 
 impl Database {
-    pub(super) fn new(config: &ClickHouseConfig, poll: &RefreshConfig) -> Self {
+    pub(crate) fn new(config: &ClickHouseConfig, poll: &RefreshConfig) -> Self {
         let client = Client::default()
             .with_url(&config.url)
             .with_database(&config.database)
@@ -56,8 +56,21 @@ impl Database {
         self.deadline.as_secs().max(1)
     }
 
-    /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
+    /// The rows of a statement that a query plans, and how far the tables reach.
     pub(super) async fn fetch(&self, statement: Statement) -> Result<Fetched, Problem> {
+        let rows = self.rows::<FetchedRow>(statement).await?;
+        let (reach, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.part == 0);
+        let reach = reach.first();
+        let rollups = reach.and_then(|row| u64::try_from((*row.figures.first()?)?).ok());
+        Ok(Fetched {
+            as_of: reach.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
+            rollups: rollups.filter(|hash| *hash != 0),
+            rows,
+        })
+    }
+
+    /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
+    pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
         // Raw: a question mark within a declared text is no placeholder.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
@@ -69,15 +82,7 @@ impl Database {
                 Parameter::Moments(moments) => query.param(&name, moments),
             };
         }
-        let rows = query.fetch_all::<FetchedRow>().await.map_err(|error| problem(&error))?;
-        let (reach, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.part == 0);
-        let reach = reach.first();
-        let rollups = reach.and_then(|row| u64::try_from((*row.figures.first()?)?).ok());
-        Ok(Fetched {
-            as_of: reach.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
-            rollups: rollups.filter(|hash| *hash != 0),
-            rows,
-        })
+        query.fetch_all::<R>().await.map_err(|error| problem(&error))
     }
 }
 

@@ -5,16 +5,16 @@
 
 /// One condition; all of a query must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     /// The dimension, as the request names it.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// What its value must meet.
-    pub(super) test: Test,
+    pub(crate) test: Test,
 }
 
 /// What a value must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Test {
+pub(crate) enum Test {
     /// It is one of these.
     In(Vec<String>),
     /// It is none of these.
@@ -32,7 +32,7 @@ const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {
     /// Reads `field:op:value`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let form = "write field:op:value, for example event:in:click|view";
         if text.len() > MAX_BYTES {
             return Err(format!("it has at most {MAX_BYTES} bytes"));
@@ -60,7 +60,7 @@ impl Filter {
     }
 
     /// Whether a value meets it.
-    pub(super) fn is_met_by(&self, value: &str) -> bool {
+    pub(crate) fn is_met_by(&self, value: &str) -> bool {
         match &self.test {
             Test::In(values) => values.iter().any(|one| one == value),
             Test::NotIn(values) => values.iter().all(|one| one != value),
@@ -70,10 +70,31 @@ impl Filter {
     }
 
     /// The values that meet it, where they are known.
-    pub(super) fn values(&self) -> Option<&[String]> {
+    pub(crate) fn values(&self) -> Option<&[String]> {
         match &self.test {
             Test::In(values) => Some(values),
             Test::NotIn(_) | Test::Prefix(_) | Test::Contains(_) => None,
+        }
+    }
+}
+
+impl Test {
+    /// What the server binds for it.
+    pub(crate) fn bound(&self) -> Vec<String> {
+        match self {
+            Self::In(values) | Self::NotIn(values) => values.clone(),
+            Self::Prefix(text) | Self::Contains(text) => vec![text.clone()],
+        }
+    }
+
+    /// The condition on a column, with the parameter of this name for what is bound.
+    pub(crate) fn condition(&self, column: &str, parameter: &str) -> String {
+        let bound = format!("{{{parameter}:Array(String)}}");
+        match self {
+            Self::In(_) => format!("{column} IN {bound}"),
+            Self::NotIn(_) => format!("{column} NOT IN {bound}"),
+            Self::Prefix(_) => format!("startsWith({column}, {bound}[1])"),
+            Self::Contains(_) => format!("position({column}, {bound}[1]) > 0"),
         }
     }
 }

@@ -6,21 +6,21 @@
 //! begins) and [`render`] bytes of them; [`http`] has the routes, formats and headers.
 //! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
 
-mod params;
+pub(crate) mod params;
 
-mod window;
+pub(crate) mod window;
 
-mod grain;
+pub(crate) mod grain;
 
-mod filter;
+pub(crate) mod filter;
 
 mod plan;
 
-mod sql;
+pub(crate) mod sql;
 
-mod budget;
+pub(crate) mod budget;
 
-mod fetch;
+pub(crate) mod fetch;
 
 mod shape;
 
@@ -28,10 +28,10 @@ mod cursor;
 
 mod render;
 
-mod http;
+pub(crate) mod http;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
@@ -40,7 +40,7 @@ use crate::access::Reader;
 use crate::config::Config;
 use crate::problem::Problem;
 use crate::state::AppState;
-use budget::{Budget, Key};
+use budget::{Budget, Key, Limits};
 use fetch::Database;
 use params::Query;
 use shape::Shaped;
@@ -48,12 +48,17 @@ use window::Window;
 
 pub(crate) use http::routes;
 
+/// Statements of queries that run at once.
+const AT_ONCE: usize = 4;
+/// Longest that a query waits for its turn.
+const QUEUE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// What queries share.
 struct QueryService {
     rollups: Rollups,
     /// Hash of these rollups.
     declared: u64,
-    budget: Budget,
+    budget: Budget<Shaped>,
     database: Database,
     /// Milliseconds between two ticks.
     interval: i64,
@@ -65,7 +70,13 @@ impl QueryService {
         Self {
             declared: config.rollups.hash(),
             rollups: config.rollups.clone(),
-            budget: Budget::new(&config.refresh),
+            budget: Budget::new(Limits {
+                at_once: AT_ONCE,
+                queue_deadline: QUEUE_DEADLINE,
+                deadline: config.refresh.deadline,
+                // Ticks end an answer's time; without ClickHouse there are none.
+                kept: 2 * config.refresh.interval,
+            }),
             database: Database::new(&config.clickhouse, &config.refresh),
             interval: i64::try_from(config.refresh.interval.as_millis()).unwrap_or(i64::MAX),
             state,

@@ -20,7 +20,7 @@ use crate::problem::{Kind, Problem};
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub(super) struct Query {
+pub(crate) struct Query {
     /// Names of measures, at least one.
     pub(super) measures: Vec<String>,
     /// What rows are broken down by, as the request names it.
@@ -43,9 +43,12 @@ pub(super) struct Query {
     pub(super) format: Option<Format>,
     pub(super) csv: CsvStyle,
     pub(super) integers: Integers,
-    /// What was given for each parameter of the table, or its default.
-    given: Vec<(&'static Parameter, Vec<String>)>,
+    given: Given,
 }
+
+/// What was given for each parameter of a table, or its default.
+#[derive(Debug, Clone)]
+pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
 /// Values of a dimension that have rows of their own; those of all others are merged into one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +98,7 @@ pub(super) enum Partial {
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// One object with data, meta and query.
     Json,
     /// A JSON object a row.
@@ -122,23 +125,23 @@ pub(super) enum Integers {
     Text,
 }
 
-/// One parameter.
-pub(super) struct Parameter {
+/// One parameter of a request that is read into `Q`.
+pub(crate) struct Parameter<Q = Query> {
     /// Its name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What counts where it is absent, as it would be given.
-    pub(super) default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
     /// What it is for and which forms it has.
-    #[cfg_attr(not(test), expect(dead_code, reason = "docs/query.md has it, and a test compares the two"))]
-    pub(super) doc: &'static str,
-    shape: Shape,
+    #[cfg_attr(not(test), expect(dead_code, reason = "pages have it, and tests compare the two"))]
+    pub(crate) doc: &'static str,
+    pub(crate) shape: Shape,
     /// Reads a text that was given, or says what would be right.
-    read: fn(&mut Query, &str) -> Result<(), String>,
+    pub(crate) read: fn(&mut Q, &str) -> Result<(), String>,
 }
 
 /// How often a parameter is given and how JSON has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(crate) enum Shape {
     /// Once, as one value.
     One,
     /// Once, as values with commas between; in JSON also an array.
@@ -147,7 +150,7 @@ enum Shape {
     Many,
 }
 
-impl fmt::Debug for Parameter {
+impl<Q> fmt::Debug for Parameter<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
@@ -321,34 +324,15 @@ pub(super) static PARAMETERS: [Parameter; 18] = [
 
 const MAX_MEASURES: usize = 8;
 const MAX_DIMENSIONS: usize = 6;
-const MAX_FILTERS: usize = 16;
+pub(crate) const MAX_FILTERS: usize = 16;
 const MAX_LIMIT: usize = 10_000;
 const MAX_TOP: usize = 1_000;
 
 impl Query {
     /// Reads the parameters of `GET`, or those of [`of_json`].
     pub(super) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let known = |name: &str| PARAMETERS.iter().any(|parameter| parameter.name == name);
-        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
-            let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
-            let reason = format!("there is no such parameter; there are {}", names.join(", "));
-            return Err(Problem::bad(name, reason));
-        }
         let mut query = Self::empty();
-        for parameter in &PARAMETERS {
-            let given = pairs.iter().filter(|(name, _)| name == parameter.name);
-            let mut texts: Vec<_> = given.map(|(_, text)| text.clone()).collect();
-            if texts.len() > 1 && parameter.shape != Shape::Many {
-                return Err(Problem::bad(parameter.name, "it is given more than once"));
-            }
-            if texts.is_empty() {
-                texts.extend(parameter.default.map(str::to_owned));
-            }
-            for text in &texts {
-                (parameter.read)(&mut query, text).map_err(|reason| Problem::bad(parameter.name, reason))?;
-            }
-            query.given.push((parameter, texts));
-        }
+        query.given = read(&PARAMETERS, &mut query, pairs)?;
         query.check()?;
         Ok(query)
     }
@@ -372,7 +356,7 @@ impl Query {
             format: None,
             csv: CsvStyle::Plain,
             integers: Integers::Number,
-            given: Vec::new(),
+            given: Given::default(),
         }
     }
 
@@ -434,18 +418,67 @@ impl Query {
 
     /// What the answer is: equal for queries that have equal answers at the same moment, but for their form.
     pub(super) fn canonical(&self) -> String {
+        self.given.canonical()
+    }
+}
+
+impl Serialize for Query {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.given.serialize(serializer)
+    }
+}
+
+/// Reads the parameters of a table into `request`.
+pub(crate) fn read<Q>(
+    table: &'static [Parameter<Q>],
+    request: &mut Q,
+    pairs: &[(String, String)],
+) -> Result<Given<Q>, Problem> {
+    let known = |name: &str| table.iter().any(|parameter| parameter.name == name);
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
+        let names: Vec<_> = table.iter().map(|parameter| parameter.name).collect();
+        let reason = format!("there is no such parameter; there are {}", names.join(", "));
+        return Err(Problem::bad(name, reason));
+    }
+    let mut all = Vec::with_capacity(table.len());
+    for parameter in table {
+        let given = pairs.iter().filter(|(name, _)| name == parameter.name);
+        let mut texts: Vec<_> = given.map(|(_, text)| text.clone()).collect();
+        if texts.len() > 1 && parameter.shape != Shape::Many {
+            return Err(Problem::bad(parameter.name, "it is given more than once"));
+        }
+        if texts.is_empty() {
+            texts.extend(parameter.default.map(str::to_owned));
+        }
+        for text in &texts {
+            (parameter.read)(request, text).map_err(|reason| Problem::bad(parameter.name, reason))?;
+        }
+        all.push((parameter, texts));
+    }
+    Ok(Given(all))
+}
+
+impl<Q> Given<Q> {
+    /// Equal for requests that have equal answers at the same moment, but for their form.
+    pub(crate) fn canonical(&self) -> String {
         let form = ["format", "csv", "int64"];
-        let answer = self.given.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
+        let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
         let texts: Vec<_> = answer.map(|(parameter, texts)| (parameter.name, texts)).collect();
         serde_json::to_string(&texts).expect("texts become JSON")
     }
 }
 
+impl<Q> Default for Given<Q> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 /// The parameters that were given or count by default, as `POST` takes them.
-impl Serialize for Query {
+impl<Q> Serialize for Given<Q> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (parameter, texts) in self.given.iter().filter(|(_, texts)| !texts.is_empty()) {
+        for (parameter, texts) in self.0.iter().filter(|(_, texts)| !texts.is_empty()) {
             let name = parameter.name;
             match parameter.shape {
                 Shape::One => map.serialize_entry(name, &texts[0]),
@@ -457,9 +490,10 @@ impl Serialize for Query {
     }
 }
 
-/// The parameters that a JSON object has, as `GET` would have them.
-pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    struct Pairs;
+/// The parameters of a table that a JSON object has, as `GET` would have them.
+pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
+    /// With the greatest number of names that are read.
+    struct Pairs(usize);
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, Value)>;
 
@@ -471,7 +505,7 @@ pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
             while let Some(pair) = map.next_entry()? {
-                if pairs.len() == PARAMETERS.len() * 2 {
+                if pairs.len() == self.0 {
                     return Err(A::Error::custom("too many parameters"));
                 }
                 pairs.push(pair);
@@ -480,11 +514,10 @@ pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
         }
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let pairs = reader.deserialize_map(Pairs).and_then(|pairs| reader.end().map(|()| pairs));
+    let pairs = reader.deserialize_map(Pairs(table.len() * 2)).and_then(|pairs| reader.end().map(|()| pairs));
     let mut texts = Vec::new();
     for (name, value) in pairs.map_err(|_| Problem::from(Kind::BadBody))? {
-        let shape =
-            PARAMETERS.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.shape);
+        let shape = table.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.shape);
         for text in json_texts(&value, shape).map_err(|reason| Problem::bad(&name, reason))? {
             texts.push((name.clone(), text));
         }
@@ -532,13 +565,13 @@ fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
     }
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
     found.ok_or_else(|| format!("it is {}", names.join(" or ")))
 }
 
-fn zone(text: &str) -> Result<TimeZone, String> {
+pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
     let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
     // jiff takes `local` and offsets elsewhere; here a name stands for the same zone on every replica.
     TimeZone::get(text).map_err(|_| reason())

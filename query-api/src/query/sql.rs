@@ -7,7 +7,6 @@
 
 use schemas::rollup::Measure;
 
-use super::filter::Test;
 use super::grain::Grain;
 use super::params::{Direction, Fill, Partial, Query};
 use super::plan::{Part, Plan};
@@ -16,21 +15,21 @@ use super::window::Window;
 /// Rows that a rollup may give: more are refused.
 pub(super) const MAX_ROWS: usize = 100_000;
 /// Rows of tables that one query may read, by the estimate of the index.
-const MAX_ROWS_TO_READ: u64 = 200_000_000;
+pub(crate) const MAX_ROWS_TO_READ: u64 = 200_000_000;
 
 /// What is sent to ClickHouse.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statement {
-    pub(super) text: String,
+pub(crate) struct Statement {
+    pub(crate) text: String,
     /// What stands for the names in braces. All are arrays: a text alone would be unescaped by the server.
-    pub(super) parameters: Vec<(String, Parameter)>,
+    pub(crate) parameters: Vec<(String, Parameter)>,
     /// Settings that bound it.
-    pub(super) settings: Vec<(&'static str, String)>,
+    pub(crate) settings: Vec<(&'static str, String)>,
 }
 
 /// A value that the server binds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Parameter {
+pub(crate) enum Parameter {
     /// Texts.
     Texts(Vec<String>),
     /// Seconds since 1970.
@@ -53,13 +52,13 @@ pub(super) fn statement(
     seconds: u64,
 ) -> Statement {
     let mut parameters = vec![("tenant".to_owned(), Parameter::Texts(vec![tenant.to_owned()]))];
-    parameters.extend(query.filters.iter().enumerate().map(|(at, filter)| {
-        let values = match &filter.test {
-            Test::In(values) | Test::NotIn(values) => values.clone(),
-            Test::Prefix(text) | Test::Contains(text) => vec![text.clone()],
-        };
-        (format!("filter{at}"), Parameter::Texts(values))
-    }));
+    parameters.extend(
+        query
+            .filters
+            .iter()
+            .enumerate()
+            .map(|(at, filter)| (format!("filter{at}"), Parameter::Texts(filter.test.bound()))),
+    );
     if window.even_length().is_none() {
         let starts = window.edges[..window.buckets()].to_vec();
         parameters.push(("starts".to_owned(), Parameter::Moments(starts)));
@@ -165,13 +164,7 @@ fn conditions(part: &Part, query: &Query, window: &Window) -> Vec<String> {
     ];
     for (at, (filter, column)) in query.filters.iter().zip(&part.filtered).enumerate() {
         let Some(column) = column else { continue };
-        let parameter = format!("{{filter{at}:Array(String)}}");
-        all.push(match &filter.test {
-            Test::In(_) => format!("S.`{column}` IN {parameter}"),
-            Test::NotIn(_) => format!("S.`{column}` NOT IN {parameter}"),
-            Test::Prefix(_) => format!("startsWith(S.`{column}`, {parameter}[1])"),
-            Test::Contains(_) => format!("position(S.`{column}`, {parameter}[1]) > 0"),
-        });
+        all.push(filter.test.condition(&format!("S.`{column}`"), &format!("filter{at}")));
     }
     all
 }

@@ -11,7 +11,7 @@ use super::grain::{Calendar, Grain};
 use crate::problem::{Kind, Problem};
 
 /// Most buckets of a window.
-pub(super) const MAX_BUCKETS: usize = 100_000;
+pub(crate) const MAX_BUCKETS: usize = 100_000;
 
 /// Most buckets of a window whose buckets differ in length: each edge is a parameter of the statement, and a
 /// parameter has at most 128 KiB (ClickHouse's `http_max_field_value_size`).
@@ -19,7 +19,7 @@ const MAX_UNEVEN: usize = 10_000;
 
 /// A bound as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     /// The moment at which the query is answered.
     Now,
     /// The start of the last N buckets, the current one included.
@@ -42,7 +42,7 @@ const UNITS: [(&str, Grain); 6] = [
 
 impl Bound {
     /// Reads `now`, `-7d`, `2026-11-01` or `2026-11-01T12:00:00+01:00`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text == "now" {
             return Ok(Self::Now);
         }
@@ -99,16 +99,16 @@ fn date(text: &str) -> Option<Bound> {
 
 /// Buckets, one after the other.
 #[derive(Debug, Clone)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// Starts of the buckets, and the end of the last.
-    pub(super) edges: Vec<i64>,
-    pub(super) grain: Grain,
-    pub(super) calendar: Calendar,
+    pub(crate) edges: Vec<i64>,
+    pub(crate) grain: Grain,
+    pub(crate) calendar: Calendar,
 }
 
 impl Window {
     /// The buckets from `from` to `to`, at the moment `now`.
-    pub(super) fn new(
+    pub(crate) fn new(
         (from, to): (Bound, Bound),
         grain: Grain,
         calendar: Calendar,
@@ -145,38 +145,38 @@ impl Window {
     }
 
     /// Its start.
-    pub(super) fn from(&self) -> i64 {
+    pub(crate) fn from(&self) -> i64 {
         self.edges[0]
     }
 
     /// Its end, which it does not include.
-    pub(super) fn to(&self) -> i64 {
+    pub(crate) fn to(&self) -> i64 {
         self.edges[self.edges.len() - 1]
     }
 
     /// Number of its buckets.
-    pub(super) fn buckets(&self) -> usize {
+    pub(crate) fn buckets(&self) -> usize {
         self.edges.len() - 1
     }
 
     /// The bucket that starts at `start`.
-    pub(super) fn bucket_at(&self, start: i64) -> Option<usize> {
+    pub(crate) fn bucket_at(&self, start: i64) -> Option<usize> {
         self.edges[..self.buckets()].binary_search(&start).ok()
     }
 
     /// Seconds of a bucket, where all have the same.
-    pub(super) fn even_length(&self) -> Option<i64> {
+    pub(crate) fn even_length(&self) -> Option<i64> {
         let length = self.edges[1] - self.edges[0];
         self.edges.windows(2).all(|pair| pair[1] - pair[0] == length).then_some(length)
     }
 
     /// How many of its buckets begin at or before `now`.
-    pub(super) fn begun(&self, now: i64) -> usize {
+    pub(crate) fn begun(&self, now: i64) -> usize {
         self.edges[..self.buckets()].partition_point(|start| *start <= now)
     }
 
     /// The last edge that lies at or before `moment`.
-    pub(super) fn last_edge(&self, moment: i64) -> Option<i64> {
+    pub(crate) fn last_edge(&self, moment: i64) -> Option<i64> {
         let passed = self.edges.partition_point(|edge| *edge <= moment);
         passed.checked_sub(1).map(|at| self.edges[at])
     }
