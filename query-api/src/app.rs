@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::access;
 use crate::config::Config;
 use crate::http;
+use crate::live;
 use crate::metrics::Metrics;
+use crate::people;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -26,6 +28,8 @@ pub struct QueryApi {
     state: Arc<AppState>,
     config: Config,
     refreshing: CancellationToken,
+    /// Ends the streams of `/v1/live`.
+    streaming: CancellationToken,
 }
 
 /// Requests were still open at the end of the drain.
@@ -40,14 +44,23 @@ impl QueryApi {
         let refreshing = CancellationToken::new();
         let refresher = Refresher::new(&config, Arc::clone(&state));
         tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresher.run()));
-        Self { state, config, refreshing }
+        Self { state, config, refreshing, streaming: CancellationToken::new() }
+    }
+
+    /// Cancelled, it ends the streams of `/v1/live`, which would keep their connections open. [`QueryApi::serve`] does so
+    /// before it drains; who serves [`QueryApi::service`] does so before its own drain.
+    pub fn streaming(&self) -> CancellationToken {
+        self.streaming.clone()
     }
 
     /// All routes, for a caller that serves them beside others.
     pub fn service(&self) -> Router {
         let queries = query::routes(&self.config, Arc::clone(&self.state));
+        let people = people::routes(&self.config, Arc::clone(&self.state));
         http::routes(Arc::clone(&self.state))
             .merge(queries)
+            .merge(people)
+            .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()))
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
             .layer(middleware::from_fn(access::identify))
@@ -71,6 +84,7 @@ impl QueryApi {
         self.state.drain();
         time::sleep(self.config.drain_delay).await;
         closing.cancel();
+        self.streaming.cancel();
         let drained = serving.await.expect("serving does not panic");
 
         self.refreshing.cancel();

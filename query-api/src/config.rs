@@ -1,6 +1,7 @@
 //! The configuration of the query API, from environment variables.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use runtime::vars::{VarError, Vars};
@@ -19,6 +20,8 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
+    /// What retention and funnels may cost.
+    pub people: PeopleConfig,
     /// The declared rollups: the file `ROLLUPS_FILE`, the same as the aggregator's; default the built-in ones.
     pub rollups: Rollups,
 }
@@ -45,6 +48,33 @@ pub struct RefreshConfig {
     pub deadline: Duration,
 }
 
+/// What `/v1/retention` and `/v1/funnel` may cost, beside and apart from queries.
+#[derive(Debug, Clone)]
+pub struct PeopleConfig {
+    /// How many retention tables and funnels are computed at once; others wait: `PEOPLE_CONCURRENCY`, default 2.
+    pub concurrency: NonZeroUsize,
+    /// The longest that one of them waits for its turn before it is refused with 503: `PEOPLE_QUEUE_DEADLINE`,
+    /// default 5s.
+    pub queue_deadline: Duration,
+    /// The longest that the statements of one of them run: `PEOPLE_DEADLINE`, default 10s.
+    pub deadline: Duration,
+    /// Most events of its steps that a funnel may read; more is refused with 422 before any is read:
+    /// `FUNNEL_MAX_EVENTS`, default 50000000.
+    pub max_funnel_events: u64,
+}
+
+impl PeopleConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let concurrency = const { NonZeroUsize::new(2).unwrap() };
+        Ok(Self {
+            concurrency: vars.parsed_or("PEOPLE_CONCURRENCY", concurrency)?,
+            queue_deadline: vars.positive_duration_or("PEOPLE_QUEUE_DEADLINE", Duration::from_secs(5))?,
+            deadline: vars.positive_duration_or("PEOPLE_DEADLINE", Duration::from_secs(10))?,
+            max_funnel_events: vars.parsed_or("FUNNEL_MAX_EVENTS", 50_000_000)?,
+        })
+    }
+}
+
 impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
@@ -67,6 +97,7 @@ impl Config {
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
             },
             refresh,
+            people: PeopleConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
         })
     }

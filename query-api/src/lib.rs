@@ -30,6 +30,10 @@ mod http;
 
 mod query;
 
+mod people;
+
+mod live;
+
 mod app;
 
 pub use app::{QueryApi, StopError};

@@ -17,6 +17,7 @@ pub struct Metrics {
     poll_seconds: Histogram,
     as_of: IntGauge,
     cold_waiting: IntGauge,
+    live_streams: IntGauge,
 }
 
 impl Default for Metrics {
@@ -44,6 +45,7 @@ impl Metrics {
             as_of: metrics
                 .gauge("as_of_milliseconds", "Moment that answers are true for, in milliseconds since 1970."),
             cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
+            live_streams: metrics.gauge("live_streams", "Open streams of /v1/live."),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),
         }
@@ -68,6 +70,11 @@ impl Metrics {
     /// Sets the moment that answers are true for.
     pub(crate) fn as_of(&self, moment: Option<UnixMillis>) {
         self.as_of.set(moment.map_or(0, |moment| moment.0));
+    }
+
+    /// Sets the number of open streams.
+    pub(crate) fn live_streams(&self, open: usize) {
+        self.live_streams.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
     /// Counts a waiting request until the guard is dropped.

@@ -14,6 +14,7 @@ use crate::answers::counters::Counters;
 use crate::answers::freshness;
 use crate::answers::polls::Polls;
 use crate::answers::row::SnapshotRow;
+use crate::answers::series::{ActiveUsers, Series};
 use crate::answers::{Scope, SnapshotAnswer};
 
 /// The answers of one refresh.
@@ -28,6 +29,10 @@ pub(crate) struct Snapshot {
     pub(crate) counters: Option<Counters>,
     /// The polls; `None` where their rollup is not declared.
     pub(crate) polls: Option<Polls>,
+    /// What `/v1/live` shows; `None` where its rollups are not declared.
+    pub(crate) series: Option<Series>,
+    /// Users of the last minutes; `None` where their rollup is not declared.
+    pub(crate) active: Option<ActiveUsers>,
 }
 
 /// The one statement that reads all answers.
@@ -35,6 +40,8 @@ pub(crate) struct SnapshotStatement {
     sql: String,
     has_counters: bool,
     has_polls: bool,
+    has_series: bool,
+    has_active: bool,
 }
 
 /// The rollup that analytics need is not declared.
@@ -49,6 +56,9 @@ impl SnapshotStatement {
         if let Some((rollup, _)) = Analytics::undeclared(rollups) {
             return Err(NotDeclared(rollup));
         }
+        let has_series = is_served::<Series>(rollups);
+        // Few need it, so it is not worth a warning.
+        let has_active = ActiveUsers::undeclared(rollups).is_none();
         let mut selects = vec![freshness::select(), Analytics::select()];
         if has_counters {
             selects.push(Counters::select());
@@ -56,9 +66,15 @@ impl SnapshotStatement {
         if has_polls {
             selects.push(Polls::select());
         }
+        if has_series {
+            selects.push(Series::select());
+        }
+        if has_active {
+            selects.push(ActiveUsers::select());
+        }
         let sql = selects.join("\nUNION ALL\n");
         let sql = rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
-        Ok(Self { sql, has_counters, has_polls })
+        Ok(Self { sql, has_counters, has_polls, has_series, has_active })
     }
 
     /// The statement with its values bound.
@@ -70,6 +86,12 @@ impl SnapshotStatement {
         if self.has_polls {
             query = Polls::bind(query, scope);
         }
+        if self.has_series {
+            query = Series::bind(query, scope);
+        }
+        if self.has_active {
+            query = ActiveUsers::bind(query, scope);
+        }
         query
     }
 
@@ -77,6 +99,7 @@ impl SnapshotStatement {
     pub(crate) fn render(&self, mut rows: Vec<SnapshotRow>, scope: &Scope) -> Snapshot {
         let counters = take::<Counters>(&mut rows);
         let polls = take::<Polls>(&mut rows);
+        let (series, active) = (take::<Series>(&mut rows), take::<ActiveUsers>(&mut rows));
         let hours = take::<Analytics>(&mut rows);
         let as_of = freshness::as_of(&rows);
         Snapshot {
@@ -84,6 +107,8 @@ impl SnapshotStatement {
             analytics: Analytics::render(hours, scope, as_of),
             counters: self.has_counters.then(|| Counters::render(counters, scope, as_of)),
             polls: self.has_polls.then(|| Polls::render(polls, scope, as_of)),
+            series: self.has_series.then(|| Series::render(series, scope, as_of)),
+            active: self.has_active.then(|| ActiveUsers::render(active, scope, as_of)),
         }
     }
 }

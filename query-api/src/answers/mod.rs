@@ -15,6 +15,8 @@ pub(crate) mod counters;
 
 pub(crate) mod polls;
 
+pub(crate) mod series;
+
 use clickhouse::query::Query;
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 macro_rules! columns {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:literal,)*) => {
         /// A row of the statement.
-        #[derive(Row, Deserialize)]
+        #[derive(Default, Row, Deserialize)]
         pub(crate) struct SnapshotRow {
             $($(#[$doc])* pub(crate) $name: $kind,)*
         }
@@ -50,6 +50,12 @@ columns! {
     option: String = "''",
     votes: u64 = "toUInt64(0)",
     voters: u64 = "toUInt64(0)",
+    /// Which part of the series of `/v1/live` it is; 0 for none.
+    series: u8 = "toUInt8(0)",
+    /// Start of a minute, in seconds since 1970.
+    start: u32 = "toUInt32(0)",
+    event: String = "''",
+    events: u64 = "toUInt64(0)",
 }
 
 impl Columns {

@@ -5,3 +5,7 @@ mod freshness;
 mod analysts;
 
 mod query;
+
+mod people;
+
+mod live;

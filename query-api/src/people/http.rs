@@ -1,0 +1,131 @@
+//! The routes, and which form a request asks for.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemas::time::UnixMillis;
+use serde::Serialize;
+
+use super::funnel::params::{self as funnel_params, Funnel};
+use super::render::{self, Answer, Meta, Table};
+use super::retention::params::{self as retention_params, Retention};
+use super::{PeopleService, funnel, retention};
+use crate::access::{KnownReader, Reader};
+use crate::config::Config;
+use crate::http::respond;
+use crate::problem::Problem;
+use crate::query::http::{MAX_BODY, accepted, parameters};
+use crate::query::params::Format;
+use crate::state::AppState;
+
+/// The suffixes of a path, and the form that each stands for.
+const SUFFIXES: [(&str, Option<Format>); 3] =
+    [("", None), (".json", Some(Format::Json)), (".csv", Some(Format::Csv))];
+
+/// What a handler is given of a request.
+struct Request {
+    reader: Arc<Reader>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    /// The form that the path stands for.
+    suffix: Option<Format>,
+}
+
+/// All routes.
+pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
+    let service = Arc::new(PeopleService::new(config, state));
+    let mut router = Router::new();
+    for (suffix, form) in SUFFIXES {
+        let retention = handler("/v1/retention", form, retention);
+        let funnel = handler("/v1/funnel", form, funnel);
+        router = router
+            .route(&format!("/v1/retention{suffix}"), retention)
+            .route(&format!("/v1/funnel{suffix}"), funnel);
+    }
+    router.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(service)
+}
+
+fn handler<A, F>(
+    route: &'static str,
+    suffix: Option<Format>,
+    answer: A,
+) -> axum::routing::MethodRouter<Arc<PeopleService>>
+where
+    A: Fn(Arc<PeopleService>, Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Problem>> + Send,
+{
+    let handle = move |State(service): State<Arc<PeopleService>>,
+                       KnownReader(reader): KnownReader,
+                       method: Method,
+                       uri: Uri,
+                       headers: HeaderMap,
+                       body: Result<Bytes, BytesRejection>| async move {
+        let request = Request { reader, method, uri, headers, body, suffix };
+        let state = Arc::clone(&service.state);
+        let response = answer(service, request).await.unwrap_or_else(Problem::into_response);
+        state.metrics.answered(route, response.status());
+        response
+    };
+    get(handle.clone()).post(handle)
+}
+
+async fn retention(service: Arc<PeopleService>, request: Request) -> Result<Response, Problem> {
+    let Request { reader, method, uri, headers, body, suffix } = request;
+    let asked = Retention::parse(&parameters(&retention_params::PARAMETERS, &method, &uri, body)?)?;
+    let format = format(suffix, asked.format, &headers)?;
+    let answer = retention::answer(&service, &reader, &asked).await?;
+    Ok(response(&service, &answer, &asked.given, format, &headers))
+}
+
+async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Response, Problem> {
+    let Request { reader, method, uri, headers, body, suffix } = request;
+    let asked = Funnel::parse(&parameters(&funnel_params::PARAMETERS, &method, &uri, body)?)?;
+    let format = format(suffix, asked.format, &headers)?;
+    let answer = funnel::answer(&service, &reader, &asked).await?;
+    Ok(response(&service, &answer, &asked.given, format, &headers))
+}
+
+/// The form that is asked for: by the path, by `format`, by `Accept`.
+fn format(suffix: Option<Format>, asked: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
+    match (suffix, asked) {
+        (Some(suffix), Some(asked)) if suffix != asked => {
+            Err(Problem::bad("format", "the suffix of the path asks for another form"))
+        }
+        (suffix, asked) => Ok(suffix.or(asked).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
+    }
+}
+
+fn response<T: Table>(
+    service: &PeopleService,
+    answer: &Answer<T>,
+    query: &impl Serialize,
+    format: Format,
+    headers: &HeaderMap,
+) -> Response {
+    let now = SystemTime::now().into();
+    let rendered = match format {
+        // A table of figures has no use for NDJSON, which only `Accept` can ask for.
+        Format::Json | Format::Ndjson => render::json(answer, query, is_stale(service, &answer.meta, now)),
+        Format::Csv => render::csv(&answer.data),
+    };
+    respond(&rendered, answer.meta.as_of, now, headers)
+}
+
+/// Whether an answer should have been renewed twice by now, or the aggregator has other rollups.
+fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
+    let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
+    let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
+    !is_young || meta.declared.is_some_and(|theirs| theirs != service.declared)
+}
+
+#[cfg(test)]
+mod tests;
