@@ -42,6 +42,10 @@ mod meta;
 
 mod openapi;
 
+mod people;
+
+mod live;
+
 mod app;
 
 pub use app::{QueryApi, StopError};

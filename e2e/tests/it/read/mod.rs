@@ -15,3 +15,7 @@ mod openapi;
 mod random_queries;
 
 mod query_page;
+
+mod people;
+
+mod live;
