@@ -14,10 +14,12 @@ use crate::access::{self, Access, Cost};
 use crate::config::Config;
 use crate::cors;
 use crate::http;
+use crate::live;
 use crate::meta;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::page;
+use crate::people;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -33,6 +35,8 @@ pub struct QueryApi {
     config: Config,
     /// Ends the tasks that refresh answers and keys.
     refreshing: CancellationToken,
+    /// Ends the streams of `/v1/live`.
+    streaming: CancellationToken,
 }
 
 /// Requests were still open at the end of the drain.
@@ -50,19 +54,27 @@ impl QueryApi {
         tokio::spawn(Arc::clone(&access).follow(refreshing.clone()));
         let refresher = Refresher::new(&config, Arc::clone(&state));
         tokio::spawn(refreshing.clone().run_until_cancelled_owned(refresher.run()));
-        Self { state, access, config, refreshing }
+        Self { state, access, config, refreshing, streaming: CancellationToken::new() }
+    }
+
+    /// Cancelled, it ends the streams of `/v1/live`, which would keep their connections open. [`QueryApi::serve`] does so
+    /// before it drains; who serves [`QueryApi::service`] does so before its own drain.
+    pub fn streaming(&self) -> CancellationToken {
+        self.streaming.clone()
     }
 
     /// All routes, for a caller that serves them beside others.
     pub fn service(&self) -> Router {
         // Prepared for all readers of a tenant, so a key may permit less than they show.
-        let prepared =
-            http::routes(Arc::clone(&self.state)).route_layer(middleware::from_fn(access::permit_prepared));
+        let prepared = http::routes(Arc::clone(&self.state))
+            .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()))
+            .route_layer(middleware::from_fn(access::permit_prepared));
         let answers = prepared
             .merge(meta::routes(&self.config))
             .merge(openapi::routes(self.access.needs_key()))
             .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
         let queries = query::routes(&self.config, Arc::clone(&self.state))
+            .merge(people::routes(&self.config, Arc::clone(&self.state)))
             .route_layer(middleware::from_fn_with_state(Cost::Query, access::charge));
         // One stack: each `Router::layer` would cost an allocation for every request.
         let layers = ServiceBuilder::new()
@@ -96,6 +108,7 @@ impl QueryApi {
         self.state.drain();
         time::sleep(self.config.drain_delay).await;
         closing.cancel();
+        self.streaming.cancel();
         let drained = serving.await.expect("serving does not panic");
 
         self.refreshing.cancel();

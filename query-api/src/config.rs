@@ -34,6 +34,8 @@ pub struct Config {
     pub max_merged_users: u64,
     /// What queries may cost.
     pub query: QueryConfig,
+    /// What retention and funnels may cost.
+    pub people: PeopleConfig,
     /// Which pages may read.
     pub cors: CorsConfig,
     /// Who may read.
@@ -117,6 +119,40 @@ impl Default for QueryConfig {
     }
 }
 
+/// What `/v1/retention` and `/v1/funnel` may cost, beside queries.
+#[derive(Debug, Clone)]
+pub struct PeopleConfig {
+    /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their turn;
+    /// queries have turns of their own. Raise it if ClickHouse has cores and memory to spare: each may take 2 GiB.
+    pub concurrency: NonZeroUsize,
+    /// Longest time that one of them waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After it the request gets
+    /// `503 busy`.
+    pub queue_deadline: Duration,
+    /// Longest time that the statements of one of them run: `PEOPLE_DEADLINE`, default 10s. After it the request gets
+    /// `503 too_slow`.
+    pub deadline: Duration,
+    /// Most rows of tables that one statement may read, by the estimate of ClickHouse's index: `PEOPLE_MAX_ROWS_TO_READ`,
+    /// default 200 000 000. A request beyond it gets `422 too_wide`.
+    pub max_rows_to_read: NonZeroU64,
+    /// Most events of its steps that a funnel may read: `FUNNEL_MAX_EVENTS`, default 50 000 000. A rollup has their number,
+    /// so a funnel beyond it gets `422 too_wide` before any of them is read.
+    pub max_funnel_events: u64,
+}
+
+impl PeopleConfig {
+    fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let concurrency = const { NonZeroUsize::new(2).unwrap() };
+        let max_rows_to_read = const { NonZeroU64::new(200_000_000).unwrap() };
+        Ok(Self {
+            concurrency: vars.parsed_or("PEOPLE_CONCURRENCY", concurrency)?,
+            queue_deadline: vars.positive_duration_or("PEOPLE_QUEUE_DEADLINE", Duration::from_secs(5))?,
+            deadline: vars.positive_duration_or("PEOPLE_DEADLINE", Duration::from_secs(10))?,
+            max_rows_to_read: vars.parsed_or("PEOPLE_MAX_ROWS_TO_READ", max_rows_to_read)?,
+            max_funnel_events: vars.parsed_or("FUNNEL_MAX_EVENTS", 50_000_000)?,
+        })
+    }
+}
+
 impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
@@ -143,6 +179,7 @@ impl Config {
             cors: CorsConfig::from_vars(vars)?,
             access: AccessConfig::from_vars(vars)?,
             query: QueryConfig::from_vars(vars)?,
+            people: PeopleConfig::from_vars(vars)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
             page: PageConfig::from_vars(vars)?,
         })

@@ -80,6 +80,27 @@ impl Filter {
     }
 }
 
+impl Test {
+    /// What the server binds for it.
+    pub(crate) fn bound(&self) -> Vec<String> {
+        match self {
+            Self::In(values) | Self::NotIn(values) => values.clone(),
+            Self::Prefix(text) | Self::Contains(text) => vec![text.clone()],
+        }
+    }
+
+    /// The condition on a column, with the parameter of this name for what is bound.
+    pub(crate) fn condition(&self, column: &str, parameter: &str) -> String {
+        let bound = format!("{{{parameter}:Array(String)}}");
+        match self {
+            Self::In(_) => format!("{column} IN {bound}"),
+            Self::NotIn(_) => format!("{column} NOT IN {bound}"),
+            Self::Prefix(_) => format!("startsWith({column}, {bound}[1])"),
+            Self::Contains(_) => format!("position({column}, {bound}[1]) > 0"),
+        }
+    }
+}
+
 /// As a request writes it.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -44,6 +44,10 @@ mod openapi;
 
 mod page;
 
+mod people;
+
+mod live;
+
 mod app;
 
 pub use app::{QueryApi, StopError};

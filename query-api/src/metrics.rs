@@ -25,10 +25,12 @@ pub struct Metrics {
     pub(crate) keys_stale: IntGauge,
     /// `refused_total`: requests that keys did not permit, by status code.
     pub(crate) refused: IntCounterVec,
+    live_streams: IntGauge,
     pub(crate) queries: QueryMetrics,
+    pub(crate) people: QueryMetrics,
 }
 
-/// The metrics of `/v1/query`.
+/// The metrics of `/v1/query`, or those of `/v1/retention` and `/v1/funnel`.
 #[derive(Clone)]
 pub(crate) struct QueryMetrics {
     outcomes: IntCounterVec,
@@ -38,7 +40,8 @@ pub(crate) struct QueryMetrics {
 }
 
 impl QueryMetrics {
-    fn new(metrics: &MetricFactory) -> Self {
+    /// Those of `/v1/query`.
+    fn of_queries(metrics: &MetricFactory) -> Self {
         Self {
             outcomes: metrics.counter_vec(
                 "queries_total",
@@ -54,6 +57,31 @@ impl QueryMetrics {
             shared: metrics.counter(
                 "query_cache_hits_total",
                 "Queries that were answered by the statement of an equal one, which had run or was running.",
+            ),
+        }
+    }
+
+    /// Those of `/v1/retention` and `/v1/funnel`.
+    fn of_people(metrics: &MetricFactory) -> Self {
+        Self {
+            outcomes: metrics.counter_vec(
+                "people_total",
+                "Requests to /v1/retention and /v1/funnel by outcome: ok, or the code of the problem.",
+                &["outcome"],
+            ),
+            seconds: metrics.histogram(
+                "people_seconds",
+                "Time from the turn of a retention table or a funnel to its rows: its statements to ClickHouse.",
+                DEFAULT_BUCKETS,
+            ),
+            waiting: metrics.gauge(
+                "people_waiting",
+                "Retention tables and funnels that wait for their turn to ask ClickHouse.",
+            ),
+            shared: metrics.counter(
+                "people_cache_hits_total",
+                "Retention tables and funnels that were answered by the statement of an equal one, which had run or was \
+                 running.",
             ),
         }
     }
@@ -107,7 +135,7 @@ impl Metrics {
             left_out: metrics.gauge(
                 "left_out",
                 "What the statement leaves out because it missed its deadline twice: 0 nothing, 1 old hours and small \
-                 polls, 2 all polls too, 3 the country counters too.",
+                 polls, 2 all polls and the series of /v1/live too, 3 the country counters too.",
             ),
             keys_stale: metrics.gauge("keys_stale", "Whether the file of keys is not valid."),
             refused: metrics.counter_vec(
@@ -115,7 +143,9 @@ impl Metrics {
                 "Requests that keys did not permit, by status code: 401, 403, 429.",
                 &["code"],
             ),
-            queries: QueryMetrics::new(&metrics),
+            live_streams: metrics.gauge("live_streams", "Open streams of /v1/live."),
+            queries: QueryMetrics::of_queries(&metrics),
+            people: QueryMetrics::of_people(&metrics),
             descriptions: metrics.descriptions(),
             registry: metrics.registry(),
         }
@@ -140,6 +170,11 @@ impl Metrics {
     /// Sets the moment that answers are true for.
     pub(crate) fn as_of(&self, moment: Option<UnixMillis>) {
         self.as_of.set(moment.map_or(0, |moment| moment.0));
+    }
+
+    /// Sets the number of open streams.
+    pub(crate) fn live_streams(&self, open: usize) {
+        self.live_streams.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
     /// Sets what the statement leaves out.

@@ -62,6 +62,8 @@ pub(crate) enum Kind {
     TooManyKeys,
     /// As many queries run as may run at once.
     Busy,
+    /// As many streams are open as may be, or the process is about to stop.
+    NoStream,
     /// ClickHouse did not answer in time.
     TooSlow,
     /// ClickHouse did not answer, or not as it should.
@@ -165,7 +167,7 @@ impl Kind {
     /// After how many seconds the same request may succeed; every `503` has it.
     fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::NotYet | Self::Busy => Some("5"),
+            Self::NotYet | Self::Busy | Self::NoStream => Some("5"),
             Self::TooSlow | Self::Unavailable => Some("10"),
             Self::TooManyKeys => Some("30"),
             Self::BadParameter
@@ -239,7 +241,7 @@ impl Kind {
                 code: "not_found",
                 title: "There is no such path",
                 detail: "the paths are /analytics?timestamp={ms}, /v1/counters, /v1/polls, /v1/polls/{poll}, \
-                         /v1/query, /v1/meta and /openapi.json",
+                         /v1/query, /v1/retention, /v1/funnel, /v1/live, /v1/meta and /openapi.json",
                 hint: "correct the path",
             },
             Self::NotDeclared => Text {
@@ -296,6 +298,13 @@ impl Kind {
                 code: "busy",
                 title: "Too many queries run at once",
                 detail: "the query waited for its turn for as long as a query may wait",
+                hint: WAIT,
+            },
+            Self::NoStream => Text {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "busy",
+                title: "Too many streams are open",
+                detail: "as many streams are open as one process serves, or the process is about to stop",
                 hint: WAIT,
             },
             Self::TooSlow => Text {

@@ -167,8 +167,8 @@ impl Refresher {
         let names = match left_out {
             LeftOut::Nothing => return tracing::info!("the statement reads all answers again"),
             LeftOut::ColdKeys => "old hours and small polls",
-            LeftOut::Polls => "old hours and all polls",
-            LeftOut::Counters => "old hours, all polls and the country counters",
+            LeftOut::Polls => "old hours, all polls and the series of /v1/live",
+            LeftOut::Counters => "old hours, all polls, the series of /v1/live and the country counters",
         };
         tracing::warn!(
             "the statement missed its deadline twice and leaves out {names} for now: give ClickHouse more cores, or \

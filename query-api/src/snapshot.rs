@@ -18,6 +18,7 @@ use crate::answers::counters::Counters;
 use crate::answers::freshness;
 use crate::answers::polls::Polls;
 use crate::answers::row::SnapshotRow;
+use crate::answers::series::{ActiveUsers, Series};
 use crate::answers::{LeftOut, Refresh, Scope, SnapshotAnswer};
 use crate::rendered::AsOf;
 
@@ -43,8 +44,21 @@ pub(crate) struct TenantAnswers {
     pub(crate) counters: Option<Arc<Counters>>,
     /// The polls; `None` likewise.
     pub(crate) polls: Option<Arc<Polls>>,
+    /// What `/v1/live` shows.
+    pub(crate) live: Arc<LiveAnswer>,
     /// Whether a reader looked at any of them.
     was_read: AtomicBool,
+}
+
+/// What `/v1/live` shows.
+#[derive(Debug, Default)]
+pub(crate) struct LiveAnswer {
+    /// The moment that it is true for.
+    pub(crate) as_of: Option<UnixMillis>,
+    /// Minutes, hour and day; `None` where their rollups are not declared.
+    pub(crate) series: Option<Series>,
+    /// Users of the last minutes; `None` where their rollup is not declared.
+    pub(crate) active: Option<ActiveUsers>,
 }
 
 impl Snapshot {
@@ -73,6 +87,19 @@ pub(crate) struct SnapshotStatement {
     counters: Option<String>,
     /// Those of the polls; `None` where their rollup is not declared.
     polls: Option<String>,
+    /// Those of the series of `/v1/live`, likewise.
+    series: Option<String>,
+    /// Those of the users of the last minutes, likewise.
+    active: Option<String>,
+}
+
+/// Which answers a statement reads besides analytics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reads {
+    counters: bool,
+    polls: bool,
+    series: bool,
+    active: bool,
 }
 
 /// The rollup that analytics need is not declared.
@@ -91,20 +118,31 @@ impl SnapshotStatement {
             always: select(format!("{}\nUNION ALL\n{}", freshness::select(), Analytics::select())),
             counters: is_served::<Counters>(rollups).then(|| select(Counters::select())),
             polls: is_served::<Polls>(rollups).then(|| select(Polls::select())),
+            series: is_served::<Series>(rollups).then(|| select(Series::select())),
+            // Few need it, so it is not worth a warning.
+            active: ActiveUsers::undeclared(rollups).is_none().then(|| select(ActiveUsers::select())),
         })
     }
 
-    /// Its text, and whether it reads counters and polls.
-    fn text(&self, left_out: LeftOut) -> (String, bool, bool) {
+    /// Its text, and what it reads.
+    fn text(&self, left_out: LeftOut) -> (String, Reads) {
         let counters = self.counters.as_ref().filter(|_| left_out < LeftOut::Counters);
-        let polls = self.polls.as_ref().filter(|_| left_out < LeftOut::Polls);
-        let selects: Vec<_> = [Some(&self.always), counters, polls].into_iter().flatten().cloned().collect();
-        (selects.join("\nUNION ALL\n"), counters.is_some(), polls.is_some())
+        let [polls, series, active] = [&self.polls, &self.series, &self.active]
+            .map(|select| select.as_ref().filter(|_| left_out < LeftOut::Polls));
+        let selects = [Some(&self.always), counters, polls, series, active];
+        let selects: Vec<_> = selects.into_iter().flatten().cloned().collect();
+        let reads = Reads {
+            counters: counters.is_some(),
+            polls: polls.is_some(),
+            series: series.is_some(),
+            active: active.is_some(),
+        };
+        (selects.join("\nUNION ALL\n"), reads)
     }
 
     /// The statement with its values bound. Rows that `previous` has and that still hold are not read.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
-        let (text, has_counters, has_polls) = self.text(scope.left_out);
+        let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {
             previous
                 .and_then(|previous| previous.tenants.get(tenant))
@@ -113,12 +151,21 @@ impl SnapshotStatement {
         let analytics: Vec<_> =
             of_tenants.clone().map(|(tenant, answers)| (tenant, &answers.analytics)).collect();
         let mut query = Analytics::bind(client.query(&text), scope, &analytics);
-        if has_counters {
+        if reads.counters {
             query = Counters::bind(query, scope, &[]);
         }
-        if has_polls {
-            let polls = of_tenants.filter_map(|(tenant, answers)| Some((tenant, answers.polls.as_deref()?)));
+        if reads.polls {
+            let polls =
+                of_tenants.clone().filter_map(|(tenant, answers)| Some((tenant, answers.polls.as_deref()?)));
             query = Polls::bind(query, scope, &polls.collect::<Vec<_>>());
+        }
+        if reads.series {
+            let series =
+                of_tenants.filter_map(|(tenant, answers)| Some((tenant, answers.live.series.as_ref()?)));
+            query = Series::bind(query, scope, &series.collect::<Vec<_>>());
+        }
+        if reads.active {
+            query = ActiveUsers::bind(query, scope, &[]);
         }
         query
     }
@@ -131,9 +178,10 @@ impl SnapshotStatement {
         read_at: UnixMillis,
         previous: Option<&Snapshot>,
     ) -> Snapshot {
-        let (_, has_counters, has_polls) = self.text(scope.left_out);
+        let (_, reads) = self.text(scope.left_out);
         let mut counters = take::<Counters>(&mut rows);
         let mut polls = take::<Polls>(&mut rows);
+        let (mut series, mut active) = (take::<Series>(&mut rows), take::<ActiveUsers>(&mut rows));
         let mut hours = take::<Analytics>(&mut rows);
         let as_of = AsOf::new(freshness::as_of(&rows));
         let tenants = scope.tenants.iter().map(|tenant| {
@@ -142,19 +190,31 @@ impl SnapshotStatement {
             let of = |rows: &mut HashMap<String, _>| rows.remove(tenant).unwrap_or_default();
             let analytics =
                 Analytics::render(of(&mut hours), refresh, previous.map(|previous| &previous.analytics));
-            let counters = if has_counters {
+            let counters = if reads.counters {
                 Some(Arc::new(Counters::render(of(&mut counters), refresh, None)))
             } else {
                 previous.and_then(|previous| previous.counters.clone())
             };
             let previous_polls = previous.and_then(|previous| previous.polls.as_ref());
-            let polls = if has_polls {
+            let polls = if reads.polls {
                 let previous = previous_polls.map(|polls| &**polls);
                 Some(Arc::new(Polls::render(of(&mut polls), refresh, previous)))
             } else {
                 previous_polls.cloned()
             };
-            (tenant.clone(), TenantAnswers { analytics, counters, polls, was_read: AtomicBool::new(false) })
+            let previous_live = previous.map(|previous| &previous.live);
+            let live = if reads.series || reads.active {
+                let previous = previous_live.and_then(|live| live.series.as_ref());
+                Arc::new(LiveAnswer {
+                    as_of: as_of.moment,
+                    series: reads.series.then(|| Series::render(of(&mut series), refresh, previous)),
+                    active: reads.active.then(|| ActiveUsers::render(of(&mut active), refresh, None)),
+                })
+            } else {
+                previous_live.cloned().unwrap_or_default()
+            };
+            let was_read = AtomicBool::new(false);
+            (tenant.clone(), TenantAnswers { analytics, counters, polls, live, was_read })
         });
         Snapshot {
             as_of: as_of.moment,
@@ -209,14 +269,15 @@ mod tests {
     fn what_is_left_out_leaves_in_order_and_hours_always_stay() {
         let statement = SnapshotStatement::new(&Rollups::built_in()).unwrap();
         let reads = |left_out| {
-            let (text, counters, polls) = statement.text(left_out);
+            let (text, Reads { counters, polls, series, active }) = statement.text(left_out);
             assert_eq!((text.contains("country_totals"), text.contains("'poll_votes'")), (counters, polls));
+            assert_eq!((text.contains("'event_minutely'"), active), (series, false));
             assert!(text.contains("'users_hourly'"));
-            (counters, polls)
+            (counters, polls, series)
         };
-        assert_eq!(reads(LeftOut::ColdKeys), (true, true));
-        assert_eq!(reads(LeftOut::Polls), (true, false));
-        assert_eq!(reads(LeftOut::Counters), (false, false));
+        assert_eq!(reads(LeftOut::ColdKeys), (true, true, true));
+        assert_eq!(reads(LeftOut::Polls), (true, false, false));
+        assert_eq!(reads(LeftOut::Counters), (false, false, false));
     }
 
     #[test]

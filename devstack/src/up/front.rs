@@ -7,6 +7,9 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt, service_fn};
 
+/// What the paths of reads begin with that may be posted. All other reads are GET, which needs no line here.
+const POSTED_READS: [&str; 3] = ["/v1/query", "/v1/retention", "/v1/funnel"];
+
 /// Routes POST and OPTIONS to `writes`, all other methods and queries to `reads`.
 pub(super) fn route<W, R, WriteBody, ReadBody>(
     writes: W,
@@ -31,10 +34,9 @@ where
     service_fn(move |request: Request<Incoming>| {
         let (writes, reads) = (writes.clone(), reads.clone());
         async move {
-            // Questions may be posted as JSON; they read all the same.
+            // Some reads may be posted as JSON; they read all the same.
             let path = request.uri().path();
-            let is_query =
-                ["/v1/query", "/v1/funnel", "/v1/retention"].iter().any(|read| path.starts_with(read));
+            let is_query = POSTED_READS.iter().any(|read| path.starts_with(read));
             match *request.method() {
                 Method::POST | Method::OPTIONS if !is_query => {
                     writes.oneshot(request).await.map(|answer| answer.map(Either::Left))

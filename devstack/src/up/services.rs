@@ -47,6 +47,8 @@ pub(super) struct Services {
     edge: Task<ingest::Summary>,
     aggregator: Task<stream_agg::Summary>,
     query: Task<()>,
+    /// Ends the streams of the query API, which would keep connections of the front port open.
+    streaming: CancellationToken,
     /// Cancelled when any of them ends.
     ended: CancellationToken,
 }
@@ -85,6 +87,7 @@ impl Services {
         edge.poll_results.url.get_or_insert_with(|| format!("http://{}", addresses.query_api.0));
         let edge = Edge::start(edge)?;
         let query = QueryApi::start(query_api::Config::from_vars(vars)?);
+        let streaming = query.streaming();
         let service = front::route(edge.service(), query.service());
         let ended = CancellationToken::new();
         let services = Self {
@@ -95,6 +98,7 @@ impl Services {
             edge: Task::start("ingest", &ended, |stop| edge.serve(ingest, stop)),
             aggregator: Task::start("stream-agg", &ended, |stop| stream_agg::run(config, stream_agg, stop)),
             query: Task::start("query-api", &ended, |stop| query.serve(query_api, stop)),
+            streaming,
             ended,
         };
         services.ready().await?;
@@ -113,6 +117,7 @@ impl Services {
 
     /// Stops them in the order in which data flow, and prints how much was stored.
     pub(super) async fn stop(self, stored: &StoredRows) -> anyhow::Result<()> {
+        self.streaming.cancel();
         let front = self.front.stop().await;
         let edge = self.edge.stop().await;
         let accepted = edge.as_ref().map_or(0, |summary| summary.0.accepted);

@@ -161,7 +161,7 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
 }
 
 /// The measures that each prepared answer is made of. A path that is not here is only for keys that permit all.
-const PREPARED: [(&str, &[&str]); 9] = [
+const PREPARED: [(&str, &[&str]); 10] = [
     ("/analytics", &["events", "users"]),
     ("/v1/counters", &["events"]),
     ("/v1/counters.json", &["events"]),
@@ -171,6 +171,7 @@ const PREPARED: [(&str, &[&str]); 9] = [
     ("/v1/polls.json", &["votes", "voters"]),
     ("/v1/polls.csv", &["votes", "voters"]),
     ("/v1/polls/{poll}", &["votes", "voters"]),
+    ("/v1/live", &["events", "users"]),
 ];
 
 /// Refuses a prepared answer that does not respect the reader's measures or filters.

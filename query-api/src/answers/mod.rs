@@ -18,6 +18,8 @@ pub(crate) mod counters;
 
 pub(crate) mod polls;
 
+pub(crate) mod series;
+
 use clickhouse::query::Query;
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
@@ -51,7 +53,7 @@ pub(crate) enum LeftOut {
     Nothing,
     /// Hours outside the hot window, and polls beyond the largest.
     ColdKeys,
-    /// All polls.
+    /// All polls, and what `/v1/live` shows.
     Polls,
     /// The country counters.
     Counters,

@@ -55,6 +55,10 @@ columns! {
     option: String = "''",
     votes: u64 = "toUInt64(0)",
     voters: u64 = "toUInt64(0)",
+    /// Start of a minute, an hour or a day of `/v1/live`, in seconds since 1970.
+    start: u32 = "toUInt32(0)",
+    event: String = "''",
+    events: u64 = "toUInt64(0)",
 }
 
 impl Columns {

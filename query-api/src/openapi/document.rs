@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{Endpoint, endpoints};
+use super::endpoints::{EVENT_STREAM, Endpoint, endpoints};
 use super::schemas;
 use crate::problem::MEDIA_TYPE;
 
@@ -51,7 +51,10 @@ fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
         "200".to_owned(),
         json!({"description": "The answer.", "headers": headers(endpoint), "content": content}),
     );
-    responses.insert("304".to_owned(), json!({"description": "The answer is what `If-None-Match` names."}));
+    if !is_stream(endpoint) {
+        let known = json!({"description": "The answer is what `If-None-Match` names."});
+        responses.insert("304".to_owned(), known);
+    }
     let keys = if needs_key { &WITH_KEYS[..] } else { &[] };
     for status in EVERYWHERE.iter().chain(keys).chain(endpoint.refusals) {
         responses.insert(status.to_string(), refusal(*status));
@@ -70,12 +73,19 @@ fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
     operation
 }
 
+/// Whether the answer has no end and no ETag.
+fn is_stream(endpoint: &Endpoint) -> bool {
+    endpoint.answers.iter().any(|(kind, _)| *kind == EVENT_STREAM)
+}
+
 fn headers(endpoint: &Endpoint) -> Value {
     let header = |doc: &str, schema: Value| json!({"description": doc, "schema": schema});
     let mut headers = json!({
-        "ETag": header("Changes with the data.", json!({"type": "string"})),
         "X-Request-Id": header("The id of the request, also in logs.", json!({"type": "string"})),
     });
+    if !is_stream(endpoint) {
+        headers["ETag"] = header("Changes with the data.", json!({"type": "string"}));
+    }
     if endpoint.is_of_a_moment {
         let moment = json!({"type": "string", "format": "date-time"});
         headers["X-As-Of"] = header("All that was in Kafka before this moment is counted.", moment);

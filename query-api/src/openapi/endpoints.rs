@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::schemas;
+use crate::people::{self, FUNNEL_PARAMETERS, RETENTION_PARAMETERS};
 use crate::query::{self, Format, PARAMETERS, Shape, Values};
 
 /// A method of a path.
@@ -65,6 +66,12 @@ const POLL: Parameter = Parameter {
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 const NDJSON: &str = "application/x-ndjson";
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
+
+/// Parameters without which a request is refused, each with a value.
+type Required = [(&'static str, &'static [&'static str])];
+const OF_RETENTION: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
+const OF_FUNNELS: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
 
 /// Everything that can be asked for.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -122,9 +129,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             refusals,
             is_of_a_moment: true,
         };
-        let all = PARAMETERS.iter().map(in_address).collect();
+        let all = PARAMETERS.iter().map(|parameter| in_address(parameter, &[])).collect();
         endpoints.push(query("get", "Any measure of a rollup over any window", all, None, &[422, 503]));
-        let body = Some(body_of_query());
+        let body = Some(body(&PARAMETERS, &[]));
         endpoints.push(query(
             "post",
             "The same, with the parameters as JSON",
@@ -133,6 +140,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             &[413, 422, 503],
         ));
     }
+    endpoints.extend(of_people());
+    endpoints.push(Endpoint {
+        path: "/v1/live",
+        method: "get",
+        summary: "What happens now, sent again with each refresh",
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(EVENT_STREAM, schemas::text())],
+        refusals: &[503],
+        is_of_a_moment: false,
+    });
     let document = |path, summary, schema| Endpoint {
         path,
         method: "get",
@@ -148,13 +166,67 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints
 }
 
+/// Retention and funnels.
+fn of_people() -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for (paths, summary, row, parameters, schema) in [
+        (
+            people::RETENTION_PATHS,
+            "How many users of a day or week came back in those after it",
+            schemas::cohort(),
+            all_in_address(&RETENTION_PARAMETERS, OF_RETENTION),
+            body(&RETENTION_PARAMETERS, OF_RETENTION),
+        ),
+        (
+            people::FUNNEL_PATHS,
+            "How many users took one step after the other",
+            schemas::step(),
+            all_in_address(&FUNNEL_PARAMETERS, OF_FUNNELS),
+            body(&FUNNEL_PARAMETERS, OF_FUNNELS),
+        ),
+    ] {
+        for (path, form) in paths {
+            let answers = [(JSON, schemas::table(row.clone())), (CSV, schemas::text())];
+            let kind = form.map(|form| if form == Format::Csv { CSV } else { JSON });
+            let answers: Vec<_> =
+                answers.into_iter().filter(|(media, _)| kind.is_none_or(|kind| kind == *media)).collect();
+            let get = Endpoint {
+                path,
+                method: "get",
+                summary,
+                parameters: parameters.clone(),
+                body: None,
+                answers: answers.clone(),
+                refusals: &[422, 503],
+                is_of_a_moment: true,
+            };
+            let post = Endpoint {
+                path,
+                method: "post",
+                summary: "The same, with the parameters as JSON",
+                parameters: Vec::new(),
+                body: Some(schema.clone()),
+                answers,
+                refusals: &[413, 422, 503],
+                is_of_a_moment: true,
+            };
+            endpoints.extend([get, post]);
+        }
+    }
+    endpoints
+}
+
 fn described(parameters: &[Parameter]) -> Vec<Value> {
     let described = |Parameter { name, place, required, values, doc }: &Parameter| json!({"name": name, "in": place, "required": required, "description": doc, "schema": of_text(*values)});
     parameters.iter().map(described).collect()
 }
 
-/// A parameter of a query, as the address has it.
-fn in_address(parameter: &query::Parameter) -> Value {
+fn all_in_address<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Vec<Value> {
+    parameters.iter().map(|parameter| in_address(parameter, required)).collect()
+}
+
+/// A parameter of a table, as the address has it.
+fn in_address<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value {
     let query::Parameter { name, default, doc, shape, values, .. } = parameter;
     let mut schema = match shape {
         Shape::One => of_text(*values),
@@ -169,15 +241,30 @@ fn in_address(parameter: &query::Parameter) -> Value {
         };
     }
     let mut described = json!({"name": name, "in": "query", "description": doc, "schema": schema});
+    if let Some((_, example)) = required.iter().find(|(required, _)| required == name) {
+        described["required"] = json!(true);
+        described["example"] = example_of(*shape, example);
+        if *shape == Shape::Many {
+            described["schema"]["minItems"] = json!(example.len());
+        }
+    }
     if *shape == Shape::List {
         (described["style"], described["explode"]) = (json!("form"), json!(false));
     }
     described
 }
 
-/// The parameters of a query as an object, which repeats no name.
-fn body_of_query() -> Value {
-    let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter| {
+fn example_of(shape: Shape, values: &[&str]) -> Value {
+    match shape {
+        Shape::One => json!(values[0]),
+        Shape::List | Shape::Many => json!(values),
+    }
+}
+
+/// The parameters of a table as an object, which repeats no name.
+fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
+    let is_required = |name: &str| required.iter().any(|(required, _)| *required == name);
+    let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter<Q>| {
         let text = of_text(*values);
         let schema = match shape {
             Shape::One if matches!(values, Values::Number(..)) => {
@@ -191,8 +278,19 @@ fn body_of_query() -> Value {
         schema["description"] = json!(doc);
         ((*name).to_owned(), schema)
     };
-    let properties: serde_json::Map<_, _> = PARAMETERS.iter().map(property).collect();
-    json!({"type": "object", "properties": properties, "additionalProperties": false})
+    let properties: serde_json::Map<_, _> = parameters.iter().map(property).collect();
+    let mut body = json!({"type": "object", "properties": properties, "additionalProperties": false});
+    if !required.is_empty() {
+        let given = parameters.iter().filter(|parameter| is_required(parameter.name));
+        let shape =
+            |name: &str| given.clone().find(|parameter| parameter.name == name).map(|found| found.shape);
+        let example = required
+            .iter()
+            .filter_map(|(name, values)| Some(((*name).to_owned(), example_of(shape(name)?, values))));
+        body["required"] = required.iter().map(|(name, _)| *name).collect();
+        body["examples"] = json!([example.collect::<serde_json::Map<_, _>>()]);
+    }
+    body
 }
 
 fn of_text(values: Values) -> Value {

@@ -84,6 +84,35 @@ pub(super) fn rows() -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
+/// The answer of retention or a funnel as JSON, with rows of this schema.
+pub(super) fn table(row: Value) -> Value {
+    let window = object(json!({"from": moment(), "to": moment(), "tz": {"type": "string"}}), false);
+    let meta = json!({
+        "as_of": moment(), "stale": {"type": "boolean"}, "complete_until": moment(),
+        "exact": {"type": "boolean"}, "rollups": list(json!({"type": "string"})), "window": window,
+        "rows": count(),
+    });
+    object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
+}
+
+/// A cohort: null stands for what is not known yet or no more.
+pub(super) fn cohort() -> Value {
+    let users = || json!({"type": ["integer", "null"], "minimum": 0});
+    let members = json!({
+        "cohort": {"type": "string", "format": "date-time"}, "size": users(), "cells": list(users()),
+    });
+    object(members, false)
+}
+
+/// A step of a funnel.
+pub(super) fn step() -> Value {
+    let share = || json!({"type": ["number", "null"], "minimum": 0, "maximum": 1});
+    let members = json!({
+        "step": {"type": "string"}, "users": count(), "of_first": share(), "of_previous": share(),
+    });
+    object(members, false)
+}
+
 /// The answer of `/v1/meta`.
 pub(super) fn meta() -> Value {
     let text = || json!({"type": "string"});

@@ -18,9 +18,9 @@ fn service() -> Router {
 }
 
 /// Whether the parameters of a request can be read.
-async fn is_read(service: &Router, method: &str, uri: &str) -> bool {
+async fn is_read(service: &Router, method: &str, uri: &str, body: &str) -> bool {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
-    let request = Request::builder().method(method).uri(uri).body(Body::from("{}")).unwrap();
+    let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
     let status = service.clone().oneshot(request).await.unwrap().status();
     assert!(![StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status), "{uri}: {status}");
     status != StatusCode::BAD_REQUEST
@@ -38,14 +38,30 @@ fn operations() -> Vec<(String, String, Value)> {
     operations
 }
 
-/// The parameters of an operation in this place: name, values if there is a list of them, whether it is required.
-fn parameters(operation: &Value, place: &str) -> Vec<(String, Vec<String>, bool)> {
+/// The parameters without which an operation is refused, as the address has them.
+fn required(operation: &Value) -> String {
+    let all = operation["parameters"].as_array().unwrap().iter();
+    all.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true)
+        .flat_map(|parameter| {
+            let values = match &parameter["example"] {
+                Value::Null => vec!["1"],
+                Value::Array(values) => values.iter().map(|value| value.as_str().unwrap()).collect(),
+                value => vec![value.as_str().unwrap()],
+            };
+            let name = parameter["name"].as_str().unwrap();
+            values.into_iter().map(move |value| format!("{name}={value}&"))
+        })
+        .collect()
+}
+
+/// The parameters of an operation in this place: name, and values if there is a list of them.
+fn parameters(operation: &Value, place: &str) -> Vec<(String, Vec<String>)> {
     let all = operation["parameters"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     all.filter(|parameter| parameter["in"] == place)
         .map(|parameter| {
             let values = parameter["schema"]["enum"].as_array().into_iter().flatten().map(text).collect();
-            (text(&parameter["name"]), values, parameter["required"] == true)
+            (text(&parameter["name"]), values)
         })
         .collect()
 }
@@ -57,29 +73,29 @@ async fn the_routes_take_what_is_described_and_nothing_else() {
         let named = parameters(&operation, "path").into_iter();
         let path = named.fold(path, |path, (name, ..)| path.replace(&format!("{{{name}}}"), "shoe"));
         let in_address = parameters(&operation, "query");
-        let required =
-            in_address.iter().filter(|(_, _, required)| *required).map(|(name, ..)| format!("{name}=1&"));
-        let uri = format!("{path}?{}", required.collect::<String>());
-        assert!(is_read(&service, &method, &uri).await, "{method} {uri}");
-        for (name, values, _) in &in_address {
+        let uri = format!("{path}?{}", required(&operation));
+        let example = &operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0];
+        let body = if example.is_null() { "{}".to_owned() } else { example.to_string() };
+        assert!(is_read(&service, &method, &uri, &body).await, "{method} {uri}");
+        for (name, values) in &in_address {
             // The suffix of a path and these two may contradict each other.
-            let is_contrary = path.contains("query.") && ["format", "csv"].contains(&name.as_str());
+            let is_contrary = path.contains('.') && ["format", "csv"].contains(&name.as_str());
             for value in values.iter().filter(|_| !is_contrary) {
                 assert!(
-                    is_read(&service, &method, &format!("{uri}{name}={value}")).await,
+                    is_read(&service, &method, &format!("{uri}{name}={value}"), &body).await,
                     "{path}: {name}={value}"
                 );
             }
             if !values.is_empty() {
                 assert!(
-                    !is_read(&service, &method, &format!("{uri}{name}=no_such_value")).await,
+                    !is_read(&service, &method, &format!("{uri}{name}=no_such_value"), &body).await,
                     "{path}: {name}"
                 );
             }
         }
-        let ignores_parameters = ["/v1/meta", "/openapi.json"].contains(&path.as_str());
+        let ignores_parameters = ["/v1/meta", "/openapi.json", "/v1/live"].contains(&path.as_str());
         assert_eq!(
-            is_read(&service, &method, &format!("{uri}no_such=1")).await,
+            is_read(&service, &method, &format!("{uri}no_such=1"), &body).await,
             ignores_parameters,
             "{method} {path}"
         );

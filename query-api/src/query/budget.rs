@@ -12,27 +12,61 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time;
 
-use super::shape::Shaped;
 use crate::access::Reader;
-use crate::config::{QueryConfig, RefreshConfig};
+use crate::config::Config;
 use crate::metrics::QueryMetrics;
 use crate::problem::{Kind, Problem};
 
-/// Turns for statements, and the answers of this tick.
-pub(super) struct Budget {
+/// What the statements of a budget may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BudgetLimits {
+    /// Statements whose cost is bounded that run at once.
+    pub(crate) concurrency: usize,
+    /// Others that run at once; 0 where there are none.
+    pub(crate) slow_concurrency: usize,
+    /// Longest that a query waits for its turn.
+    pub(crate) queue_deadline: Duration,
+    /// Longest that a statement runs.
+    pub(crate) deadline: Duration,
+    /// Bytes of answers that are kept, about.
+    pub(crate) cache_bytes: usize,
+    /// Longest that an answer is kept.
+    pub(crate) kept: Duration,
+}
+
+impl BudgetLimits {
+    /// Those of `/v1/query`.
+    pub(super) fn of_queries(config: &Config) -> Self {
+        Self {
+            concurrency: config.query.concurrency.get(),
+            slow_concurrency: config.query.slow_concurrency.get(),
+            queue_deadline: config.query.queue_deadline,
+            deadline: config.query.deadline,
+            cache_bytes: config.query.cache_bytes,
+            // Ticks end an answer's time; without ClickHouse there are none.
+            kept: 2 * config.refresh.interval,
+        }
+    }
+}
+
+/// An answer that is kept.
+pub(crate) trait Kept: Send + Sync + 'static {
+    /// How much memory it takes, about.
+    fn bytes(&self) -> usize;
+}
+
+/// Turns for statements, and the answers that are kept.
+pub(crate) struct Budget<A> {
     normal: Semaphore,
     slow: Semaphore,
-    answers: Cache<Key, Arc<Shaped>>,
-    /// Longest that a query waits for its turn.
-    queue_deadline: Duration,
-    /// Longest that a statement runs.
-    deadline: Duration,
+    answers: Cache<Key, Arc<A>>,
+    limits: BudgetLimits,
     metrics: QueryMetrics,
 }
 
 /// Which turns a query waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(crate) enum Lane {
     /// Those of statements whose cost is bounded.
     Normal,
     /// Those of statements that count exactly at any cost.
@@ -41,43 +75,41 @@ pub(super) enum Lane {
 
 /// Which answers are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    /// The tick that computed it.
-    pub(super) tick: u64,
+pub(crate) struct Key {
+    /// The tick that computed it; 0 where an answer outlives a tick.
+    pub(crate) tick: u64,
     /// Who may see it.
-    pub(super) reader: Arc<Reader>,
+    pub(crate) reader: Arc<Reader>,
     /// The start and the end of its window.
-    pub(super) window: (i64, i64),
+    pub(crate) window: (i64, i64),
     /// What was asked.
-    pub(super) query: String,
+    pub(crate) query: String,
 }
 
-impl Budget {
-    pub(super) fn new(config: &QueryConfig, refresh: &RefreshConfig, metrics: QueryMetrics) -> Self {
-        let bytes = |_: &Key, shaped: &Arc<Shaped>| u32::try_from(shaped.bytes()).unwrap_or(u32::MAX);
+impl<A: Kept> Budget<A> {
+    pub(crate) fn new(limits: BudgetLimits, metrics: QueryMetrics) -> Self {
+        let bytes = |_: &Key, answer: &Arc<A>| u32::try_from(answer.bytes()).unwrap_or(u32::MAX);
         let answers = Cache::builder()
             .weigher(bytes)
-            .max_capacity(config.cache_bytes as u64)
-            // Ticks end an answer's time; without ClickHouse there are none.
-            .time_to_live(2 * refresh.interval)
+            .max_capacity(limits.cache_bytes as u64)
+            .time_to_live(limits.kept)
             .build();
         Self {
-            normal: Semaphore::new(config.concurrency.get()),
-            slow: Semaphore::new(config.slow_concurrency.get()),
+            normal: Semaphore::new(limits.concurrency),
+            slow: Semaphore::new(limits.slow_concurrency),
             answers,
-            queue_deadline: config.queue_deadline,
-            deadline: config.deadline,
+            limits,
             metrics,
         }
     }
 
     /// The answer that is kept or under way, else what `run` gives when it is its turn.
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         &self,
         key: Key,
         lane: Lane,
-        run: impl Future<Output = Result<Shaped, Problem>>,
-    ) -> Result<Arc<Shaped>, Problem> {
+        run: impl Future<Output = Result<A, Problem>>,
+    ) -> Result<Arc<A>, Problem> {
         let mut is_shared = true;
         let shares = &mut is_shared;
         let bounded = async move {
@@ -87,13 +119,13 @@ impl Budget {
                 Lane::Slow => &self.slow,
             };
             let waiting = self.metrics.waiting();
-            let turn = time::timeout(self.queue_deadline, turns.acquire()).await;
+            let turn = time::timeout(self.limits.queue_deadline, turns.acquire()).await;
             let _turn = turn.map_err(|_| Problem::from(Kind::Busy))?.expect("it is never closed");
             drop(waiting);
             let started = Instant::now();
-            let shaped = time::timeout(self.deadline, run).await;
+            let answer = time::timeout(self.limits.deadline, run).await;
             self.metrics.ran(started.elapsed());
-            shaped.map_err(|_| Problem::from(Kind::TooSlow))?.map(Arc::new)
+            answer.map_err(|_| Problem::from(Kind::TooSlow))?.map(Arc::new)
         };
         let answer = self.answers.try_get_with(key, bounded).await;
         if is_shared {
@@ -108,12 +140,21 @@ mod tests {
     use std::future;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::shape::Shaped;
     use super::*;
     use crate::metrics::Metrics;
 
-    fn budget() -> Budget {
-        let refresh = RefreshConfig { interval: Duration::from_secs(3), deadline: Duration::from_secs(10) };
-        Budget::new(&QueryConfig::default(), &refresh, Metrics::new().queries)
+    const LIMITS: BudgetLimits = BudgetLimits {
+        concurrency: 4,
+        slow_concurrency: 2,
+        queue_deadline: Duration::from_secs(5),
+        deadline: Duration::from_secs(10),
+        cache_bytes: 64 << 20,
+        kept: Duration::from_secs(6),
+    };
+
+    fn budget() -> Budget<Shaped> {
+        Budget::new(LIMITS, Metrics::new().queries)
     }
 
     fn key(tick: u64, query: &str) -> Key {
@@ -176,8 +217,7 @@ mod tests {
             let budget = Arc::clone(&budget);
             async move { budget.answer(key(7, &query), Lane::Normal, future::pending()).await }
         };
-        let running: Vec<_> =
-            (0..QueryConfig::default().concurrency.get()).map(|n| tokio::spawn(ask(n.to_string()))).collect();
+        let running: Vec<_> = (0..LIMITS.concurrency).map(|n| tokio::spawn(ask(n.to_string()))).collect();
         tokio::task::yield_now().await;
         assert_eq!(ask("one more".to_owned()).await, Err(Kind::Busy.into()));
         // What may take long has turns of its own.

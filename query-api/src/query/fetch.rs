@@ -1,6 +1,6 @@
 //! Asks ClickHouse for the rows of a query; the only file of this folder that does.
 
-use clickhouse::{Client, Row};
+use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;
 use schemas::rollup::Rollups;
 use schemas::time::UnixMillis;
@@ -12,7 +12,7 @@ use crate::config::ClickHouseConfig;
 use crate::problem::{Kind, Problem};
 
 /// The database as queries read it.
-pub(super) struct Database {
+pub(crate) struct Database {
     client: Client,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct FetchedRow {
 }
 
 impl Database {
-    pub(super) fn new(config: &ClickHouseConfig) -> Self {
+    pub(crate) fn new(config: &ClickHouseConfig) -> Self {
         let client = Client::default()
             .with_url(&config.url)
             .with_database(&config.database)
@@ -55,8 +55,20 @@ impl Database {
         Self { client }
     }
 
-    /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
+    /// The rows of a statement that a query plans, and how far the tables reach.
     pub(super) async fn fetch(&self, statement: Statement) -> Result<Fetched, Problem> {
+        let rows = self.rows::<FetchedRow>(statement).await?;
+        let (reach, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.part == 0);
+        let first = reach.first();
+        Ok(Fetched {
+            as_of: first.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
+            reach: first.map(self::reach).unwrap_or_default(),
+            rows,
+        })
+    }
+
+    /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
+    pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
         // Raw: a question mark within a declared text is no placeholder.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
@@ -68,14 +80,7 @@ impl Database {
                 Parameter::Moments(moments) => query.param(&name, moments),
             };
         }
-        let rows = query.fetch_all::<FetchedRow>().await.map_err(|error| problem(&error))?;
-        let (reach, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.part == 0);
-        let first = reach.first();
-        Ok(Fetched {
-            as_of: first.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
-            reach: first.map(self::reach).unwrap_or_default(),
-            rows,
-        })
+        query.fetch_all::<R>().await.map_err(|error| problem(&error))
     }
 }
 

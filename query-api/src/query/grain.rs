@@ -15,7 +15,7 @@ const HOUR: i64 = 60 * MINUTE;
 
 /// Length of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Grain {
+pub(crate) enum Grain {
     /// A minute of the local clock.
     Minute,
     /// A quarter of an hour of the local clock.
@@ -38,7 +38,7 @@ pub(super) enum Grain {
 
 impl Grain {
     /// All of them, the finest first.
-    pub(super) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Minute,
         Self::QuarterHour,
         Self::Hour,
@@ -51,7 +51,7 @@ impl Grain {
     ];
 
     /// Its name in a request.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Minute => "minute",
             Self::QuarterHour => "15m",
@@ -66,7 +66,7 @@ impl Grain {
     }
 
     /// The grain of this name.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|grain| grain.name() == text);
         found.ok_or_else(|| format!("it is one of {}", Self::ALL.map(Self::name).join(", ")))
     }
@@ -74,7 +74,7 @@ impl Grain {
 
 /// The day on which a week begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Week {
+pub(crate) enum Week {
     /// As ISO 8601 has it.
     Monday,
     /// As in the United States.
@@ -83,11 +83,11 @@ pub(super) enum Week {
 
 /// Where buckets begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Calendar {
+pub(crate) struct Calendar {
     /// Whose clock and days count.
-    pub(super) zone: TimeZone,
+    pub(crate) zone: TimeZone,
     /// On which day a week begins.
-    pub(super) week: Week,
+    pub(crate) week: Week,
 }
 
 impl Calendar {
@@ -95,7 +95,7 @@ impl Calendar {
     ///
     /// # Panics
     /// If the grain is none: only a window knows where it begins.
-    pub(super) fn start(&self, grain: Grain, at: i64) -> i64 {
+    pub(crate) fn start(&self, grain: Grain, at: i64) -> i64 {
         if let Some(length) = clock_length(grain) {
             return self.clock_start(length, at);
         }
@@ -114,7 +114,7 @@ impl Calendar {
     ///
     /// # Panics
     /// If the grain is none.
-    pub(super) fn next(&self, grain: Grain, start: i64) -> i64 {
+    pub(crate) fn next(&self, grain: Grain, start: i64) -> i64 {
         if let Some(length) = clock_length(grain) {
             return self.clock_next(length, start);
         }
@@ -134,7 +134,7 @@ impl Calendar {
 
     /// Start of the bucket that lies `count` buckets before the one that holds `at`. A day that the zone left out
     /// counts.
-    pub(super) fn back(&self, grain: Grain, at: i64, count: i64) -> i64 {
+    pub(crate) fn back(&self, grain: Grain, at: i64, count: i64) -> i64 {
         let start = self.start(grain, at);
         if let Some(length) = clock_length(grain) {
             return self.clock_start(length, start - count * length);
@@ -144,7 +144,7 @@ impl Calendar {
     }
 
     /// How many buckets there are from the start of one to the start of another.
-    pub(super) fn count(&self, grain: Grain, from: i64, to: i64) -> i64 {
+    pub(crate) fn count(&self, grain: Grain, from: i64, to: i64) -> i64 {
         let (mut at, mut count) = (from, 0);
         while at < to {
             at = self.next(grain, at);
@@ -155,27 +155,27 @@ impl Calendar {
 
     /// The moment at which the local clock showed the same time `span` before; the first such moment after it where
     /// the clock was put forward over it.
-    pub(super) fn shifted_back(&self, at: i64, span: Span) -> i64 {
+    pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();
         self.zone.to_zoned(local).map_or(limit, |zoned| zoned.timestamp().as_second())
     }
 
     /// Start of a local day.
-    pub(super) fn day_start(&self, day: Date) -> i64 {
+    pub(crate) fn day_start(&self, day: Date) -> i64 {
         let zoned = self.zone.to_zoned(day.at(0, 0, 0, 0)).and_then(|zoned| zoned.start_of_day());
         let limit = if day.year() < 0 { Timestamp::MIN } else { Timestamp::MAX };
         zoned.map_or(limit, |zoned| zoned.timestamp()).as_second()
     }
 
     /// The moment as the local clock shows it, with its offset: `2026-10-25T02:00:00+02:00`.
-    pub(super) fn local(&self, at: i64) -> String {
+    pub(crate) fn local(&self, at: i64) -> String {
         let zoned = timestamp(at).to_zoned(self.zone.clone());
         zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 
     /// The same without the offset, as spreadsheets read it: `2026-10-25 02:00:00`.
-    pub(super) fn local_without_offset(&self, at: i64) -> String {
+    pub(crate) fn local_without_offset(&self, at: i64) -> String {
         timestamp(at).to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
@@ -263,13 +263,13 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
 }
 
 /// The coarsest grain of rollups of which all of these instants are edges; none if not even minutes are.
-pub(super) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
+pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     use rollup::Grain::{Day, Hour, Minute, QuarterHour};
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))
 }
 
 /// Whether each of these instants is an edge of a rollup's buckets.
-pub(super) fn has_edges(grain: rollup::Grain, edges: &[i64]) -> bool {
+pub(crate) fn has_edges(grain: rollup::Grain, edges: &[i64]) -> bool {
     let length = grain.length().map(|millis| millis / 1000);
     length.is_some_and(|length| edges.iter().all(|edge| edge.rem_euclid(length) == 0))
 }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::QueryService;
-use super::params::{self, CsvStyle, Format, MAX_JSON_LIMIT, Query};
+use super::params::{self, CsvStyle, Format, MAX_JSON_LIMIT, PARAMETERS, Parameter, Query};
 use super::render;
 use super::shape::Shaped;
 use crate::access::{KnownReader, Reader};
@@ -29,7 +29,7 @@ const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
 /// The cursor of the next page, likewise.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body.
-pub(super) const MAX_BODY: usize = 64 << 10;
+pub(crate) const MAX_BODY: usize = 64 << 10;
 /// As metrics name the route.
 const ROUTE: &str = "/v1/query";
 
@@ -71,7 +71,8 @@ async fn answer(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(&parameters(method, uri, body)?)?.of_reader(reader, &app.rollups)?;
+    let query =
+        Query::parse(&parameters(&PARAMETERS, method, uri, body)?)?.of_reader(reader, &app.rollups)?;
     let format = format(&query, suffix, headers)?;
     if format == Format::Json && query.limit > MAX_JSON_LIMIT {
         let reason = format!(
@@ -86,7 +87,8 @@ async fn answer(
 }
 
 /// Those behind the `?`, and for POST those of the body.
-fn parameters(
+pub(crate) fn parameters<Q>(
+    table: &[Parameter<Q>],
     method: &Method,
     uri: &Uri,
     body: Result<Bytes, BytesRejection>,
@@ -98,7 +100,7 @@ fn parameters(
             StatusCode::PAYLOAD_TOO_LARGE => Problem::from(Kind::BodyTooLarge),
             _ => Problem::from(Kind::BadBody),
         })?;
-        pairs.extend(params::of_json(&body)?);
+        pairs.extend(params::of_json(table, &body)?);
     }
     Ok(pairs)
 }
@@ -116,7 +118,7 @@ fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<
 }
 
 /// The first form of `Accept` that there is.
-fn accepted(headers: &HeaderMap) -> Option<Format> {
+pub(crate) fn accepted(headers: &HeaderMap) -> Option<Format> {
     let accept = headers.get(ACCEPT)?.to_str().ok()?;
     accept.split(',').find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
         "application/json" => Some(Format::Json),

@@ -6,21 +6,21 @@
 //! [`render`] bytes of them; [`http`] has the routes, formats and headers.
 //! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
 
-mod params;
+pub(crate) mod params;
 
-mod window;
+pub(crate) mod window;
 
-mod grain;
+pub(crate) mod grain;
 
 mod plan;
 
 mod compare;
 
-mod sql;
+pub(crate) mod sql;
 
-mod budget;
+pub(crate) mod budget;
 
-mod fetch;
+pub(crate) mod fetch;
 
 mod shape;
 
@@ -28,7 +28,7 @@ mod cursor;
 
 mod render;
 
-mod http;
+pub(crate) mod http;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -42,7 +42,7 @@ use crate::access::Reader;
 use crate::config::Config;
 use crate::problem::{Kind, Problem};
 use crate::state::AppState;
-use budget::{Budget, Key, Lane};
+use budget::{Budget, BudgetLimits, Key, Lane};
 use compare::Slices;
 use fetch::Database;
 use params::{Accuracy, Query};
@@ -95,7 +95,7 @@ struct QueryService {
     /// What the latest statement told of the tables: the next one is planned with it.
     reach: ArcSwap<Reach>,
     limits: Limits,
-    budget: Budget,
+    budget: Budget<Shaped>,
     database: Database,
     /// Milliseconds between two ticks.
     interval: i64,
@@ -113,7 +113,7 @@ impl QueryService {
             rollups: config.rollups.clone(),
             reach: ArcSwap::default(),
             limits,
-            budget: Budget::new(&config.query, &config.refresh, state.metrics.queries.clone()),
+            budget: Budget::new(BudgetLimits::of_queries(config), state.metrics.queries.clone()),
             database: Database::new(&config.clickhouse),
             interval: i64::try_from(config.refresh.interval.as_millis()).unwrap_or(i64::MAX),
             state,

@@ -22,7 +22,7 @@ use crate::problem::{Kind, Problem};
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub(super) struct Query {
+pub(crate) struct Query {
     /// Names of measures, at least one.
     pub(super) measures: Vec<String>,
     /// What rows are broken down by, as the request names it.
@@ -48,9 +48,12 @@ pub(super) struct Query {
     pub(super) format: Option<Format>,
     pub(super) csv: CsvStyle,
     pub(super) integers: Integers,
-    /// What was given for each parameter of the table, or its default.
-    given: Vec<(&'static Parameter, Vec<String>)>,
+    given: Given,
 }
+
+/// What was given for each parameter of a table, or its default.
+#[derive(Debug, Clone)]
+pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
 /// Values of a dimension that have rows of their own; those of all others are merged into one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,8 +154,8 @@ pub(super) enum Integers {
     Text,
 }
 
-/// One parameter.
-pub(crate) struct Parameter {
+/// One parameter of a request that is read into `Q`.
+pub(crate) struct Parameter<Q = Query> {
     /// Its name.
     pub(crate) name: &'static str,
     /// What counts where it is absent, as it would be given.
@@ -164,7 +167,7 @@ pub(crate) struct Parameter {
     /// Which values `read` takes, as far as a schema can tell.
     pub(crate) values: Values,
     /// Reads a text that was given, or says what would be right.
-    read: fn(&mut Query, &str) -> Result<(), String>,
+    pub(crate) read: fn(&mut Q, &str) -> Result<(), String>,
 }
 
 /// How often a parameter is given and how JSON has it.
@@ -191,7 +194,7 @@ pub(crate) enum Values {
     Names(usize),
 }
 
-impl fmt::Debug for Parameter {
+impl<Q> fmt::Debug for Parameter<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
@@ -267,7 +270,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
               `nin`, `prefix` or `contains`. Lists are split at `|`; `\\|` and `\\\\` stand for `|` and `\\`. An empty \
               value means that the field is absent.",
         shape: Shape::Many,
-        values: Values::Text("^[^:]+:(eq|ne|in|nin|prefix|contains):"),
+        values: Values::Text(FILTER),
         read: |query, text| {
             if query.filters.len() == MAX_FILTERS {
                 return Err(format!("there are at most {MAX_FILTERS} filters"));
@@ -403,11 +406,14 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
 ];
 
 /// A date, a moment, a number of units back, or `now`.
-const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?)$";
+pub(crate) const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?)$";
+
+/// A condition.
+pub(crate) const FILTER: &str = "^[^:]+:(eq|ne|in|nin|prefix|contains):";
 
 pub(super) const MAX_MEASURES: usize = 8;
 pub(super) const MAX_DIMENSIONS: usize = 6;
-pub(super) const MAX_FILTERS: usize = 16;
+pub(crate) const MAX_FILTERS: usize = 16;
 /// Most rows of an answer in any form.
 pub(super) const MAX_LIMIT: usize = 100_000;
 /// Most rows of an answer that is one JSON document.
@@ -417,27 +423,8 @@ pub(super) const MAX_TOP: usize = 1_000;
 impl Query {
     /// Reads the parameters of `GET`, or those of [`of_json`].
     pub(super) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let known = |name: &str| PARAMETERS.iter().any(|parameter| parameter.name == name);
-        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
-            let names: Vec<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
-            let reason = format!("there is no such parameter; there are {}", names.join(", "));
-            return Err(Problem::bad(name, reason));
-        }
         let mut query = Self::empty();
-        for parameter in &PARAMETERS {
-            let given = pairs.iter().filter(|(name, _)| name == parameter.name);
-            let mut texts: Vec<_> = given.map(|(_, text)| text.clone()).collect();
-            if texts.len() > 1 && parameter.shape != Shape::Many {
-                return Err(Problem::bad(parameter.name, "it is given more than once"));
-            }
-            if texts.is_empty() {
-                texts.extend(parameter.default.map(str::to_owned));
-            }
-            for text in &texts {
-                (parameter.read)(&mut query, text).map_err(|reason| Problem::bad(parameter.name, reason))?;
-            }
-            query.given.push((parameter, texts));
-        }
+        query.given = read(&PARAMETERS, &mut query, pairs)?;
         query.check()?;
         Ok(query)
     }
@@ -463,7 +450,7 @@ impl Query {
             format: None,
             csv: CsvStyle::Plain,
             integers: Integers::Number,
-            given: Vec::new(),
+            given: Given::default(),
         }
     }
 
@@ -555,18 +542,70 @@ impl Query {
 
     /// What the answer is: equal for queries that have equal answers at the same moment, but for their form.
     pub(super) fn canonical(&self) -> String {
+        self.given.canonical()
+    }
+}
+
+impl Serialize for Query {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.given.serialize(serializer)
+    }
+}
+
+/// Reads what is given into `request`, by a table.
+///
+/// # Errors
+/// A parameter that the table does not have, that is given too often, or that cannot be read; names it.
+pub(crate) fn read<Q>(
+    table: &'static [Parameter<Q>],
+    request: &mut Q,
+    pairs: &[(String, String)],
+) -> Result<Given<Q>, Problem> {
+    let known = |name: &str| table.iter().any(|parameter| parameter.name == name);
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| !known(name)) {
+        let names: Vec<_> = table.iter().map(|parameter| parameter.name).collect();
+        let reason = format!("there is no such parameter; there are {}", names.join(", "));
+        return Err(Problem::bad(name, reason));
+    }
+    let mut all = Vec::with_capacity(table.len());
+    for parameter in table {
+        let given = pairs.iter().filter(|(name, _)| name == parameter.name);
+        let mut texts: Vec<_> = given.map(|(_, text)| text.clone()).collect();
+        if texts.len() > 1 && parameter.shape != Shape::Many {
+            return Err(Problem::bad(parameter.name, "it is given more than once"));
+        }
+        if texts.is_empty() {
+            texts.extend(parameter.default.map(str::to_owned));
+        }
+        for text in &texts {
+            (parameter.read)(request, text).map_err(|reason| Problem::bad(parameter.name, reason))?;
+        }
+        all.push((parameter, texts));
+    }
+    Ok(Given(all))
+}
+
+impl<Q> Given<Q> {
+    /// Equal for requests that have equal answers at the same moment, but for their form.
+    pub(crate) fn canonical(&self) -> String {
         let form = ["format", "csv", "int64"];
-        let answer = self.given.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
+        let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
         let texts: Vec<_> = answer.map(|(parameter, texts)| (parameter.name, texts)).collect();
         serde_json::to_string(&texts).expect("texts become JSON")
     }
 }
 
+impl<Q> Default for Given<Q> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 /// The parameters that were given or count by default, as `POST` takes them.
-impl Serialize for Query {
+impl<Q> Serialize for Given<Q> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (parameter, texts) in self.given.iter().filter(|(_, texts)| !texts.is_empty()) {
+        for (parameter, texts) in self.0.iter().filter(|(_, texts)| !texts.is_empty()) {
             let name = parameter.name;
             match parameter.shape {
                 Shape::One => map.serialize_entry(name, &texts[0]),
@@ -578,9 +617,10 @@ impl Serialize for Query {
     }
 }
 
-/// The parameters that a JSON object has, as `GET` would have them.
-pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    struct Pairs;
+/// The parameters of a table that a JSON object has, as `GET` would have them.
+pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
+    /// With the greatest number of names that are read.
+    struct Pairs(usize);
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, Value)>;
 
@@ -592,7 +632,7 @@ pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
             while let Some(pair) = map.next_entry()? {
-                if pairs.len() == PARAMETERS.len() * 2 {
+                if pairs.len() == self.0 {
                     return Err(A::Error::custom("too many parameters"));
                 }
                 pairs.push(pair);
@@ -601,11 +641,10 @@ pub(super) fn of_json(body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
         }
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let pairs = reader.deserialize_map(Pairs).and_then(|pairs| reader.end().map(|()| pairs));
+    let pairs = reader.deserialize_map(Pairs(table.len() * 2)).and_then(|pairs| reader.end().map(|()| pairs));
     let mut texts = Vec::new();
     for (name, value) in pairs.map_err(|_| Problem::from(Kind::BadBody))? {
-        let shape =
-            PARAMETERS.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.shape);
+        let shape = table.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.shape);
         for text in json_texts(&value, shape).map_err(|reason| Problem::bad(&name, reason))? {
             texts.push((name.clone(), text));
         }
@@ -653,13 +692,13 @@ fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
     }
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
     found.ok_or_else(|| format!("it is {}", names.join(" or ")))
 }
 
-fn zone(text: &str) -> Result<TimeZone, String> {
+pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
     let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
     // jiff takes `local` and offsets elsewhere; here a name stands for the same zone on every replica.
     TimeZone::get(text).map_err(|_| reason())

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use schemas::rollup::Measure;
 use schemas::time::UnixMillis;
 
+use super::budget::Kept;
 use super::compare::{Compared, Slice, Slices};
 use super::cursor::Cursor;
 use super::fetch::{Fetched, FetchedRow};
@@ -100,9 +101,8 @@ impl Row {
     }
 }
 
-impl Shaped {
-    /// How much memory it takes, about.
-    pub(super) fn bytes(&self) -> usize {
+impl Kept for Shaped {
+    fn bytes(&self) -> usize {
         let row = |row: &Row| {
             let texts: usize = row.keys.iter().flatten().map(String::len).sum();
             let numbers =

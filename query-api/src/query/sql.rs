@@ -13,7 +13,6 @@ use super::params::{Accuracy, Direction, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
 use crate::answers::freshness::AS_OF;
-use crate::filter::Test;
 
 /// Rows that a part may give: more are refused.
 pub(super) const MAX_ROWS: usize = MAX_LIMIT + 1;
@@ -26,17 +25,17 @@ pub(super) const SAMPLED: u64 = 16;
 
 /// What is sent to ClickHouse.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statement {
-    pub(super) text: String,
+pub(crate) struct Statement {
+    pub(crate) text: String,
     /// What stands for the names in braces. All are arrays: a text alone would be unescaped by the server.
-    pub(super) parameters: Vec<(String, Parameter)>,
+    pub(crate) parameters: Vec<(String, Parameter)>,
     /// Settings that bound it.
-    pub(super) settings: Vec<(&'static str, String)>,
+    pub(crate) settings: Vec<(&'static str, String)>,
 }
 
 /// A value that the server binds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Parameter {
+pub(crate) enum Parameter {
     /// Texts.
     Texts(Vec<String>),
     /// Seconds since 1970.
@@ -76,13 +75,9 @@ pub(super) fn statement(
     limits: Limits,
 ) -> Statement {
     let mut parameters = vec![("tenant".to_owned(), Parameter::Texts(vec![tenant.to_owned()]))];
-    parameters.extend(query.filters.iter().enumerate().map(|(at, filter)| {
-        let values = match &filter.test {
-            Test::In(values) | Test::NotIn(values) => values.clone(),
-            Test::Prefix(text) | Test::Contains(text) => vec![text.clone()],
-        };
-        (format!("filter{at}"), Parameter::Texts(values))
-    }));
+    let filters = query.filters.iter().enumerate();
+    parameters
+        .extend(filters.map(|(at, filter)| (format!("filter{at}"), Parameter::Texts(filter.test.bound()))));
     let mut selects = vec![reach(declared)];
     let is_limited = is_limited(query, slices);
     for (number, slice) in slices.all().into_iter().enumerate() {
@@ -277,13 +272,7 @@ fn conditions(source: &Source, query: &Query, window: &Window) -> Vec<String> {
     }
     for (at, (filter, column)) in query.filters.iter().zip(&source.filtered).enumerate() {
         let Some(column) = column else { continue };
-        let parameter = format!("{{filter{at}:Array(String)}}");
-        all.push(match &filter.test {
-            Test::In(_) => format!("S.`{column}` IN {parameter}"),
-            Test::NotIn(_) => format!("S.`{column}` NOT IN {parameter}"),
-            Test::Prefix(_) => format!("startsWith(S.`{column}`, {parameter}[1])"),
-            Test::Contains(_) => format!("position(S.`{column}`, {parameter}[1]) > 0"),
-        });
+        all.push(filter.test.condition(&format!("S.`{column}`"), &format!("filter{at}")));
     }
     all
 }

@@ -19,7 +19,7 @@ const MAX_UNEVEN: usize = 10_000;
 
 /// A bound as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     /// The moment at which the query is answered.
     Now,
     /// The start of the last N buckets, the current one included.
@@ -42,7 +42,7 @@ const UNITS: [(&str, Grain); 6] = [
 
 impl Bound {
     /// Reads `now`, `-7d`, `2026-11-01` or `2026-11-01T12:00:00+01:00`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text == "now" {
             return Ok(Self::Now);
         }
@@ -99,18 +99,18 @@ fn date(text: &str) -> Option<Bound> {
 
 /// Buckets, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// Starts of the buckets, and the end of the last.
-    pub(super) edges: Vec<i64>,
-    pub(super) grain: Grain,
+    pub(crate) edges: Vec<i64>,
+    pub(crate) grain: Grain,
     /// The unit to which its bounds moved: the grain, or the finest unit of the bounds where there is no grain.
-    pub(super) unit: Grain,
-    pub(super) calendar: Calendar,
+    pub(crate) unit: Grain,
+    pub(crate) calendar: Calendar,
 }
 
 impl Window {
     /// The buckets from `from` to `to`, at the moment `now`.
-    pub(super) fn new(
+    pub(crate) fn new(
         (from, to): (Bound, Bound),
         grain: Grain,
         calendar: Calendar,
@@ -178,17 +178,17 @@ impl Window {
     }
 
     /// Its start.
-    pub(super) fn from(&self) -> i64 {
+    pub(crate) fn from(&self) -> i64 {
         self.edges[0]
     }
 
     /// Its end, which it does not include.
-    pub(super) fn to(&self) -> i64 {
+    pub(crate) fn to(&self) -> i64 {
         self.edges[self.edges.len() - 1]
     }
 
     /// Number of its buckets.
-    pub(super) fn buckets(&self) -> usize {
+    pub(crate) fn buckets(&self) -> usize {
         self.edges.len() - 1
     }
 
@@ -204,7 +204,7 @@ impl Window {
     }
 
     /// How many of its buckets begin at or before `now`.
-    pub(super) fn begun(&self, now: i64) -> usize {
+    pub(crate) fn begun(&self, now: i64) -> usize {
         self.edges[..self.buckets()].partition_point(|start| *start <= now)
     }
 

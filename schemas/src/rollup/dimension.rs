@@ -57,7 +57,7 @@ named_enum! {
     }
 
     /// All of them.
-    pub(super) const ALL;
+    pub const ALL;
 
     /// The name of the column.
     pub fn name;

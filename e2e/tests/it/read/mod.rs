@@ -17,3 +17,7 @@ mod random_queries;
 mod query_page;
 
 mod page;
+
+mod people;
+
+mod live;

@@ -62,14 +62,19 @@ impl Service {
     }
 }
 
-/// All paths, and one that does not exist.
-const PATHS: [&str; 9] = [
+const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
+const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
+
+/// All paths but that of streams, and one that does not exist.
+const PATHS: [&str; 11] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
     "/web/get.php",
     "/v1/polls",
     "/v1/polls/shoe",
     "/v1/query",
+    RETENTION,
+    FUNNEL,
     "/v1/meta",
     "/openapi.json",
     "/nowhere",
@@ -165,7 +170,7 @@ async fn a_prepared_answer_is_refused_to_a_key_that_permits_less() {
         assert_eq!(refused(&path, &some).await, !is_of_events, "{path}");
         assert!(refused(&path, &part).await, "{path}");
     }
-    for path in &PATHS[5..8] {
+    for path in &PATHS[5..10] {
         assert!(!refused(path, &part).await, "{path}");
     }
 }
@@ -185,6 +190,49 @@ async fn a_query_names_what_the_key_does_not_permit() {
         assert_eq!(answer.2["errors"][0]["param"], param);
     }
     assert_eq!(service.get("/v1/query?rollup=event_hourly", &token).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_stream_is_refused_to_a_key_that_permits_less_than_it_shows() {
+    let (all, declared_all) = key("all", "default", "");
+    let (some, declared_some) = key("some", "default", "measures = [\"events\"]");
+    let (part, declared_part) = key("part", "default", "filter = [\"country:eq:DE\"]");
+    let service = Service::start(&[&declared_all, &declared_some, &declared_part]);
+    // The body of a stream has no end, so it is not read.
+    for (token, status) in [(&*all, 200), (&*some, 403), (&*part, 403), ("mr_unknown", 401)] {
+        let request = Request::get("/v1/live").header(AUTHORIZATION, format!("Bearer {token}"));
+        let response = service.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn retention_and_funnels_are_refused_to_a_key_that_permits_no_users() {
+    let (events, declared_events) = key("events", "default", "measures = [\"events\"]");
+    let more = "measures = [\"users\"]\nqueries_per_second = 9";
+    let (users, declared_users) = key("users", "default", more);
+    let service = Service::start(&[&declared_events, &declared_users]);
+    for (path, param) in [(RETENTION, "first"), (FUNNEL, "steps")] {
+        let answer = service.get(path, &events).await;
+        Service::check_problem(&answer, 403, "forbidden");
+        assert_eq!(answer.2["errors"][0]["param"], param);
+        assert!(answer.2["detail"].as_str().unwrap().contains("the measure `users`"));
+        let answer = service.get(path, &users).await;
+        Service::check_problem(&answer, 503, "unavailable");
+        assert!(answer.1[RATE_LIMIT].to_str().unwrap().starts_with("\"queries\""));
+    }
+}
+
+/// No table has the field of the filter, so a filter that counts is refused.
+#[tokio::test]
+async fn retention_and_funnels_count_only_events_that_meet_the_filters_of_the_key() {
+    let (part, declared_part) = key("part", "default", "filter = [\"props.no_such:eq:a\"]");
+    let service = Service::start(&[&declared_part]);
+    for path in [RETENTION, FUNNEL] {
+        let answer = service.get(path, &part).await;
+        Service::check_problem(&answer, 422, "not_covered");
+        assert_eq!(answer.2["errors"][0]["param"], "filter");
+    }
 }
 
 #[tokio::test]

@@ -75,8 +75,8 @@ fn a_parameter_that_contradicts_the_path_is_named() {
 #[test]
 fn post_has_the_parameters_of_both() {
     let (post, uri) = (Method::POST, Uri::from_static("/v1/query?grain=day"));
-    let pairs = parameters(&post, &uri, Ok(Bytes::from_static(b"{\"limit\":5}"))).unwrap();
+    let pairs = parameters(&PARAMETERS, &post, &uri, Ok(Bytes::from_static(b"{\"limit\":5}"))).unwrap();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(pairs, [pair("grain", "day"), pair("limit", "5")]);
-    assert_eq!(parameters(&Method::GET, &uri, Ok(Bytes::new())).unwrap().len(), 1);
+    assert_eq!(parameters(&PARAMETERS, &Method::GET, &uri, Ok(Bytes::new())).unwrap().len(), 1);
 }

@@ -135,7 +135,7 @@ fn the_values_in_schemas_are_those_that_are_read() {
 #[test]
 fn a_body_has_the_same_parameters() {
     let body = br#"{"measures":["events","users"],"filter":["event:in:a|b","country:eq:DE"],"limit":5,"top":null,"grain":"day"}"#;
-    let of_body = Query::parse(&of_json(body).unwrap()).unwrap();
+    let of_body = Query::parse(&of_json(&PARAMETERS, body).unwrap()).unwrap();
     let of_query = Query::parse(&pairs(&[
         ("measures", "events,users"),
         ("filter", "event:in:a|b"),
@@ -145,13 +145,16 @@ fn a_body_has_the_same_parameters() {
     ]));
     assert_eq!(of_body.canonical(), of_query.unwrap().canonical());
     let repeated = serde_json::to_vec(&of_body).unwrap();
-    assert_eq!(Query::parse(&of_json(&repeated).unwrap()).unwrap().canonical(), of_body.canonical());
+    assert_eq!(
+        Query::parse(&of_json(&PARAMETERS, &repeated).unwrap()).unwrap().canonical(),
+        of_body.canonical()
+    );
 }
 
 #[test]
 fn a_body_that_cannot_be_read_is_refused() {
     for body in ["", "[]", "{", "{} {}", "7"] {
-        assert_eq!(of_json(body.as_bytes()).unwrap_err().kind, Kind::BadBody, "{body}");
+        assert_eq!(of_json(&PARAMETERS, body.as_bytes()).unwrap_err().kind, Kind::BadBody, "{body}");
     }
     for (body, param) in [
         (r#"{"limit":true}"#, "limit"),
@@ -159,9 +162,9 @@ fn a_body_that_cannot_be_read_is_refused() {
         (r#"{"measures":["a,b"]}"#, "measures"),
         (r#"{"nothing":{}}"#, "nothing"),
     ] {
-        assert_eq!(of_json(body.as_bytes()).unwrap_err().errors[0].param, param, "{body}");
+        assert_eq!(of_json(&PARAMETERS, body.as_bytes()).unwrap_err().errors[0].param, param, "{body}");
     }
-    let twice = of_json(br#"{"grain":"day","grain":"day"}"#).unwrap();
+    let twice = of_json(&PARAMETERS, br#"{"grain":"day","grain":"day"}"#).unwrap();
     assert_eq!(Query::parse(&twice).unwrap_err().errors[0].param, "grain");
 }
 

@@ -1,0 +1,176 @@
+//! `/v1/live`: what the page shows, sent again with each snapshot (server-sent events).
+//!
+//! Each message is the whole state, so a reader that lost some, or its connection, needs no history. Invariants: a
+//! stream asks nothing of ClickHouse; it makes a message only when its connection can take one, so a slow reader gets
+//! the latest state and not a queue; it shows the reader's tenant only; at most [`MAX_STREAMS`] are open, each for at
+//! most [`LIFETIME`], which is also how long a key that is no longer valid may still read.
+
+mod message;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::sse::{Event, KeepAlive};
+use axum::response::{IntoResponse, Response, Sse};
+use axum::routing::get;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use schemas::time::UnixMillis;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{self, Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{KnownReader, Reader};
+use crate::problem::{Kind, Problem};
+use crate::snapshot::{Snapshot, TenantAnswers};
+use crate::state::AppState;
+
+/// Open streams of one process.
+const MAX_STREAMS: usize = 1_000;
+/// Silence after which a comment is sent: proxies close connections that are silent.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream ends after this time, so that it ends between two messages: its connection is closed at an age of 300 s.
+/// The reader connects again, perhaps to another replica.
+const LIFETIME: Duration = Duration::from_secs(240);
+/// As metrics name the route.
+const ROUTE: &str = "/v1/live";
+/// Tells nginx not to collect the messages.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What streams share.
+struct LiveService {
+    state: Arc<AppState>,
+    /// Tells messages of this process from those of others.
+    instance: String,
+    streams: Arc<Semaphore>,
+    /// Ends all streams.
+    closing: CancellationToken,
+}
+
+/// The route. `closing` ends its streams.
+pub(crate) fn routes(state: Arc<AppState>, closing: CancellationToken) -> Router {
+    let service = LiveService {
+        state,
+        instance: format!("{:08x}", fastrand::u32(..)),
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        closing,
+    };
+    Router::new().route(ROUTE, get(live)).with_state(Arc::new(service))
+}
+
+async fn live(State(service): State<Arc<LiveService>>, KnownReader(reader): KnownReader) -> Response {
+    let metrics = &Arc::clone(&service.state).metrics;
+    let response = match open(service, reader) {
+        Ok(messages) => response(messages),
+        Err(problem) => problem.into_response(),
+    };
+    metrics.answered(ROUTE, response.status());
+    response
+}
+
+fn open(service: Arc<LiveService>, reader: Arc<Reader>) -> Result<Messages, Problem> {
+    if service.closing.is_cancelled() {
+        return Err(Kind::NoStream.into());
+    }
+    let is_unknown = |snapshot: &Arc<Snapshot>| snapshot.tenant(&reader.tenant).is_none();
+    if service.state.snapshot.load().as_ref().is_some_and(is_unknown) {
+        let wanted = service.state.wanted_tenants.want(reader.tenant.clone(), Instant::now().into_std());
+        wanted.map_err(|_| Kind::TooManyKeys)?;
+    }
+    let permit = Arc::clone(&service.streams).try_acquire_owned().map_err(|_| Kind::NoStream)?;
+    service.count();
+    Ok(Messages {
+        snapshots: service.state.snapshots.subscribe(),
+        end: Box::pin(time::sleep(LIFETIME)),
+        sent: None,
+        reader,
+        open: OpenStream { permit: Some(permit), service },
+    })
+}
+
+fn response(messages: Messages) -> Response {
+    let sse = Sse::new(messages.into_stream()).keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    let mut response = sse.into_response();
+    let headers = response.headers_mut();
+    // A proxy that compresses or collects messages would hold them back.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+impl LiveService {
+    /// Shows how many streams are open.
+    fn count(&self) {
+        self.state.metrics.live_streams(MAX_STREAMS - self.streams.available_permits());
+    }
+}
+
+/// An open stream, which counts until it is dropped.
+struct OpenStream {
+    service: Arc<LiveService>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.service.count();
+    }
+}
+
+/// The messages of one stream.
+struct Messages {
+    snapshots: watch::Receiver<u64>,
+    /// When the stream ends.
+    end: Pin<Box<Sleep>>,
+    /// The number of the latest snapshot that was sent, and whether it was stale.
+    sent: Option<(u64, bool)>,
+    reader: Arc<Reader>,
+    open: OpenStream,
+}
+
+impl Messages {
+    fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        unfold(self, async |mut messages| Some((Ok(messages.next().await?), messages)))
+    }
+
+    /// The next message, once there is a snapshot that was not sent, or the one that was sent is stale. None at the end
+    /// of the stream.
+    async fn next(&mut self) -> Option<Event> {
+        let service = Arc::clone(&self.open.service);
+        let state = &service.state;
+        loop {
+            if service.closing.is_cancelled() {
+                return None;
+            }
+            // Before the snapshot is loaded: one that is published in between is sent next.
+            let number = *self.snapshots.borrow_and_update();
+            let snapshot = state.snapshot.load();
+            let answers = snapshot.as_ref().and_then(|snapshot| snapshot.tenant(&self.reader.tenant));
+            if let Some(TenantAnswers { live, .. }) = answers {
+                let now = UnixMillis::from(SystemTime::now());
+                let is_stale = message::is_stale(state, live, now);
+                if self.sent.replace((number, is_stale)) != Some((number, is_stale)) {
+                    let data = message::render(live, now, is_stale);
+                    return Some(Event::default().id(format!("{}-{number}", service.instance)).data(data));
+                }
+            }
+            tokio::select! {
+                () = service.closing.cancelled() => return None,
+                () = &mut self.end => return None,
+                changed = self.snapshots.changed() => changed.ok()?,
+                // Without snapshots the state becomes stale.
+                () = time::sleep_until(Instant::now() + state.refresh.interval) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! `/v1/funnel`: how many users took one step after the other.
+//!
+//! A user starts with the first step within the window and takes the others in their order, within a time of the
+//! first. [`params`] reads what is asked, [`sql`] writes the statements, [`steps`] makes rows of what they gave. What
+//! is read are raw events, by the time of their clients; how many is counted beforehand from a rollup.
+
+pub(super) mod params;
+
+mod sql;
+
+mod steps;
+
+use std::sync::Arc;
+
+use schemas::tables::RAW_DAYS;
+
+use super::lane::Counted;
+use super::render::{Answer, Meta};
+use super::source::{Counts, Needs, Source};
+use super::{PeopleService, now};
+use crate::access::Reader;
+use crate::problem::{Kind, Problem};
+use crate::query::grain::Grain;
+use crate::query::window::Window;
+use params::Funnel;
+use steps::Steps;
+
+/// Seconds of an hour.
+const HOUR: i64 = 3_600;
+/// Seconds of a day.
+const DAY: i64 = 24 * HOUR;
+
+/// The funnel that is asked for, now.
+pub(super) async fn answer(
+    service: &PeopleService,
+    reader: &Arc<Reader>,
+    asked: &Funnel,
+) -> Result<Answer<Steps>, Problem> {
+    let now = now();
+    let window = window(asked, now)?;
+    let events = asked.all_events();
+    let filters = [("steps", &events)];
+    let hours = [window.from().div_euclid(HOUR) * HOUR, (window.to() + HOUR - 1).div_euclid(HOUR) * HOUR];
+    let needs = Needs { counts: Counts::Events, reader, filters: &filters, edges: &hours, zone: "UTC" };
+    let source = Source::choose(&service.rollups, needs, now)?;
+
+    let lane = &service.lane;
+    let (size, parameters) = sql::size(&source, &events, hours, &reader.tenant);
+    let size = lane.statement(&size, parameters, &source.rollup);
+    let (select, parameters) = sql::select(asked, &events, &window, &reader.tenant)?;
+    let select = lane.statement(&select, parameters, &source.rollup);
+    let run = async {
+        let Counted { rows, .. } = lane.count(size).await?;
+        let events = rows.first().and_then(|(_, figures)| figures.first()).copied().unwrap_or(0);
+        check_size(events, service.max_funnel_events)?;
+        lane.count(select).await
+    };
+    let query = format!("funnel {}", asked.given.canonical());
+    let counted = lane.answer(reader, (window.from(), window.to()), query, run).await?;
+    let Counted { as_of, declared, .. } = *counted;
+    Ok(Answer {
+        data: Steps::new(asked, &counted),
+        meta: Meta {
+            as_of,
+            declared,
+            complete_until: as_of
+                .map(|as_of| as_of.0.div_euclid(1000).clamp(window.from(), window.to()))
+                .map(|until| asked.calendar.local(until)),
+            rollups: Vec::new(),
+            from: asked.calendar.local(window.from()),
+            to: asked.calendar.local(window.to()),
+            tz: asked.calendar.zone.iana_name().unwrap_or("UTC").to_owned(),
+        },
+    })
+}
+
+/// The window, all of whose events are kept.
+fn window(asked: &Funnel, now: i64) -> Result<Window, Problem> {
+    let window = Window::new((asked.from, asked.to), Grain::None, asked.calendar.clone(), now)?;
+    if window.to() - window.from() > i64::from(RAW_DAYS) * DAY {
+        let reason = format!("the window has at most {RAW_DAYS} days");
+        return Err(Problem::of(Kind::TooWide, "from", reason));
+    }
+    let kept_from = now - now.rem_euclid(DAY) - i64::from(RAW_DAYS) * DAY;
+    if window.from() < kept_from {
+        let kept_from = asked.calendar.local(kept_from);
+        let reason = format!(
+            "a funnel reads events themselves, which are kept for {RAW_DAYS} days: from {kept_from} on"
+        );
+        return Err(Problem::of(Kind::NotCovered, "from", reason));
+    }
+    Ok(window)
+}
+
+/// Refuses what would read more events than one funnel may.
+fn check_size(events: u64, most: u64) -> Result<(), Problem> {
+    if events <= most {
+        return Ok(());
+    }
+    // Not how many: the key may not permit the measure.
+    let reason = format!("the window has more events of these steps than a funnel reads: at most {most}");
+    Err(Problem::of(Kind::TooWide, "from", reason))
+}
+
+#[cfg(test)]
+mod tests;

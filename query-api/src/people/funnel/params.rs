@@ -1,0 +1,193 @@
+//! The parameters of `/v1/funnel`.
+
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+use schemas::rollup::Rollups;
+
+use crate::access::Reader;
+use crate::filter::{Filter, Test};
+use crate::people::source;
+use crate::problem::Problem;
+use crate::query::grain::{Calendar, Week};
+use crate::query::params::{
+    self, BOUND, FILTER, Format, Given, MAX_FILTERS, Parameter, Shape, Values, choice, zone,
+};
+use crate::query::window::Bound;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Funnel {
+    pub(super) steps: Vec<Step>,
+    /// Seconds between the first step and the last.
+    pub(super) within: u32,
+    pub(super) from: Bound,
+    pub(super) to: Bound,
+    pub(super) calendar: Calendar,
+    /// All events that count meet these too.
+    pub(super) filters: Vec<Filter>,
+    pub(in crate::people) format: Option<Format>,
+    pub(in crate::people) given: Given<Self>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    /// As it was written.
+    pub(super) text: String,
+    /// Names of its events.
+    pub(super) events: Vec<String>,
+}
+
+/// Fewest and most steps.
+const STEPS: std::ops::RangeInclusive<usize> = 2..=8;
+/// Seconds of `within` at most.
+const MAX_WITHIN: u32 = 7 * 86_400;
+/// Seconds of its units.
+const UNITS: [(&str, u32); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+
+/// All parameters, in the order in which an answer repeats them.
+pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
+    Parameter {
+        name: "steps",
+        default: None,
+        doc: "The steps in their order, 2 to 8, each `event:eq:<name>` or `event:in:<name>|<name>`. No event is in two \
+              of them. Required.",
+        shape: Shape::Many,
+        values: Values::Text("^event:(eq|in):"),
+        read: |asked, text| {
+            if asked.steps.len() == *STEPS.end() {
+                return Err(format!("there are at most {} steps", STEPS.end()));
+            }
+            Step::parse(text).map(|step| asked.steps.push(step))
+        },
+    },
+    Parameter {
+        name: "within",
+        default: Some("1d"),
+        doc: "The longest time from the first step to the last, which it includes: `90s`, `30m`, `12h`, up to `7d`.",
+        shape: Shape::One,
+        values: Values::Text("^[0-9]+[smhd]$"),
+        read: |asked, text| within(text).map(|within| asked.within = within),
+    },
+    Parameter {
+        name: "from",
+        default: Some("-7d"),
+        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within those that \
+              events are kept.",
+        shape: Shape::One,
+        values: Values::Text(BOUND),
+        read: |asked, text| Bound::parse(text).map(|bound| asked.from = bound),
+    },
+    Parameter {
+        name: "to",
+        default: Some("now"),
+        doc: "The end, which is not included. All steps lie before it.",
+        shape: Shape::One,
+        values: Values::Text(BOUND),
+        read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
+    },
+    Parameter {
+        name: "tz",
+        default: Some("UTC"),
+        doc: "The time zone of dates in `from` and `to`, by its IANA name.",
+        shape: Shape::One,
+        values: Values::Text(""),
+        read: |asked, text| zone(text).map(|zone| asked.calendar.zone = zone),
+    },
+    Parameter {
+        name: "filter",
+        default: None,
+        doc: "A condition that the events of all steps meet, as often as wanted, at most 16; all must hold. Its field is \
+              `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
+        shape: Shape::Many,
+        values: Values::Text(FILTER),
+        read: |asked, text| {
+            if asked.filters.len() == MAX_FILTERS {
+                return Err(format!("there are at most {MAX_FILTERS} filters"));
+            }
+            Filter::parse(text).map(|filter| asked.filters.push(filter))
+        },
+    },
+    Parameter {
+        name: "format",
+        default: None,
+        doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        shape: Shape::One,
+        values: Values::OneOf(&["json", "csv"]),
+        read: |asked, text| {
+            choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
+                .map(|format| asked.format = Some(format))
+        },
+    },
+];
+
+impl Funnel {
+    /// Reads the parameters of a body, or those of `GET`.
+    pub(in crate::people) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
+        let mut asked = Self {
+            steps: Vec::new(),
+            within: 0,
+            from: Bound::Now,
+            to: Bound::Now,
+            calendar: Calendar { zone: TimeZone::UTC, week: Week::Monday },
+            filters: Vec::new(),
+            format: None,
+            given: Given::default(),
+        };
+        asked.given = params::read(&PARAMETERS, &mut asked, pairs)?;
+        if asked.steps.len() < *STEPS.start() {
+            return Err(Problem::bad("steps", format!("there are at least {} steps", STEPS.start())));
+        }
+        // ClickHouse would take one event for both steps.
+        let mut seen = BTreeSet::new();
+        let mut events = asked.steps.iter().flat_map(|step| &step.events);
+        match events.find(|event| !seen.insert(*event)) {
+            Some(event) => Err(Problem::bad("steps", format!("the event `{event}` is in two steps"))),
+            None => Ok(asked),
+        }
+    }
+
+    /// The request as a reader may send it: with the filters of the reader's key, which `query` of an answer does not
+    /// repeat.
+    ///
+    /// # Errors
+    /// The key does not permit to count users.
+    pub(in crate::people) fn of_reader(
+        mut self,
+        reader: &Reader,
+        rollups: &Rollups,
+    ) -> Result<Self, Problem> {
+        source::check_reader(rollups, reader, "steps")?;
+        self.filters.extend(reader.filters.iter().cloned());
+        Ok(self)
+    }
+
+    /// The events of all steps, as a condition.
+    pub(super) fn all_events(&self) -> Filter {
+        let events = self.steps.iter().flat_map(|step| step.events.clone());
+        Filter { field: "event".to_owned(), test: Test::In(events.collect()) }
+    }
+}
+
+impl Step {
+    fn parse(text: &str) -> Result<Self, String> {
+        match Filter::parse(text)? {
+            Filter { field, test: Test::In(mut events) } if field == "event" => {
+                events.sort_unstable();
+                events.dedup();
+                Ok(Self { text: text.to_owned(), events })
+            }
+            _ => Err("a step names its events: event:eq:signup or event:in:signup|login".to_owned()),
+        }
+    }
+}
+
+fn within(text: &str) -> Result<u32, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (count, unit) = text.split_at(digits);
+    let seconds = UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, seconds)| seconds);
+    let within = seconds.and_then(|seconds| count.parse::<u32>().ok()?.checked_mul(seconds));
+    let within = within.filter(|within| (1..=MAX_WITHIN).contains(within));
+    within.ok_or_else(|| "it is a time from 1s to 7d, for example 30m".to_owned())
+}

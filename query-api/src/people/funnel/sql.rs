@@ -1,0 +1,92 @@
+//! The statements of a funnel: how many events it reads, and how far users come.
+//!
+//! `windowFunnel` sorts the events of a user by time and then by step, so of one millisecond they count in the order
+//! of the steps. Invariant: no text of a request is part of a statement.
+
+use schemas::rollup::Column;
+
+use super::params::Funnel;
+use crate::filter::Filter;
+use crate::people::source::Source;
+use crate::problem::{Kind, Problem};
+use crate::query::sql::Parameter;
+use crate::query::window::Window;
+
+/// What is bound, by name.
+type Parameters = Vec<(String, Parameter)>;
+
+/// Who did it, as rollups count users: `user_id`, else `device_id`.
+const USER: &str = "if(E.user_id != '', E.user_id, E.device_id)";
+
+/// How many events the steps have within these hours.
+pub(super) fn size(
+    source: &Source,
+    events: &Filter,
+    [from, to]: [i64; 2],
+    tenant: &str,
+) -> (String, Parameters) {
+    let select = format!(
+        "SELECT toInt64(0) AS start, [toUInt64(sum(S.`{}`))] AS figures\nFROM {} AS S\nWHERE S.tenant IN \
+         {{tenant:Array(String)}} AND S.bucket >= toDateTime({from}, 'UTC') AND S.bucket < toDateTime({to}, 'UTC') AND {}",
+        source.measure,
+        source.rollup.source(),
+        events.test.condition(&source.column(events), "events"),
+    );
+    (select, vec![tenant_parameter(tenant), texts("events", events)])
+}
+
+/// How many users come at least as far as each step.
+///
+/// # Errors
+/// A filter has a field that raw events have no column of.
+pub(super) fn select(
+    asked: &Funnel,
+    events: &Filter,
+    window: &Window,
+    tenant: &str,
+) -> Result<(String, Parameters), Problem> {
+    let mut parameters = vec![tenant_parameter(tenant), texts("events", events)];
+    let mut steps = Vec::new();
+    for (at, step) in asked.steps.iter().enumerate() {
+        parameters.push((format!("step{at}"), Parameter::Texts(step.events.clone())));
+        steps.push(format!("E.event IN {{step{at}:Array(String)}}"));
+    }
+    let mut conditions = vec![
+        "E.tenant IN {tenant:Array(String)}".to_owned(),
+        format!("E.client_time >= fromUnixTimestamp64Milli({}, 'UTC')", window.from() * 1000),
+        format!("E.client_time < fromUnixTimestamp64Milli({}, 'UTC')", window.to() * 1000),
+        events.test.condition("E.event", "events"),
+        "(E.user_id != '' OR E.device_id != '')".to_owned(),
+    ];
+    for (at, filter) in asked.filters.iter().enumerate() {
+        let name = format!("filter{at}");
+        parameters.push(texts(&name, filter));
+        conditions.push(filter.test.condition(&format!("E.{}", column(filter)?.name()), &name));
+    }
+    let select = format!(
+        "SELECT toInt64(0) AS start, sumForEach(arrayMap(K -> toUInt64(Level >= K), range(1, {}))) AS figures\nFROM \
+         (\n  SELECT windowFunnel({})(toUInt64(toUnixTimestamp64Milli(E.client_time)), {}) AS Level\n  FROM events AS \
+         E\n  WHERE {}\n  GROUP BY {USER}\n)",
+        asked.steps.len() + 1,
+        u64::from(asked.within) * 1000,
+        steps.join(", "),
+        conditions.join(" AND "),
+    );
+    Ok((select, parameters))
+}
+
+fn tenant_parameter(tenant: &str) -> (String, Parameter) {
+    ("tenant".to_owned(), Parameter::Texts(vec![tenant.to_owned()]))
+}
+
+fn texts(name: &str, filter: &Filter) -> (String, Parameter) {
+    (name.to_owned(), Parameter::Texts(filter.test.bound()))
+}
+
+fn column(filter: &Filter) -> Result<Column, Problem> {
+    Column::ALL.into_iter().find(|column| column.name() == filter.field).ok_or_else(|| {
+        let names: Vec<_> = Column::ALL.into_iter().map(Column::name).collect();
+        let reason = format!("a funnel has no field `{}`; there are {}", filter.field, names.join(", "));
+        Problem::of(Kind::NotCovered, "filter", reason)
+    })
+}

@@ -1,0 +1,61 @@
+//! The rows of a funnel. Pure.
+
+use serde::Serialize;
+
+use super::params::Funnel;
+use crate::people::lane::Counted;
+use crate::people::render::Table;
+
+/// The steps in their order.
+#[derive(Debug, PartialEq)]
+pub(in crate::people) struct Steps(Vec<StepRow>);
+
+#[derive(Debug, PartialEq, Serialize)]
+struct StepRow {
+    /// As it was asked.
+    step: String,
+    /// Users that came at least as far.
+    users: u64,
+    /// Their share of those of the first step; null of none.
+    of_first: Option<f64>,
+    /// Their share of those of the step before; null of none and for the first step.
+    of_previous: Option<f64>,
+}
+
+impl Steps {
+    pub(super) fn new(asked: &Funnel, counted: &Counted) -> Self {
+        // Without a user there is no level to sum.
+        let figures = counted.rows.first().map_or(&[][..], |(_, figures)| figures);
+        let users = |at: usize| figures.get(at).copied().unwrap_or(0);
+        let row = |(at, step): (usize, &super::params::Step)| StepRow {
+            step: step.text.clone(),
+            users: users(at),
+            of_first: share(users(at), users(0)),
+            of_previous: at.checked_sub(1).and_then(|before| share(users(at), users(before))),
+        };
+        Self(asked.steps.iter().enumerate().map(row).collect())
+    }
+}
+
+fn share(of: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| of as f64 / whole as f64)
+}
+
+impl Table for Steps {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn json(&self) -> Box<serde_json::value::RawValue> {
+        serde_json::value::to_raw_value(&self.0).expect("numbers and texts become JSON")
+    }
+
+    fn csv(&self) -> Vec<Vec<String>> {
+        let share = |share: &Option<f64>| share.map(|share| share.to_string()).unwrap_or_default();
+        let mut rows = vec![["step", "users", "of_first", "of_previous"].map(str::to_owned).to_vec()];
+        rows.extend(self.0.iter().map(|StepRow { step, users, of_first, of_previous }| {
+            vec![step.clone(), users.to_string(), share(of_first), share(of_previous)]
+        }));
+        rows
+    }
+}

@@ -1,0 +1,116 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use schemas::rollup::Rollups;
+use serde_json::json;
+
+use super::params::Funnel;
+use super::*;
+use crate::people::lane;
+use crate::people::render::Table as _;
+use crate::query::sql::{Parameter, Statement};
+
+/// 2026-11-28 14:20:30 UTC.
+const NOW: i64 = 1_795_875_630;
+
+fn asked(steps: &[&str], more: &[(&str, &str)]) -> Funnel {
+    let steps = steps.iter().map(|step| ("steps", *step)).chain(more.iter().copied());
+    let pairs: Vec<_> = steps.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Funnel::parse(&pairs).unwrap()
+}
+
+/// The statements that count events and users.
+fn statements(asked: &Funnel) -> [Statement; 2] {
+    let window = window(asked, NOW).unwrap();
+    let events = asked.all_events();
+    let (reader, filters) = (Reader::default(), [("steps", &events)]);
+    let hours = [window.from().div_euclid(HOUR) * HOUR, (window.to() + HOUR - 1).div_euclid(HOUR) * HOUR];
+    let needs =
+        Needs { counts: Counts::Events, reader: &reader, filters: &filters, edges: &hours, zone: "UTC" };
+    let source = Source::choose(&Rollups::built_in(), needs, NOW).unwrap();
+    let size = sql::size(&source, &events, hours, "default");
+    let select = sql::select(asked, &events, &window, "default").unwrap();
+    [size, select].map(|(select, parameters)| {
+        lane::statement(&select, parameters, &source.rollup, Duration::from_secs(10), 1_000)
+    })
+}
+
+#[test]
+fn the_statements_count_events_first_and_then_users() {
+    let asked = asked(
+        &["event:eq:view", "event:in:signup|login", "event:eq:buy"],
+        &[("within", "2h"), ("from", "2026-11-27T10:30:00Z"), ("filter", "country:eq:DE")],
+    );
+    let mut found = String::new();
+    for Statement { text, parameters, .. } in statements(&asked) {
+        found += &format!("{text}\n");
+        for (name, value) in parameters {
+            found += &format!("-- {name} = {value:?}\n");
+        }
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/people/funnel/funnel.sql");
+    if !fs::read_to_string(&file).is_ok_and(|there| there == found) {
+        fs::write(&file, found).unwrap();
+        panic!("{} was another; it is written, look at the difference and commit it", file.display());
+    }
+}
+
+#[test]
+fn shares_are_of_the_first_step_and_of_the_one_before() {
+    let asked = asked(&["event:eq:a", "event:eq:b", "event:eq:c"], &[]);
+    let rows = |figures: Option<Vec<u64>>| {
+        let rows = figures.map(|figures| (0, figures)).into_iter().collect();
+        let steps = Steps::new(&asked, &Counted { as_of: None, declared: None, since: None, rows });
+        serde_json::from_str::<serde_json::Value>(steps.json().get()).unwrap()
+    };
+    assert_eq!(
+        rows(Some(vec![8, 4, 1])),
+        json!([
+            {"step": "event:eq:a", "users": 8, "of_first": 1.0, "of_previous": null},
+            {"step": "event:eq:b", "users": 4, "of_first": 0.5, "of_previous": 0.5},
+            {"step": "event:eq:c", "users": 1, "of_first": 0.125, "of_previous": 0.25},
+        ])
+    );
+    // Without a user the sum over all of them has no figures.
+    let none = json!({"step": "event:eq:c", "users": 0, "of_first": null, "of_previous": null});
+    assert_eq!((&rows(Some(Vec::new()))[2], &rows(None)[2]), (&none, &none));
+}
+
+#[test]
+fn a_funnel_of_more_events_than_one_may_read_is_refused() {
+    assert_eq!(check_size(10, 10), Ok(()));
+    assert_eq!(check_size(11, 10).unwrap_err().kind, Kind::TooWide);
+}
+
+#[test]
+fn the_window_lies_within_the_days_that_events_are_kept() {
+    let steps = ["event:eq:a", "event:eq:b"];
+    let refused = |from: &str, to: &str| {
+        window(&asked(&steps, &[("from", from), ("to", to)]), NOW).err().map(|problem| problem.kind)
+    };
+    assert_eq!(refused("-31d", "now"), None);
+    assert_eq!(refused("-32d", "-1d"), None);
+    assert_eq!(refused("-32d", "now"), Some(Kind::TooWide));
+    assert_eq!(refused("-33d", "-3d"), Some(Kind::NotCovered));
+}
+
+proptest! {
+    /// Whatever texts a request has, they are parameters: the statements are the same as for harmless ones.
+    #[test]
+    fn texts_of_a_request_are_never_part_of_the_statements(values in prop::collection::vec("(?s).{0,20}", 3)) {
+        prop_assume!(values[0] != values[1]);
+        let with = |values: &[String]| {
+            let steps = [format!("event:eq:{}", values[0]), format!("event:eq:{}", values[1])];
+            let filter = format!("param_str:contains:{}", values[2]);
+            statements(&asked(&[&*steps[0], &*steps[1]], &[("filter", &*filter)]))
+        };
+        let (found, expected) = (with(&values), with(&["a", "b", "c"].map(str::to_owned)));
+        for (found, expected) in found.iter().zip(&expected) {
+            prop_assert_eq!(&found.text, &expected.text);
+        }
+        let bound: Vec<_> = found[1].parameters.iter().map(|(_, value)| value).collect();
+        prop_assert!(bound.contains(&&Parameter::Texts(vec![values[2].clone()])));
+    }
+}

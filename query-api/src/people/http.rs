@@ -1,0 +1,141 @@
+//! The routes, and which form a request asks for.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemas::time::UnixMillis;
+use serde::Serialize;
+
+use super::funnel::params::{self as funnel_params, Funnel};
+use super::render::{self, Answer, Meta, Table};
+use super::retention::params::{self as retention_params, Retention};
+use super::{PeopleService, funnel, retention};
+use crate::access::{KnownReader, Reader};
+use crate::config::Config;
+use crate::http::respond;
+use crate::problem::Problem;
+use crate::query::http::{MAX_BODY, accepted, parameters};
+use crate::query::params::Format;
+use crate::rendered::AsOf;
+use crate::state::AppState;
+
+/// The paths of retention, and the form that each stands for.
+pub(crate) const RETENTION_PATHS: [(&str, Option<Format>); 3] = [
+    ("/v1/retention", None),
+    ("/v1/retention.json", Some(Format::Json)),
+    ("/v1/retention.csv", Some(Format::Csv)),
+];
+/// The paths of funnels, likewise.
+pub(crate) const FUNNEL_PATHS: [(&str, Option<Format>); 3] =
+    [("/v1/funnel", None), ("/v1/funnel.json", Some(Format::Json)), ("/v1/funnel.csv", Some(Format::Csv))];
+
+/// What a handler is given of a request.
+struct Request {
+    reader: Arc<Reader>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    /// The form that the path stands for.
+    suffix: Option<Format>,
+}
+
+/// All routes.
+pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
+    let service = Arc::new(PeopleService::new(config, state));
+    let mut router = Router::new();
+    for (path, form) in RETENTION_PATHS {
+        router = router.route(path, handler("/v1/retention", form, retention));
+    }
+    for (path, form) in FUNNEL_PATHS {
+        router = router.route(path, handler("/v1/funnel", form, funnel));
+    }
+    router.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(service)
+}
+
+fn handler<A, F>(
+    route: &'static str,
+    suffix: Option<Format>,
+    answer: A,
+) -> axum::routing::MethodRouter<Arc<PeopleService>>
+where
+    A: Fn(Arc<PeopleService>, Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Problem>> + Send,
+{
+    let handle = move |State(service): State<Arc<PeopleService>>,
+                       KnownReader(reader): KnownReader,
+                       method: Method,
+                       uri: Uri,
+                       headers: HeaderMap,
+                       body: Result<Bytes, BytesRejection>| async move {
+        let request = Request { reader, method, uri, headers, body, suffix };
+        let state = Arc::clone(&service.state);
+        let answered = answer(service, request).await;
+        state.metrics.people.answered(answered.as_ref().err());
+        let response = answered.unwrap_or_else(Problem::into_response);
+        state.metrics.answered(route, response.status());
+        response
+    };
+    get(handle.clone()).post(handle)
+}
+
+async fn retention(service: Arc<PeopleService>, request: Request) -> Result<Response, Problem> {
+    let Request { reader, method, uri, headers, body, suffix } = request;
+    let asked = Retention::parse(&parameters(&retention_params::PARAMETERS, &method, &uri, body)?)?;
+    let asked = asked.of_reader(&reader, &service.rollups)?;
+    let format = format(suffix, asked.format, &headers)?;
+    let answer = retention::answer(&service, &reader, &asked).await?;
+    Ok(response(&service, &answer, &asked.given, format, &headers))
+}
+
+async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Response, Problem> {
+    let Request { reader, method, uri, headers, body, suffix } = request;
+    let asked = Funnel::parse(&parameters(&funnel_params::PARAMETERS, &method, &uri, body)?)?;
+    let asked = asked.of_reader(&reader, &service.rollups)?;
+    let format = format(suffix, asked.format, &headers)?;
+    let answer = funnel::answer(&service, &reader, &asked).await?;
+    Ok(response(&service, &answer, &asked.given, format, &headers))
+}
+
+/// The form that is asked for: by the path, by `format`, by `Accept`.
+fn format(suffix: Option<Format>, asked: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
+    match (suffix, asked) {
+        (Some(suffix), Some(asked)) if suffix != asked => {
+            Err(Problem::bad("format", "the suffix of the path asks for another form"))
+        }
+        (suffix, asked) => Ok(suffix.or(asked).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
+    }
+}
+
+fn response<T: Table>(
+    service: &PeopleService,
+    answer: &Answer<T>,
+    query: &impl Serialize,
+    format: Format,
+    headers: &HeaderMap,
+) -> Response {
+    let now = SystemTime::now().into();
+    let rendered = match format {
+        // A table of figures has no use for NDJSON, which only `Accept` can ask for.
+        Format::Json | Format::Ndjson => render::json(answer, query, is_stale(service, &answer.meta, now)),
+        Format::Csv => render::csv(&answer.data),
+    };
+    respond(&rendered, &AsOf::new(answer.meta.as_of), now, headers)
+}
+
+/// Whether an answer should have been renewed twice by now, or the aggregator has other rollups.
+fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
+    let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
+    let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
+    !is_young || meta.declared.is_some_and(|theirs| theirs != service.declared)
+}
+
+#[cfg(test)]
+mod tests;

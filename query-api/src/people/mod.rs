@@ -1,0 +1,60 @@
+//! `/v1/retention` and `/v1/funnel`: people over time.
+//!
+//! Each has a folder with its parameters, its statements and the rows of its answer: [`retention`] and [`funnel`].
+//! They share the rest of the way: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`]
+//! makes bytes of the rows, and [`http`] has the routes and forms. They may take seconds, so they have a budget of
+//! their own: neither `/v1/query` nor the snapshot waits for them.
+
+mod source;
+
+mod lane;
+
+mod retention;
+
+mod funnel;
+
+mod render;
+
+mod http;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
+
+use crate::config::Config;
+use crate::state::AppState;
+use lane::Lane;
+
+pub(crate) use funnel::params::PARAMETERS as FUNNEL_PARAMETERS;
+pub(crate) use http::{FUNNEL_PATHS, RETENTION_PATHS, routes};
+pub(crate) use retention::params::PARAMETERS as RETENTION_PARAMETERS;
+
+/// What both share.
+struct PeopleService {
+    rollups: Rollups,
+    /// Hash of these rollups.
+    declared: u64,
+    lane: Lane,
+    /// Most events that a funnel reads.
+    max_funnel_events: u64,
+    state: Arc<AppState>,
+}
+
+impl PeopleService {
+    fn new(config: &Config, state: Arc<AppState>) -> Self {
+        Self {
+            declared: config.rollups.hash(),
+            rollups: config.rollups.clone(),
+            lane: Lane::new(config, state.metrics.people.clone()),
+            max_funnel_events: config.people.max_funnel_events,
+            state,
+        }
+    }
+}
+
+/// The current time in seconds since 1970.
+fn now() -> i64 {
+    UnixMillis::from(SystemTime::now()).0.div_euclid(1000)
+}

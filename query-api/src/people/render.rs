@@ -1,0 +1,106 @@
+//! Answers as bytes: JSON and CSV. Pure.
+
+use schemas::time::UnixMillis;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::rendered::{Rendered, etag, rfc3339};
+
+/// Rows of an answer.
+pub(super) trait Table {
+    /// How many there are.
+    fn rows(&self) -> usize;
+
+    /// As an array of objects.
+    fn json(&self) -> Box<RawValue>;
+
+    /// As a header and records.
+    fn csv(&self) -> Vec<Vec<String>>;
+}
+
+/// An answer before it is rendered.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    pub(super) data: T,
+    pub(super) meta: Meta,
+}
+
+/// What is known of an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Meta {
+    /// All that was in Kafka before this moment is counted; none while nothing is.
+    pub(super) as_of: Option<UnixMillis>,
+    /// Hash of the aggregator's rollups; none before one has started.
+    pub(super) declared: Option<u64>,
+    /// The last edge of a period up to which everything is counted, by the local clock.
+    pub(super) complete_until: Option<String>,
+    /// Names of the rollups that were read; empty where raw events were.
+    pub(super) rollups: Vec<String>,
+    /// Start of the window, by the local clock.
+    pub(super) from: String,
+    /// End of the window.
+    pub(super) to: String,
+    pub(super) tz: String,
+}
+
+/// The fields in the order in which they are sent.
+#[derive(Serialize)]
+struct Body<'a, Q> {
+    data: &'a RawValue,
+    meta: MetaBody<'a>,
+    query: &'a Q,
+}
+
+#[derive(Serialize)]
+struct MetaBody<'a> {
+    as_of: Option<String>,
+    stale: bool,
+    complete_until: Option<&'a str>,
+    exact: bool,
+    rollups: &'a [String],
+    window: Window<'a>,
+    rows: usize,
+}
+
+#[derive(Serialize)]
+struct Window<'a> {
+    from: &'a str,
+    to: &'a str,
+    tz: &'a str,
+}
+
+/// JSON with what was asked. `stale` says whether the answer should have been renewed by now.
+pub(super) fn json<T: Table>(answer: &Answer<T>, query: &impl Serialize, stale: bool) -> Rendered {
+    let Answer { data, meta } = answer;
+    let rows = data.rows();
+    let data = data.json();
+    let complete_until = meta.complete_until.as_deref();
+    let body = Body {
+        data: &data,
+        meta: MetaBody {
+            as_of: meta.as_of.map(rfc3339),
+            stale,
+            complete_until,
+            exact: true,
+            rollups: &meta.rollups,
+            window: Window { from: &meta.from, to: &meta.to, tz: &meta.tz },
+            rows,
+        },
+        query,
+    };
+    let until = complete_until.unwrap_or_default();
+    let etag = etag(&[data.get().as_bytes(), until.as_bytes(), stale.to_string().as_bytes()]);
+    let body = serde_json::to_vec(&body).expect("numbers and texts become JSON");
+    Rendered::new("application/json", body, &etag)
+}
+
+/// CSV (RFC 4180) with a header.
+pub(super) fn csv(table: &impl Table) -> Rendered {
+    const TO_MEMORY: &str = "it is written to memory";
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    for record in table.csv() {
+        writer.write_record(record).expect(TO_MEMORY);
+    }
+    let bytes = writer.into_inner().expect(TO_MEMORY);
+    Rendered::csv(String::from_utf8(bytes).expect("it is made of text"))
+}

@@ -1,0 +1,87 @@
+//! The rows of a retention table. Pure.
+
+use schemas::time::UnixMillis;
+use serde::Serialize;
+
+use super::Periods;
+use super::params::Retention;
+use crate::people::lane::Counted;
+use crate::people::render::Table;
+
+/// The cohorts, in the order of time.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::people) struct Cohorts {
+    cohorts: Vec<Cohort>,
+    /// Periods after that of the cohort.
+    periods: usize,
+}
+
+/// The users with the first event in one period.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Cohort {
+    /// The start of the period, as the local clock shows it.
+    cohort: String,
+    /// How many they are; null where the rollup lacks events: before its retention, or before it began to count.
+    size: Option<u64>,
+    /// How many of them came again in the same period, and in each after it; null while it is not finished.
+    cells: Vec<Option<u64>>,
+}
+
+impl Cohorts {
+    /// The cohorts that have begun at the moment `now`. The rollup lacks events
+    /// of before `kept_from`.
+    pub(super) fn new(
+        asked: &Retention,
+        periods: &Periods,
+        kept_from: Option<i64>,
+        counted: &Counted,
+        now: i64,
+    ) -> Self {
+        let complete_until = counted.as_of.and_then(|as_of| complete_until(&periods.edges, as_of));
+        let cohort = |at: usize| {
+            let start = periods.edges[at];
+            let found = counted.rows.iter().find(|(cohort, _)| usize::try_from(*cohort) == Ok(at));
+            let figure = |place: usize| found.map_or(0, |(_, figures)| figures[place]);
+            let is_kept = kept_from.is_none_or(|kept| kept <= start);
+            let cell = |period: usize| {
+                let end = periods.edges[at + period + 1];
+                let is_finished = complete_until.is_some_and(|until| end <= until);
+                (is_kept && is_finished).then(|| figure(period + 1))
+            };
+            Cohort {
+                cohort: asked.calendar.local(start),
+                size: is_kept.then(|| figure(0)),
+                cells: (0..=asked.periods).map(cell).collect(),
+            }
+        };
+        let cohorts = (0..periods.window.begun(now)).map(cohort).collect();
+        Self { cohorts, periods: asked.periods }
+    }
+}
+
+/// The last edge up to which everything is counted.
+pub(super) fn complete_until(edges: &[i64], as_of: UnixMillis) -> Option<i64> {
+    let passed = edges.partition_point(|edge| *edge <= as_of.0.div_euclid(1000));
+    passed.checked_sub(1).map(|at| edges[at])
+}
+
+impl Table for Cohorts {
+    fn rows(&self) -> usize {
+        self.cohorts.len()
+    }
+
+    fn json(&self) -> Box<serde_json::value::RawValue> {
+        serde_json::value::to_raw_value(&self.cohorts).expect("numbers and texts become JSON")
+    }
+
+    fn csv(&self) -> Vec<Vec<String>> {
+        let text = |figure: &Option<u64>| figure.map(|figure| figure.to_string()).unwrap_or_default();
+        let named = (0..=self.periods).map(|period| format!("period_{period}"));
+        let mut rows = vec![["cohort", "size"].map(str::to_owned).into_iter().chain(named).collect()];
+        rows.extend(self.cohorts.iter().map(|Cohort { cohort, size, cells }| {
+            let cells = cells.iter().map(text);
+            [cohort.clone(), text(size)].into_iter().chain(cells).collect::<Vec<_>>()
+        }));
+        rows
+    }
+}

@@ -1,0 +1,107 @@
+//! `/v1/retention`: how many users of a period came back in those after it.
+//!
+//! A cohort is everyone with the first event in a period, whether or not they had it before. [`params`] reads what
+//! is asked, [`sql`] writes the statement, [`cohorts`] makes rows of what it gave.
+
+pub(super) mod params;
+
+mod sql;
+
+mod cohorts;
+
+use std::sync::Arc;
+
+use super::lane::Counted;
+use super::render::{Answer, Meta};
+use super::source::{Counts, Needs, Source};
+use super::{PeopleService, now};
+use crate::access::Reader;
+use crate::problem::{Kind, Problem};
+use crate::query::window::{Bound, Window};
+use cohorts::Cohorts;
+use params::Retention;
+
+/// Periods of a table, those of the cohorts and those after them: a user is one number with a bit for each.
+const MAX_PERIODS: usize = 64;
+/// Cohorts where `from` is absent.
+const COHORTS: i64 = 8;
+
+/// The periods of a table.
+#[derive(Debug)]
+struct Periods {
+    /// The cohorts.
+    window: Window,
+    /// Starts of all periods, and the end of the last.
+    edges: Vec<i64>,
+}
+
+impl Periods {
+    fn new(asked: &Retention, now: i64) -> Result<Self, Problem> {
+        let from = asked.from.unwrap_or(Bound::Last(COHORTS, asked.grain));
+        let window = Window::new((from, asked.to), asked.grain, asked.calendar.clone(), now)?;
+        let all = window.buckets() + asked.periods;
+        if all > MAX_PERIODS {
+            let reason = format!("there are {all} with those of the cohorts, and at most {MAX_PERIODS}");
+            return Err(Problem::of(Kind::TooWide, "periods", reason));
+        }
+        let mut edges = window.edges.clone();
+        for _ in 0..asked.periods {
+            edges.push(asked.calendar.next(asked.grain, edges[edges.len() - 1]));
+        }
+        if edges[all] > i64::from(u32::MAX) {
+            return Err(Problem::bad("to", "the last period ends before 2106"));
+        }
+        Ok(Self { window, edges })
+    }
+}
+
+/// The table that is asked for, now.
+pub(super) async fn answer(
+    service: &PeopleService,
+    reader: &Arc<Reader>,
+    asked: &Retention,
+) -> Result<Answer<Cohorts>, Problem> {
+    let now = now();
+    let periods = Periods::new(asked, now)?;
+    let source = source(service, reader, asked, &periods, now)?;
+    let (select, parameters) = sql::select(asked, &periods, &source, &reader.tenant);
+    let statement = service.lane.statement(&select, parameters, &source.rollup);
+    let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);
+    let query = format!("retention {}", asked.given.canonical());
+    let counted = service.lane.answer(reader, window, query, service.lane.count(statement)).await?;
+    let Counted { as_of, declared, since, .. } = *counted;
+    // None is less than any moment.
+    let kept_from = source.kept_from.max(since);
+    Ok(Answer {
+        data: Cohorts::new(asked, &periods, kept_from, &counted, now),
+        meta: Meta {
+            as_of,
+            declared,
+            complete_until: as_of
+                .and_then(|as_of| cohorts::complete_until(&periods.edges, as_of))
+                .map(|until| asked.calendar.local(until)),
+            rollups: vec![source.rollup.name],
+            from: asked.calendar.local(periods.window.from()),
+            to: asked.calendar.local(periods.window.to()),
+            tz: asked.calendar.zone.iana_name().unwrap_or("UTC").to_owned(),
+        },
+    })
+}
+
+fn source(
+    service: &PeopleService,
+    reader: &Reader,
+    asked: &Retention,
+    periods: &Periods,
+    now: i64,
+) -> Result<Source, Problem> {
+    let events = [("first", asked.first()), ("again", asked.again())];
+    let filters: Vec<_> =
+        events.into_iter().chain(asked.filters.iter().map(|filter| ("filter", filter))).collect();
+    let zone = asked.calendar.zone.iana_name().unwrap_or("UTC");
+    let needs = Needs { counts: Counts::Users, reader, filters: &filters, edges: &periods.edges, zone };
+    Source::choose(&service.rollups, needs, now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! The parameters of `/v1/retention`.
+
+use jiff::tz::TimeZone;
+use schemas::rollup::Rollups;
+
+use super::MAX_PERIODS;
+use crate::access::Reader;
+use crate::filter::Filter;
+use crate::people::source;
+use crate::problem::Problem;
+use crate::query::grain::{Calendar, Grain, Week};
+use crate::query::params::{
+    self, BOUND, FILTER, Format, Given, MAX_FILTERS, Parameter, Shape, Values, choice, zone,
+};
+use crate::query::window::Bound;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Retention {
+    first: Option<Filter>,
+    again: Option<Filter>,
+    /// All events that count meet these too.
+    pub(super) filters: Vec<Filter>,
+    pub(super) grain: Grain,
+    /// Periods after that of the cohort.
+    pub(super) periods: usize,
+    pub(super) from: Option<Bound>,
+    pub(super) to: Bound,
+    pub(super) calendar: Calendar,
+    pub(in crate::people) format: Option<Format>,
+    pub(in crate::people) given: Given<Self>,
+}
+
+/// All parameters, in the order in which an answer repeats them.
+pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
+    Parameter {
+        name: "first",
+        default: None,
+        doc: "The event that makes a user one of a cohort: a condition `field:op:value` like that of `filter`, for \
+              example `event:eq:signup`. Required.",
+        shape: Shape::One,
+        values: Values::Text(FILTER),
+        read: |asked, text| Filter::parse(text).map(|filter| asked.first = Some(filter)),
+    },
+    Parameter {
+        name: "again",
+        default: None,
+        doc: "The event by which a user is counted in a later period, likewise. Required.",
+        shape: Shape::One,
+        values: Values::Text(FILTER),
+        read: |asked, text| Filter::parse(text).map(|filter| asked.again = Some(filter)),
+    },
+    Parameter {
+        name: "filter",
+        default: None,
+        doc: "A condition that both events meet, as often as wanted, at most 16; all must hold. As in \
+              [queries](query.md).",
+        shape: Shape::Many,
+        values: Values::Text(FILTER),
+        read: |asked, text| {
+            if asked.filters.len() == MAX_FILTERS {
+                return Err(format!("there are at most {MAX_FILTERS} filters"));
+            }
+            Filter::parse(text).map(|filter| asked.filters.push(filter))
+        },
+    },
+    Parameter {
+        name: "grain",
+        default: Some("day"),
+        doc: "Length of a period: `day` or `week`.",
+        shape: Shape::One,
+        values: Values::OneOf(&["day", "week"]),
+        read: |asked, text| {
+            choice(text, &[("day", Grain::Day), ("week", Grain::Week)]).map(|grain| asked.grain = grain)
+        },
+    },
+    Parameter {
+        name: "periods",
+        default: Some("8"),
+        doc: "How many periods after that of the cohort are counted. With those of the cohorts at most 64.",
+        shape: Shape::One,
+        values: Values::Number(1, MAX_PERIODS - 1),
+        read: |asked, text| {
+            let periods = text.parse().ok().filter(|periods| (1..MAX_PERIODS).contains(periods));
+            let reason = || format!("it is a number from 1 to {}", MAX_PERIODS - 1);
+            periods.map(|periods| asked.periods = periods).ok_or_else(reason)
+        },
+    },
+    Parameter {
+        name: "from",
+        default: None,
+        doc: "The start of the first cohort, like `from` of [queries](query.md). Else there are 8 cohorts.",
+        shape: Shape::One,
+        values: Values::Text(BOUND),
+        read: |asked, text| Bound::parse(text).map(|bound| asked.from = Some(bound)),
+    },
+    Parameter {
+        name: "to",
+        default: Some("now"),
+        doc: "The end of the last cohort, which is not included.",
+        shape: Shape::One,
+        values: Values::Text(BOUND),
+        read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
+    },
+    Parameter {
+        name: "tz",
+        default: Some("UTC"),
+        doc: "The time zone of the periods, by its IANA name.",
+        shape: Shape::One,
+        values: Values::Text(""),
+        read: |asked, text| zone(text).map(|zone| asked.calendar.zone = zone),
+    },
+    Parameter {
+        name: "week",
+        default: Some("mon"),
+        doc: "The first day of a week: `mon` or `sun`.",
+        shape: Shape::One,
+        values: Values::OneOf(&["mon", "sun"]),
+        read: |asked, text| {
+            choice(text, &[("mon", Week::Monday), ("sun", Week::Sunday)])
+                .map(|week| asked.calendar.week = week)
+        },
+    },
+    Parameter {
+        name: "format",
+        default: None,
+        doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        shape: Shape::One,
+        values: Values::OneOf(&["json", "csv"]),
+        read: |asked, text| {
+            choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
+                .map(|format| asked.format = Some(format))
+        },
+    },
+];
+
+impl Retention {
+    /// Reads the parameters of `GET`, or those of a body.
+    pub(in crate::people) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
+        let mut asked = Self {
+            first: None,
+            again: None,
+            filters: Vec::new(),
+            grain: Grain::Day,
+            periods: 0,
+            from: None,
+            to: Bound::Now,
+            calendar: Calendar { zone: TimeZone::UTC, week: Week::Monday },
+            format: None,
+            given: Given::default(),
+        };
+        asked.given = params::read(&PARAMETERS, &mut asked, pairs)?;
+        for (name, event) in [("first", &asked.first), ("again", &asked.again)] {
+            if event.is_none() {
+                return Err(Problem::bad(name, "it is required, for example event:eq:signup"));
+            }
+        }
+        Ok(asked)
+    }
+
+    /// The request as a reader may send it: with the filters of the reader's key, which `query` of an answer does not
+    /// repeat.
+    ///
+    /// # Errors
+    /// The key does not permit to count users.
+    pub(in crate::people) fn of_reader(
+        mut self,
+        reader: &Reader,
+        rollups: &Rollups,
+    ) -> Result<Self, Problem> {
+        source::check_reader(rollups, reader, "first")?;
+        self.filters.extend(reader.filters.iter().cloned());
+        Ok(self)
+    }
+
+    /// What makes a user one of a cohort.
+    pub(super) fn first(&self) -> &Filter {
+        self.first.as_ref().expect("a request without it is refused")
+    }
+
+    /// By what a user is counted later.
+    pub(super) fn again(&self) -> &Filter {
+        self.again.as_ref().expect("a request without it is refused")
+    }
+}

@@ -1,0 +1,83 @@
+//! The statement of a retention table.
+//!
+//! A stored state of distinct users is a list of their hashes: `uniqExact` and `groupUniqArray` write the same bytes,
+//! so the one can be read as the other. Each user becomes two numbers, with a bit for each period: those with the
+//! first event, and those in which it came again. Invariant: no text of a request is part of the statement.
+
+use super::Periods;
+use super::params::Retention;
+use crate::filter::Filter;
+use crate::people::source::Source;
+use crate::query::sql::Parameter;
+
+/// Its text, and what is bound.
+pub(super) fn select(
+    asked: &Retention,
+    periods: &Periods,
+    source: &Source,
+    tenant: &str,
+) -> (String, Vec<(String, Parameter)>) {
+    let cohorts = periods.window.buckets();
+    let starts = periods.edges[..periods.edges.len() - 1].to_vec();
+    let text = |name: &str, filter: &Filter| (name.to_owned(), Parameter::Texts(filter.test.bound()));
+    let mut parameters = vec![
+        ("tenant".to_owned(), Parameter::Texts(vec![tenant.to_owned()])),
+        ("starts".to_owned(), Parameter::Moments(starts)),
+        text("first", asked.first()),
+        text("again", asked.again()),
+    ];
+    let filters = asked.filters.iter().enumerate();
+    parameters.extend(filters.map(|(at, filter)| text(&format!("filter{at}"), filter)));
+    let users = |parameter: &str, event: &Filter, bits: &str, to: i64| {
+        let conditions = conditions(asked, source, (parameter, event), (periods.edges[0], to));
+        format!(
+            "        SELECT {bits}, arrayJoin(groupUniqArrayMerge(CAST(toString(S.`{}`), \
+             'AggregateFunction(groupUniqArray, UInt64)'))) AS User\n        FROM {} AS S\n        WHERE {}\n        \
+             GROUP BY indexOf({{starts:Array(UInt32)}}, roundDown(toUnixTimestamp(S.bucket), {{starts:Array(UInt32)}})) AS Period",
+            source.measure,
+            source.rollup.source(),
+            conditions.join(" AND "),
+        )
+    };
+    let bit = "bitShiftLeft(toUInt64(1), toUInt64(Period - 1))";
+    let first = users(
+        "first",
+        asked.first(),
+        &format!("{bit} AS Bits, toUInt64(0) AS Later"),
+        periods.edges[cohorts],
+    );
+    let again = users(
+        "again",
+        asked.again(),
+        &format!("toUInt64(0) AS Bits, {bit} AS Later"),
+        periods.edges[periods.edges.len() - 1],
+    );
+    let select = format!(
+        "SELECT toInt64(Cohort) AS start, arrayConcat([count()], sumForEach(arrayMap(K -> toUInt64(bitTest(Again, \
+         Cohort + K)), range(0, {})))) AS figures\nFROM (\n  SELECT arrayJoin(bitPositionsToArray(First)) AS Cohort, \
+         Again\n  FROM (\n    SELECT User, groupBitOr(Bits) AS First, groupBitOr(Later) AS Again FROM \
+         (\n{first}\n        UNION ALL\n{again}\n    )\n    GROUP BY User\n    HAVING First != 0\n  )\n)\nGROUP BY Cohort",
+        asked.periods + 1,
+    );
+    (select, parameters)
+}
+
+/// Which rows of the rollup have the users of an event.
+fn conditions(
+    asked: &Retention,
+    source: &Source,
+    (parameter, event): (&str, &Filter),
+    (from, to): (i64, i64),
+) -> Vec<String> {
+    let mut all = vec![
+        "S.tenant IN {tenant:Array(String)}".to_owned(),
+        format!("S.bucket >= toDateTime({from}, 'UTC')"),
+        format!("S.bucket < toDateTime({to}, 'UTC')"),
+        event.test.condition(&source.column(event), parameter),
+    ];
+    let filters = asked.filters.iter().enumerate();
+    all.extend(
+        filters.map(|(at, filter)| filter.test.condition(&source.column(filter), &format!("filter{at}"))),
+    );
+    all
+}

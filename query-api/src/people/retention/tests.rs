@@ -1,0 +1,125 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use schemas::rollup::Rollups;
+use schemas::time::UnixMillis;
+use serde_json::json;
+
+use super::cohorts::Cohorts;
+use super::params::Retention;
+use super::*;
+use crate::people::lane::{self, Counted};
+use crate::people::render::Table as _;
+use crate::query::sql::{Parameter, Statement};
+
+/// 2026-11-28 14:20:30 UTC, a Saturday.
+const NOW: i64 = 1_795_875_630;
+
+fn asked(given: &[(&str, &str)]) -> Retention {
+    let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Retention::parse(&pairs).unwrap()
+}
+
+fn statement(given: &[(&str, &str)]) -> Statement {
+    let asked = asked(given);
+    let periods = Periods::new(&asked, NOW).unwrap();
+    let reader = Reader::default();
+    let filters = [("first", asked.first()), ("again", asked.again())];
+    let needs = Needs {
+        counts: Counts::Users,
+        reader: &reader,
+        filters: &filters,
+        edges: &periods.edges,
+        zone: "UTC",
+    };
+    let source = Source::choose(&Rollups::built_in(), needs, NOW).unwrap();
+    let (select, parameters) = sql::select(&asked, &periods, &source, "default");
+    lane::statement(&select, parameters, &source.rollup, Duration::from_secs(10), 1_000)
+}
+
+#[test]
+fn the_statement_reads_states_as_lists_of_users() {
+    let Statement { text, parameters, settings } = statement(&[
+        ("first", "event:eq:signup"),
+        ("again", "event:in:open|view"),
+        ("filter", "event:ne:x"),
+        ("grain", "week"),
+        ("periods", "3"),
+        ("from", "-2w"),
+    ]);
+    let mut found = format!("{text}\n");
+    for (name, value) in parameters {
+        found += &format!("-- {name} = {value:?}\n");
+    }
+    for (name, value) in settings {
+        found += &format!("-- SETTING {name} = {value}\n");
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/people/retention/retention.sql");
+    if !fs::read_to_string(&file).is_ok_and(|there| there == found) {
+        fs::write(&file, found).unwrap();
+        panic!("{} was another; it is written, look at the difference and commit it", file.display());
+    }
+}
+
+/// Two cohorts of three users each, at `as_of`, of a rollup that keeps rows from `kept_from` on.
+fn cells(as_of: Option<i64>, kept_from: Option<i64>) -> serde_json::Value {
+    let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "2"), ("from", "-2d")]);
+    let periods = Periods::new(&asked, NOW).unwrap();
+    let counted = Counted {
+        as_of: as_of.map(|as_of| UnixMillis(as_of * 1000)),
+        declared: None,
+        since: None,
+        rows: vec![(1, vec![3, 2, 0, 0]), (0, vec![3, 3, 1, 0])],
+    };
+    let cohorts = Cohorts::new(&asked, &periods, kept_from, &counted, NOW);
+    let rows: serde_json::Value = serde_json::from_str(cohorts.json().get()).unwrap();
+    assert_eq!(rows[0]["cohort"], "2026-11-27T00:00:00+00:00");
+    json!([[rows[0]["size"], rows[0]["cells"]], [rows[1]["size"], rows[1]["cells"]]])
+}
+
+#[test]
+fn a_period_that_is_not_finished_has_no_figure() {
+    let today = NOW - NOW.rem_euclid(86_400);
+    assert_eq!(cells(Some(NOW), None), json!([[3, [3, null, null]], [3, [null, null, null]]]));
+    assert_eq!(cells(Some(today), None), json!([[3, [3, null, null]], [3, [null, null, null]]]));
+    assert_eq!(cells(Some(today - 1), None), json!([[3, [null, null, null]], [3, [null, null, null]]]));
+    let tomorrow = today + 86_400;
+    assert_eq!(cells(Some(tomorrow), None), json!([[3, [3, 1, null]], [3, [2, null, null]]]));
+    assert_eq!(cells(None, None), json!([[3, [null, null, null]], [3, [null, null, null]]]));
+}
+
+#[test]
+fn a_cohort_before_the_retention_has_no_figure() {
+    let today = NOW - NOW.rem_euclid(86_400);
+    assert_eq!(
+        cells(Some(today + 86_400), Some(today)),
+        json!([[null, [null, null, null]], [3, [2, null, null]]])
+    );
+}
+
+#[test]
+fn csv_has_a_column_for_each_period() {
+    let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "1"), ("from", "-1d")]);
+    let periods = Periods::new(&asked, NOW).unwrap();
+    let counted = Counted { as_of: None, declared: None, since: None, rows: Vec::new() };
+    let rows = Cohorts::new(&asked, &periods, None, &counted, NOW).csv();
+    assert_eq!(rows[0], ["cohort", "size", "period_0", "period_1"]);
+    assert_eq!(rows[1], ["2026-11-28T00:00:00+00:00", "0", "", ""]);
+}
+
+proptest! {
+    /// Whatever texts a request has, they are parameters: the statement is the same as for harmless ones.
+    #[test]
+    fn texts_of_a_request_are_never_part_of_the_statement(values in prop::collection::vec("(?s).{0,20}", 3)) {
+        let with = |values: &[String]| {
+            let (first, again) = (format!("event:eq:{}", values[0]), format!("event:prefix:{}", values[1]));
+            let filter = format!("event:contains:{}", values[2]);
+            statement(&[("first", &*first), ("again", &*again), ("filter", &*filter)])
+        };
+        let (found, expected) = (with(&values), with(&["a", "b", "c"].map(str::to_owned)));
+        prop_assert_eq!(found.text, expected.text);
+        prop_assert_eq!(&found.parameters[2].1, &Parameter::Texts(vec![values[0].clone()]));
+    }
+}

@@ -1,0 +1,205 @@
+//! Which rollup is read: one that has what is counted, the fields of the conditions and the edges of the periods.
+//!
+//! Of several, those count that keep rows for as long as the window reaches; then the coarsest, the one with fewest
+//! dimensions, the first of the file, as for queries. A rollup with a `where` does not hold all events, so it never
+//! answers. Pure: no clock, no I/O.
+
+use std::cmp::Reverse;
+
+use schemas::rollup::{Dimension, Distinct, Measure, Rollup, Rollups};
+
+use crate::access::Reader;
+use crate::filter::Filter;
+use crate::problem::{Kind, Problem};
+use crate::query::grain;
+
+/// The measure that a key has to permit where no rollup declares one.
+const USERS: &str = "users";
+
+/// Seconds of a day in UTC.
+const DAY: i64 = 86_400;
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counts {
+    /// Distinct users.
+    Users,
+    /// Events.
+    Events,
+}
+
+/// A rollup, and its columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) rollup: Rollup,
+    /// The name of the measure.
+    pub(super) measure: String,
+    /// Before this moment the rollup keeps no rows; none if it keeps all.
+    pub(super) kept_from: Option<i64>,
+}
+
+/// What a source has to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs<'a> {
+    pub(super) counts: Counts,
+    /// Its measure is one that this reader may ask for.
+    pub(super) reader: &'a Reader,
+    /// Conditions, and the parameter that has each.
+    pub(super) filters: &'a [(&'static str, &'a Filter)],
+    /// Edges of the periods, in seconds since 1970.
+    pub(super) edges: &'a [i64],
+    /// The name of the zone that these are edges in.
+    pub(super) zone: &'a str,
+}
+
+impl Source {
+    /// The best source at the moment `now`.
+    ///
+    /// # Errors
+    /// No rollup has what is needed: names the parameter that the closest one fails, and what each of them lacks.
+    pub(super) fn choose(rollups: &Rollups, needs: Needs<'_>, now: i64) -> Result<Self, Problem> {
+        let (mut candidates, mut failures) = (Vec::new(), Vec::new());
+        for (place, rollup) in rollups.iter().enumerate() {
+            let Some(measure) = measure(rollup, needs.counts) else { continue };
+            if needs.counts == Counts::Users && !needs.reader.may_read(measure) {
+                continue;
+            }
+            let lacks = lacking(rollup, needs);
+            if lacks.is_empty() {
+                let kept_from = kept_from(rollup, now);
+                let reaches = kept_from.is_none_or(|kept| kept <= needs.edges[0]);
+                let key = (!reaches, Reverse(rollup.grain.length()), rollup.dimensions.len(), place);
+                let source = Self { rollup: rollup.clone(), measure: measure.to_owned(), kept_from };
+                candidates.push((key, source));
+            } else {
+                failures.push((&*rollup.name, lacks));
+            }
+        }
+        let best = candidates.into_iter().min_by_key(|(key, _)| *key).map(|(_, source)| source);
+        best.ok_or_else(|| none_covers(needs, &failures))
+    }
+
+    /// The column of a filter that it was chosen for.
+    pub(super) fn column(&self, filter: &Filter) -> String {
+        let column = dimension(&self.rollup, filter).expect("the rollup was chosen by its dimensions");
+        format!("S.`{}`", column.column_name())
+    }
+}
+
+/// Refuses a reader whose key permits no count of the users of all events, and names the parameter that asks for it.
+pub(super) fn check_reader(rollups: &Rollups, reader: &Reader, param: &str) -> Result<(), Problem> {
+    let of_all_events = rollups.iter().filter(|rollup| rollup.conditions.is_empty());
+    let names: Vec<_> = of_all_events.filter_map(|rollup| measure(rollup, Counts::Users)).collect();
+    if names.iter().any(|name| reader.may_read(name)) {
+        return Ok(());
+    }
+    reader.check_measure(param, names.first().unwrap_or(&USERS))
+}
+
+fn measure(rollup: &Rollup, counts: Counts) -> Option<&str> {
+    let is_asked = |measure: &Measure| match counts {
+        Counts::Users => *measure == Measure::UniqExact(Distinct::User),
+        Counts::Events => *measure == Measure::Count,
+    };
+    rollup.measures.iter().find(|(_, measure)| is_asked(measure)).map(|(name, _)| name.as_str())
+}
+
+/// The dimension that a filter names: as it is declared (`props.plan`), or as a view calls it (`plan`).
+fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
+    let named = |dimension: &&Dimension| {
+        dimension.to_string() == filter.field || dimension.column_name() == filter.field
+    };
+    rollup.dimensions.iter().find(named)
+}
+
+/// What a rollup lacks: the parameter that asks for it, and a phrase.
+fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
+    let mut lacks = Vec::new();
+    for (param, filter) in needs.filters {
+        if dimension(rollup, filter).is_none() {
+            lacks.push((*param, format!("has no dimension `{}`", filter.field)));
+        }
+    }
+    if !rollup.conditions.is_empty() {
+        lacks.push(("filter", "does not hold all events".to_owned()));
+    }
+    if !grain::has_edges(rollup.grain, needs.edges) {
+        let needed = grain::needed(needs.edges).map_or("other ones", |grain| grain.name());
+        let has = rollup.grain.name();
+        let phrase = format!("has buckets of grain {has}, and these periods in {} need {needed}", needs.zone);
+        lacks.push(("tz", phrase));
+    }
+    lacks
+}
+
+/// Before this moment the rollup keeps no rows.
+fn kept_from(rollup: &Rollup, now: i64) -> Option<i64> {
+    let days = i64::from(rollup.retention_days?);
+    Some(now - now.rem_euclid(DAY) - days * DAY)
+}
+
+fn none_covers(needs: Needs<'_>, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
+    let what = match needs.counts {
+        Counts::Users => "distinct users, uniq_exact(user),",
+        Counts::Events => "events, count,",
+    };
+    let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
+    let param = closest
+        .map_or_else(|| needs.filters.first().map_or("from", |(param, _)| param), |(_, lacks)| lacks[0].0);
+    let phrases: Vec<_> = failures
+        .iter()
+        .map(|(rollup, lacks)| {
+            let lacks: Vec<_> = lacks.iter().map(|(_, phrase)| phrase.as_str()).collect();
+            format!("`{rollup}` {}", lacks.join(" and "))
+        })
+        .collect();
+    let phrases = if phrases.is_empty() { "none is declared".to_owned() } else { phrases.join("; ") };
+    Problem::of(Kind::NotCovered, param, format!("no rollup has {what} like this: {phrases}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEHRAN_MIDNIGHT: i64 = 1_795_811_400;
+    const BERLIN_MIDNIGHT: i64 = 1_795_820_400;
+
+    fn choose(declared: &str, field: &str, edge: i64) -> Result<String, Problem> {
+        let rollups = Rollups::parse("", declared).unwrap();
+        let filter = Filter::parse(&format!("{field}:eq:a")).unwrap();
+        let filters = [("first", &filter)];
+        let edges = [edge, edge + DAY];
+        let reader = &Reader::default();
+        let needs = Needs { counts: Counts::Users, reader, filters: &filters, edges: &edges, zone: "there" };
+        Source::choose(&rollups, needs, edge + DAY).map(|source| source.rollup.name)
+    }
+
+    #[track_caller]
+    fn check_refused(declared: &str, field: &str, edge: i64, param: &str, phrase: &str) {
+        let problem = choose(declared, field, edge).unwrap_err();
+        assert_eq!((problem.kind, &*problem.errors[0].param), (Kind::NotCovered, param));
+        assert!(problem.errors[0].reason.contains(phrase), "{}", problem.errors[0].reason);
+    }
+
+    #[test]
+    fn users_of_days_are_read_from_the_coarsest_rollup_with_these_edges() {
+        let built_in = Rollups::built_in().to_string();
+        assert_eq!(choose(&built_in, "event", 1_795_824_000).unwrap(), "users_daily");
+        assert_eq!(choose(&built_in, "event", BERLIN_MIDNIGHT).unwrap(), "users_hourly");
+    }
+
+    #[test]
+    fn what_no_rollup_has_is_named() {
+        let built_in = Rollups::built_in().to_string();
+        check_refused(&built_in, "event", TEHRAN_MIDNIGHT, "tz", "need 15m");
+        check_refused(&built_in, "country", 1_795_824_000, "first", "has no dimension `country`");
+        check_refused("", "event", 1_795_824_000, "first", "none is declared");
+    }
+
+    #[test]
+    fn a_rollup_of_some_events_does_not_answer() {
+        let some = "[[rollup]]\nname = \"some\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
+                    where = { country = \"DE\" }\nmeasures = { users = \"uniq_exact(user)\" }\n";
+        check_refused(some, "event", 1_795_824_000, "filter", "does not hold all events");
+    }
+}
