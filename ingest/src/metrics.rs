@@ -1,9 +1,9 @@
 //! The metrics of the edge: one struct, registered once.
 //!
 //! Invariants, by the names below: received = accepted + rejected, and accepted = delivered + spooled + queued +
-//! not_durable + lost. Each event has one outcome: a spooled event still counts as spooled after it was replayed to
-//! Kafka, which `spool_replayed_total` counts, also for events of an earlier process. Tenants, users and paths are never
-//! labels.
+//! not_durable + lost. Each event has one outcome: a spooled event stays counted as spooled after its replay to Kafka.
+//! `spool_replayed_total` counts replays, also of events that an earlier process spooled. Tenants, users and paths are
+//! never labels.
 
 use std::time::Duration;
 

@@ -23,7 +23,7 @@ use crate::spool::store::SpooledRecord;
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
 /// The pause after a batch, and between checks of an empty spool.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The pause after Kafka did not accept some records, which may happen as long as they are in the spool.
+/// The pause after Kafka did not accept some records. That loses nothing: they stay in the spool and are sent again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Nothing is replayed while live records fill more than this percentage of the limit on waiting bytes.
 const BUSY_PERCENT: usize = 50;

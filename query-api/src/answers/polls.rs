@@ -76,10 +76,12 @@ const COUNTED: &str = "
     ) WHERE place <= ? OR (who, name) IN (SELECT W.1, W.2 FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'))) AS W))
 ";
 
-/// Between these two is [`COUNTED`]. `?` are: tenants, names, votes, voters and moments of the last merges, the
-/// users that may be merged, and [`MAX_OPTIONS`]. The last poll may exceed them.
+/// The statement is the first text, [`COUNTED`], and the second text. `?` are: tenants, names, votes, voters and moments
+/// of the last merges, the users that may be merged, and [`MAX_OPTIONS`]. Polls are merged until that number of users is
+/// reached; the last poll may go over it.
 ///
-/// The voters of a poll are at most its votes, and those of the last merge and of the votes since.
+/// The estimate of a poll's voters before they are merged: at most its votes, and at most the voters of the last merge
+/// plus the votes since then.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (

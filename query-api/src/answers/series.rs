@@ -160,7 +160,7 @@ fn merge(
     }
 }
 
-/// The sum over all events.
+/// The count over all event names, from the row of the total, whose `event` is empty; 0 if there is none.
 fn all_events(rows: &[SnapshotRow], counts: u8) -> u64 {
     rows.iter().find(|row| row.part == counts && row.event.is_empty()).map_or(0, |row| row.events)
 }

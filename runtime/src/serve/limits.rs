@@ -8,7 +8,7 @@ use http::Request;
 use super::activity::Timeouts;
 use crate::vars::{VarError, Vars};
 
-/// The headers of every usual client fit into this size.
+/// The smallest limit of header bytes that can be configured; the headers of common clients fit into it.
 const LEAST_HEADER_BYTES: u32 = 1024;
 
 /// The bounds of the connections of a port.

@@ -26,9 +26,10 @@ const SHOWN_BYTES: usize = 500;
 
 /// Settings of every statement, whatever the defaults of the server are: an answer is complete, or an error. If a
 /// marker were missing from an answer, its rows would seem to be missing.
-pub(crate) const WHOLE: [(&str, &str); 14] = [
+pub(crate) const WHOLE: [(&str, &str); 15] = [
     ("limit", "0"),
     ("offset", "0"),
+    ("empty_result_for_aggregation_by_empty_set", "0"),
     ("aggregate_functions_null_for_empty", "0"),
     ("read_overflow_mode", "throw"),
     ("read_overflow_mode_leaf", "throw"),

@@ -15,7 +15,10 @@ use crate::protocol::progress::{NextOffset, Offset};
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
     /// No batch is declared.
-    #[error("split partition {partition}: no batch is declared, so none can be refused")]
+    #[error(
+        "split partition {partition}: no batch of this partition waits to be inserted, so there is nothing to split; take \
+         the number from the message of the aggregator"
+    )]
     NothingDeclared {
         /// The Kafka partition.
         partition: u16,

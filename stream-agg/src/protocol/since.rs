@@ -45,9 +45,9 @@ pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
-    // Also if it is noted already: the owner before may write its moment late.
+    // Also if the row of a removed rollup already says so: the previous owner of the partition may still overwrite it.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
-    // An owner that declares the rollup noted it, and never got to commit.
+    // A previous owner wrote these rows of rollups that we do not declare, and died before its commit to Kafka.
     let stale = noted.iter().filter(|(name, since)| **since != NOT_COUNTED && !ours.contains(&***name));
     let stale = stale.map(|(name, _)| name.clone());
     let withdrawn = removed.chain(stale).chain(begun.iter().cloned()).collect();

@@ -158,8 +158,8 @@ impl Retention {
         Ok(asked)
     }
 
-    /// The request as a reader may send it: with the filters of the reader's key, which `query` of an answer does not
-    /// repeat.
+    /// Adds the filters of the reader's key. The member `query` of the answer, which repeats the request, does not show
+    /// them.
     ///
     /// # Errors
     /// The key does not permit to count users.
