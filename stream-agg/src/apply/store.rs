@@ -29,6 +29,7 @@ const SHOWN_BYTES: usize = 500;
 pub(crate) const WHOLE: [(&str, &str); 15] = [
     ("limit", "0"),
     ("offset", "0"),
+    // The condition of an insert must read a number even if there is no marker.
     ("empty_result_for_aggregation_by_empty_set", "0"),
     ("aggregate_functions_null_for_empty", "0"),
     ("read_overflow_mode", "throw"),

@@ -11,7 +11,7 @@ use crate::rows::cells::{Cell, Source};
 
 /// Settings of every insert, in addition to those of every statement: one block becomes one part, as a whole or not
 /// at all; the token counts; an answer is an error or says that the insert ended.
-const SETTINGS: [(&str, &str); 13] = [
+const SETTINGS: [(&str, &str); 12] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
     // If headers were sent early, a later error would follow a status of 200.
@@ -26,8 +26,6 @@ const SETTINGS: [(&str, &str); 13] = [
     ("use_strict_insert_block_limits", "0"),
     ("max_insert_block_size_bytes", "0"),
     ("max_partitions_per_insert_block", "1"),
-    // The condition must read a number even if there is no marker.
-    ("empty_result_for_aggregation_by_empty_set", "0"),
 ];
 
 /// All settings of one attempt under `token`. Attempts differ by their deadlines.
