@@ -4,7 +4,13 @@ use schemas::time::UnixMillis;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::query::params::{Format, choice};
 use crate::rendered::{Rendered, etag, rfc3339};
+
+/// The form that the parameter `format` asks for.
+pub(super) fn form(text: &str) -> Result<Format, String> {
+    choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
+}
 
 /// Rows of an answer.
 pub(super) trait Table {

@@ -258,10 +258,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
         doc: "The first day of a week: `mon` or `sun`.",
         shape: Shape::One,
         values: Values::OneOf(&["mon", "sun"]),
-        read: |query, text| {
-            choice(text, &[("mon", Week::Monday), ("sun", Week::Sunday)])
-                .map(|week| query.calendar.week = week)
-        },
+        read: |query, text| week(text).map(|week| query.calendar.week = week),
     },
     Parameter {
         name: "filter",
@@ -271,12 +268,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
               value means that the field is absent.",
         shape: Shape::Many,
         values: Values::Text(FILTER),
-        read: |query, text| {
-            if query.filters.len() == MAX_FILTERS {
-                return Err(format!("there are at most {MAX_FILTERS} filters"));
-            }
-            Filter::parse(text).map(|filter| query.filters.push(filter))
-        },
+        read: |query, text| add_filter(&mut query.filters, text),
     },
     Parameter {
         name: "top",
@@ -696,6 +688,19 @@ pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
     found.ok_or_else(|| format!("it is {}", names.join(" or ")))
+}
+
+/// Adds a condition.
+pub(crate) fn add_filter(filters: &mut Vec<Filter>, text: &str) -> Result<(), String> {
+    if filters.len() == MAX_FILTERS {
+        return Err(format!("there are at most {MAX_FILTERS} filters"));
+    }
+    Filter::parse(text).map(|filter| filters.push(filter))
+}
+
+/// The first day of a week.
+pub(crate) fn week(text: &str) -> Result<Week, String> {
+    choice(text, &[("mon", Week::Monday), ("sun", Week::Sunday)])
 }
 
 pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {

@@ -7,12 +7,10 @@ use schemas::rollup::Rollups;
 
 use crate::access::Reader;
 use crate::filter::{Filter, Test};
-use crate::people::source;
+use crate::people::{render, source};
 use crate::problem::Problem;
 use crate::query::grain::{Calendar, Week};
-use crate::query::params::{
-    self, BOUND, FILTER, Format, Given, MAX_FILTERS, Parameter, Shape, Values, choice, zone,
-};
+use crate::query::params::{self, BOUND, FILTER, Format, Given, Parameter, Shape, Values, add_filter, zone};
 use crate::query::window::Bound;
 
 /// What is asked.
@@ -102,12 +100,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
               `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
         shape: Shape::Many,
         values: Values::Text(FILTER),
-        read: |asked, text| {
-            if asked.filters.len() == MAX_FILTERS {
-                return Err(format!("there are at most {MAX_FILTERS} filters"));
-            }
-            Filter::parse(text).map(|filter| asked.filters.push(filter))
-        },
+        read: |asked, text| add_filter(&mut asked.filters, text),
     },
     Parameter {
         name: "format",
@@ -115,10 +108,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
         doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
-        read: |asked, text| {
-            choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
-                .map(|format| asked.format = Some(format))
-        },
+        read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
     },
 ];
 
@@ -148,8 +138,8 @@ impl Funnel {
         }
     }
 
-    /// The request as a reader may send it: with the filters of the reader's key, which `query` of an answer does not
-    /// repeat.
+    /// Adds the filters of the reader's key. The member `query` of the answer, which repeats the request, does not show
+    /// them.
     ///
     /// # Errors
     /// The key does not permit to count users.

@@ -6,11 +6,11 @@ use schemas::rollup::Rollups;
 use super::MAX_PERIODS;
 use crate::access::Reader;
 use crate::filter::Filter;
-use crate::people::source;
+use crate::people::{render, source};
 use crate::problem::Problem;
 use crate::query::grain::{Calendar, Grain, Week};
 use crate::query::params::{
-    self, BOUND, FILTER, Format, Given, MAX_FILTERS, Parameter, Shape, Values, choice, zone,
+    self, BOUND, FILTER, Format, Given, Parameter, Shape, Values, add_filter, choice, week, zone,
 };
 use crate::query::window::Bound;
 
@@ -57,12 +57,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
               [queries](query.md).",
         shape: Shape::Many,
         values: Values::Text(FILTER),
-        read: |asked, text| {
-            if asked.filters.len() == MAX_FILTERS {
-                return Err(format!("there are at most {MAX_FILTERS} filters"));
-            }
-            Filter::parse(text).map(|filter| asked.filters.push(filter))
-        },
+        read: |asked, text| add_filter(&mut asked.filters, text),
     },
     Parameter {
         name: "grain",
@@ -116,10 +111,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "The first day of a week: `mon` or `sun`.",
         shape: Shape::One,
         values: Values::OneOf(&["mon", "sun"]),
-        read: |asked, text| {
-            choice(text, &[("mon", Week::Monday), ("sun", Week::Sunday)])
-                .map(|week| asked.calendar.week = week)
-        },
+        read: |asked, text| week(text).map(|week| asked.calendar.week = week),
     },
     Parameter {
         name: "format",
@@ -127,10 +119,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
-        read: |asked, text| {
-            choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
-                .map(|format| asked.format = Some(format))
-        },
+        read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
     },
 ];
 
