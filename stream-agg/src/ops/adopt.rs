@@ -55,11 +55,11 @@ pub struct Adoptable {
 /// # Errors
 /// Why one of them cannot be adopted.
 pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<Adoptable>, AdoptError> {
-    let look = |partition: &u16| {
-        let (partition, (_, found)) = (*partition, look(config, *partition, log)?);
-        Ok(Adoptable { partition, log, committed: found.committed })
-    };
-    let all = partitions.iter().map(look).collect::<Result<Vec<_>, _>>()?;
+    let mut all = Vec::with_capacity(partitions.len());
+    for partition in partitions.iter().copied() {
+        let (_, found) = look(config, partition, log).await?;
+        all.push(Adoptable { partition, log, committed: found.committed });
+    }
     // All partitions have the same group, so it is empty for all of them or for none.
     let asked = all.iter().find(|part| part.committed.is_some()).or(all.first());
     if let Some(Adoptable { partition, committed, .. }) = asked {
@@ -71,10 +71,10 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
 }
 
 /// What Kafka has of `partition`; an error if it contradicts what the operator says of the log.
-fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
+async fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
     let offline_error = AdoptError::offline(partition);
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let found = offline.found().map_err(offline_error)?;
+    let found = offline.found().await.map_err(offline_error)?;
     match check_log(partition, log, &found)? {
         Some((end, epoch)) if !offline.holds(end, epoch).map_err(offline_error)? => {
             Err(AdoptError::Truncated { partition, from: end })
@@ -96,7 +96,7 @@ pub async fn adopt(
     let Adoptable { partition, log, committed } = part;
     let offline_error = AdoptError::offline(partition);
     let store_error = AdoptError::store(partition);
-    let (offline, found) = look(config, partition, log)?;
+    let (offline, found) = look(config, partition, log).await?;
     let store = Store::new(&config.migrate.store);
     let in_tables = markers::newest_generation(&store, partition).await.map_err(store_error)?;
     let log_generation = in_tables.max(found.intent().map(|(_, intent)| intent.log_generation));
@@ -128,7 +128,7 @@ pub async fn adopt(
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
     // No batch may have been declared since the wait began: markers could belong to it.
-    offline.replace(&committed, from, &intent).map_err(offline_error)?;
+    offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 

@@ -5,10 +5,12 @@
 //! migrate at the same time. An existing topic is only checked.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use runtime::backoff::RetryPolicy;
 use schemas::tables;
 use tokio::time::{self, Instant};
@@ -23,6 +25,8 @@ mod views;
 
 /// The waits until Kafka or ClickHouse can be reached.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
+/// The waits until the partitions of a new topic have leaders.
+const LEADER_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(20), Duration::from_millis(500));
 /// Timeout of one request to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -249,6 +253,32 @@ async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError>
     store.execute(sql).await.map_err(|source| MigrateError::Apply { name: name.to_owned(), source })
 }
 
+/// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of
+/// a new topic only after the controller has created it. A process that reads the topic before that is told that the
+/// partition is unknown. Gives up after [`KAFKA_TIMEOUT`]: the services wait for their topic as well.
+async fn wait_for_leaders(admin: Admin, topic: String) {
+    let until = Instant::now() + KAFKA_TIMEOUT;
+    let admin = Arc::new(admin);
+    let mut backoff = LEADER_RETRIES.backoff();
+    while Instant::now() < until {
+        let (client, name) = (Arc::clone(&admin), topic.clone());
+        let asked =
+            tokio::task::spawn_blocking(move || client.inner().fetch_metadata(Some(&name), KAFKA_TIMEOUT));
+        if let Ok(Ok(metadata)) = asked.await
+            && metadata.topics().iter().all(has_leaders)
+        {
+            return;
+        }
+        time::sleep(backoff.wait()).await;
+    }
+}
+
+fn has_leaders(topic: &MetadataTopic) -> bool {
+    // Kafka's -1: no leader is elected yet.
+    let led = |partition: &MetadataPartition| partition.error().is_none() && partition.leader() >= 0;
+    topic.error().is_none() && !topic.partitions().is_empty() && topic.partitions().iter().all(led)
+}
+
 /// Creates the topic unless it exists. Returns whether it was created.
 ///
 /// An existing topic is never changed: the tool that created it may restore its own settings. An error says what
@@ -269,7 +299,10 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let answers = admin.create_topics([&wanted], &options).await.map_err(error)?;
     for answer in answers {
         match answer {
-            Ok(_) => return Ok(true),
+            Ok(_) => {
+                wait_for_leaders(admin, topic.clone()).await;
+                return Ok(true);
+            }
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => return Err(error(KafkaError::AdminOp(code))),
         }

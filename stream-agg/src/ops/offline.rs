@@ -28,6 +28,8 @@ use crate::protocol::recover::KafkaState;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two checks that the group is still empty.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a question is repeated for which the group had no coordinator.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// How long one poll of a queue waits.
 const POLL: Duration = Duration::from_millis(50);
 /// How far clocks may differ.
@@ -66,6 +68,14 @@ pub(crate) fn outlasting() -> Duration {
     Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
+/// Whether Kafka is choosing or loading the group's coordinator, as it does for a moment after a broker has started and
+/// for the first question about any group.
+fn has_no_coordinator(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as C;
+    let codes = [C::NotCoordinator, C::CoordinatorNotAvailable, C::CoordinatorLoadInProgress];
+    error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
+}
+
 /// One partition of a group without members.
 pub struct Offline<'c> {
     config: &'c Config,
@@ -87,8 +97,16 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// The error of Kafka.
-    pub fn found(&self) -> Result<KafkaState, OfflineError> {
-        self.find().map_err(OfflineError::Kafka)
+    pub async fn found(&self) -> Result<KafkaState, OfflineError> {
+        let until = Instant::now() + ASK_TIMEOUT;
+        loop {
+            match self.find() {
+                Err(error) if has_no_coordinator(&error) && Instant::now() < until => {
+                    time::sleep(COORDINATOR_PAUSE).await;
+                }
+                found => return found.map_err(OfflineError::Kafka),
+            }
+        }
     }
 
     fn find(&self) -> Result<KafkaState, KafkaError> {
@@ -108,8 +126,8 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// No offset is committed, or the intent cannot be read.
-    pub fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
-        let (from, metadata) = self.found()?.committed.ok_or(OfflineError::NothingCommitted)?;
+    pub async fn intent(&self) -> Result<(NextOffset, Intent), OfflineError> {
+        let (from, metadata) = self.found().await?.committed.ok_or(OfflineError::NothingCommitted)?;
         Ok((from, metadata.parse().map_err(OfflineError::Unreadable)?))
     }
 
@@ -173,8 +191,17 @@ impl<'c> Offline<'c> {
     ///
     /// # Errors
     /// Something else is committed now, aggregators run, or the error of Kafka.
-    pub fn replace(&self, found: &Committed, from: NextOffset, intent: &Intent) -> Result<(), OfflineError> {
-        if self.found()?.committed == *found { self.commit(from, intent) } else { Err(OfflineError::Changed) }
+    pub async fn replace(
+        &self,
+        found: &Committed,
+        from: NextOffset,
+        intent: &Intent,
+    ) -> Result<(), OfflineError> {
+        if self.found().await?.committed == *found {
+            self.commit(from, intent)
+        } else {
+            Err(OfflineError::Changed)
+        }
     }
 
     fn try_commit(&self, from: NextOffset, metadata: &str) -> Result<(), KafkaError> {

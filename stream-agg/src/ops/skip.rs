@@ -90,11 +90,11 @@ pub struct Skipped {
 pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Skipped, SkipError> {
     let offline_error = |source| SkipError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let (from, intent) = offline.intent().map_err(offline_error)?;
+    let (from, intent) = offline.intent().await.map_err(offline_error)?;
     if !from.is_at_or_below(offset) {
         return Err(SkipError::Applied { partition, offset, from });
     }
-    let end = offline.found().map_err(offline_error)?.end;
+    let end = offline.found().await.map_err(offline_error)?.end;
     if end.is_at_or_below(offset) {
         return Err(SkipError::Beyond { partition, offset, end });
     }

@@ -66,7 +66,7 @@ pub struct Split {
 pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError> {
     let offline_error = |source| SplitError::Offline { partition, source };
     let offline = Offline::new(config, partition).map_err(offline_error)?;
-    let (from, intent) = offline.intent().map_err(offline_error)?;
+    let (from, intent) = offline.intent().await.map_err(offline_error)?;
     let Some(last) = intent.last else { return Err(SplitError::NothingDeclared { partition }) };
     let split = halved(from, &intent.ends());
     if split == intent.split {

@@ -77,7 +77,7 @@ async fn nothing_is_split_where_nothing_is_declared() {
     .unwrap();
     aggregator.terminate().await.unwrap();
     let none = world.run("stream-agg", &["split", "0"], &[]).await.unwrap_err();
-    assert!(format!("{none:#}").contains("no batch is declared"), "{none:#}");
+    assert!(format!("{none:#}").contains("there is nothing to split"), "{none:#}");
 }
 
 #[tokio::test]

@@ -113,10 +113,17 @@ async fn an_answer_has_its_moment_and_a_refusal_names_its_parameter() {
     let as_of = UnixMillis::parse(meta["as_of"].as_str().unwrap()).unwrap();
     assert_eq!(UnixMillis::parse(answer.header("x-as-of")), Some(as_of));
     assert_eq!(meta["complete_until"], "2025-11-16T00:00:00+00:00");
-    assert_eq!((&meta["rollups"], &meta["stale"]), (&json!(["event_daily"]), &json!(false)));
-    // Equal data is not sent again, whatever the moment.
-    let again = http.send("GET", path, &[("if-none-match", answer.header("etag"))], "").await;
-    assert_eq!((again.status, again.text.as_str()), (304, ""));
+    assert_eq!(meta["rollups"], json!(["event_daily"]));
+    // Equal data is not sent again, whatever the moment. On a busy machine an answer may become stale in between, and
+    // one that says so is another answer.
+    wait_for("an answer that is not sent again", DEADLINE, async || {
+        let known = http.get(path).await;
+        let again = http.send("GET", path, &[("if-none-match", known.header("etag"))], "").await;
+        assert!(again.status == 304 || again.json()["meta"]["stale"] != known.json()["meta"]["stale"]);
+        (again.status, again.text.as_str()) == (304, "")
+    })
+    .await
+    .unwrap();
     // The answer repeats the query as POST takes it.
     let query = answer.json()["query"].to_string();
     let posted = http.send("POST", "/v1/query", &[("content-type", "application/json")], query).await;
