@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -223,10 +224,30 @@ impl Broker {
 
     fn java(&self, jars: &Path, options: &[&str]) -> anyhow::Result<Command> {
         let mut command = guard::command(Path::new("java"))?;
-        let mut log = OsString::from("-Dlog4j2.configurationFile=");
-        log.push(self.directory.join("log4j2.properties"));
-        command.args(options).arg(log).arg("-cp").arg(jars.join("*"));
+        let property = |name: &str, value: &Path| {
+            let mut argument = OsString::from(name);
+            argument.push(value);
+            argument
+        };
+        command
+            .args(options)
+            .arg(property("-Dlog4j2.configurationFile=", &self.directory.join("log4j2.properties")))
+            .arg(property("-Djava.io.tmpdir=", &self.temporary()?))
+            .arg("-cp")
+            .arg(jars.join("*"));
         Ok(command)
+    }
+
+    /// An empty directory for Kafka's temporary files. The compression libraries unpack themselves there at each start,
+    /// and a killed process leaves them behind.
+    fn temporary(&self) -> anyhow::Result<PathBuf> {
+        let temporary = self.directory.join("tmp");
+        match fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir_all(&temporary),
+        }
+        .with_context(|| format!("empty {}", temporary.display()))?;
+        Ok(temporary)
     }
 }
 
