@@ -70,7 +70,7 @@ impl QueryApi {
             .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()))
             .route_layer(middleware::from_fn(access::permit_prepared));
         let answers = prepared
-            .merge(meta::routes(&self.config))
+            .merge(meta::routes(&self.config, Arc::clone(&self.state)))
             .merge(openapi::routes(self.access.needs_key()))
             .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
         let queries = query::routes(&self.config, Arc::clone(&self.state))

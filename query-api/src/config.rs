@@ -159,7 +159,7 @@ impl Config {
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let refresh = RefreshConfig {
             interval: vars.positive_duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
-            deadline: vars.duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
+            deadline: vars.positive_duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
         };
         Ok(Self {
             listen_addr: vars.parsed_or("LISTEN_ADDR", any(8083))?,

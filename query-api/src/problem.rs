@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Busy,
     /// As many streams are open as may be, or the process is about to stop.
     NoStream,
+    /// The key has as many streams as one key may have.
+    NoStreamOfKey,
     /// ClickHouse did not answer in time.
     TooSlow,
     /// ClickHouse did not answer, or not as it should.
@@ -167,7 +169,7 @@ impl Kind {
     /// After how many seconds the same request may succeed; every `503` has it.
     fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::NotYet | Self::Busy | Self::NoStream => Some("5"),
+            Self::NotYet | Self::Busy | Self::NoStream | Self::NoStreamOfKey => Some("5"),
             Self::TooSlow | Self::Unavailable => Some("10"),
             Self::TooManyKeys => Some("30"),
             Self::BadParameter
@@ -306,6 +308,13 @@ impl Kind {
                 title: "Too many streams are open",
                 detail: "as many streams are open as one process serves, or the process is about to stop",
                 hint: WAIT,
+            },
+            Self::NoStreamOfKey => Text {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                code: "rate_limited",
+                title: "The key has too many streams",
+                detail: "half of the streams of the process belong to this key, which is as many as one key may have",
+                hint: "close streams that nobody reads, or use several keys",
             },
             Self::TooSlow => Text {
                 status: StatusCode::SERVICE_UNAVAILABLE,

@@ -2,10 +2,12 @@
 //!
 //! Each message is the whole state, so a reader that lost some, or its connection, needs no history. Invariants: a
 //! stream asks nothing of ClickHouse; it makes a message only when its connection can take one, so a slow reader gets
-//! the latest state and not a queue; it shows the reader's tenant only; at most [`MAX_STREAMS`] are open, each for at
+//! the latest state and not a queue; it shows the reader's tenant only; at most [`MAX_STREAMS`] are open, half of them of one key, each for at
 //! most [`LIFETIME`], which is also how long a key that is no longer valid may still read.
 
 mod message;
+
+mod open_streams;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,7 +24,7 @@ use axum::routing::get;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use schemas::time::UnixMillis;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{self, Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,7 @@ use crate::access::{KnownReader, Reader};
 use crate::problem::{Kind, Problem};
 use crate::snapshot::{Snapshot, TenantAnswers};
 use crate::state::AppState;
+use open_streams::{Full, OpenStream, OpenStreams};
 
 /// Open streams of one process.
 const MAX_STREAMS: usize = 1_000;
@@ -48,7 +51,7 @@ struct LiveService {
     state: Arc<AppState>,
     /// Tells messages of this process from those of others.
     instance: String,
-    streams: Arc<Semaphore>,
+    streams: Arc<OpenStreams>,
     /// Ends all streams.
     closing: CancellationToken,
 }
@@ -58,7 +61,7 @@ pub(crate) fn routes(state: Arc<AppState>, closing: CancellationToken) -> Router
     let service = LiveService {
         state,
         instance: format!("{:08x}", fastrand::u32(..)),
-        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        streams: Arc::new(OpenStreams::new(MAX_STREAMS)),
         closing,
     };
     Router::new().route(ROUTE, get(live)).with_state(Arc::new(service))
@@ -83,14 +86,18 @@ fn open(service: Arc<LiveService>, reader: Arc<Reader>) -> Result<Messages, Prob
         let wanted = service.state.wanted_tenants.want(reader.tenant.clone(), Instant::now().into_std());
         wanted.map_err(|_| Kind::TooManyKeys)?;
     }
-    let permit = Arc::clone(&service.streams).try_acquire_owned().map_err(|_| Kind::NoStream)?;
+    let stream = service.streams.open(reader.id.as_deref()).map_err(|full| match full {
+        Full::Process => Kind::NoStream,
+        Full::Key => Kind::NoStreamOfKey,
+    })?;
+    let open = CountedStream { stream: Some(stream), service: Arc::clone(&service) };
     service.count();
     Ok(Messages {
         snapshots: service.state.snapshots.subscribe(),
         end: Box::pin(time::sleep(LIFETIME)),
         sent: None,
         reader,
-        open: OpenStream { permit: Some(permit), service },
+        open,
     })
 }
 
@@ -107,19 +114,19 @@ fn response(messages: Messages) -> Response {
 impl LiveService {
     /// Shows how many streams are open.
     fn count(&self) {
-        self.state.metrics.live_streams(MAX_STREAMS - self.streams.available_permits());
+        self.state.metrics.live_streams(self.streams.len());
     }
 }
 
-/// An open stream, which counts until it is dropped.
-struct OpenStream {
+/// An open stream, which the metric counts until it is dropped.
+struct CountedStream {
     service: Arc<LiveService>,
-    permit: Option<OwnedSemaphorePermit>,
+    stream: Option<OpenStream>,
 }
 
-impl Drop for OpenStream {
+impl Drop for CountedStream {
     fn drop(&mut self) {
-        drop(self.permit.take());
+        drop(self.stream.take());
         self.service.count();
     }
 }
@@ -132,7 +139,7 @@ struct Messages {
     /// The number of the latest snapshot that was sent, and whether it was stale.
     sent: Option<(u64, bool)>,
     reader: Arc<Reader>,
-    open: OpenStream,
+    open: CountedStream,
 }
 
 impl Messages {

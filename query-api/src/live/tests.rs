@@ -40,7 +40,7 @@ fn service(state: &Arc<AppState>, streams: usize) -> Arc<LiveService> {
     Arc::new(LiveService {
         state: Arc::clone(state),
         instance: "i".to_owned(),
-        streams: Arc::new(Semaphore::new(streams)),
+        streams: Arc::new(OpenStreams::new(streams)),
         closing: CancellationToken::new(),
     })
 }

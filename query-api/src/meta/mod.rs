@@ -18,20 +18,33 @@ use crate::access::{KnownReader, Reader};
 use crate::config::Config;
 use crate::document;
 use crate::query::{LIMITS, QueryLimits};
+use crate::rendered::rfc3339;
+use crate::state::AppState;
+use history::{Histories, HistoryReader};
+
+mod history;
+
+/// What the route shares with all requests.
+struct MetaService {
+    rollups: Rollups,
+    histories: HistoryReader,
+}
 
 /// The route.
-pub(crate) fn routes(config: &Config) -> Router {
-    let rollups = Arc::new(config.rollups.clone());
-    Router::new().route("/v1/meta", get(answer)).with_state(rollups)
+pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
+    let histories = HistoryReader::new(&config.clickhouse, state);
+    let service = Arc::new(MetaService { rollups: config.rollups.clone(), histories });
+    Router::new().route("/v1/meta", get(answer)).with_state(service)
 }
 
 /// `GET /v1/meta`. Parameters are ignored, so that a cache may be passed by.
 async fn answer(
-    State(rollups): State<Arc<Rollups>>,
+    State(service): State<Arc<MetaService>>,
     KnownReader(reader): KnownReader,
     headers: HeaderMap,
 ) -> Response {
-    let meta = serde_json::to_vec(&Meta::new(&rollups, &reader)).expect("names and numbers become JSON");
+    let meta = Meta::new(&service.rollups, &service.histories.read().await, &reader);
+    let meta = serde_json::to_vec(&meta).expect("names and numbers become JSON");
     document::respond(meta.into(), &headers)
 }
 
@@ -56,7 +69,10 @@ struct RollupMeta<'a> {
     conditions: Vec<ConditionMeta<'a>>,
     /// Days that a bucket is kept; null: for ever.
     retention_days: Option<u32>,
-    /// The first moment from which every event was counted; null while it is not known.
+    /// `whole`: every event counts; `since`: every event since the moment below; `not_counted`: at present none does,
+    /// because no aggregator has started with this rollup; `unknown`: ClickHouse did not say.
+    history: &'static str,
+    /// The first moment from which every event was counted, where `history` is `since`; else null.
     since: Option<String>,
 }
 
@@ -96,9 +112,9 @@ struct KeyMeta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    fn new(rollups: &'a Rollups, reader: &'a Reader) -> Self {
+    fn new(rollups: &'a Rollups, histories: &Histories, reader: &'a Reader) -> Self {
         let readable = |rollup: &'a Rollup| {
-            let rollup = RollupMeta::new(rollup, reader);
+            let rollup = RollupMeta::new(rollup, histories, reader);
             (!rollup.measures.is_empty()).then_some(rollup)
         };
         Self {
@@ -119,7 +135,8 @@ impl<'a> Meta<'a> {
 }
 
 impl<'a> RollupMeta<'a> {
-    fn new(rollup: &'a Rollup, reader: &Reader) -> Self {
+    fn new(rollup: &'a Rollup, histories: &Histories, reader: &Reader) -> Self {
+        let history = history::of(histories, &rollup.name);
         let measures = rollup.measures.iter().filter(|(name, _)| reader.may_read(name));
         let condition =
             |Condition { field, values }: &'a Condition| ConditionMeta { field: field.to_string(), values };
@@ -130,7 +147,8 @@ impl<'a> RollupMeta<'a> {
             measures: measures.map(|(name, kind)| MeasureMeta { name, kind: kind.to_string() }).collect(),
             conditions: rollup.conditions.iter().map(condition).collect(),
             retention_days: rollup.retention_days,
-            since: None,
+            history: history.name(),
+            since: history.since().map(rfc3339),
         }
     }
 }
@@ -171,7 +189,7 @@ measures = { users = "uniq_exact(user)" }
 
     fn meta(reader: &Reader) -> Value {
         let rollups = Rollups::parse("", DECLARED).unwrap();
-        serde_json::to_value(Meta::new(&rollups, reader)).unwrap()
+        serde_json::to_value(Meta::new(&rollups, &Some(Arc::default()), reader)).unwrap()
     }
 
     #[test]
@@ -183,7 +201,7 @@ measures = { users = "uniq_exact(user)" }
                 "name": "views_daily", "grain": "day", "dimensions": ["country", "props.plan"],
                 "measures": [{"name": "shown", "type": "count"}, {"name": "spent", "type": "sum(prop_amount)"}],
                 "where": [{"field": "event", "values": ["view", "play"]}],
-                "retention_days": 400, "since": null,
+                "retention_days": 400, "history": "whole", "since": null,
             })
         );
         assert_eq!(meta["fields"], json!([{"name": "amount", "path": "cart.amount", "type": "int"}]));

@@ -123,6 +123,7 @@ pub(super) fn meta() -> Value {
             "measures": list(object(json!({"name": text(), "type": text()}), false)),
             "where": list(object(json!({"field": text(), "values": list(text())}), false)),
             "retention_days": optional(), "since": moment(),
+            "history": {"type": "string", "enum": ["whole", "since", "not_counted", "unknown"]},
         }),
         false,
     );

@@ -24,7 +24,7 @@ pub(super) const MAX_MERGED: u64 = 5_000_000;
 pub(super) const SAMPLED: u64 = 16;
 
 /// What is sent to ClickHouse.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Statement {
     pub(crate) text: String,
     /// What stands for the names in braces. All are arrays: a text alone would be unescaped by the server.

@@ -419,6 +419,22 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
     assert_eq!(empty(before).await, "no_rows");
     let unknown = "dimensions=event&from=2025-11-14&to=2025-11-15&filter=event:eq:unknown";
     assert_eq!(empty(unknown).await, "filtered");
+    let history = async |rollup: &str| {
+        let meta = http.get("/v1/meta").await.json();
+        let rollups = meta["rollups"].as_array().unwrap();
+        let found = rollups.iter().find(|meta| meta["name"] == rollup).unwrap();
+        (found["history"].clone(), found["since"].clone())
+    };
+    assert_eq!(history("event_daily").await, (json!("since"), json!("2025-11-14T06:00:00.000Z")));
+    assert_eq!(history("event_hourly").await, (json!("whole"), Value::Null));
+    let none = "INSERT INTO rollup_since (rollup, kp, since, noted)
+                VALUES ('event_daily', 1, '2299-12-31', now64() + 1)";
+    world.rows(none).await;
+    wait_for("a rollup that is not counted at present", DEADLINE, async || {
+        history("event_daily").await == (json!("not_counted"), Value::Null)
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
