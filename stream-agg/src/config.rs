@@ -312,7 +312,7 @@ fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZer
     Err(VarError::Invalid { name, value: number.to_string(), reason })
 }
 
-/// By how much a variable makes readers see rows later.
+/// A variable that delays rows for readers, at most [`MAX_AGE`].
 fn age(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
     vars.positive_duration_or(name, default)?;
     vars.duration_up_to(name, default, MAX_AGE, "readers would see nothing new for too long")
