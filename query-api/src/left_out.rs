@@ -15,7 +15,7 @@ const LEEWAY: u32 = 10;
 pub(crate) enum Pace {
     /// It needed less than half of the time that it may take.
     Quick,
-    /// It needed more, or failed for another reason.
+    /// It needed at least half of the time, or failed for a reason that leaving out answers does not help.
     Other,
     /// It missed its deadline, or needed more memory than it may.
     TooSlow,
@@ -72,7 +72,7 @@ fn less(left_out: LeftOut) -> LeftOut {
 mod tests {
     use super::*;
 
-    /// What is left out after these refreshes, from nothing.
+    /// Checks what is left out after these refreshes, where nothing was left out before them.
     #[track_caller]
     fn check(paces: &[(Pace, u32)], expected: LeftOut) {
         let mut shedding = Shedding::default();

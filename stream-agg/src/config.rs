@@ -63,7 +63,7 @@ pub struct BatchConfig {
     /// take about 1.5 times as much memory. Lower it if the process must be smaller; backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
-    /// answers and more, smaller inserts. With the default `POLL_INTERVAL` answers are at most 8 s old.
+    /// answers and more, smaller inserts. With the default `POLL_INTERVAL` answers are about 8 s old at most.
     pub max_age: Duration,
 }
 
@@ -312,7 +312,7 @@ fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZer
     Err(VarError::Invalid { name, value: number.to_string(), reason })
 }
 
-/// By how much a variable makes readers see rows later.
+/// A variable that delays rows for readers, at most [`MAX_AGE`].
 fn age(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
     vars.positive_duration_or(name, default)?;
     vars.duration_up_to(name, default, MAX_AGE, "readers would see nothing new for too long")

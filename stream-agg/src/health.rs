@@ -20,7 +20,7 @@ pub enum Component {
     Tables,
     /// The membership of the consumer group.
     Group,
-    /// A Kafka partition that stands still.
+    /// A Kafka partition that is stopped until an operator acts.
     Partition(i32),
     /// The inserts of a Kafka partition, which ClickHouse refuses or has lost.
     Inserts(i32),

@@ -46,7 +46,7 @@ impl World {
         Ok(world)
     }
 
-    /// A world without topic and tables yet; its topic has its name.
+    /// A world whose topic, which has its name, and tables do not exist yet.
     pub fn prepare(name: &str, stack: &Stack) -> anyhow::Result<Self> {
         let name = format!("bench_{name}");
         Ok(Self {

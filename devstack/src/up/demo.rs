@@ -102,7 +102,7 @@ impl Past {
         self.next * SLICE < self.start.0 - ago
     }
 
-    /// The next events, at most so many; fewer at the end of the past.
+    /// The next `count` events; fewer when the past ends before.
     fn take(&mut self, count: usize) -> Vec<Line> {
         let mut taken = Vec::with_capacity(count);
         while taken.len() < count {
@@ -119,7 +119,7 @@ impl Past {
         taken
     }
 
-    /// Leaves out so many events.
+    /// Leaves out the next `count` events.
     fn skip(&mut self, mut count: u64) {
         while count > 0 && !self.reaches(PAST) {
             let taken = self.take(usize::try_from(count).unwrap_or(usize::MAX).min(FIRST_RATE)).len();

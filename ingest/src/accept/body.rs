@@ -46,7 +46,7 @@ pub struct BodyHeaders {
 }
 
 impl BodyHeaders {
-    /// Checks the headers, and refuses a body that the edge would not read before a byte is read.
+    /// Checks the headers before a byte of the body is read, and refuses a body that the edge cannot accept.
     pub fn of(headers: &HeaderMap, limits: &BodyLimits) -> Result<Self, Refusal> {
         check_media_type(headers)?;
         let encoding = encoding(headers)?;

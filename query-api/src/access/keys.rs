@@ -11,17 +11,17 @@ use serde::Deserialize;
 use super::reader::Reader;
 use crate::filter::Filter;
 
-/// Bytes of an id.
+/// Most bytes of an id.
 const MAX_ID_BYTES: usize = 64;
-/// Measures that a key names.
+/// Most measures that a key names.
 const MAX_MEASURES: usize = 64;
-/// Filters of a key, beside those of a request.
+/// Most filters of a key. Those of a request are not counted.
 const MAX_FILTERS: usize = 8;
 
 /// A key in use.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Whoever presents the token.
+    /// The reader that the token identifies.
     pub(super) reader: Arc<Reader>,
     /// Whether the token is valid.
     pub(super) enabled: bool,

@@ -113,7 +113,7 @@ fn keep_private(mut response: Response) -> Response {
 /// Which rate a request is charged to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cost {
-    /// It is answered from what is there.
+    /// The answer is prepared already.
     Answer,
     /// It may ask ClickHouse.
     Query,

@@ -261,7 +261,7 @@ struct Tally {
 struct Meta {
     as_of: Option<String>,
     stale: bool,
-    /// Whether no bound left anything out.
+    /// Whether nothing is missing because of a limit.
     complete: bool,
     exact: bool,
     rows: usize,

@@ -9,8 +9,8 @@ use crate::config::RefreshConfig;
 use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
-/// Snapshots that a request waits for: that of the refresh that is under way, which may have begun without what the
-/// reader wants, and that of the one after it.
+/// Snapshots that a request waits for at most: that of the running refresh, which may have begun before the reader
+/// asked, and that of the next one.
 const MOST_SNAPSHOTS: u32 = 2;
 
 /// The wait of one request.

@@ -1,9 +1,10 @@
 //! What queries may cost together.
 //!
-//! A number of statements runs at once; one more waits for its turn, but not for long. Those that may take long have
-//! turns of their own, so that they do not keep the others waiting. Queries that are equal share one statement, and
-//! its rows count until the next tick: so however many readers look at a dashboard, each of its queries runs once per
-//! tick. A statement ends with its last reader. Failures are shown to those who wait and not kept.
+//! A limited number of statements runs at once; any other waits for its turn, up to a deadline. Those that may take
+//! long have turns of their own, so that they do not keep the others waiting. Queries that are equal share one
+//! statement, and its rows are the answer until the next tick: however many readers look at a dashboard, each of its
+//! queries runs once per tick. A statement is cancelled when its last reader disconnects. A failure is the answer to
+//! all who wait for the statement, and is not kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

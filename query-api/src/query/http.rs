@@ -117,7 +117,7 @@ fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<
     }
 }
 
-/// The first form of `Accept` that there is.
+/// The first format that `Accept` names, of those that answers can have.
 pub(crate) fn accepted(headers: &HeaderMap) -> Option<Format> {
     let accept = headers.get(ACCEPT)?.to_str().ok()?;
     accept.split(',').find_map(|range| match range.split(';').next().unwrap_or_default().trim() {

@@ -57,19 +57,19 @@ pub(crate) use params::{Format, PARAMETERS, Parameter, Shape, Values};
 /// What one query may ask for at most.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct QueryLimits {
-    /// Measures.
+    /// Most measures.
     measures: usize,
-    /// Dimensions.
+    /// Most dimensions.
     dimensions: usize,
-    /// Filters, beside those of the key.
+    /// Most filters. Those of the key are not counted.
     pub(crate) filters: usize,
-    /// Values that `top` ranks.
+    /// Most values that `top` ranks.
     top: usize,
-    /// Rows of an answer.
+    /// Most rows of an answer.
     rows: usize,
-    /// Rows before `limit`: keys times buckets.
+    /// Most rows before `limit`: keys times buckets.
     cells: usize,
-    /// Bytes of the body of POST.
+    /// Most bytes of the body of a POST.
     body_bytes: usize,
 }
 
@@ -92,7 +92,7 @@ struct QueryService {
     rollups: Rollups,
     /// Hash of these rollups.
     declared: u64,
-    /// What the latest statement told of the tables: the next one is planned with it.
+    /// What the latest statement reported about the tables: the next one is planned with it.
     reach: ArcSwap<Reach>,
     limits: Limits,
     budget: Budget<Shaped>,

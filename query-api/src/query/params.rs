@@ -186,7 +186,7 @@ pub(crate) enum Shape {
 pub(crate) enum Values {
     /// Texts that match this regular expression (ECMA 262); any if it is empty.
     Text(&'static str),
-    /// One of these.
+    /// One of these texts.
     OneOf(&'static [&'static str]),
     /// A whole number within these limits.
     Number(usize, usize),

@@ -56,11 +56,11 @@ pub(super) struct Source {
 /// Which buckets of a rollup are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Span {
-    /// All of the window.
+    /// All buckets of the window.
     Whole,
-    /// All of the window but those that begin at these moments.
+    /// All buckets of the window but those that begin at these moments.
     Without(Vec<i64>),
-    /// Those of the window that lie within one of these ranges.
+    /// The buckets of the window that lie within one of these ranges.
     Within(Vec<(i64, i64)>),
 }
 

@@ -184,7 +184,7 @@ fn compared_window(compared: &Compared) -> ComparedWindow {
     ComparedWindow { window: compared.window, cut }
 }
 
-/// The measures that a sample counted in some part.
+/// The measures that at least one part of the statement counted by a sample.
 fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
     let parts = slices.all().into_iter().flat_map(|slice| &slice.plan.parts).enumerate();
     let is_sampled = |at: usize| match query.accuracy {

@@ -43,8 +43,8 @@ struct PartitionRow {
     all: Vec<(String, i64)>,
 }
 
-/// What is noted for a Kafka partition, and a version for rows that follow: ClickHouse's time, which is after that of
-/// every row that is there.
+/// The moments that are stored for a Kafka partition, and the version for rows that are written next: ClickHouse's time,
+/// which is after the version of every stored row.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -151,9 +151,9 @@ async fn deadline<T>(
 /// What an error means for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The condition of an insert did not hold: check what is there.
+    /// The condition of an insert did not hold: read the marker in the table again.
     ConditionFailed,
-    /// The cause passes without help, or the outcome is unknown: try again.
+    /// The cause ends without an operator, or the outcome is unknown: try again.
     Transient,
     /// The server had no memory for the request: transient, unless it continues.
     OutOfMemory,

@@ -254,8 +254,8 @@ async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError>
 }
 
 /// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of
-/// a new topic only after the controller has created it. A process that reads the topic before that is told that the
-/// partition is unknown. Gives up after [`KAFKA_TIMEOUT`]: the services wait for their topic as well.
+/// a new topic only after the controller has created it. A process that reads the topic before that gets the error that
+/// the partition is unknown. Gives up after [`KAFKA_TIMEOUT`]: the services wait for their topic as well.
 async fn wait_for_leaders(admin: Admin, topic: String) {
     let until = Instant::now() + KAFKA_TIMEOUT;
     let admin = Arc::new(admin);

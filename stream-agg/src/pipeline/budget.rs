@@ -1,7 +1,7 @@
 //! Limits the memory of large batches, for all partitions of the process together.
 //!
 //! A batch that grows large needs a permit, and keeps it until it is applied. Invariant: no partition waits for a
-//! permit for ever, because a partition that stands still keeps its permits. After [`PATIENCE`] a partition goes on
+//! permit for ever, because a partition that makes no progress keeps its permit. After [`PATIENCE`] a partition goes on
 //! with small batches; a declared batch is finished without a permit.
 
 use std::num::NonZeroUsize;

@@ -79,7 +79,7 @@ pub(crate) struct Collector<'p> {
 enum CollectorEnd {
     /// The pipeline was stopped.
     Stopped,
-    /// The partition stands still until an operator helps.
+    /// The partition is stopped until an operator acts.
     Blocked(StoppedPartition),
 }
 

@@ -1,4 +1,4 @@
-//! A partition that stands still until an operator helps.
+//! A partition that is stopped until an operator acts.
 
 use rdkafka::error::KafkaError;
 use runtime::error::chain;
@@ -9,7 +9,7 @@ use crate::pipeline::context::{PartitionContext, Services};
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover::{RecoverError, help, help_format, help_unreadable};
 
-/// Why a partition stands still until an operator helps.
+/// Why a partition is stopped until an operator acts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoppedPartition {
     #[error(transparent)]
@@ -23,7 +23,7 @@ pub(crate) enum StoppedPartition {
 }
 
 impl PartitionContext {
-    /// Reports why the partition stands still and how an operator can help, then waits until the pipeline is
+    /// Reports why the partition is stopped and what an operator can do, then waits until the pipeline is
     /// stopped.
     pub(super) fn report_and_wait(&self, stopped: &StoppedPartition) {
         let component = Component::Partition(self.partition.into());

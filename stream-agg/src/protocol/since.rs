@@ -1,7 +1,7 @@
-//! From which moment on a rollup has every event of a Kafka partition: what readers are told of a rollup that was
-//! declared late (the table `rollup_since`).
+//! From which moment on a rollup has every event of a Kafka partition. The table `rollup_since` has these moments, from
+//! which readers know how far back a rollup that was declared late is complete.
 //!
-//! A moment is about arrival. A rollup of which nothing is noted has every event of the partition.
+//! A moment is a time of arrival. A rollup without a row in the table has every event of the partition.
 //!
 //! Invariant: a moment is never too early, whichever processes with and without the rollup have the partition one after
 //! another, and wherever one of them dies or is paused. It follows from the order of two writes around the commit that

@@ -131,7 +131,7 @@ fn coded(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId
     keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
 
-/// A column of interned texts, after the empty text of the marker. Only texts that occur are sent.
+/// A column of interned texts. Its first row is the empty text of the marker row. Only texts that occur are sent.
 fn keys(block: &mut BlockBuilder, name: &str, texts: &Interner, numbers: impl Iterator<Item = u32>) {
     const UNSEEN: u32 = u32::MAX;
     let mut places = vec![UNSEEN; texts.count()];

@@ -331,7 +331,7 @@ mod tests {
         Story::new(7, START)
     }
 
-    /// All events of the day that ends so many days before the start.
+    /// All events of the day that ends `ago` days before the start.
     fn day(ago: i64) -> Vec<Line> {
         let last = Story::slice_of(UnixMillis(START.0 - ago * DAY));
         (last - DAY / SLICE..last).flat_map(|slice| story().slice(slice)).collect()

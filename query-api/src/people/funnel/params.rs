@@ -22,7 +22,7 @@ pub(crate) struct Funnel {
     pub(super) from: Bound,
     pub(super) to: Bound,
     pub(super) calendar: Calendar,
-    /// All events that count meet these too.
+    /// Conditions that the event of every step must also meet.
     pub(super) filters: Vec<Filter>,
     pub(in crate::people) format: Option<Format>,
     pub(in crate::people) given: Given<Self>,

@@ -26,7 +26,7 @@ pub struct Auditor {
     pub declaration: Arc<Declaration>,
     /// The partitions of this process.
     pub applied_watches: Arc<AppliedWatches>,
-    /// Gets the results.
+    /// The metrics, which show the results.
     pub metrics: Arc<Metrics>,
 }
 
