@@ -13,10 +13,10 @@ pub struct Plan {
     pub window: Duration,
     /// How often each measurement is repeated.
     pub repeats: usize,
-    /// Events that each drain reads from Kafka.
+    /// Events that each drain reads from Kafka, and that queries have behind them.
     pub events: u64,
-    /// The only measurement to make; all if absent.
-    pub only: Option<Measurement>,
+    /// The only measurements to make; all if empty.
+    pub only: Vec<Measurement>,
     /// The only kind of events for the edge and the drain; all kinds if absent.
     pub work: Option<Work>,
     /// Whether the drain also measures the peers that were built.
@@ -32,7 +32,7 @@ impl Plan {
 
     /// Whether the plan includes this measurement.
     pub fn includes(&self, measurement: Measurement) -> bool {
-        self.only.is_none_or(|only| only == measurement)
+        self.only.is_empty() || self.only.contains(&measurement)
     }
 }
 
@@ -45,6 +45,8 @@ pub enum Measurement {
     Edge,
     /// Reads of the current hour beside their floor.
     Reads,
+    /// Queries that ClickHouse answers from rollups.
+    Queries,
     /// From requests to stored rows.
     WholeWay,
     /// The aggregator alone, beside ClickHouse's Kafka engine and peers.

@@ -22,15 +22,15 @@ struct Arguments {
     /// How often each measurement is repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: u64,
-    /// Events that each drain reads from Kafka
+    /// Events that each drain reads from Kafka, and that queries have behind them
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
     /// Seconds of each measurement at rest
     #[arg(long, default_value_t = 60)]
     window: u64,
-    /// Make only this measurement
-    #[arg(long, value_enum, value_name = "PART")]
-    only: Option<Measurement>,
+    /// Make only these measurements
+    #[arg(long, value_enum, value_name = "PARTS", value_delimiter = ',')]
+    only: Vec<Measurement>,
     /// Measure the edge and the drain with this kind of events only
     #[arg(long, value_enum)]
     work: Option<Work>,

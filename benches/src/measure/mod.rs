@@ -6,6 +6,8 @@ mod edge;
 
 mod reads;
 
+mod queries;
+
 mod whole_way;
 
 mod drain;
@@ -62,7 +64,14 @@ impl Bench {
             report.rows.extend(edge::measure(&plan, &mut stack).await?);
         }
         if plan.includes(Measurement::Reads) {
-            report.rows.extend(reads::measure(&plan, &stack).await?);
+            let (rows, goals) = reads::measure(&plan, &stack).await?;
+            report.rows.extend(rows);
+            report.goals.extend(goals);
+        }
+        if plan.includes(Measurement::Queries) {
+            let (rows, goals) = queries::measure(&plan, &stack).await?;
+            report.rows.extend(rows);
+            report.goals.extend(goals);
         }
         if plan.includes(Measurement::WholeWay) {
             report.rows.push(whole_way::measure(&plan, &mut stack).await?);

@@ -97,6 +97,13 @@ impl Row {
         (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).middle)
     }
 
+    /// The medians of median and 99th percentile in milliseconds, if requests were sent.
+    pub fn latency(&self) -> Option<(f64, f64)> {
+        let latencies: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.latency).collect();
+        let of = |quantile: fn(&(f64, f64)) -> f64| Spread::of(latencies.iter().map(quantile)).middle;
+        (!latencies.is_empty()).then(|| (of(|latency| latency.0), of(|latency| latency.1)))
+    }
+
     fn rate(&self) -> Spread {
         Spread::of(self.repeats.iter().map(|repeat| repeat.rate))
     }

@@ -1,0 +1,93 @@
+//! Queries of `/v1/query` over the events of a drained topic: each asked of ClickHouse, and one answer again and again.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use devstack::Stack;
+
+use super::stored;
+use crate::compare::{Candidate, compare};
+use crate::input::{Work, records};
+use crate::load;
+use crate::plan::Plan;
+use crate::progress;
+use crate::report::goals::Bound::AtMost;
+use crate::report::goals::Goal;
+use crate::report::table::Row;
+use crate::servers::World;
+
+/// Queries a second that ClickHouse has to answer: a page of ten panels, opened twice.
+const QUERY_RATE: f64 = 20.0;
+/// Connections of those readers.
+const QUERY_CONNECTIONS: usize = 10;
+/// Reads a second of an answer that is known for this tick.
+const CACHED_RATE: f64 = 2_000.0;
+/// Connections of those readers.
+const CACHED_CONNECTIONS: usize = 32;
+
+/// What panels ask for. Each gets a filter of its own, so that no two are equal; it leaves out nothing.
+const PANELS: [&str; 5] = [
+    "measures=events&grain=hour&from=-24h&filter=event:ne:",
+    "measures=events&dimensions=event&top=10&from=-7d&filter=country:ne:",
+    "measures=events&dimensions=country&top=10&from=-7d&filter=event:ne:",
+    "measures=users&grain=hour&from=-24h&filter=event:ne:",
+    "measures=events,value&dimensions=device_os,event&limit=50&from=-24h&filter=country:ne:",
+];
+
+/// The lines of the table, and the figures that have goals.
+pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
+    let world = World::prepare("queries", stack)?.with_partitions(records::PARTITIONS);
+    world.migrate().await?;
+    progress::print("queries: filling the topic");
+    let events = records::fill(&stack.kafka, world.topic(), Work::Lean, plan.events)?;
+    progress::print("queries: storing the events");
+    let mut aggregator = world.service("stream-agg").await?;
+    stored::wait_for_exactly(&world, events).await?;
+    let mut api = world.service("query-api").await?;
+    let behind = format!("{:.1} M events behind", events as f64 / 1e6);
+    let candidates = [
+        Candidate::new(
+            format!("/v1/query, each other than the last, {behind}"),
+            "query-api",
+            &mut api,
+            &asked(plan),
+        )?
+        .with_connections(QUERY_CONNECTIONS)
+        .at_rate(QUERY_RATE),
+        Candidate::new("/v1/query, the same one", "query-api", &mut api, &same())?
+            .with_connections(CACHED_CONNECTIONS)
+            .at_rate(CACHED_RATE),
+    ];
+    let rows = compare(&candidates, plan).await?;
+    api.terminate().await?;
+    aggregator.terminate().await?;
+    let [asked, cached] = &rows[..] else { unreachable!("two were measured") };
+    let ((p50, p99), (cached_p50, _)) = (
+        asked.latency().context("find the latency of queries")?,
+        cached.latency().context("find the latency of equal queries")?,
+    );
+    let goal = |what: &str, measured, most| Goal {
+        number: "7b",
+        what: what.to_owned(),
+        measured,
+        bound: AtMost(most),
+    };
+    let goals = vec![
+        goal("/v1/query: p50 in ms", p50, 10.0),
+        goal("/v1/query: p99 in ms", p99, 50.0),
+        goal("/v1/query, the same one: p50 in ms", cached_p50, 1.0),
+    ];
+    Ok((rows, goals))
+}
+
+/// As many different queries as one measurement sends.
+fn asked(plan: &Plan) -> Arc<[Bytes]> {
+    let count = (QUERY_RATE * plan.duration.as_secs_f64()).ceil() as usize;
+    let query = |number: usize| format!("/v1/query?{}none-{number}", PANELS[number % PANELS.len()]);
+    (0..count.max(1)).map(|number| load::get(&query(number))).collect()
+}
+
+fn same() -> Arc<[Bytes]> {
+    vec![load::get("/v1/query?measures=events&dimensions=event&top=10&from=-7d")].into()
+}
