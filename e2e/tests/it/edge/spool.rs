@@ -16,12 +16,21 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
+/// The page that explains the spool; its commands are run here.
+const PAGE: &str = include_str!("../../../../docs/spool.md");
+
 /// Number of clients that send at the same time.
 const CLIENTS: u64 = 16;
 /// Events of a request.
 const EVENTS: usize = 10;
 /// Shortest pause between two tries of a client, which limits the events during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
+
+/// The arguments of the commands that the page shows, in its order.
+fn commands_of_the_page() -> Vec<Vec<&'static str>> {
+    let commands = PAGE.lines().filter_map(|line| line.strip_prefix("ingest ")?.split('#').next());
+    commands.map(|command| command.split_whitespace().collect()).collect()
+}
 
 /// An edge with a spool, on its own servers, because the tests stop Kafka.
 struct Spooling {
@@ -180,19 +189,20 @@ async fn told_to_stop_without_kafka_the_edge_leaves_everything_in_the_spool_and_
 
     let variable = [("SPOOL_DIR", &*directory(&spooling.world))];
     let run = async |args: &[&str]| {
-        let arguments = [&["spool"], args].concat();
         let log = spooling.world.directory().join("ingest.log");
         let before = fs::read_to_string(&log).unwrap_or_default().len();
-        spooling.world.run("ingest", &arguments, &variable).await.unwrap();
+        spooling.world.run("ingest", args, &variable).await.unwrap();
         fs::read_to_string(&log).unwrap().split_off(before)
     };
-    let listed: Vec<Value> = serde_json::from_str(&run(&["ls", "--json"]).await).unwrap();
+    let [ls, export, replay] = commands_of_the_page().try_into().expect("the page has three commands");
+    let json = [&ls[..], &["--json"]].concat();
+    let listed: Vec<Value> = serde_json::from_str(&run(&json).await).unwrap();
     assert_eq!(listed.iter().map(|record| record["lines"].as_u64().unwrap()).sum::<u64>(), 500, "{listed:?}");
-    assert!(run(&["ls"]).await.ends_with(" bytes\n"));
-    let exported = run(&["export"]).await;
+    assert!(run(&ls).await.ends_with(" bytes\n"));
+    let exported = run(&export).await;
     assert_eq!(exported.lines().filter(|line| line.starts_with(r#"{"tenant":"default""#)).count(), 500);
     spooling.stack.kafka.start().await.unwrap();
-    let printed = run(&["replay"]).await;
+    let printed = run(&replay).await;
     assert!(printed.contains("records are in kafka"), "{printed}");
     let _aggregator = spooling.world.aggregator().await;
     let mut oracle = Oracle::default();
