@@ -27,7 +27,7 @@ VERSION = "1.34"
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
 # The longest stop of a service in seconds: the drain delay, then open requests (edge, query-api), or the open insert
 # and leaving the group (aggregator).
-LONGEST_STOP = {"ingest": 25, "stream-agg": 20, "query-api": 15}
+LONGEST_STOP = {"ingest": 35, "stream-agg": 20, "query-api": 15}
 DEADLINE = 20
 
 
@@ -206,6 +206,51 @@ def test_every_pod_is_as_restricted_as_the_namespace_asks(documents):
         assert spec["automountServiceAccountToken"] is False, name
         limits, requests = container["resources"]["limits"], container["resources"]["requests"]
         assert limits["memory"] == requests["memory"] and "cpu" not in limits, name
+
+
+def test_a_drain_never_waits_for_pods_that_are_unready(documents):
+    budgets = [document for document in documents if document["kind"] == "PodDisruptionBudget"]
+    assert {budget["metadata"]["name"] for budget in budgets} == {"ingest", "stream-agg", "query-api"}
+    for budget in budgets:
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", budget["metadata"]["name"]
+        assert budget["spec"]["maxUnavailable"] == 1, budget["metadata"]["name"]
+
+
+def test_a_slow_start_or_a_busy_moment_restarts_no_pod(documents):
+    for workload, _, container in containers(documents):
+        if workload["kind"] != "Job":
+            startup, liveness = container["startupProbe"], container["livenessProbe"]
+            assert startup["periodSeconds"] * startup["failureThreshold"] >= 300, workload["metadata"]["name"]
+            assert (liveness["timeoutSeconds"], liveness["failureThreshold"]) == (5, 6), workload["metadata"]["name"]
+
+
+def test_the_pods_of_a_release_are_spread_over_zones_and_hosts(documents):
+    revision = {"Deployment": "pod-template-hash", "StatefulSet": "controller-revision-hash"}
+    for workload, spec, _ in containers(documents):
+        if workload["kind"] in revision:
+            spread = {rule["topologyKey"]: rule["matchLabelKeys"] for rule in spec["topologySpreadConstraints"]}
+            keys = [revision[workload["kind"]]]
+            assert spread == {"topology.kubernetes.io/zone": keys, "kubernetes.io/hostname": keys}
+
+
+def test_every_pod_has_an_account_of_its_own_without_a_token(documents):
+    accounts = {d["metadata"]["name"]: d for d in documents if d["kind"] == "ServiceAccount"}
+    for workload, spec, _ in containers(documents):
+        account = accounts[workload["metadata"]["name"]]
+        assert spec["serviceAccountName"] == account["metadata"]["name"]
+        assert account["automountServiceAccountToken"] is False
+
+
+def test_a_pod_that_fills_its_disk_harms_no_other(documents):
+    for workload, _, container in containers(documents):
+        for kind in ("requests", "limits"):
+            assert "ephemeral-storage" in container["resources"][kind], workload["metadata"]["name"]
+
+
+def test_a_migration_ends_by_itself(documents):
+    (job,) = [document for document in documents if document["kind"] == "Job"]
+    assert job["spec"]["activeDeadlineSeconds"] == 1800
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_the_rollups_are_those_that_are_compiled_in():
