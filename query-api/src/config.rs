@@ -29,7 +29,7 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
-    /// Users of old hours, of changed hours and of polls that one refresh may merge, about: `POLL_MAX_USERS`, default
+    /// Users of hours that one refresh may merge, about, and as many voters of polls: `POLL_MAX_USERS`, default
     /// 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
     pub max_merged_users: u64,
     /// What queries may cost.
