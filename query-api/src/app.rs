@@ -1,16 +1,23 @@
 //! The query API as a service: what it starts, serves and stops, in order.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Router, middleware};
+use axum::body::HttpBody;
+use axum::extract::Request;
+use axum::response::Response;
+use axum::{BoxError, Extension, Router};
+use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use runtime::admin::Admin;
+use runtime::request_id::RequestId;
 use runtime::serve::{DrainOverran, Listeners, Server};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
+use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
 
-use crate::access::{self, Access, Cost};
+use crate::access::{Access, Cost};
 use crate::config::Config;
 use crate::cors;
 use crate::http;
@@ -20,13 +27,24 @@ use crate::metrics::Metrics;
 use crate::openapi;
 use crate::page;
 use crate::people;
-use crate::problem::{Kind, add_request_id};
+use crate::problem::{self, Kind};
 use crate::query;
 use crate::refresh::Refresher;
 use crate::state::AppState;
 
 /// The longest wait for open requests after the listener was closed.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A service that answers every request.
+pub trait HttpService<B>:
+    Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<B, S> HttpService<B> for S where
+    S: Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
 
 /// A running query API.
 pub struct QueryApi {
@@ -64,31 +82,40 @@ impl QueryApi {
     }
 
     /// All routes, for a caller that serves them beside others.
-    pub fn service(&self) -> Router {
-        // Prepared for all readers of a tenant, so a key may permit less than they show.
-        let prepared = http::routes(Arc::clone(&self.state))
-            .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()))
-            .route_layer(middleware::from_fn(access::permit_prepared));
-        let answers = prepared
-            .merge(meta::routes(&self.config, Arc::clone(&self.state)))
-            .merge(openapi::routes(self.access.needs_key()))
-            .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
-        let queries = query::routes(&self.config, Arc::clone(&self.state))
-            .merge(people::routes(&self.config, Arc::clone(&self.state)))
-            .route_layer(middleware::from_fn_with_state(Cost::Query, access::charge));
-        // One stack: each `Router::layer` would cost an allocation for every request.
-        let layers = ServiceBuilder::new()
+    pub fn service<B>(&self) -> impl HttpService<B> + use<B>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        // What every request passes is outside of the router: each `Router::layer` costs a request several allocations.
+        let routes = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
             .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
-            .layer(middleware::from_fn(add_request_id)); // also on refusals of the layer of access
-        answers
-            .merge(queries)
+            .option_layer(self.access.everybody().map(Extension))
+            .service(self.routes());
+        service_fn(move |request: Request<B>| {
+            let id = RequestId::of(request.headers());
+            routes.clone().oneshot(request).map_ok(move |response| problem::complete(response, &id))
+        })
+    }
+
+    fn routes(&self) -> Router {
+        let access = &self.access;
+        // Prepared for all readers of a tenant, so a key may permit less than they show.
+        let prepared = http::routes(Arc::clone(&self.state))
+            .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()));
+        let answers = access
+            .permit_prepared(prepared)
+            .merge(meta::routes(&self.config, Arc::clone(&self.state)))
+            .merge(openapi::routes(access.needs_key()));
+        let queries = query::routes(&self.config, Arc::clone(&self.state))
+            .merge(people::routes(&self.config, Arc::clone(&self.state)));
+        let routes = access
+            .charge(Cost::Answer, answers)
+            .merge(access.charge(Cost::Query, queries))
             .fallback(|| async { Kind::NotFound })
-            .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed })
-            .layer(middleware::from_fn_with_state(Arc::clone(&self.access), access::identify))
-            // Outside of that layer: the page has no data, so it needs no reader. It sends its key with each question.
-            .merge(page::routes(&self.config.page))
-            .layer(layers)
+            .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed });
+        // The page has no data, so it needs no reader. It sends its key with each question.
+        access.identify(routes).merge(page::routes(&self.config.page))
     }
 
     /// Serves both ports until `shutdown`, then drains. The admin port is closed last.

@@ -50,6 +50,6 @@ mod live;
 
 mod app;
 
-pub use app::{QueryApi, StopError};
+pub use app::{HttpService, QueryApi, StopError};
 pub use config::Config;
 pub use cors::CorsConfig;

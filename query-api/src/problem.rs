@@ -4,10 +4,8 @@
 
 use std::mem;
 
-use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use runtime::problem;
 pub(crate) use runtime::problem::MEDIA_TYPE;
@@ -139,7 +137,7 @@ impl From<Kind> for Problem {
     }
 }
 
-/// Only the status: [`add_request_id`] renders the body.
+/// Only the status: [`complete`] renders the body.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.kind.text().status.into_response();
@@ -154,12 +152,10 @@ impl IntoResponse for Kind {
     }
 }
 
-/// Adds the id of the request to each response, and renders problems.
-pub(crate) async fn add_request_id(request: Request, next: Next) -> Response {
-    let id = RequestId::of(request.headers());
-    let mut response = next.run(request).await;
+/// Adds the id of the request to a response, and renders its problem.
+pub(crate) fn complete(mut response: Response, id: &RequestId) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem.render(&id, mem::take(response.headers_mut()));
+        response = problem.render(id, mem::take(response.headers_mut()));
     }
     response.headers_mut().insert(REQUEST_ID, id.header());
     response

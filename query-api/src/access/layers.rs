@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use prometheus::IntCounterVec;
 use runtime::keys::{FollowedKeys, Rate, bearer};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::AccessConfig;
 use super::keys::{DeclaredKey, Key};
-use super::reader::{KnownReader, Reader};
+use super::reader::KnownReader;
 use crate::metrics::Metrics;
 use crate::problem::Kind;
 
@@ -33,8 +34,6 @@ const ONE: NonZeroU32 = NonZeroU32::MIN;
 pub(crate) struct Access {
     /// The keys that are valid now; `None` where readers need no key.
     keys: Option<Arc<FollowedKeys<DeclaredKey>>>,
-    /// The reader of every request that needs no key.
-    everybody: Arc<Reader>,
     /// Requests that keys did not permit.
     refused: IntCounterVec,
 }
@@ -44,12 +43,41 @@ impl Access {
     pub(crate) fn new(config: &AccessConfig, metrics: &Metrics) -> Self {
         let followed = |file| Arc::new(FollowedKeys::new(Some(file), metrics.keys_stale.clone()));
         let keys = config.keys().map(followed);
-        Self { keys, everybody: Arc::default(), refused: metrics.refused.clone() }
+        Self { keys, refused: metrics.refused.clone() }
     }
 
     /// Whether a request needs the token of a key.
     pub(crate) fn needs_key(&self) -> bool {
         self.keys.is_some()
+    }
+
+    /// The reader of every request; `None` if [`Access::identify`] finds it.
+    pub(crate) fn everybody(&self) -> Option<KnownReader> {
+        self.keys.is_none().then(KnownReader::default)
+    }
+
+    /// Adds the reader to each request of the routes, or refuses it. Browsers send preflights without a token: the
+    /// layer of CORS, which is outside of this one, answers them.
+    pub(crate) fn identify(&self, routes: Router) -> Router {
+        let Some(keys) = &self.keys else { return routes };
+        let keys = Keys { followed: Arc::clone(keys), refused: self.refused.clone() };
+        routes.layer(middleware::from_fn_with_state(keys, identify))
+    }
+
+    /// Charges each request of the routes to a rate of its key, or refuses it.
+    pub(crate) fn charge(&self, cost: Cost, routes: Router) -> Router {
+        if self.keys.is_none() {
+            return routes;
+        }
+        routes.route_layer(middleware::from_fn_with_state(cost, charge))
+    }
+
+    /// Refuses the prepared answers of the routes to readers whose key permits less than the answers show.
+    pub(crate) fn permit_prepared(&self, routes: Router) -> Router {
+        if self.keys.is_none() {
+            return routes;
+        }
+        routes.route_layer(middleware::from_fn(permit_prepared))
     }
 
     /// Applies changes of the file of keys, until `stop`.
@@ -64,19 +92,16 @@ impl Access {
 #[derive(Clone)]
 struct PresentedKey(Arc<Key>);
 
-/// Adds the reader to each request, or refuses it. Browsers send preflights without a token: the layer of CORS, which
-/// is outside of this one, answers them.
-pub(crate) async fn identify(
-    State(access): State<Arc<Access>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let Some(keys) = &access.keys else {
-        request.extensions_mut().insert(KnownReader(Arc::clone(&access.everybody)));
-        return next.run(request).await;
-    };
+/// What [`identify`] needs.
+#[derive(Clone)]
+struct Keys {
+    followed: Arc<FollowedKeys<DeclaredKey>>,
+    refused: IntCounterVec,
+}
+
+async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
     // One refusal for all reasons: it tells nobody which tokens exist.
-    let key = token(request.headers()).and_then(|token| keys.find(token)).filter(|key| key.enabled);
+    let key = token(request.headers()).and_then(|token| keys.followed.find(token)).filter(|key| key.enabled);
     let response = match key {
         Some(key) => {
             request.extensions_mut().insert(KnownReader(Arc::clone(&key.reader)));
@@ -87,7 +112,7 @@ pub(crate) async fn identify(
     };
     let status = response.status();
     if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
-        access.refused.with_label_values(&[status.as_str()]).inc();
+        keys.refused.with_label_values(&[status.as_str()]).inc();
     }
     response
 }
@@ -119,8 +144,7 @@ pub(crate) enum Cost {
     Query,
 }
 
-/// Charges the request to a rate of its key, or refuses it.
-pub(crate) async fn charge(State(cost): State<Cost>, request: Request, next: Next) -> Response {
+async fn charge(State(cost): State<Cost>, request: Request, next: Next) -> Response {
     let key = request.extensions().get::<PresentedKey>();
     let rate = key.and_then(|PresentedKey(key)| match cost {
         Cost::Answer => key.answers.clone(),
@@ -174,8 +198,7 @@ const PREPARED: [(&str, &[&str]); 10] = [
     ("/v1/live", &["events", "users"]),
 ];
 
-/// Refuses a prepared answer that does not respect the reader's measures or filters.
-pub(crate) async fn permit_prepared(request: Request, next: Next) -> Response {
+async fn permit_prepared(request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let measures = PREPARED.iter().find(|(known, _)| Some(*known) == path).map(|(_, measures)| *measures);
     let reader = request.extensions().get::<KnownReader>();

@@ -16,5 +16,5 @@ mod layers;
 mod reader;
 
 pub(crate) use config::AccessConfig;
-pub(crate) use layers::{Access, Cost, charge, identify, permit_prepared};
+pub(crate) use layers::{Access, Cost};
 pub(crate) use reader::{DEFAULT_TENANT, KnownReader, Reader};

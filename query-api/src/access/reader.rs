@@ -72,7 +72,7 @@ impl Reader {
 }
 
 /// The reader of a request; handlers take it as an argument.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct KnownReader(pub(crate) Arc<Reader>);
 
 impl<S: Sync> FromRequestParts<S> for KnownReader {

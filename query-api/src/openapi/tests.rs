@@ -1,7 +1,6 @@
 use std::fs;
 use std::path::Path;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use runtime::vars::Vars;
@@ -9,16 +8,17 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::document::document;
-use crate::{Config, QueryApi};
+
+use crate::{Config, HttpService, QueryApi};
 
 /// A service whose ClickHouse does not answer.
-fn service() -> Router {
+fn service() -> impl HttpService<Body> {
     let vars = Vars::from_pairs([("CLICKHOUSE_URL", "http://127.0.0.1:9")]);
     QueryApi::start(Config::from_vars(&vars).unwrap()).service()
 }
 
 /// Whether the parameters of a request can be read.
-async fn is_read(service: &Router, method: &str, uri: &str, body: &str) -> bool {
+async fn is_read(service: &impl HttpService<Body>, method: &str, uri: &str, body: &str) -> bool {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
     let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
     let status = service.clone().oneshot(request).await.unwrap().status();

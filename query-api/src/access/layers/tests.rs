@@ -1,6 +1,6 @@
+use std::convert::Infallible;
 use std::fs;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::StatusCode;
 use axum::http::header::{ACCESS_CONTROL_REQUEST_METHOD, WWW_AUTHENTICATE};
@@ -9,13 +9,14 @@ use runtime::vars::Vars;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
+use tower::util::BoxCloneService;
 
 use super::*;
 use crate::{Config, QueryApi};
 
 /// A service with keys, whose ClickHouse does not answer.
 struct Service {
-    router: Router,
+    routes: BoxCloneService<Request, Response, Infallible>,
     _directory: TempDir,
 }
 
@@ -39,11 +40,11 @@ impl Service {
             ("READ_KEYS_FILE", file.to_str().unwrap()),
         ];
         let config = Config::from_vars(&Vars::from_pairs(vars)).unwrap();
-        Self { router: QueryApi::start(config).service(), _directory: directory }
+        Self { routes: BoxCloneService::new(QueryApi::start(config).service()), _directory: directory }
     }
 
     async fn send(&self, request: Request) -> (StatusCode, HeaderMap, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.routes.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, headers, serde_json::from_slice(&body).unwrap_or_default())
@@ -201,7 +202,7 @@ async fn a_stream_is_refused_to_a_key_that_permits_less_than_it_shows() {
     // The body of a stream has no end, so it is not read.
     for (token, status) in [(&*all, 200), (&*some, 403), (&*part, 403), ("mr_unknown", 401)] {
         let request = Request::get("/v1/live").header(AUTHORIZATION, format!("Bearer {token}"));
-        let response = service.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let response = service.routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), status);
     }
 }
