@@ -28,6 +28,8 @@ mod wanted;
 
 pub mod metrics;
 
+mod reach;
+
 mod state;
 
 mod left_out;

@@ -126,6 +126,8 @@ impl Refresher {
         let (previous, scope) = (previous.as_deref(), self.scope(previous.as_deref()));
         let query = statement.query(&self.client, &scope, previous);
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
+        // Queries are answered from the rollups that both declare, even if the answers below are not made.
+        self.state.learn(freshness::reach(&rows));
         self.check_rollups(freshness::aggregator_rollups(&rows))?;
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
     }

@@ -81,6 +81,8 @@ impl Snapshot {
 
 /// The one statement that reads all answers.
 pub(crate) struct SnapshotStatement {
+    /// Hash of our rollups.
+    rollups: u64,
     /// The SELECTs of freshness and analytics.
     always: String,
     /// Those of the country counters; `None` where their rollup is not declared.
@@ -115,6 +117,7 @@ impl SnapshotStatement {
         }
         let select = |sql: String| rollups.iter().fold(sql, |sql, rollup| rollup.substitute_in(&sql));
         Ok(Self {
+            rollups: rollups.hash(),
             always: select(format!("{}\nUNION ALL\n{}", freshness::select(), Analytics::select())),
             counters: is_served::<Counters>(rollups).then(|| select(Counters::select())),
             polls: is_served::<Polls>(rollups).then(|| select(Polls::select())),
@@ -150,7 +153,8 @@ impl SnapshotStatement {
         });
         let analytics: Vec<_> =
             of_tenants.clone().map(|(tenant, answers)| (tenant, &answers.analytics)).collect();
-        let mut query = Analytics::bind(client.query(&text), scope, &analytics);
+        let query = freshness::bind(client.query(&text), self.rollups);
+        let mut query = Analytics::bind(query, scope, &analytics);
         if reads.counters {
             query = Counters::bind(query, scope, &[]);
         }
@@ -183,7 +187,7 @@ impl SnapshotStatement {
         let mut polls = take::<Polls>(&mut rows);
         let (mut series, mut active) = (take::<Series>(&mut rows), take::<ActiveUsers>(&mut rows));
         let mut hours = take::<Analytics>(&mut rows);
-        let as_of = AsOf::new(freshness::as_of(&rows));
+        let as_of = AsOf::new(freshness::reach(&rows).as_of);
         let tenants = scope.tenants.iter().map(|tenant| {
             let refresh = Refresh { tenant, scope, as_of: &as_of, read_at };
             let previous = previous.and_then(|previous| previous.tenants.get(tenant));

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::RefreshConfig;
 use crate::metrics::Metrics;
+use crate::reach::Reach;
 use crate::snapshot::Snapshot;
 use crate::wanted::{self, Wanted};
 
@@ -17,6 +18,8 @@ use crate::wanted::{self, Wanted};
 pub(crate) struct AppState {
     /// The latest snapshot; none before the first refresh succeeded.
     pub(crate) snapshot: ArcSwapOption<Snapshot>,
+    /// How far the tables reach, by the latest statement; none before ClickHouse answered.
+    reach: ArcSwapOption<Reach>,
     /// Why the latest refresh failed; none if it succeeded.
     failure: ArcSwapOption<RefreshFailure>,
     /// Number of snapshots so far, for requests that wait for the next one.
@@ -45,6 +48,7 @@ impl AppState {
     pub(crate) fn new(refresh: RefreshConfig, metrics: Metrics) -> Self {
         Self {
             snapshot: ArcSwapOption::empty(),
+            reach: ArcSwapOption::empty(),
             failure: ArcSwapOption::empty(),
             snapshots: watch::Sender::new(0),
             wanted_tenants: Wanted::new(wanted::MAX_TENANTS, wanted::TENANT_REMEMBERED, refresh.interval),
@@ -54,6 +58,16 @@ impl AppState {
             metrics,
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Queries are planned with this from now on.
+    pub(crate) fn learn(&self, reach: Reach) {
+        self.reach.store(Some(Arc::new(reach)));
+    }
+
+    /// How far the tables reach; none before ClickHouse answered.
+    pub(crate) fn reach(&self) -> Option<Arc<Reach>> {
+        self.reach.load_full()
     }
 
     /// Requests are answered from this snapshot from now on.

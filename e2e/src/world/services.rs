@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devstack::{Service, wait_for};
+use schemas::time::UnixMillis;
 
 use super::DEADLINE;
 use crate::client::Http;
@@ -79,6 +80,16 @@ impl QueryApi {
     /// The address of its port for readers, `http://…`.
     pub fn address(&self) -> String {
         self.service.http()
+    }
+
+    /// Waits until its answers are true for `moment` or a later one.
+    pub async fn wait_until_true_for(&self, moment: UnixMillis) {
+        let path = format!("/analytics?timestamp={}", moment.0);
+        let waited = wait_for(format!("answers of {moment}"), DEADLINE, async || {
+            let as_of = UnixMillis::parse(self.http.get(&path).await.header("x-as-of"));
+            as_of.is_some_and(|as_of| as_of >= moment)
+        });
+        waited.await.unwrap();
     }
 
     /// Waits until the answer for the hour of `millis` has these figures.

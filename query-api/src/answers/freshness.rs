@@ -3,22 +3,36 @@
 //! Scalar subqueries: ClickHouse evaluates them before it selects the data parts of the tables that follow
 //! in the statement, so no row is older than `as_of` says.
 
+use clickhouse::query::Query;
 use schemas::time::UnixMillis;
 
 use super::row::{Columns, SnapshotRow};
+use crate::reach::Reach;
 
 /// A scalar subquery: everything that was in Kafka before this moment is in every table, in milliseconds since
 /// 1970. The minimum over all partitions of the topic in the newest generation of the Kafka log; 0 while a
 /// partition has not reported.
-pub(crate) const AS_OF: &str = "assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))";
+const AS_OF: &str = "assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))";
 
 /// A scalar subquery: the hash of the rollups that the aggregator started with last; 0 before one has started.
-pub(crate) const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
+const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
+
+/// A scalar subquery: the text of those rollups, empty if they have the hash that is bound.
+const DECLARED: &str = "assumeNotNull((SELECT if(argMax(rollups, since) IN (0, ?), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))";
+
+/// A scalar subquery: the moment from which on each rollup has every event.
+const SINCE: &str = "(SELECT CAST(groupArray((Name, Since)), 'Array(Tuple(String, Int64))') FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
 
 /// Its SELECT.
 pub(crate) fn select() -> String {
-    let columns = Columns { as_of: AS_OF, rollups: ROLLUPS, ..Columns::DEFAULT };
+    let columns =
+        Columns { as_of: AS_OF, rollups: ROLLUPS, declared: DECLARED, since: SINCE, ..Columns::DEFAULT };
     columns.select_named()
+}
+
+/// Binds the hash of our rollups.
+pub(crate) fn bind(statement: Query, ours: u64) -> Query {
+    statement.bind(ours)
 }
 
 /// Hash of the rollups that the aggregator started with last; 0 before one has started.
@@ -26,8 +40,10 @@ pub(crate) fn aggregator_rollups(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }
 
-/// Everything that was in Kafka before this moment is in every table; `None` before the aggregator has
-/// reported progress of every partition. `rows` are those that belong to no answer.
-pub(crate) fn as_of(rows: &[SnapshotRow]) -> Option<UnixMillis> {
-    rows.iter().map(|row| row.as_of).find(|as_of| *as_of > 0).map(UnixMillis)
+/// How far the tables reach. `as_of` is not known before the aggregator has reported progress of every partition.
+pub(crate) fn reach(rows: &[SnapshotRow]) -> Reach {
+    // The only row of its SELECT; answers leave its columns empty.
+    let row = rows.iter().find(|row| row.part == 0);
+    let as_of = row.map(|row| row.as_of).filter(|as_of| *as_of > 0).map(UnixMillis);
+    row.map_or_else(Reach::default, |row| Reach::new(as_of, &row.since, &row.declared))
 }

@@ -39,6 +39,11 @@ columns! {
     as_of: i64 = "toInt64(0)",
     /// Hash of the aggregator's rollups; 0 before an aggregator has started.
     rollups: u64 = "toUInt64(0)",
+    /// The text of those rollups; empty if they are ours.
+    declared: String = "''",
+    /// The moment, in milliseconds since 1970, from which on a rollup has every event; 0 if it always had. Without the
+    /// rollups that were declared before the first event.
+    since: Vec<(String, i64)> = "CAST([], 'Array(Tuple(String, Int64))')",
     /// Whose data it is.
     tenant: String = "''",
     /// Start of the hour, in seconds since 1970.

@@ -1,28 +1,12 @@
-//! From which moment on each rollup has every event, as the aggregator notes it in `rollup_since`.
+//! Which events each rollup has counted, by what the latest refresh learned.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use clickhouse::Row;
 use schemas::time::UnixMillis;
-use serde::Deserialize;
-use tokio::sync::Mutex;
-use tokio::time;
 
-use crate::config::ClickHouseConfig;
-use crate::query::fetch::Database;
-use crate::query::sql::Statement;
-use crate::state::AppState;
-
-/// Longest wait for ClickHouse. The rest of `/v1/meta` needs no database, so it does not wait for long.
-const DEADLINE: Duration = Duration::from_secs(1);
+use crate::reach::Reach;
 
 /// From here on a moment is the aggregator's sign for a rollup that it does not count into at present (2299-12-31; see
 /// `stream_agg::protocol::since`). Two days earlier, because of clocks and rounding.
-const NOT_COUNTED: i64 = 10_413_619_200_000;
-
-const STATEMENT: &str = "SELECT toString(rollup) AS named, toUnixTimestamp64Milli(max(since)) AS counted_from FROM rollup_since FINAL GROUP BY named";
+const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +26,7 @@ impl History {
         match since {
             ..=0 => Self::Whole,
             NOT_COUNTED.. => Self::NotCounted,
-            since => Self::Since(UnixMillis(since)),
+            since => Self::Since(UnixMillis(since * 1000)),
         }
     }
 
@@ -62,49 +46,11 @@ impl History {
     }
 }
 
-/// What ClickHouse has of each rollup that was declared late; `None` if it did not answer.
-pub(super) type Histories = Option<Arc<HashMap<String, History>>>;
-
-/// The history of `rollup`. A rollup without a row was declared before the first event.
-pub(super) fn of(histories: &Histories, rollup: &str) -> History {
-    match histories {
-        Some(known) => known.get(rollup).copied().unwrap_or(History::Whole),
+/// The history of `rollup`. A rollup without a moment was declared before the first event.
+pub(super) fn of(reach: Option<&Reach>, rollup: &str) -> History {
+    match reach {
+        Some(reach) => reach.since.get(rollup).map_or(History::Whole, |since| History::of(*since)),
         None => History::Unknown,
-    }
-}
-
-/// Asks ClickHouse at most once for each snapshot, however many ask for `/v1/meta`.
-pub(super) struct HistoryReader {
-    database: Database,
-    state: Arc<AppState>,
-    /// The snapshot at which ClickHouse was last asked, and what is known since.
-    last: Mutex<(Option<u64>, Histories)>,
-}
-
-#[derive(Row, Deserialize)]
-struct SinceRow {
-    named: String,
-    counted_from: i64,
-}
-
-impl HistoryReader {
-    pub(super) fn new(clickhouse: &ClickHouseConfig, state: Arc<AppState>) -> Self {
-        Self { database: Database::new(clickhouse), state, last: Mutex::default() }
-    }
-
-    /// The histories of this moment, or the latest ones if ClickHouse does not answer.
-    pub(super) async fn read(&self) -> Histories {
-        let snapshot = *self.state.snapshots.borrow();
-        let mut last = self.last.lock().await;
-        if last.0 != Some(snapshot) {
-            last.0 = Some(snapshot);
-            let statement = Statement { text: STATEMENT.to_owned(), ..Statement::default() };
-            if let Ok(Ok(rows)) = time::timeout(DEADLINE, self.database.rows::<SinceRow>(statement)).await {
-                let histories = rows.into_iter().map(|row| (row.named, History::of(row.counted_from)));
-                last.1 = Some(Arc::new(histories.collect()));
-            }
-        }
-        last.1.clone()
     }
 }
 
@@ -119,9 +65,10 @@ mod tests {
             ("2299-12-31 00:00:00.000", History::NotCounted),
             ("2026-11-29 06:00:00.000", History::Since(UnixMillis(1_795_932_000_000))),
         ] {
-            assert_eq!(History::of(UnixMillis::parse(text).unwrap().0), history, "{text}");
+            let since = [("a".to_owned(), UnixMillis::parse(text).unwrap().0)];
+            assert_eq!(of(Some(&Reach::new(None, &since, "")), "a"), history, "{text}");
         }
-        assert_eq!(of(&None, "a"), History::Unknown);
-        assert_eq!(of(&Some(Arc::default()), "a"), History::Whole);
+        assert_eq!(of(None, "a"), History::Unknown);
+        assert_eq!(of(Some(&Reach::default()), "a"), History::Whole);
     }
 }

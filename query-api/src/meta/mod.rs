@@ -18,22 +18,21 @@ use crate::access::{KnownReader, Reader};
 use crate::config::Config;
 use crate::document;
 use crate::query::{LIMITS, QueryLimits};
+use crate::reach::Reach;
 use crate::rendered::rfc3339;
 use crate::state::AppState;
-use history::{Histories, HistoryReader};
 
 mod history;
 
 /// What the route shares with all requests.
 struct MetaService {
     rollups: Rollups,
-    histories: HistoryReader,
+    state: Arc<AppState>,
 }
 
 /// The route.
 pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
-    let histories = HistoryReader::new(&config.clickhouse, state);
-    let service = Arc::new(MetaService { rollups: config.rollups.clone(), histories });
+    let service = Arc::new(MetaService { rollups: config.rollups.clone(), state });
     Router::new().route("/v1/meta", get(answer)).with_state(service)
 }
 
@@ -43,7 +42,7 @@ async fn answer(
     KnownReader(reader): KnownReader,
     headers: HeaderMap,
 ) -> Response {
-    let meta = Meta::new(&service.rollups, &service.histories.read().await, &reader);
+    let meta = Meta::new(&service.rollups, service.state.reach().as_deref(), &reader);
     let meta = serde_json::to_vec(&meta).expect("names and numbers become JSON");
     document::respond(meta.into(), &headers)
 }
@@ -70,7 +69,7 @@ struct RollupMeta<'a> {
     /// Days that a bucket is kept; null: for ever.
     retention_days: Option<u32>,
     /// `whole`: every event counts; `since`: every event since the moment below; `not_counted`: at present none does,
-    /// because no aggregator has started with this rollup; `unknown`: ClickHouse did not say.
+    /// because no aggregator has started with this rollup; `unknown`: ClickHouse has not answered yet.
     history: &'static str,
     /// The first moment from which every event was counted, where `history` is `since`; else null.
     since: Option<String>,
@@ -112,9 +111,9 @@ struct KeyMeta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    fn new(rollups: &'a Rollups, histories: &Histories, reader: &'a Reader) -> Self {
+    fn new(rollups: &'a Rollups, reach: Option<&Reach>, reader: &'a Reader) -> Self {
         let readable = |rollup: &'a Rollup| {
-            let rollup = RollupMeta::new(rollup, histories, reader);
+            let rollup = RollupMeta::new(rollup, reach, reader);
             (!rollup.measures.is_empty()).then_some(rollup)
         };
         Self {
@@ -135,8 +134,8 @@ impl<'a> Meta<'a> {
 }
 
 impl<'a> RollupMeta<'a> {
-    fn new(rollup: &'a Rollup, histories: &Histories, reader: &Reader) -> Self {
-        let history = history::of(histories, &rollup.name);
+    fn new(rollup: &'a Rollup, reach: Option<&Reach>, reader: &Reader) -> Self {
+        let history = history::of(reach, &rollup.name);
         let measures = rollup.measures.iter().filter(|(name, _)| reader.may_read(name));
         let condition =
             |Condition { field, values }: &'a Condition| ConditionMeta { field: field.to_string(), values };
@@ -189,7 +188,7 @@ measures = { users = "uniq_exact(user)" }
 
     fn meta(reader: &Reader) -> Value {
         let rollups = Rollups::parse("", DECLARED).unwrap();
-        serde_json::to_value(Meta::new(&rollups, &Some(Arc::default()), reader)).unwrap()
+        serde_json::to_value(Meta::new(&rollups, Some(&Reach::default()), reader)).unwrap()
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn response<T: Table>(
 fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
     let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
     let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);
-    !is_young || meta.declared.is_some_and(|theirs| theirs != service.declared)
+    !is_young || meta.rollups_differ
 }
 
 #[cfg(test)]

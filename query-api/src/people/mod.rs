@@ -34,8 +34,6 @@ pub(crate) use retention::params::PARAMETERS as RETENTION_PARAMETERS;
 /// What both share.
 struct PeopleService {
     rollups: Rollups,
-    /// Hash of these rollups.
-    declared: u64,
     lane: Lane,
     /// Most events that a funnel reads.
     max_funnel_events: u64,
@@ -45,7 +43,6 @@ struct PeopleService {
 impl PeopleService {
     fn new(config: &Config, state: Arc<AppState>) -> Self {
         Self {
-            declared: config.rollups.hash(),
             rollups: config.rollups.clone(),
             lane: Lane::new(config, state.metrics.people.clone()),
             max_funnel_events: config.people.max_funnel_events,

@@ -36,8 +36,8 @@ pub(super) struct Answer<T> {
 pub(super) struct Meta {
     /// All that was in Kafka before this moment is counted; none while nothing is.
     pub(super) as_of: Option<UnixMillis>,
-    /// Hash of the aggregator's rollups; none before one has started.
-    pub(super) declared: Option<u64>,
+    /// Whether the aggregator has other rollups than we have.
+    pub(super) rollups_differ: bool,
     /// The last edge of a period up to which everything is counted, by the local clock.
     pub(super) complete_until: Option<String>,
     /// Names of the rollups that were read; empty where raw events were.

@@ -12,6 +12,7 @@ use crate::access::Reader;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 use crate::query::grain;
+use crate::reach::Reach;
 
 /// The measure that a key has to permit where no rollup declares one.
 const USERS: &str = "users";
@@ -57,14 +58,23 @@ impl Source {
     ///
     /// # Errors
     /// No rollup has what is needed: names the parameter that the closest one fails, and what each of them lacks.
-    pub(super) fn choose(rollups: &Rollups, needs: Needs<'_>, now: i64) -> Result<Self, Problem> {
+    pub(super) fn choose(
+        rollups: &Rollups,
+        reach: &Reach,
+        needs: Needs<'_>,
+        now: i64,
+    ) -> Result<Self, Problem> {
         let (mut candidates, mut failures) = (Vec::new(), Vec::new());
         for (place, rollup) in rollups.iter().enumerate() {
             let Some(measure) = measure(rollup, needs.counts) else { continue };
             if needs.counts == Counts::Users && !needs.reader.may_read(measure) {
                 continue;
             }
-            let lacks = lacking(rollup, needs);
+            let mut lacks = lacking(rollup, needs);
+            if reach.differs(rollup) {
+                let param = needs.filters.first().map_or("from", |(param, _)| param);
+                lacks.push((param, "is declared otherwise by the aggregator".to_owned()));
+            }
             if lacks.is_empty() {
                 let kept_from = kept_from(rollup, now);
                 let reaches = kept_from.is_none_or(|kept| kept <= needs.edges[0]);
@@ -171,7 +181,7 @@ mod tests {
         let edges = [edge, edge + DAY];
         let reader = &Reader::default();
         let needs = Needs { counts: Counts::Users, reader, filters: &filters, edges: &edges, zone: "there" };
-        Source::choose(&rollups, needs, edge + DAY).map(|source| source.rollup.name)
+        Source::choose(&rollups, &Reach::default(), needs, edge + DAY).map(|source| source.rollup.name)
     }
 
     #[track_caller]

@@ -2,11 +2,8 @@
 
 use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;
-use schemas::rollup::Rollups;
-use schemas::time::UnixMillis;
 use serde::Deserialize;
 
-use super::plan::Reach;
 use super::sql::{Parameter, Statement};
 use crate::config::ClickHouseConfig;
 use crate::problem::{Kind, Problem};
@@ -16,28 +13,17 @@ pub(crate) struct Database {
     client: Client,
 }
 
-/// What a statement gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fetched {
-    /// All that was in Kafka before this moment is counted; none while nothing is.
-    pub(super) as_of: Option<UnixMillis>,
-    /// What the rollups hold, and what the aggregator declares.
-    pub(super) reach: Reach,
-    /// Rows of all parts.
-    pub(super) rows: Vec<FetchedRow>,
-}
-
 /// A row of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub(super) struct FetchedRow {
-    /// The part of the statement, from 1; 0 in the row that tells how far the tables reach.
+    /// The part of the statement, from 1.
     pub(super) part: u8,
-    /// Start of the bucket in seconds; in the first row `as_of` in milliseconds.
+    /// Start of the bucket in seconds.
     pub(super) start: i64,
-    /// Dimensions; null for the values that `top` merges. In the first row the aggregator's rollups, empty if they
-    /// are ours, then the rollups that have not counted every event.
+    /// Dimensions; null for the values that `top` merges.
     pub(super) keys: Vec<Option<String>>,
-    /// Measures. In the first row the moments, in milliseconds, from which on those rollups have every event.
+    /// Measures.
     pub(super) figures: Vec<Option<i128>>,
     /// About how many distinct values the part merges; 0 where that decides nothing.
     pub(super) size: u64,
@@ -55,18 +41,6 @@ impl Database {
         Self { client }
     }
 
-    /// The rows of a statement that a query plans, and how far the tables reach.
-    pub(super) async fn fetch(&self, statement: Statement) -> Result<Fetched, Problem> {
-        let rows = self.rows::<FetchedRow>(statement).await?;
-        let (reach, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.part == 0);
-        let first = reach.first();
-        Ok(Fetched {
-            as_of: first.map(|row| UnixMillis(row.start)).filter(|as_of| as_of.0 > 0),
-            reach: first.map(self::reach).unwrap_or_default(),
-            rows,
-        })
-    }
-
     /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
         // Raw: a question mark within a declared text is no placeholder.
@@ -82,24 +56,6 @@ impl Database {
         }
         query.fetch_all::<R>().await.map_err(|error| problem(&error))
     }
-}
-
-fn no_rollups() -> Rollups {
-    Rollups::parse("", "").expect("an empty declaration has no mistake")
-}
-
-/// What the first row tells.
-fn reach(row: &FetchedRow) -> Reach {
-    let mut names = row.keys.iter().map(|name| name.as_deref().unwrap_or_default());
-    let declared = names.next().filter(|declared| !declared.is_empty());
-    // What cannot be read is not what we declare.
-    let theirs = declared.map(|text| Rollups::parse("configs", text).unwrap_or_else(|_| no_rollups()));
-    let second = |millis: &Option<i128>| {
-        i64::try_from((millis.unwrap_or(0) + 999).div_euclid(1000)).unwrap_or(i64::MAX)
-    };
-    let since = names.map(str::to_owned).zip(row.figures.iter().map(second));
-    // 1970 stands for a rollup that always counted.
-    Reach { since: since.filter(|(_, since)| *since > 0).collect(), theirs }
 }
 
 /// What a reader learns of an error; the operator learns all of it.

@@ -8,7 +8,6 @@
 //! edges. Measures of different rollups are joined on their keys. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use schemas::rollup::{Condition, Dimension, Measure, Rollup, Rollups};
 
@@ -17,6 +16,7 @@ use super::params::Query;
 use super::window::Window;
 use crate::filter::Filter;
 use crate::problem::{BadParameter, Kind, Problem};
+use crate::reach::Reach;
 
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
@@ -62,15 +62,6 @@ pub(super) enum Span {
     Without(Vec<i64>),
     /// The buckets of the window that lie within one of these ranges.
     Within(Vec<(i64, i64)>),
-}
-
-/// What is known of the rollups besides their declaration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Reach {
-    /// The moment from which on every event is counted, by rollup; the others count every event.
-    pub(super) since: BTreeMap<String, i64>,
-    /// The rollups of the aggregator; the same as ours if absent.
-    pub(super) theirs: Option<Rollups>,
 }
 
 impl Plan {
@@ -121,10 +112,8 @@ impl<'a> Planner<'a> {
         now: i64,
     ) -> Result<Self, Problem> {
         let field = |name: &String, param| resolve(rollups, name, param);
-        let differs = |rollup: &&Rollup| {
-            reach.theirs.as_ref().is_some_and(|theirs| theirs.get(&rollup.name) != Some(*rollup))
-        };
-        let differing: Vec<_> = rollups.iter().filter(differs).map(|rollup| &*rollup.name).collect();
+        let differing = rollups.iter().filter(|rollup| reach.differs(rollup));
+        let differing: Vec<_> = differing.map(|rollup| &*rollup.name).collect();
         Ok(Self {
             query,
             now,

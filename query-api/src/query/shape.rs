@@ -11,7 +11,7 @@ use schemas::time::UnixMillis;
 use super::budget::Kept;
 use super::compare::{Compared, Slice, Slices};
 use super::cursor::Cursor;
-use super::fetch::{Fetched, FetchedRow};
+use super::fetch::FetchedRow;
 use super::params::{Accuracy, Direction, Fill, Order, Partial, Query};
 use super::sql::{self, MAX_MERGED};
 use super::window::Window;
@@ -123,9 +123,14 @@ pub(super) fn check_size(query: &Query, window: &Window, now: i64) -> Result<(),
     if cells <= MAX_CELLS { Ok(()) } else { Err(too_wide()) }
 }
 
-/// The rows of the answer at the moment `now`.
-pub(super) fn shape(query: &Query, slices: &Slices, fetched: Fetched, now: i64) -> Result<Shaped, Problem> {
-    let Fetched { as_of, rows, .. } = fetched;
+/// The rows of the answer at the moment `now`, of which everything before `as_of` is counted.
+pub(super) fn shape(
+    query: &Query,
+    slices: &Slices,
+    rows: Vec<FetchedRow>,
+    as_of: Option<UnixMillis>,
+    now: i64,
+) -> Result<Shaped, Problem> {
     let window = &slices.main.window;
     let is_limited = sql::is_limited(query, slices);
     let counted = if is_limited { rows.iter().map(|row| row.total).max() } else { None };
@@ -162,7 +167,9 @@ pub(super) fn shape(query: &Query, slices: &Slices, fetched: Fetched, now: i64) 
     }
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
-    let next = rows.last().filter(|_| truncated).map(|row| Cursor::after(row, query));
+    // A page after the first needs the rows of all pages, which an answer of more would be refused for.
+    let has_next = truncated && total <= MAX_CELLS;
+    let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let kept_from = slices.main.plan.parts.iter().map(|part| part.kept_from);
     Ok(Shaped {
         rows,

@@ -1,18 +1,17 @@
-//! One statement for a query: how far the tables reach, then the rows of each part that is read.
+//! One statement for a query: the rows of each part that is read.
 //!
-//! `as_of` stands in the first row and is a scalar subquery: ClickHouse evaluates it before it takes the parts of
-//! the tables that follow, so the rows are never older than it says. Invariant: no text of a request is part of
-//! the statement, only names that are declared, numbers, and parameters that the server binds. Aliases begin
-//! with a capital letter and columns are qualified, because a declared name may be any in lower case.
+//! Invariant: no text of a request is part of the statement, only names that are declared, numbers, and parameters
+//! that the server binds. Aliases begin with a capital letter and columns are qualified, because a declared name may
+//! be any in lower case.
 
 use schemas::rollup::Measure;
+use schemas::time::UnixMillis;
 
 use super::compare::{Slice, Slices};
 use super::grain::Grain;
 use super::params::{Accuracy, Direction, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
-use crate::answers::freshness::AS_OF;
 
 /// Rows that a part may give: more are refused.
 pub(super) const MAX_ROWS: usize = MAX_LIMIT + 1;
@@ -51,47 +50,26 @@ pub(super) struct Limits {
     pub(super) rows_to_read: u64,
 }
 
-/// Tells how far the tables reach, and what the aggregator declares if its hash is not `ours`.
-fn reach(ours: u64) -> String {
-    format!(
-        "SELECT toUInt8(0) AS part,\n       toInt64({AS_OF}) AS start,\n       \
-         CAST(arrayConcat([assumeNotNull((SELECT if(argMax(rollups, since) IN (0, {ours}), '', \
-         JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))], \
-         arrayMap(at -> at.1, {SINCE})), 'Array(Nullable(String))') AS keys,\n       \
-         CAST(arrayMap(at -> at.2, {SINCE}), 'Array(Nullable(Int128))') AS figures,\n       \
-         toUInt64(0) AS size,\n       toUInt64(0) AS total"
-    )
-}
-
-/// The moment from which on each rollup has every event, in milliseconds. Without a row it always had.
-const SINCE: &str = "(SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
-
-/// The statement for a query of `tenant` of a service whose rollups have the hash `declared`.
-pub(super) fn statement(
-    query: &Query,
-    slices: &Slices,
-    tenant: &str,
-    declared: u64,
-    limits: Limits,
-) -> Statement {
+/// The statement for a query of `tenant`.
+pub(super) fn statement(query: &Query, slices: &Slices, tenant: &str, limits: Limits) -> Statement {
     let mut parameters = vec![("tenant".to_owned(), Parameter::Texts(vec![tenant.to_owned()]))];
     let filters = query.filters.iter().enumerate();
     parameters
         .extend(filters.map(|(at, filter)| (format!("filter{at}"), Parameter::Texts(filter.test.bound()))));
-    let mut selects = vec![reach(declared)];
+    let mut selects = Vec::new();
     let is_limited = is_limited(query, slices);
     for (number, slice) in slices.all().into_iter().enumerate() {
         let starts = format!("starts{number}");
         for part in &slice.plan.parts {
             let select = Select { query, main: &slices.main, window: &slice.window, part, starts: &starts };
-            selects.push(select.text(selects.len(), is_limited));
+            selects.push(select.text(selects.len() + 1, is_limited));
         }
         if slice.window.even_length().is_none() {
             let edges = slice.window.edges[..slice.window.buckets()].to_vec();
             parameters.push((starts, Parameter::Moments(edges)));
         }
     }
-    let most = MAX_ROWS * (selects.len() - 1) + 1;
+    let most = MAX_ROWS * selects.len();
     let settings = vec![
         ("max_execution_time", limits.seconds.to_string()),
         ("max_rows_to_read", limits.rows_to_read.to_string()),
@@ -158,16 +136,26 @@ impl Select<'_> {
         if limit.is_empty() { select } else { format!("SELECT * FROM (\n{select}\n)") }
     }
 
+    /// The column of a dimension, a measure or a sample. A single rollup is read as it is stored, which is cheaper
+    /// to plan than a subquery that names its columns.
+    fn column(&self, name: &str) -> String {
+        match &self.part.sources[..] {
+            [source] => source.column(name),
+            _ => format!("S.`{name}`"),
+        }
+    }
+
     /// Start of the bucket of the query that holds a bucket of the rollup.
     fn start(&self) -> String {
         let from = self.window.from();
+        let bucket = if self.part.sources.len() == 1 { "T.bucket" } else { "S.bucket" };
         match self.window.even_length() {
             _ if self.window.buckets() == 1 => format!("toInt64({from})"),
             Some(length) => {
-                format!("toInt64({from} + intDiv(toUnixTimestamp(S.bucket) - {from}, {length}) * {length})")
+                format!("toInt64({from} + intDiv(toUnixTimestamp({bucket}) - {from}, {length}) * {length})")
             }
             None => {
-                format!("toInt64(roundDown(toUnixTimestamp(S.bucket), {{{}:Array(UInt32)}}))", self.starts)
+                format!("toInt64(roundDown(toUnixTimestamp({bucket}), {{{}:Array(UInt32)}}))", self.starts)
             }
         }
     }
@@ -176,15 +164,15 @@ impl Select<'_> {
     fn key(&self, at: usize, column: &str) -> String {
         let query = self.query;
         let (Some(top), true) = (&query.top, query.ranked() == Some(at)) else {
-            return format!("S.`{column}`");
+            return self.column(column);
         };
         // The rank counts the whole window, whichever part this is. What is absent has no rank.
         let (part, place) = self.main.plan.part_of(0).expect("the query's window has all measures");
         let ranking = Self { window: &self.main.window, part, ..*self };
-        let ranked = &part.keys[at];
+        let (column, ranked) = (self.column(column), ranking.column(&part.keys[at]));
         format!(
-            "if(S.`{column}` IN (SELECT S.`{ranked}` {} AND S.`{ranked}` != '' GROUP BY S.`{ranked}` \
-             ORDER BY {} DESC NULLS LAST, S.`{ranked}` LIMIT {}), toNullable(S.`{column}`), NULL)",
+            "if({column} IN (SELECT {ranked} {} AND {ranked} != '' GROUP BY {ranked} \
+             ORDER BY {} DESC NULLS LAST, {ranked} LIMIT {}), toNullable({column}), NULL)",
             ranking.rows().replace('\n', " "),
             ranking.figure(place),
             top.count,
@@ -195,20 +183,21 @@ impl Select<'_> {
     fn figure(&self, at: usize) -> String {
         let (place, measure) = &self.part.measures[at];
         let name = &self.query.measures[*place];
-        let exact = format!("uniqExactMerge(S.`{name}`)");
-        let sampled = format!("{SAMPLED} * uniqExactMerge(S.`Sample_{name}`)");
+        let column = self.column(name);
+        let exact = format!("uniqExactMerge({column})");
+        let sampled = || format!("{SAMPLED} * uniqExactMerge({})", self.column(&format!("Sample_{name}")));
         match (measure, self.query.accuracy) {
             (Measure::Count | Measure::CountOf(_) | Measure::Sum(_), _) => {
-                format!("sum(toInt128(S.`{name}`))")
+                format!("sum(toInt128({column}))")
             }
-            (Measure::Min(_), _) => format!("nullIf(min(S.`{name}`), toInt128('{}'))", i128::MAX),
-            (Measure::Max(_), _) => format!("nullIf(max(S.`{name}`), toInt128('{}'))", i128::MIN),
+            (Measure::Min(_), _) => format!("nullIf(min({column}), toInt128('{}'))", i128::MAX),
+            (Measure::Max(_), _) => format!("nullIf(max({column}), toInt128('{}'))", i128::MIN),
             (Measure::UniqExact(_), Accuracy::Exact) => format!("toInt128({exact})"),
-            (Measure::UniqExact(_), Accuracy::Fast) => format!("toInt128({sampled})"),
+            (Measure::UniqExact(_), Accuracy::Fast) => format!("toInt128({})", sampled()),
             (Measure::UniqExact(_), Accuracy::Auto) => {
                 // ClickHouse knows the size before it reads the rows, so it reads and merges only one of the two.
                 let size = self.size().expect("the part has a distinct count");
-                format!("toInt128(if({size} > {MAX_MERGED}, {sampled}, {exact}))")
+                format!("toInt128(if({size} > {MAX_MERGED}, {}, {exact}))", sampled())
             }
         }
     }
@@ -219,13 +208,13 @@ impl Select<'_> {
         if names.is_empty() || self.query.accuracy != Accuracy::Auto {
             return None;
         }
-        let sizes: Vec<_> =
-            names.iter().map(|name| format!("sum(finalizeAggregation(S.`Sample_{name}`))")).collect();
+        let samples = names.iter().map(|name| self.column(&format!("Sample_{name}")));
+        let sizes: Vec<_> = samples.map(|sample| format!("sum(finalizeAggregation({sample}))")).collect();
         let rows = self.rows().replace('\n', " ");
         Some(format!("assumeNotNull((SELECT {SAMPLED} * ({}) {rows}))", sizes.join(" + ")))
     }
 
-    /// `FROM` the rows of the rollups that count, as `S`, and `WHERE`.
+    /// `FROM` the rows that count, and `WHERE`: those of one rollup as `T`, of several as `S`, which names the columns.
     fn rows(&self) -> String {
         if let [source] = &self.part.sources[..] {
             return self.rows_of(source);
@@ -233,14 +222,11 @@ impl Select<'_> {
         let keys = self.part.keys.iter().cloned();
         let measures = self.part.measures.iter().map(|(place, _)| self.query.measures[*place].clone());
         let samples = self.part.distinct().map(|place| format!("Sample_{}", self.query.measures[place]));
-        let columns: Vec<_> =
-            keys.chain(measures).chain(samples).map(|name| format!(", S.`{name}` AS `{name}`")).collect();
+        let names: Vec<_> = keys.chain(measures).chain(samples).collect();
         let select = |source: &Source| {
-            format!(
-                "SELECT S.bucket AS bucket{} {}",
-                columns.concat(),
-                self.rows_of(source).replace('\n', " ")
-            )
+            let columns = names.iter().map(|name| format!(", {} AS `{name}`", source.column(name)));
+            let rows = self.rows_of(source).replace('\n', " ");
+            format!("SELECT T.bucket AS bucket{} {rows}", columns.collect::<String>())
         };
         let selects: Vec<_> = self.part.sources.iter().map(select).collect();
         format!("FROM (\n{}\n) AS S\nWHERE 1", selects.join("\nUNION ALL\n"))
@@ -248,31 +234,40 @@ impl Select<'_> {
 
     fn rows_of(&self, source: &Source) -> String {
         let conditions = conditions(source, self.query, self.window).join(" AND ");
-        format!("FROM {} AS S\nWHERE {conditions}", source.rollup.source_with_samples())
+        format!("FROM {} AS T\nWHERE {conditions}", source.rollup.table().name())
     }
 }
 
-/// Which rows count.
+impl Source {
+    /// The column of a dimension, a measure or a sample, of the table as `T`.
+    fn column(&self, name: &str) -> String {
+        let column = self.rollup.table_column(name).expect("the rollup was chosen by its columns");
+        format!("T.{column}")
+    }
+}
+
+/// Which rows of a rollup's table, as `T`, count.
 fn conditions(source: &Source, query: &Query, window: &Window) -> Vec<String> {
-    let since = |at: i64| format!("S.bucket >= toDateTime({at}, 'UTC')");
-    let before = |at: i64| format!("S.bucket < toDateTime({at}, 'UTC')");
+    let [from, to] = [window.from(), window.to()].map(|edge| UnixMillis(edge * 1000));
     let mut all =
-        vec!["S.tenant IN {tenant:Array(String)}".to_owned(), since(window.from()), before(window.to())];
+        vec!["T.tenant IN {tenant:Array(String)}".to_owned(), source.rollup.condition_between(from, to)];
     match &source.span {
         Span::Whole => {}
         Span::Without(starts) => {
             let starts: Vec<_> = starts.iter().map(|at| format!("toDateTime({at}, 'UTC')")).collect();
-            all.push(format!("S.bucket NOT IN ({})", starts.join(", ")));
+            all.push(format!("T.bucket NOT IN ({})", starts.join(", ")));
         }
         Span::Within(ranges) => {
-            let ranges: Vec<_> =
-                ranges.iter().map(|(from, to)| format!("{} AND {}", since(*from), before(*to))).collect();
+            let within = |(from, to): &(i64, i64)| {
+                format!("T.bucket >= toDateTime({from}, 'UTC') AND T.bucket < toDateTime({to}, 'UTC')")
+            };
+            let ranges: Vec<_> = ranges.iter().map(within).collect();
             all.push(format!("({})", ranges.join(" OR ")));
         }
     }
     for (at, (filter, column)) in query.filters.iter().zip(&source.filtered).enumerate() {
         let Some(column) = column else { continue };
-        all.push(filter.test.condition(&format!("S.`{column}`"), &format!("filter{at}")));
+        all.push(filter.test.condition(&source.column(column), &format!("filter{at}")));
     }
     all
 }

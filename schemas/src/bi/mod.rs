@@ -68,7 +68,7 @@ mod tests {
 )
 DEFINER = bi_owner SQL SECURITY DEFINER
 AS SELECT T.`tenant` AS `tenant`, T.`bucket` AS `day`, T.`dim1` AS `event`, T.`dim2` AS `country`, sum(T.`rows`) AS `events`
-FROM millrace.rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily' GROUP BY T.`tenant`, T.`bucket`, T.`dim1`, T.`dim2`
+FROM millrace.rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' GROUP BY T.`tenant`, T.`bucket`, T.`dim1`, T.`dim2`
 COMMENT 'events per day by event, country; kept for ever'"
         );
     }
@@ -106,8 +106,7 @@ COMMENT 'events per day by event, country; kept for ever'"
         for hidden in ["place", "cfg", "hwm", "ko"] {
             assert!(!grants[1].contains(&format!("`{hidden}`")), "{}", grants[1]);
         }
-        let states =
-            "GRANT SELECT(`bucket`, `dim1`, `rollup`, `rows`, `tenant`, `uniq1`) ON millrace.rollup_states";
+        let states = "GRANT SELECT(`bucket`, `dim1`, `expires`, `rollup`, `rows`, `tenant`, `uniq1`) ON millrace.rollup_states";
         assert_eq!(grants[2..], [states]);
     }
 

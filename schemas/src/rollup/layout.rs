@@ -99,6 +99,9 @@ impl Expiry {
     }
 }
 
+/// Begins the name of a sample's column. No declared name begins with a capital letter.
+const SAMPLE: &str = "Sample_";
+
 impl Rollup {
     /// The table that stores this rollup.
     pub fn table(&self) -> Table {
@@ -153,34 +156,48 @@ impl Rollup {
     /// measures; without marker rows and without buckets that are past the retention. Rows with equal
     /// keys are not yet merged; `uniq` columns are aggregate states. Columns are qualified, for a declared name may be that of another column.
     pub fn source(&self) -> String {
-        self.source_with(&[])
-    }
-
-    /// [`Self::source`], in which each distinct count `x` has a second column `Sample_x`: the state of those of its
-    /// hashes that are below 2^60, one in sixteen.
-    pub fn source_with_samples(&self) -> String {
-        let sample = |((name, _), column): (&(String, Measure), MeasureColumn)| match column {
-            MeasureColumn::Uniq(n) => Some(format!("T.sample{n} AS `Sample_{name}`")),
-            MeasureColumn::Rows | MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => {
-                None
-            }
-        };
-        let samples: Vec<_> = self.measures.iter().zip(self.measure_columns()).filter_map(sample).collect();
-        self.source_with(&samples)
-    }
-
-    fn source_with(&self, more: &[String]) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
             dimensions.map(|(at, d)| format!("T.{} AS `{}`", Self::dimension_column(at), d.column_name()));
         let measures = self.measures.iter().zip(self.measure_columns());
         let measures = measures.map(|((name, _), column)| format!("T.{} AS `{name}`", column.name()));
-        let columns: Vec<_> = dimensions.chain(measures).chain(more.iter().cloned()).collect();
+        let columns: Vec<_> = dimensions.chain(measures).collect();
         format!(
             "(SELECT T.tenant AS tenant, T.bucket AS bucket, {} FROM {} AS T WHERE {})",
             columns.join(", "),
             self.table().name(),
             self.condition()
+        )
+    }
+
+    /// The column of its table that has a dimension or a measure; `None` if it declares no such name. `Sample_x` is the
+    /// sample of a distinct count `x`: the state of those of its hashes that are below 2^60, one in sixteen.
+    pub fn table_column(&self, name: &str) -> Option<String> {
+        if let Some(at) = self.dimensions.iter().position(|dimension| dimension.column_name() == name) {
+            return Some(Self::dimension_column(at));
+        }
+        let measures = || self.measures.iter().map(|(name, _)| name).zip(self.measure_columns());
+        let sampled = name.strip_prefix(SAMPLE).map(|of| measures().find(|(name, _)| *name == of));
+        match sampled {
+            Some(Some((_, MeasureColumn::Uniq(n)))) => Some(format!("sample{n}")),
+            _ => measures().find(|(there, _)| *there == name).map(|(_, column)| column.name()),
+        }
+    }
+
+    /// The condition on rows of its table, aliased as `T`, whose buckets begin from `from` on and before `to`: its own,
+    /// within the retention, in the table partitions that can have them.
+    pub fn condition_between(&self, from: UnixMillis, to: UnixMillis) -> String {
+        let bucket = |edge: UnixMillis| format!("toDateTime({}, 'UTC')", edge.0.div_euclid(1000));
+        let expiries = self.retention_days.map(|_| {
+            let [first, last] = [from, to].map(|edge| self.expires(UnixMillis(edge.0.max(0))).days());
+            format!(" AND T.expires BETWEEN toDate({first}) AND toDate({last})")
+        });
+        format!(
+            "{}{} AND T.bucket >= {} AND T.bucket < {}",
+            self.condition(),
+            expiries.unwrap_or_default(),
+            bucket(from),
+            bucket(to)
         )
     }
 
@@ -191,10 +208,12 @@ impl Rollup {
 
     /// The condition on rows of its table, aliased as `T`, that are its own and within the retention.
     pub(crate) fn condition(&self) -> String {
-        let kept = self
-            .retention_days
-            .map(|days| format!(" AND T.bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"));
-        format!("T.tenant != '' AND T.rollup = '{}'{}", self.name, kept.unwrap_or_default())
+        // A retention never changes, so what has none is in one table partition, and ClickHouse opens no other.
+        let kept = match self.retention_days {
+            Some(days) => format!("T.bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"),
+            None => "T.expires = '2149-06-06'".to_owned(),
+        };
+        format!("T.tenant != '' AND T.rollup = '{}' AND {kept}", self.name)
     }
 
     /// When readers no longer see a bucket: the retention after the end of its day; `None` for never.
@@ -255,9 +274,33 @@ mod tests {
              T.sum2 AS `b`, T.rows AS `n` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'r' \
              AND T.bucket >= toDateTime(toDate(now('UTC')) - 7, 'UTC'))"
         );
-        assert!(rollup("").source().ends_with("WHERE T.tenant != '' AND T.rollup = 'r')"));
-        let users = Rollups::built_in().get("users_all_daily").unwrap().source_with_samples();
-        assert!(users.contains("T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM"), "{users}");
+        let never = "WHERE T.tenant != '' AND T.rollup = 'r' AND T.expires = '2149-06-06')";
+        assert!(rollup("").source().ends_with(never));
+    }
+
+    #[test]
+    fn names_stand_for_columns_of_the_table() {
+        let rollups = Rollups::built_in();
+        let users = rollups.get("users_hourly").unwrap();
+        let columns = ["event", "users", "Sample_users"].map(|name| users.table_column(name).unwrap());
+        assert_eq!(columns, ["dim1", "uniq1", "sample1"]);
+        let events = rollups.get("event_hourly").unwrap();
+        let columns = ["country", "events", "value"].map(|name| events.table_column(name).unwrap());
+        assert_eq!(columns, ["dim2", "rows", "sum1"]);
+        assert_eq!((users.table_column("country"), events.table_column("Sample_events")), (None, None));
+    }
+
+    #[test]
+    fn a_window_is_read_from_the_table_partitions_that_expire_with_its_buckets() {
+        let [from, to] = ["2026-11-20 00:00:00.000", "2026-11-21 00:00:00.000"]
+            .map(|edge| UnixMillis::parse(edge).unwrap());
+        let week = rollup("retention = \"7d\"").condition_between(from, to);
+        let [first, last] = [from, to].map(|edge| rollup("retention = \"7d\"").expires(edge).days());
+        assert!(week.contains(&format!("T.expires BETWEEN toDate({first}) AND toDate({last})")), "{week}");
+        let ends = "T.bucket >= toDateTime(1795132800, 'UTC') AND T.bucket < toDateTime(1795219200, 'UTC')";
+        assert!(week.ends_with(ends), "{week}");
+        let forever = rollup("").condition_between(from, to);
+        assert!(forever.contains("T.expires = '2149-06-06'") && forever.ends_with(ends), "{forever}");
     }
 
     #[track_caller]

@@ -219,7 +219,7 @@ async fn retention_and_funnels_are_refused_to_a_key_that_permits_no_users() {
         assert_eq!(answer.2["errors"][0]["param"], param);
         assert!(answer.2["detail"].as_str().unwrap().contains("the measure `users`"));
         let answer = service.get(path, &users).await;
-        Service::check_problem(&answer, 503, "unavailable");
+        Service::check_problem(&answer, 503, "not_yet");
         assert!(answer.1[RATE_LIMIT].to_str().unwrap().starts_with("\"queries\""));
     }
 }

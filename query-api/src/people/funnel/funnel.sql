@@ -1,22 +1,14 @@
-SELECT toUInt8(0) AS part, toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start, [toUInt64(assumeNotNull((SELECT argMax(rollups, since) FROM configs))), toUInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(max(since)) FROM rollup_since FINAL WHERE rollup = 'event_hourly')))] AS figures
-UNION ALL
-SELECT toUInt8(1), start, figures FROM (
 SELECT toInt64(0) AS start, [toUInt64(sum(S.`events`))] AS figures
-FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.dim3 AS `device_os`, T.rows AS `events`, T.sum1 AS `value` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_hourly') AS S
+FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.dim3 AS `device_os`, T.rows AS `events`, T.sum1 AS `value` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_hourly' AND T.expires = '2149-06-06') AS S
 WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795773600, 'UTC') AND S.bucket < toDateTime(1795878000, 'UTC') AND S.`event` IN {events:Array(String)}
-)
 -- tenant = Texts(["default"])
 -- events = Texts(["view", "login", "signup", "buy"])
-SELECT toUInt8(0) AS part, toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start, [toUInt64(assumeNotNull((SELECT argMax(rollups, since) FROM configs))), toUInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(max(since)) FROM rollup_since FINAL WHERE rollup = 'event_hourly')))] AS figures
-UNION ALL
-SELECT toUInt8(1), start, figures FROM (
 SELECT toInt64(0) AS start, sumForEach(arrayMap(K -> toUInt64(Level >= K), range(1, 4))) AS figures
 FROM (
   SELECT windowFunnel(7200000)(toUInt64(toUnixTimestamp64Milli(E.client_time)), E.event IN {step0:Array(String)}, E.event IN {step1:Array(String)}, E.event IN {step2:Array(String)}) AS Level
   FROM events AS E
   WHERE E.tenant IN {tenant:Array(String)} AND E.client_time >= fromUnixTimestamp64Milli(1795775400000, 'UTC') AND E.client_time < fromUnixTimestamp64Milli(1795876200000, 'UTC') AND E.event IN {events:Array(String)} AND (E.user_id != '' OR E.device_id != '') AND E.country IN {filter0:Array(String)}
   GROUP BY if(E.user_id != '', E.user_id, E.device_id)
-)
 )
 -- tenant = Texts(["default"])
 -- events = Texts(["view", "login", "signup", "buy"])

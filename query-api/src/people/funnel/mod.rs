@@ -42,27 +42,28 @@ pub(super) async fn answer(
     let filters = [("steps", &events)];
     let hours = [window.from().div_euclid(HOUR) * HOUR, (window.to() + HOUR - 1).div_euclid(HOUR) * HOUR];
     let needs = Needs { counts: Counts::Events, reader, filters: &filters, edges: &hours, zone: "UTC" };
-    let source = Source::choose(&service.rollups, needs, now)?;
-
+    let known = service.state.reach();
+    let reach = known.clone().unwrap_or_default();
+    let source = Source::choose(&service.rollups, &reach, needs, now)?;
     let lane = &service.lane;
-    let (size, parameters) = sql::size(&source, &events, hours, &reader.tenant);
-    let size = lane.statement(&size, parameters, &source.rollup);
+    let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
     let (select, parameters) = sql::select(asked, &events, &window, &reader.tenant)?;
-    let select = lane.statement(&select, parameters, &source.rollup);
+    // Mistakes of the request come first: they stay mistakes once ClickHouse answers.
+    known.ok_or(Kind::NotYet)?;
     let run = async {
-        let Counted { rows, .. } = lane.count(size).await?;
-        let events = rows.first().and_then(|(_, figures)| figures.first()).copied().unwrap_or(0);
+        let rows = lane.count(size, size_parameters).await?;
+        let events = rows.first().and_then(|row| row.figures.first()).copied().unwrap_or(0);
         check_size(events, service.max_funnel_events)?;
-        lane.count(select).await
+        Ok(Counted { rows: lane.count(select, parameters).await?, reach })
     };
     let query = format!("funnel {}", asked.given.canonical());
     let counted = lane.answer(reader, (window.from(), window.to()), query, run).await?;
-    let Counted { as_of, declared, .. } = *counted;
+    let as_of = counted.reach.as_of;
     Ok(Answer {
         data: Steps::new(asked, &counted),
         meta: Meta {
             as_of,
-            declared,
+            rollups_differ: counted.reach.theirs.is_some(),
             complete_until: as_of
                 .map(|as_of| as_of.0.div_euclid(1000).clamp(window.from(), window.to()))
                 .map(|until| asked.calendar.local(until)),

@@ -25,7 +25,7 @@ struct StepRow {
 impl Steps {
     pub(super) fn new(asked: &Funnel, counted: &Counted) -> Self {
         // Without a user there is no level to sum.
-        let figures = counted.rows.first().map_or(&[][..], |(_, figures)| figures);
+        let figures = counted.rows.first().map_or(&[][..], |row| &row.figures);
         let users = |at: usize| figures.get(at).copied().unwrap_or(0);
         let row = |(at, step): (usize, &super::params::Step)| StepRow {
             step: step.text.clone(),

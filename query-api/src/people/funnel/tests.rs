@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::params::Funnel;
 use super::*;
-use crate::people::lane;
+use crate::people::lane::{self, CountedRow};
 use crate::people::render::Table as _;
 use crate::query::sql::{Parameter, Statement};
+use crate::reach::Reach;
 
 /// 2026-11-28 14:20:30 UTC.
 const NOW: i64 = 1_795_875_630;
@@ -29,12 +30,11 @@ fn statements(asked: &Funnel) -> [Statement; 2] {
     let hours = [window.from().div_euclid(HOUR) * HOUR, (window.to() + HOUR - 1).div_euclid(HOUR) * HOUR];
     let needs =
         Needs { counts: Counts::Events, reader: &reader, filters: &filters, edges: &hours, zone: "UTC" };
-    let source = Source::choose(&Rollups::built_in(), needs, NOW).unwrap();
+    let source = Source::choose(&Rollups::built_in(), &Reach::default(), needs, NOW).unwrap();
     let size = sql::size(&source, &events, hours, "default");
     let select = sql::select(asked, &events, &window, "default").unwrap();
-    [size, select].map(|(select, parameters)| {
-        lane::statement(&select, parameters, &source.rollup, Duration::from_secs(10), 1_000)
-    })
+    [size, select]
+        .map(|(select, parameters)| lane::statement(select, parameters, Duration::from_secs(10), 1_000))
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn the_statements_count_events_first_and_then_users() {
 fn shares_are_of_the_first_step_and_of_the_one_before() {
     let asked = asked(&["event:eq:a", "event:eq:b", "event:eq:c"], &[]);
     let rows = |figures: Option<Vec<u64>>| {
-        let rows = figures.map(|figures| (0, figures)).into_iter().collect();
-        let steps = Steps::new(&asked, &Counted { as_of: None, declared: None, since: None, rows });
+        let rows = figures.map(|figures| CountedRow { start: 0, figures }).into_iter().collect();
+        let steps = Steps::new(&asked, &Counted { reach: Arc::default(), rows });
         serde_json::from_str::<serde_json::Value>(steps.json().get()).unwrap()
     };
     assert_eq!(

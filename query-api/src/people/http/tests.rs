@@ -43,7 +43,7 @@ async fn a_table_that_cannot_be_asked_for_is_refused_and_names_the_parameter() {
     check_retention(&format!("{EVENTS}&periods=60&from=-5d"), 422, "too_wide", Some("periods")).await;
     check_retention(&format!("{EVENTS}&filter=country:eq:DE"), 422, "not_covered", Some("filter")).await;
     check_retention(&format!("{EVENTS}&tz=Asia/Tehran"), 422, "not_covered", Some("tz")).await;
-    check_retention(EVENTS, 503, "unavailable", None).await;
+    check_retention(EVENTS, 503, "not_yet", None).await;
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_funnel_that_cannot_be_asked_for_is_refused_and_names_the_parameter() 
     let old = json!({"steps": steps, "from": "2026-01-01", "to": "2026-01-02"});
     check_funnel(old, 422, "not_covered", Some("from")).await;
     check(Request::post("/v1/funnel").body(Body::from("steps")).unwrap(), 400, "bad_body", None).await;
-    check_funnel(json!({"steps": steps}), 503, "unavailable", None).await;
+    check_funnel(json!({"steps": steps}), 503, "not_yet", None).await;
 }
 
 #[test]

@@ -37,11 +37,11 @@ impl Cohorts {
         counted: &Counted,
         now: i64,
     ) -> Self {
-        let complete_until = counted.as_of.and_then(|as_of| complete_until(&periods.edges, as_of));
+        let complete_until = counted.reach.as_of.and_then(|as_of| complete_until(&periods.edges, as_of));
         let cohort = |at: usize| {
             let start = periods.edges[at];
-            let found = counted.rows.iter().find(|(cohort, _)| usize::try_from(*cohort) == Ok(at));
-            let figure = |place: usize| found.map_or(0, |(_, figures)| figures[place]);
+            let found = counted.rows.iter().find(|row| usize::try_from(row.start) == Ok(at));
+            let figure = |place: usize| found.map_or(0, |row| row.figures[place]);
             let is_kept = kept_from.is_none_or(|kept| kept <= start);
             let cell = |period: usize| {
                 let end = periods.edges[at + period + 1];

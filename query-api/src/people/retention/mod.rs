@@ -18,6 +18,7 @@ use super::{PeopleService, now};
 use crate::access::Reader;
 use crate::problem::{Kind, Problem};
 use crate::query::window::{Bound, Window};
+use crate::reach::Reach;
 use cohorts::Cohorts;
 use params::Retention;
 
@@ -63,20 +64,24 @@ pub(super) async fn answer(
 ) -> Result<Answer<Cohorts>, Problem> {
     let now = now();
     let periods = Periods::new(asked, now)?;
-    let source = source(service, reader, asked, &periods, now)?;
+    let known = service.state.reach();
+    let reach = known.clone().unwrap_or_default();
+    let source = source(service, &reach, reader, asked, &periods, now)?;
+    // Mistakes of the request come first: they stay mistakes once ClickHouse answers.
+    known.ok_or(Kind::NotYet)?;
     let (select, parameters) = sql::select(asked, &periods, &source, &reader.tenant);
-    let statement = service.lane.statement(&select, parameters, &source.rollup);
     let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);
     let query = format!("retention {}", asked.given.canonical());
-    let counted = service.lane.answer(reader, window, query, service.lane.count(statement)).await?;
-    let Counted { as_of, declared, since, .. } = *counted;
+    let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
+    let counted = service.lane.answer(reader, window, query, run).await?;
+    let as_of = counted.reach.as_of;
     // None is less than any moment.
-    let kept_from = source.kept_from.max(since);
+    let kept_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
         data: Cohorts::new(asked, &periods, kept_from, &counted, now),
         meta: Meta {
             as_of,
-            declared,
+            rollups_differ: counted.reach.theirs.is_some(),
             complete_until: as_of
                 .and_then(|as_of| cohorts::complete_until(&periods.edges, as_of))
                 .map(|until| asked.calendar.local(until)),
@@ -90,6 +95,7 @@ pub(super) async fn answer(
 
 fn source(
     service: &PeopleService,
+    reach: &Reach,
     reader: &Reader,
     asked: &Retention,
     periods: &Periods,
@@ -100,7 +106,7 @@ fn source(
         events.into_iter().chain(asked.filters.iter().map(|filter| ("filter", filter))).collect();
     let zone = asked.calendar.zone.iana_name().unwrap_or("UTC");
     let needs = Needs { counts: Counts::Users, reader, filters: &filters, edges: &periods.edges, zone };
-    Source::choose(&service.rollups, needs, now)
+    Source::choose(&service.rollups, reach, needs, now)
 }
 
 #[cfg(test)]

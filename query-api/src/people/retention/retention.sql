@@ -1,18 +1,15 @@
-SELECT toUInt8(0) AS part, toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start, [toUInt64(assumeNotNull((SELECT argMax(rollups, since) FROM configs))), toUInt64(assumeNotNull((SELECT toUnixTimestamp64Milli(max(since)) FROM rollup_since FINAL WHERE rollup = 'users_daily')))] AS figures
-UNION ALL
-SELECT toUInt8(1), start, figures FROM (
 SELECT toInt64(Cohort) AS start, arrayConcat([count()], sumForEach(arrayMap(K -> toUInt64(bitTest(Again, Cohort + K)), range(0, 4)))) AS figures
 FROM (
   SELECT arrayJoin(bitPositionsToArray(First)) AS Cohort, Again
   FROM (
     SELECT User, groupBitOr(Bits) AS First, groupBitOr(Later) AS Again FROM (
         SELECT bitShiftLeft(toUInt64(1), toUInt64(Period - 1)) AS Bits, toUInt64(0) AS Later, arrayJoin(groupUniqArrayMerge(CAST(toString(S.`users`), 'AggregateFunction(groupUniqArray, UInt64)'))) AS User
-        FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily') AS S
+        FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily' AND T.expires = '2149-06-06') AS S
         WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1794787200, 'UTC') AND S.bucket < toDateTime(1795996800, 'UTC') AND S.`event` IN {first:Array(String)} AND S.`event` NOT IN {filter0:Array(String)}
         GROUP BY indexOf({starts:Array(UInt32)}, roundDown(toUnixTimestamp(S.bucket), {starts:Array(UInt32)})) AS Period
         UNION ALL
         SELECT toUInt64(0) AS Bits, bitShiftLeft(toUInt64(1), toUInt64(Period - 1)) AS Later, arrayJoin(groupUniqArrayMerge(CAST(toString(S.`users`), 'AggregateFunction(groupUniqArray, UInt64)'))) AS User
-        FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily') AS S
+        FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily' AND T.expires = '2149-06-06') AS S
         WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1794787200, 'UTC') AND S.bucket < toDateTime(1797811200, 'UTC') AND S.`event` IN {again:Array(String)} AND S.`event` NOT IN {filter0:Array(String)}
         GROUP BY indexOf({starts:Array(UInt32)}, roundDown(toUnixTimestamp(S.bucket), {starts:Array(UInt32)})) AS Period
     )
@@ -21,7 +18,6 @@ FROM (
   )
 )
 GROUP BY Cohort
-)
 -- tenant = Texts(["default"])
 -- starts = Moments([1794787200, 1795392000, 1795996800, 1796601600, 1797206400])
 -- first = Texts(["signup"])

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cohorts::Cohorts;
 use super::params::Retention;
 use super::*;
-use crate::people::lane::{self, Counted};
+use crate::people::lane::{self, Counted, CountedRow};
 use crate::people::render::Table as _;
 use crate::query::sql::{Parameter, Statement};
 
@@ -34,9 +34,9 @@ fn statement(given: &[(&str, &str)]) -> Statement {
         edges: &periods.edges,
         zone: "UTC",
     };
-    let source = Source::choose(&Rollups::built_in(), needs, NOW).unwrap();
+    let source = Source::choose(&Rollups::built_in(), &Reach::default(), needs, NOW).unwrap();
     let (select, parameters) = sql::select(&asked, &periods, &source, "default");
-    lane::statement(&select, parameters, &source.rollup, Duration::from_secs(10), 1_000)
+    lane::statement(select, parameters, Duration::from_secs(10), 1_000)
 }
 
 #[test]
@@ -67,12 +67,12 @@ fn the_statement_reads_states_as_lists_of_users() {
 fn cells(as_of: Option<i64>, kept_from: Option<i64>) -> serde_json::Value {
     let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "2"), ("from", "-2d")]);
     let periods = Periods::new(&asked, NOW).unwrap();
-    let counted = Counted {
-        as_of: as_of.map(|as_of| UnixMillis(as_of * 1000)),
-        declared: None,
-        since: None,
-        rows: vec![(1, vec![3, 2, 0, 0]), (0, vec![3, 3, 1, 0])],
-    };
+    let reach = Reach { as_of: as_of.map(|as_of| UnixMillis(as_of * 1000)), ..Reach::default() };
+    let rows = vec![
+        CountedRow { start: 1, figures: vec![3, 2, 0, 0] },
+        CountedRow { start: 0, figures: vec![3, 3, 1, 0] },
+    ];
+    let counted = Counted { reach: Arc::new(reach), rows };
     let cohorts = Cohorts::new(&asked, &periods, kept_from, &counted, NOW);
     let rows: serde_json::Value = serde_json::from_str(cohorts.json().get()).unwrap();
     assert_eq!(rows[0]["cohort"], "2026-11-27T00:00:00+00:00");
@@ -103,7 +103,7 @@ fn a_cohort_before_the_retention_has_no_figure() {
 fn csv_has_a_column_for_each_period() {
     let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "1"), ("from", "-1d")]);
     let periods = Periods::new(&asked, NOW).unwrap();
-    let counted = Counted { as_of: None, declared: None, since: None, rows: Vec::new() };
+    let counted = Counted { reach: Arc::default(), rows: Vec::new() };
     let rows = Cohorts::new(&asked, &periods, None, &counted, NOW).csv();
     assert_eq!(rows[0], ["cohort", "size", "period_0", "period_1"]);
     assert_eq!(rows[1], ["2026-11-28T00:00:00+00:00", "0", "", ""]);

@@ -1,8 +1,8 @@
 use jiff::Timestamp;
 use schemas::rollup::Rollups;
 
-use super::super::plan::Reach;
 use super::*;
+use crate::reach::Reach;
 
 fn at(text: &str) -> i64 {
     text.parse::<Timestamp>().unwrap().as_second()

@@ -36,7 +36,7 @@ async fn what_is_refused_has_the_form_of_a_problem_and_names_the_parameter() {
     check(get_query("/v1/query?measures=visits"), 422, "not_covered", Some("measures")).await;
     check(get_query("/v1/query?grain=minute&from=-400d"), 422, "too_wide", Some("grain")).await;
     check(get_query("/v1/query?limit=10001"), 400, "bad_parameter", Some("limit")).await;
-    check(get_query("/v1/query.csv?limit=100000"), 503, "unavailable", None).await;
+    check(get_query("/v1/query.csv?limit=100000"), 503, "not_yet", None).await;
     let post = |body: Vec<u8>| Request::post("/v1/query").body(Body::from(body)).unwrap();
     check(post(b"{\"limit\":0}".to_vec()), 400, "bad_parameter", Some("limit")).await;
     check(post(b"limit=0".to_vec()), 400, "bad_body", None).await;
@@ -47,7 +47,7 @@ async fn what_is_refused_has_the_form_of_a_problem_and_names_the_parameter() {
 
 #[tokio::test]
 async fn without_the_database_a_query_may_be_asked_again_later() {
-    check(get_query("/v1/query"), 503, "unavailable", None).await;
+    check(get_query("/v1/query"), 503, "not_yet", None).await;
 }
 
 fn asked(given: &[(&str, &str)], suffix: Option<Format>, accept: &str) -> Result<Format, String> {

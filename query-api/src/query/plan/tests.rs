@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::reach::Reach;
 
 const MORE: &str = r#"
 [[rollup]]
@@ -177,7 +178,8 @@ fn users_of_whole_days_come_from_days_and_those_at_the_edges_from_hours() {
 
 #[test]
 fn a_rollup_that_has_every_event_of_the_window_comes_first() {
-    let since = |name: &str, text| Reach { since: [(name.to_owned(), second(text))].into(), theirs: None };
+    let since =
+        |name: &str, text| Reach { since: [(name.to_owned(), second(text))].into(), ..Reach::default() };
     let late = since("event_daily", "2026-11-25T00:00:00Z");
     check_with(&[("from", "-7d")], &late, &["event_hourly"]);
     check_with(&[("from", "-3d")], &late, &["event_daily"]);

@@ -2,8 +2,9 @@ use jiff::Timestamp;
 use schemas::rollup::Rollups;
 
 use super::super::fetch::FetchedRow;
-use super::super::plan::{Planner, Reach};
+use super::super::plan::Planner;
 use super::*;
+use crate::reach::Reach;
 
 fn at(text: &str) -> i64 {
     text.parse::<Timestamp>().unwrap().as_second()
@@ -49,8 +50,7 @@ fn row(part: u8, start: &str, keys: &[Option<&str>], figures: &[Option<i128>]) -
 
 impl Asked {
     fn shape(&self, rows: &[FetchedRow]) -> Result<Shaped, Problem> {
-        let fetched = Fetched { as_of: self.as_of, reach: Reach::default(), rows: rows.to_vec() };
-        shape(&self.query, &self.slices, fetched, now())
+        shape(&self.query, &self.slices, rows.to_vec(), self.as_of, now())
     }
 
     /// Each row as text: local time, dimensions, measures.
@@ -347,6 +347,18 @@ fn the_number_of_all_rows_is_known_on_each_page() {
     let limited = rows.map(|row| FetchedRow { total: 77, ..row });
     let page = asked(&[("from", "-2d"), ("dimensions", "event"), ("limit", "2")]).shape(&limited).unwrap();
     assert_eq!((page.rows.len(), page.total, page.truncated), (2, 77, true));
+}
+
+#[test]
+fn a_next_page_is_offered_only_where_it_can_be_asked_for() {
+    let given = [("from", "-2d"), ("dimensions", "event"), ("limit", "2")];
+    let page = |total| {
+        let row = |key| FetchedRow { total, ..row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]) };
+        asked(&given).shape(&["a", "b", "c"].map(row)).unwrap()
+    };
+    let (last, more) = (page(MAX_CELLS as u64), page(MAX_CELLS as u64 + 1));
+    assert!(last.truncated && last.next.is_some());
+    assert!(more.truncated && more.next.is_none());
 }
 
 #[test]

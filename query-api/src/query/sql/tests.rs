@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use schemas::rollup::Rollups;
 
-use super::super::plan::{Planner, Reach};
+use super::super::plan::Planner;
 use super::*;
+use crate::reach::Reach;
 
 fn of(rollups: &Rollups, given: &[(&str, &str)]) -> Statement {
     let pairs: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -17,7 +18,7 @@ fn of(rollups: &Rollups, given: &[(&str, &str)]) -> Statement {
     let planner = Planner::new(rollups, &reach, &query, now).unwrap();
     let slices = Slices::new(&query, &planner, &window, now).unwrap();
     let limits = Limits { seconds: 10, rows_to_read: 200_000_000 };
-    statement(&query, &slices, "default", 7, limits)
+    statement(&query, &slices, "default", limits)
 }
 
 const MORE: &str = r#"

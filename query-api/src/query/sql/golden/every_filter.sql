@@ -1,18 +1,11 @@
-SELECT toUInt8(0) AS part,
-       toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start,
-       CAST(arrayConcat([assumeNotNull((SELECT if(argMax(rollups, since) IN (0, 7), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))], arrayMap(at -> at.1, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name)))), 'Array(Nullable(String))') AS keys,
-       CAST(arrayMap(at -> at.2, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))), 'Array(Nullable(Int128))') AS figures,
-       toUInt64(0) AS size,
-       toUInt64(0) AS total
-UNION ALL
 SELECT toUInt8(1) AS Part,
        toInt64(1795737600) AS Start,
        CAST([], 'Array(Nullable(String))') AS Keys,
-       CAST([sum(toInt128(S.`events`)) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
+       CAST([sum(toInt128(T.rows)) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
        toUInt64(0) AS Size,
        toUInt64(0) AS Total
-FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily') AS S
-WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` IN {filter0:Array(String)} AND S.`event` NOT IN {filter1:Array(String)} AND startsWith(S.`country`, {filter2:Array(String)}[1]) AND position(S.`country`, {filter3:Array(String)}[1]) > 0 AND S.`country` NOT IN {filter4:Array(String)} AND S.`event` IN {filter5:Array(String)}
+FROM rollup_sums AS T
+WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 IN {filter0:Array(String)} AND T.dim1 NOT IN {filter1:Array(String)} AND startsWith(T.dim2, {filter2:Array(String)}[1]) AND position(T.dim2, {filter3:Array(String)}[1]) > 0 AND T.dim2 NOT IN {filter4:Array(String)} AND T.dim1 IN {filter5:Array(String)}
 GROUP BY Start
 HAVING count() > 0
 -- tenant = Texts(["default"])
@@ -25,6 +18,6 @@ HAVING count() > 0
 -- SETTING max_execution_time = 10
 -- SETTING max_rows_to_read = 200000000
 -- SETTING read_overflow_mode = throw
--- SETTING max_result_rows = 100002
+-- SETTING max_result_rows = 100001
 -- SETTING result_overflow_mode = throw
 -- SETTING cancel_http_readonly_queries_on_client_close = 1

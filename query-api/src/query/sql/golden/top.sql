@@ -1,29 +1,22 @@
-SELECT toUInt8(0) AS part,
-       toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start,
-       CAST(arrayConcat([assumeNotNull((SELECT if(argMax(rollups, since) IN (0, 7), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))], arrayMap(at -> at.1, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name)))), 'Array(Nullable(String))') AS keys,
-       CAST(arrayMap(at -> at.2, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))), 'Array(Nullable(Int128))') AS figures,
-       toUInt64(0) AS size,
-       toUInt64(0) AS total
-UNION ALL
 SELECT toUInt8(1) AS Part,
-       toInt64(1795737600 + intDiv(toUnixTimestamp(S.bucket) - 1795737600, 86400) * 86400) AS Start,
-       CAST([if(S.`event` IN (SELECT S.`event` FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily') AS S WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` NOT IN {filter0:Array(String)} AND S.`event` != '' GROUP BY S.`event` ORDER BY sum(toInt128(S.`events`)) DESC NULLS LAST, S.`event` LIMIT 3), toNullable(S.`event`), NULL) AS Key0], 'Array(Nullable(String))') AS Keys,
-       CAST([sum(toInt128(S.`events`)) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
+       toInt64(1795737600 + intDiv(toUnixTimestamp(T.bucket) - 1795737600, 86400) * 86400) AS Start,
+       CAST([if(T.dim1 IN (SELECT T.dim1 FROM rollup_sums AS T WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 NOT IN {filter0:Array(String)} AND T.dim1 != '' GROUP BY T.dim1 ORDER BY sum(toInt128(T.rows)) DESC NULLS LAST, T.dim1 LIMIT 3), toNullable(T.dim1), NULL) AS Key0], 'Array(Nullable(String))') AS Keys,
+       CAST([sum(toInt128(T.rows)) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
        toUInt64(0) AS Size,
        toUInt64(0) AS Total
-FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily') AS S
-WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` NOT IN {filter0:Array(String)}
+FROM rollup_sums AS T
+WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 NOT IN {filter0:Array(String)}
 GROUP BY Start, Key0
 HAVING count() > 0
 UNION ALL
 SELECT toUInt8(2) AS Part,
-       toInt64(1795737600 + intDiv(toUnixTimestamp(S.bucket) - 1795737600, 86400) * 86400) AS Start,
-       CAST([if(S.`event` IN (SELECT S.`event` FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.dim2 AS `country`, T.rows AS `events` FROM rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily') AS S WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` NOT IN {filter0:Array(String)} AND S.`event` != '' GROUP BY S.`event` ORDER BY sum(toInt128(S.`events`)) DESC NULLS LAST, S.`event` LIMIT 3), toNullable(S.`event`), NULL) AS Key0], 'Array(Nullable(String))') AS Keys,
-       CAST([toInt128(if(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(S.`Sample_users`))) FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily') AS S WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` NOT IN {filter0:Array(String)})) > 5000000, 16 * uniqExactMerge(S.`Sample_users`), uniqExactMerge(S.`users`))) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
-       toUInt64(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(S.`Sample_users`))) FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily') AS S WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` NOT IN {filter0:Array(String)}))) AS Size,
+       toInt64(1795737600 + intDiv(toUnixTimestamp(T.bucket) - 1795737600, 86400) * 86400) AS Start,
+       CAST([if(T.dim1 IN (SELECT T.dim1 FROM rollup_sums AS T WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 NOT IN {filter0:Array(String)} AND T.dim1 != '' GROUP BY T.dim1 ORDER BY sum(toInt128(T.rows)) DESC NULLS LAST, T.dim1 LIMIT 3), toNullable(T.dim1), NULL) AS Key0], 'Array(Nullable(String))') AS Keys,
+       CAST([toInt128(if(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(T.sample1))) FROM rollup_states AS T WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'users_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 NOT IN {filter0:Array(String)})) > 5000000, 16 * uniqExactMerge(T.sample1), uniqExactMerge(T.uniq1))) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
+       toUInt64(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(T.sample1))) FROM rollup_states AS T WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'users_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 NOT IN {filter0:Array(String)}))) AS Size,
        toUInt64(0) AS Total
-FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.dim1 AS `event`, T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_daily') AS S
-WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1795737600, 'UTC') AND S.bucket < toDateTime(1795910400, 'UTC') AND S.`event` NOT IN {filter0:Array(String)}
+FROM rollup_states AS T
+WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'users_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1795737600, 'UTC') AND T.bucket < toDateTime(1795910400, 'UTC') AND T.dim1 NOT IN {filter0:Array(String)}
 GROUP BY Start, Key0
 HAVING count() > 0
 -- tenant = Texts(["default"])
@@ -31,6 +24,6 @@ HAVING count() > 0
 -- SETTING max_execution_time = 10
 -- SETTING max_rows_to_read = 200000000
 -- SETTING read_overflow_mode = throw
--- SETTING max_result_rows = 200003
+-- SETTING max_result_rows = 200002
 -- SETTING result_overflow_mode = throw
 -- SETTING cancel_http_readonly_queries_on_client_close = 1

@@ -1,18 +1,11 @@
-SELECT toUInt8(0) AS part,
-       toInt64(assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))) AS start,
-       CAST(arrayConcat([assumeNotNull((SELECT if(argMax(rollups, since) IN (0, 7), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))], arrayMap(at -> at.1, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name)))), 'Array(Nullable(String))') AS keys,
-       CAST(arrayMap(at -> at.2, (SELECT groupArray((Name, Since)) FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))), 'Array(Nullable(Int128))') AS figures,
-       toUInt64(0) AS size,
-       toUInt64(0) AS total
-UNION ALL
 SELECT toUInt8(1) AS Part,
-       toInt64(roundDown(toUnixTimestamp(S.bucket), {starts0:Array(UInt32)})) AS Start,
+       toInt64(roundDown(toUnixTimestamp(T.bucket), {starts0:Array(UInt32)})) AS Start,
        CAST([], 'Array(Nullable(String))') AS Keys,
-       CAST([toInt128(if(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(S.`Sample_users`))) FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_all_daily') AS S WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1788220800, 'UTC') AND S.bucket < toDateTime(1796083200, 'UTC'))) > 5000000, 16 * uniqExactMerge(S.`Sample_users`), uniqExactMerge(S.`users`))) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
-       toUInt64(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(S.`Sample_users`))) FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_all_daily') AS S WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1788220800, 'UTC') AND S.bucket < toDateTime(1796083200, 'UTC')))) AS Size,
+       CAST([toInt128(if(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(T.sample1))) FROM rollup_states AS T WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'users_all_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1788220800, 'UTC') AND T.bucket < toDateTime(1796083200, 'UTC'))) > 5000000, 16 * uniqExactMerge(T.sample1), uniqExactMerge(T.uniq1))) AS Figure0], 'Array(Nullable(Int128))') AS Figures,
+       toUInt64(assumeNotNull((SELECT 16 * (sum(finalizeAggregation(T.sample1))) FROM rollup_states AS T WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'users_all_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1788220800, 'UTC') AND T.bucket < toDateTime(1796083200, 'UTC')))) AS Size,
        toUInt64(0) AS Total
-FROM (SELECT T.tenant AS tenant, T.bucket AS bucket, T.uniq1 AS `users`, T.sample1 AS `Sample_users` FROM rollup_states AS T WHERE T.tenant != '' AND T.rollup = 'users_all_daily') AS S
-WHERE S.tenant IN {tenant:Array(String)} AND S.bucket >= toDateTime(1788220800, 'UTC') AND S.bucket < toDateTime(1796083200, 'UTC')
+FROM rollup_states AS T
+WHERE T.tenant IN {tenant:Array(String)} AND T.tenant != '' AND T.rollup = 'users_all_daily' AND T.expires = '2149-06-06' AND T.bucket >= toDateTime(1788220800, 'UTC') AND T.bucket < toDateTime(1796083200, 'UTC')
 GROUP BY Start
 HAVING count() > 0
 -- tenant = Texts(["default"])
@@ -20,6 +13,6 @@ HAVING count() > 0
 -- SETTING max_execution_time = 10
 -- SETTING max_rows_to_read = 200000000
 -- SETTING read_overflow_mode = throw
--- SETTING max_result_rows = 100002
+-- SETTING max_result_rows = 100001
 -- SETTING result_overflow_mode = throw
 -- SETTING cancel_http_readonly_queries_on_client_close = 1

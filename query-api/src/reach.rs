@@ -1,0 +1,70 @@
+//! How far the tables reach: what each refresh learns of them besides the answers.
+//!
+//! Statements of queries are planned with it, and their answers say its `as_of`. Rows that are read later than
+//! `as_of` hold at least every event before it, so no statement has to ask again.
+
+use std::collections::BTreeMap;
+
+use schemas::rollup::{Rollup, Rollups};
+use schemas::time::UnixMillis;
+
+/// What is known of the tables besides the declaration of their rollups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// All that was in Kafka before this moment is counted; none while nothing is.
+    pub(crate) as_of: Option<UnixMillis>,
+    /// The second from which on every event is counted, by rollup; the others count every event.
+    pub(crate) since: BTreeMap<String, i64>,
+    /// The rollups of the aggregator; the same as ours if absent.
+    pub(crate) theirs: Option<Rollups>,
+}
+
+impl Reach {
+    /// `since` has the moments of rollups in milliseconds; `declared` the text of the aggregator's rollups, empty if
+    /// they are ours.
+    pub(crate) fn new(as_of: Option<UnixMillis>, since: &[(String, i64)], declared: &str) -> Self {
+        // 1970 stands for a rollup that always counted.
+        let counts_later = since.iter().filter(|(_, millis)| *millis > 0);
+        let second = |millis: i64| millis.saturating_add(999).div_euclid(1000);
+        Self {
+            as_of,
+            since: counts_later.map(|(rollup, millis)| (rollup.clone(), second(*millis))).collect(),
+            // What cannot be read is not what we declare.
+            theirs: (!declared.is_empty())
+                .then(|| Rollups::parse("configs", declared).unwrap_or_else(|_| no_rollups())),
+        }
+    }
+
+    /// Whether the aggregator declares the rollup otherwise than we do, or not at all.
+    pub(crate) fn differs(&self, rollup: &Rollup) -> bool {
+        self.theirs.as_ref().is_some_and(|theirs| theirs.get(&rollup.name) != Some(rollup))
+    }
+}
+
+fn no_rollups() -> Rollups {
+    Rollups::parse("", "").expect("an empty declaration has no mistake")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollup_counts_from_the_first_whole_second_on_and_1970_is_always() {
+        let since = [("r".to_owned(), 1_795_875_540_001), ("old".to_owned(), 0)];
+        let reach = Reach::new(None, &since, "");
+        assert_eq!(reach.since, [("r".to_owned(), 1_795_875_541)].into());
+    }
+
+    #[test]
+    fn the_rollups_of_another_declaration_are_read() {
+        let theirs = |declared: &str| Reach::new(None, &[], declared).theirs;
+        assert_eq!(theirs(""), None);
+        let declared = Rollups::built_in();
+        assert_eq!(theirs(declared.source()), Some(declared.clone()));
+        // What a later release declares cannot be read here, so nothing of it is taken for ours.
+        assert_eq!(theirs("[[view]]"), Some(no_rollups()));
+        let rollup = declared.get("event_hourly").unwrap();
+        assert!(Reach::new(None, &[], "[[view]]").differs(rollup) && !Reach::default().differs(rollup));
+    }
+}
