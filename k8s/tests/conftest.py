@@ -1,8 +1,8 @@
 import pytest
-from rendered import K8S, OVERLAYS, render
+from rendered import VARIANTS, render_variant
 
 
-@pytest.fixture(scope="session", params=[K8S / "base", *OVERLAYS], ids=lambda path: path.name)
-def documents(request):
+@pytest.fixture(scope="session", params=VARIANTS)
+def documents(request, tmp_path_factory):
     """The documents of each variant."""
-    return render(request.param)
+    return render_variant(request.param, tmp_path_factory.mktemp("variant"))
