@@ -17,6 +17,9 @@ OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yam
 COMPONENTS = {
     "base": [],
     "spool": ["spool"],
+    "network-policy": ["network-policy"],
+    "hpa": ["hpa"],
+    "hpa-with-spool": ["spool", "hpa-with-spool"],
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob"}
