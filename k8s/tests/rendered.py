@@ -18,6 +18,7 @@ COMPONENTS = {
     "base": [],
     "spool": ["spool"],
     "network-policy": ["network-policy"],
+    "monitoring": ["monitoring"],
     "hpa": ["hpa"],
     "hpa-with-spool": ["spool", "hpa-with-spool"],
 }
