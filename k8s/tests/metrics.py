@@ -57,8 +57,12 @@ def keep_names(matchers):
 def unknown(expression):
     """What an expression reads although nothing exports it."""
     known = exported() | OF_OTHERS
+    there = set(ADDED)
     for name, labels in read_by(expression):
         if name not in known:
             yield name
-        else:
-            yield from (f"{name}{{{label}}}" for label in sorted({one.lower() for one in labels} - known[name] - ADDED))
+            continue
+        there |= known[name]
+        yield from (f"{name}{{{label}}}" for label in sorted({one.lower() for one in labels} - known[name] - ADDED))
+    for grouped in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
+        yield from (f"by {label}" for label in re.findall(r"\w+", grouped) if label not in there)

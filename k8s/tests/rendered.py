@@ -19,6 +19,7 @@ COMPONENTS = {
     "spool": ["spool"],
     "network-policy": ["network-policy"],
     "monitoring": ["monitoring"],
+    "dashboards": ["dashboards"],
     "hpa": ["hpa"],
     "hpa-with-spool": ["spool", "hpa-with-spool"],
 }

@@ -138,6 +138,7 @@ def test_every_metric_of_an_alert_is_exported(alerts):
         ("histogram_quantile(0.9, sum by (le) (rate(stream_agg_insert_seconds_bucket[5m])))", []),
         ("rate(stream_agg_insert_seconds[5m])", ["stream_agg_insert_seconds"]),
         ("ingest_kafka_up == 0 and on (pod) kube_nothing", ["kube_nothing"]),
+        ("sum by (cause) (rate(ingest_shed_total[5m]))", ["by cause"]),
     ],
 )
 def test_a_metric_or_label_that_nothing_exports_is_named(expression, found):
