@@ -24,6 +24,9 @@ OF_OTHERS = {
 }
 # Labels that Prometheus adds to every series.
 ADDED = {"namespace", "pod", "job", "le"}
+# A name that is no function, perhaps with the names of its labels behind it.
+SELECTOR = re.compile(r"\b([a-z_][a-z0-9_]*)\b(?!\s*\()(?:\{([^}]*)\})?")
+OPERATORS = {"and", "or", "unless", "bool", "offset"}
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -43,15 +46,16 @@ def read_by(expression):
     bare = re.sub(r'"(\\.|[^"\\])*"', '""', expression)
     bare = re.sub(r"\b(by|on|without|ignoring)\s*\([^)]*\)", "", bare)
     bare = re.sub(r"\[[^]]*\]", "", bare)
-    for name, _, matchers in re.findall(r"\b([a-z_][a-z0-9_]*)\b(?!\s*\()(\{([^}]*)\})?", re.sub(r'\{[^}]*\}', keep_names, bare)):
-        if name not in ("and", "or", "unless", "bool", "offset"):
-            yield name, set(matchers.split())
+    bare = re.sub(r"\{[^}]*\}", keep_names, bare)
+    for name, labels in SELECTOR.findall(bare):
+        if name not in OPERATORS:
+            yield name, set(labels.split())
 
 
 def keep_names(matchers):
-    """`{a="", b=~""}` as `{a b}`, in capitals so that they are not taken for metrics."""
+    """`{a="", b=~""}` as `{a b}`."""
     names = re.findall(r"(\w+)\s*[=!]", matchers.group(0))
-    return "{" + " ".join(name.upper() for name in names) + "}"
+    return "{" + " ".join(names) + "}"
 
 
 def unknown(expression):
@@ -63,6 +67,6 @@ def unknown(expression):
             yield name
             continue
         there |= known[name]
-        yield from (f"{name}{{{label}}}" for label in sorted({one.lower() for one in labels} - known[name] - ADDED))
+        yield from (f"{name}{{{label}}}" for label in sorted(labels - known[name] - ADDED))
     for grouped in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
         yield from (f"by {label}" for label in re.findall(r"\w+", grouped) if label not in there)

@@ -1,5 +1,6 @@
 """An edge with a spool never loses the events in it, whatever Kubernetes does with its pods."""
 
+import kubernetes_validate
 import pytest
 from rendered import K8S, containers, label, of_kind, only, render, render_variant, resolved, size
 
@@ -84,3 +85,13 @@ def test_a_spool_left_behind_is_sent_from_the_directory_that_the_edge_used(edge,
     assert sender["args"] == ["spool", "replay"]
     template = edge["spec"]["volumeClaimTemplates"][0]["metadata"]["name"]
     assert job["volumes"][0]["persistentVolumeClaim"]["claimName"].startswith(f"{template}-ingest-")
+
+
+@pytest.mark.parametrize("version", ["1.34", "1.36"])
+def test_the_job_that_sends_a_spool_is_valid_and_restricted(routine, version):
+    for document in routine:
+        kubernetes_validate.validate(document, version, strict=True)
+    spec = only(routine, "Job", "send-spool")["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] and spec["automountServiceAccountToken"] is False
+    security = spec["containers"][0]["securityContext"]
+    assert security["readOnlyRootFilesystem"] and security["capabilities"] == {"drop": ["ALL"]}
