@@ -22,6 +22,8 @@ COMPONENTS = {
     "dashboards": ["dashboards"],
     "hpa": ["hpa"],
     "hpa-with-spool": ["spool", "hpa-with-spool"],
+    "single-servers": ["kafka-single", "clickhouse-single"],
+    "all": ["spool", "hpa-with-spool", "network-policy", "monitoring", "dashboards"],
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob"}

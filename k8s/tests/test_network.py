@@ -8,9 +8,9 @@ from rendered import K8S, containers, label, of_kind, only, render, render_varia
 DNS = {("UDP", 53), ("TCP", 53)}
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    return render_variant("network-policy", tmp_path_factory.mktemp("variant"))
+@pytest.fixture(scope="module", params=["network-policy", "prod", "all"])
+def guarded(request, tmp_path_factory):
+    return render_variant(request.param, tmp_path_factory.mktemp("variant"))
 
 
 def policies(documents, pod_labels, direction):

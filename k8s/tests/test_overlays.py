@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as xml
 
 import pytest
-from rendered import K8S, OURS, WORKLOADS, config_maps, containers, label, of_kind, only, render
+from rendered import COMPONENTS, K8S, OURS, WORKLOADS, config_maps, containers, label, of_kind, only, render
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,24 @@ def test_the_users_of_clickhouse_have_the_rights_of_the_local_stack():
         assert ours.find(f"users/{user}/password").get("from_env") == f"{user.upper()}_PASSWORD"
     for element in ours.find("profiles/poller"):
         assert local.find(f"profiles/poller/{element.tag}").text == element.text
+
+
+def test_the_broker_of_dev_is_set_up_as_the_local_one_that_tests_run():
+    ours = properties((K8S / "components/kafka-single/server.properties").read_text())
+    local = properties((K8S.parent / "devstack/config/server.properties").read_text())
+    places = {"controller.quorum.voters", "listeners", "advertised.listeners", "listener.security.protocol.map", "log.dirs"}
+    assert {name: value for name, value in ours.items() if local.get(name) != value and name not in places} == {}
+
+
+def properties(text):
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+
+
+def test_every_component_is_tried_and_on_the_page_of_kubernetes():
+    there = {path.parent.name for path in K8S.glob("components/*/kustomization.yaml")}
+    assert {name for names in COMPONENTS.values() for name in names} == there
+    page = (K8S.parent / "docs/kubernetes.md").read_text()
+    assert [name for name in sorted(there) if f"`{name}`" not in page] == []
 
 
 def test_every_pod_of_dev_is_as_restricted_as_its_namespace_asks(dev):
