@@ -22,6 +22,9 @@ COMPONENTS = {
     "dashboards": ["dashboards"],
     "hpa": ["hpa"],
     "hpa-with-spool": ["spool", "hpa-with-spool"],
+    "load-balancer": ["load-balancer"],
+    "gateway-api": ["gateway-api"],
+    "ingress": ["ingress"],
     "single-servers": ["kafka-single", "clickhouse-single"],
     "all": ["spool", "hpa-with-spool", "network-policy", "monitoring", "dashboards"],
 }

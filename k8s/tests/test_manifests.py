@@ -33,8 +33,9 @@ from rendered import (
 
 # The oldest and the newest supported version of Kubernetes.
 VERSIONS = ("1.34", "1.36")
-# Kinds of the Prometheus Operator, which Kubernetes does not know; test_monitoring.py checks what is in them.
-OF_OPERATORS = {"PodMonitor", "PrometheusRule"}
+# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
+# test_ways_in.py check what is in them.
+OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
 # The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
 # leaving the group (aggregator).
 LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
