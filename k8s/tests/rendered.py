@@ -29,7 +29,7 @@ COMPONENTS = {
     "all": ["spool", "hpa-with-spool", "network-policy", "monitoring", "dashboards"],
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
-WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob"}
+WORKLOADS = {"Deployment", "StatefulSet", "Job"}
 # Where the images of our services come from. Those of others are named in full.
 OURS = "registry.example/millrace/"
 

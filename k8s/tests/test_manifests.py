@@ -8,14 +8,11 @@ complaint names it.
 """
 
 import copy
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 
 import kubernetes_validate
 import pytest
+from processes import ask, free_port, wait_for
 from rendered import (
     K8S,
     WORKLOADS,
@@ -56,23 +53,9 @@ def unread_variables(documents, folder):
         yield from (f"{name} does not read {variable}" for variable in sorted(set(given) - read))
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def status(port, path):
-    """The status that a service answers after its start; 0 if it does not answer."""
-    until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).status
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            time.sleep(0.05)  # nothing signals when it listens
-    return 0
+    """The status that a service answers after its start."""
+    return wait_for(f"an answer to {path}", lambda: ask(port, path)[0], DEADLINE)
 
 
 def missing_probes(documents, folder):
