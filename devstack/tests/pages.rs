@@ -24,11 +24,10 @@ const PAGES: [(&str, &str); 7] = [
 ];
 /// The blocks that do not run, by their page and the reason, which the page has in the first line of the block after
 /// this mark. Readers of a rendered page do not see it.
-const NOT_RUN: [(&str, &str); 6] = [
+const NOT_RUN: [(&str, &str); 5] = [
     ("README.md", "starts the stack"),
     ("edge.md", "needs a Kafka with TLS and a login"),
     ("operate.md", "needs Kafka's command line tools"),
-    ("operate.md", "needs a cluster"),
     ("rollups.md", "restarts the stack"),
     ("rollups.md", "needs the restarted stack"),
 ];

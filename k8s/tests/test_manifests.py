@@ -4,88 +4,47 @@ Only a cluster can check admission, quotas and real probes:
 `kubectl apply -k k8s/overlays/<overlay> --dry-run=server`.
 
 Each check returns complaints, so that the tests at the end can break a manifest and check that a
-complaint names it. Needs KUSTOMIZE (the program) and SERVICES (the folder of the built services);
-`./dev test` sets both.
+complaint names it.
 """
 
 import copy
-import os
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
-import yaml
+from processes import ask, free_port, wait_for
+from rendered import (
+    K8S,
+    WORKLOADS,
+    check_config,
+    config_maps,
+    containers,
+    environment,
+    label,
+    of_kind,
+    program,
+    resolved,
+    seconds,
+    size,
+)
 
-K8S = Path(__file__).resolve().parent.parent
-OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
-VERSION = "1.34"
-WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# The longest stop of a service in seconds: the drain delay, then open requests (edge, query-api), or the open insert
-# and leaving the group (aggregator).
-LONGEST_STOP = {"ingest": 35, "stream-agg": 20, "query-api": 15}
+# The oldest and the newest supported version of Kubernetes.
+VERSIONS = ("1.34", "1.36")
+# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
+# test_ways_in.py check what is in them.
+OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
+# The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
+# leaving the group (aggregator).
+LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
+# How much more time a pod gets, because a kubelet and a busy node take some of it.
+SPARE_STOP = 10
 DEADLINE = 20
-
-
-def render(overlay):
-    """The overlay's documents."""
-    program = os.environ["KUSTOMIZE"]
-    built = subprocess.run([program, "build", str(overlay)], check=True, capture_output=True, text=True)
-    return list(yaml.safe_load_all(built.stdout))
-
-
-@pytest.fixture(scope="module", params=OVERLAYS, ids=lambda path: path.name)
-def documents(request):
-    return render(request.param)
-
-
-def containers(documents):
-    """(workload, pod spec, container) of every container."""
-    for document in documents:
-        if document["kind"] in WORKLOADS:
-            spec = document["spec"]["template"]["spec"]
-            for container in spec["containers"]:
-                yield document, spec, container
-
-
-def program(container):
-    return Path(os.environ["SERVICES"]) / container["image"].split("/")[-1].split(":")[0]
-
-
-def config_maps(documents):
-    return {d["metadata"]["name"]: d["data"] for d in documents if d["kind"] == "ConfigMap"}
-
-
-def environment(documents, spec, container, folder):
-    """The container's variables: mounted files are in `folder`, values from other objects are placeholders."""
-    maps = config_maps(documents)
-    found = {}
-    for source in container.get("envFrom", []):
-        found.update(maps[source["configMapRef"]["name"]])
-    for entry in container.get("env", []):
-        found[entry["name"]] = entry.get("value", "placeholder")
-    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
-    for mount in container.get("volumeMounts", []):
-        for name, text in maps[volumes[mount["name"]]["configMap"]["name"]].items():
-            (folder / name).write_text(text)
-        moved = mount["mountPath"] + "/"
-        found = {name: value.replace(moved, f"{folder}/") for name, value in found.items()}
-    return found
-
-
-def check_config(documents, spec, container, folder):
-    args = container.get("args", []) + ["--check-config"]
-    given = environment(documents, spec, container, folder)
-    return given, subprocess.run([program(container), *args], env=given, capture_output=True, text=True)
+MIB = 2**20
 
 
 def unread_variables(documents, folder):
     for workload, spec, container in containers(documents):
-        name = workload["metadata"]["name"]
+        name = label(workload)
         given, checked = check_config(documents, spec, container, folder)
         if checked.returncode != 0:
             yield f"{name}: {checked.stderr.strip()}"
@@ -94,23 +53,9 @@ def unread_variables(documents, folder):
         yield from (f"{name} does not read {variable}" for variable in sorted(set(given) - read))
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def status(port, path):
-    """The status that a service answers after its start; 0 if it does not answer."""
-    until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).status
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            time.sleep(0.05)  # nothing signals when it listens
-    return 0
+    """The status that a service answers after its start."""
+    return wait_for(f"an answer to {path}", lambda: ask(port, path)[0], DEADLINE)
 
 
 def missing_probes(documents, folder):
@@ -118,7 +63,7 @@ def missing_probes(documents, folder):
     for workload, spec, container in containers(documents):
         if workload["kind"] == "Job":
             continue
-        name = workload["metadata"]["name"]
+        name = label(workload)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         given = environment(documents, spec, container, folder)
         admin = free_port()
@@ -167,9 +112,10 @@ def idle_selectors(documents):
                 yield f"{document['kind']} {document['metadata']['name']} selects nothing"
 
 
-def test_every_document_is_valid_to_the_letter(documents):
-    for document in documents:
-        kubernetes_validate.validate(document, VERSION, strict=True)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_document_is_valid_to_the_letter(documents, version):
+    for document in (one for one in documents if one["kind"] not in OF_OPERATORS):
+        kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_every_variable_is_one_that_the_service_reads(documents, tmp_path):
@@ -188,17 +134,40 @@ def test_every_selector_finds_its_pods(documents):
     assert list(idle_selectors(documents)) == []
 
 
-def test_a_pod_has_time_to_stop(documents):
-    for workload, spec, _ in containers(documents):
-        name = workload["metadata"]["name"]
-        if name in LONGEST_STOP:
+def test_a_pod_has_time_to_stop(documents, tmp_path):
+    for workload, spec, container in containers(documents):
+        if (name := label(workload)) in LONGEST_STOP:
+            delay = seconds(resolved(documents, spec, container, tmp_path).get("DRAIN_DELAY", "0s"))
+            needed = delay + LONGEST_STOP[name] + SPARE_STOP
             grace = spec["terminationGracePeriodSeconds"]
-            assert grace > LONGEST_STOP[name], f"{name}: {grace} s of grace for a stop of up to {LONGEST_STOP[name]} s"
+            assert grace >= needed, f"{name}: {grace} s of grace, needs {needed}"
+
+
+def test_a_pod_has_the_memory_that_its_limits_add_up_to(documents, tmp_path):
+    for workload, spec, container in containers(documents):
+        needed = memory_needed(documents, label(workload), resolved(documents, spec, container, tmp_path))
+        assert size(container["resources"]["limits"]["memory"]) >= 1.3 * needed, label(workload)
+
+
+def memory_needed(documents, name, read):
+    """What docs/operate.md, "Memory", adds up for a service with these variables."""
+    if name == "ingest":
+        spool = 16 * MIB if read["SPOOL_DIR"] else 0
+        return size(read["IN_FLIGHT_BYTES"]) + size(read["UNACKED_BYTES"]) + spool
+    if name == "stream-agg":
+        # All partitions: a pod may hold them while the others are missing.
+        migrate = next(data for data in config_maps(documents).values() if "TOPIC_PARTITIONS" in data)
+        partition = MIB + 50 * int(read["DEDUP_WINDOW_IDS"])
+        batches = 1.5 * size(read["BATCHES_MAX_BYTES"])
+        return batches + (64 + 320) * MIB + int(migrate["TOPIC_PARTITIONS"]) * partition
+    if name == "query-api":
+        return size(read["QUERY_CACHE_BYTES"]) + 64 * MIB
+    return 64 * MIB  # a Job, which keeps nothing
 
 
 def test_every_pod_is_as_restricted_as_the_namespace_asks(documents):
     for workload, spec, container in containers(documents):
-        name = workload["metadata"]["name"]
+        name = label(workload)
         pod, own = spec["securityContext"], container["securityContext"]
         assert pod["runAsNonRoot"] and pod["seccompProfile"]["type"] == "RuntimeDefault", name
         assert own["readOnlyRootFilesystem"] and not own["allowPrivilegeEscalation"], name
@@ -220,8 +189,8 @@ def test_a_slow_start_or_a_busy_moment_restarts_no_pod(documents):
     for workload, _, container in containers(documents):
         if workload["kind"] != "Job":
             startup, liveness = container["startupProbe"], container["livenessProbe"]
-            assert startup["periodSeconds"] * startup["failureThreshold"] >= 300, workload["metadata"]["name"]
-            assert (liveness["timeoutSeconds"], liveness["failureThreshold"]) == (5, 6), workload["metadata"]["name"]
+            assert startup["periodSeconds"] * startup["failureThreshold"] >= 300, label(workload)
+            assert (liveness["timeoutSeconds"], liveness["failureThreshold"]) == (5, 6), label(workload)
 
 
 def test_the_pods_of_a_release_are_spread_over_zones_and_hosts(documents):
@@ -236,7 +205,7 @@ def test_the_pods_of_a_release_are_spread_over_zones_and_hosts(documents):
 def test_every_pod_has_an_account_of_its_own_without_a_token(documents):
     accounts = {d["metadata"]["name"]: d for d in documents if d["kind"] == "ServiceAccount"}
     for workload, spec, _ in containers(documents):
-        account = accounts[workload["metadata"]["name"]]
+        account = accounts[label(workload)]
         assert spec["serviceAccountName"] == account["metadata"]["name"]
         assert account["automountServiceAccountToken"] is False
 
@@ -244,13 +213,7 @@ def test_every_pod_has_an_account_of_its_own_without_a_token(documents):
 def test_a_pod_that_fills_its_disk_harms_no_other(documents):
     for workload, _, container in containers(documents):
         for kind in ("requests", "limits"):
-            assert "ephemeral-storage" in container["resources"][kind], workload["metadata"]["name"]
-
-
-def test_a_migration_ends_by_itself(documents):
-    (job,) = [document for document in documents if document["kind"] == "Job"]
-    assert job["spec"]["activeDeadlineSeconds"] == 1800
-    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+            assert "ephemeral-storage" in container["resources"][kind], label(workload)
 
 
 def test_the_rollups_are_those_that_are_compiled_in():
@@ -276,7 +239,7 @@ def test_a_broken_rollups_file_is_named_with_its_line(documents, tmp_path):
 
 def test_a_probe_that_nothing_answers_is_named(documents, tmp_path):
     broken = copy.deepcopy(documents)
-    probed = [container for workload, _, container in containers(broken) if workload["metadata"]["name"] == "query-api"]
+    probed = [container for workload, _, container in containers(broken) if label(workload) == "query-api"]
     probed[0]["livenessProbe"]["httpGet"]["path"] = "/health"
     expected = ["livenessProbe of query-api asks /health, which query-api does not answer"]
     assert list(missing_probes(broken, tmp_path)) == expected

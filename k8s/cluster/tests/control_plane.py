@@ -149,6 +149,9 @@ class ControlPlane:
             ],
         )
         self.apply([node(f"node-{zone}{number}", zone) for zone in ZONES for number in (1, 2)])
+        # No provisioner makes volumes here, and none is used twice: a released volume waits for a person.
+        modes = ("ReadWriteOnce", "ReadWriteOncePod")
+        self.apply([STORAGE_CLASS, *(volume(f"volume-{n}-{mode.lower()}", mode) for mode in modes for n in range(VOLUMES))])
         wait_for("all nodes are ready", lambda: all(is_true(node, "Ready") for node in self.list("nodes")))
 
     def try_kubectl(self, *arguments, text=None):
@@ -222,6 +225,31 @@ spec:
       podIP: {{{{ PodIPWith .spec.nodeName ( or .spec.hostNetwork false ) ( or .metadata.uid "" ) ( or .metadata.name "" ) ( or .metadata.namespace "" ) | Quote }}}}
       phase: Pending
 """
+
+
+# Enough for every overlay and every test of it.
+VOLUMES = 100
+STORAGE_CLASS = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {"name": "made-up", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+    "provisioner": "kubernetes.io/no-provisioner",
+    "volumeBindingMode": "WaitForFirstConsumer",
+}
+
+
+def volume(name, mode):
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "100Gi"},
+            "accessModes": [mode],
+            "storageClassName": "made-up",
+            "hostPath": {"path": f"/made-up/{name}"},
+        },
+    }
 
 
 def node(name, zone):

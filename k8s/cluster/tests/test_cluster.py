@@ -1,7 +1,7 @@
 """What a real API server, its controllers and its scheduler do with every overlay.
 
 Only `./dev test --full` runs these tests: their programs take twenty minutes to build, once. kwok plays the kubelets, so
-images, probes and volumes are not tried here; docs/operate.md lists what only a real cluster shows.
+images, probes and volumes are not tried here; docs/kubernetes.md lists what only a real cluster shows.
 """
 
 import copy
