@@ -1,6 +1,6 @@
 // The page: what the reader looks at is in the address; panels ask the API and show what it answers.
 
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { type QueryAnswer, useAnswer, useOnce } from "./answers";
 import { key } from "./api";
@@ -94,18 +94,23 @@ export function App() {
 /** The state in the address. A choice is a step back in the browser's history. */
 function useAddress(): [State, (changes: Partial<State>) => void] {
   const [state, setState] = useState(() => read(location.search));
+  // What the address says now. Two changes before the next drawing both count, and a step back is what the next change
+  // begins with.
+  const current = useRef(state);
+  const show = useCallback((state: State) => {
+    current.current = state;
+    setState(state);
+  }, []);
   useEffect(() => {
-    const back = () => setState(read(location.search));
+    const back = () => show(read(location.search));
     addEventListener("popstate", back);
     return () => removeEventListener("popstate", back);
   }, []);
   const change = useCallback((changes: Partial<State>) => {
-    setState((state) => {
-      const next = { ...state, ...changes };
-      const address = location.pathname + write(next) + location.hash;
-      if (write(next) !== write(state)) history.pushState(null, "", address);
-      return next;
-    });
+    const next = { ...current.current, ...changes };
+    const search = write(next);
+    if (search !== write(current.current)) history.pushState(null, "", location.pathname + search + location.hash);
+    show(next);
   }, []);
   return [state, change];
 }

@@ -213,6 +213,12 @@ async function zooming() {
   assert.ok(hours >= 6 && hours <= 9, `${hours} hours`);
   await page.goBack();
   await eventually("the first window", () => new URL(page.url()).searchParams.get("from") === null);
+  // The next change begins with what is shown after the step back.
+  await page.locator('[data-tile="users"] > button').click();
+  await eventually("the measure in the first window", () => {
+    const { searchParams } = new URL(page.url());
+    return searchParams.get("measure") === "users" && searchParams.get("from") === null;
+  });
   await close(page);
 }
 
