@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::openapi;
 use crate::page;
 use crate::people;
+use crate::pipeline;
 use crate::problem::{Kind, add_request_id};
 use crate::query;
 use crate::refresh::Refresher;
@@ -71,6 +72,7 @@ impl QueryApi {
             .route_layer(middleware::from_fn(access::permit_prepared));
         let answers = prepared
             .merge(meta::routes(&self.config, Arc::clone(&self.state)))
+            .merge(pipeline::routes(&self.config, Arc::clone(&self.state)))
             .merge(openapi::routes(self.access.needs_key()))
             .route_layer(middleware::from_fn_with_state(Cost::Answer, access::charge));
         let queries = query::routes(&self.config, Arc::clone(&self.state))

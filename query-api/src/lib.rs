@@ -48,6 +48,8 @@ mod people;
 
 mod live;
 
+mod pipeline;
+
 mod app;
 
 pub use app::{QueryApi, StopError};
