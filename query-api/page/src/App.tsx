@@ -16,12 +16,15 @@ import { type Live, useLive, useTicks } from "./live";
 import { Actions, Refused, copied } from "./parts";
 import { type RollupMeta, grainOf, listPath, lists, measureLabel, measureOf, seriesPath } from "./queries";
 import { Retention } from "./Retention";
+import { Strip } from "./Strip";
 import { type State, type Tab, read, shareable, write } from "./state";
 import { type Theme, applyTheme, nextTheme, storedTheme } from "./theme";
 import { Tiles } from "./Tiles";
 
 interface MetaAnswer {
   rollups: RollupMeta[];
+  /** What the reader's key permits; without keys everything. */
+  key?: { operator?: boolean };
 }
 
 const TABS: [Tab, string][] = [
@@ -82,6 +85,7 @@ export function App() {
             )}
             {state.tab === "funnel" && <Funnel {...{ state, tick, change }} events={names} />}
             {state.tab === "retention" && <Retention {...{ state, tick, change }} events={names} />}
+            {declared?.key?.operator && <Strip tick={tick} />}
           </>
         )}
       </main>
