@@ -55,7 +55,7 @@ export function Strip({ tick }: { tick: number }) {
           level={lines && lines.rejected > 0 ? "late" : undefined}
           title="The edge refuses what it cannot read and tells the sender; it keeps samples, at most ten a second. What it accepted and could not be stored would be counted here."
         >
-          {lines && `and ${samples(lines.rejected_samples)} of the edge's refusals`}
+          {lines && `at the edge: ${samples(lines.rejected_samples)}`}
         </Figure>
         <Figure
           id="lag"
