@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::openapi;
 use crate::page;
 use crate::people;
+use crate::pipeline;
 use crate::problem::{self, Kind};
 use crate::query;
 use crate::refresh::Refresher;
@@ -106,6 +107,7 @@ impl QueryApi {
         let answers = access
             .permit_prepared(prepared)
             .merge(meta::routes(&self.config, Arc::clone(&self.state)))
+            .merge(pipeline::routes(&self.config, Arc::clone(&self.state)))
             .merge(openapi::routes(access.needs_key()));
         let queries = query::routes(&self.config, Arc::clone(&self.state))
             .merge(people::routes(&self.config, Arc::clone(&self.state)));

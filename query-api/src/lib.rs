@@ -50,6 +50,8 @@ mod people;
 
 mod live;
 
+mod pipeline;
+
 mod app;
 
 pub use app::{HttpService, QueryApi, StopError};

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Forbidden,
     /// An answer that was prepared from more than the key permits.
     PreparedForbidden,
+    /// An answer about the whole pipeline, for a key that is no operator's.
+    NotOperator,
     /// The key has used up its rate; the layer that knows the rate adds `Retry-After`.
     RateLimited,
     /// A path that does not exist.
@@ -173,6 +175,7 @@ impl Kind {
             | Self::Unauthorized
             | Self::Forbidden
             | Self::PreparedForbidden
+            | Self::NotOperator
             | Self::RateLimited
             | Self::NotFound
             | Self::NotDeclared
@@ -227,6 +230,13 @@ impl Kind {
                          some of them",
                 hint: "use /v1/query, which answers from what the key permits",
             },
+            Self::NotOperator => Text {
+                status: StatusCode::FORBIDDEN,
+                code: "forbidden",
+                title: "The key does not permit this",
+                detail: "this answer is about the events of all tenants, and only for keys with `operator = true`",
+                hint: "ask the operator who declares the keys",
+            },
             Self::RateLimited => Text {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 code: "rate_limited",
@@ -239,7 +249,8 @@ impl Kind {
                 code: "not_found",
                 title: "There is no such path",
                 detail: "the paths are /analytics?timestamp={ms}, /v1/counters, /v1/polls, /v1/polls/{poll}, \
-                         /v1/query, /v1/retention, /v1/funnel, /v1/live, /v1/meta and /openapi.json",
+                         /v1/query, /v1/retention, /v1/funnel, /v1/live, /v1/meta, /v1/pipeline and \
+                         /openapi.json",
                 hint: "correct the path",
             },
             Self::NotDeclared => Text {

@@ -1,6 +1,6 @@
 // The page: what the reader looks at is in the address; panels ask the API and show what it answers.
 
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { type QueryAnswer, useAnswer, useOnce } from "./answers";
 import { key } from "./api";
@@ -16,12 +16,15 @@ import { type Live, useLive, useTicks } from "./live";
 import { Actions, Refused, copied } from "./parts";
 import { type RollupMeta, grainOf, listPath, lists, measureLabel, measureOf, seriesPath } from "./queries";
 import { Retention } from "./Retention";
+import { Strip } from "./Strip";
 import { type State, type Tab, read, shareable, write } from "./state";
 import { type Theme, applyTheme, nextTheme, storedTheme } from "./theme";
 import { Tiles } from "./Tiles";
 
 interface MetaAnswer {
   rollups: RollupMeta[];
+  /** What the reader's key permits; without keys everything. */
+  key?: { operator?: boolean };
 }
 
 const TABS: [Tab, string][] = [
@@ -82,6 +85,7 @@ export function App() {
             )}
             {state.tab === "funnel" && <Funnel {...{ state, tick, change }} events={names} />}
             {state.tab === "retention" && <Retention {...{ state, tick, change }} events={names} />}
+            {declared?.key?.operator && <Strip tick={tick} />}
           </>
         )}
       </main>
@@ -94,18 +98,23 @@ export function App() {
 /** The state in the address. A choice is a step back in the browser's history. */
 function useAddress(): [State, (changes: Partial<State>) => void] {
   const [state, setState] = useState(() => read(location.search));
+  // What the address says now. Two changes before the next drawing both count, and a step back is what the next change
+  // begins with.
+  const current = useRef(state);
+  const show = useCallback((state: State) => {
+    current.current = state;
+    setState(state);
+  }, []);
   useEffect(() => {
-    const back = () => setState(read(location.search));
+    const back = () => show(read(location.search));
     addEventListener("popstate", back);
     return () => removeEventListener("popstate", back);
   }, []);
   const change = useCallback((changes: Partial<State>) => {
-    setState((state) => {
-      const next = { ...state, ...changes };
-      const address = location.pathname + write(next) + location.hash;
-      if (write(next) !== write(state)) history.pushState(null, "", address);
-      return next;
-    });
+    const next = { ...current.current, ...changes };
+    const search = write(next);
+    if (search !== write(current.current)) history.pushState(null, "", location.pathname + search + location.hash);
+    show(next);
   }, []);
   return [state, change];
 }

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 
 import { Menu } from "./parts";
 import { DAY, grainOf, grainsOf, fieldName } from "./queries";
-import { type Compare, type Filter, type Grain, LOCAL_ZONE, OPS, type Op, PRESETS, type State } from "./state";
+import { type Compare, type Filter, type Grain, DAYS, IN_BAR, LOCAL_ZONE, OPS, type Op, type State } from "./state";
 import * as format from "./format";
 
 interface BarProps {
@@ -40,12 +40,12 @@ export function Bar({ state, fields, change }: BarProps) {
       <div class="controls">
         {/* Retention has its own periods, a funnel is one number for each step. */}
         {state.tab !== "retention" && <div class="segments" role="group" aria-label="Range">
-          {PRESETS.map(({ name, label }) => (
+          {IN_BAR.map(({ name, label }) => (
             <button type="button" key={name} aria-pressed={state.range === name} title={label} onClick={() => range(name)}>
               {name}
             </button>
           ))}
-          <CustomRange state={state} change={change} />
+          <CustomRange state={state} change={change} range={range} />
         </div>}
         {isExplore && <label>
           <span class="hidden">Grain</span>
@@ -176,17 +176,25 @@ function NewFilter({ fields, add }: { fields: string[]; add: (filter: Filter) =>
   );
 }
 
-/** Dates of the zone; the last one is included, as people mean it. */
-function CustomRange({ state, change }: { state: State; change: (changes: Partial<State>) => void }) {
+interface CustomRangeProps {
+  state: State;
+  change: (changes: Partial<State>) => void;
+  /** Chooses a preset by its name. */
+  range: (name: string) => void;
+}
+
+/** Days of the zone, by name or by date; the last date is included, as people mean it. */
+function CustomRange({ state, change, range }: CustomRangeProps) {
   const isCustom = state.range === "custom";
+  const day = DAYS.find((preset) => preset.name === state.range);
   const today = new Date().toISOString().slice(0, 10);
   const [from, setFrom] = useState(isCustom ? state.from.slice(0, 10) : dayBefore(today, 6));
   const [to, setTo] = useState(isCustom && state.to !== "now" ? dayBefore(state.to.slice(0, 10), 1) : today);
   return (
     <Menu
       label="Choose dates"
-      text={isCustom ? rangeText(state) : "Custom"}
-      class={isCustom ? "chosen" : ""}
+      text={isCustom ? rangeText(state) : (day?.label ?? "Custom")}
+      class={isCustom || day ? "chosen" : ""}
     >
       {(close) => (
         <form
@@ -198,6 +206,22 @@ function CustomRange({ state, change }: { state: State; change: (changes: Partia
             close();
           }}
         >
+          <div class="days">
+            {DAYS.map(({ name, label }) => (
+              <button
+                type="button"
+                class="button"
+                key={name}
+                aria-pressed={state.range === name}
+                onClick={() => {
+                  range(name);
+                  close();
+                }}
+              >
+                {label}
+              </button>
+            ))}
+          </div>
           <label>
             From
             <input type="date" value={from} max={to} required onInput={(event) => setFrom(event.currentTarget.value)} />

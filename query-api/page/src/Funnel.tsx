@@ -36,6 +36,13 @@ function stepsOf(state: State, events: string[]): string[] {
   return (usual.length >= 2 ? usual : events).slice(0, 4);
 }
 
+/** The step at which most users are lost; none where none are. */
+export function greatestLoss(counts: (number | null)[]): number | undefined {
+  const lost = counts.map((count, at) => (counts[at - 1] ?? 0) - (count ?? counts[at - 1] ?? 0));
+  const most = Math.max(...lost.slice(1));
+  return most > 0 ? lost.indexOf(most, 1) : undefined;
+}
+
 export function Funnel({ state, tick, events, change }: FunnelProps) {
   const steps = stepsOf(state, events);
   const { from, to } = windowOf(state);
@@ -51,6 +58,7 @@ export function Funnel({ state, tick, events, change }: FunnelProps) {
   const counts = steps.map((_, at) => figure(body?.data[at], "users"));
   const first = counts[0] ?? 0;
   const names = [...new Set([...events, ...steps])];
+  const worst = greatestLoss(counts);
 
   return (
     <section class="panel wide" aria-label="Funnel">
@@ -91,7 +99,7 @@ export function Funnel({ state, tick, events, change }: FunnelProps) {
             const share = count === null || first === 0 ? null : count / first;
             const lost = count === null || before === null ? null : before - count;
             return (
-              <tr key={at}>
+              <tr key={at} class={at === worst ? "worst" : ""}>
                 <th scope="row">
                   <span class="bar" style={{ width: `${100 * (share ?? 0)}%` }} />
                   <label>
@@ -109,6 +117,7 @@ export function Funnel({ state, tick, events, change }: FunnelProps) {
                 <td class="figure">{format.number(count)}</td>
                 <td class="figure">{share === null ? "–" : format.percent(share)}</td>
                 <td class="figure lost">
+                  {at === worst && <span class="most">most</span>}
                   {lost === null ? "" : `${format.number(lost)} (${before ? format.percent(lost / before) : "–"})`}
                 </td>
                 <td>

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 
-import { PRESETS, type State } from "./state";
+import { IN_BAR, type State } from "./state";
 
 const KEYS: [string, string][] = [
   ["1 – 5", "range: last hour … last 90 days"],
@@ -58,7 +58,7 @@ export function useShortcuts({ state, change, setHelp, theme }: Shortcuts): void
       const target = event.target as HTMLElement;
       const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName);
       if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-      const preset = PRESETS[Number(event.key) - 1];
+      const preset = IN_BAR[Number(event.key) - 1];
       if (preset !== undefined) return change({ range: preset.name, from: "", to: "", grain: "" });
       const actions: Record<string, () => void> = {
         e: () => change({ measure: "events" }),

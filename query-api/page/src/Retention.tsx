@@ -28,6 +28,10 @@ interface RetentionProps {
 const PERIODS = 7;
 /** No event in particular: every event has a name that is not empty. */
 const ANY = "";
+const LENGTHS: [State["cohort"], string][] = [
+  ["day", "By day"],
+  ["week", "By week"],
+];
 const COLUMNS = Array.from({ length: PERIODS + 1 }, (_, period) => period);
 
 export function Retention({ state, tick, events, change }: RetentionProps) {
@@ -63,16 +67,13 @@ export function Retention({ state, tick, events, change }: RetentionProps) {
         <span class="grow" />
         {choice("First", first, "any event", (first) => change({ first }))}
         {choice("then", state.again, "any event", (again) => change({ again }))}
-        <label class="inline">
-          <span class="hidden">Length of a period</span>
-          <select
-            value={state.cohort}
-            onChange={(event) => change({ cohort: event.currentTarget.value as State["cohort"] })}
-          >
-            <option value="day">by day</option>
-            <option value="week">by week</option>
-          </select>
-        </label>
+        <div class="segments" role="group" aria-label="Length of a period">
+          {LENGTHS.map(([cohort, label]) => (
+            <button type="button" key={cohort} aria-pressed={state.cohort === cohort} onClick={() => change({ cohort })}>
+              {label}
+            </button>
+          ))}
+        </div>
         <Actions path={path} name="Retention" />
       </header>
       {refusal !== undefined && body === undefined ? (

@@ -41,11 +41,14 @@ export interface Panel<T, C> {
   refusal: Refusal | undefined;
   /** Whether what is shown answers an earlier question. */
   isLoading: boolean;
+  /** The moment, by the steady clock, that the latest answer is true for. */
+  trueAt: number | undefined;
 }
 
 interface Held<T, C> {
   question: string;
   body: T | undefined;
+  trueAt: number | undefined;
   context: C;
   refusal: Refusal | undefined;
 }
@@ -68,7 +71,7 @@ export function useAnswer<T, C>(
         if (stop.signal.aborted) return;
         const meta = (body as { meta?: { stale?: boolean } }).meta;
         note(id, trueAt, meta?.stale ?? false);
-        setHeld({ question, body, context, refusal: undefined });
+        setHeld({ question, body, trueAt, context, refusal: undefined });
       },
       (error: unknown) => {
         if (stop.signal.aborted) return;
@@ -78,16 +81,18 @@ export function useAnswer<T, C>(
           // not answer, and they grow older.
           const isKept = held?.question === question && (refusal.status === 0 || refusal.status === 429 || refusal.status >= 500);
           if (!isKept) forget(id);
-          return { question, body: isKept ? held.body : undefined, context, refusal };
+          const { body, trueAt } = isKept ? held : { body: undefined, trueAt: undefined };
+          return { question, body, trueAt, context, refusal };
         });
       },
     );
     return () => stop.abort();
   }, [question, tick]);
-  if (path === undefined) return { body: undefined, context, refusal: undefined, isLoading: false };
-  if (held === undefined) return { body: undefined, context, refusal: undefined, isLoading: true };
+  const none = { body: undefined, trueAt: undefined, context, refusal: undefined };
+  if (path === undefined) return { ...none, isLoading: false };
+  if (held === undefined) return { ...none, isLoading: true };
   if (held.question === question) return { ...held, isLoading: false };
-  return { body: held.body, context: held.context, refusal: undefined, isLoading: true };
+  return { ...held, refusal: undefined, isLoading: true };
 }
 
 /** Like [`useAnswer`] for what does not change while the page is open; a server that has none gives none. */

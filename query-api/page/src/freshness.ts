@@ -30,14 +30,27 @@ export function forget(panel: string): void {
 
 /** The age of what is shown, renewed each second; none before the first answer. */
 export function useAge(): { age: number | undefined; level: Level } {
-  const [now, setNow] = useState(() => performance.now());
-  useEffect(() => {
-    const timer = setInterval(() => setNow(performance.now()), 1000);
-    return () => clearInterval(timer);
-  }, []);
+  const now = useNow();
   const all = [...shown.values()];
   if (all.length === 0) return { age: undefined, level: "unknown" };
   const age = Math.max(0, now - Math.min(...all.map((answer) => answer.trueAt)));
   const isLate = age > LATE || all.some((answer) => answer.isStale);
   return { age, level: age > STOPPED ? "stopped" : isLate ? "late" : "live" };
+}
+
+/** The age of one answer, renewed each second. */
+export function useAgeOf(trueAt: number | undefined): number | undefined {
+  const now = useNow();
+  // An answer may be newer than the latest second.
+  return trueAt === undefined ? undefined : Math.max(0, now - trueAt);
+}
+
+/** The steady clock, each second. */
+function useNow(): number {
+  const [now, setNow] = useState(() => performance.now());
+  useEffect(() => {
+    const timer = setInterval(() => setNow(performance.now()), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return now;
 }

@@ -16,7 +16,7 @@ export interface Window {
 
 export function windowOf(state: State): Window {
   const preset = PRESETS.find((preset) => preset.name === state.range);
-  return preset ? { from: preset.from, to: "now" } : { from: state.from, to: state.to };
+  return preset ? { from: preset.from, to: preset.to } : { from: state.from, to: state.to };
 }
 
 /** The grains that make sense for the range, the usual one first. */

@@ -43,6 +43,7 @@ export interface State {
 export interface Preset {
   name: string;
   from: string;
+  to: string;
   label: string;
   grain: Grain;
   /** Grains that have from 2 to about 400 buckets. */
@@ -50,13 +51,21 @@ export interface Preset {
 }
 
 /** The ranges of the bar. `-60m` and not `-1h`: the latter is the current hour. */
-export const PRESETS: Preset[] = [
-  { name: "1h", from: "-60m", label: "Last hour", grain: "minute", grains: ["minute", "15m"] },
-  { name: "24h", from: "-24h", label: "Last 24 hours", grain: "hour", grains: ["15m", "hour"] },
-  { name: "7d", from: "-7d", label: "Last 7 days", grain: "hour", grains: ["hour", "day"] },
-  { name: "30d", from: "-30d", label: "Last 30 days", grain: "day", grains: ["hour", "day", "week"] },
-  { name: "90d", from: "-90d", label: "Last 90 days", grain: "day", grains: ["day", "week", "month"] },
+export const IN_BAR: Preset[] = [
+  { name: "1h", from: "-60m", to: "now", label: "Last hour", grain: "minute", grains: ["minute", "15m"] },
+  { name: "24h", from: "-24h", to: "now", label: "Last 24 hours", grain: "hour", grains: ["15m", "hour"] },
+  { name: "7d", from: "-7d", to: "now", label: "Last 7 days", grain: "hour", grains: ["hour", "day"] },
+  { name: "30d", from: "-30d", to: "now", label: "Last 30 days", grain: "day", grains: ["hour", "day", "week"] },
+  { name: "90d", from: "-90d", to: "now", label: "Last 90 days", grain: "day", grains: ["day", "week", "month"] },
 ];
+
+/** Whole days of the zone, which are chosen where dates are. */
+export const DAYS: Preset[] = [
+  { name: "today", from: "-1d", to: "now", label: "Today", grain: "hour", grains: ["15m", "hour"] },
+  { name: "yesterday", from: "-2d", to: "-1d", label: "Yesterday", grain: "hour", grains: ["15m", "hour"] },
+];
+
+export const PRESETS: Preset[] = [...IN_BAR, ...DAYS];
 
 export const OPS: [Op, string][] = [
   ["eq", "is"],

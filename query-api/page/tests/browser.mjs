@@ -5,36 +5,28 @@
 //
 //   node tests/browser.mjs URL SCREENSHOTS EXPECTED
 //
-// EXPECTED is JSON: the events, users, countries and the events of one country that `do: post` will have posted.
+// EXPECTED is JSON: the events, users, countries and the events of one country that `do: post` will have posted, and
+// the answers to the questions about those of `do: post weeks`.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
+import { readFileSync } from "node:fs";
 
-import { chromium } from "playwright-core";
+import { contents, firstPaint, tabs } from "./loading.mjs";
+import { questions } from "./questions.mjs";
+import {
+  api, browser, check, close, complaints, demand, eventually, expected, list, numberOf, open, settled, shot, step, tile, url,
+} from "./support.mjs";
 
-const [url, screenshots, expectedText] = process.argv.slice(2);
-const expected = JSON.parse(expectedText);
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 /** From the acknowledgement of an event to the page that shows it: 8 s of the API, 10 s of the page, and a busy machine. */
 const FOLLOWS_WITHIN = 40_000;
-
-mkdirSync(screenshots, { recursive: true });
-const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  // In a container there is neither a sandbox for root nor a large /dev/shm.
-  args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-});
-/** What went wrong inside of pages. */
-const complaints = [];
 
 try {
   await step("an empty server says how to send the first event", empty);
   await demand("post");
   await step("the page follows what was posted, and shows what the API answers", numbers);
+  await step("the numbers are there within a second of the click on the link", firstPaint);
+  await step("the page may load nothing from elsewhere, and runs nothing that is put into it", contents);
+  await step("tabs share one stream, and the next one takes over", tabs);
   await step("a click filters, and a link shows the same to others", filtering);
   await step("a drag over the chart zooms, and back goes back", zooming);
   await step("the keyboard reaches everything", keyboard);
@@ -42,108 +34,13 @@ try {
   await step("nothing moves while the page refreshes", stillness);
   await step("no view has a finding of axe, or scrolls sideways on a phone", everywhere);
   await step("the age turns amber and red without ClickHouse, and back", outage);
+  await demand("post weeks");
+  await step("a person's five questions are answered by mouse alone", questions);
   assert.deepEqual(complaints, [], "errors inside of pages");
 } finally {
   await browser.close();
 }
 process.exit(0);
-
-async function step(name, run) {
-  const start = Date.now();
-  await run();
-  console.log(`ok: ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`);
-}
-
-/** Has the Rust test do something. */
-async function demand(what) {
-  console.log(`do: ${what}`);
-  assert.equal((await answers.next()).value, "done");
-}
-
-/** A page in a browser profile of its own. */
-async function open(path, { width = 1280, height = 900, scheme = "light", clock = false } = {}) {
-  const context = await browser.newContext({
-    viewport: { width, height },
-    colorScheme: scheme,
-    timezoneId: "UTC",
-    locale: "en",
-    permissions: ["clipboard-read", "clipboard-write"],
-    acceptDownloads: true,
-  });
-  const page = await context.newPage();
-  page.on("pageerror", (error) => complaints.push(`${path}: ${error}`));
-  page.on("console", (message) => {
-    // Refused requests are shown on the page, and some are asked for here.
-    const isRefusal = message.text().includes("Failed to load resource");
-    if (message.type() === "error" && !isRefusal) complaints.push(`${path}: ${message.text()}`);
-  });
-  page.on("request", (request) => {
-    const at = request.url();
-    if (!at.startsWith(url) && !/^(data|blob):/.test(at)) complaints.push(`${path}: asks ${at}`);
-  });
-  if (clock) await page.clock.install();
-  await page.goto(url + path);
-  return page;
-}
-
-async function close(page) {
-  await page.context().close();
-}
-
-/** Waits until something is as it should be. */
-async function eventually(what, is, within = 15_000) {
-  const end = Date.now() + within;
-  let last;
-  for (;;) {
-    try {
-      last = await is();
-      if (last === true) return;
-    } catch (error) {
-      last = error;
-    }
-    if (Date.now() > end) assert.fail(`${what}: ${last}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-}
-
-function numberOf(text) {
-  return Number(text.replaceAll(",", ""));
-}
-
-async function tile(page, id) {
-  return numberOf(await page.locator(`[data-tile="${id}"] .number`).innerText());
-}
-
-/** The rows of a list: value and count. */
-async function list(page, name) {
-  const rows = page.getByRole("region", { name, exact: true }).locator("tbody tr");
-  const texts = await rows.evaluateAll((rows) =>
-    rows.map((row) => [row.querySelector(".value").title, row.querySelector("td").innerText]),
-  );
-  return Object.fromEntries(texts.map(([value, count]) => [value, numberOf(count)]));
-}
-
-async function api(path) {
-  const response = await fetch(url + path);
-  assert.equal(response.status, 200, path);
-  return response.json();
-}
-
-async function shot(page, name, fullPage = false) {
-  await page.screenshot({ path: join(screenshots, `${name}.png`), fullPage });
-}
-
-async function check(page, what) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  const findings = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
-  assert.deepEqual(findings, [], `axe on ${what}`);
-  const overflow = await page.evaluate(() => {
-    const { scrollWidth, clientWidth } = document.documentElement;
-    return Math.max(0, scrollWidth - clientWidth);
-  });
-  assert.equal(overflow, 0, `${what} scrolls sideways`);
-}
 
 async function empty() {
   const page = await open("/");
@@ -213,6 +110,12 @@ async function zooming() {
   assert.ok(hours >= 6 && hours <= 9, `${hours} hours`);
   await page.goBack();
   await eventually("the first window", () => new URL(page.url()).searchParams.get("from") === null);
+  // The next change begins with what is shown after the step back.
+  await page.locator('[data-tile="users"] > button').click();
+  await eventually("the measure in the first window", () => {
+    const { searchParams } = new URL(page.url());
+    return searchParams.get("measure") === "users" && searchParams.get("from") === null;
+  });
   await close(page);
 }
 
@@ -327,12 +230,6 @@ async function everywhere() {
     }
     await close(page);
   }
-}
-
-/** Waits until no panel waits for its first answer. */
-async function settled(page) {
-  await page.locator("main .panel").first().waitFor();
-  await page.locator(".skeleton").first().waitFor({ state: "detached" });
 }
 
 async function outage() {

@@ -162,6 +162,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         is_of_a_moment: false,
     };
     endpoints.push(document("/v1/meta", "What can be asked for, and what the key permits", schemas::meta()));
+    endpoints.push(Endpoint {
+        refusals: &[503],
+        is_of_a_moment: true,
+        ..document("/v1/pipeline", "How the pipeline does, for operators", schemas::pipeline())
+    });
     endpoints.push(document("/openapi.json", "This document", json!({"type": "object"})));
     endpoints
 }

@@ -142,6 +142,31 @@ pub(super) fn meta() -> Value {
     )
 }
 
+/// The answer of `/v1/pipeline`.
+pub(super) fn pipeline() -> Value {
+    let lines = object(
+        json!({
+            "received": count(), "stored": count(), "rejected": count(), "duplicates": count(),
+            "rejected_samples": count(),
+        }),
+        false,
+    );
+    let slowest = json!({"type": ["integer", "null"], "minimum": 0});
+    let partitions = object(json!({"count": count(), "slowest": slowest}), false);
+    let mut audit = object(
+        json!({
+            "at": {"type": "string", "format": "date-time"}, "sound": {"type": "boolean"}, "tables": count(),
+            "partly_compared": count(), "missing": count(), "duplicate": count(), "offsets_in_gaps": count(),
+        }),
+        false,
+    );
+    audit["type"] = json!(["object", "null"]);
+    let data = object(json!({"lines": lines, "partitions": partitions, "audit": audit}), false);
+    let window = object(json!({"from": moment(), "to": moment(), "tz": {"type": "string"}}), false);
+    let meta = object(json!({"as_of": moment(), "stale": {"type": "boolean"}, "window": window}), false);
+    object(json!({"data": data, "meta": meta}), false)
+}
+
 /// The body of every refusal (RFC 9457).
 pub(super) fn problem() -> Value {
     let text = || json!({"type": "string"});

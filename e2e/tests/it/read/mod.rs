@@ -21,3 +21,5 @@ mod page;
 mod people;
 
 mod live;
+
+mod pipeline;

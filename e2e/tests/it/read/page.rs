@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use devstack::{Stack, page};
 use runtime::vars::Vars;
-use schemas::time::{HOUR, MINUTE, UnixMillis};
+use schemas::time::{DAY, HOUR, MINUTE, UnixMillis};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::{task, time};
@@ -17,27 +17,37 @@ use tokio::{task, time};
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{Edge, World};
 
+mod weeks;
+
 /// Longest run of the browser.
 const DEADLINE: Duration = Duration::from_secs(180);
+
+/// The last step looks at an audit.
+const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
 /// Like the default; the short interval of other tests makes every answer look late.
 const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_was_posted_and_how_old_it_is() {
+    if time_left_of_the_day() < DEADLINE {
+        // Yesterday would be another day at the end of the run.
+        time::sleep(time_left_of_the_day()).await;
+    }
     let (mut stack, world) = World::on_own_servers("page").await;
     let edge = world.edge().await;
-    let _aggregator = world.aggregator().await;
+    let mut aggregator = world.start("stream-agg", &[AUDITS]);
+    aggregator.wait_ready().await.unwrap();
     let mut api = world.start("query-api", &[INTERVAL]);
     api.wait_ready().await.unwrap();
-    let events = events();
+    let mut posted = Posted { events: events(), weeks: weeks::events(now()), oracle: Oracle::default() };
     let screenshots = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
 
     let mut browser = Command::new("node")
         .arg(page::tool("tests/browser.mjs").unwrap())
         .arg(api.http())
         .arg(&screenshots)
-        .arg(expected(&events))
+        .arg(expected(&posted))
         .env("CHROMIUM", page::chromium(&Vars::from_env()).unwrap())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -50,7 +60,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         while let Some(line) = lines.recv().await {
             print_line(&line);
             if let Some(what) = line.strip_prefix("do: ") {
-                carry_out(what, &edge, &world, &mut stack, &events).await;
+                carry_out(what, &edge, &world, &mut stack, &mut posted).await;
                 answer.write_all(b"done\n").unwrap();
             }
         }
@@ -78,15 +88,38 @@ fn print_line(line: &str) {
     println!("{line}");
 }
 
-/// Does what the script asks for.
-async fn carry_out(what: &str, edge: &Edge, world: &World, stack: &mut Stack, events: &[TestEvent]) {
-    match what {
-        "post" => {
-            let mut oracle = Oracle::default();
-            let text: Vec<_> = events.iter().map(TestEvent::line).collect();
-            let lines: Vec<_> = events.iter().cloned().map(Some).collect();
+fn time_left_of_the_day() -> Duration {
+    let left = DAY - now().0.rem_euclid(DAY);
+    Duration::from_millis(left.unsigned_abs())
+}
+
+/// What is posted at first, what is posted later, and what the tables must hold.
+struct Posted {
+    events: Vec<TestEvent>,
+    weeks: Vec<TestEvent>,
+    oracle: Oracle,
+}
+
+impl Posted {
+    async fn post(oracle: &mut Oracle, events: &[TestEvent], edge: &Edge, world: &World) {
+        for some in events.chunks(500) {
+            let text: Vec<_> = some.iter().map(TestEvent::line).collect();
+            let lines: Vec<_> = some.iter().cloned().map(Some).collect();
             oracle.record_report(&edge.http.post_lines(&text).await, &lines);
-            world.assert_counted(&oracle.counts()).await;
+        }
+        world.assert_counted(&oracle.counts()).await;
+    }
+}
+
+/// Does what the script asks for.
+async fn carry_out(what: &str, edge: &Edge, world: &World, stack: &mut Stack, posted: &mut Posted) {
+    let Posted { events, weeks, oracle } = posted;
+    match what {
+        "post" => Posted::post(oracle, events, edge, world).await,
+        "post weeks" => {
+            Posted::post(oracle, weeks, edge, world).await;
+            // The edge keeps a sample of what it refuses.
+            oracle.record_report(&edge.http.post_lines(&["not JSON".to_owned()]).await, &[None]);
         }
         "stop clickhouse" => stack.clickhouse.kill9().unwrap(),
         "start clickhouse" => stack.clickhouse.start().await.unwrap(),
@@ -109,7 +142,7 @@ fn events() -> Vec<TestEvent> {
 }
 
 /// What the page must show of these.
-fn expected(events: &[TestEvent]) -> String {
+fn expected(Posted { events, weeks, .. }: &Posted) -> String {
     let mut countries = BTreeMap::<&str, usize>::new();
     for event in events {
         *countries.entry(&event.country).or_default() += 1;
@@ -118,6 +151,7 @@ fn expected(events: &[TestEvent]) -> String {
     let filtered = json!({"country": "BR", "events": countries["BR"]});
     let expected = json!({
         "events": events.len(), "users": users.len(), "countries": countries, "filtered": filtered,
+        "questions": weeks::answers(&[&events[..], weeks].concat(), now()),
     });
     expected.to_string()
 }

@@ -72,7 +72,7 @@ async fn post(http: &Http, path: &str, body: &Value) -> HttpResponse {
 }
 
 /// The users of an event in a period that begins at `start`.
-fn users<'a>(events: &'a [TestEvent], name: &str, start: i64, length: i64) -> BTreeSet<&'a str> {
+pub(super) fn users<'a>(events: &'a [TestEvent], name: &str, start: i64, length: i64) -> BTreeSet<&'a str> {
     let of_period = |made: &&TestEvent| made.event == name && (start..start + length).contains(&made.time.0);
     events.iter().filter(of_period).map(|made| made.user.as_str()).collect()
 }
@@ -177,7 +177,7 @@ async fn days_of_another_zone_are_read_from_a_rollup_that_has_their_edges() {
 }
 
 /// How many users come at least as far as each step.
-fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) -> Vec<usize> {
+pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) -> Vec<usize> {
     let step_of = |made: &TestEvent| steps.iter().position(|events| events.contains(&made.event.as_str()));
     let mut by_user: BTreeMap<&str, Vec<(i64, usize)>> = BTreeMap::new();
     for made in events {

@@ -67,7 +67,7 @@ const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
 const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
 
 /// All paths but that of streams, and one that does not exist.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
     "/web/get.php",
@@ -78,6 +78,7 @@ const PATHS: [&str; 11] = [
     FUNNEL,
     "/v1/meta",
     "/openapi.json",
+    "/v1/pipeline",
     "/nowhere",
 ];
 
@@ -234,6 +235,18 @@ async fn retention_and_funnels_count_only_events_that_meet_the_filters_of_the_ke
         Service::check_problem(&answer, 422, "not_covered");
         assert_eq!(answer.2["errors"][0]["param"], "filter");
     }
+}
+
+#[tokio::test]
+async fn how_the_pipeline_does_is_for_operators() {
+    let (operator, declared_operator) = key("operator", "acme", "operator = true");
+    let (board, declared_board) = key("board", "acme", "operator = false");
+    let service = Service::start(&[&declared_operator, &declared_board]);
+    // ClickHouse does not answer.
+    Service::check_problem(&service.get("/v1/pipeline", &operator).await, 503, "unavailable");
+    let refused = service.get("/v1/pipeline", &board).await;
+    Service::check_problem(&refused, 403, "forbidden");
+    assert!(refused.2["detail"].as_str().unwrap().contains("`operator = true`"));
 }
 
 #[tokio::test]

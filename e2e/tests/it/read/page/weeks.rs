@@ -1,0 +1,116 @@
+//! Four weeks of events, and a person's questions about them, answered by plain counting.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use schemas::time::{DAY, HOUR, MINUTE, UnixMillis};
+use serde_json::{Value, json};
+
+use super::super::people::{funnel, users};
+use crate::oracle::TestEvent;
+
+/// The steps of the page's funnel, and how many of a hundred users take each after the one before.
+const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
+/// Countries, and their visits on a day of this week and of the weeks before.
+const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
+/// Days back that have events.
+const DAYS: i64 = 27;
+/// The page compares the current day, which is not over, with an equally long part of this one. No event of these weeks
+/// is on either, so nothing depends on the time of the day.
+const CUT: i64 = 7;
+/// People who visit, again and again.
+const PEOPLE: u32 = 120;
+
+/// Visits of the last weeks; some go on to a sign-up within the hour.
+pub(super) fn events(now: UnixMillis) -> Vec<TestEvent> {
+    let mut rng = Rng::with_seed(18);
+    let today = now.floor(DAY).0;
+    let mut events = Vec::new();
+    for back in (1..=DAYS).filter(|back| *back != CUT) {
+        for (country, this_week, before) in COUNTRIES {
+            for _ in 0..if back < CUT { this_week } else { before } {
+                let start = today - back * DAY + rng.i64(0..DAY - HOUR);
+                visit(&mut rng, &mut events, start, country);
+            }
+        }
+    }
+    events
+}
+
+fn visit(rng: &mut Rng, events: &mut Vec<TestEvent>, start: i64, country: &str) {
+    let user = format!("person-{}", rng.u32(..PEOPLE));
+    for (at, (step, share)) in (0_i64..).zip(STEPS) {
+        if rng.u8(..100) >= share {
+            return;
+        }
+        events.push(TestEvent {
+            time: UnixMillis(start + at * MINUTE),
+            event: step.to_owned(),
+            user: user.clone(),
+            country: country.to_owned(),
+            device_os: "ios".to_owned(),
+            value: 1,
+        });
+    }
+}
+
+/// The answers.
+pub(super) fn answers(events: &[TestEvent], now: UnixMillis) -> Value {
+    let today = now.floor(DAY).0;
+    json!({
+        "growth": growth(events, today),
+        "users": {"yesterday": users_of(events, today - DAY), "before": users_of(events, today - 2 * DAY)},
+        "funnel": drop_off(events, today),
+        "retention": retention(events, today),
+        "stored": events.len(),
+    })
+}
+
+/// The country whose events grew most from the week before to this week, the current day included.
+fn growth(events: &[TestEvent], today: i64) -> Value {
+    let count = |country: &str, start: i64| {
+        let is_counted =
+            |made: &&TestEvent| made.country == country && (start..start + 7 * DAY).contains(&made.time.0);
+        events.iter().filter(is_counted).count()
+    };
+    let this_week = today - 6 * DAY;
+    let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
+    // The growth in percent, so that the keys are whole numbers. There is none where nothing was before.
+    let growths: BTreeMap<usize, Value> = countries
+        .into_iter()
+        .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
+        .filter(|(_, _, before)| *before > 0)
+        .map(|(country, events, before)| {
+            (100 * events / before, json!({"country": country, "events": events, "before": before}))
+        })
+        .collect();
+    assert_eq!(growths.len(), COUNTRIES.len(), "each country grows by another share: {growths:?}");
+    growths.into_values().next_back().expect("there are countries")
+}
+
+/// The users of a day, whatever they did.
+fn users_of(events: &[TestEvent], start: i64) -> usize {
+    let of_day = events.iter().filter(|made| (start..start + DAY).contains(&made.time.0));
+    of_day.map(|made| &made.user).collect::<BTreeSet<_>>().len()
+}
+
+/// The users of each step of the last 7 days, and the step that loses most.
+fn drop_off(events: &[TestEvent], today: i64) -> Value {
+    let names = STEPS.map(|(step, _)| step);
+    let of_week: Vec<_> = events.iter().filter(|made| made.time.0 >= today - 6 * DAY).collect();
+    let counts = funnel(&of_week, &names.map(|name| vec![name]), DAY);
+    let lost = counts.windows(2).map(|pair| pair[0] - pair[1]);
+    let (_, worst) = lost.zip(&names[1..]).max().expect("there are steps");
+    json!({"steps": names.iter().zip(&counts).collect::<Vec<_>>(), "worst": worst})
+}
+
+/// The users who signed up three weeks ago, and how many of them were there two weeks later.
+fn retention(events: &[TestEvent], today: i64) -> Value {
+    // 1970-01-01 was a Thursday.
+    let monday = today - (today / DAY + 3).rem_euclid(7) * DAY;
+    let (cohort, later) = (monday - 21 * DAY, monday - 7 * DAY);
+    let signed_up = users(events, "signup", cohort, 7 * DAY);
+    let came = events.iter().filter(|made| (later..later + 7 * DAY).contains(&made.time.0));
+    let came: BTreeSet<_> = came.map(|made| made.user.as_str()).collect();
+    json!({"cohort": cohort, "size": signed_up.len(), "week2": signed_up.intersection(&came).count()})
+}

@@ -1,0 +1,100 @@
+//! `/v1/pipeline`: how the pipeline does, for operators: what became of the lines of the last 24 hours, up to which
+//! moment everything is counted, and what the latest audit found.
+//!
+//! The figures are of all tenants: records of Kafka hold lines of several, and an audit compares whole tables.
+//! Invariants: only a reader that is an operator gets them; ClickHouse is asked at most once per tick, however many
+//! ask here; while it does not answer, the latest figures are served with their age.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemas::time::UnixMillis;
+use tokio::sync::Mutex;
+use tokio::time::{self, Instant};
+
+use crate::access::KnownReader;
+use crate::config::Config;
+use crate::http::respond;
+use crate::problem::{Kind, Problem};
+use crate::query::fetch::Database;
+use crate::rendered::AsOf;
+use crate::state::AppState;
+use figures::{Figures, FiguresRow};
+
+mod figures;
+
+/// As metrics name the route.
+const ROUTE: &str = "/v1/pipeline";
+/// Longest wait for ClickHouse: a little more than the statement may run.
+const DEADLINE: Duration = Duration::from_secs(figures::MAX_SECONDS + 1);
+
+struct PipelineService {
+    database: Database,
+    state: Arc<AppState>,
+    last: Mutex<Last>,
+}
+
+/// What ClickHouse said, and when it was asked.
+#[derive(Default)]
+struct Last {
+    asked: Option<Instant>,
+    /// The latest figures; none before it answered.
+    figures: Option<Arc<Figures>>,
+}
+
+/// The route.
+pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
+    let service =
+        PipelineService { database: Database::new(&config.clickhouse), state, last: Mutex::default() };
+    Router::new().route(ROUTE, get(answer)).with_state(Arc::new(service))
+}
+
+/// `GET /v1/pipeline`. Parameters are ignored, so that a cache may be passed by.
+async fn answer(
+    State(service): State<Arc<PipelineService>>,
+    KnownReader(reader): KnownReader,
+    headers: HeaderMap,
+) -> Response {
+    let figures = if reader.operator { service.figures().await } else { Err(Kind::NotOperator.into()) };
+    let response = match figures {
+        Ok(figures) => service.response(&figures, &headers),
+        Err(problem) => problem.into_response(),
+    };
+    service.state.metrics.answered(ROUTE, response.status());
+    response
+}
+
+impl PipelineService {
+    /// The figures of this tick, or the latest ones if ClickHouse does not answer.
+    async fn figures(&self) -> Result<Arc<Figures>, Problem> {
+        let mut last = self.last.lock().await;
+        let interval = self.state.refresh.interval;
+        if last.asked.is_none_or(|asked| asked.elapsed() >= interval) {
+            let read = time::timeout(DEADLINE, self.database.rows::<FiguresRow>(figures::statement())).await;
+            // Not before the answer: a reader that goes away early leaves the question to the next one.
+            last.asked = Some(Instant::now());
+            if let Some(row) = read.ok().and_then(Result::ok).and_then(|rows| rows.into_iter().next()) {
+                last.figures = Some(Arc::new(row.into()));
+            }
+        }
+        last.figures.clone().ok_or_else(|| Kind::Unavailable.into())
+    }
+
+    fn response(&self, figures: &Figures, headers: &HeaderMap) -> Response {
+        let now = UnixMillis::from(SystemTime::now());
+        let rendered = figures.render(self.is_stale(figures, now));
+        respond(&rendered, &AsOf::new(figures.as_of), now, headers)
+    }
+
+    /// Whether the figures should have been renewed twice by now, or the aggregator has other rollups.
+    fn is_stale(&self, figures: &Figures, now: UnixMillis) -> bool {
+        let limit = i64::try_from(self.state.refresh.interval.as_millis()).unwrap_or(i64::MAX);
+        let is_young = figures.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit.saturating_mul(3));
+        !is_young || self.state.rollups_differ()
+    }
+}
