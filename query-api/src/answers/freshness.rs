@@ -15,7 +15,7 @@ pub(crate) const AS_OF: &str = "assumeNotNull((SELECT if(count() >= max(partitio
 /// A scalar subquery: the hash of the rollups that the aggregator started with last; 0 before one has started.
 pub(crate) const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
 
-/// Its SELECT.
+/// The SELECT.
 pub(crate) fn select() -> String {
     let columns = Columns { as_of: AS_OF, rollups: ROLLUPS, ..Columns::DEFAULT };
     columns.select_named()

@@ -18,8 +18,8 @@ use crate::state::AppState;
 /// Longest wait for ClickHouse. The rest of `/v1/meta` needs no database, so it does not wait for long.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// From here on a moment is the aggregator's sign for a rollup that it does not count into at present (2299-12-31; see
-/// `stream_agg::protocol::since`). Two days earlier, because of clocks and rounding.
+/// A moment at or after this one means that the aggregator does not count into the rollup at present: it stores
+/// 2299-12-31 then (`stream_agg::protocol::since`). This is two days earlier, because of clocks and rounding.
 const NOT_COUNTED: i64 = 10_413_619_200_000;
 
 const STATEMENT: &str = "SELECT toString(rollup) AS named, toUnixTimestamp64Milli(max(since)) AS counted_from FROM rollup_since FINAL GROUP BY named";

@@ -21,7 +21,7 @@ use crate::query::sql::{Parameter, Statement};
 const MAX_MEMORY: u64 = 2 << 30;
 /// More rows than any of the statements has.
 const MAX_RESULT_ROWS: u64 = 1_000;
-/// Bytes of answers that are kept, about.
+/// Approximate bytes of the answers that are kept.
 const MAX_KEPT: usize = 64 << 20;
 
 /// Turns for statements about people, and their answers.
@@ -58,7 +58,7 @@ impl Kept for Counted {
 /// A row of a statement.
 #[derive(Debug, Row, Deserialize)]
 struct CountedRow {
-    /// 0 in the row that tells how far the tables reach.
+    /// 0 in the row that says how far the tables reach.
     part: u8,
     /// What the figures are of; in the first row `as_of` in milliseconds.
     start: i64,
@@ -73,7 +73,8 @@ impl Lane {
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
             cache_bytes: MAX_KEPT,
-            // Not the tick: a statement may outlast it, and an equal request must not begin another.
+            // Answers are kept for this time and not for a tick: a statement may outlast the tick, and an equal
+            // request must not begin another.
             kept: config.refresh.interval,
         };
         Self {
@@ -90,7 +91,7 @@ impl Lane {
         3 * self.interval + self.deadline
     }
 
-    /// The answer that is kept or under way, else what `run` gives when it is its turn.
+    /// The answer that is kept or being computed; otherwise the result of `run`, once it is its turn.
     pub(super) async fn answer(
         &self,
         reader: &Arc<Reader>,
@@ -118,8 +119,8 @@ impl Lane {
         })
     }
 
-    /// A statement that first tells how far the tables and the rollup reach. `select` has the columns `start` and
-    /// `figures` of a [`CountedRow`].
+    /// A statement that first returns how far the tables and the rollup reach. `select` has the columns `start`
+    /// and `figures` of a [`CountedRow`].
     pub(super) fn statement(
         &self,
         select: &str,
