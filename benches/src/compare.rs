@@ -73,7 +73,7 @@ impl Candidate {
         self
     }
 
-    /// Its line of the table, with nothing measured yet.
+    /// The line of the table, with nothing measured yet.
     pub fn row(&self) -> Row {
         Row::new(&*self.what, self.unit)
     }

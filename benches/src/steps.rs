@@ -41,7 +41,7 @@ const TO: Partitions<'static> =
 
 /// One step, which can be repeated.
 pub struct Step {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     /// Events that one run processes.
     pub events: u64,

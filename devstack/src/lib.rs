@@ -1,4 +1,4 @@
-//! The outside world, locally: real Kafka and real ClickHouse as child processes.
+//! Runs real Kafka and ClickHouse as local child processes.
 //!
 //! Invariants: a child never outlives this process, however it ends; two processes never share a data
 //! directory; every wait has a deadline, and its error names what did not happen. Nothing in this crate is

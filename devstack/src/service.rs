@@ -94,7 +94,7 @@ impl Service {
         format!("http://{}", ports::local(self.http_port))
     }
 
-    /// The address for probes and scrapes, likewise.
+    /// The address for probes and scrapes: `http://127.0.0.1:…`, without a slash at the end.
     pub fn admin(&self) -> String {
         format!("http://{}", ports::local(self.admin_port))
     }
@@ -116,7 +116,7 @@ impl Service {
         self.process.kill9();
     }
 
-    /// Its process, for its id, its log or a signal to it.
+    /// The process, for its id, its log or a signal to it.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -65,7 +65,7 @@ pub struct Line<'a> {
     device_os: &'a str,
     session: &'a str,
     sequence: u64,
-    /// Its name.
+    /// The name.
     pub event: &'a str,
     country: &'a str,
     param_int: u32,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
-/// Between two checks of a condition.
+/// Interval between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A condition that did not hold by its deadline.
@@ -45,7 +45,7 @@ mod tests {
     #[tokio::test]
     async fn it_ends_when_the_condition_holds() {
         let mut looks = 0;
-        let waited = wait_for("the third look", Duration::from_secs(1), async || {
+        let waited = wait_for("the third check", Duration::from_secs(1), async || {
             looks += 1;
             looks == 3
         });
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_fails_with_what_and_how_long_even_if_a_look_hangs() {
+    async fn it_fails_with_what_and_how_long_even_if_a_check_hangs() {
         let overdue = wait_for("a dead server", Duration::from_millis(30), async || pending().await).await;
         assert_eq!(overdue.unwrap_err().to_string(), "wait for a dead server: it did not happen within 30ms");
     }

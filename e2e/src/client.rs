@@ -12,11 +12,11 @@ pub struct Http {
 
 /// The answer to a request, with its whole body.
 pub struct HttpResponse {
-    /// Its status code.
+    /// The status code.
     pub status: u16,
-    /// Its headers.
+    /// The headers.
     pub headers: reqwest::header::HeaderMap,
-    /// Its body.
+    /// The body.
     pub text: String,
 }
 

@@ -12,15 +12,15 @@ use crate::client::HttpResponse;
 pub struct TestEvent {
     /// When it happened.
     pub time: UnixMillis,
-    /// Its name.
+    /// The name.
     pub event: String,
     /// The user id, which is also the device id; empty for none.
     pub user: String,
-    /// Its country.
+    /// The country.
     pub country: String,
     /// The operating system of its device.
     pub device_os: String,
-    /// Its `param_int`.
+    /// The `param_int`.
     pub value: i64,
 }
 
@@ -38,7 +38,7 @@ impl TestEvent {
         }
     }
 
-    /// Its line in a request.
+    /// The line in a request.
     pub fn line(&self) -> String {
         json!({
             "client_time": self.time.to_string(), "device_id": self.user, "device_os": self.device_os,
@@ -48,7 +48,7 @@ impl TestEvent {
         .to_string()
     }
 
-    /// Its line, with an `event_id` made from a number.
+    /// The line, with an `event_id` made from a number.
     pub fn line_with_id(&self, number: usize) -> String {
         format!(r#"{{"event_id":"0192f0c1-0000-7000-8000-{number:012}",{}"#, &self.line()[1..])
     }

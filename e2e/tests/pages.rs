@@ -24,7 +24,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Holds a generated page against what it must be, and writes it where it is stale.
+/// Compares a generated page with what it must be, and rewrites it where it is stale.
 #[track_caller]
 fn check_page(name: &str, page: &str) {
     let file = root().join("docs").join(name);
@@ -32,7 +32,7 @@ fn check_page(name: &str, page: &str) {
         return;
     }
     fs::write(&file, page).unwrap();
-    panic!("docs/{name} was stale; it is written again, commit it");
+    panic!("docs/{name} was stale and has been rewritten; review the diff and commit it");
 }
 
 #[test]
@@ -298,6 +298,6 @@ fn the_bundle_of_the_page_is_built_from_its_sources() {
             continue;
         }
         fs::copy(&built, &committed).unwrap();
-        panic!("{} was stale; it is built again, commit it", committed.display());
+        panic!("{} was stale and has been built again; commit it", committed.display());
     }
 }

@@ -23,7 +23,9 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 fuzz_target!(|input: &[u8]| {
     let Some((first, body)) = input.split_first() else { return };
-    let encoding = Encoding::ALL[usize::from(*first) % Encoding::ALL.len()];
+    // The first byte names the encoding. Add new encodings at the end, so that kept inputs keep their meaning.
+    let encodings = [Encoding::Gzip, Encoding::Zstd, Encoding::Identity];
+    let encoding = encodings[usize::from(*first) % encodings.len()];
     let budget = Arc::new(Semaphore::new(1 << 20));
     let held = IntGauge::new("held", "Bytes.").expect("a good name");
     let Ok(mut reserved) = Reservation::take(&budget, body.len(), &held) else { return };

@@ -110,7 +110,7 @@ pub async fn replay(
     stop: CancellationToken,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
-    // First, so that a file that is in use or damaged is reported at once, and is not renamed.
+    // The file is opened first, so that one that is in use or damaged is reported at once, and is not renamed.
     let all = open(config)?.totals().records;
     let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &Arc::new(Metrics::new()))?;
     let mut reports = time::interval(REPORT_EVERY);

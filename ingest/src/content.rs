@@ -39,6 +39,15 @@ impl Encoding {
         }
     }
 
+    /// The bytes that every body in this encoding begins with; no JSON begins with them. `None` if there are none.
+    pub fn magic(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Gzip => Some(&[0x1f, 0x8b]),
+            Self::Zstd => Some(&[0x28, 0xb5, 0x2f, 0xfd]),
+            Self::Identity => None,
+        }
+    }
+
     /// The encoding of this name, in any case; `x-gzip` is another name of gzip.
     pub fn named(name: &str) -> Option<Self> {
         let name = if name.eq_ignore_ascii_case("x-gzip") { "gzip" } else { name };

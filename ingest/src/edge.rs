@@ -1,4 +1,4 @@
-//! The edge as a whole: how it starts, serves and stops, in the order of the way of the data.
+//! The edge as a whole: how it starts, serves and stops, in the order in which data passes through it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -27,7 +27,7 @@ use crate::publish::{Publisher, StartError};
 
 /// How long requests may take to finish after the last one was accepted.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
-/// How long Kafka may take to acknowledge the events that are pending then.
+/// How long Kafka may take, after that, to acknowledge the events that are still pending.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// How long an edge whose Kafka client has a fatal error still serves into its spool before it ends, in order to be
 /// restarted; up to twice as long, so that not all edges end at the same time. Kubernetes restarts a container that ran
@@ -141,7 +141,7 @@ impl Edge {
         }
         self.stop_refreshing.cancel();
         let summary = self.pending_events().flush(FLUSH_WAIT).await;
-        // Last: the admin port serves probes and metrics until here.
+        // The admin port stops last, so that it serves probes and metrics until here.
         stop.cancel();
         let (_served, _followed) = tokio::join!(admin, files);
         match (summary?, fatal_error) {

@@ -28,7 +28,7 @@ pub struct Metrics {
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
     pub connections: ConnectionMetrics,
-    /// `tls_stale`: 1 while the file of the certificate or key is not valid and those read before stay in use.
+    /// `tls_stale`: 1 while the file of the certificate or key is not valid and the previous ones stay in use.
     pub tls_stale: IntGauge,
     requests: IntCounterVec,
     request_seconds: [Histogram; Route::ALL.len()],
@@ -53,7 +53,7 @@ pub struct Metrics {
     client_ip: [IntCounter; AddressSource::ALL.len()],
     /// `rate_limited_total`: requests that exceeded the rate of their key or address.
     pub rate_limited: IntCounter,
-    /// `keys_stale`: 1 while the file of keys is not valid and the keys read before stay in use.
+    /// `keys_stale`: 1 while the file of keys is not valid and the previous keys stay in use.
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
@@ -65,7 +65,7 @@ pub struct Metrics {
     pub queue_messages: IntGauge,
     /// `queue_bytes`: the bytes of these records.
     pub queue_bytes: IntGauge,
-    /// `geoip_stale`: 1 while the file of countries is not valid and the one read before stays in use.
+    /// `geoip_stale`: 1 while the file of countries is not valid and the previous one stays in use.
     pub geoip_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,

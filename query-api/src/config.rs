@@ -11,7 +11,7 @@ use crate::access::AccessConfig;
 use crate::cors::CorsConfig;
 pub use crate::page::PageConfig;
 
-/// Merging them takes ClickHouse about two seconds.
+/// Merging this many users takes ClickHouse about two seconds.
 const DEFAULT_MAX_USERS: u64 = 20_000_000;
 
 /// The configuration of the query API.
@@ -29,8 +29,8 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
-    /// Users of hours that one refresh may merge, about, and as many voters of polls: `POLL_MAX_USERS`, default
-    /// 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
+    /// About how many users of hours one refresh may merge, and how many voters of polls: `POLL_MAX_USERS`,
+    /// default 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
     pub max_merged_users: u64,
     /// What queries may cost.
     pub query: QueryConfig,
@@ -88,7 +88,8 @@ pub struct QueryConfig {
     /// Most rows of tables that one query may read, by the estimate of ClickHouse's index: `QUERY_MAX_ROWS_TO_READ`,
     /// default 200 000 000. A query beyond it gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
-    /// Memory for answers of queries that are kept until the next refresh, about: `QUERY_CACHE_BYTES`, default 64MiB.
+    /// Approximate memory for answers of queries that are kept until the next refresh: `QUERY_CACHE_BYTES`,
+    /// default 64MiB.
     pub cache_bytes: usize,
 }
 

@@ -18,6 +18,19 @@ use crate::rendered::{X_AGE_MS, X_AS_OF};
 /// Two hours, the longest time that Chromium keeps the answer to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(7200);
 
+/// The headers of responses that pages may read. `/openapi.json` describes each of them; a test compares the two.
+pub(crate) const EXPOSED_HEADERS: [HeaderName; 9] = [
+    ETAG,
+    X_AS_OF,
+    X_AGE_MS,
+    RETRY_AFTER,
+    REQUEST_ID,
+    HeaderName::from_static("x-next"),
+    HeaderName::from_static("x-truncated"),
+    HeaderName::from_static("ratelimit"),
+    HeaderName::from_static("ratelimit-policy"),
+];
+
 /// Origins of web pages that may read from a browser: `CORS_ORIGINS`, `*` or origins such as `https://example.com`,
 /// separated by commas, default `*`. List your own pages if answers are not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,23 +61,11 @@ impl CorsConfig {
             Self::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
         };
         let read_key = HeaderName::from_static("x-read-key");
-        let [truncated, next, limit, policy] =
-            ["x-truncated", "x-next", "ratelimit", "ratelimit-policy"].map(HeaderName::from_static);
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::HEAD, Method::POST])
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, read_key])
-            .expose_headers([
-                ETAG,
-                X_AS_OF,
-                X_AGE_MS,
-                RETRY_AFTER,
-                REQUEST_ID,
-                next,
-                truncated,
-                limit,
-                policy,
-            ])
+            .expose_headers(EXPOSED_HEADERS)
             .max_age(MAX_AGE)
             // Responses that may be kept have a `Vary` of their own.
             .vary([])

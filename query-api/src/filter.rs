@@ -114,7 +114,7 @@ impl fmt::Display for Filter {
     }
 }
 
-/// What [`split`] splits.
+/// Joins values by `|`: what [`split`] splits again.
 fn join(values: &[String]) -> String {
     let escaped: Vec<_> = values.iter().map(|value| value.replace('\\', r"\\").replace('|', r"\|")).collect();
     escaped.join("|")

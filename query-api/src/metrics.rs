@@ -21,7 +21,7 @@ pub struct Metrics {
     as_of: IntGauge,
     cold_waiting: IntGauge,
     left_out: IntGauge,
-    /// `keys_stale`: 1 while the file of keys is not valid and the keys read before stay in use.
+    /// `keys_stale`: 1 while the file of keys is not valid and the previous keys stay in use.
     pub(crate) keys_stale: IntGauge,
     /// `refused_total`: requests that keys did not permit, by status code.
     pub(crate) refused: IntCounterVec,
@@ -40,7 +40,7 @@ pub(crate) struct QueryMetrics {
 }
 
 impl QueryMetrics {
-    /// Those of `/v1/query`.
+    /// The metrics of `/v1/query`.
     fn of_queries(metrics: &MetricFactory) -> Self {
         Self {
             outcomes: metrics.counter_vec(
@@ -61,7 +61,7 @@ impl QueryMetrics {
         }
     }
 
-    /// Those of `/v1/retention` and `/v1/funnel`.
+    /// The metrics of `/v1/retention` and `/v1/funnel`.
     fn of_people(metrics: &MetricFactory) -> Self {
         Self {
             outcomes: metrics.counter_vec(

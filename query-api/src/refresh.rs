@@ -42,7 +42,7 @@ enum RefreshError {
     #[error("read from clickhouse")]
     ClickHouse(#[from] clickhouse::error::Error),
     /// ClickHouse did not answer within the deadline.
-    #[error("read from clickhouse in time")]
+    #[error("timed out reading from clickhouse")]
     Deadline(#[from] time::error::Elapsed),
     /// There is no statement to send.
     #[error(transparent)]
@@ -188,7 +188,7 @@ impl Refresher {
         self.state.metrics.as_of(snapshot.as_of);
         self.state.publish(snapshot);
         if log {
-            tracing::info!("refreshing answers from ClickHouse");
+            tracing::info!("refreshed the answers from clickhouse");
         }
     }
 

@@ -42,11 +42,11 @@ pub(crate) struct TenantAnswers {
     pub(crate) analytics: Analytics,
     /// The country counters; `None` where they are not declared, and while the statement leaves them out.
     pub(crate) counters: Option<Arc<Counters>>,
-    /// The polls; `None` likewise.
+    /// The polls; `None` where they are not declared, and while the statement leaves them out.
     pub(crate) polls: Option<Arc<Polls>>,
     /// What `/v1/live` shows.
     pub(crate) live: Arc<LiveAnswer>,
-    /// Whether a reader looked at any of them.
+    /// Whether a reader has read any of them.
     was_read: AtomicBool,
 }
 
@@ -72,7 +72,7 @@ impl Snapshot {
         Some(answers)
     }
 
-    /// The tenants at whose answers a reader looked.
+    /// The tenants whose answers a reader has read.
     pub(crate) fn read_tenants(&self) -> impl Iterator<Item = &str> {
         let read = self.tenants.iter().filter(|(_, answers)| answers.was_read.load(Ordering::Relaxed));
         read.map(|(tenant, _)| tenant.as_str())
@@ -85,13 +85,13 @@ pub(crate) struct SnapshotStatement {
     rollups: u64,
     /// The SELECTs of freshness and analytics.
     always: String,
-    /// Those of the country counters; `None` where their rollup is not declared.
+    /// The SELECTs of the country counters; `None` where their rollup is not declared.
     counters: Option<String>,
-    /// Those of the polls; `None` where their rollup is not declared.
+    /// The SELECTs of the polls; `None` where their rollup is not declared.
     polls: Option<String>,
-    /// Those of the series of `/v1/live`, likewise.
+    /// The SELECTs of the series of `/v1/live`; `None` where their rollups are not declared.
     series: Option<String>,
-    /// Those of the users of the last minutes, likewise.
+    /// The SELECTs of the users of the last minutes; `None` where their rollup is not declared.
     active: Option<String>,
 }
 
@@ -127,7 +127,7 @@ impl SnapshotStatement {
         })
     }
 
-    /// Its text, and what it reads.
+    /// The text, and what it reads.
     fn text(&self, left_out: LeftOut) -> (String, Reads) {
         let counters = self.counters.as_ref().filter(|_| left_out < LeftOut::Counters);
         let [polls, series, active] = [&self.polls, &self.series, &self.active]

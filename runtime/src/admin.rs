@@ -21,7 +21,7 @@ use crate::serve::Server;
 pub enum Readiness {
     /// It may.
     Ready,
-    /// It may, but an operator should look at this.
+    /// It may, but an operator should know this.
     Degraded(String),
     /// It may not, for this reason.
     Not(String),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_and_methods_are_told_what_there_is() {
+    fn other_paths_and_methods_are_answered_with_what_there_is() {
         check(Readiness::Ready, &Method::GET, "/", 404, "/healthz");
         check(Readiness::Ready, &Method::POST, "/readyz", 405, "use GET");
     }

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 /// How often files are read.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Calls `changed` with what `read` returns when that differs from the value before, which is `seen` at first.
-/// A new value counts only when it was read twice, so a file that is being written does not. Runs until
-/// `ended`. Both closures may block. `read` returns its errors as values, so that each is reported once.
+/// Calls `changed` with what `read` returns when that differs from the previous value, which is `seen` at first. A
+/// new value counts only when it was read twice, so a file that is being written does not. Runs until `ended`.
+/// Both closures may block. `read` returns its errors as values, so that each is reported once.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
     read: impl Fn() -> T + Clone + Send + 'static,
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_there_for_one_look_only_is_not_taken() {
+    async fn a_value_that_is_read_only_once_is_not_used() {
         let mut texts = ["a", "half", "b", "b", "b", ""].into_iter().chain(std::iter::repeat("b"));
         let read = Arc::new(Mutex::new(move || texts.next().unwrap()));
         let (sender, received) = mpsc::channel();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_change_is_told_once() {
+    async fn each_change_is_reported_once() {
         let file = Arc::new(Mutex::new("a"));
         let read = {
             let file = Arc::clone(&file);

@@ -21,7 +21,7 @@ pub struct MetricFactory {
 /// What a metric is, for the page that lists all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricDescription {
-    /// Its whole name.
+    /// The whole name.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,

@@ -35,7 +35,7 @@ pub enum VarError {
     Invalid {
         /// The variable.
         name: &'static str,
-        /// Its value as given.
+        /// The value as given.
         value: String,
         /// What is wrong, or what would be right.
         reason: String,
@@ -52,7 +52,7 @@ pub enum VarError {
 
 /// Settings of a library that a service fixes, so that no variable may set them.
 pub struct Fixed {
-    /// Their names in the library, including aliases.
+    /// The names in the library, including aliases.
     pub names: &'static [&'static str],
     /// Why the service fixes them.
     pub reason: &'static str,

@@ -117,7 +117,7 @@ pub struct Enriched<'a, P> {
     pub server_time: UnixMillis,
     /// What the client sent.
     pub event: Event<'a>,
-    /// Its other fields.
+    /// The other fields.
     pub props: P,
 }
 

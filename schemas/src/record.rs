@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_told_from_a_foreign_record() {
+    fn a_later_version_is_distinguished_from_a_foreign_record() {
         let id = head().id.to_string();
         check_read(&[("v", "2"), ("something", "new")], Err(HeadError::Version(2)));
         check_read(&[], Err(HeadError::Header("v")));
@@ -186,7 +186,7 @@ mod tests {
 
     /// One record of a topic: headers, an empty line, the value.
     const GOLDEN: &str = include_str!("../golden/record-v1.txt");
-    /// One of samples.
+    /// One record of samples.
     const GOLDEN_REJECTED: &str = include_str!("../golden/rejected-v1.txt");
 
     /// Compares the headers of a golden record with `head`. Returns its lines.

@@ -60,6 +60,7 @@ columns! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::FIELD_NAMES;
     use crate::tables;
 
     #[test]
@@ -75,5 +76,52 @@ mod tests {
             .collect();
         let sent = RawColumn::ALL.map(|column| (column.name(), column.column_type()));
         assert_eq!(defined, sent);
+    }
+
+    /// The compiler does not notice a field that is parsed and then not stored.
+    #[test]
+    fn every_field_of_an_event_has_a_column() {
+        for field in FIELD_NAMES {
+            assert!(RawColumn::ALL.iter().any(|column| column.name() == field), "{field}");
+        }
+    }
+
+    /// Whether analysts do not see the column.
+    fn is_internal(column: RawColumn) -> bool {
+        match column {
+            RawColumn::Tenant
+            | RawColumn::Event
+            | RawColumn::ClientTime
+            | RawColumn::ServerTime
+            | RawColumn::Ip
+            | RawColumn::UserId
+            | RawColumn::DeviceId
+            | RawColumn::DeviceOs
+            | RawColumn::Session
+            | RawColumn::Sequence
+            | RawColumn::ParamInt
+            | RawColumn::ParamStr
+            | RawColumn::Country
+            | RawColumn::EventId
+            | RawColumn::Props => false,
+            RawColumn::Place
+            | RawColumn::DeclarationHash
+            | RawColumn::LogGeneration
+            | RawColumn::KafkaPartition
+            | RawColumn::KafkaOffset
+            | RawColumn::Line
+            | RawColumn::AppliedEnd => true,
+        }
+    }
+
+    #[test]
+    fn analysts_see_every_column_that_is_not_internal() {
+        let views = include_str!("bi/line_views.rs");
+        let (_, rest) = views.split_once("fn events_recent").unwrap();
+        let (view, _) = rest.split_once("\n}\n").unwrap();
+        for column in RawColumn::ALL {
+            let is_shown = view.contains(&format!("\"{}\"", column.name()));
+            assert_eq!(is_shown, !is_internal(column), "{column:?}");
+        }
     }
 }

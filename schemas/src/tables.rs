@@ -12,7 +12,7 @@ pub use crate::table_partition::{partition_ends, partition_id};
 pub struct Migration {
     /// The name of the file without its extension.
     pub name: &'static str,
-    /// Its statement.
+    /// The statement.
     pub sql: &'static str,
 }
 
@@ -47,7 +47,7 @@ pub const DEAD_LETTER_DAYS: u32 = 14;
 /// A materialized view of a rollup that query-api reads; ClickHouse refreshes it periodically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServingView {
-    /// Its file.
+    /// The file.
     pub migration: Migration,
     /// The rollup that it reads; the view is created only where that rollup is declared.
     pub rollup: &'static str,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runtime::admin::Readiness;
 
-/// A part of the aggregator that can fail by itself.
+/// A part of the aggregator that can fail independently of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
     /// The brokers and the topic.

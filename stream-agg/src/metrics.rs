@@ -34,11 +34,11 @@ pub struct Metrics {
     audit_gaps: IntGauge,
     last_audit: IntGauge,
     lag: IntGaugeVec,
-    /// `cells_skipped_total`: cells that had their batch before this process sent anything.
+    /// `cells_skipped_total`: cells that an earlier owner had inserted already, so that this process skipped them.
     pub cells_skipped: IntCounter,
     /// `recovered_intents_total`: batches of an earlier owner that were finished.
     pub recovered_intents: IntCounter,
-    /// `records_off_clock_total`: records whose Kafka time cannot be true by more than an hour.
+    /// `records_off_clock_total`: records whose Kafka time is wrong by more than an hour.
     pub records_off_clock: IntCounter,
     /// `joins_total`: how often the group was joined.
     pub joins: IntCounter,
@@ -90,7 +90,7 @@ impl Drop for StoppedGuard {
 /// Why an insert failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
-    /// Its condition did not hold: the markers are read to find out which rows are there.
+    /// The condition of the insert did not hold: the markers are read to find out which rows are there.
     ConditionFailed,
     /// The same insert may succeed later without help.
     Transient,
@@ -152,7 +152,7 @@ impl Default for Metrics {
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit ended."),
             lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
-            cells_skipped: metrics.counter("cells_skipped_total", "Cells that had their batch before this process sent anything."),
+            cells_skipped: metrics.counter("cells_skipped_total", "Cells that an earlier owner had inserted already, so that this process skipped them."),
             recovered_intents: metrics
                 .counter("recovered_intents_total", "Batches of an earlier owner that were finished."),
             records_off_clock: metrics.counter(

@@ -215,7 +215,8 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     loop {
         let declared = async {
             let ours = configs::ours(store, config).await?;
-            // Read first: a process that declares the same at this moment notes later from when on it counts.
+            // The clock is read first: another process that declares the same rollups now stores its moments
+            // later, so they have a higher version.
             let noted = since::now(store).await?;
             let earlier = configs::all(store).await?;
             if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
@@ -243,7 +244,7 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
 }
 
 /// Notes, before the declaration is stored, that no partition counts the rollups yet: until the last of the
-/// `partitions` has come to a process that declares them, readers must not take them for complete.
+/// `partitions` has come to a process that declares them, readers must not treat them as complete.
 async fn introduce(
     store: &Store,
     rollups: &BTreeSet<&str>,
@@ -313,7 +314,7 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
     }
 }
 
-/// Waits until Kafka sets the times of the topic's records, as far as it tells.
+/// Waits until Kafka sets the times of the topic's records, as far as Kafka says.
 async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     loop {
@@ -334,14 +335,14 @@ async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     health.recovered(Component::Kafka);
 }
 
-/// Why Kafka is reachable but refuses this client, if its client tells.
+/// Why Kafka is reachable but refuses this client, if the client reports the reason.
 fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
     // `None` may also stand for a log line of the client, of which there are several for each error.
     let mut events = (0..MAX_EVENTS).filter_map(|_| metadata_client.poll(Duration::ZERO));
     events.find_map(|event| match event.err()?.rdkafka_error_code()? {
         RDKafkaErrorCode::Authentication => Some("it refuses the login: authentication failed"),
         RDKafkaErrorCode::SSL => {
-            Some("the TLS handshake failed; KAFKA_OPT_ssl.ca.location names whom to trust")
+            Some("the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust")
         }
         _ => None,
     })

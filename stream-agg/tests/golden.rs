@@ -1,4 +1,4 @@
-//! The same records give the same rows, whatever optimizations were made since.
+//! The same records give the same rows, in this release and in the ones before.
 //!
 //! A batch that one release declares may be finished by the next one. So if this test fails and rows were changed
 //! on purpose: raise `DECODE_VERSION`, keep the code that makes the rows of the last version under its

@@ -61,7 +61,7 @@ where
     bounds.checker().threads(2).spawn_bfs().join().assert_properties();
 }
 
-/// What fails in pairs, for all at once is too much to wait for.
+/// Failures in pairs: all of them at once would take too long.
 #[test]
 fn every_record_is_counted_once_whatever_fails() {
     check(Bounds { crashes: 1, moves: 1, ..NOTHING_FAILS });

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the tables are the program's output")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // Before the run, which would raise the load average that the page shows.
+    // The page is made before the run, which would raise the load average that it shows.
     let setup = setup::page();
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),

@@ -31,7 +31,7 @@ impl Work {
     /// All kinds.
     pub const ALL: [Self; 3] = [Self::Lean, Self::Rich, Self::Wild];
 
-    /// Its name on the command line and in the table.
+    /// The name on the command line and in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lean => "lean",

@@ -20,7 +20,7 @@ use crate::report::goals::Goal;
 use crate::report::table::{Repeat, Row, Unit};
 use crate::servers::{World, kafka_engine};
 
-/// Between two queries for what is stored: their CPU time in ClickHouse is counted too.
+/// Interval between two queries for what is stored: their CPU time in ClickHouse is counted too.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// A drain that takes longer is stopped, and its figures are those of the events that it has stored.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(180);

@@ -1,4 +1,5 @@
-//! Queries of `/v1/query` over the events of a drained topic: each asked of ClickHouse, and one answer again and again.
+//! Queries of `/v1/query` over the events of a drained topic: different ones, which ClickHouse answers, and the
+//! same one, which the cache answers.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ pub enum Bound {
 /// A goal and the figure that a run measured.
 #[derive(Debug, Clone)]
 pub struct Goal {
-    /// Its number among the goals of the project.
+    /// The number among the goals of the project.
     pub number: &'static str,
     /// What was measured, with its unit.
     pub what: String,

@@ -69,21 +69,21 @@ impl Row {
         self.repeats.iter().map(|repeat| repeat.units).sum()
     }
 
-    /// Its median rate in per cent of `other`'s.
+    /// The median rate in per cent of `other`'s.
     pub fn percent_of(&self, other: &Self) -> f64 {
-        100.0 * self.rate().middle / other.rate().middle
+        100.0 * self.rate().median / other.rate().median
     }
 
     /// The median number of cores that its first process kept busy.
     pub fn cores(&self) -> f64 {
         let cores = |repeat: &Repeat| repeat.cpu_seconds[0].1 * repeat.rate / repeat.units as f64;
-        Spread::of(self.repeats.iter().map(cores)).middle
+        Spread::of(self.repeats.iter().map(cores)).median
     }
 
     /// The median CPU seconds per million units of all its processes together.
     pub fn total_cpu(&self) -> f64 {
         let total = |repeat: &Repeat| repeat.cpu_per_million().map(|(_, seconds)| seconds).sum();
-        Spread::of(self.repeats.iter().map(total)).middle
+        Spread::of(self.repeats.iter().map(total)).median
     }
 
     /// The greatest peak memory in MiB, if it was measured.
@@ -94,13 +94,13 @@ impl Row {
     /// The median bytes on disk of each unit, if they were measured.
     pub fn bytes_per_unit(&self) -> Option<f64> {
         let bytes: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.bytes_per_unit).collect();
-        (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).middle)
+        (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).median)
     }
 
     /// The medians of median and 99th percentile in milliseconds, if requests were sent.
     pub fn latency(&self) -> Option<(f64, f64)> {
         let latencies: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.latency).collect();
-        let of = |quantile: fn(&(f64, f64)) -> f64| Spread::of(latencies.iter().map(quantile)).middle;
+        let of = |quantile: fn(&(f64, f64)) -> f64| Spread::of(latencies.iter().map(quantile)).median;
         (!latencies.is_empty()).then(|| (of(|latency| latency.0), of(|latency| latency.1)))
     }
 
@@ -109,15 +109,15 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 5] {
-        let Spread { least, middle, greatest } = self.rate();
-        let rate = format!("{} ({}–{})", grouped(middle), grouped(least), grouped(greatest));
+        let Spread { min, median, max } = self.rate();
+        let rate = format!("{} ({}–{})", grouped(median), grouped(min), grouped(max));
         let latencies: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.latency).collect();
         let latency = if latencies.is_empty() {
             String::new()
         } else {
             let p50 = Spread::of(latencies.iter().map(|(p50, _)| *p50));
             let p99 = Spread::of(latencies.iter().map(|(_, p99)| *p99));
-            format!("{:.1} / {:.1}", p50.middle, p99.middle)
+            format!("{:.1} / {:.1}", p50.median, p99.median)
         };
         [self.what.clone(), format!("{rate} {}/s", self.unit.name()), latency, self.cpu(), self.note.clone()]
     }
@@ -128,21 +128,21 @@ impl Row {
         let medians = processes.map(|process| {
             let of_process = self.repeats.iter().flat_map(Repeat::cpu_per_million);
             let seconds = of_process.filter(|(name, _)| *name == process).map(|(_, seconds)| seconds);
-            format!("{process} {:.2}", Spread::of(seconds).middle)
+            format!("{process} {:.2}", Spread::of(seconds).median)
         });
         medians.collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Least, median and greatest of some figures.
+/// The minimum, the median and the maximum of some figures.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
-    /// The least.
-    pub least: f64,
-    /// The median.
-    pub middle: f64,
-    /// The greatest.
-    pub greatest: f64,
+    /// The smallest figure.
+    pub min: f64,
+    /// The median: of an even number of figures the mean of the two in the middle.
+    pub median: f64,
+    /// The largest figure.
+    pub max: f64,
 }
 
 impl Spread {
@@ -151,14 +151,13 @@ impl Spread {
         let mut sorted: Vec<_> = figures.collect();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len() - 1;
-        // An even number of figures has two in the middle.
-        let middle = sorted[last / 2].midpoint(sorted[sorted.len() / 2]);
-        Self { least: sorted[0], middle, greatest: sorted[last] }
+        let median = sorted[last / 2].midpoint(sorted[sorted.len() / 2]);
+        Self { min: sorted[0], median, max: sorted[last] }
     }
 }
 
 const HEADER: [&str; 5] =
-    ["what", "throughput: median (least–greatest)", "p50 / p99 ms", "CPU seconds per million", "note"];
+    ["what", "throughput: median (min–max)", "p50 / p99 ms", "CPU seconds per million", "note"];
 
 /// The rows as an aligned Markdown table.
 pub fn markdown(rows: &[Row]) -> String {
@@ -245,9 +244,9 @@ mod tests {
     #[test]
     fn a_line_shows_medians_and_the_spread() {
         let expected = "\
-| what          | throughput: median (least–greatest) | p50 / p99 ms | CPU seconds per million | note      |
-| ------------- | ----------------------------------- | ------------ | ----------------------- | --------- |
-| edge, durable | 1,234,568 (900–2,000,000) events/s  | 2.0 / 6.0    | ingest 0.50             | 80 % of B |
+| what          | throughput: median (min–max)       | p50 / p99 ms | CPU seconds per million | note      |
+| ------------- | ---------------------------------- | ------------ | ----------------------- | --------- |
+| edge, durable | 1,234,568 (900–2,000,000) events/s | 2.0 / 6.0    | ingest 0.50             | 80 % of B |
 ";
         assert_eq!(markdown(&[row()]), expected);
     }
@@ -264,9 +263,9 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
-        let middle = |figures: &[f64]| Spread::of(figures.iter().copied()).middle;
+        let median = |figures: &[f64]| Spread::of(figures.iter().copied()).median;
         assert_eq!(
-            [middle(&[4.0]), middle(&[4.0, 1.0]), middle(&[9.0, 1.0, 4.0]), middle(&[9.0, 1.0, 4.0, 2.0])],
+            [median(&[4.0]), median(&[4.0, 1.0]), median(&[9.0, 1.0, 4.0]), median(&[9.0, 1.0, 4.0, 2.0])],
             [4.0, 2.5, 4.0, 3.0]
         );
     }

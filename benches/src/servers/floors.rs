@@ -31,7 +31,7 @@ pub enum Floor {
 }
 
 impl Floor {
-    /// Its name in the variable `FLOOR`.
+    /// The name in the variable `FLOOR`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",

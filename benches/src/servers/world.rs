@@ -17,7 +17,7 @@ use crate::input::Work;
 
 /// Longest run of `stream-agg migrate`.
 const MIGRATE_DEADLINE: Duration = Duration::from_secs(60);
-/// Between two looks at merges.
+/// Interval between two polls for running merges.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The topic, database and consumer group of one measurement.
@@ -150,7 +150,7 @@ impl World {
         .await
     }
 
-    /// CPU seconds and number of the merges that ClickHouse did by itself, by its part log.
+    /// CPU seconds and number of ClickHouse's background merges, by its part log.
     pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT table, {CPU}, count() FROM system.part_log

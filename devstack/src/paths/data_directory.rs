@@ -60,7 +60,7 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// Its path.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.path
     }

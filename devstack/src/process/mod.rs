@@ -47,12 +47,12 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its exit status, if it has exited.
+    /// The exit status, if it has exited.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         // `try_wait` fails only for a process that is not our child.
         self.child.try_wait().ok().flatten()

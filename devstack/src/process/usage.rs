@@ -1,4 +1,4 @@
-//! CPU time and memory of a process. Both repeat well on a noisy machine, unlike elapsed time.
+//! CPU time and memory of a process. On a noisy machine both vary less than elapsed time.
 
 use std::fs;
 

@@ -142,7 +142,7 @@ impl Kafka {
     /// Settings of a client of these brokers; the caller adds those of a producer or a consumer.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // So that a client reconnects to a restarted broker at once, not after 10 s.
+        // With this a client reconnects to a restarted broker at once, not after 10 s.
         config.set("bootstrap.servers", &self.brokers).set("reconnect.backoff.max.ms", "200");
         config
     }
@@ -202,7 +202,7 @@ impl Broker {
         let mut command = self.java(&jars, &["-Xmx512m", "-XX:+UseSerialGC"])?;
         command.arg("kafka.Kafka").arg(self.directory.join("server.properties"));
         let process = Process::start("Kafka", command, &self.directory.join("kafka.log"))?;
-        // Stored before the wait: if the wait is cancelled, `self` must still own the child.
+        // The child is stored before the wait: if the wait is cancelled, `self` must still own it.
         let process = self.process.insert(process);
         let what = format!("answer on port {}", self.port);
         process.wait_until(&what, START_DEADLINE, async || answers(admin).await).await?;

@@ -1,8 +1,8 @@
-//! Sends the demo's events to the front port: what happens now, and what happened before.
+//! Sends live events and backfilled history of the demo to the front port.
 //!
-//! What happens now is about one event a second, as much as in the weeks before, so that the numbers of the page fit
-//! together. The weeks before are sent backwards in time: two weeks in the first minutes, then as many events a second
-//! as make [`RATE`] together with those of now.
+//! Live traffic is about one event a second, as many as in the history, so that the numbers of the page fit
+//! together. History is sent backwards in time: two weeks in the first minutes; afterwards it fills the rest of
+//! [`RATE`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use story::{Line, SLICE, Story};
 
 mod story;
 
-/// Between two rounds.
+/// Interval between two rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Events of a round.
 const RATE: usize = 34;
 /// Events of a round while the first weeks are sent.
 const FIRST_RATE: usize = 1_500;
-/// How far back the first weeks reach: a week, and the one that it is compared with.
+/// How far back the first two weeks reach: the page compares the last week with the one before.
 const FIRST: i64 = 15 * DAY;
-/// How far back the past is sent.
+/// How far back the history reaches.
 const PAST: i64 = 400 * DAY;
-/// Seed of the story, the same in every demo.
+/// Seed of the events, the same in every demo.
 const SEED: u64 = 1;
 /// Longest wait for an answer: more than the edge takes.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ impl Past {
         Self { story, start, next: Story::slice_of(start), open: Vec::new() }
     }
 
-    /// Whether everything of this many milliseconds before the start has been taken.
+    /// Whether all events of this many milliseconds before the start have been taken.
     fn reaches(&self, ago: i64) -> bool {
         self.next * SLICE < self.start.0 - ago
     }

@@ -7,7 +7,7 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt, service_fn};
 
-/// What the paths of reads begin with that may be posted. All other reads are GET, which needs no line here.
+/// Beginnings of the paths of reads that may be sent with POST. Reads with GET need no line here.
 const POSTED_READS: [&str; 3] = ["/v1/query", "/v1/retention", "/v1/funnel"];
 
 /// Routes POST and OPTIONS to `writes`, all other methods and queries to `reads`.
@@ -34,7 +34,7 @@ where
     service_fn(move |request: Request<Incoming>| {
         let (writes, reads) = (writes.clone(), reads.clone());
         async move {
-            // Some reads may be posted as JSON; they read all the same.
+            // A query that is posted as JSON is still a read.
             let path = request.uri().path();
             let is_query = POSTED_READS.iter().any(|read| path.starts_with(read));
             match *request.method() {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::output;
 use super::services::Addresses;
 
-/// Between two readings.
+/// Interval between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Where a line cannot be replaced, one reading in this many is printed.
 const SHOWN: u64 = 10;
@@ -109,7 +109,9 @@ fn pace(was: &Reading, now: &Reading, elapsed: Duration, clock: UnixMillis) -> P
 fn line(pace: &Pace) -> String {
     let Pace { accepted_per_s, stored_per_s, lag, age } = pace;
     let age = age.map_or("no answers yet".to_owned(), |age| format!("answers {} old", seconds(age)));
-    format!("{accepted_per_s:>6} events/s in, {stored_per_s:>6} rows/s stored, {lag:>4} records to go, {age}")
+    format!(
+        "{accepted_per_s:>6} events/s in, {stored_per_s:>6} rows/s stored, {lag:>4} records behind, {age}"
+    )
 }
 
 fn seconds(millis: i64) -> String {
@@ -128,11 +130,11 @@ impl Highest {
     /// Prints a line for each figure, or nothing if nothing was read yet.
     pub(super) fn print(&self) {
         let Pace { accepted_per_s, stored_per_s, lag, age: Some(age) } = self.0 else { return };
-        output::print_line("highest in one second");
-        output::print_line(&format!("  events accepted  {accepted_per_s:>8}"));
-        output::print_line(&format!("  rows stored      {stored_per_s:>8}"));
-        output::print_line(&format!("  records to go    {lag:>8}"));
-        output::print_line(&format!("  age of answers   {:>8}", seconds(age)));
+        output::print_line("peak values");
+        output::print_line(&format!("  events accepted/s  {accepted_per_s:>8}"));
+        output::print_line(&format!("  rows stored/s      {stored_per_s:>8}"));
+        output::print_line(&format!("  backlog (records)  {lag:>8}"));
+        output::print_line(&format!("  age of answers     {:>8}", seconds(age)));
     }
 }
 
@@ -145,7 +147,7 @@ mod tests {
         let was = Reading { accepted: 100, stored: 50, lag: 9, as_of: None };
         let now = Reading { accepted: 766, stored: 718, lag: 3, as_of: Some(UnixMillis(5000)) };
         let pace = pace(&was, &now, Duration::from_secs(2), UnixMillis(7340));
-        let expected = "   333 events/s in,    334 rows/s stored,    3 records to go, answers 2.3 s old";
+        let expected = "   333 events/s in,    334 rows/s stored,    3 records behind, answers 2.3 s old";
         assert_eq!(line(&pace), expected);
         assert!(line(&Pace { age: None, ..pace }).ends_with("no answers yet"));
     }

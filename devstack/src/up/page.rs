@@ -11,8 +11,11 @@ pub(super) fn print(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let other = if front == FRONT_PORT { "" } else { " (the usual port is taken)" };
     let native =
         stack.clickhouse.native_port().map(|port| format!(", native port {port}")).unwrap_or_default();
-    let traffic =
-        if demo { "The demo sends two weeks of made-up past first, then 340 events a second.\n" } else { "" };
+    let traffic = if demo {
+        "The demo first sends two weeks of made-up history, then 340 events a second.\n"
+    } else {
+        ""
+    };
     let views = stack
         .clickhouse
         .bi_dsn(BI_READER, bi)

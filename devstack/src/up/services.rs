@@ -73,7 +73,7 @@ impl Services {
         let ingest = Listeners { http: listen(8081).await?, admin: listen(9081).await? };
         let stream_agg = listen(9082).await?;
         let query_api = Listeners { http: listen(8083).await?, admin: listen(9083).await? };
-        // Last, so that it does not take a port that a service prefers.
+        // The front port comes last, so that it does not take a port that a service prefers.
         let front = listen(FRONT_PORT).await?;
         let addresses = Addresses {
             front: front.local_addr()?,

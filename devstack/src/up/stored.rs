@@ -29,8 +29,7 @@ impl StoredRows {
         self.at_start
     }
 
-    /// Waits until `accepted` events are stored since the start, but not for long: an event that is not stored now
-    /// is stored after the next start.
+    /// Waits a short time until `accepted` events are stored since the start. The next start stores the others.
     pub(super) async fn catch_up(&self, accepted: u64) -> anyhow::Result<()> {
         let expected = self.at_start + accepted;
         let caught_up = wait_for("the aggregator", CATCH_UP_DEADLINE, async || {

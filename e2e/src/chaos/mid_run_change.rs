@@ -25,10 +25,10 @@ const ADDED: std::ops::Range<i32> = 4..6;
 /// Longest wait for the answers of all requests that may be retried, some of them after an outage; and longest wait
 /// until Kafka has created the partitions.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Longest wait until the records of these requests are applied: a small window would not recognise a duplicate that
-/// is still waiting.
+/// Longest wait until the records of these requests are applied: a retry that is applied later may fall outside a
+/// small deduplication window.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(600);
-/// Between the restarts of two aggregators: meanwhile partitions move between the old and the new declaration.
+/// Pause between restarting one aggregator and the next; partitions move between the declarations meanwhile.
 const RESTART_INTERVAL: Duration = Duration::from_secs(8);
 
 /// The change, once it is made, for the supervisors that must follow it.

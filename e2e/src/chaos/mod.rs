@@ -60,7 +60,7 @@ const COUNT_DEADLINE: Duration = Duration::from_secs(240);
 const CHANGE_AT: f64 = 0.6;
 /// Longest time to read and compare all tables and answers.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
-/// Between two progress lines.
+/// Interval between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// The log end offsets count once they have not changed for this long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -140,7 +140,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
     let api_http = Http::with_timeout(api.http(), RECOVER_DEADLINE);
     let verifying = verify::verify(&run.journal, &run.world, &api_http);
     let mut verdict =
-        time::timeout(VERIFY_DEADLINE, verifying).await.context("count everything in time")??;
+        time::timeout(VERIFY_DEADLINE, verifying).await.context("timed out counting everything")??;
     let long = if options.long { Some(run.inspect_long(&mut verdict).await?) } else { None };
     // The product's own audit must find nothing either.
     let file = run.change.file().unwrap_or(&rollups);

@@ -22,7 +22,7 @@ measures = { events = "count", value = "sum(param_int)", users = "uniq_exact(use
 /// every few seconds.
 pub const WINDOW_IDS_AFTER_CHANGE: usize = 300;
 
-/// The declaration of all of them.
+/// The declaration of all rollups of a run.
 pub fn declaration() -> String {
     format!("{}{DECLARED}", Rollups::built_in())
 }
@@ -32,7 +32,7 @@ pub fn declaration_after_change() -> String {
     format!("{}{ADDED_ROLLUP_TOML}", declaration())
 }
 
-/// All of them, parsed.
+/// All rollups of a run, parsed.
 ///
 /// # Panics
 /// If the declaration is not valid.

@@ -48,7 +48,7 @@ impl Target {
         Self::ClickHouse,
     ];
 
-    /// Its kind, as the report names it.
+    /// The kind, as the report names it.
     pub fn kind(self) -> Kind {
         match self {
             Self::Edge => Kind::Edge,
@@ -85,7 +85,7 @@ impl Kind {
     /// All kinds, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Edge, Self::Aggregator, Self::Kafka, Self::ClickHouse];
 
-    /// Its name in the report.
+    /// The name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",

@@ -18,7 +18,7 @@ use crate::chaos::observe::{Clock, Counter, RunStats};
 use crate::chaos::schedule::{Action, Fault, Target};
 use crate::client::Http;
 
-/// Between two checks whether the process runs.
+/// Interval between two checks whether the process runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest wait for the metrics of the process.
 const SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -67,7 +67,7 @@ pub(crate) struct Supervisor {
     change: Option<Arc<MidRunChange>>,
     /// The metrics of the process, if it is one of our services.
     metrics: Option<Http>,
-    /// Its counters since its last start, as last read.
+    /// The counters since its last start, as last read.
     counters: [u64; Counter::ALL.len()],
     /// Whether the process should run.
     should_run: bool,
@@ -132,13 +132,13 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Restarts the process if it has exited by itself or must follow the change, and reads its counters.
+    /// Restarts the process if it has exited unexpectedly or must follow the change, and reads its counters.
     async fn watch(&mut self) -> anyhow::Result<()> {
         self.follow_change().await?;
         if let Some(status) = self.process.handle()?.exited()
             && self.should_run
         {
-            let text = format!("{} ended by itself, {status}", self.target);
+            let text = format!("{} ended unexpectedly, {status}", self.target);
             match self.target {
                 // An aggregator that the group has fenced, because its next start joined as the same member, must exit.
                 Target::Aggregator(_) if status.code() != Some(PANIC_CODE) => self.stats.note(text),

@@ -109,7 +109,7 @@ impl World {
         self.run("stream-agg", &["migrate"], more).await.unwrap();
     }
 
-    /// Runs a program until it exits by itself.
+    /// Runs a program until it exits.
     pub async fn run(&self, program: &str, args: &[&str], more: &[(&str, &str)]) -> anyhow::Result<()> {
         let variables = self.variables(more);
         Service::run(program, args, &borrowed(&variables), &self.directory, COMMAND_DEADLINE).await?;
@@ -145,7 +145,7 @@ impl World {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Its name, which is also that of its topic, database and consumer group.
+    /// The name, which is also that of its topic, database and consumer group.
     pub fn name(&self) -> &str {
         self.name
     }

@@ -14,9 +14,9 @@ use crate::invariants;
 
 /// A running edge.
 pub struct Edge {
-    /// Its process.
+    /// The process.
     pub service: Service,
-    /// Its port for clients.
+    /// The port for clients.
     pub http: Http,
 }
 
@@ -37,7 +37,7 @@ impl Edge {
         assert_eq!(invariants::unbalanced(&page), None);
     }
 
-    /// Its metrics page, read without an async runtime.
+    /// The metrics page, read without an async runtime.
     fn metrics(&self) -> io::Result<String> {
         let address = self.service.admin().replace("http://", "");
         let mut admin = TcpStream::connect(&address)?;
@@ -67,7 +67,7 @@ impl Drop for Edge {
 pub struct QueryApi {
     /// Killed when the value is dropped.
     service: Service,
-    /// Its port for readers.
+    /// The port for readers.
     pub http: Http,
 }
 

@@ -1,4 +1,4 @@
-//! The body of a request is read and decompressed within limits.
+//! Reads and decompresses the bodies of requests, within limits.
 //!
 //! Invariant: memory is reserved before it is used.
 
@@ -185,13 +185,9 @@ pub fn decompress(
     decompressed.map(Bytes::from)
 }
 
-/// The encoding of a body whose headers name none. No JSON begins with these bytes.
+/// The encoding of a compressed body whose headers name no encoding.
 fn undeclared_encoding(body: &[u8]) -> Option<Encoding> {
-    match body {
-        [0x1f, 0x8b, ..] => Some(Encoding::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Encoding::Zstd),
-        _ => None,
-    }
+    Encoding::ALL.into_iter().find(|encoding| encoding.magic().is_some_and(|magic| body.starts_with(magic)))
 }
 
 fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {

@@ -1,4 +1,4 @@
-//! A body is split into lines, one per event, borrowed from the body.
+//! Splits a body into lines, one per event, borrowed from the body.
 //!
 //! A body is one object, an array, or one object per line. Its first bytes decide, not its content type, because
 //! clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other event. No I/O.

@@ -1,4 +1,4 @@
-//! Lines are checked, extended by what only the edge knows, and grouped by partition.
+//! Checks lines, adds what only the edge knows, and groups them by partition.
 //!
 //! Invariants: each line is either in exactly one [`Chunk`] or counted as rejected; the lines of a chunk keep their
 //! order. No I/O and no clock.
@@ -61,7 +61,8 @@ pub fn enrich(
                 parsed.locate(country);
             }
             allowed.check(&parsed)?;
-            // Here the event is accepted, and has no identity except one from the client.
+            // From here on the event is accepted. Until `identify`, its only `event_id` is one that the client
+            // sent.
             if warnings::may_apply(&parsed) {
                 report.warn(line.number, &parsed);
             }

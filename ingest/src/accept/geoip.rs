@@ -42,7 +42,7 @@ impl GeoIpConfig {
     }
 }
 
-/// Without the content of the file.
+/// Leaves out the content of the file.
 impl fmt::Debug for GeoIpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GeoIpConfig").field("path", &self.path).finish_non_exhaustive()
@@ -122,10 +122,7 @@ impl GeoIp {
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(
-                    error,
-                    "the file of countries is not valid; the one read before stays in use"
-                );
+                tracing::error!(error, "the file of countries is not valid; the previous one stays in use");
                 self.stale.set(1);
             }
         }

@@ -30,7 +30,7 @@ pub enum Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// By the `Idempotency-Key` of a request, or else as its write key declares.
+    /// The identity that the `Idempotency-Key` of a request gives, or else the one that its write key declares.
     pub fn of(headers: &'a HeaderMap, declared: KeyIdentity) -> Result<Self, Refusal> {
         let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
         let key = match (values.next(), values.next()) {

@@ -134,7 +134,7 @@ impl Acceptor {
         Ok((bytes, reserved))
     }
 
-    /// The way of a request's body to enriched lines.
+    /// Turns the body of a request into enriched lines.
     pub fn accept(
         &self,
         auth: &Auth,

@@ -34,7 +34,7 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
 /// An edge with a mock broker within its own client.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let mut config = config(pairs);
-    // Not by variables, which must not name these settings.
+    // These settings cannot be given by variables, which must not name them.
     for (name, value) in [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")] {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
@@ -106,7 +106,7 @@ fn check_sums(edge: &Edge) -> EventTotals {
 }
 
 #[tokio::test]
-async fn good_lines_are_stored_and_bad_ones_beside_them_are_told() {
+async fn good_lines_are_stored_and_bad_ones_beside_them_are_reported() {
     let edge = edge_with_broker(&[]).await;
     let (status, headers, report) =
         call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}\nx\n{\"event\":\"b\"}").await;
@@ -145,7 +145,7 @@ async fn many_requests_at_once_are_all_stored() {
 }
 
 #[tokio::test]
-async fn without_a_broker_requests_are_told_to_come_again_and_readiness_says_why() {
+async fn without_a_broker_requests_get_retry_after_and_readiness_says_why() {
     let edge = edge(&[]);
     let (status, headers, refusal) = call(&edge, Method::POST, "/v1/events", "{\"event\":\"a\"}").await;
     assert_eq!((status, &refusal["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_durable")));
@@ -175,7 +175,7 @@ async fn a_spool_that_knows_the_partitions_takes_events_without_a_broker_and_a_l
     assert_eq!((status, &report["ack"]), (StatusCode::OK, &json!("durable")));
     assert_eq!(check_sums(&edge).spooled, 1);
     drop(edge);
-    until("the spool is let go", || Store::open(&path).is_ok()).await;
+    until("the spool is closed", || Store::open(&path).is_ok()).await;
 
     let edge = edge_with_broker(&spool).await;
     until("the spool is empty", || edge.app.publisher.records_in_spool() == Some(0)).await;
@@ -198,12 +198,12 @@ async fn what_kafka_refuses_stays_in_the_spool_and_holds_up_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_full_spool_refuses_is_counted_and_told_why() {
+async fn what_a_full_spool_refuses_is_counted_with_a_reason() {
     let directory = TempDir::new().unwrap();
     a_spool_with(&directory, vec![]);
     let full = [("SPOOL_DIR", directory.path().to_str().unwrap()), ("SPOOL_MIN_FREE", "1000000TiB")];
     let edge = edge(&full);
-    until("kafka is known to be away, and the partitions", || {
+    until("kafka is known to be unreachable, and the partitions are known", || {
         why_not_ready(&edge).contains("not answer; the spool is full")
             && edge.app.publisher.partitions().is_ok()
     })
@@ -230,7 +230,7 @@ async fn beyond_the_bound_on_unacknowledged_bytes_nothing_of_a_request_is_taken(
 const ASYNC: [(&str, &str); 1] = [("prefer", "respond-async")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_prefers_it_is_answered_before_the_events_are_safe_and_they_are_delivered_all_the_same() {
+async fn a_client_that_prefers_it_is_answered_before_the_events_are_durable_and_they_are_delivered() {
     let (edge, broker) = edge_beside_broker(&[]).await;
     broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
     for (uri, body) in [
@@ -288,7 +288,7 @@ async fn what_was_answered_and_is_stored_nowhere_is_lost_and_what_waits_is_refus
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_the_topic() {
+async fn a_broker_that_refuses_records_counts_as_unreachable_for_a_while_though_it_describes_the_topic() {
     let (edge, broker) = edge_beside_broker(&[]).await;
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::Produce, &[refuses]);
@@ -301,7 +301,7 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
         assert!(said.contains("refuses records"), "{said}");
     }
     until("one may try again", || edge.app.publisher.readiness() == Readiness::Ready).await;
-    assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it tells of the topic again");
+    assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it answers questions about the topic");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
     let totals = check_sums(&edge);
@@ -309,7 +309,7 @@ async fn a_broker_that_refuses_records_is_away_for_a_while_though_it_tells_of_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
+async fn what_is_answered_early_is_bounded_and_a_stop_delivers_it() {
     let pairs = [("ACK", "accepted"), ("UNACKED_BYTES", "150"), ("DRAIN_DELAY", "1ms")];
     let (edge, broker) = edge_beside_broker(&pairs).await;
     broker.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
@@ -329,7 +329,7 @@ async fn what_is_answered_early_is_bounded_and_a_stop_brings_it_home() {
 fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
-    // As a real broker responds to a client without any right to write.
+    // A real broker responds like this to a client without any right to write.
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
     broker
@@ -400,7 +400,7 @@ async fn a_replay_by_a_broken_client_ends_and_says_why() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_told_apart() {
+async fn other_paths_and_methods_get_their_own_refusals() {
     let edge = edge(&[]);
     for (method, uri, status) in [
         (Method::GET, "/", StatusCode::NOT_FOUND),
@@ -417,7 +417,7 @@ async fn what_is_not_ours_is_told_apart() {
 }
 
 #[tokio::test]
-async fn browsers_are_told_what_a_page_may_do_with_every_answer() {
+async fn every_response_tells_browsers_what_a_page_may_do() {
     let ask = async |edge: &Edge, method: Method| {
         let request = Request::builder()
             .method(method)

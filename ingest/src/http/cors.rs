@@ -66,7 +66,8 @@ impl CorsConfig {
             Self::Off => return,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(list) => {
-                // Also for an origin that is not in the list: a cache must not reuse the response for another origin.
+                // Origins that are not in the list get this header too: a cache must not reuse the response for
+                // another origin.
                 headers.append(VARY, HeaderValue::from_static("origin"));
                 list.iter().find(|listed| Some(*listed) == origin).cloned()
             }
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_that_may_call_are_told_so() {
+    fn only_pages_that_may_call_get_the_headers() {
         let listed = "https://a.example, http://localhost:3000";
         check("", "https://a.example", "");
         check("*", "https://a.example", "access-control-allow-origin: *");

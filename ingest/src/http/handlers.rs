@@ -140,7 +140,7 @@ fn accept_and_publish(
 ) -> Result<(Report, Option<PendingRecords>), Refusal> {
     let AdmittedRequest { context, ack, trace, .. } = request;
     let identity = Identity::of(&head.headers, context.caller.identity())?;
-    // Before the lines are read: until Kafka was reached once, the partitions are not known.
+    // This comes before the lines are read, because the partitions are not known until Kafka was reached once.
     let partitions = app.publisher.partitions()?;
     let Accepted { chunks, report, samples } =
         app.acceptor.accept(&app.auth, context, identity, &body, partitions)?;

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_is_told_now_and_then_with_how_often_it_was() {
+    fn each_reason_is_logged_at_intervals_with_the_number_of_its_requests() {
         let (refusals, start) = (RefusalLog::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(refusals.due("no_key", start), Some(1));

@@ -35,9 +35,9 @@ pub struct ApiResponse {
 pub enum ResponseBody {
     /// `200`: every valid line is durable, or `202`: every valid line is accepted; the invalid ones are listed.
     Stored(Ack, Report),
-    /// As [`Self::Stored`], for votes, with the result of their poll if it is known.
+    /// Like [`Self::Stored`], for votes, with the result of their poll if it is known.
     Voted(Ack, Report, Option<PollResult>),
-    /// As [`Self::Stored`], without a body, as the client prefers.
+    /// Like [`Self::Stored`], without a body, as the client prefers.
     StoredMinimal(Ack),
     /// `204`: the reaction is durable, or accepted.
     NoContent,

@@ -40,7 +40,7 @@ impl Admission {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        // After the lines were counted: the thread that closes reads the count afterwards.
+        // This is read after the lines were counted, because the thread that closes reads the count afterwards.
         if self.is_closed() {
             Err(Refusal::Draining)
         } else if waiting <= self.max_bytes {

@@ -193,7 +193,8 @@ impl Delivery {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();
         let end = match code {
-            // Purged by us when the process stops. A client with a fatal error purges too, while requests still wait.
+            // We purge records when the process stops. A client with a fatal error purges too, while requests
+            // still wait.
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
                 if self.admission.is_closed() =>
             {

@@ -52,7 +52,7 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
         .set("queue.buffering.max.kbytes", "262144")
         .set("statistics.interval.ms", "5000")
-        // The default of ten seconds is too long to refuse clients after a broker is back.
+        // With the default of ten seconds, clients would be refused for too long after a broker is back.
         .set("reconnect.backoff.max.ms", "1000")
         // A topic that is created by accident would have the wrong number of partitions.
         .set("allow.auto.create.topics", "false");

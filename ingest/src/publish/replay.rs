@@ -1,4 +1,4 @@
-//! The spool is replayed to Kafka: oldest records first, with less priority than live records.
+//! Replays the spool to Kafka: oldest records first, with less priority than live records.
 //!
 //! A thread sends a few records, waits until Kafka has acknowledged them, removes them from the spool, and pauses. If
 //! the process is killed between the acknowledgement and the spool's fsync, a record is in both; the aggregator counts

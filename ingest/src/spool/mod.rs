@@ -281,7 +281,7 @@ impl Worker {
             }
         }
         let stored = self.apply(&change);
-        // Before the callbacks, which may read the status.
+        // The status is updated before the callbacks, which may read it.
         self.update_status();
         puts.into_iter().for_each(|callback| callback(stored));
         drop(removals);

@@ -142,7 +142,7 @@ impl Store {
         Self::open_with(path, |builder| builder.create(path))
     }
 
-    /// The same for a file that must exist.
+    /// Like [`Store::open_or_create`], for a file that must exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_with(path, |builder| builder.open(path))
     }

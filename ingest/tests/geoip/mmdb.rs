@@ -14,7 +14,7 @@ enum Side {
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {
-        // In a tree for IPv6, in which IPv4 addresses follow 96 zeros.
+        // The tree is one for IPv6, in which IPv4 addresses follow 96 zeros.
         let (address, length) = network.split_once('/').unwrap();
         let length: u32 = length.parse().unwrap();
         let (bits, length) = match address.parse().unwrap() {

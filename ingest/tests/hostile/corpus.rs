@@ -42,7 +42,7 @@ pub(crate) enum Expected {
 
 /// A line that is not blank: its number, and its text if it is valid.
 pub(crate) struct Line {
-    /// From 1 in the decoded body.
+    /// The number in the decoded body, from 1.
     pub(crate) number: usize,
     /// The text that must be stored.
     pub(crate) verdict: Result<String, Fault>,

@@ -27,7 +27,7 @@ pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value)
         }
         Expected::Lines(lines) => {
             let good = accepted(case).count();
-            let bad: Vec<_> = lines.iter().filter_map(told).collect();
+            let bad: Vec<_> = lines.iter().filter_map(expected_error).collect();
             if good == 0 {
                 assert_eq!((status, code), (400, Some("all_lines_invalid")), "{place}: {answer}");
             } else {
@@ -43,12 +43,12 @@ pub(crate) fn assert_answer(case: &Case, how: &str, status: u16, answer: &Value)
 }
 
 /// The error that a report must list for a line, if it is invalid.
-fn told(line: &Line) -> Option<Value> {
-    let mut told = json!({"line": line.number});
+fn expected_error(line: &Line) -> Option<Value> {
+    let mut expected = json!({"line": line.number});
     let (code, field) = line.verdict.as_ref().err()?;
-    told["code"] = json!(code);
+    expected["code"] = json!(code);
     if let Some(field) = field {
-        told["field"] = json!(field);
+        expected["field"] = json!(field);
     }
-    Some(told)
+    Some(expected)
 }

@@ -33,7 +33,7 @@ pub(crate) struct Reader {
     pub(crate) queries_per_second: Option<NonZeroU32>,
 }
 
-/// Everybody, where readers need no key.
+/// The reader where readers need no key: it stands for everybody.
 impl Default for Reader {
     fn default() -> Self {
         let tenant = DEFAULT_TENANT.to_owned();

@@ -44,7 +44,8 @@ struct Hour {
     rendered: Rendered,
 }
 
-/// `?` are, times in seconds since 1970: tenants, start of the hot window, tenants and starts of the wanted hours.
+/// The `?` stand for these values, times in seconds since 1970: tenants, start of the hot window, tenants and
+/// starts of the wanted hours.
 const COUNTED: &str = "
     SELECT tenant AS who, bucket AS hour, sumIf(events, event = 'click') AS c, sumIf(events, event = 'impression') AS i FROM {event_hourly}
     WHERE event IN ('click', 'impression') AND (tenant IN ? AND bucket >= toDateTime(?, 'UTC')
@@ -52,8 +53,9 @@ const COUNTED: &str = "
     GROUP BY who, hour
 ";
 
-/// Between these two is [`COUNTED`]. `?` are: start of the hot window; then tenants, hours, events, users and
-/// whether they are settled of the last merges, and the users that may be merged. The last hour may exceed them.
+/// The statement is the first text, [`COUNTED`], and the second text. The `?` of these two stand for: start of the
+/// hot window; then tenants, hours, events, users and whether they are settled of the last merges, and the users
+/// that may be merged. The last hour may exceed them.
 ///
 /// The users of an hour are at most its events, and those of the last merge and of the events since; those of
 /// clicks and of impressions have a state each.
@@ -146,8 +148,8 @@ impl SnapshotAnswer for Analytics {
 }
 
 impl Analytics {
-    /// From clicks and impressions of all hours that were read and that have any, and the users of those hours
-    /// whose users were merged.
+    /// The hours of a refresh, from the clicks and impressions of all hours that were read and have any, and from
+    /// the users of those hours whose users were merged.
     fn new(
         events: &HashMap<UnixMillis, (u64, u64)>,
         users: &HashMap<UnixMillis, u64>,

@@ -32,7 +32,7 @@ pub(crate) struct Counters {
 /// The rows of counters.
 const COUNTRIES: u8 = 3;
 
-/// `?` are: tenants, tenants, first day, day after the last.
+/// The `?` stand for: tenants, tenants, first day, day after the last.
 const FROM: &str = " FROM (
     SELECT who, CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
         SELECT tenant AS who, country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant IN ?

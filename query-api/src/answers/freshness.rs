@@ -23,7 +23,7 @@ const DECLARED: &str = "assumeNotNull((SELECT if(argMax(rollups, since) IN (0, ?
 /// A scalar subquery: the moment from which on each rollup has every event.
 const SINCE: &str = "(SELECT CAST(groupArray((Name, Since)), 'Array(Tuple(String, Int64))') FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
 
-/// Its SELECT.
+/// The SELECT.
 pub(crate) fn select() -> String {
     let columns =
         Columns { as_of: AS_OF, rollups: ROLLUPS, declared: DECLARED, since: SINCE, ..Columns::DEFAULT };

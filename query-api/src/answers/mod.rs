@@ -4,7 +4,7 @@
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
 //! joined by UNION ALL. Counting events is cheap and is repeated in every refresh; merging the states of users is
 //! not, so the rows of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and no
-//! clock in here. A new answer is a file here, its lines in `snapshot.rs`, and a route.
+//! clock in here. CONTRIBUTING.md lists what a new answer needs.
 
 pub(crate) mod row;
 
@@ -40,12 +40,12 @@ pub(crate) struct Scope {
     pub(crate) polls: Vec<(String, String)>,
     /// What the statement leaves out of this.
     pub(crate) left_out: LeftOut,
-    /// Users whose states may be merged, about.
+    /// About how many users may have their states merged.
     pub(crate) max_users: u64,
 }
 
 /// What a statement leaves out because it was too slow; each also leaves out those before it. What is left out
-/// keeps its answers of before, with the moment that they are true for.
+/// keeps its previous answers, with the moment that they are true for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum LeftOut {
     /// Nothing.
@@ -105,10 +105,10 @@ pub(crate) trait SnapshotAnswer: Sized {
     /// The rollups that it is read from.
     const SOURCES: &'static [RollupSource];
 
-    /// Its SELECTs, joined by UNION ALL. The name of a rollup in braces stands for the rows of that rollup.
+    /// The SELECTs, joined by UNION ALL. The name of a rollup in braces stands for the rows of that rollup.
     fn select() -> String;
 
-    /// Binds the values of its SELECTs, in the order of their `?`. `previous` has the answers of before, by tenant.
+    /// Binds the values of its SELECTs, in the order of their `?`. `previous` has the previous answers, by tenant.
     fn bind(statement: Query, scope: &Scope, previous: &[(&str, &Self)]) -> Query;
 
     /// Whether its SELECTs returned this row.

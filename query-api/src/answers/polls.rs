@@ -67,7 +67,7 @@ pub(crate) struct PollAnswer {
     pub(crate) csv: Rendered,
 }
 
-/// `?` are: tenants, [`LARGEST_POLLS`], tenants and names of the wanted polls.
+/// The `?` stand for: tenants, [`LARGEST_POLLS`], tenants and names of the wanted polls.
 const COUNTED: &str = "
     SELECT who, name, total FROM (
         SELECT who, name, total, row_number() OVER (PARTITION BY who ORDER BY total DESC, name) AS place FROM (
@@ -76,9 +76,9 @@ const COUNTED: &str = "
     ) WHERE place <= ? OR (who, name) IN (SELECT W.1, W.2 FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'))) AS W))
 ";
 
-/// The statement is the first text, [`COUNTED`], and the second text. `?` are: tenants, names, votes, voters and moments
-/// of the last merges, the users that may be merged, and [`MAX_OPTIONS`]. Polls are merged until that number of users is
-/// reached; the last poll may go over it.
+/// The statement is the first text, [`COUNTED`], and the second text. The `?` stand for: tenants, names, votes,
+/// voters and moments of the last merges, the users that may be merged, and [`MAX_OPTIONS`]. Polls are merged
+/// until that number of users is reached; the last poll may go over it.
 ///
 /// The estimate of a poll's voters before they are merged: at most its votes, and at most the voters of the last merge
 /// plus the votes since then.
@@ -173,7 +173,8 @@ impl SnapshotAnswer for Polls {
 }
 
 impl Polls {
-    /// From the votes of all polls that were read, and votes and options of those whose voters were merged.
+    /// The polls of a refresh, from the votes of all polls that were read, and from the votes and options of those
+    /// whose voters were merged.
     fn new(
         totals: BTreeMap<String, u64>,
         mut read: HashMap<String, (u64, Vec<Tally>)>,
@@ -330,7 +331,7 @@ mod tests {
 
     use super::*;
 
-    /// A poll, and its options with their votes; of each option half as many voters.
+    /// A poll, and its options with their votes; each option has half as many voters as votes.
     type Row<'a> = (&'a str, &'a [(&'a str, u64)]);
 
     const NOW: UnixMillis = UnixMillis(1_763_697_906_000);

@@ -32,7 +32,7 @@ const ACTIVE: u8 = 11;
 pub(crate) struct Series {
     /// As JSON: the fields `minutes`, `hour` and `day`.
     pub(crate) body: Box<RawValue>,
-    /// Of the hour and of the day.
+    /// The last merges of the users of the hour and of the day.
     spans: [SpanMerge; 2],
 }
 
@@ -43,10 +43,10 @@ struct SpanMerge {
     merge: Merge,
 }
 
-/// `?` are, times in seconds since 1970: tenants, first and last minute; tenants, hour, most events; tenants, day, most
-/// events; then for the users of hour and day each: tenants, start, tenants, start, and tenants and events of the last
-/// merges that are settled. A row without a name has the sum over all events; it is never less than another, and comes
-/// first.
+/// The `?` stand for these values, times in seconds since 1970: tenants, first and last minute; tenants, hour,
+/// most events; tenants, day, most events; then for the users of hour and day each: tenants, start, tenants,
+/// start, and tenants and events of the last merges that are settled. A row without a name has the sum over all
+/// events; it is never less than another, and comes first.
 const FROM: &str = " FROM (
     SELECT toUInt8(6) AS kind, tenant AS who, toUnixTimestamp(bucket) AS at, '' AS name, sum(events) AS counted, toUInt64(0) AS people FROM {event_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant, bucket
@@ -173,7 +173,7 @@ pub(crate) struct ActiveUsers {
     minutes_30: u64,
 }
 
-/// `?` are: first of 5 minutes, tenants, first of 30 minutes, last minute.
+/// The `?` stand for: first of 5 minutes, tenants, first of 30 minutes, last minute.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant

@@ -13,7 +13,7 @@ use crate::state::AppState;
 #[derive(Serialize)]
 struct Message<'a> {
     as_of: Option<String>,
-    /// Milliseconds since then.
+    /// Milliseconds since `as_of`.
     age_ms: Option<i64>,
     stale: bool,
     /// Minutes, hour and day; null where their rollups are not declared.

@@ -156,7 +156,8 @@ impl Messages {
             if service.closing.is_cancelled() {
                 return None;
             }
-            // Before the snapshot is loaded: one that is published in between is sent next.
+            // The number is read before the snapshot is loaded, so that a snapshot which is published in between
+            // is sent next.
             let number = *self.snapshots.borrow_and_update();
             let snapshot = state.snapshot.load();
             let answers = snapshot.as_ref().and_then(|snapshot| snapshot.tenant(&self.reader.tenant));

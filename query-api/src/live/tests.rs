@@ -114,7 +114,7 @@ async fn a_state_that_becomes_stale_is_sent_again() {
     state.publish(snapshot());
     let mut stream = Box::pin(open(service(&state, 1)).unwrap().into_stream());
     assert!(next(&mut stream).await.unwrap().contains("\"stale\":false"));
-    // Without a new number, as time would make it.
+    // The state becomes stale as time passes, which makes no new number.
     state.snapshot.store(Some(Arc::new(old)));
     let again = next(&mut stream).await.unwrap();
     assert!(again.starts_with("id: i-1\n") && again.contains("\"stale\":true"), "{again}");

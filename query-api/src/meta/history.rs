@@ -4,8 +4,8 @@ use schemas::time::UnixMillis;
 
 use crate::reach::Reach;
 
-/// From here on a moment is the aggregator's sign for a rollup that it does not count into at present (2299-12-31; see
-/// `stream_agg::protocol::since`). Two days earlier, because of clocks and rounding.
+/// A moment at or after this one, in seconds, means that the aggregator does not count into the rollup at present: it
+/// stores 2299-12-31 then (`stream_agg::protocol::since`). This is two days earlier, because of clocks and rounding.
 const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::endpoints::{EVENT_STREAM, Endpoint, endpoints};
 use super::schemas;
 use crate::problem::MEDIA_TYPE;
+use crate::query;
 
 /// Refusals of every path: what cannot be read of the request.
 const EVERYWHERE: [u16; 3] = [400, 408, 431];
@@ -49,7 +50,7 @@ fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
     let mut responses = Map::new();
     responses.insert(
         "200".to_owned(),
-        json!({"description": "The answer.", "headers": headers(endpoint), "content": content}),
+        json!({"description": "The answer.", "headers": headers(endpoint, needs_key), "content": content}),
     );
     if !is_stream(endpoint) {
         let known = json!({"description": "The answer is what `If-None-Match` names."});
@@ -78,7 +79,8 @@ fn is_stream(endpoint: &Endpoint) -> bool {
     endpoint.answers.iter().any(|(kind, _)| *kind == EVENT_STREAM)
 }
 
-fn headers(endpoint: &Endpoint) -> Value {
+/// The headers of answers; a test compares them with those that pages may read.
+fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
     let header = |doc: &str, schema: Value| json!({"description": doc, "schema": schema});
     let mut headers = json!({
         "X-Request-Id": header("The id of the request, also in logs.", json!({"type": "string"})),
@@ -89,6 +91,19 @@ fn headers(endpoint: &Endpoint) -> Value {
     if endpoint.is_of_a_moment {
         let moment = json!({"type": "string", "format": "date-time"});
         headers["X-As-Of"] = header("All that was in Kafka before this moment is counted.", moment);
+        let age = json!({"type": "integer", "minimum": 0});
+        headers["X-Age-Ms"] = header("Milliseconds from the moment of `X-As-Of` to the response.", age);
+    }
+    if query::PATHS.iter().any(|(path, _)| *path == endpoint.path) {
+        let text = || json!({"type": "string"});
+        headers["X-Truncated"] = header("`true` if rows beyond the limit were left out.", text());
+        headers["X-Next"] =
+            header("The parameter `cursor` of the next page; absent on the last page.", text());
+    }
+    if needs_key {
+        let text = || json!({"type": "string"});
+        headers["RateLimit"] = header("What is left of the rate of the key, if it has one.", text());
+        headers["RateLimit-Policy"] = header("The rate of the key, if it has one.", text());
     }
     headers
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::document::document;
-
+use crate::cors::EXPOSED_HEADERS;
 use crate::{Config, HttpService, QueryApi};
 
 /// A service whose ClickHouse does not answer.
@@ -128,4 +129,19 @@ fn a_token_is_asked_for_where_readers_need_one() {
     for status in ["401", "403", "429"] {
         assert!(closed["paths"]["/v1/query"]["get"]["responses"][status].is_object());
     }
+}
+
+#[test]
+fn the_headers_that_pages_may_read_are_described_and_no_others() {
+    let mut described = BTreeSet::new();
+    for (_, _, operation) in operations() {
+        for response in operation["responses"].as_object().unwrap().values() {
+            let names = response["headers"].as_object().into_iter().flatten();
+            described.extend(names.map(|(name, _)| name.to_ascii_lowercase()));
+        }
+    }
+    // Browsers ask for a token themselves, so no page needs it.
+    described.remove("www-authenticate");
+    let exposed = EXPOSED_HEADERS.iter().map(|name| name.as_str().to_owned()).collect();
+    assert_eq!(described, exposed);
 }

@@ -32,11 +32,11 @@ pub(crate) const RETENTION_PATHS: [(&str, Option<Format>); 3] = [
     ("/v1/retention.json", Some(Format::Json)),
     ("/v1/retention.csv", Some(Format::Csv)),
 ];
-/// The paths of funnels, likewise.
+/// The paths of funnels, and the form that each stands for.
 pub(crate) const FUNNEL_PATHS: [(&str, Option<Format>); 3] =
     [("/v1/funnel", None), ("/v1/funnel.json", Some(Format::Json)), ("/v1/funnel.csv", Some(Format::Csv))];
 
-/// What a handler is given of a request.
+/// The parts of a request that a handler needs.
 struct Request {
     reader: Arc<Reader>,
     method: Method,

@@ -19,7 +19,7 @@ use crate::reach::Reach;
 const MAX_MEMORY: u64 = 2 << 30;
 /// More rows than any of the statements has.
 const MAX_RESULT_ROWS: u64 = 1_000;
-/// Bytes of answers that are kept, about.
+/// Approximate bytes of the answers that are kept.
 const MAX_KEPT: usize = 64 << 20;
 
 /// Turns for statements about people, and their answers.
@@ -65,7 +65,8 @@ impl Lane {
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
             cache_bytes: MAX_KEPT,
-            // Not the tick: a statement may outlast it, and an equal request must not begin another.
+            // Answers are kept for this time and not for a tick: a statement may outlast the tick, and an equal
+            // request must not begin another.
             kept: config.refresh.interval,
         };
         Self {
@@ -82,7 +83,7 @@ impl Lane {
         3 * self.interval + self.deadline
     }
 
-    /// The answer that is kept or under way, else what `run` gives when it is its turn.
+    /// The answer that is kept or being computed; otherwise the result of `run`, once it is its turn.
     pub(super) async fn answer(
         &self,
         reader: &Arc<Reader>,

@@ -43,7 +43,7 @@ pub(super) struct Source {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Needs<'a> {
     pub(super) counts: Counts,
-    /// Its measure is one that this reader may ask for.
+    /// The reader, who must be allowed to ask for the measure.
     pub(super) reader: &'a Reader,
     /// Conditions, and the parameter that has each.
     pub(super) filters: &'a [(&'static str, &'a Filter)],

@@ -71,7 +71,7 @@ impl<D: DeclaredKey> FollowedKeys<D> {
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the file of keys is not valid; the keys read before stay in use");
+                tracing::error!(error, "the file of keys is not valid; the previous keys stay in use");
                 self.stale.set(1);
             }
         }

@@ -26,7 +26,7 @@ pub trait DeclaredKey: DeserializeOwned + 'static {
     /// The SHA-256 of the token, as hexadecimal digits.
     fn sha256(&self) -> &str;
 
-    /// The key. `before` is the one of the same id until now, whose used rate stays used.
+    /// The key. `before` is the key that had this id until now; what is used of its rate stays used.
     ///
     /// # Errors
     /// What is wrong with the declaration, as a phrase about the key: `its tenant must be …`.

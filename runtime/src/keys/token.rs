@@ -28,9 +28,9 @@ impl TokenHash {
         Some(Self(hash))
     }
 
-    /// What a table looks the hash up by.
+    /// The key under which a table stores this hash.
     pub(super) fn prefix(&self) -> [u8; 8] {
-        *self.0.first_chunk().expect("a hash is longer")
+        *self.0.first_chunk().expect("a hash has at least 8 bytes")
     }
 
     /// Compares in constant time.

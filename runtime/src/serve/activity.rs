@@ -7,9 +7,9 @@ use tokio::time::{Duration, Instant};
 /// How long a connection may be silent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// From the start of a connection, or the first byte of a request, to complete headers.
+    /// Longest time from the start of a connection, or the first byte of a request, to complete headers.
     pub(super) headers: Duration,
-    /// Between requests.
+    /// Longest silence between two requests.
     pub(super) idle: Duration,
 }
 
@@ -20,7 +20,7 @@ enum Phase {
     Headers(Instant),
     /// Waiting for, or reading, the responses to this number of requests.
     Busy(u32),
-    /// Neither; an HTTP/1 connection is between requests.
+    /// Waiting for a request; an HTTP/1 connection has answered all requests so far.
     Idle(Instant),
 }
 

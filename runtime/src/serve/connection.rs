@@ -95,7 +95,7 @@ impl Connection {
             if close_deadline.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
                 return Poll::Ready(Ok(()));
             }
-            // After polling the connection, because that may have moved the deadline.
+            // The deadline is read after the connection was polled, which may have moved it.
             let Some(deadline) = self.activity.lock().deadline(limits.timeouts()) else {
                 return Poll::Pending;
             };
@@ -125,7 +125,7 @@ impl Connection {
     }
 }
 
-/// Completes when the connection should end: when it is told to close, or at its greatest age. The age has
+/// Completes when the connection should end: when `closing` is cancelled, or at its greatest age. The age has
 /// jitter, so that clients that connected together do not reconnect together.
 async fn expired(closing: &CancellationToken, age: Duration) {
     let age = age.mul_f64(0.9 + fastrand::f64() / 5.0);

@@ -1,4 +1,4 @@
-//! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until it is told to stop.
+//! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until it is stopped.
 //!
 //! Listener, service and token come from the caller. Everything is bounded: connections, also those of one
 //! address, their age and their silence, handshakes, size and time of headers, HTTP/2 streams and resets, the

@@ -64,7 +64,7 @@ pub(super) struct MonitoredStream {
     activity: SharedActivity,
     /// The rest of the response that replaces one of hyper's own.
     replacement: Option<Bytes>,
-    /// After our last byte: when the wait for the peer ends, and when it ends at the latest.
+    /// Set after our last byte: when the wait for the peer ends, and when it ends at the latest.
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
@@ -163,9 +163,9 @@ impl AsyncWrite for MonitoredStream {
 
 /// The body of a response.
 pub(super) enum ResponseBody<B> {
-    /// From the service.
+    /// The body of a response of the service.
     Service(B),
-    /// Of a request that never reached the service; `None` once it was sent.
+    /// The refusal of a request that never reached the service; `None` once this body was sent.
     Refusal(Option<Bytes>),
 }
 

@@ -13,7 +13,7 @@ use super::monitored::SharedActivity;
 /// The metrics of connections. A service that exports them registers them under names of its own.
 #[derive(Debug, Clone)]
 pub struct ConnectionMetrics {
-    /// OpenConnections connections.
+    /// Open connections.
     pub open: IntGauge,
     /// Connections that were closed at once because their address already had the most that it may.
     pub refused: IntCounter,

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_hypers_own_is_told_from_one_of_a_service() {
+    fn a_response_of_hyper_is_distinguished_from_one_of_a_service() {
         let bare = |status: &str| {
             format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n")
         };

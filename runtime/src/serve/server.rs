@@ -67,7 +67,7 @@ impl Server {
             if permits.available_permits() == 0 {
                 open.make_room();
             }
-            // Before accepting, so that connections beyond the limit wait in the kernel's queue.
+            // Takes a permit before accepting, so that connections beyond the limit wait in the kernel's queue.
             let permit = shutdown.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await;
             let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
             let (Some(Ok(permit)), Some((stream, peer))) = (permit, accepted) else { break };

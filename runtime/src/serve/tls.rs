@@ -156,7 +156,9 @@ impl Pair {
         }
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| {
             BadFile::Key(match error {
-                pem::Error::NoItemsFound => "there is no private key in it, or an encrypted one".to_owned(),
+                pem::Error::NoItemsFound => {
+                    "it has no unencrypted private key; encrypted keys are not supported".to_owned()
+                }
                 _ => "it is not PEM".to_owned(),
             })
         })?;

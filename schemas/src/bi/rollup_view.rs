@@ -93,13 +93,20 @@ fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> ViewColum
     let value = match measure {
         Measure::Min(Number::Field(_)) => present(&value, i128::MAX),
         Measure::Max(Number::Field(_)) => present(&value, i128::MIN),
-        _ => value,
+        Measure::Min(Number::ParamInt | Number::Sequence)
+        | Measure::Max(Number::ParamInt | Number::Sequence)
+        | Measure::Count
+        | Measure::CountOf(_)
+        | Measure::Sum(_)
+        | Measure::UniqExact(_) => value,
     };
     // Sums and extremes are stored as Int128.
-    let expression = match (stored, kind) {
-        (MeasureColumn::Rows | MeasureColumn::Uniq(_), _) => value,
-        (_, "Int64") => saturated("toInt64", &value, i64::MIN.into(), i64::MAX.into()),
-        _ => saturated("toUInt64", &value, 0, u64::MAX.into()),
+    let expression = match stored {
+        MeasureColumn::Rows | MeasureColumn::Uniq(_) => value,
+        MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => match kind {
+            "Int64" => saturated("toInt64", &value, i64::MIN.into(), i64::MAX.into()),
+            _ => saturated("toUInt64", &value, 0, u64::MAX.into()),
+        },
     };
     column(name, kind, &comment, &expression)
 }

@@ -1,4 +1,5 @@
 //! A parsed line: the known fields, the reserved fields, all others, and the labels that were left out.
+//! `field.rs` lists the known fields.
 
 use std::borrow::Cow;
 
@@ -65,7 +66,7 @@ pub struct Reserved<'a> {
 }
 
 impl<'a> Reserved<'a> {
-    /// Their names.
+    /// The names.
     pub(crate) const NAMES: [&'static str; 3] = ["tenant", "ip", "server_time"];
 
     /// Whether the line has any of them.

@@ -137,7 +137,7 @@ fn a_known_key_twice_is_refused_and_an_unknown_one_is_not() {
 }
 
 #[test]
-fn what_is_not_one_json_object_is_told_apart() {
+fn what_is_not_one_json_object_gets_the_code_of_its_kind() {
     for line in ["1", "\"a\"", "[]", "null", " [1] "] {
         bad(line, Code::NotAnObject, None);
     }

@@ -151,7 +151,7 @@ proptest! {
 }
 
 proptest! {
-    /// Also with numbers that no program can represent, and with repeated keys.
+    /// The fields include numbers that no program can represent, and repeated keys.
     #[test]
     fn every_field_of_the_clients_stays_as_it_is_and_where_it_is(line in nearly_json(), derived: bool) {
         let Ok(mut parsed) = event::parse::<()>(&line) else { return Ok(()) };
@@ -174,7 +174,7 @@ proptest! {
 }
 
 #[test]
-fn the_tenant_of_a_written_line_is_told_even_when_the_rest_is_broken() {
+fn the_tenant_of_a_written_line_is_read_even_when_the_rest_is_broken() {
     let longest = "t".repeat(MAX_TENANT_BYTES);
     for tenant in ["default", &longest] {
         let prefix = Prefix::new(tenant, "203.0.113.7".parse().unwrap(), UnixMillis(0));

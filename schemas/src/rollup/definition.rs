@@ -7,7 +7,7 @@ use super::measure::Measure;
 /// One declared rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollup {
-    /// Its name, which is also the name of its view.
+    /// The name, which is also the name of its view.
     pub name: String,
     /// Length of a bucket.
     pub grain: Grain,
@@ -15,7 +15,7 @@ pub struct Rollup {
     pub dimensions: Vec<Dimension>,
     /// An event counts if it meets every condition.
     pub conditions: Vec<Condition>,
-    /// Its measures by name, sorted by name.
+    /// The measures by name, sorted by name.
     pub measures: Vec<(String, Measure)>,
     /// Days that a bucket is kept; forever if absent.
     pub retention_days: Option<u32>,

@@ -27,7 +27,7 @@ impl Table {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Sums, Self::States];
 
-    /// Its name.
+    /// The name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sums => "rollup_sums",
@@ -43,8 +43,8 @@ pub const MEASURES: usize = 4;
 /// How many different retentions one declaration may use: each has its own table partitions.
 pub const RETENTIONS: usize = 8;
 
-/// A column for measures: its kind and its number, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A column for measures: its kind and its number, from 1. The order is that of the columns in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MeasureColumn {
     /// `rows`, which stores every count.
     Rows,
@@ -59,7 +59,7 @@ pub enum MeasureColumn {
 }
 
 impl MeasureColumn {
-    /// Its name.
+    /// The name.
     pub fn name(self) -> String {
         match self {
             Self::Rows => "rows".to_owned(),
@@ -153,8 +153,9 @@ impl Rollup {
     }
 
     /// A table expression of its rows under the names that it declares, as `tenant`, `bucket`, dimensions and
-    /// measures; without marker rows and without buckets that are past the retention. Rows with equal
-    /// keys are not yet merged; `uniq` columns are aggregate states. Columns are qualified, for a declared name may be that of another column.
+    /// measures; without marker rows and without buckets that are past the retention. Rows with equal keys are not
+    /// yet merged; `uniq` columns are aggregate states. Columns are qualified, because a declared name may be that
+    /// of another column.
     pub fn source(&self) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =

@@ -33,7 +33,7 @@ pub enum Number {
     Field(Field),
 }
 
-/// Its column in the raw table: `param_int`, `prop_amount`.
+/// The column in the raw table: `param_int`, `prop_amount`.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

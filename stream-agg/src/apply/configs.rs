@@ -1,7 +1,7 @@
-//! The table `configs`: the declaration of each hash.
+//! The table `configs` maps the hash of a declaration to the declaration.
 //!
-//! Invariant: a declaration that is read by its hash has that hash. The rows of a batch follow from its
-//! declaration, so a row of `configs` that somebody changed must not lead to other rows.
+//! Invariant: a text that does not match its hash is refused. The rows of a batch follow from its declaration, so
+//! with a changed text a rebuilt batch could differ.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::apply::store::{Store, StoreError};
 use crate::config::Config;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 
-/// The declaration of a process with this `config`, with the place key of the deployment: that of its first
-/// declaration. If nothing was declared before, the key is drawn at random; two processes that draw at the same
-/// time have different declarations until their next start.
+/// The declaration of a process with this `config`, with the place key of the first declaration that the table
+/// has. If the table is empty, the key is drawn at random; two processes that draw at the same time have different
+/// declarations until their next start.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -72,7 +72,7 @@ impl Token {
 /// A declared batch that is to be inserted.
 #[derive(Debug)]
 pub struct DeclaredBatch {
-    /// Its deduplication token.
+    /// The deduplication token.
     pub token: Token,
     /// Where its records come from.
     pub source: Source,
@@ -80,7 +80,7 @@ pub struct DeclaredBatch {
     pub start: NextOffset,
     /// The batch holds records below this offset.
     pub end: NextOffset,
-    /// Its rows, by cell.
+    /// The rows, by cell.
     pub cells: Vec<Cell>,
     /// Whether another process, or an earlier start of this one, may have inserted some of its cells.
     pub rebuilt: bool,
@@ -91,7 +91,7 @@ pub struct DeclaredBatch {
 pub enum NotApplied {
     /// The pipeline was given up.
     GivenUp,
-    /// Nothing more of the batch is sent until an operator has looked at it.
+    /// Nothing more of the batch is sent until an operator acts.
     Stopped(StoppedBatch),
 }
 
@@ -140,7 +140,7 @@ impl Inserter {
     /// cancelled.
     ///
     /// # Errors
-    /// The batch was given up, or an operator must look at it.
+    /// The batch was given up, or an operator must act.
     pub async fn apply(
         self: &Arc<Self>,
         declared: DeclaredBatch,

@@ -12,7 +12,7 @@ use schemas::time::UnixMillis;
 use tokio::time::Instant;
 
 use crate::apply::store::{Store, StoreError};
-use crate::apply::tables::TABLES;
+use crate::apply::tables::CELL_TABLES;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
@@ -47,7 +47,8 @@ pub async fn of_log(
 ) -> Result<Markers, StoreError> {
     let of_generation =
         log_generation.map(|log_generation| format!(" AND g = {log_generation}")).unwrap_or_default();
-    let parts = TABLES.iter().map(|table| (*table, marker_rows(table, None, partition) + &of_generation));
+    let parts =
+        CELL_TABLES.iter().map(|table| (*table, marker_rows(table, None, partition) + &of_generation));
     read(store, parts).await
 }
 
@@ -61,7 +62,7 @@ pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u
             marker_rows(table, None, partition)
         )
     };
-    let of_tables = TABLES.iter().map(of_table).collect::<Vec<_>>().join(" UNION ALL ");
+    let of_tables = CELL_TABLES.iter().map(of_table).collect::<Vec<_>>().join(" UNION ALL ");
     let sql = format!("SELECT max(newest) FROM ({of_tables}) HAVING count() > 0");
     Ok(store.rows::<u16>(&sql).await?.first().copied())
 }

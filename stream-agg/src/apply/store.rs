@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_by_its_code() {
+    fn a_refusal_is_classified_by_its_code() {
         check("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)", 60, Failure::Refused);
         check("Code: 241. DB::Exception: Memory limit (total) exceeded", 241, Failure::OutOfMemory);
         check("something\nCode: 117. DB::Exception: …", 117, Failure::Refused);

@@ -13,7 +13,10 @@ mod watch;
 pub use watch::{InsertGate, TableWatch};
 
 /// Tables that have cells.
-pub const TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
+pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
+
+/// Tables without cells that the aggregator needs at its start.
+const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
 /// Number of inserts whose tokens a table must remember at least. A token must outlive every statement that carries
 /// it: 55 s, by its deadline and ClickHouse's time limit. In twice that time there are 3,520 inserts into one
@@ -69,9 +72,9 @@ pub enum TablesError {
     },
     /// ClickHouse detached a part that it could not read: its rows and its marker are missing.
     #[error(
-        "`{database}.{table}` has lost part {part} ({reason}): restore all tables from one copy and run \
-         `stream-agg adopt` for every partition, as one table alone would lack what came after the copy, or go on \
-         without the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
+        "`{database}.{table}` has lost part {part} ({reason}): restore all tables from the same backup and \
+         run `stream-agg adopt` for every partition, because one table alone would lack everything after its backup, \
+         or go on without the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
          allow_drop_detached = 1`"
     )]
     LostPart {
@@ -103,13 +106,13 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
         ))
         .await?;
     let find = |table: &str| there.iter().find(|(name, _)| name == table);
-    let needed = TABLES.into_iter().chain(["progress", "configs", "rollup_since"]);
+    let needed = CELL_TABLES.into_iter().chain(OTHER_TABLES);
     let names: Vec<_> = needed.filter(|name| find(name).is_none()).map(str::to_owned).collect();
     if !names.is_empty() {
         return Err(TablesError::Missing { database, names });
     }
     if let Some((table, tokens)) =
-        TABLES.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)
+        CELL_TABLES.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)
     {
         return Err(TablesError::ForgetsTokens { database, table: table.clone(), tokens: *tokens });
     }
@@ -125,7 +128,7 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
         .rows(&format!(
             "SELECT table, name, assumeNotNull(reason) FROM system.detached_parts WHERE database = '{database}' \
              AND startsWith(reason, 'broken') AND table IN ({}) ORDER BY table, name LIMIT 1",
-            TABLES.iter().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ")
+            CELL_TABLES.iter().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ")
         ))
         .await?;
     match lost.into_iter().next() {
@@ -166,10 +169,19 @@ mod tests {
     fn the_tables_with_cells_are_those_with_a_column_for_markers() {
         let with_markers = MIGRATIONS.iter().filter(|migration| migration.sql.contains("\n    hwm "));
         let mut names: Vec<_> = with_markers.map(|migration| &migration.name["0001_".len()..]).collect();
-        let mut tables = TABLES;
+        let mut tables = CELL_TABLES;
         names.sort_unstable();
         tables.sort_unstable();
         assert_eq!(names, tables);
+    }
+
+    #[test]
+    fn every_table_is_needed_at_the_start_except_that_of_the_audits() {
+        let mut names = MIGRATIONS.map(|migration| &migration.name["0001_".len()..]);
+        let mut known: Vec<_> = CELL_TABLES.into_iter().chain(OTHER_TABLES).chain(["audits"]).collect();
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, *known);
     }
 
     #[test]

@@ -129,14 +129,14 @@ pub enum Verdict {
     Send,
     /// Check again at this moment: an earlier statement may run until then.
     Wait(UnixMillis),
-    /// Send nothing more until an operator has looked at it.
+    /// Send nothing more until an operator acts.
     Stop(StopCause),
 }
 
 /// Why a cell must not be sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StopCause {
-    /// Its marker lies inside this batch: somebody inserted another batch.
+    /// The marker of the cell lies inside this batch: somebody inserted another batch.
     #[error("its marker says {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
     /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_marker_says_in_a_look_that_a_cell_has_its_batch() {
+    fn in_a_check_only_the_marker_says_that_a_cell_has_its_batch() {
         for mut attempts in
             [Attempts::default(), attempts(10, InsertAnswer::Written), attempts(10, InsertAnswer::None)]
         {
@@ -278,7 +278,7 @@ mod tests {
     fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
         const BACK: i64 = 3 * HOUR;
         let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
-        // Before the first check, and during the wait.
+        // This holds before the first check, and during the wait.
         let mut early = attempts(BACK + VALIDITY, InsertAnswer::Written);
         let mut late = early;
         let (due, wait) = waits(0);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_cell_is_never_sent_again_however_often_it_is_looked_at() {
+    fn a_stopped_cell_is_never_sent_again_however_often_it_is_checked() {
         let lost = Attempts { lost: 3, wait: Some(at(0)), ..attempts(10, InsertAnswer::Written) };
         for (mut attempts, marker, why) in [
             (lost, NONE, StopCause::LostParts),

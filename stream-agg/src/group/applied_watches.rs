@@ -10,7 +10,7 @@ use crate::pipeline::applied_watch::AppliedWatch;
 pub struct AppliedWatches(Mutex<BTreeMap<i32, Arc<AppliedWatch>>>);
 
 impl AppliedWatches {
-    /// Those of the partitions that this process has now.
+    /// The watches of the partitions that this process has now.
     pub fn all(&self) -> BTreeMap<i32, Arc<AppliedWatch>> {
         self.lock().clone()
     }

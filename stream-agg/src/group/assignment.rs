@@ -25,7 +25,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// before Kafka is asked about a waiting partition again.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// An assigned partition without a pipeline, because no broker tells where its log begins and ends.
+/// An assigned partition without a pipeline, because no broker reports where its log begins and ends.
 pub(super) struct WaitingPartition {
     pub(super) partition: i32,
     /// The member id under which the partition was assigned.
@@ -51,7 +51,7 @@ fn ask_each<T, U>(
 }
 
 impl Member {
-    /// Starts the pipelines of newly assigned partitions, once Kafka tells their committed offsets.
+    /// Starts the pipelines of newly assigned partitions, once Kafka has returned their committed offsets.
     pub(super) fn open_assigned(&mut self) -> Result<Option<LeaveReason>, GroupError> {
         let Some(partitions) = &self.opening else { return self.open_waiting() };
         let (found, without_leader) = match self.find(partitions, ASK_TIMEOUT) {
@@ -63,7 +63,7 @@ impl Member {
             }
         };
         self.opening = None;
-        // Before the assignment is acknowledged: no later assignment can have begun yet.
+        // The id is read before the assignment is acknowledged, so that no later assignment can have begun.
         let member = Arc::from(librdkafka::member_id(&self.consumer));
         for partition in without_leader {
             self.wait_for_leader(WaitingPartition { partition, member: Arc::clone(&member) });
@@ -77,7 +77,8 @@ impl Member {
         Ok(None)
     }
 
-    /// Starts the pipeline of the partition that has waited longest, if a broker tells where its log begins and ends.
+    /// Starts the pipeline of the partition that has waited longest, if a broker reports where its log begins and
+    /// ends.
     fn open_waiting(&mut self) -> Result<Option<LeaveReason>, GroupError> {
         // A revocation is acknowledged first: for the client, an assignment means that no partition was lost.
         let revoked = self.releasing.is_some() || self.consumer.assignment_lost();
@@ -97,8 +98,7 @@ impl Member {
 
     /// Puts a partition behind those that wait already.
     fn wait_for_leader(&mut self, waiting: WaitingPartition) {
-        let reason =
-            "no broker tells where its log begins and ends; check that it has a leader. Kafka is asked again";
+        let reason = "no broker reports where its log begins and ends; check that it has a leader. Kafka is asked again";
         self.services.health.degraded(Component::Partition(waiting.partition), reason);
         self.waiting.push_back(waiting);
         self.ask_again = Instant::now() + ASK_ONE_TIMEOUT;
@@ -226,7 +226,7 @@ mod tests {
             let Readiness::Not(reason) = context.services().health.readiness() else {
                 panic!("kafka does not answer")
             };
-            reason.contains(&format!("partition {partition}: no broker tells"))
+            reason.contains(&format!("partition {partition}: no broker reports"))
         };
         assert!(named(1) && named(2));
         member.ask_again = Instant::now();

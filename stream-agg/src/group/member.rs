@@ -34,7 +34,7 @@ pub(super) struct Member {
     pub(super) pipelines: BTreeMap<i32, Pipeline>,
     /// Assigned partitions whose committed offsets Kafka has not returned yet.
     pub(super) opening: Option<Vec<i32>>,
-    /// Assigned partitions that the client is not assigned yet, because no broker tells where their logs begin and
+    /// Assigned partitions that the client is not assigned yet, because no broker reports where their logs begin and
     /// end. The first one has waited longest.
     pub(super) waiting: VecDeque<WaitingPartition>,
     /// When a broker is asked about a waiting partition again.

@@ -104,7 +104,7 @@ impl Member {
         let list = partition_list(&self.services.topic, partitions);
         for partition in partitions.clone() {
             match self.pipelines.remove(&partition).map(Pipeline::ended) {
-                // Not released: a commit of this member may still arrive.
+                // The partitions are not released, because a commit of this member may still arrive.
                 Some(Some(PipelineEnd::CommitUnknown)) => return Ok(Some(LeaveReason::CommitUnknown)),
                 Some(Some(PipelineEnd::Fenced)) => return Err(self.fenced()),
                 Some(None) => return Err(GroupError::PipelineEnded(partition)),

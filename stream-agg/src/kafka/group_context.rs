@@ -21,7 +21,7 @@ pub type GroupConsumer = BaseConsumer<GroupContext>;
 pub struct GroupContext {
     topic: String,
     events: Mutex<Vec<RebalanceEvent>>,
-    /// Whether the callbacks acknowledge rebalances themselves, because the member is leaving.
+    /// True while this member leaves the group: the callbacks then acknowledge rebalances themselves.
     leaving: AtomicBool,
     health: Arc<Health>,
 }

@@ -25,7 +25,7 @@ use crate::protocol::intent::TopicId;
 /// How Kafka describes a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicDescription {
-    /// Its id; `None` if the brokers give topics no ids.
+    /// The id; `None` if the brokers give topics no ids.
     pub id: Option<TopicId>,
     /// How many partitions it has.
     pub partitions: u16,
@@ -53,7 +53,7 @@ pub fn describe_topic(
         c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
-        // The event reports the timeout by itself.
+        // The event itself reports the timeout.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
         let described = described(event);
         if !event.is_null() {

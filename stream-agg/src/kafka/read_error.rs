@@ -30,7 +30,7 @@ pub(crate) fn classify(error: &KafkaError) -> ReadError {
             | C::OperationTimedOut
             | C::RequestTimedOut,
         ) => ReadError::Transient,
-        // Also errors of later versions: skipping records must not be the default.
+        // This includes errors of later versions, because skipping records must not be the default.
         _ => ReadError::Unreadable,
     }
 }

@@ -64,7 +64,7 @@ pub fn help(kafka: &KafkaConfig) -> String {
     )
 }
 
-/// The warning if Kafka does not tell who sets the times.
+/// The warning if Kafka does not say who sets the times.
 pub fn warning(topic: &str) -> String {
     let (name, value) = SETTING;
     format!(

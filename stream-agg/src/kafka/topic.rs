@@ -100,7 +100,7 @@ impl TopicWatch {
     }
 }
 
-/// Brokers without topic ids cannot tell.
+/// Brokers without topic ids do not show it.
 fn is_recreated(first: Option<TopicId>, now: Option<TopicId>) -> bool {
     first.is_some() && now.is_some() && first != now
 }

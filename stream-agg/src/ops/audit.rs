@@ -68,12 +68,12 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// For a person, who can wait.
+    /// The reach of an audit that a person starts, and that may take long.
     pub fn of_days(days: u16) -> Self {
         Self { days: days.min(MAX_DAYS), patience: Duration::from_secs(30 * 60) }
     }
 
-    /// For the periodic audit while the aggregator works.
+    /// The reach of the periodic audit, which runs while the aggregator works.
     pub fn recent() -> Self {
         Self { days: 2, patience: Duration::from_secs(60) }
     }

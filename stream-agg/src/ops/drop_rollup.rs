@@ -114,7 +114,10 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
     }
     let forget =
         format!("ALTER TABLE rollup_since DELETE WHERE rollup = '{name}' SETTINGS mutations_sync = 1");
-    store.execute_within(DELETE_TIMEOUT, &forget).await.map_err(failed("delete from when on it counted"))?;
+    store
+        .execute_within(DELETE_TIMEOUT, &forget)
+        .await
+        .map_err(failed("delete its rows in `rollup_since`"))?;
     Ok(Dropped { rollup: name.to_owned(), rows })
 }
 

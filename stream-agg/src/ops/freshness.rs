@@ -113,7 +113,7 @@ impl ProgressPublisher {
         }
         for (partition, applied_watch) in &applied_watches {
             let next = applied_watch.applied().next;
-            // If the end is unknown, Kafka does not answer, which is reported by itself.
+            // If the end is unknown, Kafka does not answer, which is reported separately.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.stands_still(*partition, next, waits, now) {
                 let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());

@@ -29,12 +29,12 @@ pub enum InUseError {
     /// Kafka did not answer, or refused.
     #[error("ask kafka what is committed")]
     Kafka(#[from] KafkaError),
-    /// The metadata of a commit is no intent.
+    /// The metadata of a commit is not an intent.
     #[error("partition {partition} cannot be judged")]
     Unreadable {
         /// The Kafka partition.
         partition: u16,
-        /// Why it is none.
+        /// Why it is not an intent.
         source: IntentError,
     },
     /// The declaration of a hash is not known.

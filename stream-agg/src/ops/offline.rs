@@ -2,7 +2,7 @@
 //! `split` and `skip`.
 //!
 //! Invariant: nothing is committed while the group has members. Kafka accepts a commit from outside a group only
-//! while the group is empty, so each commit checks that by itself.
+//! while the group is empty, so each commit is itself a check.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -33,7 +33,7 @@ pub enum SplitError {
         partition: u16,
         /// First offset of the batch.
         from: NextOffset,
-        /// Its last offset.
+        /// The last offset.
         last: Offset,
         /// The number of parts.
         parts: usize,

@@ -84,7 +84,7 @@ impl Applier<'_> {
     async fn apply(&mut self, ready: ReadyBatch) -> Result<(), PipelineEnd> {
         let ReadyBatch { declared, intent, after, counts, as_of, permit } = ready;
         let PartitionContext { services, applied_watch, give_up, .. } = self.context;
-        // After the records were read, and before anything is done with them.
+        // The topic is checked after the records were read and before anything is done with them.
         let same = give_up.run_until_cancelled(services.topic_watch.check()).await;
         same.ok_or(PipelineEnd::Stopped)?.map_err(|Recreated| PipelineEnd::Stopped)?;
         if declared.rebuilt {

@@ -134,7 +134,7 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// Takes off the age of the open batch the time in which it waited for this process and not for records.
+    /// Subtracts `time` from the age of the open batch: it waited for this process, not for records.
     pub fn waited(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
@@ -240,7 +240,7 @@ impl Open {
     /// # Panics
     /// If there is no record.
     fn last(&self) -> NextOffset {
-        self.entries.last().expect("an open batch that is looked at has a record").offset.next()
+        self.entries.last().expect("an open batch that is closed has a record").offset.next()
     }
 
     fn is_full(&self, limits: &BatchLimits) -> bool {

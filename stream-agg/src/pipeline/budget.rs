@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_room_for_so_many_bytes_and_a_place_that_is_left_is_free() {
+    async fn permits_are_for_a_number_of_bytes_and_a_dropped_permit_is_free_again() {
         let budget = budget(10, 29);
         let (first, second) = (budget.acquire().await, budget.acquire().await);
         assert!(first.is_some() && second.is_some());

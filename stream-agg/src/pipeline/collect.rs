@@ -217,7 +217,7 @@ impl<'p> Collector<'p> {
         sender: &mpsc::Sender<PipelineMessage>,
     ) -> Result<(), CollectorEnd> {
         if sender.blocking_send(message).is_err() {
-            // The applier ends by itself if the topic was deleted and created again.
+            // The applier itself ends if the topic was deleted and created again.
             self.check_topic()?;
             return Err(CollectorEnd::Stopped);
         }
@@ -246,7 +246,8 @@ impl<'p> Collector<'p> {
         {
             return Err(RecoverError::LogTruncated { from: last.next() }.into());
         }
-        // Before the record is decoded: decoding may have to wait until every record below is applied.
+        // The batch is closed before the record is decoded, because decoding may have to wait until every record
+        // below is applied.
         if let Some(before) = self.batcher.close_before(offset) {
             self.close_and_send(before, sender)?;
         }

@@ -61,7 +61,7 @@ impl SinceNotes {
         self.changes == SinceChanges::default()
     }
 
-    /// Before the commit: what does not hold any more, or does not hold yet.
+    /// Before the commit: withdraws the moments that no longer hold or do not hold yet.
     pub(super) async fn withdraw(&self, services: &Services) {
         if self.changes.withdrawn.is_empty() {
             return;
@@ -70,8 +70,8 @@ impl SinceNotes {
         retried(services, || since::write(&services.store, &rows)).await;
     }
 
-    /// After the commit, and before the next insert: from when on the rollups count that begin with it. `newest` is
-    /// Kafka's time of the last record below the commit, if it is known.
+    /// After the commit, and before the next insert: stores from which moment on the rollups count that begin with
+    /// this commit. `newest` is Kafka's time of the last record below the commit, if it is known.
     pub(super) async fn begin(&self, services: &Services, newest: Option<UnixMillis>) {
         if self.changes.begun.is_empty() {
             return;
@@ -85,7 +85,8 @@ impl SinceNotes {
             None => None,
         };
         let since = begins(latest, self.has_earlier_records, self.version);
-        // Above the rows that were withdrawn. The next owner reads the clock after its rebalance, which is later.
+        // The version is above that of the rows that were withdrawn. The next owner reads the clock after its
+        // rebalance, which is later.
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
         retried(services, || since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -103,7 +104,8 @@ impl SinceNotes {
     }
 }
 
-/// Repeats what ClickHouse does not carry out. Without these rows readers would take a rollup for complete that is not.
+/// Retries until ClickHouse has carried it out. Without these rows, readers would treat an incomplete rollup as
+/// complete.
 async fn retried<T, F>(services: &Services, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,

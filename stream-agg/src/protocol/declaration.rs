@@ -190,8 +190,8 @@ pub enum UnknownDeclaration {
     },
 }
 
-/// The declaration with this hash among the `texts` that are stored under it. If there is none, the first text
-/// tells why.
+/// The declaration with this hash among the `texts` that are stored under it. If there is none, the error is about
+/// the first text.
 pub(crate) fn known(declaration_hash: u64, texts: &[String]) -> Result<Declaration, UnknownDeclaration> {
     let mut all = texts.iter().map(|text| {
         let declaration = Declaration::parse(text)

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_release_is_told_from_garbage() {
+    fn a_later_release_is_distinguished_from_garbage() {
         assert_eq!(TEXT.parse::<Intent>().unwrap().to_string(), TEXT);
         let later = TEXT.replacen("v2", "v3", 1);
         assert_eq!(later.parse::<Intent>(), Err(IntentError::Version("v3".to_owned())));

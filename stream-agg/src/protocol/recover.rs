@@ -122,7 +122,7 @@ pub enum RecoverError {
         from: NextOffset,
     },
     /// Records that are not applied are no longer in the log.
-    #[error("records from {from} on are not applied, but the log begins at {low}: its retention took them")]
+    #[error("records from {from} on are not applied, but the log begins at {low}: retention deleted them")]
     Gone {
         /// The committed offset.
         from: NextOffset,
@@ -138,14 +138,14 @@ pub enum RecoverError {
         table: String,
         /// Id of the table partition.
         partition_id: String,
-        /// Its marker.
+        /// The marker.
         applied_end: NextOffset,
         /// The committed offset.
         from: NextOffset,
     },
     /// ClickHouse holds less than the commit says.
     #[error(
-        "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older copy? all tables must be of one copy"
+        "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older backup? restore all tables from the same backup"
     )]
     StoreBehind {
         /// The committed offset.
@@ -197,7 +197,7 @@ pub fn help_unreadable(partition: u16) -> String {
 }
 
 impl RecoverError {
-    /// How an operator helps; empty if the error says it itself.
+    /// How an operator helps; empty if the text of the error already says it.
     pub fn help(&self, partition: u16) -> String {
         match self {
             Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {

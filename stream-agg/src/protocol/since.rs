@@ -41,11 +41,12 @@ pub fn names(rollups: &Rollups) -> BTreeSet<&str> {
 /// What changes for a partition of which `noted` is known, if its records up to now were counted into the rollups
 /// `before`, and from now on are counted into `ours`.
 pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str>) -> SinceChanges {
-    // An owner that declares the rollup died before it noted from when on it counts.
+    // An owner that declares the rollup died before it stored the moment from which on it counts.
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
-    // Also if the row of a removed rollup already says so: the previous owner of the partition may still overwrite it.
+    // The row is written even if that of a removed rollup already says so: the previous owner of the partition may
+    // still overwrite it.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
     // A previous owner wrote these rows of rollups that we do not declare, and died before its commit to Kafka.
     let stale = noted.iter().filter(|(name, since)| **since != NOT_COUNTED && !ours.contains(&***name));

@@ -1,7 +1,7 @@
 //! Finds partitions that stand still: records wait, but none is applied.
 //!
-//! Most causes are reported by themselves, with a better message. This check finds the causes that nobody expected.
-//! Pure: the caller passes the time.
+//! Most causes have a report of their own, with a better message. This check finds the causes that nobody
+//! expected. Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -25,7 +25,7 @@ mod tests {
     fn a_log_that_begins_before_what_is_gone_was_truncated_wherever_it_ends() {
         let (low, next) = (NextOffset::new(5), NextOffset::new);
         assert!(was_truncated(next(100), low) && was_truncated(next(5), low));
-        assert!(!was_truncated(next(4), low), "retention took it");
+        assert!(!was_truncated(next(4), low), "retention deleted it");
     }
 
     #[test]

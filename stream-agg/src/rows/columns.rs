@@ -118,7 +118,7 @@ impl Interned {
     }
 }
 
-/// The columns of the raw table, by their names there, and further columns for the rollups.
+/// The columns of the raw table, with the same names, and further columns for the rollups.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0001_events.sql")]
 pub struct Rows {

@@ -69,7 +69,7 @@ fn edge_reason(sample: &Sample<'_>) -> String {
     }
 }
 
-/// The columns of the table, by their names there.
+/// The columns of the table `dead_letters`, with the same names.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
 pub struct DeadLetters {

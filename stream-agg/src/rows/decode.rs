@@ -35,8 +35,8 @@ pub struct Record<'a> {
     pub kafka_time: UnixMillis,
     /// What its headers say.
     pub head: &'a Result<Head, HeadError>,
-    /// Whether an earlier record of this batch, or the ledger below it, has the id of this record. Only checked for
-    /// spooled records.
+    /// Whether an earlier record of this batch, or the ledger below it, has the id of this record. This is only
+    /// checked for spooled records.
     pub known: bool,
     /// Whether an operator skipped the record, so that it becomes a dead letter.
     pub skipped: bool,
@@ -242,7 +242,7 @@ impl Arrival {
         // The first version trusted every edge.
         let replaced = version > 1 && !believed.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // Only if Kafka's clock is out of range, too.
+        // This happens only if Kafka's clock is out of range, too.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }

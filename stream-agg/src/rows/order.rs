@@ -27,7 +27,7 @@ pub fn by_rank(order: &[RowId], ranks: usize, rank: impl Fn(RowId) -> u32) -> Ve
 pub struct Ranked<K> {
     /// The distinct keys, ascending.
     pub keys: Vec<K>,
-    /// The index of its key in `keys`, by row.
+    /// For each row, the index of the row's key in `keys`.
     pub ranks: Vec<u32>,
 }
 

@@ -39,7 +39,7 @@ const PROBES: i64 = 8;
 
 /// The processes, in the order of the table.
 const PROCESSES: [&str; 5] = ["ingest", "stream-agg", "query-api", "clickhouse", "kafka"];
-/// The first of them are our services.
+/// The number of our services, which come first in [`PROCESSES`].
 const SERVICES: usize = 3;
 
 /// How many events arrive.
@@ -109,17 +109,17 @@ impl Rest {
 
     fn cells(&self) -> [String; 8] {
         let [services, clickhouse] = self.arrival.goals();
-        let cores = |at: usize| self.cores(|window| window.cores[at]).middle;
+        let cores = |at: usize| self.cores(|window| window.cores[at]).median;
         let fresh = self.freshness();
         [
             self.arrival.what().to_owned(),
             format!("{:.3}", cores(0)),
             format!("{:.3}", cores(1)),
             format!("{:.3}", cores(2)),
-            format!("{:.3} (≤ {services})", self.cores(Window::services).middle),
+            format!("{:.3} (≤ {services})", self.cores(Window::services).median),
             format!("{} (≤ {clickhouse})", spread(self.cores(|window| window.cores[3]))),
             format!("{:.3}", cores(4)),
-            format!("{:.1} / {:.1} (≤ {MOST_SECONDS_TO_VISIBLE})", fresh.middle, fresh.greatest),
+            format!("{:.1} / {:.1} (≤ {MOST_SECONDS_TO_VISIBLE})", fresh.median, fresh.max),
         ]
     }
 
@@ -132,14 +132,14 @@ impl Rest {
             measured,
             bound: AtMost(most),
         };
-        let cores = self.cores(|window| window.cores[3]).middle;
+        let cores = self.cores(|window| window.cores[3]).median;
         vec![
             goal("4", "cores of ClickHouse", cores, clickhouse),
-            goal("4", "cores of the three services", self.cores(Window::services).middle, services),
+            goal("4", "cores of the three services", self.cores(Window::services).median, services),
             goal(
                 "8",
-                "seconds until an event is visible, the greatest",
-                self.freshness().greatest,
+                "seconds until an event is visible, at most",
+                self.freshness().max,
                 MOST_SECONDS_TO_VISIBLE,
             ),
         ]
@@ -151,7 +151,7 @@ impl Rest {
 const MOST_SECONDS_TO_VISIBLE: f64 = 8.0;
 
 fn spread(cores: Spread) -> String {
-    format!("{:.3} ({:.3}–{:.3})", cores.middle, cores.least, cores.greatest)
+    format!("{:.3} ({:.3}–{:.3})", cores.median, cores.min, cores.max)
 }
 
 /// The loads as an aligned Markdown table.
@@ -162,9 +162,9 @@ pub fn markdown(rests: &[Rest]) -> String {
         PROCESSES[1],
         PROCESSES[2],
         "the three (goal)",
-        "clickhouse (least–greatest, goal)",
+        "clickhouse (min–max, goal)",
         PROCESSES[4],
-        "visible after s: p50 / greatest (goal)",
+        "visible after s: p50 / max (goal)",
     ];
     table::aligned(&header, &rests.iter().map(Rest::cells).collect::<Vec<_>>())
 }
@@ -178,7 +178,7 @@ pub fn csv(rests: &[Rest]) -> String {
         let fresh = Spread::of(window.freshness.iter().copied());
         let probes = window.freshness.len();
         let what = rest.arrival.what();
-        format!("{what},{number},{cores},{:.3},{:.3},{probes}\n", fresh.middle, fresh.greatest)
+        format!("{what},{number},{cores},{:.3},{:.3},{probes}\n", fresh.median, fresh.max)
     });
     head + &lines.collect::<String>()
 }

@@ -9,7 +9,7 @@ use tokio::time;
 
 /// How many hours ago the hour of the first probe is: other traffic is at most a day old.
 const PROBES_FROM: i64 = 26;
-/// Between two reads of the answer for a probe's hour.
+/// Interval between two reads of the answer for a probe's hour.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest wait until an answer counts a probe.
 const PROBE_DEADLINE: Duration = Duration::from_secs(60);

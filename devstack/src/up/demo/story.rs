@@ -104,7 +104,7 @@ impl Line {
     }
 }
 
-/// The story, told around the moment at which the demo starts.
+/// The made-up events around the moment at which the demo starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Story {
     seed: u64,

@@ -29,13 +29,13 @@ const HOSTILE_ONE_IN: u32 = 10;
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Its number; the first request has 1.
+    /// The number; the first request has 1.
     pub number: u32,
     /// Path and query of its URL.
     pub path: String,
-    /// Its body.
+    /// The body.
     pub body: String,
-    /// Its events, as the lines that they are stored from.
+    /// The events, as the lines that they are stored from.
     pub events: Vec<String>,
     /// Lines of the body that the edge rejects.
     pub bad: usize,

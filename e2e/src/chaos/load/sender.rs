@@ -21,7 +21,7 @@ const RATE: u32 = 200;
 const AT_ONCE: usize = 32;
 /// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
-/// Between two tries of a request.
+/// Pause between two tries of a request.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends requests to the edge and records their outcomes.

@@ -5,7 +5,7 @@ use crate::chaos::schedule::Kind;
 /// A counter of one kind of process. It starts at 0 with each start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// Batches that a process finished and another process, or an earlier start, had declared.
+    /// Batches that a process finished after another process, or an earlier start, had declared them.
     RecoveredIntents,
     /// Cells that already held a batch when it was inserted.
     SkippedCells,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A line with the values of the dimensions of rollups.
 pub struct Line<'a> {
-    /// Its known fields.
+    /// The known fields.
     pub event: Event<'a>,
     props: Value,
 }

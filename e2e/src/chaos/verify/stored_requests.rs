@@ -22,15 +22,15 @@ pub type StoredRequests = HashMap<u32, StoredRequest>;
 /// A request whose rows in the raw table are not the expected ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestMismatch {
-    /// Its number.
+    /// The number.
     pub number: u32,
-    /// Its outcome.
+    /// The outcome.
     pub outcome: Outcome,
     /// Whether it may be retried.
     pub repeatable: bool,
     /// Number of its events.
     pub events: u64,
-    /// Its rows.
+    /// The rows.
     pub stored: StoredRequest,
 }
 

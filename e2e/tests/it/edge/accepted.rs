@@ -15,7 +15,7 @@ async fn send(edge: &Edge, rng: &mut fastrand::Rng) -> (HttpResponse, Vec<TestEv
 }
 
 #[tokio::test]
-async fn what_was_answered_202_counts_once_also_when_the_edge_is_told_to_stop() {
+async fn what_was_answered_202_counts_once_also_when_the_edge_stops() {
     let world = World::new("accepted_stop").await;
     let (mut edge, _aggregator, _api) = world.pipeline().await;
     let mut rng = fastrand::Rng::with_seed(81);

@@ -187,7 +187,7 @@ async fn check(edge: &mut Edge, flood: Flood) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_bodies_beyond_what_may_be_held_are_told_to_come_again_and_memory_stays_bounded() {
+async fn slow_bodies_beyond_the_limit_get_retry_after_and_memory_stays_bounded() {
     let world = World::new("flood_slow").await;
     let mut edge = world.edge().await;
     let body = lines(&mut fastrand::Rng::with_seed(91), BODY_BYTES / 1024, 1024, 50);

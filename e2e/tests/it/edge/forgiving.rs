@@ -164,7 +164,7 @@ async fn a_blank_line_before_a_batch_does_not_make_it_another_one() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_that_no_header_names_is_told_the_header() {
+async fn a_compressed_body_that_no_header_names_is_refused_with_the_header() {
     let world = World::new("forgiving_gzip").await;
     let edge = world.edge().await;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

@@ -161,11 +161,12 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
 }
 
 #[tokio::test]
-async fn told_to_stop_without_kafka_the_edge_leaves_everything_in_the_spool_and_an_operator_can_send_it() {
+async fn an_edge_that_stops_without_kafka_leaves_everything_in_the_spool_and_an_operator_can_send_it() {
     let mut spooling = Spooling::new("spool_stop", &[("DURABLE_WAIT", "60s"), ("DRAIN_DELAY", "60s")]).await;
     let made = some(&mut fastrand::Rng::with_seed(70), 500);
     spooling.stack.kafka.kill9().unwrap();
-    // At once, so that the request still waits for Kafka and is not in the spool yet.
+    // The events are sent right after the kill, so that their request still waits for Kafka and is not in the
+    // spool yet.
     let lines: Vec<_> = made.iter().map(TestEvent::line).collect();
     let http = Http::new(spooling.edge.service.http());
     let waiting = tokio::spawn(async move {
@@ -302,7 +303,7 @@ async fn a_disk_that_takes_no_more_switches_the_spool_off_until_it_does_and_noth
 }
 
 #[tokio::test]
-async fn without_a_spool_requests_are_told_to_come_again_while_kafka_is_away() {
+async fn without_a_spool_requests_get_retry_after_while_kafka_is_unreachable() {
     let mut spooling = Spooling::new("spool_none", &[]).await;
     let without = [("DURABLE_WAIT", "1s")];
     let mut service = spooling.world.start("ingest", &without);

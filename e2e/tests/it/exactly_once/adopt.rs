@@ -98,7 +98,7 @@ async fn an_intent_of_a_later_release_is_refused() {
 }
 
 #[tokio::test]
-async fn a_topic_made_anew_is_refused_and_counted_on_top_once_it_was_adopted() {
+async fn a_topic_that_was_created_again_is_refused_and_counted_in_addition_once_it_was_adopted() {
     let mut counted = Counted::new("once_anew").await;
     counted.edge.service.terminate().await.unwrap();
     counted.world.delete_topic().await;
@@ -116,7 +116,7 @@ async fn records_that_retention_took_before_they_were_stored_are_named() {
     let before = counted.oracle.counts();
     counted.post().await;
     counted.world.delete_records().await;
-    counted.is_refused(&["are not applied", "retention took them", "stream-agg adopt"]).await;
+    counted.is_refused(&["are not applied", "retention deleted them", "stream-agg adopt"]).await;
     counted.adopt(&[]).await;
     counted.world.aggregator().await;
     counted.world.assert_counted(&before).await;
@@ -166,7 +166,7 @@ async fn a_clickhouse_restored_from_an_older_copy_is_refused_and_made_whole_once
         counted.world.rows(&format!("TRUNCATE TABLE {table}")).await;
         counted.world.rows(&format!("ALTER TABLE {table} ATTACH PARTITION ALL FROM copy_of_{table}")).await;
     }
-    counted.is_refused(&["partition", "restored from an older copy", "stream-agg adopt"]).await;
+    counted.is_refused(&["partition", "restored from an older backup", "stream-agg adopt"]).await;
     counted.adopt(&[]).await;
     counted.post_and_count().await;
 }
@@ -190,8 +190,9 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     // As ClickHouse detaches a part that it cannot read when it starts.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
-    // If only this table was restored, it would lack the rows after the copy, and its later markers would hide that.
-    let restore = ["restore all tables from one copy", "`stream-agg adopt` for every partition"];
+    // If only this table was restored, it would lack the rows after the backup, and its later markers would hide
+    // that.
+    let restore = ["restore all tables from the same backup", "`stream-agg adopt` for every partition"];
     counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
     counted.world.rows(&format!("{drop} SETTINGS allow_drop_detached = 1")).await;
     counted.post_and_count().await;

@@ -177,7 +177,7 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
     let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
-    // Once more, because a commit must not have skipped the record either.
+    // The aggregator is started once more, because a commit must not have skipped the record either.
     let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     assert_eq!(log.recorded().await, 1);
     log.stop(aggregator).await;
@@ -208,7 +208,7 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
     log.counts(&made);
     log.world.assert_counted(&log.oracle.counts()).await;
     let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
-    // Before the log grows again, and after.
+    // This holds before the log grows again and after.
     let aggregator = started(&log.world, &refusal).await;
     log.stop(aggregator).await;
     let made = log.produce(5, "none");

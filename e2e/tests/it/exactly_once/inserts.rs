@@ -9,7 +9,7 @@ use crate::world::{DEADLINE, World};
 
 /// The tables of the inserts of a batch with events of today, sorted. `rollup_sums` has two: minutes expire, so they have
 /// a cell of their own.
-const TABLES: [&str; 5] = ["events", "ledger", "rollup_states", "rollup_sums", "rollup_sums"];
+const TABLES_OF_A_BATCH: [&str; 5] = ["events", "ledger", "rollup_states", "rollup_sums", "rollup_sums"];
 
 /// The settings that every insert must have.
 const SETTINGS: [(&str, &str); 18] = [
@@ -97,7 +97,7 @@ async fn every_insert_carries_its_token_and_the_settings_that_exactness_rests_on
         ))
         .await;
     let tables: Vec<_> = inserts.iter().map(|insert| insert[0].as_str()).collect();
-    assert_eq!(tables, TABLES, "one insert for each cell");
+    assert_eq!(tables, TABLES_OF_A_BATCH, "one insert for each cell");
     let expected = SETTINGS.map(|(_, value)| value);
     for insert in &inserts {
         let [table, query, token, settings @ ..] = insert.as_slice() else { panic!("{insert:?}") };
@@ -148,7 +148,7 @@ async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_ser
         ))
         .await;
     let tables: Vec<_> = inserts.iter().map(|insert| insert[0].as_str()).collect();
-    assert_eq!(tables, TABLES.map(|table| [table; 2]).concat(), "two batches: {inserts:?}");
+    assert_eq!(tables, TABLES_OF_A_BATCH.map(|table| [table; 2]).concat(), "two batches: {inserts:?}");
     for insert in &inserts {
         assert_eq!(insert[1], "1", "parts of one insert: {insert:?}");
     }

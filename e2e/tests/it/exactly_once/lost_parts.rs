@@ -61,7 +61,7 @@ impl Counted {
 }
 
 #[tokio::test]
-#[ignore = "takes a minute, because tables are looked at every minute: ./dev test --full"]
+#[ignore = "takes a minute, because tables are checked every minute: ./dev test --full"]
 async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing_is_inserted_until_it_is_back()
  {
     let mut counted = Counted::new(World::new("lost_running").await);
@@ -77,7 +77,7 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
     let [detached, broken] = [&name, &format!("broken_{name}")].map(|name| table.join("detached").join(name));
     fs::rename(&detached, &broken).unwrap();
     let finding = format!(
-        "`lost_running.events` has lost part broken_{name} (broken): restore all tables from one copy"
+        "`lost_running.events` has lost part broken_{name} (broken): restore all tables from the same backup"
     );
     let drop = format!("DROP DETACHED PART 'broken_{name}'");
     wait_for_readyz_within(&aggregator, &[&finding, &drop, "nothing is inserted"], Duration::from_secs(75))
@@ -114,8 +114,11 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
     stack.clickhouse.start().await.unwrap();
     let broken = format!("broken-on-start_{name}");
     let finding = format!("`lost_killed.events` has lost part {broken}");
-    wait_for_readyz(&aggregator, &[&finding, "restore all tables from one copy", "nothing is inserted"])
-        .await;
+    wait_for_readyz(
+        &aggregator,
+        &[&finding, "restore all tables from the same backup", "nothing is inserted"],
+    )
+    .await;
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(1));
     assert_eq!(counted.recorded().await, 1, "nothing is inserted into any table");
 

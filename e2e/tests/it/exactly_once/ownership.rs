@@ -56,7 +56,7 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
     let admin = Http::new(other.admin());
     for _ in 0..3 {
         post(&edge, &mut rng, &mut oracle).await;
-        // At any moment of its work on these events.
+        // The process is paused at any moment of its work on these events.
         sleeper.process().signal(Signal::STOP).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
         let taken_over = wait_for("the other one to own all partitions", DEADLINE, async || {
@@ -94,7 +94,7 @@ impl ConsumerContext for Stubborn {
 }
 
 #[tokio::test]
-async fn partitions_that_nobody_has_are_assigned_anew() {
+async fn partitions_without_an_owner_are_assigned_again() {
     let world = World::new("ownership_nobody").await;
     let stubborn: BaseConsumer<Stubborn> = world
         .kafka()

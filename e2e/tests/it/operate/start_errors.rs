@@ -129,7 +129,11 @@ fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
     pair(
         &certificate,
         &certificate,
-        &unusable("TLS_KEY", &certificate, "there is no private key in it, or an encrypted one"),
+        &unusable(
+            "TLS_KEY",
+            &certificate,
+            "it has no unencrypted private key; encrypted keys are not supported",
+        ),
     );
     pair(
         &certificate,

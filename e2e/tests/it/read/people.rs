@@ -41,7 +41,7 @@ fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
     events
 }
 
-/// Its line: some events have a user and a device, some a device that is the user.
+/// The line: some events have a user and a device, some a device that is the user.
 fn line(rng: &mut Rng, made: &TestEvent) -> String {
     let device = if rng.bool() {
         json!({"device_id": made.user})

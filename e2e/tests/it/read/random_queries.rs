@@ -98,7 +98,7 @@ struct Asked {
 /// Bucket and dimensions of a row.
 type Key = (Option<String>, Vec<Option<String>>);
 
-/// Measures of a row: how many, how many in the other window, and the change.
+/// The measures of a row: their values, their values in the window that it is compared with, and the changes.
 #[derive(Debug, Clone, PartialEq)]
 struct Figures {
     now: Vec<i64>,
@@ -302,7 +302,7 @@ impl Asked {
         let others = self.compare.map(|compare| grouped(self.other_hours(calendars, compare, window)));
         if self.fills {
             let other_keys = others.iter().flat_map(|(_, groups)| groups.keys());
-            // A bucket without a counterpart does not bring its keys.
+            // A bucket without a counterpart adds no keys.
             let other_keys = other_keys.filter(|(at, _)| *at < buckets.len());
             let mut keys: BTreeSet<_> =
                 groups.keys().chain(other_keys).map(|(_, keys)| keys.clone()).collect();

@@ -71,7 +71,7 @@ async fn assert_poll(api: &QueryApi, path: &str, expected: &Value) {
 }
 
 #[tokio::test]
-async fn votes_are_counted_exactly_and_told_with_the_next_vote() {
+async fn votes_are_counted_exactly_and_shown_in_the_answer_to_the_next_vote() {
     let world = World::new("votes").await;
     let (edge, _aggregator, api) = pipeline(&world).await;
     let mut rng = fastrand::Rng::with_seed(1);

@@ -44,7 +44,7 @@ fn headers_say_what_a_body_is() {
 }
 
 #[test]
-fn a_compressed_body_that_no_header_names_is_told_so() {
+fn a_compressed_body_that_no_header_names_is_refused() {
     for (body, encoding) in [(gzip(b"{}"), Encoding::Gzip), (zstd(b"{}"), Encoding::Zstd)] {
         let refused = inflated(Encoding::Identity, &body, &limits(&[]));
         assert_eq!(refused, Err(Refusal::UndeclaredEncoding(encoding)));
@@ -101,7 +101,7 @@ fn a_compressed_body_is_inflated_whole_also_in_several_members() {
 }
 
 #[test]
-fn a_compressed_body_cut_anywhere_or_damaged_is_told() {
+fn a_compressed_body_cut_anywhere_or_damaged_is_refused() {
     for (encoding, compress) in COMPRESSED {
         let whole = compress(b"{\"event\":\"a\"}\n{\"event\":\"b\"}\n");
         let inflated = |sent: &[u8]| inflated(encoding, sent, &limits(&[]));
@@ -128,7 +128,7 @@ fn a_bomb_is_stopped_by_ratio_and_by_size() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Also a body that compresses to almost nothing, and a damaged one.
+    /// The bodies include one that compresses to almost nothing and a damaged one.
     #[test]
     fn no_body_inflates_beyond_its_limit(
         member in prop::collection::vec(any::<u8>(), 0..300), repeated in 1_usize..5000,

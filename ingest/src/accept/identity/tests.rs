@@ -33,7 +33,7 @@ fn a_requests_key_is_taken_whole_or_the_request_is_refused() {
     }
 }
 
-/// Golden values: with a change here an event that is repeated across an upgrade would count twice.
+/// Golden values. If they change, an event that is repeated across an upgrade counts twice.
 #[test]
 fn an_id_is_the_same_for_ever() {
     let line = r#"{"event":"a","device_id":"d","session":"s","sequence":7}"#;

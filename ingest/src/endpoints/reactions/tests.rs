@@ -55,7 +55,7 @@ fn a_path_of_another_shape_or_reaction_is_not_found() {
 }
 
 #[test]
-fn a_timestamp_that_is_malformed_or_not_accepted_is_told_with_the_range() {
+fn a_timestamp_that_is_malformed_or_not_accepted_is_refused_with_the_range() {
     for time in ["x", "", "1.5", "2020-12-01", "99999999999999999", "-2", "1700000000001"] {
         let refused = Err(Refusal::BadTime(UnixMillis(-1), UnixMillis(1_700_000_000_000)));
         assert_eq!(by_path(&format!("{time}/u1/click")), refused, "{time}");
@@ -64,7 +64,7 @@ fn a_timestamp_that_is_malformed_or_not_accepted_is_told_with_the_range() {
 }
 
 #[test]
-fn missing_and_contradicting_parameters_are_told() {
+fn missing_and_contradicting_parameters_are_named() {
     bad(by_query(""), "`click`");
     bad(by_query("user=u1&click"), "`timestamp` is missing");
     bad(by_query("timestamp=0&click"), "`user` is missing");

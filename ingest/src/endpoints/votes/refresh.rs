@@ -39,7 +39,7 @@ pub enum RefreshError {
     #[error("fetch the polls' results")]
     Fetch(#[from] reqwest::Error),
     /// There was no response in time.
-    #[error("fetch the polls' results in time")]
+    #[error("timed out fetching the polls' results")]
     Deadline(#[from] time::error::Elapsed),
     /// The response is longer than `MAX_RESPONSE_BYTES`.
     #[error("fetch the polls' results: the response is longer than {MAX_RESPONSE_BYTES} bytes")]
@@ -84,7 +84,7 @@ impl PollResultsConfig {
 /// Query-api, as the results are fetched from it.
 struct Source {
     client: Client,
-    /// Its address, without a slash at the end.
+    /// The address, without a slash at the end.
     url: String,
     token_file: Option<PathBuf>,
 }
@@ -123,7 +123,7 @@ pub async fn run(
                 tracing::warn!(
                     url = source.url,
                     error,
-                    "cannot fetch the polls' results; the last ones stay in use, trying again"
+                    "cannot fetch the polls' results; the previous ones stay in use, trying again"
                 );
             }
             Err(_) => {}

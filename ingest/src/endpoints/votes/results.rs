@@ -1,6 +1,6 @@
 //! The results of the polls as they were last fetched, and the result of one poll as a response to a vote shows it.
 //!
-//! The input are the responses of query-api to `GET /v1/meta`, which names the tenant, and `GET /v1/polls`. No I/O.
+//! The input is the responses of query-api to `GET /v1/meta`, which names the tenant, and `GET /v1/polls`. No I/O.
 //! Invariant: a vote of another tenant gets no result.
 
 use std::collections::HashMap;

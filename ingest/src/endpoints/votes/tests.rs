@@ -47,7 +47,7 @@ fn a_name_with_escapes_is_the_same_name() {
 }
 
 #[test]
-fn what_is_no_vote_is_told_with_its_field() {
+fn a_line_that_is_no_vote_is_reported_with_its_field() {
     check_fault(r#"{"option":"a"}"#, Code::MissingField, Some("poll"));
     check_fault(r#"{"poll":"","option":"a"}"#, Code::MissingField, Some("poll"));
     check_fault(r#"{"poll":"p","option":null}"#, Code::MissingField, Some("option"));

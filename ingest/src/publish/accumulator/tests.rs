@@ -192,7 +192,7 @@ enum Step {
 proptest! {
     /// In any order of steps each line is sent once, in order, and its request learns of it.
     #[test]
-    fn every_line_goes_once_and_is_told(
+    fn every_line_is_sent_once_and_its_request_learns_of_it(
         steps in proptest::collection::vec(prop_oneof![
             (1_usize..4, 2_usize..60_000).prop_map(|(count, length)| Step::Append(count, length)),
             (20_usize..40, 2_usize..60_000).prop_map(|(count, length)| Step::Append(count, length)),

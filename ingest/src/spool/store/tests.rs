@@ -53,7 +53,7 @@ fn a_record_that_is_put_in_twice_is_there_once() {
 }
 
 #[test]
-fn a_change_is_in_the_file_when_it_is_told_to_be_and_not_only_when_the_store_is_closed() {
+fn a_change_is_in_the_file_when_apply_returns_and_not_only_when_the_store_is_closed() {
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();

@@ -1,8 +1,8 @@
 //! `/v1/funnel`: how many users took one step after the other.
 //!
 //! A user starts with the first step within the window and takes the others in their order, within a time of the
-//! first. [`params`] reads what is asked, [`sql`] writes the statements, [`steps`] makes rows of what they gave. What
-//! is read are raw events, by the time of their clients; how many is counted beforehand from a rollup.
+//! first. [`params`] reads what is asked, [`sql`] writes the statements, [`steps`] makes rows of what they gave.
+//! It reads raw events, by the time of their clients, and before that their number, from a rollup.
 
 pub(super) mod params;
 
@@ -30,7 +30,7 @@ const HOUR: i64 = 3_600;
 /// Seconds of a day.
 const DAY: i64 = 24 * HOUR;
 
-/// The funnel that is asked for, now.
+/// Answers a funnel at the current time.
 pub(super) async fn answer(
     service: &PeopleService,
     reader: &Arc<Reader>,
@@ -98,7 +98,7 @@ fn check_size(events: u64, most: u64) -> Result<(), Problem> {
     if events <= most {
         return Ok(());
     }
-    // Not how many: the key may not permit the measure.
+    // The text does not say how many events: the key may not permit that measure.
     let reason = format!("the window has more events of these steps than a funnel reads: at most {most}");
     Err(Problem::of(Kind::TooWide, "from", reason))
 }

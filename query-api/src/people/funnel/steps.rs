@@ -16,9 +16,10 @@ struct StepRow {
     step: String,
     /// Users that came at least as far.
     users: u64,
-    /// Their share of those of the first step; null of none.
+    /// The share of the users of the first step that came as far; null if there are none.
     of_first: Option<f64>,
-    /// Their share of those of the step before; null of none and for the first step.
+    /// The share of the users of the previous step that came as far; null if there are none, and for the first
+    /// step.
     of_previous: Option<f64>,
 }
 

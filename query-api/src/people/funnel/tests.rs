@@ -53,7 +53,7 @@ fn the_statements_count_events_first_and_then_users() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/people/funnel/funnel.sql");
     if !fs::read_to_string(&file).is_ok_and(|there| there == found) {
         fs::write(&file, found).unwrap();
-        panic!("{} was another; it is written, look at the difference and commit it", file.display());
+        panic!("{} was stale and has been rewritten; review the diff and commit it", file.display());
     }
 }
 

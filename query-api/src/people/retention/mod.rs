@@ -56,7 +56,7 @@ impl Periods {
     }
 }
 
-/// The table that is asked for, now.
+/// Answers a retention table at the current time.
 pub(super) async fn answer(
     service: &PeopleService,
     reader: &Arc<Reader>,

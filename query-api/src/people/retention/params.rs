@@ -45,7 +45,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "again",
         default: None,
-        doc: "The event by which a user is counted in a later period, likewise. Required.",
+        doc: "The event by which a user is counted in a later period: a condition like that of `first`. Required.",
         shape: Shape::One,
         values: Values::Text(FILTER),
         read: |asked, text| Filter::parse(text).map(|filter| asked.again = Some(filter)),

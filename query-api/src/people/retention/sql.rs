@@ -10,7 +10,7 @@ use crate::filter::Filter;
 use crate::people::source::Source;
 use crate::query::sql::Parameter;
 
-/// Its text, and what is bound.
+/// The text, and what is bound.
 pub(super) fn select(
     asked: &Retention,
     periods: &Periods,

@@ -59,7 +59,7 @@ fn the_statement_reads_states_as_lists_of_users() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/people/retention/retention.sql");
     if !fs::read_to_string(&file).is_ok_and(|there| there == found) {
         fs::write(&file, found).unwrap();
-        panic!("{} was another; it is written, look at the difference and commit it", file.display());
+        panic!("{} was stale and has been rewritten; review the diff and commit it", file.display());
     }
 }
 

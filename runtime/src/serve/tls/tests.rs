@@ -22,7 +22,11 @@ fn a_bad_pair_is_blamed_on_the_file_that_is_bad() {
     check(&certificate, &other_key, in_key("it does not belong to the certificate"));
     check("", &key, in_certificate("there is no certificate in it"));
     check(&key, &key, in_certificate("there is no certificate in it"));
-    check(&certificate, &certificate, in_key("there is no private key in it, or an encrypted one"));
+    check(
+        &certificate,
+        &certificate,
+        in_key("it has no unencrypted private key; encrypted keys are not supported"),
+    );
     check(&certificate, "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----", in_key("it is not PEM"));
     let unusable = in_key("it cannot be used; supported are RSA, ECDSA and Ed25519");
     check(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", unusable);

@@ -80,9 +80,9 @@ pub struct TableWatch<'w> {
     pub fields: &'w [Field],
     /// Closed while the tables are not as they must be.
     pub gate: &'w InsertGate,
-    /// Gets whether inserts are held back.
+    /// Shows whether inserts are held back.
     pub metrics: &'w Metrics,
-    /// Gets what is wrong.
+    /// Shows what is wrong.
     pub health: &'w Health,
 }
 
@@ -134,27 +134,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_settles_only_the_doubts_that_were_raised_before_it_began() {
+    async fn a_check_settles_only_the_requests_that_were_made_before_it_began() {
         let gate = InsertGate::default();
-        assert!(is_open(&gate).await, "nobody doubts");
+        assert!(is_open(&gate).await, "no check is due");
         gate.close_until_checked();
         assert!(!is_open(&gate).await);
         let requested = gate.requested();
         gate.close_until_checked();
         gate.settle(requested);
-        assert!(!is_open(&gate).await, "clickhouse was away again after the look began");
+        assert!(!is_open(&gate).await, "clickhouse did not answer again, after this check began");
         gate.settle(gate.requested());
         assert!(is_open(&gate).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_doubt_has_the_tables_looked_at_without_waiting_for_the_minute() {
+    async fn a_request_has_the_tables_checked_without_waiting_for_the_minute() {
         let gate = InsertGate::default();
         gate.close_until_checked();
         assert!(time::timeout(CHECK_PAUSE / 2, gate.check_now.notified()).await.is_ok());
         assert!(
             time::timeout(CHECK_PAUSE / 2, gate.check_now.notified()).await.is_err(),
-            "once for each doubt"
+            "one check for each request"
         );
     }
 }

@@ -7,7 +7,7 @@ use crate::protocol::recover::KafkaState;
 /// What an operator knows about the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// Its records are the ones in the tables.
+    /// The records of the log are the ones in the tables.
     Same,
     /// The topic was deleted and created again, or the log was truncated. It is read from this offset on; if the
     /// topic is another one, from its beginning by default.
@@ -91,11 +91,11 @@ mod tests {
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
         let inside = KafkaState { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
         check(Log::Same, &inside, Err("records below 15 were read from the log"));
-        // What retention took is no truncation, and an offset that a tool committed tells nothing.
+        // Records that retention deleted are no truncation, and an offset that a tool committed proves nothing.
         check(Log::Same, &KafkaState { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
         let reset = KafkaState { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
         check(Log::Same, &reset, Ok(None));
-        // A declared batch ends with an epoch of its own; intents of earlier releases do not tell it.
+        // A declared batch ends with an epoch of its own; intents of earlier releases do not contain it.
         let (from, metadata) = found(Some(14), TOPIC).committed.unwrap();
         check(Log::Same, &found(Some(14), TOPIC), Ok(Some((10, 3))));
         let intent = Intent { last_epoch: Some(4), ..metadata.parse().unwrap() };

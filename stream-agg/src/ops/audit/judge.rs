@@ -42,9 +42,9 @@ pub enum SnapshotRow {
 /// A rollup at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot<'r> {
-    /// Its declaration.
+    /// The declaration.
     pub rollup: &'r Rollup,
-    /// Its events by day.
+    /// The events by day.
     pub sums: BTreeMap<i64, u64>,
     /// The offset below which each table partition holds each log.
     pub cuts: BTreeMap<(u64, Log), u64>,

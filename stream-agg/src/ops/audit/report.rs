@@ -96,7 +96,7 @@ impl fmt::Display for Audit {
 const GAPS: &str = "Read the log from the first offset of a gap (kafka-console-consumer --partition … --offset …). \
      A record at an offset of the gap was skipped by mistake and is in no table: send its lines to the edge again. \
      If the first record is behind the gap, Kafka has no record there: a transaction or compaction left the offsets \
-     empty, or retention took the records.";
+     empty, or retention deleted the records.";
 
 #[cfg(test)]
 mod tests;

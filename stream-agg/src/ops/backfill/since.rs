@@ -18,7 +18,7 @@ use crate::protocol::since::NOT_COUNTED;
 /// How long partitions may take that have committed a declaration with the rollup, until they note from when on it
 /// counts. They do so right after the commit.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Shortest and longest wait between looks.
+/// Shortest and longest wait between two queries.
 const LOOK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// What is noted of a rollup that is about to be filled.
@@ -72,7 +72,8 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
             rollup,
             partition: row.partition,
             since: first,
-            // Below every version that is chosen after `replaced` was read: a rebalance takes longer.
+            // This version is below every one that is chosen after `replaced` was read: a rebalance takes longer
+            // than a millisecond.
             noted: UnixMillis(row.noted_ms + 1),
         })
         .collect()

@@ -1,7 +1,15 @@
+use schemas::event;
+use schemas::line::{self, Prefix};
+use schemas::record::{Head, Kind};
 use schemas::time::DAY;
 use uuid::Uuid;
 
 use super::*;
+use crate::protocol::declaration::Declaration;
+use crate::protocol::limits::DecodeLimits;
+use crate::protocol::window::Window;
+use crate::rows::cells::{Source, cells};
+use crate::rows::decode::{Record, decode};
 
 fn batcher(max_rows: usize, max_bytes: usize) -> Batcher {
     batcher_with_ends(max_rows, max_bytes, &[])
@@ -133,7 +141,7 @@ fn a_large_batch_closes_where_its_backlog_ends() {
     batcher.push(entry(11, Uuid::nil(), 0), 1, now);
     assert_eq!(batcher.due_in(at(100), Some(at(500))), Some(Duration::from_millis(400)));
     assert_eq!(batcher.due_in(at(600), Some(at(500))), Some(Duration::ZERO));
-    assert_eq!(batcher.due_in(at(100), None), Some(Duration::from_millis(1900)), "of fresh records");
+    assert_eq!(batcher.due_in(at(100), None), Some(Duration::from_millis(1900)), "there is no backlog");
 }
 
 #[test]
@@ -162,6 +170,39 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
         assert!(arrive(&mut batcher, 11 + 2 * n, 1).is_none(), "a day twice counts once");
     }
     check(arrive(&mut batcher, 100, days), 10, 100, 2 * days as usize - 1);
+}
+
+/// Cells that are not counted do not close a batch, so it could need too many inserts.
+#[test]
+fn every_cell_that_a_batch_becomes_is_counted() {
+    let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());
+    let mut value = Vec::new();
+    for day in 0..2 {
+        let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), UnixMillis(day * DAY));
+        let client = r#"{"event":"view","user_id":"ann","country":"DE"}"#;
+        line::write(&prefix, client, &event::parse::<()>(client).unwrap(), &mut value);
+        value.push(b'\n');
+    }
+    value.extend_from_slice(b"a dead letter");
+    let head = Head { lines: 3, id: Uuid::nil(), spooled: false, kind: Kind::Events, trace: None };
+    let record = Record {
+        offset: Offset::new(10),
+        kafka_time: UnixMillis(DAY),
+        head: &Ok(head),
+        known: false,
+        skipped: false,
+        value: &value,
+    };
+    let limits = DecodeLimits::default();
+    let entry = decode(&record, &limits, &mut Window::new(), batcher.decoded()).unwrap();
+    assert_eq!((entry.stored, entry.rejected), (2, 1));
+    batcher.push(entry, value.len(), now);
+    let counted = batcher.open.cells.len();
+    let batch = batcher.close().expect("a record is open");
+    let source = Source { log_generation: 0, partition: 0, declaration_hash: 1 };
+    let made = cells(&batch, &Declaration::built_in(), source).all;
+    let made: Vec<_> = made.iter().map(|cell| (cell.table, &cell.partition_id)).collect();
+    assert_eq!(counted, made.len(), "{made:?}");
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn each_record_whose_time_cannot_be_true_is_counted() {
 }
 
 #[test]
-fn told_to_stop_before_the_ledger_answered_nobody_judges_a_spooled_record() {
+fn a_pipeline_that_stops_before_the_ledger_answers_does_not_judge_a_spooled_record() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let context = PartitionContext::unanswered(runtime.handle().clone());
     let head = Ok(Head { lines: 1, id: Uuid::now_v7(), spooled: true, kind: Kind::Events, trace: None });

@@ -91,14 +91,14 @@ fn a_log_that_is_shorter_or_begins_later_than_the_commit_is_refused() {
 #[test]
 fn a_ledger_that_lacks_the_last_batch_is_refused_while_it_must_be_there() {
     let idle = found(&intent(None).to_string());
-    check(&idle, &[marker("ledger", 9)], Err("restored from an older copy"));
+    check(&idle, &[marker("ledger", 9)], Err("restored from an older backup"));
     check(&idle, &[], Err("the ledger holds those below 0 only"));
     let first = Intent { start: NextOffset::new(10), ..intent(None) };
     check(&found(&first.to_string()), &[], Ok((10, None)));
     let old = Intent { newest: Some(UnixMillis(NOW.0 - 32 * DAY)), ..intent(None) };
     check(&found(&old.to_string()), &[], Ok((10, None)));
     let newer = Intent { newest: Some(UnixMillis(NOW.0 - 30 * DAY)), ..intent(None) };
-    check(&found(&newer.to_string()), &[], Err("older copy"));
+    check(&found(&newer.to_string()), &[], Err("older backup"));
 }
 
 #[test]

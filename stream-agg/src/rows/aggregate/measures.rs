@@ -118,8 +118,8 @@ fn numbers(
         match number {
             Number::ParamInt => Some(rows.param_int[row].into()),
             Number::Sequence => Some(rows.sequence[row].into()),
-            // As the column of the field is read, but from `props`: a backfill also reads rows that are older than
-            // the column.
+            // The value is that of the column of the field, but it is read from `props`: a backfill also reads
+            // rows that are older than the column.
             Number::Field(field) => {
                 let found = props::find(rows.props.get(row as RowId), field.path.steps());
                 found.and_then(props::int).map(i128::from)

@@ -1,10 +1,10 @@
 //! Turns the rows of all rollups into cells: one for each of the two tables and each day of expiry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::{once, repeat_n};
 
 use schemas::rollup::Rollup;
-use schemas::rollup::layout::{Expiry, MEASURES, MeasureColumn, Table};
+use schemas::rollup::layout::{Expiry, MeasureColumn, Table};
 use schemas::time::UnixMillis;
 
 use super::{Cell, Cells, Source, keys, only_marker};
@@ -83,8 +83,8 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
     let count = 1 + parts.iter().map(|part| part.groups.len()).sum::<usize>();
     let dimensions = parts.iter().map(|part| part.rollup.dimensions.len()).max().unwrap_or_default();
     let measures = columns(parts);
-    let samples = measures.iter().filter(|column| matches!(column, MeasureColumn::Uniq(_))).count();
-    let mut block = BlockBuilder::new(FIXED + dimensions + measures.len() + samples, count);
+    let width = measures.iter().map(width).sum::<usize>();
+    let mut block = BlockBuilder::new(FIXED + dimensions + width, count);
     let groups =
         || parts.iter().flat_map(|part| part.groups.iter().map(move |group| (part, *group as usize)));
     keys(&mut block, "tenant", tenants, groups().map(|(part, group)| part.aggregate.tenants[group]));
@@ -136,10 +136,18 @@ const FIXED: usize = 8;
 
 /// The measure columns, without `rows`, that any of `parts` uses, in the order of the table.
 fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<MeasureColumn> {
-    let kinds = [MeasureColumn::Sum, MeasureColumn::Min, MeasureColumn::Max, MeasureColumn::Uniq];
-    let all = kinds.iter().flat_map(|kind| (1..=MEASURES).map(kind));
-    let is_used = |column: &MeasureColumn| parts.iter().any(|part| part.values(*column).is_some());
-    all.filter(is_used).collect()
+    let used = parts.iter().flat_map(|part| part.aggregate.measures.iter().map(|(column, _)| *column));
+    used.filter(|column| *column != MeasureColumn::Rows).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The number of columns of the table that one column of measures fills.
+fn width(column: &MeasureColumn) -> usize {
+    match column {
+        MeasureColumn::Rows => 0,
+        MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => 1,
+        // The set, and its sample.
+        MeasureColumn::Uniq(_) => 2,
+    }
 }
 
 /// The names of the rollups. The name of the marker is empty unless a backfill fills one of them.

@@ -15,9 +15,9 @@ use uuid::Uuid;
 /// A record as Kafka has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Logged {
-    /// Its event, which a record of another identity may repeat.
+    /// The event, which a record of another identity may repeat.
     pub(super) event: usize,
-    /// Its identity: its own offset, or, if it comes from a spool, that of an earlier record.
+    /// The identity: its own offset, or, if it comes from a spool, that of an earlier record.
     pub(super) record: usize,
     pub(super) time: UnixMillis,
 }

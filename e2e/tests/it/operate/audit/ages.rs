@@ -51,7 +51,7 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
     for days in [0, 13, 3, 0] {
         produce(&world, days, SPOOLED);
     }
-    // With the days that a person may ask for, and with those of the aggregator's own audits.
+    // This uses the days that a person may ask for, and those of the aggregator's own audits.
     for days in ["29", "2", "1"] {
         is_sound_with(&world, &["--days", days], 8).await;
     }
@@ -75,8 +75,8 @@ async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_ar
     produce(&world, 40, &[]);
     produce(&world, 0, &[]);
     reaches(&world, 3).await;
-    // As if Kafka had taken the first two 26 days ago, the second from a spool that had held it for 14 days. ClickHouse
-    // drops such rows by itself at some time.
+    // As if Kafka had taken the first two 26 days ago, the second from a spool that had held it for 14 days.
+    // ClickHouse may drop such rows at any time.
     were_taken_earlier(&world, "ko <= 1", 26).await;
     world.rows("INSERT INTO events SELECT * REPLACE (server_time - INTERVAL 26 DAY AS server_time) FROM events WHERE tenant != '' AND ko = 0").await;
     world.rows("DELETE FROM events WHERE tenant != '' AND (ko = 1 OR ko = 0 AND server_time > now() - INTERVAL 1 DAY)").await;

@@ -13,8 +13,8 @@ fn frame(held: &Held, days: u16) -> Frame {
     Frame::new(held, days, [(LOG, 50)].into(), TimeLimits::default())
 }
 
-/// Holds the first of Kafka's days, the first day of arrival that is read, and the first whose raw rows
-/// are whole, each in days before today.
+/// Compares the first of Kafka's days, the first day of arrival that is read, and the first whose raw rows are
+/// whole, each in days before today.
 #[track_caller]
 fn check(held: &Held, days: u16, from: Option<i64>, raw_from: Option<i64>, whole_from: Option<i64>) {
     let found = frame(held, days);
@@ -36,7 +36,7 @@ fn everything_is_compared_until_something_can_have_expired() {
 
 #[test]
 fn a_day_that_leaves_at_midnight_is_not_compared() {
-    // As in every system that is older than its tables keep rows.
+    // This is so in every system that is older than the retention of its tables.
     let old = Held { since: TODAY - 400, raw: Some(TODAY - 31), stored: Some(TODAY - 30), ..young(0) };
     check(&old, 29, Some(29), Some(31), Some(30));
     check(&old, 2, Some(2), Some(4), Some(4));

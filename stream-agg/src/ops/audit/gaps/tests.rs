@@ -28,7 +28,7 @@ fn ledger(spans: &[(u64, u64, u64)]) -> BTreeMap<Key, LedgerSpan> {
     spans.iter().map(span).collect()
 }
 
-/// Holds how many offsets there must be and are, the gaps between spans, and those with gaps within.
+/// Compares how many offsets there must be and are, the gaps between spans, and those with gaps within.
 #[track_caller]
 fn check(
     (floor, next): (u64, u64),

@@ -17,7 +17,7 @@ fn audit(missing: u64, duplicate: u64, gaps: &[Gap]) -> Audit {
     Audit { at: 1000, tables: vec![events], findings: Vec::new(), offsets }
 }
 
-/// Holds the last line of an audit, and whether it is sound.
+/// Compares the last line of an audit, and whether it is sound.
 #[track_caller]
 fn check(audit: &Audit, verdict: &str) {
     assert_eq!(audit.to_string().lines().last(), Some(verdict));
@@ -33,7 +33,7 @@ fn nothing_missing_duplicate_or_passed_over_is_sound() {
 }
 
 #[test]
-fn a_gap_is_named_and_its_reader_told_how_to_judge_it() {
+fn a_gap_is_named_with_how_to_judge_it() {
     check(&audit(0, 0, &[GAP]), "audit: incomplete, missing=0 duplicate=0 gaps=3");
     let text = audit(0, 0, &[GAP]).to_string();
     assert!(text.contains("\noffsets 5-7 of partition 3: in no ledger row\nRead the log"), "{text}");
