@@ -6,29 +6,61 @@ pub const EVENTS_RECENT: &str = "events_recent";
 /// The view of samples of lines that the edge rejected.
 pub const REJECTED_LINES: &str = "rejected_lines";
 
+/// The table and the view of lines that could not be stored.
+pub(crate) const DEAD_LETTERS: &str = "dead_letters";
+
+/// The table and the view of the totals of all time by country.
+pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
+
+/// The view of the moment up to which everything is counted.
+pub const FRESHNESS: &str = "freshness";
+
+/// The view of what became of everything that arrived.
+pub(crate) const PIPELINE_HEALTH: &str = "pipeline_health";
+
 /// Names that a rollup cannot have: those of tables, and those of other views in its view's database.
-pub(crate) const TABLES: [&str; 13] = [
+pub(crate) const TABLES: [&str; 20] = [
     "events",
     "ledger",
     "progress",
     "configs",
     "audits",
-    "dead_letters",
+    DEAD_LETTERS,
     "schema_migrations",
     "rollup_sums",
     "rollup_states",
     "rollup_since",
-    "country_totals",
+    COUNTRY_TOTALS,
     EVENTS_RECENT,
     REJECTED_LINES,
+    FRESHNESS,
+    PIPELINE_HEALTH,
+    "polls",
+    "users_weekly",
+    "users_monthly",
+    "users_all_weekly",
+    "users_all_monthly",
 ];
 
 /// Keywords that ClickHouse does not accept as the name of a table.
 pub(crate) const TABLE_KEYWORDS: [&str; 2] = ["function", "table"];
 
-/// Names that no dimension or measure can have: columns of the tables of rollups and time columns of views.
-pub(crate) const COLUMNS: [&str; 10] =
-    ["tenant", "bucket", "g", "kp", "hwm", "rows", "minute", "quarter_hour", "hour", "day"];
+/// Names that no dimension or measure can have: columns of the tables of rollups and other columns of views.
+pub(crate) const COLUMNS: [&str; 13] = [
+    "tenant",
+    "bucket",
+    "g",
+    "kp",
+    "hwm",
+    "rows",
+    "minute",
+    "quarter_hour",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "complete",
+];
 
 /// Keywords that ClickHouse does not accept as the name of a column without quotes: all of its keywords were
 /// tried.

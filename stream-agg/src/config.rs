@@ -86,6 +86,9 @@ pub struct MigrateConfig {
     /// ClickHouse user with whose rights the views read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`. Create it
     /// without a login; `migrate --print-grants` prints its rights.
     pub bi_definer: String,
+    /// ClickHouse user with whose rights the view `freshness` reads the progress of the aggregators: `BI_FRESHNESS_DEFINER`,
+    /// default `bi_freshness`. Create it without a login; `migrate --print-grants` prints its rights.
+    pub bi_freshness_definer: String,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
     /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
     pub rollups: Rollups,
@@ -215,6 +218,21 @@ impl BatchConfig {
 }
 
 impl MigrateConfig {
+    /// The databases of the tables and of the views.
+    pub fn databases(&self) -> bi::Databases<'_> {
+        bi::Databases { tables: &self.store.database, views: &self.bi_database }
+    }
+
+    /// The users with whose rights the views read, with the grants that they need.
+    pub fn definers(&self) -> Vec<bi::Definer> {
+        bi::definers(&self.rollups, self.databases(), self.definer_names())
+    }
+
+    /// The users with whose rights the views read.
+    pub(crate) fn definer_names(&self) -> bi::Definers<'_> {
+        bi::Definers { views: &self.bi_definer, freshness: &self.bi_freshness_definer }
+    }
+
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let store = StoreConfig::from_vars(vars)?;
         let bi_database = database(vars, "BI_DATABASE", "bi")?;
@@ -229,7 +247,8 @@ impl MigrateConfig {
             replication: vars.parsed_or("TOPIC_REPLICATION", NonZeroU16::MIN)?,
             store,
             bi_database,
-            bi_definer: database(vars, "BI_DEFINER", bi::DEFINER)?,
+            bi_definer: database(vars, "BI_DEFINER", bi::Definers::DEFAULT.views)?,
+            bi_freshness_definer: database(vars, "BI_FRESHNESS_DEFINER", bi::Definers::DEFAULT.freshness)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
         })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ::clickhouse::Client;
 use anyhow::{Context, ensure};
+use schemas::bi::Definer;
 
 use super::template::render;
 use crate::paths::{binaries, cache};
@@ -66,13 +67,15 @@ impl ClickHouse {
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
-    /// Declares the user `definer`, who cannot log in and has `grants`. Must come before the start of a local server,
-    /// because the library reads its users only then. Does nothing for a server that somebody else runs.
-    pub fn declare_definer(&self, definer: &str, grants: &[String]) -> anyhow::Result<()> {
+    /// Declares these users, who cannot log in. Must come before the start of a local server, because the library reads
+    /// its users only then. Does nothing for a server that somebody else runs.
+    pub fn declare_definers(&self, definers: &[Definer]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
-        let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
-        let user = format!("<{definer}><no_password/><networks/><grants>{grants}</grants></{definer}>");
-        write_users(&server.directory, &user)
+        let user = |Definer { name, grants }: &Definer| {
+            let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
+            format!("<{name}><no_password/><networks/><grants>{grants}</grants></{name}>")
+        };
+        write_users(&server.directory, &definers.iter().map(user).collect::<String>())
     }
 
     /// Sets the time zone that a local server starts in.
@@ -147,8 +150,8 @@ impl ClickHouse {
     }
 }
 
-fn write_users(directory: &Path, definer: &str) -> anyhow::Result<()> {
-    let values = [("password", LOCAL_PASSWORD), ("definer", definer)];
+fn write_users(directory: &Path, definers: &str) -> anyhow::Result<()> {
+    let values = [("password", LOCAL_PASSWORD), ("definers", definers)];
     render(include_str!("../../config/users.xml"), &values, &directory.join("users.xml"))
 }
 

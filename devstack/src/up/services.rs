@@ -9,7 +9,6 @@ use ingest::Edge;
 use query_api::QueryApi;
 use runtime::serve::{Listeners, Server};
 use runtime::vars::Vars;
-use schemas::bi;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -53,11 +52,10 @@ pub(super) struct Services {
     ended: CancellationToken,
 }
 
-/// Declares the definer of the analysts' views, whose rights the views use, to a ClickHouse that is not started yet.
+/// Declares the definers of the analysts' views, whose rights the views use, to a ClickHouse that is not started yet.
 pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
-    let stream_agg::MigrateConfig { bi_definer, rollups, store, .. } = &config.migrate;
-    clickhouse.declare_definer(bi_definer, &bi::grants(rollups, &store.database))
+    clickhouse.declare_definers(&config.migrate.definers())
 }
 
 /// Creates or updates the tables and the topic.

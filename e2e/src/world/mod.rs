@@ -78,10 +78,11 @@ impl World {
         Self::on_own_servers_declaring(name, &Rollups::built_in()).await
     }
 
-    /// Like [`World::on_own_servers`]; the definer of the analysts' views may also read the columns of `rollups`.
+    /// Like [`World::on_own_servers`]; the definers of the analysts' views may also read the columns of `rollups`.
     pub async fn on_own_servers_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
-        stack.clickhouse.declare_definer(bi::DEFINER, &bi::grants(rollups, name)).unwrap();
+        let on = bi::Databases { tables: name, views: &bi_database(name) };
+        stack.clickhouse.declare_definers(&bi::definers(rollups, on, bi::Definers::DEFAULT)).unwrap();
         stack.start().await.unwrap();
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
         world.migrate().await;
@@ -152,7 +153,7 @@ impl World {
 
     /// The database of its views, which the local users of `bi` may read.
     pub fn bi_database(&self) -> String {
-        format!("bi_{}", self.name)
+        bi_database(self.name)
     }
 
     /// The address of its views for `user`.
@@ -196,6 +197,10 @@ impl World {
         service.wait_ready().await.unwrap();
         service
     }
+}
+
+fn bi_database(world: &str) -> String {
+    format!("bi_{world}")
 }
 
 fn borrowed(variables: &[(String, String)]) -> Vec<(&str, &str)> {

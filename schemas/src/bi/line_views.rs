@@ -1,68 +1,120 @@
-//! The views of single lines: recent events, and samples of rejected lines.
+//! The views of single lines: recent events, samples of rejected lines, and dead letters.
 
-use super::view::{View, ViewColumn, column, of};
+use super::Databases;
+use super::int64;
+use super::view::{Kind, Owner, View, ViewColumn, column, of, text_of};
 use crate::field::{Field, FieldType};
-use crate::reserved_names::{EVENTS_RECENT, REJECTED_LINES};
+use crate::reserved_names::{DEAD_LETTERS, EVENTS_RECENT, REJECTED_LINES};
 
-pub(super) fn events_recent(fields: &[Field], database: &str) -> View {
-    let plain = |name: &str, kind: &'static str, comment: &str| column(name, kind, comment, &of(name));
+pub(super) fn events_recent(fields: &[Field], on: Databases<'_>) -> View {
+    let plain = |name: &str, kind: Kind, comment: &str| column(name, kind, comment, &of(name));
+    let text = |name: &str, comment: &str| column(name, Kind::String, comment, &text_of(name));
     let columns = [
-        plain("tenant", "String", "whose data it is"),
-        plain("event", "String", "name"),
-        plain(
-            "client_time",
-            "DateTime64(3, 'UTC')",
-            "when it happened, as sent; server_time if nothing was sent",
-        ),
-        plain("server_time", "DateTime64(3, 'UTC')", "when the request arrived"),
-        column("ip", "String", "address of the client", "replaceRegexpOne(toString(T.`ip`), '^::ffff:', '')"),
-        plain("user_id", "String", "who did it"),
-        plain("device_id", "String", "on which device"),
-        plain("device_os", "String", "operating system of the device"),
-        plain("session", "String", "session it belongs to"),
-        plain("sequence", "UInt64", "position in the session"),
-        plain("param_int", "Int64", "a number of the client's"),
-        plain("param_str", "String", "a text of the client's"),
-        plain("country", "String", "two or three letters, upper case"),
-        plain("event_id", "UUID", "identity; zero if none"),
-        plain("props", "String", "all other fields, as JSON text"),
+        text("tenant", "whose data it is"),
+        text("event", "name"),
+        plain("client_time", Kind::DateTime64, "when it happened, as sent; server_time if nothing was sent"),
+        plain("server_time", Kind::DateTime64, "when the request arrived"),
+        column("ip", Kind::String, "address of the client; empty if none", IP),
+        plain("user_id", Kind::String, "who did it"),
+        plain("device_id", Kind::String, "on which device"),
+        text("device_os", "operating system of the device"),
+        plain("session", Kind::String, "session it belongs to"),
+        column("sequence", Kind::Int64, "position in the session", &int64::of_u64(&of("sequence"))),
+        plain("param_int", Kind::Int64, "a number of the client's"),
+        plain("param_str", Kind::String, "a text of the client's"),
+        text("country", "two or three letters, upper case"),
+        column("event_id", Kind::String, "identity, a UUID; empty if none", EVENT_ID),
+        plain("props", Kind::String, "all other fields, as JSON text"),
     ];
     let columns = columns.into_iter().chain(fields.iter().map(of_field)).collect();
     View {
         name: EVENTS_RECENT.to_owned(),
         comment: "single events of the last 31 days, as stored".to_owned(),
+        owner: Owner::Views,
         columns,
         table: "events",
-        from: format!("FROM {database}.events AS T WHERE T.`tenant` != ''"),
+        from: format!("FROM {}.events AS T WHERE T.`tenant` != ''", on.tables),
     }
 }
+
+/// Addresses of version 4 are stored as those of version 6.
+const IP: &str = "if(T.`ip` = toIPv6('::'), '', replaceRegexpOne(toString(T.`ip`), '^::ffff:', ''))";
+
+const EVENT_ID: &str =
+    "if(T.`event_id` = toUUID('00000000-0000-0000-0000-000000000000'), '', toString(T.`event_id`))";
 
 fn of_field(field: &Field) -> ViewColumn {
-    let name = field.column();
-    match field.kind {
+    let (name, comment) = (field.column(), field.comment());
+    let kind = match field.kind {
+        FieldType::String => Kind::String,
         // BI tools differ in how they show booleans.
-        FieldType::Bool => column(&name, "Int64", &field.comment(), &format!("toInt64({})", of(&name))),
-        kind => column(&name, kind.column_type(), &field.comment(), &of(&name)),
-    }
+        FieldType::Bool => {
+            return column(&name, Kind::Int64, &comment, &format!("toInt64({})", of(&name)));
+        }
+        FieldType::Int => Kind::Int64,
+        FieldType::Float => Kind::Float64,
+        FieldType::Time => Kind::DateTime64,
+    };
+    column(&name, kind, &comment, &of(&name))
 }
 
-pub(super) fn rejected_lines(database: &str) -> View {
+pub(super) fn rejected_lines(on: Databases<'_>) -> View {
     let columns = vec![
-        column("tenant", "String", "whose data it would have been", &of("tenant")),
-        column("received", "DateTime64(3, 'UTC')", "when Kafka took the sample", &of("kafka_time")),
-        column("code", "String", "what is wrong, as the sender was told", "splitByChar(':', T.`reason`)[2]"),
-        column("field", "String", "with which field; empty if with none", "splitByChar(':', T.`reason`)[3]"),
-        column("line", "String", "the first 4 KiB of the line as sent", &of("text")),
+        column("tenant", Kind::String, "whose data it would have been", &text_of("tenant")),
+        column("received", Kind::DateTime64, "when Kafka took the sample", &of("kafka_time")),
+        column(
+            "code",
+            Kind::String,
+            "what is wrong, as the sender was told",
+            "splitByChar(':', CAST(T.`reason`, 'String'))[2]",
+        ),
+        column(
+            "field",
+            Kind::String,
+            "with which field; empty if with none",
+            "splitByChar(':', CAST(T.`reason`, 'String'))[3]",
+        ),
+        column("line", Kind::String, "the first 4 KiB of the line as sent", &of("text")),
     ];
     View {
         name: REJECTED_LINES.to_owned(),
         comment:
             "samples of lines that were rejected, at most ten a second of each edge, of the last 14 days"
                 .to_owned(),
+        owner: Owner::Views,
         columns,
-        table: "dead_letters",
+        table: DEAD_LETTERS,
         from: format!(
-            "FROM {database}.dead_letters AS T WHERE T.`tenant` != '' AND startsWith(T.`reason`, 'edge:')"
+            "FROM {}.{DEAD_LETTERS} AS T WHERE T.`tenant` != '' AND startsWith(T.`reason`, 'edge:')",
+            on.tables
+        ),
+    }
+}
+
+pub(super) fn dead_letters(on: Databases<'_>) -> View {
+    let columns = vec![
+        column("tenant", Kind::String, "whose data it is; ? if unknown", &text_of("tenant")),
+        column("received", Kind::DateTime64, "when Kafka took its record", &of("kafka_time")),
+        column("reason", Kind::String, "why it is no event, as a stable code", &text_of("reason")),
+        column("kafka_partition", Kind::Int64, "Kafka partition of its record", "toInt64(T.`kp`)"),
+        column("kafka_offset", Kind::Int64, "offset of its record", &int64::of_u64(&of("ko"))),
+        column(
+            "line_number",
+            Kind::Int64,
+            "position among the lines of its record, from 0",
+            "toInt64(T.`line`)",
+        ),
+        column("text", Kind::String, "its first 4 KiB", &of("text")),
+    ];
+    View {
+        name: DEAD_LETTERS.to_owned(),
+        comment: "lines that were accepted and could not be stored as events, of the last 14 days".to_owned(),
+        owner: Owner::Views,
+        columns,
+        table: DEAD_LETTERS,
+        from: format!(
+            "FROM {}.{DEAD_LETTERS} AS T WHERE T.`tenant` != '' AND NOT startsWith(T.`reason`, 'edge:')",
+            on.tables
         ),
     }
 }

@@ -2,122 +2,80 @@
 //!
 //! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the table that it
 //! reads; a reader of the views needs no grant on the tables, because a view reads with the grants of its
-//! definer, where that user exists. Names are quoted: a field of `props` may be called `from`.
+//! definer, where that user exists; a column that was released keeps its name and type. Names are quoted: a
+//! field of `props` may be called `from`.
 
 mod view;
+
+mod int64;
+
+mod bucket;
 
 mod rollup_view;
 
 mod line_views;
 
-use std::collections::{BTreeMap, BTreeSet};
+mod service_views;
 
-use self::line_views::{events_recent, rejected_lines};
+mod grants;
+
+use self::bucket::Bucket;
+pub use self::bucket::time_column;
+pub use self::grants::{Definer, definers};
+use self::line_views::{dead_letters, events_recent, rejected_lines};
 use self::rollup_view::of_rollup;
-pub use self::rollup_view::time_column;
-pub use self::view::{Rights, View};
-pub use crate::reserved_names::{EVENTS_RECENT, REJECTED_LINES};
-use crate::rollup::Rollups;
+use self::service_views::{country_totals, freshness, pipeline_health};
+pub use self::view::{Definers, Rights, View};
+pub use crate::reserved_names::{EVENTS_RECENT, FRESHNESS, REJECTED_LINES};
+use crate::rollup::{Grain, Rollup, Rollups};
+use crate::tables;
 
-/// The default definer: the user with whose grants the views read. It cannot log in.
-pub const DEFINER: &str = "bi_owner";
-
-/// All views on the tables of `database`: one for each rollup, one for recent raw events and one for
-/// rejected lines.
-pub fn views(rollups: &Rollups, database: &str) -> Vec<View> {
-    let of_lines = [events_recent(rollups.fields(), database), rejected_lines(database)];
-    rollups.iter().map(|rollup| of_rollup(rollup, database)).chain(of_lines).collect()
+/// Where the tables are, and where the views are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Databases<'a> {
+    /// The database of the tables.
+    pub tables: &'a str,
+    /// The database of the views.
+    pub views: &'a str,
 }
 
-/// The grants that the definer of all [`views`] needs, and no more: the columns that the views read. A reader can
-/// make the definer evaluate a predicate on everything that the definer may read (ClickHouse issues 116028 and
-/// 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
-pub fn grants(rollups: &Rollups, database: &str) -> Vec<String> {
-    let views = views(rollups, database);
-    let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
-    for view in &views {
-        tables.entry(view.table).or_default().extend(view.reads());
-    }
-    let grant = |(table, columns): (&str, BTreeSet<&str>)| {
-        let columns: Vec<_> = columns.into_iter().map(|column| format!("`{column}`")).collect();
-        format!("GRANT SELECT({}) ON {database}.{table}", columns.join(", "))
-    };
-    tables.into_iter().map(grant).collect()
+/// Rollups whose view has another name.
+const RENAMED: [(&str, &str); 1] = [("poll_votes", "polls")];
+
+/// Rollups by days whose views also exist by ISO weeks and by months: a distinct count of a week cannot be had from
+/// those of its days.
+const MERGED: [(&str, [(&str, Bucket); 2]); 2] = [
+    ("users_daily", [("users_weekly", Bucket::Week), ("users_monthly", Bucket::Month)]),
+    ("users_all_daily", [("users_all_weekly", Bucket::Week), ("users_all_monthly", Bucket::Month)]),
+];
+
+/// All views, in an order in which each reads only tables and views before it.
+pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
+    let of_rollups = rollups.iter().map(|rollup| {
+        let bucket = Bucket::of(rollup.grain);
+        of_rollup(rollup, view_name(rollup), bucket, on)
+    });
+    let merged = MERGED.iter().filter_map(|(rollup, views)| {
+        let rollup = rollups.get(rollup).filter(|rollup| rollup.grain == Grain::Day)?;
+        Some(views.map(|(name, bucket)| of_rollup(rollup, name, Some(bucket), on)))
+    });
+    let totals = tables::COUNTRY_TOTALS.is_served(rollups).then(|| country_totals(on));
+    let of_lines = [events_recent(rollups.fields(), on), rejected_lines(on), dead_letters(on)];
+    [freshness(on)]
+        .into_iter()
+        .chain(of_rollups)
+        .chain(merged.flatten())
+        .chain(totals)
+        .chain(of_lines)
+        .chain([pipeline_health(on)])
+        .collect()
+}
+
+/// The name of a rollup's view.
+pub fn view_name(rollup: &Rollup) -> &str {
+    let renamed = RENAMED.iter().find(|(name, _)| *name == rollup.name);
+    renamed.map_or(rollup.name.as_str(), |(_, view)| view)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(name: &str) -> String {
-        let views = views(&Rollups::built_in(), "millrace");
-        views.iter().find(|view| view.name == name).unwrap().create("bi", Rights::Definer(DEFINER))
-    }
-
-    #[test]
-    fn a_rollups_view_sums_by_its_key_and_leaves_markers_out() {
-        assert_eq!(
-            view("event_daily"),
-            "CREATE OR REPLACE VIEW bi.`event_daily`
-(
-    `tenant` String COMMENT 'whose data it is',
-    `day` DateTime('UTC') COMMENT 'start of the day, UTC',
-    `event` String COMMENT 'event as sent; empty if absent',
-    `country` String COMMENT 'country as sent; empty if absent',
-    `events` UInt64 COMMENT 'additive: number of events'
-)
-DEFINER = bi_owner SQL SECURITY DEFINER
-AS SELECT T.`tenant` AS `tenant`, T.`bucket` AS `day`, T.`dim1` AS `event`, T.`dim2` AS `country`, sum(T.`rows`) AS `events`
-FROM millrace.rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' GROUP BY T.`tenant`, T.`bucket`, T.`dim1`, T.`dim2`
-COMMENT 'events per day by event, country; kept for ever'"
-        );
-    }
-
-    #[test]
-    fn distinct_counts_are_merged_and_marked_as_not_additive() {
-        let sql = view("users_hourly");
-        assert!(sql.contains("uniqExactMerge(T.`uniq1`) AS `users`"), "{sql}");
-        assert!(sql.contains("`users` UInt64 COMMENT 'NOT additive: distinct users'"), "{sql}");
-    }
-
-    #[test]
-    fn a_view_with_the_rights_of_its_reader_names_no_definer() {
-        for view in views(&Rollups::built_in(), "millrace") {
-            let sql = view.create("bi", Rights::Reader);
-            assert!(sql.contains("SQL SECURITY INVOKER") && !sql.contains(DEFINER), "{sql}");
-        }
-    }
-
-    #[test]
-    fn the_definer_is_granted_the_columns_that_views_read_and_no_others() {
-        let text = "[[rollup]]\nname = \"r\"\ngrain = \"hour\"\ndimensions = [\"event\"]\n\
-                    measures = { n = \"count\", u = \"uniq_exact(user)\" }\n\
-                    [[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
-        let grants = grants(&Rollups::parse("test", text).unwrap(), "millrace");
-        assert_eq!(
-            grants[0],
-            "GRANT SELECT(`kafka_time`, `reason`, `tenant`, `text`) ON millrace.dead_letters"
-        );
-        assert!(
-            grants[1].contains("`prop_plan`") && grants[1].ends_with(" ON millrace.events"),
-            "{}",
-            grants[1]
-        );
-        for hidden in ["place", "cfg", "hwm", "ko"] {
-            assert!(!grants[1].contains(&format!("`{hidden}`")), "{}", grants[1]);
-        }
-        let states = "GRANT SELECT(`bucket`, `dim1`, `expires`, `rollup`, `rows`, `tenant`, `uniq1`) ON millrace.rollup_states";
-        assert_eq!(grants[2..], [states]);
-    }
-
-    #[test]
-    fn every_view_leaves_marker_rows_out() {
-        for view in views(&Rollups::built_in(), "millrace") {
-            assert!(
-                view.create("bi", Rights::Definer(DEFINER)).replace('`', "").contains("WHERE T.tenant != ''"),
-                "{}",
-                view.name
-            );
-        }
-    }
-}
+mod tests;

@@ -1,57 +1,55 @@
-//! The view of a rollup.
+//! The view of a rollup, and those that merge its days to weeks and months.
 
-use super::view::{View, ViewColumn, column, of};
+use super::Databases;
+use super::bucket::Bucket;
+use super::int64;
+use super::service_views::AS_OF;
+use super::view::{Kind, Owner, View, ViewColumn, column, of, text_of};
 use crate::rollup::layout::MeasureColumn;
-use crate::rollup::{Dimension, Distinct, Grain, Measure, Number, Rollup};
+use crate::rollup::{Condition, Dimension, Distinct, Measure, Number, Rollup};
 
-pub(super) fn of_rollup(rollup: &Rollup, database: &str) -> View {
-    let mut key = vec![column("tenant", "String", "whose data it is", &of("tenant"))];
-    if let Some(name) = time_column(rollup.grain) {
-        key.push(column(
-            name,
-            "DateTime('UTC')",
-            &format!("start of the {}, UTC", name.replace('_', " of an ")),
-            &of("bucket"),
-        ));
-    }
+/// The view of `rollup` under the name `name`, with buckets of `bucket`; without a time if there is none.
+pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on: Databases<'_>) -> View {
+    let mut key = vec![column("tenant", Kind::String, "whose data it is", &text_of("tenant"))];
+    key.extend(bucket.map(Bucket::column));
     key.extend(rollup.dimensions.iter().enumerate().map(|(at, dimension)| of_dimension(at, dimension)));
     let group: Vec<_> = key.iter().map(|c| c.expression.clone()).collect();
+    let whole = bucket.zip(rollup.retention_days).and_then(|(bucket, days)| bucket.is_whole(days));
     let from = format!(
-        "FROM {database}.{} AS T WHERE {} GROUP BY {}",
+        "FROM {}.{} AS T WHERE {}{} GROUP BY {}",
+        on.tables,
         rollup.table().name(),
         rollup.condition(),
+        whole.map(|whole| format!(" AND {whole}")).unwrap_or_default(),
         group.join(", ")
     );
     let measures = rollup.measures.iter().zip(rollup.measure_columns());
-    let measures = measures.map(|((name, measure), stored)| of_measure(name, measure, stored));
-    let comment = match rollup.retention_days {
-        Some(days) => format!("{}; kept for {days} days", described(rollup)),
-        None => format!("{}; kept for ever", described(rollup)),
-    };
-    let (name, table) = (rollup.name.clone(), rollup.table().name());
-    View { name, comment, columns: key.into_iter().chain(measures).collect(), table, from }
+    let measures = measures.flat_map(|((name, measure), stored)| of_measure(name, measure, stored));
+    let complete = bucket.map(|bucket| complete(bucket, on));
+    View {
+        name: name.to_owned(),
+        comment: described(rollup, bucket),
+        owner: Owner::Views,
+        columns: key.into_iter().chain(measures).chain(complete).collect(),
+        table: rollup.table().name(),
+        from,
+    }
 }
 
-/// What a rollup aggregates, in a phrase.
-fn described(rollup: &Rollup) -> String {
+/// What a view of a rollup shows, in a sentence.
+fn described(rollup: &Rollup, bucket: Option<Bucket>) -> String {
     let measures: Vec<_> = rollup.measures.iter().map(|(name, _)| name.as_str()).collect();
     let dimensions: Vec<_> = rollup.dimensions.iter().map(ToString::to_string).collect();
-    let per = time_column(rollup.grain)
-        .map(|name| format!(" per {}", name.replace('_', " of an ")))
-        .unwrap_or_default();
+    let per = bucket.map(|bucket| format!(" per {}", bucket.noun())).unwrap_or_default();
     let by = if dimensions.is_empty() { String::new() } else { format!(" by {}", dimensions.join(", ")) };
-    format!("{}{per}{by}", measures.join(", "))
+    let conditions: Vec<_> = rollup.conditions.iter().map(condition).collect();
+    let only = if conditions.is_empty() { "" } else { ", only where " };
+    let kept = rollup.retention_days.map_or("for ever".to_owned(), |days| format!("for {days} days"));
+    format!("{}{per}{by}{only}{}; kept {kept}", measures.join(", "), conditions.join(" and "))
 }
 
-/// The time column of a rollup's view, which is named after the grain.
-pub fn time_column(grain: Grain) -> Option<&'static str> {
-    match grain {
-        Grain::Minute => Some("minute"),
-        Grain::QuarterHour => Some("quarter_hour"),
-        Grain::Hour => Some("hour"),
-        Grain::Day => Some("day"),
-        Grain::None => None,
-    }
+fn condition(condition: &Condition) -> String {
+    format!("{} is {}", condition.field, condition.values.join(" or "))
 }
 
 fn of_dimension(at: usize, dimension: &Dimension) -> ViewColumn {
@@ -60,68 +58,64 @@ fn of_dimension(at: usize, dimension: &Dimension) -> ViewColumn {
         Dimension::Column(_) => format!("{dimension} as sent; empty if absent"),
         Dimension::Prop(_) => format!("field {dimension}; empty if absent"),
     };
-    column(&name, "String", &comment, &of(&Rollup::dimension_column(at)))
+    column(&name, Kind::String, &comment, &of(&Rollup::dimension_column(at)))
 }
 
-fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> ViewColumn {
-    let number = |n: &Number| match n {
-        Number::ParamInt | Number::Field(_) => "Int64",
-        Number::Sequence => "UInt64",
-    };
+/// Whether a bucket has everything that arrived in time.
+fn complete(bucket: Bucket, on: Databases<'_>) -> ViewColumn {
+    let end = bucket.end();
+    let comment = format!(
+        "0 while as_of of the view {AS_OF} is before the end of the {}; then 1, though late events may follow",
+        bucket.noun()
+    );
+    let expression = format!("toInt64(assumeNotNull((SELECT as_of FROM {}.{AS_OF})) >= {end})", on.views);
+    column("complete", Kind::Int64, &comment, &expression)
+}
+
+/// The column of a measure, and for one that may lack a value the number of events beside it.
+fn of_measure(name: &str, measure: &Measure, stored: MeasureColumn) -> impl Iterator<Item = ViewColumn> {
     let distinct = |d: &Distinct| match d {
         Distinct::User => "users",
         Distinct::Session => "sessions",
         Distinct::DeviceId => "devices",
     };
-    // Every event has a `param_int` and a `sequence`.
-    let absent = |n: &Number| if let Number::Field(_) = n { "; 0 where no event has it" } else { "" };
-    let (kind, comment, function) = match measure {
-        Measure::Count => ("UInt64", "additive: number of events".to_owned(), "sum"),
-        Measure::CountOf(_) => ("UInt64", format!("additive: {measure}, events that have it"), "sum"),
-        Measure::Sum(n) => (number(n), format!("additive: {measure}"), "sum"),
-        Measure::Min(n) => {
-            (number(n), format!("NOT additive: {measure}, combine with min{}", absent(n)), "min")
-        }
-        Measure::Max(n) => {
-            (number(n), format!("NOT additive: {measure}, combine with max{}", absent(n)), "max")
-        }
-        Measure::UniqExact(d) => {
-            ("UInt64", format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge")
-        }
+    let rows = measure.rows_beside(name);
+    let unknown = rows.as_ref().map(|rows| format!("; 0 where {rows} is 0")).unwrap_or_default();
+    let (comment, function) = match measure {
+        Measure::Count => ("additive: number of events".to_owned(), "sum"),
+        Measure::CountOf(_) => (format!("additive: {measure}, events that have it"), "sum"),
+        Measure::Sum(_) => (format!("additive: {measure}"), "sum"),
+        Measure::Min(_) => (format!("NOT additive: {measure}, combine with min{unknown}"), "min"),
+        Measure::Max(_) => (format!("NOT additive: {measure}, combine with max{unknown}"), "max"),
+        Measure::UniqExact(d) => (format!("NOT additive: distinct {}", distinct(d)), "uniqExactMerge"),
     };
     let value = format!("{function}({})", of(&stored.name()));
-    let value = match measure {
-        Measure::Min(Number::Field(_)) => present(&value, i128::MAX),
-        Measure::Max(Number::Field(_)) => present(&value, i128::MIN),
+    let neutral = match measure {
+        Measure::Min(Number::Field(_)) => Some(i128::MAX),
+        Measure::Max(Number::Field(_)) => Some(i128::MIN),
         Measure::Min(Number::ParamInt | Number::Sequence)
         | Measure::Max(Number::ParamInt | Number::Sequence)
         | Measure::Count
         | Measure::CountOf(_)
         | Measure::Sum(_)
-        | Measure::UniqExact(_) => value,
+        | Measure::UniqExact(_) => None,
     };
-    // Sums and extremes are stored as Int128.
-    let expression = match stored {
-        MeasureColumn::Rows | MeasureColumn::Uniq(_) => value,
-        MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => match kind {
-            "Int64" => saturated("toInt64", &value, i64::MIN.into(), i64::MAX.into()),
-            _ => saturated("toUInt64", &value, 0, u64::MAX.into()),
-        },
+    // What the aggregator stores where no event of a group has the field.
+    let is_neutral = neutral.map(|neutral| format!("{value} = toInt128('{neutral}')"));
+    let beside = rows.zip(is_neutral.as_ref()).map(|(rows, is_neutral)| {
+        let comment = format!(
+            "additive: number of events, 0 where none of them has a value, so that {name} is unknown"
+        );
+        let events = int64::of_u64(&format!("sum({})", of("rows")));
+        column(&rows, Kind::Int64, &comment, &format!("if({is_neutral}, toInt64(0), {events})"))
+    });
+    let number = match stored {
+        MeasureColumn::Rows | MeasureColumn::Uniq(_) => int64::of_u64(&value),
+        MeasureColumn::Sum(_) | MeasureColumn::Min(_) | MeasureColumn::Max(_) => int64::of_i128(&value),
     };
-    column(name, kind, &comment, &expression)
-}
-
-/// `value`, or 0 where it is `neutral`, which the aggregator stores if no event of a group has the field.
-fn present(value: &str, neutral: i128) -> String {
-    format!("if({value} = toInt128('{neutral}'), toInt128(0), {value})")
-}
-
-/// `value`, an Int128, converted by `convert`, or the nearest bound if it is out of range. Not with `least` and
-/// `greatest`: with Int128 their results are wrong once ClickHouse has compiled them, after a few runs (seen on
-/// 26.7.2.1).
-fn saturated(convert: &str, value: &str, least: i128, most: i128) -> String {
-    format!(
-        "multiIf({value} > toInt128('{most}'), {convert}('{most}'), {value} < toInt128('{least}'), \
-         {convert}('{least}'), {convert}({value}))"
-    )
+    let expression = match is_neutral {
+        Some(is_neutral) => format!("if({is_neutral}, toInt64(0), {number})"),
+        None => number,
+    };
+    [column(name, Kind::Int64, &comment, &expression)].into_iter().chain(beside)
 }

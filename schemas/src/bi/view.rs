@@ -1,12 +1,61 @@
 //! A view: its columns, and the statement that creates it.
 
-/// With whose grants a view reads the tables.
+/// The users with whose rights the views read. Neither can log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definers<'a> {
+    /// Of all views but one.
+    pub views: &'a str,
+    /// Of the view `freshness`. It is another user, because a row policy on the rows of one tenant would hide the
+    /// table beneath, which has no tenant.
+    pub freshness: &'a str,
+}
+
+impl Definers<'static> {
+    /// The default names.
+    pub const DEFAULT: Self = Self { views: "bi_owner", freshness: "bi_freshness" };
+}
+
+/// With whose rights the views read the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights<'a> {
-    /// Those of this user: readers of the view need none on the tables.
-    Definer(&'a str),
+    /// Those of these users: readers of a view need none on the tables.
+    Definers(Definers<'a>),
     /// Those of the reader: nobody sees more than they may already read.
     Reader,
+}
+
+/// Which of the [`Definers`] a view has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Views,
+    Freshness,
+}
+
+/// The types of columns. BI tools read all of these in the same way; none is nullable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    String,
+    /// Counts too: some tools have no unsigned integers, and Int64 and UInt64 have no common type.
+    Int64,
+    Float64,
+    /// Days, weeks and months: a time would move to another day in another time zone.
+    Date,
+    DateTime,
+    /// With milliseconds.
+    DateTime64,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::String => "String",
+            Self::Int64 => "Int64",
+            Self::Float64 => "Float64",
+            Self::Date => "Date",
+            Self::DateTime => "DateTime('UTC')",
+            Self::DateTime64 => "DateTime64(3, 'UTC')",
+        }
+    }
 }
 
 /// A view.
@@ -16,6 +65,7 @@ pub struct View {
     pub name: String,
     /// What it shows, in a sentence.
     pub comment: String,
+    pub(super) owner: Owner,
     pub(super) columns: Vec<ViewColumn>,
     /// The table that it reads.
     pub(super) table: &'static str,
@@ -27,7 +77,7 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ViewColumn {
     name: String,
-    kind: &'static str,
+    kind: Kind,
     comment: String,
     pub(super) expression: String,
 }
@@ -38,13 +88,16 @@ impl View {
         let declared: Vec<_> = self
             .columns
             .iter()
-            .map(|c| format!("    `{}` {} COMMENT '{}'", c.name, c.kind, escaped(&c.comment)))
+            .map(|c| format!("    `{}` {} COMMENT '{}'", c.name, c.kind.name(), escaped(&c.comment)))
             .collect();
         let selected: Vec<_> =
             self.columns.iter().map(|c| format!("{} AS `{}`", c.expression, c.name)).collect();
-        let security = match rights {
-            Rights::Definer(definer) => format!("DEFINER = {definer} SQL SECURITY DEFINER"),
-            Rights::Reader => "SQL SECURITY INVOKER".to_owned(),
+        let security = match (rights, self.owner) {
+            (Rights::Definers(Definers { views: definer, .. }), Owner::Views)
+            | (Rights::Definers(Definers { freshness: definer, .. }), Owner::Freshness) => {
+                format!("DEFINER = {definer} SQL SECURITY DEFINER")
+            }
+            (Rights::Reader, _) => "SQL SECURITY INVOKER".to_owned(),
         };
         format!(
             "CREATE OR REPLACE VIEW {bi}.`{name}`\n(\n{declared}\n)\n{security}\n\
@@ -55,6 +108,11 @@ impl View {
             from = self.from,
             comment = escaped(&self.comment),
         )
+    }
+
+    /// Its columns, each as `view.column type`.
+    pub fn interface(&self) -> impl Iterator<Item = String> {
+        self.columns.iter().map(|column| format!("{}.{} {}", self.name, column.name, column.kind.name()))
     }
 
     /// The columns of the table that it reads; each is written as `T.…`.
@@ -74,7 +132,14 @@ pub(super) fn of(column: &str) -> String {
     format!("T.`{column}`")
 }
 
-pub(super) fn column(name: &str, kind: &'static str, comment: &str, expression: &str) -> ViewColumn {
+/// A LowCardinality column of the table as a plain text. An expression must have exactly the type of its column:
+/// else ClickHouse rewrites `x != ''` to a part of `x` that the query of the view does not have, and the reader gets an
+/// error (ClickHouse pull request 113057).
+pub(super) fn text_of(column: &str) -> String {
+    format!("CAST({}, 'String')", of(column))
+}
+
+pub(super) fn column(name: &str, kind: Kind, comment: &str, expression: &str) -> ViewColumn {
     ViewColumn { name: name.to_owned(), kind, comment: comment.to_owned(), expression: expression.to_owned() }
 }
 

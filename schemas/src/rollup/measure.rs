@@ -114,6 +114,17 @@ impl Measure {
         }
     }
 
+    /// The column beside the minimum or maximum `name` of a field that an event may lack: 0 where no event has it.
+    pub(crate) fn rows_beside(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Min(Number::Field(_)) | Self::Max(Number::Field(_)) => Some(format!("{name}_rows")),
+            // Every event has a `param_int` and a `sequence`.
+            Self::Min(Number::ParamInt | Number::Sequence)
+            | Self::Max(Number::ParamInt | Number::Sequence) => None,
+            Self::Count | Self::CountOf(_) | Self::Sum(_) | Self::UniqExact(_) => None,
+        }
+    }
+
     /// Whether values of several rows may be added up.
     pub fn is_additive(&self) -> bool {
         match self {

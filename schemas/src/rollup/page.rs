@@ -15,8 +15,8 @@ impl Rollups {
             "# Built-in rollups\n\n\
              Generated from `schemas/rollups.toml`; a test says when this page is stale, and writes it again. \
              [rollups](rollups.md) says how to declare more.\n\n\
-             Each row below is a rollup that the aggregator keeps exact, and a view of the same name in `bi`. `tenant` and, \
-             unless the grain is none, the start of the bucket belong to every key. A measure marked * is not additive: \
+             Each row below is a rollup that the aggregator keeps exact, and a view of the same name in `bi` (`poll_votes` is \
+             the view `polls`). `tenant` and, unless the grain is none, the start of the bucket belong to every key. A measure marked * is not additive: \
              it cannot be summed over rows.\n\n\
              | rollup | one bucket is | broken down by | measures | only events where | kept |\n\
              |---|---|---|---|---|---|\n",

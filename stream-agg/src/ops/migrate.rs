@@ -1,4 +1,5 @@
-//! `stream-agg migrate`: creates the database, the tables and the topic where they are missing, and all views.
+//! `stream-agg migrate`: creates the database, the tables and the topic where they are missing, and all views;
+//! drops the views of what is no longer declared.
 //!
 //! Invariant: what was applied never changes under its name; a file or a declared rollup that differs from what was
 //! applied is an error. Every statement says `IF NOT EXISTS` or replaces an equal object, so two processes may
@@ -23,6 +24,8 @@ use crate::kafka::timestamps::{self, Admin, TimestampType};
 
 mod views;
 
+use self::views::Made;
+
 /// The waits until Kafka or ClickHouse can be reached.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 /// The waits until the partitions of a new topic have leaders.
@@ -37,6 +40,8 @@ pub struct Migrated {
     pub applied: Vec<String>,
     /// Number of views that were created or replaced.
     pub views: usize,
+    /// Views of earlier declarations that were dropped, by name.
+    pub dropped_views: Vec<String>,
     /// Whether the topic was created.
     pub topic_created: bool,
 }
@@ -94,12 +99,12 @@ pub enum MigrateError {
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = persist(deadline, "clickhouse", || tables(config)).await?;
-    let views = persist(deadline, "clickhouse", || views::make(config)).await?;
+    let Made { views, dropped } = persist(deadline, "clickhouse", || views::make(config)).await?;
     let topic_created = persist(deadline, "kafka", || topic(config)).await?;
-    Ok(Migrated { applied, views, topic_created })
+    Ok(Migrated { applied, views, dropped_views: dropped, topic_created })
 }
 
-/// The statements that create the user with whose rights the analysts' views read.
+/// The statements that create the users with whose rights the analysts' views read.
 pub fn grants(config: &MigrateConfig) -> Vec<String> {
     views::grants(config)
 }
@@ -323,6 +328,10 @@ impl fmt::Display for Migrated {
         let tables =
             if self.applied.is_empty() { "nothing to apply".to_owned() } else { self.applied.join(", ") };
         let topic = if self.topic_created { "created" } else { "exists" };
-        write!(f, "{tables}; {} views; topic {topic}", self.views)
+        let dropped = match &self.dropped_views[..] {
+            [] => String::new(),
+            names => format!(", dropped {}", names.join(", ")),
+        };
+        write!(f, "{tables}; {} views{dropped}; topic {topic}", self.views)
     }
 }

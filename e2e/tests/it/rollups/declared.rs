@@ -96,7 +96,7 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
         panic!("{overdue}: {expected:?}; there are {found:?}");
     }
     let view = format!(
-        "SELECT toUnixTimestamp(day), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
+        "SELECT toUnixTimestamp(toDateTime(day, 'UTC')), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
     // Several times, so that ClickHouse compiles the expressions of the view.

@@ -157,12 +157,15 @@ async fn an_integer_field_is_summed_where_it_is_and_a_backfill_sums_what_was_sto
         world.rows(states).await,
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
-    // A view shows the limit of 64 bits for larger sums, and 0 for the minimum of no events.
+    // A view shows the limit of 64 bits for larger sums, and 0 beside 0 rows for the minimum of no values.
     let view = format!(
-        "SELECT country, events, sales, total, least FROM {}.spent ORDER BY country",
+        "SELECT country, events, sales, total, least, least_rows FROM {}.spent ORDER BY country",
         world.bi_database()
     );
     let most = i64::MAX.to_string();
-    assert_eq!(world.rows(&view).await, [["DE", "8", "4", &most, "1000"], ["FR", "2", "0", "0", "0"]]);
+    assert_eq!(
+        world.rows(&view).await,
+        [["DE", "8", "4", &most, "1000", "8"], ["FR", "2", "0", "0", "0", "0"]]
+    );
     world.run("stream-agg", &["audit"], &declared).await.unwrap();
 }

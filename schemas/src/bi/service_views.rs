@@ -1,0 +1,75 @@
+//! The views of the pipeline itself, and those of what it prepares.
+
+use super::Databases;
+use super::int64;
+use super::view::{Kind, Owner, View, column, of, text_of};
+use crate::reserved_names::{COUNTRY_TOTALS, FRESHNESS, PIPELINE_HEALTH};
+
+/// The view that says up to which moment everything is counted.
+pub(super) const AS_OF: &str = FRESHNESS;
+
+const AS_OF_COMMENT: &str =
+    "everything that was in Kafka before this moment is counted; 1970-01-01 if unknown";
+
+/// One row. It is unknown until every partition of the newest Kafka log has reported.
+pub(super) fn freshness(on: Databases<'_>) -> View {
+    let known = "if(count() >= max(P.partitions), min(P.as_of), toDateTime64(0, 3, 'UTC'))";
+    View {
+        name: FRESHNESS.to_owned(),
+        comment: "one row: how fresh all other views are".to_owned(),
+        owner: Owner::Freshness,
+        columns: vec![column("as_of", Kind::DateTime64, AS_OF_COMMENT, known)],
+        table: "progress",
+        from: format!(
+            "FROM (SELECT T.kp AS kp, max(T.partitions) AS partitions, max(T.as_of) AS as_of FROM {tables}.progress AS T \
+             WHERE T.g = (SELECT max(T.g) FROM {tables}.progress AS T) GROUP BY T.kp) AS P",
+            tables = on.tables
+        ),
+    }
+}
+
+/// What became of everything that arrived, by hours of arrival. The ledger has no tenants.
+pub(super) fn pipeline_health(on: Databases<'_>) -> View {
+    const HOUR: &str = "toStartOfHour(toDateTime(T.`kafka_time`, 'UTC'))";
+    let sum = |name: &str, comment: &str, of_what: &str| {
+        let sum = int64::of_u64(&format!("sum({})", of(of_what)));
+        column(name, Kind::Int64, &format!("additive: {comment}"), &sum)
+    };
+    let columns = vec![
+        column("hour", Kind::DateTime, "start of the hour in which Kafka took the records, UTC", HOUR),
+        column("records", Kind::Int64, "additive: records, each with one or more lines", "toInt64(count())"),
+        sum("lines", "lines in the records", "lines"),
+        sum("stored", "lines that were stored as events", "stored"),
+        sum("duplicates", "lines that repeat an event and were not stored again", "duplicates"),
+        sum("rejected", "lines that could not be read; the view dead_letters has them", "rejected"),
+        sum("time_replaced", "events whose own time was not believed", "time_replaced"),
+    ];
+    View {
+        name: PIPELINE_HEALTH.to_owned(),
+        comment:
+            "what became of everything that arrived, per hour of arrival, of all tenants; of the last 30 days"
+                .to_owned(),
+        owner: Owner::Views,
+        columns,
+        table: "ledger",
+        from: format!("FROM {}.ledger AS T WHERE T.`tenant` != '' GROUP BY {HOUR}", on.tables),
+    }
+}
+
+pub(super) fn country_totals(on: Databases<'_>) -> View {
+    let events = int64::of_u64(&of("events"));
+    let columns = vec![
+        column("tenant", Kind::String, "whose data it is", &text_of("tenant")),
+        column("country", Kind::String, "two or three letters, upper case; never empty", &text_of("country")),
+        column("events", Kind::Int64, "additive: views, plays and clicks of all time", &events),
+        column("as_of", Kind::DateTime64, AS_OF_COMMENT, &of("as_of")),
+    ];
+    View {
+        name: COUNTRY_TOTALS.to_owned(),
+        comment: "views, plays and clicks of all time by country; refreshed every 5 seconds".to_owned(),
+        owner: Owner::Views,
+        columns,
+        table: COUNTRY_TOTALS,
+        from: format!("FROM {}.{COUNTRY_TOTALS} AS T WHERE T.`tenant` != ''", on.tables),
+    }
+}
