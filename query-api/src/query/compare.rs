@@ -135,7 +135,8 @@ fn as_compare(mut problem: Problem) -> Problem {
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart where all measures that can be cut have the end of a bucket.
+/// Cuts an unfinished bucket and its counterpart at the latest moment up to which rollups have all measures that they
+/// have for a part of the bucket at all.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,

@@ -26,7 +26,7 @@ use crate::state::AppState;
 
 /// That rows were left out, for forms that have no room to say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
-/// The cursor of the next page, likewise.
+/// The cursor of the next page, for the same forms.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body.
 pub(crate) const MAX_BODY: usize = 64 << 10;

@@ -75,8 +75,7 @@ impl Plan {
 impl Part {
     /// Its distinct counts, by their place in the query.
     pub(super) fn distinct(&self) -> impl Iterator<Item = usize> {
-        let is_distinct = |measure: &Measure| matches!(measure, Measure::UniqExact(_));
-        self.measures.iter().filter(move |(_, measure)| is_distinct(measure)).map(|(place, _)| *place)
+        self.measures.iter().filter(|(_, measure)| measure.is_distinct()).map(|(place, _)| *place)
     }
 
     /// Names of the rollups that are read.
@@ -186,7 +185,7 @@ impl<'a> Planner<'a> {
         best.map(|(_, measure, part)| (measure, part)).ok_or_else(|| self.none_covers(name, &failures))
     }
 
-    /// What is read of a measure if this rollup answers it.
+    /// The part of the plan that reads `measure` from `rollup`, or from coarser rollups where that is cheaper.
     fn part(
         &self,
         rollup: &'a Rollup,
@@ -196,7 +195,7 @@ impl<'a> Planner<'a> {
     ) -> Part {
         let coarser = declared.iter().enumerate().filter_map(|(place, (coarse, _))| {
             let (sources, kept_from) = self.split(coarse, rollup, window)?;
-            let is_better = matches!(measure, Measure::UniqExact(_)) && self.lacking(coarse).is_empty();
+            let is_better = measure.is_distinct() && self.lacking(coarse).is_empty();
             let key = (kept_from.is_some(), Reverse(coarse.grain.length()), coarse.dimensions.len(), place);
             is_better.then_some((key, sources, kept_from))
         });

@@ -125,6 +125,14 @@ impl Measure {
         }
     }
 
+    /// Whether it counts distinct values, whose sets cost as much to merge as they have values.
+    pub fn is_distinct(&self) -> bool {
+        match self {
+            Self::UniqExact(_) => true,
+            Self::Count | Self::CountOf(_) | Self::Sum(_) | Self::Min(_) | Self::Max(_) => false,
+        }
+    }
+
     /// Whether values of several rows may be added up.
     pub fn is_additive(&self) -> bool {
         match self {

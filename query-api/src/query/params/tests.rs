@@ -182,7 +182,7 @@ fn the_page_explains_every_parameter_as_the_table_does() {
     let right = format!("{before}{BEGIN}{table}{END}{after}");
     if page != right {
         fs::write(&file, right).unwrap();
-        panic!("the table in docs/query.md was stale; it is written again, commit it");
+        panic!("the table in docs/query.md was stale; the test has rewritten it, review and commit it");
     }
 }
 

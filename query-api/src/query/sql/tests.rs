@@ -47,7 +47,7 @@ fn check(name: &str, given: &[(&str, &str)]) {
         return;
     }
     fs::write(&file, found).unwrap();
-    panic!("{} was another; it is written, look at the difference and commit it", file.display());
+    panic!("{} was stale; the test has rewritten it, review and commit it", file.display());
 }
 
 #[test]
