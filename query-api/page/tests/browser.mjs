@@ -243,6 +243,10 @@ async function outage() {
       return (await age.allInnerTexts()).some((text) => words.test(text));
     }, 60_000);
   await shows("live", /Live/);
+  await eventually("every panel", async () => {
+    const [waiting, drawn] = await Promise.all([page.locator(".skeleton").count(), page.locator(".u-over").count()]);
+    return waiting === 0 && drawn === 1;
+  });
   await demand("stop clickhouse");
   await shows("late", /Late\s+\d+ s old/);
   assert.equal(await tile(page, "events"), expected.events, "the last numbers stay");
