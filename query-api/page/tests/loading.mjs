@@ -4,8 +4,11 @@ import assert from "node:assert/strict";
 
 import { browser, close, eventually, expected, numberOf, profile, settled, url } from "./support.mjs";
 
-/** The bound of first paint with data, and how long it is tried: other programs use this machine too. In milliseconds. */
-const FIRST_PAINT = 1_000;
+/**
+ * The bound of first paint with data, and how long it is tried, in milliseconds. The goal is a second on a machine of its
+ * own; three other tests share two cores with this one.
+ */
+const FIRST_PAINT = 3_000;
 const TRIED_FOR = 25_000;
 /** What Chromium calls a good shift of the layout. */
 const GOOD_SHIFT = 0.1;
