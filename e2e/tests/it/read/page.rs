@@ -20,7 +20,7 @@ use crate::world::{Edge, World};
 mod weeks;
 
 /// Longest run of the browser.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The last step looks at an audit.
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");

@@ -154,6 +154,7 @@ async fn days_of_another_zone_are_read_from_a_rollup_that_has_their_edges() {
     let mut rng = Rng::with_seed(8);
     let events = random_events(&mut rng, 500, 10);
     count(&world, &edge.http, &mut rng, &events).await;
+    api.wait_until_true_for(now()).await;
 
     let ask = async |zone: &str| {
         let path = format!(
