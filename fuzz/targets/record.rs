@@ -1,4 +1,4 @@
-//! What stands in a topic may be of any program: headers and lines are read, or refused.
+//! Any program may have written to a topic: headers and lines are read or refused, and nothing panics.
 
 #![no_main]
 

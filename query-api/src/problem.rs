@@ -60,11 +60,11 @@ pub(crate) enum Kind {
     NotYet,
     /// Readers already ask for as many old hours or small polls as a refresh reads.
     TooManyKeys,
-    /// As many queries run as may run at once.
+    /// The maximum number of queries runs already.
     Busy,
-    /// As many streams are open as may be, or the process is about to stop.
+    /// The maximum number of streams is open, or the process is about to stop.
     NoStream,
-    /// The key has as many streams as one key may have.
+    /// The key has the maximum number of streams of one key.
     NoStreamOfKey,
     /// ClickHouse did not answer in time.
     TooSlow,

@@ -21,7 +21,7 @@ pub(super) async fn wait_for_exactly(world: &World, events: u64) -> anyhow::Resu
     let (rows, ledger) = (world.stored().await?, world.stored_by_ledger().await?);
     ensure!(
         rows == events && ledger == events,
-        "{events} events became {rows} rows, and {ledger} by the ledger"
+        "{events} events became {rows} raw rows; the ledger counts {ledger}"
     );
     Ok(waited)
 }

@@ -53,7 +53,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(DEADLINE, holds).await.expect(what);
 }
 
-/// An edge with a mock broker outside its client, which can be slowed down.
+/// An edge and its mock broker, which belongs to the test and not to the edge's client, so that the test can slow it down.
 async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();

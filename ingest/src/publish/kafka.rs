@@ -1,7 +1,7 @@
 //! Kafka's client: its settings, how a record is sent, and what librdkafka reports back.
 //!
 //! The [`Publisher`](super::Publisher) is the only owner of the client. Its polling thread calls [`Delivery`] for every
-//! record that ends; everything else holds the client weakly or is stopped before it.
+//! record that Kafka has acknowledged or refused; everything else holds the client weakly or is stopped before it.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -32,7 +32,7 @@ pub(super) enum DeliveryOpaque {
     Samples(u32),
 }
 
-/// Starts the client; `delivery` is called for every record that ends.
+/// Starts the client; `delivery` is called for every record that Kafka has acknowledged or refused.
 pub(super) fn start(config: &KafkaConfig, delivery: &Arc<Delivery>) -> Result<Arc<Producer>, KafkaError> {
     let context = DeliveryContext { delivery: Arc::clone(delivery) };
     Ok(Arc::new(settings(config).create_with_context::<_, Producer>(context)?))

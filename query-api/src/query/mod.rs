@@ -4,7 +4,8 @@
 //! the rollups by what the latest refresh learned of them, [`compare`] the windows that are read, [`sql`] writes one
 //! statement, [`budget`] gives it its turn and [`fetch`] asks ClickHouse; [`shape`] makes rows of what it gave
 //! ([`cursor`] says where a page begins) and [`render`] bytes of them; [`http`] has the routes, formats and headers.
-//! Unlike the rest of this service a query asks ClickHouse when it is asked; equal ones do so once per tick.
+//! Unlike the rest of this service, a query goes to ClickHouse when its request arrives; equal queries go there once per
+//! tick.
 
 pub(crate) mod params;
 

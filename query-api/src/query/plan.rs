@@ -1,11 +1,11 @@
 //! Routing: which rollups answer each measure.
 //!
 //! A rollup is a candidate if it has the measure, the dimensions and the filtered fields, if each bucket of the
-//! window is made of whole buckets of its own, and if the filters imply its `where`. Of several, those count that
-//! hold every event for as long as the window reaches; then the coarsest, the one with fewest dimensions, the first
-//! of the file. A distinct count costs as much as there are values in all buckets that are merged, so it is read
-//! from a coarser rollup where a bucket of the window holds whole buckets of one, and from the candidate only at the
-//! edges. Measures of different rollups are joined on their keys. Pure: no clock, no I/O.
+//! window is made of whole buckets of its own, and if the filters imply its `where`. Of several candidates,
+//! those that hold every event of the whole window come first; ties go to the coarsest, then to the one with the
+//! fewest dimensions, then to the first in the file. The cost of a distinct count grows with the number of values in
+//! the buckets that are merged, so it is read from a coarser rollup where a bucket of the window holds whole buckets of
+//! one, and from the candidate only at the edges. Measures of different rollups are joined on their keys. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 

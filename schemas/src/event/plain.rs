@@ -61,12 +61,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Moves behind the next byte that is no white space; `None` if it is another one.
+    /// Skips white space, then moves past `byte`; `None` if another byte is next.
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.token()? == byte).then(|| self.at += 1)
     }
 
-    /// Moves behind `word`, if it is next.
+    /// Moves past `word`, if it is next.
     fn word(&mut self, word: &str) -> Option<()> {
         self.text.as_bytes()[self.at..].starts_with(word.as_bytes()).then(|| self.at += word.len())
     }
@@ -78,7 +78,7 @@ impl<'a> Scan<'a> {
         (byte == b',' || byte == end).then_some(byte == b',')
     }
 
-    /// Moves behind a string without escapes, and returns where its text is.
+    /// Moves past a string without escapes, and returns where its text is.
     #[inline(always)]
     fn string(&mut self) -> Option<Range<usize>> {
         let (open, close) = (self.quotes.next()?, self.quotes.next()?);
@@ -89,7 +89,7 @@ impl<'a> Scan<'a> {
         Some(open + 1..close)
     }
 
-    /// Moves behind digits.
+    /// Moves past digits.
     fn digits(&mut self) -> &'a str {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -142,7 +142,7 @@ impl<'a> Scan<'a> {
         Some(&self.text[start..self.at])
     }
 
-    /// Moves behind a value that nests less deep than `depth`.
+    /// Moves past a value that nests less deep than `depth`.
     fn skip(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(|_| ()),
@@ -155,7 +155,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Moves behind an object or array.
+    /// Moves past an object or array.
     fn skip_all(&mut self, end: u8, depth: usize, named: bool) -> Option<()> {
         self.at += 1;
         if self.token()? == end {

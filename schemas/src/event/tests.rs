@@ -222,9 +222,9 @@ pub(crate) fn nearly_json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whether a line is read the short way or with care must not matter.
+    /// Whether the fast path or the careful path reads a line must not matter.
     #[test]
-    fn what_is_read_the_short_way_is_read_the_same_with_care(line in nearly_json()) {
+    fn what_the_fast_path_reads_is_read_the_same_by_the_careful_path(line in nearly_json()) {
         type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;
         if let Some(short) = plain::parse::<Props<'_>>(&line) {
             let long = read::parse::<Props<'_>>(&line).map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
@@ -236,7 +236,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_no_json_is_not_read_the_short_way() {
+fn what_is_no_json_is_not_read_by_the_fast_path() {
     for value in
         ["01", "1.", "-", "1e", "tru", "\"\u{1}\"", "\"\n\"", "\"", "[1,]", "{\"a\"}", "{a:1}", "1}}", "1,"]
     {
@@ -264,7 +264,7 @@ fn what_no_string_holds_as_it_is_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn usual_lines_are_read_the_short_way() {
+fn usual_lines_are_read_by_the_fast_path() {
     let long = "0123456789abcdef".repeat(4);
     for value in ["\"ä\"", "-7", "0", "null", "[1.5,-2e9,{\"b\":[]}]", "{ }", &format!("\"{long}\"")] {
         let line = format!(r#" {{"event":"e", "sequence":12 ,"param_int":-5,"x":{value}}} "#);

@@ -140,7 +140,7 @@ pub enum StopCause {
     #[error("its marker says {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
     /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
-    #[error("clickhouse took its rows three times and does not have them")]
+    #[error("clickhouse acknowledged its rows three times and does not have them")]
     LostParts,
 }
 

@@ -30,7 +30,7 @@ pub enum InUseError {
     #[error("ask kafka what is committed")]
     Kafka(#[from] KafkaError),
     /// The metadata of a commit is not an intent.
-    #[error("partition {partition} cannot be judged")]
+    #[error("read the declaration that partition {partition} uses: its committed metadata is not an intent")]
     Unreadable {
         /// The Kafka partition.
         partition: u16,

@@ -1,5 +1,5 @@
-//! Notes from which moment on each rollup of this process has every event of the partition, around the first commit
-//! under its declaration. Why in this order: [`crate::protocol::since`].
+//! Records, for each rollup of this process, the moment from which on it has every event of the partition, around the
+//! first commit under its declaration. Why in this order: [`crate::protocol::since`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -49,8 +49,8 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "steps",
         default: None,
-        doc: "The steps in their order, 2 to 8, each `event:eq:<name>` or `event:in:<name>|<name>`. No event is in two \
-              of them. Required.",
+        doc: "The steps in their order, 2 to 8, each `event:eq:<name>` or `event:in:<name>|<name>`. The same event \
+              name may not be in two steps. Required.",
         shape: Shape::Many,
         values: Values::Text("^event:(eq|in):"),
         read: |asked, text| {

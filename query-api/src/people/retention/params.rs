@@ -72,7 +72,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "periods",
         default: Some("8"),
-        doc: "How many periods after that of the cohort are counted. With those of the cohorts at most 64.",
+        doc: "How many periods after that of the cohort are counted. Cohorts and these periods together are at most 64.",
         shape: Shape::One,
         values: Values::Number(1, MAX_PERIODS - 1),
         read: |asked, text| {
@@ -92,7 +92,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "to",
         default: Some("now"),
-        doc: "The end of the last cohort, which is not included.",
+        doc: "The end of the last cohort (exclusive).",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),

@@ -208,14 +208,14 @@ mod tests {
             (
                 0,
                 StopCause::LostParts,
-                "clickhouse took its rows three times and does not have them; nothing more of partition 3 is \
+                "clickhouse acknowledged its rows three times and does not have them; nothing more of partition 3 is \
                  inserted: find out why clickhouse loses parts, stop all aggregators and run `stream-agg split 3`, \
                  which inserts offsets 5..9 in smaller pieces under new tokens",
             ),
             (
                 FIRST_BACKFILL_GENERATION,
                 StopCause::LostParts,
-                "clickhouse took its rows three times and does not have them; repair clickhouse, then run the backfill again",
+                "clickhouse acknowledged its rows three times and does not have them; repair clickhouse, then run the backfill again",
             ),
         ] {
             let stopped = rows(log_generation).stopped(&cell(), lost);
@@ -224,7 +224,7 @@ mod tests {
         let single = BatchDescription { end: NextOffset::new(6), ..rows(0) };
         assert_eq!(
             single.stopped(&cell(), StopCause::LostParts).to_string(),
-            "`events` 20261121, offsets 5..5: clickhouse took its rows three times and does not have them; nothing \
+            "`events` 20261121, offsets 5..5: clickhouse acknowledged its rows three times and does not have them; nothing \
              more of partition 3 is inserted: find out why clickhouse loses parts, stop all aggregators and run \
              `stream-agg skip 3 --offset 5`, which makes the record a dead letter"
         );
