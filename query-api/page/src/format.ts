@@ -21,10 +21,16 @@ export function percent(share: number): string {
   return `${percent < 10 ? percent.toFixed(1) : percent.toFixed(0)} %`;
 }
 
+/** Whether a change is shown as none: below a twentieth of a percent. */
+export function isNone(change: number): boolean {
+  return Math.abs(change) < 0.0005;
+}
+
 /** A change as signed percent. */
 export function change(change: number): string {
+  if (isNone(change)) return "0 %";
   const percent = Math.abs(change * 100);
-  const digits = percent >= 1000 ? compact.format(percent) : percent.toFixed(percent < 10 ? 1 : 0);
+  const digits = percent >= 1000 ? compact.format(percent) : percent.toFixed(percent < 9.95 ? 1 : 0);
   return `${change < 0 ? "−" : "+"}${digits} %`;
 }
 

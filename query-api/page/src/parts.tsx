@@ -4,13 +4,13 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { type Refusal, download, key } from "./api";
-import { change as changeText } from "./format";
+import { change as changeText, isNone } from "./format";
 import { csvPath, curl } from "./queries";
 
 /** A change against the comparison: arrow, sign and colour say the same. */
 export function Change({ change, then }: { change: number | null | undefined; then?: string }) {
   if (change === null || change === undefined) return <span class="change none">–</span>;
-  const kind = change > 0 ? "up" : change < 0 ? "down" : "same";
+  const kind = isNone(change) ? "same" : change > 0 ? "up" : "down";
   return (
     <span class={`change ${kind}`} title={then}>
       {changeText(change)}
