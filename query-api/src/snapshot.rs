@@ -187,7 +187,7 @@ impl SnapshotStatement {
         let mut polls = take::<Polls>(&mut rows);
         let (mut series, mut active) = (take::<Series>(&mut rows), take::<ActiveUsers>(&mut rows));
         let mut hours = take::<Analytics>(&mut rows);
-        let as_of = AsOf::new(freshness::reach(&rows).as_of);
+        let as_of = AsOf::new(freshness::as_of(&rows));
         let tenants = scope.tenants.iter().map(|tenant| {
             let refresh = Refresh { tenant, scope, as_of: &as_of, read_at };
             let previous = previous.and_then(|previous| previous.tenants.get(tenant));

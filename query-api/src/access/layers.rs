@@ -66,7 +66,7 @@ impl Access {
 
     /// Charges each request of the routes to a rate of its key, or refuses it.
     pub(crate) fn charge(&self, cost: Cost, routes: Router) -> Router {
-        if self.keys.is_none() {
+        if !self.needs_key() {
             return routes;
         }
         routes.route_layer(middleware::from_fn_with_state(cost, charge))
@@ -74,7 +74,7 @@ impl Access {
 
     /// Refuses the prepared answers of the routes to readers whose key permits less than the answers show.
     pub(crate) fn permit_prepared(&self, routes: Router) -> Router {
-        if self.keys.is_none() {
+        if !self.needs_key() {
             return routes;
         }
         routes.route_layer(middleware::from_fn(permit_prepared))

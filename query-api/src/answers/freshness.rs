@@ -40,10 +40,18 @@ pub(crate) fn aggregator_rollups(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }
 
-/// How far the tables reach. `as_of` is not known before the aggregator has reported progress of every partition.
+/// How far the tables reach.
 pub(crate) fn reach(rows: &[SnapshotRow]) -> Reach {
-    // The only row of its SELECT; answers leave its columns empty.
-    let row = rows.iter().find(|row| row.part == 0);
-    let as_of = row.map(|row| row.as_of).filter(|as_of| *as_of > 0).map(UnixMillis);
-    row.map_or_else(Reach::default, |row| Reach::new(as_of, &row.since, &row.declared))
+    row(rows).map_or_else(Reach::default, |row| Reach::new(as_of(rows), &row.since, &row.declared))
+}
+
+/// Everything that was in Kafka before this moment is in every table; `None` before the aggregator has
+/// reported progress of every partition.
+pub(crate) fn as_of(rows: &[SnapshotRow]) -> Option<UnixMillis> {
+    row(rows).map(|row| row.as_of).filter(|as_of| *as_of > 0).map(UnixMillis)
+}
+
+/// The only row of this SELECT.
+fn row(rows: &[SnapshotRow]) -> Option<&SnapshotRow> {
+    rows.iter().find(|row| row.part == 0)
 }

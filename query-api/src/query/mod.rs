@@ -117,7 +117,7 @@ impl QueryService {
         let window = Window::new((query.from, query.to), query.grain, query.calendar.clone(), now)?;
         shape::check_size(query, &window, now)?;
         let known = self.state.reach();
-        let reach = known.as_deref().cloned().unwrap_or_default();
+        let reach = known.clone().unwrap_or_default();
         // What is not counted yet has no equally long counterpart.
         let counted = reach.as_of.map_or(now, |as_of| now.min(as_of.0.div_euclid(1000)));
         let planner = Planner::new(&self.rollups, &reach, query, now)?;

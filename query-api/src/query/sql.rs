@@ -4,7 +4,7 @@
 //! that the server binds. Aliases begin with a capital letter and columns are qualified, because a declared name may
 //! be any in lower case.
 
-use schemas::rollup::Measure;
+use schemas::rollup::{Measure, Rollup};
 use schemas::time::UnixMillis;
 
 use super::compare::{Slice, Slices};
@@ -185,7 +185,7 @@ impl Select<'_> {
         let name = &self.query.measures[*place];
         let column = self.column(name);
         let exact = format!("uniqExactMerge({column})");
-        let sampled = || format!("{SAMPLED} * uniqExactMerge({})", self.column(&format!("Sample_{name}")));
+        let sampled = || format!("{SAMPLED} * uniqExactMerge({})", self.column(&Rollup::sample_of(name)));
         match (measure, self.query.accuracy) {
             (Measure::Count | Measure::CountOf(_) | Measure::Sum(_), _) => {
                 format!("sum(toInt128({column}))")
@@ -208,7 +208,7 @@ impl Select<'_> {
         if names.is_empty() || self.query.accuracy != Accuracy::Auto {
             return None;
         }
-        let samples = names.iter().map(|name| self.column(&format!("Sample_{name}")));
+        let samples = names.iter().map(|name| self.column(&Rollup::sample_of(name)));
         let sizes: Vec<_> = samples.map(|sample| format!("sum(finalizeAggregation({sample}))")).collect();
         let rows = self.rows().replace('\n', " ");
         Some(format!("assumeNotNull((SELECT {SAMPLED} * ({}) {rows}))", sizes.join(" + ")))
@@ -221,7 +221,7 @@ impl Select<'_> {
         }
         let keys = self.part.keys.iter().cloned();
         let measures = self.part.measures.iter().map(|(place, _)| self.query.measures[*place].clone());
-        let samples = self.part.distinct().map(|place| format!("Sample_{}", self.query.measures[place]));
+        let samples = self.part.distinct().map(|place| Rollup::sample_of(&self.query.measures[place]));
         let names: Vec<_> = keys.chain(measures).chain(samples).collect();
         let select = |source: &Source| {
             let columns = names.iter().map(|name| format!(", {} AS `{name}`", source.column(name)));

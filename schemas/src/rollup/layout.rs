@@ -171,8 +171,13 @@ impl Rollup {
         )
     }
 
-    /// The column of its table that has a dimension or a measure; `None` if it declares no such name. `Sample_x` is the
-    /// sample of a distinct count `x`: the state of those of its hashes that are below 2^60, one in sixteen.
+    /// The name of the sample of a distinct count: the state of those of its hashes that are below 2^60, one in sixteen.
+    pub fn sample_of(measure: &str) -> String {
+        format!("{SAMPLE}{measure}")
+    }
+
+    /// The column of its table that has a dimension, a measure or the [sample](Self::sample_of) of a distinct count;
+    /// `None` if it declares no such name.
     pub fn table_column(&self, name: &str) -> Option<String> {
         if let Some(at) = self.dimensions.iter().position(|dimension| dimension.column_name() == name) {
             return Some(Self::dimension_column(at));
