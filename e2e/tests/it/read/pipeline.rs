@@ -28,15 +28,17 @@ async fn figures_are_those_of_the_ledger_and_of_the_latest_audit() {
 
     let expected =
         json!({"received": 25, "stored": 20, "rejected": 0, "duplicates": 5, "rejected_samples": 1});
-    let counted = wait_for("the figures", DEADLINE, async || data(&api.http).await["lines"] == expected);
+    // A partition without records reports too, and may be the last one to do so.
+    let all_partitions_reported = |data: &Value| data["partitions"]["slowest"].is_u64();
+    let counted = wait_for("the figures", DEADLINE, async || {
+        let data = data(&api.http).await;
+        data["lines"] == expected && all_partitions_reported(&data)
+    });
     counted.await.unwrap();
     let answer = api.http.get("/v1/pipeline").await;
     let as_of = UnixMillis::parse(answer.json()["meta"]["as_of"].as_str().unwrap()).unwrap();
     assert!(as_of <= now() && answer.header("x-age-ms").parse::<i64>().unwrap() >= 0);
-    assert_eq!(
-        answer.json()["data"]["partitions"]["slowest"].as_u64().map(|slowest| slowest < 8),
-        Some(true)
-    );
+    assert!(answer.json()["data"]["partitions"]["slowest"].as_u64().unwrap() < 8);
 
     world.run("stream-agg", &["audit"], &[]).await.unwrap();
     let audited = wait_for("the audit", DEADLINE, async || data(&api.http).await["audit"]["sound"] == true);
