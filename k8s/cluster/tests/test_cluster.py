@@ -5,16 +5,12 @@ images, probes and volumes are not tried here; docs/kubernetes.md lists what onl
 """
 
 import copy
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
-import yaml
-from control_plane import BROKEN_TAG, DEADLINE, ControlPlane, is_true, wait_for
+from control_plane import BROKEN_TAG, DEADLINE, ControlPlane, is_true
+from processes import wait_for
+from rendered import OVERLAYS, WORKLOADS, render
 
-K8S = Path(__file__).resolve().parent.parent.parent
-OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
 CONTROLLERS = ("statefulsets", "deployments")
 
 
@@ -33,20 +29,13 @@ def overlay(request, cluster):
     cluster.kubectl("delete", "namespace", namespace_of(documents), "--wait=true", f"--timeout={DEADLINE}s")
 
 
-def render(overlay):
-    built = subprocess.run(
-        [os.environ["KUSTOMIZE"], "build", str(overlay)], check=True, capture_output=True, text=True
-    )
-    return [document for document in yaml.safe_load_all(built.stdout) if document]
-
-
 def namespace_of(documents):
     (name,) = {document["metadata"]["namespace"] for document in documents if is_workload(document)}
     return name
 
 
 def is_workload(document):
-    return document["kind"] in ("StatefulSet", "Deployment", "Job")
+    return document["kind"] in WORKLOADS
 
 
 def apply_whole(cluster, documents):
@@ -77,7 +66,7 @@ def unready(cluster, namespace):
 
 def wait_until_ready(cluster, namespace, what):
     try:
-        wait_for(what, lambda: all_ready(cluster, namespace))
+        wait_for(what, lambda: all_ready(cluster, namespace), DEADLINE)
     except AssertionError as late:
         raise AssertionError("\n".join([str(late), *unready(cluster, namespace)])) from None
 
@@ -139,7 +128,7 @@ def test_a_good_image_mends_a_broken_one_without_a_hand(cluster, overlay):
     namespace = namespace_of(overlay)
     jobs = [document for document in overlay if document["kind"] != "Job"]
     cluster.apply(with_tag(jobs, BROKEN_TAG))
-    wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)))
+    wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)), DEADLINE)
     assert not all_ready(cluster, namespace)
     # The release that breaks stops at its first pods: some of the old ones still serve.
     ready = [pod for pod in cluster.list("pods", namespace) if is_true(pod, "Ready")]
@@ -162,7 +151,7 @@ def test_every_node_can_be_drained_whatever_its_pods_do(cluster, overlay, image)
     namespace = namespace_of(overlay)
     if image == BROKEN_TAG:
         cluster.apply(with_tag([document for document in overlay if document["kind"] != "Job"], BROKEN_TAG))
-        wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)))
+        wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)), DEADLINE)
     for name in [node["metadata"]["name"] for node in cluster.list("nodes")]:
         cluster.kubectl(
             "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DEADLINE}s"
