@@ -30,8 +30,13 @@ COMPONENTS = {
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# Where the images of our services come from. Those of others are named in full.
-OURS = "registry.example/millrace/"
+# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
+# test_ways_in.py check what is in them.
+OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
+# The images of our services, by the names of the services. Those of others are named in full.
+IMAGES = {
+    image["name"]: image["newName"] for image in yaml.safe_load((K8S / "images/kustomization.yaml").read_text())["images"]
+}
 
 
 def render(folder):
@@ -87,7 +92,7 @@ def containers(documents):
     for document in of_kind(documents, *WORKLOADS):
         spec = document["spec"]["template"]["spec"]
         for container in spec["containers"]:
-            if container["image"].startswith(OURS):
+            if service_of(container["image"]):
                 yield document, spec, container
 
 
@@ -96,9 +101,14 @@ def label(workload):
     return workload["metadata"]["labels"]["app.kubernetes.io/name"]
 
 
+def service_of(image):
+    """The service of an image of ours; None for those of others."""
+    named = re.sub(r"(@|:[^/]*$).*", "", image)
+    return next((service for service, name in IMAGES.items() if name == named), None)
+
+
 def program(container):
-    name = container["image"].removeprefix(OURS).split("@")[0].split(":")[0]
-    return Path(os.environ["SERVICES"]) / name
+    return Path(os.environ["SERVICES"]) / service_of(container["image"])
 
 
 def config_maps(documents):

@@ -15,6 +15,7 @@ import pytest
 from processes import ask, free_port, wait_for
 from rendered import (
     K8S,
+    OF_OPERATORS,
     WORKLOADS,
     check_config,
     config_maps,
@@ -30,9 +31,6 @@ from rendered import (
 
 # The oldest and the newest supported version of Kubernetes.
 VERSIONS = ("1.34", "1.36")
-# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
-# test_ways_in.py check what is in them.
-OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
 # The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
 # leaving the group (aggregator).
 LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}

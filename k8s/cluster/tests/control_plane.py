@@ -147,13 +147,13 @@ class ControlPlane:
         assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
         return done.stdout
 
-    def apply(self, documents):
-        """Applies documents as `kubectl apply --server-side -f -` does. Returns what kubectl says of each."""
-        return self.kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(documents))
+    def apply(self, documents, *flags):
+        """Applies documents as the pages of Millrace say: `kubectl apply`, without flags."""
+        self.kubectl("apply", *flags, "-f", "-", text=yaml.safe_dump_all(documents))
 
     def differences(self, documents):
         """What applying the documents would change, as a diff."""
-        diff = self.try_kubectl("diff", "--server-side", "-f", "-", text=yaml.safe_dump_all(documents))
+        diff = self.try_kubectl("diff", "-f", "-", text=yaml.safe_dump_all(documents))
         assert diff.returncode in (0, 1), diff.stderr
         return diff.stdout
 
