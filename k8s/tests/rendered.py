@@ -108,7 +108,11 @@ def service_of(image):
 
 
 def program(container):
-    return Path(os.environ["SERVICES"]) / service_of(container["image"])
+    return program_of(service_of(container["image"]))
+
+
+def program_of(service):
+    return Path(os.environ["SERVICES"]) / service
 
 
 def config_maps(documents):

@@ -5,7 +5,6 @@ No image is built here: k8s/images/tests builds and runs them.
 
 import fnmatch
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rendered import IMAGES, K8S, memory_needed, seconds, size, stop_needed
+from rendered import IMAGES, K8S, memory_needed, program_of, seconds, size, stop_needed
 
 ROOT = K8S.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
@@ -48,8 +47,7 @@ def image(service):
 
 def checked(service, variables, *arguments):
     """What the program of a service resolves its variables to."""
-    program = Path(os.environ["SERVICES"]) / service
-    done = subprocess.run([program, *arguments, "--check-config"], env=variables, capture_output=True, text=True)
+    done = subprocess.run([program_of(service), *arguments, "--check-config"], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
