@@ -4,6 +4,7 @@ A *variant* is what somebody may apply: an overlay, or the base with components.
 SERVICES (the folder of the built services); `./dev test` sets both.
 """
 
+import functools
 import os
 import re
 import subprocess
@@ -22,17 +23,30 @@ COMPONENTS = {
     "dashboards": ["dashboards"],
     "hpa": ["hpa"],
     "hpa-with-spool": ["spool", "hpa-with-spool"],
+    "keda": ["hpa", "keda"],
+    "keda-with-spool": ["spool", "hpa-with-spool", "keda"],
+    "external-secrets": ["external-secrets"],
     "load-balancer": ["load-balancer"],
+    "load-balancer-with-tls": ["load-balancer", "cert-manager"],
+    "spool-with-tls": ["spool", "load-balancer", "cert-manager"],
     "gateway-api": ["gateway-api"],
     "ingress": ["ingress"],
     "single-servers": ["kafka-single", "clickhouse-single"],
+    "backup": ["kafka-single", "clickhouse-single", "backup"],
+    "backup-of-yours": ["network-policy", "backup"],
     "all": ["spool", "hpa-with-spool", "network-policy", "monitoring", "dashboards"],
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
-# test_ways_in.py check what is in them.
-OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
+# Kinds that Kubernetes does not know, with the packages that have their types; test_kinds.py compares them.
+OF_OPERATORS = {
+    "Certificate": "cert-manager",
+    "ExternalSecret": "external-secrets",
+    "HTTPRoute": "gateway-api",
+    "PodMonitor": "prometheus-operator",
+    "PrometheusRule": "prometheus-operator",
+    "ScaledObject": "keda",
+}
 # The images of our services, by the names of the services. Those of others are named in full.
 IMAGES = {
     image["name"]: image["newName"] for image in yaml.safe_load((K8S / "images/kustomization.yaml").read_text())["images"]
@@ -131,11 +145,33 @@ def environment(documents, spec, container, folder):
     for mount in container.get("volumeMounts", []):
         place = folder / mount["name"]
         place.mkdir(exist_ok=True)
-        config = volumes.get(mount["name"], {}).get("configMap")
-        for name, text in (maps[config["name"]] if config else {}).items():
+        for name, text in files_of(documents, volumes.get(mount["name"], {})).items():
             (place / name).write_text(text)
         found = {name: moved(value, mount["mountPath"], place) for name, value in found.items()}
     return found
+
+
+def files_of(documents, volume):
+    """The files of a volume that is made of ConfigMaps or of a certificate, by their paths in it."""
+    secret = volume.get("secret", {}).get("secretName")
+    if secret in [one["spec"]["secretName"] for one in of_kind(documents, "Certificate")]:
+        return certificate()
+    maps, found = config_maps(documents), {}
+    sources = volume.get("projected", {}).get("sources", [volume])
+    for config in (source["configMap"] for source in sources if "configMap" in source):
+        data = maps[config["name"]]
+        items = config.get("items") or [{"key": name, "path": name} for name in data]
+        found |= {item["path"]: data[item["key"]] for item in items}
+    return found
+
+
+@functools.cache
+def certificate():
+    """The files that cert-manager makes, of a certificate of nobody."""
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "1", "-subj", "/CN=nobody"]
+    made = subprocess.run(["openssl", "req", *kind, "-keyout", "-"], check=True, capture_output=True, text=True).stdout
+    key, certificate = re.findall(r"-----BEGIN [^-]*-----.*?-----END [^-]*-----\n", made, re.DOTALL)
+    return {"tls.key": key, "tls.crt": certificate}
 
 
 def moved(value, mount, place):
