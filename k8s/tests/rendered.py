@@ -32,17 +32,24 @@ COMPONENTS = {
     "gateway-api": ["gateway-api"],
     "ingress": ["ingress"],
     "single-servers": ["kafka-single", "clickhouse-single"],
+    "kafka-strimzi": ["network-policy", "kafka-strimzi"],
+    "kafka-strimzi-with-spool": ["spool", "hpa-with-spool", "network-policy", "kafka-strimzi"],
     "backup": ["kafka-single", "clickhouse-single", "backup"],
     "backup-of-yours": ["network-policy", "backup"],
     "all": ["spool", "hpa-with-spool", "network-policy", "monitoring", "dashboards"],
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# Kinds that Kubernetes does not know, with the packages that have their types; test_kinds.py compares them.
+# Kinds that Kubernetes does not know, with the packages that have their types, which test_kinds.py compares. No package has
+# those of Strimzi: test_strimzi.py checks what matters in them.
 OF_OPERATORS = {
     "Certificate": "cert-manager",
     "ExternalSecret": "external-secrets",
     "HTTPRoute": "gateway-api",
+    "Kafka": None,
+    "KafkaNodePool": None,
+    "KafkaTopic": None,
+    "KafkaUser": None,
     "PodMonitor": "prometheus-operator",
     "PrometheusRule": "prometheus-operator",
     "ScaledObject": "keda",
@@ -152,10 +159,12 @@ def environment(documents, spec, container, folder):
 
 
 def files_of(documents, volume):
-    """The files of a volume that is made of ConfigMaps or of a certificate, by their paths in it."""
+    """The files of a volume that is made of ConfigMaps or of a certificate of an operator, by their paths in it."""
     secret = volume.get("secret", {}).get("secretName")
     if secret in [one["spec"]["secretName"] for one in of_kind(documents, "Certificate")]:
         return certificate()
+    if secret in [f"{one['metadata']['name']}-cluster-ca-cert" for one in of_kind(documents, "Kafka")]:
+        return {"ca.crt": certificate()["tls.crt"]}
     maps, found = config_maps(documents), {}
     sources = volume.get("projected", {}).get("sources", [volume])
     for config in (source["configMap"] for source in sources if "configMap" in source):

@@ -8,7 +8,7 @@ from rendered import K8S, containers, label, of_kind, only, render, render_varia
 DNS = {("UDP", 53), ("TCP", 53)}
 
 
-@pytest.fixture(scope="module", params=["network-policy", "prod", "all"])
+@pytest.fixture(scope="module", params=["network-policy", "prod", "all", "kafka-strimzi"])
 def guarded(request, tmp_path_factory):
     return render_variant(request.param, tmp_path_factory.mktemp("variant"))
 
@@ -68,7 +68,10 @@ def test_a_service_calls_the_ports_of_its_variables_and_dns_and_no_other(guarded
 
 def test_a_spool_that_is_sent_by_a_job_reaches_kafka(guarded):
     job = only(render(K8S / "routines/send-spool"), "Job", "send-spool")
-    assert reached(guarded, job["spec"]["template"]["metadata"]["labels"]) == {("TCP", 9092)} | DNS
+    # Where the edges send.
+    brokers = only(guarded, "ConfigMap", "ingest")["data"]["KAFKA_BROKERS"]
+    port = int(brokers.rpartition(":")[2])
+    assert reached(guarded, job["spec"]["template"]["metadata"]["labels"]) == {("TCP", port)} | DNS
 
 
 def test_only_prometheus_reaches_the_admin_port(guarded):
