@@ -106,6 +106,37 @@ async fn between_requests_a_connection_waits_longer() {
     assert!((75..=80).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
+/// How many bytes arrive of a body of 64 MiB, of which a client reads 4 MiB after each pause. The connection may be
+/// silent for a second.
+async fn received_with_pauses(pause: Duration) -> usize {
+    const BODY: usize = 64 << 20;
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let service = service_fn(|_: Request<Incoming>| async {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![0; BODY]))))
+    });
+    let limits = ConnectionLimits { idle_time: Duration::from_secs(1), ..ConnectionLimits::default() };
+    let server = Server { limits, ..Server::default() };
+    tokio::spawn(server.until(listener, service, CancellationToken::new(), Duration::ZERO));
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    let (mut received, mut piece) = (0, vec![0; 4 << 20]);
+    while received < BODY {
+        time::sleep(pause).await;
+        match stream.read_exact(&mut piece).await {
+            Ok(read) => received += read,
+            Err(_) => break,
+        }
+    }
+    received
+}
+
+#[tokio::test]
+async fn a_client_may_read_a_long_response_slowly_but_not_stop() {
+    assert_eq!(received_with_pauses(Duration::from_millis(200)).await, 64 << 20);
+    assert!(received_with_pauses(Duration::from_secs(3)).await < 64 << 20);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_old_connection_ends_with_its_next_answer() {
     let held = held(Duration::from_secs(30)).await;

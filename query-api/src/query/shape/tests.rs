@@ -234,12 +234,18 @@ fn pages_follow_each_other_without_a_gap() {
 }
 
 #[test]
-fn a_cursor_of_another_query_is_refused() {
-    let given = [("from", "-2d"), ("dimensions", "event"), ("limit", "1")];
-    let rows = ["a", "b"].map(|key| row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]));
-    let cursor = asked(&given).shape(&rows).unwrap().next.unwrap().to_string();
-    let other = asked(&[("from", "-2d"), ("dimensions", "event,country"), ("cursor", &cursor)]);
-    assert_eq!(other.shape(&[]).unwrap_err().errors[0].param, "cursor");
+fn rows_that_clickhouse_limits_have_pages_however_many_there_are() {
+    let given = [("from", "-2d"), ("dimensions", "event"), ("fill", "none"), ("limit", "1")];
+    let fetched = |key| {
+        let row = row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]);
+        FetchedRow { total: 2 * MAX_CELLS as u64, ..row }
+    };
+    let page = asked(&given).shape(&["a", "b"].map(fetched)).unwrap();
+    assert_eq!((page.total, page.truncated), (2 * MAX_CELLS, true));
+    let cursor = page.next.unwrap().to_string();
+    let page = asked(&[&given[..], &[("cursor", &cursor)]].concat()).shape(&["b", "c"].map(fetched)).unwrap();
+    assert_eq!(page.rows[0].keys, [Some("b".to_owned())]);
+    assert!(page.next.is_some());
 }
 
 #[test]
