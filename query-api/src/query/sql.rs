@@ -59,7 +59,8 @@ pub(super) fn statement(query: &Query, slices: &Slices, tenant: &str, limits: Li
         .extend(filters.map(|(at, filter)| (format!("filter{at}"), Parameter::Texts(filter.test.bound()))));
     let is_limited = is_limited(query, slices);
     if let Some(cursor) = query.cursor.as_ref().filter(|_| is_limited) {
-        parameters.push(("cursor".to_owned(), Parameter::Texts(cursor.keys.iter().flatten().cloned().collect())));
+        parameters
+            .push(("cursor".to_owned(), Parameter::Texts(cursor.keys.iter().flatten().cloned().collect())));
     }
     let mut selects = Vec::new();
     for (number, slice) in slices.all().into_iter().enumerate() {

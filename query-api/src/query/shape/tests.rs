@@ -357,12 +357,11 @@ fn the_number_of_all_rows_is_known_on_each_page() {
 
 #[test]
 fn a_next_page_is_offered_only_where_it_can_be_asked_for() {
-    let given = [("from", "-2d"), ("dimensions", "event"), ("limit", "2")];
-    let page = |total| {
-        let row = |key| FetchedRow { total, ..row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]) };
-        asked(&given).shape(&["a", "b", "c"].map(row)).unwrap()
-    };
-    let (last, more) = (page(MAX_CELLS as u64), page(MAX_CELLS as u64 + 1));
+    let given =
+        [("from", "-2d"), ("dimensions", "event"), ("limit", "2"), ("compare", "previous"), ("fill", "none")];
+    let row = |n: usize| row(1, "2026-11-27T00:00:00Z", &[Some(&n.to_string())], &[Some(1)]);
+    let page = |rows| asked(&given).shape(&(0..rows).map(row).collect::<Vec<_>>()).unwrap();
+    let (last, more) = (page(MAX_CELLS), page(MAX_CELLS + 1));
     assert!(last.truncated && last.next.is_some());
     assert!(more.truncated && more.next.is_none());
 }

@@ -25,8 +25,10 @@ pub(super) fn page(query: &Query, part: &Part) -> String {
     let first = Field::named(&order.field, query, part);
     let start = (query.grain != Grain::None).then_some(Field::Start);
     let then: Vec<_> = start.into_iter().chain((0..query.dimensions.len()).map(Field::Key)).collect();
-    let after =
-        query.cursor.as_ref().map(|cursor| format!("\nQUALIFY {}", after(cursor, first, order.direction, &then)));
+    let after = query
+        .cursor
+        .as_ref()
+        .map(|cursor| format!("\nQUALIFY {}", after(cursor, first, order.direction, &then)));
     let direction = match order.direction {
         Direction::Ascending => "ASC",
         Direction::Descending => "DESC",

@@ -145,8 +145,10 @@ fn rows_beyond_the_limit_are_left_out_by_the_database() {
 
 #[test]
 fn rows_of_the_pages_before_are_left_out_by_the_database() {
-    let cursor = |figure| Cursor { figure, start: 1_795_737_600, keys: vec![Some("a'".to_owned())] }.to_string();
-    let given = [("dimensions", "event"), ("grain", "day"), ("from", "-7d"), ("fill", "none"), ("limit", "5")];
+    let cursor =
+        |figure| Cursor { figure, start: 1_795_737_600, keys: vec![Some("a'".to_owned())] }.to_string();
+    let given =
+        [("dimensions", "event"), ("grain", "day"), ("from", "-7d"), ("fill", "none"), ("limit", "5")];
     let check = |name, order, figure| {
         check(name, &[&given[..], &[("order", order), ("cursor", &cursor(figure))]].concat());
     };
