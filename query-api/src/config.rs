@@ -29,8 +29,9 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
-    /// About how many users of hours one refresh may merge, and how many voters of polls: `POLL_MAX_USERS`,
-    /// default 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
+    /// About how many users of hours and voters of polls one refresh may merge, a quarter of them voters:
+    /// `POLL_MAX_USERS`, default 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss
+    /// `POLL_DEADLINE`.
     pub max_merged_users: u64,
     /// What queries may cost.
     pub query: QueryConfig,

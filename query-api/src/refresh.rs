@@ -22,6 +22,9 @@ use crate::state::{AppState, RefreshFailure};
 /// Longest text of a statement, in bytes.
 const MAX_QUERY_SIZE: &str = "67108864";
 
+/// Of the users and voters that one refresh may merge, one in this number is a voter.
+const VOTERS: u64 = 4;
+
 /// The task that publishes snapshots.
 pub(crate) struct Refresher {
     client: Client,
@@ -29,7 +32,7 @@ pub(crate) struct Refresher {
     /// Hash of the rollups that this process was started with.
     rollups: u64,
     statement: Result<SnapshotStatement, NotDeclared>,
-    /// Users whose states one refresh may merge.
+    /// Users and voters whose states one refresh may merge.
     max_users: u64,
     shedding: Shedding,
     state: Arc<AppState>,
@@ -150,7 +153,8 @@ impl Refresher {
             hours: state.wanted_hours.current(now),
             polls: state.wanted_polls.current(now),
             left_out: self.shedding.left_out(),
-            max_users: self.max_users,
+            max_users: self.max_users - self.max_users / VOTERS,
+            max_voters: self.max_users / VOTERS,
         }
     }
 
