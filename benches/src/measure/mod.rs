@@ -8,6 +8,8 @@ mod reads;
 
 mod queries;
 
+mod page;
+
 mod whole_way;
 
 mod drain;

@@ -1,5 +1,5 @@
 //! Queries of `/v1/query` over the events of a drained topic: different ones, which ClickHouse answers, and the
-//! same one, which the cache answers.
+//! same one, which the cache answers. Then the page asks, in a browser.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use devstack::Stack;
 
-use super::stored;
+use super::{page, stored};
 use crate::compare::{Candidate, compare};
 use crate::input::{Work, records};
 use crate::load;
@@ -61,6 +61,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
             .at_rate(CACHED_RATE),
     ];
     let rows = compare(&candidates, plan).await?;
+    let page = page::measure(plan, &world, &mut api).await?;
     api.terminate().await?;
     aggregator.terminate().await?;
     let [asked, cached] = &rows[..] else { unreachable!("two were measured") };
@@ -74,11 +75,12 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
         measured,
         bound: AtMost(most),
     };
-    let goals = vec![
+    let mut goals = vec![
         goal("/v1/query: p50 in ms", p50, 10.0),
         goal("/v1/query: p99 in ms", p99, 50.0),
         goal("/v1/query, the same one: p50 in ms", cached_p50, 1.0),
     ];
+    goals.extend(page);
     Ok((rows, goals))
 }
 
