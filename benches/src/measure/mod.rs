@@ -71,7 +71,7 @@ impl Bench {
             report.goals.extend(goals);
         }
         if plan.includes(Measurement::Queries) {
-            let (rows, goals) = queries::measure(&plan, &stack).await?;
+            let (rows, goals) = queries::measure(&plan, &mut stack).await?;
             report.rows.extend(rows);
             report.goals.extend(goals);
         }
