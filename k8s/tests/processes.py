@@ -52,9 +52,9 @@ def ask(port, path, body=None):
 
 
 def wait_for(what, condition, deadline):
-    """The first true value of the condition; fails with `what` at the deadline, in seconds."""
+    """The first true value of the condition; fails with `what` and the last value at the deadline, in seconds."""
     until = time.monotonic() + deadline
     while not (value := condition()):
-        assert time.monotonic() < until, f"{what}: not within {deadline} s"
+        assert time.monotonic() < until, f"{what}: not within {deadline} s; last: {value!r}"
         time.sleep(0.1)  # nothing signals when it answers
     return value

@@ -30,8 +30,13 @@ COMPONENTS = {
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# Where the images of our services come from. Those of others are named in full.
-OURS = "registry.example/millrace/"
+# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
+# test_ways_in.py check what is in them.
+OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
+# The images of our services, by the names of the services. Those of others are named in full.
+IMAGES = {
+    image["name"]: image["newName"] for image in yaml.safe_load((K8S / "images/kustomization.yaml").read_text())["images"]
+}
 
 
 def render(folder):
@@ -87,7 +92,7 @@ def containers(documents):
     for document in of_kind(documents, *WORKLOADS):
         spec = document["spec"]["template"]["spec"]
         for container in spec["containers"]:
-            if container["image"].startswith(OURS):
+            if service_of(container["image"]):
                 yield document, spec, container
 
 
@@ -96,9 +101,18 @@ def label(workload):
     return workload["metadata"]["labels"]["app.kubernetes.io/name"]
 
 
+def service_of(image):
+    """The service of an image of ours; None for those of others."""
+    named = re.sub(r"(@|:[^/]*$).*", "", image)
+    return next((service for service, name in IMAGES.items() if name == named), None)
+
+
 def program(container):
-    name = container["image"].removeprefix(OURS).split("@")[0].split(":")[0]
-    return Path(os.environ["SERVICES"]) / name
+    return program_of(service_of(container["image"]))
+
+
+def program_of(service):
+    return Path(os.environ["SERVICES"]) / service
 
 
 def config_maps(documents):
@@ -155,3 +169,29 @@ def seconds(text):
     """The seconds of a duration among our variables: `15s`, `1m 15s`."""
     parts = re.findall(r"([0-9]+)([a-z]+)", text)
     return sum(int(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
+
+
+# The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
+# leaving the group (aggregator).
+LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
+# How much more time a process gets, because what stops it and a busy machine take some of it.
+SPARE_STOP = 10
+MIB = 2**20
+
+
+def stop_needed(name, read):
+    """The seconds that a service with these variables needs to stop."""
+    return seconds(read.get("DRAIN_DELAY", "0s")) + LONGEST_STOP[name] + SPARE_STOP
+
+
+def memory_needed(name, read, partitions):
+    """What docs/operate.md, "Memory", adds up for a service with these variables that has all partitions."""
+    if name == "ingest":
+        spool = 16 * MIB if read["SPOOL_DIR"] else 0
+        return size(read["IN_FLIGHT_BYTES"]) + size(read["UNACKED_BYTES"]) + spool
+    if name == "stream-agg":
+        batches = 1.5 * size(read["BATCHES_MAX_BYTES"])
+        return batches + (64 + 320) * MIB + partitions * (MIB + 50 * int(read["DEDUP_WINDOW_IDS"]))
+    if name == "query-api":
+        return size(read["QUERY_CACHE_BYTES"]) + 64 * MIB
+    return 64 * MIB  # a command that ends, and keeps nothing

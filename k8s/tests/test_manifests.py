@@ -15,31 +15,25 @@ import pytest
 from processes import ask, free_port, wait_for
 from rendered import (
     K8S,
+    LONGEST_STOP,
+    OF_OPERATORS,
     WORKLOADS,
     check_config,
     config_maps,
     containers,
     environment,
     label,
+    memory_needed,
     of_kind,
     program,
     resolved,
-    seconds,
     size,
+    stop_needed,
 )
 
 # The oldest and the newest supported version of Kubernetes.
 VERSIONS = ("1.34", "1.36")
-# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
-# test_ways_in.py check what is in them.
-OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
-# The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
-# leaving the group (aggregator).
-LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
-# How much more time a pod gets, because a kubelet and a busy node take some of it.
-SPARE_STOP = 10
 DEADLINE = 20
-MIB = 2**20
 
 
 def unread_variables(documents, folder):
@@ -137,32 +131,18 @@ def test_every_selector_finds_its_pods(documents):
 def test_a_pod_has_time_to_stop(documents, tmp_path):
     for workload, spec, container in containers(documents):
         if (name := label(workload)) in LONGEST_STOP:
-            delay = seconds(resolved(documents, spec, container, tmp_path).get("DRAIN_DELAY", "0s"))
-            needed = delay + LONGEST_STOP[name] + SPARE_STOP
+            needed = stop_needed(name, resolved(documents, spec, container, tmp_path))
             grace = spec["terminationGracePeriodSeconds"]
             assert grace >= needed, f"{name}: {grace} s of grace, needs {needed}"
 
 
 def test_a_pod_has_the_memory_that_its_limits_add_up_to(documents, tmp_path):
     for workload, spec, container in containers(documents):
-        needed = memory_needed(documents, label(workload), resolved(documents, spec, container, tmp_path))
-        assert size(container["resources"]["limits"]["memory"]) >= 1.3 * needed, label(workload)
-
-
-def memory_needed(documents, name, read):
-    """What docs/operate.md, "Memory", adds up for a service with these variables."""
-    if name == "ingest":
-        spool = 16 * MIB if read["SPOOL_DIR"] else 0
-        return size(read["IN_FLIGHT_BYTES"]) + size(read["UNACKED_BYTES"]) + spool
-    if name == "stream-agg":
+        read = resolved(documents, spec, container, tmp_path)
         # All partitions: a pod may hold them while the others are missing.
-        migrate = next(data for data in config_maps(documents).values() if "TOPIC_PARTITIONS" in data)
-        partition = MIB + 50 * int(read["DEDUP_WINDOW_IDS"])
-        batches = 1.5 * size(read["BATCHES_MAX_BYTES"])
-        return batches + (64 + 320) * MIB + int(migrate["TOPIC_PARTITIONS"]) * partition
-    if name == "query-api":
-        return size(read["QUERY_CACHE_BYTES"]) + 64 * MIB
-    return 64 * MIB  # a Job, which keeps nothing
+        partitions = next(int(data["TOPIC_PARTITIONS"]) for data in config_maps(documents).values() if "TOPIC_PARTITIONS" in data)
+        needed = memory_needed(label(workload), read, partitions)
+        assert size(container["resources"]["limits"]["memory"]) >= 1.3 * needed, label(workload)
 
 
 def test_every_pod_is_as_restricted_as_the_namespace_asks(documents):

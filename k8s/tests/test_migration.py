@@ -1,12 +1,12 @@
 """Another release can be applied while the Job of the last one is still there."""
 
 import pytest
-from rendered import K8S, OVERLAYS, config_maps, of_kind, only, render_changed
+from rendered import IMAGES, K8S, OVERLAYS, config_maps, of_kind, only, render_changed
 
 NAME = "migrate-release"
 BY_OVERLAY = pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
 CHANGES = {
-    "image": {"images": [{"name": "registry.example/millrace/stream-agg", "newTag": "next"}]},
+    "image": {"images": [{"name": IMAGES["stream-agg"], "newTag": "next"}]},
     "variable": {"configMapGenerator": [{"name": "migrate", "behavior": "merge", "literals": ["LOG=debug"]}]},
     "rollups": {"configMapGenerator": [{"name": "rollups", "behavior": "replace", "literals": ["rollups.toml=#"]}]},
 }

@@ -7,35 +7,18 @@ ids. Needs CLUSTER, the program, and KWOK, the folder with the program and its s
 
 import json
 import os
-import socket
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
+from processes import free_port, running, wait_for
 
 CLUSTER = os.environ["CLUSTER"]
 KWOK = Path(os.environ["KWOK"])
 # How long anything of the cluster may take on a busy machine of two cores, in seconds.
 DEADLINE = 180
 ZONES = ("a", "b", "c")
-STOP = 10
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_for(what, condition, deadline=DEADLINE):
-    """Returns the first true value of the condition; fails with `what` and its last value at the deadline."""
-    until = time.monotonic() + deadline
-    while not (value := condition()):
-        assert time.monotonic() < until, f"{what}: not within {deadline} s; last: {value!r}"
-        time.sleep(0.25)  # the API offers watches; a look four times a second is simpler and as good here
-    return value
 
 
 class ControlPlane:
@@ -88,7 +71,7 @@ class ControlPlane:
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
         )
-        wait_for("the API server is ready", lambda: self.try_kubectl("get", "--raw", "/readyz").returncode == 0)
+        wait_for("the API server is ready", lambda: self.succeeds("get", "--raw", "/readyz"), DEADLINE)
         self.run_component(
             "kube-controller-manager",
             f"--kubeconfig={self.kubeconfig}",
@@ -107,7 +90,7 @@ class ControlPlane:
             "--bind-address=127.0.0.1",
             f"--secure-port={free_port()}",
         )
-        wait_for("the default service account", lambda: self.try_kubectl("get", "sa", "default").returncode == 0)
+        wait_for("the default service account", lambda: self.succeeds("get", "sa", "default"), DEADLINE)
         self.start_kubelets()
 
     def write_kubeconfig(self, api):
@@ -129,10 +112,7 @@ class ControlPlane:
         self.run(name, [CLUSTER, name, *flags])
 
     def run(self, name, command):
-        log = self.ended.enter_context((self.folder / f"{name}.log").open("w"))
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.ended.callback(end, process)
-        return process
+        self.ended.enter_context(running(command, self.folder / f"{name}.log"))
 
     # The stages of kwok for pods and nodes, and with them nodes in three zones, ready.
     def start_kubelets(self):
@@ -152,11 +132,14 @@ class ControlPlane:
         # No provisioner makes volumes here, and none is used twice: a released volume waits for a person.
         modes = ("ReadWriteOnce", "ReadWriteOncePod")
         self.apply([STORAGE_CLASS, *(volume(f"volume-{n}-{mode.lower()}", mode) for mode in modes for n in range(VOLUMES))])
-        wait_for("all nodes are ready", lambda: all(is_true(node, "Ready") for node in self.list("nodes")))
+        wait_for("all nodes are ready", lambda: all(is_true(node, "Ready") for node in self.list("nodes")), DEADLINE)
 
     def try_kubectl(self, *arguments, text=None):
         command = [CLUSTER, "kubectl", f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(command, input=text, capture_output=True, text=True, timeout=DEADLINE + 15)
+
+    def succeeds(self, *arguments):
+        return self.try_kubectl(*arguments).returncode == 0
 
     def kubectl(self, *arguments, text=None):
         """The output of a command of kubectl that must succeed."""
@@ -164,13 +147,13 @@ class ControlPlane:
         assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
         return done.stdout
 
-    def apply(self, documents):
-        """Applies documents as `kubectl apply --server-side -f -` does. Returns what kubectl says of each."""
-        return self.kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(documents))
+    def apply(self, documents, *flags):
+        """Applies documents as the pages of Millrace say: `kubectl apply`, without flags."""
+        self.kubectl("apply", *flags, "-f", "-", text=yaml.safe_dump_all(documents))
 
     def differences(self, documents):
         """What applying the documents would change, as a diff."""
-        diff = self.try_kubectl("diff", "--server-side", "-f", "-", text=yaml.safe_dump_all(documents))
+        diff = self.try_kubectl("diff", "-f", "-", text=yaml.safe_dump_all(documents))
         assert diff.returncode in (0, 1), diff.stderr
         return diff.stdout
 
@@ -271,12 +254,3 @@ def node(name, zone):
 def is_true(document, condition):
     conditions = document.get("status", {}).get("conditions", [])
     return any(one["type"] == condition and one["status"] == "True" for one in conditions)
-
-
-def end(process):
-    process.terminate()
-    try:
-        process.wait(STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

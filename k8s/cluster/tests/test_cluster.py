@@ -5,17 +5,26 @@ images, probes and volumes are not tried here; docs/kubernetes.md lists what onl
 """
 
 import copy
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
-import yaml
-from control_plane import BROKEN_TAG, DEADLINE, ControlPlane, is_true, wait_for
+from control_plane import BROKEN_TAG, DEADLINE, ControlPlane, is_true
+from processes import wait_for
+from rendered import (
+    IMAGES,
+    K8S,
+    OF_OPERATORS,
+    OVERLAYS,
+    VARIANTS,
+    WORKLOADS,
+    of_kind,
+    render,
+    render_changed,
+    render_variant,
+    service_of,
+)
 
-K8S = Path(__file__).resolve().parent.parent.parent
-OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
 CONTROLLERS = ("statefulsets", "deployments")
+VARIANT_NAMESPACE = "variant"
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +34,17 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(params=OVERLAYS, ids=lambda path: path.name)
-def overlay(request, cluster):
+def folder(request):
+    return request.param
+
+
+@pytest.fixture
+def overlay(cluster, folder):
     """An overlay's documents, all pods ready."""
-    documents = render(request.param)
+    documents = render(folder)
     apply_whole(cluster, documents)
     yield documents
     cluster.kubectl("delete", "namespace", namespace_of(documents), "--wait=true", f"--timeout={DEADLINE}s")
-
-
-def render(overlay):
-    built = subprocess.run(
-        [os.environ["KUSTOMIZE"], "build", str(overlay)], check=True, capture_output=True, text=True
-    )
-    return [document for document in yaml.safe_load_all(built.stdout) if document]
 
 
 def namespace_of(documents):
@@ -46,7 +53,7 @@ def namespace_of(documents):
 
 
 def is_workload(document):
-    return document["kind"] in ("StatefulSet", "Deployment", "Job")
+    return document["kind"] in WORKLOADS
 
 
 def apply_whole(cluster, documents):
@@ -77,7 +84,7 @@ def unready(cluster, namespace):
 
 def wait_until_ready(cluster, namespace, what):
     try:
-        wait_for(what, lambda: all_ready(cluster, namespace))
+        wait_for(what, lambda: all_ready(cluster, namespace), DEADLINE)
     except AssertionError as late:
         raise AssertionError("\n".join([str(late), *unready(cluster, namespace)])) from None
 
@@ -97,8 +104,8 @@ def with_tag(documents, tag):
     changed = copy.deepcopy(documents)
     for document in filter(is_workload, changed):
         for container in document["spec"]["template"]["spec"]["containers"]:
-            if "millrace" in container["image"]:
-                container["image"] = f"{container['image'].split('@')[0].rsplit(':', 1)[0]}:{tag}"
+            if service := service_of(container["image"]):
+                container["image"] = f"{IMAGES[service]}:{tag}"
     return changed
 
 
@@ -115,31 +122,36 @@ def test_applying_again_changes_nothing(cluster, overlay):
     assert cluster.differences(overlay) == ""
 
 
-def test_a_release_over_another_rolls_every_workload_and_migrates_again(cluster, overlay):
+def test_a_release_goes_over_another_and_back_without_a_hand(cluster, folder, overlay, tmp_path):
     namespace = namespace_of(overlay)
-    before = {job["metadata"]["name"] for job in cluster.list("jobs", namespace)}
-    # kustomize names the Job after image and configuration, so it has to render the other image.
-    release = rename_jobs(with_tag(overlay, "next"), "next")
-    cluster.apply(release)
-    wait_until_ready(cluster, namespace, "the release is rolled out")
-    jobs = {job["metadata"]["name"]: job for job in cluster.list("jobs", namespace)}
-    assert set(jobs) > before
-    images = {c["image"] for pod in cluster.list("pods", namespace) for c in pod["spec"]["containers"]}
-    assert any(image.endswith(":next") for image in images)
+    jobs = names(cluster, "jobs", namespace)
+    images = [{"name": image, "newTag": "next"} for image in IMAGES.values()]
+    following = render_changed(tmp_path, folder, images=images, transformers=[K8S / "migration"])
+    cluster.apply(following)
+    wait_until_ready(cluster, namespace, "the next release is rolled out")
+    assert running_images(cluster, namespace) == {f"{image}:next" for image in IMAGES.values()}
+    assert jobs < names(cluster, "jobs", namespace), "the next release did not migrate"
+    cluster.apply(overlay)
+    wait_until_ready(cluster, namespace, "the release before is rolled out again")
+    assert not any(image.endswith(":next") for image in running_images(cluster, namespace))
+    assert cluster.differences(overlay) == ""
 
 
-def rename_jobs(documents, suffix):
-    for document in documents:
-        if document["kind"] == "Job":
-            document["metadata"]["name"] += f"-{suffix}"
-    return documents
+def names(cluster, kind, namespace):
+    return {one["metadata"]["name"] for one in cluster.list(kind, namespace)}
+
+
+def running_images(cluster, namespace):
+    """The images of our services in pods that are neither over nor about to end."""
+    pods = [pod for pod in cluster.list("pods", namespace) if not is_over(pod) and "deletionTimestamp" not in pod["metadata"]]
+    return {c["image"] for pod in pods for c in pod["spec"]["containers"] if service_of(c["image"])}
 
 
 def test_a_good_image_mends_a_broken_one_without_a_hand(cluster, overlay):
     namespace = namespace_of(overlay)
     jobs = [document for document in overlay if document["kind"] != "Job"]
     cluster.apply(with_tag(jobs, BROKEN_TAG))
-    wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)))
+    wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)), DEADLINE)
     assert not all_ready(cluster, namespace)
     # The release that breaks stops at its first pods: some of the old ones still serve.
     ready = [pod for pod in cluster.list("pods", namespace) if is_true(pod, "Ready")]
@@ -162,7 +174,7 @@ def test_every_node_can_be_drained_whatever_its_pods_do(cluster, overlay, image)
     namespace = namespace_of(overlay)
     if image == BROKEN_TAG:
         cluster.apply(with_tag([document for document in overlay if document["kind"] != "Job"], BROKEN_TAG))
-        wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)))
+        wait_for("a pod of the broken image", lambda: waiting(cluster.list("pods", namespace)), DEADLINE)
     for name in [node["metadata"]["name"] for node in cluster.list("nodes")]:
         cluster.kubectl(
             "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DEADLINE}s"
@@ -178,20 +190,23 @@ def is_over(pod):
     return pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
-def test_what_a_scaler_set_is_left_alone_by_the_next_apply(cluster, overlay):
+@pytest.mark.parametrize("folder", [K8S / "overlays/prod"], ids=lambda path: path.name)
+def test_what_a_scaler_set_is_left_alone_by_the_next_apply(cluster, folder, overlay):
     """A workload that a scaler owns has no `replicas` in the manifest, so that applying does not undo the scaler."""
     namespace = namespace_of(overlay)
-    scaled = [
-        document["spec"]["scaleTargetRef"]
-        for document in overlay
-        if document["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")
-    ]
-    if not scaled:
-        pytest.skip("the overlay has no scaler")
-    for target in scaled:
-        kind = target.get("kind", "StatefulSet").lower()
-        cluster.kubectl("scale", f"{kind}/{target['name']}", "--replicas=4", "-n", namespace)
+    targets = [one["spec"]["scaleTargetRef"] for one in of_kind(overlay, "HorizontalPodAutoscaler")]
+    for target in targets:
+        cluster.kubectl("scale", f"{target['kind']}/{target['name']}", "--replicas=4", "-n", namespace)
     cluster.apply(overlay)
-    for target in scaled:
-        kind = target.get("kind", "StatefulSet").lower()
-        assert cluster.get(kind, target["name"], namespace)["spec"]["replicas"] == 4
+    assert [cluster.get(target["kind"], target["name"], namespace)["spec"]["replicas"] for target in targets] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_server_accepts_every_component(cluster, variant, tmp_path):
+    """Kinds of operators aside, which this cluster does not have."""
+    documents = [one for one in render_variant(variant, tmp_path) if one["kind"] not in OF_OPERATORS]
+    cluster.apply([restricted(VARIANT_NAMESPACE)])
+    for one in documents:
+        one["metadata"]["namespace"] = VARIANT_NAMESPACE
+    cluster.apply([one for one in documents if one["kind"] != "Namespace"], "--dry-run=server")
+
