@@ -50,6 +50,12 @@ enum RefreshError {
     /// There is no statement to send.
     #[error(transparent)]
     NotDeclared(#[from] NotDeclared),
+    /// A row policy hides the tables from this process.
+    #[error(
+        "`schema_migrations` shows no row to this user: set users_without_row_policies_can_read_rows to true in \
+         ClickHouse's configuration, and drop row policies that apply to the users of the services"
+    )]
+    Hidden,
     /// The tables hold rollups that this process does not know.
     #[error(
         "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
@@ -73,7 +79,7 @@ impl RefreshError {
                 // TIMEOUT_EXCEEDED, TOO_SLOW, MEMORY_LIMIT_EXCEEDED
                 ["Code: 159", "Code: 160", "Code: 241"].iter().any(|code| text.contains(code))
             }
-            Self::NotDeclared(_) | Self::OtherRollups { .. } => false,
+            Self::Hidden | Self::NotDeclared(_) | Self::OtherRollups { .. } => false,
         }
     }
 }
@@ -126,6 +132,9 @@ impl Refresher {
     async fn refresh(&self) -> Result<Snapshot, RefreshError> {
         let statement = self.statement.as_ref().map_err(|error| *error)?;
         let previous = self.state.snapshot.load_full();
+        if previous.is_none() {
+            self.check_rows_are_visible().await?;
+        }
         let (previous, scope) = (previous.as_deref(), self.scope(previous.as_deref()));
         let query = statement.query(&self.client, &scope, previous);
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
@@ -133,6 +142,14 @@ impl Refresher {
         self.state.learn(freshness::reach(&rows));
         self.check_rollups(freshness::aggregator_rollups(&rows))?;
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
+    }
+
+    /// Checks before the first snapshot that a table which every migration fills shows its rows: policies of tenants,
+    /// which are on the whole database, must hide nothing from this process.
+    async fn check_rows_are_visible(&self) -> Result<(), RefreshError> {
+        let query = self.client.query("SELECT name FROM schema_migrations LIMIT 1");
+        let seen = time::timeout(self.config.deadline, query.fetch_all::<String>()).await??;
+        if seen.is_empty() { Err(RefreshError::Hidden) } else { Ok(()) }
     }
 
     /// What this refresh reads.

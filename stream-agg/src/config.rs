@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use runtime::vars::{VarError, Vars};
+use schemas::access::{self, Tenants, User};
 use schemas::bi;
 use schemas::rollup::Rollups;
 use schemas::row::{Ahead, Earliest, TimeLimits};
@@ -92,6 +93,12 @@ pub struct MigrateConfig {
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
     /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
     pub rollups: Rollups,
+    /// Path of the TOML file with the tenants whose analysts get a database of their own: `TENANTS_FILE`, default none. Each
+    /// `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
+    pub tenants: Tenants,
+    /// Whether `migrate` creates databases of tenants on a ClickHouse in which they can reach each other's rows:
+    /// `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 for trying them only.
+    pub allow_old_server: bool,
     /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
     /// start later than the migration.
     pub deadline: Duration,
@@ -223,9 +230,14 @@ impl MigrateConfig {
         bi::Databases { tables: &self.store.database, views: &self.bi_database }
     }
 
-    /// The users with whose rights the views read, with the grants that they need.
-    pub fn definers(&self) -> Vec<bi::Definer> {
-        bi::definers(&self.rollups, self.databases(), self.definer_names())
+    /// All users of ClickHouse that this deployment needs.
+    pub fn users(&self) -> Vec<User> {
+        access::of_deployment(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
+    }
+
+    /// Those of them that follow from declarations: definers of views, and the users of tenants.
+    pub fn users_of_views(&self) -> Vec<User> {
+        access::of_views(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
 
     /// The users with whose rights the views read.
@@ -250,6 +262,8 @@ impl MigrateConfig {
             bi_definer: database(vars, "BI_DEFINER", bi::Definers::DEFAULT.views)?,
             bi_freshness_definer: database(vars, "BI_FRESHNESS_DEFINER", bi::Definers::DEFAULT.freshness)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
+            tenants: vars.file("TENANTS_FILE", |_, text| Tenants::parse(text))?.unwrap_or_default(),
+            allow_old_server: vars.parsed_or::<u8>("BI_ALLOW_OLD_SERVER", 0)? == 1,
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
         })
     }

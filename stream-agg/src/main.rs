@@ -34,9 +34,12 @@ struct Args {
 enum Command {
     /// Create the database, the tables and the topic where they are missing, and all views, and exit.
     Migrate {
-        /// Print the statements that create the user with whose rights the views read, and exit.
+        /// Print the statements that create all users of ClickHouse with their rights, and exit.
         #[arg(long)]
         print_grants: bool,
+        /// Print the same users as ClickHouse's file users.xml, and exit.
+        #[arg(long, conflicts_with = "print_grants")]
+        print_users_xml: bool,
     },
     /// Choose where to continue partitions whose commit, log and tables disagree. Stop all aggregators first.
     Adopt {
@@ -98,12 +101,13 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         None => process::run(args.check_config, Config::from_vars, run_until_stopped),
-        Some(Command::Migrate { print_grants: true }) => {
+        Some(Command::Migrate { print_grants: true, .. }) => {
             process::run(args.check_config, Config::from_vars, grants)
         }
-        Some(Command::Migrate { print_grants: false }) => {
-            process::run(args.check_config, Config::from_vars, migrate)
+        Some(Command::Migrate { print_users_xml: true, .. }) => {
+            process::run(args.check_config, Config::from_vars, users_xml)
         }
+        Some(Command::Migrate { .. }) => process::run(args.check_config, Config::from_vars, migrate),
         Some(Command::Adopt { partitions, new_log, from, cfg }) => {
             let from = from.map(NextOffset::new);
             let log = if new_log { Log::New { from } } else { Log::Same };
@@ -146,6 +150,12 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the statements are what was asked for")]
 async fn grants(config: Config) -> anyhow::Result<()> {
     println!("{}", stream_agg::ops::migrate::grants(&config.migrate).join("\n"));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the file is what was asked for")]
+async fn users_xml(config: Config) -> anyhow::Result<()> {
+    print!("{}", stream_agg::ops::migrate::users_xml(&config.migrate));
     Ok(())
 }
 
