@@ -15,7 +15,7 @@ use super::plan::{Part, Source, Span};
 use super::window::Window;
 
 /// Rows that a part may give: more are refused.
-pub(super) const MAX_ROWS: usize = MAX_LIMIT + 1;
+pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
 /// Distinct values that are merged, bucket by bucket, up to which `accuracy=auto` counts them exactly.
 pub(super) const MAX_MERGED: u64 = 5_000_000;

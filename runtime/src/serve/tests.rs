@@ -64,6 +64,22 @@ async fn a_request_taken_before_the_stop_is_answered_and_later_ones_are_refused(
 }
 
 #[tokio::test]
+async fn a_peer_of_ipv4_is_one_on_a_socket_for_both() {
+    let listener = bind(every_address(0), "LISTEN_ADDR").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let peer = request.extensions().get::<PeerAddr>().expect("the peer is in the extensions").0;
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(peer.ip().to_string()))))
+    });
+    let serving = Server::default().until(listener, service, CancellationToken::new(), Duration::ZERO);
+    let _serving = tokio::spawn(serving);
+    for (host, peer) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+        let answer = reqwest::get(format!("http://{host}:{port}/")).await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), peer);
+    }
+}
+
+#[tokio::test]
 async fn a_drain_has_an_end() {
     let held = held(Duration::from_millis(1)).await;
     let request = tokio::spawn(reqwest::get(format!("http://{}/", held.addr)));
