@@ -3,6 +3,7 @@
 //! Candidates run in turn, A B C A B C, so that a machine that slows down slows all of them, and none is
 //! measured before all have been warmed up.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,14 +41,19 @@ impl Candidate {
         service: &mut Service,
         requests: &Arc<[Bytes]>,
     ) -> anyhow::Result<Self> {
-        let load = Load {
-            addr: world::addr(service)?,
-            connections: CONNECTIONS,
-            rate: None,
-            requests: Arc::clone(requests),
-        };
-        let processes = vec![(name, service.process().id())];
-        Ok(Self { what: what.into(), load, unit: Unit::Requests, per_request: 1, processes })
+        Ok(Self::at(what, world::addr(service)?, (name, service.process().id()), requests))
+    }
+
+    /// A process, by its name and id, that listens at `addr`.
+    pub fn at(
+        what: impl Into<String>,
+        addr: SocketAddr,
+        process: (&'static str, u32),
+        requests: &Arc<[Bytes]>,
+    ) -> Self {
+        let requests = Arc::clone(requests);
+        let load = Load { addr, connections: CONNECTIONS, rate: None, requests };
+        Self { what: what.into(), load, unit: Unit::Requests, per_request: 1, processes: vec![process] }
     }
 
     /// Counts events instead of requests: `per_request` in each request.

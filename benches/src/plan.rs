@@ -45,7 +45,7 @@ pub enum Measurement {
     Edge,
     /// Reads of the current hour beside their floor.
     Reads,
-    /// Queries that ClickHouse answers from rollups.
+    /// Queries that ClickHouse answers from rollups, and the page that asks them.
     Queries,
     /// From requests to stored rows.
     WholeWay,

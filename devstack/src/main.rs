@@ -36,8 +36,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Up(options) => runtime::process::run(false, devstack::up::Config::from_vars, |config| {
+    match runtime::process::arguments::<Arguments>().command {
+        Command::Up(options) => runtime::process::run(devstack::up::Config::from_vars, |config| {
             devstack::up::run(config, options)
         }),
         Command::Guarded { parent, program, arguments } => {

@@ -48,7 +48,8 @@ fn the_page_of_variables_says_what_the_programs_read() {
 Generated from the sources; a test says when this page is stale, and writes it again.
 
 Every program reads environment variables once, at its start, and checks all of them: an error names the
-variable, its value and what would be right. `--check-config` prints the resolved values and exits. Sizes
+variable, its value and what would be right, and the exit code is 64. `--check-config` prints the resolved
+values and what they add up to (memory, the longest stop, ports, addresses), and exits; with `--json` as JSON. Sizes
 are bytes, or `64MiB`; times are `250ms`, `5s`, `10m` or `1day`.
 
 `KAFKA_OPT_<name>` passes any setting to Kafka's client library, for example

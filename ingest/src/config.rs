@@ -1,10 +1,10 @@
 //! The configuration of the edge: each folder reads its own variables, and this file puts them together.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use runtime::serve::ConnectionLimits;
 use runtime::serve::tls::TlsConfig;
+use runtime::serve::{ConnectionLimits, every_address};
 use runtime::vars::{VarError, Vars};
 use schemas::row::TimeLimits;
 
@@ -19,9 +19,9 @@ use crate::spool::SpoolConfig;
 /// The whole configuration of the edge.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address and port that clients send to: `LISTEN_ADDR`, default `0.0.0.0:8081`.
+    /// The address and port that clients send to: `LISTEN_ADDR`, default `[::]:8081`.
     pub listen_addr: SocketAddr,
-    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `0.0.0.0:9081`. Keep it inside
+    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `[::]:9081`. Keep it inside
     /// your network.
     pub admin_addr: SocketAddr,
     /// After SIGTERM, how long the edge still accepts requests while `/readyz` answers 503: `DRAIN_DELAY`, default 5s. Set
@@ -53,10 +53,9 @@ pub struct Config {
 impl Config {
     /// Reads and checks all variables.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
-        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         Ok(Self {
-            listen_addr: vars.parsed_or("LISTEN_ADDR", any(8081))?,
-            admin_addr: vars.parsed_or("ADMIN_ADDR", any(9081))?,
+            listen_addr: vars.parsed_or("LISTEN_ADDR", every_address(8081))?,
+            admin_addr: vars.parsed_or("ADMIN_ADDR", every_address(9081))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             tls: TlsConfig::from_vars(vars)?,
             connections: ConnectionLimits::from_vars(vars)?,

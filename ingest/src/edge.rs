@@ -26,9 +26,9 @@ use crate::metrics::{EventTotals, Metrics};
 use crate::publish::{Publisher, StartError};
 
 /// How long requests may take to finish after the last one was accepted.
-const FINISH_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(10);
 /// How long Kafka may take, after that, to acknowledge the events that are still pending.
-const FLUSH_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// How long an edge whose Kafka client has a fatal error still serves into its spool before it ends, in order to be
 /// restarted; up to twice as long, so that not all edges end at the same time. Kubernetes restarts a container that ran
 /// for ten minutes at once, and another one with increasing delay.

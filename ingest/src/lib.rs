@@ -51,6 +51,8 @@ pub mod config;
 
 pub mod edge;
 
+pub mod needs;
+
 pub mod commands;
 
 pub use config::Config;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use ingest::commands;
-use ingest::{Config, Edge};
-use runtime::{process, serve, signal};
+use ingest::needs::needs;
+use ingest::{Config, Edge, StartError};
+use runtime::process::{self, Format, WrongConfiguration};
+use runtime::{serve, signal};
 use schemas::line::is_tenant;
 use tikv_jemallocator::Jemalloc;
 
@@ -26,9 +28,12 @@ static MALLOC_CONF: &[u8; 46] = b"percpu_arena:percpu,oversize_threshold:262144\
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Print every variable with its resolved value, and exit.
+    /// Check the configuration, print what it needs and every variable with its resolved value, and exit.
     #[arg(long, global = true)]
     check_config: bool,
+    /// With --check-config: print JSON instead of a table.
+    #[arg(long = "json", requires = "check_config")]
+    as_json: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -79,12 +84,16 @@ fn tenant(name: &str) -> Result<String, String> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = process::arguments::<Args>();
+    if args.check_config {
+        let format = if args.as_json { Format::Json } else { Format::Table };
+        return process::check_config(format, Config::from_vars, needs);
+    }
     match args.command {
-        None => process::run(args.check_config, Config::from_vars, run_edge),
-        Some(Command::Spool(command)) => process::run(args.check_config, Config::from_vars, move |config| {
-            run_spool_command(config, command)
-        }),
+        None => process::run(Config::from_vars, run_edge),
+        Some(Command::Spool(command)) => {
+            process::run(Config::from_vars, move |config| run_spool_command(config, command))
+        }
         Some(Command::Key(KeyCommand::New { id, tenant })) => {
             print_key(&id, &tenant);
             ExitCode::SUCCESS
@@ -104,7 +113,10 @@ async fn run_edge(config: Config) -> anyhow::Result<()> {
         http: serve::bind(config.listen_addr, "LISTEN_ADDR")?,
         admin: serve::bind(config.admin_addr, "ADMIN_ADDR")?,
     };
-    let edge = Edge::start(config)?;
+    let edge = Edge::start(config).map_err(|error| match error {
+        StartError::Kafka(_) => WrongConfiguration::new(error).into(),
+        StartError::Threads(_) => anyhow::Error::new(error),
+    })?;
     let pending = edge.pending_events();
     let summary = tokio::select! {
         ended = edge.serve(listeners, signals.requested) => ended?,

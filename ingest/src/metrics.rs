@@ -123,6 +123,7 @@ impl Metrics {
             &["source"],
         );
         metrics.build_info(env!("CARGO_PKG_VERSION"));
+        metrics.open_files_limit();
         Self {
             connections: ConnectionMetrics {
                 open: metrics.gauge("connections", "Open connections."),

@@ -1,7 +1,10 @@
 """What the overlays promise beside what every variant does: dev runs by itself, prod is fit for production."""
 
+import os
 import re
+import subprocess
 import xml.etree.ElementTree as xml
+from pathlib import Path
 
 import pytest
 from rendered import COMPONENTS, K8S, WORKLOADS, config_maps, containers, label, of_kind, only, render
@@ -62,16 +65,14 @@ def test_clickhouse_takes_the_password_that_its_users_send(dev):
             assert server[f"{user.upper()}_PASSWORD"] == sent[0], label(workload)
 
 
-def test_the_users_of_clickhouse_have_the_rights_of_the_local_stack():
-    ours = xml.parse(K8S / "components/clickhouse-single/users.xml").getroot()
-    local = (K8S.parent / "devstack/config/users.xml").read_text().replace("{{definer}}", "")
-    local = xml.fromstring(local)
-    for user in ("migrator", "loader", "poller"):
-        grants = [query.text for query in local.findall(f"users/{user}/grants/query") if "bi_" not in query.text]
-        assert [query.text for query in ours.findall(f"users/{user}/grants/query")] == grants, user
-        assert ours.find(f"users/{user}/password").get("from_env") == f"{user.upper()}_PASSWORD"
-    for element in ours.find("profiles/poller"):
-        assert local.find(f"profiles/poller/{element.tag}").text == element.text
+def test_the_users_of_clickhouse_are_what_migrate_prints(dev):
+    ours = (K8S / "components/clickhouse-single/users.xml").read_text()
+    variables = {"KAFKA_BROKERS": "k:1", "CLICKHOUSE_URL": "http://c:8123"}
+    printing = [Path(os.environ["SERVICES"]) / "stream-agg", "migrate", "--print-users-xml"]
+    assert subprocess.run(printing, env=variables, check=True, capture_output=True, text=True).stdout == ours
+    (container,) = only(dev, "StatefulSet", "clickhouse")["spec"]["template"]["spec"]["containers"]
+    taken = {password.get("from_env") for password in xml.fromstring(ours).iter("password")} - {None}
+    assert {variable["name"] for variable in container["env"]} == taken
 
 
 def test_the_broker_of_dev_is_set_up_as_the_local_one_that_tests_run():

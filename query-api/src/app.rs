@@ -34,7 +34,7 @@ use crate::refresh::Refresher;
 use crate::state::AppState;
 
 /// The longest wait for open requests after the listener was closed.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A service that answers every request.
 pub trait HttpService<B>:

@@ -1,9 +1,11 @@
 //! The configuration of the query API, from environment variables.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use runtime::needs::Address;
+use runtime::serve::every_address;
 use runtime::vars::{VarError, Vars};
 use schemas::rollup::Rollups;
 
@@ -17,9 +19,9 @@ const DEFAULT_MAX_USERS: u64 = 20_000_000;
 /// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address and port that readers ask: `LISTEN_ADDR`, default `0.0.0.0:8083`.
+    /// The address and port that readers ask: `LISTEN_ADDR`, default `[::]:8083`.
     pub listen_addr: SocketAddr,
-    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `0.0.0.0:9083`. Keep it inside
+    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `[::]:9083`. Keep it inside
     /// your network.
     pub admin_addr: SocketAddr,
     /// After SIGTERM, how long the query API still answers while `/readyz` answers 503: `DRAIN_DELAY`, default 5s. Set it to
@@ -29,8 +31,9 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
-    /// About how many users of hours one refresh may merge, and how many voters of polls: `POLL_MAX_USERS`,
-    /// default 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss `POLL_DEADLINE`.
+    /// About how many users of hours and voters of polls one refresh may merge, a quarter of them voters:
+    /// `POLL_MAX_USERS`, default 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss
+    /// `POLL_DEADLINE`.
     pub max_merged_users: u64,
     /// What queries may cost.
     pub query: QueryConfig,
@@ -157,20 +160,19 @@ impl PeopleConfig {
 impl Config {
     /// Reads and checks the variables above.
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
-        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let refresh = RefreshConfig {
             interval: vars.positive_duration_or("POLL_INTERVAL", Duration::from_secs(3))?,
             deadline: vars.positive_duration_or("POLL_DEADLINE", Duration::from_secs(10))?,
         };
+        let url =
+            vars.required("CLICKHOUSE_URL", "HTTP address of ClickHouse, for example http://localhost:8123")?;
+        Address::of_url("CLICKHOUSE_URL", &url)?;
         Ok(Self {
-            listen_addr: vars.parsed_or("LISTEN_ADDR", any(8083))?,
-            admin_addr: vars.parsed_or("ADMIN_ADDR", any(9083))?,
+            listen_addr: vars.parsed_or("LISTEN_ADDR", every_address(8083))?,
+            admin_addr: vars.parsed_or("ADMIN_ADDR", every_address(9083))?,
             drain_delay: vars.duration_or("DRAIN_DELAY", Duration::from_secs(5))?,
             clickhouse: ClickHouseConfig {
-                url: vars.required(
-                    "CLICKHOUSE_URL",
-                    "HTTP address of ClickHouse, for example http://localhost:8123",
-                )?,
+                url,
                 database: vars.string_or("CLICKHOUSE_DATABASE", "millrace"),
                 user: vars.string_or("CLICKHOUSE_USER", "default"),
                 password: vars.string_or("CLICKHOUSE_PASSWORD", ""),

@@ -54,6 +54,8 @@ mod pipeline;
 
 mod app;
 
+pub mod needs;
+
 pub use app::{HttpService, QueryApi, StopError};
 pub use config::Config;
 pub use cors::CorsConfig;

@@ -4,18 +4,23 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use query_api::needs::needs;
 use query_api::{Config, QueryApi};
+use runtime::process::{self, Format};
 use runtime::serve::{self, Listeners};
-use runtime::{keys, process, signal};
+use runtime::{keys, signal};
 use schemas::line::is_tenant;
 
 /// Answers reads from a snapshot. Configured by environment variables.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Print every variable with the value it resolves to, and exit.
+    /// Check the configuration, print what it needs and every variable with its resolved value, and exit.
     #[arg(long)]
     check_config: bool,
+    /// With --check-config: print JSON instead of a table.
+    #[arg(long = "json", requires = "check_config")]
+    as_json: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -49,9 +54,13 @@ fn tenant(name: &str) -> Result<String, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = process::arguments::<Arguments>();
+    if arguments.check_config {
+        let format = if arguments.as_json { Format::Json } else { Format::Table };
+        return process::check_config(format, Config::from_vars, needs);
+    }
     match arguments.command {
-        None => process::run(arguments.check_config, Config::from_vars, run),
+        None => process::run(Config::from_vars, run),
         Some(Command::Key(KeyCommand::New { id, tenant })) => {
             print_key(&id, &tenant);
             ExitCode::SUCCESS

@@ -22,6 +22,9 @@ use crate::state::{AppState, RefreshFailure};
 /// Longest text of a statement, in bytes.
 const MAX_QUERY_SIZE: &str = "67108864";
 
+/// Of the users and voters that one refresh may merge, one in this number is a voter.
+const VOTERS: u64 = 4;
+
 /// The task that publishes snapshots.
 pub(crate) struct Refresher {
     client: Client,
@@ -29,7 +32,7 @@ pub(crate) struct Refresher {
     /// Hash of the rollups that this process was started with.
     rollups: u64,
     statement: Result<SnapshotStatement, NotDeclared>,
-    /// Users whose states one refresh may merge.
+    /// Users and voters whose states one refresh may merge.
     max_users: u64,
     shedding: Shedding,
     state: Arc<AppState>,
@@ -47,6 +50,12 @@ enum RefreshError {
     /// There is no statement to send.
     #[error(transparent)]
     NotDeclared(#[from] NotDeclared),
+    /// A row policy hides the tables from this process.
+    #[error(
+        "`schema_migrations` shows no row to this user: set users_without_row_policies_can_read_rows to true in \
+         ClickHouse's configuration, and drop row policies that apply to the users of the services"
+    )]
+    Hidden,
     /// The tables hold rollups that this process does not know.
     #[error(
         "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
@@ -70,7 +79,7 @@ impl RefreshError {
                 // TIMEOUT_EXCEEDED, TOO_SLOW, MEMORY_LIMIT_EXCEEDED
                 ["Code: 159", "Code: 160", "Code: 241"].iter().any(|code| text.contains(code))
             }
-            Self::NotDeclared(_) | Self::OtherRollups { .. } => false,
+            Self::Hidden | Self::NotDeclared(_) | Self::OtherRollups { .. } => false,
         }
     }
 }
@@ -123,6 +132,9 @@ impl Refresher {
     async fn refresh(&self) -> Result<Snapshot, RefreshError> {
         let statement = self.statement.as_ref().map_err(|error| *error)?;
         let previous = self.state.snapshot.load_full();
+        if previous.is_none() {
+            self.check_rows_are_visible().await?;
+        }
         let (previous, scope) = (previous.as_deref(), self.scope(previous.as_deref()));
         let query = statement.query(&self.client, &scope, previous);
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
@@ -130,6 +142,14 @@ impl Refresher {
         self.state.learn(freshness::reach(&rows));
         self.check_rollups(freshness::aggregator_rollups(&rows))?;
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
+    }
+
+    /// Checks before the first snapshot that a table which every migration fills shows its rows: policies of tenants,
+    /// which are on the whole database, must hide nothing from this process.
+    async fn check_rows_are_visible(&self) -> Result<(), RefreshError> {
+        let query = self.client.query("SELECT name FROM schema_migrations LIMIT 1");
+        let seen = time::timeout(self.config.deadline, query.fetch_all::<String>()).await??;
+        if seen.is_empty() { Err(RefreshError::Hidden) } else { Ok(()) }
     }
 
     /// What this refresh reads.
@@ -150,7 +170,8 @@ impl Refresher {
             hours: state.wanted_hours.current(now),
             polls: state.wanted_polls.current(now),
             left_out: self.shedding.left_out(),
-            max_users: self.max_users,
+            max_users: self.max_users - self.max_users / VOTERS,
+            max_voters: self.max_users / VOTERS,
         }
     }
 

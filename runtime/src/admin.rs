@@ -16,6 +16,9 @@ use tower::service_fn;
 
 use crate::serve::Server;
 
+/// How long probes and scrapes that are under way may take at the end.
+pub const DRAIN: Duration = Duration::from_secs(1);
+
 /// Whether a service may get traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -44,8 +47,7 @@ impl Admin {
             let response = admin.respond(request.method(), request.uri().path());
             async move { Ok::<_, Infallible>(response) }
         });
-        if let Err(error) = Server::default().until(listener, service, shutdown, Duration::from_secs(1)).await
-        {
+        if let Err(error) = Server::default().until(listener, service, shutdown, DRAIN).await {
             tracing::debug!(%error, "the admin port did not drain");
         }
     }

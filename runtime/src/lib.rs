@@ -27,4 +27,8 @@ pub mod problem;
 
 pub mod request_id;
 
+pub mod descriptors;
+
+pub mod needs;
+
 pub mod process;

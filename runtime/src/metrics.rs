@@ -7,6 +7,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::descriptors;
+
 /// Makes the metrics of one service, in a registry of their own.
 ///
 /// A name or a label that Prometheus does not allow, or a name that is used twice, is a bug of the service:
@@ -82,6 +84,12 @@ impl MetricFactory {
         self.gauge_vec("build_info", "The release that runs.", &["version"])
             .with_label_values(&[version])
             .set(1);
+    }
+
+    /// `<prefix>_open_files_limit`: how many files, among them connections, the process may have open.
+    pub fn open_files_limit(&self) {
+        let help = "Files, among them connections, that the process may have open; 0 is no limit.";
+        self.gauge("open_files_limit", help).set(i64::try_from(descriptors::limit()).unwrap_or(i64::MAX));
     }
 
     fn opts(&self, name: &str, help: &str) -> Opts {

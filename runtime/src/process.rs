@@ -1,40 +1,95 @@
 //! The frame of every `main`: reads the variables, starts logging, runs the service. An error is one readable
-//! line on standard error and a non-zero exit code.
+//! line on standard error and a non-zero exit code: [`WRONG_CONFIGURATION`] if another start with the same
+//! configuration would fail in the same way, 1 otherwise.
 
-use std::fmt::Write as _;
+use std::error::Error;
 use std::process::ExitCode;
 
+use clap::Parser;
+
+use crate::descriptors;
 use crate::logging::{self, LogConfig};
+use crate::needs::Needs;
 use crate::vars::{VarError, Vars};
 
-/// Runs a service to its end on a new tokio runtime. `read` makes its configuration from the variables; with
-/// `check_only` (the flag `--check-config`) the resolved values are printed and the service does not run.
-pub fn run<C, F>(
-    check_only: bool,
+/// EX_USAGE of sysexits.h: a variable, a file that it names, or an argument is wrong. Whatever starts our programs can
+/// tell by it that another try does not help; the manifests do.
+pub const WRONG_CONFIGURATION: u8 = 64;
+
+/// An error of a service that another start with the same configuration would not mend.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct WrongConfiguration(Box<dyn Error + Send + Sync>);
+
+impl WrongConfiguration {
+    /// This error, in which the service found that its configuration is wrong.
+    pub fn new(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// The arguments of this process. Ends it with [`WRONG_CONFIGURATION`] and a hint if they are wrong, and with success
+/// after `--help` and `--version`.
+#[expect(clippy::disallowed_methods, reason = "nothing runs yet, as where clap itself ends the process")]
+pub fn arguments<A: Parser>() -> A {
+    A::try_parse().unwrap_or_else(|error| {
+        // Where the text cannot be written, the exit code still tells.
+        let _unwritten = error.print();
+        std::process::exit(if error.use_stderr() { WRONG_CONFIGURATION.into() } else { 0 })
+    })
+}
+
+/// How `--check-config` prints what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// Checks the variables and the files that they name, and prints what a process with this configuration needs. It starts
+/// nothing and calls nobody.
+pub fn check_config<C>(
+    format: Format,
     read: impl FnOnce(&Vars) -> Result<C, VarError>,
-    service: impl FnOnce(C) -> F,
-) -> ExitCode
+    needs: impl FnOnce(&C) -> Needs,
+) -> ExitCode {
+    let vars = Vars::from_env();
+    match LogConfig::from_vars(&vars).and_then(|_| read(&vars)) {
+        Ok(config) => {
+            let (needs, variables) = (needs(&config), vars.resolved());
+            print(&match format {
+                Format::Table => needs.table(&variables),
+                Format::Json => format!("{:#}\n", needs.json(&variables)),
+            });
+            ExitCode::SUCCESS
+        }
+        Err(error) => wrong(error),
+    }
+}
+
+/// Runs a service to its end on a new tokio runtime. `read` makes its configuration from the variables.
+pub fn run<C, F>(read: impl FnOnce(&Vars) -> Result<C, VarError>, service: impl FnOnce(C) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
     let vars = Vars::from_env();
-    let outcome = LogConfig::from_vars(&vars).and_then(|log| Ok((log, read(&vars)?)));
-    let outcome = match outcome {
-        Ok(_) if check_only => {
-            print(&resolved(&vars));
-            Ok(())
-        }
-        Ok((log, config)) => {
-            logging::init(&log);
-            start(service(config))
-        }
-        Err(error) => Err(error.into()),
+    let (log, config) = match LogConfig::from_vars(&vars).and_then(|log| Ok((log, read(&vars)?))) {
+        Ok(read) => read,
+        Err(error) => return wrong(error),
     };
-    match outcome {
+    logging::init(&log);
+    descriptors::raise_limit();
+    match start(service(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(&format!("error: {error:#}"));
-            ExitCode::FAILURE
+            print_error(&error);
+            if error.is::<WrongConfiguration>() {
+                ExitCode::from(WRONG_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -43,13 +98,9 @@ fn start(service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(service)
 }
 
-/// A line `NAME=value` for each variable, sorted by name.
-fn resolved(vars: &Vars) -> String {
-    vars.resolved().into_iter().fold(String::new(), |mut page, (name, value)| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(page, "{name}={value}");
-        page
-    })
+fn wrong(error: VarError) -> ExitCode {
+    print_error(&error.into());
+    ExitCode::from(WRONG_CONFIGURATION)
 }
 
 #[expect(clippy::print_stdout, reason = "the output of --check-config")]
@@ -58,6 +109,8 @@ fn print(page: &str) {
 }
 
 #[expect(clippy::print_stderr, reason = "a failure is one line on standard error")]
-fn print_error(line: &str) {
-    eprintln!("{line}");
+fn print_error(error: &anyhow::Error) {
+    // A parser of a file may point at its line below its message.
+    let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    eprintln!("error: {line}");
 }

@@ -40,6 +40,14 @@ pub enum VarError {
         /// What is wrong, or what would be right.
         reason: String,
     },
+    /// Settings that a library does not accept.
+    #[error("variable {name} is not usable: {reason}")]
+    Refused {
+        /// The variable, or the beginning of the names of several.
+        name: String,
+        /// What the library says.
+        reason: String,
+    },
     /// A setting of a library that the service fixes.
     #[error("variable {name} cannot be set: {reason}")]
     Fixed {
@@ -219,7 +227,7 @@ impl Vars {
 }
 
 /// A size as people write it: `96MiB`, in the largest unit of which it is a whole number.
-fn size(bytes: &usize) -> String {
+pub(crate) fn size(bytes: &usize) -> String {
     const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| *bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),

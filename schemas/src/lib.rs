@@ -3,7 +3,7 @@
 //!
 //! The modules follow the way of an event: [`event`] (the client's line) → [`mod@line`] (the enriched line) →
 //! [`record`] (in Kafka) → [`row`] (in the raw table) → [`rollup`] and [`field`] (what is declared) →
-//! [`tables`] and [`bi`] (tables and views). [`sample`] is a rejected line in Kafka.
+//! [`tables`] and [`bi`] (tables and views) → [`access`] (who may read them). [`sample`] is a rejected line in Kafka.
 //!
 //! Words for what is not accepted, in all crates:
 //!
@@ -51,3 +51,5 @@ pub mod rollup;
 pub mod tables;
 
 pub mod bi;
+
+pub mod access;

@@ -1,12 +1,17 @@
 //! The configuration of the aggregator, from environment variables.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, KafkaResult};
+use runtime::needs::Address;
+use runtime::serve::every_address;
 use runtime::vars::{VarError, Vars};
+use schemas::access::{self, Tenants, User};
 use schemas::bi;
 use schemas::rollup::Rollups;
 use schemas::row::{Ahead, Earliest, TimeLimits};
@@ -20,11 +25,13 @@ use crate::protocol::window::WindowLimits;
 pub(crate) mod fixed;
 
 const MIB: usize = 1 << 20;
+/// The port of a broker that is named without one.
+pub(crate) const DEFAULT_PORT: u16 = 9092;
 
 /// The configuration of the aggregator.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `0.0.0.0:9082`. Keep it inside
+    /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `[::]:9082`. Keep it inside
     /// your network.
     pub admin_addr: SocketAddr,
     /// Kafka consumer group, the same for all aggregators of a topic: `GROUP`, default `stream-agg`. Do not change it later:
@@ -73,7 +80,8 @@ pub struct MigrateConfig {
     /// Where records come from.
     pub kafka: KafkaConfig,
     /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. It is the most aggregators that
-    /// can work at once; choose it generously, because repeats are not recognised across a later change.
+    /// can work at once; choose it generously, because repeats are not recognised across a later change. Set it for
+    /// aggregators, too: they share their memory among so many partitions.
     pub partitions: NonZeroU16,
     /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
     /// production, with `min.insync.replicas=2`.
@@ -92,6 +100,12 @@ pub struct MigrateConfig {
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
     /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
     pub rollups: Rollups,
+    /// Path of the TOML file with the tenants whose analysts get a database of their own: `TENANTS_FILE`, default none. Each
+    /// `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
+    pub tenants: Tenants,
+    /// Whether `migrate` creates databases of tenants on a ClickHouse in which they can reach each other's rows:
+    /// `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 for trying them only.
+    pub allow_old_server: bool,
     /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
     /// start later than the migration.
     pub deadline: Duration,
@@ -126,7 +140,7 @@ impl Config {
     pub fn from_vars(vars: &Vars) -> Result<Self, VarError> {
         let instance = vars.string_or("GROUP_INSTANCE_ID", "");
         Ok(Self {
-            admin_addr: vars.parsed_or("ADMIN_ADDR", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9082)))?,
+            admin_addr: vars.parsed_or("ADMIN_ADDR", every_address(9082))?,
             group: vars.string_or("GROUP", "stream-agg"),
             group_instance: Some(instance).filter(|name| !name.is_empty()),
             progress_interval: age(vars, "PROGRESS_INTERVAL", Duration::from_secs(1))?,
@@ -223,9 +237,14 @@ impl MigrateConfig {
         bi::Databases { tables: &self.store.database, views: &self.bi_database }
     }
 
-    /// The users with whose rights the views read, with the grants that they need.
-    pub fn definers(&self) -> Vec<bi::Definer> {
-        bi::definers(&self.rollups, self.databases(), self.definer_names())
+    /// All users of ClickHouse that this deployment needs.
+    pub fn users(&self) -> Vec<User> {
+        access::of_deployment(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
+    }
+
+    /// Those of them that follow from declarations: definers of views, and the users of tenants.
+    pub fn users_of_views(&self) -> Vec<User> {
+        access::of_views(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
 
     /// The users with whose rights the views read.
@@ -250,6 +269,8 @@ impl MigrateConfig {
             bi_definer: database(vars, "BI_DEFINER", bi::Definers::DEFAULT.views)?,
             bi_freshness_definer: database(vars, "BI_FRESHNESS_DEFINER", bi::Definers::DEFAULT.freshness)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
+            tenants: vars.file("TENANTS_FILE", |_, text| Tenants::parse(text))?.unwrap_or_default(),
+            allow_old_server: vars.parsed_or::<u8>("BI_ALLOW_OLD_SERVER", 0)? == 1,
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
         })
     }
@@ -257,11 +278,28 @@ impl MigrateConfig {
 
 impl KafkaConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
-        Ok(Self {
+        let config = Self {
             brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
             topic: vars.string_or("TOPIC", "events"),
             options: vars.passed_through("KAFKA_OPT_", &fixed::FIXED)?,
-        })
+        };
+        Address::of_list("KAFKA_BROKERS", &config.brokers, DEFAULT_PORT)?;
+        config.check_settings()?;
+        Ok(config)
+    }
+
+    /// Checks the settings of the variables, without a connection: a client without brokers has nothing to connect to.
+    fn check_settings(&self) -> Result<(), VarError> {
+        for (name, value) in &self.options {
+            let alone = ClientConfig::from_iter([(name.clone(), value.clone())]).create_native_config();
+            alone.map_err(|error| refused(name, error))?;
+        }
+        if self.options.is_empty() {
+            return Ok(());
+        }
+        let together: KafkaResult<BaseConsumer> =
+            self.client(&fixed::CONSUMER).remove("bootstrap.servers").create();
+        together.map(drop).map_err(|error| refused("…", error))
     }
 
     /// The settings of a client. Those of the environment override `ours`.
@@ -282,11 +320,11 @@ impl KafkaConfig {
 
 impl StoreConfig {
     fn from_vars(vars: &Vars) -> Result<Self, VarError> {
+        let url =
+            vars.required("CLICKHOUSE_URL", "HTTP address of ClickHouse, for example http://localhost:8123")?;
+        Address::of_url("CLICKHOUSE_URL", &url)?;
         Ok(Self {
-            url: vars.required(
-                "CLICKHOUSE_URL",
-                "HTTP address of ClickHouse, for example http://localhost:8123",
-            )?,
+            url,
             database: database(vars, "CLICKHOUSE_DATABASE", "millrace")?,
             user: vars.string_or("CLICKHOUSE_USER", "default"),
             password: vars.string_or("CLICKHOUSE_PASSWORD", ""),
@@ -303,6 +341,15 @@ impl std::fmt::Debug for StoreConfig {
             .field("user", user)
             .finish_non_exhaustive()
     }
+}
+
+/// The settings `KAFKA_OPT_<name>` that librdkafka does not accept.
+fn refused(name: &str, error: KafkaError) -> VarError {
+    let reason = match error {
+        KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
+        other => other.to_string(),
+    };
+    VarError::Refused { name: format!("KAFKA_OPT_{name}"), reason }
 }
 
 /// A name that needs no quotes in SQL.
@@ -444,9 +491,19 @@ mod tests {
             let error = with(name).expect_err(name).to_string();
             assert!(error.starts_with(&format!("variable KAFKA_OPT_{name} cannot be set: ")), "{error}");
         }
-        for name in ["session.timeout.ms", "max.poll.interval.ms", "fetch.max.bytes", "ssl.ca.location"] {
+        for name in ["heartbeat.interval.ms", "fetch.wait.max.ms", "fetch.error.backoff.ms"] {
             assert_eq!(with(name).expect(name).migrate.kafka.options[name], "1");
         }
+    }
+
+    #[test]
+    fn settings_that_kafkas_client_does_not_accept_are_found_before_the_start() {
+        check_refused("KAFKA_OPT_heartbeat", "5", "KAFKA_OPT_heartbeat is not usable: No such configuration");
+        check_refused("KAFKA_OPT_session.timeout.ms", "soon", "Invalid value");
+        // The value is good alone, but not with the default of another setting.
+        let vars = NEEDED.into_iter().chain([("KAFKA_OPT_max.poll.interval.ms", "1")]);
+        let error = Config::from_vars(&Vars::from_pairs(vars)).unwrap_err().to_string();
+        assert!(error.starts_with("variable KAFKA_OPT_… is not usable: `max.poll.interval.ms`"), "{error}");
     }
 
     #[test]

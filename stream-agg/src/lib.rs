@@ -44,6 +44,8 @@ pub mod ops;
 
 pub mod start;
 
+pub mod needs;
+
 pub use config::{BatchConfig, Config, KafkaConfig, MigrateConfig, StoreConfig};
 pub use group::GroupError;
 pub use ops::migrate::{MigrateError, Migrated, migrate};

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use runtime::{process, serve, signal};
+use runtime::process::{self, Format, WrongConfiguration};
+use runtime::{serve, signal};
 use serde::Serialize;
-use stream_agg::Config;
 use stream_agg::apply::store::Store;
+use stream_agg::needs;
 use stream_agg::ops::adopt::Log;
 use stream_agg::ops::audit::{self, Reach};
 use stream_agg::protocol::progress::{NextOffset, Offset};
+use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
 /// A batch needs as much memory as the one before it: a quarter of the time went into pages that were returned to
@@ -23,9 +25,12 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Print every variable with the value it resolves to, and exit.
+    /// Check the configuration, print what it needs and every variable with its resolved value, and exit.
     #[arg(long, global = true)]
     check_config: bool,
+    /// With --check-config, and before a command: print JSON instead of a table.
+    #[arg(long = "json", requires = "check_config")]
+    as_json: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -34,9 +39,12 @@ struct Args {
 enum Command {
     /// Create the database, the tables and the topic where they are missing, and all views, and exit.
     Migrate {
-        /// Print the statements that create the user with whose rights the views read, and exit.
+        /// Print the statements that create all users of ClickHouse with their rights, and exit.
         #[arg(long)]
         print_grants: bool,
+        /// Print the same users as ClickHouse's file users.xml, and exit.
+        #[arg(long, conflicts_with = "print_grants")]
+        print_users_xml: bool,
     },
     /// Choose where to continue partitions whose commit, log and tables disagree. Stop all aggregators first.
     Adopt {
@@ -95,38 +103,36 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = process::arguments::<Args>();
+    if args.check_config {
+        let format = if args.as_json { Format::Json } else { Format::Table };
+        let needs = if args.command.is_some() { needs::of_command } else { needs::of_service };
+        return process::check_config(format, Config::from_vars, needs);
+    }
     match args.command {
-        None => process::run(args.check_config, Config::from_vars, run_until_stopped),
-        Some(Command::Migrate { print_grants: true }) => {
-            process::run(args.check_config, Config::from_vars, grants)
-        }
-        Some(Command::Migrate { print_grants: false }) => {
-            process::run(args.check_config, Config::from_vars, migrate)
-        }
+        None => process::run(Config::from_vars, run_until_stopped),
+        Some(Command::Migrate { print_grants: true, .. }) => process::run(Config::from_vars, grants),
+        Some(Command::Migrate { print_users_xml: true, .. }) => process::run(Config::from_vars, users_xml),
+        Some(Command::Migrate { .. }) => process::run(Config::from_vars, migrate),
         Some(Command::Adopt { partitions, new_log, from, cfg }) => {
             let from = from.map(NextOffset::new);
             let log = if new_log { Log::New { from } } else { Log::Same };
-            process::run(args.check_config, Config::from_vars, move |config| {
-                adopt(config, partitions, log, cfg)
-            })
+            process::run(Config::from_vars, move |config| adopt(config, partitions, log, cfg))
         }
         Some(Command::Split { partitions }) => {
-            process::run(args.check_config, Config::from_vars, move |config| split(config, partitions))
+            process::run(Config::from_vars, move |config| split(config, partitions))
         }
         Some(Command::Skip { partition, offset }) => {
-            process::run(args.check_config, Config::from_vars, move |config| skip(config, partition, offset))
+            process::run(Config::from_vars, move |config| skip(config, partition, offset))
         }
         Some(Command::Backfill { rollup, json }) => {
-            process::run(args.check_config, Config::from_vars, move |config| backfill(config, rollup, json))
+            process::run(Config::from_vars, move |config| backfill(config, rollup, json))
         }
         Some(Command::DropRollup { rollup, json }) => {
-            process::run(args.check_config, Config::from_vars, move |config| {
-                drop_rollup(config, rollup, json)
-            })
+            process::run(Config::from_vars, move |config| drop_rollup(config, rollup, json))
         }
         Some(Command::Audit { days, json }) => {
-            process::run(args.check_config, Config::from_vars, move |config| audit(config, days, json))
+            process::run(Config::from_vars, move |config| audit(config, days, json))
         }
     }
 }
@@ -136,6 +142,10 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     let admin = serve::bind(config.admin_addr, "ADMIN_ADDR")?;
     tokio::select! {
         ended = stream_agg::run(config, admin, stop.requested) => {
+            let ended = ended.map_err(|error| match error {
+                RunError::Changed(_) | RunError::Dropped(_) => WrongConfiguration::new(error).into(),
+                other => anyhow::Error::new(other),
+            });
             tracing::info!("ended: {}", ended?);
             Ok(())
         }
@@ -149,8 +159,20 @@ async fn grants(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::print_stdout, reason = "the file is what was asked for")]
+async fn users_xml(config: Config) -> anyhow::Result<()> {
+    print!("{}", stream_agg::ops::migrate::users_xml(&config.migrate));
+    Ok(())
+}
+
 async fn migrate(config: Config) -> anyhow::Result<()> {
-    let migrated = unless_stopped(stream_agg::migrate(&config.migrate), "created").await?;
+    let migrated = async {
+        stream_agg::migrate(&config.migrate).await.map_err(|error| match error {
+            MigrateError::Changed(_) | MigrateError::Dropped(_) => WrongConfiguration::new(error).into(),
+            other => anyhow::Error::new(other),
+        })
+    };
+    let migrated = unless_stopped(migrated, "created").await?;
     tracing::info!("migrated: {migrated}");
     Ok(())
 }

@@ -46,7 +46,7 @@ const MAX_EVENTS: usize = 100;
 /// Timeout of the question for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for leaving the group, once all pipelines have ended.
-const LEAVE: Duration = Duration::from_secs(5);
+pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 
 /// What was stored while the aggregator ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

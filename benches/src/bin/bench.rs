@@ -44,7 +44,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    runtime::process::run(false, |_| Ok(()), |()| run(arguments))
+    runtime::process::run(|_| Ok(()), |()| run(arguments))
 }
 
 #[expect(clippy::print_stdout, reason = "the tables are the program's output")]

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use benches::servers::floors::{self, Config};
 
 fn main() -> ExitCode {
-    runtime::process::run(false, Config::from_vars, floors::serve)
+    runtime::process::run(Config::from_vars, floors::serve)
 }

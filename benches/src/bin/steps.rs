@@ -29,7 +29,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { step, work, times } = Arguments::parse();
-    runtime::process::run(false, |_| Ok(()), |()| async move { run(step.as_deref(), work, times) })
+    runtime::process::run(|_| Ok(()), |()| async move { run(step.as_deref(), work, times) })
 }
 
 fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Result<()> {

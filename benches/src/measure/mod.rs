@@ -8,6 +8,8 @@ mod reads;
 
 mod queries;
 
+mod page;
+
 mod whole_way;
 
 mod drain;
@@ -69,7 +71,7 @@ impl Bench {
             report.goals.extend(goals);
         }
         if plan.includes(Measurement::Queries) {
-            let (rows, goals) = queries::measure(&plan, &stack).await?;
+            let (rows, goals) = queries::measure(&plan, &mut stack).await?;
             report.rows.extend(rows);
             report.goals.extend(goals);
         }

@@ -1,5 +1,5 @@
 //! Queries of `/v1/query` over the events of a drained topic: different ones, which ClickHouse answers, and the
-//! same one, which the cache answers.
+//! same one, which the cache answers. Then the page asks, in a browser.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use devstack::Stack;
 
-use super::stored;
+use super::{page, stored};
 use crate::compare::{Candidate, compare};
 use crate::input::{Work, records};
 use crate::load;
@@ -17,6 +17,7 @@ use crate::report::goals::Bound::AtMost;
 use crate::report::goals::Goal;
 use crate::report::table::Row;
 use crate::servers::World;
+use crate::servers::world::addr_of;
 
 /// Queries a second that ClickHouse has to answer: a page of ten panels, opened twice.
 const QUERY_RATE: f64 = 20.0;
@@ -37,7 +38,7 @@ const PANELS: [&str; 5] = [
 ];
 
 /// The lines of the table, and the figures that have goals.
-pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
+pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("queries", stack)?.with_partitions(records::PARTITIONS);
     world.migrate().await?;
     progress::print("queries: filling the topic");
@@ -46,14 +47,24 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let mut aggregator = world.service("stream-agg").await?;
     stored::wait_for_exactly(&world, events).await?;
     let mut api = world.service("query-api").await?;
+    let clickhouse = ("clickhouse", stack.clickhouse.process()?.id());
     let behind = format!("{:.1} M events behind", events as f64 / 1e6);
     let candidates = [
+        Candidate::at(
+            "floor D: ClickHouse sums one rollup",
+            addr_of(stack.clickhouse.url())?,
+            clickhouse,
+            &sums(&world),
+        )
+        .with_connections(QUERY_CONNECTIONS)
+        .at_rate(QUERY_RATE),
         Candidate::new(
             format!("/v1/query, each other than the last, {behind}"),
             "query-api",
             &mut api,
             &asked(plan),
         )?
+        .with_process(clickhouse.0, clickhouse.1)
         .with_connections(QUERY_CONNECTIONS)
         .at_rate(QUERY_RATE),
         Candidate::new("/v1/query, the same one", "query-api", &mut api, &same())?
@@ -61,9 +72,10 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
             .at_rate(CACHED_RATE),
     ];
     let rows = compare(&candidates, plan).await?;
+    let page = page::measure(plan, &world, &mut api).await?;
     api.terminate().await?;
     aggregator.terminate().await?;
-    let [asked, cached] = &rows[..] else { unreachable!("two were measured") };
+    let [_, asked, cached] = &rows[..] else { unreachable!("three were measured") };
     let ((p50, p99), (cached_p50, _)) = (
         asked.latency().context("find the latency of queries")?,
         cached.latency().context("find the latency of equal queries")?,
@@ -74,11 +86,12 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
         measured,
         bound: AtMost(most),
     };
-    let goals = vec![
+    let mut goals = vec![
         goal("/v1/query: p50 in ms", p50, 10.0),
         goal("/v1/query: p99 in ms", p99, 50.0),
         goal("/v1/query, the same one: p50 in ms", cached_p50, 1.0),
     ];
+    goals.extend(page);
     Ok((rows, goals))
 }
 
@@ -87,6 +100,12 @@ fn asked(plan: &Plan) -> Arc<[Bytes]> {
     let count = (QUERY_RATE * plan.duration.as_secs_f64()).ceil() as usize;
     let query = |number: usize| format!("/v1/query?{}none-{number}", PANELS[number % PANELS.len()]);
     (0..count.max(1)).map(|number| load::get(&query(number))).collect()
+}
+
+/// The smallest statement that an answer from a rollup takes, straight to ClickHouse.
+fn sums(world: &World) -> Arc<[Bytes]> {
+    let sql = "SELECT+sum(rows)+FROM+rollup_sums+WHERE+tenant=%27default%27+AND+rollup=%27event_daily%27+AND+expires=%272149-06-06%27";
+    vec![load::get(&format!("/?database={}&query={sql}", world.name()))].into()
 }
 
 fn same() -> Arc<[Bytes]> {

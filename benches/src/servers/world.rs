@@ -249,6 +249,10 @@ async fn ready(mut service: Service) -> anyhow::Result<Service> {
 
 /// The address that a service listens on.
 pub fn addr(service: &Service) -> anyhow::Result<SocketAddr> {
-    let url = service.http();
+    addr_of(&service.http())
+}
+
+/// The address in the URL of a server.
+pub fn addr_of(url: &str) -> anyhow::Result<SocketAddr> {
     url.trim_start_matches("http://").parse().with_context(|| format!("read the address {url}"))
 }

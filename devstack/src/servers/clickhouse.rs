@@ -1,13 +1,14 @@
 //! ClickHouse: a local server, or the one that the environment names.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::time::Duration;
 
 use ::clickhouse::Client;
 use anyhow::{Context, ensure};
-use schemas::bi::Definer;
+use schemas::access::{self, Reach, User, xml};
 
 use super::template::render;
 use crate::paths::{binaries, cache};
@@ -62,20 +63,16 @@ impl ClickHouse {
             &[("directory", path)],
             &directory.join("config.xml"),
         )?;
-        write_users(&directory, "")?;
+        write_users(&directory, &[])?;
         let local = Server { directory, http_port, native_port, time_zone: None, process: None };
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
-    /// Declares these users, who cannot log in. Must come before the start of a local server, because the library reads
-    /// its users only then. Does nothing for a server that somebody else runs.
-    pub fn declare_definers(&self, definers: &[Definer]) -> anyhow::Result<()> {
+    /// Declares these users beside those of the services and the readers of views. Must come before the start of a local
+    /// server, because the library reads its users only then. Does nothing for a server that somebody else runs.
+    pub fn declare_users(&self, users: &[User]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
-        let user = |Definer { name, grants }: &Definer| {
-            let grants: String = grants.iter().map(|grant| format!("<query>{grant}</query>")).collect();
-            format!("<{name}><no_password/><networks/><grants>{grants}</grants></{name}>")
-        };
-        write_users(&server.directory, &definers.iter().map(user).collect::<String>())
+        write_users(&server.directory, users)
     }
 
     /// Sets the time zone that a local server starts in.
@@ -150,9 +147,19 @@ impl ClickHouse {
     }
 }
 
-fn write_users(directory: &Path, definers: &str) -> anyhow::Result<()> {
-    let values = [("password", LOCAL_PASSWORD), ("definers", definers)];
-    render(include_str!("../../config/users.xml"), &values, &directory.join("users.xml"))
+/// What the file of users says of itself. Tests have databases of other names beside `millrace`, and databases `bi_…`
+/// for their views; hence the patterns. A deployment grants rights on its `millrace` and its `bi` only.
+const ABOUT: &str =
+    "Users of this machine, with a password for this machine only, and rights on all databases of tests.";
+
+/// Writes the services and readers, with rights on the databases of all tests, and `more` users.
+fn write_users(directory: &Path, more: &[User]) -> anyhow::Result<()> {
+    let reach = Reach::any();
+    let are_declared = access::services(&reach).into_iter().chain(access::readers(&reach));
+    let users: Vec<_> = are_declared.chain(more.iter().cloned()).collect();
+    let path = directory.join("users.xml");
+    let text = xml::file(ABOUT, &users, xml::Passwords::Local(LOCAL_PASSWORD));
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
 impl Server {

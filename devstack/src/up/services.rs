@@ -52,10 +52,11 @@ pub(super) struct Services {
     ended: CancellationToken,
 }
 
-/// Declares the definers of the analysts' views, whose rights the views use, to a ClickHouse that is not started yet.
+/// Declares the users of the analysts' views to a ClickHouse that is not started yet: the definers, whose rights the views
+/// use, and the readers of tenants.
 pub(super) fn define_views(vars: &Vars, clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let config = stream_agg::Config::from_vars(vars)?;
-    clickhouse.declare_definers(&config.migrate.definers())
+    clickhouse.declare_users(&config.migrate.users_of_views())
 }
 
 /// Creates or updates the tables and the topic.

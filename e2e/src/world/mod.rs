@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use devstack::clickhouse::LOCAL_PASSWORD;
 use devstack::{DataDirectory, Service, Stack};
+use schemas::access::{self, Tenants, User};
 use schemas::bi;
 use schemas::rollup::Rollups;
 use tokio::sync::OnceCell;
@@ -80,9 +81,25 @@ impl World {
 
     /// Like [`World::on_own_servers`]; the definers of the analysts' views may also read the columns of `rollups`.
     pub async fn on_own_servers_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
-        let mut stack = Stack::for_test(name).unwrap();
+        Self::on_own_servers_with_tenants(name, rollups, &Tenants::default()).await
+    }
+
+    /// Like [`World::on_own_servers_declaring`], on a server that has the users of `tenants`.
+    pub async fn on_own_servers_with_tenants(
+        name: &'static str,
+        rollups: &Rollups,
+        tenants: &Tenants,
+    ) -> (Stack, Self) {
         let on = bi::Databases { tables: name, views: &bi_database(name) };
-        stack.clickhouse.declare_definers(&bi::definers(rollups, on, bi::Definers::DEFAULT)).unwrap();
+        Self::on_own_servers_with_users(name, access::of_views(rollups, on, bi::Definers::DEFAULT, tenants))
+            .await
+    }
+
+    /// The world of the test `name` on its own servers, migrated, whose ClickHouse has these users besides those of the
+    /// services and the readers of all views.
+    pub async fn on_own_servers_with_users(name: &'static str, users: Vec<User>) -> (Stack, Self) {
+        let mut stack = Stack::for_test(name).unwrap();
+        stack.clickhouse.declare_users(&users).unwrap();
         stack.start().await.unwrap();
         let world = Self::unmigrated(name, stack.kafka.brokers(), stack.clickhouse.url());
         world.migrate().await;

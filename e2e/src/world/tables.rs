@@ -32,6 +32,20 @@ impl World {
         Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
 
+    /// The answer to a query of `user`, as text, or the error of ClickHouse.
+    pub async fn ask_as(
+        &self,
+        (user, password): (&str, &str),
+        database: &str,
+        sql: &str,
+    ) -> Result<String, String> {
+        let request = self.http.post(format!("{}/?database={database}", self.clickhouse));
+        let answer = request.basic_auth(user, Some(password)).body(sql.to_owned()).send().await.unwrap();
+        let good = answer.status().is_success();
+        let text = answer.text().await.unwrap().trim_end().to_owned();
+        if good { Ok(text) } else { Err(text) }
+    }
+
     /// The only number in the result of a query.
     pub async fn number(&self, sql: &str) -> u64 {
         let rows = self.rows(sql).await;

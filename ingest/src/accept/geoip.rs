@@ -40,6 +40,11 @@ impl GeoIpConfig {
             read.map_err(|reason| VarError::Invalid { name: "GEOIP_DB", value, reason })?;
         Ok(Some(Self { path, stamp, database: Arc::new(database) }))
     }
+
+    /// The size of the file, which is kept in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.stamp.length).unwrap_or(usize::MAX)
+    }
 }
 
 /// Leaves out the content of the file.

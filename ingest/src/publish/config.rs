@@ -5,11 +5,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use runtime::needs::Address;
 use runtime::vars::{VarError, Vars};
 
 use super::fixed::FIXED;
+use super::kafka;
 
 const MIB: usize = 1 << 20;
+/// The port of a broker that is named without one.
+pub(crate) const DEFAULT_PORT: u16 = 9092;
 
 /// When a request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,13 +79,16 @@ impl KafkaConfig {
                 reason: "it must be 1ms or longer".to_owned(),
             });
         }
-        Ok(Self {
+        let config = Self {
             brokers: vars.required("KAFKA_BROKERS", "host:port of a Kafka broker, several with commas")?,
             topic: vars.string_or("TOPIC", "events"),
             durable_wait,
             unacked_bytes: vars.bytes_or("UNACKED_BYTES", 96 * MIB)?,
             options: vars.passed_through("KAFKA_OPT_", &FIXED)?,
-        })
+        };
+        Address::of_list("KAFKA_BROKERS", &config.brokers, DEFAULT_PORT)?;
+        kafka::check_settings(&config)?;
+        Ok(config)
     }
 }
 
@@ -114,8 +121,27 @@ mod tests {
             let error = with(name).expect_err(name).to_string();
             assert!(error.starts_with(&format!("variable KAFKA_OPT_{name} cannot be set: ")), "{error}");
         }
-        for name in ["compression.type", "linger.ms", "message.max.bytes", "request.timeout.ms"] {
+        for name in ["linger.ms", "batch.num.messages", "request.timeout.ms"] {
             assert_eq!(with(name).expect(name).options[name], "1");
         }
+    }
+
+    #[track_caller]
+    fn check_refused(name: &str, value: &str, reason: &str) {
+        let pairs = [("KAFKA_BROKERS", "k:1"), (name, value)];
+        let error = KafkaConfig::from_vars(&Vars::from_pairs(pairs)).unwrap_err().to_string();
+        assert!(error.starts_with("variable KAFKA_OPT_") && error.contains(reason), "{error}");
+    }
+
+    #[test]
+    fn settings_that_kafkas_client_does_not_accept_are_found_before_the_start() {
+        check_refused(
+            "KAFKA_OPT_linger",
+            "5",
+            "KAFKA_OPT_linger is not usable: No such configuration property",
+        );
+        check_refused("KAFKA_OPT_compression.type", "7z", "Invalid value \"7z\"");
+        // The value is good alone, but not with the default of another setting.
+        check_refused("KAFKA_OPT_linger.ms", "900000", "KAFKA_OPT_… is not usable: `");
     }
 }

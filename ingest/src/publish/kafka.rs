@@ -10,9 +10,10 @@ use rdkafka::ClientConfig;
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext, ThreadedProducer};
+use runtime::vars::VarError;
 use schemas::record::Head;
 use uuid::Uuid;
 
@@ -36,6 +37,27 @@ pub(super) enum DeliveryOpaque {
 pub(super) fn start(config: &KafkaConfig, delivery: &Arc<Delivery>) -> Result<Arc<Producer>, KafkaError> {
     let context = DeliveryContext { delivery: Arc::clone(delivery) };
     Ok(Arc::new(settings(config).create_with_context::<_, Producer>(context)?))
+}
+
+/// Checks the settings of the variables, without a connection: a client without brokers has nothing to connect to.
+pub(super) fn check_settings(config: &KafkaConfig) -> Result<(), VarError> {
+    for (name, value) in &config.options {
+        let alone = ClientConfig::from_iter([(name.clone(), value.clone())]).create_native_config();
+        alone.map_err(|error| refused(name, error))?;
+    }
+    if config.options.is_empty() {
+        return Ok(());
+    }
+    let together: KafkaResult<BaseProducer> = settings(config).remove("bootstrap.servers").create();
+    together.map(drop).map_err(|error| refused("…", error))
+}
+
+fn refused(name: &str, error: KafkaError) -> VarError {
+    let reason = match error {
+        KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
+        other => other.to_string(),
+    };
+    VarError::Refused { name: format!("KAFKA_OPT_{name}"), reason }
 }
 
 fn settings(config: &KafkaConfig) -> ClientConfig {

@@ -45,6 +45,7 @@ use self::accumulator::Receipt;
 use self::accumulators::PartitionAccumulators;
 use self::admission::Admission;
 use self::cluster::{Cluster, Watch};
+pub(crate) use self::config::DEFAULT_PORT;
 pub use self::config::{Ack, KafkaConfig};
 use self::delivery::Delivery;
 use self::kafka::Producer;
@@ -56,7 +57,7 @@ use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolConfig};
 
 /// How long [`Publisher::flush`] waits for the end of records that were purged, some of which go to the spool.
-const PURGE_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// From the end of the durable wait to the end of a record: librdkafka looks for timed-out records once a second, and
 /// the spool waits for its disk.
 const END_WAIT: Duration = Duration::from_secs(5);

@@ -23,7 +23,7 @@ const VALUES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("values");
 const PARTITIONS: TableDefinition<'_, (), u32> = TableDefinition::new("partitions");
 
 /// The size of the cache of pages in memory.
-const CACHE_BYTES: usize = 16 << 20;
+pub(crate) const CACHE_BYTES: usize = 16 << 20;
 /// A file that has become empty is compacted if it is longer than this.
 const COMPACT_BYTES: u64 = 64 << 20;
 

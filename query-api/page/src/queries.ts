@@ -1,6 +1,6 @@
 // Which questions the page asks the API. Pure.
 
-import { type Filter, type Grain, PRESETS, type State, filterText } from "./state";
+import { type Compare, type Filter, type Grain, PRESETS, type State, filterText } from "./state";
 
 export const MINUTE = 60_000;
 export const HOUR = 60 * MINUTE;
@@ -66,10 +66,16 @@ function path(state: State, { measures, dimensions, grain, limit, filters = [], 
   if (to !== "now") pairs.push(["to", to]);
   if (state.tz !== "UTC") pairs.push(["tz", state.tz]);
   for (const filter of [...state.filters, ...filters]) pairs.push(["filter", filterText(filter)]);
-  if (state.compare !== "none") pairs.push(["compare", state.compare]);
+  if (state.compare !== "none") pairs.push(["compare", compareOf(state)]);
   if (limit !== undefined) pairs.push(["limit", String(limit)]);
   if (rollup !== undefined) pairs.push(["rollup", rollup]);
   return `/v1/query?${new URLSearchParams(pairs)}`;
+}
+
+/** With what the API compares. */
+function compareOf({ compare, range }: State): Compare {
+  const preset = PRESETS.find(({ name }) => name === range);
+  return compare === "previous" ? (preset?.previous ?? compare) : compare;
 }
 
 const about = (event: string | undefined): Filter[] =>

@@ -48,13 +48,15 @@ export interface Preset {
   grain: Grain;
   /** Grains that have from 2 to about 400 buckets. */
   grains: Grain[];
+  /** What the period before it is, where that is not as many hours: nights would be compared with days. */
+  previous?: Compare;
 }
 
 /** The ranges of the bar. `-60m` and not `-1h`: the latter is the current hour. */
 export const IN_BAR: Preset[] = [
   { name: "1h", from: "-60m", to: "now", label: "Last hour", grain: "minute", grains: ["minute", "15m"] },
   { name: "24h", from: "-24h", to: "now", label: "Last 24 hours", grain: "hour", grains: ["15m", "hour"] },
-  { name: "7d", from: "-7d", to: "now", label: "Last 7 days", grain: "hour", grains: ["hour", "day"] },
+  { name: "7d", from: "-7d", to: "now", label: "Last 7 days", grain: "hour", grains: ["hour", "day"], previous: "week" },
   { name: "30d", from: "-30d", to: "now", label: "Last 30 days", grain: "day", grains: ["hour", "day", "week"] },
   { name: "90d", from: "-90d", to: "now", label: "Last 90 days", grain: "day", grains: ["day", "week", "month"] },
 ];

@@ -40,8 +40,10 @@ pub(crate) struct Scope {
     pub(crate) polls: Vec<(String, String)>,
     /// What the statement leaves out of this.
     pub(crate) left_out: LeftOut,
-    /// About how many users may have their states merged.
+    /// About how many users of hours may have their states merged.
     pub(crate) max_users: u64,
+    /// About how many voters of polls.
+    pub(crate) max_voters: u64,
 }
 
 /// What a statement leaves out because it was too slow; each also leaves out those before it. What is left out
@@ -69,7 +71,8 @@ impl Scope {
             hours: Vec::new(),
             polls: Vec::new(),
             left_out: LeftOut::Nothing,
-            max_users: 20_000_000,
+            max_users: 15_000_000,
+            max_voters: 5_000_000,
         }
     }
 

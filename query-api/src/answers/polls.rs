@@ -148,7 +148,7 @@ impl SnapshotAnswer for Polls {
             .bind(known.iter().map(|(.., poll)| poll.total).collect::<Vec<_>>())
             .bind(known.iter().map(|(.., poll)| voters(poll)).collect::<Vec<_>>())
             .bind(known.iter().map(|(.., poll)| poll.merged.0).collect::<Vec<_>>())
-            .bind(scope.max_users)
+            .bind(scope.max_voters)
             .bind(MAX_OPTIONS)
     }
 

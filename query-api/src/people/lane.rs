@@ -20,7 +20,7 @@ const MAX_MEMORY: u64 = 2 << 30;
 /// More rows than any of the statements has.
 const MAX_RESULT_ROWS: u64 = 1_000;
 /// Approximate bytes of the answers that are kept.
-const MAX_KEPT: usize = 64 << 20;
+pub(crate) const MAX_KEPT: usize = 64 << 20;
 
 /// Turns for statements about people, and their answers.
 pub(super) struct Lane {

@@ -9,36 +9,33 @@ use serde::{Deserialize, Serialize};
 
 use super::params::Query;
 use super::shape::Row;
-use crate::problem::Problem;
+
+/// Why a cursor is refused.
+pub(super) const NOT_OF_THIS_QUERY: &str = "it is `next` of an answer to the same query";
 
 /// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// The ordering measure, in digits.
-    figure: Option<String>,
-    start: i64,
-    keys: Vec<Option<String>>,
+    /// The ordering measure; none where rows are ordered by something else.
+    pub(super) figure: Option<i128>,
+    pub(super) start: i64,
+    pub(super) keys: Vec<Option<String>>,
 }
 
 impl Cursor {
     /// The page after this row.
     pub(super) fn after(row: &Row, query: &Query) -> Self {
-        let figure = ordering(query).and_then(|at| row.figures[at]).map(|figure| figure.to_string());
+        let figure = ordering(query).and_then(|at| row.figures[at]);
         Self { figure, start: row.start, keys: row.keys.clone() }
     }
 
     /// A row that stands where the described one stood.
-    pub(super) fn row(&self, query: &Query) -> Result<Row, Problem> {
-        let refused = || Problem::bad("cursor", "it is `next` of an answer to the same query");
-        let figure = self.figure.as_ref().map(|digits| digits.parse()).transpose().map_err(|_| refused())?;
-        if self.keys.len() != query.dimensions.len() {
-            return Err(refused());
-        }
+    pub(super) fn row(&self, query: &Query) -> Row {
         let mut figures = vec![None; query.measures.len()];
         if let Some(at) = ordering(query) {
-            figures[at] = figure;
+            figures[at] = self.figure;
         }
-        Ok(Row { start: self.start, keys: self.keys.clone(), figures, compared: Vec::new() })
+        Row { start: self.start, keys: self.keys.clone(), figures, compared: Vec::new() }
     }
 
     /// Reads what `Display` writes.
@@ -50,7 +47,7 @@ impl Cursor {
         };
         let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
         let parsed = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        parsed.ok_or_else(|| "it is `next` of an answer to the same query".to_owned())
+        parsed.ok_or_else(|| NOT_OF_THIS_QUERY.to_owned())
     }
 }
 
@@ -82,7 +79,7 @@ mod tests {
             keys in prop::collection::vec(prop::option::of(".*"), 0..3),
             text in ".*",
         ) {
-            let cursor = Cursor { figure: figure.map(|n| n.to_string()), start, keys };
+            let cursor = Cursor { figure, start, keys };
             prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
             let _any = Cursor::parse(&text);
         }

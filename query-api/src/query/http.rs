@@ -14,6 +14,7 @@ use axum::routing::get;
 use schemas::time::UnixMillis;
 
 use super::QueryService;
+use super::budget::Kept as _;
 use super::params::{self, CsvStyle, Format, MAX_JSON_LIMIT, PARAMETERS, Parameter, Query};
 use super::render;
 use super::shape::Shaped;
@@ -83,7 +84,9 @@ async fn answer(
     let shaped = app.answer(reader, &query).await?;
     let now = SystemTime::now().into();
     let stale = app.is_stale(&shaped, now);
-    Ok(response(&query, &shaped, format, stale, now, headers))
+    let (bytes, headers) = (shaped.bytes(), headers.clone());
+    let render = move || response(&query, &shaped, format, stale, now, &headers);
+    app.long_answers.response(bytes, render).await
 }
 
 /// Those behind the `?`, and for POST those of the body.

@@ -3,7 +3,7 @@
 //! The files follow the way of a query: [`params`] reads it, [`window`] and [`grain`] find its buckets; [`plan`] chooses
 //! the rollups by what the latest refresh learned of them, [`compare`] the windows that are read, [`sql`] writes one
 //! statement, [`budget`] gives it its turn and [`fetch`] asks ClickHouse; [`shape`] makes rows of what it gave
-//! ([`cursor`] says where a page begins) and [`render`] bytes of them; [`http`] has the routes, formats and headers.
+//! ([`cursor`] says where a page begins) and [`render`] bytes of them, which [`send`] bounds; [`http`] has the routes, formats and headers.
 //! Unlike the rest of this service, a query goes to ClickHouse when its request arrives; equal queries go there once per
 //! tick.
 
@@ -29,6 +29,8 @@ mod cursor;
 
 mod render;
 
+mod send;
+
 pub(crate) mod http;
 
 use std::sync::Arc;
@@ -47,6 +49,7 @@ use compare::Slices;
 use fetch::Database;
 use params::{Accuracy, Query};
 use plan::Planner;
+use send::LongAnswers;
 use shape::Shaped;
 use sql::Limits;
 use window::Window;
@@ -89,6 +92,7 @@ struct QueryService {
     rollups: Rollups,
     limits: Limits,
     budget: Budget<Shaped>,
+    long_answers: LongAnswers,
     database: Database,
     /// Milliseconds between two ticks.
     interval: i64,
@@ -105,6 +109,7 @@ impl QueryService {
             rollups: config.rollups.clone(),
             limits,
             budget: Budget::new(BudgetLimits::of_queries(config), state.metrics.queries.clone()),
+            long_answers: LongAnswers::new(),
             database: Database::new(&config.clickhouse),
             interval: i64::try_from(config.refresh.interval.as_millis()).unwrap_or(i64::MAX),
             state,
@@ -132,10 +137,12 @@ impl QueryService {
             window: (window.from(), window.to()),
             query: query.canonical(),
         };
-        let run = async {
+        let run = async move {
             let statement = sql::statement(query, &slices, &reader.tenant, self.limits);
             let rows = self.database.rows(statement).await?;
-            shape::shape(query, &slices, rows, reach.as_of, now)
+            let (takes_long, query) = (rows.len() > send::FEW_ROWS, query.clone());
+            let shape = move || shape::shape(&query, &slices, rows, reach.as_of, now);
+            send::on_blocking_pool(takes_long, shape).await
         };
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }

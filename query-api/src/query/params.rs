@@ -13,7 +13,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, NOT_OF_THIS_QUERY};
 use super::grain::{Calendar, Grain, Week};
 use super::window::Bound;
 use crate::access::Reader;
@@ -477,6 +477,14 @@ impl Query {
                 return Err(Problem::bad("top", format!("`{name}` is not among the dimensions")));
             }
             _ => {}
+        }
+        // Only `top` has rows without a key.
+        let is_row = |cursor: &Cursor| {
+            cursor.keys.len() == self.dimensions.len()
+                && (self.top.is_some() || cursor.keys.iter().all(Option::is_some))
+        };
+        if self.cursor.as_ref().is_some_and(|cursor| !is_row(cursor)) {
+            return Err(Problem::bad("cursor", NOT_OF_THIS_QUERY));
         }
         match &self.order {
             Some(Order { field, .. }) if !fields.contains(&field) => {

@@ -161,14 +161,14 @@ pub(super) fn shape(
     let order = query.order();
     rows.sort_unstable_by(|a, b| compare(query, &order, a, b));
     if let Some(cursor) = &query.cursor {
-        let last = cursor.row(query)?;
+        let last = cursor.row(query);
         let passed = rows.partition_point(|row| compare(query, &order, row, &last) != Ordering::Greater);
         rows.drain(..passed);
     }
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
-    // A page after the first needs the rows of all pages, which an answer of more would be refused for.
-    let has_next = truncated && total <= MAX_CELLS;
+    // Where ClickHouse does not limit the rows, each page needs the rows of all, of which there may be only so many.
+    let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let kept_from = slices.main.plan.parts.iter().map(|part| part.kept_from);
     Ok(Shaped {

@@ -4,17 +4,18 @@
 //! that the server binds. Aliases begin with a capital letter and columns are qualified, because a declared name may
 //! be any in lower case.
 
+mod page;
+
 use schemas::rollup::{Measure, Rollup};
 use schemas::time::UnixMillis;
 
 use super::compare::{Slice, Slices};
-use super::grain::Grain;
-use super::params::{Accuracy, Direction, Fill, MAX_LIMIT, Partial, Query};
+use super::params::{Accuracy, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
 
 /// Rows that a part may give: more are refused.
-pub(super) const MAX_ROWS: usize = MAX_LIMIT + 1;
+pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
 /// Distinct values that are merged, bucket by bucket, up to which `accuracy=auto` counts them exactly.
 pub(super) const MAX_MERGED: u64 = 5_000_000;
@@ -56,8 +57,12 @@ pub(super) fn statement(query: &Query, slices: &Slices, tenant: &str, limits: Li
     let filters = query.filters.iter().enumerate();
     parameters
         .extend(filters.map(|(at, filter)| (format!("filter{at}"), Parameter::Texts(filter.test.bound()))));
-    let mut selects = Vec::new();
     let is_limited = is_limited(query, slices);
+    if let Some(cursor) = query.cursor.as_ref().filter(|_| is_limited) {
+        parameters
+            .push(("cursor".to_owned(), Parameter::Texts(cursor.keys.iter().flatten().cloned().collect())));
+    }
+    let mut selects = Vec::new();
     for (number, slice) in slices.all().into_iter().enumerate() {
         let starts = format!("starts{number}");
         for part in &slice.plan.parts {
@@ -90,7 +95,6 @@ pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
     !filled
         && part.kept_from.is_none()
         && query.top.is_none()
-        && query.cursor.is_none()
         && query.partial == Partial::Include
         && slices.compared.is_none()
 }
@@ -121,7 +125,7 @@ impl Select<'_> {
             (0..part.measures.len()).map(|at| format!("{} AS Figure{at}", self.figure(at))).collect();
         let grouped: String = (0..keys.len()).map(|at| format!(", Key{at}")).collect();
         let (total, limit) =
-            if is_limited { ("count() OVER ()", limit(part, query)) } else { ("0", String::new()) };
+            if is_limited { ("count() OVER ()", page::page(query, part)) } else { ("0", String::new()) };
         let select = format!(
             "SELECT toUInt8({number}) AS Part,\n       {} AS Start,\n       CAST([{}], 'Array(Nullable(String))') AS Keys,\n       \
              CAST([{}], 'Array(Nullable(Int128))') AS Figures,\n       toUInt64({}) AS Size,\n       \
@@ -270,23 +274,6 @@ fn conditions(source: &Source, query: &Query, window: &Window) -> Vec<String> {
         all.push(filter.test.condition(&source.column(column), &format!("filter{at}")));
     }
     all
-}
-
-/// The first rows, and one more, which tells that rows were left out.
-fn limit(part: &Part, query: &Query) -> String {
-    let order = query.order();
-    let direction = match order.direction {
-        Direction::Ascending => "ASC",
-        Direction::Descending => "DESC",
-    };
-    let dimension =
-        query.dimensions.iter().position(|name| *name == order.field).map(|at| format!("Key{at}"));
-    let measure = |(place, _): &(usize, Measure)| query.measures[*place] == order.field;
-    let measure = part.measures.iter().position(measure).map(|at| format!("Figure{at}"));
-    let field = dimension.or(measure).unwrap_or_else(|| "Start".to_owned());
-    let time = if query.grain == Grain::None { "" } else { ", Start" };
-    let keys: String = (0..query.dimensions.len()).map(|at| format!(", Key{at}")).collect();
-    format!("\nORDER BY {field} {direction} NULLS LAST{time}{keys}\nLIMIT {}", query.limit + 1)
 }
 
 #[cfg(test)]

@@ -65,6 +65,14 @@ impl Activity {
         };
     }
 
+    /// The peer took bytes of a response, after it had taken none for a while: a connection on which a long response is
+    /// still under way is not silent.
+    pub(super) fn written(&mut self, now: Instant) {
+        if let Phase::Idle(since) = &mut self.phase {
+            *since = now;
+        }
+    }
+
     /// Whether the connection waits for a request.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle(_))
@@ -125,6 +133,18 @@ mod tests {
                 activity.response(at(10));
             },
             Some(85),
+        );
+    }
+
+    #[test]
+    fn a_peer_that_still_takes_bytes_of_a_response_is_not_silent() {
+        check(
+            |activity, at| {
+                activity.request();
+                activity.response(at(10));
+                activity.written(at(60));
+            },
+            Some(135),
         );
     }
 

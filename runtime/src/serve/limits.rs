@@ -23,8 +23,8 @@ pub struct ConnectionLimits {
     /// Longest time for a TLS handshake, and from the first byte of a request to its complete headers: `HEADER_TIMEOUT`,
     /// default 5s. Then the connection is closed.
     pub header_time: Duration,
-    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. Set it above
-    /// your load balancer's idle timeout.
+    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. A client that
+    /// reads nothing of its response for as long is disconnected too. Set it above your load balancer's idle timeout.
     pub idle_time: Duration,
     /// Age at which a connection is closed after its current request, ±10 %: `MAX_CONNECTION_AGE`, default 300s. Clients
     /// then connect again, which spreads them over new instances.

@@ -1,8 +1,10 @@
 //! Binds the ports of a service.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use rustix::io::Errno;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 
 /// The two ports of a service, bound by the caller.
@@ -18,9 +20,14 @@ pub struct Listeners {
 /// before there is room again. The standard library uses 128, which is less than a burst of clients.
 const BACKLOG: u32 = 4096;
 
+/// Every address of this machine, IPv4 and IPv6. [`bind`] takes `0.0.0.0` instead where there is no IPv6.
+pub fn every_address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
 /// Binds `addr`; the error names the address and, when it is taken, the remedy.
 pub fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<TcpListener> {
-    listen(addr).map_err(|error| match error.kind() {
+    with_or_without_ipv6(addr, listen).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             anyhow::anyhow!(
                 "listen on {addr}: the port is taken; stop what holds it or set {variable} to another"
@@ -30,10 +37,62 @@ pub fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<TcpListe
     })
 }
 
+/// Calls `listen` with `addr`, or with `0.0.0.0` if `addr` is `[::]` and the machine has no IPv6.
+fn with_or_without_ipv6<T>(addr: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match listen(addr) {
+        Err(error) if addr.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            tracing::info!("this machine has no IPv6: listening on 0.0.0.0:{}", addr.port());
+            listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
+        }
+        listening => listening,
+    }
+}
+
+/// Whether this is what a kernel without IPv6, or one whose IPv6 is turned off, answers.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        let socket = TcpSocket::new_v6()?;
+        // `[::]` is for IPv4 too, whatever the default of the machine is (`net.ipv6.bindv6only`).
+        sockopt::set_ipv6_v6only(&socket, false)?;
+        socket
+    };
     // As the standard library does, so that a restart does not wait until old connections time out.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a service listens if listening on `refused` fails in this way.
+    fn listens(addr: &str, refused: &str, with: Errno) -> Result<String, io::ErrorKind> {
+        let (addr, refused) = (addr.parse().unwrap(), refused.parse().unwrap());
+        let listen = |addr: SocketAddr| if addr == refused { Err(with.into()) } else { Ok(addr.to_string()) };
+        with_or_without_ipv6(addr, listen).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_listens_on_every_address_of_ipv4() {
+        for without in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
+            assert_eq!(listens("[::]:80", "[::]:80", without), Ok("0.0.0.0:80".to_owned()));
+        }
+    }
+
+    #[test]
+    fn no_other_address_and_no_other_error_is_answered_with_ipv4() {
+        assert_eq!(listens("[::]:80", "[::]:81", Errno::AFNOSUPPORT), Ok("[::]:80".to_owned()));
+        assert_eq!(listens("[::]:80", "[::]:80", Errno::ADDRINUSE), Err(io::ErrorKind::AddrInUse));
+        assert_eq!(
+            listens("[::1]:80", "[::1]:80", Errno::ADDRNOTAVAIL),
+            Err(io::ErrorKind::AddrNotAvailable)
+        );
+    }
 }

@@ -25,7 +25,7 @@ mod protocol_refusal;
 
 pub use connection::PeerAddr;
 pub use limits::ConnectionLimits;
-pub use listen::{Listeners, bind};
+pub use listen::{Listeners, bind, every_address};
 pub use open_connections::ConnectionMetrics;
 pub use server::{DrainOverran, Server};
 

@@ -62,6 +62,8 @@ const LONGEST_LINGER: Duration = Duration::from_secs(10);
 pub(super) struct MonitoredStream {
     stream: Stream,
     activity: SharedActivity,
+    /// Whether the peer took no bytes when they were last offered.
+    is_blocked: bool,
     /// The rest of the response that replaces one of hyper's own.
     replacement: Option<Bytes>,
     /// Set after our last byte: when the wait for the peer ends, and when it ends at the latest.
@@ -70,7 +72,16 @@ pub(super) struct MonitoredStream {
 
 impl MonitoredStream {
     pub(super) fn new(stream: Stream, activity: SharedActivity) -> Self {
-        Self { stream, activity, replacement: None, lingering: None }
+        Self { stream, activity, is_blocked: false, replacement: None, lingering: None }
+    }
+
+    /// Records what became of bytes that were offered to the peer.
+    fn offered(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.is_blocked && polled.is_ready() {
+            self.activity.lock().written(Instant::now());
+        }
+        self.is_blocked = polled.is_pending();
+        polled
     }
 }
 
@@ -99,7 +110,8 @@ impl AsyncWrite for MonitoredStream {
         let Self { stream, replacement, .. } = &mut *self;
         let refusal = || ProtocolRefusal::of_response(bytes).map(ProtocolRefusal::response);
         let Some(mut response) = replacement.take().or_else(refusal) else {
-            return Pin::new(stream).poll_write(context, bytes);
+            let polled = Pin::new(stream).poll_write(context, bytes);
+            return self.offered(polled);
         };
         while !response.is_empty() {
             match Pin::new(&mut *stream).poll_write(context, &response) {
@@ -126,7 +138,8 @@ impl AsyncWrite for MonitoredStream {
         {
             return self.poll_write(context, first);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.offered(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -101,7 +101,8 @@ async fn accept(
                 backoff.reset();
                 // Without this option there is more latency, not less correctness.
                 let _ignored = stream.set_nodelay(true);
-                return (stream, peer);
+                // A socket for both has `::ffff:192.0.2.1` where everybody else writes and counts `192.0.2.1`.
+                return (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
             }
             // The peer has already closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -64,6 +64,22 @@ async fn a_request_taken_before_the_stop_is_answered_and_later_ones_are_refused(
 }
 
 #[tokio::test]
+async fn a_peer_of_ipv4_is_one_on_a_socket_for_both() {
+    let listener = bind(every_address(0), "LISTEN_ADDR").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let peer = request.extensions().get::<PeerAddr>().expect("the peer is in the extensions").0;
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(peer.ip().to_string()))))
+    });
+    let serving = Server::default().until(listener, service, CancellationToken::new(), Duration::ZERO);
+    let _serving = tokio::spawn(serving);
+    for (host, peer) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+        let answer = reqwest::get(format!("http://{host}:{port}/")).await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), peer);
+    }
+}
+
+#[tokio::test]
 async fn a_drain_has_an_end() {
     let held = held(Duration::from_millis(1)).await;
     let request = tokio::spawn(reqwest::get(format!("http://{}/", held.addr)));
@@ -104,6 +120,37 @@ async fn between_requests_a_connection_waits_longer() {
     assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
     // A paused clock may leap to the next deadline while a packet is under way.
     assert!((75..=80).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+/// How many bytes arrive of a body of 64 MiB, of which a client reads 4 MiB after each pause. The connection may be
+/// silent for a second.
+async fn received_with_pauses(pause: Duration) -> usize {
+    const BODY: usize = 64 << 20;
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let service = service_fn(|_: Request<Incoming>| async {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![0; BODY]))))
+    });
+    let limits = ConnectionLimits { idle_time: Duration::from_secs(1), ..ConnectionLimits::default() };
+    let server = Server { limits, ..Server::default() };
+    tokio::spawn(server.until(listener, service, CancellationToken::new(), Duration::ZERO));
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    let (mut received, mut piece) = (0, vec![0; 4 << 20]);
+    while received < BODY {
+        time::sleep(pause).await;
+        match stream.read_exact(&mut piece).await {
+            Ok(read) => received += read,
+            Err(_) => break,
+        }
+    }
+    received
+}
+
+#[tokio::test]
+async fn a_client_may_read_a_long_response_slowly_but_not_stop() {
+    assert_eq!(received_with_pauses(Duration::from_millis(200)).await, 64 << 20);
+    assert!(received_with_pauses(Duration::from_secs(3)).await < 64 << 20);
 }
 
 #[tokio::test(start_paused = true)]

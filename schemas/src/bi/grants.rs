@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::view::{Definers, Owner};
-use super::{Databases, FRESHNESS, views};
+use super::view::{Definers, Owner, View, identifier};
+use super::{Databases, FRESHNESS, tenants_views, views};
 use crate::rollup::Rollups;
 
 /// A user with whose rights views read.
@@ -19,17 +19,26 @@ pub struct Definer {
 /// reader can make a definer evaluate a predicate on everything that the definer may read (ClickHouse issues 116028
 /// and 118063, fixed in 26.6.5.113, 26.7.7.84 and 26.8.3.74).
 pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Vec<Definer> {
-    let mut of_views = of_tables(rollups, on, Owner::Views);
-    // Their column `complete`.
-    of_views.push(format!("GRANT SELECT(`as_of`) ON {}.{FRESHNESS}", on.views));
-    let of_freshness = of_tables(rollups, on, Owner::Freshness);
-    [(names.views, of_views), (names.freshness, of_freshness)]
+    let views = views(rollups, on);
+    let of_freshness = of_tables(&views, on, Owner::Freshness);
+    [(names.views, of_views(&views, on)), (names.freshness, of_freshness)]
         .map(|(name, grants)| Definer { name: name.to_owned(), grants })
         .into()
 }
 
-fn of_tables(rollups: &Rollups, on: Databases<'_>, owner: Owner) -> Vec<String> {
-    let views = views(rollups, on);
+/// The definer of one tenant's views in `on.views`; their view `freshness` has the definer that all have.
+pub fn tenants_definer(rollups: &Rollups, on: Databases<'_>, name: &str) -> Definer {
+    Definer { name: name.to_owned(), grants: of_views(&tenants_views(rollups, on), on) }
+}
+
+fn of_views(views: &[View], on: Databases<'_>) -> Vec<String> {
+    let mut grants = of_tables(views, on, Owner::Views);
+    // Their column `complete`.
+    grants.push(format!("GRANT SELECT(`as_of`) ON {}.{FRESHNESS}", identifier(on.views)));
+    grants
+}
+
+fn of_tables(views: &[View], on: Databases<'_>, owner: Owner) -> Vec<String> {
     let mut tables = BTreeMap::<_, BTreeSet<_>>::new();
     for view in views.iter().filter(|view| view.owner == owner) {
         tables.entry(view.table).or_default().extend(view.reads());

@@ -21,11 +21,12 @@ mod grants;
 
 use self::bucket::Bucket;
 pub use self::bucket::time_column;
-pub use self::grants::{Definer, definers};
+pub use self::grants::{Definer, definers, tenants_definer};
 use self::line_views::{dead_letters, events_recent, rejected_lines};
 use self::rollup_view::of_rollup;
 use self::service_views::{country_totals, freshness, pipeline_health};
-pub use self::view::{Definers, Rights, View};
+pub use self::view::{Definers, Rights, View, identifier};
+use crate::reserved_names::PIPELINE_HEALTH;
 pub use crate::reserved_names::{EVENTS_RECENT, FRESHNESS, REJECTED_LINES};
 use crate::rollup::{Grain, Rollup, Rollups};
 use crate::tables;
@@ -69,6 +70,13 @@ pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
         .chain(of_lines)
         .chain([pipeline_health(on)])
         .collect()
+}
+
+/// The views of one tenant: all but those of the pipeline, whose tables do not tell tenants apart.
+pub fn tenants_views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
+    let mut views = views(rollups, on);
+    views.retain(|view| view.name != PIPELINE_HEALTH);
+    views
 }
 
 /// The name of a rollup's view.

@@ -4,7 +4,7 @@ use super::Databases;
 use super::bucket::Bucket;
 use super::int64;
 use super::service_views::AS_OF;
-use super::view::{Kind, Owner, View, ViewColumn, column, of, text_of};
+use super::view::{Kind, Owner, View, ViewColumn, column, identifier, of, text_of};
 use crate::rollup::layout::MeasureColumn;
 use crate::rollup::{Condition, Dimension, Distinct, Measure, Number, Rollup};
 
@@ -68,7 +68,8 @@ fn complete(bucket: Bucket, on: Databases<'_>) -> ViewColumn {
         "0 while as_of of the view {AS_OF} is before the end of the {}; then 1, though late events may follow",
         bucket.noun()
     );
-    let expression = format!("toInt64(assumeNotNull((SELECT as_of FROM {}.{AS_OF})) >= {end})", on.views);
+    let expression =
+        format!("toInt64(assumeNotNull((SELECT as_of FROM {}.{AS_OF})) >= {end})", identifier(on.views));
     column("complete", Kind::Int64, &comment, &expression)
 }
 

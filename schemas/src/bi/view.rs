@@ -95,13 +95,14 @@ impl View {
         let security = match (rights, self.owner) {
             (Rights::Definers(Definers { views: definer, .. }), Owner::Views)
             | (Rights::Definers(Definers { freshness: definer, .. }), Owner::Freshness) => {
-                format!("DEFINER = {definer} SQL SECURITY DEFINER")
+                format!("DEFINER = {} SQL SECURITY DEFINER", identifier(definer))
             }
             (Rights::Reader, _) => "SQL SECURITY INVOKER".to_owned(),
         };
         format!(
             "CREATE OR REPLACE VIEW {bi}.`{name}`\n(\n{declared}\n)\n{security}\n\
              AS SELECT {selected}\n{from}\nCOMMENT '{comment}'",
+            bi = identifier(bi),
             name = self.name,
             declared = declared.join(",\n"),
             selected = selected.join(", "),
@@ -141,6 +142,11 @@ pub(super) fn text_of(column: &str) -> String {
 
 pub(super) fn column(name: &str, kind: Kind, comment: &str, expression: &str) -> ViewColumn {
     ViewColumn { name: name.to_owned(), kind, comment: comment.to_owned(), expression: expression.to_owned() }
+}
+
+/// A name in SQL, quoted if it must be: that of a tenant may have a hyphen.
+pub fn identifier(name: &str) -> String {
+    if name.contains('-') { format!("`{name}`") } else { name.to_owned() }
 }
 
 fn escaped(text: &str) -> String {

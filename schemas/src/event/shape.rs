@@ -34,20 +34,16 @@ impl Shape {
     fn nested(json: &str) -> Self {
         let bytes = json.as_bytes();
         let (mut open, mut shape) = (0_usize, Self { depth: 0, fits_double: true });
-        let (mut in_string, mut escaped) = (false, false);
-        // Start of the number that the loop is in.
-        let mut number = None;
-        for (at, byte) in bytes.iter().enumerate() {
-            if let (Some(start), false) = (number, is_in_number(*byte)) {
-                shape.fits_double &= fits_double(&json[start..at]);
-                number = None;
-            }
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
             match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = !in_string,
-                _ if in_string => {}
-                b'-' | b'0'..=b'9' => _ = number.get_or_insert(at),
+                b'"' => at += string_length(&bytes[at..]),
+                b'-' | b'0'..=b'9' => {
+                    let length = 1 + bytes[at..].iter().take_while(|byte| is_in_number(**byte)).count();
+                    shape.fits_double &= fits_double(&json[at - 1..][..length]);
+                    at += length - 1;
+                }
                 b'{' | b'[' => {
                     open += 1;
                     shape.depth = shape.depth.max(open);
@@ -58,6 +54,17 @@ impl Shape {
         }
         shape
     }
+}
+
+/// Bytes up to the end of the string that begins before these, its quote included.
+fn string_length(bytes: &[u8]) -> usize {
+    let mut is_escaped = false;
+    let is_end = |byte: &u8| {
+        let is_end = *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        is_end
+    };
+    bytes.iter().position(is_end).map_or(bytes.len(), |at| at + 1)
 }
 
 fn is_in_number(byte: u8) -> bool {

@@ -56,6 +56,31 @@ fn what_is_not_a_time_is_refused() {
 }
 
 #[test]
+fn each_byte_of_a_time_must_be_of_its_kind() {
+    const TIME: &str = "2025-11-21 04:05:06.789";
+    // A zone may stand in the place of digits of the fraction.
+    for (at, kept) in TIME.bytes().enumerate().take(20) {
+        for byte in 0..128 {
+            let mut changed = TIME.as_bytes().to_vec();
+            changed[at] = byte;
+            let is_of_its_kind = match kept {
+                b'0'..=b'9' => byte.is_ascii_digit(),
+                b' ' => matches!(byte, b' ' | b'T' | b't'),
+                b'.' => matches!(byte, b'.' | b','),
+                _ => byte == kept,
+            };
+            let text = String::from_utf8(changed).unwrap();
+            if !is_of_its_kind {
+                check(&text, None);
+            } else if let Some(time) = UnixMillis::parse(&text) {
+                let written = format!("{time}");
+                assert_eq!(written.replace([' ', '.'], "?"), text.replace(['T', 't', ' ', '.', ','], "?"));
+            }
+        }
+    }
+}
+
+#[test]
 fn the_ends_of_the_range_are_those_of_datetime64() {
     check("1900-01-01 00:00:00", EARLIEST.0);
     check("2299-12-31 23:59:59.999", END.0 - 1);

@@ -13,3 +13,5 @@ pub mod configs;
 pub mod since;
 
 pub mod store;
+
+pub mod visible;

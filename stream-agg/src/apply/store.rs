@@ -18,7 +18,7 @@ use crate::config::StoreConfig;
 /// Timeout of opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a short statement, from start to end.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an idle connection is kept: shorter than ClickHouse keeps it.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of an error that are shown: servers add stack traces.

@@ -7,6 +7,7 @@
 use schemas::field::Field;
 
 use crate::apply::store::{Store, StoreError};
+use crate::apply::visible::{REMEDY, are_rows_visible};
 
 mod watch;
 
@@ -87,6 +88,12 @@ pub enum TablesError {
         /// The reason that ClickHouse gives.
         reason: String,
     },
+    /// Rows, and with them markers, are hidden from this process.
+    #[error("`{database}.schema_migrations` shows no row to this user: {REMEDY}")]
+    Hidden {
+        /// The database.
+        database: String,
+    },
     /// ClickHouse did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -110,6 +117,9 @@ pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     let names: Vec<_> = needed.filter(|name| find(name).is_none()).map(str::to_owned).collect();
     if !names.is_empty() {
         return Err(TablesError::Missing { database, names });
+    }
+    if !are_rows_visible(store).await? {
+        return Err(TablesError::Hidden { database });
     }
     if let Some((table, tokens)) =
         CELL_TABLES.iter().filter_map(|table| find(table)).find(|(_, n)| *n < MIN_TOKENS)

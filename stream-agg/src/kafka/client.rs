@@ -57,9 +57,12 @@ pub(crate) fn group_consumer(
     client.create_with_context(GroupContext::new(&kafka.topic, health))
 }
 
+/// Bytes of fetched records that wait, of all partitions together.
+pub(crate) const QUEUED_BYTES: usize = 64 << 20;
+
 /// Limit of the queue of each partition, so that the queues of all partitions together are bounded.
 fn queued_kib(partitions: NonZeroU16) -> String {
-    const ALL_KIB: u32 = 64 << 10;
+    const ALL_KIB: u32 = (QUEUED_BYTES >> 10) as u32;
     (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
 }
 

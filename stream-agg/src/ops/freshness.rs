@@ -26,7 +26,7 @@ use crate::protocol::progress::NextOffset;
 use crate::protocol::stall::{PATIENCE, Stalls};
 
 /// Timeout of asking Kafka where the logs end.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is published of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,14 +13,17 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use runtime::backoff::RetryPolicy;
-use schemas::tables;
+use schemas::{access, tables};
 use tokio::time::{self, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::apply::configs::DROPPED;
 use crate::apply::store::{Store, StoreError};
+use crate::apply::visible::REMEDY;
 use crate::config::MigrateConfig;
 use crate::kafka::timestamps::{self, Admin, TimestampType};
+
+mod tenants;
 
 mod views;
 
@@ -42,6 +45,10 @@ pub struct Migrated {
     pub views: usize,
     /// Views of earlier declarations that were dropped, by name.
     pub dropped_views: Vec<String>,
+    /// Number of tenants that have a database of their own.
+    pub tenants: usize,
+    /// Tenants that lost theirs, by name.
+    pub dropped_tenants: Vec<String>,
     /// Whether the topic was created.
     pub topic_created: bool,
 }
@@ -74,6 +81,28 @@ pub enum MigrateError {
     /// A table has the name of a view.
     #[error("create view `{0}`: a table has this name; set BI_DATABASE to a database without tables")]
     NotAView(String),
+    /// Tenants would not be apart.
+    #[error(
+        "create databases of tenants on ClickHouse {0}: a reader of its views can reach rows of other tenants (ClickHouse \
+         issues 116028 and 118063); use 26.6.5.113, 26.7.7.84, 26.8.3.74 or later, or set BI_ALLOW_OLD_SERVER=1 if \
+         analysts of one tenant may read the others"
+    )]
+    OldServer(String),
+    /// The server cannot create users.
+    #[error(
+        "create the users of tenant `{0}`: this ClickHouse takes its users from a file; put those in it that `stream-agg \
+         migrate --print-users-xml` prints, or give it a `local_directory` for users, and run `migrate` again"
+    )]
+    UsersAreInAFile(String),
+    /// The definer of a tenant's views would read every tenant.
+    #[error(
+        "create views with the rights of `{0}`: they would show all tenants, because this user lacks the row policy that \
+         `stream-agg migrate --print-users-xml` prints"
+    )]
+    NoPolicy(String),
+    /// A row policy hides rows from the user that migrates.
+    #[error("use row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
+    Hidden(String),
     /// Kafka did not create the topic.
     #[error("create topic `{topic}`")]
     Topic {
@@ -99,14 +128,22 @@ pub enum MigrateError {
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = persist(deadline, "clickhouse", || tables(config)).await?;
+    persist(deadline, "clickhouse", || tenants::check_rows_are_visible(config)).await?;
     let Made { views, dropped } = persist(deadline, "clickhouse", || views::make(config)).await?;
+    let of_tenants = persist(deadline, "clickhouse", || tenants::make(config)).await?;
     let topic_created = persist(deadline, "kafka", || topic(config)).await?;
-    Ok(Migrated { applied, views, dropped_views: dropped, topic_created })
+    let tenants::Made { tenants, dropped: dropped_tenants } = of_tenants;
+    Ok(Migrated { applied, views, dropped_views: dropped, tenants, dropped_tenants, topic_created })
 }
 
-/// The statements that create the users with whose rights the analysts' views read.
+/// The statements that create all users of ClickHouse, or give them exactly the rights that they need.
 pub fn grants(config: &MigrateConfig) -> Vec<String> {
-    views::grants(config)
+    access::sql::statements(&config.users()).into_iter().map(|statement| format!("{statement};")).collect()
+}
+
+/// All users of ClickHouse as its file `users.xml`.
+pub fn users_xml(config: &MigrateConfig) -> String {
+    access::xml::file(access::xml::ABOUT, &config.users(), access::xml::Passwords::Variables)
 }
 
 /// Retries until it succeeds, fails permanently, or the deadline is over.
@@ -148,6 +185,10 @@ impl MigrateError {
             | Self::Dropped(_)
             | Self::OtherRelease(_)
             | Self::NotAView(_)
+            | Self::OldServer(_)
+            | Self::UsersAreInAFile(_)
+            | Self::NoPolicy(_)
+            | Self::Hidden(_)
             | Self::Timestamps { .. } => false,
             Self::Apply { source, .. } => source.is_transient(),
             Self::Topic { source: KafkaError::AdminOp(code), .. } => is_transient(*code),
@@ -332,6 +373,12 @@ impl fmt::Display for Migrated {
             [] => String::new(),
             names => format!(", dropped {}", names.join(", ")),
         };
-        write!(f, "{tables}; {} views{dropped}; topic {topic}", self.views)
+        write!(f, "{tables}; {} views{dropped}; ", self.views)?;
+        match (self.tenants, &self.dropped_tenants[..]) {
+            (0, []) => {}
+            (made, []) => write!(f, "{made} tenants; ")?,
+            (made, dropped) => write!(f, "{made} tenants, dropped {}; ", dropped.join(", "))?,
+        }
+        write!(f, "topic {topic}")
     }
 }

@@ -1,6 +1,10 @@
 //! What operators meet: mistakes in the configuration, dependencies that are down, logins and rights, and the audit.
 
+use std::path::PathBuf;
+
 mod start_errors;
+
+mod process;
 
 mod late_dependencies;
 
@@ -11,3 +15,9 @@ mod rights;
 mod outage;
 
 mod audit;
+
+/// A program of the workspace.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().join(name)
+}

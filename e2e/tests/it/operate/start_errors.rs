@@ -1,37 +1,56 @@
 //! A start with wrong settings prints one helpful line and exits with an error.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use devstack::{DataDirectory, ports};
 use rcgen::generate_simple_self_signed;
+use serde_json::Value;
 
-/// Runs a program with only these variables; returns its exit code and its standard error.
+/// Runs a program with only these variables.
+fn output(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(super::program(program));
+    command.args(arguments).env_clear().envs(variables.iter().copied()).output().unwrap()
+}
+
+/// The exit code of a program and its standard error.
 fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join(program);
-    let output =
-        Command::new(path).args(arguments).env_clear().envs(variables.iter().copied()).output().unwrap();
+    let output = output(program, arguments, variables);
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
+
+/// The standard output of a program that succeeds, and its standard error.
+#[track_caller]
+fn printed(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (String, String) {
+    let output = output(program, arguments, variables);
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{program} {arguments:?}: {err}");
+    (out, err)
+}
+
+/// EX_USAGE: another start with the same configuration fails in the same way.
+const WRONG_CONFIGURATION: Option<i32> = Some(64);
 
 const GIVEN: [(&str, &str); 2] = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
 
 #[test]
 fn a_taken_port_is_named_with_the_variable_that_moves_it() {
-    for service in ["ingest", "query-api"] {
+    for (service, variable) in
+        [("ingest", "LISTEN_ADDR"), ("query-api", "LISTEN_ADDR"), ("stream-agg", "ADMIN_ADDR")]
+    {
         let port = ports::free().unwrap();
         let holder = TcpListener::bind(ports::local(port)).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
-        let (code, said) =
-            run(service, &[], &[GIVEN.as_slice(), &[("LISTEN_ADDR", taken.as_str())]].concat());
+        let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(variable, taken.as_str())]].concat());
+        // Another start may find it free.
         assert_eq!(code, Some(1), "{service}: {said}");
         let line = said.lines().last().unwrap_or_default();
         assert_eq!(
             line,
             format!(
-                "error: listen on {taken}: the port is taken; stop what holds it or set LISTEN_ADDR to another"
+                "error: listen on {taken}: the port is taken; stop what holds it or set {variable} to another"
             )
         );
     }
@@ -41,10 +60,10 @@ fn a_taken_port_is_named_with_the_variable_that_moves_it() {
 fn a_missing_or_malformed_variable_is_one_line() {
     for service in ["ingest", "stream-agg", "query-api"] {
         let (code, said) = run(service, &[], &[]);
-        assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
+        assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
         assert!(said.starts_with("error: variable ") && said.contains(" is not set: "), "{said}");
         let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[("ADMIN_ADDR", "nowhere")]].concat());
-        assert_eq!((code, said.lines().count()), (Some(1), 1), "{service}: {said}");
+        assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
         assert!(said.starts_with("error: variable ADMIN_ADDR=`nowhere` is not usable: "), "{said}");
     }
 }
@@ -59,14 +78,14 @@ fn a_broken_file_of_keys_is_one_line_that_names_file_and_line() {
         [("ingest", "AUTH", "KEYS_FILE"), ("query-api", "READ_AUTH", "READ_KEYS_FILE")]
     {
         let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(auth, "required")]].concat());
-        assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+        assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{said}");
         assert!(said.contains(&format!("it needs {keys}")), "{said}");
         let (code, said) =
             run(service, &[], &[GIVEN.as_slice(), &[(auth, "required"), (keys, path)]].concat());
         let expected = format!(
             "error: variable {keys}=`{path}` is not usable: line 2: key `web`: its sha256 must be 64 hexadecimal digits\n"
         );
-        assert_eq!((code, said), (Some(1), expected));
+        assert_eq!((code, said), (WRONG_CONFIGURATION, expected));
     }
 }
 
@@ -88,7 +107,7 @@ fn a_broken_rollups_file_is_one_line_that_names_file_and_line() {
         assert_eq!(
             (code, said),
             (
-                Some(1),
+                WRONG_CONFIGURATION,
                 format!(
                     "error: variable ROLLUPS_FILE=`{file}` is not usable: read rollups: {file}:4: `week` is not a \
                      grain; there are minute, 15m, hour, day, none\n"
@@ -114,7 +133,11 @@ fn a_certificate_or_key_that_cannot_be_used_is_one_line_that_names_the_file() {
     let empty = write("empty", "");
     let check = |variables: &[(&str, &str)], expected: &str| {
         let (code, said) = run("ingest", &[], &[GIVEN.as_slice(), variables].concat());
-        assert_eq!((code, said), (Some(1), format!("error: variable {expected}\n")), "{variables:?}");
+        assert_eq!(
+            (code, said),
+            (WRONG_CONFIGURATION, format!("error: variable {expected}\n")),
+            "{variables:?}"
+        );
     };
     let pair = |certificate: &str, key: &str, expected: &str| {
         check(&[("TLS_CERT", certificate), ("TLS_KEY", key)], expected);
@@ -169,7 +192,7 @@ fn limits_beyond_what_the_tables_can_hold_or_restore_are_one_line_with_the_range
     ] {
         let (code, said) = run("stream-agg", &[], &[GIVEN.as_slice(), &[(name, value)]].concat());
         let expected = format!("error: variable {name}=`{value}` is not usable: {reason}\n");
-        assert_eq!((code, said), (Some(1), expected));
+        assert_eq!((code, said), (WRONG_CONFIGURATION, expected));
     }
 }
 
@@ -194,7 +217,26 @@ fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_
         ("stream-agg", &["adopt", "0"], "KAFKA_OPT_group.id", "another", "GROUP names the consumer group"),
     ] {
         let (code, said) = run(service, arguments, &[GIVEN.as_slice(), &[(name, value)]].concat());
-        assert_eq!((code, said), (Some(1), format!("error: variable {name} cannot be set: {reason}\n")));
+        assert_eq!(
+            (code, said),
+            (WRONG_CONFIGURATION, format!("error: variable {name} cannot be set: {reason}\n"))
+        );
+    }
+}
+
+#[test]
+fn a_setting_that_kafkas_client_does_not_know_is_one_line_that_names_it() {
+    for (service, arguments) in [
+        ("ingest", [].as_slice()),
+        ("stream-agg", &[]),
+        ("stream-agg", &["migrate"]),
+        ("ingest", &["--check-config"]),
+    ] {
+        let given = [GIVEN.as_slice(), &[("KAFKA_OPT_linger", "5")]].concat();
+        let (code, said) = run(service, arguments, &given);
+        let expected =
+            "error: variable KAFKA_OPT_linger is not usable: No such configuration property: \"linger\"\n";
+        assert_eq!((code, said.as_str()), (WRONG_CONFIGURATION, expected), "{service} {arguments:?}");
     }
 }
 
@@ -207,15 +249,57 @@ fn a_typo_in_a_flag_is_answered_with_the_flag_that_was_meant() {
         ("devstack", &["up", "--freshh"], "--fresh"),
     ] {
         let (code, said) = run(program, arguments, &[]);
-        assert_eq!(code, Some(2), "{program}: {said}");
+        assert_eq!(code, WRONG_CONFIGURATION, "{program}: {said}");
         assert!(said.contains(meant), "{program}: {said}");
     }
 }
 
 #[test]
-fn every_variable_can_be_listed_without_starting() {
+fn a_configuration_is_checked_and_reckoned_without_starting_or_calling_anybody() {
+    for (service, arguments) in [
+        ("ingest", [].as_slice()),
+        ("ingest", &["spool", "replay"]),
+        ("stream-agg", &[]),
+        ("stream-agg", &["migrate"]),
+        ("query-api", &[]),
+    ] {
+        // A taken port, and addresses where nobody answers, do not matter.
+        let holder = TcpListener::bind(ports::local(ports::free().unwrap())).unwrap();
+        let taken = holder.local_addr().unwrap().to_string();
+        let given = [GIVEN.as_slice(), &[("ADMIN_ADDR", taken.as_str()), ("LISTEN_ADDR", &taken)]].concat();
+        let check = [&["--check-config"], arguments].concat();
+        let (table, said) = printed(service, &check, &given);
+        assert_eq!(said, "", "{service}");
+        assert!(table.contains(&taken), "{table}");
+        // The values begin in one column.
+        let columns: BTreeSet<_> = table.lines().filter_map(|line| Some(line.rfind("  ")? + 2)).collect();
+        assert_eq!(columns.len(), 1, "{table}");
+        let (json, _) = printed(service, &[&["--check-config", "--json"], arguments].concat(), &given);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert!(json["memory_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 20), "{json}");
+        assert_eq!(json["variables"]["ADMIN_ADDR"], taken, "{service} {arguments:?}");
+        assert!(!json["connects"].as_array().unwrap().is_empty(), "{json}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_one_line_for_a_check_too() {
     for service in ["ingest", "stream-agg", "query-api"] {
-        let (code, said) = run(service, &["--check-config"], &GIVEN);
-        assert_eq!((code, said.as_str()), (Some(0), ""), "{service}");
+        for (name, value) in [("ADMIN_ADDR", "nowhere"), ("LOG_FORMAT", "xml")] {
+            let given = [GIVEN.as_slice(), &[(name, value)]].concat();
+            let (code, said) = run(service, &["--check-config", "--json"], &given);
+            assert_eq!((code, said.lines().count()), (WRONG_CONFIGURATION, 1), "{service}: {said}");
+            assert!(said.starts_with(&format!("error: variable {name}=`{value}` is not usable: ")), "{said}");
+        }
+    }
+    for (service, name, value, remedy) in [
+        ("stream-agg", "CLICKHOUSE_URL", "clickhouse:8123", "write `http://host:port`"),
+        ("query-api", "CLICKHOUSE_URL", "https://clickhouse", "write `http://host:port`"),
+        ("ingest", "KAFKA_BROKERS", "kafka:9o92", "write `host:port`, several with commas"),
+    ] {
+        let given: Vec<_> =
+            GIVEN.into_iter().filter(|(other, _)| *other != name).chain([(name, value)]).collect();
+        let expected = format!("error: variable {name}=`{value}` is not usable: {remedy}\n");
+        assert_eq!(run(service, &[], &given), (WRONG_CONFIGURATION, expected));
     }
 }

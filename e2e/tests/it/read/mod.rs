@@ -4,6 +4,8 @@ mod freshness;
 
 mod snapshot;
 
+mod tenants;
+
 mod analysts;
 
 mod query;

@@ -319,6 +319,37 @@ async fn pages_have_each_of_equal_rows_once_while_data_arrive() {
 }
 
 #[tokio::test]
+async fn pages_in_any_order_are_together_the_whole_answer() {
+    let world = World::new("query_orders").await;
+    let (edge, _aggregator, api) = world.pipeline().await;
+    let mut events = Vec::new();
+    for (at, event) in ["a", "b%", "c"].into_iter().enumerate() {
+        for (day, country) in [("14", "DE"), ("15", "DE"), ("15", "FR"), ("15", "")] {
+            let time = format!("2025-11-{day} 12:00:00");
+            events.extend(std::iter::repeat_with(|| made(&time, event, "ann", country)).take(1 + at % 2));
+        }
+    }
+    count(&world, &edge.http, &events).await;
+    let base = "/v1/query?dimensions=event,country&grain=day&fill=none&from=2025-11-14&to=2025-11-16";
+    for order in ["time:asc", "time:desc", "event:desc", "country:asc", "events:asc", "events:desc"] {
+        let rows = async |more: &str| {
+            let mut answer = api.http.get(&format!("{base}&order={order}{more}")).await.json();
+            assert_eq!(answer["meta"]["total_rows"], 12, "{answer}");
+            let next = answer["meta"]["next"].as_str().map(str::to_owned);
+            (answer["data"].as_array_mut().unwrap().split_off(0), next)
+        };
+        let (whole, _) = rows("").await;
+        let (mut pages, mut next) = rows("&limit=5").await;
+        while let Some(cursor) = next {
+            let page = rows(&format!("&limit=5&cursor={cursor}")).await;
+            pages.extend(page.0);
+            next = page.1;
+        }
+        assert_eq!(pages, whole, "{order}");
+    }
+}
+
+#[tokio::test]
 async fn numbers_are_exact_beyond_what_a_double_or_64_bits_hold() {
     let world = World::new("query_numbers").await;
     let (edge, _aggregator, api) = world.pipeline().await;

@@ -77,6 +77,10 @@ fn parameters_that_do_not_fit_together_are_named() {
     check_refused(&[("dimensions", "time"), ("grain", "day")], "dimensions");
     check_refused(&[("dimensions", "others")], "dimensions");
     check_refused(&[("top", "5")], "top");
+    let cursor = |keys| Cursor { figure: Some(1), start: 0, keys }.to_string();
+    let (of_two, of_others) = (cursor(vec![Some("a".to_owned()); 2]), cursor(vec![None]));
+    check_refused(&[("dimensions", "event"), ("cursor", &of_two)], "cursor");
+    check_refused(&[("dimensions", "event"), ("cursor", &of_others)], "cursor");
     check_refused(&[("dimensions", "event"), ("top", "country:5")], "top");
     check_refused(&[("order", "time:asc")], "order");
     check_refused(&[("format", "json"), ("csv", "excel")], "csv");

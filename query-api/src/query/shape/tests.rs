@@ -234,12 +234,18 @@ fn pages_follow_each_other_without_a_gap() {
 }
 
 #[test]
-fn a_cursor_of_another_query_is_refused() {
-    let given = [("from", "-2d"), ("dimensions", "event"), ("limit", "1")];
-    let rows = ["a", "b"].map(|key| row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]));
-    let cursor = asked(&given).shape(&rows).unwrap().next.unwrap().to_string();
-    let other = asked(&[("from", "-2d"), ("dimensions", "event,country"), ("cursor", &cursor)]);
-    assert_eq!(other.shape(&[]).unwrap_err().errors[0].param, "cursor");
+fn rows_that_clickhouse_limits_have_pages_however_many_there_are() {
+    let given = [("from", "-2d"), ("dimensions", "event"), ("fill", "none"), ("limit", "1")];
+    let fetched = |key| {
+        let row = row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]);
+        FetchedRow { total: 2 * MAX_CELLS as u64, ..row }
+    };
+    let page = asked(&given).shape(&["a", "b"].map(fetched)).unwrap();
+    assert_eq!((page.total, page.truncated), (2 * MAX_CELLS, true));
+    let cursor = page.next.unwrap().to_string();
+    let page = asked(&[&given[..], &[("cursor", &cursor)]].concat()).shape(&["b", "c"].map(fetched)).unwrap();
+    assert_eq!(page.rows[0].keys, [Some("b".to_owned())]);
+    assert!(page.next.is_some());
 }
 
 #[test]
@@ -351,12 +357,11 @@ fn the_number_of_all_rows_is_known_on_each_page() {
 
 #[test]
 fn a_next_page_is_offered_only_where_it_can_be_asked_for() {
-    let given = [("from", "-2d"), ("dimensions", "event"), ("limit", "2")];
-    let page = |total| {
-        let row = |key| FetchedRow { total, ..row(1, "2026-11-27T00:00:00Z", &[Some(key)], &[Some(1)]) };
-        asked(&given).shape(&["a", "b", "c"].map(row)).unwrap()
-    };
-    let (last, more) = (page(MAX_CELLS as u64), page(MAX_CELLS as u64 + 1));
+    let given =
+        [("from", "-2d"), ("dimensions", "event"), ("limit", "2"), ("compare", "previous"), ("fill", "none")];
+    let row = |n: usize| row(1, "2026-11-27T00:00:00Z", &[Some(&n.to_string())], &[Some(1)]);
+    let page = |rows| asked(&given).shape(&(0..rows).map(row).collect::<Vec<_>>()).unwrap();
+    let (last, more) = (page(MAX_CELLS), page(MAX_CELLS + 1));
     assert!(last.truncated && last.next.is_some());
     assert!(more.truncated && more.next.is_none());
 }

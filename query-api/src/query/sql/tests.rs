@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use schemas::rollup::Rollups;
 
+use super::super::cursor::Cursor;
 use super::super::plan::Planner;
 use super::*;
 use crate::reach::Reach;
@@ -140,6 +141,20 @@ fn rows_beyond_the_limit_are_left_out_by_the_database() {
         ("order", "event:desc"),
     ];
     check("limited_by_dimension", &given);
+}
+
+#[test]
+fn rows_of_the_pages_before_are_left_out_by_the_database() {
+    let cursor =
+        |figure| Cursor { figure, start: 1_795_737_600, keys: vec![Some("a'".to_owned())] }.to_string();
+    let given =
+        [("dimensions", "event"), ("grain", "day"), ("from", "-7d"), ("fill", "none"), ("limit", "5")];
+    let check = |name, order, figure| {
+        check(name, &[&given[..], &[("order", order), ("cursor", &cursor(figure))]].concat());
+    };
+    check("page_by_time", "time:desc", None);
+    check("page_by_measure", "events:asc", Some(7));
+    check("page_of_nulls", "events:desc", None);
 }
 
 proptest! {

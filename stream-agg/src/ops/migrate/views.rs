@@ -5,7 +5,7 @@
 //! `CREATE OR REPLACE VIEW` would also replace a table, with its rows, and an administrator may keep views of their own
 //! beside ours. Each view is replaced at once, so a query meets the old one or the new one.
 
-use schemas::bi::{self, Definer, Rights, View};
+use schemas::bi::{self, Definers, Rights, View, identifier};
 
 use super::{MigrateError, apply};
 use crate::apply::store::{Store, StoreError};
@@ -22,62 +22,76 @@ pub(super) struct Made {
     pub(super) dropped: Vec<String>,
 }
 
-/// Creates all views, and drops those of earlier declarations.
+/// Creates the views over all tenants, and drops those of earlier declarations.
 ///
 /// If the server does not have the users that `config` names, the views read with the rights of their readers: they
 /// exist, and give nobody more rights than before.
 pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
     let database = &config.bi_database;
     let server = Store::without_database(&config.store);
-    apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
+    apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {}", identifier(database))).await?;
     let views = bi::views(&config.rollups, config.databases());
-    let tables = tables_in(&server, database).await?;
-    if let Some(view) = views.iter().find(|view| tables.contains(&view.name)) {
-        return Err(MigrateError::NotAView(format!("{database}.{}", view.name)));
-    }
-    // Before they are created, so that none is ever there without its note.
-    let noted = note(config, &views).await?;
-    match create(Rights::Definers(config.definer_names()), &server, database, &views).await {
+    match make_in(config, database, &views, config.definer_names()).await {
         Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_USER, .. }, .. }) => {
-            create(Rights::Reader, &server, database, &views).await?;
             tracing::warn!(
                 "this ClickHouse lacks the user `{}` or `{}`, so readers of the views of `{database}` need rights on the \
                  tables; `stream-agg migrate --print-grants` prints the statements that create both",
                 config.bi_definer,
                 config.bi_freshness_definer
             );
+            replace(config, database, &views, Rights::Reader).await
         }
-        outcome => outcome?,
+        outcome => outcome,
+    }
+}
+
+/// Creates `views` in a database that is there, with these definers, and drops those of earlier declarations.
+pub(super) async fn make_in(
+    config: &MigrateConfig,
+    database: &str,
+    views: &[View],
+    definers: Definers<'_>,
+) -> Result<Made, MigrateError> {
+    replace(config, database, views, Rights::Definers(definers)).await
+}
+
+async fn replace(
+    config: &MigrateConfig,
+    database: &str,
+    views: &[View],
+    rights: Rights<'_>,
+) -> Result<Made, MigrateError> {
+    let server = Store::without_database(&config.store);
+    let tables = tables_in(&server, database).await?;
+    if let Some(view) = views.iter().find(|view| tables.contains(&view.name)) {
+        return Err(MigrateError::NotAView(format!("{database}.{}", view.name)));
+    }
+    let notes = Notes::of(config, database);
+    let noted = notes.read().await?;
+    // Before they are created, so that none is ever there without its note.
+    let new = views.iter().map(|view| view.name.clone()).filter(|name| !noted.contains(name));
+    notes.write(&new.collect::<Vec<_>>(), 1).await?;
+    for view in views {
+        let name = format!("{database}.{}", view.name);
+        apply(&server, &name, &view.create(database, rights)).await?;
     }
     let is_declared = |name: &String| views.iter().any(|view| view.name == *name);
-    let dropped = noted.into_iter().filter(|name| !is_declared(name) && !tables.contains(name)).collect();
-    drop_views(config, &server, &dropped).await?;
+    let dropped: Vec<_> =
+        noted.into_iter().filter(|name| !is_declared(name) && !tables.contains(name)).collect();
+    for view in &dropped {
+        let name = format!("{}.`{view}`", identifier(database));
+        apply(&server, &name, &format!("DROP VIEW IF EXISTS {name}")).await?;
+    }
+    // The notes stay until their views are gone, so that a migration that dies here is finished by the next.
+    notes.write(&dropped, 0).await?;
     Ok(Made { views: views.len(), dropped })
 }
 
-async fn create(
-    rights: Rights<'_>,
-    server: &Store,
-    database: &str,
-    views: &[View],
-) -> Result<(), MigrateError> {
-    for view in views {
-        let name = format!("{database}.{}", view.name);
-        apply(server, &name, &view.create(database, rights)).await?;
-    }
-    Ok(())
-}
-
-/// The statements that create the definers of the views, and grant them what the views read and nothing more.
-pub(super) fn grants(config: &MigrateConfig) -> Vec<String> {
-    let statements = |Definer { name, grants }: Definer| {
-        let grants = grants.into_iter().map({
-            let name = name.clone();
-            move |grant| format!("{grant} TO {name};")
-        });
-        std::iter::once(format!("CREATE USER IF NOT EXISTS {name} HOST NONE;")).chain(grants)
-    };
-    config.definers().into_iter().flat_map(statements).collect()
+/// Notes that a database which is gone has no views of ours.
+pub(super) async fn forget(config: &MigrateConfig, database: &str) -> Result<(), MigrateError> {
+    let notes = Notes::of(config, database);
+    let noted = notes.read().await?;
+    notes.write(&noted, 0).await
 }
 
 /// The names in `database` that are no views.
@@ -86,54 +100,41 @@ async fn tables_in(server: &Store, database: &str) -> Result<Vec<String>, Migrat
     server.rows(&sql).await.map_err(|source| MigrateError::Apply { name: database.to_owned(), source })
 }
 
-/// Notes that these views are ours. Returns all that are.
-///
-/// The notes are rows of `schema_migrations`, whose checksum is 1 while the view is there and 0 once it was dropped.
-async fn note(config: &MigrateConfig, views: &[View]) -> Result<Vec<String>, MigrateError> {
-    let store = Store::new(&config.store);
-    let prefix = prefix(config);
-    let sql = format!(
-        "SELECT substring(name, {}) FROM schema_migrations WHERE startsWith(name, '{prefix}') \
-         GROUP BY name HAVING argMax(checksum, applied_at) = 1",
-        prefix.len() + 1
-    );
-    let mut noted: Vec<String> =
-        store.rows(&sql).await.map_err(|source| MigrateError::Apply { name: prefix.clone(), source })?;
-    let names = views.iter().map(|view| &view.name).filter(|name| !noted.contains(name));
-    let new: Vec<_> = names.cloned().collect();
-    write_notes(config, &store, &new, 1).await?;
-    noted.extend(new);
-    Ok(noted)
+/// Rows of `schema_migrations` that say what is ours. Their checksum is 1 while it is there, and 0 once it was dropped.
+pub(super) struct Notes {
+    pub(super) store: Store,
+    /// What the names of the notes begin with. It ends in a dot, which no name of a database, view or tenant has.
+    pub(super) prefix: String,
 }
 
-/// The note stays until its view is gone, so that a migration that dies here is finished by the next.
-async fn drop_views(config: &MigrateConfig, server: &Store, names: &Vec<String>) -> Result<(), MigrateError> {
-    for name in names {
-        let name = format!("{}.`{name}`", config.bi_database);
-        apply(server, &name, &format!("DROP VIEW IF EXISTS {name}")).await?;
+impl Notes {
+    /// Those of the views of a database.
+    fn of(config: &MigrateConfig, database: &str) -> Self {
+        Self { store: Store::new(&config.store), prefix: format!("view_{database}.") }
     }
-    write_notes(config, &Store::new(&config.store), names, 0).await
-}
 
-async fn write_notes(
-    config: &MigrateConfig,
-    store: &Store,
-    names: &[String],
-    checksum: u8,
-) -> Result<(), MigrateError> {
-    if names.is_empty() {
-        return Ok(());
+    /// What is there.
+    pub(super) async fn read(&self) -> Result<Vec<String>, MigrateError> {
+        let Self { store, prefix } = self;
+        let sql = format!(
+            "SELECT substring(name, {}) FROM schema_migrations WHERE startsWith(name, '{prefix}') \
+             GROUP BY name HAVING argMax(checksum, applied_at) = 1 ORDER BY name",
+            prefix.len() + 1
+        );
+        store.rows(&sql).await.map_err(|source| MigrateError::Apply { name: prefix.clone(), source })
     }
-    let prefix = prefix(config);
-    let rows: Vec<_> = names.iter().map(|name| format!("('{prefix}{name}', {checksum})")).collect();
-    let sql = format!(
-        "INSERT INTO schema_migrations (name, checksum) SETTINGS async_insert = 0 VALUES {}",
-        rows.join(", ")
-    );
-    apply(store, &prefix, &sql).await
-}
 
-/// What a note's name begins with. Names of databases and views have no dot.
-fn prefix(config: &MigrateConfig) -> String {
-    format!("view_{}.", config.bi_database)
+    /// Writes the same note for all `names`.
+    pub(super) async fn write(&self, names: &[String], checksum: u8) -> Result<(), MigrateError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Self { store, prefix } = self;
+        let rows: Vec<_> = names.iter().map(|name| format!("('{prefix}{name}', {checksum})")).collect();
+        let sql = format!(
+            "INSERT INTO schema_migrations (name, checksum) SETTINGS async_insert = 0 VALUES {}",
+            rows.join(", ")
+        );
+        apply(store, prefix, &sql).await
+    }
 }

@@ -1,0 +1,344 @@
+//! The databases of tenants: each analyst sees the rows of one tenant, whatever a query provokes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use devstack::clickhouse::LOCAL_PASSWORD;
+use devstack::wait_for;
+use schemas::access::{self, Reach, Tenants, sql};
+use schemas::bi::{self, Databases, Definers};
+use schemas::rollup::Rollups;
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
+
+/// The SHA-256 of `password`, the password of each tenant's reader.
+const HASH: &str = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+const PASSWORD: &str = "password";
+
+/// The local library is older than the versions that keep tenants apart.
+const OLD_SERVER: (&str, &str) = ("BI_ALLOW_OLD_SERVER", "1");
+
+/// A file that declares these tenants.
+fn file(names: &[&str]) -> String {
+    let tenant = |name: &&str| format!("[[tenant]]\nname = \"{name}\"\npassword_sha256 = \"{HASH}\"\n");
+    names.iter().map(tenant).collect()
+}
+
+fn tenants(names: &[&str]) -> Tenants {
+    Tenants::parse(&file(names)).unwrap()
+}
+
+/// Runs `migrate` with a file of these tenants.
+async fn migrate(world: &World, names: &[&str], more: &[(&str, &str)]) -> Result<(), String> {
+    let file = world.write("tenants.toml", &file(names));
+    let variables = [&[("TENANTS_FILE", file.as_str())], more].concat();
+    world.run("stream-agg", &["migrate"], &variables).await.map_err(|error| format!("{error:#}"))
+}
+
+/// What the reader of `tenant` is told.
+async fn ask(world: &World, tenant: &str, sql: &str) -> Result<String, String> {
+    let (reader, database) = (format!("bi_reader_{tenant}"), database(world, tenant));
+    world.ask_as((&reader, PASSWORD), &database, sql).await
+}
+
+fn database(world: &World, tenant: &str) -> String {
+    format!("{}_{tenant}", world.bi_database())
+}
+
+/// Rows of `tenant` in every table beneath the views. Its texts cannot be read as numbers, unless it is `acme`.
+async fn insert_rows(world: &World, tenant: &str) {
+    let text = if tenant == "acme" { "7" } else { "secret" };
+    let state = "arrayReduce('uniqExactState', [toUInt64(1)])";
+    let rows = [
+        format!(
+            "events (tenant, event, client_time, server_time, user_id, param_str, country) \
+             SELECT '{tenant}', '{text}', now(), now(), '{text}', '{text}', '{text}'"
+        ),
+        format!(
+            "dead_letters (tenant, reason, kp, ko, line, text, kafka_time) \
+             VALUES ('{tenant}', 'bad_json', 0, 1, 1, '{text}', now64(3)), \
+             ('{tenant}', 'edge:bad_type:event', 0, 1, 2, '{text}', now64(3))"
+        ),
+    ];
+    for row in rows {
+        world.rows(&format!("INSERT INTO {row}")).await;
+    }
+    for rollup in Rollups::built_in().iter() {
+        let states = if rollup.table().name() == "rollup_states" {
+            (", uniq1", format!(", {state}"))
+        } else {
+            ("", String::new())
+        };
+        world
+            .rows(&format!(
+                "INSERT INTO {} (tenant, rollup, bucket, dim1, dim2, dim3, expires, rows{}) SELECT '{tenant}', '{}', \
+                 if('{}' = 'poll_votes', 0, toStartOfDay(now('UTC'))), 'click', '{text}', '{text}', '2149-06-06', 1{}",
+                rollup.table().name(),
+                states.0,
+                rollup.name,
+                rollup.name,
+                states.1
+            ))
+            .await;
+    }
+}
+
+/// Settings that move filters, or change how errors arise, set where the local library does not check them.
+const SETTINGS: [&str; 8] = [
+    "max_threads = 1",
+    "optimize_move_to_prewhere = 0",
+    "query_plan_enable_optimizations = 0",
+    "query_plan_filter_push_down = 0",
+    "enable_optimize_predicate_expression = 0",
+    "short_circuit_function_evaluation = 'disable'",
+    "optimize_read_in_order = 0",
+    "compile_expressions = 0",
+];
+
+#[tokio::test]
+async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
+    let names = ["acme", "my-shop"];
+    let (_stack, world) =
+        World::on_own_servers_with_tenants("tenants", &Rollups::built_in(), &tenants(&names)).await;
+    migrate(&world, &names, &[OLD_SERVER]).await.unwrap();
+    for tenant in ["acme", "my-shop", "other"] {
+        insert_rows(&world, tenant).await;
+    }
+    let all = format!("SELECT uniqExact(tenant) FROM {}.country_totals", world.bi_database());
+    wait_for("a refresh of the totals", DEADLINE, async || {
+        let read = format!("SELECT count() FROM {}.events_recent", world.bi_database());
+        world.number(&read).await == 3 && world.number(&all).await <= 3
+    })
+    .await
+    .unwrap();
+
+    let views = ask(&world, "acme", "SHOW TABLES").await.unwrap();
+    assert!(views.contains("event_hourly") && !views.contains("pipeline_health"), "{views}");
+    for view in views.lines().filter(|view| *view != "freshness") {
+        let seen = format!("SELECT DISTINCT tenant FROM `{view}`");
+        let own = ask(&world, "acme", &seen).await.unwrap();
+        assert!(own == "acme" || (view == "country_totals" && own.is_empty()), "{view}: {own}");
+        let texts = format!(
+            "SELECT name FROM system.columns WHERE database = '{}' AND table = '{view}' AND type = 'String' AND name != 'tenant'",
+            database(&world, "acme")
+        );
+        let texts = ask(&world, "acme", &texts).await.unwrap();
+        let mut oracles = vec![
+            "throwIf(tenant != 'acme') = 0".to_owned(),
+            "intDiv(1, toUInt8(tenant = 'acme')) = 1".to_owned(),
+            "toUInt64(if(tenant = 'acme', '1', tenant)) = 1".to_owned(),
+        ];
+        // The tenant's own texts are numbers, empty, or known words.
+        oracles.extend(texts.lines().map(|text| {
+            format!("`{text}` NOT LIKE '%-x' AND toUInt64(if(`{text}` = 'secret', `{text}`, '1')) = 1")
+        }));
+        for oracle in &oracles {
+            let plain = format!("SELECT count() FROM `{view}` WHERE {oracle}");
+            let own = ask(&world, "acme", &plain).await.unwrap_or_else(|error| panic!("{plain}: {error}"));
+            for setting in SETTINGS {
+                let set = format!("SELECT * FROM ({plain} SETTINGS {setting})");
+                assert_eq!(ask(&world, "acme", &set).await.as_ref(), Ok(&own), "{set}");
+            }
+        }
+    }
+    let number =
+        "SELECT count() FROM events_recent WHERE param_str NOT LIKE '%-x' AND toUInt64(param_str) > 0";
+    assert_eq!(ask(&world, "acme", number).await.as_deref(), Ok("1"));
+    let theirs = ask(&world, "my-shop", number).await.unwrap_err();
+    assert!(theirs.contains("secret"), "it is an oracle: a tenant's own text is shown: {theirs}");
+    assert_reaches_nothing_else(&world).await;
+}
+
+async fn assert_reaches_nothing_else(world: &World) {
+    let (bi, other, tables) = (world.bi_database(), database(world, "my-shop"), world.name());
+    for table in
+        [format!("{tables}.events"), format!("{bi}.events_recent"), format!("`{other}`.events_recent")]
+    {
+        let error = ask(world, "acme", &format!("SELECT count() FROM {table}")).await.unwrap_err();
+        assert!(error.contains("Code: 497"), "{error}");
+    }
+    for listed in [
+        format!("SELECT count() FROM system.tables WHERE database IN ('{bi}', '{other}', '{tables}')"),
+        format!("SELECT count() FROM system.columns WHERE database IN ('{bi}', '{other}', '{tables}')"),
+        format!("SELECT count() FROM system.databases WHERE name IN ('{bi}', '{other}', '{tables}')"),
+    ] {
+        assert_eq!(ask(world, "acme", &listed).await.as_deref(), Ok("0"), "{listed}");
+    }
+    let error = world.ask_as(("bi_reader_acme", "guess"), &bi, "SELECT 1").await.unwrap_err();
+    assert!(error.contains("Code: 516"), "{error}");
+    for statement in ["SHOW GRANTS FOR bi_owner_acme", "SELECT * FROM system.row_policies", "DROP VIEW polls"]
+    {
+        let error = ask(world, "acme", statement).await.unwrap_err();
+        assert!(error.contains("Code: 497") || error.contains("Code: 164"), "{statement}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_all() {
+    let rollups = Rollups::parse("tenants", &format!("{}{ADDED_ROLLUP_TOML}", Rollups::built_in())).unwrap();
+    let (mut stack, world) =
+        World::on_own_servers_with_tenants("tenants_gone", &rollups, &tenants(&["acme", "shop"])).await;
+    migrate(&world, &["acme", "shop"], &[OLD_SERVER]).await.unwrap();
+    let count = "SELECT count() FROM events_of_late";
+    let error = ask(&world, "acme", count).await.unwrap_err();
+    assert!(error.contains("Code: 60"), "not declared yet: {error}");
+
+    let declared = world.write("rollups.toml", &rollups.to_string());
+    let declared = ("ROLLUPS_FILE", declared.as_str());
+    migrate(&world, &["acme", "shop"], &[OLD_SERVER, declared]).await.unwrap();
+    for tenant in ["acme", "shop"] {
+        assert_eq!(ask(&world, tenant, count).await.as_deref(), Ok("0"));
+    }
+    // A database of somebody else's, whose name looks like that of a tenant.
+    world.rows(&format!("CREATE DATABASE {}_theirs", world.bi_database())).await;
+
+    migrate(&world, &["acme"], &[OLD_SERVER, declared]).await.unwrap();
+    assert_eq!(ask(&world, "acme", count).await.as_deref(), Ok("0"));
+    let error = ask(&world, "shop", count).await.unwrap_err();
+    assert!(
+        error.contains("Code: 81") || error.contains("Code: 60") || error.contains("Code: 497"),
+        "{error}"
+    );
+    let databases = format!(
+        "SELECT name FROM system.databases WHERE startsWith(name, '{}_') ORDER BY name",
+        world.bi_database()
+    );
+    let expected = ["acme", "theirs"].map(|name| vec![database(&world, name)]);
+    assert_eq!(world.rows(&databases).await, expected);
+
+    // The library reads its users at its start only.
+    let on = Databases { tables: world.name(), views: &world.bi_database() };
+    let users = access::of_views(&rollups, on, Definers::DEFAULT, &tenants(&["acme"]));
+    stack.clickhouse.stop().await.unwrap();
+    stack.clickhouse.declare_users(&users).unwrap();
+    stack.clickhouse.start().await.unwrap();
+    let error = world.ask_as(("bi_reader_shop", PASSWORD), "default", "SELECT 1").await.unwrap_err();
+    assert!(error.contains("Code: 516"), "{error}");
+    assert_eq!(ask(&world, "acme", count).await.as_deref(), Ok("0"));
+
+    // Without a file there are none.
+    world.migrate_with(&[declared]).await;
+    assert_eq!(world.rows(&databases).await, [[database(&world, "theirs")]]);
+}
+
+#[tokio::test]
+async fn tenants_are_refused_where_they_would_not_be_apart() {
+    let (_stack, world) = World::on_own_servers("tenants_refused").await;
+    let refused = migrate(&world, &["acme"], &[]).await.unwrap_err();
+    for part in [
+        "ClickHouse 26.7.2.1",
+        "26.6.5.113, 26.7.7.84, 26.8.3.74",
+        "116028 and 118063",
+        "BI_ALLOW_OLD_SERVER=1",
+    ] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let refused = migrate(&world, &["acme"], &[OLD_SERVER]).await.unwrap_err();
+    assert!(refused.contains("takes its users from a file"), "{refused}");
+    let views = format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
+    assert_eq!(world.number(&views).await, 0, "nothing is shown to anybody");
+}
+
+#[tokio::test]
+async fn a_definer_without_its_policy_gets_no_views() {
+    let names = ["acme"];
+    let on = Databases { tables: "tenants_bare", views: "bi_tenants_bare" };
+    let users = access::of_views(&Rollups::built_in(), on, Definers::DEFAULT, &tenants(&names));
+    for condition in ["1", "tenant != ''"] {
+        let users = users.iter().cloned().map(|user| match user.name.as_str() {
+            "bi_owner_acme" => user.limited_to(on.tables, condition),
+            _ => user,
+        });
+        let (_stack, world) = World::on_own_servers_with_users("tenants_bare", users.collect()).await;
+        let refused = migrate(&world, &names, &[OLD_SERVER]).await.unwrap_err();
+        assert!(refused.contains("they would show all tenants"), "{refused}");
+        let views =
+            format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
+        assert_eq!(world.number(&views).await, 0, "nothing is shown to anybody");
+    }
+}
+
+#[tokio::test]
+async fn clickhouse_understands_every_statement_and_the_file_sets_the_same_limits() {
+    let world = World::new("tenants_statements").await;
+    let on = Databases { tables: "millrace", views: "bi" };
+    let users =
+        access::of_deployment(&Rollups::built_in(), on, Definers::DEFAULT, &tenants(&["acme", "my-shop"]));
+    let statements = sql::statements(&users);
+    for statement in &statements {
+        let quoted = statement.replace('\\', "\\\\").replace('\'', "\\'");
+        world.rows(&format!("SELECT formatQuery('{quoted}')")).await;
+    }
+    let printed = statements.iter().find_map(|one| one.strip_prefix("ALTER SETTINGS PROFILE bi SETTINGS "));
+    let loaded = world.rows("SHOW CREATE SETTINGS PROFILE bi").await.concat().concat();
+    let loaded = loaded.split_once("` SETTINGS ").unwrap().1.to_owned();
+    let parts = |text: &str| -> BTreeSet<String> {
+        // ClickHouse shows 30 seconds as `30.`.
+        text.split(", ").map(|setting| setting.replace('.', "")).collect()
+    };
+    assert_eq!(parts(printed.unwrap()), parts(&loaded));
+}
+
+/// The variables of a service that runs as `user`.
+fn login(user: &str) -> [(&str, &str); 2] {
+    [("CLICKHOUSE_USER", user), ("CLICKHOUSE_PASSWORD", LOCAL_PASSWORD)]
+}
+
+#[tokio::test]
+async fn policies_of_tenants_hide_no_marker_from_the_aggregator_and_nothing_from_answers() {
+    let names = ["acme", "default"];
+    let (_stack, world) =
+        World::on_own_servers_with_tenants("tenants_counted", &Rollups::built_in(), &tenants(&names)).await;
+    migrate(&world, &names, &[&[OLD_SERVER][..], &login("migrator")].concat()).await.unwrap();
+    let edge = world.edge().await;
+    let variables = [&[STATIC_MEMBER][..], &login("loader")].concat();
+    let mut aggregator = world.start("stream-agg", &variables);
+    let mut api = world.start("query-api", &login("poller"));
+    aggregator.wait_ready().await.unwrap();
+    api.wait_ready().await.unwrap();
+    let mut oracle = Oracle::default();
+    let mut rng = fastrand::Rng::with_seed(13);
+    let mut sent = 0;
+    for _ in 0..4 {
+        let lines: Vec<_> = (0..40).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
+        let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
+        oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+        sent += text.len();
+        // Whatever it had declared is rebuilt, and its markers are read.
+        aggregator.kill9();
+        aggregator.restart().unwrap();
+    }
+    world.assert_counted(&oracle.counts()).await;
+    let seen = ask(&world, "default", "SELECT sum(events) FROM event_hourly").await.unwrap();
+    assert_eq!(seen, sent.to_string());
+    assert_eq!(ask(&world, "acme", "SELECT count() FROM event_hourly").await.as_deref(), Ok("0"));
+    assert_eq!(ask(&world, "acme", "SELECT count() FROM events_recent").await.as_deref(), Ok("0"));
+}
+
+#[tokio::test]
+async fn a_service_from_which_rows_are_hidden_says_so_and_stores_nothing() {
+    let name = "tenants_hidden";
+    let reach = Reach::only(Databases { tables: name, views: "bi_tenants_hidden" });
+    let blind = access::services(&reach).map(|mut user| {
+        user.name = format!("blind_{}", user.name);
+        user.limited_to(name, "0")
+    });
+    let definers = bi::definers(
+        &Rollups::built_in(),
+        Databases { tables: name, views: "bi_tenants_hidden" },
+        Definers::DEFAULT,
+    );
+    let users = blind.into_iter().chain(definers.into_iter().map(access::User::from)).collect();
+    let (_stack, world) = World::on_own_servers_with_users(name, users).await;
+    let refused = world.run("stream-agg", &["migrate"], &login("blind_migrator")).await.unwrap_err();
+    let remedy = "users_without_row_policies_can_read_rows";
+    assert!(format!("{refused:#}").contains(remedy), "{refused:#}");
+    for (service, user) in [("stream-agg", "blind_loader"), ("query-api", "blind_poller")] {
+        let mut blind = world.start(service, &login(user));
+        let log = async || blind.process().log_tail().contains(remedy);
+        wait_for("the reason in the log", Duration::from_secs(60), log).await.unwrap();
+        let ready = e2e::client::Http::new(blind.admin()).get("/readyz").await;
+        assert_eq!(ready.status, 503, "{service}");
+    }
+}

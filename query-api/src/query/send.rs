@@ -1,0 +1,109 @@
+//! Answers of many rows while they are rendered and sent.
+//!
+//! They take milliseconds to render and megabytes until the reader has taken them. So they are rendered where they
+//! delay no other request, and together they take a bounded amount of memory; what would exceed it is refused. An
+//! answer is whole before it is sent: so it has an ETag and a length, and is compressed once.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::response::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task;
+
+use crate::problem::{Kind, Problem};
+
+/// Answers of about this many bytes or fewer are rendered at once and do not count.
+const SMALL: usize = 256 << 10;
+/// Rows of ClickHouse that are shaped within a few milliseconds.
+pub(super) const FEW_ROWS: usize = 5_000;
+/// About how many bytes all others may take together. The longest answer of all, 100,000 rows, takes about half.
+const MAX_BYTES: usize = 32 << 20;
+/// Bytes that a permit stands for.
+const PERMIT: usize = 1 << 10;
+
+/// The memory of answers of many rows.
+pub(super) struct LongAnswers {
+    memory: Arc<Semaphore>,
+}
+
+/// The bytes of a body, and their part of the memory until the last of them was sent or the connection ended.
+struct Reserved {
+    bytes: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl LongAnswers {
+    pub(super) fn new() -> Self {
+        Self { memory: Arc::new(Semaphore::new(MAX_BYTES / PERMIT)) }
+    }
+
+    /// The response that `render` makes of an answer of about this many bytes.
+    ///
+    /// # Errors
+    /// Too many long answers are being sent.
+    pub(super) async fn response(
+        &self,
+        bytes: usize,
+        render: impl FnOnce() -> Response + Send + 'static,
+    ) -> Result<Response, Problem> {
+        if bytes <= SMALL {
+            return Ok(render());
+        }
+        let permits = u32::try_from(bytes.min(MAX_BYTES) / PERMIT).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.memory).try_acquire_many_owned(permits);
+        let memory = memory.map_err(|_| Problem::from(Kind::Busy))?;
+        let response = on_blocking_pool(true, render).await;
+        let (head, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.expect("a whole body cannot fail");
+        Ok(Response::from_parts(head, Body::from(Bytes::from_owner(Reserved { bytes, _memory: memory }))))
+    }
+}
+
+/// What `work` gives. If it takes milliseconds, it runs where it delays no other request.
+pub(super) async fn on_blocking_pool<T: Send + 'static>(
+    takes_long: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if takes_long { task::spawn_blocking(work).await.expect("the work does not panic") } else { work() }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::HttpBody as _;
+
+    use super::*;
+
+    async fn sent(answers: &LongAnswers, bytes: usize) -> Result<Response, Problem> {
+        answers.response(bytes, move || Response::new(Body::from(vec![b'x'; bytes]))).await
+    }
+
+    #[tokio::test]
+    async fn long_answers_take_bounded_memory_until_they_are_sent_and_small_ones_never_wait() {
+        let answers = LongAnswers::new();
+        let longest = sent(&answers, MAX_BYTES).await.unwrap();
+        assert_eq!(longest.body().size_hint().exact(), Some(MAX_BYTES as u64));
+        assert_eq!(sent(&answers, SMALL + 1).await.unwrap_err(), Kind::Busy.into());
+        assert!(sent(&answers, SMALL).await.is_ok());
+        // The server holds bytes after the body has given them.
+        let bytes = to_bytes(longest.into_body(), usize::MAX).await.unwrap();
+        assert!(sent(&answers, SMALL + 1).await.is_err());
+        drop(bytes);
+        assert!(sent(&answers, SMALL + 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_answer_longer_than_all_may_be_is_sent_alone() {
+        let answers = LongAnswers::new();
+        let longest = sent(&answers, 2 * MAX_BYTES).await.unwrap();
+        assert!(sent(&answers, SMALL + 1).await.is_err());
+        drop(longest);
+        assert!(sent(&answers, SMALL + 1).await.is_ok());
+    }
+}

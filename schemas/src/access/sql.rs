@@ -1,0 +1,95 @@
+//! Users as statements, for servers that keep them as SQL says.
+//!
+//! Invariant: the statements may be run again, over users that are in use: nothing is replaced by an object of another
+//! identity, which users would no longer be tied to, and a password that was set is kept.
+
+use super::limits::{BI, POLLER, Profile, Quota};
+use super::users::{Login, Rows, User};
+use crate::bi::identifier;
+
+/// The statements that create all of `users`, with the profiles that they have.
+pub fn statements(users: &[User]) -> Vec<String> {
+    let profiles =
+        [&POLLER, &BI].into_iter().filter(|one| users.iter().any(|user| user.profile == Some(one)));
+    profiles.flat_map(profile).chain(users.iter().flat_map(user)).collect()
+}
+
+/// The statements that create a user, or give it exactly the rights that it must have. A row policy comes before the
+/// rights.
+pub fn user(user: &User) -> Vec<String> {
+    let name = identifier(&user.name);
+    let mut statements = login(user, &name);
+    if let Some(profile) = user.profile {
+        statements.push(format!("ALTER USER {name} SETTINGS PROFILE '{}'", profile.name));
+    }
+    statements.extend(user.quota.into_iter().flat_map(|quota| self::quota(quota, user)));
+    statements.extend(user.rows.iter().flat_map(|rows| policy(rows, &name)));
+    // In one statement, so that no moment has other rights.
+    statements.push(format!("GRANT {} TO {name} WITH REPLACE OPTION", user.rights.join(", ")));
+    if !user.grantable.is_empty() {
+        statements.push(format!("GRANT {} TO {name} WITH GRANT OPTION", user.grantable.join(", ")));
+    }
+    statements
+}
+
+fn login(user: &User, name: &str) -> Vec<String> {
+    match &user.login {
+        // A user with a password cannot log in until somebody sets it.
+        Login::Nobody | Login::Password => vec![format!("CREATE USER IF NOT EXISTS {name} HOST NONE")],
+        Login::Sha256(hash) => {
+            let login = format!("{name} IDENTIFIED WITH sha256_hash BY '{hash}'");
+            vec![format!("CREATE USER IF NOT EXISTS {login}"), format!("ALTER USER {login} HOST ANY")]
+        }
+    }
+}
+
+fn profile(profile: &Profile) -> [String; 2] {
+    let constraint = |name: &str| {
+        let (_, range) = profile.changeable.iter().find(|(changeable, _)| *changeable == name)?;
+        let range = range.map(|(least, most)| format!(" MIN {least} MAX {most}")).unwrap_or_default();
+        Some(format!("{range} CHANGEABLE_IN_READONLY"))
+    };
+    let fixed = profile
+        .settings
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}{}", constraint(name).unwrap_or_default()));
+    let is_fixed = |name: &str| profile.settings.iter().any(|(fixed, _)| *fixed == name);
+    let free = profile.changeable.iter().filter(|(name, _)| !is_fixed(name));
+    let free = free.map(|(name, _)| format!("{name}{}", constraint(name).expect("it is changeable")));
+    let settings = fixed.chain(free).collect::<Vec<_>>().join(", ");
+    let name = profile.name;
+    [
+        format!("CREATE SETTINGS PROFILE IF NOT EXISTS {name}"),
+        format!("ALTER SETTINGS PROFILE {name} SETTINGS {settings}"),
+    ]
+}
+
+/// A quota for each user, since the list of a shared one would be replaced as a whole.
+fn quota(quota: &Quota, user: &User) -> [String; 2] {
+    let limits: Vec<_> = quota.limits.iter().map(|(name, most)| format!("{name} = {most}")).collect();
+    let name = identifier(&user.name);
+    let limits = format!("FOR INTERVAL {} SECOND MAX {}", quota.seconds, limits.join(", "));
+    [
+        format!("CREATE QUOTA IF NOT EXISTS {name} KEYED BY user_name {limits} TO {name}"),
+        format!("ALTER QUOTA {name} {limits} TO {name}"),
+    ]
+}
+
+fn policy(rows: &Rows, name: &str) -> [String; 2] {
+    // On every table of the database, also later ones.
+    let policy = format!("{name} ON {}.*", rows.database);
+    let rest = format!("FOR SELECT USING {} AS PERMISSIVE TO {name}", rows.condition);
+    [format!("CREATE ROW POLICY IF NOT EXISTS {policy} {rest}"), format!("ALTER ROW POLICY {policy} {rest}")]
+}
+
+/// The statements that take a reader's login away.
+pub fn drop_reader(name: &str) -> [String; 2] {
+    let name = identifier(name);
+    [format!("DROP USER IF EXISTS {name}"), format!("DROP QUOTA IF EXISTS {name}")]
+}
+
+/// The statements that take a tenant's definer away, whose views are gone.
+pub fn drop_definer(name: &str, tables: &str) -> [String; 2] {
+    let name = identifier(name);
+    [format!("DROP USER IF EXISTS {name}"), format!("DROP ROW POLICY IF EXISTS {name} ON {tables}.*")]
+}

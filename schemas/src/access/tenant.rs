@@ -1,0 +1,123 @@
+//! The tenants that have a database of views of their own, as a file declares them.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::line::is_tenant;
+
+/// Most tenants: each has a database with all views, which every migration replaces.
+const MAX_TENANTS: usize = 1_000;
+
+/// A tenant whose analysts see its rows and no others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// The tenant, as keys and events name it.
+    pub name: String,
+    /// The SHA-256 of the password of its reader, as lower case hexadecimal digits.
+    pub password_sha256: String,
+}
+
+/// The enabled tenants of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tenants(Vec<Tenant>);
+
+/// Why a file of tenants is not valid.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct TenantsError {
+    line: usize,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    tenant: Vec<Spanned<Declared>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declared {
+    name: String,
+    password_sha256: String,
+    #[serde(default = "yes")]
+    enabled: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Tenants {
+    /// Parses the text of a file. What is wrong is named without its text, which may be a password.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn parse(text: &str) -> Result<Self, TenantsError> {
+        let line = |at: usize| 1 + text[..at].matches('\n').count();
+        let bad = |error: toml::de::Error| TenantsError {
+            line: line(error.span().map_or(0, |span| span.start)),
+            reason: error.message().to_owned(),
+        };
+        let declared = toml::from_str::<File>(text).map_err(bad)?.tenant;
+        let (mut tenants, mut names) = (Vec::new(), BTreeSet::new());
+        for one in declared {
+            let (line, one) = (line(one.span().start), one.into_inner());
+            let wrong = |reason: String| TenantsError { line, reason };
+            let Declared { name, password_sha256, enabled } = one;
+            if !is_tenant(&name) {
+                let reason = "the name of a tenant has 1 to 64 of the characters a-z, 0-9, _ and -";
+                return Err(wrong(reason.to_owned()));
+            }
+            if password_sha256.len() != 64 || !password_sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                let reason = format!("tenant `{name}`: its password_sha256 must be 64 hexadecimal digits");
+                return Err(wrong(reason));
+            }
+            if !names.insert(name.clone()) {
+                return Err(wrong(format!("tenant `{name}` occurs twice")));
+            }
+            if names.len() > MAX_TENANTS {
+                return Err(wrong(format!("more than {MAX_TENANTS} tenants")));
+            }
+            if enabled {
+                tenants.push(Tenant { name, password_sha256: password_sha256.to_ascii_lowercase() });
+            }
+        }
+        Ok(Self(tenants))
+    }
+
+    /// The enabled tenants, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Tenant> {
+        self.0.iter()
+    }
+
+    /// Whether no tenant is enabled.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Tenant {
+    /// The database of its views, for the database `bi` of all tenants' views.
+    pub fn database(&self, bi: &str) -> String {
+        format!("{bi}_{}", self.name)
+    }
+
+    /// The user with whose rights its views read, for the definer of all tenants' views.
+    pub fn definer(&self, of_all: &str) -> String {
+        format!("{of_all}_{}", self.name)
+    }
+
+    /// The login of its analysts.
+    pub fn reader(&self) -> String {
+        format!("bi_reader_{}", self.name)
+    }
+
+    /// The condition on each row that its views read. The name has no character that needs an escape.
+    pub fn condition(&self) -> String {
+        format!("tenant = '{}'", self.name)
+    }
+}

@@ -1,0 +1,209 @@
+//! Who there is, and what each may do.
+
+use super::limits::{BI, BI_QUOTA, POLLER, Profile, Quota};
+use super::tenant::{Tenant, Tenants};
+use crate::bi::{self, Databases, Definer, Definers, identifier};
+use crate::rollup::Rollups;
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// What it is for, in a sentence.
+    pub about: &'static str,
+    /// How it logs in.
+    pub login: Login,
+    pub(super) profile: Option<&'static Profile>,
+    pub(super) quota: Option<&'static Quota>,
+    /// What it may do, each as `RIGHT ON object`.
+    pub(super) rights: Vec<String>,
+    /// What it may do, and permit to others.
+    pub(super) grantable: Vec<String>,
+    pub(super) rows: Option<Rows>,
+}
+
+/// How a user logs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// Nobody can: no address may.
+    Nobody,
+    /// With a password that whoever installs the server chooses.
+    Password,
+    /// With the password of which this is the SHA-256.
+    Sha256(String),
+}
+
+/// The rows of a database that a user sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) database: String,
+    pub(super) condition: String,
+}
+
+/// The databases in which services and readers work: one of each name, or, for servers of tests, every one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// The database of the tables; `*` is any.
+    pub tables: String,
+    /// The databases of views over all tenants; may end in `*`.
+    pub views: Vec<String>,
+}
+
+impl Reach {
+    /// Exactly these databases.
+    pub fn only(on: Databases<'_>) -> Self {
+        Self { tables: on.tables.to_owned(), views: vec![on.views.to_owned()] }
+    }
+
+    /// Any database for tables, and for views each whose name begins with `bi_`, beside `bi`.
+    pub fn any() -> Self {
+        Self { tables: "*".to_owned(), views: vec!["bi".to_owned(), "bi_*".to_owned()] }
+    }
+}
+
+/// All users of a deployment: services, readers, and those of [`of_views`].
+pub fn of_deployment(
+    rollups: &Rollups,
+    on: Databases<'_>,
+    definers: Definers<'_>,
+    tenants: &Tenants,
+) -> Vec<User> {
+    let reach = Reach::only(on);
+    let of_views = of_views(rollups, on, definers, tenants);
+    services(&reach).into_iter().chain(readers(&reach)).chain(of_views).collect()
+}
+
+/// The definers of views, and the users of tenants: what follows from declarations.
+pub fn of_views(
+    rollups: &Rollups,
+    on: Databases<'_>,
+    definers: Definers<'_>,
+    tenants: &Tenants,
+) -> Vec<User> {
+    let tenants = tenants.iter().flat_map(|tenant| of_tenant(tenant, rollups, on, definers));
+    bi::definers(rollups, on, definers).into_iter().map(User::from).chain(tenants).collect()
+}
+
+/// The users of the three services.
+pub fn services(reach: &Reach) -> [User; 3] {
+    let all = format!("{}.*", reach.tables);
+    let service = |name: &str, about, rights: Vec<String>| User {
+        name: name.to_owned(),
+        about,
+        login: Login::Password,
+        profile: None,
+        quota: None,
+        rights,
+        grantable: Vec::new(),
+        rows: None,
+    };
+    let system = "SELECT ON system.*".to_owned();
+    let migrator = service("migrator", MIGRATOR, of_migrator(reach));
+    let poller = service("poller", POLLER_ABOUT, vec![format!("SELECT ON {all}"), system.clone()]);
+    [
+        User { grantable: grantable_of_migrator(reach), ..migrator },
+        service("loader", LOADER, vec![format!("SELECT, INSERT ON {all}"), system]),
+        User { profile: Some(&POLLER), ..poller },
+    ]
+}
+
+const MIGRATOR: &str = "`stream-agg migrate` and `drop-rollup`: create databases, tables, views, and the users of tenants; remove \
+    only views, what tenants had, and the rows of a dropped rollup.";
+const LOADER: &str = "`stream-agg`: inserts rows, and reads which rows are stored already.";
+const POLLER_ABOUT: &str = "`query-api`: reads, within its own deadline.";
+const READER: &str = "Dashboards and notebooks: read the views and nothing else.";
+const JDBC: &str = "The same for tools with a JDBC driver, so that logs tell them apart.";
+const DEFINER: &str =
+    "Nobody: views read with its rights, which are the columns of the views and nothing else.";
+const TENANT_DEFINER: &str =
+    "Nobody: the views of one tenant read with its rights, and only the rows of this tenant.";
+const TENANT_READER: &str = "The analysts of one tenant: read its views and nothing else.";
+
+/// To replace a view, ClickHouse creates the new one as a table, and drops the old one as one; each refresh of a refreshable view replaces its table.
+fn of_migrator(reach: &Reach) -> Vec<String> {
+    let tables = format!("{}.*", reach.tables);
+    let mut rights = vec![
+        format!(
+            "CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, INSERT, ALTER ADD COLUMN, ALTER DELETE ON {tables}"
+        ),
+        "SELECT ON system.*".to_owned(),
+        "TABLE ENGINE ON *".to_owned(),
+        "SET DEFINER ON *".to_owned(),
+        // Users of tenants.
+        "SHOW ACCESS, CREATE USER, ALTER USER, DROP USER, CREATE ROW POLICY, ALTER ROW POLICY, DROP ROW POLICY, \
+         CREATE QUOTA, ALTER QUOTA, DROP QUOTA ON *.*"
+            .to_owned(),
+    ];
+    let of_views = "CREATE DATABASE, DROP DATABASE, CREATE TABLE, CREATE VIEW, DROP VIEW, DROP TABLE, INSERT";
+    rights.extend(databases_of_views(reach).map(|name| format!("{of_views} ON {name}.*")));
+    rights
+}
+
+/// What it reads, and lets definers and tenants read.
+fn grantable_of_migrator(reach: &Reach) -> Vec<String> {
+    let databases = [reach.tables.clone()].into_iter().chain(databases_of_views(reach));
+    databases.map(|name| format!("SELECT ON {name}.*")).chain([PARTS.to_owned()]).collect()
+}
+
+/// `bi`, and the `bi_<tenant>` beside it.
+fn databases_of_views(reach: &Reach) -> impl Iterator<Item = String> {
+    let of_all = reach.views.iter().filter(|views| !views.ends_with('*'));
+    of_all.flat_map(|views| [views.clone(), format!("{views}_*")])
+}
+
+/// `information_schema.tables` needs it. It shows no parts of tables without a grant.
+const PARTS: &str = "SELECT(database, table, active, rows, bytes, bytes_on_disk, data_compressed_bytes, \
+    data_uncompressed_bytes) ON system.parts";
+
+/// The readers of the views over all tenants.
+pub fn readers(reach: &Reach) -> [User; 2] {
+    [("bi_reader", READER), ("bi_jdbc", JDBC)].map(|(name, about)| {
+        let views = reach.views.iter().map(String::as_str).collect();
+        reader(name.to_owned(), about, Login::Password, views)
+    })
+}
+
+fn reader(name: String, about: &'static str, login: Login, databases: Vec<&str>) -> User {
+    let views = databases.into_iter().map(|database| format!("SELECT ON {}.*", identifier(database)));
+    let rights = views.chain([PARTS.to_owned()]).collect();
+    let (profile, quota) = (Some(&BI), Some(&BI_QUOTA));
+    User { name, about, login, profile, quota, rights, grantable: Vec::new(), rows: None }
+}
+
+/// The users of one tenant: the definer of its views, and its reader.
+pub fn of_tenant(tenant: &Tenant, rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> [User; 2] {
+    let database = tenant.database(on.views);
+    let own = Databases { views: &database, ..on };
+    let name = tenant.definer(names.views);
+    let definer = User::from(bi::tenants_definer(rollups, own, &name));
+    let definer = User { about: TENANT_DEFINER, ..definer }.limited_to(on.tables, &tenant.condition());
+    let login = Login::Sha256(tenant.password_sha256.clone());
+    [definer, reader(tenant.reader(), TENANT_READER, login, vec![&database])]
+}
+
+impl User {
+    /// The same user, who sees only the rows of the database `tables` for which `condition` holds.
+    #[must_use]
+    pub fn limited_to(self, tables: &str, condition: &str) -> Self {
+        let (database, condition) = (tables.to_owned(), condition.to_owned());
+        Self { rows: Some(Rows { database, condition }), ..self }
+    }
+}
+
+impl From<Definer> for User {
+    fn from(Definer { name, grants }: Definer) -> Self {
+        let rights = grants.into_iter().map(|grant| grant.trim_start_matches("GRANT ").to_owned()).collect();
+        let login = Login::Nobody;
+        Self {
+            name,
+            about: DEFINER,
+            login,
+            profile: None,
+            quota: None,
+            rights,
+            grantable: Vec::new(),
+            rows: None,
+        }
+    }
+}

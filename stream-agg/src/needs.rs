@@ -1,0 +1,96 @@
+//! What an aggregator with one configuration needs of the machine and of the network.
+
+use runtime::needs::{Address, Needs};
+
+use crate::apply::store::STATEMENT_TIMEOUT;
+use crate::config::{Config, DEFAULT_PORT};
+use crate::group::RELEASE;
+use crate::kafka::client::QUEUED_BYTES;
+use crate::ops::freshness::ASK_TIMEOUT;
+use crate::pipeline::budget::LARGE_BYTES;
+use crate::start::LEAVE;
+
+const MIB: usize = 1 << 20;
+/// Memory of an id in the deduplication window.
+const ID_BYTES: usize = 50;
+/// What no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed memory that
+/// jemalloc keeps for the next batch.
+const UNBOUNDED: usize = 320 * MIB;
+/// What a command may take, which keeps nothing: more than was ever seen.
+const COMMAND: usize = 64 * MIB;
+
+/// What an aggregator with this configuration needs.
+pub fn of_service(config: &Config) -> Needs {
+    // All partitions, because one process has them while the others are missing.
+    let partitions = usize::from(config.migrate.partitions.get());
+    Needs {
+        memory: vec![
+            // A batch takes about 1.5 times as much as its records.
+            ("large batches: BATCHES_MAX_BYTES", config.batch.max_total_bytes.get() / 2 * 3),
+            ("a small batch of each partition: TOPIC_PARTITIONS", partitions * LARGE_BYTES),
+            ("fetched records that wait", QUEUED_BYTES),
+            ("ids of all partitions: DEDUP_WINDOW_IDS", partitions * config.limits.window.max_ids * ID_BYTES),
+            ("groups, and freed memory that is kept", UNBOUNDED),
+        ],
+        stop: vec![
+            ("inserts and commits that are under way", RELEASE),
+            ("leaving the group", LEAVE),
+            ("a statement about progress", STATEMENT_TIMEOUT),
+            ("a question to kafka", ASK_TIMEOUT),
+        ],
+        listens: vec![("ADMIN_ADDR", config.admin_addr)],
+        connects: connects(config),
+    }
+}
+
+/// What a command with this configuration needs. It stops at once: what it did not finish is done when it is run again.
+pub fn of_command(config: &Config) -> Needs {
+    Needs { memory: vec![("a command", COMMAND)], connects: connects(config), ..Needs::default() }
+}
+
+fn connects(config: &Config) -> Vec<Address> {
+    let checked = "the variable was checked when it was read";
+    let mut all =
+        Address::of_list("KAFKA_BROKERS", &config.migrate.kafka.brokers, DEFAULT_PORT).expect(checked);
+    all.push(Address::of_url("CLICKHOUSE_URL", &config.migrate.store.url).expect(checked));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime::vars::Vars;
+
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        let given = [("KAFKA_BROKERS", "k"), ("CLICKHOUSE_URL", "http://c:8123")];
+        Config::from_vars(&Vars::from_pairs(given.iter().chain(pairs).copied())).unwrap()
+    }
+
+    #[test]
+    fn the_window_is_counted_for_all_partitions_that_one_process_may_have() {
+        let needed = |pairs| of_service(&config(pairs)).memory_bytes();
+        let one = needed(&[("TOPIC_PARTITIONS", "1")]);
+        assert_eq!(one, (384 + 1 + 64 + 320) * MIB + 50_000_000);
+        assert_eq!(needed(&[("TOPIC_PARTITIONS", "24")]) - one, 23 * (MIB + 50_000_000));
+        let fewer = needed(&[("TOPIC_PARTITIONS", "24"), ("DEDUP_WINDOW_IDS", "100000")]);
+        assert_eq!(needed(&[("TOPIC_PARTITIONS", "24")]) - fewer, 24 * 45_000_000);
+        assert_eq!(needed(&[("BATCHES_MAX_BYTES", "64MiB"), ("TOPIC_PARTITIONS", "1")]), one - 288 * MIB);
+    }
+
+    #[test]
+    fn a_stop_is_bounded_by_the_last_insert_the_group_and_one_statement() {
+        assert_eq!(of_service(&config(&[])).longest_stop(), Duration::from_secs(40));
+        assert_eq!(of_command(&config(&[])).longest_stop(), Duration::ZERO);
+    }
+
+    #[test]
+    fn kafka_and_clickhouse_are_called() {
+        for needs in [of_service(&config(&[])), of_command(&config(&[]))] {
+            let all: Vec<_> = needs.connects.iter().map(Address::to_string).collect();
+            assert_eq!(all, ["k:9092", "c:8123"]);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The databases of tenants: for each the views over its rows, their definer, and a login that reads nothing else.
+//!
+//! Invariants: no view of a tenant exists whose definer has no row policy, so what a view reads is filtered beneath it;
+//! a database is noted in `schema_migrations` before it exists, so that what a later file does not name is removed, and
+//! nothing else is. A tenant that is removed or disabled loses its login first.
+
+use std::collections::BTreeSet;
+
+use schemas::access::{self, Tenant, User, sql};
+use schemas::bi::{self, Databases, Definers, identifier};
+
+use super::views::{self, Notes};
+use super::{MigrateError, apply};
+use crate::apply::store::{Store, StoreError};
+use crate::apply::visible::are_rows_visible;
+use crate::config::MigrateConfig;
+
+/// ClickHouse's codes for a server that takes its users from a file: nowhere to put one, and one that may not change.
+const FROM_A_FILE: [u32; 2] = [495, 514];
+
+/// The first versions of ClickHouse, by release, in which a reader cannot leave its views.
+const LEAST: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// The tenants that have a database now.
+    pub(super) tenants: usize,
+    /// The tenants that lost theirs.
+    pub(super) dropped: Vec<String>,
+}
+
+/// Gives every declared tenant its database, and takes those of others away.
+pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
+    let server = Store::without_database(&config.store);
+    let notes = Notes { store: Store::new(&config.store), prefix: format!("tenant_{}.", config.bi_database) };
+    let noted: BTreeSet<String> = notes.read().await?.into_iter().collect();
+    let declared: BTreeSet<_> = config.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+    let dropped: Vec<_> = noted.difference(&declared).cloned().collect();
+    for name in &dropped {
+        remove(config, &server, name).await?;
+    }
+    notes.write(&dropped, 0).await?;
+    if !config.tenants.is_empty() {
+        check_version(config, &server).await?;
+        notes.write(&declared.difference(&noted).cloned().collect::<Vec<_>>(), 1).await?;
+        for tenant in config.tenants.iter() {
+            create(config, &server, tenant).await?;
+        }
+    }
+    Ok(Made { tenants: declared.len(), dropped })
+}
+
+/// Refuses a server on which tenants would not be apart.
+async fn check_version(config: &MigrateConfig, server: &Store) -> Result<(), MigrateError> {
+    let found: Vec<String> = server.rows("SELECT version()").await.map_err(failed("version()"))?;
+    let found = found.concat();
+    if !keeps_readers_in_views(&found) && !config.allow_old_server {
+        return Err(MigrateError::OldServer(found));
+    }
+    Ok(())
+}
+
+fn keeps_readers_in_views(version: &str) -> bool {
+    let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
+    let release = |least: &&[u32; 4]| numbers.starts_with(&least[..2]);
+    match LEAST.iter().find(release) {
+        Some(least) => numbers[..] >= least[..],
+        None => numbers[..] > LEAST[LEAST.len() - 1][..],
+    }
+}
+
+async fn create(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Result<(), MigrateError> {
+    let database = tenant.database(&config.bi_database);
+    apply(server, &database, &format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&database))).await?;
+    let names = config.definer_names();
+    let users = access::of_tenant(tenant, &config.rollups, config.databases(), names);
+    give_rights(config, server, tenant, &users).await?;
+    let on = Databases { views: &database, ..config.databases() };
+    let definer = tenant.definer(names.views);
+    let definers = Definers { views: &definer, ..names };
+    views::make_in(config, &database, &bi::tenants_views(&config.rollups, on), definers).await?;
+    Ok(())
+}
+
+/// Creates the users, or, where they come from a file, checks that the policy of the definer is in it.
+async fn give_rights(
+    config: &MigrateConfig,
+    server: &Store,
+    tenant: &Tenant,
+    users: &[User; 2],
+) -> Result<(), MigrateError> {
+    if are_in_a_file(server, users).await? {
+        return check_policy(config, server, tenant).await;
+    }
+    let [definer, reader] = users;
+    check_policies_spare_others(config, server, definer).await?;
+    for statement in sql::user(definer).into_iter().chain(sql::user(reader)) {
+        match apply(server, &definer.name, &statement).await {
+            Err(MigrateError::Apply { source: StoreError::Refused { code, .. }, .. })
+                if FROM_A_FILE.contains(&code) =>
+            {
+                return Err(MigrateError::UsersAreInAFile(tenant.name.clone()));
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+async fn are_in_a_file(server: &Store, users: &[User; 2]) -> Result<bool, MigrateError> {
+    let names: Vec<_> = users.iter().map(|user| format!("'{}'", user.name)).collect();
+    let sql = format!(
+        "SELECT name FROM system.users WHERE storage = 'users_xml' AND name IN ({})",
+        names.join(", ")
+    );
+    let found: Vec<String> = server.rows(&sql).await.map_err(failed("system.users"))?;
+    Ok(found.len() == users.len())
+}
+
+async fn check_policy(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Result<(), MigrateError> {
+    let definer = tenant.definer(&config.bi_definer);
+    let sql = format!(
+        "SELECT assumeNotNull(select_filter) FROM system.row_policies WHERE database = '{}' AND table = '' \
+         AND NOT is_restrictive AND has(apply_to_list, '{definer}')",
+        config.store.database
+    );
+    let filters: Vec<String> = server.rows(&sql).await.map_err(failed("system.row_policies"))?;
+    if filters == [tenant.condition()] { Ok(()) } else { Err(MigrateError::NoPolicy(definer)) }
+}
+
+/// A policy that hides a table from the definer must not hide it from others. Tried first on a table that no running
+/// service reads.
+async fn check_policies_spare_others(
+    config: &MigrateConfig,
+    server: &Store,
+    definer: &User,
+) -> Result<(), MigrateError> {
+    let name = identifier(&definer.name);
+    let policy = format!("millrace_trial ON {}.schema_migrations", config.store.database);
+    let user = format!("CREATE USER IF NOT EXISTS {name} HOST NONE");
+    let trial = format!("CREATE ROW POLICY IF NOT EXISTS {policy} FOR SELECT USING 0 TO {name}");
+    for statement in [user, trial] {
+        apply(server, &definer.name, &statement).await.map_err(|error| match error {
+            MigrateError::Apply { source: StoreError::Refused { code, .. }, .. }
+                if FROM_A_FILE.contains(&code) =>
+            {
+                MigrateError::UsersAreInAFile(definer.name.clone())
+            }
+            other => other,
+        })?;
+    }
+    let seen = check_rows_are_visible(config).await;
+    apply(server, &definer.name, &format!("DROP ROW POLICY IF EXISTS {policy}")).await?;
+    seen
+}
+
+/// Checks that policies hide nothing from this user, and so from no service.
+pub(super) async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
+    let database = &config.store.database;
+    if are_rows_visible(&Store::new(&config.store)).await.map_err(failed("schema_migrations"))? {
+        Ok(())
+    } else {
+        Err(MigrateError::Hidden(database.clone()))
+    }
+}
+
+/// The reader first, so that nothing is read in between; the policy last.
+async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
+    let gone = Tenant { name: name.to_owned(), password_sha256: String::new() };
+    drop_users(server, &gone.name, sql::drop_reader(&gone.reader())).await?;
+    let database = gone.database(&config.bi_database);
+    apply(server, &database, &format!("DROP DATABASE IF EXISTS {} SYNC", identifier(&database))).await?;
+    views::forget(config, &database).await?;
+    let definer = gone.definer(&config.bi_definer);
+    drop_users(server, &gone.name, sql::drop_definer(&definer, &config.store.database)).await
+}
+
+/// Users of a file stay until somebody removes them there; without the database they read nothing.
+async fn drop_users(server: &Store, tenant: &str, statements: [String; 2]) -> Result<(), MigrateError> {
+    for statement in statements {
+        match apply(server, tenant, &statement).await {
+            Err(MigrateError::Apply { source: StoreError::Refused { code, .. }, .. })
+                if FROM_A_FILE.contains(&code) =>
+            {
+                tracing::warn!(
+                    "the users of tenant `{tenant}` are in a file of ClickHouse's: remove them from it"
+                );
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+fn failed(name: &'static str) -> impl Fn(StoreError) -> MigrateError {
+    move |source| MigrateError::Apply { name: name.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_versions_in_which_readers_stay_in_their_views_are_taken() {
+        for good in
+            ["26.6.5.113", "26.6.6.1", "26.7.7.84", "26.8.3.74", "26.8.10.1-lts", "26.9.1.1", "27.1.1.1"]
+        {
+            assert!(keeps_readers_in_views(good), "{good}");
+        }
+        for bad in ["26.7.2.1", "26.6.5.112", "26.8.3.73", "26.5.9.1", "25.12.1.1", "26.8", "head", ""] {
+            assert!(!keeps_readers_in_views(bad), "{bad}");
+        }
+    }
+}
