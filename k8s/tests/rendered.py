@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import yaml
+from needs import Needs
 
 K8S = Path(__file__).resolve().parent.parent
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
@@ -194,49 +195,13 @@ def check_config(documents, spec, container, folder):
     return given, subprocess.run([program(container), *args], env=given, capture_output=True, text=True)
 
 
-def resolved(documents, spec, container, folder):
-    """Every variable of a container's program with its value, defaults too."""
+def needs(documents, spec, container, folder):
+    """What a container's program says that it needs."""
     _, checked = check_config(documents, spec, container, folder)
     assert checked.returncode == 0, checked.stderr
-    return dict(line.split("=", 1) for line in checked.stdout.splitlines())
+    return Needs(checked.stdout)
 
 
-UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def size(text):
-    """The bytes of a quantity of Kubernetes, or of a size among our variables."""
-    number, unit = re.fullmatch(r"([0-9]+) ?([A-Za-z]*)", text).groups()
-    return int(number) * UNITS[unit]
-
-
-def seconds(text):
-    """The seconds of a duration among our variables: `15s`, `1m 15s`."""
-    parts = re.findall(r"([0-9]+)([a-z]+)", text)
-    return sum(int(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
-
-
-# The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
-# leaving the group (aggregator).
-LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
-# How much more time a process gets, because what stops it and a busy machine take some of it.
-SPARE_STOP = 10
-MIB = 2**20
-
-
-def stop_needed(name, read):
-    """The seconds that a service with these variables needs to stop."""
-    return seconds(read.get("DRAIN_DELAY", "0s")) + LONGEST_STOP[name] + SPARE_STOP
-
-
-def memory_needed(name, read, partitions):
-    """What docs/operate.md, "Memory", adds up for a service with these variables that has all partitions."""
-    if name == "ingest":
-        spool = 16 * MIB if read["SPOOL_DIR"] else 0
-        return size(read["IN_FLIGHT_BYTES"]) + size(read["UNACKED_BYTES"]) + spool
-    if name == "stream-agg":
-        batches = 1.5 * size(read["BATCHES_MAX_BYTES"])
-        return batches + (64 + 320) * MIB + partitions * (MIB + 50 * int(read["DEDUP_WINDOW_IDS"]))
-    if name == "query-api":
-        return size(read["QUERY_CACHE_BYTES"]) + 64 * MIB
-    return 64 * MIB  # a command that ends, and keeps nothing
+def resolved(documents, spec, container, folder):
+    """Every variable of a container's program with its value, defaults too."""
+    return needs(documents, spec, container, folder).variables
