@@ -8,6 +8,8 @@ mod reads;
 
 mod queries;
 
+mod dashboards;
+
 mod whole_way;
 
 mod drain;
@@ -47,6 +49,7 @@ impl Bench {
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
         progress::print("starting Kafka and ClickHouse");
         let mut stack = Stack::for_test("bench")?;
+        dashboards::declare(&stack.clickhouse)?;
         stack.start().await?;
         Ok(Self { plan, stack })
     }
@@ -70,6 +73,11 @@ impl Bench {
         }
         if plan.includes(Measurement::Queries) {
             let (rows, goals) = queries::measure(&plan, &stack).await?;
+            report.rows.extend(rows);
+            report.goals.extend(goals);
+        }
+        if plan.includes(Measurement::Dashboards) {
+            let (rows, goals) = dashboards::measure(&plan, &stack).await?;
             report.rows.extend(rows);
             report.goals.extend(goals);
         }
