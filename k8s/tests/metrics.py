@@ -16,6 +16,8 @@ OF_OTHERS = {
     "kube_statefulset_status_replicas_updated": {"statefulset"},
     "kube_statefulset_replicas": {"statefulset"},
     "kube_job_failed": {"job_name", "condition"},
+    "kube_cronjob_created": {"cronjob"},
+    "kube_cronjob_status_last_successful_time": {"cronjob"},
     "kube_horizontalpodautoscaler_status_current_replicas": {"horizontalpodautoscaler"},
     "kube_horizontalpodautoscaler_spec_max_replicas": {"horizontalpodautoscaler"},
     "kubelet_volume_stats_available_bytes": {"persistentvolumeclaim"},

@@ -4,12 +4,14 @@ A *variant* is what somebody may apply: an overlay, or the base with components.
 SERVICES (the folder of the built services); `./dev test` sets both.
 """
 
+import functools
 import os
 import re
 import subprocess
 from pathlib import Path
 
 import yaml
+from needs import Needs
 
 K8S = Path(__file__).resolve().parent.parent
 OVERLAYS = sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
@@ -22,17 +24,37 @@ COMPONENTS = {
     "dashboards": ["dashboards"],
     "hpa": ["hpa"],
     "hpa-with-spool": ["spool", "hpa-with-spool"],
+    "keda": ["hpa", "keda"],
+    "keda-with-spool": ["spool", "hpa-with-spool", "keda"],
+    "external-secrets": ["external-secrets"],
     "load-balancer": ["load-balancer"],
+    "load-balancer-with-tls": ["load-balancer", "cert-manager"],
+    "spool-with-tls": ["spool", "load-balancer", "cert-manager"],
     "gateway-api": ["gateway-api"],
     "ingress": ["ingress"],
     "single-servers": ["kafka-single", "clickhouse-single"],
+    "kafka-strimzi": ["network-policy", "kafka-strimzi"],
+    "kafka-strimzi-with-spool": ["spool", "hpa-with-spool", "network-policy", "kafka-strimzi"],
+    "backup": ["kafka-single", "clickhouse-single", "backup"],
+    "backup-of-yours": ["network-policy", "backup"],
     "all": ["spool", "hpa-with-spool", "network-policy", "monitoring", "dashboards"],
 }
 VARIANTS = [path.name for path in OVERLAYS] + list(COMPONENTS)
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
-# Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
-# test_ways_in.py check what is in them.
-OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
+# Kinds that Kubernetes does not know, with the packages that have their types, which test_kinds.py compares. No package has
+# those of Strimzi: test_strimzi.py checks what matters in them.
+OF_OPERATORS = {
+    "Certificate": "cert-manager",
+    "ExternalSecret": "external-secrets",
+    "HTTPRoute": "gateway-api",
+    "Kafka": None,
+    "KafkaNodePool": None,
+    "KafkaTopic": None,
+    "KafkaUser": None,
+    "PodMonitor": "prometheus-operator",
+    "PrometheusRule": "prometheus-operator",
+    "ScaledObject": "keda",
+}
 # The images of our services, by the names of the services. Those of others are named in full.
 IMAGES = {
     image["name"]: image["newName"] for image in yaml.safe_load((K8S / "images/kustomization.yaml").read_text())["images"]
@@ -131,11 +153,35 @@ def environment(documents, spec, container, folder):
     for mount in container.get("volumeMounts", []):
         place = folder / mount["name"]
         place.mkdir(exist_ok=True)
-        config = volumes.get(mount["name"], {}).get("configMap")
-        for name, text in (maps[config["name"]] if config else {}).items():
+        for name, text in files_of(documents, volumes.get(mount["name"], {})).items():
             (place / name).write_text(text)
         found = {name: moved(value, mount["mountPath"], place) for name, value in found.items()}
     return found
+
+
+def files_of(documents, volume):
+    """The files of a volume that is made of ConfigMaps or of a certificate of an operator, by their paths in it."""
+    secret = volume.get("secret", {}).get("secretName")
+    if secret in [one["spec"]["secretName"] for one in of_kind(documents, "Certificate")]:
+        return certificate()
+    if secret in [f"{one['metadata']['name']}-cluster-ca-cert" for one in of_kind(documents, "Kafka")]:
+        return {"ca.crt": certificate()["tls.crt"]}
+    maps, found = config_maps(documents), {}
+    sources = volume.get("projected", {}).get("sources", [volume])
+    for config in (source["configMap"] for source in sources if "configMap" in source):
+        data = maps[config["name"]]
+        items = config.get("items") or [{"key": name, "path": name} for name in data]
+        found |= {item["path"]: data[item["key"]] for item in items}
+    return found
+
+
+@functools.cache
+def certificate():
+    """The files that cert-manager makes, of a certificate of nobody."""
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "1", "-subj", "/CN=nobody"]
+    made = subprocess.run(["openssl", "req", *kind, "-keyout", "-"], check=True, capture_output=True, text=True).stdout
+    key, certificate = re.findall(r"-----BEGIN [^-]*-----.*?-----END [^-]*-----\n", made, re.DOTALL)
+    return {"tls.key": key, "tls.crt": certificate}
 
 
 def moved(value, mount, place):
@@ -149,49 +195,13 @@ def check_config(documents, spec, container, folder):
     return given, subprocess.run([program(container), *args], env=given, capture_output=True, text=True)
 
 
-def resolved(documents, spec, container, folder):
-    """Every variable of a container's program with its value, defaults too."""
+def needs(documents, spec, container, folder):
+    """What a container's program says that it needs."""
     _, checked = check_config(documents, spec, container, folder)
     assert checked.returncode == 0, checked.stderr
-    return dict(line.split("=", 1) for line in checked.stdout.splitlines())
+    return Needs(checked.stdout)
 
 
-UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def size(text):
-    """The bytes of a quantity of Kubernetes, or of a size among our variables."""
-    number, unit = re.fullmatch(r"([0-9]+) ?([A-Za-z]*)", text).groups()
-    return int(number) * UNITS[unit]
-
-
-def seconds(text):
-    """The seconds of a duration among our variables: `15s`, `1m 15s`."""
-    parts = re.findall(r"([0-9]+)([a-z]+)", text)
-    return sum(int(number) * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
-
-
-# The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
-# leaving the group (aggregator).
-LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
-# How much more time a process gets, because what stops it and a busy machine take some of it.
-SPARE_STOP = 10
-MIB = 2**20
-
-
-def stop_needed(name, read):
-    """The seconds that a service with these variables needs to stop."""
-    return seconds(read.get("DRAIN_DELAY", "0s")) + LONGEST_STOP[name] + SPARE_STOP
-
-
-def memory_needed(name, read, partitions):
-    """What docs/operate.md, "Memory", adds up for a service with these variables that has all partitions."""
-    if name == "ingest":
-        spool = 16 * MIB if read["SPOOL_DIR"] else 0
-        return size(read["IN_FLIGHT_BYTES"]) + size(read["UNACKED_BYTES"]) + spool
-    if name == "stream-agg":
-        batches = 1.5 * size(read["BATCHES_MAX_BYTES"])
-        return batches + (64 + 320) * MIB + partitions * (MIB + 50 * int(read["DEDUP_WINDOW_IDS"]))
-    if name == "query-api":
-        return size(read["QUERY_CACHE_BYTES"]) + 64 * MIB
-    return 64 * MIB  # a command that ends, and keeps nothing
+def resolved(documents, spec, container, folder):
+    """Every variable of a container's program with its value, defaults too."""
+    return needs(documents, spec, container, folder).variables

@@ -2,7 +2,8 @@
 
 import kubernetes_validate
 import pytest
-from rendered import K8S, containers, label, of_kind, only, render, render_variant, resolved, size
+from rendered import K8S, containers, label, of_kind, only, render, render_variant, resolved
+from units import size
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rendered import IMAGES, K8S, memory_needed, program_of, seconds, size, stop_needed
+from needs import needs_of
+from rendered import IMAGES, K8S, program_of
+from units import seconds, size
 
 ROOT = K8S.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
@@ -46,14 +48,8 @@ def image(service):
 
 
 def checked(service, variables, *arguments):
-    """What the program of a service resolves its variables to."""
-    done = subprocess.run([program_of(service), *arguments, "--check-config"], env=variables, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
-
-
-def ports_of(read):
-    return {int(value.rpartition(":")[2]) for name, value in read.items() if name.endswith("_ADDR")}
+    """What the program of a service needs with these variables."""
+    return needs_of([program_of(service), *arguments], variables)
 
 
 REQUIRED = {"KAFKA_BROKERS": "kafka:9092", "CLICKHOUSE_URL": "http://clickhouse:8123"}
@@ -71,7 +67,7 @@ def test_an_image_runs_its_own_program_without_a_shell_and_not_as_root(service):
 @BY_SERVICE
 def test_an_image_exposes_the_ports_that_the_service_listens_on(service):
     exposed = {int(port) for port in dict(image(service))["EXPOSE"].split()}
-    assert exposed == ports_of(checked(service, REQUIRED))
+    assert exposed == checked(service, REQUIRED).listens
 
 
 @BY_SERVICE
@@ -135,7 +131,7 @@ def test_the_build_gets_what_it_compiles_and_no_data():
 def test_compose_sets_only_variables_that_the_service_reads(name):
     service = OURS[name]
     read = checked(service["build"]["target"], service["environment"], *service.get("command", []))
-    assert set(service["environment"]) - set(read) == set()
+    assert set(service["environment"]) - set(read.variables) == set()
 
 
 @BY_CONTAINER
@@ -144,7 +140,7 @@ def test_compose_publishes_ports_of_the_service_and_only_to_this_machine(name):
     read = checked(service["build"]["target"], service["environment"])
     for published in service.get("ports", []):
         address, _, port = published.rsplit(":", 2)
-        assert address == "127.0.0.1" and int(port) in ports_of(read)
+        assert address == "127.0.0.1" and int(port) in read.listens
 
 
 @BY_CONTAINER
@@ -157,12 +153,10 @@ def test_a_container_is_as_restricted_as_a_pod(name):
 @BY_CONTAINER
 def test_a_container_has_memory_and_time_to_stop(name):
     service = OURS[name]
-    read = checked(service["build"]["target"], service["environment"])
+    needed = checked(service["build"]["target"], service["environment"], *service.get("command", []))
     limit = re.sub("[mg]$", lambda unit: COMPOSE_UNITS[unit.group()], service["mem_limit"])
-    partitions = checked("stream-agg", REQUIRED, "migrate")["TOPIC_PARTITIONS"]
-    assert size(limit) >= 1.3 * memory_needed(name, read, int(partitions))
-    if name != "migrate":
-        assert seconds(service["stop_grace_period"]) >= stop_needed(name, read)
+    assert needed.fit_into(size(limit)), needed.memory
+    assert name == "migrate" or needed.end_within(seconds(service["stop_grace_period"])), needed.stop
 
 
 def test_compose_gives_clickhouse_the_passwords_that_the_services_send():

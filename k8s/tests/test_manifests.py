@@ -12,10 +12,10 @@ import subprocess
 
 import kubernetes_validate
 import pytest
+from needs import Needs
 from processes import ask, free_port, wait_for
 from rendered import (
     K8S,
-    LONGEST_STOP,
     OF_OPERATORS,
     WORKLOADS,
     check_config,
@@ -23,13 +23,12 @@ from rendered import (
     containers,
     environment,
     label,
-    memory_needed,
+    needs,
     of_kind,
+    only,
     program,
-    resolved,
-    size,
-    stop_needed,
 )
+from units import size
 
 # The oldest and the newest supported version of Kubernetes.
 VERSIONS = ("1.34", "1.36")
@@ -43,8 +42,8 @@ def unread_variables(documents, folder):
         if checked.returncode != 0:
             yield f"{name}: {checked.stderr.strip()}"
             continue
-        read = {line.split("=", 1)[0] for line in checked.stdout.splitlines()}
-        yield from (f"{name} does not read {variable}" for variable in sorted(set(given) - read))
+        read = Needs(checked.stdout).variables
+        yield from (f"{name} does not read {variable}" for variable in sorted(set(given) - set(read)))
 
 
 def status(port, path):
@@ -89,10 +88,9 @@ def missing_probes(documents, folder):
 
 def closed_ports(documents, folder):
     for workload, spec, container in containers(documents):
-        _, checked = check_config(documents, spec, container, folder)
-        listens = {line.rsplit(":", 1)[1] for line in checked.stdout.splitlines() if "_ADDR=" in line}
+        listens = needs(documents, spec, container, folder).listens
         for port in container.get("ports", []):
-            if str(port["containerPort"]) not in listens:
+            if port["containerPort"] not in listens:
                 yield f"{workload['metadata']['name']}: nothing listens on {port['containerPort']}"
 
 
@@ -130,19 +128,23 @@ def test_every_selector_finds_its_pods(documents):
 
 def test_a_pod_has_time_to_stop(documents, tmp_path):
     for workload, spec, container in containers(documents):
-        if (name := label(workload)) in LONGEST_STOP:
-            needed = stop_needed(name, resolved(documents, spec, container, tmp_path))
+        if workload["kind"] != "Job":
+            needed = needs(documents, spec, container, tmp_path)
             grace = spec["terminationGracePeriodSeconds"]
-            assert grace >= needed, f"{name}: {grace} s of grace, needs {needed}"
+            assert needed.end_within(grace), f"{label(workload)}: {grace} s of grace, stops within {needed.stop}"
 
 
 def test_a_pod_has_the_memory_that_its_limits_add_up_to(documents, tmp_path):
     for workload, spec, container in containers(documents):
-        read = resolved(documents, spec, container, tmp_path)
-        # All partitions: a pod may hold them while the others are missing.
-        partitions = next(int(data["TOPIC_PARTITIONS"]) for data in config_maps(documents).values() if "TOPIC_PARTITIONS" in data)
-        needed = memory_needed(label(workload), read, partitions)
-        assert size(container["resources"]["limits"]["memory"]) >= 1.3 * needed, label(workload)
+        needed = needs(documents, spec, container, tmp_path)
+        limit = container["resources"]["limits"]["memory"]
+        assert needed.fit_into(size(limit)), f"{label(workload)}: {limit}, needs {needed.memory} bytes and 0.3 more"
+
+
+def test_an_aggregator_has_memory_for_all_partitions_of_the_topic(documents):
+    """A pod may hold them all while the others are missing."""
+    topic = only(documents, "ConfigMap", "migrate")["data"]["TOPIC_PARTITIONS"]
+    assert only(documents, "ConfigMap", "stream-agg")["data"]["TOPIC_PARTITIONS"] == topic
 
 
 def test_every_pod_is_as_restricted_as_the_namespace_asks(documents):

@@ -23,7 +23,8 @@ def test_the_job_is_named_after_all_that_it_depends_on(documents):
     (container,) = spec["containers"]
     maps = config_maps(documents)
     variables = maps[container["envFrom"][0]["configMapRef"]["name"]]
-    rollups = maps[spec["volumes"][0]["configMap"]["name"]]["rollups.toml"]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == "rollups"]
+    rollups = maps[volume["configMap"]["name"]]["rollups.toml"]
     assert release["data"] == variables | {"image": container["image"], "rollups": rollups}
 
 

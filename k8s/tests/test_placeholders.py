@@ -14,6 +14,7 @@ DIGEST = f"sha256:{'5' * 64}"
 EDITS = {
     "images/kustomization.yaml": {r"registry\.example": "registry.internal", r"sha256:0+[1-9]": DIGEST},
     "components/monitoring/kustomization.yaml": {r"git\.example": "git.internal"},
+    "components/cert-manager/certificate.yaml": {r"millrace\.example": "events.internal"},
     "components/gateway-api/route.yaml": {r"millrace\.example": "events.internal"},
     "components/ingress/ingress.yaml": {r"millrace\.example": "events.internal"},
 }

@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from rendered import IMAGES, K8S, memory_needed, program_of, size, stop_needed
+from needs import needs_of
+from rendered import IMAGES, K8S, program_of
+from units import size
 
 ROOT = K8S.parent
 SYSTEMD = ROOT / "systemd"
@@ -98,7 +100,7 @@ def test_the_commands_are_not_repeated_for_ever():
 
 
 def checked(name):
-    """What the program of a unit resolves the variables of its unit to, and those that it was given."""
+    """The variables that a unit gives to its program, and what the program needs with them."""
     given = {}
     for file in unit(name)["Service"]["EnvironmentFile"]:
         if file.startswith("/etc/millrace/secrets/"):
@@ -107,11 +109,7 @@ def checked(name):
             lines = (SYSTEMD / "etc" / Path(file).name).read_text().splitlines()
             given.update(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     command = value(name, "ExecStart").split()
-    done = subprocess.run(
-        [program_of(Path(command[0]).name), *command[1:], "--check-config"], env=given, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return given, dict(line.split("=", 1) for line in done.stdout.splitlines())
+    return given, needs_of([program_of(Path(command[0]).name), *command[1:]], given)
 
 
 OURS = [f"millrace-{service}.service" for service in IMAGES]
@@ -119,30 +117,34 @@ OURS = [f"millrace-{service}.service" for service in IMAGES]
 
 @pytest.mark.parametrize("name", [*OURS, "millrace-migrate.service"])
 def test_a_unit_sets_only_variables_that_the_service_reads(name):
-    given, read = checked(name)
-    assert set(given) - set(read) == set()
+    given, needed = checked(name)
+    assert set(given) - set(needed.variables) == set()
 
 
 @pytest.mark.parametrize("service", IMAGES)
 def test_a_service_has_time_to_stop_and_the_memory_of_its_limits(service):
     name = f"millrace-{service}.service"
-    _, read = checked(name)
-    partitions = int(checked("millrace-migrate.service")[1]["TOPIC_PARTITIONS"])
-    assert int(value(name, "TimeoutStopSec")) >= stop_needed(service, read)
+    _, needed = checked(name)
+    assert needed.end_within(int(value(name, "TimeoutStopSec"))), needed.stop
     limit = re.sub("[MG]$", lambda found: f"{found.group()}i", value(name, "MemoryMax"))
-    assert size(limit) >= 1.3 * memory_needed(service, read, partitions)
+    assert needed.fit_into(size(limit)), needed.memory
+
+
+def test_the_aggregator_has_memory_for_all_partitions_of_the_topic():
+    read = [checked(f"millrace-{name}.service")[1].variables["TOPIC_PARTITIONS"] for name in ("stream-agg", "migrate")]
+    assert read[0] == read[1]
 
 
 def test_the_edge_has_a_descriptor_for_each_connection_and_keeps_its_spool():
     name = "millrace-ingest.service"
-    _, read = checked(name)
+    read = checked(name)[1].variables
     assert int(value(name, "LimitNOFILE")) >= int(read["MAX_CONNECTIONS"])
     assert read["SPOOL_DIR"] == f"/var/lib/{value(name, 'StateDirectory')}"
 
 
 def test_only_clients_and_readers_reach_the_machine():
     for name in OURS:
-        _, read = checked(name)
+        read = checked(name)[1].variables
         open_to_all = {variable for variable, address in read.items() if variable.endswith("_ADDR") and "127.0.0.1" not in address}
         assert open_to_all <= {"LISTEN_ADDR"}, name
     kafka = (SYSTEMD / "etc/kafka.properties").read_text()

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from rendered import K8S, containers, label, of_kind, only, render_variant, resolved, seconds
+from rendered import K8S, containers, label, of_kind, only, render_variant, resolved
+from units import seconds
 
 
 @pytest.fixture(scope="module")

@@ -145,6 +145,8 @@ class ControlPlane:
         """The output of a command of kubectl that must succeed."""
         done = self.try_kubectl(*arguments, text=text)
         assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
+        # A Deployment whose pods would be refused is accepted, with a warning.
+        assert "would violate PodSecurity" not in done.stderr, done.stderr
         return done.stdout
 
     def apply(self, documents, *flags):

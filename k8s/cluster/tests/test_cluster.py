@@ -142,9 +142,13 @@ def names(cluster, kind, namespace):
 
 
 def running_images(cluster, namespace):
-    """The images of our services in pods that are neither over nor about to end."""
-    pods = [pod for pod in cluster.list("pods", namespace) if not is_over(pod) and "deletionTimestamp" not in pod["metadata"]]
+    """The images of our services in pods that stay, and are not about to end."""
+    pods = [pod for pod in cluster.list("pods", namespace) if "deletionTimestamp" not in pod["metadata"] and not is_of_a_job(pod)]
     return {c["image"] for pod in pods for c in pod["spec"]["containers"] if service_of(c["image"])}
+
+
+def is_of_a_job(pod):
+    return any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", []))
 
 
 def test_a_good_image_mends_a_broken_one_without_a_hand(cluster, overlay):

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from processes import STOP, wait_for
-from rendered import IMAGES, K8S, environment, size
+from rendered import IMAGES, K8S, environment
+from units import size
 
 ROOT = K8S.parent
 DOCKERFILE = ROOT / "Dockerfile"

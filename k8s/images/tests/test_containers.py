@@ -7,7 +7,8 @@ a real cluster shows.
 import pytest
 from container import Images, running
 from processes import ask, free_port, wait_for
-from rendered import IMAGES, K8S, containers, label, render, size
+from rendered import IMAGES, K8S, containers, label, render
+from units import size
 
 DEADLINE = 60
 
