@@ -14,6 +14,8 @@ mod rights;
 
 mod outage;
 
+mod lag;
+
 mod audit;
 
 /// A program of the workspace.
