@@ -4,6 +4,7 @@ A *variant* is what somebody may apply: an overlay, or the base with components.
 SERVICES (the folder of the built services); `./dev test` sets both.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -130,16 +131,21 @@ def moved(value, mount, place):
 
 
 def check_config(documents, spec, container, folder):
-    args = container.get("args", []) + ["--check-config"]
+    args = ["--check-config", "--json", *container.get("args", [])]
     given = environment(documents, spec, container, folder)
     return given, subprocess.run([program(container), *args], env=given, capture_output=True, text=True)
 
 
-def resolved(documents, spec, container, folder):
-    """Every variable of a container's program with its value, defaults too."""
+def needs(documents, spec, container, folder):
+    """What a container's program prints that it needs: memory, time for a stop, addresses; and its variables."""
     _, checked = check_config(documents, spec, container, folder)
     assert checked.returncode == 0, checked.stderr
-    return dict(line.split("=", 1) for line in checked.stdout.splitlines())
+    return json.loads(checked.stdout)
+
+
+def resolved(documents, spec, container, folder):
+    """Every variable of a container's program with its value, defaults too."""
+    return needs(documents, spec, container, folder)["variables"]
 
 
 UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

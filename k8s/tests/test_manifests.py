@@ -8,6 +8,7 @@ complaint names it.
 """
 
 import copy
+import json
 import subprocess
 
 import kubernetes_validate
@@ -23,8 +24,8 @@ from rendered import (
     label,
     of_kind,
     program,
+    needs,
     resolved,
-    seconds,
     size,
 )
 
@@ -33,13 +34,11 @@ VERSIONS = ("1.34", "1.36")
 # Kinds of the Prometheus Operator and the Gateway API, which Kubernetes does not know; test_monitoring.py and
 # test_ways_in.py check what is in them.
 OF_OPERATORS = {"PodMonitor", "PrometheusRule", "HTTPRoute"}
-# The longest stop of a service in seconds after its drain delay: open requests (edge, query-api), or the open insert and
-# leaving the group (aggregator).
-LONGEST_STOP = {"ingest": 30, "stream-agg": 20, "query-api": 10}
 # How much more time a pod gets, because a kubelet and a busy node take some of it.
 SPARE_STOP = 10
 DEADLINE = 20
-MIB = 2**20
+# How much more memory a pod gets than its program's limits add up to: stacks, and what the allocator keeps.
+SPARE_MEMORY = 1.3
 
 
 def unread_variables(documents, folder):
@@ -49,7 +48,7 @@ def unread_variables(documents, folder):
         if checked.returncode != 0:
             yield f"{name}: {checked.stderr.strip()}"
             continue
-        read = {line.split("=", 1)[0] for line in checked.stdout.splitlines()}
+        read = set(json.loads(checked.stdout)["variables"])
         yield from (f"{name} does not read {variable}" for variable in sorted(set(given) - read))
 
 
@@ -95,11 +94,25 @@ def missing_probes(documents, folder):
 
 def closed_ports(documents, folder):
     for workload, spec, container in containers(documents):
-        _, checked = check_config(documents, spec, container, folder)
-        listens = {line.rsplit(":", 1)[1] for line in checked.stdout.splitlines() if "_ADDR=" in line}
+        listens = {at["port"] for at in needs(documents, spec, container, folder)["listens"]}
         for port in container.get("ports", []):
-            if str(port["containerPort"]) not in listens:
+            if port["containerPort"] not in listens:
                 yield f"{workload['metadata']['name']}: nothing listens on {port['containerPort']}"
+
+
+def hurried_stops(documents, folder):
+    for workload, spec, container in containers(documents):
+        needed = needs(documents, spec, container, folder)["longest_stop_seconds"] + SPARE_STOP
+        # Kubernetes gives 30 s where nothing is said.
+        if (grace := spec.get("terminationGracePeriodSeconds", 30)) < needed:
+            yield f"{label(workload)}: {grace} s of grace, needs {needed:.0f}"
+
+
+def tight_limits(documents, folder):
+    for workload, spec, container in containers(documents):
+        needed = SPARE_MEMORY * needs(documents, spec, container, folder)["memory_bytes"]
+        if size(container["resources"]["limits"]["memory"]) < needed:
+            yield f"{label(workload)}: {container['resources']['limits']['memory']}, needs {needed / 2**20:.0f}Mi"
 
 
 def idle_selectors(documents):
@@ -135,34 +148,20 @@ def test_every_selector_finds_its_pods(documents):
 
 
 def test_a_pod_has_time_to_stop(documents, tmp_path):
-    for workload, spec, container in containers(documents):
-        if (name := label(workload)) in LONGEST_STOP:
-            delay = seconds(resolved(documents, spec, container, tmp_path).get("DRAIN_DELAY", "0s"))
-            needed = delay + LONGEST_STOP[name] + SPARE_STOP
-            grace = spec["terminationGracePeriodSeconds"]
-            assert grace >= needed, f"{name}: {grace} s of grace, needs {needed}"
+    assert list(hurried_stops(documents, tmp_path)) == []
 
 
 def test_a_pod_has_the_memory_that_its_limits_add_up_to(documents, tmp_path):
-    for workload, spec, container in containers(documents):
-        needed = memory_needed(documents, label(workload), resolved(documents, spec, container, tmp_path))
-        assert size(container["resources"]["limits"]["memory"]) >= 1.3 * needed, label(workload)
+    assert list(tight_limits(documents, tmp_path)) == []
 
 
-def memory_needed(documents, name, read):
-    """What docs/operate.md, "Memory", adds up for a service with these variables."""
-    if name == "ingest":
-        spool = 16 * MIB if read["SPOOL_DIR"] else 0
-        return size(read["IN_FLIGHT_BYTES"]) + size(read["UNACKED_BYTES"]) + spool
-    if name == "stream-agg":
-        # All partitions: a pod may hold them while the others are missing.
-        migrate = next(data for data in config_maps(documents).values() if "TOPIC_PARTITIONS" in data)
-        partition = MIB + 50 * int(read["DEDUP_WINDOW_IDS"])
-        batches = 1.5 * size(read["BATCHES_MAX_BYTES"])
-        return batches + (64 + 320) * MIB + int(migrate["TOPIC_PARTITIONS"]) * partition
-    if name == "query-api":
-        return size(read["QUERY_CACHE_BYTES"]) + 64 * MIB
-    return 64 * MIB  # a Job, which keeps nothing
+def test_an_aggregator_knows_how_many_partitions_it_may_have(documents, tmp_path):
+    """Its memory is reckoned with them."""
+    partitions = {
+        label(workload): resolved(documents, spec, container, tmp_path).get("TOPIC_PARTITIONS")
+        for workload, spec, container in containers(documents)
+    }
+    assert partitions["stream-agg"] == partitions["migrate"]
 
 
 def test_every_pod_is_as_restricted_as_the_namespace_asks(documents):
@@ -243,3 +242,19 @@ def test_a_probe_that_nothing_answers_is_named(documents, tmp_path):
     probed[0]["livenessProbe"]["httpGet"]["path"] = "/health"
     expected = ["livenessProbe of query-api asks /health, which query-api does not answer"]
     assert list(missing_probes(broken, tmp_path)) == expected
+
+
+def test_too_short_a_grace_is_named(documents, tmp_path):
+    broken = copy.deepcopy(documents)
+    for workload, spec, _ in containers(broken):
+        if label(workload) == "stream-agg":
+            spec["terminationGracePeriodSeconds"] = 49
+    assert list(hurried_stops(broken, tmp_path)) == ["stream-agg: 49 s of grace, needs 50"]
+
+
+def test_a_window_that_does_not_fit_is_named(documents, tmp_path):
+    broken = copy.deepcopy(documents)
+    config = next(data for name, data in config_maps(broken).items() if name.startswith("stream-agg"))
+    config["DEDUP_WINDOW_IDS"] = "20000000"
+    (complaint,) = tight_limits(broken, tmp_path)
+    assert complaint.startswith("stream-agg: ")

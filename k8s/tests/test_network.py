@@ -1,9 +1,7 @@
-"""Network policies permit exactly what the variables of the services name."""
-
-from urllib.parse import urlsplit
+"""Network policies permit exactly what the services say that they call."""
 
 import pytest
-from rendered import K8S, containers, label, of_kind, only, render, render_variant, resolved
+from rendered import K8S, containers, label, needs, of_kind, only, render, render_variant
 
 DNS = {("UDP", 53), ("TCP", 53)}
 
@@ -34,22 +32,18 @@ def reached(documents, labels):
     return {(port["protocol"], port["port"]) for rule in rules for port in rule["ports"]}
 
 
-def called(documents, read):
-    """The ports of pods that a service calls, by its resolved variables."""
-    ports = {int(broker.rpartition(":")[2]) for broker in read.get("KAFKA_BROKERS", "").split(",") if broker}
-    for variable in ("CLICKHOUSE_URL", "POLL_RESULTS_URL"):
-        if read.get(variable):
-            ports.add(port_of_pod(documents, urlsplit(read[variable])))
-    return {("TCP", port) for port in ports}
+def called(documents, connects):
+    """The ports of pods that a service calls, by what it prints of its configuration."""
+    return {("TCP", port_of_pod(documents, at["host"], at["port"])) for at in connects}
 
 
-def port_of_pod(documents, url):
+def port_of_pod(documents, host, port):
     """The port of the pods behind a Service of ours: policies see that one, not the Service's."""
     ours = {label(workload): container for workload, _, container in containers(documents)}
-    if url.hostname not in ours:
-        return url.port
-    assert only(documents, "Service", url.hostname)["spec"]["ports"][0]["targetPort"] == "http"
-    return next(port["containerPort"] for port in ours[url.hostname]["ports"] if port["name"] == "http")
+    if host not in ours:
+        return port
+    assert only(documents, "Service", host)["spec"]["ports"][0]["targetPort"] == "http"
+    return next(port["containerPort"] for port in ours[host]["ports"] if port["name"] == "http")
 
 
 def test_nothing_is_permitted_by_default(guarded):
@@ -61,9 +55,9 @@ def test_nothing_is_permitted_by_default(guarded):
 
 def test_a_service_calls_the_ports_of_its_variables_and_dns_and_no_other(guarded, tmp_path):
     for workload, spec, container in containers(guarded):
-        read = resolved(guarded, spec, container, tmp_path)
+        connects = needs(guarded, spec, container, tmp_path)["connects"]
         labels = workload["spec"]["template"]["metadata"]["labels"]
-        assert reached(guarded, labels) == called(guarded, read) | DNS, label(workload)
+        assert reached(guarded, labels) == called(guarded, connects) | DNS, label(workload)
 
 
 def test_a_spool_that_is_sent_by_a_job_reaches_kafka(guarded):
