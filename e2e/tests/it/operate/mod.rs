@@ -16,6 +16,8 @@ mod outage;
 
 mod lag;
 
+mod restarts;
+
 mod audit;
 
 /// A program of the workspace.
