@@ -12,4 +12,6 @@ pub mod configs;
 
 pub mod since;
 
+pub mod server;
+
 pub mod store;
