@@ -3,6 +3,7 @@
 use runtime::admin;
 use runtime::needs::{Address, Needs};
 
+use crate::accept::geoip::GeoIpConfig;
 use crate::config::Config;
 use crate::edge::{FINISH_WAIT, FLUSH_WAIT};
 use crate::publish::{DEFAULT_PORT, PURGE_WAIT};
@@ -20,7 +21,7 @@ pub fn needs(config: &Config) -> Needs {
             ("bodies of open requests: IN_FLIGHT_BYTES", accept.limits.in_flight_bytes),
             ("events that wait for Kafka: UNACKED_BYTES", kafka.unacked_bytes),
             ("the spool's cache", spool.as_ref().map_or(0, |_| CACHE_BYTES)),
-            ("the file of GEOIP_DB", accept.geoip.as_ref().map_or(0, |geoip| geoip.bytes())),
+            ("the file of GEOIP_DB", accept.geoip.as_ref().map_or(0, GeoIpConfig::bytes)),
         ],
         stop: vec![
             ("requests that still arrive: DRAIN_DELAY", config.drain_delay),
