@@ -47,6 +47,8 @@ pub enum Measurement {
     Reads,
     /// Queries that ClickHouse answers from rollups, and the page that asks them.
     Queries,
+    /// Queries of dashboards on the analysts' views.
+    Dashboards,
     /// From requests to stored rows.
     WholeWay,
     /// The aggregator alone, beside ClickHouse's Kafka engine and peers.

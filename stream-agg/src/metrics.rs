@@ -34,6 +34,9 @@ pub struct Metrics {
     audit_gaps: IntGauge,
     last_audit: IntGauge,
     lag: IntGaugeVec,
+    lag_seconds: IntGaugeVec,
+    watermark: IntGauge,
+    parts: IntGaugeVec,
     /// `cells_skipped_total`: cells that an earlier owner had inserted already, so that this process skipped them.
     pub cells_skipped: IntCounter,
     /// `recovered_intents_total`: batches of an earlier owner that were finished.
@@ -152,6 +155,21 @@ impl Default for Metrics {
                 .gauge("audit_gaps", "Offsets that the last audit found in no ledger row; alert above 0."),
             last_audit: metrics.gauge("last_audit_timestamp_seconds", "When the last audit ended."),
             lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
+            lag_seconds: metrics.gauge_vec(
+                "lag_seconds",
+                "Seconds for which the oldest record that is not in every table has been in Kafka, at most; it grows while \
+                 Kafka does not answer.",
+                &["partition"],
+            ),
+            watermark: metrics.gauge(
+                "watermark_timestamp_seconds",
+                "Everything that Kafka had before this moment is in every table, as far as this process has partitions.",
+            ),
+            parts: metrics.gauge_vec(
+                "parts",
+                "Most active parts in one partition of a table; ClickHouse delays inserts from about 1000 on.",
+                &["table"],
+            ),
             cells_skipped: metrics.counter("cells_skipped_total", "Cells that an earlier owner had inserted already, so that this process skipped them."),
             recovered_intents: metrics
                 .counter("recovered_intents_total", "Batches of an earlier owner that were finished."),
@@ -241,10 +259,27 @@ impl Metrics {
         self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
+    /// Sets for how many seconds the oldest record of a partition that is not in every table has been in Kafka.
+    pub fn lag_seconds(&self, partition: i32, seconds: i64) {
+        self.lag_seconds.with_label_values(&[&partition.to_string()]).set(seconds);
+    }
+
+    /// Sets the moment, in seconds since 1970, before which everything is stored.
+    pub fn watermark(&self, seconds: i64) {
+        self.watermark.set(seconds);
+    }
+
+    /// Sets how many parts the fullest partition of a table has.
+    pub fn parts(&self, table: &str, parts: u64) {
+        self.parts.with_label_values(&[table]).set(i64::try_from(parts).unwrap_or(i64::MAX));
+    }
+
     /// Forgets the lag of a partition that this process no longer has.
     pub fn forget(&self, partition: i32) {
         // There is no value if the lag was never known.
-        let _absent = self.lag.remove_label_values(&[&partition.to_string()]);
+        for lag in [&self.lag, &self.lag_seconds] {
+            let _absent = lag.remove_label_values(&[&partition.to_string()]);
+        }
     }
 
     /// The totals since the start: the number of batches, and their counts.

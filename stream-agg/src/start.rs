@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::configs;
 use crate::apply::insert::Inserter;
+use crate::apply::server::AnotherServer;
 use crate::apply::since::{self, SinceRow};
 use crate::apply::store::{Store, StoreError};
 use crate::apply::tables::{self, InsertGate, TableWatch};
@@ -75,6 +77,9 @@ pub enum RunError {
     /// A dropped rollup is declared again.
     #[error("rollup `{0}` was dropped and cannot be declared again: give it another name")]
     Dropped(String),
+    /// The address of ClickHouse leads to more than one server.
+    #[error(transparent)]
+    Server(#[from] AnotherServer),
     /// The system cannot start a thread.
     #[error("start the thread that polls kafka")]
     Thread(#[source] std::io::Error),
@@ -112,7 +117,17 @@ pub async fn run(
         tokio::join!(topic, find_tables(&store, config.migrate.rollups.fields(), &health))
     };
     if shutdown.run_until_cancelled(found).await.is_some() {
-        consume(config, metadata_client, store, &metrics, &health, shutdown).await?;
+        let (servers, stop) = (Arc::clone(&store.servers), shutdown.child_token());
+        let mut consuming = pin!(consume(config, metadata_client, store, &metrics, &health, stop.clone()));
+        tokio::select! {
+            consumed = &mut consuming => consumed?,
+            several = servers.several() => {
+                // Nothing is asked any more, so what is not proved to be stored is not committed.
+                stop.cancel();
+                consuming.await?;
+                return Err(several.into());
+            }
+        }
     }
     let (batches, Counts { records, lines, rows, rejected, .. }) = metrics.counts();
     Ok(Summary { batches, records, lines, rows, rejected })
@@ -134,7 +149,8 @@ async fn consume(
     };
     let declaration = Arc::new(declared?);
     let gate = Arc::new(InsertGate::default());
-    let inserter = Inserter::new(&config.migrate.store, Arc::clone(metrics), Arc::clone(health));
+    let inserter =
+        Inserter::new(&config.migrate.store, store.clone(), Arc::clone(metrics), Arc::clone(health));
     let topic_watch =
         Arc::new(TopicWatch::new(topic.clone(), Arc::clone(&metadata_client), Arc::clone(health)));
     let services = Arc::new(Services {

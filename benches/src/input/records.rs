@@ -26,6 +26,11 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 /// Writes at least `count` events into `topic` as the edge does, [`BATCH`] lines a record, and
 /// returns how many it wrote. Blocks its thread.
 pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Result<u64> {
+    fill_over(kafka, topic, work, count, BACKLOG)
+}
+
+/// Like [`fill`], with times of arrival over the last `span` milliseconds.
+pub fn fill_over(kafka: &Kafka, topic: &str, work: Work, count: u64, span: i64) -> anyhow::Result<u64> {
     let (mut events, now) = (Events::new(work), UnixMillis::from(SystemTime::now()));
     let mut config = kafka.client_config();
     config
@@ -36,7 +41,7 @@ pub fn fill(kafka: &Kafka, topic: &str, work: Work, count: u64) -> anyhow::Resul
     let producer: ThreadedProducer<DefaultProducerContext> = config.create().context("create a producer")?;
     let records = count.div_ceil(BATCH as u64);
     for number in 0..records {
-        let at = UnixMillis(now.0 - BACKLOG + BACKLOG * number as i64 / records as i64);
+        let at = UnixMillis(now.0 - span + span * number as i64 / records as i64);
         let value = enriched(&prefix(at), &events.batch(at));
         let partition = (number % u64::from(PARTITIONS)) as i32;
         let mut record =

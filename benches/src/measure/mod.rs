@@ -10,6 +10,8 @@ mod queries;
 
 mod page;
 
+mod dashboards;
+
 mod whole_way;
 
 mod drain;
@@ -49,6 +51,7 @@ impl Bench {
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
         progress::print("starting Kafka and ClickHouse");
         let mut stack = Stack::for_test("bench")?;
+        dashboards::declare(&stack.clickhouse)?;
         stack.start().await?;
         Ok(Self { plan, stack })
     }
@@ -72,6 +75,11 @@ impl Bench {
         }
         if plan.includes(Measurement::Queries) {
             let (rows, goals) = queries::measure(&plan, &mut stack).await?;
+            report.rows.extend(rows);
+            report.goals.extend(goals);
+        }
+        if plan.includes(Measurement::Dashboards) {
+            let (rows, goals) = dashboards::measure(&plan, &stack).await?;
             report.rows.extend(rows);
             report.goals.extend(goals);
         }

@@ -28,6 +28,8 @@ pub struct World {
     rollups: Option<String>,
     /// Partitions of a topic that `migrate` creates; the default if absent.
     partitions: Option<String>,
+    /// The database of views, if it is not the default one.
+    views: Option<&'static str>,
     brokers: String,
     clickhouse: String,
     directory: DataDirectory,
@@ -53,6 +55,7 @@ impl World {
             topic: name.clone(),
             rollups: None,
             partitions: None,
+            views: None,
             brokers: stack.kafka.brokers().to_owned(),
             clickhouse: stack.clickhouse.url().to_owned(),
             directory: DataDirectory::for_test(&name)?,
@@ -69,6 +72,11 @@ impl World {
     /// Creates a topic with this number of partitions.
     pub fn with_partitions(self, partitions: u16) -> Self {
         Self { partitions: Some(partitions.to_string()), ..self }
+    }
+
+    /// Creates the analysts' views in a database of their own.
+    pub fn with_views(self, database: &'static str) -> Self {
+        Self { views: Some(database), ..self }
     }
 
     /// Declares these rollups instead of the built-in ones.
@@ -237,6 +245,7 @@ impl World {
             ("LOG", "warn"),
         ];
         vars.extend(self.rollups.as_ref().map(|file| ("ROLLUPS_FILE", file.as_str())));
+        vars.extend(self.views.map(|database| ("BI_DATABASE", database)));
         vars.extend(self.partitions.as_ref().map(|count| ("TOPIC_PARTITIONS", count.as_str())));
         vars
     }

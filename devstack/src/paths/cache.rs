@@ -20,6 +20,24 @@ pub(crate) fn clickhouse_library() -> anyhow::Result<PathBuf> {
     Ok(home.join("libchdb.so"))
 }
 
+/// The directory of the jars of ClickHouse's JDBC driver and of a console for it.
+pub fn jdbc_jars() -> anyhow::Result<PathBuf> {
+    let home = home("jdbc", "pom.xml", include_str!("../../jdbc/pom.xml"))?;
+    Ok(home.join("lib"))
+}
+
+/// The Python environment with the clients of ClickHouse that `./dev test --full` installs.
+pub fn bi_clients_python() -> anyhow::Result<PathBuf> {
+    let pins = include_str!("../../../e2e/bi_clients/requirements.txt");
+    Ok(home("bi_clients_python", "requirements.txt", pins)?.join("bin/python"))
+}
+
+/// The directory of ClickHouse's client for Node.
+pub fn bi_clients_node_modules() -> anyhow::Result<PathBuf> {
+    let lock = include_str!("../../../e2e/bi_clients/js/package-lock.json");
+    Ok(home("bi_clients_node", "package-lock.json", lock)?.join("node_modules"))
+}
+
 /// The directory of the packages that build and test the page.
 pub(crate) fn page_packages() -> anyhow::Result<PathBuf> {
     let lock = include_str!("../../../query-api/page/package-lock.json");

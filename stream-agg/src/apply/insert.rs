@@ -118,9 +118,9 @@ struct PendingCell {
 }
 
 impl Inserter {
-    /// An inserter that has sent nothing yet.
-    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
-        let (store, sender) = (Store::new(config), Sender::new(config));
+    /// An inserter that has sent nothing yet, to the server of `store`.
+    pub fn new(config: &StoreConfig, store: Store, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
+        let sender = Sender::new(config);
         let (clock, permits) = (ServerClock::default(), Semaphore::new(AT_ONCE));
         Self { store, sender, clock, permits, gate: None, metrics, health }
     }
@@ -312,8 +312,10 @@ impl Inserter {
             gate.open().await;
         }
         let deadline = UnixMillis(self.server_now().await.0 + VALIDITY);
+        let server =
+            self.store.servers.first().expect("the clock was read, and the id of its server with it");
         let start = Instant::now();
-        let statement = statement(cell, source, target, deadline);
+        let statement = statement(cell, source, target, deadline, &server);
         let answer =
             self.sender.insert(&statement, &settings(cell, token, deadline), &cell.block.bytes).await;
         let answer = answer.map(|written| InsertAnswer::of(written, cell.rows, start.elapsed()));

@@ -1,7 +1,7 @@
 //! Reads markers from ClickHouse: how far each table partition holds a Kafka partition.
 //!
 //! Every query for markers also reads ClickHouse's clock, so that the deadlines of inserts are in the time by which
-//! they are judged.
+//! they are judged, and the id of the server, whose markers these are.
 
 use std::fmt::Write as _;
 use std::iter;
@@ -99,7 +99,7 @@ pub async fn of_cells(
     read(store, parts).await
 }
 
-/// Reads only ClickHouse's clock.
+/// Reads only ClickHouse's clock, and the id of the server.
 pub async fn clock(store: &Store) -> Result<UnixMillis, StoreError> {
     Ok(read(store, iter::empty()).await?.now)
 }
@@ -109,7 +109,7 @@ async fn read<'t>(
     tables: impl Iterator<Item = (&'t str, String)>,
 ) -> Result<Markers, StoreError> {
     // A row of no table, so that the clock is returned even without markers.
-    let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)) FROM (\
+    let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)), toString(serverUUID()) FROM (\
                    SELECT '' AS t, '' AS p, toUInt64(0) AS h"
         .to_owned();
     for (table, condition) in tables {
@@ -121,12 +121,13 @@ async fn read<'t>(
         );
     }
     sql.push(')');
-    let rows: Vec<(String, String, u64, i64)> = store.rows(&sql).await?;
+    let rows: Vec<(String, String, u64, i64, String)> = store.rows(&sql).await?;
     let first = rows.first().ok_or_else(|| StoreError::Unreachable("an answer without rows".to_owned()))?;
+    store.servers.answered(&first.4)?;
     let now = UnixMillis(first.3);
     let found = rows.into_iter().filter(|(table, ..)| !table.is_empty());
     let all = found
-        .map(|(table, partition_id, applied_end, _)| Marker {
+        .map(|(table, partition_id, applied_end, ..)| Marker {
             table,
             partition_id,
             applied_end: next_offset(applied_end),

@@ -12,6 +12,8 @@ pub mod configs;
 
 pub mod since;
 
+pub mod server;
+
 pub mod store;
 
 pub mod visible;

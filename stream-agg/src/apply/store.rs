@@ -13,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use runtime::error::chain;
 use tokio::time;
 
+use crate::apply::server::{AnotherServer, Servers};
 use crate::config::StoreConfig;
 
 /// Timeout of opening a connection.
@@ -51,6 +52,8 @@ pub struct Store {
     client: Client,
     /// The name of the database, for messages.
     pub database: Arc<str>,
+    /// Which server answers. Shared by all clones.
+    pub(crate) servers: Arc<Servers>,
 }
 
 /// Why ClickHouse did not carry out a statement, as far as is known.
@@ -67,23 +70,30 @@ pub enum StoreError {
     /// No connection, a broken connection, or no answer in time.
     #[error("clickhouse does not answer: {0}")]
     Unreachable(String),
+    /// The address leads to more than one server.
+    #[error(transparent)]
+    Server(#[from] AnotherServer),
 }
 
 impl Store {
     /// A client that connects when it is first used.
     pub fn new(config: &StoreConfig) -> Self {
         let client = Self::server(config).with_database(&config.database);
-        Self { client, database: config.database.as_str().into() }
+        Self { client, database: config.database.as_str().into(), servers: Arc::default() }
     }
 
     /// A client of the server that names no database, so that it can create one.
     pub fn without_database(config: &StoreConfig) -> Self {
-        Self { client: Self::server(config), database: config.database.as_str().into() }
+        Self {
+            client: Self::server(config),
+            database: config.database.as_str().into(),
+            servers: Arc::default(),
+        }
     }
 
     /// The same server outside the database, which may be missing.
     pub fn outside(&self) -> Self {
-        Self { client: self.client.clone().with_database("system"), database: Arc::clone(&self.database) }
+        Self { client: self.client.clone().with_database("system"), ..self.clone() }
     }
 
     fn server(config: &StoreConfig) -> Client {
@@ -105,6 +115,7 @@ impl Store {
 
     /// Runs a statement without a result, with this timeout.
     pub async fn execute_within(&self, timeout: Duration, sql: &str) -> Result<(), StoreError> {
+        self.servers.check()?;
         deadline(timeout, self.client.query(&escaped(sql)).execute()).await
     }
 
@@ -121,6 +132,7 @@ impl Store {
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
+        self.servers.check()?;
         deadline(timeout, self.client.query(&escaped(sql)).fetch_all()).await
     }
 }
@@ -166,6 +178,7 @@ impl StoreError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unreachable(_) => Failure::Transient,
+            Self::Server(_) => Failure::Refused,
             Self::Refused { code: CONDITION, .. } => Failure::ConditionFailed,
             Self::Refused { code: MEMORY, .. } => Failure::OutOfMemory,
             Self::Refused { code, .. } if TRANSIENT.contains(code) => Failure::Transient,

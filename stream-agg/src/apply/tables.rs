@@ -99,6 +99,17 @@ pub enum TablesError {
     Store(#[from] StoreError),
 }
 
+/// The number of active parts of the fullest partition of each table that batches are inserted into.
+pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreError> {
+    let database = &store.database;
+    let tables = CELL_TABLES.map(|table| format!("'{table}'")).join(", ");
+    let of_partitions = format!(
+        "SELECT table, count() AS parts FROM system.parts WHERE database = '{database}' AND active \
+         AND table IN ({tables}) GROUP BY table, partition_id"
+    );
+    store.outside().rows(&format!("SELECT table, max(parts) FROM ({of_partitions}) GROUP BY table")).await
+}
+
 /// Checks all tables that the aggregator writes.
 ///
 /// # Errors

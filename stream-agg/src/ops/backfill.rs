@@ -135,7 +135,7 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
         topic: &config.migrate.kafka.topic,
         declaration_hash: configs::ours(&store, config).await?.hash(),
         rollup,
-        inserter: Arc::new(Inserter::new(&config.migrate.store, Arc::clone(&metrics), health)),
+        inserter: Arc::new(Inserter::new(&config.migrate.store, store.clone(), Arc::clone(&metrics), health)),
         store,
         filled: Filled {
             rollup: name.to_owned(),

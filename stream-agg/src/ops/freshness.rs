@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use schemas::time::UnixMillis;
+use schemas::time::{SECOND, UnixMillis};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,7 @@ impl ProgressPublisher {
     ) {
         let applied_watches = self.applied_watches.all();
         published.retain(|partition, _| applied_watches.contains_key(partition));
-        let mut changed = BTreeMap::new();
+        let (mut changed, mut watermark) = (BTreeMap::new(), None);
         for (partition, applied_watch) in &applied_watches {
             let Applied { log_generation, next: Some(next), until: applied_until } = applied_watch.applied()
             else {
@@ -89,7 +89,14 @@ impl ProgressPublisher {
             }
             let known = published.get(partition).copied();
             let fresh = freshness(known, log_generation, next, applied_until, end, before);
+            if let Some(PublishedProgress { as_of, .. }) = fresh {
+                self.metrics.lag_seconds(*partition, (before.0 - as_of.0).max(0) / SECOND);
+                watermark = Some(watermark.unwrap_or(as_of).min(as_of));
+            }
             changed.extend(fresh.filter(|fresh| known != Some(*fresh)).map(|fresh| (*partition, fresh)));
+        }
+        if let Some(watermark) = watermark {
+            self.metrics.watermark(watermark.0 / SECOND);
         }
         // Kafka has answered before a partition was restored.
         let Some(partitions) = self.topic_watch.partitions() else { return };

@@ -5,6 +5,8 @@ mod journey;
 
 mod repeats;
 
+mod two_servers;
+
 mod ownership;
 
 mod adopt;

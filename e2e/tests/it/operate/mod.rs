@@ -14,6 +14,10 @@ mod rights;
 
 mod outage;
 
+mod lag;
+
+mod restarts;
+
 mod audit;
 
 /// A program of the workspace.

@@ -1,11 +1,12 @@
 //! The views of `bi` for analysts, with any rollups, read by users with no other rights.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use devstack::clickhouse::{BI_JDBC, BI_READER};
-use devstack::{python, wait_for};
+use devstack::{Service, Stack, bi_clients_node_modules, bi_clients_python, jdbc_jars, python, wait_for};
 use runtime::vars::Vars;
 use schemas::bi;
 use schemas::rollup::Rollups;
@@ -13,7 +14,7 @@ use schemas::time::HOUR;
 use serde_json::{Value, json};
 
 use crate::oracle::{Oracle, TestEvent, now};
-use crate::world::{DEADLINE, World};
+use crate::world::{DEADLINE, Edge, World};
 
 /// Rollups with names that are keywords of SQL.
 const DECLARED: &str = r#"
@@ -44,65 +45,129 @@ fn declared() -> (String, Rollups) {
 
 #[tokio::test]
 async fn analysts_read_every_view_and_nothing_else() {
-    let (text, rollups) = declared();
-    let (_stack, world) = World::on_own_servers_declaring("analysts", &rollups).await;
-    let file = world.write("rollups.toml", &text);
-    let declared = [("ROLLUPS_FILE", file.as_str())];
-    // As if the file was edited after the first start: `migrate` adds the new rollups.
-    world.migrate_with(&declared).await;
-    let edge = world.edge().await;
-    let _aggregator = world.start("stream-agg", &declared);
-    let mut rng = fastrand::Rng::with_seed(8);
-    let mut oracle = Oracle::default();
-    let (mut events, mut value, votes) = (0_u64, 0_i64, 12_u64);
+    let filled = Filled::new("analysts").await;
+    let jars = jdbc_jars().unwrap();
+    filled.read_with(&python::find(&Vars::from_env()).unwrap(), "bi", &[("JDBC", jars.as_os_str())]);
+}
 
-    for at in 0..20_u64 {
-        let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now().floor(HOUR))).collect();
-        if at < votes {
-            lines[0].event = "vote".to_owned();
+/// With every client that `docs/bi.md` names and that runs without a window.
+#[tokio::test]
+#[ignore = "takes minutes, and 1 GB of packages"]
+async fn the_clients_of_all_languages_read_the_views() {
+    let filled = Filled::new("analysts_clients").await;
+    let native = format!("127.0.0.1:{}", filled.stack.clickhouse.native_port().unwrap());
+    let (packages, support) = (bi_clients_node_modules().unwrap(), tests_folder("bi"));
+    let variables = [
+        ("BI_NATIVE", OsStr::new(&native)),
+        ("CLICKHOUSE", OsStr::new(filled.stack.clickhouse.url())),
+        ("BI_NODE_MODULES", packages.as_os_str()),
+        ("PYTHONPATH", support.as_os_str()),
+    ];
+    filled.read_with(&bi_clients_python().unwrap(), "bi_clients", &variables);
+}
+
+/// A world whose views hold known events.
+struct Filled {
+    stack: Stack,
+    world: World,
+    /// What the views hold: view → measure → its sum over all rows.
+    expected: Value,
+    _edge: Edge,
+    _aggregator: Service,
+}
+
+impl Filled {
+    async fn new(name: &'static str) -> Self {
+        let (text, rollups) = declared();
+        let (stack, world) = World::on_own_servers_declaring(name, &rollups).await;
+        let file = world.write("rollups.toml", &text);
+        let declared = [("ROLLUPS_FILE", file.as_str())];
+        // As if the file was edited after the first start: `migrate` adds the new rollups.
+        world.migrate_with(&declared).await;
+        let edge = world.edge().await;
+        let aggregator = world.start("stream-agg", &declared);
+        let mut rng = fastrand::Rng::with_seed(8);
+        let mut oracle = Oracle::default();
+        let (mut events, mut value, votes) = (0_u64, 0_i64, 12_u64);
+
+        for at in 0..20_u64 {
+            let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now().floor(HOUR))).collect();
+            if at < votes {
+                lines[0].event = "vote".to_owned();
+            }
+            let text: Vec<_> = lines.iter().map(line_with_props).collect();
+            let lines: Vec<_> = lines.into_iter().map(Some).collect();
+            oracle.record_report(&edge.http.post_lines(&text).await, &lines);
+            events += lines.len() as u64;
+            value += lines.iter().flatten().map(|made| made.value).sum::<i64>();
         }
-        let text: Vec<_> = lines.iter().map(line_with_props).collect();
-        let lines: Vec<_> = lines.into_iter().map(Some).collect();
-        oracle.record_report(&edge.http.post_lines(&text).await, &lines);
-        events += lines.len() as u64;
-        value += lines.iter().flatten().map(|made| made.value).sum::<i64>();
-    }
-    edge.http.post_lines(&[r#"{"event":7}"#.to_owned()]).await;
-    let rejected = async || world.number("SELECT count() FROM dead_letters WHERE tenant != ''").await == 1;
-    wait_for("the rejected line", DEADLINE, rejected).await.unwrap();
-    world.assert_counted(&oracle.counts()).await;
-    let dead = "INSERT INTO dead_letters (tenant, reason, kp, ko, line, text, kafka_time) \
-                VALUES ('default', 'bad_json', 3, 7, 1, '{', now64(3))";
-    world.rows(dead).await;
-    let totals = format!("SELECT count() FROM {}.country_totals", world.bi_database());
-    wait_for("a refresh of the totals", DEADLINE, async || world.number(&totals).await > 0).await.unwrap();
+        edge.http.post_lines(&[r#"{"event":7}"#.to_owned()]).await;
+        let rejected =
+            async || world.number("SELECT count() FROM dead_letters WHERE tenant != ''").await == 1;
+        wait_for("the rejected line", DEADLINE, rejected).await.unwrap();
+        world.assert_counted(&oracle.counts()).await;
+        let dead = "INSERT INTO dead_letters (tenant, reason, kp, ko, line, text, kafka_time) \
+                    VALUES ('default', 'bad_json', 3, 7, 1, '{', now64(3))";
+        world.rows(dead).await;
+        let totals = format!("SELECT count() FROM {}.country_totals", world.bi_database());
+        wait_for("a refresh of the totals", DEADLINE, async || world.number(&totals).await > 0)
+            .await
+            .unwrap();
 
-    let expected = json!({
-        "freshness": {"count()": 1, "max(as_of) > now64(3) - 300": true},
-        "users_weekly": {"min(users) > 0": true},
-        "users_monthly": {"min(users) > 0": true},
-        "users_all_weekly": {"min(users) > 0": true},
-        "users_all_monthly": {"min(users) > 0": true},
-        "country_totals": {"min(events) > 0 AND min(country) > ''": true},
-        "dead_letters": {"any([reason, text, toString(kafka_partition), toString(kafka_offset)])":
-                         ["bad_json", "{", "3", "7"]},
-        "pipeline_health": {"sum(stored)": events, "sum(lines) - sum(rejected) - sum(duplicates)": events},
-        "event_minutely": {"sum(events)": events},
-        "event_hourly": {"sum(events)": events, "sum(value)": value},
-        "event_daily": {"sum(events)": events},
-        "users_hourly": {"min(users) > 0": true},
-        "users_daily": {"min(users) > 0": true},
-        "users_all_daily": {"min(users) > 0": true},
-        "sessions_daily": {"min(sessions) > 0": true},
-        "polls": {"sum(votes)": votes, "groupUniqArray(concat(poll, ' ', option))": ["lunch soup"]},
-        "plans": {"sum(plans)": events, "sum(order)": value, "groupUniqArray(plan)": ["pro"],
-                  "groupUniqArray(from)": ["here"], "groupUniqArray(t)": ["7"],
-                  "groupUniqArray(a_b)": ["deep"]},
-        "total": {"sum(sequences)": events},
-        "events_recent": {"count()": events, "sum(param_int)": value},
-        "rejected_lines": {"any([code, field, line])": ["bad_type", "event", r#"{"event":7}"#]},
-    });
-    read_with_python(&world, &expected).await;
+        let expected = json!({
+            "freshness": {"count()": 1, "max(as_of) > now64(3) - 300": true},
+            "users_weekly": {"min(users) > 0": true},
+            "users_monthly": {"min(users) > 0": true},
+            "users_all_weekly": {"min(users) > 0": true},
+            "users_all_monthly": {"min(users) > 0": true},
+            "country_totals": {"min(events) > 0 AND min(country) > ''": true},
+            "dead_letters": {"any([reason, text, toString(kafka_partition), toString(kafka_offset)])":
+                             ["bad_json", "{", "3", "7"]},
+            "pipeline_health": {"sum(stored)": events, "sum(lines) - sum(rejected) - sum(duplicates)": events},
+            "event_minutely": {"sum(events)": events},
+            "event_hourly": {"sum(events)": events, "sum(value)": value},
+            "event_daily": {"sum(events)": events},
+            "users_hourly": {"min(users) > 0": true},
+            "users_daily": {"min(users) > 0": true},
+            "users_all_daily": {"min(users) > 0": true},
+            "sessions_daily": {"min(sessions) > 0": true},
+            "polls": {"sum(votes)": votes, "groupUniqArray(concat(poll, ' ', option))": ["lunch soup"]},
+            "plans": {"sum(plans)": events, "sum(order)": value, "groupUniqArray(plan)": ["pro"],
+                      "groupUniqArray(from)": ["here"], "groupUniqArray(t)": ["7"],
+                      "groupUniqArray(a_b)": ["deep"]},
+            "total": {"sum(sequences)": events},
+            "events_recent": {"count()": events, "sum(param_int)": value},
+            "rejected_lines": {"any([code, field, line])": ["bad_type", "event", r#"{"event":7}"#]},
+        });
+        Self { stack, world, expected, _edge: edge, _aggregator: aggregator }
+    }
+
+    /// Runs a folder of tests in Python against the views.
+    fn read_with(&self, python: &Path, folder: &str, more: &[(&str, &OsStr)]) {
+        let world = &self.world;
+        let output = Command::new(python)
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+            .arg(tests_folder(folder))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("BI_READER_DSN", world.bi_dsn(BI_READER))
+            .env("BI_JDBC_DSN", world.bi_dsn(BI_JDBC))
+            .env("TABLES", world.name())
+            .env("DEFINERS", format!("{},{}", bi::Definers::DEFAULT.views, bi::Definers::DEFAULT.freshness))
+            .env("EXPECTED", self.expected.to_string())
+            .env("PAGES", tests_folder("../docs"))
+            .env("GOLDEN", tests_folder("../schemas/golden/bi-columns.txt"))
+            .envs(more.iter().copied())
+            .output()
+            .unwrap_or_else(|error| panic!("start {}: {error}", python.display()));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(printed.contains(" passed") && !printed.contains("skipped"), "{printed}");
+    }
+}
+
+/// A path from the folder of this crate.
+fn tests_folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 /// The line of an event, with fields that go to `props`.
@@ -112,28 +177,6 @@ fn line_with_props(made: &TestEvent) -> String {
         json!({"plan": "pro", "from": "here", "t": 7, "a": {"b": "deep"}, "poll": "lunch", "option": "soup"});
     line.as_object_mut().unwrap().extend(props.as_object().unwrap().clone());
     line.to_string()
-}
-
-/// Runs `e2e/bi` against the views of `world`.
-async fn read_with_python(world: &World, expected: &Value) {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("bi");
-    let python = python::find(&Vars::from_env()).unwrap();
-    let output = Command::new(&python)
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(tests)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("BI_READER_DSN", world.bi_dsn(BI_READER))
-        .env("BI_JDBC_DSN", world.bi_dsn(BI_JDBC))
-        .env("TABLES", world.name())
-        .env("DEFINERS", format!("{},{}", bi::Definers::DEFAULT.views, bi::Definers::DEFAULT.freshness))
-        .env("EXPECTED", expected.to_string())
-        .env("PAGES", Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))
-        .env("GOLDEN", Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/golden/bi-columns.txt"))
-        .output()
-        .unwrap_or_else(|error| panic!("start {}: {error}", python.display()));
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(printed.contains(" passed") && !printed.contains("skipped"), "{printed}");
 }
 
 /// Inserts how far the aggregators are: everything before `as_of` is counted, as one of `partitions` says.

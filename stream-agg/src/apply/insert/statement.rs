@@ -41,9 +41,15 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
 }
 
 /// The statement inserts through `input`, because only there can a condition stand. The condition is
-/// [`Target::admits`]; it throws if it does not hold, so an answer without an error says that the rows were
-/// accepted.
-pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: UnixMillis) -> String {
+/// [`Target::admits`], and that this is the server whose markers were read; it throws if it does not hold, so an answer
+/// without an error says that the rows were accepted.
+pub(super) fn statement(
+    cell: &Cell,
+    source: Source,
+    target: Target,
+    deadline: UnixMillis,
+    server: &str,
+) -> String {
     let Cell { table, partition_id, block, .. } = cell;
     let names: Vec<_> = block.structure.iter().map(|(name, _)| name.as_str()).collect();
     let columns: Vec<_> =
@@ -52,7 +58,8 @@ pub(super) fn statement(cell: &Cell, source: Source, target: Target, deadline: U
     format!(
         "INSERT INTO {table} ({names}) SELECT {names} FROM input('{columns}') WHERE NOT throwIf((SELECT max(hwm) \
          FROM {table} WHERE _partition_id = '{partition_id}' AND {markers}) > {start}, 'ahead') \
-         AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli({deadline}), 'late') FORMAT Native",
+         AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli({deadline}), 'late') \
+         AND NOT throwIf(toString(serverUUID()) != '{server}', 'another server') FORMAT Native",
         markers = cell.marker_rows(source),
         start = target.start,
         deadline = deadline.0,
@@ -83,8 +90,8 @@ mod tests {
         let source = Source { log_generation: 2, partition: 3, declaration_hash: 1 };
         let target = Target { start: NextOffset::new(7), end: NextOffset::new(10), expires_at: None };
         assert_eq!(
-            statement(&cell(), source, target, UnixMillis(123)),
-            r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE NOT throwIf((SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND kp = 3 AND g = 2) > 7, 'ahead') AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli(123), 'late') FORMAT Native"
+            statement(&cell(), source, target, UnixMillis(123), "0c3a"),
+            r"INSERT INTO x (t) SELECT t FROM input('t DateTime(\'UTC\')') WHERE NOT throwIf((SELECT max(hwm) FROM x WHERE _partition_id = '202611' AND tenant = '' AND kp = 3 AND g = 2) > 7, 'ahead') AND NOT throwIf(now64(3) >= fromUnixTimestamp64Milli(123), 'late') AND NOT throwIf(toString(serverUUID()) != '0c3a', 'another server') FORMAT Native"
         );
     }
 

@@ -90,13 +90,23 @@ impl TableWatch<'_> {
     /// Checks the tables every minute, and at once when it is requested, until `stop`.
     pub async fn run(self, stop: &CancellationToken) {
         let checking = async {
+            self.count_parts().await;
             loop {
                 // In either case it is time to check.
                 let _ = time::timeout(CHECK_PAUSE, self.gate.check_now.notified()).await;
                 self.check_until_sound().await;
+                self.count_parts().await;
             }
         };
         let _stopped = stop.run_until_cancelled(checking).await;
+    }
+
+    /// Shows how many parts the tables have. Nothing depends on it, so a user without the right to see them is no fault.
+    async fn count_parts(&self) {
+        match super::parts(self.store).await {
+            Ok(tables) => tables.iter().for_each(|(table, parts)| self.metrics.parts(table, *parts)),
+            Err(error) => tracing::debug!("count the parts of the tables: {error}"),
+        }
     }
 
     async fn check_until_sound(&self) {

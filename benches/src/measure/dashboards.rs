@@ -1,0 +1,185 @@
+//! Twelve queries of typical dashboards, sent to the analysts' views by the analysts' user, with a week of rich events
+//! behind them.
+
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use devstack::clickhouse::{BI_READER, LOCAL_PASSWORD};
+use devstack::{ClickHouse, Stack};
+use reqwest::{Client, Url};
+use schemas::access::{self, Tenants};
+use schemas::bi::{Databases, Definers};
+use schemas::rollup::Rollups;
+use schemas::time::{DAY, MINUTE};
+
+use super::stored;
+use crate::input::{Work, records};
+use crate::plan::Plan;
+use crate::progress;
+use crate::report::goals::Bound::AtMost;
+use crate::report::goals::Goal;
+use crate::report::table::{Repeat, Row, Unit};
+use crate::servers::World;
+
+/// The databases of this measurement.
+const ON: Databases<'static> = Databases { tables: "bench_dashboards", views: "bi_dashboards" };
+
+/// The built-in rollups, and the field of a query.
+const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
+
+/// How often each query is asked in one repeat.
+const TIMES: usize = 20;
+/// Most milliseconds of a query that reads a rollup.
+const MOST_OF_A_ROLLUP: f64 = 50.0;
+
+/// A query of a panel.
+struct Panel {
+    name: &'static str,
+    sql: &'static str,
+    /// Whether it reads a rollup, not single events.
+    reads_rollup: bool,
+}
+
+const fn of_rollup(name: &'static str, sql: &'static str) -> Panel {
+    Panel { name, sql, reads_rollup: true }
+}
+
+const fn of_events(name: &'static str, sql: &'static str) -> Panel {
+    Panel { name, sql, reads_rollup: false }
+}
+
+const PANELS: [Panel; 12] = [
+    of_rollup(
+        "7 days by event",
+        "SELECT event, sum(events) AS n FROM event_hourly WHERE tenant = 'default' AND hour >= now() - INTERVAL 7 DAY \
+         GROUP BY event ORDER BY n DESC",
+    ),
+    of_rollup(
+        "top countries of 7 days",
+        "SELECT country, sum(events) AS n FROM event_daily WHERE tenant = 'default' AND day >= today() - 7 \
+         AND country != '' GROUP BY country ORDER BY n DESC LIMIT 10",
+    ),
+    of_rollup(
+        "users per hour of 3 days",
+        "SELECT hour, users FROM users_hourly WHERE tenant = 'default' AND event = 'view' \
+         AND hour >= now() - INTERVAL 3 DAY ORDER BY hour",
+    ),
+    of_rollup(
+        "users per week",
+        "SELECT week, users FROM users_all_weekly WHERE tenant = 'default' AND week >= toMonday(today()) - 28 ORDER BY week",
+    ),
+    of_rollup(
+        "users per day by event",
+        "SELECT day, event, users FROM users_daily WHERE tenant = 'default' AND day >= today() - 7 ORDER BY day, event",
+    ),
+    of_rollup(
+        "events per minute of an hour",
+        "SELECT minute, sum(events) AS n FROM event_minutely WHERE tenant = 'default' \
+         AND minute >= now() - INTERVAL 1 HOUR GROUP BY minute ORDER BY minute",
+    ),
+    of_rollup(
+        "sums by system of a day, as a tool wraps them",
+        "SELECT device_os, sum(value) AS n FROM (SELECT * FROM event_hourly) AS t WHERE tenant = 'default' \
+         AND hour >= now() - INTERVAL 1 DAY GROUP BY device_os ORDER BY n DESC LIMIT 1000",
+    ),
+    of_rollup(
+        "countries of all time",
+        "SELECT country, events FROM country_totals WHERE tenant = 'default' ORDER BY events DESC LIMIT 10",
+    ),
+    of_events(
+        "a funnel of a day",
+        "SELECT step, count() AS devices FROM (SELECT device_id, windowFunnel(3600)(toDateTime(client_time), \
+         event = 'view', event = 'play', event = 'click') AS step FROM events_recent WHERE tenant = 'default' \
+         AND client_time >= now() - INTERVAL 1 DAY GROUP BY device_id) GROUP BY step ORDER BY step",
+    ),
+    of_events(
+        "a declared field of a day",
+        "SELECT prop_plan, count() AS n FROM events_recent WHERE tenant = 'default' \
+         AND client_time >= now() - INTERVAL 1 DAY GROUP BY prop_plan ORDER BY n DESC",
+    ),
+    of_events(
+        "a path of props of a day",
+        "SELECT JSONExtractString(props, 'app', 'channel') AS channel, count() AS n FROM events_recent \
+         WHERE tenant = 'default' AND client_time >= now() - INTERVAL 1 DAY GROUP BY channel ORDER BY n DESC",
+    ),
+    of_events("a preview", "SELECT * FROM (SELECT * FROM events_recent) AS t LIMIT 200"),
+];
+
+/// Declares the definers of the views, which a local server must know at its start.
+pub(super) fn declare(clickhouse: &ClickHouse) -> anyhow::Result<()> {
+    let rollups = Rollups::parse("dashboards", &declaration())?;
+    clickhouse.declare_users(&access::of_views(&rollups, ON, Definers::DEFAULT, &Tenants::default()))
+}
+
+fn declaration() -> String {
+    format!("{}{FIELD}", Rollups::built_in())
+}
+
+/// The lines of the table, and the figures that have goals.
+pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
+    let world = World::prepare("dashboards", stack)?.with_partitions(records::PARTITIONS);
+    let world = world.with_rollups(&declaration())?.with_views(ON.views);
+    ensure!(world.name() == ON.tables, "the definers were declared for {}", ON.tables);
+    world.migrate().await?;
+    progress::print("dashboards: filling the topic with a week");
+    // A little less, so that no event has left the minutes of the last 7 days.
+    let span = 7 * DAY - 10 * MINUTE;
+    let events = records::fill_over(&stack.kafka, world.topic(), Work::Rich, plan.events, span)?;
+    progress::print("dashboards: storing the events");
+    let mut aggregator = world.service("stream-agg").await?;
+    stored::wait_for_exactly(&world, events).await?;
+    aggregator.terminate().await?;
+    progress::print("dashboards: asking");
+    let mut rows: Vec<_> =
+        PANELS.iter().map(|panel| Row::new(format!("bi: {}", panel.name), Unit::Requests)).collect();
+    let analyst = Analyst::new(stack)?;
+    for _ in 0..plan.repeats {
+        for (panel, row) in PANELS.iter().zip(&mut rows) {
+            row.repeats.push(analyst.time(panel).await?);
+        }
+    }
+    let mut goals = Vec::new();
+    for (panel, row) in PANELS.iter().zip(&mut rows) {
+        row.note = format!("{:.1} M events behind", events as f64 / 1e6);
+        let (median, _) = row.latency().context("find the times of a query")?;
+        if panel.reads_rollup {
+            let what = format!("dashboards, {}: p50 in ms", panel.name);
+            goals.push(Goal { number: "bi", what, measured: median, bound: AtMost(MOST_OF_A_ROLLUP) });
+        }
+    }
+    Ok((rows, goals))
+}
+
+/// The user of dashboards, with its limits.
+struct Analyst {
+    http: Client,
+    url: Url,
+}
+
+impl Analyst {
+    fn new(stack: &Stack) -> anyhow::Result<Self> {
+        let url = Url::parse_with_params(stack.clickhouse.url(), [("database", ON.views)])?;
+        Ok(Self { http: Client::new(), url })
+    }
+
+    /// Asks a query some times, one after the other, and checks that it finds rows.
+    async fn time(&self, panel: &Panel) -> anyhow::Result<Repeat> {
+        let (mut taken, started) = (Vec::with_capacity(TIMES), Instant::now());
+        for _ in 0..TIMES {
+            let asked = Instant::now();
+            let request = self.http.post(self.url.clone()).basic_auth(BI_READER, Some(LOCAL_PASSWORD));
+            let answer = request.body(panel.sql).send().await?;
+            let good = answer.status().is_success();
+            let text = answer.text().await?;
+            taken.push(asked.elapsed().as_secs_f64() * 1e3);
+            ensure!(good && !text.is_empty(), "ask for {}: {text}", panel.name);
+        }
+        taken.sort_by(f64::total_cmp);
+        Ok(Repeat {
+            units: TIMES as u64,
+            rate: TIMES as f64 / started.elapsed().as_secs_f64(),
+            latency: Some((taken[TIMES / 2], taken[TIMES - 1])),
+            ..Repeat::default()
+        })
+    }
+}

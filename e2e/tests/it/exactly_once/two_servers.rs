@@ -1,0 +1,153 @@
+//! An address that leads to two ClickHouse servers in turn: the markers of one say nothing about the other.
+//!
+//! The ClickHouse of the local stack has no `serverUUID()`: it is zero on each. So the balancer gives the second server an
+//! id of its own, in place of `serverUUID()` in what it passes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use devstack::{Stack, ports};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{DEADLINE, Edge, World};
+
+/// Events of a request.
+const EVENTS: usize = 20;
+
+/// The id of each server of the local stack.
+const FIRST: &str = "00000000-0000-0000-0000-000000000000";
+/// The id of the second server, as looks at markers read it.
+const SECOND: &str = "222222222222";
+/// How the id is asked for in a body and in an address, and texts of the same length that give another id.
+const ASKED: [(&str, &str); 2] = [
+    ("toString(serverUUID())", "toString(222222222222)"),
+    ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),
+];
+
+/// Passes on what the aggregator sends to the second server.
+async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        let length = from.read(&mut chunk).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        let sent = &mut chunk[..length];
+        for (asked, instead) in ASKED {
+            let found: Vec<_> = sent
+                .windows(asked.len())
+                .enumerate()
+                .filter(|(_, window)| *window == asked.as_bytes())
+                .map(|(at, _)| at)
+                .collect();
+            for at in found {
+                sent[at..at + asked.len()].copy_from_slice(instead.as_bytes());
+            }
+        }
+        to.write_all(sent).await?;
+    }
+}
+
+/// A balancer of TCP connections, which ends with the runtime of the test.
+struct Balancer {
+    url: String,
+    /// How many of the servers get connections, in turn.
+    used: Arc<AtomicUsize>,
+}
+
+impl Balancer {
+    /// Leads to the first of these servers only.
+    async fn start(urls: [&str; 2]) -> Self {
+        let servers = urls.map(|url| url.trim_start_matches("http://").to_owned());
+        let at = ports::local(ports::free().unwrap());
+        let listener = TcpListener::bind(at).await.unwrap();
+        let used = Arc::new(AtomicUsize::new(1));
+        let of_task = Arc::clone(&used);
+        tokio::spawn(async move {
+            for turn in 0.. {
+                let (client, _) = listener.accept().await.unwrap();
+                let number = turn % of_task.load(Ordering::Relaxed);
+                let server = servers[number].clone();
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(server).await.unwrap();
+                    let ((from_client, mut to_client), (mut from_server, to_server)) =
+                        (client.into_split(), server.into_split());
+                    // A connection that breaks is no matter here.
+                    if number == 0 {
+                        let (mut from_client, mut to_server) = (from_client, to_server);
+                        let sending = async {
+                            copy(&mut from_client, &mut to_server).await?;
+                            to_server.shutdown().await
+                        };
+                        let _ended = tokio::join!(sending, copy(&mut from_server, &mut to_client));
+                    } else {
+                        let _ended = tokio::join!(
+                            pass_on(from_client, to_server),
+                            copy(&mut from_server, &mut to_client)
+                        );
+                    }
+                });
+            }
+        });
+        Self { url: format!("http://{at}"), used }
+    }
+
+    /// From now on connections go to both servers, in turn.
+    fn alternate(&self) {
+        self.used.store(2, Ordering::Relaxed);
+    }
+}
+
+async fn send(edge: &Edge, oracle: &mut Oracle) {
+    let mut rng = fastrand::Rng::new();
+    let made: Vec<_> = (0..EVENTS).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
+    let lines: Vec<_> = made.iter().flatten().map(TestEvent::line).collect();
+    oracle.record_report(&edge.http.post_lines(&lines).await, &made);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_behind_the_address_ends_the_aggregator_and_gets_no_row() {
+    let (stack, world) = World::on_own_servers("two_servers").await;
+    let mut other = Stack::for_test("two_servers_other").unwrap();
+    other.clickhouse.start().await.unwrap();
+    world.migrate_with(&[("CLICKHOUSE_URL", other.clickhouse.url())]).await;
+    let balancer = Balancer::start([stack.clickhouse.url(), other.clickhouse.url()]).await;
+    let edge = world.edge().await;
+    let mut aggregator = world.start("stream-agg", &[("CLICKHOUSE_URL", &balancer.url)]);
+    aggregator.wait_ready().await.unwrap();
+    let mut oracle = Oracle::default();
+    send(&edge, &mut oracle).await;
+    world.assert_counted(&oracle.counts()).await;
+
+    balancer.alternate();
+    let mut sending = tokio::time::interval(Duration::from_millis(100));
+    let ended = async {
+        loop {
+            sending.tick().await;
+            send(&edge, &mut oracle).await;
+            if let Some(status) = aggregator.process().exited() {
+                return status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(DEADLINE, ended).await.expect("the aggregator notices both servers");
+    assert_eq!(status.code(), Some(1), "another start may find one server");
+    let log = std::fs::read_to_string(aggregator.process().log()).unwrap();
+    let line = log.lines().last().unwrap_or_default();
+    assert!(
+        line.starts_with(&format!("error: clickhouse is server `{FIRST}` and also server `{SECOND}`: ")),
+        "{line}"
+    );
+    let in_other =
+        other.clickhouse.client().query("SELECT count() FROM two_servers.events").fetch_one::<u64>();
+    let in_other = in_other.await.unwrap();
+    assert_eq!(in_other, 0, "rows and markers on a server whose markers nobody had read");
+
+    // What was accepted meanwhile is in Kafka.
+    let _one_server = world.aggregator().await;
+    world.assert_counted(&oracle.counts()).await;
+}

@@ -1,0 +1,42 @@
+//! What the aggregator shows of its lag: it grows while ClickHouse is away, and is gone once everything is stored.
+
+use devstack::wait_for;
+use schemas::time::SECOND;
+
+use crate::client::Http;
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{DEADLINE, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_in_seconds_grows_while_clickhouse_is_away() {
+    let (mut stack, world) = World::on_own_servers("lag").await;
+    let (edge, aggregator) = tokio::join!(world.edge(), world.aggregator());
+    let shown = Http::new(aggregator.admin());
+    let metric = async |name: &str| shown.metric(&format!("stream_agg_{name}")).await.unwrap_or_default();
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(64), Oracle::default());
+    let mut send = async || {
+        let made: Vec<_> = (0..50).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
+        let lines: Vec<_> = made.iter().flatten().map(TestEvent::line).collect();
+        oracle.record_report(&edge.http.post_lines(&lines).await, &made);
+    };
+
+    let start = now().0 / SECOND;
+    send().await;
+    let stored = async || metric("watermark_timestamp_seconds").await as i64 > start;
+    wait_for("the watermark to pass the start", DEADLINE, stored).await.unwrap();
+    assert!(metric("lag_seconds").await <= 4, "of four partitions");
+
+    stack.clickhouse.kill9().unwrap();
+    send().await;
+    // The sum of four partitions, of which each has some of the events.
+    wait_for("the lag to grow", DEADLINE, async || metric("lag_seconds").await >= 8).await.unwrap();
+    let held = metric("watermark_timestamp_seconds").await as i64;
+    stack.clickhouse.start().await.unwrap();
+    let caught_up = async || {
+        metric("lag_seconds").await == 0 && metric("watermark_timestamp_seconds").await as i64 > held
+    };
+    wait_for("the lag to be gone", DEADLINE, caught_up).await.unwrap();
+    world.assert_counted(&oracle.counts()).await;
+    // The tables were looked at before the first insert after the outage.
+    wait_for("parts to be shown", DEADLINE, async || metric("parts").await > 0).await.unwrap();
+}

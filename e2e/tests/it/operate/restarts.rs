@@ -1,0 +1,199 @@
+//! Each service is restarted under load, as a rollout does: no request fails but for documented refusals, and every
+//! accepted event is counted once.
+
+use std::time::Duration;
+
+use devstack::{Service, Stack, wait_for};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Http;
+use crate::oracle::{Oracle, TestEvent, now};
+use crate::world::{DEADLINE, Edge, World};
+
+/// Clients that send at the same time, each a batch after the other.
+const CLIENTS: u64 = 8;
+/// Events of a batch.
+const EVENTS: usize = 5;
+/// Time under load before, between and after the restarts.
+const UNDER_LOAD: Duration = Duration::from_secs(2);
+/// How long an edge serves after SIGTERM: until clients have changed to another, as a balancer does.
+const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");
+
+/// What a load did.
+#[derive(Default)]
+struct Sent {
+    accepted: Vec<TestEvent>,
+    refused: usize,
+    /// Requests without an answer, or with one that is not documented for a restart.
+    failed: Vec<String>,
+}
+
+/// Sends batches until `stop`, to the first of `edges` that is ready, as a balancer would choose. A request that is
+/// refused is not sent again: its events are made anew, so that each event is sent once.
+async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) -> Sent {
+    let (mut rng, mut sent) = (fastrand::Rng::with_seed(client), Sent::default());
+    while !stop.is_cancelled() {
+        let Some(http) = ready(&edges, client).await else {
+            time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let made: Vec<_> = (0..EVENTS).map(|_| TestEvent::random(&mut rng, now())).collect();
+        let body = made.iter().map(TestEvent::line).collect::<Vec<_>>().join("\n");
+        let headers = [("content-type", "application/x-ndjson")];
+        match http.try_send("POST", "/v1/events", &headers, body).await {
+            Ok(answer) if answer.status == 200 => sent.accepted.extend(made),
+            Ok(answer) if answer.status == 503 && answer.problem() == "overloaded" => sent.refused += 1,
+            Ok(answer) => sent.failed.push(format!("{} {}", answer.status, answer.text)),
+            Err(error) => sent.failed.push(runtime::error::chain(&error)),
+        }
+    }
+    sent
+}
+
+/// The port for clients of an edge that is ready.
+async fn ready(edges: &[(Http, Http)], client: u64) -> Option<&Http> {
+    for turn in 0..edges.len() {
+        let (http, admin) = &edges[(client as usize + turn) % edges.len()];
+        if admin.try_send("GET", "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200) {
+            return Some(http);
+        }
+    }
+    None
+}
+
+/// A load on these edges, until it is stopped.
+struct Load {
+    clients: tokio::task::JoinSet<Sent>,
+    stop: CancellationToken,
+}
+
+impl Load {
+    fn on(edges: &[&Edge]) -> Self {
+        let (stop, mut clients) = (CancellationToken::new(), tokio::task::JoinSet::new());
+        for client in 0..CLIENTS {
+            let edges =
+                edges.iter().map(|edge| (Http::new(edge.service.http()), Http::new(edge.service.admin())));
+            clients.spawn(send(client, edges.collect(), stop.clone()));
+        }
+        Self { clients, stop }
+    }
+
+    /// The events that were accepted; none of the requests failed.
+    async fn stop(self) -> Oracle {
+        self.stop.cancel();
+        let mut oracle = Oracle::default();
+        for sent in self.clients.join_all().await {
+            assert!(sent.failed.is_empty(), "{:?}", sent.failed);
+            sent.accepted.iter().for_each(|made| oracle.record(made));
+        }
+        oracle
+    }
+}
+
+/// SIGTERM, its end within the time that `--check-config` promises by default, and a new start.
+async fn restart(service: &mut Service) {
+    let asked = Instant::now();
+    assert!(service.terminate().await.unwrap().success());
+    assert!(asked.elapsed() < Duration::from_secs(40), "{:?}", asked.elapsed());
+    service.restart().unwrap();
+    service.wait_ready().await.unwrap();
+}
+
+async fn edge(world: &World, spool: Option<&str>) -> Edge {
+    let mut variables = vec![DRAIN];
+    variables.extend(spool.map(|directory| ("SPOOL_DIR", directory)));
+    let mut service = world.start("ingest", &variables);
+    service.wait_ready().await.unwrap();
+    Edge::new(service)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_are_restarted_one_after_another_fail_no_request_and_count_exactly() {
+    let world = World::new("restarts").await;
+    let (mut first, mut second) = tokio::join!(edge(&world, None), edge(&world, None));
+    let (mut one, mut two) = tokio::join!(world.aggregator(), world.aggregator());
+    let mut api = world.start("query-api", &[DRAIN]);
+    api.wait_ready().await.unwrap();
+    let load = Load::on(&[&first, &second]);
+    time::sleep(UNDER_LOAD).await;
+    // The release of a rollout: the aggregators, the readers, then the edges.
+    restart(&mut one).await;
+    restart(&mut two).await;
+    restart(&mut api).await;
+    restart(&mut first.service).await;
+    restart(&mut second.service).await;
+    time::sleep(UNDER_LOAD).await;
+    let oracle = load.stop().await;
+    world.assert_counted(&oracle.counts()).await;
+    let hour = now();
+    let path = format!("/analytics?timestamp={}", hour.0);
+    let answers = Http::new(api.http());
+    let (users, clicks, impressions) = oracle.hour(hour);
+    let expected = format!("unique_users,{users}\nclicks,{clicks}\nimpressions,{impressions}\n");
+    let waited =
+        wait_for(format!("{expected:?}"), DEADLINE, async || answers.get(&path).await.text == expected);
+    waited.await.unwrap();
+}
+
+/// Which server is away while the services are stopped.
+#[derive(Clone, Copy)]
+enum Away {
+    Kafka,
+    ClickHouse,
+}
+
+/// Stops an edge with a spool and an aggregator under load while a server is away, and starts them again before it is
+/// back.
+async fn stopped_while_away(name: &'static str, away: Away) {
+    let (mut stack, world) = World::on_own_servers(name).await;
+    let spool = world.directory().join("spool");
+    let (mut edge, mut aggregator) =
+        tokio::join!(edge(&world, Some(spool.to_str().unwrap())), world.aggregator());
+    let load = Load::on(&[&edge]);
+    time::sleep(UNDER_LOAD).await;
+    take_away(&mut stack, away).await;
+    time::sleep(UNDER_LOAD).await;
+    let (stopped, ()) = tokio::join!(aggregator.terminate(), async {
+        let asked = Instant::now();
+        assert!(edge.service.terminate().await.unwrap().success(), "nothing is lost");
+        assert!(asked.elapsed() < Duration::from_secs(36), "{:?}", asked.elapsed());
+    });
+    assert!(stopped.unwrap().success());
+    edge.service.restart().unwrap();
+    aggregator.restart().unwrap();
+    bring_back(&mut stack, away).await;
+    tokio::join!(async { edge.service.wait_ready().await.unwrap() }, async {
+        aggregator.wait_ready().await.unwrap();
+    });
+    time::sleep(UNDER_LOAD).await;
+    let oracle = load.stop().await;
+    world.assert_counted(&oracle.counts()).await;
+    edge.assert_balanced().await;
+}
+
+async fn take_away(stack: &mut Stack, away: Away) {
+    match away {
+        Away::Kafka => stack.kafka.kill9().unwrap(),
+        Away::ClickHouse => stack.clickhouse.kill9().unwrap(),
+    }
+}
+
+async fn bring_back(stack: &mut Stack, away: Away) {
+    match away {
+        Away::Kafka => stack.kafka.start().await.unwrap(),
+        Away::ClickHouse => stack.clickhouse.start().await.unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: ./dev test --full"]
+async fn services_that_stop_while_clickhouse_is_away_count_exactly() {
+    stopped_while_away("restarts_clickhouse", Away::ClickHouse).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: ./dev test --full"]
+async fn services_that_stop_while_kafka_is_away_count_exactly() {
+    stopped_while_away("restarts_kafka", Away::Kafka).await;
+}
