@@ -116,6 +116,12 @@ class Container:
         lines = Path(f"/proc/{self.pid()}/status").read_text().splitlines()
         return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
+    def descriptors(self):
+        """How many files and connections it may open now, and at most."""
+        lines = Path(f"/proc/{self.pid()}/limits").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("Max open files")]
+        return line.split()[3:5]
+
     def memory_limit(self):
         """In bytes, from the first or the second version of cgroups."""
         lines = Path(f"/proc/{self.pid()}/cgroup").read_text().splitlines()

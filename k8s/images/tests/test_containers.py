@@ -59,6 +59,9 @@ def test_a_service_runs_in_its_pod_and_stops_when_it_is_asked(images, prod, fold
         assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"65532"}
         assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        # containerd gives 1,024; the service raises them to what it may have.
+        soft, hard = started.descriptors()
+        assert soft == hard != "1024"
         assert started.memory_limit() == size(container["resources"]["limits"]["memory"])
         assert started.stop(spec["terminationGracePeriodSeconds"]) == 0, started.log.read_text()
 
