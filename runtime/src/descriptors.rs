@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => tracing::info!("up to {} open files", shown(maximum)),
+        Ok(()) => tracing::debug!("up to {} open files", shown(maximum)),
         Err(error) => tracing::warn!(
             "up to {} open files: raise the limit to {}: {error}",
             shown(current),
