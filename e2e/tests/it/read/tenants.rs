@@ -276,8 +276,11 @@ async fn clickhouse_understands_every_statement_and_the_file_sets_the_same_limit
     let statements = sql::statements(&users);
     for statement in &statements {
         let quoted = statement.replace('\\', "\\\\").replace('\'', "\\'");
-        let printed =
-            world.rows(&format!("SELECT formatQuerySingleLine('{quoted}')")).await.concat().concat();
+        let printed = world
+            .rows(&format!("SELECT formatQuerySingleLine('{quoted}') FORMAT TSVRaw"))
+            .await
+            .concat()
+            .concat();
         // `migrate` compares the condition of a policy with what ClickHouse keeps.
         if let Some((_, rest)) = statement.split_once(" USING ") {
             let condition = rest.split_once(" AS ").unwrap().0;
