@@ -1,6 +1,6 @@
 //! The configuration of the aggregator, from environment variables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
@@ -260,7 +260,7 @@ impl MigrateConfig {
             let reason = "the tables are in it (CLICKHOUSE_DATABASE)".to_owned();
             return Err(VarError::Invalid { name: "BI_DATABASE", value: bi_database, reason });
         }
-        Ok(Self {
+        let config = Self {
             kafka: KafkaConfig::from_vars(vars)?,
             partitions: vars.parsed_or("TOPIC_PARTITIONS", NonZeroU16::new(8).expect("is not zero"))?,
             replication: vars.parsed_or("TOPIC_REPLICATION", NonZeroU16::MIN)?,
@@ -270,9 +270,28 @@ impl MigrateConfig {
             bi_freshness_definer: database(vars, "BI_FRESHNESS_DEFINER", bi::Definers::DEFAULT.freshness)?,
             rollups: vars.file("ROLLUPS_FILE", Rollups::parse)?.unwrap_or_else(Rollups::built_in),
             tenants: vars.file("TENANTS_FILE", |_, text| Tenants::parse(text))?.unwrap_or_default(),
-            allow_old_server: vars.parsed_or::<u8>("BI_ALLOW_OLD_SERVER", 0)? == 1,
+            allow_old_server: flag(vars, "BI_ALLOW_OLD_SERVER")?,
             deadline: vars.duration_or("MIGRATE_DEADLINE", Duration::from_secs(5 * 60))?,
-        })
+        };
+        config.check_names()?;
+        Ok(config)
+    }
+
+    /// Checks that nothing of a tenant has the name of something else.
+    fn check_names(&self) -> Result<(), VarError> {
+        let invalid =
+            |name, value, reason: &str| Err(VarError::Invalid { name, value, reason: reason.to_owned() });
+        let mut databases = self.tenants.iter().map(|tenant| tenant.database(&self.bi_database));
+        if let Some(database) = databases.find(|name| *name == self.store.database) {
+            let reason =
+                "it would be the database of a tenant, and the tables are in it (CLICKHOUSE_DATABASE)";
+            return invalid("BI_DATABASE", database, reason);
+        }
+        let mut names = BTreeSet::from(["default".to_owned()]);
+        match self.users().into_iter().find(|user| !names.insert(user.name.clone())) {
+            Some(user) => invalid("BI_DEFINER", user.name, "two users of ClickHouse would have this name"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -362,6 +381,15 @@ fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, Va
     Err(VarError::Invalid { name, value: database, reason })
 }
 
+/// A variable that is 0 or 1; 0 by default.
+fn flag(vars: &Vars, name: &'static str) -> Result<bool, VarError> {
+    match vars.parsed_or::<u8>(name, 0)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(VarError::Invalid { name, value: other.to_string(), reason: "write 0 or 1".to_owned() }),
+    }
+}
+
 fn bytes(vars: &Vars, name: &'static str, default: usize) -> Result<NonZeroUsize, VarError> {
     let bytes = vars.bytes_or(name, default)?;
     NonZeroUsize::new(bytes).ok_or_else(|| {
@@ -427,6 +455,31 @@ mod tests {
         check_refused("BATCH_MAX_ROWS", "1000001", "at most 1000000");
         check_refused("BATCH_MAX_BYTES", "513MiB", "at most 536870912");
         check_refused("BATCH_MAX_AGE", "61m", "write 0s to 1h");
+    }
+
+    #[test]
+    fn names_that_would_mean_two_things_are_refused() {
+        let with = |tenants: &[&str], more: &[(&str, &str)]| {
+            let vars = Vars::from_pairs(NEEDED.iter().chain(more).copied());
+            let mut config = Config::from_vars(&vars).unwrap().migrate;
+            let hash = "a".repeat(64);
+            let tenant =
+                |name: &&str| format!("[[tenant]]\nname = \"{name}\"\npassword_sha256 = \"{hash}\"\n");
+            config.tenants = Tenants::parse(&tenants.iter().map(tenant).collect::<String>()).unwrap();
+            config.check_names().map_err(|error| error.to_string())
+        };
+        let of_tables = [("BI_DATABASE", "millrace"), ("CLICKHOUSE_DATABASE", "millrace_prod")];
+        assert!(with(&["prod"], &of_tables).unwrap_err().contains("millrace_prod"));
+        assert_eq!(with(&["test"], &of_tables), Ok(()));
+        let definer = [("BI_DEFINER", "bi")];
+        for names in [&["freshness"][..], &["jdbc"], &["reader"], &["acme", "reader_acme"]] {
+            let refused = with(names, &definer).unwrap_err();
+            assert!(refused.contains("BI_DEFINER"), "{refused}");
+            assert_eq!(with(names, &[]), Ok(()));
+        }
+        assert_eq!(with(&["acme"], &definer), Ok(()));
+        check_refused("BI_DEFINER", "bi_reader", "two users");
+        check_refused("BI_ALLOW_OLD_SERVER", "2", "write 0 or 1");
     }
 
     #[track_caller]

@@ -18,7 +18,7 @@ pub fn statements(users: &[User]) -> Vec<String> {
 /// rights.
 pub fn user(user: &User) -> Vec<String> {
     let name = identifier(&user.name);
-    let mut statements = login(user, &name);
+    let mut statements = vec![create_without_login(&user.name)];
     if let Some(profile) = user.profile {
         statements.push(format!("ALTER USER {name} SETTINGS PROFILE '{}'", profile.name));
     }
@@ -29,18 +29,18 @@ pub fn user(user: &User) -> Vec<String> {
     if !user.grantable.is_empty() {
         statements.push(format!("GRANT {} TO {name} WITH GRANT OPTION", user.grantable.join(", ")));
     }
+    // Last, so that nobody logs in before the limits are there.
+    if let Login::Sha256(hash) = &user.login {
+        statements.push(format!("ALTER USER {name} IDENTIFIED WITH sha256_hash BY '{hash}' HOST ANY"));
+    }
     statements
 }
 
-fn login(user: &User, name: &str) -> Vec<String> {
-    match &user.login {
-        // A user with a password cannot log in until somebody sets it.
-        Login::Nobody | Login::Password => vec![format!("CREATE USER IF NOT EXISTS {name} HOST NONE")],
-        Login::Sha256(hash) => {
-            let login = format!("{name} IDENTIFIED WITH sha256_hash BY '{hash}'");
-            vec![format!("CREATE USER IF NOT EXISTS {login}"), format!("ALTER USER {login} HOST ANY")]
-        }
-    }
+/// The statement that creates a user who cannot log in: from no address, and with a hash that no password is known to
+/// have, because a server may refuse users without a password.
+pub fn create_without_login(name: &str) -> String {
+    let (name, hash) = (identifier(name), "0".repeat(64));
+    format!("CREATE USER IF NOT EXISTS {name} IDENTIFIED WITH sha256_hash BY '{hash}' HOST NONE")
 }
 
 fn profile(profile: &Profile) -> [String; 2] {
@@ -76,9 +76,10 @@ fn quota(quota: &Quota, user: &User) -> [String; 2] {
 }
 
 fn policy(rows: &Rows, name: &str) -> [String; 2] {
-    // On every table of the database, also later ones.
+    // On every table of the database, also later ones. Restrictive, because permissive policies are combined by OR, so
+    // that one of somebody else's would show more.
     let policy = format!("{name} ON {}.*", rows.database);
-    let rest = format!("FOR SELECT USING {} AS PERMISSIVE TO {name}", rows.condition);
+    let rest = format!("FOR SELECT USING {} AS RESTRICTIVE TO {name}", rows.condition);
     [format!("CREATE ROW POLICY IF NOT EXISTS {policy} {rest}"), format!("ALTER ROW POLICY {policy} {rest}")]
 }
 
@@ -88,8 +89,8 @@ pub fn drop_reader(name: &str) -> [String; 2] {
     [format!("DROP USER IF EXISTS {name}"), format!("DROP QUOTA IF EXISTS {name}")]
 }
 
-/// The statements that take a tenant's definer away, whose views are gone.
-pub fn drop_definer(name: &str, tables: &str) -> [String; 2] {
-    let name = identifier(name);
-    [format!("DROP USER IF EXISTS {name}"), format!("DROP ROW POLICY IF EXISTS {name} ON {tables}.*")]
+/// The statement that takes a tenant's definer away, whose views are gone. Its row policy stays: another migration may
+/// be giving it to a new definer, and without a user it hides nothing.
+pub fn drop_definer(name: &str) -> String {
+    format!("DROP USER IF EXISTS {}", identifier(name))
 }

@@ -10,6 +10,9 @@ use crate::line::is_tenant;
 /// Most tenants: each has a database with all views, which every migration replaces.
 const MAX_TENANTS: usize = 1_000;
 
+/// The SHA-256 of no text, which is what a pipe from an unset variable gives.
+const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// A tenant whose analysts see its rows and no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
@@ -58,9 +61,18 @@ impl Tenants {
     /// The first thing that is wrong, with its line.
     pub fn parse(text: &str) -> Result<Self, TenantsError> {
         let line = |at: usize| 1 + text[..at].matches('\n').count();
-        let bad = |error: toml::de::Error| TenantsError {
+        let bad = |error: toml::de::Error| {
+            TenantsError {
             line: line(error.span().map_or(0, |span| span.start)),
-            reason: error.message().to_owned(),
+            reason: match error.message() {
+                // It has the value.
+                text if text.starts_with("invalid type") || text.starts_with("invalid value") => {
+                    "a value has the wrong type: names and hashes are texts in quotes, `enabled` is true or false"
+                        .to_owned()
+                }
+                text => text.to_owned(),
+            },
+        }
         };
         let declared = toml::from_str::<File>(text).map_err(bad)?.tenant;
         let (mut tenants, mut names) = (Vec::new(), BTreeSet::new());
@@ -75,6 +87,11 @@ impl Tenants {
             if password_sha256.len() != 64 || !password_sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
                 let reason = format!("tenant `{name}`: its password_sha256 must be 64 hexadecimal digits");
                 return Err(wrong(reason));
+            }
+            if password_sha256.eq_ignore_ascii_case(OF_NOTHING) {
+                return Err(wrong(format!(
+                    "tenant `{name}`: its password_sha256 is that of an empty password"
+                )));
             }
             if !names.insert(name.clone()) {
                 return Err(wrong(format!("tenant `{name}` occurs twice")));

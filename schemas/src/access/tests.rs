@@ -70,7 +70,7 @@ fn the_file_and_the_statements_give_each_user_the_same() {
         assert_eq!(is_nobody, user.login == Login::Nobody, "{name}");
         let filter = element.contains("<filter>").then(|| between(element, "<filter>", "</filter>"));
         let policy = statements.iter().find(|sql| sql.starts_with(&format!("ALTER ROW POLICY {name} ")));
-        assert_eq!(filter, policy.map(|sql| between(sql, " USING ", " AS PERMISSIVE ")), "{name}");
+        assert_eq!(filter, policy.map(|sql| between(sql, " USING ", " AS RESTRICTIVE ")), "{name}");
     }
 }
 
@@ -124,16 +124,21 @@ fn a_tenant_has_a_definer_with_a_policy_and_a_reader_of_one_database() {
     let statements = sql::statements(&users());
     let has =
         |sql: &str| assert!(statements.iter().any(|one| one == sql), "{sql}\n{}", statements.join("\n"));
-    has("CREATE USER IF NOT EXISTS bi_owner_acme HOST NONE");
+    let nobody = format!("IDENTIFIED WITH sha256_hash BY '{}' HOST NONE", "0".repeat(64));
+    for name in ["bi_owner", "bi_owner_acme", "bi_reader_acme", "bi_reader"] {
+        has(&format!("CREATE USER IF NOT EXISTS {name} {nobody}"));
+    }
     has(
-        "CREATE ROW POLICY IF NOT EXISTS bi_owner_acme ON millrace.* FOR SELECT USING tenant = 'acme' AS PERMISSIVE TO \
+        "CREATE ROW POLICY IF NOT EXISTS bi_owner_acme ON millrace.* FOR SELECT USING tenant = 'acme' AS RESTRICTIVE TO \
          bi_owner_acme",
     );
     has(
-        "ALTER ROW POLICY `bi_owner_my-shop` ON millrace.* FOR SELECT USING tenant = 'my-shop' AS PERMISSIVE TO \
+        "ALTER ROW POLICY `bi_owner_my-shop` ON millrace.* FOR SELECT USING tenant = 'my-shop' AS RESTRICTIVE TO \
          `bi_owner_my-shop`",
     );
-    has(&format!("ALTER USER `bi_reader_my-shop` IDENTIFIED WITH sha256_hash BY '{HASH}' HOST ANY"));
+    let opened = format!("ALTER USER `bi_reader_my-shop` IDENTIFIED WITH sha256_hash BY '{HASH}' HOST ANY");
+    let last = statements.iter().rfind(|sql| sql.contains("bi_reader_my-shop"));
+    assert_eq!(last, Some(&opened), "a login is opened once its limits are there");
     let reader = statements.iter().find(|sql| sql.ends_with(" TO `bi_reader_my-shop` WITH REPLACE OPTION"));
     let reader = reader.unwrap();
     assert!(reader.starts_with("GRANT SELECT ON `bi_my-shop`.*, SELECT(database, "), "{reader}");
@@ -158,6 +163,12 @@ fn what_is_wrong_with_a_file_of_tenants_is_named_with_its_line() {
     }
     let short = good.replace(HASH, "secret");
     check(&short, "line 1: tenant `acme`: its password_sha256 must be 64 hexadecimal digits");
+    let nothing = "E3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let empty = good.replace(HASH, nothing);
+    check(&empty, "line 1: tenant `acme`: its password_sha256 is that of an empty password");
+    let types =
+        "a value has the wrong type: names and hashes are texts in quotes, `enabled` is true or false";
+    check(&good.replace(&format!("\"{HASH}\""), "12345678"), &format!("line 3: {types}"));
     let error = Tenants::parse(&good.replace("name", "nam")).unwrap_err().to_string();
     assert!(error.starts_with("line 2: unknown field `nam`"), "{error}");
     assert!(Tenants::parse("").unwrap().is_empty());

@@ -100,6 +100,18 @@ pub enum MigrateError {
          `stream-agg migrate --print-users-xml` prints"
     )]
     NoPolicy(String),
+    /// Another policy would show the definer more.
+    #[error(
+        "create views with the rights of `{1}`: the row policy `{0}` applies to this user too, and would show it more \
+         than one tenant; let it end in `TO ALL EXCEPT` the definers of tenants, or drop it"
+    )]
+    OtherPolicy(String, String),
+    /// The database of a tenant is somebody else's.
+    #[error(
+        "create database `{0}` of a tenant: it is there, and `migrate` did not create it; rename or drop it, remove \
+         the tenant from TENANTS_FILE, or set another BI_DATABASE"
+    )]
+    NotOurs(String),
     /// A row policy hides rows from the user that migrates.
     #[error("use row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden(String),
@@ -188,6 +200,8 @@ impl MigrateError {
             | Self::OldServer(_)
             | Self::UsersAreInAFile(_)
             | Self::NoPolicy(_)
+            | Self::OtherPolicy(..)
+            | Self::NotOurs(_)
             | Self::Hidden(_)
             | Self::Timestamps { .. } => false,
             Self::Apply { source, .. } => source.is_transient(),
@@ -222,10 +236,15 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
     let store = Store::new(&config.store);
     apply(&store, "schema_migrations", APPLIED_TABLE).await?;
+    // Asked first, because another migration may write meanwhile.
+    let has_rows = tenants::has_rows(&store, database).await?;
     let applied: Vec<(String, u64)> = store
         .rows("SELECT name, checksum FROM schema_migrations")
         .await
         .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
+    if applied.is_empty() && has_rows {
+        return Err(MigrateError::Hidden(database.clone()));
+    }
 
     let was_dropped = |name: &str| applied.iter().any(|(other, _)| other.strip_prefix(DROPPED) == Some(name));
     if let Some(rollup) = config.rollups.iter().find(|rollup| was_dropped(&rollup.name)) {

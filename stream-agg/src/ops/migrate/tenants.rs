@@ -2,18 +2,23 @@
 //!
 //! Invariants: no view of a tenant exists whose definer has no row policy, so what a view reads is filtered beneath it;
 //! a database is noted in `schema_migrations` before it exists, so that what a later file does not name is removed, and
-//! nothing else is. A tenant that is removed or disabled loses its login first.
+//! nothing else is: a database that is there without a note is somebody else's. A tenant that is removed or disabled
+//! loses its login first. Migrations with different files may run at once, so a note is written again where one may
+//! have removed what the other made.
 
 use std::collections::BTreeSet;
 
 use schemas::access::{self, Tenant, User, sql};
 use schemas::bi::{self, Databases, Definers, identifier};
 
+use self::policies::Policy;
 use super::views::{self, Notes};
 use super::{MigrateError, apply};
 use crate::apply::store::{Store, StoreError};
 use crate::apply::visible::are_rows_visible;
 use crate::config::MigrateConfig;
+
+mod policies;
 
 /// ClickHouse's codes for a server that takes its users from a file: nowhere to put one, and one that may not change.
 const FROM_A_FILE: [u32; 2] = [495, 514];
@@ -41,11 +46,11 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
         remove(config, &server, name).await?;
     }
     notes.write(&dropped, 0).await?;
+    notes.write(&still_there(config, &server, &dropped).await?, 1).await?;
     if !config.tenants.is_empty() {
         check_version(config, &server).await?;
-        notes.write(&declared.difference(&noted).cloned().collect::<Vec<_>>(), 1).await?;
         for tenant in config.tenants.iter() {
-            create(config, &server, tenant).await?;
+            create(config, &server, &notes, tenant).await?;
         }
     }
     Ok(Made { tenants: declared.len(), dropped })
@@ -70,9 +75,24 @@ fn keeps_readers_in_views(version: &str) -> bool {
     }
 }
 
-async fn create(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Result<(), MigrateError> {
+async fn create(
+    config: &MigrateConfig,
+    server: &Store,
+    notes: &Notes,
+    tenant: &Tenant,
+) -> Result<(), MigrateError> {
     let database = tenant.database(&config.bi_database);
+    // In this order, because another migration notes it before it creates it.
+    if is_there(server, &database).await? && !notes.read().await?.contains(&tenant.name) {
+        return Err(MigrateError::NotOurs(database));
+    }
+    let note = std::slice::from_ref(&tenant.name);
+    notes.write(note, 1).await?;
     apply(server, &database, &format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&database))).await?;
+    // Another migration, which removes the tenant, may have noted that in between.
+    if !notes.read().await?.contains(&tenant.name) {
+        notes.write(note, 1).await?;
+    }
     let names = config.definer_names();
     let users = access::of_tenant(tenant, &config.rollups, config.databases(), names);
     give_rights(config, server, tenant, &users).await?;
@@ -80,7 +100,35 @@ async fn create(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Resu
     let definer = tenant.definer(names.views);
     let definers = Definers { views: &definer, ..names };
     views::make_in(config, &database, &bi::tenants_views(&config.rollups, on), definers).await?;
-    Ok(())
+    check_policies(config, server, tenant).await
+}
+
+async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> {
+    let sql = format!("SELECT name FROM system.databases WHERE name = '{database}'");
+    let found: Vec<String> = server.rows(&sql).await.map_err(failed("system.databases"))?;
+    Ok(!found.is_empty())
+}
+
+/// Those tenants whose database or login is there, although they were removed: it has other tables, or another
+/// migration made it meanwhile.
+async fn still_there(
+    config: &MigrateConfig,
+    server: &Store,
+    names: &[String],
+) -> Result<Vec<String>, MigrateError> {
+    let mut found = Vec::new();
+    for name in names {
+        let gone = removed(name);
+        let login = format!(
+            "SELECT name FROM system.users WHERE storage != 'users_xml' AND name = '{}'",
+            gone.reader()
+        );
+        let logins: Vec<String> = server.rows(&login).await.map_err(failed("system.users"))?;
+        if !logins.is_empty() || is_there(server, &gone.database(&config.bi_database)).await? {
+            found.push(name.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// Creates the users, or, where they come from a file, checks that the policy of the definer is in it.
@@ -91,7 +139,7 @@ async fn give_rights(
     users: &[User; 2],
 ) -> Result<(), MigrateError> {
     if are_in_a_file(server, users).await? {
-        return check_policy(config, server, tenant).await;
+        return check_policies(config, server, tenant).await;
     }
     let [definer, reader] = users;
     check_policies_spare_others(config, server, definer).await?;
@@ -105,7 +153,7 @@ async fn give_rights(
             outcome => outcome?,
         }
     }
-    Ok(())
+    check_policies(config, server, tenant).await
 }
 
 async fn are_in_a_file(server: &Store, users: &[User; 2]) -> Result<bool, MigrateError> {
@@ -118,15 +166,11 @@ async fn are_in_a_file(server: &Store, users: &[User; 2]) -> Result<bool, Migrat
     Ok(found.len() == users.len())
 }
 
-async fn check_policy(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Result<(), MigrateError> {
-    let definer = tenant.definer(&config.bi_definer);
-    let sql = format!(
-        "SELECT assumeNotNull(select_filter) FROM system.row_policies WHERE database = '{}' AND table = '' \
-         AND NOT is_restrictive AND has(apply_to_list, '{definer}')",
-        config.store.database
-    );
-    let filters: Vec<String> = server.rows(&sql).await.map_err(failed("system.row_policies"))?;
-    if filters == [tenant.condition()] { Ok(()) } else { Err(MigrateError::NoPolicy(definer)) }
+/// Checks that the policy of the definer is there, and that no other one shows it more.
+async fn check_policies(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Result<(), MigrateError> {
+    let sql = Policy::select(&config.store.database);
+    let policies: Vec<Policy> = server.rows(&sql).await.map_err(failed("system.row_policies"))?;
+    policies::check(&policies, &tenant.definer(&config.bi_definer), &tenant.condition())
 }
 
 /// A policy that hides a table from the definer must not hide it from others. Tried first on a table that no running
@@ -138,7 +182,7 @@ async fn check_policies_spare_others(
 ) -> Result<(), MigrateError> {
     let name = identifier(&definer.name);
     let policy = format!("millrace_trial ON {}.schema_migrations", config.store.database);
-    let user = format!("CREATE USER IF NOT EXISTS {name} HOST NONE");
+    let user = sql::create_without_login(&definer.name);
     let trial = format!("CREATE ROW POLICY IF NOT EXISTS {policy} FOR SELECT USING 0 TO {name}");
     for statement in [user, trial] {
         apply(server, &definer.name, &statement).await.map_err(|error| match error {
@@ -155,6 +199,16 @@ async fn check_policies_spare_others(
     seen
 }
 
+/// Whether `schema_migrations` has rows, seen or hidden.
+pub(super) async fn has_rows(store: &Store, database: &str) -> Result<bool, MigrateError> {
+    let sql = format!(
+        "SELECT name FROM system.parts WHERE active AND rows > 0 AND database = '{database}' \
+         AND table = 'schema_migrations' LIMIT 1"
+    );
+    let parts: Vec<String> = store.rows(&sql).await.map_err(failed("system.parts"))?;
+    Ok(!parts.is_empty())
+}
+
 /// Checks that policies hide nothing from this user, and so from no service.
 pub(super) async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
     let database = &config.store.database;
@@ -165,21 +219,31 @@ pub(super) async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(),
     }
 }
 
-/// The reader first, so that nothing is read in between; the policy last.
+/// The reader first, so that nothing is read in between. What is in the database beside our views stays.
 async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
-    let gone = Tenant { name: name.to_owned(), password_sha256: String::new() };
-    drop_users(server, &gone.name, sql::drop_reader(&gone.reader())).await?;
+    let gone = removed(name);
+    drop_users(server, name, &sql::drop_reader(&gone.reader())).await?;
     let database = gone.database(&config.bi_database);
-    apply(server, &database, &format!("DROP DATABASE IF EXISTS {} SYNC", identifier(&database))).await?;
-    views::forget(config, &database).await?;
-    let definer = gone.definer(&config.bi_definer);
-    drop_users(server, &gone.name, sql::drop_definer(&definer, &config.store.database)).await
+    let others = views::drop_ours(config, &database).await?;
+    if others.is_empty() {
+        apply(server, &database, &format!("DROP DATABASE IF EXISTS {} SYNC", identifier(&database))).await?;
+    } else {
+        tracing::warn!(
+            "tenant `{name}`: the database `{database}` stays, because it has {}",
+            others.join(", ")
+        );
+    }
+    drop_users(server, name, &[sql::drop_definer(&gone.definer(&config.bi_definer))]).await
+}
+
+fn removed(name: &str) -> Tenant {
+    Tenant { name: name.to_owned(), password_sha256: String::new() }
 }
 
 /// Users of a file stay until somebody removes them there; without the database they read nothing.
-async fn drop_users(server: &Store, tenant: &str, statements: [String; 2]) -> Result<(), MigrateError> {
+async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Result<(), MigrateError> {
     for statement in statements {
-        match apply(server, tenant, &statement).await {
+        match apply(server, tenant, statement).await {
             Err(MigrateError::Apply { source: StoreError::Refused { code, .. }, .. })
                 if FROM_A_FILE.contains(&code) =>
             {

@@ -13,6 +13,8 @@ use crate::config::MigrateConfig;
 
 /// ClickHouse's code for an unknown user.
 const UNKNOWN_USER: u32 = 192;
+/// Its code for an unknown database.
+const UNKNOWN_DATABASE: u32 = 81;
 
 /// What was done.
 pub(super) struct Made {
@@ -79,19 +81,34 @@ async fn replace(
     let dropped: Vec<_> =
         noted.into_iter().filter(|name| !is_declared(name) && !tables.contains(name)).collect();
     for view in &dropped {
-        let name = format!("{}.`{view}`", identifier(database));
-        apply(&server, &name, &format!("DROP VIEW IF EXISTS {name}")).await?;
+        drop_view(&server, database, view).await?;
     }
     // The notes stay until their views are gone, so that a migration that dies here is finished by the next.
     notes.write(&dropped, 0).await?;
     Ok(Made { views: views.len(), dropped })
 }
 
-/// Notes that a database which is gone has no views of ours.
-pub(super) async fn forget(config: &MigrateConfig, database: &str) -> Result<(), MigrateError> {
+/// Drops our views of a database. Returns the names of what else is in it.
+pub(super) async fn drop_ours(config: &MigrateConfig, database: &str) -> Result<Vec<String>, MigrateError> {
+    let server = Store::without_database(&config.store);
     let notes = Notes::of(config, database);
     let noted = notes.read().await?;
-    notes.write(&noted, 0).await
+    let tables = tables_in(&server, database).await?;
+    for view in noted.iter().filter(|name| !tables.contains(name)) {
+        drop_view(&server, database, view).await?;
+    }
+    notes.write(&noted, 0).await?;
+    let sql = format!("SELECT name FROM system.tables WHERE database = '{database}' ORDER BY name");
+    server.rows(&sql).await.map_err(|source| MigrateError::Apply { name: database.to_owned(), source })
+}
+
+async fn drop_view(server: &Store, database: &str, view: &str) -> Result<(), MigrateError> {
+    let name = format!("{}.`{view}`", identifier(database));
+    // The database of a removed tenant may be gone already.
+    match apply(server, &name, &format!("DROP VIEW IF EXISTS {name}")).await {
+        Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_DATABASE, .. }, .. }) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// The names in `database` that are no views.
