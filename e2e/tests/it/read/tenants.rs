@@ -115,6 +115,7 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
 
     let views = ask(&world, "acme", "SHOW TABLES").await.unwrap();
     assert!(views.contains("event_hourly") && !views.contains("pipeline_health"), "{views}");
+    let mut settings = SETTINGS.into_iter().cycle();
     for view in views.lines().filter(|view| *view != "freshness") {
         let seen = format!("SELECT DISTINCT tenant FROM `{view}`");
         let own = ask(&world, "acme", &seen).await.unwrap();
@@ -136,7 +137,9 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
         for oracle in &oracles {
             let plain = format!("SELECT count() FROM `{view}` WHERE {oracle}");
             let own = ask(&world, "acme", &plain).await.unwrap_or_else(|error| panic!("{plain}: {error}"));
-            for setting in SETTINGS {
+            // All settings with the raw view; else one after the other, within the quota of 600 queries a minute.
+            let next = settings.by_ref().take(if view == "events_recent" { SETTINGS.len() } else { 1 });
+            for setting in next.collect::<Vec<_>>() {
                 let set = format!("SELECT * FROM ({plain} SETTINGS {setting})");
                 assert_eq!(ask(&world, "acme", &set).await.as_ref(), Ok(&own), "{set}");
             }
