@@ -315,7 +315,7 @@ impl Inserter {
         let server =
             self.store.servers.first().expect("the clock was read, and the id of its server with it");
         let start = Instant::now();
-        let statement = statement(cell, source, target, deadline, &server);
+        let statement = statement(cell, source, target, deadline, server);
         let answer =
             self.sender.insert(&statement, &settings(cell, token, deadline), &cell.block.bytes).await;
         let answer = answer.map(|written| InsertAnswer::of(written, cell.rows, start.elapsed()));

@@ -6,9 +6,9 @@
 //!
 //! Invariant: a process that has seen a second server asks and inserts nothing more.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::OnceLock;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 
 /// The address leads to more than one server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,15 +26,8 @@ pub struct AnotherServer {
 /// The servers that have answered.
 #[derive(Debug, Default)]
 pub struct Servers {
-    seen: Mutex<Seen>,
-    /// Cancelled once a second one has answered.
-    several: CancellationToken,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    first: Option<String>,
-    other: Option<String>,
+    first: OnceLock<String>,
+    several: SetOnce<AnotherServer>,
 }
 
 impl Servers {
@@ -43,13 +36,11 @@ impl Servers {
     /// # Errors
     /// It is not the one that answered first.
     pub fn answered(&self, id: &str) -> Result<(), AnotherServer> {
-        let mut seen = self.seen();
-        let first = seen.first.get_or_insert_with(|| id.to_owned());
+        let first = self.first.get_or_init(|| id.to_owned());
         if first != id {
-            seen.other.get_or_insert_with(|| id.to_owned());
-            self.several.cancel();
+            // A third server changes nothing.
+            let _known = self.several.set(AnotherServer { first: first.clone(), other: id.to_owned() });
         }
-        drop(seen);
         self.check()
     }
 
@@ -58,31 +49,17 @@ impl Servers {
     /// # Errors
     /// Another one has, too.
     pub fn check(&self) -> Result<(), AnotherServer> {
-        match &*self.seen() {
-            Seen { first: Some(first), other: Some(other) } => {
-                Err(AnotherServer { first: first.clone(), other: other.clone() })
-            }
-            _ => Ok(()),
-        }
+        self.several.get().map_or(Ok(()), |several| Err(several.clone()))
     }
 
     /// The id of the server that answered first; `None` before any answer.
-    pub fn first(&self) -> Option<String> {
-        self.seen().first.clone()
+    pub fn first(&self) -> Option<&str> {
+        self.first.get().map(String::as_str)
     }
 
     /// Returns once a second server has answered.
     pub async fn several(&self) -> AnotherServer {
-        loop {
-            self.several.cancelled().await;
-            if let Err(several) = self.check() {
-                return several;
-            }
-        }
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.several.wait().await.clone()
     }
 }
 
@@ -97,7 +74,7 @@ mod tests {
         let several = AnotherServer { first: "a".to_owned(), other: "b".to_owned() };
         assert_eq!(servers.answered("b"), Err(several.clone()));
         assert_eq!((servers.answered("a"), servers.check()), (Err(several.clone()), Err(several.clone())));
-        assert_eq!(servers.first().as_deref(), Some("a"));
+        assert_eq!(servers.first(), Some("a"));
         assert!(several.to_string().starts_with("clickhouse is server `a` and also server `b`: "));
     }
 }
