@@ -17,3 +17,14 @@ pub async fn are_rows_visible(store: &Store) -> Result<bool, StoreError> {
     let seen: Vec<String> = store.rows("SELECT name FROM schema_migrations LIMIT 1").await?;
     Ok(!seen.is_empty())
 }
+
+/// Whether that table has rows, seen or hidden.
+pub async fn has_rows(store: &Store) -> Result<bool, StoreError> {
+    let sql = format!(
+        "SELECT name FROM system.parts WHERE active AND rows > 0 AND database = '{}' \
+         AND table = 'schema_migrations' LIMIT 1",
+        store.database
+    );
+    let parts: Vec<String> = store.rows(&sql).await?;
+    Ok(!parts.is_empty())
+}

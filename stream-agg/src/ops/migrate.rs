@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::apply::configs::DROPPED;
 use crate::apply::store::{Store, StoreError};
-use crate::apply::visible::REMEDY;
+use crate::apply::visible::{self, REMEDY};
 use crate::config::MigrateConfig;
 use crate::kafka::timestamps::{self, Admin, TimestampType};
 
@@ -140,7 +140,7 @@ pub enum MigrateError {
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = persist(deadline, "clickhouse", || tables(config)).await?;
-    persist(deadline, "clickhouse", || tenants::check_rows_are_visible(config)).await?;
+    persist(deadline, "clickhouse", || check_rows_are_visible(config)).await?;
     let Made { views, dropped } = persist(deadline, "clickhouse", || views::make(config)).await?;
     let of_tenants = persist(deadline, "clickhouse", || tenants::make(config)).await?;
     let topic_created = persist(deadline, "kafka", || topic(config)).await?;
@@ -229,6 +229,13 @@ fn is_transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// Checks that policies hide nothing from this user, and so from no service.
+async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
+    let store = Store::new(&config.store);
+    let are_visible = visible::are_rows_visible(&store).await.map_err(failed("schema_migrations"))?;
+    if are_visible { Ok(()) } else { Err(MigrateError::Hidden(config.store.database.clone())) }
+}
+
 /// Applies what is not applied yet. Returns the names.
 async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     let database = &config.store.database;
@@ -237,11 +244,11 @@ async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     let store = Store::new(&config.store);
     apply(&store, "schema_migrations", APPLIED_TABLE).await?;
     // Asked first, because another migration may write meanwhile.
-    let has_rows = tenants::has_rows(&store, database).await?;
+    let has_rows = visible::has_rows(&store).await.map_err(failed("system.parts"))?;
     let applied: Vec<(String, u64)> = store
         .rows("SELECT name, checksum FROM schema_migrations")
         .await
-        .map_err(|source| MigrateError::Apply { name: "schema_migrations".to_owned(), source })?;
+        .map_err(failed("schema_migrations"))?;
     if applied.is_empty() && has_rows {
         return Err(MigrateError::Hidden(database.clone()));
     }
@@ -315,7 +322,12 @@ impl MigrateConfig {
 }
 
 async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError> {
-    store.execute(sql).await.map_err(|source| MigrateError::Apply { name: name.to_owned(), source })
+    store.execute(sql).await.map_err(failed(name))
+}
+
+/// The error of a statement about something of this name.
+fn failed(name: &str) -> impl Fn(StoreError) -> MigrateError {
+    move |source| MigrateError::Apply { name: name.to_owned(), source }
 }
 
 /// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of

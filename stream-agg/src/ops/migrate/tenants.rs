@@ -13,9 +13,8 @@ use schemas::bi::{self, Databases, Definers, identifier};
 
 use self::policies::Policy;
 use super::views::{self, Notes};
-use super::{MigrateError, apply};
+use super::{MigrateError, apply, check_rows_are_visible, failed};
 use crate::apply::store::{Store, StoreError};
-use crate::apply::visible::are_rows_visible;
 use crate::config::MigrateConfig;
 
 mod policies;
@@ -142,16 +141,9 @@ async fn give_rights(
         return check_policies(config, server, tenant).await;
     }
     let [definer, reader] = users;
-    check_policies_spare_others(config, server, definer).await?;
+    check_policies_spare_others(config, server, &tenant.name, definer).await?;
     for statement in sql::user(definer).into_iter().chain(sql::user(reader)) {
-        match apply(server, &definer.name, &statement).await {
-            Err(MigrateError::Apply { source: StoreError::Refused { code, .. }, .. })
-                if FROM_A_FILE.contains(&code) =>
-            {
-                return Err(MigrateError::UsersAreInAFile(tenant.name.clone()));
-            }
-            outcome => outcome?,
-        }
+        apply_to_users(server, &tenant.name, &definer.name, &statement).await?;
     }
     check_policies(config, server, tenant).await
 }
@@ -178,6 +170,7 @@ async fn check_policies(config: &MigrateConfig, server: &Store, tenant: &Tenant)
 async fn check_policies_spare_others(
     config: &MigrateConfig,
     server: &Store,
+    tenant: &str,
     definer: &User,
 ) -> Result<(), MigrateError> {
     let name = identifier(&definer.name);
@@ -185,38 +178,11 @@ async fn check_policies_spare_others(
     let user = sql::create_without_login(&definer.name);
     let trial = format!("CREATE ROW POLICY IF NOT EXISTS {policy} FOR SELECT USING 0 TO {name}");
     for statement in [user, trial] {
-        apply(server, &definer.name, &statement).await.map_err(|error| match error {
-            MigrateError::Apply { source: StoreError::Refused { code, .. }, .. }
-                if FROM_A_FILE.contains(&code) =>
-            {
-                MigrateError::UsersAreInAFile(definer.name.clone())
-            }
-            other => other,
-        })?;
+        apply_to_users(server, tenant, &definer.name, &statement).await?;
     }
     let seen = check_rows_are_visible(config).await;
     apply(server, &definer.name, &format!("DROP ROW POLICY IF EXISTS {policy}")).await?;
     seen
-}
-
-/// Whether `schema_migrations` has rows, seen or hidden.
-pub(super) async fn has_rows(store: &Store, database: &str) -> Result<bool, MigrateError> {
-    let sql = format!(
-        "SELECT name FROM system.parts WHERE active AND rows > 0 AND database = '{database}' \
-         AND table = 'schema_migrations' LIMIT 1"
-    );
-    let parts: Vec<String> = store.rows(&sql).await.map_err(failed("system.parts"))?;
-    Ok(!parts.is_empty())
-}
-
-/// Checks that policies hide nothing from this user, and so from no service.
-pub(super) async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
-    let database = &config.store.database;
-    if are_rows_visible(&Store::new(&config.store)).await.map_err(failed("schema_migrations"))? {
-        Ok(())
-    } else {
-        Err(MigrateError::Hidden(database.clone()))
-    }
 }
 
 /// The reader first, so that nothing is read in between. What is in the database beside our views stays.
@@ -243,22 +209,29 @@ fn removed(name: &str) -> Tenant {
 /// Users of a file stay until somebody removes them there; without the database they read nothing.
 async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Result<(), MigrateError> {
     for statement in statements {
-        match apply(server, tenant, statement).await {
-            Err(MigrateError::Apply { source: StoreError::Refused { code, .. }, .. })
-                if FROM_A_FILE.contains(&code) =>
-            {
-                tracing::warn!(
-                    "the users of tenant `{tenant}` are in a file of ClickHouse's: remove them from it"
-                );
-            }
+        match apply_to_users(server, tenant, tenant, statement).await {
+            Err(MigrateError::UsersAreInAFile(_)) => tracing::warn!(
+                "the users of tenant `{tenant}` are in a file of ClickHouse's: remove them from it"
+            ),
             outcome => outcome?,
         }
     }
     Ok(())
 }
 
-fn failed(name: &'static str) -> impl Fn(StoreError) -> MigrateError {
-    move |source| MigrateError::Apply { name: name.to_owned(), source }
+/// Runs a statement about users of a tenant; `name` is what it is about.
+///
+/// # Errors
+/// The server takes its users from a file, or refuses the statement.
+async fn apply_to_users(server: &Store, tenant: &str, name: &str, sql: &str) -> Result<(), MigrateError> {
+    apply(server, name, sql).await.map_err(|error| match error {
+        MigrateError::Apply { source: StoreError::Refused { code, .. }, .. }
+            if FROM_A_FILE.contains(&code) =>
+        {
+            MigrateError::UsersAreInAFile(tenant.to_owned())
+        }
+        other => other,
+    })
 }
 
 #[cfg(test)]
