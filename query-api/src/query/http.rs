@@ -52,7 +52,7 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
                            uri: Uri,
                            headers: HeaderMap,
                            body: Result<Bytes, BytesRejection>| async move {
-            let answered = answer(&app, &reader, suffix, &method, &uri, &headers, body).await;
+            let answered = answer(&app, &reader, suffix, &method, &uri, headers, body).await;
             app.state.metrics.queries.answered(answered.as_ref().err());
             let response = answered.unwrap_or_else(Problem::into_response);
             app.state.metrics.answered(ROUTE, response.status());
@@ -69,12 +69,12 @@ async fn answer(
     suffix: Option<Format>,
     method: &Method,
     uri: &Uri,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let query =
         Query::parse(&parameters(&PARAMETERS, method, uri, body)?)?.of_reader(reader, &app.rollups)?;
-    let format = format(&query, suffix, headers)?;
+    let format = format(&query, suffix, &headers)?;
     if format == Format::Json && query.limit > MAX_JSON_LIMIT {
         let reason = format!(
             "one JSON document has at most {MAX_JSON_LIMIT} rows; ask for ndjson or csv, or for pages"
@@ -84,7 +84,7 @@ async fn answer(
     let shaped = app.answer(reader, &query).await?;
     let now = SystemTime::now().into();
     let stale = app.is_stale(&shaped, now);
-    let (bytes, headers) = (shaped.bytes(), headers.clone());
+    let bytes = shaped.bytes();
     let render = move || response(&query, &shaped, format, stale, now, &headers);
     app.long_answers.response(bytes, render).await
 }
