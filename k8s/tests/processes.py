@@ -16,6 +16,17 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def alone(admin):
+    """Variables of a service that answers probes on this port, and that has no other server to call."""
+    return {
+        "ADMIN_ADDR": f"127.0.0.1:{admin}",
+        "LISTEN_ADDR": f"127.0.0.1:{free_port()}",
+        # Nothing listens there: a service starts without Kafka and ClickHouse.
+        "KAFKA_BROKERS": "127.0.0.1:1",
+        "CLICKHOUSE_URL": "http://127.0.0.1:1",
+    }
+
+
 @contextmanager
 def running(command, log, **options):
     """A process that writes into the file `log` and is ended with the context."""

@@ -13,7 +13,7 @@ import subprocess
 import kubernetes_validate
 import pytest
 from needs import Needs
-from processes import ask, free_port, wait_for
+from processes import alone, ask, free_port, wait_for
 from rendered import (
     K8S,
     OF_OPERATORS,
@@ -60,15 +60,9 @@ def missing_probes(documents, folder):
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         given = environment(documents, spec, container, folder)
         admin = free_port()
-        own = {
-            "ADMIN_ADDR": f"127.0.0.1:{admin}",
-            "LISTEN_ADDR": f"127.0.0.1:{free_port()}",
-            "KAFKA_BROKERS": "127.0.0.1:1",
-            "CLICKHOUSE_URL": "http://127.0.0.1:1",
-        }
         service = subprocess.Popen(
             [program(container), *container.get("args", [])],
-            env=given | own,
+            env=given | alone(admin),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -6,7 +6,7 @@ a real cluster shows.
 
 import pytest
 from container import Images, running
-from processes import ask, free_port, wait_for
+from processes import alone, ask, free_port, wait_for
 from rendered import IMAGES, K8S, containers, label, render
 from units import size
 
@@ -43,15 +43,7 @@ def pod_of(documents, service):
 def test_a_service_runs_in_its_pod_and_stops_when_it_is_asked(images, prod, folder, service):
     spec, container = pod_of(prod, service)
     admin = free_port()
-    own = {
-        "ADMIN_ADDR": f"127.0.0.1:{admin}",
-        "LISTEN_ADDR": f"127.0.0.1:{free_port()}",
-        # Nothing listens there: a service starts without Kafka and ClickHouse.
-        "KAFKA_BROKERS": "127.0.0.1:1",
-        "CLICKHOUSE_URL": "http://127.0.0.1:1",
-        "POLL_RESULTS_URL": "http://127.0.0.1:1",
-        "DRAIN_DELAY": "0s",
-    }
+    own = alone(admin) | {"POLL_RESULTS_URL": "http://127.0.0.1:1", "DRAIN_DELAY": "0s"}
     with running(images, service, prod, spec, container, folder, **own) as started:
         wait_for(f"{service} answers", lambda: started.is_over() or ask(admin, "/healthz")[0] == 200, DEADLINE)
         assert not started.is_over(), started.log.read_text()

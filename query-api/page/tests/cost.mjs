@@ -7,15 +7,10 @@
 
 import { createInterface } from "node:readline";
 
-import { chromium } from "playwright-core";
-
-import { painted } from "./paint.mjs";
+import { launch, painted } from "./paint.mjs";
 
 const [url, loads, pages] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-});
+const browser = await launch();
 try {
   const times = [];
   for (let load = 0; load < Number(loads); load += 1) {

@@ -1,4 +1,15 @@
-// The first frame of the page that has a number.
+// The browser, and the first frame of the page that has a number: what the tests and `./dev bench` share.
+
+import { chromium } from "playwright-core";
+
+/** Starts Chromium. */
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    // In a container there is neither a sandbox for root nor a large /dev/shm.
+    args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
+  });
+}
 
 /**
  * Opens the page with the last 24 hours and waits for that frame; milliseconds since the start of the navigation. The

@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
-import { chromium } from "playwright-core";
+import { launch } from "./paint.mjs";
 
 const [address, screenshots, expectedText] = process.argv.slice(2);
 /** Address of the query API. */
@@ -19,11 +19,7 @@ export const complaints = [];
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(screenshots, { recursive: true });
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-export const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  // In a container there is neither a sandbox for root nor a large /dev/shm.
-  args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-});
+export const browser = await launch();
 
 export async function step(name, run) {
   const start = Date.now();
