@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use serde_json::{Map, Value, json};
 
-use crate::vars::{VarError, size};
+use crate::vars::VarError;
 
 /// What a service needs with one configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,9 +98,10 @@ impl Needs {
     /// A table for people, with the variables and what they resolved to.
     pub fn table(&self, variables: &[(String, String)]) -> String {
         let duration = |time| humantime::format_duration(time).to_string();
+        let mib = |bytes: usize| format!("{} MiB", bytes.div_ceil(1 << 20));
         let mut rows = Vec::new();
-        rows.extend(self.memory.iter().map(|(what, bytes)| ("memory", (*what).to_owned(), size(bytes))));
-        rows.push(("memory", "together".to_owned(), size(&self.memory_bytes())));
+        rows.extend(self.memory.iter().map(|(what, bytes)| ("memory", (*what).to_owned(), mib(*bytes))));
+        rows.push(("memory", "together".to_owned(), mib(self.memory_bytes())));
         rows.extend(self.stop.iter().map(|(what, time)| ("stop", (*what).to_owned(), duration(*time))));
         rows.push(("stop", "longest".to_owned(), duration(self.longest_stop())));
         rows.extend(self.listens.iter().map(|(name, at)| ("listens", (*name).to_owned(), at.to_string())));
@@ -159,9 +160,9 @@ mod tests {
         let table = needs()
             .table(&[("TOPIC", "events"), ("SPOOL", "")].map(|(name, value)| (name.into(), value.into())));
         let expected = "\
-memory    bodies         3MiB
-memory    a cache        1MiB
-memory    together       4MiB
+memory    bodies         3 MiB
+memory    a cache        1 MiB
+memory    together       4 MiB
 stop      DRAIN_DELAY    1s 500ms
 stop      open requests  10s
 stop      longest        11s 500ms

@@ -227,7 +227,7 @@ impl Vars {
 }
 
 /// A size as people write it: `96MiB`, in the largest unit of which it is a whole number.
-pub(crate) fn size(bytes: &usize) -> String {
+fn size(bytes: &usize) -> String {
     const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| *bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
