@@ -10,7 +10,6 @@ use devstack::{Service, Stack, bi_clients_node_modules, bi_clients_python, jdbc_
 use runtime::vars::Vars;
 use schemas::bi;
 use schemas::rollup::Rollups;
-use schemas::time::HOUR;
 use serde_json::{Value, json};
 
 use crate::oracle::{Oracle, TestEvent, now};
@@ -91,7 +90,8 @@ impl Filled {
         let (mut events, mut value, votes) = (0_u64, 0_i64, 12_u64);
 
         for at in 0..20_u64 {
-            let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now().floor(HOUR))).collect();
+            // Of now, because panels of the last hour must show them at any minute of an hour.
+            let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now())).collect();
             if at < votes {
                 lines[0].event = "vote".to_owned();
             }
