@@ -76,6 +76,10 @@ impl Config {
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
         // Enough for a laptop: each partition has its own inserts.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
+        // After a kill of `./dev up` the next one gets the partitions at once. In your Kafka there may be other members.
+        if self.given.kafka.is_none() {
+            vars.entry("GROUP_INSTANCE_ID".to_owned()).or_insert_with(|| "stream-agg-0".to_owned());
+        }
         if demo && !vars.contains_key("ROLLUPS_FILE") {
             let file = stack.directory.path().join("demo-rollups.toml");
             fs::write(&file, DEMO_ROLLUPS).with_context(|| format!("write {}", file.display()))?;

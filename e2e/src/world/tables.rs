@@ -91,7 +91,8 @@ impl World {
         );
     }
 
-    async fn stored(&self) -> u64 {
+    /// How many raw rows are stored.
+    pub async fn stored(&self) -> u64 {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 

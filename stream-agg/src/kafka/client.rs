@@ -37,6 +37,10 @@ pub fn admin_client(config: &Config) -> KafkaResult<Admin> {
     config.migrate.kafka.client(&[]).create()
 }
 
+/// How long Kafka keeps the partitions for a member that sends no heartbeats: Kafka's default, in which a restarted
+/// process of the same `GROUP_INSTANCE_ID` is back.
+const SESSION_MS: &str = "45000";
+
 /// A consumer that has not joined the group yet.
 pub(crate) fn group_consumer(
     config: &Config,
@@ -47,6 +51,7 @@ pub(crate) fn group_consumer(
     let queued = queued_kib(config.migrate.partitions);
     let settable = [
         ("group.id", config.group.as_str()),
+        ("session.timeout.ms", SESSION_MS),
         ("fetch.queue.backoff.ms", "10"),
         ("queued.max.messages.kbytes", &queued),
     ];

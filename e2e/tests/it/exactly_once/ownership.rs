@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use rustix::process::Signal;
+use tokio::task;
 
 use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
@@ -70,6 +71,49 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
         });
         shared_again.await.unwrap();
     }
+    world.assert_counted(&oracle.counts()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_member_counts_at_once_after_an_outage_of_kafka_that_is_longer_than_its_session() {
+    const SESSION: Duration = Duration::from_secs(30);
+    let (mut stack, world) = World::on_own_servers("ownership_outage").await;
+    let mut edge = world.edge().await;
+    let (mut rng, mut oracle) = (fastrand::Rng::with_seed(63), Oracle::default());
+    let session = SESSION.as_millis().to_string();
+    let mut aggregator =
+        world.start("stream-agg", &[STATIC_MEMBER, ("KAFKA_OPT_session.timeout.ms", &session)]);
+    aggregator.wait_ready().await.unwrap();
+    post(&edge, &mut rng, &mut oracle).await;
+    let committed = || (0..4).map(|partition| world.try_committed(partition)).collect::<Vec<_>>();
+    let all_committed = async || {
+        let offsets = committed().into_iter().flatten().map(|(offset, _)| offset.cast_unsigned());
+        task::block_in_place(|| stack.kafka.log_ends(world.name()).unwrap()).into_iter().eq(offsets)
+    };
+    wait_for("the commits of all events", DEADLINE, all_committed).await.unwrap();
+
+    // Kafka dies while a batch is being inserted, so that no coordinator answers the commit that follows. At the end of
+    // its session the member loses its partitions, or the outcome of the commit is unknown, whichever comes first.
+    let before = committed();
+    stack.clickhouse.process().unwrap().signal(Signal::STOP).unwrap();
+    post(&edge, &mut rng, &mut oracle).await;
+    wait_for("the intent of a batch", DEADLINE, async || committed() != before).await.unwrap();
+    stack.kafka.kill9().unwrap();
+    stack.clickhouse.process().unwrap().signal(Signal::CONT).unwrap();
+    let ended = async || {
+        let log = aggregator.process().log_tail();
+        log.contains("lost") || log.contains("the outcome of a commit is unknown")
+    };
+    wait_for("the end of the session", SESSION + DEADLINE, ended).await.unwrap();
+
+    stack.kafka.start().await.unwrap();
+    edge.service.wait_ready().await.unwrap();
+    post(&edge, &mut rng, &mut oracle).await;
+    // librdkafka has forgotten its member id and cannot leave, so the group still has the member of before. Only one of
+    // the same name takes its place before the session ends.
+    let accepted = oracle.counts().accepted();
+    let stored = async || world.stored().await >= accepted;
+    wait_for("the events after the outage", SESSION / 2, stored).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
 }
 
