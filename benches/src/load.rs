@@ -164,17 +164,36 @@ struct Answer {
 }
 
 impl Answer {
-    /// `None` while the head is incomplete.
+    /// `None` while the head is incomplete, or the end of its chunks is not known.
     fn parse(bytes: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
         let head = str::from_utf8(&bytes[..end]).context("read the head of an answer")?;
         let status =
             head.get(9..12).and_then(|code| code.parse().ok()).context("read the status of an answer")?;
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        Ok(Some(Self { status, length: end + 4 + length.unwrap_or(0) }))
+        let header = |wanted: &str| {
+            let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+            headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+        };
+        let body = end + 4;
+        let length = if header("transfer-encoding") == Some("chunked") {
+            chunked_length(&bytes[body..])
+        } else {
+            Some(header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0))
+        };
+        Ok(length.map(|length| Self { status, length: body + length }))
+    }
+}
+
+/// The length of a body of chunks (RFC 9112, section 7.1), as ClickHouse sends it; `None` while it is incomplete.
+fn chunked_length(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let line = memchr::memmem::find(body.get(at..)?, b"\r\n")?;
+        let size = usize::from_str_radix(str::from_utf8(&body[at..at + line]).ok()?, 16).ok()?;
+        at += line + 2 + size + 2;
+        if size == 0 {
+            return Some(at);
+        }
     }
 }
 
@@ -193,5 +212,8 @@ mod tests {
         check("HTTP/1.1 200 OK\r\nconTent-length:  3\r\n\r\nabc", Some((200, 42)));
         check("HTTP/1.1 204 No Content\r\nx: y\r\n\r\n", Some((204, 33)));
         check("HTTP/1.1 200 OK\r\nContent-Le", None);
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n";
+        check(chunked, None);
+        check(&format!("{chunked}0\r\n\r\n"), Some((200, 68)));
     }
 }
