@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::grain::{Calendar, Grain};
 use super::params::{CsvStyle, Format, Integers, Query};
 use super::shape::{Comparison, Row, Shaped};
 use super::sql::SAMPLED;
-use crate::rendered::rfc3339;
+use crate::rendered::{etag, rfc3339};
 
 /// Whole numbers beyond this one are not exact where numbers are doubles.
 const MAX_SAFE: u128 = (1 << 53) - 1;
@@ -273,11 +272,6 @@ fn time(calendar: &Calendar, start: i64, style: CsvStyle) -> String {
 /// Text that a spreadsheet takes for text: a formula begins with one of these, after blanks.
 fn no_formula(text: &str) -> Cow<'_, str> {
     if text.trim_start().starts_with(['=', '+', '-', '@']) { format!("'{text}").into() } else { text.into() }
-}
-
-/// What names this content: equal for equal answers, at whatever moment they are true.
-fn etag(parts: &[&[u8]]) -> String {
-    format!("W/\"{:016x}\"", xxh3_64(&parts.join(&0)))
 }
 
 #[cfg(test)]
