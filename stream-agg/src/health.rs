@@ -6,8 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use runtime::admin::Readiness;
+use runtime::backoff::RetryPolicy;
+use tokio::time;
+
+/// The waits before ClickHouse is asked again.
+const CLICKHOUSE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// A part of the aggregator that can fail independently of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +87,25 @@ impl Health {
         let before = self.failures().remove(&component);
         if before.is_some() {
             tracing::info!("{component}: recovered");
+        }
+    }
+
+    /// Tries until ClickHouse carries it out, and reports meanwhile why it does not.
+    pub(crate) async fn retry_clickhouse<T, E, F>(&self, mut attempt: impl FnMut() -> F) -> T
+    where
+        E: fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut backoff = CLICKHOUSE_RETRIES.backoff();
+        loop {
+            match attempt().await {
+                Ok(done) => {
+                    self.recovered(Component::ClickHouse);
+                    return done;
+                }
+                Err(error) => self.degraded(Component::ClickHouse, error),
+            }
+            time::sleep(backoff.wait()).await;
         }
     }
 

@@ -227,36 +227,26 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 /// # Errors
 /// A rollup or field was changed under its name, or a dropped rollup is declared again.
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
-    let mut backoff = START_RETRIES.backoff();
-    loop {
-        let declared = async {
-            let ours = configs::ours(store, config).await?;
-            // The clock is read first: another process that declares the same rollups now stores its moments
-            // later, so they have a higher version.
-            let noted = since::now(store).await?;
-            let earlier = configs::all(store).await?;
-            if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
-                return Ok(Err(RunError::Changed(changed)));
-            }
-            if let Some(dropped) = configs::dropped(store, &ours.rollups).await? {
-                return Ok(Err(RunError::Dropped(dropped)));
-            }
-            let introduced = introduced(&ours.rollups, &earlier);
-            if !introduced.is_empty() {
-                introduce(store, &introduced, &committed_partitions(config, health).await, noted).await?;
-            }
-            configs::write(store, &ours).await?;
-            Ok::<_, StoreError>(Ok(ours))
-        };
-        match declared.await {
-            Ok(ours) => {
-                health.recovered(Component::ClickHouse);
-                return ours;
-            }
-            Err(error) => health.degraded(Component::ClickHouse, error),
+    let declared = async || {
+        let ours = configs::ours(store, config).await?;
+        // The clock is read first: another process that declares the same rollups now stores its moments
+        // later, so they have a higher version.
+        let noted = since::now(store).await?;
+        let earlier = configs::all(store).await?;
+        if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
+            return Ok(Err(RunError::Changed(changed)));
         }
-        time::sleep(backoff.wait()).await;
-    }
+        if let Some(dropped) = configs::dropped(store, &ours.rollups).await? {
+            return Ok(Err(RunError::Dropped(dropped)));
+        }
+        let introduced = introduced(&ours.rollups, &earlier);
+        if !introduced.is_empty() {
+            introduce(store, &introduced, &committed_partitions(config, health).await, noted).await?;
+        }
+        configs::write(store, &ours).await?;
+        Ok::<_, StoreError>(Ok(ours))
+    };
+    health.retry_clickhouse(declared).await
 }
 
 /// Notes, before the declaration is stored, that no partition counts the rollups yet: until the last of the

@@ -327,35 +327,20 @@ impl Inserter {
 
     /// The time of ClickHouse's clock, which is asked if it was not read lately.
     async fn server_now(&self) -> UnixMillis {
-        let mut backoff = INSERT_RETRIES.backoff();
         loop {
             if let Some(now) = self.clock.now() {
                 return now;
             }
-            match markers::clock(&self.store).await {
-                Ok(now) => self.clock.set(now),
-                Err(error) => {
-                    self.health.degraded(Component::ClickHouse, &error);
-                    time::sleep(backoff.wait()).await;
-                }
-            }
+            self.clock.set(self.health.retry_clickhouse(|| markers::clock(&self.store)).await);
         }
     }
 
     /// The markers of the pending cells, as soon as ClickHouse answers.
     async fn markers(&self, pending: &[PendingCell], source: Source) -> Markers {
-        let mut backoff = INSERT_RETRIES.backoff();
-        loop {
-            match markers::of_cells(&self.store, pending.iter().map(|pending| &*pending.cell), source).await {
-                Ok(markers) => {
-                    self.clock.set(markers.now);
-                    self.health.recovered(Component::ClickHouse);
-                    return markers;
-                }
-                Err(error) => self.health.degraded(Component::ClickHouse, &error),
-            }
-            time::sleep(backoff.wait()).await;
-        }
+        let read = || markers::of_cells(&self.store, pending.iter().map(|pending| &*pending.cell), source);
+        let markers = self.health.retry_clickhouse(read).await;
+        self.clock.set(markers.now);
+        markers
     }
 }
 

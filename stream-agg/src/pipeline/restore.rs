@@ -5,16 +5,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use runtime::backoff::RetryPolicy;
 use schemas::time::UnixMillis;
-use tokio::time;
 use uuid::Uuid;
 
 use crate::apply::store::{Store, StoreError};
 use crate::apply::{configs, markers};
-use crate::health::Component;
 use crate::pipeline::context::Services;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::intent::Intent;
@@ -22,9 +18,6 @@ use crate::protocol::limits::DecodeLimits;
 use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover::{KafkaState, RecoverError, Resume, resume};
 use crate::protocol::window::{Window, WindowMark};
-
-/// The waits until what ClickHouse and Kafka have of a partition can be read.
-const READ_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// What a pipeline needs to continue a partition.
 pub struct RestoredPartition {
@@ -47,17 +40,7 @@ pub async fn restore(
     partition: u16,
     found: &KafkaState,
 ) -> Result<RestoredPartition, RecoverError> {
-    let mut backoff = READ_RETRIES.backoff();
-    loop {
-        match try_restore(services, partition, found).await {
-            Ok(recovered) => {
-                services.health.recovered(Component::ClickHouse);
-                return recovered;
-            }
-            Err(error) => services.health.degraded(Component::ClickHouse, error),
-        }
-        time::sleep(backoff.wait()).await;
-    }
+    services.health.retry_clickhouse(|| try_restore(services, partition, found)).await
 }
 
 async fn try_restore(
@@ -191,12 +174,6 @@ pub async fn known_in_ledger(
          WHERE tenant = '*' AND g = {log_generation} AND kp = {partition} AND ko < {start} AND record_id IN ({})",
         list.join(", ")
     );
-    let mut backoff = READ_RETRIES.backoff();
-    loop {
-        match services.store.rows::<String>(&sql).await {
-            Ok(found) => return found.iter().map(|text| id(text)).collect(),
-            Err(error) => services.health.degraded(Component::ClickHouse, error),
-        }
-        time::sleep(backoff.wait()).await;
-    }
+    let found = services.health.retry_clickhouse(|| services.store.rows::<String>(&sql)).await;
+    found.iter().map(|text| id(text)).collect()
 }

@@ -2,22 +2,15 @@
 //! first commit under its declaration. Why in this order: [`crate::protocol::since`].
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use runtime::backoff::RetryPolicy;
 use schemas::time::UnixMillis;
-use tokio::time;
 
 use crate::apply::configs;
 use crate::apply::since::{self, SinceRow};
 use crate::apply::store::StoreError;
-use crate::health::Component;
 use crate::pipeline::context::Services;
 use crate::protocol::recover::KafkaState;
 use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
-
-/// Shortest and longest wait between attempts.
-const NOTE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// What must be noted of a partition.
 pub(super) struct SinceNotes {
@@ -31,7 +24,7 @@ pub(super) struct SinceNotes {
 impl SinceNotes {
     /// Finds what must be noted. Asks until ClickHouse answers.
     pub(super) async fn find(services: &Services, partition: u16, found: &KafkaState) -> Self {
-        retried(services, || Self::try_find(services, partition, found)).await
+        services.health.retry_clickhouse(|| Self::try_find(services, partition, found)).await
     }
 
     async fn try_find(services: &Services, partition: u16, found: &KafkaState) -> Result<Self, StoreError> {
@@ -67,7 +60,7 @@ impl SinceNotes {
             return;
         }
         let rows = self.rows(&self.changes.withdrawn, NOT_COUNTED, self.version);
-        retried(services, || since::write(&services.store, &rows)).await;
+        services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
     }
 
     /// After the commit, and before the next insert: stores from which moment on the rollups count that begin with
@@ -80,7 +73,7 @@ impl SinceNotes {
             // Kafka's times may go back when a partition gets another leader: an earlier record may have a later time.
             Some(newest) => {
                 let ask = || since::latest_record(&services.store, self.partition, newest);
-                Some(newest).max(retried(services, ask).await)
+                Some(newest).max(services.health.retry_clickhouse(ask).await)
             }
             None => None,
         };
@@ -88,7 +81,7 @@ impl SinceNotes {
         // The version is above that of the rows that were withdrawn. The next owner reads the clock after its
         // rebalance, which is later.
         let rows = self.rows(&self.changes.begun, since, UnixMillis(self.version.0 + 1));
-        retried(services, || since::write(&services.store, &rows)).await;
+        services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
         let rollups = self.changes.begun.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         tracing::info!("partition {}: {rollups} count every event from {since} on", self.partition);
     }
@@ -101,24 +94,5 @@ impl SinceNotes {
     ) -> Vec<SinceRow<'n>> {
         let row = |rollup: &'n String| SinceRow { rollup, partition: self.partition, since, noted };
         names.iter().map(row).collect()
-    }
-}
-
-/// Retries until ClickHouse has carried it out. Without these rows, readers would treat an incomplete rollup as
-/// complete.
-async fn retried<T, F>(services: &Services, mut attempt: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let mut backoff = NOTE_RETRIES.backoff();
-    loop {
-        match attempt().await {
-            Ok(done) => {
-                services.health.recovered(Component::ClickHouse);
-                return done;
-            }
-            Err(error) => services.health.degraded(Component::ClickHouse, error),
-        }
-        time::sleep(backoff.wait()).await;
     }
 }
