@@ -31,7 +31,7 @@ fn tenants(names: &[&str]) -> Tenants {
 
 /// Runs `migrate` with a file of these tenants.
 async fn migrate(world: &World, names: &[&str], more: &[(&str, &str)]) -> Result<(), String> {
-    let file = world.write("tenants.toml", &file(names));
+    let file = world.write(&format!("tenants_{}.toml", names.join("_")), &file(names));
     let variables = [&[("TENANTS_FILE", file.as_str())], more].concat();
     world.run("stream-agg", &["migrate"], &variables).await.map_err(|error| format!("{error:#}"))
 }
@@ -231,6 +231,33 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
     world.rows(&format!("DROP TABLE {kept} SYNC")).await;
     world.migrate_with(&[declared]).await;
     assert_eq!(world.rows(&databases).await, [[database(&world, "theirs")]]);
+}
+
+#[tokio::test]
+async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no_others() {
+    let rollups = Rollups::built_in();
+    let (_stack, world) =
+        World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
+    let databases = format!(
+        "SELECT name FROM system.databases WHERE startsWith(name, '{}_') ORDER BY name",
+        world.bi_database()
+    );
+    for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
+        // Each may fail where the other one takes away what it makes; it says so.
+        let (one, other) = tokio::join!(
+            migrate(&world, &["acme", "shop"], &[OLD_SERVER]),
+            migrate(&world, &["acme"], &[OLD_SERVER])
+        );
+        for error in [one, other].into_iter().filter_map(Result::err) {
+            assert!(error.contains("_shop"), "{error}");
+        }
+        migrate(&world, last, &[OLD_SERVER]).await.unwrap();
+        let expected: Vec<_> = last.iter().map(|tenant| vec![database(&world, tenant)]).collect();
+        assert_eq!(world.rows(&databases).await, expected);
+        for tenant in last {
+            assert_eq!(ask(&world, tenant, "SELECT count() FROM event_daily").await.as_deref(), Ok("0"));
+        }
+    }
 }
 
 #[tokio::test]
