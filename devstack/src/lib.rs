@@ -20,7 +20,7 @@ pub mod traffic;
 
 pub mod up;
 
-pub use paths::cache::{bi_clients_node_modules, bi_clients_python, jdbc_jars};
+pub use paths::cache::{bi_clients_node_modules, bi_clients_python, bi_superset_python, jdbc_jars};
 pub use paths::{DataDirectory, page, python};
 pub use process::usage;
 pub use servers::{ClickHouse, ExternalServers, Kafka, Ports, Stack, clickhouse, kafka};

@@ -32,6 +32,12 @@ pub fn bi_clients_python() -> anyhow::Result<PathBuf> {
     Ok(home("bi_clients_python", "requirements.txt", pins)?.join("bin/python"))
 }
 
+/// The Python environment with Apache Superset that `./dev test --full` installs.
+pub fn bi_superset_python() -> anyhow::Result<PathBuf> {
+    let pins = include_str!("../../../e2e/bi_superset/requirements.txt");
+    Ok(home("bi_superset", "requirements.txt", pins)?.join("bin/python"))
+}
+
 /// The directory of ClickHouse's client for Node.
 pub fn bi_clients_node_modules() -> anyhow::Result<PathBuf> {
     let lock = include_str!("../../../e2e/bi_clients/js/package-lock.json");

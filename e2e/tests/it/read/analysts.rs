@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use devstack::clickhouse::{BI_JDBC, BI_READER};
-use devstack::{Service, Stack, bi_clients_node_modules, bi_clients_python, jdbc_jars, python, wait_for};
+use devstack::{
+    Service, Stack, bi_clients_node_modules, bi_clients_python, bi_superset_python, jdbc_jars, python,
+    wait_for,
+};
 use runtime::vars::Vars;
 use schemas::bi;
 use schemas::rollup::Rollups;
@@ -63,6 +66,14 @@ async fn the_clients_of_all_languages_read_the_views() {
         ("PYTHONPATH", support.as_os_str()),
     ];
     filled.read_with(&bi_clients_python().unwrap(), "bi_clients", &variables);
+}
+
+#[tokio::test]
+#[ignore = "takes minutes, and 1 GB of packages"]
+async fn superset_reads_the_views_into_datasets_and_charts() {
+    let filled = Filled::new("analysts_superset").await;
+    let support = tests_folder("bi");
+    filled.read_with(&bi_superset_python().unwrap(), "bi_superset", &[("PYTHONPATH", support.as_os_str())]);
 }
 
 /// A world whose views hold known events.
