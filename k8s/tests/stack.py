@@ -42,7 +42,13 @@ class Stack:
         flags = [flag for flag in format_node["args"] if not flag.startswith("--config=")]
         java = ["java", "-Xmx512m", "-cp", f"{os.environ['KAFKA']}/lib/*"]
         subprocess.run([*java, "kafka.tools.StorageTool", "format", *flags, f"--config={settings}"], check=True)
-        self.start("kafka", [*java, "kafka.Kafka", str(settings)])
+        return self.start("kafka", [*java, "kafka.Kafka", str(settings)])
+
+    def create_topic(self):
+        """The topic, where no migration creates it. Waits for Kafka."""
+        tool = ["java", "-Xmx64m", "-cp", f"{os.environ['KAFKA']}/lib/*", "org.apache.kafka.tools.TopicCommand"]
+        flags = [f"--bootstrap-server=127.0.0.1:{self.kafka}", "--create", "--topic=events", "--partitions=4"]
+        subprocess.run([*tool, *flags], check=True, capture_output=True)
 
     def start_clickhouse(self, name="clickhouse"):
         """A server with its data in a folder of this name."""

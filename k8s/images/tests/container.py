@@ -130,6 +130,10 @@ class Container:
             return int(Path(f"/sys/fs/cgroup/memory{places['memory']}/memory.limit_in_bytes").read_text())
         return int(Path(f"/sys/fs/cgroup{places['']}/memory.max").read_text())
 
+    def peak_memory(self):
+        """The most memory that the process has used, in bytes."""
+        return int(self.status()["VmHWM"].removesuffix(" kB")) << 10
+
     def stop(self, seconds):
         """Ends it as a kubelet does. Its exit code."""
         subprocess.run(["runc", "kill", self.name, "TERM"], check=True)

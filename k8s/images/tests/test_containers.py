@@ -4,13 +4,22 @@ Only `./dev test --full` runs these tests, as root. The base is Debian's, not di
 a real cluster shows.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
 import pytest
 from container import Images, running
 from processes import alone, ask, free_port, wait_for
 from rendered import IMAGES, K8S, containers, label, render
+from stack import Stack
 from units import size
 
 DEADLINE = 60
+
+# The largest body that the edge takes, of 8,000 lines, and how many of them arrive at once and in all.
+LINE = b'{"event":"play","user_id":"someone","text":"%s"}\n' % (b"x" * 1000)
+LARGEST = LINE * 8_000
+AT_ONCE, IN_ALL = 100, 300
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +65,38 @@ def test_a_service_runs_in_its_pod_and_stops_when_it_is_asked(images, prod, fold
         assert soft == hard != "1024"
         assert started.memory_limit() == size(container["resources"]["limits"]["memory"])
         assert started.stop(spec["terminationGracePeriodSeconds"]) == 0, started.log.read_text()
+
+
+@pytest.fixture
+def servers(tmp_path_factory):
+    with ExitStack() as stack:
+        yield Stack(tmp_path_factory.mktemp("servers"), render(K8S / "overlays/dev"), stack)
+
+
+def test_an_edge_that_lost_kafka_outlives_more_bodies_than_fit_into_the_memory_of_its_pod(images, prod, folder, servers):
+    kafka = servers.start_kafka()
+    servers.create_topic()
+    spec, container = pod_of(prod, "ingest")
+    admin, http = free_port(), free_port()
+    own = alone(admin) | {
+        "LISTEN_ADDR": f"127.0.0.1:{http}",
+        "KAFKA_BROKERS": f"127.0.0.1:{servers.kafka}",
+        "POLL_RESULTS_URL": "http://127.0.0.1:1",
+        "AUTH": "none",
+        "DURABLE_WAIT": "1s",
+    }
+    with running(images, "ingest", prod, spec, container, folder, **own) as started:
+        wait_for("ingest is ready", lambda: started.is_over() or ask(admin, "/readyz")[0] == 200, DEADLINE)
+        assert not started.is_over(), started.log.read_text()
+        kafka.kill()
+        limit = started.memory_limit()
+        assert AT_ONCE * len(LARGEST) > limit
+        with ThreadPoolExecutor(AT_ONCE) as clients:
+            answers = list(clients.map(lambda _: ask(http, "/v1/events", LARGEST)[0], range(IN_ALL)))
+        # Into the spool, or refused because no memory is free for the body.
+        assert {200} <= set(answers) <= {200, 503}, answers
+        assert not started.is_over() and ask(admin, "/healthz")[0] == 200, started.log.read_text()
+        assert started.peak_memory() < limit
 
 
 @pytest.mark.parametrize("service", IMAGES)
