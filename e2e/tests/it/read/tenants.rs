@@ -42,6 +42,13 @@ async fn ask(world: &World, tenant: &str, sql: &str) -> Result<String, String> {
     world.ask_as((&reader, PASSWORD), &database, sql).await
 }
 
+/// The databases that are there beside the views of all tenants.
+async fn databases(world: &World) -> Vec<Vec<String>> {
+    let all = world.bi_database();
+    let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, '{all}_') ORDER BY name");
+    world.rows(&sql).await
+}
+
 fn database(world: &World, tenant: &str) -> String {
     format!("{}_{tenant}", world.bi_database())
 }
@@ -205,12 +212,8 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
         error.contains("Code: 81") || error.contains("Code: 60") || error.contains("Code: 497"),
         "{error}"
     );
-    let databases = format!(
-        "SELECT name FROM system.databases WHERE startsWith(name, '{}_') ORDER BY name",
-        world.bi_database()
-    );
     let expected = ["acme", "theirs"].map(|name| vec![database(&world, name)]);
-    assert_eq!(world.rows(&databases).await, expected);
+    assert_eq!(databases(&world).await, expected);
 
     // The library reads its users at its start only.
     let on = Databases { tables: world.name(), views: &world.bi_database() };
@@ -230,7 +233,7 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
     assert_eq!(world.rows(&left).await, [["kept"]]);
     world.rows(&format!("DROP TABLE {kept} SYNC")).await;
     world.migrate_with(&[declared]).await;
-    assert_eq!(world.rows(&databases).await, [[database(&world, "theirs")]]);
+    assert_eq!(databases(&world).await, [[database(&world, "theirs")]]);
 }
 
 #[tokio::test]
@@ -238,10 +241,6 @@ async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no
     let rollups = Rollups::built_in();
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
-    let databases = format!(
-        "SELECT name FROM system.databases WHERE startsWith(name, '{}_') ORDER BY name",
-        world.bi_database()
-    );
     for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
         // Each may fail where the other one takes away what it makes; it says so.
         let (one, other) = tokio::join!(
@@ -253,7 +252,7 @@ async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no
         }
         migrate(&world, last, &[OLD_SERVER]).await.unwrap();
         let expected: Vec<_> = last.iter().map(|tenant| vec![database(&world, tenant)]).collect();
-        assert_eq!(world.rows(&databases).await, expected);
+        assert_eq!(databases(&world).await, expected);
         for tenant in last {
             assert_eq!(ask(&world, tenant, "SELECT count() FROM event_daily").await.as_deref(), Ok("0"));
         }
