@@ -51,8 +51,8 @@ const fn of_events(name: &'static str, sql: &'static str) -> Panel {
 const PANELS: [Panel; 12] = [
     of_rollup(
         "7 days by event",
-        "SELECT event, sum(events) AS n FROM event_hourly WHERE tenant = 'default' AND hour >= now() - INTERVAL 7 DAY \
-         GROUP BY event ORDER BY n DESC",
+        "SELECT event, sum(events) AS n FROM event_daily WHERE tenant = 'default' AND day >= today() - 7 GROUP BY event \
+         ORDER BY n DESC",
     ),
     of_rollup(
         "top countries of 7 days",

@@ -12,7 +12,7 @@ use crate::reach::Reach;
 /// A scalar subquery: everything that was in Kafka before this moment is in every table, in milliseconds since
 /// 1970. The minimum over all partitions of the topic in the newest generation of the Kafka log; 0 while a
 /// partition has not reported.
-const AS_OF: &str = "assumeNotNull((SELECT if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) FROM (SELECT kp, max(partitions) AS partitions, max(as_of) AS as_of FROM progress WHERE g = (SELECT max(g) FROM progress) GROUP BY kp)))";
+const AS_OF: &str = "assumeNotNull((SELECT argMax(known, g) FROM (SELECT g, if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) AS known FROM progress FINAL GROUP BY g)))";
 
 /// A scalar subquery: the hash of the rollups that the aggregator started with last; 0 before one has started.
 const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";

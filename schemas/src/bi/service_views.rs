@@ -11,19 +11,20 @@ pub(super) const AS_OF: &str = FRESHNESS;
 const AS_OF_COMMENT: &str =
     "everything that was in Kafka before this moment is counted; 1970-01-01 if unknown";
 
-/// One row. It is unknown until every partition of the newest Kafka log has reported.
+/// One row. It is unknown until every partition of the newest Kafka log has reported. It is one scan, because every
+/// query of a view with the column `complete` waits for it. `FINAL` reads the whole key, so `kp` is named, too: the
+/// definer is granted the columns that are.
 pub(super) fn freshness(on: Databases<'_>) -> View {
-    let known = "if(count() >= max(P.partitions), min(P.as_of), toDateTime64(0, 3, 'UTC'))";
     View {
         name: FRESHNESS.to_owned(),
         comment: "one row: how fresh all other views are".to_owned(),
         owner: Owner::Freshness,
-        columns: vec![column("as_of", Kind::DateTime64, AS_OF_COMMENT, known)],
+        columns: vec![column("as_of", Kind::DateTime64, AS_OF_COMMENT, "argMax(L.known, L.g)")],
         table: "progress",
         from: format!(
-            "FROM (SELECT T.kp AS kp, max(T.partitions) AS partitions, max(T.as_of) AS as_of FROM {tables}.progress AS T \
-             WHERE T.g = (SELECT max(T.g) FROM {tables}.progress AS T) GROUP BY T.kp) AS P",
-            tables = on.tables
+            "FROM (SELECT T.g AS g, if(count(T.kp) >= max(T.partitions), min(T.as_of), toDateTime64(0, 3, 'UTC')) AS known \
+             FROM {}.progress AS T FINAL GROUP BY T.g) AS L",
+            on.tables
         ),
     }
 }

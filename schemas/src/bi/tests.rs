@@ -32,7 +32,7 @@ DEFINER = bi_owner SQL SECURITY DEFINER
 AS SELECT CAST(T.`tenant`, 'String') AS `tenant`, toDate(T.`bucket`) AS `day`, T.`dim1` AS `event`, T.`dim2` AS `country`, \
          if(sum(T.`rows`) > 9223372036854775807, toInt64('9223372036854775807'), toInt64(sum(T.`rows`))) AS `events`, \
          toInt64(assumeNotNull((SELECT as_of FROM bi.freshness)) >= toDateTime(addDays(toDate(T.`bucket`), 1), 'UTC')) AS `complete`
-FROM millrace.rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' GROUP BY CAST(T.`tenant`, 'String'), toDate(T.`bucket`), T.`dim1`, T.`dim2`
+FROM millrace.rollup_sums AS T WHERE T.tenant != '' AND T.rollup = 'event_daily' AND T.expires = '2149-06-06' GROUP BY T.`tenant`, toDate(T.`bucket`), T.`dim1`, T.`dim2`
 COMMENT 'events per day by event, country; kept for ever'"
     );
 }
@@ -49,7 +49,7 @@ fn users_of_weeks_and_months_are_merged_from_days_and_never_from_a_part_of_them(
     let week = create(&Rollups::built_in(), "users_weekly");
     assert!(
         week.contains(
-            "T.rollup = 'users_daily' AND T.expires = '2149-06-06' GROUP BY CAST(T.`tenant`, 'String'), toMonday(T.`bucket`), T.`dim1`"
+            "T.rollup = 'users_daily' AND T.expires = '2149-06-06' GROUP BY T.`tenant`, toMonday(T.`bucket`), T.`dim1`"
         ),
         "{week}"
     );
