@@ -5,19 +5,19 @@
 pub enum AddressSource {
     /// The peer of the connection; the request has no forwarding header.
     Peer,
-    /// The peer of the connection, whose forwarding header is not trusted: the client made the header up, or the proxy
-    /// is missing from `TRUSTED_PROXIES`.
+    /// The peer of the connection, because the peer is not trusted to send a forwarding header: either the client
+    /// forged the header, or the proxy is missing from `TRUSTED_PROXIES`.
     Untrusted,
     /// `X-Forwarded-For`.
     XForwardedFor,
     /// `Forwarded`.
     Forwarded,
-    /// One of these headers, read from the right as far as it is well-formed.
+    /// One of these headers, read from the right up to the first malformed hop.
     Malformed,
 }
 
 impl AddressSource {
-    /// All sources, for metrics that start at zero.
+    /// All sources, so that the metric of each starts at zero.
     pub const ALL: [Self; 5] =
         [Self::Peer, Self::Untrusted, Self::XForwardedFor, Self::Forwarded, Self::Malformed];
 

@@ -13,32 +13,32 @@ use crate::publish::{Ack, Publisher};
 
 /// The parts that all requests share.
 pub struct App {
-    /// Finds out who sends a request, and how much they may send.
+    /// Authenticates senders, and limits how much they may send.
     pub auth: Auth,
-    /// The times that a reaction may have.
+    /// The limits on the time of a reaction.
     pub times: TimeLimits,
     /// Turns a body into enriched lines.
     pub acceptor: Acceptor,
-    /// Takes enriched lines to Kafka or into the spool.
+    /// Sends enriched lines to Kafka or to the spool.
     pub publisher: Publisher,
-    /// When a request is answered, unless it prefers otherwise.
+    /// When a request is answered, unless its `Prefer` header says otherwise.
     pub ack: Ack,
-    /// The results of the polls, for responses to votes.
+    /// The poll results, for responses to votes.
     pub poll_results: LatestResults,
     /// Whether the edge is stopping.
     pub drain: DrainFlag,
-    /// Everything that is counted.
+    /// All metrics of the edge.
     pub metrics: Arc<Metrics>,
 }
 
 /// Whether the edge is stopping, so that a connection ends with its next response.
 ///
-/// Not a `CancellationToken`, which takes a lock to read; every response reads this.
+/// This is not a `CancellationToken`, because every response reads the flag, and reading a token takes a lock.
 #[derive(Debug, Default)]
 pub struct DrainFlag(AtomicBool);
 
 impl DrainFlag {
-    /// From now on a connection ends with its next response.
+    /// Makes each connection end with its next response from now on.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

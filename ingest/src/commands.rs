@@ -1,6 +1,6 @@
 //! The subcommands `spool ls`, `spool replay` and `spool export`, for a spool whose edge is stopped.
 //!
-//! The lock of the file keeps them from being used beside a running edge.
+//! A lock on the spool file prevents their use while an edge runs.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::spool::store::{self, Store, StoreError};
 
 /// How often a replay reports its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// The records and bytes of an export that are in memory at once.
+/// The most records and bytes that an export holds in memory at once.
 const EXPORT_BATCH: (usize, usize) = (1000, 4 << 20);
 
 /// Why a command failed.
@@ -31,16 +31,16 @@ pub enum CommandError {
     /// The file cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Kafka's client does not start.
+    /// Kafka's client cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
     /// The output cannot be written.
     #[error("write the output")]
     Write(#[from] io::Error),
     /// Stopped before the end.
-    #[error("send the spool to kafka: stopped with {0} records left, which stay in the spool")]
+    #[error("send the spool to kafka: stopped with {0} records left; they stay in the spool")]
     Stopped(u64),
-    /// Kafka's client has a fatal error: it never sends again.
+    /// Kafka's client has a fatal error and cannot send again.
     #[error("send the spool to kafka: {reason}; {left} records are left, which stay in the spool")]
     FatalError {
         /// The fatal error.
@@ -110,7 +110,8 @@ pub async fn replay(
     stop: CancellationToken,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
-    // The file is opened first, so that one that is in use or damaged is reported at once, and is not renamed.
+    // Open the file here first: an error about a file in use or a damaged file is then reported at once, and a damaged
+    // file is not renamed.
     let all = open(config)?.totals().records;
     let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &Arc::new(Metrics::new()))?;
     let mut reports = time::interval(REPORT_EVERY);

@@ -37,7 +37,7 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How bodies become enriched lines.
     pub accept: AcceptConfig,
-    /// The times that a reaction may have.
+    /// The limits on the time of a reaction.
     pub times: TimeLimits,
     /// When a request is answered: `ACK`, `durable` or `accepted`, default `durable`. `durable`: with `200`, once its events
     /// are in Kafka or in the spool. `accepted`: with `202`, once they are queued for Kafka; a crash can lose them.
@@ -46,7 +46,7 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// Where records wait while Kafka does not accept them; `None`: there is no spool.
     pub spool: Option<SpoolConfig>,
-    /// Where the results of the polls come from.
+    /// Where poll results come from.
     pub poll_results: PollResultsConfig,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Every text that lists them is built from here: error details, `Accept-Encoding`, docs/events.md.
 
-/// The media types that the edge reads as JSON, whatever the shape of the body; it also reads `application/*+json`.
-/// The last one is what curl sends by default.
+/// The media types that the edge reads as JSON, for bodies of any shape. The edge also reads `application/*+json`. The
+/// last entry is what curl sends by default.
 pub const MEDIA_TYPES: [&str; 8] = [
     "application/x-ndjson",
     "application/ndjson",
@@ -39,7 +39,8 @@ impl Encoding {
         }
     }
 
-    /// The bytes that every body in this encoding begins with; no JSON begins with them. `None` if there are none.
+    /// The magic number: the first bytes of every body in this encoding, with which no JSON text begins. `None` if the
+    /// encoding has no magic number.
     pub fn magic(self) -> Option<&'static [u8]> {
         match self {
             Self::Gzip => Some(&[0x1f, 0x8b]),

@@ -1,4 +1,4 @@
-//! The edge as a whole: how it starts, serves and stops, in the order in which data passes through it.
+//! Starts, serves and stops the whole edge, each in the order in which data passes through it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,9 +29,10 @@ use crate::publish::{Publisher, StartError};
 pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(10);
 /// How long Kafka may take, after that, to acknowledge the events that are still pending.
 pub(crate) const FLUSH_WAIT: Duration = Duration::from_secs(10);
-/// How long an edge whose Kafka client has a fatal error still serves into its spool before it ends, in order to be
-/// restarted; up to twice as long, so that not all edges end at the same time. Kubernetes restarts a container that ran
-/// for ten minutes at once, and another one with increasing delay.
+/// After a fatal error of Kafka's client, how long the edge keeps accepting events into its spool before it exits to be
+/// restarted. The actual time is up to twice as long, so that not all edges exit at the same time. Ten minutes, because
+/// Kubernetes then restarts the container without delay; it delays the restart of a container that ran for less time,
+/// longer after each restart.
 const SERVE_AFTER_FATAL_ERROR: Duration = Duration::from_secs(600);
 
 /// A running edge.
@@ -41,7 +42,7 @@ pub struct Edge {
     server: Server,
     drain_delay: Duration,
     serve_after_fatal_error: Duration,
-    /// Stops the task that fetches the results of the polls, if there is one.
+    /// Stops the task that fetches poll results, if it runs.
     stop_refreshing: CancellationToken,
 }
 
@@ -49,19 +50,19 @@ pub struct Edge {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Some events are neither in Kafka nor in the spool.
-    #[error("store all events in kafka or in the spool before the end ({0})")]
+    #[error("store all events in kafka or in the spool before exiting ({0})")]
     Lost(Summary),
-    /// Kafka's client has a fatal error and never sends again, so that only a new process can; nothing is lost.
-    #[error("write to kafka: its client has a fatal error until the edge is restarted: {reason} ({summary})")]
+    /// Kafka's client has a fatal error, so only a new process can send again. No event is lost.
+    #[error("write to kafka: fatal error of the client, restart the edge: {reason} ({summary})")]
     KafkaClient {
         /// The fatal error.
         reason: String,
-        /// What the edge did until then.
+        /// The event counts of the edge.
         summary: Summary,
     },
 }
 
-/// What an edge did, for the last line of its log.
+/// The event counts of an edge, for the last line of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary(pub EventTotals);
 
@@ -78,8 +79,8 @@ impl fmt::Display for Summary {
 }
 
 impl Edge {
-    /// Starts Kafka's client in the background, and the task that fetches the results of the polls on the current
-    /// tokio runtime; neither Kafka nor query-api must be reachable. Fails only for settings that can never work.
+    /// Starts Kafka's client in the background and, on the current tokio runtime, the task that fetches poll results.
+    /// Neither Kafka nor query-api needs to be reachable. Fails only for settings that can never work.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let publisher = Publisher::start(&config.kafka, config.spool.as_ref(), &metrics)?;
@@ -125,9 +126,9 @@ impl Edge {
         layers::stack(&self.http)
     }
 
-    /// Serves both ports until `shutdown`, or until Kafka's client has a fatal error (with a spool for a while longer).
-    /// Then it still serves for the drain delay, but is not ready; then it accepts nothing more, finishes the requests
-    /// that it accepted, and flushes their events to Kafka.
+    /// Serves both ports until `shutdown`, or until Kafka's client has a fatal error; with a spool, the edge serves for
+    /// a while after the error. Then the edge drains: it reports not ready but serves for the drain delay, stops
+    /// accepting requests, finishes the open ones, and flushes their events to Kafka.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Summary, RunError> {
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let admin = tokio::spawn(self.admin().serve(listeners.admin, stop.clone()));
@@ -135,13 +136,13 @@ impl Edge {
         let files = tokio::spawn(self.follow_files(stop.clone()));
         let serving = self.server.clone().until(listeners.http, service, stop_accepting.clone(), FINISH_WAIT);
         let (served, fatal_error) = tokio::join!(serving, self.drain_after(shutdown, stop_accepting));
-        // The flush comes even if the drain took too long.
+        // Flush even if the drain took too long.
         if let Err(error) = served {
             tracing::warn!(%error, "requests were aborted because the drain took too long");
         }
         self.stop_refreshing.cancel();
         let summary = self.pending_events().flush(FLUSH_WAIT).await;
-        // The admin port stops last, so that it serves probes and metrics until here.
+        // The admin port stops last, so that it serves probes and metrics until the flush is done.
         stop.cancel();
         let (_served, _followed) = tokio::join!(admin, files);
         match (summary?, fatal_error) {
@@ -150,12 +151,12 @@ impl Edge {
         }
     }
 
-    /// The events that are pending, for an edge that must end at once.
+    /// The pending events, for an edge that must stop at once.
     pub fn pending_events(&self) -> PendingEvents {
         PendingEvents(Arc::clone(&self.app))
     }
 
-    /// Drains after `shutdown` or after a fatal error of Kafka's client, which it returns.
+    /// Drains after `shutdown` or after a fatal error of Kafka's client. Returns the fatal error, if there is one.
     async fn drain_after(
         &self,
         shutdown: CancellationToken,
@@ -169,16 +170,16 @@ impl Edge {
         fatal_error
     }
 
-    /// Waits until Kafka's client has a fatal error and, if the spool takes the events, for a while longer; returns the
-    /// error.
+    /// Waits until Kafka's client has a fatal error, and returns the error. If the spool accepts events, waits for a
+    /// while longer before returning.
     async fn fatal_error(&self) -> String {
         let reason = self.app.publisher.fatal_error().await;
         tracing::error!(
-            "kafka's client has a fatal error and never sends again until the edge is restarted: {reason}"
+            "kafka's client has a fatal error and cannot send until the edge is restarted: {reason}"
         );
         if matches!(self.app.publisher.readiness(), Readiness::Degraded(_)) {
             tracing::warn!(
-                "events go to the spool; the edge ends in {:.0?} to be restarted",
+                "events go to the spool; the edge exits in {:.0?} to be restarted",
                 self.serve_after_fatal_error
             );
             tokio::time::sleep(self.serve_after_fatal_error).await;
@@ -186,7 +187,7 @@ impl Edge {
         reason
     }
 
-    /// Applies changes of the files of keys, certificate and countries, until `stop`.
+    /// Applies changes of the key file, the certificate and the country database, until `stop`.
     fn follow_files(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let keys = self.app.auth.keys().follow(stop.clone());
         let tls = self.server.tls.clone().map(|tls| tls.follow(stop.clone()));
@@ -214,7 +215,7 @@ impl Edge {
 pub struct PendingEvents(Arc<App>);
 
 impl PendingEvents {
-    /// Waits this long for Kafka to acknowledge the events, and then puts the rest into the spool.
+    /// Waits up to `wait` for Kafka to acknowledge the events, then puts the rest into the spool.
     pub async fn flush(&self, wait: Duration) -> Result<Summary, RunError> {
         self.0.publisher.flush(wait).await;
         let summary = Summary(self.0.metrics.totals());

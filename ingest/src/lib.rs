@@ -1,23 +1,23 @@
-//! The edge: HTTP bytes become Kafka records. It depends neither on ClickHouse nor on rollups.
+//! The edge: turns HTTP requests into Kafka records. It does not depend on ClickHouse or on rollups.
 //!
-//! The way of a request through the folders:
+//! A request passes through the folders in this order:
 //!
 //! 1. [`http`]: the layers around the request, and the handler of its route
-//! 2. [`auth`]: who sends the request, and how many events they may send
-//! 3. [`accept`]: its body is read, decoded, checked and enriched; [`endpoints`] has the rules of single routes
-//! 4. [`publish`]: its lines are collected into records for Kafka, or for the [`spool`] while Kafka is unreachable
-//! 5. [`http::response`]: the response, rendered
+//! 2. [`auth`]: authenticates the sender, and limits how many events it may send
+//! 3. [`accept`]: reads, decodes, checks and enriches the body; [`endpoints`] has the rules of individual routes
+//! 4. [`publish`]: collects the lines into records for Kafka, or for the [`spool`] while Kafka is unreachable
+//! 5. [`http::response`]: renders the response
 //!
-//! [`edge`] starts and stops all of it, with [`config`] for its variables and [`app`] for what all requests share. A
-//! folder imports only folders that stand above it in the list of modules below; the files before [`auth`] are the
-//! vocabulary of all folders and import none.
+//! [`edge`] starts and stops everything, [`config`] reads the variables, and [`app`] holds what all requests share. A
+//! folder imports only folders listed above it in the modules below. The files before [`auth`] define types that all
+//! folders use, and import no folder.
 //!
-//! A request is answered `200` only when every record with one of its lines is acknowledged by Kafka or stored in the
-//! spool.
+//! The edge answers a request with `200` only after Kafka has acknowledged, or the spool has stored, every record that
+//! contains one of the request's lines.
 //!
-//! Memory is bounded: bodies that are read or decompressed, by `IN_FLIGHT_BYTES`; lines that are made from them, by the
-//! budget in [`accept::work_budget`]; lines that Kafka has not acknowledged, by `UNACKED_BYTES`; concurrent requests, by
-//! `MAX_REQUESTS`; connections, in [`runtime::serve`].
+//! Every use of memory has a limit: `IN_FLIGHT_BYTES` for bodies that are read or decompressed, the budget in
+//! [`accept::work_budget`] for the lines made from them, `UNACKED_BYTES` for lines that Kafka has not acknowledged,
+//! `MAX_REQUESTS` for concurrent requests, and the limits in [`runtime::serve`] for connections.
 
 pub mod route;
 

@@ -1,6 +1,6 @@
 //! A line: one event of a body, as it was sent.
 //!
-//! "Line" also where the body is an array, because each event becomes one line of a record.
+//! An element of a JSON array is also called a line, because each event becomes one line of a record.
 
 use schemas::event::Fault;
 

@@ -1,4 +1,4 @@
-//! The command line: runs the edge, uses its spool, or generates a key.
+//! The command line: runs the edge, manages its spool, or generates a key.
 
 use std::io;
 use std::process::ExitCode;
@@ -17,9 +17,9 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// The configuration of jemalloc, which reads it from this symbol. Long buffers are returned to the system at
-/// once, and there is one arena per core: by default each of many arenas keeps freed memory for seconds, and a flood of
-/// long bodies uses twice the memory that is reserved for them.
+/// jemalloc reads its configuration from this symbol: it returns long buffers to the system at once, and uses one arena
+/// per core. By default, each of many arenas keeps freed memory for seconds, and a flood of long bodies uses twice the
+/// memory that is reserved for them.
 #[expect(unsafe_code, reason = "jemalloc reads this symbol, and nothing else defines it")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 46] = b"percpu_arena:percpu,oversize_threshold:262144\0";
@@ -43,7 +43,7 @@ enum Command {
     /// Manage the keys that `KEYS_FILE` declares.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// List, send or export the records in the spool. Stop its edge first.
+    /// List, send or export the records in the spool. Stop the edge first.
     #[command(subcommand)]
     Spool(SpoolCommand),
 }
@@ -64,7 +64,7 @@ enum SpoolCommand {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Print a new key, which is not stored anywhere, and the TOML that declares it.
+    /// Print a new key and the TOML that declares it. The key itself is not stored anywhere.
     New {
         /// The id of the key in the file.
         #[arg(long, default_value = "new")]
@@ -121,11 +121,11 @@ async fn run_edge(config: Config) -> anyhow::Result<()> {
     let summary = tokio::select! {
         ended = edge.serve(listeners, signals.requested) => ended?,
         () = signals.hurried.cancelled() => {
-            tracing::warn!("asked twice to stop: pending events go to the spool at once");
+            tracing::warn!("received a second signal: pending events go to the spool at once");
             pending.flush(Duration::ZERO).await?
         }
     };
-    tracing::info!("ended: {summary}");
+    tracing::info!("stopped: {summary}");
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! The metrics of the edge: one struct, registered once.
 //!
-//! Invariants, by the names below: received = accepted + rejected, and accepted = delivered + spooled + queued +
-//! not_durable + lost. Each event has one outcome: a spooled event stays counted as spooled after its replay to Kafka.
-//! `spool_replayed_total` counts replays, also of events that an earlier process spooled. Tenants, users and paths are
-//! never labels.
+//! Invariants, in the names of the metrics below: received = accepted + rejected, and accepted = delivered + spooled +
+//! queued + not_durable + lost. Each event has one outcome: a spooled event stays counted as spooled after its replay
+//! to Kafka. `spool_replayed_total` counts replays, also of events that an earlier process spooled. Tenants, users and
+//! paths are never labels.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::warnings;
 pub struct Metrics {
     /// The registry that the admin port shows.
     pub registry: Registry,
-    /// What each of them is.
+    /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     /// `connections`, `connections_refused_total`, `accept_failures_total`, `accept_fails` and
     /// `tls_handshake_failures_total`.
@@ -53,7 +53,7 @@ pub struct Metrics {
     client_ip: [IntCounter; AddressSource::ALL.len()],
     /// `rate_limited_total`: requests that exceeded the rate of their key or address.
     pub rate_limited: IntCounter,
-    /// `keys_stale`: 1 while the file of keys is not valid and the previous keys stay in use.
+    /// `keys_stale`: 1 while the key file is not valid and the previous keys stay in use.
     pub keys_stale: IntGauge,
     /// `rejected_samples_total{result="delivered"}`: samples of rejected lines that Kafka has acknowledged.
     pub samples_delivered: IntCounter,
@@ -65,7 +65,7 @@ pub struct Metrics {
     pub queue_messages: IntGauge,
     /// `queue_bytes`: the bytes of these records.
     pub queue_bytes: IntGauge,
-    /// `geoip_stale`: 1 while the file of countries is not valid and the previous one stays in use.
+    /// `geoip_stale`: 1 while the country database is not valid and the previous one stays in use.
     pub geoip_stale: IntGauge,
     poll_results_refreshes: IntCounterVec,
     poll_results_as_of: IntGauge,
@@ -119,7 +119,7 @@ impl Metrics {
         );
         let client_ip = metrics.counter_vec(
             "client_ip_source_total",
-            "Requests by where the address of the client was found.",
+            "Requests, by the source of the client's address.",
             &["source"],
         );
         metrics.build_info(env!("CARGO_PKG_VERSION"));
@@ -129,7 +129,7 @@ impl Metrics {
                 open: metrics.gauge("connections", "Open connections."),
                 refused: metrics.counter(
                     "connections_refused_total",
-                    "Connections refused because their address has too many.",
+                    "Connections refused because their address has too many open connections.",
                 ),
                 accept_failures: metrics
                     .counter("accept_failures_total", "Connections that could not be accepted."),
@@ -149,7 +149,7 @@ impl Metrics {
             delivered: metrics.counter("events_delivered_total", "Events acknowledged by Kafka."),
             spooled: metrics.counter("events_spooled_total", "Events stored in the spool."),
             not_durable: metrics
-                .counter("events_not_durable_total", "Events that are stored nowhere and were refused."),
+                .counter("events_not_durable_total", "Events that could not be stored and were refused."),
             lost: Loss::ALL.map(|loss| lost.with_label_values(&[loss.as_str()])),
             queued: metrics.gauge("events_queued", "Events that wait for Kafka."),
             at_risk_bytes: metrics.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
@@ -176,15 +176,15 @@ impl Metrics {
             queue_messages: metrics.gauge("queue_messages", "Records in the queues of Kafka's client."),
             queue_bytes: metrics
                 .gauge("queue_bytes", "Bytes of the records in the queues of Kafka's client."),
-            geoip_stale: metrics.gauge("geoip_stale", "Whether the file of countries is not valid."),
+            geoip_stale: metrics.gauge("geoip_stale", "Whether the country database is not valid."),
             poll_results_refreshes: metrics.counter_vec(
                 "poll_results_refreshes_total",
-                "Fetches of the results of the polls, by result.",
+                "Fetches of poll results, by result.",
                 &["result"],
             ),
             poll_results_as_of: metrics.gauge(
                 "poll_results_as_of_milliseconds",
-                "Time of the results of the polls in responses to votes, since 1970.",
+                "Time of the poll results in responses to votes, in milliseconds since 1970.",
             ),
             kafka_up: metrics.gauge("kafka_up", "Whether the topic can be reached."),
             spool_up: metrics.gauge("spool_up", "Whether the spool accepts records."),
@@ -203,46 +203,46 @@ impl Metrics {
         }
     }
 
-    /// A request was answered.
+    /// Counts a request that was answered.
     pub fn answered(&self, route: Route, status: StatusCode, took: Duration) {
         self.requests.with_label_values(&[route.as_str(), status.as_str()]).inc();
         self.request_seconds[route as usize].observe(took.as_secs_f64());
     }
 
-    /// A body was read.
+    /// Records the size of a body that was read.
     pub fn body(&self, bytes: usize) {
         self.body_bytes.observe(bytes as f64);
     }
 
-    /// A request was shed at a limit.
+    /// Counts a request that was shed at a limit.
     pub fn shed(&self, bound: Bound) {
         self.shed[bound as usize].inc();
     }
 
-    /// The address of a client was found.
+    /// Counts where the address of a client was found.
     pub fn client_ip(&self, source: AddressSource) {
         self.client_ip[source as usize].inc();
     }
 
-    /// Lines were read.
+    /// Counts lines that were read.
     pub fn received(&self, route: Route, events: u64) {
         self.received[route as usize].inc_by(events);
     }
 
-    /// Valid lines wait for Kafka from now on, until [`Metrics::settled`].
+    /// Counts valid lines, which wait for Kafka until [`Metrics::settled`].
     pub fn accepted(&self, events: u64, bytes: usize) {
         self.accepted.inc_by(events);
         self.queued.add(events as i64);
         self.at_risk_bytes.add(bytes as i64);
     }
 
-    /// Lines no longer wait for Kafka.
+    /// Records that lines no longer wait for Kafka.
     pub fn settled(&self, events: u64, bytes: usize) {
         self.queued.sub(events as i64);
         self.at_risk_bytes.sub(bytes as i64);
     }
 
-    /// Events have this outcome.
+    /// Counts events with this outcome.
     pub fn ended(&self, outcome: Outcome, events: u64) {
         match outcome {
             Outcome::Rejected(code) => &self.rejected[code as usize],
@@ -254,24 +254,24 @@ impl Metrics {
         .inc_by(events);
     }
 
-    /// There were this many warnings for each field, in the order of [`warnings::FIELDS`].
+    /// Counts the warnings for each field, in the order of [`warnings::FIELDS`].
     pub fn warned(&self, fields: &[u32; warnings::FIELDS.len()]) {
         for (counter, events) in self.warned.iter().zip(fields) {
             counter.inc_by(u64::from(*events));
         }
     }
 
-    /// A record was sent.
+    /// Records the number of events in a record that was sent.
     pub fn sent(&self, events: u32) {
         self.batch_events.observe(f64::from(events));
     }
 
-    /// A record ended this long after it was sent.
+    /// Records the time from sending a record to its acknowledgement or failure.
     pub fn acknowledged(&self, after: Duration) {
         self.ack_seconds.observe(after.as_secs_f64());
     }
 
-    /// The results of the polls were fetched and are from this time, or the fetch failed.
+    /// Counts a fetch of poll results: `as_of` is the time of the results, or `None` if the fetch failed.
     pub fn poll_results(&self, as_of: Option<UnixMillis>) {
         let result = if as_of.is_some() { "ok" } else { "error" };
         self.poll_results_refreshes.with_label_values(&[result]).inc();

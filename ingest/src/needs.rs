@@ -1,4 +1,4 @@
-//! What an edge with one configuration needs of the machine and of the network.
+//! What an edge with a given configuration needs from the machine and from the network.
 
 use runtime::admin;
 use runtime::needs::{Address, Needs};

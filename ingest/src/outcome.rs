@@ -1,11 +1,10 @@
-//! What becomes of an event, and why a request is refused.
+//! The outcome of each event, and the reasons for which a request is refused.
 //!
-//! The words: an *event* is accepted or *rejected*, for a fault that has a [`Code`]; a *request* is answered with
-//! success or *refused*, for a [`Refusal`]; a refusal is rendered as a *problem* (RFC 9457).
+//! Terms: an *event* is either accepted, or *rejected* with a [`Code`]. A *request* either succeeds, or is *refused*
+//! with a [`Refusal`], which is rendered as a *problem* (RFC 9457).
 //!
-//! Invariant: every line that was received ends in exactly one [`Outcome`]; every request that is not answered with
-//! success, in exactly one [`Refusal`]. Status codes and metric labels come from these by exhaustive match, and from
-//! nowhere else.
+//! Invariant: every line received ends in exactly one [`Outcome`], and every request that does not succeed has exactly
+//! one [`Refusal`]. Status codes and metric labels come only from these two types, by exhaustive match.
 
 use std::borrow::Cow;
 
@@ -16,7 +15,7 @@ use schemas::time::UnixMillis;
 use crate::content::{Encoding, MEDIA_TYPES};
 use crate::route::Route;
 
-/// What finally became of an event.
+/// The final outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The event is not valid; the response lists it as an error.
@@ -36,7 +35,7 @@ pub enum Outcome {
 pub enum Loss {
     /// The process stopped before the event was stored.
     Stopped,
-    /// The request was answered with `202` before, and then neither Kafka nor the spool took the event.
+    /// The request was already answered with `202`, and then neither Kafka nor the spool stored the event.
     Answered,
 }
 
@@ -51,7 +50,7 @@ impl Outcome {
 }
 
 impl Loss {
-    /// All of them, for metrics that start at zero.
+    /// All variants, so that the metric of each starts at zero.
     pub const ALL: [Self; 2] = [Self::Stopped, Self::Answered];
 
     /// The name in metrics.
@@ -72,15 +71,15 @@ pub enum Refusal {
     AllLinesInvalid,
     /// The body is cut off, or is not in the encoding that `Content-Encoding` names.
     BadEncoding,
-    /// The body is in this encoding, which `Content-Encoding` does not name.
+    /// The body is compressed with this encoding, but `Content-Encoding` does not name it.
     UndeclaredEncoding(Encoding),
-    /// The time of a reaction is outside this range: the hour that its sender would query would not contain it.
+    /// The time of a reaction is outside this range, so the hour that its sender would query would not contain it.
     BadTime(UnixMillis, UnixMillis),
-    /// A parameter of a reaction is not valid; says which one and why.
+    /// A parameter of a reaction is not valid. The text says which one and why.
     BadQuery(Cow<'static, str>),
     /// The `Idempotency-Key` is empty, longer than this many bytes, repeated or not printable.
     BadIdempotencyKey(usize),
-    /// The client closed the connection within the body, or broke the protocol there.
+    /// The client closed the connection before the end of the body, or violated the protocol in the body.
     Aborted,
     /// The request has no key, and a key is required.
     NoKey,
@@ -92,7 +91,7 @@ pub enum Refusal {
     OriginDenied,
     /// The key does not allow the address of the client.
     IpDenied,
-    /// The request exceeds the rate of its key or of its address, which will allow it after this many seconds.
+    /// The request exceeds the rate of its key or of its address; it would be allowed after this many seconds.
     RateLimited(u32),
     /// The edge has no such path.
     NotFound,
@@ -137,10 +136,10 @@ pub enum Bound {
     ProducerQueue,
 }
 
-/// The kind of a refusal in HTTP, with what its response must carry.
+/// The HTTP status of a refusal, with the data that its response must contain.
 ///
-/// A status code stands here once, so that a refusal cannot be answered with `503` or `429` without `Retry-After`, nor
-/// with `413` without the limit.
+/// Each variant contains what its response needs, so that no response can have status `503` or `429` without
+/// `Retry-After`, or `413` without the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// `400`.
@@ -233,12 +232,12 @@ impl Refusal {
         self.kind().status()
     }
 
-    /// The limit that the request exceeded, if it exceeded one of size.
+    /// The size limit that the request exceeded, if the refusal is about one.
     pub fn limit(&self) -> Option<usize> {
         if let RefusalKind::PayloadTooLarge { limit } = self.kind() { Some(limit) } else { None }
     }
 
-    /// The name in `code`, part of the HTTP contract.
+    /// The value of `code` in the problem, which is part of the HTTP API.
     pub fn code(&self) -> &'static str {
         match self {
             Self::EmptyBody => "empty_body",
@@ -270,7 +269,7 @@ impl Refusal {
         }
     }
 
-    /// The kind of refusal, in a phrase.
+    /// The title of the problem: a short phrase.
     pub fn title(&self) -> &'static str {
         match self {
             Self::EmptyBody => "The body is empty",
@@ -410,7 +409,7 @@ impl Refusal {
     }
 }
 
-/// A list as a sentence has it: `a, b and c`.
+/// Joins items as in a sentence: `a, b and c`.
 fn listed(items: impl Iterator<Item = String>, conjunction: &str) -> String {
     let items: Vec<_> = items.collect();
     match items.split_last() {
@@ -421,7 +420,7 @@ fn listed(items: impl Iterator<Item = String>, conjunction: &str) -> String {
 }
 
 impl Bound {
-    /// All limits, for metrics that start at zero.
+    /// All limits, so that the metric of each starts at zero.
     pub const ALL: [Self; 4] = [Self::Requests, Self::InFlightBytes, Self::UnackedBytes, Self::ProducerQueue];
 
     /// The name in metrics.

@@ -16,7 +16,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// All routes, for metrics that start at zero.
+    /// All routes, so that the metrics of each start at zero.
     pub const ALL: [Self; 5] = [Self::Events, Self::Counters, Self::Votes, Self::Analytics, Self::Other];
 
     /// The route of a path.

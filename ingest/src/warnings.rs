@@ -1,6 +1,6 @@
-//! Warnings about accepted events: labels without which an event is stored, and field names of other SDKs.
+//! Warnings about accepted events: labels that are left out because they cannot be read, and field names of other SDKs.
 //!
-//! An event with `userId` instead of `user_id` is valid, but it has no user, which its sender hardly intended.
+//! An event with `userId` instead of `user_id` is valid, but it has no user, which its sender probably did not intend.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use schemas::event::{Event, Parsed, Props};
 pub const FIELDS: [&str; 8] =
     ["client_time", "device_os", "country", "user_id", "device_id", "session", "event_id", "properties"];
 
-/// The code of the warning about a name that looks like one of our fields.
+/// The code of the warning about a name that looks like a field of an event.
 const LOOKS_LIKE: &str = "looks_like";
 
-/// The fields that the sender probably meant, by names of other SDKs; one bit each, in the order of [`FIELDS`].
+/// The fields that an event probably sends under names of other SDKs: one bit per field, in the order of [`FIELDS`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LookAlikes(u8);
 
@@ -25,9 +25,9 @@ impl<'a> Props<'a> for LookAlikes {
     }
 }
 
-/// The index in [`FIELDS`] of the field that a name of Segment, PostHog, Mixpanel, Amplitude or GA4 means; `properties`
-/// means the fields within it, which belong next to `event`. The length is compared first, because this is called for
-/// every unknown field.
+/// The index in [`FIELDS`] of the field that corresponds to a name of Segment, PostHog, Mixpanel, Amplitude or GA4.
+/// `properties` stands for an object whose fields belong at the top level, next to `event`. The length is compared
+/// first, because this is called for every unknown field.
 fn intended_field(name: &[u8]) -> Option<usize> {
     const CLIENT_TIME: usize = 0;
     const USER_ID: usize = 3;
@@ -71,7 +71,7 @@ pub fn of<'p>(parsed: &'p Parsed<'_, LookAlikes>) -> impl Iterator<Item = (&'sta
     left_out.chain(FIELDS.into_iter().enumerate().filter_map(looks_like))
 }
 
-/// Whether an event has no value for a field that another name may mean.
+/// Whether an event has no value for a field that it may send under another name.
 fn lacks(event: &Event<'_>, field: &str) -> bool {
     match field {
         "client_time" => event.client_time.is_none(),

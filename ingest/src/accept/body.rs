@@ -22,18 +22,18 @@ use crate::outcome::{Bound, Refusal};
 
 /// The length up to which any body may be decompressed; beyond it [`MAX_RATIO`] applies.
 const RATIO_FREE_BYTES: usize = 1 << 20;
-/// The most decompressed bytes for each byte as sent; ordinary NDJSON stays below it.
+/// The most decompressed bytes for each compressed byte; ordinary NDJSON stays below this ratio.
 const MAX_RATIO: usize = 100;
-/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. It needs no reservation: a body is
-/// decompressed without a pause, so there is at most one window for each core.
+/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. It needs no reservation: decompression never awaits,
+/// so there is at most one window for each core.
 const MAX_WINDOW_LOG: u32 = 23;
 /// How long a body may be slower than the minimum rate.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 /// Bytes that are decompressed in one step.
 const STEP_BYTES: usize = 64 * 1024;
-/// How much is read of the body of a refused request, so that its sender can read the response.
+/// The most bytes that are read from the body of a refused request, so that its sender can read the response.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
-/// How long such a read takes at most.
+/// The longest time for reading the body of a refused request.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What the headers say about a body that the edge reads.
@@ -50,7 +50,7 @@ impl BodyHeaders {
     pub fn of(headers: &HeaderMap, limits: &BodyLimits) -> Result<Self, Refusal> {
         check_media_type(headers)?;
         let encoding = encoding(headers)?;
-        // hyper has checked the header, and the body cannot be longer.
+        // hyper has checked the header, and ensures that the body is not longer.
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length| length > limits.body_bytes) {
             return Err(Refusal::BodyTooLarge(limits.body_bytes));
@@ -90,7 +90,7 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// Bytes that are reserved of the limit on all bodies, until this is dropped.
+/// Bytes reserved from the limit on all bodies. Released on drop.
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
     gauge: IntGauge,
@@ -104,8 +104,7 @@ impl Reservation {
         Ok(Self { permit, gauge: gauge.clone() })
     }
 
-    /// Changes the reservation to `bytes`: releases the excess, or reserves what is missing, or
-    /// refuses at once.
+    /// Changes the reservation to `bytes`: releases the excess, or reserves the missing bytes, or refuses at once.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Refusal> {
         let held = self.permit.num_permits();
         if bytes < held {
@@ -199,7 +198,8 @@ fn zstd_decoder(body: &[u8]) -> Result<ZstdDecoder<'static, &[u8]>, Refusal> {
     ZstdDecoder::with_buffer(body).and_then(limited).map_err(|_| Refusal::Internal)
 }
 
-/// Decompresses step by step. Before each step the output is reserved, in addition to the `sent` bytes.
+/// Decompresses step by step. Before each step, reserves memory for the output, in addition to the `sent` bytes of the
+/// body.
 fn decompress_with(
     mut decoder: impl Read,
     sent: usize,

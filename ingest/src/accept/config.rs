@@ -1,4 +1,4 @@
-//! What a request, and all requests together, may use of memory and time.
+//! How much memory and time one request, and all requests together, may use.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -36,11 +36,12 @@ pub struct BodyLimits {
     pub body_idle: Duration,
     /// Longest time in which a whole body must arrive: `BODY_TIMEOUT`, default 30s. After it the request gets `408`.
     pub body_total: Duration,
-    /// Least bytes per second at which a body must arrive on average, after its first 5 s: `BODY_MIN_RATE`, default 512.
-    /// A slower request gets `408`.
+    /// Minimum bytes per second at which a body must arrive on average, after its first 5 s: `BODY_MIN_RATE`, default
+    /// 512. A slower request gets `408`.
     pub body_min_rate: NonZeroU32,
-    /// Memory for the bodies of all open requests together: `IN_FLIGHT_BYTES`, default 256 MiB, below 4 GiB. Beyond it
-    /// requests get `503`. Raise it, and the memory of the process, if `ingest_shed_total{reason="in_flight_bytes"}` grows.
+    /// Memory for the bodies of all open requests together: `IN_FLIGHT_BYTES`, default 256 MiB, below 4 GiB. Requests
+    /// beyond it get `503`. Raise it, and the memory of the process, if `ingest_shed_total{reason="in_flight_bytes"}`
+    /// grows.
     pub in_flight_bytes: usize,
 }
 
@@ -75,8 +76,8 @@ impl BodyLimits {
                 name: "IN_FLIGHT_BYTES",
                 value: limits.in_flight_bytes.to_string(),
                 reason: format!(
-                    "it must be at least {largest}, which is one largest request while it is decompressed \
-                     (MAX_BODY_BYTES + 2 × MAX_DECODED_BYTES) and the budget for CPU work, and below 4 GiB"
+                    "it must be below 4 GiB, and at least {largest} for the largest request during its decompression \
+                     (MAX_BODY_BYTES + 2 × MAX_DECODED_BYTES) and for the budget for CPU work"
                 ),
             });
         }

@@ -1,7 +1,8 @@
 //! Splits a body into lines, one per event, borrowed from the body.
 //!
-//! A body is one object, an array, or one object per line. Its first bytes decide, not its content type, because
-//! clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other event. No I/O.
+//! A body is one object, an array, or one object per line. The first bytes of the body decide, not its content type,
+//! because some clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other
+//! event. No I/O.
 
 use std::iter;
 use std::ops::Range;
@@ -18,9 +19,9 @@ mod values;
 /// The events of `body`, without blank lines. More than `max_events` are refused.
 pub fn lines(body: &[u8], max_events: usize) -> Result<Vec<Line<'_>>, Refusal> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    // One more than allowed is enough to refuse; so a hostile body cannot make the list long.
+    // One event more than allowed is enough to refuse the body, so a hostile body cannot make the list long.
     let most = max_events + 1;
-    // The whole body is checked at once, and event by event only if that fails.
+    // Check the encoding of the whole body at once, and event by event only if that fails.
     let text = simdutf8::basic::from_utf8(body).ok();
     let line = |(number, span): (usize, Range<usize>)| {
         let bytes = &body[span.clone()];
@@ -53,23 +54,24 @@ fn shape(body: &[u8]) -> Shape {
         return if *opening == b'[' { Shape::Values } else { Shape::Lines };
     };
     let (first, rest) = (whole[..first_line].trim_ascii_end(), whole[first_line..].trim_ascii_start());
-    // Nearly all bodies of lines: the first line is a whole object, and the next begins like one.
+    // The common case: the first line is a whole object, and the next line begins like one.
     if *opening == b'{' && first.ends_with(b"}") && rest.starts_with(b"{") {
         return Shape::Lines;
     }
     let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     match (opening, values::end_of_first(whole)) {
         (b'[', Some(_)) => Shape::Values,
-        // A bracket is missing. An element follows a bracket or a comma; an object on a line of its own does not.
+        // A bracket is missing. An element of an array follows a bracket or a comma; an object that follows neither, on
+        // a line of its own, is an event of a body of lines.
         (b'[', None) => {
             let is_line =
                 |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);
             if lines().zip(lines().skip(1)).any(is_line) { Shape::Lines } else { Shape::Values }
         }
-        // An object over several lines, or one that a comma follows.
+        // An object over several lines, or an object followed by a comma.
         (_, Some(end)) if end > first_line || whole[end..first_line].trim_ascii() == b"," => Shape::Values,
         (_, Some(_)) => Shape::Lines,
-        // Lines of which the first is invalid, or an object that is cut off.
+        // Either lines, the first of which is invalid, or one truncated object.
         (_, None) => {
             if lines().skip(1).any(is_object) {
                 Shape::Lines

@@ -1,4 +1,4 @@
-//! Checks lines, adds what only the edge knows, and groups them by partition.
+//! Checks lines, adds the fields that only the edge knows, and groups the lines by partition.
 //!
 //! Invariants: each line is either in exactly one [`Chunk`] or counted as rejected; the lines of a chunk keep their
 //! order. No I/O and no clock.
@@ -22,9 +22,10 @@ use crate::warnings::{self, LookAlikes};
 pub struct Partitions<'a> {
     /// The number of partitions of the topic.
     pub count: NonZeroU32,
-    /// The partition for lines of this request without a user or an id, so that they stay together.
+    /// The partition for all lines of this request that have neither a user nor an id, so that these lines stay
+    /// together.
     pub spare: u32,
-    /// The counts of events per user, if users with too many are spread over all partitions.
+    /// The number of events per user; `None` if the events of users with too many are not spread over all partitions.
     pub hot_keys: Option<HotKeyCounts<'a>>,
 }
 
@@ -39,8 +40,8 @@ pub struct Chunk {
     pub value: Vec<u8>,
 }
 
-/// Checks the lines of one request of `tenant`, adds `prefix`, and groups them by partition. `country` is that of
-/// the client's address, if known; a line without a country gets it before the line is checked.
+/// Checks the lines of one request of `tenant`, adds `prefix`, and groups them by partition. `country` is the country
+/// of the client's address, if known; a line without a country gets it before the line is checked.
 pub fn enrich(
     lines: &[Line<'_>],
     allowed: AllowedEvents,
@@ -61,7 +62,7 @@ pub fn enrich(
                 parsed.locate(country);
             }
             allowed.check(&parsed)?;
-            // From here on the event is accepted. Until `identify`, its only `event_id` is one that the client
+            // The event is accepted from here on. Before `identify`, an `event_id` can only be one that the client
             // sent.
             if warnings::may_apply(&parsed) {
                 report.warn(line.number, &parsed);
@@ -90,9 +91,9 @@ pub fn enrich(
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and the key of the event, modulo the number
 /// of partitions. The key is `user_id`, else `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An
 /// event with none of these goes to the spare partition of the request. An event of a user who sends too many is
-/// treated as if it had no user; returns whether the event is one of these.
+/// treated as if it had no user. The second value returned says whether this is such an event.
 ///
-/// This never changes: a repeated event is only found within its partition.
+/// This choice must never change: a repeated event is only found within its partition.
 fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'_>) -> (u32, bool) {
     let user = [&event.user_id, &event.device_id, &event.session].into_iter().find(|id| !id.is_empty());
     let user = user.map(|user| users.hash(user.as_bytes()));

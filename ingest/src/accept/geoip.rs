@@ -1,7 +1,8 @@
-//! The country of a client's address, from a file that is read again when it changes.
+//! Finds the country of a client's address in a database, which is reloaded when its file changes.
 //!
-//! The file has MaxMind's format (MMDB) with `country.iso_code`, as the Country and City databases have. It is kept in
-//! memory, so that a lookup does no I/O. Invariant: a file that is not valid never replaces the one in use.
+//! The file has MaxMind's format (MMDB) and contains `country.iso_code`, as the Country and City databases do. The
+//! database is kept in memory, so that a lookup does no I/O. Invariant: a file that is not valid never replaces the
+//! database in use.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,8 +18,8 @@ use runtime::vars::{VarError, Vars};
 use schemas::event::Country;
 use tokio_util::sync::CancellationToken;
 
-/// Path of a MaxMind database (`.mmdb`) that finds the country of a client's address: `GEOIP_DB`, default none. It fills
-/// `country` where the client sends none; replace the file by renaming, and the edge reads it again.
+/// Path of a MaxMind database (`.mmdb`) that finds the country of a client's address: `GEOIP_DB`, default none. It sets
+/// `country` if the client sends none. Replace the file by renaming; the edge then reloads it.
 #[derive(Clone)]
 pub struct GeoIpConfig {
     path: PathBuf,
@@ -54,7 +55,7 @@ impl fmt::Debug for GeoIpConfig {
     }
 }
 
-/// What changes when a file changes. The file may be large, so its content is not compared.
+/// Identifies a version of the file. The content is not compared, because it may be large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -73,7 +74,7 @@ impl Stamp {
     }
 }
 
-/// The content of a file.
+/// A parsed database.
 struct Database(Reader<Vec<u8>>);
 
 impl Database {
@@ -81,7 +82,7 @@ impl Database {
         let bytes = fs::read(path).map_err(|error| error.to_string())?;
         Reader::from_source(bytes)
             .map(Self)
-            .map_err(|error| format!("it is not a file of countries in the MMDB format: {error}"))
+            .map_err(|error| format!("it is not a country database in the MMDB format: {error}"))
     }
 
     fn country(&self, ip: IpAddr) -> Option<Country> {
@@ -91,7 +92,7 @@ impl Database {
     }
 }
 
-/// The countries that are valid now.
+/// The country database in use.
 pub struct GeoIp {
     path: PathBuf,
     /// The stamp of the file when the configuration was read.
@@ -107,7 +108,7 @@ impl GeoIp {
         Self { path, initial: stamp, current: ArcSwap::new(database), stale }
     }
 
-    /// The country of an address, if the file has it.
+    /// The country of an address, if the database has it.
     pub fn country(&self, ip: IpAddr) -> Option<Country> {
         self.current.load().country(ip)
     }
@@ -118,16 +119,16 @@ impl GeoIp {
         follow(Ok(self.initial), move || Stamp::of(&path), move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the countries by those of the file; if the file is not valid, only the metric changes.
+    /// Replaces the database with that of the file; if the file is not valid, only the metric changes.
     fn apply(&self, now: &Result<Stamp, String>) {
         match now.clone().and_then(|_| Database::read(&self.path)) {
             Ok(database) => {
-                tracing::info!("read the file of countries");
+                tracing::info!("reloaded the country database");
                 self.current.store(Arc::new(database));
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the file of countries is not valid; the previous one stays in use");
+                tracing::error!(error, "the country database is not valid; the previous one stays in use");
                 self.stale.set(1);
             }
         }

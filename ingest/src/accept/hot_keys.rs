@@ -1,11 +1,11 @@
 //! Hot keys: users who send too many events for one partition.
 //!
-//! The events of a user are counted in two cells, which the two halves of a hash select; the lower count is the
-//! estimate (a count-min sketch). So memory is fixed, and a user who shares one cell with a hot user is not hot.
-//! Counting takes no lock; an event that is missed when a second begins does not matter.
+//! The counts are a count-min sketch: each event of a user is counted in two cells, selected by the two halves of a
+//! hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a hot user
+//! does not become hot. Counting takes no lock. It may miss an event at the start of a second, which does not matter.
 //!
-//! A user stays hot for an hour, because a repeated event must go to the same partition as the first one, and for a
-//! hot user `event_id` selects it. No clock.
+//! A user stays hot for an hour, because a repeated event must go to the same partition as the first one, and
+//! `event_id` selects the partition for a hot user. No clock.
 
 use std::array;
 use std::num::NonZeroU32;
@@ -32,7 +32,7 @@ struct Cell {
     hot_until: AtomicU32,
 }
 
-/// The counts for the second of one request.
+/// The counts, seen from the second in which one request arrived.
 #[derive(Clone, Copy)]
 pub struct HotKeyCounts<'a> {
     keys: &'a HotKeys,
@@ -70,7 +70,8 @@ impl HotKeyCounts<'_> {
 impl Cell {
     /// Counts one event; returns the number of events in this second.
     fn count(&self, second: u32) -> u32 {
-        // A request whose body took long counts in a later second, which other requests have begun.
+        // The events of a request whose body took long to arrive are counted in a later second, which other requests
+        // have begun.
         if (self.window.load(Ordering::Relaxed) >> 32) as u32 >= second {
             return self.window.fetch_add(1, Ordering::Relaxed) as u32 + 1;
         }

@@ -1,7 +1,7 @@
-//! The identity of an event without an `event_id`, so that a repeated request counts once.
+//! Derives ids for events without an `event_id`, so that a repeated request counts once.
 //!
 //! Invariant: the same event sent again in the same way gets the same id; different events get different ids. The
-//! derivation never changes, because a repeat may reach another release. No I/O.
+//! derivation must never change, because a repeated event may reach another release of the edge. No I/O.
 
 use ::http::{HeaderMap, HeaderName};
 use schemas::event::Parsed;
@@ -13,9 +13,9 @@ use crate::outcome::Refusal;
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 128;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The namespace of ids by request.
+/// The UUID namespace of ids that are derived from the request.
 const BY_REQUEST: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e701);
-/// The namespace of ids by device and sequence.
+/// The UUID namespace of ids that are derived from device, session and sequence.
 const BY_SEQUENCE: Uuid = Uuid::from_u128(0x6f1d_2f0e_7a51_5d43_9c1e_3b8a_54c0_e702);
 
 /// What identifies the events of a request that carry no `event_id`.
@@ -30,7 +30,7 @@ pub enum Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// The identity that the `Idempotency-Key` of a request gives, or else the one that its write key declares.
+    /// The identity from the `Idempotency-Key` of a request, or else the one that its write key declares.
     pub fn of(headers: &'a HeaderMap, declared: KeyIdentity) -> Result<Self, Refusal> {
         let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
         let key = match (values.next(), values.next()) {
@@ -38,7 +38,7 @@ impl<'a> Identity<'a> {
             (Some(value), None) => value.to_str().map_err(|_| Refusal::BadIdempotencyKey(MAX_KEY_BYTES))?,
             (Some(_), Some(_)) => return Err(Refusal::BadIdempotencyKey(MAX_KEY_BYTES)),
         };
-        // A request with an unusable key is not accepted without it: its sender relies on the identity.
+        // A request with an unusable `Idempotency-Key` is refused: its sender relies on the ids derived from the key.
         if (1..=MAX_KEY_BYTES).contains(&key.len()) {
             Ok(Self::Request(key))
         } else {
@@ -46,11 +46,12 @@ impl<'a> Identity<'a> {
         }
     }
 
-    /// The id of the event at position `number`, if it has one of this kind.
+    /// The id of the event at position `number`; `None` if the event lacks what the id is derived from.
     ///
-    /// By request, it is the UUIDv5 of tenant, key and number in decimal; by sequence, of tenant, sequence
-    /// and length of the device in decimal, then device and session together. A zero byte separates
-    /// the parts; only device and session may contain one themselves, hence the length.
+    /// [`Identity::Request`] derives the UUIDv5 of the tenant, the key and the decimal number.
+    /// [`Identity::DeviceSequence`] derives the UUIDv5 of the tenant, the decimal sequence, the decimal length of the
+    /// device, and the device followed directly by the session. A zero byte separates the parts. The length is a part
+    /// because device and session may contain zero bytes themselves.
     pub fn id<P>(self, tenant: &str, number: usize, parsed: &Parsed<'_, P>) -> Option<Uuid> {
         let event = &parsed.event;
         match self {

@@ -1,7 +1,7 @@
-//! The bytes of one request become enriched lines, step by step; [`Acceptor::accept`] is the list of the steps.
+//! Turns the bytes of one request into enriched lines, step by step; [`Acceptor::accept`] lists the steps.
 //!
-//! Each step is the file of its name. Except for reading the body and the file of countries there is no I/O; the
-//! caller passes the time and the partitions in, and takes the lines to Kafka.
+//! Each step has a file of its name. The only I/O is reading the body and the country database. The caller passes in
+//! the time and the partitions, and sends the lines to Kafka.
 
 mod config;
 
@@ -66,7 +66,7 @@ pub struct Acceptor {
     metrics: Arc<Metrics>,
 }
 
-/// What the edge knows of a request once its headers are read.
+/// What the edge knows about a request after it has read the headers.
 pub struct RequestContext {
     /// The route of the request.
     pub route: Route,
@@ -78,13 +78,13 @@ pub struct RequestContext {
     pub server_time: UnixMillis,
 }
 
-/// What became of the lines of a request.
+/// The lines of a request, after they were checked and enriched.
 pub struct Accepted {
     /// The valid lines, by partition.
     pub chunks: Vec<Chunk>,
     /// What the response says about the lines.
     pub report: Report,
-    /// A few of the rejected lines, each as a line of a record.
+    /// Samples of the rejected lines, each encoded as a line of a record.
     pub samples: Vec<Vec<u8>>,
 }
 
@@ -103,7 +103,7 @@ impl Acceptor {
         }
     }
 
-    /// The file of countries, whose changes the caller follows.
+    /// The country database. The caller watches its file for changes.
     pub fn geoip(&self) -> Option<&Arc<GeoIp>> {
         self.geoip.as_ref()
     }
@@ -113,7 +113,8 @@ impl Acceptor {
         &self.cpu_work
     }
 
-    /// Reads the whole body of a request and decompresses it. The caller holds the reservation as long as the body.
+    /// Reads the whole body of a request and decompresses it. The caller must keep the reservation for as long as it
+    /// keeps the body.
     pub async fn read_body<B>(
         &self,
         headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! What became of the lines of a request, for its response and for metrics.
+//! The accepted and rejected lines of a request, for its response and for metrics.
 
 use schemas::event::{Code, Fault, Parsed};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::warnings::{self, LookAlikes};
 /// How many errors, and how many warnings, a report lists; further ones are only counted.
 pub const MAX_ERRORS: usize = 20;
 
-/// What became of the lines of a request.
+/// The accepted and rejected lines of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The number of valid lines.
@@ -38,7 +38,7 @@ pub struct LineError {
     pub line: usize,
     /// What is wrong.
     pub code: &'static str,
-    /// The known field that is wrong, if it is one.
+    /// The field that is wrong, if it is a known field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<&'static str>,
 }

@@ -11,7 +11,7 @@ use schemas::time::UnixMillis;
 use super::report::{LineError, Report};
 use crate::line::Line;
 
-/// Samples a second, and also the burst.
+/// Samples per second, and also the burst.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Picks samples; shared by all requests.
@@ -24,8 +24,8 @@ impl Default for Samples {
 }
 
 impl Samples {
-    /// Picks samples of a request, as far as the rate allows, from the lines that its report lists. Each is
-    /// a line of a record.
+    /// Picks samples from the rejected lines that the report lists, as far as the rate allows. Each sample is encoded
+    /// as a line of a record.
     pub fn pick(
         &self,
         lines: &[Line<'_>],

@@ -1,7 +1,7 @@
 //! The budget for CPU work on long bodies.
 //!
-//! While a long body is decompressed, or its lines are enriched, the input and the output are both in memory. The budget
-//! bounds what this doubles: a request waits until the budget has enough bytes left.
+//! While a long body is decompressed, or its lines are enriched, the input and the output are both in memory. The
+//! budget bounds this extra memory: a request waits until the budget has enough bytes left.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
@@ -9,12 +9,13 @@ use tokio::task;
 
 use crate::content::Encoding;
 
-/// Bytes of long bodies that may be worked on at once: a part of `IN_FLIGHT_BYTES`, enough for one of the longest.
+/// The budget: the most bytes of long bodies that are worked on at once. It is a part of `IN_FLIGHT_BYTES`, and is
+/// enough for one of the longest bodies.
 pub const CPU_WORK_BYTES: usize = 64 << 20;
-/// What decompressing one long body takes of the budget: only two are decompressed at once, however many cores there
-/// are.
+/// How much of the budget decompressing one long body takes: at most two are decompressed at once, on any number of
+/// cores.
 const DECOMPRESSION_BYTES: usize = CPU_WORK_BYTES / 2;
-/// A body is long from this length on: the work on it takes milliseconds.
+/// The length from which a body counts as long: the work on it takes milliseconds.
 const LONG_BYTES: usize = 256 * 1024;
 /// How many times longer a typical body of events becomes when it is decompressed.
 const TYPICAL_RATIO: usize = 8;
@@ -32,9 +33,9 @@ impl Default for CpuWorkBudget {
 }
 
 impl CpuWorkBudget {
-    /// Runs `work` on a body of this many bytes. Work on a long body first waits for the budget, and then does not
-    /// delay other requests: the thread hands its other tasks over to another thread. On a runtime with a single
-    /// thread, as in a test, it does delay them.
+    /// Runs `work` on a body of this many bytes. Work on a long body first waits for the budget, and then runs in
+    /// [`task::block_in_place`]: the thread hands its other tasks over to another thread, so the work does not delay
+    /// other requests. On a runtime with a single thread, as in a test, the work delays them.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         if bytes < LONG_BYTES {
             return work();
@@ -48,7 +49,7 @@ impl CpuWorkBudget {
     }
 }
 
-/// What decompressing a body of `sent` bytes takes of the budget.
+/// How much of the budget decompressing a body of `sent` bytes takes.
 pub fn decompression_cost(encoding: Encoding, sent: usize) -> usize {
     match encoding {
         Encoding::Gzip | Encoding::Zstd if TYPICAL_RATIO * sent >= LONG_BYTES => DECOMPRESSION_BYTES,

@@ -1,8 +1,8 @@
-//! The address of the client, behind the proxies that we trust.
+//! Finds the address of the client behind trusted proxies.
 //!
-//! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer the headers
-//! are read from the right, one hop per trusted proxy, so that the hops on the left, which the client may have made
-//! up, are never used. No input makes this fail. No I/O.
+//! Invariants: a peer that is not trusted is the client, whatever its headers say; behind a trusted peer, the headers
+//! are read from the right, one hop per trusted proxy, so that the hops on the left, which the client may have forged,
+//! are never used. No input causes an error. No I/O.
 //!
 //! If a request has both headers, `X-Forwarded-For` is read and `Forwarded` is not: a proxy must remove the header
 //! that it does not write.
@@ -103,7 +103,7 @@ impl FromStr for IpMode {
 }
 
 impl IpMode {
-    /// As much of `ip` as is stored.
+    /// The part of `ip` that is stored.
     pub fn apply(self, ip: IpAddr) -> IpAddr {
         match self {
             Self::Full => ip,
@@ -150,9 +150,9 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAd
     (client, source)
 }
 
-/// The `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy text of
-/// the client into the other parameters (`host`); commas cut such text into pieces, which are recognized by
-/// an unmatched quote or by an escape.
+/// The `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy text from the
+/// client into the other parameters (`host`). A comma in such text splits it into pieces, which are not read: an
+/// unmatched quote or an escape reveals them.
 fn element(text: &str) -> Option<IpAddr> {
     if text.contains('\\') || text.matches('"').count() % 2 == 1 {
         return None;

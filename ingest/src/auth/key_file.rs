@@ -1,4 +1,4 @@
-//! The variables that name the keys, and the keys that are valid now.
+//! The variables for keys, and the keys in use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl KeysConfig {
     }
 }
 
-/// The keys that are valid now, and whether a request needs one.
+/// The keys in use, and whether a request needs one.
 pub struct Keys {
     mode: AuthMode,
     followed: Arc<FollowedKeys<DeclaredKey>>,
@@ -61,7 +61,7 @@ impl Keys {
         Self { mode: config.mode, followed: Arc::new(FollowedKeys::new(config.file.as_ref(), stale)) }
     }
 
-    /// Returns the sender of a request, by the keys that are valid now.
+    /// Authenticates the sender of a request with the keys in use.
     pub fn authenticate(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
         keys::authenticate(self.mode, |token| self.followed.find(token), head, ip)
     }

@@ -1,7 +1,7 @@
 //! Keys: who may send events, for which tenant, from where and at which rate.
 //!
 //! Invariants: a key is compared by its hash, in constant time; a request is authenticated against one
-//! complete set of keys, even if the file changes meanwhile. No I/O: [`super::key_file`] follows the file.
+//! complete set of keys, even if the file changes in the meantime. No I/O: [`super::key_file`] follows the file.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -73,7 +73,8 @@ impl keys::DeclaredKey for DeclaredKey {
         &self.sha256
     }
 
-    /// A key whose rate is the same as in `before` keeps how much of it is used.
+    /// If the key has the same rate as `before`, it keeps the limiter of `before`, so that a reload of the file does
+    /// not reset how much of the rate is used.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if !is_tenant(&self.tenant) {
             return Err("its tenant must be 1 to 64 of a-z, 0-9, _ and -".to_owned());
@@ -106,13 +107,13 @@ pub enum AuthMode {
     /// Keys are ignored; all events belong to one tenant.
     #[default]
     None,
-    /// A request may have no key, but not a wrong one.
+    /// A request may come without a key. A request with a wrong key is refused.
     Optional,
     /// Every request needs a key.
     Required,
 }
 
-/// What identifies the events of a key that carry no `event_id` and come without `Idempotency-Key`.
+/// What identifies the events of a key that have no `event_id`, if the request has no `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyIdentity {
     /// Nothing: a repeated event counts again.
@@ -122,7 +123,7 @@ pub enum KeyIdentity {
     DeviceSequence,
 }
 
-/// The sender of a request who is allowed to send.
+/// The sender of a request that was authenticated, or that needs no key.
 #[derive(Debug, Clone, Default)]
 pub struct Caller(Option<Arc<Key>>);
 
@@ -132,7 +133,7 @@ impl Caller {
         self.0.as_ref().map_or(DEFAULT_TENANT, |key| &key.tenant)
     }
 
-    /// What identifies events that carry no identity of their own.
+    /// What identifies events that have no `event_id`.
     pub fn identity(&self) -> KeyIdentity {
         self.0.as_ref().map_or(KeyIdentity::None, |key| key.identity)
     }
@@ -143,8 +144,8 @@ impl Caller {
     }
 }
 
-/// Returns the sender of a request, who must have a valid key unless `mode` says otherwise; `find` returns the key
-/// of a token.
+/// Returns the sender of a request, which must have a valid key unless `mode` says otherwise. `find` returns the key of
+/// a token.
 pub fn authenticate(
     mode: AuthMode,
     find: impl Fn(&[u8]) -> Option<Arc<Key>>,

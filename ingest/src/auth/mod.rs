@@ -1,6 +1,6 @@
-//! Who sends a request, and how many events they may send.
+//! Authenticates the sender of a request, and limits how many events it may send.
 //!
-//! A sender has a key, an address or both; each may have a rate. Nothing in this folder reads a body.
+//! A sender is known by its key, its address or both; each may have a rate. Nothing in this folder reads a body.
 
 pub mod client_ip;
 
@@ -47,7 +47,7 @@ impl AuthConfig {
     }
 }
 
-/// Finds out who sends a request, and charges the sender's rates; shared by all requests.
+/// Authenticates senders and charges their rates; shared by all requests.
 pub struct Auth {
     keys: Keys,
     address_rates: Option<AddressRates>,
@@ -66,7 +66,7 @@ impl Auth {
         }
     }
 
-    /// The keys, whose file the caller follows.
+    /// The keys. The caller watches their file for changes.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -78,13 +78,13 @@ impl Auth {
         ip
     }
 
-    /// As much of the client's address as may be stored.
+    /// The part of the client's address that may be stored.
     pub fn stored_ip(&self, ip: IpAddr) -> IpAddr {
         self.client_ip.mode.apply(ip)
     }
 
-    /// Returns the sender of a request, and charges one event before the body is read, so that a
-    /// sender without any rate left is refused cheaply.
+    /// Returns the sender of a request, and charges one event before the body is read, so that a sender that has used
+    /// up its rate is refused cheaply.
     pub fn authenticate(&self, head: &Parts, ip: IpAddr) -> Result<Caller, Refusal> {
         let caller = self.keys.authenticate(head, ip)?;
         self.charge(&caller, ip, Charge::First)?;

@@ -1,4 +1,4 @@
-//! How many events a second a key or an address may send.
+//! How many events per second a key or an address may send.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,7 +12,8 @@ use runtime::vars::{VarError, Vars};
 use super::client_ip;
 use crate::outcome::Refusal;
 
-/// Addresses whose rates are kept at once; beyond them the least recently seen address starts with an unused rate.
+/// The most addresses whose rates are kept. Beyond it, the least recently seen address is forgotten, and its next
+/// request starts with an unused rate.
 const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -35,14 +36,14 @@ pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
 /// counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// One event, so that a sender without any rate left is refused before its body is read.
+    /// One event, so that a sender that has used up its rate is refused before its body is read.
     First,
     /// The other events of a request that has this many in all.
     Rest(usize),
 }
 
-/// Charges all of the events to a rate, or none; a refusal says when the request would be allowed, or that it has
-/// more events than are ever allowed.
+/// Charges all of the events to a rate, or none. A refusal says when the request would be allowed, or that it has more
+/// events than the rate ever allows.
 pub fn charge(rate: &Rate, charge: Charge) -> Result<(), Refusal> {
     let burst = rate.config().burst.get();
     let events = match charge {
@@ -64,7 +65,7 @@ pub struct AddressRates {
 }
 
 impl AddressRates {
-    /// Starts with no address.
+    /// Starts without any address.
     pub fn new(config: RateConfig) -> Self {
         let rates = Cache::builder().max_capacity(MAX_ADDRESSES).time_to_idle(IDLE_TIME).build();
         Self { config, rates }

@@ -1,7 +1,7 @@
 //! Which pages may send requests from a browser (CORS).
 //!
-//! No request is refused here: without the headers of CORS the browser keeps the response from the page. A key can
-//! refuse an origin.
+//! CORS refuses no request: without CORS headers, the browser only hides the response from the page. To refuse an
+//! origin, a key can list the allowed ones.
 
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -22,7 +22,7 @@ const MAX_AGE: &str = "7200";
 /// `https://example.com` separated by commas, default none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CorsConfig {
-    /// No page; responses have no headers of CORS.
+    /// No page; responses have no CORS headers.
     #[default]
     Off,
     /// Every page.
@@ -60,7 +60,7 @@ impl CorsConfig {
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Adds the headers of CORS to the response to a request from `origin`.
+    /// Adds the CORS headers to the response to a request from `origin`.
     pub fn allow(&self, origin: Option<&HeaderValue>, preflight: bool, headers: &mut HeaderMap) {
         let allowed = match self {
             Self::Off => return,

@@ -1,4 +1,4 @@
-//! The handlers of the routes: from a request to what its response says. Cheap checks come first.
+//! The handlers of the routes: each turns a request into the content of its response. Cheap checks come first.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -22,13 +22,13 @@ use crate::outcome::Refusal;
 use crate::publish::{Ack, PendingRecords};
 use crate::route::Route;
 
-/// A request whose sender is known, and how it is answered.
+/// A request whose sender is authenticated, and how to answer it.
 struct AdmittedRequest {
     context: RequestContext,
     preferences: Preferences,
     /// When the request is answered.
     ack: Ack,
-    /// The trace of the request, if the trace is recorded.
+    /// The trace of the request, if it is sampled.
     trace: Option<TraceParent>,
 }
 
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// Takes the lines of `body` to Kafka and, unless the request is answered early, waits until they are durable.
+/// Publishes the lines of `body` and, unless the request is answered early, waits until they are durable.
 async fn store(
     app: &App,
     request: &AdmittedRequest,
@@ -131,7 +131,8 @@ async fn store(
     Ok(report)
 }
 
-/// Turns `body` into lines and publishes these; then neither is in memory here. Without a valid line nothing is pending.
+/// Turns `body` into lines and publishes the lines. Drops both before returning, so that neither is in memory while the
+/// request waits. Returns no pending records if no line is valid.
 fn accept_and_publish(
     app: &App,
     request: &AdmittedRequest,
@@ -140,7 +141,8 @@ fn accept_and_publish(
 ) -> Result<(Report, Option<PendingRecords>), Refusal> {
     let AdmittedRequest { context, ack, trace, .. } = request;
     let identity = Identity::of(&head.headers, context.caller.identity())?;
-    // This comes before the lines are read, because the partitions are not known until Kafka was reached once.
+    // This comes before the lines are read, because it refuses the request until Kafka has been reached once and the
+    // partitions are known.
     let partitions = app.publisher.partitions()?;
     let Accepted { chunks, report, samples } =
         app.acceptor.accept(&app.auth, context, identity, &body, partitions)?;

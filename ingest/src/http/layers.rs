@@ -39,7 +39,7 @@ where
     let (outer, app, max_requests) = (Arc::clone(http), Arc::clone(&http.app), http.max_requests);
     ServiceBuilder::new()
         .layer(layer_fn(move |inner| observe(inner, &outer))) // outermost: also counts requests that are shed
-        .load_shed() // refuses at once rather than queues
+        .load_shed() // refuses at once instead of queueing
         .concurrency_limit(max_requests) // bounds memory, together with the limit on bodies
         .service(service_fn(move |request: Request<B>| {
             let app = Arc::clone(&app);
@@ -50,7 +50,8 @@ where
         }))
 }
 
-/// Gives the request an id, answers a preflight, notes a refusal, renders the response, and counts the request.
+/// Gives the request an id, answers a preflight, logs and counts a refusal, renders the response, and counts the
+/// request.
 fn observe<S, B>(
     inner: S,
     http: &Arc<HttpState>,
@@ -84,7 +85,7 @@ where
     })
 }
 
-/// What a response and the log need to know of its request.
+/// What the response and the log need from a request.
 struct Head {
     id: RequestId,
     trace: Option<TraceParent>,
@@ -118,7 +119,7 @@ fn note_refusal(http: &HttpState, head: &Head, response: &ApiResponse) {
     }
 }
 
-/// Renders a response with the headers of CORS.
+/// Renders a response with the CORS headers.
 fn render(http: &HttpState, head: &Head, response: &ApiResponse) -> Response<Full<Bytes>> {
     // HTTP/2 has no `Connection: close`; hyper sends GOAWAY when the process stops.
     let close = head.is_http1 && (response.close || http.app.drain.is_set());
@@ -127,7 +128,7 @@ fn render(http: &HttpState, head: &Head, response: &ApiResponse) -> Response<Ful
     rendered
 }
 
-/// The trace of a request; none if the request names several.
+/// The trace of a request; `None` if it has several `traceparent` headers.
 fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     let mut named = headers.get_all(TRACEPARENT).iter();
     let only = named.next().filter(|_| named.next().is_none());
@@ -139,8 +140,8 @@ fn shed(_: BoxError) -> ApiResponse {
     ApiResponse { close: true, ..ApiResponse::refused(Refusal::Overloaded(Bound::Requests)) }
 }
 
-/// A panic fails its request, not the process. tower-http's `CatchPanic` is no layer for this: it makes a rendered
-/// response, but a refusal is rendered, logged and counted only in [`observe`].
+/// Turns a panic into a refusal, so that it fails the request and not the process. tower-http's `CatchPanic` does not
+/// fit: it returns a rendered response, but refusals are rendered, logged and counted only in [`observe`].
 async fn catch_panic(response: impl Future<Output = ApiResponse>) -> ApiResponse {
     let mut response = pin!(response);
     let polled = poll_fn(|context| {

@@ -1,7 +1,7 @@
 //! HTTP: the layers around every request, the handlers of the routes, and the responses.
 //!
-//! [`layers::stack`] is the edge as a service. A response is rendered only in [`response`], and a refusal is logged only
-//! in [`refusal_log`].
+//! [`layers::stack`] is the whole edge as a tower service. A response is rendered only in [`response`], and a refusal
+//! is logged only in [`refusal_log`].
 
 pub mod layers;
 
@@ -26,8 +26,8 @@ use crate::app::App;
 /// How requests are received.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Most requests at once, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384. Beyond it requests get
-    /// `503`.
+    /// Most requests at once, including those that wait for Kafka: `MAX_REQUESTS`, default 16 384. Requests beyond it
+    /// get `503`.
     pub max_requests: usize,
     /// Which pages may send requests.
     pub cors: CorsConfig,
@@ -49,7 +49,7 @@ pub struct HttpState {
 }
 
 impl HttpState {
-    /// The app behind HTTP.
+    /// Adds the state that only HTTP needs to the app.
     pub fn new(config: HttpConfig, app: Arc<App>) -> Self {
         let HttpConfig { max_requests, cors } = config;
         Self { app, max_requests, cors, refusal_log: RefusalLog::default() }

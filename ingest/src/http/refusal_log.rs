@@ -1,5 +1,5 @@
-//! The log of refused requests: at an interval one line for each reason, with the number of requests. Of what a client
-//! sent, a line contains only the ids of request and trace.
+//! Logs refused requests: one line for each reason per interval, with the number of requests. The only values from the
+//! client in a line are the request id and the trace id.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use schemas::trace::TraceParent;
 use crate::outcome::Refusal;
 use crate::route::Route;
 
-/// The time between two lines for the same reason.
+/// The minimum time between two lines for the same reason.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Logs refused requests; shared by all requests.

@@ -138,7 +138,7 @@ fn accepted_encodings() -> HeaderValue {
     HeaderValue::from_str(&names).expect("names of encodings are ASCII")
 }
 
-/// From `seconds` to twice as many, so that refused clients do not retry at the same time.
+/// A random number between `seconds` and twice that, so that refused clients do not retry at the same time.
 fn with_jitter(seconds: u32) -> HeaderValue {
     HeaderValue::from(fastrand::u32(seconds..=seconds.saturating_mul(2)))
 }

@@ -1,7 +1,8 @@
-//! Where the events of an array, and objects that follow one another, begin and end.
+//! Finds where the events of an array, or of a sequence of objects, begin and end.
 //!
 //! Only quotes and brackets are examined, so that an invalid event still ends where it should and does not affect the
-//! next one. If they do not balance, the end of the event cannot be found: the rest of the body is one invalid event.
+//! next one. If they do not balance, the end of the event cannot be found, and the rest of the body counts as one
+//! invalid event.
 
 use std::ops::Range;
 
@@ -63,10 +64,11 @@ impl Values<'_> {
         }
     }
 
-    /// The end of the value that begins here: in an array the comma or bracket after it, otherwise its own last
-    /// bracket or the end of its line. None if quotes or brackets do not balance.
+    /// The end of the value at the current position: in an array, the comma or bracket after the value; otherwise, the
+    /// last bracket of the value or the end of its line. None if quotes or brackets do not balance.
     fn end(&self) -> Option<usize> {
-        // Counts both kinds of brackets: an event with a bracket closed by the other kind is invalid, and still ends there.
+        // Both kinds of brackets count alike: an event with a bracket that is closed by the other kind is invalid, but
+        // still ends there.
         let mut depth = 0_usize;
         let (mut in_string, mut escaped) = (false, false);
         for (at, byte) in self.body.iter().enumerate().skip(self.at) {
@@ -93,7 +95,7 @@ impl Values<'_> {
                 _ => {}
             }
         }
-        // An array without its last bracket may have a last element that is cut off.
+        // In an array without its closing bracket, the last element may be truncated.
         (depth == 0 && !in_string && !self.in_array).then_some(self.body.len())
     }
 }

@@ -84,7 +84,7 @@ fn a_bad_file_is_named_at_the_start() {
     fs::write(&path, "text").unwrap();
     let error = start().unwrap_err();
     assert!(
-        error.starts_with(&format!("{says}it is not a file of countries in the MMDB format: "))
+        error.starts_with(&format!("{says}it is not a country database in the MMDB format: "))
             && error.lines().count() == 1,
         "{error}"
     );
