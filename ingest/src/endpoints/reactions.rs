@@ -16,8 +16,8 @@ use schemas::time::UnixMillis;
 
 use crate::outcome::Refusal;
 
-/// The times that a reaction may have. At any other time it would count in the hour of its arrival, and would be
-/// missing from the hour that its sender then queries.
+/// The range of times that a reaction may have. With a time outside this range, a reaction would count in the hour of
+/// its arrival, and would be missing from the hour that its sender then queries.
 pub type Times = RangeInclusive<UnixMillis>;
 
 /// Earliest `timestamp` of a reaction: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z. An earlier one gets
@@ -27,7 +27,8 @@ const EARLIEST: &str = "EVENT_TIME_FROM";
 /// A later one gets `400 bad_time`. Set it to the same value as in the aggregator.
 const AHEAD: &str = "EVENT_TIME_AHEAD";
 
-/// The times of a reaction that are accepted, from [`EARLIEST`] and [`AHEAD`]: those that the aggregator believes.
+/// The limits on the time of a reaction, from [`EARLIEST`] and [`AHEAD`]: within them, the aggregator uses the client's
+/// time.
 pub fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     let TimeLimits { earliest, ahead } = TimeLimits::default();
     Ok(TimeLimits {
@@ -62,7 +63,7 @@ pub fn by_query(query: &str, times: Times) -> Result<String, Refusal> {
         let (slot, value) = match name {
             "timestamp" => (&mut timestamp, value),
             "user" => (&mut user, value),
-            // A flag without a value; some clients cannot send one without `=`.
+            // A flag has no value, but some clients always add `=`.
             "click" | "impression" if value.is_empty() => (&mut reaction, name),
             "click" | "impression" => return Err(bad(format!("`{name}` must not have a value"))),
             _ => continue,

@@ -4,9 +4,9 @@
 //! are ready at the same moment have appended their lines. While two records are in flight, lines are collected in the
 //! open record, which is sent when one of them ends. A full record is sent at once.
 //!
-//! Invariant: if the open record contains lines, then a caller must send it, or two records are in flight, the end of
-//! which sends it. No I/O, no clock, no lock: the caller sends, under the lock that holds the accumulator, so that
-//! records are sent in the order in which they were closed.
+//! Invariant: if the open record contains lines, then either a caller must send it, or two records are in flight and
+//! the end of one of them sends it. No I/O, no clock, no lock: the caller sends while it holds the lock of the
+//! accumulator, so that records are sent in the order in which they were closed.
 
 use std::iter;
 use std::mem;
@@ -34,9 +34,9 @@ pub struct Record {
     value: Vec<u8>,
     /// The number of lines.
     pub lines: u32,
-    /// How many of the lines belong to requests that are answered already.
+    /// How many of the lines belong to requests that were already answered.
     pub answered: u32,
-    /// The trace of the first of its requests that has one.
+    /// The trace of the first request in the record that has one.
     pub trace: Option<TraceParent>,
     /// Set once, when the record ends.
     pub receipt: Receipt,
@@ -73,12 +73,13 @@ pub struct RecordAccumulator {
     send_pending: bool,
 }
 
-/// What follows from lines that were appended.
+/// The result of appending lines.
 #[must_use = "the caller may have to send the open record"]
 pub struct Appended {
-    /// The receipts of all records with the lines.
+    /// The receipts of all records that contain the lines.
     pub receipts: Vec<Receipt>,
-    /// Whether the caller must call [`RecordAccumulator::send_open`], after other requests had the chance to append.
+    /// Whether the caller must call [`RecordAccumulator::send_open`], after other requests have had the chance to
+    /// append.
     pub must_send: bool,
 }
 
@@ -111,13 +112,13 @@ impl RecordAccumulator {
     }
 
     /// Sends the open record, unless the end of a record in flight will send it. The caller of
-    /// [`RecordAccumulator::append`] calls this if it must.
+    /// [`RecordAccumulator::append`] calls this if [`Appended::must_send`] is true.
     pub fn send_open(&mut self, mut send: impl FnMut(&Record) -> bool) {
         self.send_pending = false;
         self.send_if_free(&mut send);
     }
 
-    /// A record in flight has ended, whatever its outcome.
+    /// Records that a record in flight has ended, with any outcome. Sends the open record if no caller will.
     pub fn record_ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
         assert!(self.in_flight > 0, "a record ends once, after it was sent");
         self.in_flight -= 1;
@@ -126,7 +127,7 @@ impl RecordAccumulator {
         }
     }
 
-    /// Sends the open record, however many are in flight: no more lines will be appended.
+    /// Sends the open record, regardless of how many are in flight: no more lines will be appended.
     pub fn close(&mut self, mut send: impl FnMut(&Record) -> bool) {
         self.send_record(&mut send);
     }

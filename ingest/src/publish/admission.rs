@@ -1,7 +1,7 @@
-//! How many lines wait for Kafka, and whether more are admitted.
+//! Counts the lines that wait for Kafka, and decides whether more are admitted.
 //!
 //! Invariant: lines are counted from [`Admission::enter`] to [`Admission::leave`], once each, so that an edge that
-//! stops knows when everything has ended. No lock.
+//! stops knows when all lines have ended. No lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -40,7 +40,8 @@ impl Admission {
         self.metrics.accepted(events, bytes);
         self.events.fetch_add(events, Ordering::SeqCst);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        // This is read after the lines were counted, because the thread that closes reads the count afterwards.
+        // `closed` is read after the lines were counted, because the thread that sets `closed` reads the count
+        // afterwards: at least one of the two threads sees the change of the other.
         if self.is_closed() {
             Err(Refusal::Draining)
         } else if waiting <= self.max_bytes {
@@ -64,7 +65,7 @@ impl Admission {
         self.bytes.load(Ordering::Acquire).saturating_mul(100) <= self.max_bytes.saturating_mul(percent)
     }
 
-    /// From now on nothing is admitted.
+    /// Admits nothing from now on.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -78,7 +79,7 @@ impl Admission {
         self.events.load(Ordering::SeqCst)
     }
 
-    /// Waits until everything that was admitted has ended.
+    /// Waits until all lines that were counted have ended.
     pub(super) async fn drained(&self) {
         loop {
             let drained = self.drained.notified();

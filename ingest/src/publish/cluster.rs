@@ -1,8 +1,7 @@
 //! Whether Kafka can be reached, and how many partitions the topic has.
 //!
 //! A thread fetches the metadata of the topic, because the call blocks: once a minute while Kafka is
-//! reachable, with backoff while it is not, and soon after something has failed. A change is logged once, not each
-//! attempt.
+//! reachable, with backoff while it is not, and soon after a failure. It logs each change once, and not each attempt.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,23 +22,24 @@ use super::kafka::Producer;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long Kafka may take to return the metadata.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
-/// The waits between two fetches after something has failed.
+/// The waits between two fetches after a failure.
 const METADATA_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long Kafka counts as unreachable after it refused a record for lack of rights; then the next record is tried.
+/// How long Kafka counts as unreachable after it refused a record with an authorization error. Then the next record is
+/// tried.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
 /// What is known about Kafka.
 pub(super) struct Cluster {
     brokers: String,
     topic: String,
-    /// The number of partitions of the topic; 0 until Kafka was reached once.
+    /// The number of partitions of the topic; 0 until Kafka has been reached once.
     partitions: AtomicU32,
     state: Mutex<State>,
     up: IntGauge,
     /// The failed handshake that Kafka's client has reported since Kafka was last reached.
     handshake_failure: Mutex<Option<HandshakeFailure>>,
-    /// When Kafka last refused a record for lack of rights, and with which error.
+    /// When Kafka last refused a record with an authorization error, and the code of the error.
     refused_record: Mutex<Option<(Instant, RDKafkaErrorCode)>>,
     /// The error after which Kafka's client never sends again.
     fatal_error: SetOnce<String>,
@@ -54,10 +54,10 @@ enum State {
     Up,
     Unreachable,
     HandshakeFailed(HandshakeFailure),
-    /// Kafka refuses records for lack of rights, so that it would refuse them again.
+    /// Kafka refuses records with an authorization error, so it would refuse them again.
     RecordsRefused(RDKafkaErrorCode),
     TopicMissing,
-    /// Kafka's client has a fatal error: it never sends again.
+    /// Kafka's client has a fatal error and cannot send again.
     FatalError,
 }
 
@@ -81,7 +81,7 @@ impl HandshakeFailure {
 }
 
 impl Cluster {
-    /// Nothing is known before [`watch`].
+    /// A cluster about which nothing is known until [`watch`] has started.
     pub(super) fn new(config: &KafkaConfig, up: IntGauge) -> Self {
         Self {
             brokers: config.brokers.clone(),
@@ -124,7 +124,7 @@ impl Cluster {
     }
 
     /// Notes that a record failed. If the next one would fail too, Kafka counts as unreachable for a while, even if the
-    /// metadata can be fetched: a client without the right to write may have the right to read it.
+    /// metadata can be fetched: a client that may not write records may still be allowed to read the metadata.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
         use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
         match code {
@@ -147,14 +147,14 @@ impl Cluster {
         self.refused_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the next check soon, because something failed that may mean that Kafka is unreachable.
+    /// Requests an early check, because a failure may mean that Kafka is unreachable.
     pub(super) fn request_check(&self) {
         if !self.check_requested.swap(true, Ordering::AcqRel) {
             self.wake();
         }
     }
 
-    /// Kafka's client has reported an error that is not about a single record.
+    /// Handles an error of Kafka's client that is not about a single record.
     pub(super) fn client_error(&self, error: &KafkaError) {
         if let Some(failure) = HandshakeFailure::of(error) {
             *self.handshake_failure() = Some(failure);
@@ -177,8 +177,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until the next check: while Kafka is reachable until a check is requested or the interval is over, else
-    /// for `wait`. Returns false when the thread must stop.
+    /// Waits until the next check: while Kafka is reachable and no check is requested, for [`REFRESH_INTERVAL`];
+    /// otherwise for `wait`. Returns false when the thread must stop.
     fn pause(&self, reachable: bool, wait: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -277,7 +277,7 @@ impl Cluster {
         self.up.set(i64::from(state == State::Up));
         match (before == state, state) {
             (true, _) => {}
-            // The edge logs a fatal error.
+            // `Edge` logs a fatal error.
             (false, State::FatalError) => {}
             (false, State::Up) => tracing::info!("{}", self.describe(state)),
             (false, _) => tracing::warn!("{}; trying again", self.describe(state)),
@@ -289,7 +289,7 @@ impl Cluster {
     }
 }
 
-/// Stops the thread when it is dropped. Does not wait for its end, because it may be waiting for Kafka.
+/// Stops the thread on drop. Does not join the thread, because it may be waiting for Kafka.
 pub(super) struct Watch(Arc<Cluster>);
 
 impl Drop for Watch {
@@ -299,7 +299,8 @@ impl Drop for Watch {
     }
 }
 
-/// Starts the thread. It holds the client weakly, so that it does not keep a dropped client alive.
+/// Starts the thread that watches the cluster. It has a weak reference to the client, so that it does not keep a
+/// dropped client alive.
 pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
     let watched = Arc::clone(cluster);
     let check_repeatedly = move || {

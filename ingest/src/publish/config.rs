@@ -12,7 +12,7 @@ use super::fixed::FIXED;
 use super::kafka;
 
 const MIB: usize = 1 << 20;
-/// The port of a broker that is named without one.
+/// The port of a broker whose address has none.
 pub(crate) const DEFAULT_PORT: u16 = 9092;
 
 /// When a request is answered.
@@ -20,7 +20,8 @@ pub(crate) const DEFAULT_PORT: u16 = 9092;
 pub enum Ack {
     /// Once its events are durable, in Kafka or in the spool.
     Durable,
-    /// Once its events wait for Kafka; an event that is lost then is counted, and the client does not learn of it.
+    /// Once its events are queued for Kafka. An event that is lost afterwards is counted, but the client does not learn
+    /// of it.
     Accepted,
 }
 
@@ -60,11 +61,11 @@ pub struct KafkaConfig {
     /// Longest wait for Kafka's acknowledgement: `DURABLE_WAIT`, default 10s, at least 1ms. Then the events go to the
     /// spool; without one, the client gets `503`. Keep it shorter than your clients' timeout.
     pub durable_wait: Duration,
-    /// Memory for events that Kafka has not acknowledged yet: `UNACKED_BYTES`, default 96 MiB. Beyond it requests get
+    /// Memory for events that Kafka has not acknowledged yet: `UNACKED_BYTES`, default 96 MiB. Requests beyond it get
     /// `503`. It adds to `IN_FLIGHT_BYTES`; keep it below the queue of Kafka's client, which is 256 MiB.
     pub unacked_bytes: usize,
-    /// Settings of librdkafka under their own names, which override ours: `KAFKA_OPT_<name>`, for
-    /// example `KAFKA_OPT_compression.type=zstd`; except those on which the response `200` depends.
+    /// Settings of librdkafka, which override the edge's defaults: `KAFKA_OPT_<name>`, for example
+    /// `KAFKA_OPT_compression.type=zstd`. Settings on which the response `200` depends are refused.
     pub options: BTreeMap<String, String>,
 }
 

@@ -1,10 +1,11 @@
-//! The delivery of records: each is sent to Kafka or into the spool, and when it ends, its requests learn how.
+//! Delivers records: sends each to Kafka or to the spool, and reports its result to the requests with lines in it.
 //!
 //! librdkafka's polling thread reports the end of each record to [`Delivery`], which completes the receipt of
-//! the record and sends the next one of the partition, on the same thread. A record that librdkafka gives back goes
-//! to the spool with the bytes that it gives back, so that no record is in memory twice while it is sent.
+//! the record and sends the next one of the partition, on the same thread. A record that librdkafka could not deliver
+//! goes to the spool with the bytes that librdkafka returns, so that no second copy of a record is in memory while the
+//! record is in flight.
 //!
-//! Invariant: every record that was sent ends once, and then leaves the [`Admission`].
+//! Invariant: every record that was sent ends exactly once, and its lines then leave the [`Admission`].
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, Weak};
@@ -30,23 +31,24 @@ use crate::spool::store::SpooledRecord;
 pub(super) struct InFlightRecord {
     id: Uuid,
     partition: u32,
-    /// Whose accumulator sent the record.
+    /// The destination of the accumulator that sent the record.
     destination: Destination,
     lines: u32,
-    /// How many of the lines belong to requests that are answered already.
+    /// How many of the lines belong to requests that were already answered.
     answered: u32,
     bytes: usize,
     sent_at: Instant,
     receipt: Receipt,
 }
 
-/// Sends records and settles their ends; shared by all requests and the threads of publishing.
+/// Sends records and handles their results; shared by all requests and by the threads of this folder.
 pub(super) struct Delivery {
     topic: String,
     pub(super) admission: Admission,
     pub(super) router: Router,
     pub(super) accumulators: Accumulators,
-    /// The client that sends the next record when one has ended. Weak: the client owns its context, which owns this.
+    /// The client that sends the next record when one has ended. The reference is weak, because the client owns its
+    /// context, which owns this delivery.
     producer: OnceLock<Weak<Producer>>,
     metrics: Arc<Metrics>,
 }
@@ -133,7 +135,7 @@ impl Delivery {
         }
     }
 
-    /// Sends samples of rejected lines, unless Kafka is unreachable; their ends are only counted.
+    /// Sends samples of rejected lines, unless Kafka is unreachable. The results are only counted.
     pub(super) fn send_samples(&self, producer: &Producer, partition: u32, samples: &[Vec<u8>]) {
         let lines = samples.len() as u32;
         let head = Head { lines, id: Uuid::now_v7(), spooled: false, kind: Kind::Rejected, trace: None };
@@ -146,13 +148,13 @@ impl Delivery {
         }
     }
 
-    /// Kafka has acknowledged a record.
+    /// Handles a record that Kafka has acknowledged.
     pub(super) fn delivered(self: &Arc<Self>, record: &InFlightRecord) {
         self.end(record, RecordEnd::DELIVERED);
         self.send_next(record.partition, record.destination);
     }
 
-    /// librdkafka gives a record back.
+    /// Handles a record that librdkafka could not deliver.
     pub(super) fn not_delivered(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) {
         let (partition, destination) = (record.partition, record.destination);
         if !self.failed(record, error, value) {
@@ -160,41 +162,41 @@ impl Delivery {
         }
     }
 
-    /// A record of the spool has ended.
+    /// Handles the result of a record that was replayed from the spool.
     pub(super) fn replayed(&self, id: Uuid, results: &Sender<(Uuid, bool)>, result: Result<(), &KafkaError>) {
         if let Err(error) = result {
-            tracing::debug!(record = %id, %error, "a record of the spool was not delivered and stays there");
+            tracing::debug!(record = %id, %error, "a spooled record was not delivered and stays in the spool");
             self.router.cluster.request_check();
         }
-        // The receiver may be gone; then the record is sent once more, and the aggregator counts it once.
+        // The receiver may be gone. Then the record is sent once more, and the aggregator counts it once.
         let _gone = results.send((id, result.is_ok()));
     }
 
-    /// Samples of rejected lines have ended.
+    /// Counts samples of rejected lines that were delivered or dropped.
     pub(super) fn samples_ended(&self, lines: u32, delivered: bool) {
         let counter = if delivered { &self.metrics.samples_delivered } else { &self.metrics.samples_dropped };
         counter.inc_by(u64::from(lines));
     }
 
-    /// What is in the queues of Kafka's client.
+    /// Records how much is in the queues of Kafka's client.
     pub(super) fn queue_statistics(&self, records: u64, bytes: u64) {
         self.metrics.queue_messages.set(records as i64);
         self.metrics.queue_bytes.set(bytes as i64);
     }
 
-    /// Kafka's client has reported an error that is not about a single record.
+    /// Handles an error of Kafka's client that is not about a single record.
     pub(super) fn client_error(&self, error: &KafkaError) {
         self.router.cluster.client_error(error);
     }
 
-    /// Puts a record that Kafka did not accept into the spool. Returns whether it is in flight there; if not, it has
-    /// ended.
+    /// Puts a record that Kafka did not accept into the spool. Returns whether the record is in flight to the spool; if
+    /// not, it has ended.
     fn failed(self: &Arc<Self>, record: InFlightRecord, error: &KafkaError, value: &[u8]) -> bool {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();
         let end = match code {
-            // We purge records when the process stops. A client with a fatal error purges too, while requests
-            // still wait.
+            // The edge purges records when it stops. A client with a fatal error also purges records, but then requests
+            // still wait for them.
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
                 if self.admission.is_closed() =>
             {
@@ -211,7 +213,8 @@ impl Delivery {
         self.put_into_spool(record, value, end)
     }
 
-    /// Puts a record into the spool, or ends it as `otherwise` says. Returns whether it is in flight there.
+    /// Puts a record into the spool, or ends it with `otherwise` if that fails. Returns whether the record is in flight
+    /// to the spool.
     fn put_into_spool(self: &Arc<Self>, record: InFlightRecord, value: &[u8], otherwise: RecordEnd) -> bool {
         let Some(spool) = &self.router.spool else {
             self.end(&record, otherwise);
@@ -235,12 +238,13 @@ impl Delivery {
         true
     }
 
-    /// A record has ended, so its accumulator may send the next one.
+    /// Lets an accumulator send its next record, because one of its records has ended.
     fn send_next(self: &Arc<Self>, partition: u32, destination: Destination) {
         let Some(producer) = self.producer.get().and_then(Weak::upgrade) else { return };
         let send = |record: &Record| self.send(&producer, partition, destination, record);
         self.accumulators.of(partition).lock(destination).record_ended(send);
-        // If this is the last owner, dropping it joins the polling thread, which may be this very thread.
+        // Dropping the last reference joins the polling thread. This may be the polling thread, which cannot join
+        // itself.
         if let Some(last) = Arc::into_inner(producer) {
             thread::spawn(move || drop(last));
         }

@@ -1,7 +1,7 @@
 //! Settings of librdkafka on which the promise "`200` means durable" depends.
 //!
-//! No variable `KAFKA_OPT_…` may name one of them, or an alias. All other settings may be set: compression, linger,
-//! sizes of queues, TLS, authentication.
+//! No variable `KAFKA_OPT_…` may set one of them, under any alias. All other settings may be set: compression, linger,
+//! queue sizes, TLS, authentication.
 
 use runtime::vars::Fixed;
 
@@ -27,7 +27,7 @@ pub(super) const FIXED: [Fixed; 11] = [
         ],
         reason: "a record that is sent again must be in the log once, and in order",
     },
-    Fixed { names: &["message.timeout.ms", "delivery.timeout.ms"], reason: "DURABLE_WAIT is for it" },
+    Fixed { names: &["message.timeout.ms", "delivery.timeout.ms"], reason: "set DURABLE_WAIT instead" },
     Fixed {
         names: &["delivery.report.only.error"],
         reason: "requests wait for the delivery reports of their records",

@@ -1,7 +1,8 @@
 //! Kafka's client: its settings, how a record is sent, and what librdkafka reports back.
 //!
 //! The [`Publisher`](super::Publisher) is the only owner of the client. Its polling thread calls [`Delivery`] for every
-//! record that Kafka has acknowledged or refused; everything else holds the client weakly or is stopped before it.
+//! record that Kafka has acknowledged or refused; all other users of the client have a weak reference, or stop before
+//! the client is dropped.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -23,9 +24,9 @@ use super::delivery::{Delivery, InFlightRecord};
 /// Kafka's client with its polling thread.
 pub(super) type Producer = ThreadedProducer<DeliveryContext>;
 
-/// What librdkafka keeps for a record, and gives back when the record ends.
+/// The opaque of a record: librdkafka keeps it, and returns it in the delivery report.
 pub(super) enum DeliveryOpaque {
-    /// A record of requests.
+    /// A record with the lines of requests.
     Events(InFlightRecord),
     /// A record of the spool; the sender receives whether Kafka has acknowledged it.
     Replayed(Uuid, Sender<(Uuid, bool)>),
@@ -39,7 +40,7 @@ pub(super) fn start(config: &KafkaConfig, delivery: &Arc<Delivery>) -> Result<Ar
     Ok(Arc::new(settings(config).create_with_context::<_, Producer>(context)?))
 }
 
-/// Checks the settings of the variables, without a connection: a client without brokers has nothing to connect to.
+/// Checks the settings from variables without a connection: a client without brokers connects to nothing.
 pub(super) fn check_settings(config: &KafkaConfig) -> Result<(), VarError> {
     for (name, value) in &config.options {
         let alone = ClientConfig::from_iter([(name.clone(), value.clone())]).create_native_config();
@@ -68,9 +69,9 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
-        // Lines are grouped in the accumulators: what reaches librdkafka is sent at once.
+        // The accumulators have already grouped the lines, so librdkafka sends each record at once.
         .set("linger.ms", "0")
-        // After this time librdkafka gives the record back, and it can go to the spool.
+        // After this time, librdkafka returns the record as failed, and it can go to the spool.
         .set("message.timeout.ms", config.durable_wait.as_millis().to_string())
         .set("queue.buffering.max.kbytes", "262144")
         .set("statistics.interval.ms", "5000")
@@ -84,7 +85,8 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
     settings
 }
 
-/// Hands a record to librdkafka, which copies it. A record that librdkafka does not accept comes back with its opaque.
+/// Hands a record to librdkafka, which copies it. If librdkafka does not accept the record, returns its opaque with the
+/// error.
 pub(super) fn produce(
     producer: &Producer,
     topic: &str,

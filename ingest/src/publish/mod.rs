@@ -1,13 +1,14 @@
-//! Enriched lines become Kafka records, and requests learn when these are durable.
+//! Collects enriched lines into Kafka records, and reports to requests when their records are durable.
 //!
-//! The way of a line: `admission` counts it in, `routing` chooses between Kafka and the spool, an [`accumulator`]
-//! collects it into a record, and `delivery` sends the record and learns its end. A record that was handed to Kafka's
-//! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to the
-//! spool, if there is one; while Kafka is unreachable every record goes there at once; `replay` brings them to Kafka
-//! later. If any record with a line of a request is in neither, the whole request is refused and may be sent again; if
-//! it was answered before, its lines are counted as lost.
+//! The steps of a line: `admission` counts it, `routing` chooses between Kafka and the spool, an [`accumulator`]
+//! appends it to a record, and `delivery` sends the record and receives its result. A record that was handed to Kafka's
+//! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to
+//! the spool, if there is one; while Kafka is unreachable, every record goes to the spool at once; `replay` sends
+//! spooled records to Kafka later. If neither Kafka nor the spool stores a record, every request with a line in it is
+//! refused as a whole and may be sent again; the record's lines of requests that were already answered are counted as
+//! lost.
 //!
-//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition each partition keeps buffers of
+//! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each partition keeps buffers of
 //! at most one record. Locks are held only while lines are copied, never across an await.
 
 mod config;
@@ -56,10 +57,10 @@ use crate::metrics::Metrics;
 use crate::outcome::Refusal;
 use crate::spool::{Spool, SpoolConfig};
 
-/// How long [`Publisher::flush`] waits for the end of records that were purged, some of which go to the spool.
+/// How long [`Publisher::flush`] waits for purged records to end, which includes writing them to the spool.
 pub(crate) const PURGE_WAIT: Duration = Duration::from_secs(10);
-/// From the end of the durable wait to the end of a record: librdkafka looks for timed-out records once a second, and
-/// the spool waits for its disk.
+/// How much longer than `DURABLE_WAIT` a record may take to end: librdkafka checks for timed-out records once a second,
+/// and the spool waits for its disk.
 const END_WAIT: Duration = Duration::from_secs(5);
 
 /// Why the publisher cannot start.
@@ -68,14 +69,14 @@ pub enum StartError {
     /// librdkafka does not accept a setting.
     #[error("start kafka's client")]
     Kafka(#[from] KafkaError),
-    /// The system does not start another thread.
+    /// The system cannot start another thread.
     #[error("start the threads for kafka and the spool")]
     Threads(#[from] std::io::Error),
 }
 
-/// Takes lines to Kafka or into the spool; shared by all requests.
+/// Sends lines to Kafka or to the spool; shared by all requests.
 pub struct Publisher {
-    // Declared before the producer, so that these threads, which use it, are stopped first.
+    // These threads use the producer. They are declared before it, so that they are dropped and stopped first.
     _watch: Watch,
     _replay: Option<Replay>,
     producer: Arc<Producer>,
@@ -93,8 +94,8 @@ pub struct PendingRecords {
 }
 
 impl Publisher {
-    /// Starts Kafka's client, and does not wait for a broker: this fails only for settings that
-    /// librdkafka does not accept.
+    /// Starts Kafka's client without waiting for a broker. Fails only for settings that librdkafka does not accept, or
+    /// if a thread cannot be started.
     pub fn start(
         config: &KafkaConfig,
         spool: Option<&SpoolConfig>,
@@ -120,8 +121,8 @@ impl Publisher {
         })
     }
 
-    /// The partitions to which the lines of a new request may go; refused until Kafka was reached once, by
-    /// this process or by an earlier one with the same spool.
+    /// The partitions to which the lines of a new request may go; refused until Kafka has been reached once, by this
+    /// process or by an earlier process with the same spool.
     pub fn partitions(&self) -> Result<Partitions<'static>, Refusal> {
         let count = NonZeroU32::new(self.cluster().partitions()).ok_or(Refusal::NoPartitions)?;
         let spare = self.next_spare.fetch_add(1, Ordering::Relaxed) % count;
@@ -153,8 +154,8 @@ impl Publisher {
         Ok(PendingRecords { receipts, wait, cluster: Arc::clone(self.cluster()) })
     }
 
-    /// Sends the open record of an accumulator after the tasks that are ready now have appended to it. This is a
-    /// task of its own, so that the lines of other requests are sent even if this client disconnects.
+    /// Sends the open record of an accumulator after the tasks that are ready now have appended to it. This runs in a
+    /// separate task, so that the lines of other requests are sent even if this client disconnects.
     fn send_soon(&self, partition: u32, accumulators: Arc<PartitionAccumulators>, destination: Destination) {
         let (delivery, producer) = (Arc::clone(&self.delivery), Arc::clone(&self.producer));
         tokio::spawn(async move {
@@ -164,7 +165,7 @@ impl Publisher {
         });
     }
 
-    /// Sends samples of rejected lines, each a line of a record; waits for nothing, and may drop them.
+    /// Sends samples of rejected lines, each a line of a record. Does not wait, and may drop the samples.
     pub fn send_samples(&self, partition: u32, samples: &[Vec<u8>]) {
         self.delivery.send_samples(&self.producer, partition, samples);
     }
@@ -187,8 +188,8 @@ impl Publisher {
         self.cluster().reachable()
     }
 
-    /// Waits until Kafka's client has a fatal error, after which it never sends again; returns the error. Records
-    /// then go to the spool, if there is one.
+    /// Waits until Kafka's client has a fatal error, after which the client never sends again, and returns the error.
+    /// Records then go to the spool, if there is one.
     pub async fn fatal_error(&self) -> String {
         self.cluster().fatal_error().await
     }
@@ -198,8 +199,8 @@ impl Publisher {
         self.delivery.router.spool.as_ref().filter(|spool| spool.is_open()).map(Spool::records)
     }
 
-    /// Accepts nothing more, sends the open records, and waits until all records have ended. Those that have not after
-    /// `wait`, or at once while Kafka is unreachable, go to the spool; without a spool they are
+    /// Stops accepting, sends the open records, and waits until all records have ended. Records that have not ended
+    /// after `wait` go to the spool; while Kafka is unreachable, they go there at once. Without a spool, they are
     /// counted as lost.
     pub async fn flush(&self, wait: Duration) {
         let Delivery { admission, accumulators, router, .. } = &*self.delivery;
@@ -234,7 +235,7 @@ impl Publisher {
 }
 
 impl PendingRecords {
-    /// Waits until all records are durable; refused if one is not, or if it takes too long.
+    /// Waits until all records are durable. Returns a refusal if one record is not, or if it takes too long.
     pub async fn durable(self) -> Result<(), Refusal> {
         let all = async {
             for receipt in &self.receipts {

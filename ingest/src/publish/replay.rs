@@ -1,8 +1,8 @@
-//! Replays the spool to Kafka: oldest records first, with less priority than live records.
+//! Replays the spool to Kafka: oldest records first, with lower priority than live records.
 //!
 //! A thread sends a few records, waits until Kafka has acknowledged them, removes them from the spool, and pauses. If
-//! the process is killed between the acknowledgement and the spool's fsync, a record is in both; the aggregator counts
-//! it once, by its id.
+//! the process is killed between the acknowledgement and the spool's fsync, a record is both in Kafka and in the spool,
+//! and is sent again; the aggregator counts it once, by its id.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::spool::store::SpooledRecord;
 
-/// The records and bytes that are sent together; with the pause between them at most 20 MiB a second.
+/// The most records and bytes that are sent in one batch. With the pause after each batch, this is at most 20 MiB per
+/// second.
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
 /// The pause after a batch, and between checks of an empty spool.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -67,7 +68,7 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// The last record of this pass that was sent; Kafka has acknowledged it or did not accept it.
+    /// The last record that this pass has sent, whether or not Kafka accepted it.
     last: Uuid,
 }
 
@@ -85,7 +86,8 @@ impl Replayer {
         }
     }
 
-    /// The spool stores the number of partitions that Kafka reports, and provides it until Kafka is reached.
+    /// Stores the number of partitions that Kafka reports in the spool. Until Kafka is reached, uses the number in the
+    /// spool.
     fn sync_partitions(&self, spool: &Spool) {
         let cluster = &self.delivery.router.cluster;
         cluster.restore_partitions(spool.partitions());
@@ -98,7 +100,8 @@ impl Replayer {
     fn send_oldest(&mut self, spool: &Spool) -> Duration {
         let records = spool.oldest(self.last, BATCH_LIMITS.0, BATCH_LIMITS.1);
         let Some(last) = records.last().map(|record| record.id) else {
-            // The next pass sends the records that Kafka did not accept and those that came late.
+            // The pass has ended. The next pass sends the records that Kafka did not accept, and those that reached the
+            // spool after records with a later id.
             self.last = Uuid::nil();
             return PAUSE;
         };
@@ -108,9 +111,9 @@ impl Replayer {
         let failed = records.len() - delivered.len();
         if failed > 0 {
             let all = records.len();
-            tracing::warn!("kafka did not accept {failed} of {all} records of the spool; they stay there");
+            tracing::warn!("kafka did not accept {failed} of {all} spooled records; they stay in the spool");
         }
-        // A record that Kafka refuses for a reason of its own must not hold up the records after it.
+        // A record that Kafka refuses because of the record itself must not block the records after it.
         if failed == 0 || self.delivery.router.cluster.is_up() {
             self.last = last;
         }
@@ -119,8 +122,8 @@ impl Replayer {
         if failed == 0 { PAUSE } else { PAUSE_AFTER_FAILURE }
     }
 
-    /// Sends records and waits for their ends. Returns the ids of those that Kafka has acknowledged;
-    /// `None` when the thread must stop.
+    /// Sends records and waits for their results. Returns the ids of those that Kafka has acknowledged; `None` when the
+    /// thread must stop.
     fn deliver(&self, records: &[SpooledRecord]) -> Option<Vec<Uuid>> {
         let (sender, results) = mpsc::channel();
         for record in records {

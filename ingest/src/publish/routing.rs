@@ -27,8 +27,8 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Where a record goes now: into the spool while Kafka is unreachable, and while so much waits for
-    /// Kafka that its queue will soon be full. Refused when neither would accept the record.
+    /// Where a record goes now: to the spool while Kafka is unreachable, and while so many bytes wait for Kafka that
+    /// the limit will soon be reached. Refused when neither would accept the record.
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();
@@ -43,8 +43,8 @@ impl Router {
         }
     }
 
-    /// The same for the lines of a request. A request that is answered early would not learn of a failure, so its
-    /// lines do not go to a Kafka that is known to be unreachable.
+    /// Where the lines of a request go now. A request that is answered early would not learn of a failure, so it is
+    /// refused rather than sent to Kafka while Kafka is known to be unreachable.
     pub(super) fn destination_for(&self, ack: Ack, waiting: &Admission) -> Result<Destination, Refusal> {
         match (self.destination(waiting)?, ack) {
             (Destination::Kafka, Ack::Accepted) if self.cluster.is_down() => Err(Refusal::NotDurable),

@@ -1,12 +1,12 @@
-//! The spool: records on disk that Kafka did not accept, until it does.
+//! The spool: stores records on disk that Kafka did not accept, until Kafka accepts them.
 //!
 //! One thread owns the file. It does its jobs in batches: all jobs that arrived during the last fsync share the
-//! next one. A file that cannot be used never keeps the edge from running: a corrupt file is renamed, any other error
-//! switches the spool off, and the file is tried again every ten seconds.
+//! next one. A file that cannot be used never stops the edge: a corrupt file is renamed, any other error switches the
+//! spool off, and the spool tries to open the file again every ten seconds.
 //!
 //! Invariant: a record is reported as stored after its fsync, and not before; it is removed only by
-//! [`Spool::remove`], once Kafka has acknowledged it. The callers bound what waits for the disk. Nothing in this
-//! folder depends on Kafka.
+//! [`Spool::remove`], once Kafka has acknowledged it. The callers limit how many records wait for the disk. Nothing in
+//! this folder depends on Kafka.
 
 mod config;
 
@@ -30,7 +30,7 @@ pub use self::config::SpoolConfig;
 use self::store::{Change, SpooledRecord, Store, StoreError};
 use crate::metrics::Metrics;
 
-/// The time after which a file that could not be used is tried again.
+/// How long to wait before opening a file again that could not be used.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How often the free space on the disk and the age of the oldest record are checked when there is no job.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,9 +48,9 @@ pub struct Spool {
 pub enum SpoolState {
     /// The spool accepts records.
     On,
-    /// The spool accepts no records until some are removed or the disk has more free space; says which.
+    /// The spool accepts no records until some are removed or the disk has more free space. The text says which.
     Full(String),
-    /// The file cannot be used; says why.
+    /// The file cannot be used. The text says why.
     Off(String),
 }
 
@@ -91,7 +91,7 @@ enum Job {
 }
 
 impl Spool {
-    /// Starts the thread that opens and keeps the file of `topic`; does not wait for it.
+    /// Starts the thread that opens and owns the file of `topic`. Does not wait until the file is open.
     pub fn start(config: &SpoolConfig, topic: &str, metrics: &Arc<Metrics>) -> io::Result<Self> {
         Self::start_with(config, topic, metrics, RETRY_AFTER)
     }
@@ -168,7 +168,7 @@ impl Spool {
     pub fn remove(&self, ids: Vec<Uuid>) {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Remove(ids, answer));
-        // An error says that the thread has ended, and the records stay.
+        // The thread sends no answer, but drops the sender when it has done the job.
         let _ended = answered.recv();
     }
 
@@ -181,7 +181,7 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        // The last owner may be a callback of a record, which runs on that very thread.
+        // The last owner may be the callback of a record. It runs on the spool's thread, which cannot join itself.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
         if let Some(thread) = thread {
             let _ended = thread.join();
@@ -195,7 +195,7 @@ struct Worker {
     config: SpoolConfig,
     retry_after: Duration,
     store: Option<Store>,
-    /// When a file that could not be used is tried again.
+    /// When to open a file again that could not be used.
     retry_at: Instant,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
@@ -243,7 +243,7 @@ impl Worker {
         }
     }
 
-    /// Closes the file, to try it again later.
+    /// Closes the file. It is opened again later.
     fn switch_off(&mut self, error: &StoreError) {
         let why = chain(error);
         tracing::error!("the spool is off, trying again in {:?}: {why}", self.retry_after);
@@ -257,7 +257,7 @@ impl Worker {
         *self.status.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    /// Does all jobs that wait: the changes with one fsync, then the reads.
+    /// Does all waiting jobs: the changes with one fsync, then the reads.
     fn do_jobs(&mut self, jobs: impl Iterator<Item = Job>) {
         let (mut change, mut puts, mut removals, mut reads) = (Change::default(), vec![], vec![], vec![]);
         let mut space = self.free_space();
@@ -340,10 +340,11 @@ impl Worker {
             }
             Err(error) => return self.switch_off(&error),
         }
-        // Full when the largest record would not fit, so that it is known before a record is refused.
+        // The spool counts as full when the largest record would not fit, so that its state is known before it refuses
+        // a record.
         let largest = MAX_BYTES as u64;
         self.set(match self.free_space() {
-            FreeSpace::Off => SpoolState::Off("the free space on the disk is not known".to_owned()),
+            FreeSpace::Off => SpoolState::Off("the free space on the disk cannot be read".to_owned()),
             FreeSpace::Left { left, .. } if left < largest => {
                 SpoolState::Full(format!("{} of SPOOL_MAX_BYTES={}", totals.bytes, self.config.max_bytes))
             }

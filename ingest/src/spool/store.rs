@@ -1,4 +1,4 @@
-//! The file of the spool: records by their ids, which are in the order of time.
+//! The file of the spool: the records, keyed by their ids, which are ordered by time.
 //!
 //! Invariants: when [`Store::apply`] returns, the whole change is on the disk or none of it; one process uses the file
 //! at a time; damage is found when the file is opened. The values are in a table of their own, so that listing
@@ -66,7 +66,7 @@ pub fn created_at(id: Uuid) -> UnixMillis {
     UnixMillis((id.as_u128() >> 80) as i64)
 }
 
-/// What is changed together, with one fsync.
+/// Changes that are made together, with one fsync.
 #[derive(Debug, Default)]
 pub struct Change {
     /// Records to add.
@@ -100,7 +100,7 @@ pub enum StoreError {
     /// Another process uses the file.
     #[error("open {0}: another process uses it; stop the edge that uses this spool first")]
     InUse(PathBuf),
-    /// The disk failed, or the process has no right to use the file.
+    /// The disk failed, or the process may not access the file.
     #[error("use {path}")]
     Io {
         /// The file.
@@ -292,7 +292,8 @@ fn read_entry(id: u128, (partition, lines, bytes): (u32, u32, u32)) -> RecordInf
     RecordInfo { id: Uuid::from_u128(id), partition, lines, bytes }
 }
 
-/// Uses the file. Damage may also make redb panic; the file then counts as corrupt, as if a checksum were wrong.
+/// Does `work` on the file. redb may panic if the file is damaged; the file then counts as corrupt, as with a wrong
+/// checksum.
 fn catch_panic<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| store_error(path, error)),
@@ -315,7 +316,7 @@ fn store_error(path: &Path, error: redb::Error) -> StoreError {
         | E::TypeDefinitionChanged { .. }
         | E::TableIsMultimap(_)
         | E::LockPoisoned(_) => StoreError::Corrupt { path, reason: error.to_string() },
-        // The file does not begin like one of redb, or ends too early.
+        // The file does not begin like a file of redb, or is truncated.
         E::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
             StoreError::Corrupt { path, reason: error.to_string() }
         }

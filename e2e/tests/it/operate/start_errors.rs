@@ -206,7 +206,7 @@ fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_
             "1",
             "a request is answered once all in-sync replicas have its events",
         ),
-        ("ingest", &[], "KAFKA_OPT_delivery.timeout.ms", "0", "DURABLE_WAIT is for it"),
+        ("ingest", &[], "KAFKA_OPT_delivery.timeout.ms", "0", "set DURABLE_WAIT instead"),
         (
             "stream-agg",
             &[],

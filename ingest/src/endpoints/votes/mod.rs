@@ -1,4 +1,4 @@
-//! Votes: lines with a poll, an option and perhaps a voter become ordinary events.
+//! Rewrites votes, which are lines with a poll, an option and perhaps a voter, into ordinary events.
 //!
 //! `{"poll":"best-shoe","option":"a","voter":"u1"}` is rewritten to
 //! `{"event":"vote","poll":"best-shoe","option":"a","user_id":"u1"}`, which is then handled like any other
@@ -71,7 +71,7 @@ fn rewrite(line: &str) -> Result<(String, String), Fault> {
         return Err(Fault::line(Code::LineTooLong));
     }
     let Ok(fields) = object::fields(line) else {
-        // The parser of events names the fault more precisely.
+        // The event parser reports the fault more precisely.
         return Err(event::parse::<()>(line).err().unwrap_or(Fault::line(Code::BadJson)));
     };
     let poll = text_of(&fields, "poll")?.ok_or(Fault::field(Code::MissingField, "poll"))?;
@@ -105,8 +105,8 @@ fn limit(name: &str) -> usize {
     if name == "voter" { MAX_ID_BYTES } else { MAX_NAME_BYTES }
 }
 
-/// The event of a vote. The fields of the vote are written first: if `props` has several values for one path
-/// (a dot in a name is a step of the path), the first one counts.
+/// The line of the event that a vote becomes. The fields of the vote are written first: if `props` has several values
+/// for one path (a dot in a name is a step of the path), the first one counts.
 fn event_line(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
     let (vote, others): (Vec<_>, Vec<_>) = fields
         .iter()

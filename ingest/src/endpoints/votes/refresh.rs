@@ -1,6 +1,6 @@
-//! Fetches the results of the polls from query-api at an interval; the only I/O of this folder.
+//! Fetches poll results from query-api at an interval; the only I/O in this folder.
 //!
-//! Invariants: whatever query-api does, the last results stay in use, with their age; results are those of one tenant,
+//! Invariants: if query-api fails, the last results stay in use, with their age; all results belong to one tenant,
 //! which query-api names. A fetch takes no longer than the interval, and a response is no longer than
 //! `MAX_RESPONSE_BYTES`.
 
@@ -23,7 +23,7 @@ const MAX_RESPONSE_BYTES: usize = 16 << 20;
 /// The longest time that a request may take, even if the interval is longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// For this long after the start a failure is not logged, because query-api may be starting at the same time.
+/// For this long after the start, failures are not logged, because query-api may be starting at the same time.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// The results that were last fetched; none before the first fetch.
@@ -35,21 +35,21 @@ pub enum RefreshError {
     /// The token cannot be read.
     #[error("read the token of POLL_RESULTS_TOKEN_FILE")]
     Token(#[from] io::Error),
-    /// There was no response, or one without success.
-    #[error("fetch the polls' results")]
+    /// There was no response, or it was not successful.
+    #[error("fetch poll results")]
     Fetch(#[from] reqwest::Error),
     /// There was no response in time.
-    #[error("timed out fetching the polls' results")]
+    #[error("timed out fetching poll results")]
     Deadline(#[from] time::error::Elapsed),
     /// The response is longer than `MAX_RESPONSE_BYTES`.
-    #[error("fetch the polls' results: the response is longer than {MAX_RESPONSE_BYTES} bytes")]
+    #[error("fetch poll results: the response is longer than {MAX_RESPONSE_BYTES} bytes")]
     TooLarge,
     /// The response contains no results.
     #[error(transparent)]
     Results(#[from] ResultsError),
 }
 
-/// Where the results of the polls come from.
+/// Where poll results come from.
 #[derive(Debug, Clone)]
 pub struct PollResultsConfig {
     /// Address of the query API, where the edge fetches results of polls: `POLL_RESULTS_URL`, `http://host:port`, default
@@ -58,8 +58,8 @@ pub struct PollResultsConfig {
     /// Path of a file with the token of a key of the query API: `POLL_RESULTS_TOKEN_FILE`, default none. Needed if the
     /// query API has `READ_AUTH=required`. It is read again before each fetch. Votes of the tenant of this key get results.
     pub token_file: Option<PathBuf>,
-    /// Time between two fetches of the polls' results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. The results in answers
-    /// to votes are at most that much older than the query API's.
+    /// Time between two fetches of poll results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. The results in answers to
+    /// votes are at most that much older than the query API's.
     pub interval: Duration,
 }
 
@@ -81,7 +81,7 @@ impl PollResultsConfig {
     }
 }
 
-/// Query-api, as the results are fetched from it.
+/// The query-api from which results are fetched.
 struct Source {
     client: Client,
     /// The address, without a slash at the end.
@@ -97,7 +97,7 @@ pub async fn run(
     latest: LatestResults,
     metrics: Arc<Metrics>,
 ) {
-    // Only the address counts: the proxy variables of the environment are ignored.
+    // The proxy variables of the environment are ignored: the address is always called directly.
     let client = Client::builder().no_proxy().build().expect("a client without TLS needs nothing");
     let source = Source { client, url: url.trim_end_matches('/').to_owned(), token_file };
     let (mut succeeded, begun) = (None, time::Instant::now());
@@ -107,7 +107,7 @@ pub async fn run(
             Ok(fetched) => fetched,
             Err(late) => Err(late.into()),
         };
-        // A change is logged once, not each attempt.
+        // Log each change once, and not each attempt.
         let is_starting = succeeded.is_none() && fetched.is_err() && begun.elapsed() < GRACE;
         let changed = !is_starting && succeeded.replace(fetched.is_ok()) != Some(fetched.is_ok());
         metrics.poll_results(fetched.as_ref().ok().map(|results| results.as_of));
@@ -115,7 +115,7 @@ pub async fn run(
             Ok(results) => {
                 latest.store(Some(Arc::new(results)));
                 if changed {
-                    tracing::info!(url = source.url, "fetched the polls' results");
+                    tracing::info!(url = source.url, "fetched poll results");
                 }
             }
             Err(error) if changed => {
@@ -123,7 +123,7 @@ pub async fn run(
                 tracing::warn!(
                     url = source.url,
                     error,
-                    "cannot fetch the polls' results; the previous ones stay in use, trying again"
+                    "cannot fetch poll results; the previous ones stay in use, trying again"
                 );
             }
             Err(_) => {}

@@ -1,6 +1,6 @@
-//! The results of the polls as they were last fetched, and the result of one poll as a response to a vote shows it.
+//! The poll results that were last fetched, and the result of one poll for the response to a vote.
 //!
-//! The input is the responses of query-api to `GET /v1/meta`, which names the tenant, and `GET /v1/polls`. No I/O.
+//! The inputs are the responses of query-api to `GET /v1/meta`, which names the tenant, and `GET /v1/polls`. No I/O.
 //! Invariant: a vote of another tenant gets no result.
 
 use std::collections::HashMap;
@@ -43,11 +43,11 @@ pub struct PollResult {
 /// Why a response contains no results.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
-    /// The response is not of the form that query-api sends.
-    #[error("read the polls' results")]
+    /// The response does not have the form that query-api sends.
+    #[error("read poll results")]
     Json(#[from] serde_json::Error),
-    /// Nothing is counted yet.
-    #[error("read the polls' results: the response has no `as_of` yet")]
+    /// Query-api has not counted any event yet.
+    #[error("read poll results: the response has no `as_of` yet")]
     NoTime,
 }
 
