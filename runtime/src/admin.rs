@@ -16,17 +16,17 @@ use tower::service_fn;
 
 use crate::serve::Server;
 
-/// How long probes and scrapes that are under way may take at the end.
+/// How long open probes and scrapes may take to finish at shutdown.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// Whether a service may get traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// It may.
+    /// The service may get traffic.
     Ready,
-    /// It may, but an operator should know this.
+    /// The service may get traffic, but an operator should know the reason.
     Degraded(String),
-    /// It may not, for this reason.
+    /// The service may not get traffic, for this reason.
     Not(String),
 }
 
@@ -34,8 +34,8 @@ pub enum Readiness {
 pub struct Admin {
     /// `/metrics`.
     pub registry: Registry,
-    /// `/readyz`: `200`, also when degraded, or `503`, each with the reason. `/healthz` does not depend on
-    /// it: a process that waits for Kafka must not be restarted for that.
+    /// `/readyz`: `200`, also when degraded, or `503`, each with the reason. `/healthz` does not depend on readiness: a
+    /// process that waits for Kafka must not be restarted for that.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
 }
 

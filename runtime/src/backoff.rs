@@ -1,10 +1,10 @@
-//! How long to wait before a retry: doubling, bounded, with jitter.
+//! Exponential backoff with an upper bound and jitter.
 //!
 //! No clock and no sleep in here; the caller waits.
 
 use std::time::Duration;
 
-/// The shortest and the longest wait between two tries.
+/// The shortest and the longest wait between two attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     shortest: Duration,
@@ -12,7 +12,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Waits from `shortest` up to `longest`, doubling.
+    /// A policy whose waits double, from `shortest` up to `longest`.
     ///
     /// # Panics
     /// If `shortest` is zero or above `longest`; in a constant that is a compile error.
@@ -22,23 +22,23 @@ impl RetryPolicy {
         Self { shortest, longest }
     }
 
-    /// The wait after the first failure, at the most.
+    /// The maximum wait after the first failure.
     pub const fn shortest(self) -> Duration {
         self.shortest
     }
 
-    /// The wait after many failures, at the most.
+    /// The maximum wait after many failures.
     pub const fn longest(self) -> Duration {
         self.longest
     }
 
-    /// The waits of a new series of tries.
+    /// Starts a new series of attempts.
     pub const fn backoff(self) -> Backoff {
         Backoff { policy: self, next: self.shortest }
     }
 }
 
-/// The waits of one series of tries.
+/// The waits of one series of attempts.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     policy: RetryPolicy,
@@ -46,15 +46,15 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait before the next try: between half and the whole of the current step, so that many processes
-    /// do not retry in step.
+    /// The wait before the next attempt: between half and the whole of the current step, so that many processes do not
+    /// retry at the same time.
     pub fn wait(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.policy.longest);
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// A try succeeded: the next series starts with the shortest wait.
+    /// Resets the waits after a success: the next series starts with the shortest wait.
     pub fn reset(&mut self) {
         self.next = self.policy.shortest;
     }

@@ -1,17 +1,17 @@
 //! The limit on open files of this process.
 //!
-//! Each connection is one. Systems start a process with a low soft limit, often 1,024, for the sake of programs that use
-//! `select`, and let it raise the limit up to the hard one. Ours do not use it.
+//! Each connection needs one file descriptor. Systems start a process with a low soft limit, often 1,024, because of
+//! programs that use `select`, and let the process raise it up to the hard limit. Our programs do not use `select`.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one. A process that may not do so still runs, with fewer connections.
+/// Raises the soft limit to the hard limit. A process that may not do so still runs, with fewer connections.
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => tracing::debug!("up to {} open files", shown(maximum)),
+        Ok(()) => tracing::debug!("the limit on open files is {}", shown(maximum)),
         Err(error) => tracing::warn!(
-            "up to {} open files: raise the limit to {}: {error}",
+            "cannot raise the limit on open files from {} to {}: {error}",
             shown(current),
             shown(maximum)
         ),
@@ -24,5 +24,5 @@ pub fn limit() -> u64 {
 }
 
 fn shown(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "any number of".to_owned(), |limit| limit.to_string())
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }

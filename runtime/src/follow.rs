@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// How often files are read.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Calls `changed` with what `read` returns when that differs from the previous value, which is `seen` at first. A
-/// new value counts only when it was read twice, so a file that is being written does not. Runs until `ended`.
-/// Both closures may block. `read` returns its errors as values, so that each is reported once.
+/// Calls `read` periodically, and calls `changed` when the value differs from the value in use, which is `seen` at
+/// first. A new value counts only after it was read twice in a row, so the content of a file that is being written does
+/// not count. Runs until `ended`. Both closures may block. `read` returns its errors as values, so that each is
+/// reported once.
 pub async fn follow<T: PartialEq + Send + 'static>(
     mut seen: T,
     read: impl Fn() -> T + Clone + Send + 'static,

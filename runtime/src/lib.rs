@@ -1,5 +1,5 @@
-//! How each of our processes runs: its variables, the files that it reloads, keys of its clients, logs, signals,
-//! metrics, HTTP server and admin port, how it retries, and how it reports errors.
+//! What all processes of Millrace have in common: environment variables, reloaded files, client keys, logs, signals,
+//! metrics, the HTTP server, the admin port, retries and error reports.
 //!
 //! This crate knows nothing about events, Kafka or ClickHouse.
 

@@ -48,7 +48,7 @@ pub fn init(config: &LogConfig) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
-    // `try_init` fails if a subscriber is already set, as in a test binary; then that one stays.
+    // `try_init` fails if a subscriber is already set, as in a test binary; then the existing subscriber stays.
     let _already_set = match config.format {
         LogFormat::Text => builder.finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),

@@ -1,4 +1,4 @@
-//! Makes metrics and registers them in one step, under the prefix of their service.
+//! Creates metrics and registers them in one step, under the prefix of their service.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,10 +9,10 @@ use prometheus::{
 
 use crate::descriptors;
 
-/// Makes the metrics of one service, in a registry of their own.
+/// Creates the metrics of one service, in a registry of their own.
 ///
-/// A name or a label that Prometheus does not allow, or a name that is used twice, is a bug of the service:
-/// names are constants. So every method panics on one, and the first start of the service shows it.
+/// Names and labels are constants, so a name or a label that Prometheus does not allow, or a name that is used twice,
+/// is a bug of the service. Every method panics on such a bug, so the first start of the service reveals it.
 #[derive(Debug)]
 pub struct MetricFactory {
     registry: Registry,
@@ -20,16 +20,16 @@ pub struct MetricFactory {
     descriptions: Mutex<Vec<MetricDescription>>,
 }
 
-/// What a metric is, for the page that lists all of them.
+/// The description of a metric, for the page that lists all metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricDescription {
-    /// The whole name.
+    /// The full name.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// The names of its labels.
+    /// The names of the labels.
     pub labels: Vec<String>,
-    /// What it counts or shows.
+    /// What the metric counts or shows.
     pub help: String,
 }
 
@@ -39,12 +39,12 @@ impl MetricFactory {
         Self { registry: Registry::new(), prefix, descriptions: Mutex::default() }
     }
 
-    /// The registry of the metrics that were made.
+    /// The registry of all metrics that were created.
     pub fn registry(&self) -> Registry {
         self.registry.clone()
     }
 
-    /// What was made, in that order.
+    /// The descriptions of all metrics that were created, in order of creation.
     pub fn descriptions(&self) -> Vec<MetricDescription> {
         self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -86,9 +86,9 @@ impl MetricFactory {
             .set(1);
     }
 
-    /// `<prefix>_open_files_limit`: how many files, among them connections, the process may have open.
+    /// `<prefix>_open_files_limit`: how many files, including connections, the process may have open.
     pub fn open_files_limit(&self) {
-        let help = "Files, among them connections, that the process may have open; 0 is no limit.";
+        let help = "Files, including connections, that the process may have open; 0 is no limit.";
         self.gauge("open_files_limit", help).set(i64::try_from(descriptors::limit()).unwrap_or(i64::MAX));
     }
 

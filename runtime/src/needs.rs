@@ -1,5 +1,6 @@
-//! What a configuration needs of the machine and of the network, for `--check-config`: memory, time for a stop, ports,
-//! and the addresses of others. Each service adds this up from the constants and limits that its code uses.
+//! What a configuration needs from the machine and from the network, for `--check-config`: memory, time to stop, ports,
+//! and the addresses of other servers. Each service computes its needs from the constants and limits that its code
+//! uses.
 
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
@@ -13,13 +14,13 @@ use crate::vars::VarError;
 /// What a service needs with one configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// What takes memory, and how many bytes of it at most.
+    /// Each use of memory, with its maximum in bytes.
     pub memory: Vec<(&'static str, usize)>,
-    /// The steps of a stop, which follow each other, and the longest time of each.
+    /// The steps of a stop, in order, with the longest time of each.
     pub stop: Vec<(&'static str, Duration)>,
-    /// Where the service listens, with the variables.
+    /// The addresses on which the service listens, with their variables.
     pub listens: Vec<(&'static str, SocketAddr)>,
-    /// Whom the service calls.
+    /// The servers to which the service connects.
     pub connects: Vec<Address>,
 }
 
@@ -38,7 +39,7 @@ impl Address {
     /// The address in a URL `http://host:port`.
     ///
     /// # Errors
-    /// It is no such URL: our clients of HTTP speak no TLS.
+    /// The URL has another form. `https` is not accepted, because our HTTP clients do not use TLS.
     pub fn of_url(variable: &'static str, url: &str) -> Result<Self, VarError> {
         let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
         let host = parsed.as_ref().and_then(Uri::host).filter(|host| !host.is_empty());
@@ -57,7 +58,7 @@ impl Address {
     /// The addresses in a list `host:port,host:port`.
     ///
     /// # Errors
-    /// It is no such list.
+    /// The list has another form.
     pub fn of_list(variable: &'static str, list: &str, default_port: u16) -> Result<Vec<Self>, VarError> {
         let one = |text: &str| {
             let (_, text) = text.split_once("://").unwrap_or(("", text));
@@ -85,7 +86,7 @@ impl fmt::Display for Address {
 }
 
 impl Needs {
-    /// The sum of what takes memory.
+    /// The maximum memory in bytes, all uses together.
     pub fn memory_bytes(&self) -> usize {
         self.memory.iter().map(|(_, bytes)| bytes).sum()
     }
@@ -95,7 +96,7 @@ impl Needs {
         self.stop.iter().map(|(_, time)| *time).sum()
     }
 
-    /// A table for people, with the variables and what they resolved to.
+    /// A table for people, with the variables and their resolved values.
     pub fn table(&self, variables: &[(String, String)]) -> String {
         let duration = |time| humantime::format_duration(time).to_string();
         let mib = |bytes: usize| format!("{} MiB", bytes.div_ceil(1 << 20));

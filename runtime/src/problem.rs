@@ -1,5 +1,5 @@
-//! The problem: the body of the response to every refused request, in all services. RFC 9457, "Problem Details for
-//! HTTP APIs".
+//! Problems (RFC 9457, "Problem Details for HTTP APIs"): in all services, the response to a refused request has one as
+//! its body.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,14 +19,14 @@ pub struct Problem<'a> {
     pub title: &'a str,
     /// What is wrong with this request.
     pub detail: &'a str,
-    /// What its sender should do.
+    /// What the sender should do.
     pub hint: &'a str,
     /// The id of the request, as in the `X-Request-Id` of the response and in logs.
     pub request_id: &'a str,
 }
 
 impl Problem<'_> {
-    /// The body, with the members of `more`.
+    /// The body, with the additional members of `more`.
     ///
     /// # Panics
     /// If `more` does not serialize to a JSON object.

@@ -1,6 +1,6 @@
-//! The frame of every `main`: reads the variables, starts logging, runs the service. An error is one readable
-//! line on standard error and a non-zero exit code: [`WRONG_CONFIGURATION`] if another start with the same
-//! configuration would fail in the same way, 1 otherwise.
+//! What every `main` does: it reads the variables, starts logging, and runs the service. An error is one readable line
+//! on standard error and a non-zero exit code: [`WRONG_CONFIGURATION`] if a restart with the same configuration would
+//! fail in the same way, 1 otherwise.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -12,28 +12,28 @@ use crate::logging::{self, LogConfig};
 use crate::needs::Needs;
 use crate::vars::{VarError, Vars};
 
-/// EX_USAGE of sysexits.h: a variable, a file that it names, or an argument is wrong. Whatever starts our programs can
-/// tell by it that another try does not help; the manifests do.
+/// The exit code for a wrong variable, file or argument: EX_USAGE of sysexits.h. It shows a supervisor that a restart
+/// does not help; our manifests use it for that.
 pub const WRONG_CONFIGURATION: u8 = 64;
 
-/// An error of a service that another start with the same configuration would not mend.
+/// An error of a service that a restart with the same configuration would not fix.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct WrongConfiguration(Box<dyn Error + Send + Sync>);
 
 impl WrongConfiguration {
-    /// This error, in which the service found that its configuration is wrong.
+    /// Marks an error as caused by a wrong configuration.
     pub fn new(error: impl Error + Send + Sync + 'static) -> Self {
         Self(Box::new(error))
     }
 }
 
-/// The arguments of this process. Ends it with [`WRONG_CONFIGURATION`] and a hint if they are wrong, and with success
-/// after `--help` and `--version`.
-#[expect(clippy::disallowed_methods, reason = "nothing runs yet, as where clap itself ends the process")]
+/// Parses the arguments of this process. Exits with [`WRONG_CONFIGURATION`] and a hint if they are wrong, and with
+/// success after `--help` and `--version`.
+#[expect(clippy::disallowed_methods, reason = "nothing runs yet, and clap itself exits here too")]
 pub fn arguments<A: Parser>() -> A {
     A::try_parse().unwrap_or_else(|error| {
-        // Where the text cannot be written, the exit code still tells.
+        // If the text cannot be written, the exit code still shows the error.
         let _unwritten = error.print();
         std::process::exit(if error.use_stderr() { WRONG_CONFIGURATION.into() } else { 0 })
     })
@@ -48,8 +48,8 @@ pub enum Format {
     Json,
 }
 
-/// Checks the variables and the files that they name, and prints what a process with this configuration needs. It starts
-/// nothing and calls nobody.
+/// Checks the variables and the files that they name, and prints what a process with this configuration needs. It
+/// starts nothing and connects to no server.
 pub fn check_config<C>(
     format: Format,
     read: impl FnOnce(&Vars) -> Result<C, VarError>,
@@ -69,7 +69,7 @@ pub fn check_config<C>(
     }
 }
 
-/// Runs a service to its end on a new tokio runtime. `read` makes its configuration from the variables.
+/// Runs a service to its end on a new tokio runtime. `read` makes the configuration of the service from the variables.
 pub fn run<C, F>(read: impl FnOnce(&Vars) -> Result<C, VarError>, service: impl FnOnce(C) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -110,7 +110,7 @@ fn print(page: &str) {
 
 #[expect(clippy::print_stderr, reason = "a failure is one line on standard error")]
 fn print_error(error: &anyhow::Error) {
-    // A parser of a file may point at its line below its message.
+    // The message of a file parser may have several lines, which point at the error in the file.
     let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
     eprintln!("error: {line}");
 }

@@ -26,7 +26,7 @@ impl RequestId {
     /// A new UUIDv7.
     #[expect(clippy::new_without_default, reason = "a default would be the same each time")]
     pub fn new() -> Self {
-        // An id is no secret, so it does not need the system's randomness, which takes a call for each.
+        // An id is not a secret, so it does not need randomness from the system, which costs a system call per id.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let noise = fastrand::u128(..).to_le_bytes();
         let noise = noise.first_chunk().expect("ten of sixteen");

@@ -20,7 +20,7 @@ pub fn listen() -> std::io::Result<Shutdown> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // With a handler, a write beyond the file size limit (`ulimit -f`) fails as it does on a full disk;
-    // without one, the signal ends the process. The handler stays installed although nobody listens.
+    // without one, the signal ends the process. The handler stays installed after its receiver is dropped.
     let _installed = signal(FILE_TOO_LONG)?;
     let shutdown = Shutdown::default();
     let tokens = shutdown.clone();

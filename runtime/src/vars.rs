@@ -1,9 +1,8 @@
 //! Environment variables, read once and checked before the service starts.
 //!
 //! Invariant: every variable that a service understands is read through a
-//! [`Vars`], which records it with the value that it resolved to; so `--check-config` lists
-//! exactly the variables that have an effect. There is no global: a test makes its own `Vars`
-//! from pairs.
+//! [`Vars`], which records the variable with its resolved value, so `--check-config` lists exactly the variables that
+//! have an effect. There is no global state: a test makes its own `Vars` from pairs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ pub struct Vars {
     resolved: RefCell<BTreeMap<String, String>>,
 }
 
-/// A variable that cannot be used; the message has its name, its value and the remedy.
+/// A variable that cannot be used. The message contains its name, its value and the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VarError {
     /// Required, but absent or empty.
@@ -30,20 +29,20 @@ pub enum VarError {
         /// What it is for, with an example.
         hint: &'static str,
     },
-    /// Set, but not to a value that it may have.
+    /// Set to a value that is not allowed.
     #[error("variable {name}=`{value}` is not usable: {reason}")]
     Invalid {
         /// The variable.
         name: &'static str,
         /// The value as given.
         value: String,
-        /// What is wrong, or what would be right.
+        /// What is wrong, or which values are allowed.
         reason: String,
     },
     /// Settings that a library does not accept.
     #[error("variable {name} is not usable: {reason}")]
     Refused {
-        /// The variable, or the beginning of the names of several.
+        /// The variable, or the common prefix of several variables.
         name: String,
         /// What the library says.
         reason: String,
@@ -115,7 +114,7 @@ impl Vars {
         self.read(name, default, parse, |d| humantime::format_duration(*d).to_string())
     }
 
-    /// [`Vars::duration_or`], but above zero.
+    /// Like [`Vars::duration_or`], but the duration must be above zero.
     pub fn positive_duration_or(&self, name: &'static str, default: Duration) -> Result<Duration, VarError> {
         let duration = self.duration_or(name, default)?;
         if duration.is_zero() {
@@ -179,8 +178,8 @@ impl Vars {
             .collect()
     }
 
-    /// [`Vars::with_prefix`], but an error if one of them is `fixed`: whatever its value, in upper or lower case, with
-    /// `_` for `.`, and behind a prefix of the library's own.
+    /// Like [`Vars::with_prefix`], but returns an error if one of the settings is `fixed`: with any value, in upper or
+    /// lower case, with `_` instead of `.`, and after a prefix of the library, such as `topic.`.
     pub fn passed_through(
         &self,
         prefix: &str,
@@ -195,8 +194,7 @@ impl Vars {
         Ok(settings)
     }
 
-    /// Every variable that was read so far and the value that it resolved to, sorted by name. Secrets are
-    /// hidden.
+    /// Every variable that was read so far with its resolved value, sorted by name. Secrets are hidden.
     pub fn resolved(&self) -> Vec<(String, String)> {
         self.resolved.borrow().clone().into_iter().collect()
     }
@@ -226,7 +224,7 @@ impl Vars {
     }
 }
 
-/// A size as people write it: `96MiB`, in the largest unit of which it is a whole number.
+/// Formats a size in the largest unit of which it is a whole number, as in `96MiB`.
 fn size(bytes: &usize) -> String {
     const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| *bytes > 0 && bytes.is_multiple_of(*unit)) {

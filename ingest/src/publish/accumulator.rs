@@ -118,7 +118,7 @@ impl RecordAccumulator {
         self.send_if_free(&mut send);
     }
 
-    /// Records that a record in flight has ended, with any outcome. Sends the open record if no caller will.
+    /// Notes that a record in flight has ended, with any outcome. Sends the open record if no caller will.
     pub fn record_ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
         assert!(self.in_flight > 0, "a record ends once, after it was sent");
         self.in_flight -= 1;

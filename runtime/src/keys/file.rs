@@ -1,4 +1,4 @@
-//! The file of keys, which is read again when it changes.
+//! The key file, which is reloaded when it changes.
 //!
 //! Invariant: a file that is not valid never replaces the keys in use.
 
@@ -14,7 +14,7 @@ use super::set::{DeclaredKey, KeySet};
 use crate::follow::follow;
 use crate::vars::{VarError, Vars};
 
-/// A file of keys as it was when the configuration was read.
+/// A key file as it was when the configuration was read.
 #[derive(Debug, Clone)]
 pub struct KeyFile {
     path: PathBuf,
@@ -31,7 +31,7 @@ impl KeyFile {
     }
 }
 
-/// The keys that are valid now, declared in a file as `D`.
+/// The keys in use, declared in a file as `D`.
 pub struct FollowedKeys<D: DeclaredKey> {
     current: ArcSwap<KeySet<D::Key>>,
     file: Option<KeyFile>,
@@ -48,7 +48,7 @@ impl<D: DeclaredKey> FollowedKeys<D> {
         Self { current: ArcSwap::from_pointee(set), file: file.cloned(), stale }
     }
 
-    /// The key of a token that a client presents, by the keys that are valid now.
+    /// Finds the key of a token that a client presents, among the keys in use.
     pub fn find(&self, token: &[u8]) -> Option<Arc<D::Key>> {
         self.current.load().find(token).cloned()
     }
@@ -60,18 +60,18 @@ impl<D: DeclaredKey> FollowedKeys<D> {
         follow(Ok(text), read, move |now| self.apply(now), stop).await;
     }
 
-    /// Replaces the keys by those of the file; if the file is not valid, only the metric changes.
+    /// Replaces the keys with those of the file; if the file is not valid, only the metric changes.
     fn apply(&self, read: &Result<String, String>) {
         let parse =
             |text: &String| KeySet::parse::<D>(text, &self.current.load()).map_err(|error| error.to_string());
         match read.as_ref().map_err(String::clone).and_then(parse) {
             Ok(keys) => {
-                tracing::info!(keys = keys.len(), "read the file of keys");
+                tracing::info!(keys = keys.len(), "reloaded the key file");
                 self.current.store(Arc::new(keys));
                 self.stale.set(0);
             }
             Err(error) => {
-                tracing::error!(error, "the file of keys is not valid; the previous keys stay in use");
+                tracing::error!(error, "the key file is not valid; the previous keys stay in use");
                 self.stale.set(1);
             }
         }

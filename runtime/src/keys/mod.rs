@@ -1,8 +1,8 @@
-//! Keys: a file declares who may use a service, each by the hash of a token; the service reloads it.
+//! Keys: a file declares who may use a service, with the hash of a token for each key. The service reloads the file
+//! when it changes.
 //!
-//! The services declare what a key permits ([`DeclaredKey`]); this folder knows how a key is found, how its file
-//! is read again, and how its rate is charged. A *token* is the secret that a client presents; a *key* is what
-//! the file declares for it.
+//! The services declare what a key permits ([`DeclaredKey`]); this folder finds keys, reloads their file, and charges
+//! their rates. A *token* is the secret that a client presents; a *key* is what the file declares for it.
 
 mod token;
 

@@ -1,4 +1,4 @@
-//! A rate: how much of something is allowed in a second (GCRA).
+//! A rate limit: how much of something is allowed per second (GCRA).
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use governor::{Quota, RateLimiter};
 /// How much is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateConfig {
-    /// In a second, in the long run.
+    /// Per second, in the long run.
     pub rate: NonZeroU32,
     /// At once.
     pub burst: NonZeroU32,
@@ -42,7 +42,7 @@ impl Rate {
     /// How long to wait until `count` is allowed.
     ///
     /// # Panics
-    /// If `count` is more than a burst, which is never allowed.
+    /// If `count` is more than the burst, which is never allowed.
     pub fn charge(&self, count: NonZeroU32) -> Result<u32, Duration> {
         match self.limiter.check_n(count).expect("no more than a burst") {
             Ok(state) => Ok(state.remaining_burst_capacity()),
@@ -70,7 +70,7 @@ mod tests {
         let rate = Rate::new(RateConfig { rate: number(1), burst: number(10) });
         assert_eq!(rate.charge(number(4)), Ok(6));
         assert_eq!(rate.charge(number(6)), Ok(0));
-        // On a slow machine one more may be allowed by now.
+        // On a slow machine, one more may be allowed by now.
         let refused = (0..100).find_map(|_| rate.charge(number(2)).err());
         assert!(refused.is_some_and(|wait| wait <= Duration::from_secs(2)), "{refused:?}");
     }

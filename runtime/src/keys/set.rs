@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::token::TokenHash;
 
-/// Keys of one file.
+/// The most keys in one file.
 const MAX_KEYS: usize = 100_000;
 
 /// A key as a file declares it: what a service reads from each `[[key]]`.
@@ -26,7 +26,7 @@ pub trait DeclaredKey: DeserializeOwned + 'static {
     /// The SHA-256 of the token, as hexadecimal digits.
     fn sha256(&self) -> &str;
 
-    /// The key. `before` is the key that had this id until now; what is used of its rate stays used.
+    /// Makes the key. `before` is the key that had this id until now; the new key keeps how much of its rate is used.
     ///
     /// # Errors
     /// What is wrong with the declaration, as a phrase about the key: `its tenant must be …`.
@@ -44,7 +44,7 @@ struct Entry<K> {
     key: Arc<K>,
 }
 
-/// Why a file of keys is not valid. The message contains no text of the file, which may contain a token.
+/// Why a key file is not valid. The message contains no text of the file, which may contain a token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The file is not TOML of the expected form.
@@ -77,7 +77,7 @@ impl<K> Default for KeySet<K> {
 }
 
 impl<K> KeySet<K> {
-    /// Parses the text of a file that declares keys as `D`; `before` are the keys until now.
+    /// Parses the text of a file that declares keys as `D`; `before` contains the keys in use until now.
     pub fn parse<D: DeclaredKey<Key = K>>(text: &str, before: &Self) -> Result<Self, KeyFileError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -124,7 +124,7 @@ impl<K> KeySet<K> {
     /// The key of a token that a client presents.
     pub fn find(&self, token: &[u8]) -> Option<&Arc<K>> {
         let hash = TokenHash::of(token);
-        // The lookup by the first bytes is not in constant time, but nobody can choose the bytes of a hash.
+        // The lookup by the first bytes is not in constant time, but a client cannot choose the bytes of a hash.
         self.0.get(&hash.prefix()).filter(|entry| entry.hash.equals(&hash)).map(|entry| &entry.key)
     }
 }
@@ -134,7 +134,7 @@ pub(super) mod tests {
     use super::super::token::generate;
     use super::*;
 
-    /// A key that permits nothing but to be found.
+    /// A key without permissions, which tests only look up.
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub(in super::super) struct PlainKey {

@@ -28,7 +28,7 @@ impl TokenHash {
         Some(Self(hash))
     }
 
-    /// The key under which a table stores this hash.
+    /// The first bytes, which are the key of a hash table.
     pub(super) fn prefix(&self) -> [u8; 8] {
         *self.0.first_chunk().expect("a hash has at least 8 bytes")
     }
@@ -45,7 +45,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().as_bytes())
 }
 
-/// A new token and the TOML that declares a key for it; no file contains the token itself.
+/// Makes a new token and the TOML that declares a key for it. The TOML contains only the hash of the token.
 pub fn generate(id: &str, tenant: &str) -> (String, String) {
     // 244 random bits from the operating system.
     let token = format!("mr_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
