@@ -1,4 +1,4 @@
-//! A compressed body never inflates beyond its limit, and what it held is given back.
+//! A body never decompresses beyond its limit, and its reservation is released.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use prometheus::IntGauge;
 use runtime::vars::Vars;
 use tokio::sync::Semaphore;
 
-/// Small, so that a bomb is met soon.
+/// Small, so that a decompression bomb reaches the limit soon.
 const LIMIT: usize = 256 * 1024;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {

@@ -1,4 +1,4 @@
-//! Whatever the headers say, there is an address, and a peer nobody trusts is the client.
+//! For any headers, an address is found, and a peer that is not trusted is the client.
 
 #![no_main]
 

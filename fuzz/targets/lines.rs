@@ -1,4 +1,4 @@
-//! Every line of any body is stored as the aggregator can read it, or rejected.
+//! Every line of any body is either rejected, or stored so that the aggregator can read it.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any program may have written to a topic: headers and lines are read or refused, and nothing panics.
+//! Any program may write to the topic: its headers and lines are read or refused, and never cause a panic.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A line that is good as a vote is an event `vote`.
+//! A line that is rewritten without a fault is an event `vote`.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ fuzz_target!(|body: &[u8]| {
     let votes = Votes::read(&lines);
     assert_eq!(votes.lines().len(), lines.len());
     for text in votes.lines().iter().filter_map(|line| line.text.ok()) {
-        // What else is wrong with it is found later.
+        // A later step finds all other faults of the line.
         if let Ok(parsed) = event::parse::<()>(text) {
             assert_eq!(parsed.event.event, "vote");
         }

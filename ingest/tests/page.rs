@@ -89,7 +89,7 @@ fn the_page_the_hints_and_the_clients_name_the_same_answers_to_retry() {
         };
         let advice = PAGE.lines().find(row).unwrap().rsplit('|').nth(1).unwrap();
         assert_eq!(advice.trim().starts_with("retry"), is_retried, "{code}: {advice}");
-        // A client tells answers apart by their status, and `aborted` from the other kinds of 400 by its code.
+        // A client distinguishes answers by their status, and `aborted` from other answers with status 400 by its code.
         let name = if code == "aborted" { code } else { &status };
         assert_eq!(of_page.contains(&format!("`{name}`")), is_retried, "{of_page} {name}");
         for library in libraries {

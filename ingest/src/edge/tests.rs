@@ -34,7 +34,7 @@ fn edge(pairs: &[(&str, &str)]) -> Edge {
 /// An edge with a mock broker within its own client.
 async fn edge_with_broker(pairs: &[(&str, &str)]) -> Edge {
     let mut config = config(pairs);
-    // These settings cannot be given by variables, which must not name them.
+    // No variable may set these options, so they are set in the configuration itself.
     for (name, value) in [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")] {
         config.kafka.options.insert(name.to_owned(), value.to_owned());
     }
@@ -329,7 +329,7 @@ async fn what_is_answered_early_is_bounded_and_a_stop_delivers_it() {
 fn breaking_broker() -> MockCluster<'static, DefaultProducerContext> {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic("events", 1, 1).unwrap();
-    // A real broker responds like this to a client without any right to write.
+    // A real broker responds like this to a client that is not authorized to write.
     let refuses = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.request_errors(RDKafkaApiKey::InitProducerId, &[refuses]);
     broker

@@ -1,8 +1,8 @@
-//! Builds files of countries by address in the format of MaxMind.
+//! Builds databases of countries by address, in MaxMind's format (MMDB).
 
 use std::net::IpAddr;
 
-/// Where a side of a node leads.
+/// Where one side of a node of the search tree leads.
 #[derive(Clone, Copy)]
 enum Side {
     Nothing,
@@ -10,11 +10,11 @@ enum Side {
     Data(usize),
 }
 
-/// A file in the format of MaxMind with these networks.
+/// A database in MaxMind's format with these networks.
 pub(crate) fn mmdb(networks: &[(&str, &str)]) -> Vec<u8> {
     let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
     for (network, country) in networks {
-        // The tree is one for IPv6, in which IPv4 addresses follow 96 zeros.
+        // The search tree is for IPv6; IPv4 addresses follow 96 zero bits.
         let (address, length) = network.split_once('/').unwrap();
         let length: u32 = length.parse().unwrap();
         let (bits, length) = match address.parse().unwrap() {

@@ -1,8 +1,8 @@
 //! Hostile bodies, each with the response that it must get.
 //!
-//! They are built in code, because most are long and none is readable as a file. A finding of a fuzz target
-//! becomes a case here. The test of this crate sends them to the edge's service, the test of
-//! `e2e` through all of Millrace.
+//! The bodies are built in code, because most are long and none is readable as a file. A finding of a fuzz target
+//! becomes a case here. The test of this crate sends the bodies to the edge's service; the test of `e2e` sends them
+//! through all of Millrace.
 
 use std::io::Write as _;
 use std::iter;
@@ -20,7 +20,7 @@ const GOOD: &[u8] = br#"{"event":"a"}"#;
 
 /// A body and the response that it must get.
 pub(crate) struct Case {
-    /// What is hostile about it.
+    /// What is hostile about the body.
     pub(crate) name: String,
     /// `Content-Type`; empty for none.
     pub(crate) content_type: &'static str,
@@ -36,7 +36,7 @@ pub(crate) struct Case {
 pub(crate) enum Expected {
     /// A report on these lines: `200`, or `400 all_lines_invalid` if none is valid.
     Lines(Vec<Line>),
-    /// This status with this `error.code`, and nothing of it is stored.
+    /// This status with this `code`; nothing of the body is stored.
     Refused(u16, &'static str),
 }
 
@@ -194,7 +194,7 @@ fn values() -> Vec<Case> {
     ]
 }
 
-/// Names: doubled, escaped, reserved, long.
+/// Names: duplicate, escaped, reserved, long.
 fn keys() -> Vec<Case> {
     let longest = |name: &str| {
         let rest = LONGEST - with(name, "1").len();
@@ -380,13 +380,13 @@ fn breaks() -> Vec<Case> {
                 let line = br#"{"event":"a","x":[1,{"y":"\u00e4"}]}"#;
                 (1..line.len()).take(20).flat_map(|end| [&line[..end], b"\n"]).collect::<Vec<_>>().concat()
             },
-            // Perhaps an object over several lines that is cut off.
+            // This may be a truncated object over several lines.
             one_bad(("bad_json", None)),
         ),
     ]
 }
 
-/// How long and how many.
+/// Lengths of lines and bodies, and numbers of events.
 fn lengths() -> Vec<Case> {
     let fits = |line: usize| with("x", &format!("\"{}\"", "y".repeat(line - with("x", "\"\"").len())));
     let (longest, longer) = (fits(LONGEST), fits(LONGEST + 1));
@@ -516,7 +516,7 @@ fn encoded(encoding: &'static str, name: &str, body: Vec<u8>, expected: Expected
     Case { encoding, ..plain(&format!("{encoding}: {name}"), body, expected) }
 }
 
-/// What both encodings have in common.
+/// The cases of both encodings.
 fn compressed(encoding: &'static str, compress: fn(&[u8]) -> Vec<u8>) -> Vec<Case> {
     let case = |name, body, expected| encoded(encoding, name, body, expected);
     let whole = compress(GOOD);
@@ -563,7 +563,7 @@ fn gzips() -> Vec<Case> {
         sent[at] ^= 1;
         sent
     };
-    // A member whose header names a file, and never stops.
+    // A gzip member whose header begins a file name that never ends.
     let endless = [&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; MIB]].concat();
     let case = |name, body, expected| encoded("gzip", name, body, expected);
     let mut cases = compressed("gzip", gzip);
@@ -589,7 +589,7 @@ fn zstds() -> Vec<Case> {
         head.chain(iter::repeat_n(b's', bytes as usize)).collect()
     };
     let promised = [&[0x50, 0x2a, 0x4d, 0x18][..], &u32::MAX.to_le_bytes()].concat();
-    // Its header names dictionary 7; one raw block of 13 bytes follows.
+    // The header of the frame names dictionary 7. One raw block of 13 bytes follows.
     let dictionary = [&[0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 13, 0x69, 0, 0][..], GOOD].concat();
     let case = |name, body, expected| encoded("zstd", name, body, expected);
     let mut cases = compressed("zstd", zstd);

@@ -55,7 +55,7 @@ impl Spooling {
         ]);
         let edge = Edge::start(Config::from_vars(&vars).unwrap()).unwrap();
         let spooling = Self { edge, file, _directory: directory };
-        // No event is valid, so nothing is stored; but the request is refused while nothing can be stored.
+        // No event is valid, so this stores nothing. The edge answers 400 only after it can store events.
         let ready = async {
             let mut looks = interval(Duration::from_millis(5));
             while spooling.call("", "", Full::new(Bytes::from("x"))).await.0 != StatusCode::BAD_REQUEST {

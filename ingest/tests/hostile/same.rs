@@ -11,7 +11,7 @@ const ADDED: [&str; 3] = ["tenant", "ip", "server_time"];
 
 type Object = BTreeMap<String, Box<RawValue>>;
 
-/// The fields that a client may set; of equal names the last one.
+/// The fields that a client may set. If a name occurs several times, the last field counts.
 pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
     let all: Object = serde_json::from_str(object).unwrap_or_else(|error| panic!("{error}: {object}"));
     let ours = |name: &str| ADDED.contains(&name);
@@ -20,7 +20,8 @@ pub(crate) fn fields(object: &str) -> BTreeMap<String, String> {
     all.into_iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (name, text(&value))).collect()
 }
 
-/// The stored line must contain what was sent and what the edge adds, as the aggregator and as plain serde read it.
+/// Checks that the stored line contains what was sent and what the edge adds, both as the aggregator reads it and as
+/// plain serde reads it.
 #[track_caller]
 pub(crate) fn assert_same(stored: &str, sent: &str) {
     type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;

@@ -1,10 +1,10 @@
-//! What a connection is doing, and when its silence has lasted too long.
+//! Tracks what a connection is doing, and when it times out.
 //!
 //! No I/O and no clock in here; times are passed in.
 
 use tokio::time::{Duration, Instant};
 
-/// How long a connection may be silent.
+/// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     /// Longest time from the start of a connection, or the first byte of a request, to complete headers.
@@ -37,19 +37,20 @@ impl Activity {
         Self { phase: Phase::Headers(now), http2: false }
     }
 
-    /// Bytes arrived.
+    /// Records bytes that arrived.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
-        // No HTTP/1 method begins so. A client that sends the preface in pieces gets the timeout of HTTP/1.
+        // No HTTP/1 method begins with `PRI`, but the preface of HTTP/2 does. A client that sends the preface in pieces
+        // gets the timeout of HTTP/1.
         if bytes.starts_with(b"PRI") && matches!(self.phase, Phase::Headers(_)) {
             (self.http2, self.phase) = (true, Phase::Idle(now));
         }
-        // The bytes of HTTP/2 may be frames that begin no request.
+        // Bytes of HTTP/2 may be frames that do not begin a request.
         if let (Phase::Idle(_), false) = (self.phase, self.http2) {
             self.phase = Phase::Headers(now);
         }
     }
 
-    /// The headers of a request are complete.
+    /// Records that the headers of a request are complete.
     pub(super) fn request(&mut self) {
         self.phase = match self.phase {
             Phase::Busy(requests) => Phase::Busy(requests + 1),
@@ -57,7 +58,7 @@ impl Activity {
         };
     }
 
-    /// A response was sent, or its request was dropped.
+    /// Records that a response was sent, or that its request was dropped.
     pub(super) fn response(&mut self, now: Instant) {
         self.phase = match self.phase {
             Phase::Busy(requests) if requests > 1 => Phase::Busy(requests - 1),
@@ -65,8 +66,8 @@ impl Activity {
         };
     }
 
-    /// The peer took bytes of a response, after it had taken none for a while: a connection on which a long response is
-    /// still under way is not silent.
+    /// Records that the peer accepted bytes of a response after it had accepted none for a while: a connection that is
+    /// still sending a long response is not idle.
     pub(super) fn written(&mut self, now: Instant) {
         if let Phase::Idle(since) = &mut self.phase {
             *since = now;
@@ -78,7 +79,7 @@ impl Activity {
         matches!(self.phase, Phase::Idle(_))
     }
 
-    /// When the connection times out, unless something happens before.
+    /// When the connection times out, unless something happens before that.
     pub(super) fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
         match self.phase {
             Phase::Headers(since) => Some(since + timeouts.headers),
@@ -94,7 +95,7 @@ mod tests {
 
     const TIMEOUTS: Timeouts = Timeouts { headers: Duration::from_secs(5), idle: Duration::from_secs(75) };
 
-    /// The connection does these `steps`, then times out this many seconds after its start.
+    /// Checks that after these `steps`, the connection times out this many seconds after its start.
     #[track_caller]
     fn check(steps: impl FnOnce(&mut Activity, &dyn Fn(u64) -> Instant), expected: Option<u64>) {
         let start = Instant::now();

@@ -31,8 +31,8 @@ use super::tls::Tls;
 use crate::problem;
 use crate::request_id::{REQUEST_ID, RequestId};
 
-/// An HTTP/2 connection ends when its client has reset more streams than this before they were accepted, or
-/// when we had to reset more (CVE-2023-44487 and similar attacks).
+/// An HTTP/2 connection ends when its client has reset more streams than this before they were accepted, or when the
+/// server had to reset more (CVE-2023-44487 and similar attacks).
 const MAX_RESETS: usize = 64;
 /// Bytes of hyper's buffer for HTTP/1, which holds a header block or a part of a body, and the bytes after it.
 const READ_BUFFER: usize = 64 * 1024;
@@ -63,7 +63,7 @@ pub struct PeerAddr(pub SocketAddr);
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) activity: SharedActivity,
-    /// Ends the connection, once it has answered the requests that it received.
+    /// When cancelled, ends the connection after it has answered the requests that it received.
     pub(super) closing: CancellationToken,
 }
 
@@ -125,8 +125,8 @@ impl Connection {
     }
 }
 
-/// Completes when the connection should end: when `closing` is cancelled, or at its greatest age. The age has
-/// jitter, so that clients that connected together do not reconnect together.
+/// Completes when the connection should end: when `closing` is cancelled, or at its maximum age. The age has jitter, so
+/// that clients that connected together do not reconnect together.
 async fn expired(closing: &CancellationToken, age: Duration) {
     let age = age.mul_f64(0.9 + fastrand::f64() / 5.0);
     let _aged = time::timeout(age, closing.cancelled()).await;
@@ -193,7 +193,7 @@ fn protocol(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
         .header_read_timeout(None::<Duration>)
         .max_headers(limits.headers.get())
         .max_buf_size(READ_BUFFER.max(limits.header_bytes as usize))
-        // Otherwise a response that ends its connection is lost where bytes follow the request.
+        // With pipeline flushes, a response that ends its connection is lost if bytes follow the request.
         .pipeline_flush(false);
     http.http2()
         .timer(TokioTimer::new())

@@ -1,4 +1,4 @@
-//! The bounds of connections: how many, how large, how long.
+//! The limits on connections: their number, the size of headers, and times.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::vars::{VarError, Vars};
 /// The smallest limit of header bytes that can be configured; the headers of common clients fit into it.
 const LEAST_HEADER_BYTES: u32 = 1024;
 
-/// The bounds of the connections of a port.
+/// The limits on the connections of a port.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     /// Most connections at once: `MAX_CONNECTIONS`, default 65 536. Beyond it, idle connections are closed and new ones wait
@@ -23,8 +23,9 @@ pub struct ConnectionLimits {
     /// Longest time for a TLS handshake, and from the first byte of a request to its complete headers: `HEADER_TIMEOUT`,
     /// default 5s. Then the connection is closed.
     pub header_time: Duration,
-    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. A client that
-    /// reads nothing of its response for as long is disconnected too. Set it above your load balancer's idle timeout.
+    /// Longest time that a connection may stay idle between two requests: `KEEP_ALIVE_TIMEOUT`, default 75s. A client
+    /// that reads nothing of its response for that long is disconnected too. Set it above your load balancer's idle
+    /// timeout.
     pub idle_time: Duration,
     /// Age at which a connection is closed after its current request, ±10 %: `MAX_CONNECTION_AGE`, default 300s. Clients
     /// then connect again, which spreads them over new instances.
@@ -74,8 +75,8 @@ impl ConnectionLimits {
         Timeouts { headers: self.header_time, idle: self.idle_time }
     }
 
-    /// Whether a request has too many headers, or too long ones. HTTP/2's decoder bounds them too; hyper's
-    /// buffer for HTTP/1 is a larger bound, because it also holds bytes of bodies.
+    /// Whether a request has too many headers, or too long ones. HTTP/2's decoder bounds them too; hyper's buffer for
+    /// HTTP/1 allows more, because it also holds bytes of bodies.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> bool {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let line = request.method().as_str().len() + target;

@@ -20,17 +20,17 @@ pub struct Listeners {
 /// before there is room again. The standard library uses 128, which is less than a burst of clients.
 const BACKLOG: u32 = 4096;
 
-/// Every address of this machine, IPv4 and IPv6. [`bind`] takes `0.0.0.0` instead where there is no IPv6.
+/// Every address of this machine, IPv4 and IPv6. [`bind`] uses `0.0.0.0` instead if the machine has no IPv6.
 pub fn every_address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
-/// Binds `addr`; the error names the address and, when it is taken, the remedy.
+/// Binds `addr`. The error names the address and, if the port is in use, the remedy.
 pub fn bind(addr: SocketAddr, variable: &'static str) -> anyhow::Result<TcpListener> {
     with_or_without_ipv6(addr, listen).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             anyhow::anyhow!(
-                "listen on {addr}: the port is taken; stop what holds it or set {variable} to another"
+                "listen on {addr}: the port is in use; free it or set {variable} to another address"
             )
         }
         _ => anyhow::anyhow!("listen on {addr} ({variable}): {error}"),
@@ -48,7 +48,7 @@ fn with_or_without_ipv6<T>(addr: SocketAddr, listen: impl Fn(SocketAddr) -> io::
     }
 }
 
-/// Whether this is what a kernel without IPv6, or one whose IPv6 is turned off, answers.
+/// Whether this is the error of a kernel without IPv6, or of one whose IPv6 is turned off.
 fn is_without_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
@@ -72,7 +72,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
 
-    /// Where a service listens if listening on `refused` fails in this way.
+    /// The address on which a service listens if listening on `refused` fails in this way.
     fn listens(addr: &str, refused: &str, with: Errno) -> Result<String, io::ErrorKind> {
         let (addr, refused) = (addr.parse().unwrap(), refused.parse().unwrap());
         let listen = |addr: SocketAddr| if addr == refused { Err(with.into()) } else { Ok(addr.to_string()) };

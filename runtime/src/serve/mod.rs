@@ -1,9 +1,9 @@
 //! Serves a tower service over HTTP/1.1 and HTTP/2, plain or with TLS, until it is stopped.
 //!
-//! Listener, service and token come from the caller. Everything is bounded: connections, also those of one
-//! address, their age and their silence, handshakes, size and time of headers, HTTP/2 streams and resets, the
-//! drain. A connection that breaks affects no other; when the process runs out of file descriptors, accepting
-//! pauses and idle connections are closed.
+//! Listener, service and token come from the caller. Everything has a limit: connections, in all and per address, their
+//! age and their idle time, handshakes, the size and time of headers, HTTP/2 streams and resets, and the drain. A
+//! connection that fails does not affect any other. When the process runs out of file descriptors, the server pauses
+//! accepting and closes idle connections.
 
 pub mod tls;
 

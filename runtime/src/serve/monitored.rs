@@ -28,13 +28,13 @@ impl SharedActivity {
         Self(Arc::new(Mutex::new(Activity::new(Instant::now()))))
     }
 
-    /// Access to it.
+    /// Locks the activity.
     pub(super) fn lock(&self) -> MutexGuard<'_, Activity> {
         // No method panics half-way, so the value is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request arrived; it ends when the guard is dropped.
+    /// Records that a request arrived. The request ends when the guard is dropped.
     pub(super) fn request(&self) -> InFlight {
         self.lock().request();
         InFlight(self.clone())
@@ -53,20 +53,20 @@ impl Drop for InFlight {
 /// A plain stream, or one with TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// How long a peer that still sends may pause, while our last response is on its way.
+/// How long a peer that is still sending may pause after our last byte, before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long such a peer may send in all.
+/// How long a peer may keep sending after our last byte, in all.
 const LONGEST_LINGER: Duration = Duration::from_secs(10);
 
 /// A stream whose bytes are recorded as activity.
 pub(super) struct MonitoredStream {
     stream: Stream,
     activity: SharedActivity,
-    /// Whether the peer took no bytes when they were last offered.
+    /// Whether the last write was pending, because the peer accepted no bytes.
     is_blocked: bool,
     /// The rest of the response that replaces one of hyper's own.
     replacement: Option<Bytes>,
-    /// Set after our last byte: when the wait for the peer ends, and when it ends at the latest.
+    /// Set after our last byte: the timeout of the wait for the peer, and the latest end of the wait.
     lingering: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
@@ -75,7 +75,7 @@ impl MonitoredStream {
         Self { stream, activity, is_blocked: false, replacement: None, lingering: None }
     }
 
-    /// Records what became of bytes that were offered to the peer.
+    /// Records the result of a write to the peer.
     fn offered(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.is_blocked && polled.is_ready() {
             self.activity.lock().written(Instant::now());

@@ -15,11 +15,11 @@ use super::monitored::SharedActivity;
 pub struct ConnectionMetrics {
     /// Open connections.
     pub open: IntGauge,
-    /// Connections that were closed at once because their address already had the most that it may.
+    /// Connections that were closed at once because their address had reached its limit.
     pub refused: IntCounter,
-    /// How often accepting failed, for example for want of file descriptors.
+    /// How often accepting failed, for example because there was no free file descriptor.
     pub accept_failures: IntCounter,
-    /// 1 from such a failure until the next connection is accepted.
+    /// 1 from a failure to accept until the next connection is accepted.
     pub accept_fails: IntGauge,
     /// TLS handshakes that failed or timed out.
     pub handshake_failures: IntCounter,
@@ -50,7 +50,7 @@ pub(super) struct OpenConnections {
 struct Connections {
     next: u64,
     by_id: HashMap<u64, (SharedActivity, CancellationToken)>,
-    /// How many each network has; counted only where they are bounded.
+    /// The number of connections of each network. It is counted only if it is limited.
     by_network: HashMap<IpAddr, u32>,
 }
 
@@ -60,7 +60,7 @@ impl OpenConnections {
         Arc::new(Self { per_ip, metrics, connections: Mutex::default() })
     }
 
-    /// Adds a connection, unless its network already has the most that it may; `closing` ends the connection.
+    /// Adds a connection, unless its network has reached its limit. `closing` ends the connection.
     pub(super) fn insert(
         self: &Arc<Self>,
         ip: IpAddr,
@@ -85,7 +85,7 @@ impl OpenConnections {
         Some(OpenGuard { open: Arc::clone(self), id, network })
     }
 
-    /// Counts that accepting failed, and makes room. Returns how many connections are being closed.
+    /// Counts a failure to accept, and closes idle connections. Returns how many connections are being closed.
     pub(super) fn accept_failed(&self) -> usize {
         self.metrics.accept_failures.inc();
         self.metrics.accept_fails.set(1);
@@ -126,7 +126,8 @@ impl Drop for OpenGuard {
     }
 }
 
-/// The unit that is bounded: an IPv4 address, or the /64 of an IPv6 address, which one client owns whole.
+/// The unit to which the limit applies: an IPv4 address, or the /64 of an IPv6 address, because one client owns the
+/// whole /64.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

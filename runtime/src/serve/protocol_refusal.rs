@@ -1,7 +1,7 @@
 //! Refusals of requests that never reach a service: HTTP itself forbids them, or their headers exceed the limits.
 //!
-//! hyper answers bytes that it cannot parse with a bare status. Such a response is recognised when it is written, and
-//! replaced by a problem, as every other refusal is (`problem.rs`).
+//! hyper answers bytes that it cannot parse with a status and no body. Such a response is recognised when it is
+//! written, and replaced by a problem (`problem.rs`), as in every other refusal.
 
 use std::fmt::Write as _;
 
@@ -32,9 +32,10 @@ impl ProtocolRefusal {
         if request.version() == Version::HTTP_11 && hosts != 1 { Err(Self::Host) } else { Ok(()) }
     }
 
-    /// The refusal for a response of hyper's own; `None` for the response of a service, which has a request id.
+    /// The refusal that replaces a response of hyper itself; `None` for the response of a service, which has a request
+    /// id.
     pub(super) fn of_response(head: &[u8]) -> Option<Self> {
-        // hyper uses the version of the request before.
+        // hyper uses the HTTP version of the previous request.
         let status = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
         let refusal = match status.first_chunk()? {
             b"400" => Self::BadHttp,
@@ -66,7 +67,7 @@ impl ProtocolRefusal {
             Self::Host => (
                 "bad_http",
                 "The request is not HTTP",
-                "the header `Host` is missing, or is there more than once",
+                "the header `Host` is missing, or occurs more than once",
                 "send `Host` exactly once",
             ),
             Self::HeadersTooLarge => (

@@ -23,10 +23,10 @@ use super::open_connections::{ConnectionMetrics, OpenConnections};
 use super::tls::Tls;
 use crate::backoff::{Backoff, RetryPolicy};
 
-/// How soon accepting is tried again after it failed.
+/// How long to wait before accepting again after a failure.
 const ACCEPT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(10), Duration::from_millis(100));
 
-/// Connections were still busy when the deadline of the drain had passed.
+/// Connections were still busy at the deadline of the drain.
 #[derive(Debug, thiserror::Error)]
 #[error("finish open connections within {0:?}")]
 pub struct DrainOverran(pub Duration);
@@ -34,7 +34,7 @@ pub struct DrainOverran(pub Duration);
 /// Serves connections; by default without TLS and within the default limits.
 #[derive(Clone, Default)]
 pub struct Server {
-    /// The bounds of connections.
+    /// The limits on connections.
     pub limits: ConnectionLimits,
     /// The certificate; `None` for plain connections.
     pub tls: Option<Arc<Tls>>,
@@ -72,7 +72,7 @@ impl Server {
             let accepted = shutdown.run_until_cancelled(accept(&listener, &mut backoff, &open)).await;
             let (Some(Ok(permit)), Some((stream, peer))) = (permit, accepted) else { break };
             let activity = SharedActivity::new();
-            // A token for each connection: every poll locks it, so they must not share one.
+            // Each connection has its own token: every poll locks it, so connections must not share one.
             let closing = closing.child_token();
             let Some(guard) = open.insert(peer.ip(), activity.clone(), closing.clone()) else { continue };
             let connection = Connection { peer, activity, closing };
@@ -99,9 +99,10 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 backoff.reset();
-                // Without this option there is more latency, not less correctness.
+                // Without this option, latency is higher, but nothing fails.
                 let _ignored = stream.set_nodelay(true);
-                // A socket for both has `::ffff:192.0.2.1` where everybody else writes and counts `192.0.2.1`.
+                // A socket for IPv4 and IPv6 returns `::ffff:192.0.2.1` for a peer that logs and limits know as
+                // `192.0.2.1`.
                 return (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
             }
             // The peer has already closed the connection.

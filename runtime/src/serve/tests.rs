@@ -118,12 +118,12 @@ async fn between_requests_a_connection_waits_longer() {
     stream.write_all(REQUEST).await.unwrap();
     let start = time::Instant::now();
     assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
-    // A paused clock may leap to the next deadline while a packet is under way.
+    // A paused clock may jump to the next deadline while a packet is in transit.
     assert!((75..=80).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
-/// How many bytes arrive of a body of 64 MiB, of which a client reads 4 MiB after each pause. The connection may be
-/// silent for a second.
+/// How many bytes arrive of a body of 64 MiB, if a client reads 4 MiB after each pause. The idle timeout of the
+/// connection is one second.
 async fn received_with_pauses(pause: Duration) -> usize {
     const BODY: usize = 64 << 20;
     let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
@@ -173,7 +173,7 @@ async fn who_sends_more_than_is_read_has_the_answer_and_is_not_reset() {
     held.release.notify_one();
     let mut stream = TcpStream::connect(held.addr).await.unwrap();
     stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8388608\r\n\r\n").await.unwrap();
-    // As most clients do: they read when they have sent.
+    // Like most clients, this one reads only after it has sent everything.
     stream.write_all(&vec![b'x'; 8 << 20]).await.unwrap();
     assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 200"));
 }
@@ -183,7 +183,7 @@ async fn a_burst_of_clients_waits_to_be_accepted_and_none_is_reset() {
     const CLIENTS: usize = 500;
     let listener = bind("127.0.0.1:0".parse().unwrap(), "LISTEN_ADDR").unwrap();
     let addr = listener.local_addr().unwrap();
-    // Nobody accepts yet: all of them are in the kernel's queue.
+    // No server accepts yet: all clients wait in the kernel's queue.
     let clients = (0..CLIENTS).map(|_| async {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -208,7 +208,7 @@ async fn a_taken_port_is_said_with_the_variable_that_moves_it() {
     let error = bind(addr, "LISTEN_ADDR").unwrap_err().to_string();
     assert_eq!(
         error,
-        format!("listen on {addr}: the port is taken; stop what holds it or set LISTEN_ADDR to another")
+        format!("listen on {addr}: the port is in use; free it or set LISTEN_ADDR to another address")
     );
 }
 

@@ -25,7 +25,7 @@ use crate::vars::{VarError, Vars};
 /// The protocols that clients may use (ALPN), best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The paths of certificate and key, and what was read there at the start.
+/// The paths of the certificate and the key, and the texts that were read at the start.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
     files: Files,
@@ -106,7 +106,7 @@ impl Tls {
             .await;
     }
 
-    /// Uses what was read from the files; if that is bad, only the metric changes.
+    /// Uses the pair that was read from the files; if it is bad, only the metric changes.
     fn reload(&self, read: &Result<Pair, BadFile>) {
         match read.as_ref().map_err(BadFile::clone).and_then(Pair::server_config) {
             Ok(config) => {
@@ -147,7 +147,7 @@ impl Files {
 
 impl Pair {
     fn server_config(&self) -> Result<ServerConfig, BadFile> {
-        // The reasons are our own: those of rustls may quote the file.
+        // The reasons are our own, because the errors of rustls may quote the file.
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| BadFile::Certificate("it is not PEM".to_owned()))?;

@@ -50,7 +50,7 @@ fn a_taken_port_is_named_with_the_variable_that_moves_it() {
         assert_eq!(
             line,
             format!(
-                "error: listen on {taken}: the port is taken; stop what holds it or set {variable} to another"
+                "error: listen on {taken}: the port is in use; free it or set {variable} to another address"
             )
         );
     }

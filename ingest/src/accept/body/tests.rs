@@ -234,7 +234,7 @@ proptest! {
     }
 }
 
-/// How long the edge waits for a body that sends this many bytes at once and then nothing.
+/// How long the edge waits for a body of which this many bytes arrive at once and then nothing.
 async fn patience(bytes: usize) -> Duration {
     const LONG: &[u8] = &[b'x'; 16 * 1024];
     let start = Instant::now();

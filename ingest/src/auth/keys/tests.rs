@@ -84,7 +84,7 @@ fn a_rate_is_taken_in_two_parts_and_refuses_what_never_fits() {
     let caller = admitted(AuthMode::Required, more, &headers, "/").unwrap();
     assert_eq!((caller.charge(Charge::First), caller.charge(Charge::Rest(9))), (Ok(()), Ok(())));
     assert_eq!((caller.charge(Charge::First), caller.charge(Charge::Rest(1))), (Ok(()), Ok(())));
-    // On a slow machine one more event may be allowed by now.
+    // On a slow machine, one more event may be allowed by now.
     let refused = (0..100).find_map(|_| caller.charge(Charge::First).err());
     let Some(Refusal::RateLimited(seconds)) = refused else { panic!("{refused:?}") };
     assert!((1..=2).contains(&seconds), "{seconds}");

@@ -50,7 +50,7 @@ impl Harness {
         result
     }
 
-    /// A request while other requests are ready.
+    /// Appends the lines of a request while other requests are ready.
     fn append(&mut self, chunk: &Chunk) -> Vec<Receipt> {
         let appended = self.act(|accumulator, send| accumulator.append(chunk, Ack::Durable, None, send));
         assert!(!(self.must_send && appended.must_send), "one sender is enough");
@@ -58,21 +58,21 @@ impl Harness {
         appended.receipts
     }
 
-    /// The request that must send does so.
+    /// Sends the open record if a request must send it.
     fn send_open(&mut self) {
         if mem::take(&mut self.must_send) {
             self.act(|accumulator, send| accumulator.send_open(send));
         }
     }
 
-    /// A request while no other one is ready.
+    /// Appends the lines of a request while no other request is ready.
     fn append_alone(&mut self, chunk: &Chunk) -> Vec<Receipt> {
         let receipts = self.append(chunk);
         self.send_open();
         receipts
     }
 
-    /// The oldest record in flight is acknowledged.
+    /// Acknowledges the oldest record in flight.
     fn acknowledge(&mut self) {
         if let Some(receipt) = self.in_flight.pop_front() {
             receipt.set(Ok(())).unwrap();
@@ -190,7 +190,7 @@ enum Step {
 }
 
 proptest! {
-    /// In any order of steps each line is sent once, in order, and its request learns of it.
+    /// In any order of steps, each line is sent once, in order, and its request learns of it.
     #[test]
     fn every_line_is_sent_once_and_its_request_learns_of_it(
         steps in proptest::collection::vec(prop_oneof![

@@ -57,7 +57,7 @@ fn a_change_is_in_the_file_when_apply_returns_and_not_only_when_the_store_is_clo
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();
-    // The file as a process leaves it that is killed now.
+    // A copy of the file as a process leaves it that is killed at this point.
     let left = directory.path().join("left.redb");
     fs::copy(&path, &left).unwrap();
     assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
@@ -82,7 +82,7 @@ fn what_is_no_spool_is_corrupt_and_what_is_not_there_is_not() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Any damage to a file is found, or all records are unchanged.
+    /// Either the damage to a file is found, or all records are unchanged.
     #[test]
     fn a_record_is_never_read_back_other_than_it_was(at in 0.0..1.0, garbage in any::<Option<[u8; 16]>>()) {
         let (_directory, path) = new();
