@@ -1,4 +1,4 @@
-//! The parts that all requests share, in the order in which a request meets them.
+//! The parts that all requests share, in the order in which a request uses them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -26,7 +26,7 @@ pub enum Outcome {
     Spooled,
     /// The event is neither in Kafka nor in the spool; the response tells the client to send it again.
     NotDurable,
-    /// The event was accepted and is stored nowhere, and the client was not told to send it again.
+    /// The event was accepted but is stored nowhere, and the client does not know that it should send the event again.
     Lost(Loss),
 }
 
@@ -306,7 +306,7 @@ impl Refusal {
                 "the body contains no valid event; `errors` lists the first invalid ones".into()
             }
             Self::BadEncoding => {
-                "the body is not complete, valid data of the encoding that `Content-Encoding` names".into()
+                "the body is incomplete, or not valid in the encoding that `Content-Encoding` names".into()
             }
             Self::UndeclaredEncoding(encoding) => format!(
                 "the body is compressed with {}, but `Content-Encoding` does not say so",

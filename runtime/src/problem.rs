@@ -1,5 +1,5 @@
-//! Problems (RFC 9457, "Problem Details for HTTP APIs"): in all services, the response to a refused request has one as
-//! its body.
+//! Problems (RFC 9457, "Problem Details for HTTP APIs"): the bodies of the responses to refused requests, in all
+//! services.
 
 use bytes::Bytes;
 use http::StatusCode;

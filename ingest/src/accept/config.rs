@@ -34,7 +34,7 @@ pub struct BodyLimits {
     pub events: usize,
     /// Longest pause while a body arrives: `BODY_IDLE_TIMEOUT`, default 10s. After it the request gets `408`.
     pub body_idle: Duration,
-    /// Longest time in which a whole body must arrive: `BODY_TIMEOUT`, default 30s. After it the request gets `408`.
+    /// Longest time for a whole body to arrive: `BODY_TIMEOUT`, default 30s. After it the request gets `408`.
     pub body_total: Duration,
     /// Minimum bytes per second at which a body must arrive on average, after its first 5 s: `BODY_MIN_RATE`, default
     /// 512. A slower request gets `408`.

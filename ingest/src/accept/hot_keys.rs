@@ -32,7 +32,7 @@ struct Cell {
     hot_until: AtomicU32,
 }
 
-/// The counts, seen from the second in which one request arrived.
+/// The counts, with the second in which one request arrived.
 #[derive(Clone, Copy)]
 pub struct HotKeyCounts<'a> {
     keys: &'a HotKeys,

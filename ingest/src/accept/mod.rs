@@ -89,7 +89,7 @@ pub struct Accepted {
 }
 
 impl Acceptor {
-    /// Starts with nothing in memory.
+    /// Makes an acceptor that holds no body yet.
     pub fn new(config: &AcceptConfig, metrics: &Arc<Metrics>) -> Self {
         let geoip = config.geoip.as_ref();
         Self {

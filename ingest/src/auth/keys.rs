@@ -77,7 +77,7 @@ impl keys::DeclaredKey for DeclaredKey {
     /// not reset how much of the rate is used.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if !is_tenant(&self.tenant) {
-            return Err("its tenant must be 1 to 64 of a-z, 0-9, _ and -".to_owned());
+            return Err("its tenant must be 1 to 64 characters, each one of a-z, 0-9, _ and -".to_owned());
         }
         if self.events_per_second.is_none() && self.burst.is_some() {
             return Err("it has a burst but no events_per_second".to_owned());

@@ -18,11 +18,11 @@ const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// Events per second that one client address may send in the long run: `IP_EVENTS_PER_SECOND`, default 0. 0 is no limit;
-/// beyond it requests get `429`. Behind a proxy it needs `TRUSTED_PROXIES`.
+/// Events per second that one client address may send in the long run: `IP_EVENTS_PER_SECOND`, default 0. 0 means no
+/// limit. Requests beyond the rate get `429`. Behind a proxy it needs `TRUSTED_PROXIES`.
 const ADDRESS_RATE: &str = "IP_EVENTS_PER_SECOND";
 /// Events that one client address may send at once: `IP_EVENTS_BURST`, default 0. 0 means the value of
-/// `IP_EVENTS_PER_SECOND`. It is also the most events of one request from the address.
+/// `IP_EVENTS_PER_SECOND`. It is also the most events that one request from the address may contain.
 const ADDRESS_BURST: &str = "IP_EVENTS_BURST";
 
 /// The rate of each address, from [`ADDRESS_RATE`] and [`ADDRESS_BURST`]; `None`: there is no limit.

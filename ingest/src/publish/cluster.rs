@@ -219,7 +219,7 @@ impl Cluster {
             State::RecordsRefused(code) => format!("kafka at {brokers} refuses records: {code}"),
             State::TopicMissing => format!("kafka at {brokers} has no topic `{topic}`"),
             State::FatalError => {
-                "kafka's client has a fatal error and never sends again; restart the edge".to_owned()
+                "kafka's client has a fatal error and cannot send again; restart the edge".to_owned()
             }
         }
     }

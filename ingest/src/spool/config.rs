@@ -14,7 +14,7 @@ pub struct SpoolConfig {
     /// get `503` during that time. Give each edge its own directory on a volume that outlives the process.
     pub directory: PathBuf,
     /// Largest total size of the records in the spool: `SPOOL_MAX_BYTES`, default 10 GiB. Its file may become twice as
-    /// large. Size it for the longest outage of Kafka that you want to bridge.
+    /// large. Size it for the longest outage of Kafka that the spool should cover.
     pub max_bytes: u64,
     /// Free space that the spool leaves on its disk: `SPOOL_MIN_FREE`, default 1 GiB. With less, the spool counts as full.
     pub min_free: u64,

@@ -14,7 +14,7 @@ use governor::{Quota, RateLimiter};
 pub struct RateConfig {
     /// Per second, in the long run.
     pub rate: NonZeroU32,
-    /// At once.
+    /// The most at once.
     pub burst: NonZeroU32,
 }
 

@@ -1,4 +1,4 @@
-//! Tokens: how a client presents one, how it is compared, and how a new one is made.
+//! Tokens: reads the token of a request, compares its hash, and generates new tokens.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -28,7 +28,7 @@ impl TokenHash {
         Some(Self(hash))
     }
 
-    /// The first bytes, which are the key of a hash table.
+    /// The first bytes of the hash, under which `KeySet` stores a key.
     pub(super) fn prefix(&self) -> [u8; 8] {
         *self.0.first_chunk().expect("a hash has at least 8 bytes")
     }

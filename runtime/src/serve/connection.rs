@@ -112,7 +112,7 @@ impl Connection {
     /// The stream, after its TLS handshake if there is a certificate; `None` if the handshake failed.
     async fn secured(&self, stream: TcpStream, settings: &ConnectionSettings) -> Option<Stream> {
         let Some(tls) = &settings.tls else { return Some(Stream::Left(stream)) };
-        // Boxed, because there are many connections and handshakes are short.
+        // Boxed, so that the future of a connection does not reserve space for its short handshake.
         let handshake = time::timeout(settings.limits.header_time, Box::pin(tls.accept(stream)));
         let error = match self.closing.run_until_cancelled(handshake).await? {
             Ok(Ok(stream)) => return Some(Stream::Right(Box::new(stream))),

@@ -17,8 +17,8 @@ pub struct ConnectionLimits {
     /// Most connections at once: `MAX_CONNECTIONS`, default 65 536. Beyond it, idle connections are closed and new ones wait
     /// in the kernel's queue. The process needs at least as many file descriptors.
     pub connections: NonZeroUsize,
-    /// Most connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 is no limit; further
-    /// connections are closed at once. Leave it at 0 behind a proxy, where all clients share its address.
+    /// Most connections of one TCP peer (IPv6: of one /64): `MAX_CONNECTIONS_PER_IP`, default 0. 0 means no limit.
+    /// Connections beyond it are closed at once. Leave it at 0 behind a proxy, where all clients share its address.
     pub connections_per_ip: Option<NonZeroU32>,
     /// Longest time for a TLS handshake, and from the first byte of a request to its complete headers: `HEADER_TIMEOUT`,
     /// default 5s. Then the connection is closed.

@@ -169,7 +169,7 @@ impl Pair {
         let mut config = config.map_err(|error| match error {
             Error::InconsistentKeys(_) => BadFile::Key("it does not belong to the certificate".to_owned()),
             Error::InvalidCertificate(error) => BadFile::Certificate(format!("it cannot be used: {error}")),
-            _ => BadFile::Key("it cannot be used; supported are RSA, ECDSA and Ed25519".to_owned()),
+            _ => BadFile::Key("it cannot be used; RSA, ECDSA and Ed25519 are supported".to_owned()),
         })?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(config)

@@ -56,7 +56,8 @@ pub struct PollResultsConfig {
     /// none. Without it the answer to a vote has `"poll":null`.
     pub url: Option<String>,
     /// Path of a file with the token of a key of the query API: `POLL_RESULTS_TOKEN_FILE`, default none. Needed if the
-    /// query API has `READ_AUTH=required`. It is read again before each fetch. Votes of the tenant of this key get results.
+    /// query API has `READ_AUTH=required`. It is read again before each fetch. Only votes of this key's tenant get
+    /// results.
     pub token_file: Option<PathBuf>,
     /// Time between two fetches of poll results, ±10 %: `POLL_RESULTS_INTERVAL`, default 5s. The results in answers to
     /// votes are at most that much older than the query API's.

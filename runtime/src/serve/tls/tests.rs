@@ -28,7 +28,7 @@ fn a_bad_pair_is_blamed_on_the_file_that_is_bad() {
         in_key("it has no unencrypted private key; encrypted keys are not supported"),
     );
     check(&certificate, "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----", in_key("it is not PEM"));
-    let unusable = in_key("it cannot be used; supported are RSA, ECDSA and Ed25519");
+    let unusable = in_key("it cannot be used; RSA, ECDSA and Ed25519 are supported");
     check(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", unusable);
     let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     check(cut, &key, in_certificate("it cannot be used: BadEncoding"));
