@@ -61,8 +61,8 @@ fn shape(body: &[u8]) -> Shape {
     let lines = || whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     match (opening, values::end_of_first(whole)) {
         (b'[', Some(_)) => Shape::Values,
-        // A bracket is missing. An element of an array follows a bracket or a comma; an object that follows neither, on
-        // a line of its own, is an event of a body of lines.
+        // A bracket is missing. In an array, each element follows a bracket or a comma. If an object on its own line
+        // follows neither, the body consists of lines.
         (b'[', None) => {
             let is_line =
                 |(before, line): (&[u8], &[u8])| !before.ends_with(b",") && before != b"[" && is_object(line);

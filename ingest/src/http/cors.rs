@@ -1,7 +1,7 @@
 //! Which pages may send requests from a browser (CORS).
 //!
-//! CORS refuses no request: without CORS headers, the browser only hides the response from the page. To refuse an
-//! origin, a key can list the allowed ones.
+//! CORS refuses no request: without CORS headers, the browser only hides the response from the page. To refuse origins,
+//! list the allowed ones in the key.
 
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,

@@ -243,8 +243,8 @@ impl Delivery {
         let Some(producer) = self.producer.get().and_then(Weak::upgrade) else { return };
         let send = |record: &Record| self.send(&producer, partition, destination, record);
         self.accumulators.of(partition).lock(destination).record_ended(send);
-        // Dropping the last reference joins the polling thread. This may be the polling thread, which cannot join
-        // itself.
+        // Dropping the last reference joins the polling thread. The current thread may be the polling thread, so
+        // another thread drops the reference.
         if let Some(last) = Arc::into_inner(producer) {
             thread::spawn(move || drop(last));
         }

@@ -5,7 +5,7 @@
 //! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to
 //! the spool, if there is one; while Kafka is unreachable, every record goes to the spool at once; `replay` sends
 //! spooled records to Kafka later. If neither Kafka nor the spool stores a record, every request with a line in it is
-//! refused as a whole and may be sent again; the record's lines of requests that were already answered are counted as
+//! refused as a whole and may be sent again; if a request was already answered, its lines in the record are counted as
 //! lost.
 //!
 //! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each partition keeps buffers of

@@ -86,8 +86,7 @@ impl Replayer {
         }
     }
 
-    /// Stores the number of partitions that Kafka reports in the spool. Until Kafka is reached, uses the number in the
-    /// spool.
+    /// Stores in the spool how many partitions Kafka reports. Until Kafka is reached, uses the number from the spool.
     fn sync_partitions(&self, spool: &Spool) {
         let cluster = &self.delivery.router.cluster;
         cluster.restore_partitions(spool.partitions());

@@ -43,8 +43,8 @@ impl Router {
         }
     }
 
-    /// Where the lines of a request go now. A request that is answered early would not learn of a failure, so it is
-    /// refused rather than sent to Kafka while Kafka is known to be unreachable.
+    /// Where the lines of a request go now. A request that is answered early would not learn of a failure, so while
+    /// Kafka is known to be unreachable, it is refused rather than sent to Kafka.
     pub(super) fn destination_for(&self, ack: Ack, waiting: &Admission) -> Result<Destination, Refusal> {
         match (self.destination(waiting)?, ack) {
             (Destination::Kafka, Ack::Accepted) if self.cluster.is_down() => Err(Refusal::NotDurable),

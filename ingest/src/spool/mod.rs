@@ -30,7 +30,7 @@ pub use self::config::SpoolConfig;
 use self::store::{Change, SpooledRecord, Store, StoreError};
 use crate::metrics::Metrics;
 
-/// How long to wait before opening a file again that could not be used.
+/// How long to wait before reopening a file that could not be used.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How often the free space on the disk and the age of the oldest record are checked when there is no job.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -168,7 +168,7 @@ impl Spool {
     pub fn remove(&self, ids: Vec<Uuid>) {
         let (answer, answered) = mpsc::sync_channel(1);
         self.submit(Job::Remove(ids, answer));
-        // The thread sends no answer, but drops the sender when it has done the job.
+        // The thread sends no answer. It drops the sender when the job is done.
         let _ended = answered.recv();
     }
 
@@ -195,7 +195,7 @@ struct Worker {
     config: SpoolConfig,
     retry_after: Duration,
     store: Option<Store>,
-    /// When to open a file again that could not be used.
+    /// When to reopen a file that could not be used.
     retry_at: Instant,
     status: Arc<Status>,
     metrics: Arc<Metrics>,

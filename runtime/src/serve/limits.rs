@@ -1,4 +1,4 @@
-//! The limits on connections: their number, the size of headers, and times.
+//! The limits on connections: their number, the size of their headers, and their timeouts.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;

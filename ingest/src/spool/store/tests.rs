@@ -57,7 +57,7 @@ fn a_change_is_in_the_file_when_apply_returns_and_not_only_when_the_store_is_clo
     let (directory, path) = new();
     let mut store = Store::open_or_create(&path).unwrap();
     store.apply(&put(&[record(1, "a\nb")])).unwrap();
-    // A copy of the file as a process leaves it that is killed at this point.
+    // The file as a process that is killed now would leave it.
     let left = directory.path().join("left.redb");
     fs::copy(&path, &left).unwrap();
     assert_eq!(Store::open(&left).unwrap().oldest(Uuid::nil(), 9, 999).unwrap(), [record(1, "a\nb")]);
