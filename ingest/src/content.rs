@@ -1,6 +1,6 @@
 //! The media types and the encodings in which the edge reads a body.
 //!
-//! Every text that lists them is built from here: error details, `Accept-Encoding`, docs/events.md.
+//! Error details and `Accept-Encoding` are built from these lists, and a test compares docs/events.md with them.
 
 /// The media types that the edge reads as JSON, for bodies of any shape. The edge also reads `application/*+json`. The
 /// last entry is what curl sends by default.

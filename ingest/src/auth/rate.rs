@@ -38,7 +38,7 @@ pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
 pub enum Charge {
     /// One event, so that a sender that has used up its rate is refused before its body is read.
     First,
-    /// The other events of a request that has this many in all.
+    /// The other events of a request. The number is that of all events of the request.
     Rest(usize),
 }
 

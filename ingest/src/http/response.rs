@@ -37,7 +37,7 @@ pub enum ResponseBody {
     Stored(Ack, Report),
     /// Like [`Self::Stored`], for votes, with the result of their poll if it is known.
     Voted(Ack, Report, Option<PollResult>),
-    /// Like [`Self::Stored`], without a body, as the client prefers.
+    /// Like [`Self::Stored`], but without a body, because the client prefers that.
     StoredMinimal(Ack),
     /// `204`: the reaction is durable, or accepted.
     NoContent,

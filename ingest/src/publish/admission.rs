@@ -84,7 +84,7 @@ impl Admission {
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
-            // From here on no notification is missed, so the count may be read.
+            // Registers for the notification before the count is read, so that no notification is missed.
             drained.as_mut().enable();
             if self.events() == 0 {
                 return;

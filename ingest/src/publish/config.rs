@@ -142,7 +142,7 @@ mod tests {
             "KAFKA_OPT_linger is not usable: No such configuration property",
         );
         check_refused("KAFKA_OPT_compression.type", "7z", "Invalid value \"7z\"");
-        // The value is good alone, but not with the default of another setting.
+        // The value is valid alone, but not together with the default of another setting.
         check_refused("KAFKA_OPT_linger.ms", "900000", "KAFKA_OPT_… is not usable: `");
     }
 }

@@ -159,7 +159,7 @@ where
             return Either::Left(ready(Ok(refused(refusal, request.headers(), in_flight))));
         }
         request.extensions_mut().insert(PeerAddr(peer));
-        // Not an async block, which would copy the whole future once more.
+        // This is not an async block, because that would copy the whole future once more.
         let answer = service.clone().oneshot(request);
         Either::Right(answer.map_ok(|answer| {
             answer.map(|body| MonitoredBody { body: ResponseBody::Service(body), _in_flight: in_flight })

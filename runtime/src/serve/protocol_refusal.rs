@@ -1,4 +1,5 @@
-//! Refusals of requests that never reach a service: HTTP itself forbids them, or their headers exceed the limits.
+//! Refusals of requests that never reach a service, because they violate HTTP or because their headers exceed the
+//! limits.
 //!
 //! hyper answers bytes that it cannot parse with a status and no body. Such a response is recognised when it is
 //! written, and replaced by a problem (`problem.rs`), as in every other refusal.

@@ -6,7 +6,7 @@
 //! are, and are checked as in any other event.
 //!
 //! Invariant: a line that is rewritten without a fault is an event `vote` with a poll and an option. No I/O in this
-//! file; [`refresh`] fetches the results of the polls in the background, and no vote waits for it.
+//! file; [`refresh`] fetches poll results in the background, and no vote waits for it.
 
 pub mod results;
 
