@@ -1,4 +1,4 @@
-//! The program `stream-agg`: runs the aggregator, or one of the commands of operators.
+//! The program `stream-agg`: runs the aggregator, or one of the commands for operators.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -16,8 +16,8 @@ use stream_agg::protocol::progress::{NextOffset, Offset};
 use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
-/// A batch needs as much memory as the one before it: a quarter of the time went into pages that were returned to
-/// the system in between.
+/// jemalloc keeps freed memory for the next batch, which needs about as much. With the system allocator, a quarter of
+/// the time was spent on pages that were returned to the system between two batches.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -37,7 +37,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create the database, the tables and the topic where they are missing, and all views, and exit.
+    /// Create all views, and the database, the tables and the topic if they are missing, and exit.
     Migrate {
         /// Print the statements that create all users of ClickHouse with their rights, and exit.
         #[arg(long)]
@@ -48,7 +48,7 @@ enum Command {
     },
     /// Choose where to continue partitions whose commit, log and tables disagree. Stop all aggregators first.
     Adopt {
-        /// The Kafka partitions, as their messages name them.
+        /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]
         partitions: Vec<u16>,
         /// The topic was deleted and created again, or its log was truncated: its offsets name other records now.
@@ -63,7 +63,7 @@ enum Command {
     },
     /// Insert in smaller parts a batch that ClickHouse refuses as a whole. Stop all aggregators first.
     Split {
-        /// The Kafka partitions, as their messages name them.
+        /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]
         partitions: Vec<u16>,
     },
@@ -75,7 +75,7 @@ enum Command {
         #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
     },
-    /// Count into a new rollup the events that were stored before it was declared. May be repeated.
+    /// Fill a new rollup with the events that were stored before it was declared. Safe to repeat.
     Backfill {
         /// The declared rollup.
         rollup: String,
@@ -149,7 +149,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
             tracing::info!("ended: {}", ended?);
             Ok(())
         }
-        () = stop.hurried.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of a batch may be read again"),
+        () = stop.hurried.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of an unfinished batch may be read again"),
     }
 }
 
@@ -199,7 +199,7 @@ async fn skip(config: Config, partition: u16, offset: i64) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Reads a hash as messages show it.
+/// Parses a hash in the hexadecimal form that messages show.
 fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
     u64::from_str_radix(text, 16)
 }
@@ -214,7 +214,7 @@ async fn drop_rollup(config: Config, rollup: String, json: bool) -> anyhow::Resu
     print(&unless_stopped(dropped, "deleted").await?, json)
 }
 
-/// Runs a command that can be run again, until it ends or a signal stops it.
+/// Runs a command that is safe to repeat, until it ends or a signal stops it.
 async fn unless_stopped<T, E: Into<anyhow::Error>>(
     command: impl Future<Output = Result<T, E>>,
     done: &str,

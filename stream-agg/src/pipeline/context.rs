@@ -33,7 +33,7 @@ pub struct Services {
     pub batch: BatchConfig,
     /// The rollups, fields and limits that decide which rows a record becomes.
     pub declaration: Arc<Declaration>,
-    /// Queries of ClickHouse.
+    /// The client for queries to ClickHouse.
     pub store: Store,
     /// Limits the number of large batches.
     pub large_batches: LargeBatchBudget,
@@ -66,7 +66,7 @@ pub(crate) struct PartitionContext {
 }
 
 impl PartitionContext {
-    /// Asks Kafka where the log begins and where it ends. Blocks.
+    /// Asks Kafka for the offsets at which the log begins and ends. Blocks.
     pub(crate) fn watermarks(&self) -> KafkaResult<(NextOffset, NextOffset)> {
         let (low, end) =
             self.consumer.fetch_watermarks(&self.services.topic, self.partition.into(), ASK_TIMEOUT)?;
@@ -76,7 +76,7 @@ impl PartitionContext {
 
 #[cfg(test)]
 impl PartitionContext {
-    /// The context of partition 0, whose Kafka and ClickHouse never answer.
+    /// The context of partition 0 with a Kafka and a ClickHouse that never answer.
     pub(crate) fn unanswered(runtime: Handle) -> Self {
         use runtime::vars::Vars;
 
