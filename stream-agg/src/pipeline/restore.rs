@@ -161,7 +161,7 @@ fn id(text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_default()
 }
 
-/// The ids, of those in `ids`, of the records that the ledger has below `start`. Retries until ClickHouse answers.
+/// Returns those of `ids` that are ids of records in the ledger below `start`. Retries until ClickHouse answers.
 pub async fn known_in_ledger(
     services: &Services,
     log_generation: u16,

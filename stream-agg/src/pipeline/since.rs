@@ -55,7 +55,7 @@ impl SinceNotes {
         self.changes == SinceChanges::default()
     }
 
-    /// Before the commit: withdraws the stored moments that do not hold any more or do not hold yet.
+    /// Before the commit: replaces the stored moments that no longer hold, or do not hold yet, by [`NOT_COUNTED`].
     pub(super) async fn withdraw(&self, services: &Services) {
         if self.changes.withdrawn.is_empty() {
             return;

@@ -32,8 +32,8 @@ impl Collector<'_> {
         let Miscounted { records, first } = batch.decoded.miscounted;
         if let Some(first) = first {
             tracing::error!(
-                "partition {partition}: {first}; {records} such records in its batch. The lines that are there are \
-                 stored; check the program that wrote the record, because other lines may be missing"
+                "partition {partition}: {first}; {records} such records in its batch. All lines in the \
+                 record are stored; check the program that wrote it, because other lines may be missing"
             );
             services.metrics.miscounted(records);
         }
