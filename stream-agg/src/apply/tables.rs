@@ -1,8 +1,8 @@
-//! Checks that the tables are as the protocol needs them: before anything is read, and every minute from then on
+//! Checks that the tables are as the protocol needs them: once before any record is read, and then every minute
 //! ([`TableWatch`]).
 //!
 //! Invariant: no record is read and no batch is inserted while a table is missing, would forget tokens too early,
-//! or is known to have lost a part. What the tables hold of each Kafka partition is checked when a pipeline starts.
+//! or is known to have lost a part. The rows of each Kafka partition are checked when its pipeline starts.
 
 use schemas::field::Field;
 
@@ -13,7 +13,7 @@ mod watch;
 
 pub use watch::{InsertGate, TableWatch};
 
-/// Tables that have cells.
+/// Tables with cells: batches are inserted into them.
 pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
 
 /// Tables without cells that the aggregator needs at its start.
@@ -58,9 +58,9 @@ pub enum TablesError {
         /// The type that the field needs.
         declared: &'static str,
     },
-    /// An insert that was under way for long could be applied a second time.
+    /// The table remembers too few tokens: an insert that was under way for a long time could be applied twice.
     #[error(
-        "`{database}.{table}` knows the tokens of its last {tokens} inserts only: run `ALTER TABLE \
+        "`{database}.{table}` remembers the tokens of only its last {tokens} inserts: run `ALTER TABLE \
          {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"
     )]
     ForgetsTokens {
@@ -75,7 +75,7 @@ pub enum TablesError {
     #[error(
         "`{database}.{table}` has lost part {part} ({reason}): restore all tables from the same backup and \
          run `stream-agg adopt` for every partition, because one table alone would lack everything after its backup, \
-         or go on without the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
+         or give up the part's rows with `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
          allow_drop_detached = 1`"
     )]
     LostPart {
@@ -88,7 +88,7 @@ pub enum TablesError {
         /// The reason that ClickHouse gives.
         reason: String,
     },
-    /// Rows, and with them markers, are hidden from this process.
+    /// Row policies hide rows, and so markers, from this process.
     #[error("`{database}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden {
         /// The database.
@@ -113,7 +113,7 @@ pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreErro
 /// Checks all tables that the aggregator writes.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem that was found.
 pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     // `system` is queried from outside the database, which may be missing.
     let (system, database) = (store.outside(), store.database.to_string());

@@ -1,9 +1,9 @@
 //! Decides whether the rows of a batch are in one table partition (a *cell*), and whether to send them again.
 //!
-//! Two things prove that they are there: the answer to the first statement that was ever sent for them, and the
-//! marker that was read. Any other answer may be lost or late, may be to a statement whose deduplication token
-//! ClickHouse already knew, or may be about a part that a killed server forgot. Pure; all times are by ClickHouse's
-//! clock.
+//! Two things prove that the rows are stored: the answer to the first statement that was ever sent for them, and the
+//! marker that was read. Any other answer proves nothing: it may be lost or late, may answer a statement whose
+//! deduplication token ClickHouse already knew, or may be about a part that a killed server has lost. Pure; all times
+//! are by ClickHouse's clock.
 
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use schemas::time::{SECOND, UnixMillis};
 
 use crate::protocol::progress::NextOffset;
 
-/// Deadline of an insert, in milliseconds after it was made.
+/// Deadline of an insert, in milliseconds after its statement was made.
 pub const VALIDITY: i64 = 30 * SECOND;
 /// Longest that ClickHouse works on one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
-/// Milliseconds after it was made by which an insert has certainly ended: sent at its deadline, and then executed.
+/// Milliseconds after its statement was made by which an insert has certainly ended, even if ClickHouse starts it at
+/// its deadline.
 pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 
 /// The batch that a cell must hold.
@@ -23,7 +24,7 @@ pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 pub struct Target {
     /// The first offset of its rows.
     pub start: NextOffset,
-    /// The offset that its marker has once the rows are there.
+    /// The offset in its marker once the rows are stored.
     pub end: NextOffset,
     /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
@@ -35,8 +36,8 @@ impl Target {
         marker <= self.start && now < deadline
     }
 
-    /// Treats the table partition as expired only if our clock, which shows `ours`, agrees with ClickHouse's. By
-    /// ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
+    /// Treats the table partition as expired only if the clock of this machine, which shows `ours`, agrees with
+    /// ClickHouse's clock. By ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
     pub fn by_our_clock(self, ours: UnixMillis) -> Self {
         Self { expires_at: self.expires_at.filter(|ends| *ends <= ours), ..self }
     }
@@ -47,8 +48,8 @@ impl Target {
 pub enum InsertAnswer {
     /// Nothing: an error, or no answer.
     None,
-    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, as when a view is
-    /// attached to the table. Such an answer proves nothing about the rows.
+    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, for example because a
+    /// view is attached to the table. Such an answer proves nothing about the rows.
     Taken,
     /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
@@ -68,7 +69,7 @@ impl InsertAnswer {
 pub struct Attempts {
     /// The deadline of the last statement, and its answer.
     last: Option<(UnixMillis, InsertAnswer)>,
-    /// How often ClickHouse answered in time that the rows are written although the marker shows that they are not.
+    /// How often ClickHouse answered in time that the rows are written, although the marker shows that they are not.
     lost: u8,
     /// No statement is sent before this moment.
     wait: Option<UnixMillis>,
@@ -79,8 +80,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The attempts for a cell of which nothing was sent. `rebuilt` is false for a batch that this owner of the
-    /// partition declared itself and whose commit was acknowledged: nobody else knows its token. It is true for
+    /// The attempts for a cell for which no statement was sent yet. `rebuilt` is false for a batch that this owner of
+    /// the partition declared itself and whose commit was acknowledged: nobody else knows its token. It is true for
     /// each batch that was read from an intent, even if the same process wrote the intent.
     pub fn of(rebuilt: bool) -> Self {
         Self { own: !rebuilt, ..Self::default() }
@@ -105,8 +106,8 @@ impl Attempts {
         self.parts_lost() > 0
     }
 
-    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and
-    /// goes back, it leaves deadlines behind that are hours away, and the wait must not last that long.
+    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and is set
+    /// back, older deadlines may be hours away, and the wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
         let until = until.min(UnixMillis(now.0 + OUTLASTED));
         self.wait = Some(until);
@@ -136,7 +137,7 @@ pub enum Verdict {
 /// Why a cell must not be sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StopCause {
-    /// The marker of the cell lies inside this batch: somebody inserted another batch.
+    /// The marker of the cell lies inside this batch, so another batch was inserted.
     #[error("its marker says {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
     /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
@@ -144,10 +145,10 @@ pub enum StopCause {
     LostParts,
 }
 
-/// Decides what to do about a cell whose `marker` was read at `now`.
+/// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise each check would send its rows
-/// again, every few seconds, to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise its rows would be sent again every
+/// few seconds, at each check, to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(lost) = attempts.stopped {
         return Verdict::Stop(lost);
@@ -180,7 +181,7 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
         {
             Verdict::Applied
         }
-        // The token is known, because the statement was in time, and yet its part is lost.
+        // ClickHouse knows the token, because the statement was in time, but it has lost the part.
         Some((deadline, InsertAnswer::Written)) if now < deadline => {
             attempts.lost = attempts.lost.saturating_add(1);
             attempts.wait(UnixMillis(deadline.0 + EXECUTION), now)

@@ -90,7 +90,7 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        // `error` reports brokers that come and go, once each.
+        // The callback `error` already reports each lost broker, once.
         tracing::debug!("librdkafka: {facility}: {message}");
     }
 

@@ -193,7 +193,7 @@ fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
     }
     assert_eq!((stream.out.rows.len(), stream.out.dead_letters.len()), (0, 6));
     assert_eq!(stream.out.dead_letters.reason.get(0), "skipped");
-    // Nothing of it was stored, so an event of it that comes again is no repeat.
+    // Nothing of the record was stored, so an event of it that arrives again is not a repeat.
     stream.skipped = false;
     assert_eq!(stream.counts(43, 1000, 8, &[called(1)]), [1, 0, 0, 1]);
 }
@@ -345,7 +345,7 @@ fn every_record_that_is_miscounted_counts_and_the_first_is_kept() {
     }
     let first = Some(Miscount { offset: Offset::new(10), declared: 2, read: 1 });
     assert_eq!(stream.out.miscounted, Miscounted { records: 2, first });
-    // Nothing of a repeat is stored, but its lines are counted.
+    // A repeated record is not stored, but its lines are counted.
     stream.take(14, 0, head(3), &[called(1)]).unwrap();
     assert_eq!(stream.out.miscounted.records, 3);
 }
