@@ -16,8 +16,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("wait_end_of_query", "1"),
     // If headers were sent early, a later error would follow a status of 200.
     ("send_progress_in_http_headers", "0"),
-    // This setting applies, because the statement is an INSERT SELECT. By default, the server may then ignore the
-    // token.
+    // This is the setting for an INSERT SELECT. By default, the server may ignore the token of such a statement.
     ("deduplicate_insert_select", "force_enable"),
     ("deduplicate_insert", "enable"),
     ("max_insert_threads", "1"),
