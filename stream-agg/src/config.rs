@@ -93,11 +93,12 @@ pub struct MigrateConfig {
     /// ClickHouse database in which `migrate` creates the views for analysts: `BI_DATABASE`, default `bi`. It must differ from
     /// `CLICKHOUSE_DATABASE`.
     pub bi_database: String,
-    /// ClickHouse user with whose rights the views read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`. Create it
-    /// without a login; `migrate --print-grants` prints its rights.
+    /// ClickHouse user whose rights the views use to read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`.
+    /// Create it without a login; `migrate --print-grants` prints its rights.
     pub bi_definer: String,
-    /// ClickHouse user with whose rights the view `freshness` reads the progress of the aggregators: `BI_FRESHNESS_DEFINER`,
-    /// default `bi_freshness`. Create it without a login; `migrate --print-grants` prints its rights.
+    /// ClickHouse user whose rights the view `freshness` uses to read the progress of the aggregators:
+    /// `BI_FRESHNESS_DEFINER`, default `bi_freshness`. Create it without a login; `migrate --print-grants` prints its
+    /// rights.
     pub bi_freshness_definer: String,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
     /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
@@ -184,8 +185,8 @@ const WINDOW_AGE: &str = "DEDUP_WINDOW_AGE";
 /// at most 20 000 000. Each takes about 50 bytes of memory. Raise it if a partition gets more than this within the time
 /// for which clients retry.
 const WINDOW_IDS: &str = "DEDUP_WINDOW_IDS";
-/// Earliest `client_time` that is believed: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier event
-/// counts at its time of arrival. Set it to the same value as in the edge.
+/// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier
+/// event counts at its time of arrival. Set it to the same value as in the edge.
 const EARLIEST: &str = "EVENT_TIME_FROM";
 /// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event counts
 /// at its time of arrival. Set it to the same value as in the edge.
@@ -215,8 +216,8 @@ fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     })
 }
 
-/// Most rows of a batch. An insert stays one block, and so one part, only if it has far fewer than ten times as many
-/// rows.
+/// Most rows of a batch. An insert of this size stays one block, and so becomes one part: `max_insert_block_size` is
+/// ten times as large.
 const MAX_ROWS: usize = 1_000_000;
 /// Most bytes of a batch's records: the texts of a column are stored end to end and must stay below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
@@ -251,7 +252,7 @@ impl MigrateConfig {
         access::of_views(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
 
-    /// The users whose rights the views have (`DEFINER`).
+    /// The `DEFINER` users of the views: a view reads with the rights of its definer.
     pub(crate) fn definer_names(&self) -> bi::Definers<'_> {
         bi::Definers { views: &self.bi_definer, freshness: &self.bi_freshness_definer }
     }

@@ -61,7 +61,7 @@ enum Command {
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
-    /// Insert in smaller parts a batch that ClickHouse refuses as a whole. Stop all aggregators first.
+    /// Split a batch that ClickHouse refuses, so that it is inserted in smaller parts. Stop all aggregators first.
     Split {
         /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]
@@ -93,7 +93,7 @@ enum Command {
     },
     /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// Days of arrival to compare; everything if nothing has expired.
+        /// How many days of arrival before today to compare. If no data are older or expired, everything is compared.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Print JSON instead of a table.
@@ -153,13 +153,13 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the statements are what was asked for")]
+#[expect(clippy::print_stdout, reason = "the command prints the statements")]
 async fn grants(config: Config) -> anyhow::Result<()> {
     println!("{}", stream_agg::ops::migrate::grants(&config.migrate).join("\n"));
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the file is what was asked for")]
+#[expect(clippy::print_stdout, reason = "the command prints the file")]
 async fn users_xml(config: Config) -> anyhow::Result<()> {
     print!("{}", stream_agg::ops::migrate::users_xml(&config.migrate));
     Ok(())
@@ -227,7 +227,7 @@ async fn unless_stopped<T, E: Into<anyhow::Error>>(
 }
 
 /// Prints the summary of a command, for a person or for a program.
-#[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
+#[expect(clippy::print_stdout, reason = "the command prints its summary")]
 fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string(summary)?);
@@ -237,10 +237,10 @@ fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to `audit`")]
+#[expect(clippy::print_stdout, reason = "the command prints the audit")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let ours = stream_agg::apply::configs::ours(&store, &config).await.context("read what is declared")?;
+    let ours = stream_agg::apply::configs::ours(&store, &config).await.context("read the declaration")?;
     let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);

@@ -16,7 +16,7 @@ const ID_BYTES: usize = 50;
 /// Memory that no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed
 /// memory that jemalloc keeps for the next batch.
 const UNBOUNDED: usize = 320 * MIB;
-/// Memory of a command, which keeps no batches: more than was ever measured.
+/// Memory of a command, which keeps no data: more than was ever measured.
 const COMMAND: usize = 64 * MIB;
 
 /// What an aggregator with this configuration needs.

@@ -205,7 +205,7 @@ async fn consume(
         () = shutdown.cancelled() => match time::timeout(RELEASE + LEAVE, end).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                tracing::warn!("this member did not leave the consumer group in time; records above the committed offsets are read again");
+                tracing::warn!("this member did not leave the consumer group in time; records from the committed offsets on are read again");
                 Ok(Ok(()))
             }
         },

@@ -74,7 +74,7 @@ impl Token {
 pub struct DeclaredBatch {
     /// The deduplication token.
     pub token: Token,
-    /// The Kafka partition and the declaration of its records.
+    /// The Kafka partition and log generation of its records, and its declaration.
     pub source: Source,
     /// The batch holds records from this offset on.
     pub start: NextOffset,
@@ -312,8 +312,7 @@ impl Inserter {
             gate.open().await;
         }
         let deadline = UnixMillis(self.server_now().await.0 + VALIDITY);
-        let server =
-            self.store.servers.first().expect("the clock was read, and the id of its server with it");
+        let server = self.store.servers.first().expect("the id of the server was read with its clock");
         let start = Instant::now();
         let statement = statement(cell, source, target, deadline, server);
         let answer =
@@ -385,9 +384,9 @@ mod tests {
             (token.text(false), token.text(true)),
             ("2/events/3/7-9/ab".into(), "2/events/3/7-9/ab:r1".into())
         );
-        assert_ne!(token, Token::new(SOURCE, "events", start, last, 0xac), "declared again");
+        assert_ne!(token, Token::new(SOURCE, "events", start, last, 0xac), "with another nonce");
         let of_backfill = |rollup: &str| Token::of_backfill(SOURCE, "events", rollup, start, last);
-        assert_ne!(of_backfill("a"), of_backfill("b"), "of one table");
+        assert_ne!(of_backfill("a"), of_backfill("b"), "two rollups share a table");
         assert_ne!(token.clone().skipping(), token, "with a record that is skipped it has other rows");
     }
 }

@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
         let clock = ServerClock::default();
-        assert_eq!(clock.now(), None, "nobody read it");
+        assert_eq!(clock.now(), None, "the clock was never read");
         // Decades from the clock of this machine.
         clock.set(UnixMillis(1000));
         assert_eq!(clock.now(), Some(UnixMillis(1000)));

@@ -223,11 +223,11 @@ mod tests {
     fn the_first_answer_of_an_own_batch_says_it_too_and_no_other_answer_does() {
         let mut own = Attempts::of(false);
         assert!(own.sent(at(10), InsertAnswer::Written));
-        assert!(!own.sent(at(20), InsertAnswer::Written), "of a second try");
+        assert!(!own.sent(at(20), InsertAnswer::Written), "for a second statement");
         for unproved in [InsertAnswer::None, InsertAnswer::Taken] {
             let mut attempts = Attempts::of(false);
             assert!(!attempts.sent(at(10), unproved));
-            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first try of unknown end");
+            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first answer without proof");
         }
         assert!(
             !Attempts::of(true).sent(at(10), InsertAnswer::Written),

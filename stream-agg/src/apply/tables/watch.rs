@@ -154,7 +154,7 @@ mod tests {
         let requested = gate.requested();
         gate.close_until_checked();
         gate.settle(requested);
-        assert!(!is_open(&gate).await, "clickhouse did not answer again, after this check began");
+        assert!(!is_open(&gate).await, "the second request came after the check began");
         gate.settle(gate.requested());
         assert!(is_open(&gate).await);
     }

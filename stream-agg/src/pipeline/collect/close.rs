@@ -26,7 +26,7 @@ impl Collector<'_> {
         if let Some((offset, line, reason)) = first_rejected(&batch.entries) {
             let rejected = counts.rejected;
             tracing::warn!(
-                "partition {partition}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
+                "partition {partition}: {rejected} lines rejected, first line {line} of the record at offset {offset}: {reason}"
             );
         }
         let Miscounted { records, first } = batch.decoded.miscounted;

@@ -213,8 +213,8 @@ fn what_the_edge_rejected_is_kept_once_and_is_no_line() {
     let shown = |row| (letters.tenant.get(row), letters.reason.get(row), letters.text.get(row));
     assert_eq!(shown(0), ("acme", "edge:bad_json", "{"));
     assert_eq!(shown(1), ("acme", "edge:bad_type:event", "{"));
-    assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is none there");
-    assert_eq!(stream.counts(12, 0, 12, &[called(1)]), [1, 0, 0, 1], "nor is it known after that");
+    assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is not a sample");
+    assert_eq!(stream.counts(12, 0, 12, &[called(1)]), [1, 0, 0, 1], "its id is not in the window");
 }
 
 #[test]
@@ -228,8 +228,8 @@ fn an_event_is_stored_once_and_lines_without_a_name_each_time() {
     assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "in another record");
     assert_eq!(stream.out.rows.line, [0, 1, 2, 3, 4, 0, 1, 2]);
     assert_eq!(stream.out.dead_letters.line, [2]);
-    assert_eq!(stream.counts(12, DAY, 3, &[called(1)]), [1, 0, 1, 0], "as old as can be");
-    assert_eq!(stream.counts(13, DAY + 1, 4, &[called(1)]), [1, 0, 0, 1], "too old to be known");
+    assert_eq!(stream.counts(12, DAY, 3, &[called(1)]), [1, 0, 1, 0], "at the age limit");
+    assert_eq!(stream.counts(13, DAY + 1, 4, &[called(1)]), [1, 0, 0, 1], "beyond the age limit");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.counts(10, 0, 1, &lines), [3, 1, 0, 2]);
     assert_eq!(stream.counts(11, 0, 1, &lines), [3, 1, 2, 0]);
     stream.known = true;
-    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger knew it");
+    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger has it");
     assert_eq!(stream.out.rows.len(), 2);
 }
 
