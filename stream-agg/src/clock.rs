@@ -83,7 +83,7 @@ mod tests {
         check(HOUR + 1, 0, Some(OffClock::Ahead));
         check(DAY, DAY, Some(OffClock::Ahead));
         check(14 * DAY, 0, Some(OffClock::Ahead));
-        assert_eq!(off_clock(UnixMillis(DAY), None, UnixMillis(0)), Some(OffClock::Ahead), "local clock back");
+        assert_eq!(off_clock(UnixMillis(DAY), None, UnixMillis(0)), Some(OffClock::Ahead), "clock set back");
         assert_eq!(off_clock(UnixMillis(i64::MAX), None, UnixMillis(i64::MIN)), Some(OffClock::Ahead));
     }
 

@@ -1,7 +1,7 @@
-//! Why the aggregator is not ready, for people and for probes.
+//! Why the aggregator is not ready, for operators and for readiness probes.
 //!
 //! Invariant: each change is logged once, not each attempt. A process that is not ready need not be restarted:
-//! everything that is named here is retried automatically.
+//! everything that fails here is retried automatically.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -85,8 +85,8 @@ pub enum RunError {
     Thread(#[source] std::io::Error),
 }
 
-/// Stores records until `shutdown`. The admin port answers from start to end. Waits for Kafka and ClickHouse
-/// without a limit.
+/// Stores records until `shutdown`. The admin port answers from the start to the end. Waits for Kafka and ClickHouse
+/// without a time limit.
 ///
 /// # Errors
 /// An error that only a restart can fix, never an outage.
@@ -357,7 +357,7 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
     })
 }
 
-/// Waits until ClickHouse has all tables as they must be.
+/// Waits until the check of the tables in ClickHouse finds no problem.
 async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     // ClickHouse is not reported as recovered yet: a reader that sees this process ready may ask for its declaration,

@@ -82,7 +82,7 @@ pub struct DeclaredBatch {
     pub end: NextOffset,
     /// The rows, by cell.
     pub cells: Vec<Cell>,
-    /// Whether another process, or an earlier start of this one, may have inserted some of its cells.
+    /// Whether another process, or an earlier run of this process, may have inserted some of its cells.
     pub rebuilt: bool,
 }
 

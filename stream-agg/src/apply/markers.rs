@@ -24,7 +24,7 @@ const CLOCK_AGE: Duration = Duration::from_secs(10);
 /// Markers, and the time of ClickHouse's clock when they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
-    /// One marker for each table partition that has any.
+    /// One marker for each table partition that has markers.
     pub all: Vec<Marker>,
     /// The time of ClickHouse's clock.
     pub now: UnixMillis,

@@ -20,7 +20,7 @@ use crate::config::StoreConfig;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a short statement, from start to end.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long an idle connection is kept: shorter than ClickHouse keeps it.
+/// How long an idle connection is kept open: for less time than ClickHouse keeps it open.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of an error that are shown, because servers add stack traces.
 const SHOWN_BYTES: usize = 500;

@@ -46,7 +46,7 @@ impl Target {
 /// What the answer to a statement proves about its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InsertAnswer {
-    /// Nothing: an error, or no answer.
+    /// The answer proves nothing: it is an error, or there was no answer.
     None,
     /// ClickHouse accepted the statement, but the answer came late or has another number of rows, for example because a
     /// view is attached to the table. Such an answer proves nothing about the rows.
@@ -71,11 +71,11 @@ pub struct Attempts {
     last: Option<(UnixMillis, InsertAnswer)>,
     /// How often ClickHouse answered in time that the rows are written, although the marker shows that they are not.
     lost: u8,
-    /// No statement is sent before this moment.
+    /// No statement is sent before this moment, if there is one.
     wait: Option<UnixMillis>,
     /// Why no more statements are sent.
     stopped: Option<StopCause>,
-    /// Whether no other process, and no earlier start of this one, can have sent these rows.
+    /// Whether no other process, and no earlier run of this process, can have sent these rows.
     own: bool,
 }
 
@@ -114,8 +114,8 @@ impl Attempts {
         Verdict::Wait(until)
     }
 
-    /// Parts that ClickHouse acknowledged and does not have. The first missing part does not count: an earlier
-    /// statement may have written the token and may still be about to write the part.
+    /// Number of parts that ClickHouse acknowledged but does not have. The first missing part does not count: an
+    /// earlier statement may have written the token and may still be about to write the part.
     pub fn parts_lost(&self) -> u8 {
         self.lost.saturating_sub(1)
     }

@@ -1,6 +1,6 @@
 //! Starts the pipelines of assigned partitions, each at its committed offset.
 //!
-//! A partition whose leader is unknown waits, and holds up no other partition.
+//! A partition whose leader is unknown waits, and does not delay other partitions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -16,10 +16,10 @@ use crate::pipeline::{Pipeline, PipelineEnd};
 
 /// How long a pipeline may take to finish the batch that it is inserting.
 pub const RELEASE: Duration = Duration::from_secs(10);
-/// How long a partition may be held for a commit under way, after [`RELEASE`]. One try of a request takes
-/// `socket.timeout.ms` (60 s), and librdkafka makes at most three.
+/// How long a partition may be held for a commit under way, after [`RELEASE`]. One attempt of a request takes up to
+/// `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
 ///
-/// No other member has the partition until it is released. This member keeps polling and sends heartbeats, so neither
+/// No other member gets the partition until it is released. This member keeps polling and sends heartbeats, so neither
 /// `max.poll.interval.ms` nor the session ends, and librdkafka joins no later generation before `incremental_unassign`
 /// is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins meanwhile, even a temporary one, Kafka waits
 /// for this member until the rebalance timeout, which is `max.poll.interval.ms` (300 s), and accepts its commits. If
@@ -38,7 +38,7 @@ pub(super) struct Release {
 /// How long pipelines that were stopped may still hold their partitions. Pure: the caller passes the time.
 #[derive(Debug, Clone, Copy)]
 struct HoldLimit {
-    /// Until then, pipelines may finish their batches.
+    /// Until this moment, pipelines may finish their batches.
     finish_by: Instant,
 }
 

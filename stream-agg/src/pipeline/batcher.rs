@@ -1,8 +1,8 @@
 //! Decides when a batch closes.
 //!
-//! A batch closes at a number of rows or records, bytes, an age, or a number of cells; the record that reaches a
-//! limit is its last one. If an intent or markers already fix where a batch ends, the batch closes there. The caller
-//! owns the clock.
+//! A batch closes when it reaches a limit of rows or records, of bytes, of age, or of cells; the record that reaches
+//! the limit is the last one of the batch. If an intent or markers already fix where a batch ends, the batch closes
+//! there. The caller owns the clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -205,7 +205,7 @@ impl Batcher {
         }
         for row in *counted..rows.len() {
             let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
-            // Neighbouring rows mostly have the same days.
+            // Neighbouring rows usually have the same days.
             if days.replace((happened, arrived)) == Some((happened, arrived)) {
                 continue;
             }

@@ -70,7 +70,7 @@ pub(crate) struct Collector<'p> {
     newest_time: Option<UnixMillis>,
     /// When this process last asked Kafka where the log ends.
     end_asked_at: Option<Instant>,
-    /// Limits the warnings about records with an impossible time.
+    /// Limits the warnings about records whose time is not plausible.
     clock_warnings: clock::Warnings,
     /// Whether Kafka's client last returned an error instead of a record.
     read_failed: bool,
@@ -102,7 +102,8 @@ struct Spooled {
 }
 
 impl<'p> Collector<'p> {
-    /// A collector that continues where the partition was restored. If a batch is declared, it comes first.
+    /// A collector that continues where the partition was restored. If a batch is declared, the collector begins with
+    /// that batch.
     pub(crate) fn new(context: &'p PartitionContext, restored: RestoredPartition) -> Self {
         let RestoredPartition { resume, declaration, window, fixed_ends } = restored;
         let from = resume.from;

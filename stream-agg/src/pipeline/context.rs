@@ -80,7 +80,7 @@ impl PartitionContext {
     pub(crate) fn unanswered(runtime: Handle) -> Self {
         use runtime::vars::Vars;
 
-        // A port at which nobody listens.
+        // No process listens on this port.
         let vars = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
         let config = crate::Config::from_vars(&Vars::from_pairs(vars)).expect("two variables are enough");
         let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::new("127.0.0.1:1")));

@@ -49,7 +49,7 @@ pub mod applied_watch;
 /// How a pipeline ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipelineEnd {
-    /// It was stopped.
+    /// The pipeline was stopped.
     Stopped,
     /// The outcome of a commit is unknown: this process must leave the group and join it again.
     CommitUnknown,
@@ -69,7 +69,7 @@ impl From<CommitAborted> for PipelineEnd {
 
 /// A running pipeline.
 pub struct Pipeline {
-    /// How far the partition is applied.
+    /// The progress of the pipeline.
     pub applied_watch: Arc<AppliedWatch>,
     stop: CancellationToken,
     give_up: CancellationToken,

@@ -63,8 +63,8 @@ pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     }
 }
 
-/// Whether the record belongs to a backlog. Closing batches early would then make no answer fresher, so batches
-/// grow to their full size.
+/// Whether the record belongs to a backlog. In a backlog, closing batches early would make no answer fresher, so
+/// batches grow to their full size.
 pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
     message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE)
 }

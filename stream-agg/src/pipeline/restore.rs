@@ -1,8 +1,8 @@
 //! Restores a partition after its assignment: reads ClickHouse, then checks that the commit, the log and the tables
 //! agree.
 //!
-//! Invariant: no record is read before markers, ledger and commit were found to agree. If ClickHouse cannot be reached,
-//! restoring waits for it, however long that takes.
+//! Invariant: no record is read before markers, ledger and commit were found to agree. If ClickHouse does not answer,
+//! the restore waits without a limit until it does.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

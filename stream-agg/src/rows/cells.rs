@@ -1,7 +1,7 @@
 //! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
 //! Invariants: every block begins with its marker row, which says that the table partition holds the records of the
-//! Kafka partition below `applied_end`; all rows of a block belong to one table partition; equal batches give equal
+//! Kafka partition below `applied_end`; all rows of a block belong to one table partition; and equal batches give equal
 //! bytes. Pure.
 
 use std::iter::{once, repeat_n};
@@ -41,7 +41,7 @@ pub struct Source {
     pub declaration_hash: u64,
 }
 
-/// The rows that one insert adds to one table partition of one table.
+/// The rows that one insert adds to one partition of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// The table.
@@ -50,7 +50,7 @@ pub struct Cell {
     pub backfill: Option<String>,
     /// Id of the table partition, which ClickHouse calls `_partition_id`.
     pub partition_id: String,
-    /// When ClickHouse may drop the table partition with its marker; `None` means never.
+    /// When ClickHouse may drop the table partition together with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
     /// Number of rows in the block, including the marker.
     pub rows: usize,

@@ -106,7 +106,7 @@ pub struct Interned {
 impl Interned {
     /// Appends a text.
     pub fn push(&mut self, text: &str) {
-        // Neighbouring rows mostly have the same text: the lines of a record come from one sender.
+        // Neighbouring rows usually have the same text, because the lines of a record come from one sender.
         let last = self.numbers.last().copied().filter(|last| self.texts.get(*last) == text);
         let number = last.unwrap_or_else(|| self.texts.intern(text));
         self.numbers.push(number);

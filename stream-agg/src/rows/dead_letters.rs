@@ -12,7 +12,7 @@ use schemas::time::UnixMillis;
 use crate::protocol::progress::Offset;
 use crate::rows::columns::{Interned, Texts};
 
-/// The tenant of a line whose tenant cannot be read.
+/// The tenant in a dead letter whose line names no readable tenant.
 const NOBODY: &str = "?";
 /// Why a line became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum Reason {
     /// The headers of the record cannot be read. The edge writes no such record.
     #[error(transparent)]
     Head(HeadError),
-    /// The record was in a spool for so long that a repeat of it would not be recognized.
+    /// The record was in a spool for so long that the ledger may no longer have a record that it repeats.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
         /// Most days that a record may be in a spool.

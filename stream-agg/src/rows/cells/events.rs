@@ -55,7 +55,7 @@ fn places(rows: &Rows, key: u64) -> Vec<u16> {
     let mut last = (("", i64::MIN), 0);
     let place = |row: usize| {
         let (who, hour) = (rows.user(row as RowId), rows.client_time[row].0.div_euclid(HOUR));
-        // Neighbouring rows mostly have the same user: the lines of a record come from one sender.
+        // Neighbouring rows usually have the same user, because the lines of a record come from one sender.
         if last.0 != (who, hour) {
             let hash = xxh3_64_with_seed(who.as_bytes(), key.wrapping_add(hour.cast_unsigned()));
             last = ((who, hour), hash as u16);
