@@ -19,7 +19,7 @@
 //! |---|---|
 //! | batch | consecutive records of one Kafka partition, which are inserted together |
 //! | cell | the rows of a batch for one table partition: one insert, one part |
-//! | marker | a row of the tenant `''` in each cell; the table partition holds the Kafka records below its offset `hwm` |
+//! | marker | a row of the tenant `''` in each cell; the table partition holds all Kafka records below its `hwm` |
 //! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
 //! | declare a batch | commit its intent before any of its rows is inserted |
 //! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |

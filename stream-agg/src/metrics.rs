@@ -157,8 +157,8 @@ impl Default for Metrics {
             lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
             lag_seconds: metrics.gauge_vec(
                 "lag_seconds",
-                "Upper bound of the time, in seconds, that the oldest record that is not in every table has been in Kafka; \
-                 it grows while Kafka does not answer.",
+                "Upper bound of the time, in seconds, that the oldest record that is not in every table has been in \
+                 Kafka; it grows while Kafka does not answer.",
                 &["partition"],
             ),
             watermark: metrics.gauge(

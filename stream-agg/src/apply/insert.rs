@@ -76,7 +76,7 @@ pub struct DeclaredBatch {
     pub token: Token,
     /// The Kafka partition and log generation of its records, and its declaration.
     pub source: Source,
-    /// The batch holds records from this offset on.
+    /// The batch holds records at this offset and above.
     pub start: NextOffset,
     /// The batch holds records below this offset.
     pub end: NextOffset,
@@ -107,7 +107,7 @@ pub struct Inserter {
     health: Arc<Health>,
 }
 
-/// A cell for which nothing proves yet that it has its batch.
+/// A cell that is not proved to have its batch yet.
 struct PendingCell {
     cell: Arc<Cell>,
     target: Target,

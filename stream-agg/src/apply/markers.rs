@@ -171,7 +171,7 @@ mod tests {
     async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None, "the clock was never read");
-        // Decades from the clock of this machine.
+        // Decades before the clock of this machine.
         clock.set(UnixMillis(1000));
         assert_eq!(clock.now(), Some(UnixMillis(1000)));
         time::advance(Duration::from_millis(9_999)).await;

@@ -30,9 +30,9 @@ pub struct SincePartition {
     /// The Kafka partition.
     #[serde(rename = "kp")]
     pub partition: u16,
-    /// In milliseconds since 1970.
+    /// The moment from which on the rollup has every event, in milliseconds since 1970.
     pub since_ms: i64,
-    /// In milliseconds since 1970.
+    /// The version of the row, in milliseconds since 1970.
     pub noted_ms: i64,
 }
 

@@ -19,9 +19,10 @@ pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_
 /// Tables without cells that the aggregator needs at its start.
 const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
-/// Number of inserts whose tokens a table must remember at least. A token must outlive every statement that carries
-/// it: 55 s, by its deadline and ClickHouse's time limit. In twice that time there are 3,520 inserts into one
-/// table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). Ten times as many are safe.
+/// Least number of inserts whose tokens a table must remember. A token must outlive every statement that carries it,
+/// which may take 55 s: until its deadline, and then up to ClickHouse's time limit. In twice that time there are 3,520
+/// inserts into one table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). Ten times as many
+/// are safe.
 const MIN_TOKENS: u64 = 50_000;
 
 /// Why the aggregator cannot use the tables.
@@ -99,7 +100,7 @@ pub enum TablesError {
     Store(#[from] StoreError),
 }
 
-/// The number of active parts of the fullest partition of each table that batches are inserted into.
+/// For each table that batches are inserted into, the number of active parts in its partition with the most parts.
 pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreError> {
     let database = &store.database;
     let tables = CELL_TABLES.map(|table| format!("'{table}'")).join(", ");

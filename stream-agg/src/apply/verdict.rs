@@ -56,8 +56,8 @@ pub enum InsertAnswer {
 }
 
 impl InsertAnswer {
-    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of rows that
-    /// ClickHouse says it wrote, if it says so.
+    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of written rows that
+    /// ClickHouse reports, if it reports one.
     pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
         let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
         if in_time && written == Some(sent as u64) { Self::Written } else { Self::Taken }
@@ -88,8 +88,8 @@ impl Attempts {
     }
 
     /// Records that a statement with this deadline was sent and got this answer. Returns whether this alone proves
-    /// that the cell has its batch: the first statement of an own batch has a token that nobody else could know, so
-    /// its rows were written.
+    /// that the cell has its batch: the first statement of a batch that this owner declared itself has a token that
+    /// nobody else could know, so its rows were written.
     pub fn sent(&mut self, deadline: UnixMillis, answer: InsertAnswer) -> bool {
         let first = self.own && self.never_sent();
         self.last = Some((deadline, answer));

@@ -99,7 +99,8 @@ impl Member {
 
     /// Adds a partition at the end of the queue of waiting partitions.
     fn wait_for_leader(&mut self, waiting: WaitingPartition) {
-        let reason = "no broker reports where its log begins and ends; check that it has a leader. This is retried automatically";
+        let reason = "no broker reports where its log begins and ends; check that it has a leader. The request is \
+                      retried automatically";
         self.services.health.degraded(Component::Partition(waiting.partition), reason);
         self.waiting.push_back(waiting);
         self.ask_again = Instant::now() + ASK_ONE_TIMEOUT;

@@ -68,8 +68,8 @@ pub fn help(kafka: &KafkaConfig) -> String {
 pub fn warning(topic: &str) -> String {
     let (name, value) = SETTING;
     format!(
-        "topic `{topic}`: this process has no right to read the settings of the topic, so it cannot check that {name} is \
-         {value}; with another value, repeated events may count twice"
+        "topic `{topic}`: this process has no right to read the settings of the topic, so it cannot check that {name} \
+         is {value}; with another value, repeated events may count twice"
     )
 }
 

@@ -77,8 +77,8 @@ impl BatchDescription {
     pub(super) fn awaited(&self, cell: &Cell) -> String {
         let Cell { table, partition_id, .. } = cell;
         format!(
-            "`{table}` {partition_id}, offsets {}: clickhouse acknowledged the rows and does not have them, as after a kill; the \
-             rows are sent again within two minutes, once no earlier insert of them can be under way",
+            "`{table}` {partition_id}, offsets {}: clickhouse acknowledged the rows and does not have them, as after a \
+             kill; the rows are sent again within two minutes, once no earlier insert of them can be under way",
             self.offsets()
         )
     }

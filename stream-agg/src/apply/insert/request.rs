@@ -52,8 +52,8 @@ impl Sender {
         Self { http, address, user: user.clone(), password: password.clone() }
     }
 
-    /// Sends a block once. Returns how many rows ClickHouse says it wrote, if it says so; ClickHouse also counts rows
-    /// that it skipped because of their token.
+    /// Sends a block once. Returns the number of written rows that ClickHouse reports, if it reports one. ClickHouse
+    /// also counts rows that it skipped because of their token.
     ///
     /// # Errors
     /// ClickHouse refused the insert, or its outcome is unknown.
@@ -157,8 +157,8 @@ impl Body for Chunks {
     }
 }
 
-/// A block in ClickHouse's compressed format: CityHash128 (v1.0.2) of what follows, method, length of what follows
-/// the hash, length of the data, and the data as LZ4. Source: ClickHouse,
+/// A block in ClickHouse's compressed format: CityHash128 (v1.0.2) of everything after the hash, the method, the length
+/// of everything after the hash, the length of the uncompressed data, and the data as LZ4. Source: ClickHouse,
 /// `src/Compression/CompressedReadBufferBase.cpp`.
 fn compressed(data: &[u8]) -> Bytes {
     const LZ4: u8 = 0x82;

@@ -107,7 +107,7 @@ mod tests {
     fn one_block_stays_one_part_whatever_the_servers_defaults_are() {
         check("async_insert", "0");
         check("max_insert_threads", "1");
-        // A batch has at most 1 M rows by its limits, and one more record.
+        // The limits of a batch allow 1 M rows, and the rows of one more record.
         check("min_insert_block_size_rows", "1000000000");
         check("max_insert_block_size", "10000000");
         check("min_insert_block_size_bytes", "0");

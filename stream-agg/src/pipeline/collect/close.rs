@@ -26,14 +26,15 @@ impl Collector<'_> {
         if let Some((offset, line, reason)) = first_rejected(&batch.entries) {
             let rejected = counts.rejected;
             tracing::warn!(
-                "partition {partition}: {rejected} lines rejected, first line {line} of the record at offset {offset}: {reason}"
+                "partition {partition}: {rejected} lines rejected, first line {line} of the record at offset {offset}: \
+                 {reason}"
             );
         }
         let Miscounted { records, first } = batch.decoded.miscounted;
         if let Some(first) = first {
             tracing::error!(
-                "partition {partition}: {first}; {records} such records in its batch. All lines in the \
-                 record are stored; check the program that wrote it, because other lines may be missing"
+                "partition {partition}: {first}; {records} such records in its batch. The lines that arrived are \
+                 stored; check the program that wrote the record, because other lines may be missing"
             );
             services.metrics.miscounted(records);
         }
