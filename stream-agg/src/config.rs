@@ -81,9 +81,9 @@ pub struct BatchConfig {
 pub struct MigrateConfig {
     /// Where records come from.
     pub kafka: KafkaConfig,
-    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. It is the most aggregators that
-    /// can work at once; choose it generously, because repeats are not recognised across a later change. Set it for
-    /// aggregators, too: each shares its memory among this number of partitions.
+    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. No more aggregators than
+    /// this can work at once; choose it generously, because repeats are not recognised across a later change. Set it
+    /// for aggregators, too: each shares its memory among this number of partitions.
     pub partitions: NonZeroU16,
     /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
     /// production, with `min.insync.replicas=2`.

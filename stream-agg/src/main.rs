@@ -57,7 +57,8 @@ enum Command {
         /// With --new-log: the first offset of the new log that is not stored yet (default: its beginning).
         #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         from: Option<i64>,
-        /// Hash (column `cfg`) of the settings with which to rebuild rows; needed only if the tables do not show it.
+        /// Hash (column `cfg`) of the declaration under which rows are rebuilt; needed only if the tables do not show
+        /// it.
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },

@@ -349,7 +349,7 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
     // A poll also returns `None` for a log line of the client, and there are several log lines for each error.
     let mut events = (0..MAX_EVENTS).filter_map(|_| metadata_client.poll(Duration::ZERO));
     events.find_map(|event| match event.err()?.rdkafka_error_code()? {
-        RDKafkaErrorCode::Authentication => Some("the broker refused the login: authentication failed"),
+        RDKafkaErrorCode::Authentication => Some("the broker refuses the login: authentication failed"),
         RDKafkaErrorCode::SSL => {
             Some("the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust")
         }

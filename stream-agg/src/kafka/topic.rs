@@ -1,4 +1,4 @@
-//! Detects, by the topic id, that the topic was deleted and created again while the process runs.
+//! Detects by its id that the topic was deleted and created again while the process runs.
 //!
 //! Such a topic has other records at the same offsets. Invariant: a batch is inserted only if the topic still had its
 //! first id after the records of the batch were read. Kafka never uses an id again, so all records of the batch belong

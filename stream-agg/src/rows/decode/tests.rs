@@ -5,7 +5,7 @@ use schemas::{event, line};
 use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
-/// When lines arrived at the edge, and their record in Kafka, unless a test says otherwise.
+/// When lines arrive at the edge, and their record in Kafka, unless a test gives another time.
 const ARRIVED: &str = "2026-11-21 04:00:00";
 
 fn enriched(client: &str) -> Vec<u8> {
@@ -259,7 +259,7 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.out.rows.len(), 2);
 }
 
-/// When a record was made, and its id.
+/// The moment at which a record was made, and an id with that time.
 fn made() -> (i64, Uuid) {
     let made = 1_700_000_000_000;
     (made, Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1))
@@ -310,7 +310,7 @@ fn what_was_spooled_for_too_long_is_a_dead_letter() {
     check(false, made + 14 * DAY + 1, [1, 0, 0, 1]);
 }
 
-/// Decodes two lines in a record whose header says `declared`. Returns what is noted.
+/// Decodes a record of two lines whose header says `declared`, and checks which miscount is reported.
 #[track_caller]
 fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
     let mut stream = Stream::default();
