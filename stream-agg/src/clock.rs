@@ -1,9 +1,10 @@
-//! Checks whether the time that Kafka gave a record can be true.
+//! Checks whether the time that Kafka gave a record is plausible.
 //!
-//! The deduplication window reaches back by these times. If a broker's clock jumps, the window is shorter than
-//! promised and repeats may count twice, so operators are warned. Nothing else follows, because rows depend on the
-//! record alone. An old time proves nothing, because the record may belong to a backlog. So a time is compared with
-//! the clock of this machine if it is ahead, and with the record before it if it is behind. Pure.
+//! The deduplication window measures age by these times. If a broker's clock jumps, the window is shorter than promised
+//! and repeats may count twice, so operators are warned. The check has no other effect, because rows depend on the
+//! record alone. An old time proves nothing, because the record may belong to a backlog. So the clock of this machine
+//! shows only whether a time is too far ahead; whether a time went back is decided by comparing it with the previous
+//! record. Pure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,15 +13,15 @@ use schemas::time::{HOUR, UnixMillis};
 
 /// How far two clocks may differ without a warning, in milliseconds.
 const TOLERANCE: i64 = HOUR;
-/// Shortest time between two warnings of one partition.
+/// Shortest time between two warnings about one partition.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why the time of a record cannot be true.
+/// Why the time of a record is not plausible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffClock {
     /// The time is ahead of the clock of this machine.
     Ahead,
-    /// The time is before that of the record before it, which Kafka appended earlier.
+    /// The time is before that of the previous record, which Kafka appended earlier.
     WentBack,
 }
 
@@ -33,7 +34,7 @@ impl fmt::Display for OffClock {
     }
 }
 
-/// Checks the `time` of a record. `before` is the time of the record before it, `now` that of this machine.
+/// Checks the `time` of a record. `before` is the time of the previous record, and `now` is the clock of this machine.
 pub fn off_clock(time: UnixMillis, before: Option<UnixMillis>, now: UnixMillis) -> Option<OffClock> {
     let is_later = |one: UnixMillis, other: UnixMillis| one.0.saturating_sub(other.0) > TOLERANCE;
     if is_later(time, now) {
@@ -82,7 +83,7 @@ mod tests {
         check(HOUR + 1, 0, Some(OffClock::Ahead));
         check(DAY, DAY, Some(OffClock::Ahead));
         check(14 * DAY, 0, Some(OffClock::Ahead));
-        assert_eq!(off_clock(UnixMillis(DAY), None, UnixMillis(0)), Some(OffClock::Ahead), "ours went back");
+        assert_eq!(off_clock(UnixMillis(DAY), None, UnixMillis(0)), Some(OffClock::Ahead), "clock set back");
         assert_eq!(off_clock(UnixMillis(i64::MAX), None, UnixMillis(i64::MIN)), Some(OffClock::Ahead));
     }
 

@@ -25,7 +25,7 @@ use crate::protocol::window::WindowLimits;
 pub(crate) mod fixed;
 
 const MIB: usize = 1 << 20;
-/// The port of a broker that is named without one.
+/// The port of a broker whose address has no port.
 pub(crate) const DEFAULT_PORT: u16 = 9092;
 
 /// The configuration of the aggregator.
@@ -50,7 +50,7 @@ pub struct Config {
     pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
-    /// Limits that decide about rows, besides records and rollups.
+    /// Limits that rows depend on, in addition to records and rollups.
     pub limits: DecodeLimits,
     /// Most groups (combinations of dimensions and bucket) that one batch adds to a rollup: `ROLLUP_MAX_GROUPS`, default
     /// 50 000. Further groups are counted in the group `(other)`. Raise it if `stream_agg_rows_folded_total` grows.
@@ -81,9 +81,9 @@ pub struct BatchConfig {
 pub struct MigrateConfig {
     /// Where records come from.
     pub kafka: KafkaConfig,
-    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. It is the most aggregators that
-    /// can work at once; choose it generously, because repeats are not recognised across a later change. Set it for
-    /// aggregators, too: they share their memory among so many partitions.
+    /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. No more aggregators than
+    /// this can work at once; choose it generously, because repeats are not recognised across a later change. Set it
+    /// for aggregators, too: each shares its memory among this number of partitions.
     pub partitions: NonZeroU16,
     /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
     /// production, with `min.insync.replicas=2`.
@@ -93,11 +93,12 @@ pub struct MigrateConfig {
     /// ClickHouse database in which `migrate` creates the views for analysts: `BI_DATABASE`, default `bi`. It must differ from
     /// `CLICKHOUSE_DATABASE`.
     pub bi_database: String,
-    /// ClickHouse user with whose rights the views read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`. Create it
-    /// without a login; `migrate --print-grants` prints its rights.
+    /// ClickHouse user whose rights the views use to read the tables (`DEFINER`): `BI_DEFINER`, default `bi_owner`.
+    /// Create it without a login; `migrate --print-grants` prints its rights.
     pub bi_definer: String,
-    /// ClickHouse user with whose rights the view `freshness` reads the progress of the aggregators: `BI_FRESHNESS_DEFINER`,
-    /// default `bi_freshness`. Create it without a login; `migrate --print-grants` prints its rights.
+    /// ClickHouse user whose rights the view `freshness` uses to read the progress of the aggregators:
+    /// `BI_FRESHNESS_DEFINER`, default `bi_freshness`. Create it without a login; `migrate --print-grants` prints its
+    /// rights.
     pub bi_freshness_definer: String,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. It replaces the built-in
     /// declaration, so begin with a copy of that. Use the same file for `migrate`, all aggregators and all query APIs.
@@ -106,25 +107,26 @@ pub struct MigrateConfig {
     /// `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
     pub tenants: Tenants,
     /// Whether `migrate` creates databases of tenants on a ClickHouse in which they can reach each other's rows:
-    /// `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 for trying them only.
+    /// `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try them.
     pub allow_old_server: bool,
     /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
     /// start later than the migration.
     pub deadline: Duration,
 }
 
-/// The topic and how it is reached.
+/// The topic, and how to reach Kafka.
 #[derive(Debug, Clone)]
 pub struct KafkaConfig {
     /// Kafka brokers, each as `host:port`, separated by commas: `KAFKA_BROKERS`, required.
     pub brokers: String,
     /// Kafka topic that the aggregator reads and `migrate` creates: `TOPIC`, default `events`. The same as the edge's.
     pub topic: String,
-    /// Settings of librdkafka by their own names, over ours: `KAFKA_OPT_<name>`; none of [`fixed`].
+    /// Settings of librdkafka by their own names, which override the defaults of the aggregator: `KAFKA_OPT_<name>`.
+    /// Those in [`fixed`] cannot be set.
     pub options: BTreeMap<String, String>,
 }
 
-/// ClickHouse and how it is reached.
+/// How to reach ClickHouse.
 #[derive(Clone)]
 pub struct StoreConfig {
     /// Address of ClickHouse's HTTP port, for example `http://clickhouse:8123`: `CLICKHOUSE_URL`, required.
@@ -160,7 +162,7 @@ impl Config {
         })
     }
 
-    /// The declaration of new batches of this process.
+    /// The declaration under which this process makes new batches.
     pub fn declaration(&self, place_key: u64) -> Declaration {
         let Self { limits, max_groups, .. } = self;
         let rollups = self.migrate.rollups.clone();
@@ -170,7 +172,7 @@ impl Config {
 
 /// Longest age of a window, in milliseconds. The window is emptied when no record came for its age plus an hour, so
 /// its oldest record may be twice its age and an hour old, and the ledger must still have it. Two days are left for
-/// clocks that differ and for a stop.
+/// clocks that differ and for downtime.
 const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
 /// Most ids in a window, of about 50 bytes each. The ids of several partitions must be read from the ledger within
 /// the 20 s of a statement.
@@ -183,8 +185,8 @@ const WINDOW_AGE: &str = "DEDUP_WINDOW_AGE";
 /// at most 20 000 000. Each takes about 50 bytes of memory. Raise it if a partition gets more than this within the time
 /// for which clients retry.
 const WINDOW_IDS: &str = "DEDUP_WINDOW_IDS";
-/// Earliest `client_time` that is believed: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier event
-/// counts at its time of arrival. Set it to the same value as in the edge.
+/// Earliest `client_time` that is trusted: `EVENT_TIME_FROM`, default 2000-01-01T00:00:00Z, at least 1970. An earlier
+/// event counts at its time of arrival. Set it to the same value as in the edge.
 const EARLIEST: &str = "EVENT_TIME_FROM";
 /// How far ahead of its arrival a `client_time` may be: `EVENT_TIME_AHEAD`, default 1day, at most 1year. A later event counts
 /// at its time of arrival. Set it to the same value as in the edge.
@@ -214,11 +216,12 @@ fn time_limits(vars: &Vars) -> Result<TimeLimits, VarError> {
     })
 }
 
-/// Most rows of a batch: an insert is one block, and one part, only with far less than ten times as many.
+/// Most rows of a batch. An insert of this size stays one block, and so becomes one part: `max_insert_block_size` is
+/// ten times as large.
 const MAX_ROWS: usize = 1_000_000;
-/// Most bytes of a batch's records: the texts of a column are stored end to end, below 4 GiB.
+/// Most bytes of a batch's records: the texts of a column are stored end to end and must stay below 4 GiB.
 const MAX_BYTES: usize = 512 * MIB;
-/// The longest that a batch may stay open, and between two updates of `progress`.
+/// Longest time that a batch may stay open, and longest time between two updates of `progress`.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 impl BatchConfig {
@@ -244,12 +247,12 @@ impl MigrateConfig {
         access::of_deployment(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
 
-    /// Those of them that follow from declarations: definers of views, and the users of tenants.
+    /// The users that follow from declarations: the definers of views, and the users of tenants.
     pub fn users_of_views(&self) -> Vec<User> {
         access::of_views(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
 
-    /// The users with whose rights the views read.
+    /// The `DEFINER` users of the views: a view reads with the rights of its definer.
     pub(crate) fn definer_names(&self) -> bi::Definers<'_> {
         bi::Definers { views: &self.bi_definer, freshness: &self.bi_freshness_definer }
     }
@@ -279,7 +282,7 @@ impl MigrateConfig {
         Ok(config)
     }
 
-    /// Checks that nothing of a tenant has the name of something else.
+    /// Checks that no database or user of a tenant has a name that is already in use.
     fn check_names(&self) -> Result<(), VarError> {
         let invalid =
             |name, value, reason: &str| Err(VarError::Invalid { name, value, reason: reason.to_owned() });
@@ -309,7 +312,8 @@ impl KafkaConfig {
         Ok(config)
     }
 
-    /// Checks the settings of the variables, without a connection: a client without brokers has nothing to connect to.
+    /// Checks the settings of librdkafka without a connection: the client is created without brokers, so it cannot
+    /// connect.
     fn check_settings(&self) -> Result<(), VarError> {
         for (name, value) in &self.options {
             let alone = ClientConfig::from_iter([(name.clone(), value.clone())]).create_native_config();
@@ -327,7 +331,7 @@ impl KafkaConfig {
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
-        // The default of ten seconds is too long a wait for a broker that is back.
+        // The default of ten seconds would delay the connection to a broker that is back for too long.
         client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);
@@ -364,7 +368,7 @@ impl std::fmt::Debug for StoreConfig {
     }
 }
 
-/// The settings `KAFKA_OPT_<name>` that librdkafka does not accept.
+/// The error for a setting `KAFKA_OPT_<name>` that librdkafka does not accept.
 fn refused(name: &str, error: KafkaError) -> VarError {
     let reason = match error {
         KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
@@ -373,7 +377,7 @@ fn refused(name: &str, error: KafkaError) -> VarError {
     VarError::Refused { name: format!("KAFKA_OPT_{name}"), reason }
 }
 
-/// A name that needs no quotes in SQL.
+/// Reads the name of a database or user. Refuses a name that needs quotes in SQL.
 fn database(vars: &Vars, name: &'static str, default: &str) -> Result<String, VarError> {
     let database = vars.string_or(name, default);
     if database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {

@@ -1,7 +1,7 @@
-//! Why the aggregator is not ready, for people and for probes.
+//! Why the aggregator is not ready, for operators and for readiness probes.
 //!
 //! Invariant: each change is logged once, not each attempt. A process that is not ready need not be restarted:
-//! everything that is named here is retried automatically.
+//! everything that fails here is retried automatically.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,11 +28,11 @@ pub enum Component {
     Group,
     /// A Kafka partition that is stopped until an operator acts.
     Partition(i32),
-    /// The inserts of a Kafka partition, which ClickHouse refuses or has lost.
+    /// The inserts of a Kafka partition: ClickHouse refuses them, or has lost their rows.
     Inserts(i32),
-    /// The commits of a Kafka partition, which Kafka refuses.
+    /// The commits of a Kafka partition: Kafka refuses them.
     Commits(i32),
-    /// The progress of a Kafka partition, whose records are not applied in time.
+    /// The progress of a Kafka partition: its records are not applied in time.
     Progress(i32),
 }
 
@@ -61,14 +61,14 @@ impl Health {
         self.degraded(Component::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// Reports that `component` fails for this reason, which may pass without help.
+    /// Reports that `component` fails for this reason, which may pass without an operator.
     pub fn degraded(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::warn!("{component}: {reason}");
         }
     }
 
-    /// Reports that `component` fails for this reason, until an operator helps.
+    /// Reports that `component` fails for this reason until an operator acts.
     pub fn alarm(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::error!("{component}: {reason}");
@@ -90,7 +90,7 @@ impl Health {
         }
     }
 
-    /// Tries until ClickHouse carries it out, and reports meanwhile why it does not.
+    /// Retries `attempt` until ClickHouse executes it. Reports the latest error meanwhile.
     pub(crate) async fn retry_clickhouse<T, E, F>(&self, mut attempt: impl FnMut() -> F) -> T
     where
         E: fmt::Display,

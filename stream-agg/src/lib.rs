@@ -2,16 +2,16 @@
 //!
 //! The folders, each of which uses only those above it:
 //!
-//! - [`protocol`] decides what may be done when, and which rows a record becomes: pure.
+//! - [`protocol`] has the rules of exactly-once storage: what may be committed or inserted, and when. Pure.
 //! - [`rows`] turns a batch of records into blocks for the tables: pure.
 //! - [`apply`] inserts the blocks into ClickHouse, each exactly once.
-//! - [`kafka`] has Kafka's clients, commits and what only librdkafka knows.
+//! - [`kafka`] has the Kafka clients, commits offsets, and wraps what only librdkafka's C interface offers.
 //! - [`pipeline`] drives one partition: restore → collect → commit → insert.
 //! - [`group`] is the member of the consumer group, which starts and stops the pipelines.
-//! - [`ops`] has what runs beside the pipelines, and the commands of operators.
+//! - [`ops`] runs the background tasks next to the pipelines, and has the commands for operators.
 //!
-//! [`config`], [`health`], [`metrics`] and [`clock`] are used by all of them; [`start`] puts them together.
-//! The aggregator never speaks HTTP except on its admin port.
+//! All of them use [`config`], [`health`], [`metrics`] and [`clock`]; [`start`] starts and stops the aggregator. The
+//! aggregator never speaks HTTP except on its admin port.
 //!
 //! Words that all folders use:
 //!
@@ -19,7 +19,7 @@
 //! |---|---|
 //! | batch | consecutive records of one Kafka partition, which are inserted together |
 //! | cell | the rows of a batch for one table partition: one insert, one part |
-//! | marker | a row without a tenant in each cell: the table partition holds the Kafka partition below its `hwm` |
+//! | marker | a row of the tenant `''` in each cell; the table partition holds all Kafka records below its `hwm` |
 //! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
 //! | declare a batch | commit its intent before any of its rows is inserted |
 //! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |

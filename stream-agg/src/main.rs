@@ -1,4 +1,4 @@
-//! The program `stream-agg`: runs the aggregator, or one of the commands of operators.
+//! The program `stream-agg`: runs the aggregator, or one of the commands for operators.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -16,8 +16,8 @@ use stream_agg::protocol::progress::{NextOffset, Offset};
 use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
-/// A batch needs as much memory as the one before it: a quarter of the time went into pages that were returned to
-/// the system in between.
+/// jemalloc keeps freed memory for the next batch, which needs about as much. With the system allocator, a quarter of
+/// the time was spent on pages that were returned to the system between two batches.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -37,7 +37,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Create the database, the tables and the topic where they are missing, and all views, and exit.
+    /// Create all views, and the database, the tables and the topic if they are missing, and exit.
     Migrate {
         /// Print the statements that create all users of ClickHouse with their rights, and exit.
         #[arg(long)]
@@ -48,7 +48,7 @@ enum Command {
     },
     /// Choose where to continue partitions whose commit, log and tables disagree. Stop all aggregators first.
     Adopt {
-        /// The Kafka partitions, as their messages name them.
+        /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]
         partitions: Vec<u16>,
         /// The topic was deleted and created again, or its log was truncated: its offsets name other records now.
@@ -57,13 +57,14 @@ enum Command {
         /// With --new-log: the first offset of the new log that is not stored yet (default: its beginning).
         #[arg(long, requires = "new_log", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         from: Option<i64>,
-        /// Hash (column `cfg`) of the settings with which to rebuild rows; needed only if the tables do not show it.
+        /// Hash (column `cfg`) of the declaration under which rows are rebuilt; needed only if the tables do not show
+        /// it.
         #[arg(long, conflicts_with = "new_log", value_name = "HEX", value_parser = hex)]
         cfg: Option<u64>,
     },
-    /// Insert in smaller parts a batch that ClickHouse refuses as a whole. Stop all aggregators first.
+    /// Split a batch that ClickHouse refuses, so that it is inserted in smaller parts. Stop all aggregators first.
     Split {
-        /// The Kafka partitions, as their messages name them.
+        /// The numbers of the Kafka partitions, as in the messages about them.
         #[arg(required = true)]
         partitions: Vec<u16>,
     },
@@ -75,7 +76,7 @@ enum Command {
         #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
         offset: i64,
     },
-    /// Count into a new rollup the events that were stored before it was declared. May be repeated.
+    /// Fill a new rollup with the events that were stored before it was declared. Safe to repeat.
     Backfill {
         /// The declared rollup.
         rollup: String,
@@ -93,7 +94,7 @@ enum Command {
     },
     /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// Days of arrival to compare; everything if nothing has expired.
+        /// How many days of arrival before today to compare. If no data are older or expired, everything is compared.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Print JSON instead of a table.
@@ -149,17 +150,17 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
             tracing::info!("ended: {}", ended?);
             Ok(())
         }
-        () = stop.hurried.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of a batch may be read again"),
+        () = stop.hurried.cancelled() => anyhow::bail!("stopped at once by a second signal: the records of an unfinished batch may be read again"),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the statements are what was asked for")]
+#[expect(clippy::print_stdout, reason = "the command prints the statements")]
 async fn grants(config: Config) -> anyhow::Result<()> {
     println!("{}", stream_agg::ops::migrate::grants(&config.migrate).join("\n"));
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the file is what was asked for")]
+#[expect(clippy::print_stdout, reason = "the command prints the file")]
 async fn users_xml(config: Config) -> anyhow::Result<()> {
     print!("{}", stream_agg::ops::migrate::users_xml(&config.migrate));
     Ok(())
@@ -199,7 +200,7 @@ async fn skip(config: Config, partition: u16, offset: i64) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Reads a hash as messages show it.
+/// Parses a hash in the hexadecimal form that messages show.
 fn hex(text: &str) -> Result<u64, std::num::ParseIntError> {
     u64::from_str_radix(text, 16)
 }
@@ -214,7 +215,7 @@ async fn drop_rollup(config: Config, rollup: String, json: bool) -> anyhow::Resu
     print(&unless_stopped(dropped, "deleted").await?, json)
 }
 
-/// Runs a command that can be run again, until it ends or a signal stops it.
+/// Runs a command that is safe to repeat, until it ends or a signal stops it.
 async fn unless_stopped<T, E: Into<anyhow::Error>>(
     command: impl Future<Output = Result<T, E>>,
     done: &str,
@@ -227,7 +228,7 @@ async fn unless_stopped<T, E: Into<anyhow::Error>>(
 }
 
 /// Prints the summary of a command, for a person or for a program.
-#[expect(clippy::print_stdout, reason = "the summary is what the command answers")]
+#[expect(clippy::print_stdout, reason = "the command prints its summary")]
 fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string(summary)?);
@@ -237,10 +238,10 @@ fn print<S: Display + Serialize>(summary: &S, json: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to `audit`")]
+#[expect(clippy::print_stdout, reason = "the command prints the audit")]
 async fn audit(config: Config, days: u16, json: bool) -> anyhow::Result<()> {
     let store = Store::new(&config.migrate.store);
-    let ours = stream_agg::apply::configs::ours(&store, &config).await.context("read what is declared")?;
+    let ours = stream_agg::apply::configs::ours(&store, &config).await.context("read the declaration")?;
     let audit = audit::audit(&store, &ours, Reach::of_days(days)).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&audit).context("write the audit as JSON")?);

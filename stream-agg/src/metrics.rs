@@ -11,7 +11,7 @@ use runtime::metrics::{MetricDescription, MetricFactory};
 pub struct Metrics {
     /// The registry that the admin port shows.
     pub registry: Registry,
-    /// What each of them is.
+    /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     records: IntCounter,
     lines: IntCounter,
@@ -37,7 +37,7 @@ pub struct Metrics {
     lag_seconds: IntGaugeVec,
     watermark: IntGauge,
     parts: IntGaugeVec,
-    /// `cells_skipped_total`: cells that an earlier owner had inserted already, so that this process skipped them.
+    /// `cells_skipped_total`: cells that this process skipped because an earlier owner had inserted them.
     pub cells_skipped: IntCounter,
     /// `recovered_intents_total`: batches of an earlier owner that were finished.
     pub recovered_intents: IntCounter,
@@ -49,11 +49,11 @@ pub struct Metrics {
     pub orphans: IntCounter,
     /// `partitions_owned`: partitions that have a pipeline.
     pub partitions_owned: IntGauge,
-    /// `partitions_stopped`: partitions that stand still until an operator helps.
+    /// `partitions_stopped`: partitions that are stopped until an operator acts.
     pub partitions_stopped: IntGauge,
     /// `parts_lost_total`: parts that ClickHouse acknowledged and does not have.
     pub parts_lost: IntCounter,
-    /// `inserts_held`: 1 while nothing is inserted, because a table is not as it must be.
+    /// `inserts_held`: 1 while nothing is inserted because a check of the tables found a problem.
     pub inserts_held: IntGauge,
 }
 
@@ -93,9 +93,9 @@ impl Drop for StoppedGuard {
 /// Why an insert failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
-    /// The condition of the insert did not hold: the markers are read to find out which rows are there.
+    /// The condition of the insert did not hold: the markers are read to find out which rows are stored.
     ConditionFailed,
-    /// The same insert may succeed later without help.
+    /// The same insert may succeed later without an operator.
     Transient,
     /// ClickHouse refuses the insert.
     Refused,
@@ -157,20 +157,20 @@ impl Default for Metrics {
             lag: metrics.gauge_vec("lag_records", "Records in Kafka that are not in every table.", &["partition"]),
             lag_seconds: metrics.gauge_vec(
                 "lag_seconds",
-                "Seconds for which the oldest record that is not in every table has been in Kafka, at most; it grows while \
-                 Kafka does not answer.",
+                "Upper bound of the time, in seconds, that the oldest record that is not in every table has been in \
+                 Kafka; it grows while Kafka does not answer.",
                 &["partition"],
             ),
             watermark: metrics.gauge(
                 "watermark_timestamp_seconds",
-                "Everything that Kafka had before this moment is in every table, as far as this process has partitions.",
+                "Every record that Kafka had before this moment, in the partitions of this process, is in every table.",
             ),
             parts: metrics.gauge_vec(
                 "parts",
                 "Most active parts in one partition of a table; ClickHouse delays inserts from about 1000 on.",
                 &["table"],
             ),
-            cells_skipped: metrics.counter("cells_skipped_total", "Cells that an earlier owner had inserted already, so that this process skipped them."),
+            cells_skipped: metrics.counter("cells_skipped_total", "Cells that this process skipped because an earlier owner had inserted them."),
             recovered_intents: metrics
                 .counter("recovered_intents_total", "Batches of an earlier owner that were finished."),
             records_off_clock: metrics.counter(
@@ -180,7 +180,7 @@ impl Default for Metrics {
             joins: metrics.counter("joins_total", "Times the consumer group was joined."),
             orphans: metrics.counter("orphans_total", "Partitions found without an owner in the group."),
             partitions_owned: metrics.gauge("partitions_owned", "Partitions assigned to this process."),
-            partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that stand still until an operator helps."),
+            partitions_stopped: metrics.gauge("partitions_stopped", "Partitions that are stopped until an operator acts."),
             parts_lost: metrics.counter(
                 "parts_lost_total",
                 "Parts that ClickHouse acknowledged and does not have; alert above 0.",
@@ -259,17 +259,17 @@ impl Metrics {
         self.lag.with_label_values(&[&partition.to_string()]).set(records);
     }
 
-    /// Sets for how many seconds the oldest record of a partition that is not in every table has been in Kafka.
+    /// Sets for how many seconds a partition's oldest record that is not in every table has been in Kafka.
     pub fn lag_seconds(&self, partition: i32, seconds: i64) {
         self.lag_seconds.with_label_values(&[&partition.to_string()]).set(seconds);
     }
 
-    /// Sets the moment, in seconds since 1970, before which everything is stored.
+    /// Sets the moment, in seconds since 1970, before which every record is stored.
     pub fn watermark(&self, seconds: i64) {
         self.watermark.set(seconds);
     }
 
-    /// Sets how many parts the fullest partition of a table has.
+    /// Sets how many parts the table partition with the most parts has.
     pub fn parts(&self, table: &str, parts: u64) {
         self.parts.with_label_values(&[table]).set(i64::try_from(parts).unwrap_or(i64::MAX));
     }

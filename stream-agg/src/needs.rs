@@ -1,4 +1,4 @@
-//! What an aggregator with one configuration needs of the machine and of the network.
+//! What an aggregator with a given configuration needs: memory, time to stop, ports and connections.
 
 use runtime::needs::{Address, Needs};
 
@@ -11,17 +11,17 @@ use crate::pipeline::budget::LARGE_BYTES;
 use crate::start::LEAVE;
 
 const MIB: usize = 1 << 20;
-/// Memory of an id in the deduplication window.
+/// Bytes of memory that each id in the deduplication window takes.
 const ID_BYTES: usize = 50;
-/// What no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed memory that
-/// jemalloc keeps for the next batch.
+/// Memory that no limit in bytes bounds, as measured while a backlog was drained: the groups of the rollups, and freed
+/// memory that jemalloc keeps for the next batch.
 const UNBOUNDED: usize = 320 * MIB;
-/// What a command may take, which keeps nothing: more than was ever seen.
+/// Memory of a command, which keeps no data: more than was ever measured.
 const COMMAND: usize = 64 * MIB;
 
 /// What an aggregator with this configuration needs.
 pub fn of_service(config: &Config) -> Needs {
-    // All partitions, because one process has them while the others are missing.
+    // All partitions count, because one process owns all of them while the other processes are down.
     let partitions = usize::from(config.migrate.partitions.get());
     Needs {
         memory: vec![
@@ -36,14 +36,14 @@ pub fn of_service(config: &Config) -> Needs {
             ("inserts and commits that are under way", RELEASE),
             ("leaving the group", LEAVE),
             ("a statement about progress", STATEMENT_TIMEOUT),
-            ("a question to kafka", ASK_TIMEOUT),
+            ("a request to kafka", ASK_TIMEOUT),
         ],
         listens: vec![("ADMIN_ADDR", config.admin_addr)],
         connects: connects(config),
     }
 }
 
-/// What a command with this configuration needs. It stops at once: what it did not finish is done when it is run again.
+/// What a command with this configuration needs. A command stops at once; running it again does the rest.
 pub fn of_command(config: &Config) -> Needs {
     Needs { memory: vec![("a command", COMMAND)], connects: connects(config), ..Needs::default() }
 }

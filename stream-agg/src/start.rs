@@ -41,11 +41,11 @@ use crate::pipeline::context::Services;
 use crate::protocol::declaration::Declaration;
 use crate::protocol::since::{NOT_COUNTED, introduced};
 
-/// The waits until Kafka and ClickHouse can be reached and have what this process needs.
+/// The waits between attempts to reach Kafka and ClickHouse, and to find the topic and the tables.
 const START_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// Log lines and errors of Kafka's client that are read after each failed question.
+/// Most log lines and errors of Kafka's client that are read after each failed request.
 const MAX_EVENTS: usize = 100;
-/// Timeout of the question for the topic.
+/// Timeout of the metadata request for the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for leaving the group, once all pipelines have ended.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
@@ -68,11 +68,11 @@ pub struct Summary {
 /// Why the aggregator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It cannot be a member of its group.
+    /// The process cannot be a member of its consumer group.
     #[error(transparent)]
     Group(#[from] GroupError),
-    /// A rollup or field has another meaning than before under the same name.
-    #[error("{0} was declared otherwise before: undo the change, or declare it under another name")]
+    /// A rollup or field was declared before with another meaning under the same name.
+    #[error("{0} was declared differently before: undo the change, or declare it under another name")]
     Changed(String),
     /// A dropped rollup is declared again.
     #[error("rollup `{0}` was dropped and cannot be declared again: give it another name")]
@@ -85,8 +85,8 @@ pub enum RunError {
     Thread(#[source] std::io::Error),
 }
 
-/// Stores records until `shutdown`. The admin port answers from start to end. Waits for Kafka and ClickHouse
-/// without a limit.
+/// Stores records until `shutdown`. The admin port answers from the start to the end. Waits for Kafka and ClickHouse
+/// without a time limit.
 ///
 /// # Errors
 /// An error that only a restart can fix, never an outage.
@@ -122,7 +122,8 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.several() => {
-                // Nothing is asked any more, so what is not proved to be stored is not committed.
+                // From now on nothing is sent to ClickHouse, so a batch whose rows are not proved to be stored is not
+                // committed.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());
@@ -195,7 +196,7 @@ async fn consume(
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
-            // If the member took too long to leave, nobody receives this any more.
+            // If the member took too long to leave, the receiver is gone.
             let _late = ended.send(group::run_member(&config, &services, &applied_watches, &stop));
         })
         .map_err(RunError::Thread)?;
@@ -204,7 +205,7 @@ async fn consume(
         () = shutdown.cancelled() => match time::timeout(RELEASE + LEAVE, end).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                tracing::warn!("kafka did not let this member leave the group in time; records that are not committed are read again");
+                tracing::warn!("this member did not leave the consumer group in time; records from the committed offsets on are read again");
                 Ok(Ok(()))
             }
         },
@@ -215,7 +216,7 @@ async fn consume(
     Ok(())
 }
 
-/// Checks the tables while they are written to, until `shutdown`.
+/// Checks the tables periodically while batches are inserted, until `shutdown`.
 async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: CancellationToken) {
     let Services { store, declaration, metrics, health, .. } = &*services;
     let watch = TableWatch { store, fields: declaration.rollups.fields(), gate: &gate, metrics, health };
@@ -229,8 +230,8 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let declared = async || {
         let ours = configs::ours(store, config).await?;
-        // The clock is read first: another process that declares the same rollups now stores its moments
-        // later, so they have a higher version.
+        // ClickHouse's clock is read first: if another process declares the same rollups now, the rows that it stores
+        // later have a higher version.
         let noted = since::now(store).await?;
         let earlier = configs::all(store).await?;
         if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
@@ -249,8 +250,8 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     health.retry_clickhouse(declared).await
 }
 
-/// Notes, before the declaration is stored, that no partition counts the rollups yet: until the last of the
-/// `partitions` has come to a process that declares them, readers must not treat them as complete.
+/// Stores, before the declaration, that no partition counts these rollups yet. Readers must not treat the rollups as
+/// complete until a process that declares them owns or has owned each of the `partitions`.
 async fn introduce(
     store: &Store,
     rollups: &BTreeSet<&str>,
@@ -263,7 +264,8 @@ async fn introduce(
     since::write(store, &rows.collect::<Vec<_>>()).await
 }
 
-/// The Kafka partitions of which records may have been counted. Asks until Kafka answers.
+/// The Kafka partitions whose records may have been counted already: those with a committed offset. Retries until Kafka
+/// answers.
 async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
     let mut backoff = START_RETRIES.backoff();
     loop {
@@ -277,7 +279,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
                 tracing::debug!(%error, "ask kafka what is committed");
                 health.kafka_unreachable();
             }
-            // The runtime ends, and this task with it.
+            // The runtime shuts down, which also ends this task.
             Err(_) => {}
         }
         time::sleep(backoff.wait()).await;
@@ -306,21 +308,22 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
                 format!("{brokers} has no topic `{topic}`: run `stream-agg migrate`"),
             ),
             Ok(Err(now)) => {
-                // Kafka's client reports the reason once, and it holds until Kafka answers.
+                // Kafka's client reports the reason only once, so it is kept until Kafka answers.
                 refusal = now.or(refusal);
                 match refusal {
                     Some(reason) => health.degraded(Component::Kafka, format!("{brokers}: {reason}")),
                     None => health.kafka_unreachable(),
                 }
             }
-            // The runtime ends.
+            // The runtime shuts down.
             Err(_) => return,
         }
         time::sleep(backoff.wait()).await;
     }
 }
 
-/// Waits until Kafka sets the times of the topic's records, as far as Kafka says.
+/// Waits until Kafka sets the times of the topic's records (`LogAppendTime`). Only warns if this process has no right
+/// to read the setting.
 async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     loop {
@@ -343,10 +346,10 @@ async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
 
 /// Why Kafka is reachable but refuses this client, if the client reports the reason.
 fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
-    // `None` may also stand for a log line of the client, of which there are several for each error.
+    // A poll also returns `None` for a log line of the client, and there are several log lines for each error.
     let mut events = (0..MAX_EVENTS).filter_map(|_| metadata_client.poll(Duration::ZERO));
     events.find_map(|event| match event.err()?.rdkafka_error_code()? {
-        RDKafkaErrorCode::Authentication => Some("it refuses the login: authentication failed"),
+        RDKafkaErrorCode::Authentication => Some("the broker refuses the login: authentication failed"),
         RDKafkaErrorCode::SSL => {
             Some("the TLS handshake failed; KAFKA_OPT_ssl.ca.location names the certificates to trust")
         }
@@ -354,11 +357,11 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
     })
 }
 
-/// Waits until ClickHouse has all tables as they must be.
+/// Waits until the check of the tables in ClickHouse finds no problem.
 async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = START_RETRIES.backoff();
-    // ClickHouse is not reported as recovered yet: a reader that sees this process ready may ask for its
-    // declaration.
+    // ClickHouse is not reported as recovered yet: a reader that sees this process ready may ask for its declaration,
+    // which is stored later.
     while let Err(error) = tables::check(store, fields).await {
         health.degraded(Component::ClickHouse, error);
         time::sleep(backoff.wait()).await;

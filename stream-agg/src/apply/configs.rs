@@ -24,8 +24,8 @@ pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreEr
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
-/// The first rollup or field of `ours` that has another meaning in one of the declarations `before`: rows of two
-/// meanings would be stored under one name.
+/// The first rollup or field of `ours` that has another meaning in one of the declarations `before`. With such a
+/// change, rows of two meanings would be stored under one name.
 pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     let rollup = |rollup: &Rollup| {
         let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
@@ -80,7 +80,7 @@ pub async fn write(store: &Store, declaration: &Declaration) -> Result<(), Store
     store.execute(&insert).await
 }
 
-/// The declaration with this hash, or why it is not known.
+/// The declaration with this hash, or why this process cannot use it.
 ///
 /// # Errors
 /// The error of ClickHouse.

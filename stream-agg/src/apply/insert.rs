@@ -1,9 +1,9 @@
 //! Inserts cells into ClickHouse: for each cell one insert of one block, which becomes one part.
 //!
-//! Invariant: a cell counts as applied when its marker was read and shows it, or by the answer to the first
-//! statement that was ever sent for its rows ([`crate::apply::verdict`]), and by nothing else. Until then its rows
-//! are sent again, unchanged and under the same token. The statement inserts only if the rows are not there yet,
-//! and only before its deadline on ClickHouse's clock. Nothing is sent while the tables must be checked.
+//! Invariant: a cell counts as applied only if its marker was read and shows it, or if the first statement that was
+//! ever sent for its rows was answered with success ([`crate::apply::verdict`]). Until then its rows are sent again,
+//! unchanged and under the same token. The statement inserts only if the rows are not stored yet, and only before its
+//! deadline on ClickHouse's clock. Nothing is sent while the tables must be checked.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,7 +36,7 @@ mod statement;
 
 pub use refusal::StoppedBatch;
 
-/// Inserts at the same time, for all partitions together.
+/// Most inserts at the same time, for all partitions together.
 const AT_ONCE: usize = 8;
 /// The waits after a transient failure.
 const INSERT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -58,12 +58,12 @@ impl Token {
         Self(format!("{}/{topic}/{}/{start}-{last}/{rollup}", source.log_generation, source.partition))
     }
 
-    /// The token of the same batch with a record that an operator skips: the batch has other rows then.
+    /// The token of the same batch with a record that an operator skips, because the batch then has other rows.
     pub fn skipping(self) -> Self {
         Self(format!("{}:skip", self.0))
     }
 
-    /// The token as it is sent. It is renamed once ClickHouse knows the first name but has lost the part.
+    /// The token as it is sent. It is `renamed` if ClickHouse knows the first name but has lost the part.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
@@ -74,15 +74,15 @@ impl Token {
 pub struct DeclaredBatch {
     /// The deduplication token.
     pub token: Token,
-    /// Where its records come from.
+    /// The Kafka partition and log generation of its records, and its declaration.
     pub source: Source,
-    /// The batch holds records from this offset on.
+    /// The batch holds records at this offset and above.
     pub start: NextOffset,
     /// The batch holds records below this offset.
     pub end: NextOffset,
     /// The rows, by cell.
     pub cells: Vec<Cell>,
-    /// Whether another process, or an earlier start of this one, may have inserted some of its cells.
+    /// Whether another process, or an earlier run of this process, may have inserted some of its cells.
     pub rebuilt: bool,
 }
 
@@ -107,13 +107,13 @@ pub struct Inserter {
     health: Arc<Health>,
 }
 
-/// A cell that is not known to have its batch.
+/// A cell that is not proved to have its batch yet.
 struct PendingCell {
     cell: Arc<Cell>,
     target: Target,
     attempts: Attempts,
     next: Verdict,
-    /// Since when ClickHouse has had no memory for its rows.
+    /// Since when ClickHouse has lacked memory for its rows.
     short_of_memory: Option<Instant>,
 }
 
@@ -125,13 +125,13 @@ impl Inserter {
         Self { store, sender, clock, permits, gate: None, metrics, health }
     }
 
-    /// Sends only while `gate` is open, and closes it until the tables are checked whenever ClickHouse did not
-    /// answer.
+    /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer, closes the gate until the tables
+    /// are checked.
     pub fn behind(self, gate: Arc<InsertGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 
-    /// Stores that ClickHouse's clock showed `now` a moment ago.
+    /// Stores a new reading of ClickHouse's clock: it showed `now` when ClickHouse answered.
     pub fn set_clock(&self, now: UnixMillis) {
         self.clock.set(now);
     }
@@ -153,8 +153,8 @@ impl Inserter {
         }
     }
 
-    /// Sends inserts in rounds. After each round the markers say which cells are still missing, as far as answers
-    /// have not.
+    /// Sends inserts in rounds. After each round, reads the markers of the cells that no answer has proved to be
+    /// applied.
     async fn insert_all(
         self: &Arc<Self>,
         declared: DeclaredBatch,
@@ -216,7 +216,7 @@ impl Inserter {
         }
     }
 
-    /// Decides by its marker what to do about a cell.
+    /// Decides what to do about a cell, from its marker.
     fn judge_cell(&self, pending: &mut PendingCell, markers: &Markers) {
         let PendingCell { cell, target, attempts, next, .. } = pending;
         let lost_before = attempts.parts_lost();
@@ -260,8 +260,8 @@ impl Inserter {
                     pending[at].short_of_memory = None;
                     self.health.recovered(Component::ClickHouse);
                     if answer == InsertAnswer::Taken {
-                        // If the cell were sent again at once while its marker is missing, that might go on for
-                        // ever.
+                        // Counted as transient so that the next attempt waits: while the marker is missing, the cell
+                        // might otherwise be sent again at once, for ever.
                         failed = failed.max(Some(FailedAttempt::Transient));
                     }
                 }
@@ -299,7 +299,7 @@ impl Inserter {
         failed
     }
 
-    /// Sends a cell once. Returns the deadline of the statement, too.
+    /// Sends a cell once. Returns the deadline of the statement, and the answer.
     async fn send(
         &self,
         cell: &Cell,
@@ -312,8 +312,7 @@ impl Inserter {
             gate.open().await;
         }
         let deadline = UnixMillis(self.server_now().await.0 + VALIDITY);
-        let server =
-            self.store.servers.first().expect("the clock was read, and the id of its server with it");
+        let server = self.store.servers.first().expect("the id of the server was read with its clock");
         let start = Instant::now();
         let statement = statement(cell, source, target, deadline, server);
         let answer =
@@ -325,7 +324,7 @@ impl Inserter {
         (deadline, answer)
     }
 
-    /// The time of ClickHouse's clock, which is asked if it was not read lately.
+    /// The time of ClickHouse's clock. Reads the clock if the last reading is too old.
     async fn server_now(&self) -> UnixMillis {
         loop {
             if let Some(now) = self.clock.now() {
@@ -335,7 +334,7 @@ impl Inserter {
         }
     }
 
-    /// The markers of the pending cells, as soon as ClickHouse answers.
+    /// Reads the markers of the pending cells. Retries until ClickHouse answers.
     async fn markers(&self, pending: &[PendingCell], source: Source) -> Markers {
         let read = || markers::of_cells(&self.store, pending.iter().map(|pending| &*pending.cell), source);
         let markers = self.health.retry_clickhouse(read).await;
@@ -345,7 +344,7 @@ impl Inserter {
 }
 
 impl PendingCell {
-    /// For how long ClickHouse has had no memory for the cell, if that is the failure now.
+    /// For how long ClickHouse has lacked memory for the cell; zero if `failure` is another one.
     fn short_of_memory(&mut self, failure: Failure) -> Duration {
         let since = self.short_of_memory.take().filter(|_| failure == Failure::OutOfMemory);
         let since = since.unwrap_or_else(Instant::now);
@@ -353,7 +352,7 @@ impl PendingCell {
         since.elapsed()
     }
 
-    /// Why nothing more of the cell is sent, if that is so.
+    /// Why the rows of the cell are not sent any more; `None` if they may still be sent.
     fn stopped(&self, description: &BatchDescription) -> Option<StoppedBatch> {
         match self.next {
             Verdict::Stop(lost) => Some(description.stopped(&self.cell, lost)),
@@ -385,9 +384,9 @@ mod tests {
             (token.text(false), token.text(true)),
             ("2/events/3/7-9/ab".into(), "2/events/3/7-9/ab:r1".into())
         );
-        assert_ne!(token, Token::new(SOURCE, "events", start, last, 0xac), "declared again");
+        assert_ne!(token, Token::new(SOURCE, "events", start, last, 0xac), "with another nonce");
         let of_backfill = |rollup: &str| Token::of_backfill(SOURCE, "events", rollup, start, last);
-        assert_ne!(of_backfill("a"), of_backfill("b"), "of one table");
+        assert_ne!(of_backfill("a"), of_backfill("b"), "two rollups share a table");
         assert_ne!(token.clone().skipping(), token, "with a record that is skipped it has other rows");
     }
 }

@@ -1,7 +1,7 @@
-//! Reads markers from ClickHouse: how far each table partition holds a Kafka partition.
+//! Reads markers from ClickHouse: up to which offset each table partition holds the records of a Kafka partition.
 //!
-//! Every query for markers also reads ClickHouse's clock, so that the deadlines of inserts are in the time by which
-//! they are judged, and the id of the server, whose markers these are.
+//! Every query for markers also reads ClickHouse's clock, because ClickHouse checks the deadlines of inserts by it, and
+//! the id of the server, because markers of another server prove nothing.
 
 use std::fmt::Write as _;
 use std::iter;
@@ -18,13 +18,13 @@ use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
 
 /// How long a reading of ClickHouse's clock is used. The clock may be changed at any moment; if it was set back, a
-/// deadline by the old reading would let a late statement insert.
+/// deadline from the old reading would let a late statement insert its rows.
 const CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the time of ClickHouse's clock when they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
-    /// One marker for each table partition that has any.
+    /// One marker for each table partition that has markers.
     pub all: Vec<Marker>,
     /// The time of ClickHouse's clock.
     pub now: UnixMillis,
@@ -38,8 +38,8 @@ impl Markers {
     }
 }
 
-/// The markers of all batches of a Kafka partition, in all table partitions; of every generation of its log unless
-/// one is given.
+/// The markers of all batches of a Kafka partition, in all table partitions. Without `log_generation`, the markers of
+/// every generation of its log.
 pub async fn of_log(
     store: &Store,
     partition: u16,
@@ -52,9 +52,9 @@ pub async fn of_log(
     read(store, parts).await
 }
 
-/// The newest generation of the log of a Kafka partition in any table. The ledger alone does not suffice: it
-/// forgets rows after 30 days, and cells that never expire would then take the records of a new log for records
-/// that they hold.
+/// The newest generation of the log of a Kafka partition in any table. The ledger alone does not suffice: it drops rows
+/// after 30 days, but some table partitions never expire. After that, the markers in these would make records of a new
+/// log look as if they were stored already.
 pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
     let of_table = |table: &&str| {
         format!(
@@ -108,7 +108,7 @@ async fn read<'t>(
     store: &Store,
     tables: impl Iterator<Item = (&'t str, String)>,
 ) -> Result<Markers, StoreError> {
-    // A row of no table, so that the clock is returned even without markers.
+    // The first row belongs to no table, so that the clock is returned even if there are no markers.
     let mut sql = "SELECT t, p, h, toUnixTimestamp64Milli(now64(3)), toString(serverUUID()) FROM (\
                    SELECT '' AS t, '' AS p, toUInt64(0) AS h"
         .to_owned();
@@ -145,14 +145,15 @@ fn next_offset(applied_end: u64) -> NextOffset {
 pub struct ServerClock(Mutex<Option<(UnixMillis, Instant)>>);
 
 impl ServerClock {
-    /// Stores that the clock showed `now` a moment ago.
+    /// Stores a new reading of the clock: it showed `now` when ClickHouse answered.
     pub fn set(&self, now: UnixMillis) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
     /// The time of the clock now; `None` if it was not read within [`CLOCK_AGE`]. The clock of this machine is
-    /// never used instead, because it may differ by more than the validity of a statement. The time counts on from
-    /// the moment of the answer, so it is behind by at most the way of the answer, and never ahead.
+    /// never used instead, because it may differ by more than the validity of a statement. The time is counted from the
+    /// moment when the answer arrived, so it is behind ClickHouse's clock by at most the time that the answer took, and
+    /// never ahead.
     pub fn now(&self) -> Option<UnixMillis> {
         let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = at.elapsed();
@@ -169,8 +170,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_servers_clock_is_counted_on_for_ten_seconds_and_then_unknown() {
         let clock = ServerClock::default();
-        assert_eq!(clock.now(), None, "nobody read it");
-        // Decades from the clock of this machine.
+        assert_eq!(clock.now(), None, "the clock was never read");
+        // Decades before the clock of this machine.
         clock.set(UnixMillis(1000));
         assert_eq!(clock.now(), Some(UnixMillis(1000)));
         time::advance(Duration::from_millis(9_999)).await;

@@ -1,10 +1,11 @@
-//! Which ClickHouse server answers.
+//! Detects that `CLICKHOUSE_URL` leads to more than one ClickHouse server.
 //!
-//! Markers tell what is stored on the server that has them. Where the address leads to several servers, as a name with
-//! several addresses or a balancer does, the markers of one say nothing about another. So each look at markers also reads
-//! the id of the server (`serverUUID()`, a file beside its data), and inserts have it in their condition.
+//! Markers show only what is stored on the server that has them. An address may lead to several servers, for example
+//! through a host name with several addresses or a load balancer, and the markers of one server prove nothing about
+//! another. So each query for markers also reads the id of the server (`serverUUID()`, which ClickHouse keeps in a file
+//! next to its data), and the condition of each insert contains this id.
 //!
-//! Invariant: a process that has seen a second server asks and inserts nothing more.
+//! Invariant: a process that has seen a second server sends no more queries and inserts.
 
 use std::sync::OnceLock;
 
@@ -14,7 +15,7 @@ use tokio::sync::SetOnce;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "clickhouse is server `{first}` and also server `{other}`: CLICKHOUSE_URL must lead to one server, for example to \
-     the pod and not to a service over several; if the server was replaced, start the aggregator again"
+     a pod and not to a service in front of several; if the server was replaced, restart the aggregator"
 )]
 pub struct AnotherServer {
     /// The id of the server that answered first.
@@ -31,10 +32,10 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Notes which server has answered.
+    /// Records the id of a server that has answered.
     ///
     /// # Errors
-    /// It is not the one that answered first.
+    /// More than one server has answered.
     pub fn answered(&self, id: &str) -> Result<(), AnotherServer> {
         let first = self.first.get_or_init(|| id.to_owned());
         if first != id {
@@ -44,10 +45,10 @@ impl Servers {
         self.check()
     }
 
-    /// Whether only one server has answered.
+    /// Checks that only one server has answered.
     ///
     /// # Errors
-    /// Another one has, too.
+    /// More than one server has answered.
     pub fn check(&self) -> Result<(), AnotherServer> {
         self.several.get().map_or(Ok(()), |several| Err(several.clone()))
     }

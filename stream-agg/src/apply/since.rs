@@ -1,8 +1,8 @@
 //! The table `rollup_since`: from which moment on a rollup has every event of a Kafka partition
 //! ([`crate::protocol::since`]).
 //!
-//! Invariant: each row has a version, `noted`, that the writer chose before. So a statement that arrives late does not
-//! replace what was decided after it.
+//! Invariant: each row has a version, `noted`, that the writer chose before it sent the statement. So a statement that
+//! arrives late does not replace a later decision.
 
 use std::fmt::Write as _;
 
@@ -18,21 +18,21 @@ pub struct SinceRow<'r> {
     pub rollup: &'r str,
     /// The Kafka partition.
     pub partition: u16,
-    /// The rollup has every event that arrived then or later.
+    /// The rollup has every event that arrived at this moment or later.
     pub since: UnixMillis,
     /// The version of the row.
     pub noted: UnixMillis,
 }
 
-/// What is noted of a rollup for one partition.
+/// The row of a rollup for one Kafka partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 pub struct SincePartition {
     /// The Kafka partition.
     #[serde(rename = "kp")]
     pub partition: u16,
-    /// In milliseconds since 1970.
+    /// The moment from which on the rollup has every event, in milliseconds since 1970.
     pub since_ms: i64,
-    /// In milliseconds since 1970.
+    /// The version of the row, in milliseconds since 1970.
     pub noted_ms: i64,
 }
 
@@ -43,7 +43,7 @@ struct PartitionRow {
     all: Vec<(String, i64)>,
 }
 
-/// The moments that are stored for a Kafka partition, and the version for rows that are written next: ClickHouse's time,
+/// The moments that are stored for a Kafka partition, and the version for the rows to write next: ClickHouse's time,
 /// which is after the version of every stored row.
 ///
 /// # Errors
@@ -60,7 +60,7 @@ pub async fn of_partition(store: &Store, partition: u16) -> Result<(NotedSince, 
     Ok((all.into_iter().map(|(name, since)| (name, UnixMillis(since))).collect(), UnixMillis(version_ms)))
 }
 
-/// What is noted of a rollup, by partition.
+/// The rows of a rollup, by Kafka partition.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -81,8 +81,8 @@ pub async fn now(store: &Store) -> Result<UnixMillis, StoreError> {
     Ok(UnixMillis(now.first().copied().unwrap_or_default()))
 }
 
-/// Kafka's latest time of a record of a Kafka partition, in any of its logs, if the ledger holds one of `least` or
-/// later.
+/// The latest time that Kafka gave a record of a Kafka partition, in any generation of its log. `None` if the ledger
+/// has no record at `least` or later.
 ///
 /// # Errors
 /// The error of ClickHouse.

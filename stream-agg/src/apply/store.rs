@@ -1,6 +1,6 @@
 //! The ClickHouse client: one database, with timeouts, and a classification of its errors.
 //!
-//! Invariant: no call waits for ever. A timeout does not tell whether the statement was carried out.
+//! Invariant: no call waits for ever. After a timeout it is unknown whether the statement was executed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use crate::config::StoreConfig;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a short statement, from start to end.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long an idle connection is kept: shorter than ClickHouse keeps it.
+/// How long an idle connection is kept open: for less time than ClickHouse keeps it open.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of an error that are shown: servers add stack traces.
+/// Most bytes of an error that are shown, because servers add stack traces.
 const SHOWN_BYTES: usize = 500;
 
-/// Settings of every statement, whatever the defaults of the server are: an answer is complete, or an error. If a
-/// marker were missing from an answer, its rows would seem to be missing.
+/// Settings of every statement, which override the defaults of the server: an answer is either complete or an error. If
+/// an answer were cut off before a marker, the rows of that marker would seem to be missing.
 pub(crate) const WHOLE: [(&str, &str); 15] = [
     ("limit", "0"),
     ("offset", "0"),
-    // The condition of an insert must read a number even if there is no marker.
+    // The condition of an insert must get a number even if there is no marker.
     ("empty_result_for_aggregation_by_empty_set", "0"),
     ("aggregate_functions_null_for_empty", "0"),
     ("read_overflow_mode", "throw"),
@@ -52,11 +52,11 @@ pub struct Store {
     client: Client,
     /// The name of the database, for messages.
     pub database: Arc<str>,
-    /// Which server answers. Shared by all clones.
+    /// The servers that have answered. Shared by all clones.
     pub(crate) servers: Arc<Servers>,
 }
 
-/// Why ClickHouse did not carry out a statement, as far as is known.
+/// Why a statement failed, or why its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// ClickHouse answered with an error.
@@ -91,7 +91,7 @@ impl Store {
         }
     }
 
-    /// The same server outside the database, which may be missing.
+    /// A client of the same server that does not use the database, because it may be missing.
     pub fn outside(&self) -> Self {
         Self { client: self.client.clone().with_database("system"), ..self.clone() }
     }
@@ -145,7 +145,7 @@ pub(crate) fn connector() -> HttpConnector {
     connector
 }
 
-/// A single `?` would be a placeholder.
+/// Doubles each `?`, because the client would take a single one for a placeholder.
 fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }
@@ -165,11 +165,11 @@ async fn deadline<T>(
 pub enum Failure {
     /// The condition of an insert did not hold: read the marker in the table again.
     ConditionFailed,
-    /// The cause ends without an operator, or the outcome is unknown: try again.
+    /// The cause goes away without an operator, or the outcome is unknown: try again.
     Transient,
     /// The server had no memory for the request: transient, unless it continues.
     OutOfMemory,
-    /// The server refuses the same request until an operator helps.
+    /// The server refuses the same request until an operator acts.
     Refused,
 }
 
@@ -195,7 +195,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same request may succeed later without help.
+    /// Whether the same request may succeed later without an operator.
     pub fn is_transient(&self) -> bool {
         self.failure() != Failure::Refused
     }
@@ -206,7 +206,7 @@ const CONDITION: u32 = 395;
 /// `MEMORY_LIMIT_EXCEEDED`, for this request or for all requests together.
 const MEMORY: u32 = 241;
 /// Codes of transient errors: a truncated request (3, 33), a timeout (159, 160, 209), a broken connection (210),
-/// too many queries or parts (202, 252), a full or busy disk (74, 75, 76, 243), an earlier try of the same
+/// too many queries or parts (202, 252), a full or busy disk (74, 75, 76, 243), an earlier attempt of the same
 /// statement that still runs (216) or was cancelled (394), a server that stops (236) or starts (598).
 const TRANSIENT: [u32; 16] = [3, 33, 74, 75, 76, 159, 160, 202, 209, 210, 216, 236, 243, 252, 394, 598];
 

@@ -1,8 +1,8 @@
-//! Checks that the tables are as the protocol needs them: before anything is read, and every minute from then on
+//! Checks that the tables are as the protocol needs them: once before any record is read, and then every minute
 //! ([`TableWatch`]).
 //!
 //! Invariant: no record is read and no batch is inserted while a table is missing, would forget tokens too early,
-//! or is known to have lost a part. What the tables hold of each Kafka partition is checked when a pipeline starts.
+//! or is known to have lost a part. The rows of each Kafka partition are checked when its pipeline starts.
 
 use schemas::field::Field;
 
@@ -13,15 +13,16 @@ mod watch;
 
 pub use watch::{InsertGate, TableWatch};
 
-/// Tables that have cells.
+/// Tables with cells: batches are inserted into them.
 pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
 
 /// Tables without cells that the aggregator needs at its start.
 const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
-/// Number of inserts whose tokens a table must remember at least. A token must outlive every statement that carries
-/// it: 55 s, by its deadline and ClickHouse's time limit. In twice that time there are 3,520 inserts into one
-/// table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). Ten times as many are safe.
+/// Least number of inserts whose tokens a table must remember. A token must outlive every statement that carries it,
+/// which may take 55 s: until its deadline, and then up to ClickHouse's time limit. In twice that time there are 3,520
+/// inserts into one table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). Ten times as many
+/// are safe.
 const MIN_TOKENS: u64 = 50_000;
 
 /// Why the aggregator cannot use the tables.
@@ -58,9 +59,9 @@ pub enum TablesError {
         /// The type that the field needs.
         declared: &'static str,
     },
-    /// An insert that was under way for long could be applied a second time.
+    /// The table remembers too few tokens: an insert that was under way for a long time could be applied twice.
     #[error(
-        "`{database}.{table}` knows the tokens of its last {tokens} inserts only: run `ALTER TABLE \
+        "`{database}.{table}` remembers the tokens of only its last {tokens} inserts: run `ALTER TABLE \
          {database}.{table} MODIFY SETTING non_replicated_deduplication_window = {MIN_TOKENS}`"
     )]
     ForgetsTokens {
@@ -75,7 +76,7 @@ pub enum TablesError {
     #[error(
         "`{database}.{table}` has lost part {part} ({reason}): restore all tables from the same backup and \
          run `stream-agg adopt` for every partition, because one table alone would lack everything after its backup, \
-         or go on without the part's rows by `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
+         or give up the part's rows with `ALTER TABLE {database}.{table} DROP DETACHED PART '{part}' SETTINGS \
          allow_drop_detached = 1`"
     )]
     LostPart {
@@ -88,7 +89,7 @@ pub enum TablesError {
         /// The reason that ClickHouse gives.
         reason: String,
     },
-    /// Rows, and with them markers, are hidden from this process.
+    /// Row policies hide rows, and so markers, from this process.
     #[error("`{database}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden {
         /// The database.
@@ -99,7 +100,7 @@ pub enum TablesError {
     Store(#[from] StoreError),
 }
 
-/// The number of active parts of the fullest partition of each table that batches are inserted into.
+/// For each table that batches are inserted into, the number of active parts in its partition with the most parts.
 pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreError> {
     let database = &store.database;
     let tables = CELL_TABLES.map(|table| format!("'{table}'")).join(", ");
@@ -113,7 +114,7 @@ pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreErro
 /// Checks all tables that the aggregator writes.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem that was found.
 pub async fn check(store: &Store, fields: &[Field]) -> Result<(), TablesError> {
     // `system` is queried from outside the database, which may be missing.
     let (system, database) = (store.outside(), store.database.to_string());

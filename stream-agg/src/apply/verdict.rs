@@ -1,9 +1,9 @@
 //! Decides whether the rows of a batch are in one table partition (a *cell*), and whether to send them again.
 //!
-//! Two things prove that they are there: the answer to the first statement that was ever sent for them, and the
-//! marker that was read. Any other answer may be lost or late, may be to a statement whose deduplication token
-//! ClickHouse already knew, or may be about a part that a killed server forgot. Pure; all times are by ClickHouse's
-//! clock.
+//! Two things prove that the rows are stored: the answer to the first statement that was ever sent for them, and the
+//! marker that was read. Any other answer proves nothing: it may be lost or late, may answer a statement whose
+//! deduplication token ClickHouse already knew, or may be about a part that a killed server has lost. Pure; all times
+//! are by ClickHouse's clock.
 
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use schemas::time::{SECOND, UnixMillis};
 
 use crate::protocol::progress::NextOffset;
 
-/// Deadline of an insert, in milliseconds after it was made.
+/// Deadline of an insert, in milliseconds after its statement was made.
 pub const VALIDITY: i64 = 30 * SECOND;
 /// Longest that ClickHouse works on one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
-/// Milliseconds after it was made by which an insert has certainly ended: sent at its deadline, and then executed.
+/// Milliseconds after its statement was made by which an insert has certainly ended, even if ClickHouse starts it at
+/// its deadline.
 pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 
 /// The batch that a cell must hold.
@@ -23,7 +24,7 @@ pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 pub struct Target {
     /// The first offset of its rows.
     pub start: NextOffset,
-    /// The offset that its marker has once the rows are there.
+    /// The offset in its marker once the rows are stored.
     pub end: NextOffset,
     /// When ClickHouse may drop the table partition with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
@@ -35,8 +36,8 @@ impl Target {
         marker <= self.start && now < deadline
     }
 
-    /// Treats the table partition as expired only if our clock, which shows `ours`, agrees with ClickHouse's. By
-    /// ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
+    /// Treats the table partition as expired only if the clock of this machine, which shows `ours`, agrees with
+    /// ClickHouse's clock. By ClickHouse's clock alone, lost rows would count as expired if that clock jumped ahead.
     pub fn by_our_clock(self, ours: UnixMillis) -> Self {
         Self { expires_at: self.expires_at.filter(|ends| *ends <= ours), ..self }
     }
@@ -45,18 +46,18 @@ impl Target {
 /// What the answer to a statement proves about its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InsertAnswer {
-    /// Nothing: an error, or no answer.
+    /// The answer proves nothing: it is an error, or there was no answer.
     None,
-    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, as when a view is
-    /// attached to the table. Such an answer proves nothing about the rows.
+    /// ClickHouse accepted the statement, but the answer came late or has another number of rows, for example because a
+    /// view is attached to the table. Such an answer proves nothing about the rows.
     Taken,
     /// All rows are written, by this statement or by an earlier one with the same token.
     Written,
 }
 
 impl InsertAnswer {
-    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of rows that
-    /// ClickHouse says it wrote, if it says so.
+    /// A successful answer after `elapsed` to a statement of `sent` rows. `written` is the number of written rows that
+    /// ClickHouse reports, if it reports one.
     pub fn of(written: Option<u64>, sent: usize, elapsed: Duration) -> Self {
         let in_time = elapsed.as_millis() < u128::from(VALIDITY.unsigned_abs());
         if in_time && written == Some(sent as u64) { Self::Written } else { Self::Taken }
@@ -68,27 +69,27 @@ impl InsertAnswer {
 pub struct Attempts {
     /// The deadline of the last statement, and its answer.
     last: Option<(UnixMillis, InsertAnswer)>,
-    /// How often ClickHouse answered in time that the rows are written although the marker shows that they are not.
+    /// How often ClickHouse answered in time that the rows are written, although the marker shows that they are not.
     lost: u8,
-    /// No statement is sent before this moment.
+    /// No statement is sent before this moment, if there is one.
     wait: Option<UnixMillis>,
     /// Why no more statements are sent.
     stopped: Option<StopCause>,
-    /// Whether no other process, and no earlier start of this one, can have sent these rows.
+    /// Whether no other process, and no earlier run of this process, can have sent these rows.
     own: bool,
 }
 
 impl Attempts {
-    /// The attempts for a cell of which nothing was sent. `rebuilt` is false for a batch that this owner of the
-    /// partition declared itself and whose commit was acknowledged: nobody else knows its token. It is true for
+    /// The attempts for a cell for which no statement was sent yet. `rebuilt` is false for a batch that this owner of
+    /// the partition declared itself and whose commit was acknowledged: nobody else knows its token. It is true for
     /// each batch that was read from an intent, even if the same process wrote the intent.
     pub fn of(rebuilt: bool) -> Self {
         Self { own: !rebuilt, ..Self::default() }
     }
 
     /// Records that a statement with this deadline was sent and got this answer. Returns whether this alone proves
-    /// that the cell has its batch: the first statement of an own batch has a token that nobody else could know, so
-    /// its rows were written.
+    /// that the cell has its batch: the first statement of a batch that this owner declared itself has a token that
+    /// nobody else could know, so its rows were written.
     pub fn sent(&mut self, deadline: UnixMillis, answer: InsertAnswer) -> bool {
         let first = self.own && self.never_sent();
         self.last = Some((deadline, answer));
@@ -105,16 +106,16 @@ impl Attempts {
         self.parts_lost() > 0
     }
 
-    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and
-    /// goes back, it leaves deadlines behind that are hours away, and the wait must not last that long.
+    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and is set
+    /// back, older deadlines may be hours away, and the wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
         let until = until.min(UnixMillis(now.0 + OUTLASTED));
         self.wait = Some(until);
         Verdict::Wait(until)
     }
 
-    /// Parts that ClickHouse acknowledged and does not have. The first missing part does not count: an earlier
-    /// statement may have written the token and may still be about to write the part.
+    /// Number of parts that ClickHouse acknowledged but does not have. The first missing part does not count: an
+    /// earlier statement may have written the token and may still be about to write the part.
     pub fn parts_lost(&self) -> u8 {
         self.lost.saturating_sub(1)
     }
@@ -136,7 +137,7 @@ pub enum Verdict {
 /// Why a cell must not be sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StopCause {
-    /// The marker of the cell lies inside this batch: somebody inserted another batch.
+    /// The marker of the cell lies inside this batch, so another batch was inserted.
     #[error("its marker says {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
     /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
@@ -144,10 +145,10 @@ pub enum StopCause {
     LostParts,
 }
 
-/// Decides what to do about a cell whose `marker` was read at `now`.
+/// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise each check would send its rows
-/// again, every few seconds, to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise its rows would be sent again every
+/// few seconds, at each check, to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(lost) = attempts.stopped {
         return Verdict::Stop(lost);
@@ -180,7 +181,7 @@ fn judge_running(target: &Target, attempts: &mut Attempts, marker: NextOffset, n
         {
             Verdict::Applied
         }
-        // The token is known, because the statement was in time, and yet its part is lost.
+        // ClickHouse knows the token, because the statement was in time, but it has lost the part.
         Some((deadline, InsertAnswer::Written)) if now < deadline => {
             attempts.lost = attempts.lost.saturating_add(1);
             attempts.wait(UnixMillis(deadline.0 + EXECUTION), now)
@@ -222,11 +223,11 @@ mod tests {
     fn the_first_answer_of_an_own_batch_says_it_too_and_no_other_answer_does() {
         let mut own = Attempts::of(false);
         assert!(own.sent(at(10), InsertAnswer::Written));
-        assert!(!own.sent(at(20), InsertAnswer::Written), "of a second try");
+        assert!(!own.sent(at(20), InsertAnswer::Written), "for a second statement");
         for unproved in [InsertAnswer::None, InsertAnswer::Taken] {
             let mut attempts = Attempts::of(false);
             assert!(!attempts.sent(at(10), unproved));
-            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first try of unknown end");
+            assert!(!attempts.sent(at(20), InsertAnswer::Written), "after a first answer without proof");
         }
         assert!(
             !Attempts::of(true).sent(at(10), InsertAnswer::Written),

@@ -1,16 +1,16 @@
-//! How far each partition of this process is applied, for tasks outside the group.
+//! The progress of each partition that this process owns, for tasks outside the group.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pipeline::applied_watch::AppliedWatch;
 
-/// How far each partition of this process is applied.
+/// The progress of each partition that this process owns.
 #[derive(Default)]
 pub struct AppliedWatches(Mutex<BTreeMap<i32, Arc<AppliedWatch>>>);
 
 impl AppliedWatches {
-    /// The watches of the partitions that this process has now.
+    /// The watches of the partitions that this process owns now.
     pub fn all(&self) -> BTreeMap<i32, Arc<AppliedWatch>> {
         self.lock().clone()
     }

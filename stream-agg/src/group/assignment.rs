@@ -1,6 +1,6 @@
 //! Starts the pipelines of assigned partitions, each at its committed offset.
 //!
-//! A partition whose leader is unknown waits, and holds up no other partition.
+//! A partition whose leader is unknown waits, and does not delay other partitions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::protocol::recover::KafkaState;
 
 /// Timeout of asking Kafka about all assigned partitions together.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest timeout of asking Kafka about one partition, if other partitions have used up the time; and the pause
-/// before Kafka is asked about a waiting partition again.
+/// Shortest timeout of a request about one partition, used if requests about other partitions have used up the time. It
+/// is also the pause before the next request about a waiting partition.
 const ASK_ONE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An assigned partition without a pipeline, because no broker reports where its log begins and ends.
@@ -32,7 +32,7 @@ pub(super) struct WaitingPartition {
     pub(super) member: Arc<str>,
 }
 
-/// The answers of `ask` by partition, and the partitions for which it failed.
+/// Calls `ask` for each partition. Returns the answers by partition, and the partitions for which the call failed.
 fn ask_each<T, U>(
     partitions: impl IntoIterator<Item = (i32, T)>,
     mut ask: impl FnMut(i32, T) -> KafkaResult<U>,
@@ -80,7 +80,8 @@ impl Member {
     /// Starts the pipeline of the partition that has waited longest, if a broker reports where its log begins and
     /// ends.
     fn open_waiting(&mut self) -> Result<Option<LeaveReason>, GroupError> {
-        // A revocation is acknowledged first: for the client, an assignment means that no partition was lost.
+        // A revocation is acknowledged before a new assignment: Kafka's client takes an assignment as a sign that no
+        // partition was lost.
         let revoked = self.releasing.is_some() || self.consumer.assignment_lost();
         if revoked || Instant::now() < self.ask_again {
             return Ok(None);
@@ -96,15 +97,17 @@ impl Member {
         self.start_pipelines(found, &waiting.member)
     }
 
-    /// Puts a partition behind those that wait already.
+    /// Adds a partition at the end of the queue of waiting partitions.
     fn wait_for_leader(&mut self, waiting: WaitingPartition) {
-        let reason = "no broker reports where its log begins and ends; check that it has a leader. Kafka is asked again";
+        let reason = "no broker reports where its log begins and ends; check that it has a leader. The request is \
+                      retried automatically";
         self.services.health.degraded(Component::Partition(waiting.partition), reason);
         self.waiting.push_back(waiting);
         self.ask_again = Instant::now() + ASK_ONE_TIMEOUT;
     }
 
-    /// Forgets which of `partitions` wait for a leader, and returns them: the client is not assigned those.
+    /// Removes `partitions` from the queue of waiting partitions. Returns those that were in it: Kafka's client was
+    /// never assigned them, so it cannot release them.
     pub(super) fn stop_waiting(&mut self, partitions: &[i32]) -> Vec<i32> {
         let (ended, left) = self
             .waiting
@@ -122,7 +125,7 @@ impl Member {
         found: BTreeMap<i32, KafkaState>,
         member: &Arc<str>,
     ) -> Result<Option<LeaveReason>, GroupError> {
-        // The queues come first, so that no record arrives outside of them.
+        // The queues are created before the assignment, so that no record arrives outside them.
         let topic = &self.services.topic;
         let split = |partition| {
             self.consumer.split_partition_queue(topic, partition).ok_or(GroupError::Stray(partition))
@@ -158,7 +161,7 @@ impl Member {
     /// validates an offset in a seek, but not in an assignment.
     ///
     /// # Errors
-    /// The client did not seek in time. The group is joined again then, as after an unknown commit.
+    /// The client did not seek in time. The member then joins the group again, as after a commit of unknown outcome.
     fn validate_offsets(&self, found: &BTreeMap<i32, KafkaState>) -> KafkaResult<()> {
         let topic = &self.services.topic;
         for (partition, found) in found {
@@ -169,8 +172,8 @@ impl Member {
         Ok(())
     }
 
-    /// What is committed for each partition and where its log begins and ends; and the partitions for which no broker
-    /// answered in time, such as those without a leader.
+    /// Asks Kafka what is committed for each partition and where its log begins and ends. Also returns the partitions
+    /// for which no broker answered in time, such as those without a leader.
     fn find(
         &self,
         partitions: &[i32],

@@ -1,10 +1,10 @@
-//! A member of the consumer group: it polls, and acts on what the group coordinator says.
+//! A member of the consumer group: it polls Kafka, and acts on assignments and revocations.
 //!
-//! One thread polls, so that the coordinator knows that the member lives. This thread never handles a record. A pipeline
-//! starts at the committed offset of each assigned partition. The pipelines of revoked partitions stop at the end of
-//! a batch, within [`RELEASE`](super::RELEASE), before their partitions are released. The callbacks of Kafka's client
-//! only record what happened. If the outcome of a commit is unknown, the member leaves the group, so that Kafka refuses
-//! the commit if it arrives late, and joins again.
+//! One thread polls, so that the coordinator does not remove the member from the group. This thread never handles a
+//! record. A pipeline starts at the committed offset of each assigned partition. The pipelines of revoked partitions
+//! stop at the end of a batch, within [`RELEASE`](super::RELEASE), before their partitions are released. The callbacks
+//! of Kafka's client only record what happened. If the outcome of a commit is unknown, the member leaves the group, so
+//! that Kafka refuses the commit if it arrives late, and joins again.
 //!
 //! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
 //! while one of its commits is under way.
@@ -34,10 +34,10 @@ pub(super) struct Member {
     pub(super) pipelines: BTreeMap<i32, Pipeline>,
     /// Assigned partitions whose committed offsets Kafka has not returned yet.
     pub(super) opening: Option<Vec<i32>>,
-    /// Assigned partitions that the client is not assigned yet, because no broker reports where their logs begin and
-    /// end. The first one has waited longest.
+    /// Partitions that the group assigned to this member but that Kafka's client does not fetch yet, because no broker
+    /// reports where their logs begin and end. The partition that has waited longest comes first.
     pub(super) waiting: VecDeque<WaitingPartition>,
-    /// When a broker is asked about a waiting partition again.
+    /// When to ask a broker about a waiting partition again.
     pub(super) ask_again: Instant,
     /// Revoked partitions that are not released yet.
     pub(super) releasing: Option<Release>,
@@ -103,7 +103,7 @@ impl Member {
                 Err(self.fenced())
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.kafka_error(error)),
-            // Brokers that come and go; whether Kafka answers is asked each second.
+            // A broker may disconnect and come back. Whether Kafka answers at all is checked by the progress publisher.
             Some(Err(error)) => {
                 tracing::debug!(%error, "poll kafka");
                 Ok(())
@@ -111,7 +111,7 @@ impl Member {
         }
     }
 
-    /// Finds out how a pipeline ended that was not stopped.
+    /// Decides what to do about a pipeline that ended although nothing stopped it.
     fn end_unexpected(&mut self, partition: i32) -> Result<LeaveReason, GroupError> {
         match self.pipelines.remove(&partition).and_then(Pipeline::ended) {
             Some(PipelineEnd::CommitUnknown) => Ok(LeaveReason::CommitUnknown),
@@ -120,7 +120,7 @@ impl Member {
         }
     }
 
-    /// Updates the metric of the partitions that this process has.
+    /// Updates the metric `partitions_owned`.
     pub(super) fn count_partitions(&self) {
         self.services.metrics.partitions_owned.set(self.pipelines.len() as i64);
     }

@@ -31,9 +31,9 @@ pub mod orphans;
 
 pub use rebalance::RELEASE;
 
-/// The waits before the group is joined again. Each time, the group assigns all partitions again.
+/// The waits before the group is joined again. Each join makes the group assign all partitions again.
 const JOIN_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(30));
-/// After a membership of this length the group is joined again after the shortest wait.
+/// After a membership of at least this length, the wait before the next join is the shortest one again.
 const LASTING: Duration = Duration::from_secs(120);
 
 /// Why the process cannot be a member of the group.
@@ -50,14 +50,14 @@ pub enum GroupError {
     /// Another process uses the same `GROUP_INSTANCE_ID`.
     #[error("consume `{0}`: another process has taken this one's place in the group")]
     Fenced(String),
-    /// A commit is still under way after all the time that it may take.
-    #[error("consume partitions {0:?}: a commit is still under way after all the time that it may take")]
+    /// A commit did not end within its time limit.
+    #[error("consume partitions {0:?}: a commit did not end within its time limit")]
     CommitTimedOut(Vec<i32>),
-    /// A pipeline ended that was not stopped.
+    /// A pipeline ended although nothing stopped it.
     #[error("consume partition {0}: its pipeline ended without being stopped")]
     PipelineEnded(i32),
-    /// A record came outside the queue of its partition, where no pipeline reads it.
-    #[error("consume partition {0}: a record came outside the queue of its partition")]
+    /// Kafka's client returned a record outside the queue of its partition, where no pipeline reads it.
+    #[error("consume partition {0}: kafka's client returned a record outside the queue of its partition")]
     Stray(i32),
     /// The system cannot start a thread.
     #[error("start a thread for partition {partition}")]
@@ -116,7 +116,7 @@ fn pause_after(pauses: &mut Backoff, lived: Duration) -> Duration {
 
 /// Blocks for `wait`, or until `shutdown`.
 fn pause(runtime: &Handle, shutdown: &CancellationToken, wait: Duration) {
-    // Inside the future, because a timer cannot be created outside the runtime.
+    // The timer is created inside the future, because it cannot be created outside the runtime.
     runtime.block_on(async { shutdown.run_until_cancelled(time::sleep(wait)).await });
 }
 

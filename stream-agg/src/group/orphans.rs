@@ -1,10 +1,10 @@
 //! Finds partitions that the group has assigned to no member, and makes the group assign all partitions again.
 //!
-//! When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka gives it the partitions that it had and does not
-//! rebalance. If the member was to release partitions before it went away, the second rebalance, which would have
-//! assigned them to another member, never comes: the partitions have no owner for as long as the same members come
-//! and go. A member that the group does not know makes it rebalance, so a temporary member joins and leaves
-//! ([`force_rebalance`]).
+//! A cooperative rebalance has two steps: members release partitions, then a second rebalance assigns them to other
+//! members. When a static member (`GROUP_INSTANCE_ID`) comes back, Kafka returns its partitions to it without a
+//! rebalance. If the member had to release partitions when it stopped, the second rebalance never happens, and these
+//! partitions have no owner while the same members stop and come back. A member that the group does not know makes it
+//! rebalance, so a temporary member joins and leaves ([`force_rebalance`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use crate::health::Health;
 use crate::kafka::client::{POLL, group_consumer};
 use crate::pipeline::context::Services;
 
-/// Time from an assignment to the first check, and between two checks. A member that releases a partition takes no
-/// longer, so a partition without an owner in two checks is an orphan.
+/// Time from an assignment to the first check, and between two checks. A member releases a partition in less time, so a
+/// partition that has no owner in two checks is an orphan.
 const CHECK: Duration = RELEASE;
 /// Timeout of asking Kafka about the group or the topic.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state of a group that is not rebalancing.
 const STABLE: &str = "Stable";
-/// How long the temporary member waits for its assignment: until all members have joined again.
+/// How long the temporary member waits for its assignment, which comes once all members have joined again.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// After each assignment of this member, checks until every partition has an owner.
@@ -158,7 +158,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
 
-    /// Two topics, as Kafka documents the format, with user data behind.
+    /// An assignment of two topics in the format that Kafka documents, followed by user data.
     const BYTES: &[u8] = b"\0\x01\0\0\0\x02\0\x02ab\0\0\0\x01\0\0\0\x07\0\x06events\0\0\0\x02\0\0\0\0\0\0\0\x03\xff\xff\xff\xff";
 
     #[test]

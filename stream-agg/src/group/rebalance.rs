@@ -16,17 +16,17 @@ use crate::pipeline::{Pipeline, PipelineEnd};
 
 /// How long a pipeline may take to finish the batch that it is inserting.
 pub const RELEASE: Duration = Duration::from_secs(10);
-/// How long a partition may be held for a commit under way, after [`RELEASE`]. One try of a request takes
-/// `socket.timeout.ms` (60 s), and librdkafka makes at most three.
+/// How long a partition may be held for a commit under way, after [`RELEASE`]. One attempt of a request takes up to
+/// `socket.timeout.ms` (60 s), and librdkafka makes at most three attempts.
 ///
-/// No other member has the partition until it is released. This member keeps polling and sends heartbeats, so neither
+/// No other member gets the partition until it is released. This member keeps polling and sends heartbeats, so neither
 /// `max.poll.interval.ms` nor the session ends, and librdkafka joins no later generation before `incremental_unassign`
 /// is called (`RD_KAFKA_CGRP_WAIT_ASSIGN_CALL`). If another member joins meanwhile, even a temporary one, Kafka waits
-/// for this member as long as the rebalance timeout, which is `max.poll.interval.ms` (300 s), and accepts its commits.
-/// If the partition is held longer (after this limit, [`Member::leave`] waits as long once more), Kafka begins a
+/// for this member until the rebalance timeout, which is `max.poll.interval.ms` (300 s), and accepts its commits. If
+/// the partition is held longer (after this limit, [`Member::leave`] waits for the same time once more), Kafka begins a
 /// generation that this member has not joined. Only then may the partition get another owner, and Kafka refuses a
-/// commit under way with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25), because the commit belongs to the
-/// generation before.
+/// commit under way with ILLEGAL_GENERATION (22) or UNKNOWN_MEMBER_ID (25), because the commit belongs to the previous
+/// generation.
 const HELD: Duration = Duration::from_secs(150);
 
 /// Revoked partitions that are not released yet.
@@ -38,7 +38,7 @@ pub(super) struct Release {
 /// How long pipelines that were stopped may still hold their partitions. Pure: the caller passes the time.
 #[derive(Debug, Clone, Copy)]
 struct HoldLimit {
-    /// Until then, pipelines may finish their batches.
+    /// Until this moment, pipelines may finish their batches.
     finish_by: Instant,
 }
 
@@ -49,7 +49,7 @@ enum Held {
     Finish,
     /// Stop them at once, and wait for their commits.
     GiveUp,
-    /// Stop waiting: a commit takes longer than it may.
+    /// Stop waiting: a commit did not end within its time limit.
     TimedOut,
 }
 
@@ -72,7 +72,7 @@ impl HoldLimit {
 impl Member {
     /// Stops the pipelines of revoked partitions.
     pub(super) fn begin_release(&mut self, partitions: Vec<i32>) {
-        // A lost partition may have a new owner already, whose commit one of ours could undo.
+        // A lost partition may already have a new owner. A late commit of this member could undo that owner's commit.
         let lost = self.consumer.assignment_lost();
         for pipeline in partitions.iter().filter_map(|partition| self.pipelines.get(partition)) {
             if lost {
@@ -127,13 +127,13 @@ impl Member {
     pub(super) fn leave(mut self, shutdown: &CancellationToken) -> Result<(), GroupError> {
         self.pipelines.values().for_each(Pipeline::stop);
         let limit = HoldLimit::from(Instant::now());
-        // Rebalances are only recorded meanwhile. If a partition were released while its batch is being inserted,
-        // its next owner would read the records of that batch again.
+        // During this loop, rebalances are recorded but not acknowledged. If a partition were released while its batch
+        // is being inserted, its next owner would read the records of that batch again.
         while self.pipelines.values().any(|pipeline| !pipeline.may_release()) {
             let held = limit.check(Instant::now());
             if held != Held::Finish {
                 self.pipelines.values().for_each(Pipeline::give_up);
-                // The end of the process ends the commits under way.
+                // Commits that are under way end with the process.
                 if shutdown.is_cancelled() && self.pipelines.values().all(Pipeline::has_ended) {
                     break;
                 }
@@ -157,7 +157,7 @@ impl Member {
         Ok(())
     }
 
-    /// Removes what is published about a partition.
+    /// Removes the metrics and the watch of a partition.
     fn forget(&self, partition: i32) {
         self.applied_watches.lock().remove(&partition);
         self.services.metrics.forget(partition);

@@ -21,7 +21,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// Timeout of a seek.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client for metadata and offsets, which is not a member of the group.
+/// A client that asks for metadata and offsets. It is not a member of the group.
 ///
 /// # Errors
 /// Kafka's client does not accept a setting.
@@ -29,7 +29,7 @@ pub fn metadata_client(config: &Config) -> KafkaResult<BaseConsumer> {
     config.migrate.kafka.client(&[]).create()
 }
 
-/// A client for the settings of the topic.
+/// A client that reads the settings of the topic.
 ///
 /// # Errors
 /// Kafka's client does not accept a setting.
@@ -37,8 +37,8 @@ pub fn admin_client(config: &Config) -> KafkaResult<Admin> {
     config.migrate.kafka.client(&[]).create()
 }
 
-/// How long Kafka keeps the partitions for a member that sends no heartbeats: Kafka's default, in which a restarted
-/// process of the same `GROUP_INSTANCE_ID` is back.
+/// How long Kafka keeps the partitions of a member that sends no heartbeats. Kafka's default is long enough for a
+/// process to restart with the same `GROUP_INSTANCE_ID`.
 const SESSION_MS: &str = "45000";
 
 /// A consumer that has not joined the group yet.
@@ -62,7 +62,7 @@ pub(crate) fn group_consumer(
     client.create_with_context(GroupContext::new(&kafka.topic, health))
 }
 
-/// Bytes of fetched records that wait, of all partitions together.
+/// Most bytes of fetched records that wait to be decoded, for all partitions together.
 pub(crate) const QUEUED_BYTES: usize = 64 << 20;
 
 /// Limit of the queue of each partition, so that the queues of all partitions together are bounded.
@@ -71,8 +71,8 @@ fn queued_kib(partitions: NonZeroU16) -> String {
     (ALL_KIB / u32::from(partitions.get())).clamp(1 << 10, 16 << 10).to_string()
 }
 
-/// Seeks to `from` in `partition`. Its queue then returns an error instead of records if the record before `from`, of
-/// this leader `epoch`, was truncated.
+/// Seeks to `from` in `partition`. If the record before `from`, which has this leader `epoch`, was truncated, the queue
+/// of the partition then returns an error instead of records.
 ///
 /// # Errors
 /// The client did not seek in time.

@@ -1,8 +1,8 @@
 //! Commits what a partition has applied and declared, to Kafka's group coordinator.
 //!
 //! Each call commits one partition: a commit of several partitions is not atomic, and its error does not say which of
-//! them failed. Invariant: a commit of unknown outcome is never repeated here, because the first copy may arrive after a
-//! commit that follows the second.
+//! them failed. Invariant: a commit of unknown outcome is never repeated here, because the first copy may arrive after
+//! a later commit, which it would undo.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,14 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What is committed for a partition: the offset and its metadata.
 pub type Committed = Option<(NextOffset, String)>;
 
-/// Why a commit was not made, so that the pipeline must end.
+/// Why a commit was not confirmed, so that the pipeline must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitAborted {
-    /// The partition was given up before.
+    /// The partition was given up before the commit was confirmed.
     GivenUp,
     /// The outcome is unknown: this process must leave the group and join it again.
     OutcomeUnknown,
-    /// Another process has taken this one's place in the group.
+    /// Another process with the same `GROUP_INSTANCE_ID` has taken the place of this process in the group.
     Fenced,
 }
 
@@ -54,13 +54,13 @@ pub struct Committer {
     pub member: Arc<str>,
     /// The last commit that Kafka accepted.
     pub committed: Committed,
-    /// Each commit under way holds a reference, so that others can tell when none is left.
+    /// Each commit under way holds a reference, so that others see when no commit is under way any more.
     pub under_way: Arc<()>,
     /// Cancelled when the partition is given up.
     pub give_up: CancellationToken,
     /// Counts failed commits.
     pub metrics: Arc<Metrics>,
-    /// Shows commits that Kafka denies, until one succeeds.
+    /// Shows that Kafka denies commits, until one succeeds.
     pub health: Arc<Health>,
 }
 
@@ -106,7 +106,7 @@ impl Committer {
         }
     }
 
-    /// Runs a call that may block for as long as Kafka does not answer.
+    /// Runs a call that may block while Kafka does not answer.
     async fn blocking<T: Send + 'static>(
         &self,
         call: impl FnOnce(&GroupConsumer) -> T + Send + 'static,
@@ -117,7 +117,7 @@ impl Committer {
             drop((consumer, held));
             done
         });
-        // An error means that the runtime ends.
+        // An error means that the runtime shuts down.
         self.give_up
             .run_until_cancelled(running)
             .await
@@ -126,7 +126,7 @@ impl Committer {
     }
 }
 
-/// Raises an alarm for a commit that succeeds only after an operator helps. A commit that succeeds ends the alarm.
+/// Raises an alarm if commits can succeed only after an operator acts. A commit that succeeds ends the alarm.
 fn alarm_if_denied(
     health: &Health,
     partition: u16,
@@ -143,10 +143,11 @@ fn alarm_if_denied(
     }
 }
 
-/// Commits as long as the consumer is the `member` that was assigned the partition.
+/// Commits only if the consumer still has the id `member`, under which the partition was assigned.
 ///
-/// A static member that the group removed while it joined joins under another id and keeps its partitions: librdkafka
-/// does not consider them lost. They may have another owner by then, and Kafka would accept the commit.
+/// If the group removes a static member while it joins, the member joins under another id and keeps its partitions,
+/// because librdkafka does not consider them lost. By then they may have another owner, and Kafka would accept the
+/// commit.
 fn commit(
     consumer: &GroupConsumer,
     member: &str,
@@ -171,7 +172,7 @@ fn read(consumer: &GroupConsumer, topic: &str, partition: u16) -> KafkaResult<Co
     answer.elements().first().map_or(Ok(None), committed)
 }
 
-/// What Kafka says is committed for one partition.
+/// What is committed for one partition, from the answer of Kafka.
 ///
 /// # Errors
 /// Kafka's error for this partition.
@@ -185,7 +186,7 @@ pub fn committed(
     })
 }
 
-/// What became of a commit, as far as is known.
+/// What the result of a commit proves about it.
 fn outcome(result: &KafkaResult<()>) -> CommitOutcome {
     use RDKafkaErrorCode as C;
     match result {
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn a_commit_of_a_member_that_the_group_has_removed_is_not_sent() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        // It has not joined a group, and Kafka never answers it.
+        // This consumer has not joined a group, and Kafka never answers it.
         let consumer = PartitionContext::unanswered(runtime.handle().clone()).consumer();
         let committed = commit(&consumer, "removed", "events", 0, NextOffset::ZERO, "");
         assert_eq!(committed, Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)));
@@ -267,7 +268,7 @@ mod tests {
         }
         let Readiness::Not(reason) = health.readiness() else { panic!("there is an alarm") };
         assert!(reason.starts_with("commits of partition 3: commit offset 7: "), "{reason}");
-        // Assigned again after the group was joined again.
+        // The partition is assigned again after the member joined the group again.
         health.recovered(Component::Group);
         health.forget_commits(|partition| partition == 3);
         assert_ne!(health.readiness(), Readiness::Ready);

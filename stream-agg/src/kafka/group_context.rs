@@ -21,7 +21,7 @@ pub type GroupConsumer = BaseConsumer<GroupContext>;
 pub struct GroupContext {
     topic: String,
     events: Mutex<Vec<RebalanceEvent>>,
-    /// True while this member leaves the group: the callbacks then acknowledge rebalances themselves.
+    /// True while this member leaves the group. The callbacks then acknowledge rebalances themselves.
     leaving: AtomicBool,
     health: Arc<Health>,
 }
@@ -56,8 +56,8 @@ impl GroupContext {
         !self.events().is_empty()
     }
 
-    /// Acknowledges the recorded rebalances, then `more`, and from here on every rebalance in its callback: Kafka's
-    /// client waits for an acknowledgement before it leaves the group.
+    /// Acknowledges the recorded rebalances and then `more`. Later rebalances are acknowledged in their callbacks,
+    /// because Kafka's client waits for an acknowledgement before it leaves the group.
     pub(crate) fn acknowledge_immediately(
         &self,
         consumer: &GroupConsumer,
@@ -90,7 +90,7 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        // `error` reports brokers that come and go, once each.
+        // The callback `error` already reports each lost broker, once.
         tracing::debug!("librdkafka: {facility}: {message}");
     }
 

@@ -27,7 +27,7 @@ use crate::protocol::intent::TopicId;
 pub struct TopicDescription {
     /// The id; `None` if the brokers give topics no ids.
     pub id: Option<TopicId>,
-    /// How many partitions it has.
+    /// How many partitions the topic has.
     pub partitions: u16,
 }
 
@@ -53,7 +53,7 @@ pub fn describe_topic(
         c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
-        // The event itself reports the timeout.
+        // The request has its own timeout, which the event reports, so the poll waits a little longer.
         let event = c::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
         let described = described(event);
         if !event.is_null() {
@@ -66,7 +66,7 @@ pub fn describe_topic(
     }
 }
 
-/// The answer to a question about one topic.
+/// The description of the requested topic, from the event that answers the request.
 ///
 /// # Safety
 /// `event` is null, or an event that was not destroyed.
@@ -74,7 +74,7 @@ unsafe fn described(event: *mut c::rd_kafka_event_t) -> Result<TopicDescription,
     if event.is_null() {
         return Err(RDKafkaErrorCode::OperationTimedOut);
     }
-    // SAFETY: the event lives; everything that is read from it lives as long.
+    // SAFETY: the event lives; everything that is read from it lives as long as the event.
     unsafe {
         no_error(c::rd_kafka_event_error(event))?;
         let result = c::rd_kafka_event_DescribeTopics_result(event);
@@ -111,8 +111,8 @@ fn no_error(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
     }
 }
 
-/// The id that the group coordinator gave this member; empty while it has none. It changes only when the
-/// coordinator has removed the member.
+/// The id that the group coordinator gave this member; empty while the member has none. The id changes only after the
+/// coordinator removed the member.
 pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> String {
     let client = consumer.client().native_ptr();
     // SAFETY: the client lives until the end of the function; the text belongs to us, is copied and freed once.

@@ -1,4 +1,4 @@
-//! Kafka: its clients, what is committed, and what is known of the topic.
+//! Kafka: the clients, the commits, and the checks of the topic.
 
 pub mod client;
 

@@ -7,9 +7,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 pub(crate) enum ReadError {
     /// The next offset is not in the log, or the log was truncated below it.
     OffsetGone,
-    /// The log holds records that the client cannot read. The client skips them, or fetches them again for ever.
+    /// The log holds records that the client cannot read. The client would skip them, or fetch them again for ever.
     Unreadable,
-    /// The client fetches from the same offset again, and succeeds once the cause is gone.
+    /// The client fetches from the same offset again, which succeeds once the cause is gone.
     Transient,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn classify(error: &KafkaError) -> ReadError {
             | C::OperationTimedOut
             | C::RequestTimedOut,
         ) => ReadError::Transient,
-        // This includes errors of later versions, because skipping records must not be the default.
+        // Errors that later versions add are included, because records must not be skipped by default.
         _ => ReadError::Unreadable,
     }
 }
@@ -46,8 +46,8 @@ mod tests {
         for code in [C::AutoOffsetReset, C::OffsetOutOfRange, C::LogTruncation] {
             assert_eq!(of(code), ReadError::OffsetGone, "{code:?}");
         }
-        // A bad checksum, a record set that cannot be decompressed, a format of a later Kafka, and what
-        // a broker cannot read itself.
+        // A bad checksum, a record set that cannot be decompressed, the format of a later Kafka, and records that the
+        // broker itself cannot read.
         for code in [C::BadMessage, C::BadCompression, C::NotImplemented, C::InvalidMessage, C::Unknown] {
             assert_eq!(of(code), ReadError::Unreadable, "{code:?}");
         }

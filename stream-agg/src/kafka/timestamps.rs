@@ -1,6 +1,6 @@
 //! Checks that Kafka itself sets the times of the topic's records (`LogAppendTime`).
 //!
-//! The deduplication window reaches back by these times, and `as_of` promises that everything appended before it is
+//! The deduplication window measures age by these times, and `as_of` promises that every record appended before it is
 //! stored. Both need times that do not go backwards, whatever the clocks of edges show.
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub enum TimestampType {
     LogAppendTime,
     /// The producers.
     CreateTime,
-    /// This process has no right to ask.
+    /// Unknown, because this process has no right to read the setting.
     Unknown,
 }
 
@@ -64,12 +64,12 @@ pub fn help(kafka: &KafkaConfig) -> String {
     )
 }
 
-/// The warning if Kafka does not say who sets the times.
+/// The warning if this process cannot read who sets the times.
 pub fn warning(topic: &str) -> String {
     let (name, value) = SETTING;
     format!(
-        "topic `{topic}`: this process has no right to describe its settings, so it cannot check that {name} is {value}; \
-         with another value, repeated events may count twice"
+        "topic `{topic}`: this process has no right to read the settings of the topic, so it cannot check that {name} \
+         is {value}; with another value, repeated events may count twice"
     )
 }
 

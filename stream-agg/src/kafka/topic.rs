@@ -1,8 +1,8 @@
-//! Detects, by the topic id, that the topic was deleted and created again while the process runs.
+//! Detects by its id that the topic was deleted and created again while the process runs.
 //!
-//! Such a topic has other records at the same offsets. Invariant: a batch is inserted only if the topic had its
-//! first id at a moment after the records of the batch were read. An id never comes back, so all records of the
-//! batch belong to that topic.
+//! Such a topic has other records at the same offsets. Invariant: a batch is inserted only if the topic still had its
+//! first id after the records of the batch were read. Kafka never uses an id again, so all records of the batch belong
+//! to that topic.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,7 @@ use crate::protocol::intent::TopicId;
 
 /// Timeout of asking Kafka for the topic id.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The waits before a question without an answer is repeated.
+/// The waits before a failed request is repeated.
 const ASK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// The topic of the records.
@@ -28,27 +28,27 @@ pub struct TopicWatch {
     name: String,
     metadata_client: Arc<BaseConsumer>,
     health: Arc<Health>,
-    /// The id when the process began.
+    /// The id of the topic when the process started.
     first: OnceLock<Option<TopicId>>,
     recreated: AtomicBool,
-    /// How many partitions it had when Kafka last answered; 0 before that.
+    /// How many partitions the topic had when Kafka last answered; 0 before the first answer.
     partitions: AtomicU16,
-    /// When the question was asked that was last answered. Locked while a question is under way.
+    /// When the request that was answered last was sent. Locked while a request is under way.
     asked: Mutex<Option<Instant>>,
 }
 
-/// The topic was deleted and created again since the process began.
+/// The topic was deleted and created again since the process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recreated;
 
 impl TopicWatch {
-    /// Watches the topic `name`. Asks nothing yet.
+    /// A watch of the topic `name`, which has sent no request yet.
     pub fn new(name: String, metadata_client: Arc<BaseConsumer>, health: Arc<Health>) -> Self {
         let (first, recreated, partitions) = (OnceLock::new(), AtomicBool::new(false), AtomicU16::new(0));
         Self { name, metadata_client, health, first, recreated, partitions, asked: Mutex::new(None) }
     }
 
-    /// Asks for the topic id now. The first answer is the id when the process began. Blocks.
+    /// Asks Kafka for the topic id. The first answer counts as the id at the start of the process. Blocks.
     ///
     /// # Errors
     /// Kafka did not answer, or has no such topic.
@@ -68,13 +68,13 @@ impl TopicWatch {
         Some(self.partitions.load(Ordering::Relaxed)).filter(|partitions| *partitions > 0)
     }
 
-    /// Whether the topic was ever seen with another id.
+    /// Whether Kafka ever answered with another topic id.
     pub fn was_recreated(&self) -> bool {
         self.recreated.load(Ordering::Acquire)
     }
 
-    /// Returns once Kafka has returned the topic id in answer to a request that was sent after this call. Calls at the
-    /// same time share a request.
+    /// Returns once Kafka has answered a request for the topic id that was sent after this call began. Concurrent calls
+    /// share a request.
     ///
     /// # Errors
     /// The topic has another id, so the records that were read may belong to another log.
@@ -92,7 +92,7 @@ impl TopicWatch {
                     self.health.degraded(Component::Kafka, reason);
                     time::sleep(backoff.wait()).await;
                 }
-                // The runtime ends, and this call with it.
+                // The runtime shuts down, which also ends this call.
                 Err(_) => time::sleep(backoff.wait()).await,
             }
         }
@@ -100,7 +100,7 @@ impl TopicWatch {
     }
 }
 
-/// Brokers without topic ids do not show it.
+/// Whether the topic was deleted and created again. Brokers without topic ids do not show this.
 fn is_recreated(first: Option<TopicId>, now: Option<TopicId>) -> bool {
     first.is_some() && now.is_some() && first != now
 }

@@ -1,16 +1,16 @@
-//! How far a pipeline has applied its partition, for tasks outside the pipeline.
+//! The progress of a pipeline, for tasks outside the pipeline.
 
 use schemas::time::UnixMillis;
 use tokio::sync::watch;
 
 use crate::protocol::progress::NextOffset;
 
-/// How far a pipeline has applied its partition. The pipeline writes it, other tasks read it.
+/// The progress of a pipeline. The pipeline writes it, and other tasks read it.
 pub struct AppliedWatch {
     applied: watch::Sender<Applied>,
 }
 
-/// What is in every cell.
+/// Which records are in every cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
     /// Generation of the Kafka log.
@@ -26,7 +26,7 @@ impl AppliedWatch {
         Self { applied: watch::Sender::new(Applied { log_generation: 0, next: None, until: None }) }
     }
 
-    /// What is in every cell now.
+    /// Which records are in every cell now.
     pub fn applied(&self) -> Applied {
         *self.applied.borrow()
     }

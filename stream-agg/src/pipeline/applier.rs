@@ -51,7 +51,7 @@ struct Applier<'p> {
     progress: Progress,
     /// The intent to commit if no other batch follows.
     after: Option<Intent>,
-    /// What is noted with the first commit under the declaration of this process.
+    /// The moments to store around the first commit under the declaration of this process.
     since: Option<SinceNotes>,
 }
 
@@ -68,7 +68,7 @@ impl Applier<'_> {
                 }
             };
             match message {
-                // The next owner declares the batch, and may close it elsewhere.
+                // The batch is left to the next owner, which declares it and may close it at another offset.
                 PipelineMessage::Batch(ready)
                     if !ready.declared.rebuilt && self.context.stop.is_cancelled() =>
                 {
@@ -113,7 +113,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits that every batch is applied and none is declared, if that is so and not committed yet.
+    /// If every batch is applied and no batch is declared, commits this, unless it is committed already.
     async fn commit_after(&mut self) -> Result<(), PipelineEnd> {
         if self.progress.may_declare()
             && let Some(after) = self.after.take()
@@ -123,7 +123,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Commits an intent. Everything below `from` is applied.
+    /// Commits an intent. Every record below `from` must be applied.
     async fn commit(&mut self, from: NextOffset, intent: &Intent) -> Result<(), PipelineEnd> {
         let PartitionContext { services, give_up, .. } = self.context;
         let is_ours = || intent.declaration_hash == services.declaration.hash();

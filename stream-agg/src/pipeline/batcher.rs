@@ -1,8 +1,8 @@
 //! Decides when a batch closes.
 //!
-//! A batch closes at a number of rows or records, bytes, an age, or a number of cells; the record that reaches a
-//! limit is its last one. Where an end was decided before, by an intent or by markers, the batch closes there. The
-//! caller owns the clock.
+//! A batch closes when it reaches a limit of rows or records, of bytes, of age, or of cells; the record that reaches
+//! the limit is the last one of the batch. If an intent or markers already fix where a batch ends, the batch closes
+//! there. The caller owns the clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,11 +19,12 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::rows::batch::Batch;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// A batch closes when it has this many cells, each of which costs an insert: first the cells of days of arrival
-/// and of rows that never expire, then, for each retention, the cells of late events.
+/// A batch closes when it has this many cells, because each cell costs an insert. The first number allows for the cells
+/// of days of arrival and of rows that never expire. The second is added for each retention, for the cells of late
+/// events.
 const MAX_CELLS: usize = 16;
 const MAX_CELLS_OF_RETENTION: usize = 6;
-/// Longest that a backlog keeps a batch open.
+/// Longest time that a backlog keeps a batch open beyond its maximum age.
 const MAX_BACKLOG_WAIT: Duration = Duration::from_secs(20);
 
 /// Collects the records of one partition into batches.
@@ -31,7 +32,7 @@ const MAX_BACKLOG_WAIT: Duration = Duration::from_secs(20);
 pub struct Batcher {
     /// `None`: a batch closes only at one of `ends`.
     limits: Option<BatchLimits>,
-    /// Where a batch must end, whatever other limits say; ascending.
+    /// Where a batch must end regardless of the limits; ascending.
     ends: VecDeque<NextOffset>,
     start: NextOffset,
     open: Open,
@@ -51,8 +52,9 @@ struct BatchLimits {
 enum Touched {
     /// A cell of `events`, by day of arrival.
     Events(UnixMillis),
-    /// A cell of `ledger`, by day of Kafka's time; and one of `dead_letters`, if there are any.
+    /// A cell of `ledger`, by the day on which Kafka appended the records.
     Ledger(UnixMillis),
+    /// A cell of `dead_letters`, by the day on which Kafka appended the records.
     DeadLetters(UnixMillis),
     Rollups(Table, Expiry),
 }
@@ -64,10 +66,11 @@ struct Open {
     bytes: usize,
     since: Option<Instant>,
     cells: HashSet<Touched>,
-    /// Number of rows whose cells are counted, and the days of the last of them: of its event and of its arrival.
+    /// How many rows have their cells counted; and for the last of these rows, the days of its event and of its
+    /// arrival.
     counted: usize,
     days: Option<(UnixMillis, UnixMillis)>,
-    /// The ids of the first `identified` records. They are collected when an id is asked for.
+    /// The ids of the first `identified` records. [`Batcher::holds`] adds the missing ones when it is called.
     record_ids: HashSet<Uuid>,
     identified: usize,
 }
@@ -85,7 +88,7 @@ impl Batcher {
         Self { limits, ends: ends.into_iter().collect(), start, open: Open::default() }
     }
 
-    /// A batcher for a declared batch from `start` on, and for nothing after it: a batch up to each of the
+    /// A batcher that rebuilds a declared batch from `start` on, and nothing after it. It closes a batch at each of the
     /// ascending `ends`.
     pub fn rebuild(start: NextOffset, ends: impl IntoIterator<Item = NextOffset>) -> Self {
         Self { limits: None, ends: ends.into_iter().collect(), start, open: Open::default() }
@@ -134,7 +137,7 @@ impl Batcher {
         self.open.bytes
     }
 
-    /// Subtracts `time` from the age of the open batch: it waited for this process, not for records.
+    /// Subtracts `time` from the age of the open batch, because it waited for this process and not for records.
     pub fn waited(&mut self, time: Duration) {
         self.open.since = self.open.since.map(|since| since + time);
     }
@@ -165,7 +168,7 @@ impl Batcher {
     }
 
     /// How long until the open batch must close, zero if it is due. In a backlog, which lasts until `backlog_until`
-    /// at least, the batch stays open longer. At the end of a backlog, a large batch is worth its inserts and is
+    /// at least, the batch stays open longer. At the end of a backlog, a batch that is large enough for its inserts is
     /// due at once.
     pub fn due_in(&self, now: Instant, backlog_until: Option<Instant>) -> Option<Duration> {
         let deadline = self.deadline()?;
@@ -178,8 +181,7 @@ impl Batcher {
         Some(due.saturating_duration_since(now))
     }
 
-    /// Closes the open batch, if there is one and it may end here: a declared batch ends only where it was declared
-    /// to end.
+    /// Closes the open batch, if there is one and it may end here. A declared batch ends only at its declared end.
     pub fn close(&mut self) -> Option<Batch> {
         if self.is_empty() || self.rebuilds() { None } else { self.close_at(self.open.last()) }
     }
@@ -203,7 +205,7 @@ impl Batcher {
         }
         for row in *counted..rows.len() {
             let (happened, arrived) = (rows.event_time[row].floor(DAY), rows.server_time[row].floor(DAY));
-            // Neighbouring rows mostly have the same days.
+            // Neighbouring rows usually have the same days.
             if days.replace((happened, arrived)) == Some((happened, arrived)) {
                 continue;
             }
@@ -235,7 +237,7 @@ impl BatchLimits {
 }
 
 impl Open {
-    /// The end of the last record.
+    /// The offset after the last record.
     ///
     /// # Panics
     /// If there is no record.
@@ -245,7 +247,7 @@ impl Open {
 
     fn is_full(&self, limits: &BatchLimits) -> bool {
         let BatchLimits { config, max_cells, .. } = limits;
-        // Each record is a row of the ledger, even without lines and bytes.
+        // Each record becomes a row of the ledger, even if it has no lines and no bytes.
         let DecodedLines { rows, dead_letters, .. } = &self.decoded;
         let rows = rows.len().max(dead_letters.len()).max(self.entries.len());
         rows >= config.max_rows.get()

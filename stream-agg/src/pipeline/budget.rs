@@ -1,8 +1,8 @@
 //! Limits the memory of large batches, for all partitions of the process together.
 //!
 //! A batch that grows large needs a permit, and keeps it until it is applied. Invariant: no partition waits for a
-//! permit for ever, because a partition that makes no progress keeps its permit. After [`PATIENCE`] a partition goes on
-//! with small batches; a declared batch is finished without a permit.
+//! permit for ever, although a partition that makes no progress keeps its permit. After [`PATIENCE`], a waiting
+//! partition continues with small batches, and a declared batch is finished without a permit.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::BatchConfig;
 
 /// A batch of this size or more is large. Smaller batches need no permit.
 pub const LARGE_BYTES: usize = 1 << 20;
-/// Longest that a batch waits for a permit before it stays small.
+/// Longest time that a batch waits for a permit before it stays small.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The permits for large batches, shared by all partitions of the process.
@@ -42,7 +42,7 @@ impl LargeBatchBudget {
         Self(Arc::new(Semaphore::new(permits.map_or(1, NonZeroUsize::get))))
     }
 
-    /// A permit, or `None` if none is free in time. The batch that has waited longest comes first.
+    /// A permit, or `None` if no permit is free in time. The batch that has waited longest gets the next permit.
     pub async fn acquire(&self) -> Option<Permit> {
         let held = time::timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await.ok()?;
         Some(Permit { _held: Some(held.expect("the semaphore is never closed")) })

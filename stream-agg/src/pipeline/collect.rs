@@ -2,7 +2,7 @@
 //!
 //! The collector runs ahead of the applier by at most one waiting batch. Invariant: the rows of a batch, and the
 //! deduplication window after it, follow from the records, the declaration and the window before it, never from a
-//! clock. A clock only decides when a batch closes that is not declared yet.
+//! clock. A clock only decides when a batch that is not declared yet closes.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -37,7 +37,8 @@ use crate::protocol::window::Window;
 use crate::rows::batch::Batch;
 use crate::rows::decode::{Record, decode};
 
-/// A backlog ends when no record of it comes for this long: a queue may be empty until the next fetch.
+/// A backlog ends when no record of the backlog arrives for this long. A shorter pause is no sign of the end, because a
+/// queue may be empty until the next fetch.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(500);
 /// How often a pipeline without records checks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -50,9 +51,9 @@ pub(crate) struct Collector<'p> {
     declaration: Arc<Declaration>,
     batcher: Batcher,
     window: Window,
-    /// The intent that follows the batch before the open one: what Kafka must show while no batch is declared.
+    /// The intent to commit after the previous batch: Kafka must show it while no batch is declared.
     intent_before: Intent,
-    /// Where later batches must end, ascending: at the markers that `stream-agg adopt` found.
+    /// Offsets at which later batches must end, ascending: those of the markers that `stream-agg adopt` found.
     fixed_ends: Vec<NextOffset>,
     /// The permit of the open batch, once it is large.
     permit: Option<Permit>,
@@ -67,9 +68,9 @@ pub(crate) struct Collector<'p> {
     newest_epoch: Option<i32>,
     /// When Kafka appended the newest record that was read; `None` if producers set the times.
     newest_time: Option<UnixMillis>,
-    /// When Kafka was last asked where the log ends.
+    /// When this process last asked Kafka where the log ends.
     end_asked_at: Option<Instant>,
-    /// Limits the warnings about records with an impossible time.
+    /// Limits the warnings about records whose time is not plausible.
     clock_warnings: clock::Warnings,
     /// Whether Kafka's client last returned an error instead of a record.
     read_failed: bool,
@@ -89,19 +90,20 @@ impl<E: Into<StoppedPartition>> From<E> for CollectorEnd {
     }
 }
 
-/// What the ledger answered about records that came through a spool.
+/// The answer of the ledger about records that came through a spool.
 #[derive(Default)]
 struct Spooled {
     /// The start of the open batch for which the ledger was asked.
     start: Option<NextOffset>,
-    /// The ids of the records that it was asked for.
+    /// The ids of the records that the ledger was asked for.
     asked: HashSet<Uuid>,
-    /// The ids among them that it holds below `start`.
+    /// Those of the asked ids that the ledger has below `start`.
     known: HashSet<Uuid>,
 }
 
 impl<'p> Collector<'p> {
-    /// A collector that continues where the partition was restored. If a batch is declared, it comes first.
+    /// A collector that continues where the partition was restored. If a batch is declared, the collector begins with
+    /// that batch.
     pub(crate) fn new(context: &'p PartitionContext, restored: RestoredPartition) -> Self {
         let RestoredPartition { resume, declaration, window, fixed_ends } = restored;
         let from = resume.from;
@@ -132,8 +134,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Whether the batch that ends at `end` is the last one under an earlier declaration: that of a batch which an
-    /// earlier owner declared, or of records which `stream-agg adopt` found in tables.
+    /// Whether the batch that ends at `end` is the last one under an earlier declaration. This is the declaration of a
+    /// batch that an earlier owner declared, or of records that `stream-agg adopt` found in the tables.
     fn ends_earlier_declaration(&self, end: NextOffset) -> bool {
         if self.batcher.rebuilds() {
             return self.batcher.has_rebuilt();
@@ -142,8 +144,8 @@ impl<'p> Collector<'p> {
         !ours && self.intent_before.adopted.is_none_or(|adopted| adopted <= end)
     }
 
-    /// Collects new batches from `start` on: under the declaration of this process, or under the declaration of
-    /// adopted markers as long as they reach beyond `start`.
+    /// Collects new batches from `start` on: under the declaration of this process, or under the declaration of adopted
+    /// markers while they reach beyond `start`.
     fn begin_new_batches(&mut self, start: NextOffset) {
         let Services { batch, declaration, .. } = &*self.context.services;
         if self.intent_before.adopted.is_none_or(|adopted| adopted <= start) {
@@ -217,7 +219,7 @@ impl<'p> Collector<'p> {
         sender: &mpsc::Sender<PipelineMessage>,
     ) -> Result<(), CollectorEnd> {
         if sender.blocking_send(message).is_err() {
-            // The applier itself ends if the topic was deleted and created again.
+            // The applier also ends if the topic was deleted and created again.
             self.check_topic()?;
             return Err(CollectorEnd::Stopped);
         }
@@ -229,7 +231,7 @@ impl<'p> Collector<'p> {
         if recreated { Err(RecoverError::TopicReplaced.into()) } else { Ok(()) }
     }
 
-    /// Adds a record that was read `now` to the open batch, and sends the batches that it completes.
+    /// Adds a record that was read at `now` to the open batch, and sends the batches that it completes.
     fn add_record(
         &mut self,
         message: &BorrowedMessage<'_>,
@@ -264,7 +266,7 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Warns if the time that Kafka gave a record cannot be true while this machine's clock shows `now`.
+    /// Warns if the time that Kafka gave a record is not plausible while this machine's clock shows `now`.
     fn check_time(&mut self, offset: Offset, time: UnixMillis, now: UnixMillis) {
         let Some(off) = off_clock(time, self.newest_time, now) else { return };
         let PartitionContext { services, partition, .. } = self.context;
@@ -277,7 +279,7 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Kafka's client returned an error instead of a record.
+    /// Handles an error that Kafka's client returned instead of a record.
     fn handle_read_error(&mut self, error: KafkaError) -> Result<(), CollectorEnd> {
         let PartitionContext { services, partition, .. } = self.context;
         let next = self.read_end.max(self.batcher.start());
@@ -308,8 +310,8 @@ impl<'p> Collector<'p> {
         }
     }
 
-    /// Waits for the permit that the open batch needs once it is large. Returns whether the batch may grow: it may
-    /// not if there was no permit in time, or if the pipeline was stopped.
+    /// Waits for the permit that the open batch needs once it is large. Returns whether the batch may grow. It may not
+    /// if no permit was free in time or the pipeline was stopped.
     fn acquire_room_to_grow(&mut self) -> bool {
         let PartitionContext { services, stop, .. } = self.context;
         if self.permit.is_some() || self.batcher.bytes() < budget::LARGE_BYTES {

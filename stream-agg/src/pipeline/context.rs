@@ -33,7 +33,7 @@ pub struct Services {
     pub batch: BatchConfig,
     /// The rollups, fields and limits that decide which rows a record becomes.
     pub declaration: Arc<Declaration>,
-    /// Queries of ClickHouse.
+    /// The client for queries to ClickHouse.
     pub store: Store,
     /// Limits the number of large batches.
     pub large_batches: LargeBatchBudget,
@@ -66,7 +66,7 @@ pub(crate) struct PartitionContext {
 }
 
 impl PartitionContext {
-    /// Asks Kafka where the log begins and where it ends. Blocks.
+    /// Asks Kafka for the offsets at which the log begins and ends. Blocks.
     pub(crate) fn watermarks(&self) -> KafkaResult<(NextOffset, NextOffset)> {
         let (low, end) =
             self.consumer.fetch_watermarks(&self.services.topic, self.partition.into(), ASK_TIMEOUT)?;
@@ -76,11 +76,11 @@ impl PartitionContext {
 
 #[cfg(test)]
 impl PartitionContext {
-    /// The context of partition 0, whose Kafka and ClickHouse never answer.
+    /// The context of partition 0 with a Kafka and a ClickHouse that never answer.
     pub(crate) fn unanswered(runtime: Handle) -> Self {
         use runtime::vars::Vars;
 
-        // A port at which nobody listens.
+        // No process listens on this port.
         let vars = [("KAFKA_BROKERS", "127.0.0.1:1"), ("CLICKHOUSE_URL", "http://127.0.0.1:1")];
         let config = crate::Config::from_vars(&Vars::from_pairs(vars)).expect("two variables are enough");
         let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::new("127.0.0.1:1")));

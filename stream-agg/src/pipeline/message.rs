@@ -22,7 +22,7 @@ pub(crate) struct ReadyBatch {
     pub(crate) intent: Intent,
     /// The intent to commit if no other batch follows. Absent if more parts of a declared batch follow.
     pub(crate) after: Option<Intent>,
-    /// What the metrics add for the batch.
+    /// The counts that the batch adds to the metrics.
     pub(crate) counts: Counts,
     /// Every record that Kafka appended before this moment is in this batch or in an earlier one.
     pub(crate) as_of: Option<UnixMillis>,

@@ -49,11 +49,11 @@ pub mod applied_watch;
 /// How a pipeline ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipelineEnd {
-    /// It was stopped.
+    /// The pipeline was stopped.
     Stopped,
     /// The outcome of a commit is unknown: this process must leave the group and join it again.
     CommitUnknown,
-    /// Another process has taken this one's place in the group.
+    /// Another process with the same `GROUP_INSTANCE_ID` has taken the place of this process in the group.
     Fenced,
 }
 
@@ -69,7 +69,7 @@ impl From<CommitAborted> for PipelineEnd {
 
 /// A running pipeline.
 pub struct Pipeline {
-    /// How far the partition is applied.
+    /// The progress of the pipeline.
     pub applied_watch: Arc<AppliedWatch>,
     stop: CancellationToken,
     give_up: CancellationToken,
@@ -79,8 +79,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the pipeline of `partition`, which was assigned under the member id `member`. `found` is what Kafka
-    /// has of the partition.
+    /// Starts the pipeline of `partition`, which was assigned under the member id `member`. `found` is the state of the
+    /// partition in Kafka.
     ///
     /// # Errors
     /// The system cannot start a thread.
@@ -172,13 +172,13 @@ impl PartitionContext {
         ended
     }
 
-    /// The intent to commit if no batch follows, where no batch is declared, and the last intent names another
-    /// declaration or something must be noted of a rollup. The commit then shows which declaration is in use, even if the
-    /// partition gets no records.
+    /// The intent to commit if no batch follows. There is one if no batch is declared, and either the last intent names
+    /// another declaration, or the moment from which on a rollup counts must be stored. The commit shows which
+    /// declaration is in use even if the partition gets no records.
     fn redeclared(&self, resume: &Resume, found: &KafkaState, since: &SinceNotes) -> Option<Intent> {
         let Resume { from, rebuild, intent } = resume;
         let declaration_hash = self.services.declaration.hash();
-        // Adopted records are declared under the declaration that they were adopted with.
+        // The batches of adopted records keep the declaration that the records were adopted with.
         let free = rebuild.is_none() && intent.adopted.is_none_or(|adopted| adopted <= *from);
         let is_due = intent.declaration_hash != declaration_hash || !since.is_empty();
         (free && is_due && found.committed.is_some()).then(|| Intent { declaration_hash, ..intent.clone() })

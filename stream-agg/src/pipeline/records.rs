@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use crate::kafka::group_context::GroupContext;
 
-/// Most records, and most bytes of them, that are polled before their turn.
+/// Limits of the records that are polled ahead of the one that is decoded next: their number and their bytes.
 const AHEAD_RECORDS: usize = 1000;
 const AHEAD_BYTES: usize = 8 << 20;
 
 /// A record that Kafka appended longer ago than this, in milliseconds, belongs to a backlog.
 const BACKLOG_AGE: i64 = 15 * SECOND;
 
-/// The records of the partition in their order; some were polled before their turn.
+/// The records of the partition in their order. Some were polled ahead of the one that is decoded next.
 pub(super) struct Records<'q> {
     pub(super) queue: &'q PartitionQueue<GroupContext>,
     pub(super) ahead: VecDeque<KafkaResult<BorrowedMessage<'q>>>,
@@ -49,7 +49,7 @@ impl<'q> Records<'q> {
     }
 }
 
-/// Reads what the headers of a record say.
+/// Reads the headers of a record.
 pub(super) fn head(message: &BorrowedMessage<'_>) -> Result<Head, HeadError> {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Head::read(headers.map(|header| (header.key, header.value.unwrap_or_default())))
@@ -63,8 +63,8 @@ pub(super) fn append_time(message: &BorrowedMessage<'_>) -> Option<UnixMillis> {
     }
 }
 
-/// Whether the record belongs to a backlog. Closing batches early would then make no answer fresher, so batches
-/// grow to their full size.
+/// Whether the record belongs to a backlog. In a backlog, closing batches early would make no answer fresher, so
+/// batches grow to their full size.
 pub(super) fn is_backlog(message: &BorrowedMessage<'_>, now: UnixMillis) -> bool {
     message.timestamp().to_millis().is_some_and(|millis| now.0 - millis > BACKLOG_AGE)
 }

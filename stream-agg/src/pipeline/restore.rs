@@ -1,7 +1,8 @@
-//! Restores a partition after its assignment: reads ClickHouse, then checks that everything fits together.
+//! Restores a partition after its assignment: reads ClickHouse, then checks that the commit, the log and the tables
+//! agree.
 //!
-//! Invariant: no record is read before markers, ledger and commit were found to fit together. If ClickHouse cannot
-//! be reached, restoring waits for it, however long that takes.
+//! Invariant: no record is read before markers, ledger and commit were found to agree. If ClickHouse does not answer,
+//! the restore waits without a limit until it does.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -31,10 +32,10 @@ pub struct RestoredPartition {
     pub fixed_ends: Vec<NextOffset>,
 }
 
-/// Restores `partition`. `found` is what Kafka has of it.
+/// Restores `partition`. `found` is the state of the partition in Kafka.
 ///
 /// # Errors
-/// The commit, the log and the tables do not fit together.
+/// The commit, the log and the tables disagree.
 pub async fn restore(
     services: &Services,
     partition: u16,
@@ -61,7 +62,7 @@ async fn try_restore(
             Err(unknown) => return Ok(Err(RecoverError::UnknownDeclaration(unknown))),
         }
     }
-    // If the intent is lost, the generation may be lost, too.
+    // If the intent is lost, the generation of the log may be lost, too. Then markers of all generations are read.
     let log_generation = intent.as_ref().map(|intent| intent.log_generation);
     let markers = markers::of_log(store, partition, log_generation).await?;
     services.inserter.set_clock(markers.now);
@@ -104,9 +105,9 @@ async fn window(store: &Store, partition: u16, resume: &Resume) -> Result<Window
     Ok(window)
 }
 
-/// The window before `resume.from`, if its beginning is not known: every record from the first one on that is young
-/// enough compared to the newest, because a window is restored as every record from its floor on. If the clock of a
-/// broker went back, records in between may be older.
+/// Rebuilds the window before `resume.from` when its floor is not known. The window begins at the first record that is
+/// young enough compared with the newest one, and holds every later record, because that is how a window is restored
+/// from its floor. If the clock of a broker went back, some of the later records may be older.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -134,7 +135,7 @@ pub async fn rebuild_window(
     Ok(window.mark(resume.from))
 }
 
-/// The records that a window holds: records without ids are left out by ClickHouse.
+/// Reads the records that a window holds. The query leaves out records without ids.
 async fn ledger(
     store: &Store,
     partition: u16,
@@ -160,7 +161,7 @@ fn id(text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_default()
 }
 
-/// Which of the records `ids` the ledger has below `start`. Asks until ClickHouse answers.
+/// Returns those of `ids` that are ids of records in the ledger below `start`. Retries until ClickHouse answers.
 pub async fn known_in_ledger(
     services: &Services,
     log_generation: u16,

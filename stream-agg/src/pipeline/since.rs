@@ -1,5 +1,6 @@
-//! Records, for each rollup of this process, the moment from which on it has every event of the partition, around the
-//! first commit under its declaration. Why in this order: [`crate::protocol::since`].
+//! Stores, for each rollup of this process, the moment from which on the rollup has every event of the partition. This
+//! is done in two steps, before and after the first commit under the declaration of this process.
+//! [`crate::protocol::since`] gives the reason for this order.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use crate::pipeline::context::Services;
 use crate::protocol::recover::KafkaState;
 use crate::protocol::since::{NOT_COUNTED, SinceChanges, begins, changes, names};
 
-/// What must be noted of a partition.
+/// The moments that must be stored for a partition.
 pub(super) struct SinceNotes {
     partition: u16,
     changes: SinceChanges,
@@ -22,7 +23,7 @@ pub(super) struct SinceNotes {
 }
 
 impl SinceNotes {
-    /// Finds what must be noted. Asks until ClickHouse answers.
+    /// Finds which moments must be stored. Retries until ClickHouse answers.
     pub(super) async fn find(services: &Services, partition: u16, found: &KafkaState) -> Self {
         services.health.retry_clickhouse(|| Self::try_find(services, partition, found)).await
     }
@@ -33,14 +34,14 @@ impl SinceNotes {
         let ours = names(&declaration.rollups);
         let committed = found.intent().map(|(_, intent)| intent.declaration_hash);
         let changes = match committed.filter(|hash| *hash != declaration.hash()) {
-            // Without an intent, nothing of the partition was counted before.
+            // Without an intent, no record of the partition was counted before.
             None => changes(&noted, &ours, &ours),
             Some(hash) => match configs::read(store, hash).await? {
                 Ok(before) => changes(&noted, &names(&before.rollups), &ours),
-                // It may have had none of our rollups.
+                // The unknown declaration may have had none of the rollups of this process.
                 Err(unknown) => {
                     tracing::warn!(
-                        "partition {partition}: {unknown}; all rollups count as complete from now on only"
+                        "partition {partition}: {unknown}; all rollups are treated as complete only from now on"
                     );
                     changes(&noted, &BTreeSet::new(), &ours)
                 }
@@ -49,12 +50,12 @@ impl SinceNotes {
         Ok(Self { partition, changes, version, has_earlier_records: found.committed.is_some() })
     }
 
-    /// Whether nothing must be noted.
+    /// Whether no moment must be stored.
     pub(super) fn is_empty(&self) -> bool {
         self.changes == SinceChanges::default()
     }
 
-    /// Before the commit: withdraws the moments that no longer hold or do not hold yet.
+    /// Before the commit: replaces the stored moments that no longer hold, or do not hold yet, by [`NOT_COUNTED`].
     pub(super) async fn withdraw(&self, services: &Services) {
         if self.changes.withdrawn.is_empty() {
             return;
@@ -63,8 +64,8 @@ impl SinceNotes {
         services.health.retry_clickhouse(|| since::write(&services.store, &rows)).await;
     }
 
-    /// After the commit, and before the next insert: stores from which moment on the rollups count that begin with
-    /// this commit. `newest` is Kafka's time of the last record below the commit, if it is known.
+    /// After the commit, and before the next insert: stores the moment from which on the rollups that begin with this
+    /// commit count every event. `newest` is Kafka's time of the last record below the commit, if it is known.
     pub(super) async fn begin(&self, services: &Services, newest: Option<UnixMillis>) {
         if self.changes.begun.is_empty() {
             return;

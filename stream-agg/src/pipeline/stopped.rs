@@ -18,7 +18,7 @@ pub(crate) enum StoppedPartition {
     Format(Offset, #[source] HeadError),
     #[error("records from offset {0} on are not applied and no longer in the log")]
     Gone(NextOffset, #[source] KafkaError),
-    #[error("kafka's client cannot read the records at offset {0} or behind it")]
+    #[error("kafka's client cannot read the records at offset {0} or after it")]
     Unreadable(NextOffset, #[source] KafkaError),
 }
 

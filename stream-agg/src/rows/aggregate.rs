@@ -1,12 +1,12 @@
 //! Aggregates rows into groups: the measures of a rollup for each combination of tenant, bucket and dimensions.
 //!
-//! The steps: `units` are the rows that count, `dimensions` are their dimensions as numbers, `groups` finds equal ones,
-//! and `measures` adds up the values of each group.
+//! The steps: `units` selects the rows that count, `dimensions` turns their dimensions into numbers, `groups` puts rows
+//! with equal tenants, buckets and dimensions into one group, and `measures` adds up the values of each group.
 //!
 //! Pure, and generic over the declared rollups. Groups are in the order of their first rows, so equal batches give
 //! equal groups. Groups beyond a limit are folded into one group for each tenant and bucket, whose dimensions are
-//! all [`OTHER`]. Rows whose bucket was past the retention of the rollup when they were received are left out,
-//! because no reader would see them.
+//! all [`OTHER`]. A row is left out if its bucket was past the retention of the rollup when the row was received,
+//! because no reader would see it.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub type GroupId = u32;
 
 /// What a batch adds to one rollup. Each column has one value for each group.
 pub struct Aggregate<'r> {
-    /// Number of the tenant.
+    /// Number of the tenant in the interned texts.
     pub tenants: Vec<u32>,
     /// Start of the bucket.
     pub buckets: Vec<UnixMillis>,

@@ -4,12 +4,12 @@ use crate::metrics::Counts;
 use crate::protocol::progress::NextOffset;
 use crate::rows::decode::{DecodedLines, LedgerEntry};
 
-/// Records `[lo..end)` of one partition that are inserted together.
+/// Records `[start..end)` of one partition that are inserted together.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where the batch before ended; the first record may come later.
+    /// Where the previous batch ended. The first record may have a higher offset.
     pub start: NextOffset,
-    /// The batch holds every record below this offset, and its markers say so.
+    /// The batch holds every record from `start` up to and without this offset, which is also in its markers.
     pub end: NextOffset,
     /// The lines of its records, in the order of offset and line.
     pub decoded: DecodedLines,
@@ -18,7 +18,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// What the metrics add for the batch.
+    /// The counts that the batch adds to the metrics.
     pub fn counts(&self) -> Counts {
         self.entries.iter().fold(Counts::default(), |sum, entry| Counts {
             records: sum.records + 1,

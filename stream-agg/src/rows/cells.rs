@@ -1,8 +1,8 @@
 //! Turns a batch into cells: one block of rows for each table and each of its table partitions.
 //!
-//! Invariants: every block begins with its marker row, which says that the table partition now holds the records of
-//! the Kafka partition below `applied_end`; all rows of a block belong to one table partition; equal batches give
-//! equal bytes. Pure.
+//! Invariants: every block begins with its marker row, which says that the table partition holds the records of the
+//! Kafka partition below `applied_end`; all rows of a block belong to one table partition; and equal batches give equal
+//! bytes. Pure.
 
 use std::iter::{once, repeat_n};
 
@@ -30,7 +30,7 @@ mod rollups;
 
 pub use rollups::rollup_cells;
 
-/// Where rows come from, and under which declaration they are stored.
+/// Which Kafka partition rows come from, and under which declaration they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
     /// Generation of the Kafka log.
@@ -41,7 +41,7 @@ pub struct Source {
     pub declaration_hash: u64,
 }
 
-/// The rows that one insert adds to one table partition of one table.
+/// The rows that one insert adds to one partition of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// The table.
@@ -50,7 +50,7 @@ pub struct Cell {
     pub backfill: Option<String>,
     /// Id of the table partition, which ClickHouse calls `_partition_id`.
     pub partition_id: String,
-    /// When ClickHouse may drop the table partition with its marker; `None` means never.
+    /// When ClickHouse may drop the table partition together with its marker; `None` means never.
     pub expires_at: Option<UnixMillis>,
     /// Number of rows in the block, including the marker.
     pub rows: usize,
@@ -69,7 +69,7 @@ pub struct Cells {
     pub mistyped: u64,
 }
 
-/// All cells of `batch`. Its rows are made as `declaration` says.
+/// All cells of `batch`, with the rows that `declaration` gives.
 pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells {
     let applied_end = batch.end;
     let DecodedLines { rows, dead_letters: dead, .. } = &batch.decoded;
@@ -97,7 +97,7 @@ impl Cell {
     }
 }
 
-/// The SQL condition for marker rows of a Kafka partition in `table`, of any generation of its log: those of
+/// The SQL condition for marker rows of a Kafka partition in `table`, of any generation of its log: the marker rows of
 /// batches, or those of the backfill of a rollup.
 pub fn marker_rows(table: &str, backfill: Option<&str>, partition: u16) -> String {
     let is_of_rollups = layout::Table::ALL.iter().any(|rollups| rollups.name() == table);
@@ -131,7 +131,8 @@ fn coded(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId
     keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
 
-/// A column of interned texts. Its first row is the empty text of the marker row. Only texts that occur are sent.
+/// Appends a column of interned texts. Its first row is the empty text of the marker row. Only texts that occur in the
+/// column are sent.
 fn keys(block: &mut BlockBuilder, name: &str, texts: &Interner, numbers: impl Iterator<Item = u32>) {
     const UNSEEN: u32 = u32::MAX;
     let mut places = vec![UNSEEN; texts.count()];

@@ -29,7 +29,7 @@ impl Texts {
         self.push_with(|all| all.push_str(text));
     }
 
-    /// Appends the text that `write` adds to the string it is given.
+    /// Appends the text that `write` adds to the string that it gets.
     pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
         write(&mut self.all);
         self.ends.push(u32::try_from(self.all.len()).expect("a batch is far smaller than 4 GiB"));
@@ -106,7 +106,7 @@ pub struct Interned {
 impl Interned {
     /// Appends a text.
     pub fn push(&mut self, text: &str) {
-        // Neighbouring rows mostly have the same text: the lines of a record come from one sender.
+        // Neighbouring rows usually have the same text, because the lines of a record come from one sender.
         let last = self.numbers.last().copied().filter(|last| self.texts.get(*last) == text);
         let number = last.unwrap_or_else(|| self.texts.intern(text));
         self.numbers.push(number);
@@ -118,7 +118,7 @@ impl Interned {
     }
 }
 
-/// The columns of the raw table, with the same names, and further columns for the rollups.
+/// The columns of the raw table under the same names, and further columns for the rollups.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0001_events.sql")]
 pub struct Rows {
@@ -137,14 +137,14 @@ pub struct Rows {
     pub param_str: Texts,
     pub country: Interned,
     pub event_id: Vec<Uuid>,
-    /// JSON text that ClickHouse can read, whatever the client sent.
+    /// JSON text that ClickHouse can always read, even if it cannot read what the client sent.
     pub props: Texts,
     pub ko: Vec<u64>,
     pub line: Vec<u16>,
-    /// The time by which rollups count the event.
+    /// The time that decides in which bucket of a rollup the event counts.
     pub event_time: Vec<UnixMillis>,
-    /// The latest time at which the row can have been received: by the clock of the edge or of the broker,
-    /// whichever is behind. A clock that is ahead must not leave rows out of rollups.
+    /// When the row was received, by the clock of the edge or of the broker: the earlier of the two times. A clock that
+    /// is ahead must not leave rows out of rollups.
     pub received: Vec<UnixMillis>,
 }
 

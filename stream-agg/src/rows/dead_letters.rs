@@ -1,4 +1,4 @@
-//! Dead letters, column by column: lines of a batch that became no rows, and samples of lines that the edge
+//! Dead letters, column by column: lines of a batch that could not become rows, and samples of lines that the edge
 //! rejected.
 //!
 //! Invariant: all columns have the same length, and the length of each text is limited.
@@ -12,21 +12,21 @@ use schemas::time::UnixMillis;
 use crate::protocol::progress::Offset;
 use crate::rows::columns::{Interned, Texts};
 
-/// The tenant of a line whose tenant cannot be read.
+/// The tenant in a dead letter whose line names no readable tenant.
 const NOBODY: &str = "?";
 /// Why a line became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// The edge does not write such a line.
+    /// The line cannot be read. The edge writes no such line.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The record has more lines than the column `line` can number.
-    #[error("read a line: its record has more than {} of them", u16::MAX)]
+    #[error("read a line: its record has more than {} lines", u16::MAX)]
     Beyond,
-    /// The edge does not write such a record.
+    /// The headers of the record cannot be read. The edge writes no such record.
     #[error(transparent)]
     Head(HeadError),
-    /// The record was in a spool for so long that a repeat of it would not be recognized.
+    /// The record was in a spool for so long that the ledger may no longer have a record that it repeats.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
         /// Most days that a record may be in a spool.
@@ -35,13 +35,13 @@ pub enum Reason {
     /// An operator skipped the record.
     #[error("read a line: `stream-agg skip` made its record a dead letter")]
     Skipped,
-    /// The line is among samples of rejected lines, but is no sample.
-    #[error("read a line: it is no sample of a rejected line")]
+    /// The record should hold samples of rejected lines, but the line is not a sample.
+    #[error("read a line: it is not a sample of a rejected line")]
     Sample,
 }
 
 impl Reason {
-    /// The code that is stored; it never changes.
+    /// The code that is stored. The code of a reason never changes.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read(ReadError::Event(fault)) => fault.code.as_str(),
@@ -60,8 +60,8 @@ impl Reason {
     }
 }
 
-/// The reason of a line that the edge rejected: `edge:` and the code that its sender got, and after another colon
-/// the field, if the code is about one.
+/// The reason of a line that the edge rejected: `edge:` and the code that the client got. If the code is about a field,
+/// another colon and the field follow.
 fn edge_reason(sample: &Sample<'_>) -> String {
     match &sample.field {
         Some(field) => format!("edge:{}:{field}", sample.code),
@@ -69,7 +69,7 @@ fn edge_reason(sample: &Sample<'_>) -> String {
     }
 }
 
-/// The columns of the table `dead_letters`, with the same names.
+/// The columns of the table `dead_letters`, under the same names.
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the columns are documented in schemas/sql/0004_dead_letters.sql")]
 pub struct DeadLetters {
@@ -110,8 +110,8 @@ impl DeadLetters {
         self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 
-    /// Appends line `number` of the record at `offset`, which is a sample of a line that the edge rejected. If the
-    /// line is no sample, at most `max_bytes` of it are kept.
+    /// Appends line `number` of the record at `offset`, which is a sample of a line that the edge rejected. If the line
+    /// is not a sample, at most `max_bytes` of it are kept.
     pub fn push_sample(
         &mut self,
         offset: Offset,

@@ -1,11 +1,11 @@
 //! Decodes a record into rows and a row of the ledger.
 //!
-//! Pure: the same record after the same window always gives the same rows. A line that cannot be read becomes a
-//! dead letter and does not hold up other lines; a line that is a repeat is counted and not stored. A record in an
-//! unknown format is an error, because its events were acknowledged and this release is too old to read them.
-//! Samples of lines that the edge rejected become dead letters and are not counted as lines of the ledger: the edge
+//! Pure: the same record after the same window always gives the same rows. A line that cannot be read becomes a dead
+//! letter and does not affect other lines. A line that repeats a stored line is counted but not stored. A record in an
+//! unknown format is an error, because its events were acknowledged and this release is too old to read them. Samples
+//! of lines that the edge rejected become dead letters and are not counted as lines in the ledger, because the edge
 //! never accepted them. If a record has more or fewer lines than its header `n` says, its lines become rows and the
-//! record is noted, because lines may be lost.
+//! record is reported, because lines may be lost.
 
 pub mod props;
 
@@ -33,7 +33,7 @@ pub struct Record<'a> {
     pub offset: Offset,
     /// When Kafka appended it.
     pub kafka_time: UnixMillis,
-    /// What its headers say.
+    /// The values of its headers.
     pub head: &'a Result<Head, HeadError>,
     /// Whether an earlier record of this batch, or the ledger below it, has the id of this record. This is only
     /// checked for spooled records.
@@ -44,7 +44,7 @@ pub struct Record<'a> {
     pub value: &'a [u8],
 }
 
-/// What became of a record: its row in the ledger.
+/// The row of the ledger for a record: what became of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// The offset of the record.
@@ -65,7 +65,7 @@ pub struct LedgerEntry {
     pub time_replaced: u32,
     /// Rows whose `server_time` was not trusted.
     pub arrival_replaced: u32,
-    /// The ids of the stored lines that have one, in their order.
+    /// The ids of the stored lines that have an id, in the order of the lines.
     pub ids: Vec<u64>,
     /// The first rejected line: its number, from 0, and the reason.
     pub first_rejected: Option<(u32, Reason)>,
@@ -82,7 +82,7 @@ pub struct DecodedLines {
     pub miscounted: Miscounted,
 }
 
-/// Records of a batch whose header `n` differs from their number of lines. The edge writes none.
+/// Records of a batch whose header `n` differs from their number of lines. The edge writes no such records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Miscounted {
     /// How many such records there are.
@@ -121,7 +121,7 @@ impl fmt::Display for Miscount {
 /// Appends the rows of `record` to `out`, and moves the window past the record.
 ///
 /// # Errors
-/// This release does not know the format version or the kind of the record. Nothing has changed then.
+/// This release does not know the format version or the kind of the record. `out` and the window are then unchanged.
 pub fn decode(
     record: &Record<'_>,
     limits: &DecodeLimits,
@@ -208,8 +208,8 @@ pub fn decode(
     Ok(entry)
 }
 
-/// Whether the ledger may have forgotten the record that this one repeats. The age of the record decides, not the
-/// result of a query, which would change with time.
+/// Whether the record was in a spool for so long that the ledger may no longer have the record that this one repeats.
+/// The age of the record decides this, because the result of a query would change with time.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let made = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
@@ -227,19 +227,19 @@ fn read<'a>(line: &'a [u8], reader: &mut Reader<'a>) -> Result<Line<'a>, Reason>
 
 /// When a line arrived.
 struct Arrival {
-    /// The `server_time` of the line, or Kafka's time instead.
+    /// The `server_time` of the line, or Kafka's time if the clock of the edge was not trusted.
     time: UnixMillis,
     /// Whether the clock of the edge was not trusted.
     replaced: bool,
 }
 
 impl Arrival {
-    /// The `server_time` of a line, if it is at most a day more before Kafka's time than a spool may hold a record,
-    /// and at most an hour after it; else Kafka's time. This time decides where the raw row is stored: an edge with
-    /// a wrong clock must not create table partitions, or add rows to days that are archived.
+    /// The `server_time` of a line if it is at most [`LONGEST_WAY_DAYS`] before and at most an hour after Kafka's time;
+    /// else Kafka's time. This time decides where the raw row is stored: an edge with a wrong clock must not create
+    /// table partitions, or add rows to days that are archived.
     fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
         let believed = kafka_time.0 - LONGEST_WAY_DAYS * DAY..=kafka_time.0 + EDGE_AHEAD;
-        // The first version trusted every edge.
+        // Version 1 trusted the clock of every edge.
         let replaced = version > 1 && !believed.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
         // This happens only if Kafka's clock is out of range, too.
@@ -259,7 +259,8 @@ fn append(
     rows: &mut Rows,
 ) {
     let sent = &read.event;
-    // Without `..`, so that a new column does not compile before it gets a value: all columns have the same length.
+    // Without `..`, so that code with a new column compiles only once the column gets a value here: all columns must
+    // have the same length.
     let Rows {
         tenant,
         event,

@@ -1,7 +1,7 @@
 //! Builds a block in ClickHouse's Native format, column by column.
 //!
-//! Only the types that our tables have. Each column begins with its name and type, so a block describes its own
-//! structure. Invariant: every column has as many values as the block has rows.
+//! It supports only the types of the columns of our tables. Each column begins with its name and type, so a block
+//! contains its own structure. Invariant: every column has as many values as the block has rows.
 
 use bytes::Bytes;
 

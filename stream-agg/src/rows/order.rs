@@ -1,6 +1,6 @@
 //! Sorts the rows of a batch by counting instead of comparing.
 //!
-//! Pure. The keys are ranks. There are few ranks for many rows, for example one for each device of a batch.
+//! Pure. Rows are sorted by ranks. There are few ranks for many rows, for example one rank for each device of a batch.
 
 use hashbrown::HashTable;
 

@@ -1,8 +1,8 @@
 //! Groups the rows of a batch once, for all rollups.
 //!
-//! A *stratum* is the set of rows with the same minute, tenant, event, country, system and day of receipt. No
-//! grain, no dimension with few values and no retention distinguishes these rows, so most rollups add up strata
-//! instead of rows. Pure.
+//! A *stratum* is the set of rows with the same minute, tenant, event, country, system and day of receipt. Rows of one
+//! stratum have the same bucket in every grain and the same value in every dimension with few values, and no retention
+//! drops only some of them. So most rollups add up strata instead of rows. Pure.
 
 use std::cell::OnceCell;
 use std::hash::BuildHasher as _;
@@ -37,7 +37,7 @@ pub struct Hashed {
     pub hashes: Vec<u64>,
     /// Rows, each with the index of its hash in `hashes`.
     pub rows: Vec<(RowId, u32)>,
-    /// Strata, each with the index of a hash in `hashes`: for each hash of a stratum one entry.
+    /// Strata, each with the index of a hash in `hashes`. A stratum has one entry for each of its hashes.
     pub by_stratum: Vec<(StratumId, u32)>,
 }
 
@@ -72,7 +72,7 @@ impl<'r> Strata<'r> {
         Self { rows, of_row, firsts, counts, distinct: Default::default() }
     }
 
-    /// The rows in the order of the hashes of what `distinct` counts.
+    /// The rows in the order of the hashes of the texts that `distinct` counts.
     pub fn hashed(&self, distinct: Distinct) -> &Hashed {
         let place = match distinct {
             Distinct::User => 0,

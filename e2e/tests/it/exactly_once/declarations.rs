@@ -153,7 +153,7 @@ async fn a_rollup_that_means_something_else_than_before_starts_no_aggregator() {
     let declared = [("ROLLUPS_FILE", &*file), ("ADMIN_ADDR", "127.0.0.1:0")];
     let refused = world.run("stream-agg", &[], &declared).await.unwrap_err();
     let said = format!("{refused:#}");
-    assert!(said.contains("rollup `event_hourly` was declared otherwise before"), "{said}");
+    assert!(said.contains("rollup `event_hourly` was declared differently before"), "{said}");
     // The running aggregator is not disturbed.
     produce(&world);
     returns(&world, "SELECT sum(events) FROM rollup.event_hourly WHERE tenant != ''", [["8"]]).await;

@@ -154,7 +154,7 @@ async fn a_part_whose_token_outlived_it_is_inserted_under_another_token() {
     let aggregator = world.start("stream-agg", &[STATIC_MEMBER]);
     wait_for_readyz(
         &aggregator,
-        &["`events`", "offsets 0..0", "clickhouse took the rows and does not have them"],
+        &["`events`", "offsets 0..0", "clickhouse acknowledged the rows and does not have them"],
     )
     .await;
     let admin = Http::new(aggregator.admin());

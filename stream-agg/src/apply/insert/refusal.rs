@@ -10,12 +10,12 @@ use crate::protocol::progress::{NextOffset, Offset};
 use crate::protocol::recover;
 use crate::rows::cells::{Cell, Source};
 
-/// How long a server without memory counts as busy. After that the insert is too large for it: a batch has up to 64
-/// MiB of records and needs several times as much memory.
+/// How long a server that lacks memory counts as busy. After that, the insert counts as too large for it: a batch has
+/// up to 64 MiB of records and needs several times as much memory.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between attempts while ClickHouse refuses an insert. It is retried for as long as it is refused, because a
-/// limit may be raised, a constraint dropped or a right granted at any moment, and a restart should not be needed
-/// for that. The pause is not shorter because each attempt sends all rows.
+/// Pause between attempts while ClickHouse refuses an insert. The insert is retried until ClickHouse accepts it,
+/// because a limit may be raised, a constraint dropped or a right granted at any moment, and this should not need a
+/// restart. The pause is not shorter because each attempt sends all rows.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15);
 
 /// How an attempt failed. The worse failure is the greater value.
@@ -25,12 +25,12 @@ pub(super) enum FailedAttempt {
     ConditionFailed,
     /// The same insert may succeed later.
     Transient,
-    /// An operator must help.
+    /// An operator must act.
     Refused,
 }
 
 impl FailedAttempt {
-    /// The meaning of a `failure`, if the server has had no memory for the cell for this long.
+    /// The meaning of a `failure`, if the server has lacked memory for the cell for the time `short_of_memory`.
     pub(super) fn of(failure: Failure, short_of_memory: Duration) -> Self {
         match failure {
             Failure::ConditionFailed => Self::ConditionFailed,
@@ -77,13 +77,13 @@ impl BatchDescription {
     pub(super) fn awaited(&self, cell: &Cell) -> String {
         let Cell { table, partition_id, .. } = cell;
         format!(
-            "`{table}` {partition_id}, offsets {}: clickhouse took the rows and does not have them, as after a kill; the \
-             rows are sent again within two minutes, once no earlier insert of them can be under way",
+            "`{table}` {partition_id}, offsets {}: clickhouse acknowledged the rows and does not have them, as after a \
+             kill; the rows are sent again within two minutes, once no earlier insert of them can be under way",
             self.offsets()
         )
     }
 
-    /// Why nothing more of `cell` is sent.
+    /// The report of a cell whose rows are not sent any more.
     pub(super) fn stopped(&self, cell: &Cell, lost: StopCause) -> StoppedBatch {
         let Cell { table, partition_id, .. } = cell;
         let partition = self.source.partition;

@@ -1,7 +1,7 @@
 //! Sends one insert over HTTP, and reads its answer.
 //!
-//! ClickHouse's client crate does not tell how many rows an insert wrote, so this request is made without the
-//! crate. Invariant: the request is sent once. Nothing here repeats it, whatever happens to its connection.
+//! The crate `clickhouse` does not return how many rows an insert wrote, so this request is made without the crate.
+//! Invariant: the request is sent once. Nothing here repeats it, even if its connection breaks.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,12 +22,12 @@ use tokio::time;
 use crate::apply::store::{self, IDLE_TIMEOUT, StoreError};
 use crate::config::StoreConfig;
 
-/// Timeout from the first byte sent to the end of the answer. A statement that ClickHouse still carries out after
-/// it has a deadline of its own.
+/// Timeout from the first byte sent to the end of the answer. A statement that ClickHouse still executes after this
+/// time has a deadline of its own.
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// Bytes that are compressed and sent at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Longest answer that is read: errors have a few lines.
+/// Most bytes of an answer that are read. Errors have only a few lines.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// Sends inserts.
@@ -52,8 +52,8 @@ impl Sender {
         Self { http, address, user: user.clone(), password: password.clone() }
     }
 
-    /// Sends a block once. Returns how many rows ClickHouse says it wrote, if it says so; rows that it skipped
-    /// because of their token are counted, too.
+    /// Sends a block once. Returns the number of written rows that ClickHouse reports, if it reports one. ClickHouse
+    /// also counts rows that it skipped because of their token.
     ///
     /// # Errors
     /// ClickHouse refused the insert, or its outcome is unknown.
@@ -99,7 +99,7 @@ async fn read(response: Response<Incoming>) -> Result<Option<u64>, StoreError> {
     judge(head.status, header("X-ClickHouse-Exception-Code"), header("X-ClickHouse-Summary"), &body)
 }
 
-/// What an answer says. A successful answer is empty; an error may follow a status of 200.
+/// The result that an answer reports. A successful answer has no body; an error may follow a status of 200.
 fn judge(
     status: StatusCode,
     exception: Option<&str>,
@@ -157,8 +157,8 @@ impl Body for Chunks {
     }
 }
 
-/// A block in ClickHouse's compressed format: CityHash128 (v1.0.2) of what follows, method, length of what follows
-/// the hash, length of the data, and the data as LZ4. Source: ClickHouse,
+/// A block in ClickHouse's compressed format: CityHash128 (v1.0.2) of everything after the hash, the method, the length
+/// of everything after the hash, the length of the uncompressed data, and the data as LZ4. Source: ClickHouse,
 /// `src/Compression/CompressedReadBufferBase.cpp`.
 fn compressed(data: &[u8]) -> Bytes {
     const LZ4: u8 = 0x82;

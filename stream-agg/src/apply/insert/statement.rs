@@ -9,14 +9,14 @@ use crate::apply::store::WHOLE;
 use crate::apply::verdict::{EXECUTION, Target};
 use crate::rows::cells::{Cell, Source};
 
-/// Settings of every insert, in addition to those of every statement: one block becomes one part, as a whole or not
-/// at all; the token counts; an answer is an error or says that the insert ended.
+/// Settings of every insert, in addition to those of every statement: one block becomes one part, completely or not at
+/// all; ClickHouse checks the token; and it answers with an error or after the insert has ended.
 const SETTINGS: [(&str, &str); 12] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
     // If headers were sent early, a later error would follow a status of 200.
     ("send_progress_in_http_headers", "0"),
-    // This setting decides, because the statement is an INSERT SELECT; by default the server may ignore the token.
+    // This is the setting for an INSERT SELECT. By default, the server may ignore the token of such a statement.
     ("deduplicate_insert_select", "force_enable"),
     ("deduplicate_insert", "enable"),
     ("max_insert_threads", "1"),
@@ -40,9 +40,9 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
     own.into_iter().chain(fixed.map(|(name, value)| (name, value.to_owned()))).collect()
 }
 
-/// The statement inserts through `input`, because only there can a condition stand. The condition is
-/// [`Target::admits`], and that this is the server whose markers were read; it throws if it does not hold, so an answer
-/// without an error says that the rows were accepted.
+/// The statement inserts through the table function `input()`, because only an `INSERT SELECT` can have a condition.
+/// The condition is [`Target::admits`], and that the server is the one whose markers were read. The statement throws if
+/// the condition does not hold, so an answer without an error means that the rows were accepted.
 pub(super) fn statement(
     cell: &Cell,
     source: Source,
@@ -107,7 +107,7 @@ mod tests {
     fn one_block_stays_one_part_whatever_the_servers_defaults_are() {
         check("async_insert", "0");
         check("max_insert_threads", "1");
-        // A batch has at most 1 M rows by its limits, and one more record.
+        // The limits of a batch allow 1 M rows, and the rows of one more record.
         check("min_insert_block_size_rows", "1000000000");
         check("max_insert_block_size", "10000000");
         check("min_insert_block_size_bytes", "0");

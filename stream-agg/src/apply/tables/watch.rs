@@ -1,10 +1,11 @@
-//! Checks the tables again and again while they are written to.
+//! Checks the tables every minute while batches are inserted.
 //!
-//! A lost part loses its marker, too. A later insert raises the marker of that table partition beyond the hole, so
-//! neither the checks at a start nor `stream-agg adopt` can find the hole any more; and a table that is restored
-//! from a backup lacks everything after the backup. So once something is found, nothing is inserted into any table:
-//! all tables stay at one offset, and an operator only has to restore a backup of that offset or an older one, of
-//! all tables. Batches may be declared meanwhile; they wait at the [`InsertGate`].
+//! When a part is lost, its marker is lost, too. A later insert raises the marker of that table partition beyond the
+//! gap, and then neither the checks at a start nor `stream-agg adopt` can find the gap any more. Restoring only one
+//! table from a backup does not help, because it then lacks everything after the backup. So once a check finds a
+//! problem, nothing is inserted into any table. All tables stay at one offset, and an operator only has to restore all
+//! tables from a backup of that offset or an older one. Batches may be declared meanwhile; they wait at the
+//! [`InsertGate`].
 
 use std::time::Duration;
 
@@ -21,24 +22,24 @@ use crate::metrics::Metrics;
 
 /// Time between two checks.
 const CHECK_PAUSE: Duration = Duration::from_secs(60);
-/// The waits between checks until the tables are as they must be.
+/// The waits between checks until a check finds no problem.
 const CHECK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
 
-/// Lets inserts pass only while no check of the tables is due.
+/// Lets inserts pass only while no requested check of the tables is pending.
 #[derive(Debug)]
 pub struct InsertGate {
     checks: watch::Sender<Checks>,
     check_now: Notify,
 }
 
-/// Requests for checks are numbered, so that a check settles those that were made before it began.
+/// Requests for checks are numbered, so that a check settles only the requests that were made before it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Checks {
     requested: u64,
     done: u64,
 }
 
-/// Open: it is created after the tables were checked.
+/// An open gate, because it is created after the tables were checked.
 impl Default for InsertGate {
     fn default() -> Self {
         Self { checks: watch::Sender::new(Checks::default()), check_now: Notify::new() }
@@ -78,7 +79,7 @@ pub struct TableWatch<'w> {
     pub store: &'w Store,
     /// Declared fields, which have columns of their own in the raw table.
     pub fields: &'w [Field],
-    /// Closed while the tables are not as they must be.
+    /// Closed while a check finds a problem.
     pub gate: &'w InsertGate,
     /// Shows whether inserts are held back.
     pub metrics: &'w Metrics,
@@ -92,7 +93,7 @@ impl TableWatch<'_> {
         let checking = async {
             self.count_parts().await;
             loop {
-                // In either case it is time to check.
+                // A request and the end of the pause both mean that a check is due.
                 let _ = time::timeout(CHECK_PAUSE, self.gate.check_now.notified()).await;
                 self.check_until_sound().await;
                 self.count_parts().await;
@@ -101,7 +102,8 @@ impl TableWatch<'_> {
         let _stopped = stop.run_until_cancelled(checking).await;
     }
 
-    /// Shows how many parts the tables have. Nothing depends on it, so a user without the right to see them is no fault.
+    /// Shows how many parts the tables have. Nothing else depends on this number, so it is not an error if this user
+    /// has no right to read it.
     async fn count_parts(&self) {
         match super::parts(self.store).await {
             Ok(tables) => tables.iter().for_each(|(table, parts)| self.metrics.parts(table, *parts)),
@@ -127,7 +129,7 @@ impl TableWatch<'_> {
                     self.gate.close();
                     self.metrics.inserts_held.set(1);
                     self.health
-                        .alarm(Component::Tables, format!("{finding}; nothing is inserted until then"));
+                        .alarm(Component::Tables, format!("{finding}; inserts wait until it is fixed"));
                 }
             }
             time::sleep(backoff.wait()).await;
@@ -152,7 +154,7 @@ mod tests {
         let requested = gate.requested();
         gate.close_until_checked();
         gate.settle(requested);
-        assert!(!is_open(&gate).await, "clickhouse did not answer again, after this check began");
+        assert!(!is_open(&gate).await, "the second request came after the check began");
         gate.settle(gate.requested());
         assert!(is_open(&gate).await);
     }

@@ -163,7 +163,7 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
         rows.received.push(UnixMillis(day * DAY));
         batcher.push(entry(offset, Uuid::nil(), 1), 100, now)
     };
-    // In addition there are one cell of the ledger, two of rows that never expire and one of a week.
+    // There are also one cell of the ledger, two cells of rows that never expire and one cell of a week.
     let days = (MAX_CELLS + MAX_CELLS_OF_RETENTION - 4) as i64;
     for n in 1..days {
         assert!(arrive(&mut batcher, 10 + 2 * n, n).is_none(), "{n}");
@@ -172,7 +172,7 @@ fn days_of_arrival_close_it_before_it_has_many_cells() {
     check(arrive(&mut batcher, 100, days), 10, 100, 2 * days as usize - 1);
 }
 
-/// Cells that are not counted do not close a batch, so it could need too many inserts.
+/// If some cells were not counted, a batch could need too many inserts before it closes.
 #[test]
 fn every_cell_that_a_batch_becomes_is_counted() {
     let (mut batcher, now) = (batcher(1000, 1 << 20), Instant::now());

@@ -15,7 +15,7 @@ use crate::rows::batch::Batch;
 use crate::rows::cells::{self, Cells, Source};
 use crate::rows::decode::{LedgerEntry, Miscounted};
 
-/// Pause before Kafka is asked again where the log ends, while a partition looks idle.
+/// Pause between two requests for the end of the log while a partition looks idle.
 const ASK_PAUSE: Duration = Duration::from_secs(5);
 
 impl Collector<'_> {
@@ -26,13 +26,14 @@ impl Collector<'_> {
         if let Some((offset, line, reason)) = first_rejected(&batch.entries) {
             let rejected = counts.rejected;
             tracing::warn!(
-                "partition {partition}: {rejected} lines rejected, first line {line} of offset {offset}: {reason}"
+                "partition {partition}: {rejected} lines rejected, first line {line} of the record at offset {offset}: \
+                 {reason}"
             );
         }
         let Miscounted { records, first } = batch.decoded.miscounted;
         if let Some(first) = first {
             tracing::error!(
-                "partition {partition}: {first}; {records} such records in its batch. The lines that are there are \
+                "partition {partition}: {first}; {records} such records in its batch. The lines that arrived are \
                  stored; check the program that wrote the record, because other lines may be missing"
             );
             services.metrics.miscounted(records);
@@ -40,7 +41,7 @@ impl Collector<'_> {
         let (start, end, rebuilt) = (batch.start, batch.end, self.batcher.rebuilds());
         let declaration_hash = self.declaration.hash();
         let last = Offset::new(end.to_i64() - 1);
-        // A rebuilt batch has the token of its first owner.
+        // A rebuilt batch has the token that its first owner gave it.
         let nonce = if rebuilt { self.declared_nonce } else { fastrand::u64(1..) };
         let intent = Intent {
             last: Some(last),
@@ -77,7 +78,8 @@ impl Collector<'_> {
         PipelineMessage::Batch(Box::new(ReadyBatch { declared, intent, after, counts, as_of, permit }))
     }
 
-    /// Empties the window of an idle partition, which no later record can repeat, so that it need not be restored.
+    /// Empties the deduplication window of an idle partition, so that it need not be restored. No later record can
+    /// repeat an event in it.
     pub(super) fn idle(&mut self) -> Option<PipelineMessage> {
         let idle_check = IdleCheck {
             state: match (self.batcher.rebuilds(), self.batcher.is_empty()) {
@@ -96,14 +98,14 @@ impl Collector<'_> {
             return None;
         }
         self.end_asked_at = Some(Instant::now());
-        // Kafka does not answer: it is asked again later.
+        // If Kafka does not answer, it is asked again later.
         let (_, end) = self.context.watermarks().ok()?;
         if !idle_check.is_idle(now(), end) {
             return None;
         }
         self.window.clear();
         let window = self.window.mark(self.batcher.start());
-        // Kafka must go on to show the declaration that is in use.
+        // Kafka must still show the declaration that is in use.
         let declaration_hash = self.declaration.hash();
         self.intent_before = Intent { window, declaration_hash, ..self.intent_before.clone() };
         Some(PipelineMessage::Idle(Box::new(self.intent_before.clone())))

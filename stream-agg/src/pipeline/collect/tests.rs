@@ -66,8 +66,8 @@ fn entry(offset: i64) -> LedgerEntry {
     }
 }
 
-/// Adds a record without lines. Returns what is sent of the batch that it completes: where the batch ends, whether
-/// it is rebuilt, and whether an intent may follow that declares nothing.
+/// Adds a record without lines. If the record completes a batch, returns where the batch ends, whether it is rebuilt,
+/// and whether an intent that declares nothing may follow.
 fn push(collector: &mut Collector<'_>, offset: i64) -> Option<(NextOffset, bool, bool)> {
     let batch = collector.batcher.push(entry(offset), 1, Instant::now())?;
     match collector.close(batch) {

@@ -7,7 +7,7 @@ use schemas::rollup::{Column, Dimension, PropPath};
 use crate::rows::columns::{Interned, Interner, RowId, Rows, Texts};
 use crate::rows::decode::props;
 
-/// A dictionary-encoded text column. The dictionary is that of the decoder, or was made for this rollup.
+/// A dictionary-encoded text column. The dictionary comes from the decoder, or was made for this rollup.
 pub struct Numbered<'r> {
     texts: TextPool<'r>,
     /// The number of the text, for each counted row or for each group.
@@ -64,7 +64,7 @@ pub(super) fn prop<'r>(rows: &'r Rows, path: &PropPath, row: RowId) -> Cow<'r, s
     props::scalar(rows.props.get(row), path.steps())
 }
 
-/// Dictionary-encodes a dimension, for the units that count.
+/// Dictionary-encodes a dimension of the units that count.
 pub(super) fn numbered<'r>(dimension: &Dimension, rows: &'r Rows, counted: &[RowId]) -> Numbered<'r> {
     let own = |text: &dyn Fn(RowId) -> Cow<'r, str>| {
         let mut texts = Interner::default();

@@ -19,7 +19,7 @@ pub(super) struct Groups {
     pub(super) of_unit: Vec<GroupId>,
     /// The groups of folded units.
     pub(super) others: Vec<GroupId>,
-    /// Rows in these groups.
+    /// Number of rows in the groups of `others`.
     pub(super) folded_rows: u64,
 }
 

@@ -17,7 +17,7 @@ pub enum Values {
     Distinct(Sets),
 }
 
-/// Sets of hashes, by group, end to end.
+/// Sets of hashes by group, stored end to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sets {
     hashes: Vec<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Members<'a, 'r> {
     strata: &'a Strata<'r>,
     units: &'a Units,
     of_unit: &'a [GroupId],
-    /// By stratum, or by row; [`NO_GROUP`] for rows that do not count.
+    /// The group of each stratum, or of each row; [`NO_GROUP`] if it does not count.
     groups: Vec<GroupId>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Members<'a, 'r> {
 const NO_GROUP: GroupId = GroupId::MAX;
 
 impl<'a, 'r> Members<'a, 'r> {
-    /// Finds the groups of the strata or rows that `units` are.
+    /// Finds the group of each stratum or row in `units`.
     pub(super) fn new(units: &'a Units, of_unit: &'a [GroupId], strata: &'a Strata<'r>) -> Self {
         let all = if units.are_strata { strata.firsts.len() } else { strata.rows.len() };
         let mut groups = vec![NO_GROUP; all];
@@ -79,8 +79,7 @@ impl<'a, 'r> Members<'a, 'r> {
         groups.enumerate().filter(|(_, group)| *group != NO_GROUP)
     }
 
-    /// The hashes of each group in ascending order, some of them repeated; the pairs are in the order of the
-    /// hashes.
+    /// Pairs of a group and a hash, in ascending order of the hashes. A group may have a hash more than once.
     fn hashes(&self, distinct: Distinct) -> impl Iterator<Item = (GroupId, u64)> + Clone {
         let hashed = self.strata.hashed(distinct);
         let units = if self.units.are_strata { &hashed.by_stratum } else { &hashed.rows };
@@ -118,8 +117,8 @@ fn numbers(
         match number {
             Number::ParamInt => Some(rows.param_int[row].into()),
             Number::Sequence => Some(rows.sequence[row].into()),
-            // The value is that of the column of the field, but it is read from `props`: a backfill also reads
-            // rows that are older than the column.
+            // The value equals that in the column of the field, but it is read from `props`, because a backfill also
+            // reads rows that are older than the column.
             Number::Field(field) => {
                 let found = props::find(rows.props.get(row as RowId), field.path.steps());
                 found.and_then(props::int).map(i128::from)
@@ -144,7 +143,7 @@ fn fold<T: Copy>(
     joined
 }
 
-/// Sets of the hashes that come in ascending order for each group.
+/// Collects the hashes of each group into a set. The hashes of a group must come in ascending order.
 fn sets(hashes: &(impl Iterator<Item = (GroupId, u64)> + Clone), groups: usize) -> Sets {
     let new = || {
         let mut last = vec![None; groups];

@@ -8,9 +8,9 @@ use super::dimensions::{TextColumn, prop, text_column};
 use crate::rows::columns::{RowId, Rows, Texts};
 use crate::rows::strata::Strata;
 
-/// What is grouped: strata, or single rows if the rollup needs more than a stratum has.
+/// What is grouped: strata, or single rows if the rollup needs values that differ within a stratum.
 pub(super) struct Units {
-    /// Whether they are strata.
+    /// Whether the units are strata.
     pub(super) are_strata: bool,
     /// The first row of each unit that counts, in the order of the rows.
     pub(super) rows: Vec<RowId>,

@@ -18,7 +18,8 @@ use crate::rows::columns::{RowId, Rows};
 use crate::rows::native::{self, BlockBuilder};
 use crate::rows::order;
 
-/// The raw rows by the day of their arrival; and how many values of declared fields have another type.
+/// The cells of raw rows, by the day of their arrival. Also returns how many values of declared fields have another
+/// type.
 pub(super) fn cells(
     rows: &Rows,
     declaration: &Declaration,
@@ -49,12 +50,12 @@ struct Raw<'r> {
 }
 
 /// The place of each row: a keyed hash of user and hour. Rows of one device and hour are stored together and
-/// compress well, and a place identifies nobody once ids are blanked.
+/// compress well, and a place does not identify a user once ids are blanked.
 fn places(rows: &Rows, key: u64) -> Vec<u16> {
     let mut last = (("", i64::MIN), 0);
     let place = |row: usize| {
         let (who, hour) = (rows.user(row as RowId), rows.client_time[row].0.div_euclid(HOUR));
-        // Neighbouring rows mostly have the same user: the lines of a record come from one sender.
+        // Neighbouring rows usually have the same user, because the lines of a record come from one sender.
         if last.0 != (who, hour) {
             let hash = xxh3_64_with_seed(who.as_bytes(), key.wrapping_add(hour.cast_unsigned()));
             last = ((who, hour), hash as u16);
@@ -64,7 +65,7 @@ fn places(rows: &Rows, key: u64) -> Vec<u16> {
     (0..rows.len()).map(place).collect()
 }
 
-/// The rows in the order of the table's sorting key; by offset and line where that is equal.
+/// The rows in the order of the table's sorting key. Rows with equal keys are in the order of offset and line.
 fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
     let tenants = rows.tenant.texts.ranks();
     let keys = (0..rows.len()).map(|at| {
@@ -80,7 +81,7 @@ fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
 /// The value of `props` in a row without other fields.
 const NO_PROPS: &str = "{}";
 
-/// Rows in the order of the sorting key, after their marker, which comes first in it.
+/// A cell of rows in the order of the sorting key. The marker comes first in this order.
 fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     let Raw { rows, places, fields } = raw;
     let Marker { source: Source { log_generation, partition, declaration_hash }, applied_end, start } =

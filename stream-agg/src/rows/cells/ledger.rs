@@ -12,7 +12,7 @@ use crate::rows::batch::Batch;
 use crate::rows::decode::LedgerEntry;
 use crate::rows::native::{self, BlockBuilder};
 
-/// The rows of the ledger by the day on which Kafka appended the record.
+/// The cells of the ledger, by the day on which Kafka appended the record.
 pub(super) fn cells(batch: &Batch, source: Source, applied_end: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<&LedgerEntry>>::new();
     for entry in &batch.entries {

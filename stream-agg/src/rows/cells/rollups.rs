@@ -14,8 +14,8 @@ use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
 
-/// The cells of rows in `rollups`; none if no row counts. If a backfill fills a rollup, the markers carry the name
-/// of that rollup.
+/// The cells that the rows add to `rollups`; no cell if no row counts. If a backfill fills a rollup, the markers have
+/// the name of that rollup.
 pub fn rollup_cells<'r>(
     rollups: impl Iterator<Item = &'r Rollup>,
     strata: &Strata<'_>,

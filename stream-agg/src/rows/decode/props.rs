@@ -2,7 +2,7 @@
 //!
 //! ClickHouse's JSON functions, which use simdjson, find nothing at any path of a text if they cannot read one
 //! value in it. Only such values are changed here: half surrogate pairs become U+FFFD, and integers outside 64 bits
-//! get an exponent. Of a repeated name the last value stays, as in `JSON.parse`. White space outside strings is
+//! get an exponent. If a name is repeated, its last value is kept, as in `JSON.parse`. White space outside strings is
 //! removed. Pure.
 
 use std::borrow::Cow;
@@ -17,11 +17,11 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
     object(fields, |json, out| value(&mend_surrogates(json), out), out);
 }
 
-/// The text at a path of an object that [`write`] wrote: a string without its quotes, a number or truth value as
-/// JSON; empty for anything else and if there is nothing.
+/// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number or truth value as
+/// JSON. Empty for any other value, and if there is no value.
 ///
 /// A dot may separate steps or be part of a name. The longest name comes first: `a.b` is the field `a.b` of the
-/// object, or if that is no scalar, the field `b` of its field `a`.
+/// object, or if that is not a scalar, the field `b` of its field `a`.
 pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     match find(json, steps) {
         Some(text) if text.starts_with('"') => Cow::Owned(string(text).unwrap_or_default()),
@@ -51,7 +51,7 @@ pub fn string(json: &str) -> Option<String> {
 
 /// A whole number of 64 bits, in any notation.
 pub fn int(json: &str) -> Option<i64> {
-    /// A double below this number is a whole number for sure.
+    /// Below this number, every whole number is exact as a double.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if let Ok(whole) = json.parse() {
         return Some(whole);
@@ -78,7 +78,7 @@ pub fn time(json: &str) -> Option<UnixMillis> {
     }
 }
 
-/// Up to this number, names are compared with each other; more names are hashed.
+/// Up to this number of fields, names are compared with each other; with more fields, names are hashed.
 const FEW: usize = 12;
 
 fn object(fields: &[(Cow<'_, str>, &str)], write_value: fn(&str, &mut String), out: &mut String) {
@@ -127,7 +127,7 @@ fn array(json: &str, out: &mut String) {
     out.push(']');
 }
 
-/// Longest run of digits that is certainly a number of 64 bits.
+/// A number with at most this many digits certainly fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
 /// Appends a number. simdjson refuses an integer outside 64 bits, and reads it as a double if it has an exponent.
@@ -140,7 +140,7 @@ fn number(json: &str, out: &mut String) {
     }
 }
 
-/// Appends a name, or any other text, as JSON.
+/// Appends a text, such as a name, as a JSON string.
 fn text(text: &str, out: &mut String) {
     let needs_escape = |byte| byte < b' ' || matches!(byte, b'"' | b'\\');
     if text.bytes().any(needs_escape) {
@@ -184,7 +184,7 @@ fn code_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
-/// Every field of an object in its order, including repeated ones.
+/// Every field of an object, in the order of the object. A repeated name is there more than once.
 fn parsed(json: &str) -> Vec<(Cow<'_, str>, &str)> {
     let fields = object::fields(json).expect("the line was read, and half pairs are mended");
     fields.into_iter().map(|(name, value)| (name, value.get())).collect()

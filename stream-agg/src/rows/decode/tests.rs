@@ -5,7 +5,7 @@ use schemas::{event, line};
 use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
-/// When lines arrived at the edge, and their record in Kafka, unless a test says otherwise.
+/// When lines arrive at the edge, and their record in Kafka, unless a test gives another time.
 const ARRIVED: &str = "2026-11-21 04:00:00";
 
 fn enriched(client: &str) -> Vec<u8> {
@@ -193,7 +193,7 @@ fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
     }
     assert_eq!((stream.out.rows.len(), stream.out.dead_letters.len()), (0, 6));
     assert_eq!(stream.out.dead_letters.reason.get(0), "skipped");
-    // Nothing of it was stored, so an event of it that comes again is no repeat.
+    // Nothing of the record was stored, so an event of it that arrives again is not a repeat.
     stream.skipped = false;
     assert_eq!(stream.counts(43, 1000, 8, &[called(1)]), [1, 0, 0, 1]);
 }
@@ -213,8 +213,8 @@ fn what_the_edge_rejected_is_kept_once_and_is_no_line() {
     let shown = |row| (letters.tenant.get(row), letters.reason.get(row), letters.text.get(row));
     assert_eq!(shown(0), ("acme", "edge:bad_json", "{"));
     assert_eq!(shown(1), ("acme", "edge:bad_type:event", "{"));
-    assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is none there");
-    assert_eq!(stream.counts(12, 0, 12, &[called(1)]), [1, 0, 0, 1], "nor is it known after that");
+    assert_eq!((shown(2).0, shown(2).1), ("default", "bad_sample"), "an event is not a sample");
+    assert_eq!(stream.counts(12, 0, 12, &[called(1)]), [1, 0, 0, 1], "its id is not in the window");
 }
 
 #[test]
@@ -228,8 +228,8 @@ fn an_event_is_stored_once_and_lines_without_a_name_each_time() {
     assert_eq!(stream.counts(11, 0, 2, &lines), [5, 1, 1, 3], "in another record");
     assert_eq!(stream.out.rows.line, [0, 1, 2, 3, 4, 0, 1, 2]);
     assert_eq!(stream.out.dead_letters.line, [2]);
-    assert_eq!(stream.counts(12, DAY, 3, &[called(1)]), [1, 0, 1, 0], "as old as can be");
-    assert_eq!(stream.counts(13, DAY + 1, 4, &[called(1)]), [1, 0, 0, 1], "too old to be known");
+    assert_eq!(stream.counts(12, DAY, 3, &[called(1)]), [1, 0, 1, 0], "at the age limit");
+    assert_eq!(stream.counts(13, DAY + 1, 4, &[called(1)]), [1, 0, 0, 1], "beyond the age limit");
 }
 
 #[test]
@@ -255,11 +255,11 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.counts(10, 0, 1, &lines), [3, 1, 0, 2]);
     assert_eq!(stream.counts(11, 0, 1, &lines), [3, 1, 2, 0]);
     stream.known = true;
-    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger knew it");
+    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger has it");
     assert_eq!(stream.out.rows.len(), 2);
 }
 
-/// When a record was made, and its id.
+/// The moment at which a record was made, and an id with that time.
 fn made() -> (i64, Uuid) {
     let made = 1_700_000_000_000;
     (made, Uuid::from_u128(((made as u128) << 80) | (7 << 76) | (2 << 62) | 1))
@@ -310,7 +310,7 @@ fn what_was_spooled_for_too_long_is_a_dead_letter() {
     check(false, made + 14 * DAY + 1, [1, 0, 0, 1]);
 }
 
-/// Decodes two lines in a record whose header says `declared`. Returns what is noted.
+/// Decodes a record of two lines whose header says `declared`, and checks which miscount is reported.
 #[track_caller]
 fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
     let mut stream = Stream::default();
@@ -345,7 +345,7 @@ fn every_record_that_is_miscounted_counts_and_the_first_is_kept() {
     }
     let first = Some(Miscount { offset: Offset::new(10), declared: 2, read: 1 });
     assert_eq!(stream.out.miscounted, Miscounted { records: 2, first });
-    // Nothing of a repeat is stored, but its lines are counted.
+    // A repeated record is not stored, but its lines are counted.
     stream.take(14, 0, head(3), &[called(1)]).unwrap();
     assert_eq!(stream.out.miscounted.records, 3);
 }

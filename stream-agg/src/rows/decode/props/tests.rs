@@ -106,7 +106,7 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// What any parser reads is what was sent: of numbers the double, of repeated names the last value.
+    /// Any parser reads the values that were sent: a number as a double, and the last value of a repeated name.
     #[test]
     fn what_is_written_reads_as_what_was_sent(fields in prop::collection::vec((0..3_u8, json()), 0..4)) {
         let fields: String = fields.iter().map(|(name, value)| format!(r#","{name}":{value}"#)).collect();
