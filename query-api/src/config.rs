@@ -123,7 +123,7 @@ impl Default for QueryConfig {
     }
 }
 
-/// What `/v1/retention` and `/v1/funnel` may cost, beside queries.
+/// What `/v1/retention` and `/v1/funnel` may cost, in addition to queries.
 #[derive(Debug, Clone)]
 pub struct PeopleConfig {
     /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their turn;

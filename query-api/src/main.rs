@@ -1,4 +1,4 @@
-//! The query API's program.
+//! The `query-api` binary.
 
 use std::process::ExitCode;
 

@@ -13,7 +13,7 @@ use crate::problem::Problem;
 /// All metrics, registered once.
 pub struct Metrics {
     registry: Registry,
-    /// What each of them is.
+    /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     requests: IntCounterVec,
     polls: IntCounterVec,
@@ -86,7 +86,7 @@ impl QueryMetrics {
         }
     }
 
-    /// Counts an answer, or why there is none.
+    /// Counts an answer, or the problem that was sent instead.
     pub(crate) fn answered(&self, problem: Option<&Problem>) {
         self.outcomes.with_label_values(&[problem.map_or("ok", |problem| problem.kind.code())]).inc();
     }

@@ -30,7 +30,7 @@ pub(crate) fn select() -> String {
     columns.select_named()
 }
 
-/// Binds the hash of our rollups.
+/// Binds the hash of the rollups of this process.
 pub(crate) fn bind(statement: Query, ours: u64) -> Query {
     statement.bind(ours)
 }
