@@ -23,7 +23,7 @@ use crate::state::{AppState, RefreshFailure};
 /// Longest text of a statement, in bytes.
 const MAX_QUERY_SIZE: &str = "67108864";
 
-/// One refresh may merge a number of users and voters; one part in `VOTERS` of that number is for voters.
+/// One refresh may merge a limited number of users and voters; this fraction of it, 1 / `VOTERS`, is for voters.
 const VOTERS: u64 = 4;
 
 /// The task that publishes snapshots.

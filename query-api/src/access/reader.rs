@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
-/// The tenant of readers who need no key, and of keys that name no tenant.
+/// The tenant that everybody reads where readers need no key.
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
 /// Who sent a request. Equal readers get equal answers to the same request, so the key of a cached answer contains

@@ -103,8 +103,8 @@ impl Counters {
     /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes;
     /// `rollups_differ` if the aggregator declares other rollups than this process.
     pub(crate) fn json(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
-        // The view that ranks the countries is refreshed once per `REFRESH`, so a shorter `interval` would make every
-        // answer stale.
+        // ClickHouse refreshes the view that ranks the countries only once per `REFRESH`, so a shorter `interval`
+        // would report fresh answers as stale.
         self.json.at(now, interval.max(tables::REFRESH.as_millis() as i64), rollups_differ)
     }
 }

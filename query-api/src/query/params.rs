@@ -1,7 +1,7 @@
-//! The parameters of a query: one table says how each is called, read and explained.
+//! The parameters of a query: one table has the name, the parser and the documentation of each.
 //!
-//! `GET` and `POST` are read by the same table. A parameter that it does not have, or one that is given twice,
-//! is refused and named: which one counts would be a guess.
+//! `GET` and `POST` are read by the same table. A parameter that is not in the table, or that is given twice, is
+//! refused and named, because the service would have to guess what is meant.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::access::Reader;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
-/// What is asked.
+/// A query.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     /// Names of measures, at least one.
@@ -31,19 +31,19 @@ pub(crate) struct Query {
     pub(super) from: Bound,
     pub(super) to: Bound,
     pub(super) calendar: Calendar,
-    /// All must hold.
+    /// The conditions; an event must meet all of them.
     pub(super) filters: Vec<Filter>,
     pub(super) top: Option<Top>,
     pub(super) fill: Fill,
     pub(super) order: Option<Order>,
     pub(super) limit: usize,
-    /// After which row the answer begins; with the first row if absent.
+    /// The row after which the answer begins; `None`: with the first row.
     pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
-    /// With what each row is compared; with nothing if absent.
+    /// What each row is compared with; `None`: nothing.
     pub(super) compare: Option<Compare>,
     pub(super) accuracy: Accuracy,
-    /// The only rollups that may answer; any where there is none.
+    /// The only rollups that may answer; if empty, any rollup.
     pub(super) rollups: Vec<String>,
     pub(super) format: Option<Format>,
     pub(super) csv: CsvStyle,
@@ -55,27 +55,27 @@ pub(crate) struct Query {
 #[derive(Debug, Clone)]
 pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
-/// Values of a dimension that have rows of their own; those of all others are merged into one.
+/// The values of a dimension that have rows of their own; all other values are merged into one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Top {
-    /// The dimension; the first where it is not named.
+    /// The dimension; `None`: the first dimension of the query.
     pub(super) dimension: Option<String>,
     /// How many values.
     pub(super) count: usize,
 }
 
-/// What stands in buckets without rows.
+/// How buckets without rows are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fill {
-    /// 0; for a least or greatest value null.
+    /// With 0; for a minimum or maximum, with null.
     Zero,
-    /// Null.
+    /// With null.
     Null,
-    /// There is no row.
+    /// Not at all: they have no row.
     None,
 }
 
-/// By what rows are ordered first.
+/// The field by which rows are ordered first, and the direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Order {
     /// `time`, a dimension or a measure.
@@ -92,7 +92,7 @@ pub(super) enum Direction {
     Descending,
 }
 
-/// What becomes of buckets that are not complete yet.
+/// Whether buckets that are not complete yet have rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Partial {
     /// They have rows.
@@ -101,23 +101,23 @@ pub(super) enum Partial {
     Omit,
 }
 
-/// With which window the one of the query is compared.
+/// The window that the window of the query is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compare {
-    /// The one directly before, of as many buckets.
+    /// The window directly before, with the same number of buckets.
     Previous,
-    /// The same a week before.
+    /// The same window a week before.
     Week,
-    /// The same a year before.
+    /// The same window a year before.
     Year,
-    /// The one between two bounds.
+    /// The window between two bounds.
     Between(Bound, Bound),
 }
 
 /// How distinct values are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accuracy {
-    /// Exactly up to a number of values; beyond it by a sample.
+    /// Exactly up to a number of values; above it, by a sample.
     Auto,
     /// Exactly, however long it takes.
     Exact,
@@ -125,7 +125,7 @@ pub(super) enum Accuracy {
     Fast,
 }
 
-/// The form of an answer.
+/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// One object with data, meta and query.
@@ -136,21 +136,21 @@ pub(crate) enum Format {
     Csv,
 }
 
-/// For whom CSV is.
+/// Who reads the CSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CsvStyle {
-    /// For programs: bytes as they are stored.
+    /// Programs: texts are written as they are stored.
     Plain,
-    /// For spreadsheets, which would take some texts for formulas.
+    /// Spreadsheets, which would evaluate some texts as formulas.
     Excel,
 }
 
-/// How measures stand in JSON.
+/// How measures are written in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Integers {
-    /// As numbers of as many digits as they have.
+    /// As numbers with all of their digits.
     Number,
-    /// As strings, for readers that have doubles only.
+    /// As strings, for readers whose only numbers are doubles.
     Text,
 }
 
@@ -158,26 +158,26 @@ pub(super) enum Integers {
 pub(crate) struct Parameter<Q = Query> {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What counts where it is absent, as it would be given.
+    /// The value that counts if the parameter is absent, as a request would write it.
     pub(crate) default: Option<&'static str>,
-    /// What it is for and which forms it has.
+    /// What the parameter is for, and how its values are written.
     pub(crate) doc: &'static str,
-    /// How often it is given and how JSON has it.
+    /// How often the parameter is given, and how JSON writes it.
     pub(crate) shape: Shape,
     /// Which values `read` takes, as far as a schema can tell.
     pub(crate) values: Values,
-    /// Reads a text that was given, or says what would be right.
+    /// Parses a value from a request into `Q`. The error says what would be right.
     pub(crate) read: fn(&mut Q, &str) -> Result<(), String>,
 }
 
-/// How often a parameter is given and how JSON has it.
+/// How often a parameter is given, and how JSON writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Once, as one value.
     One,
-    /// Once, as values with commas between; in JSON also an array.
+    /// Once, as values separated by commas; in JSON also as an array.
     List,
-    /// As often as wanted; in JSON also an array.
+    /// Any number of times; in JSON also as an array.
     Many,
 }
 
@@ -446,7 +446,7 @@ impl Query {
         }
     }
 
-    /// Holds the parameters against each other.
+    /// Checks that the parameters fit together.
     fn check(&self) -> Result<(), Problem> {
         if self.measures.is_empty() {
             return Err(Problem::bad("measures", "name at least one"));
@@ -478,7 +478,7 @@ impl Query {
             }
             _ => {}
         }
-        // Only `top` has rows without a key.
+        // Only with `top` may a row lack a value of a dimension.
         let is_row = |cursor: &Cursor| {
             cursor.keys.len() == self.dimensions.len()
                 && (self.top.is_some() || cursor.keys.iter().all(Option::is_some))
@@ -505,7 +505,7 @@ impl Query {
     /// repeat.
     ///
     /// # Errors
-    /// The key does not permit a measure, or no measure of a rollup that is named.
+    /// The key does not permit a measure of the query, or permits no measure of a rollup that the query names.
     pub(super) fn of_reader(mut self, reader: &Reader, rollups: &Rollups) -> Result<Self, Problem> {
         self.measures.iter().try_for_each(|name| reader.check_measure("measures", name))?;
         let may_read = |name: &String| {
@@ -531,7 +531,7 @@ impl Query {
         )
     }
 
-    /// By what rows are ordered first.
+    /// The field by which rows are ordered first.
     pub(super) fn order(&self) -> Order {
         let default = || match self.grain {
             Grain::None => Order { field: self.measures[0].clone(), direction: Direction::Descending },
@@ -540,7 +540,8 @@ impl Query {
         self.order.clone().unwrap_or_else(default)
     }
 
-    /// What the answer is: equal for queries that have equal answers at the same moment, but for their form.
+    /// The canonical text of the query: equal for queries whose answers at the same moment differ at most in their
+    /// format.
     pub(super) fn canonical(&self) -> String {
         self.given.canonical()
     }
@@ -552,7 +553,7 @@ impl Serialize for Query {
     }
 }
 
-/// Reads what is given into `request`, by a table.
+/// Reads the given parameters into `request`, with the parsers of `table`.
 ///
 /// # Errors
 /// A parameter that the table does not have, that is given too often, or that cannot be read; names it.
@@ -586,7 +587,7 @@ pub(crate) fn read<Q>(
 }
 
 impl<Q> Given<Q> {
-    /// Equal for requests that have equal answers at the same moment, but for their form.
+    /// The canonical text: equal for requests whose answers at the same moment differ at most in their format.
     pub(crate) fn canonical(&self) -> String {
         let form = ["format", "csv", "int64"];
         let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
@@ -601,7 +602,7 @@ impl<Q> Default for Given<Q> {
     }
 }
 
-/// The parameters that were given or count by default, as `POST` takes them.
+/// The parameters that were given or have a default, in the form in which `POST` takes them.
 impl<Q> Serialize for Given<Q> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -617,9 +618,9 @@ impl<Q> Serialize for Given<Q> {
     }
 }
 
-/// The parameters of a table that a JSON object has, as `GET` would have them.
+/// The parameters in a JSON object, in the form that they have in `GET`.
 pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    /// With the greatest number of names that are read.
+    /// Collects the members of the object; more than this number are an error.
     struct Pairs(usize);
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, Value)>;
@@ -628,7 +629,7 @@ pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(Str
             f.write_str("an object")
         }
 
-        /// A name that stands there twice is kept twice, to be refused.
+        /// A member that occurs twice is kept twice, so that it is refused.
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
             while let Some(pair) = map.next_entry()? {
@@ -662,7 +663,7 @@ fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String
         (Value::Array(values), Some(Shape::Many)) => values.iter().map(text).collect(),
         (Value::Array(values), Some(Shape::List)) => {
             let texts: Vec<_> = values.iter().map(text).collect::<Result<_, _>>()?;
-            // A comma within a name would make two of it.
+            // A comma within a name would split it into two names.
             let is_name = |text: &String| !text.is_empty() && !text.contains(',');
             if texts.iter().all(is_name) {
                 Ok(vec![texts.join(",")])
@@ -713,7 +714,8 @@ pub(crate) fn week(text: &str) -> Result<Week, String> {
 
 pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
     let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
-    // jiff takes `local` and offsets elsewhere; here a name stands for the same zone on every replica.
+    // Not by jiff's own parser, which also accepts offsets and the local zone: here a name means the same zone on
+    // every replica.
     TimeZone::get(text).map_err(|_| reason())
 }
 

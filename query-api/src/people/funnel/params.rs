@@ -13,7 +13,7 @@ use crate::query::grain::{Calendar, Week};
 use crate::query::params::{self, BOUND, FILTER, Format, Given, Parameter, Shape, Values, add_filter, zone};
 use crate::query::window::Bound;
 
-/// What is asked.
+/// A request for a funnel.
 #[derive(Debug, Clone)]
 pub(crate) struct Funnel {
     pub(super) steps: Vec<Step>,
@@ -31,17 +31,17 @@ pub(crate) struct Funnel {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
-    /// As it was written.
+    /// The step as the request writes it.
     pub(super) text: String,
-    /// Names of its events.
+    /// Names of the events that count as this step.
     pub(super) events: Vec<String>,
 }
 
 /// Fewest and most steps.
 const STEPS: std::ops::RangeInclusive<usize> = 2..=8;
-/// Seconds of `within` at most.
+/// Largest `within`, in seconds.
 const MAX_WITHIN: u32 = 7 * 86_400;
-/// Seconds of its units.
+/// The units of `within`, in seconds.
 const UNITS: [(&str, u32); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
 
 /// All parameters, in the order in which an answer repeats them.
@@ -129,7 +129,7 @@ impl Funnel {
         if asked.steps.len() < *STEPS.start() {
             return Err(Problem::bad("steps", format!("there are at least {} steps", STEPS.start())));
         }
-        // ClickHouse would take one event for both steps.
+        // ClickHouse would count one event as both steps.
         let mut seen = BTreeSet::new();
         let mut events = asked.steps.iter().flat_map(|step| &step.events);
         match events.find(|event| !seen.insert(*event)) {

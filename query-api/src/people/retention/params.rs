@@ -14,12 +14,12 @@ use crate::query::params::{
 };
 use crate::query::window::Bound;
 
-/// What is asked.
+/// A request for a retention table.
 #[derive(Debug, Clone)]
 pub(crate) struct Retention {
     first: Option<Filter>,
     again: Option<Filter>,
-    /// All events that count meet these too.
+    /// Conditions that every counted event must also meet.
     pub(super) filters: Vec<Filter>,
     pub(super) grain: Grain,
     /// Periods after that of the cohort.
@@ -162,12 +162,12 @@ impl Retention {
         Ok(self)
     }
 
-    /// What makes a user one of a cohort.
+    /// The event that puts a user into a cohort.
     pub(super) fn first(&self) -> &Filter {
         self.first.as_ref().expect("a request without it is refused")
     }
 
-    /// By what a user is counted later.
+    /// The event by which a user is counted in a later period.
     pub(super) fn again(&self) -> &Filter {
         self.again.as_ref().expect("a request without it is refused")
     }
