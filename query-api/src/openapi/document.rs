@@ -7,9 +7,9 @@ use super::schemas;
 use crate::problem::MEDIA_TYPE;
 use crate::query;
 
-/// Refusals of every path: what cannot be read of the request.
+/// Statuses of refusals on every path: the request cannot be read.
 const EVERYWHERE: [u16; 3] = [400, 408, 431];
-/// Refusals of every path where readers need a key.
+/// Statuses of refusals on every path if readers need a key.
 const WITH_KEYS: [u16; 3] = [401, 403, 429];
 
 /// The whole document; `needs_key` says whether readers need a token.

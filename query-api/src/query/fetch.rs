@@ -1,4 +1,4 @@
-//! Asks ClickHouse for the rows of a query. No other file of this folder does I/O to ClickHouse.
+//! Asks ClickHouse for the rows of a query. The only file of this folder that does I/O.
 
 use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;

@@ -153,8 +153,8 @@ impl Calendar {
         count
     }
 
-    /// The moment at which the local clock showed the time of `at` minus `span`. If the clock skipped that time
-    /// because it was put forward, an equally large step after the gap.
+    /// The moment at which the local clock showed the time of `at` minus `span`. If the clock was put forward over
+    /// that time, the time moves forward with it, out of the gap.
     pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();

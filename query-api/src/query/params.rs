@@ -714,8 +714,8 @@ pub(crate) fn week(text: &str) -> Result<Week, String> {
 
 pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
     let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
-    // Not by jiff's own parser, which also accepts offsets and the local zone: here a name means the same zone on
-    // every replica.
+    // jiff accepts `local` and offsets elsewhere. Here only names count, because a name means the same zone on every
+    // replica.
     TimeZone::get(text).map_err(|_| reason())
 }
 

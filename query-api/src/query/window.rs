@@ -1,8 +1,7 @@
 //! Which buckets a query covers: from its bounds, grain and zone, at a given moment.
 //!
-//! Bounds move outward to whole buckets. Invariant: a [`Window`] has at least one bucket, at most
-//! [`MAX_BUCKETS`], and all of its edges can stand in a `DateTime` of ClickHouse. All instants are seconds since
-//! 1970.
+//! Bounds are moved outward to whole buckets. Invariant: a [`Window`] has at least one bucket and at most
+//! [`MAX_BUCKETS`], and all of its edges fit into a `DateTime` of ClickHouse. All instants are seconds since 1970.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -17,7 +16,7 @@ pub(super) const MAX_BUCKETS: usize = 100_000;
 /// parameter has at most 128 KiB (ClickHouse's `http_max_field_value_size`).
 const MAX_UNEVEN: usize = 10_000;
 
-/// A bound as it is asked for.
+/// A bound as the request writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// The moment at which the query is answered.
@@ -68,7 +67,7 @@ impl Bound {
         }
     }
 
-    /// To buckets of which grain it points, where the query has none.
+    /// The grain of the buckets that the bound points to, for a query without a grain.
     fn grain(self, calendar: &Calendar) -> Grain {
         match self {
             Self::Now => Grain::None,
@@ -93,7 +92,7 @@ fn relative(text: &str) -> Option<Bound> {
 }
 
 fn date(text: &str) -> Option<Bound> {
-    // A moment begins with a date too, and jiff takes its date alone.
+    // A moment also begins with a date, and jiff would ignore the rest.
     if text.len() == 10 { text.parse().ok().map(Bound::Day) } else { None }
 }
 
@@ -103,7 +102,7 @@ pub(crate) struct Window {
     /// Starts of the buckets, and the end of the last.
     pub(crate) edges: Vec<i64>,
     pub(crate) grain: Grain,
-    /// The unit to which its bounds moved: the grain, or the finest unit of the bounds where there is no grain.
+    /// The unit to which the bounds were moved: the grain, or without a grain the finest unit of the bounds.
     pub(crate) unit: Grain,
     pub(crate) calendar: Calendar,
 }
@@ -160,7 +159,7 @@ impl Window {
         Ok(window)
     }
 
-    /// Its first `count` buckets; none for no bucket.
+    /// The first `count` buckets of the window; `None` if `count` is 0.
     pub(super) fn first(&self, count: usize) -> Option<Self> {
         let edges = self.edges.get(..=count).filter(|_| count > 0)?;
         Some(Self { edges: edges.to_vec(), calendar: self.calendar.clone(), ..*self })
@@ -197,13 +196,13 @@ impl Window {
         self.edges[..self.buckets()].binary_search(&start).ok()
     }
 
-    /// Seconds of a bucket, where all have the same.
+    /// Seconds of a bucket, if all buckets have the same length.
     pub(super) fn even_length(&self) -> Option<i64> {
         let length = self.edges[1] - self.edges[0];
         self.edges.windows(2).all(|pair| pair[1] - pair[0] == length).then_some(length)
     }
 
-    /// How many of its buckets begin at or before `now`.
+    /// How many buckets of the window begin at or before `now`.
     pub(crate) fn begun(&self, now: i64) -> usize {
         self.edges[..self.buckets()].partition_point(|start| *start <= now)
     }
