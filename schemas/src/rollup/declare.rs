@@ -1,4 +1,4 @@
-//! Parses `rollups.toml`. Checks all of it; every error has its line.
+//! Parses and checks `rollups.toml`; every error has its line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub struct DeclareError {
     pub file: String,
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub reason: String,
 }
 
@@ -64,7 +64,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// What is wrong at a byte of the text.
+/// A mistake at a byte of the text.
 struct Mistake {
     at: usize,
     reason: String,
