@@ -37,7 +37,7 @@ impl Filter {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let form = "write field:op:value, for example event:in:click|view";
         if text.len() > MAX_BYTES {
-            return Err(format!("it has at most {MAX_BYTES} bytes"));
+            return Err(format!("it may have at most {MAX_BYTES} bytes"));
         }
         let (field, rest) = text.split_once(':').ok_or(form)?;
         let (op, value) = rest.split_once(':').ok_or(form)?;
@@ -51,11 +51,11 @@ impl Filter {
             "nin" => Test::NotIn(split(value)),
             "prefix" => Test::Prefix(value.to_owned()),
             "contains" => Test::Contains(value.to_owned()),
-            _ => return Err("the operator is one of eq, ne, in, nin, prefix, contains".to_owned()),
+            _ => return Err("the operator must be one of eq, ne, in, nin, prefix, contains".to_owned()),
         };
         match &test {
             Test::In(values) | Test::NotIn(values) if values.len() > MAX_VALUES => {
-                Err(format!("there are at most {MAX_VALUES} values in a list"))
+                Err(format!("a list may have at most {MAX_VALUES} values"))
             }
             _ => Ok(Self { field: field.to_owned(), test }),
         }

@@ -212,7 +212,7 @@ impl Kind {
                 status: StatusCode::UNAUTHORIZED,
                 code: "unauthorized",
                 title: "A valid token is needed",
-                detail: "the request has no token of a key that is valid",
+                detail: "the request has no token of a valid key",
                 hint: "send `Authorization: Bearer <token>` with the token of a key that the operator declared",
             },
             Self::Forbidden => Text {
@@ -306,21 +306,21 @@ impl Kind {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many queries run at once",
-                detail: "the query waited for its turn for as long as a query may wait",
+                detail: "the query did not get its turn within the time that a query may wait",
                 hint: WAIT,
             },
             Self::NoStream => Text {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many streams are open",
-                detail: "as many streams are open as one process serves, or the process is about to stop",
+                detail: "the process has the maximum number of open streams, or is about to stop",
                 hint: WAIT,
             },
             Self::NoStreamOfKey => Text {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 code: "rate_limited",
                 title: "The key has too many streams",
-                detail: "half of the streams of the process belong to this key, which is as many as one key may have",
+                detail: "the key has the maximum number of open streams for one key: half of those that the process serves",
                 hint: "close streams that nobody reads, or use several keys",
             },
             Self::TooSlow => Text {

@@ -221,7 +221,9 @@ impl Refresher {
     fn report(&self, error: &RefreshError, log: bool) {
         let reason = chain(error);
         if log {
-            tracing::warn!("cannot refresh the answers, which get older; trying again: {reason}");
+            tracing::warn!(
+                "failed to refresh the answers; readers get older ones until a retry succeeds: {reason}"
+            );
         }
         // Other errors, such as an outage of ClickHouse, do not change what the aggregator has declared.
         let rollups_differ =

@@ -88,7 +88,7 @@ impl Format {
                 }
             };
             if suffix.is_some_and(|suffix| suffix != asked) {
-                return Err(Problem::bad("format", "the suffix of the path asks for another form"));
+                return Err(Problem::bad("format", "the suffix of the path asks for another format"));
             }
             format = Some(asked);
         }

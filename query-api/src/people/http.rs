@@ -108,7 +108,7 @@ async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Respons
 fn format(suffix: Option<Format>, asked: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     match (suffix, asked) {
         (Some(suffix), Some(asked)) if suffix != asked => {
-            Err(Problem::bad("format", "the suffix of the path asks for another form"))
+            Err(Problem::bad("format", "the suffix of the path asks for another format"))
         }
         (suffix, asked) => Ok(suffix.or(asked).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
     }

@@ -74,7 +74,7 @@ impl Source {
             let mut lacks = lacking(rollup, needs);
             if reach.differs(rollup) {
                 let param = needs.filters.first().map_or("from", |(param, _)| param);
-                lacks.push((param, "is declared otherwise by the aggregator".to_owned()));
+                lacks.push((param, "is declared differently by the aggregator".to_owned()));
             }
             if lacks.is_empty() {
                 let kept_from = kept_from(rollup, now);

@@ -11,7 +11,7 @@ use super::params::Query;
 use super::shape::Row;
 
 /// Why a cursor is refused.
-pub(super) const NOT_OF_THIS_QUERY: &str = "it is `next` of an answer to the same query";
+pub(super) const NOT_OF_THIS_QUERY: &str = "it must be `next` of an answer to the same query";
 
 /// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

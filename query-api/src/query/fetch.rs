@@ -64,7 +64,7 @@ fn problem(error: &clickhouse::error::Error) -> Problem {
     let text = chain(error);
     let kind = kind(&text);
     if kind == Kind::Unavailable {
-        tracing::warn!("a query has no answer: {text}");
+        tracing::warn!("failed to answer a query: {text}");
     }
     kind.into()
 }

@@ -68,7 +68,7 @@ impl Grain {
     /// The grain of this name.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|grain| grain.name() == text);
-        found.ok_or_else(|| format!("it is one of {}", Self::ALL.map(Self::name).join(", ")))
+        found.ok_or_else(|| format!("it must be one of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 

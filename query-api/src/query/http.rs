@@ -114,7 +114,7 @@ fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<
     match (suffix, query.format.or(excel)) {
         (Some(suffix), Some(format)) if suffix != format => {
             let param = if query.format.is_some() { "format" } else { "csv" };
-            Err(Problem::bad(param, "the suffix of the path asks for another form"))
+            Err(Problem::bad(param, "the suffix of the path asks for another format"))
         }
         (suffix, format) => Ok(suffix.or(format).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
     }

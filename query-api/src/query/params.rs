@@ -205,7 +205,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "measures",
         default: Some("events"),
-        doc: "Names of measures of declared rollups, with commas between, at most 8.",
+        doc: "Names of measures of declared rollups, separated by commas, at most 8.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.measures = names),
@@ -213,7 +213,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "dimensions",
         default: None,
-        doc: "What rows are broken down by, with commas between, at most 6: `event`, `country`, `props.plan`.",
+        doc: "The dimensions by which rows are broken down, separated by commas, at most 6: `event`, `country`, `props.plan`.",
         shape: Shape::List,
         values: Values::Names(MAX_DIMENSIONS),
         read: |query, text| names(text, MAX_DIMENSIONS).map(|names| query.dimensions = names),
@@ -263,7 +263,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "filter",
         default: None,
-        doc: "A condition `field:op:value`, as often as wanted, at most 16; all must hold. `op` is `eq`, `ne`, `in`, \
+        doc: "A condition `field:op:value`; may be given up to 16 times, and all must hold. `op` is `eq`, `ne`, `in`, \
               `nin`, `prefix` or `contains`. Lists are split at `|`; `\\|` and `\\\\` stand for `|` and `\\`. An empty \
               value means that the field is absent.",
         shape: Shape::Many,
@@ -273,8 +273,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "top",
         default: None,
-        doc: "`5` or `country:5`: the 5 values of the first, or the named, dimension with most of the first measure over \
-              the window have rows of their own; all others are one row with `others`.",
+        doc: "`5` or `country:5`: the 5 values of the first (or the named) dimension with the highest first measure over \
+              the window have rows of their own; all other values are merged into one row with `others`.",
         shape: Shape::One,
         values: Values::Text("^(.*:)?[0-9]+$"),
         read: |query, text| top(text).map(|top| query.top = Some(top)),
@@ -282,7 +282,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "fill",
         default: Some("zero"),
-        doc: "What stands in buckets without events, up to now: `zero` (for a least or greatest value null), `null`, or \
+        doc: "How buckets without events are filled, up to now: `zero` (null for a minimum or maximum), `null`, or \
               `none` for no row.",
         shape: Shape::One,
         values: Values::OneOf(&["zero", "null", "none"]),
@@ -294,8 +294,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "order",
         default: None,
-        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. Else by time; without \
-              a grain by the first measure, the greatest first. Ties stand by time, then by dimensions.",
+        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. By default by time; without \
+              a grain by the first measure, the greatest first. Ties are ordered by time, then by dimensions.",
         shape: Shape::One,
         values: Values::Text("^.*:(asc|desc)$"),
         read: |query, text| order(text).map(|order| query.order = Some(order)),
@@ -310,7 +310,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             limit
                 .map(|limit| query.limit = limit)
-                .ok_or_else(|| format!("it is a number from 1 to {MAX_LIMIT}"))
+                .ok_or_else(|| format!("it must be a number from 1 to {MAX_LIMIT}"))
         },
     },
     Parameter {
@@ -336,7 +336,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
         name: "compare",
         default: None,
         doc: "`previous` for the window directly before, `week` or `year` for the same window a week or a year before, \
-              or any other as `from..to`: each row has `compare` and `change` beside its measures.",
+              or any other window as `from..to`: each row has `compare` and `change` in addition to its measures.",
         shape: Shape::One,
         values: Values::Text("^(previous|week|year|.+\\.\\..+)$"),
         read: |query, text| compare(text).map(|compare| query.compare = Some(compare)),
@@ -356,7 +356,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "rollup",
         default: None,
-        doc: "The only rollups that may answer, with commas between; needed where rollups define a measure differently.",
+        doc: "The only rollups that may answer, separated by commas; needed where rollups define a measure differently.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.rollups = names),
@@ -364,7 +364,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json`, `ndjson` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        doc: "`json`, `ndjson` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "ndjson", "csv"]),
         read: |query, text| {
@@ -376,7 +376,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
         name: "csv",
         default: Some("plain"),
         doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, and `'` \
-              before text that it would take for a formula.",
+              before text that it would read as a formula.",
         shape: Shape::One,
         values: Values::OneOf(&["plain", "excel"]),
         read: |query, text| {
@@ -387,7 +387,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "int64",
         default: Some("number"),
-        doc: "`string` puts measures between quotes in JSON, for readers that have doubles only.",
+        doc: "`string` writes measures as strings in JSON, for readers whose only numbers are doubles.",
         shape: Shape::One,
         values: Values::OneOf(&["number", "string"]),
         read: |query, text| {
@@ -495,7 +495,7 @@ impl Query {
                 ))
             }
             _ if self.csv == CsvStyle::Excel && self.format.is_some_and(|format| format != Format::Csv) => {
-                Err(Problem::bad("csv", "`format` asks for another form than CSV"))
+                Err(Problem::bad("csv", "`format` asks for another format than CSV"))
             }
             _ => Ok(()),
         }
@@ -657,7 +657,7 @@ fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String
     let text = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err("it is a text or a number".to_owned()),
+        _ => Err("it must be a text or a number".to_owned()),
     };
     match (value, shape) {
         (Value::Array(values), Some(Shape::Many)) => values.iter().map(text).collect(),
@@ -668,7 +668,7 @@ fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String
             if texts.iter().all(is_name) {
                 Ok(vec![texts.join(",")])
             } else {
-                Err("it is a list of names".to_owned())
+                Err("it must be a list of names".to_owned())
             }
         }
         (Value::Null, _) => Ok(Vec::new()),
@@ -685,9 +685,9 @@ fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
     if names.iter().any(String::is_empty) {
         Err("there is an empty name between commas".to_owned())
     } else if distinct.len() < names.len() {
-        Err("a name stands there twice".to_owned())
+        Err("a name is given twice".to_owned())
     } else if names.len() > most {
-        Err(format!("there are at most {most}"))
+        Err(format!("it may have at most {most} names"))
     } else {
         Ok(names)
     }
@@ -696,7 +696,7 @@ fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
 pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-    found.ok_or_else(|| format!("it is {}", names.join(" or ")))
+    found.ok_or_else(|| format!("it must be {}", names.join(" or ")))
 }
 
 /// Adds a condition.
@@ -713,7 +713,7 @@ pub(crate) fn week(text: &str) -> Result<Week, String> {
 }
 
 pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
-    let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
+    let reason = || "it must be the IANA name of a time zone, for example Europe/Berlin".to_owned();
     // jiff accepts `local` and offsets elsewhere. Here only names count, because a name means the same zone on every
     // replica.
     TimeZone::get(text).map_err(|_| reason())
@@ -725,8 +725,9 @@ fn top(text: &str) -> Result<Top, String> {
         None => (None, text),
     };
     let count = count.parse().ok().filter(|count| (1..=MAX_TOP).contains(count));
-    let reason =
-        || format!("it is a number from 1 to {MAX_TOP}, or a dimension and a number, for example country:5");
+    let reason = || {
+        format!("it must be a number from 1 to {MAX_TOP}, or a dimension and a number, for example country:5")
+    };
     count.map(|count| Top { dimension, count }).ok_or_else(reason)
 }
 
@@ -740,7 +741,7 @@ fn compare(text: &str) -> Result<Compare, String> {
     named
         .ok()
         .or_else(|| between(text))
-        .ok_or_else(|| "it is previous, week, year, or a window like 2026-10-01..2026-11-01".to_owned())
+        .ok_or_else(|| "it must be previous, week, year, or a window like 2026-10-01..2026-11-01".to_owned())
 }
 
 fn order(text: &str) -> Result<Order, String> {

@@ -48,7 +48,7 @@ impl Bound {
         let relative = text.strip_prefix('-').and_then(relative);
         let parsed = relative.or_else(|| date(text)).or_else(|| Some(Self::Instant(text.parse().ok()?)));
         parsed.ok_or_else(|| {
-            "it is now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in an address a + \
+            "it must be now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in an address a + \
              is written %2B"
                 .to_owned()
         })
@@ -121,11 +121,11 @@ impl Window {
         let end = if to == Bound::Now { end + 1 } else { end };
         for (param, at) in [("from", start), ("to", end)] {
             if !(0..=i64::from(u32::MAX)).contains(&at) {
-                return Err(Problem::bad(param, "it is from 1970 to 2106"));
+                return Err(Problem::bad(param, "it must be from 1970 to 2106"));
             }
         }
         if start >= end {
-            return Err(Problem::bad("from", "it is before `to`"));
+            return Err(Problem::bad("from", "it must be before `to`"));
         }
         let unit = match grain {
             Grain::None => match from.grain(&calendar).min(to.grain(&calendar)) {
@@ -151,7 +151,10 @@ impl Window {
         };
         let window = Self { edges, grain, unit, calendar };
         if !(0..=i64::from(u32::MAX)).contains(&window.from()) || window.to() > i64::from(u32::MAX) {
-            return Err(Problem::bad("from", "whole buckets of the window lie from 1970 to 2106"));
+            return Err(Problem::bad(
+                "from",
+                "the whole buckets of the window must lie between 1970 and 2106",
+            ));
         }
         if window.even_length().is_none() && window.buckets() > MAX_UNEVEN {
             return Err(too_many(MAX_UNEVEN));

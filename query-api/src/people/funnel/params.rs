@@ -63,7 +63,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "within",
         default: Some("1d"),
-        doc: "The longest time from the first step to the last, which it includes: `90s`, `30m`, `12h`, up to `7d`.",
+        doc: "The longest time (inclusive) from the first step to the last: `90s`, `30m`, `12h`, up to `7d`.",
         shape: Shape::One,
         values: Values::Text("^[0-9]+[smhd]$"),
         read: |asked, text| within(text).map(|within| asked.within = within),
@@ -71,7 +71,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "from",
         default: Some("-7d"),
-        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within those that \
+        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within the days for which \
               events are kept.",
         shape: Shape::One,
         values: Values::Text(BOUND),
@@ -80,7 +80,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "to",
         default: Some("now"),
-        doc: "The end, which is not included. All steps lie before it.",
+        doc: "The end, which is not included. All steps must lie before it.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
@@ -96,7 +96,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "filter",
         default: None,
-        doc: "A condition that the events of all steps meet, as often as wanted, at most 16; all must hold. Its field is \
+        doc: "A condition that the events of all steps meet; may be given up to 16 times, and all must hold. Its field is \
               `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
         shape: Shape::Many,
         values: Values::Text(FILTER),
@@ -105,7 +105,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
         read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
@@ -179,5 +179,5 @@ fn within(text: &str) -> Result<u32, String> {
     let seconds = UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, seconds)| seconds);
     let within = seconds.and_then(|seconds| count.parse::<u32>().ok()?.checked_mul(seconds));
     let within = within.filter(|within| (1..=MAX_WITHIN).contains(within));
-    within.ok_or_else(|| "it is a time from 1s to 7d, for example 30m".to_owned())
+    within.ok_or_else(|| "it must be a time from 1s to 7d, for example 30m".to_owned())
 }

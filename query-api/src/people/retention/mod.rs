@@ -43,7 +43,9 @@ impl Periods {
         let window = Window::new((from, asked.to), asked.grain, asked.calendar.clone(), now)?;
         let all = window.buckets() + asked.periods;
         if all > MAX_PERIODS {
-            let reason = format!("there are {all} with those of the cohorts, and at most {MAX_PERIODS}");
+            let reason = format!(
+                "with the periods of the cohorts there are {all}, but at most {MAX_PERIODS} are allowed"
+            );
             return Err(Problem::of(Kind::TooWide, "periods", reason));
         }
         let mut edges = window.edges.clone();
@@ -51,7 +53,7 @@ impl Periods {
             edges.push(asked.calendar.next(asked.grain, edges[edges.len() - 1]));
         }
         if edges[all] > i64::from(u32::MAX) {
-            return Err(Problem::bad("to", "the last period ends before 2106"));
+            return Err(Problem::bad("to", "the last period must end before 2106"));
         }
         Ok(Self { window, edges })
     }
