@@ -71,7 +71,8 @@ impl QueryMetrics {
             ),
             seconds: metrics.histogram(
                 "people_seconds",
-                "Time to get the rows of a retention table or a funnel once it has its turn: its statements to ClickHouse.",
+                "Time to get the rows of a retention table or a funnel once it has its turn: its statements to \
+                 ClickHouse.",
                 DEFAULT_BUCKETS,
             ),
             waiting: metrics.gauge(
@@ -80,8 +81,8 @@ impl QueryMetrics {
             ),
             shared: metrics.counter(
                 "people_cache_hits_total",
-                "Retention tables and funnels that were answered by the statement of an equal request, which had run or was \
-                 running.",
+                "Retention tables and funnels that were answered by the statement of an equal request, which had run or \
+                 was running.",
             ),
         }
     }

@@ -320,7 +320,8 @@ impl Kind {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 code: "rate_limited",
                 title: "The key has too many streams",
-                detail: "the key has the maximum number of open streams for one key: half of those that the process serves",
+                detail: "the key has the maximum number of open streams for one key: half of those that the \
+                         process serves",
                 hint: "close streams that nobody reads, or use several keys",
             },
             Self::TooSlow => Text {

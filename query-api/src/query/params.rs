@@ -213,7 +213,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "dimensions",
         default: None,
-        doc: "The dimensions by which rows are broken down, separated by commas, at most 6: `event`, `country`, `props.plan`.",
+        doc: "The dimensions by which rows are broken down, separated by commas, at most 6: `event`, `country`, \
+              `props.plan`.",
         shape: Shape::List,
         values: Values::Names(MAX_DIMENSIONS),
         read: |query, text| names(text, MAX_DIMENSIONS).map(|names| query.dimensions = names),
@@ -221,8 +222,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "grain",
         default: Some("none"),
-        doc: "Length of a bucket: `minute`, `15m`, `hour`, `day`, `week`, `month`, `quarter`, `year`, or `none` for one \
-              bucket.",
+        doc: "Length of a bucket: `minute`, `15m`, `hour`, `day`, `week`, `month`, `quarter`, `year`, or `none` for \
+              one bucket.",
         shape: Shape::One,
         values: Values::OneOf(&["minute", "15m", "hour", "day", "week", "month", "quarter", "year", "none"]),
         read: |query, text| Grain::parse(text).map(|grain| query.grain = grain),
@@ -230,8 +231,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "from",
         default: Some("-24h"),
-        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, `d`, \
-              `w`, `mo`, `y`).",
+        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, \
+              `d`, `w`, `mo`, `y`).",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |query, text| Bound::parse(text).map(|bound| query.from = bound),
@@ -273,8 +274,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "top",
         default: None,
-        doc: "`5` or `country:5`: the 5 values of the first (or the named) dimension with the highest first measure over \
-              the window have rows of their own; all other values are merged into one row with `others`.",
+        doc: "`5` or `country:5`: the 5 values of the first (or the named) dimension with the highest first measure \
+              over the window have rows of their own; all other values are merged into one row with `others`.",
         shape: Shape::One,
         values: Values::Text("^(.*:)?[0-9]+$"),
         read: |query, text| top(text).map(|top| query.top = Some(top)),
@@ -294,8 +295,9 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "order",
         default: None,
-        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. By default by time; without \
-              a grain by the first measure, the greatest first. Ties are ordered by time, then by dimensions.",
+        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. By default by \
+              time; without a grain by the first measure, the greatest first. Ties are ordered by time, then by \
+              dimensions.",
         shape: Shape::One,
         values: Values::Text("^.*:(asc|desc)$"),
         read: |query, text| order(text).map(|order| query.order = Some(order)),
@@ -356,7 +358,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "rollup",
         default: None,
-        doc: "The only rollups that may answer, separated by commas; needed where rollups define a measure differently.",
+        doc: "The only rollups that may answer, separated by commas; needed where rollups define a measure \
+              differently.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.rollups = names),
@@ -364,7 +367,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json`, `ndjson` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
+        doc: "`json`, `ndjson` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then \
+              `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "ndjson", "csv"]),
         read: |query, text| {
@@ -375,8 +379,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "csv",
         default: Some("plain"),
-        doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, and `'` \
-              before text that it would read as a formula.",
+        doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, \
+              and `'` before text that it would read as a formula.",
         shape: Shape::One,
         values: Values::OneOf(&["plain", "excel"]),
         read: |query, text| {

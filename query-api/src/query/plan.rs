@@ -343,7 +343,8 @@ fn allowed<'a>(rollups: &'a Rollups, differing: &[&str], query: &Query) -> Resul
     }
     if let Some(name) = query.rollups.iter().find(|name| differing.contains(&name.as_str())) {
         let reason = format!(
-            "the aggregator declares `{name}` differently from this service, or not at all: both need the same ROLLUPS_FILE"
+            "the aggregator declares `{name}` differently from this service, or not at all: both need the \
+             same ROLLUPS_FILE"
         );
         return Err(not_covered("rollup", reason));
     }

@@ -48,8 +48,8 @@ impl Bound {
         let relative = text.strip_prefix('-').and_then(relative);
         let parsed = relative.or_else(|| date(text)).or_else(|| Some(Self::Instant(text.parse().ok()?)));
         parsed.ok_or_else(|| {
-            "it must be now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in an address a + \
-             is written %2B"
+            "it must be now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in a URL, a + is \
+             written %2B"
                 .to_owned()
         })
     }

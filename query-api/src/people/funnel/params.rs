@@ -71,8 +71,8 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "from",
         default: Some("-7d"),
-        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within the days for which \
-              events are kept.",
+        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within the days \
+              for which events are kept.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.from = bound),
@@ -96,8 +96,8 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "filter",
         default: None,
-        doc: "A condition that the events of all steps meet; may be given up to 16 times, and all must hold. Its field is \
-              `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
+        doc: "A condition that the events of all steps meet; may be given up to 16 times, and all must hold. Its \
+              field is `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
         shape: Shape::Many,
         values: Values::Text(FILTER),
         read: |asked, text| add_filter(&mut asked.filters, text),
