@@ -37,7 +37,7 @@ impl Shedding {
         self.left_out
     }
 
-    /// Notes how a refresh went; `true` if the next statement leaves out something else.
+    /// Notes how a refresh went. Returns whether the next statement leaves out something else than the last one.
     pub(crate) fn note(&mut self, pace: Pace) -> bool {
         self.in_a_row = if self.last == Some(pace) { self.in_a_row + 1 } else { 1 };
         self.last = Some(pace);

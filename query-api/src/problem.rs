@@ -52,7 +52,7 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     /// The body is longer than a query may be.
     BodyTooLarge,
-    /// No rollup, or no single one, has what is asked for.
+    /// No rollup has what the request asks for, or rollups define it differently.
     NotCovered,
     /// The answer would take more rows, cells or time than one query may.
     TooWide,

@@ -110,7 +110,7 @@ struct Reads {
 pub(crate) struct NotDeclared(&'static str);
 
 impl SnapshotStatement {
-    /// The statement for what is declared; logs which answers cannot be served.
+    /// The statement for the answers whose rollups are declared; logs which answers cannot be served.
     pub(crate) fn new(rollups: &Rollups) -> Result<Self, NotDeclared> {
         if let Some((rollup, _)) = Analytics::undeclared(rollups) {
             return Err(NotDeclared(rollup));

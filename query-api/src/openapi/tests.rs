@@ -18,7 +18,7 @@ fn service() -> impl HttpService<Body> {
     QueryApi::start(Config::from_vars(&vars).unwrap()).service()
 }
 
-/// Whether the parameters of a request can be read.
+/// Whether the service can read the parameters of a request.
 async fn is_read(service: &impl HttpService<Body>, method: &str, uri: &str, body: &str) -> bool {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
     let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();

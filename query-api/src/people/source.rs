@@ -58,7 +58,8 @@ impl Source {
     /// The best source at the moment `now`.
     ///
     /// # Errors
-    /// No rollup has what is needed: names the parameter that the closest one fails, and what each of them lacks.
+    /// No rollup has what is needed. The error names the parameter that the closest rollup cannot satisfy, and what
+    /// each rollup lacks.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
@@ -97,7 +98,7 @@ impl Source {
     }
 }
 
-/// Refuses a reader whose key does not permit to count users over all events, and names the parameter that asks for
+/// Refuses a reader whose key does not permit a count of users over all events, and names the parameter that asks for
 /// it.
 pub(super) fn check_reader(rollups: &Rollups, reader: &Reader, param: &str) -> Result<(), Problem> {
     let of_all_events = rollups.iter().filter(|rollup| rollup.conditions.is_empty());

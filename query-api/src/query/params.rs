@@ -1,7 +1,7 @@
 //! The parameters of a query: one table has the name, the parser and the documentation of each.
 //!
-//! `GET` and `POST` are read by the same table. A parameter that is not in the table, or that is given twice, is
-//! refused and named, because the service would have to guess what is meant.
+//! `GET` and `POST` are read by the same table. A parameter that is not in the table is refused and named. So is a
+//! parameter that is given twice, because the service would have to guess which value counts.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -12,7 +12,7 @@ pub(super) struct Profile {
     pub(super) changeable: &'static [(&'static str, Option<(u64, u64)>)],
 }
 
-/// How much a user may ask for within a time. It is counted for each user name.
+/// How much a user may ask for within an interval. It is counted for each user name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) name: &'static str,

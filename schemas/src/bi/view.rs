@@ -15,7 +15,7 @@ impl Definers<'static> {
     pub const DEFAULT: Self = Self { views: "bi_owner", freshness: "bi_freshness" };
 }
 
-/// With whose rights the views read the tables.
+/// The rights with which the views read the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights<'a> {
     /// The rights of these users: readers of a view need no rights on the tables.

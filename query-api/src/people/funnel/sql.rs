@@ -38,7 +38,7 @@ pub(super) fn size(
 /// The statement that counts the users who reach each step.
 ///
 /// # Errors
-/// A filter has a field that raw events have no column of.
+/// A filter names a field that is not a column of raw events.
 pub(super) fn select(
     asked: &Funnel,
     events: &Filter,

@@ -12,7 +12,7 @@ use crate::people::render::Table;
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::people) struct Cohorts {
     cohorts: Vec<Cohort>,
-    /// Periods after that of the cohort.
+    /// Number of periods that are counted after the period of the cohort.
     periods: usize,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Retention {
     /// Conditions that every counted event must also meet.
     pub(super) filters: Vec<Filter>,
     pub(super) grain: Grain,
-    /// Periods after that of the cohort.
+    /// Number of periods that are counted after the period of the cohort.
     pub(super) periods: usize,
     pub(super) from: Option<Bound>,
     pub(super) to: Bound,
