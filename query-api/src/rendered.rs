@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The moment that an answer is true for.
+/// The header with the moment that an answer is true for: it counts everything that was in Kafka before.
 pub(crate) const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 /// Milliseconds from the moment in `X-As-Of` until the response is sent. `Age` cannot be used for this, because
 /// caches set it to the time for which they have kept a response.
@@ -68,7 +68,7 @@ impl Rendered {
         }
     }
 
-    /// A body without metadata; its ETag is made from the whole body.
+    /// A body without metadata, so its ETag is made from the whole body.
     fn of_data(media_type: &'static str, body: String) -> Self {
         let etag = etag(&[media_type.as_bytes(), body.as_bytes()]);
         Self::new(media_type, body, &etag)

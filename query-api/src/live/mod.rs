@@ -37,7 +37,7 @@ use open_streams::{Full, OpenStream, OpenStreams};
 
 /// Open streams of one process.
 const MAX_STREAMS: usize = 1_000;
-/// Silence after which a comment is sent: proxies close connections that are silent.
+/// Time without a message after which a comment is sent, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A stream ends after this time, so that it ends between two messages: its connection is closed at an age of 300 s.
 /// The reader connects again, perhaps to another replica.

@@ -36,7 +36,7 @@ const TIMESTAMP: Parameter = Parameter {
     place: "query",
     required: true,
     values: Values::Text("^-?[0-9]+$"),
-    doc: "A moment in milliseconds since 1970, which stands for the hour that holds it.",
+    doc: "A moment in milliseconds since 1970. The answer is for the hour that contains it.",
 };
 
 const WAIT: Parameter = Parameter {
@@ -44,7 +44,7 @@ const WAIT: Parameter = Parameter {
     place: "query",
     required: false,
     values: Values::OneOf(&["0", "1"]),
-    doc: "`0` refuses at once what is not read yet, instead of waiting for it.",
+    doc: "`0`: an hour that is not read yet is refused at once, instead of after a wait.",
 };
 
 const FORMAT: Parameter = Parameter {
@@ -52,7 +52,7 @@ const FORMAT: Parameter = Parameter {
     place: "query",
     required: false,
     values: Values::OneOf(&["json", "csv"]),
-    doc: "The form of the answer, `json` by default.",
+    doc: "The format of the answer, `json` by default.",
 };
 
 const POLL: Parameter = Parameter {
@@ -165,7 +165,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints.push(Endpoint {
         refusals: &[503],
         is_of_a_moment: true,
-        ..document("/v1/pipeline", "How the pipeline does, for operators", schemas::pipeline())
+        ..document("/v1/pipeline", "The state of the pipeline, for operators", schemas::pipeline())
     });
     endpoints.push(document("/openapi.json", "This document", json!({"type": "object"})));
     endpoints
@@ -177,14 +177,14 @@ fn of_people() -> Vec<Endpoint> {
     for (paths, summary, row, parameters, schema) in [
         (
             people::RETENTION_PATHS,
-            "How many users of a day or week came back in those after it",
+            "How many users of a day or week came back in later ones",
             schemas::cohort(),
             all_in_address(&RETENTION_PARAMETERS, OF_RETENTION),
             body(&RETENTION_PARAMETERS, OF_RETENTION),
         ),
         (
             people::FUNNEL_PATHS,
-            "How many users took one step after the other",
+            "How many users did one step after the other",
             schemas::step(),
             all_in_address(&FUNNEL_PARAMETERS, OF_FUNNELS),
             body(&FUNNEL_PARAMETERS, OF_FUNNELS),

@@ -27,7 +27,7 @@ pub(super) fn text() -> Value {
     json!({"type": "string"})
 }
 
-/// The three lines of an hour.
+/// The answer of `/analytics`: three lines of text.
 pub(super) fn hour() -> Value {
     json!({"type": "string", "pattern": "^unique_users,[0-9]+\nclicks,[0-9]+\nimpressions,[0-9]+\n$"})
 }

@@ -105,7 +105,7 @@ impl Lane {
     }
 }
 
-/// The SELECT within the limits of this lane.
+/// The statement for a SELECT, with the limits of this lane as settings.
 pub(super) fn statement(
     select: String,
     parameters: Vec<(String, Parameter)>,

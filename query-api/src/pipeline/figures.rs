@@ -69,7 +69,7 @@ pub(super) struct Figures {
     data: Data,
 }
 
-/// The fields in the order in which they are sent.
+/// The fields of `data`, in the order in which they are sent.
 #[derive(Debug, Serialize)]
 struct Data {
     lines: Lines,

@@ -1,7 +1,7 @@
 //! The cursor: describes the row after which the next page begins.
 //!
-//! It holds the row's value of the ordering measure, its bucket and its dimensions, so every replica can continue
-//! from it, and rows that arrive in the meantime change no earlier page. For readers, a cursor is an opaque text.
+//! A cursor holds the row's value of the ordering measure, its bucket and its dimensions, so every replica can
+//! continue from it, and rows that arrive in the meantime change no earlier page. For readers it is an opaque text.
 
 use std::fmt;
 

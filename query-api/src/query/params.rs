@@ -95,9 +95,9 @@ pub(super) enum Direction {
 /// Whether buckets that are not complete yet have rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Partial {
-    /// They have rows.
+    /// Incomplete buckets have rows.
     Include,
-    /// They have none.
+    /// Incomplete buckets have no rows.
     Omit,
 }
 
@@ -156,7 +156,7 @@ pub(super) enum Integers {
 
 /// One parameter of a request that is read into `Q`.
 pub(crate) struct Parameter<Q = Query> {
-    /// Its name.
+    /// The name of the parameter.
     pub(crate) name: &'static str,
     /// The value that counts if the parameter is absent, as a request would write it.
     pub(crate) default: Option<&'static str>,

@@ -19,7 +19,7 @@ const MAX_SAFE: u128 = (1 << 53) - 1;
 /// A body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
-    /// Its media type.
+    /// The media type of the body.
     pub(super) kind: &'static str,
     pub(super) bytes: Vec<u8>,
     /// Weak ETag, quotes included.

@@ -45,7 +45,7 @@ pub(crate) enum Parameter {
 /// What one statement may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Longest run, in seconds.
+    /// Longest run of the statement, in seconds.
     pub(super) seconds: u64,
     /// Most rows of tables that are read, by the estimate of the index.
     pub(super) rows_to_read: u64,

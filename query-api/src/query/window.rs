@@ -179,17 +179,17 @@ impl Window {
         (bucket < self.buckets()).then_some(bucket)
     }
 
-    /// Its start.
+    /// The start of the window.
     pub(crate) fn from(&self) -> i64 {
         self.edges[0]
     }
 
-    /// Its end, which it does not include.
+    /// The end of the window (exclusive).
     pub(crate) fn to(&self) -> i64 {
         self.edges[self.edges.len() - 1]
     }
 
-    /// Number of its buckets.
+    /// The number of buckets in the window.
     pub(crate) fn buckets(&self) -> usize {
         self.edges.len() - 1
     }

@@ -1,4 +1,4 @@
-//! `/v1/funnel`: how many users took one step after the other.
+//! `/v1/funnel`: how many users did one step after the other.
 //!
 //! A user enters the funnel with an event of the first step within the window, and must do the other steps in their
 //! order within a limited time after the first. [`params`] reads the request, [`sql`] writes the statements,
