@@ -36,7 +36,7 @@ use crate::state::AppState;
 /// The longest wait for open requests after the listener was closed.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A service that answers every request.
+/// A tower service that answers every request with a response, never with an error.
 pub trait HttpService<B>:
     Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
@@ -58,7 +58,7 @@ pub struct QueryApi {
     streaming: CancellationToken,
 }
 
-/// Requests were still open at the end of the drain.
+/// Requests were still open when the drain deadline passed.
 #[derive(Debug, thiserror::Error)]
 #[error("stop the query API")]
 pub struct StopError(#[from] DrainOverran);
@@ -76,18 +76,19 @@ impl QueryApi {
         Self { state, access, config, refreshing, streaming: CancellationToken::new() }
     }
 
-    /// Cancelled, it ends the streams of `/v1/live`, which would keep their connections open. [`QueryApi::serve`] does so
-    /// before it drains; who serves [`QueryApi::service`] does so before its own drain.
+    /// The token that ends the streams of `/v1/live`, which would otherwise keep their connections open during a
+    /// drain. [`QueryApi::serve`] cancels it before it drains; a caller that serves [`QueryApi::service`] itself must
+    /// do the same.
     pub fn streaming(&self) -> CancellationToken {
         self.streaming.clone()
     }
 
-    /// All routes, for a caller that serves them beside others.
+    /// All routes, for a caller that serves them together with other routes.
     pub fn service<B>(&self) -> impl HttpService<B> + use<B>
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        // What every request passes is outside of the router: each `Router::layer` costs a request several allocations.
+        // These layers are outside of the router, because each `Router::layer` costs a request several allocations.
         let routes = ServiceBuilder::new()
             .map_response(cors::no_content) // preflights are answered without a body
             .layer(self.config.cors.layer()) // preflights have no token, and pages see refusals
@@ -101,7 +102,7 @@ impl QueryApi {
 
     fn routes(&self) -> Router {
         let access = &self.access;
-        // Prepared for all readers of a tenant, so a key may permit less than they show.
+        // These answers are the same for all readers of a tenant, so they may show more than a key permits.
         let prepared = http::routes(Arc::clone(&self.state))
             .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()));
         let answers = access
@@ -116,7 +117,7 @@ impl QueryApi {
             .merge(access.charge(Cost::Query, queries))
             .fallback(|| async { Kind::NotFound })
             .method_not_allowed_fallback(|| async { Kind::MethodNotAllowed });
-        // The page has no data, so it needs no reader. It sends its key with each question.
+        // The page contains no data, so it needs no key. Its script sends the reader's key with each request.
         access.identify(routes).merge(page::routes(&self.config.page))
     }
 

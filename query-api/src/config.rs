@@ -19,20 +19,20 @@ const DEFAULT_MAX_USERS: u64 = 20_000_000;
 /// The configuration of the query API.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address and port that readers ask: `LISTEN_ADDR`, default `[::]:8083`.
+    /// The address and port that readers send requests to: `LISTEN_ADDR`, default `[::]:8083`.
     pub listen_addr: SocketAddr,
     /// The address and port of `/healthz`, `/readyz` and `/metrics`: `ADMIN_ADDR`, default `[::]:9083`. Keep it inside
     /// your network.
     pub admin_addr: SocketAddr,
-    /// After SIGTERM, how long the query API still answers while `/readyz` answers 503: `DRAIN_DELAY`, default 5s. Set it to
-    /// the time that your load balancer needs to notice.
+    /// After SIGTERM, how long the query API still answers while `/readyz` answers 503: `DRAIN_DELAY`, default 5s.
+    /// Set it to the time that your load balancer needs to notice.
     pub drain_delay: Duration,
     /// The database that is read.
     pub clickhouse: ClickHouseConfig,
     /// When it is read.
     pub refresh: RefreshConfig,
-    /// About how many users of hours and voters of polls one refresh may merge, a quarter of them voters:
-    /// `POLL_MAX_USERS`, default 20 000 000. Each takes some 100 ns of ClickHouse. Lower it if refreshes miss
+    /// About how many users of hours and voters of polls one refresh may merge; a quarter of it is for voters:
+    /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse takes some 100 ns for each. Lower it if refreshes miss
     /// `POLL_DEADLINE`.
     pub max_merged_users: u64,
     /// What queries may cost.
@@ -57,7 +57,7 @@ pub struct ClickHouseConfig {
     pub url: String,
     /// ClickHouse database of all tables: `CLICKHOUSE_DATABASE`, default `millrace`. The same for all services.
     pub database: String,
-    /// ClickHouse user: `CLICKHOUSE_USER`, default `default`. It needs to read only.
+    /// ClickHouse user: `CLICKHOUSE_USER`, default `default`. It needs only the right to read.
     pub user: String,
     /// Password of the ClickHouse user: `CLICKHOUSE_PASSWORD`, default empty. Set it from a secret.
     pub password: String,
@@ -66,11 +66,11 @@ pub struct ClickHouseConfig {
 /// When the answers are refreshed from the database.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
-    /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one statement
-    /// to ClickHouse. Shorter gives fresher answers.
+    /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one
+    /// statement to ClickHouse. Shorter gives fresher answers.
     pub interval: Duration,
-    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. After it readers get the last
-    /// answer, with its age, and a query gets `503`.
+    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. After it readers get the
+    /// last answer, with its age, and a query gets `503`.
     pub deadline: Duration,
 }
 
@@ -83,7 +83,8 @@ pub struct QueryConfig {
     /// Statements of queries with `accuracy=exact` that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They may take
     /// long, so they have turns of their own.
     pub slow_concurrency: NonZeroUsize,
-    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets `503 busy`.
+    /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets
+    /// `503 busy`.
     pub queue_deadline: Duration,
     /// Longest time that a statement of a query runs: `QUERY_DEADLINE`, default 10s. After it the query gets
     /// `503 too_slow`.
@@ -123,23 +124,24 @@ impl Default for QueryConfig {
     }
 }
 
-/// What `/v1/retention` and `/v1/funnel` may cost, beside queries.
+/// What `/v1/retention` and `/v1/funnel` may cost, in addition to queries.
 #[derive(Debug, Clone)]
 pub struct PeopleConfig {
-    /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their turn;
-    /// queries have turns of their own. Raise it if ClickHouse has cores and memory to spare: each may take 2 GiB.
+    /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their
+    /// turn; queries have turns of their own. Raise it if ClickHouse has cores and memory to spare: each may take
+    /// 2 GiB.
     pub concurrency: NonZeroUsize,
-    /// Longest time that one of them waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After it the request gets
-    /// `503 busy`.
+    /// Longest time that a retention table or a funnel waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After
+    /// it the request gets `503 busy`.
     pub queue_deadline: Duration,
-    /// Longest time that the statements of one of them run: `PEOPLE_DEADLINE`, default 10s. After it the request gets
-    /// `503 too_slow`.
+    /// Longest time that the statements of a retention table or a funnel run: `PEOPLE_DEADLINE`, default 10s. After
+    /// it the request gets `503 too_slow`.
     pub deadline: Duration,
-    /// Most rows of tables that one statement may read, by the estimate of ClickHouse's index: `PEOPLE_MAX_ROWS_TO_READ`,
-    /// default 200 000 000. A request beyond it gets `422 too_wide`.
+    /// Most rows of tables that one statement may read, by the estimate of ClickHouse's index:
+    /// `PEOPLE_MAX_ROWS_TO_READ`, default 200 000 000. A request beyond it gets `422 too_wide`.
     pub max_rows_to_read: NonZeroU64,
-    /// Most events of its steps that a funnel may read: `FUNNEL_MAX_EVENTS`, default 50 000 000. A rollup has their number,
-    /// so a funnel beyond it gets `422 too_wide` before any of them is read.
+    /// Most events that the steps of a funnel may have: `FUNNEL_MAX_EVENTS`, default 50 000 000. A rollup counts
+    /// them, so a larger funnel gets `422 too_wide` before any event is read.
     pub max_funnel_events: u64,
 }
 

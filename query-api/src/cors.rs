@@ -1,6 +1,6 @@
 //! Which pages may read from a browser (CORS).
 //!
-//! No request is refused here: without the headers of CORS the browser keeps the response from the page.
+//! CORS refuses no request: without the CORS headers, the browser withholds the response from the page.
 
 use std::time::Duration;
 
@@ -67,12 +67,12 @@ impl CorsConfig {
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, read_key])
             .expose_headers(EXPOSED_HEADERS)
             .max_age(MAX_AGE)
-            // Responses that may be kept have a `Vary` of their own.
+            // Responses that caches may keep set `Vary` themselves.
             .vary([])
     }
 }
 
-/// Gives the answer to a preflight the status that says that it has no body.
+/// Sets the status of the answer to a preflight to `204 No Content`: it has no body.
 pub(crate) fn no_content(mut response: Response) -> Response {
     if response.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS) {
         *response.status_mut() = StatusCode::NO_CONTENT;

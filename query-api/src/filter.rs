@@ -1,35 +1,35 @@
-//! Conditions on the events that count: `event:in:click|view`.
+//! Filters: conditions that an event must meet to be counted, for example `event:in:click|view`.
 //!
-//! An empty value means that the field is absent. The values are text of strangers: they are compared and bound,
-//! never part of a statement.
+//! An empty value means that the field is absent. The values come from clients. They are only compared or bound as
+//! parameters, and are never part of a statement's text.
 
 use std::fmt;
 
-/// One condition; all of a query must hold.
+/// One condition. An event must meet all conditions of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Filter {
     /// The dimension, as the request names it.
     pub(crate) field: String,
-    /// What its value must meet.
+    /// The test that the value of the dimension must pass.
     pub(crate) test: Test,
 }
 
-/// What a value must meet.
+/// A test on a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Test {
-    /// It is one of these.
+    /// The value is one of these.
     In(Vec<String>),
-    /// It is none of these.
+    /// The value is none of these.
     NotIn(Vec<String>),
-    /// It begins with this.
+    /// The value begins with this.
     Prefix(String),
-    /// It contains this.
+    /// The value contains this.
     Contains(String),
 }
 
-/// Values of one condition.
+/// Most values of one condition.
 const MAX_VALUES: usize = 1_000;
-/// Bytes of one condition: even escaped they fit into a parameter of ClickHouse.
+/// Most bytes of one condition: even with escapes they fit into one query parameter of ClickHouse.
 const MAX_BYTES: usize = 16 << 10;
 
 impl Filter {
@@ -37,7 +37,7 @@ impl Filter {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let form = "write field:op:value, for example event:in:click|view";
         if text.len() > MAX_BYTES {
-            return Err(format!("it has at most {MAX_BYTES} bytes"));
+            return Err(format!("it may have at most {MAX_BYTES} bytes"));
         }
         let (field, rest) = text.split_once(':').ok_or(form)?;
         let (op, value) = rest.split_once(':').ok_or(form)?;
@@ -51,17 +51,17 @@ impl Filter {
             "nin" => Test::NotIn(split(value)),
             "prefix" => Test::Prefix(value.to_owned()),
             "contains" => Test::Contains(value.to_owned()),
-            _ => return Err("the operator is one of eq, ne, in, nin, prefix, contains".to_owned()),
+            _ => return Err("the operator must be one of eq, ne, in, nin, prefix, contains".to_owned()),
         };
         match &test {
             Test::In(values) | Test::NotIn(values) if values.len() > MAX_VALUES => {
-                Err(format!("there are at most {MAX_VALUES} values in a list"))
+                Err(format!("a list may have at most {MAX_VALUES} values"))
             }
             _ => Ok(Self { field: field.to_owned(), test }),
         }
     }
 
-    /// Whether a value meets it.
+    /// Whether a value meets the condition.
     pub(crate) fn is_met_by(&self, value: &str) -> bool {
         match &self.test {
             Test::In(values) => values.iter().any(|one| one == value),
@@ -71,7 +71,7 @@ impl Filter {
         }
     }
 
-    /// The values that meet it, where they are known.
+    /// The values that meet the condition, if it lists them.
     pub(crate) fn values(&self) -> Option<&[String]> {
         match &self.test {
             Test::In(values) => Some(values),
@@ -81,7 +81,7 @@ impl Filter {
 }
 
 impl Test {
-    /// What the server binds for it.
+    /// The values that ClickHouse binds for this test.
     pub(crate) fn bound(&self) -> Vec<String> {
         match self {
             Self::In(values) | Self::NotIn(values) => values.clone(),
@@ -89,7 +89,7 @@ impl Test {
         }
     }
 
-    /// The condition on a column, with the parameter of this name for what is bound.
+    /// The SQL condition on a column. `parameter` is the name of the query parameter that holds the bound values.
     pub(crate) fn condition(&self, column: &str, parameter: &str) -> String {
         let bound = format!("{{{parameter}:Array(String)}}");
         match self {
@@ -101,7 +101,7 @@ impl Test {
     }
 }
 
-/// As a request writes it.
+/// As a request writes a filter.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (op, value) = match &self.test {
@@ -114,7 +114,7 @@ impl fmt::Display for Filter {
     }
 }
 
-/// Joins values by `|`: what [`split`] splits again.
+/// Joins values with `|`; [`split`] is the inverse.
 fn join(values: &[String]) -> String {
     let escaped: Vec<_> = values.iter().map(|value| value.replace('\\', r"\\").replace('|', r"\|")).collect();
     escaped.join("|")

@@ -1,27 +1,28 @@
-//! What the statement leaves out while ClickHouse is too slow for all of it.
+//! Which answers the statement leaves out while ClickHouse is too slow to read all of them.
 //!
-//! Two refreshes in a row that miss the deadline make the statement smaller, [`LEEWAY`] in a row that need less
-//! than half of it make it larger. Pure: the caller owns the clock.
+//! [`PATIENCE`] refreshes in a row that miss the deadline make the statement smaller. [`LEEWAY`] refreshes in a row
+//! that need less than half of the deadline make it larger. Pure: the caller owns the clock.
 
 use crate::answers::LeftOut;
 
 /// Missed deadlines in a row after which the statement leaves out more.
 const PATIENCE: u32 = 2;
-/// Quick refreshes in a row after which it leaves out less.
+/// Quick refreshes in a row after which the statement leaves out less.
 const LEEWAY: u32 = 10;
 
 /// How a refresh went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// It needed less than half of the time that it may take.
+    /// The refresh needed less than half of its deadline.
     Quick,
-    /// It needed at least half of the time, or failed for a reason that leaving out answers does not help.
+    /// The refresh needed at least half of its deadline, or failed for a reason that leaving out answers does not
+    /// help with.
     Other,
-    /// It missed its deadline, or needed more memory than it may.
+    /// The refresh missed its deadline, or exceeded the memory limit.
     TooSlow,
 }
 
-/// What the next statement leaves out, by how the last ones went.
+/// Decides what the next statement leaves out, from how the latest refreshes went.
 #[derive(Debug, Default)]
 pub(crate) struct Shedding {
     left_out: LeftOut,
@@ -36,7 +37,7 @@ impl Shedding {
         self.left_out
     }
 
-    /// Notes how a refresh went; `true` if the next statement leaves out something else.
+    /// Notes how a refresh went. Returns whether the next statement leaves out something else than the last one.
     pub(crate) fn note(&mut self, pace: Pace) -> bool {
         self.in_a_row = if self.last == Some(pace) { self.in_a_row + 1 } else { 1 };
         self.last = Some(pace);

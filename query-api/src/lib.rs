@@ -1,10 +1,10 @@
-//! The read API: ClickHouse's rows become answers, rendered in advance.
+//! The read API: it reads rows from ClickHouse and renders them into answers before readers ask for them.
 //!
-//! The files follow the way of an answer: `refresh` asks ClickHouse once per interval, `answers` hold
-//! what is asked and how its rows are rendered, `snapshot` is all answers of one refresh, `http` serves
-//! requests from the latest snapshot. Invariants: no request asks ClickHouse, so the number of
-//! statements does not depend on the number of requests; every answer names the moment that it is true
-//! for; no tenant sees another's answers. This crate never connects to Kafka.
+//! A prepared answer passes through these files: `refresh` asks ClickHouse once per interval, `answers` has the SQL
+//! of each answer and renders its rows, `snapshot` holds all answers of one refresh, and `http` serves requests from
+//! the latest snapshot. Invariants: a request for a prepared answer does not ask ClickHouse, so the number of
+//! statements does not depend on the number of requests; every answer names the moment up to which it counts all
+//! events; no tenant sees another tenant's answers. This crate never connects to Kafka.
 
 pub mod config;
 

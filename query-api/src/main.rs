@@ -1,4 +1,4 @@
-//! The query API's program.
+//! The `query-api` binary.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use runtime::serve::{self, Listeners};
 use runtime::{keys, signal};
 use schemas::line::is_tenant;
 
-/// Answers reads from a snapshot. Configured by environment variables.
+/// Serves queries on the rollups in ClickHouse, most of them from a snapshot. Configured by environment variables.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -13,7 +13,7 @@ use crate::problem::Problem;
 /// All metrics, registered once.
 pub struct Metrics {
     registry: Registry,
-    /// What each of them is.
+    /// The description of each metric.
     pub descriptions: Vec<MetricDescription>,
     requests: IntCounterVec,
     polls: IntCounterVec,
@@ -50,13 +50,13 @@ impl QueryMetrics {
             ),
             seconds: metrics.histogram(
                 "query_seconds",
-                "Time from the turn of a query to its rows: planning and its statements to ClickHouse.",
+                "Time to get the rows of a query once it has its turn: planning and its statements to ClickHouse.",
                 DEFAULT_BUCKETS,
             ),
             waiting: metrics.gauge("queries_waiting", "Queries that wait for their turn to ask ClickHouse."),
             shared: metrics.counter(
                 "query_cache_hits_total",
-                "Queries that were answered by the statement of an equal one, which had run or was running.",
+                "Queries that were answered by the statement of an equal query, which had run or was running.",
             ),
         }
     }
@@ -71,7 +71,8 @@ impl QueryMetrics {
             ),
             seconds: metrics.histogram(
                 "people_seconds",
-                "Time from the turn of a retention table or a funnel to its rows: its statements to ClickHouse.",
+                "Time to get the rows of a retention table or a funnel once it has its turn: its statements to \
+                 ClickHouse.",
                 DEFAULT_BUCKETS,
             ),
             waiting: metrics.gauge(
@@ -80,13 +81,13 @@ impl QueryMetrics {
             ),
             shared: metrics.counter(
                 "people_cache_hits_total",
-                "Retention tables and funnels that were answered by the statement of an equal one, which had run or was \
-                 running.",
+                "Retention tables and funnels that were answered by the statement of an equal request, which had run or \
+                 was running.",
             ),
         }
     }
 
-    /// Counts an answer, or why there is none.
+    /// Counts an answer, or the problem that was sent instead.
     pub(crate) fn answered(&self, problem: Option<&Problem>) {
         self.outcomes.with_label_values(&[problem.map_or("ok", |problem| problem.kind.code())]).inc();
     }

@@ -32,54 +32,54 @@ pub(crate) struct BadParameter {
 pub(crate) enum Kind {
     /// A parameter that cannot be read.
     BadParameter,
-    /// A body that is no JSON object.
+    /// The body is not a JSON object.
     BadBody,
-    /// No token of a key that is valid.
+    /// The request has no token of a valid key.
     Unauthorized,
-    /// A parameter that asks for what the key does not permit.
+    /// A parameter asks for something that the key does not permit.
     Forbidden,
-    /// An answer that was prepared from more than the key permits.
+    /// The answer was prepared from more than the key permits.
     PreparedForbidden,
-    /// An answer about the whole pipeline, for a key that is no operator's.
+    /// The answer is about the whole pipeline, and the key is not an operator's.
     NotOperator,
     /// The key has used up its rate; the layer that knows the rate adds `Retry-After`.
     RateLimited,
-    /// A path that does not exist.
+    /// The path does not exist.
     NotFound,
     /// The rollup that an answer is read from is not declared.
     NotDeclared,
-    /// A method that the path does not accept.
+    /// The path does not accept the method.
     MethodNotAllowed,
-    /// A body that is longer than any query.
+    /// The body is longer than a query may be.
     BodyTooLarge,
-    /// No rollup, or no single one, has what is asked for.
+    /// No rollup has what the request asks for, or rollups define it differently.
     NotCovered,
     /// The answer would take more rows, cells or time than one query may.
     TooWide,
     /// The latest snapshot does not have the answer, and the request does not wait or has waited long enough.
     NotYet,
-    /// Readers already ask for as many old hours or small polls as a refresh reads.
+    /// Readers already ask for the maximum number of old hours or small polls that a refresh reads.
     TooManyKeys,
-    /// The maximum number of queries runs already.
+    /// The maximum number of queries is already running.
     Busy,
     /// The maximum number of streams is open, or the process is about to stop.
     NoStream,
-    /// The key has the maximum number of streams of one key.
+    /// The key already has the maximum number of streams for one key.
     NoStreamOfKey,
     /// ClickHouse did not answer in time.
     TooSlow,
-    /// ClickHouse did not answer, or not as it should.
+    /// ClickHouse did not answer, or answered with an error.
     Unavailable,
 }
 
-/// What does not depend on the request.
+/// The texts of a problem that do not depend on the request.
 struct Text {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
-    /// What is wrong where no parameter is.
+    /// What is wrong, if no parameter is at fault.
     detail: &'static str,
-    /// What to do.
+    /// What the sender can do about it.
     hint: &'static str,
 }
 
@@ -186,7 +186,7 @@ impl Kind {
         }
     }
 
-    /// Its code, which is also its label in metrics.
+    /// The code in the body, which is also the label in metrics.
     pub(crate) fn code(self) -> &'static str {
         self.text().code
     }
@@ -212,7 +212,7 @@ impl Kind {
                 status: StatusCode::UNAUTHORIZED,
                 code: "unauthorized",
                 title: "A valid token is needed",
-                detail: "the request has no token of a key that is valid",
+                detail: "the request has no token of a valid key",
                 hint: "send `Authorization: Bearer <token>` with the token of a key that the operator declared",
             },
             Self::Forbidden => Text {
@@ -306,21 +306,22 @@ impl Kind {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many queries run at once",
-                detail: "the query waited for its turn for as long as a query may wait",
+                detail: "the query did not get its turn within the time that a query may wait",
                 hint: WAIT,
             },
             Self::NoStream => Text {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "busy",
                 title: "Too many streams are open",
-                detail: "as many streams are open as one process serves, or the process is about to stop",
+                detail: "the process has the maximum number of open streams, or is about to stop",
                 hint: WAIT,
             },
             Self::NoStreamOfKey => Text {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 code: "rate_limited",
                 title: "The key has too many streams",
-                detail: "half of the streams of the process belong to this key, which is as many as one key may have",
+                detail: "the key has the maximum number of open streams for one key: half of those that the \
+                         process serves",
                 hint: "close streams that nobody reads, or use several keys",
             },
             Self::TooSlow => Text {

@@ -1,41 +1,43 @@
-//! How far the tables reach: what each refresh learns of them besides the answers.
+//! How far the tables reach: what each refresh learns about the tables besides the answers.
 //!
-//! Statements of queries are planned with it, and their answers say its `as_of`. Rows that are read later than
-//! `as_of` hold at least every event before it, so no statement has to ask again.
+//! Queries are planned with it, and their answers show its `as_of`. A query runs later than `as_of`, so its rows
+//! include at least every event before that moment, and its statement need not read `as_of` again.
 
 use std::collections::BTreeMap;
 
 use schemas::rollup::{Rollup, Rollups};
 use schemas::time::UnixMillis;
 
-/// What is known of the tables besides the declaration of their rollups.
+/// What is known about the tables besides the declaration of their rollups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// All that was in Kafka before this moment is counted; none while nothing is.
+    /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
+    /// of all partitions.
     pub(crate) as_of: Option<UnixMillis>,
-    /// The second from which on every event is counted, by rollup; the others count every event.
+    /// By rollup, the second from which on it counts every event. A rollup without an entry has counted every event.
     pub(crate) since: BTreeMap<String, i64>,
-    /// The rollups of the aggregator; the same as ours if absent.
+    /// The rollups that the aggregator declares; `None` if they are the same as those of this process.
     pub(crate) theirs: Option<Rollups>,
 }
 
 impl Reach {
     /// `since` has the moments of rollups in milliseconds; `declared` the text of the aggregator's rollups, empty if
-    /// they are ours.
+    /// they are the same as those of this process.
     pub(crate) fn new(as_of: Option<UnixMillis>, since: &[(String, i64)], declared: &str) -> Self {
-        // 1970 stands for a rollup that always counted.
+        // 1970 stands for a rollup that has counted every event.
         let counts_later = since.iter().filter(|(_, millis)| *millis > 0);
         let second = |millis: i64| millis.saturating_add(999).div_euclid(1000);
         Self {
             as_of,
             since: counts_later.map(|(rollup, millis)| (rollup.clone(), second(*millis))).collect(),
-            // What cannot be read is not what we declare.
+            // A declaration that this release cannot parse counts as one without rollups, so no rollup of this
+            // process is in it.
             theirs: (!declared.is_empty())
                 .then(|| Rollups::parse("configs", declared).unwrap_or_else(|_| no_rollups())),
         }
     }
 
-    /// Whether the aggregator declares the rollup otherwise than we do, or not at all.
+    /// Whether the aggregator declares the rollup differently from this process, or not at all.
     pub(crate) fn differs(&self, rollup: &Rollup) -> bool {
         self.theirs.as_ref().is_some_and(|theirs| theirs.get(&rollup.name) != Some(rollup))
     }
@@ -62,7 +64,7 @@ mod tests {
         assert_eq!(theirs(""), None);
         let declared = Rollups::built_in();
         assert_eq!(theirs(declared.source()), Some(declared.clone()));
-        // What a later release declares cannot be read here, so nothing of it is taken for ours.
+        // This release cannot parse the declaration of a later release, so it recognizes none of its rollups.
         assert_eq!(theirs("[[view]]"), Some(no_rollups()));
         let rollup = declared.get("event_hourly").unwrap();
         assert!(Reach::new(None, &[], "[[view]]").differs(rollup) && !Reach::default().differs(rollup));

@@ -1,6 +1,7 @@
 //! The task that asks ClickHouse once per interval and publishes a snapshot; the only file that asks.
 //!
-//! Invariant: what an aggregator with other rollups has stored is never served as if it were of ours.
+//! Invariant: if the aggregator declares other rollups than this process, no snapshot is made of the rows that it
+//! stored.
 
 use std::mem;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::state::{AppState, RefreshFailure};
 /// Longest text of a statement, in bytes.
 const MAX_QUERY_SIZE: &str = "67108864";
 
-/// Of the users and voters that one refresh may merge, one in this number is a voter.
+/// One refresh may merge a limited number of users and voters; this fraction of it, 1 / `VOTERS`, is for voters.
 const VOTERS: u64 = 4;
 
 /// The task that publishes snapshots.
@@ -62,7 +63,7 @@ enum RefreshError {
          ROLLUPS_FILE that stream-agg was started with"
     )]
     OtherRollups {
-        /// Hash of our rollups.
+        /// Hash of the rollups of this process.
         ours: u64,
         /// Hash of the rollups that the aggregator started with last.
         theirs: u64,
@@ -93,9 +94,10 @@ impl Refresher {
             .with_user(&database.user)
             .with_password(&database.password)
             .with_setting("max_execution_time", config.refresh.deadline.as_secs().max(1).to_string())
-            // A statement that missed its deadline must not run beside the next one.
+            // A statement that missed its deadline must not keep running while the next one runs.
             .with_setting("cancel_http_readonly_queries_on_client_close", "1")
-            // The keys of all tenants, with what is known of them, are part of the text.
+            // The text contains the hours and polls of all tenants with the results of their last merges, so it can
+            // be long.
             .with_setting("max_query_size", MAX_QUERY_SIZE);
         Self {
             client,
@@ -110,7 +112,7 @@ impl Refresher {
 
     /// Publishes a snapshot per interval until it is cancelled.
     pub(crate) async fn run(mut self) {
-        // A change of the outcome is logged, not every refresh.
+        // Only a change of the outcome is logged, not every refresh.
         let mut last_outcome = None;
         loop {
             let started = Instant::now();
@@ -123,7 +125,7 @@ impl Refresher {
                 Ok(snapshot) => self.publish(snapshot, changed),
                 Err(error) => self.report(&error, changed),
             }
-            // Jitter keeps many instances from asking in step.
+            // Jitter keeps many instances from asking ClickHouse at the same moment.
             let interval = self.config.interval.mul_f64(0.9 + fastrand::f64() / 5.0);
             time::sleep(interval.saturating_sub(started.elapsed())).await;
         }
@@ -138,14 +140,16 @@ impl Refresher {
         let (previous, scope) = (previous.as_deref(), self.scope(previous.as_deref()));
         let query = statement.query(&self.client, &scope, previous);
         let rows = time::timeout(self.config.deadline, query.fetch_all::<SnapshotRow>()).await??;
-        // Queries are answered from the rollups that both declare, even if the answers below are not made.
+        // Stored even if the snapshot below fails: queries are answered from the rollups that this process and the
+        // aggregator both declare.
         self.state.learn(freshness::reach(&rows));
         self.check_rollups(freshness::aggregator_rollups(&rows))?;
         Ok(statement.render(rows, &scope, UnixMillis::from(SystemTime::now()), previous))
     }
 
-    /// Checks before the first snapshot that a table which every migration fills shows its rows: policies of tenants,
-    /// which are on the whole database, must hide nothing from this process.
+    /// Checks before the first snapshot that this process sees the rows of `schema_migrations`, to which every
+    /// migration adds one. The row policies of tenants apply to the whole database and must hide nothing from this
+    /// process.
     async fn check_rows_are_visible(&self) -> Result<(), RefreshError> {
         let query = self.client.query("SELECT name FROM schema_migrations LIMIT 1");
         let seen = time::timeout(self.config.deadline, query.fetch_all::<String>()).await??;
@@ -175,7 +179,7 @@ impl Refresher {
         }
     }
 
-    /// Leaves out more or less next time, by how the refresh went.
+    /// Decides from how the refresh went whether the next statement leaves out more or less.
     fn shed(&mut self, refreshed: &Result<Snapshot, RefreshError>, took: Duration) {
         let pace = match refreshed {
             Ok(_) if took < self.config.deadline / 2 => Pace::Quick,
@@ -199,7 +203,8 @@ impl Refresher {
         );
     }
 
-    /// Answers from the tables of other rollups would be wrong without a sign.
+    /// Fails if the aggregator declares other rollups: answers from its tables would be wrong, and nothing would show
+    /// it.
     fn check_rollups(&self, theirs: u64) -> Result<(), RefreshError> {
         let ours = self.rollups;
         if theirs == 0 || theirs == ours { Ok(()) } else { Err(RefreshError::OtherRollups { ours, theirs }) }
@@ -216,9 +221,11 @@ impl Refresher {
     fn report(&self, error: &RefreshError, log: bool) {
         let reason = chain(error);
         if log {
-            tracing::warn!("cannot refresh the answers, which get older; trying again: {reason}");
+            tracing::warn!(
+                "failed to refresh the answers; readers get older ones until a retry succeeds: {reason}"
+            );
         }
-        // An outage of ClickHouse does not change what the aggregator has declared.
+        // Other errors, such as an outage of ClickHouse, do not change what the aggregator has declared.
         let rollups_differ =
             matches!(error, RefreshError::OtherRollups { .. }) || self.state.rollups_differ();
         self.state.refresh_failed(RefreshFailure { reason, rollups_differ });

@@ -13,14 +13,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The moment that an answer is true for.
+/// The header with the moment that an answer is true for: it counts everything that was in Kafka before.
 pub(crate) const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
-/// Milliseconds between that moment and the moment at which the response is sent. `Age` is not ours: caches set it
-/// to the time that they kept a response.
+/// Milliseconds from the moment in `X-As-Of` until the response is sent. `Age` cannot be used for this, because
+/// caches set it to the time for which they have kept a response.
 pub(crate) const X_AGE_MS: HeaderName = HeaderName::from_static("x-age-ms");
-/// Bodies of this length in bytes and shorter are sent as they are: they fit into one packet.
+/// Bodies of at most this many bytes are sent uncompressed: they fit into one packet.
 const MIN_COMPRESSED: usize = 1024;
-/// Both levels compress a megabyte within a few milliseconds, which a reader may wait.
+/// Both levels compress a megabyte within a few milliseconds, which is short enough for the reader to wait.
 const GZIP_LEVEL: Compression = Compression::new(1);
 const ZSTD_LEVEL: i32 = 1;
 
@@ -40,7 +40,7 @@ pub(crate) struct Rendered {
     pub(crate) media_type: HeaderValue,
     /// The bytes of the body.
     pub(crate) body: Bytes,
-    /// Weak ETag, quotes included: equal for equal data, in whatever encoding and of whatever moment.
+    /// Weak ETag, quotes included. It is equal for equal data, whatever the encoding and the `as_of`.
     pub(crate) etag: HeaderValue,
     gzip: OnceLock<Bytes>,
     zstd: OnceLock<Bytes>,
@@ -68,13 +68,13 @@ impl Rendered {
         }
     }
 
-    /// A body that is nothing but data.
+    /// A body without metadata, so its ETag is made from the whole body.
     fn of_data(media_type: &'static str, body: String) -> Self {
         let etag = etag(&[media_type.as_bytes(), body.as_bytes()]);
         Self::new(media_type, body, &etag)
     }
 
-    /// Whether the body is long enough that compressed it takes less time.
+    /// Whether the body is long enough for compression to save time.
     pub(crate) fn is_compressible(&self) -> bool {
         self.body.len() > MIN_COMPRESSED
     }
@@ -98,17 +98,17 @@ fn zstd(body: &[u8]) -> Bytes {
     zstd::bulk::compress(body, ZSTD_LEVEL).expect("the destination is as long as zstd asks for").into()
 }
 
-/// What names the data of a body: a weak ETag, quotes included, of all of `parts`.
+/// A weak ETag, quotes included, that identifies the data in `parts`.
 pub(crate) fn etag(parts: &[&[u8]]) -> String {
     format!("W/\"{:016x}\"", xxh3_64(&parts.join(&0)))
 }
 
-/// The moment that an answer is true for, also as the value of a header.
+/// The moment that an answer is true for, and the same as the value of a header.
 #[derive(Debug, Clone)]
 pub(crate) struct AsOf {
     /// Everything that was in Kafka before this moment is counted; `None` while nothing is known.
     pub(crate) moment: Option<UnixMillis>,
-    /// The moment as RFC 3339 has it.
+    /// The moment in the format of RFC 3339.
     pub(crate) header: Option<HeaderValue>,
 }
 
@@ -118,8 +118,8 @@ impl AsOf {
     }
 }
 
-/// JSON `{"data":…,"meta":…}` that contains whether it is stale. That changes once, so both bodies are rendered in
-/// advance.
+/// JSON `{"data":…,"meta":…}` that says in `meta` whether it is stale. An answer becomes stale only once, so the
+/// bodies for before and after are both rendered in advance.
 ///
 /// The age of an answer is sent in its headers: in the body it would change with every request.
 #[derive(Debug)]
@@ -138,8 +138,8 @@ struct Body<'a, M> {
 }
 
 impl AgingBody {
-    /// Renders both bodies. `meta` gets the moment that the data are true for and whether they are stale; for the
-    /// ETag it is called without the moment.
+    /// Renders both bodies. `meta` is called with the moment that the data are true for and with whether they are
+    /// stale; for the ETag it is called without the moment.
     pub(crate) fn new<M: Serialize>(
         as_of: &AsOf,
         data: &impl Serialize,
@@ -157,8 +157,8 @@ impl AgingBody {
         Self { as_of: as_of.clone(), fresh: render(false), stale: render(true) }
     }
 
-    /// The body to send at `now`. It is stale when it should have been refreshed twice, with `interval`
-    /// milliseconds between two refreshes, or when the aggregator's rollups differ from ours.
+    /// The body to send at `now`. The body is stale if two refreshes should have replaced it by now, with `interval`
+    /// milliseconds between refreshes, or if the aggregator declares other rollups than this process.
     pub(crate) fn at(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
         let limit = interval.saturating_mul(3);
         let fresh = self.as_of.moment.is_some_and(|as_of| now.0 - as_of.0 <= limit);

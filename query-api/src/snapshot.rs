@@ -1,7 +1,7 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
 //! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends what comes out.
-//! Here is the list of the answers: analytics are required, the others are served where their rollups are
+//! This file has the list of the answers: analytics are required; the others are served if their rollups are
 //! declared.
 
 use std::collections::HashMap;
@@ -46,14 +46,14 @@ pub(crate) struct TenantAnswers {
     pub(crate) polls: Option<Arc<Polls>>,
     /// What `/v1/live` shows.
     pub(crate) live: Arc<LiveAnswer>,
-    /// Whether a reader has read any of them.
+    /// Whether a reader has read any of these answers.
     was_read: AtomicBool,
 }
 
 /// What `/v1/live` shows.
 #[derive(Debug, Default)]
 pub(crate) struct LiveAnswer {
-    /// The moment that it is true for.
+    /// Everything that was in Kafka before this moment is counted.
     pub(crate) as_of: Option<UnixMillis>,
     /// Minutes, hour and day; `None` where their rollups are not declared.
     pub(crate) series: Option<Series>,
@@ -65,7 +65,7 @@ impl Snapshot {
     /// The answers of a tenant; `None` if they were not read.
     pub(crate) fn tenant(&self, name: &str) -> Option<&TenantAnswers> {
         let answers = self.tenants.get(name)?;
-        // Readers on several cores would share the line for writing; after the first one they only read it.
+        // Only the first reader writes: if each one did, the cores would contend for the cache line.
         if !answers.was_read.load(Ordering::Relaxed) {
             answers.was_read.store(true, Ordering::Relaxed);
         }
@@ -81,7 +81,7 @@ impl Snapshot {
 
 /// The one statement that reads all answers.
 pub(crate) struct SnapshotStatement {
-    /// Hash of our rollups.
+    /// Hash of the rollups of this process.
     rollups: u64,
     /// The SELECTs of freshness and analytics.
     always: String,
@@ -110,7 +110,7 @@ struct Reads {
 pub(crate) struct NotDeclared(&'static str);
 
 impl SnapshotStatement {
-    /// The statement for what is declared; logs which answers cannot be served.
+    /// The statement for the answers whose rollups are declared; logs which answers cannot be served.
     pub(crate) fn new(rollups: &Rollups) -> Result<Self, NotDeclared> {
         if let Some((rollup, _)) = Analytics::undeclared(rollups) {
             return Err(NotDeclared(rollup));
@@ -122,12 +122,12 @@ impl SnapshotStatement {
             counters: is_served::<Counters>(rollups).then(|| select(Counters::select())),
             polls: is_served::<Polls>(rollups).then(|| select(Polls::select())),
             series: is_served::<Series>(rollups).then(|| select(Series::select())),
-            // Few need it, so it is not worth a warning.
+            // Few deployments declare its rollup, so its absence is not worth a warning.
             active: ActiveUsers::undeclared(rollups).is_none().then(|| select(ActiveUsers::select())),
         })
     }
 
-    /// The text, and what it reads.
+    /// The text of the statement, and which answers it reads.
     fn text(&self, left_out: LeftOut) -> (String, Reads) {
         let counters = self.counters.as_ref().filter(|_| left_out < LeftOut::Counters);
         let [polls, series, active] = [&self.polls, &self.series, &self.active]
@@ -143,7 +143,7 @@ impl SnapshotStatement {
         (selects.join("\nUNION ALL\n"), reads)
     }
 
-    /// The statement with its values bound. Rows that `previous` has and that still hold are not read.
+    /// The statement with its values bound. It does not read rows that `previous` has and that still hold.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {
@@ -174,7 +174,8 @@ impl SnapshotStatement {
         query
     }
 
-    /// The snapshot, from the rows that the statement had returned by `read_at`, and what it left out from `previous`.
+    /// The snapshot, rendered from the rows that the statement had returned by `read_at`. Answers that the statement
+    /// left out are taken from `previous`.
     pub(crate) fn render(
         &self,
         mut rows: Vec<SnapshotRow>,
@@ -236,7 +237,7 @@ fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
     false
 }
 
-/// Removes the rows of one answer; by tenant.
+/// Takes the rows of one answer out of `rows`, by tenant.
 fn take<A: SnapshotAnswer>(rows: &mut Vec<SnapshotRow>) -> HashMap<String, Vec<SnapshotRow>> {
     let mut taken: HashMap<String, Vec<SnapshotRow>> = HashMap::new();
     for row in rows.extract_if(.., |row| A::owns(row)) {

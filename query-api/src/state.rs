@@ -16,19 +16,19 @@ use crate::wanted::{self, Wanted};
 
 /// What requests and the refresh task share.
 pub(crate) struct AppState {
-    /// The latest snapshot; none before the first refresh succeeded.
+    /// The latest snapshot; `None` before the first refresh succeeded.
     pub(crate) snapshot: ArcSwapOption<Snapshot>,
-    /// How far the tables reach, by the latest statement; none before ClickHouse answered.
+    /// How far the tables reach, according to the latest refresh; `None` before ClickHouse answered.
     reach: ArcSwapOption<Reach>,
-    /// Why the latest refresh failed; none if it succeeded.
+    /// Why the latest refresh failed; `None` if it succeeded.
     failure: ArcSwapOption<RefreshFailure>,
     /// Number of snapshots so far, for requests that wait for the next one.
     pub(crate) snapshots: watch::Sender<u64>,
     /// Tenants, beyond the default one, that readers ask for.
     pub(crate) wanted_tenants: Wanted<String>,
-    /// Tenant and hour of the hours outside the hot window that readers ask for.
+    /// The hours outside the hot window that readers ask for, each with its tenant.
     pub(crate) wanted_hours: Wanted<(String, UnixMillis)>,
-    /// Tenant and name of the polls beyond the largest that readers ask for.
+    /// The polls that readers ask for and that are not among the largest, each with its tenant.
     pub(crate) wanted_polls: Wanted<(String, String)>,
     /// When snapshots are made.
     pub(crate) refresh: RefreshConfig,
@@ -40,7 +40,8 @@ pub(crate) struct AppState {
 pub(crate) struct RefreshFailure {
     /// The error and its causes, for people.
     pub(crate) reason: String,
-    /// Whether the aggregator has other rollups: the snapshot is then out of date however young it is.
+    /// Whether the aggregator declares other rollups than this process: then the snapshot is stale, however recent it
+    /// is.
     pub(crate) rollups_differ: bool,
 }
 
@@ -60,24 +61,24 @@ impl AppState {
         }
     }
 
-    /// Queries are planned with this from now on.
+    /// Stores what a refresh learned about the tables; queries are planned with it from now on.
     pub(crate) fn learn(&self, reach: Reach) {
         self.reach.store(Some(Arc::new(reach)));
     }
 
-    /// How far the tables reach; none before ClickHouse answered.
+    /// How far the tables reach; `None` before ClickHouse answered.
     pub(crate) fn reach(&self) -> Option<Arc<Reach>> {
         self.reach.load_full()
     }
 
-    /// Requests are answered from this snapshot from now on.
+    /// Stores a snapshot; requests are answered from it from now on.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         self.failure.store(None);
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.snapshots.send_modify(|snapshots| *snapshots += 1);
     }
 
-    /// The latest snapshot stays.
+    /// Notes that a refresh failed. Requests are still answered from the latest snapshot.
     pub(crate) fn refresh_failed(&self, failure: RefreshFailure) {
         self.failure.store(Some(Arc::new(failure)));
     }
@@ -87,7 +88,7 @@ impl AppState {
         self.failure.load().as_ref().is_some_and(|failure| failure.rollups_differ)
     }
 
-    /// From now on the process is not ready for traffic.
+    /// Makes the process report that it is not ready for traffic.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

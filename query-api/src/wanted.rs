@@ -1,9 +1,10 @@
 //! What readers ask for beyond what every refresh reads: hours outside the hot window, polls that are not
 //! among the largest, tenants.
 //!
-//! What a reader asked for is read by every refresh of the next minutes, so that it is as fresh as
-//! the rest: events with a historic time may arrive at any moment, and a cache that outlived a refresh
-//! would hide them. Bounded: beyond the limit a key is refused until others have been forgotten.
+//! Once a reader has asked for such a key, every refresh of the next minutes reads it, so that its answer is as fresh
+//! as all others. A cache that outlives a refresh would not do: events with a historic time may arrive at any moment,
+//! and the cache would hide them. The number of keys is bounded: at the limit, a new key is refused until others have
+//! been forgotten.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -28,18 +29,18 @@ pub(crate) struct Wanted<K> {
     remembered: Duration,
 }
 
-/// There are already as many keys as there may be.
+/// The number of keys has reached its limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
 impl<K: Clone + Ord + Hash> Wanted<K> {
-    /// No keys yet and never more than `most`, each kept for `remembered` after it was last asked for, and for
-    /// three refreshes that are `interval` apart.
+    /// An empty set of at most `most` keys. A key is kept for `remembered` after a reader last asked for it, and for
+    /// at least three refreshes that are `interval` apart.
     pub(crate) fn new(most: usize, remembered: Duration, interval: Duration) -> Self {
         Self { keys: Mutex::default(), most, remembered: remembered.max(3 * interval) }
     }
 
-    /// A reader asks for `key`.
+    /// Notes that a reader asks for `key`.
     pub(crate) fn want(&self, key: K, now: Instant) -> Result<(), TooMany> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= self.most && !keys.contains_key(&key) {

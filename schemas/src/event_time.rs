@@ -1,4 +1,4 @@
-//! Which time an event counts under: the client's clock where it can be right, else the edge's.
+//! Which time an event has: the client's time if it is plausible, else the time of the edge.
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::time::{DAY, HOUR, UnixMillis};
 
-/// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, ends on
-/// 2106-02-07 and then begins again in 1970; its `Date`, by which rollups expire, ends in 2149.
+/// Arrival times that can be stored: 1970 to 2058. ClickHouse's `DateTime`, the type of buckets, ends on 2106-02-07
+/// and then wraps around to 1970. Its `Date`, by which rollups expire, ends in 2149.
 pub const STORABLE: Range<UnixMillis> = UnixMillis(0)..UnixMillis(32_507 * DAY);
 
-/// Which times of client clocks are accepted.
+/// Which times from client clocks are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
     /// The earliest event time, default 2000-01-01.
@@ -84,7 +84,7 @@ impl Default for TimeLimits {
 /// The time by which rollups count an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTime {
-    /// `client_time`, or `server_time` instead of it.
+    /// `client_time`, or `server_time` if there is no accepted `client_time`.
     pub time: UnixMillis,
     /// Whether the event had a `client_time` that was not accepted.
     pub replaced: bool,

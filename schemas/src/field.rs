@@ -1,8 +1,8 @@
 //! A declared field: a field of `props` that is also a typed column of the raw table.
 //!
 //! Reading a path in every `props` takes 38 times as long as reading a column (a million rows, ClickHouse 26.7), so
-//! fields that people query get a column. `props` keeps the field as it was sent; rollups, backfill and audit read
-//! it there. Invariant: names can stand in SQL without quotes.
+//! fields that people query get a column. `props` still has the field as it was sent; rollups, backfill and audit
+//! read it from there. Invariant: names can stand in SQL without quotes.
 
 use std::fmt;
 
@@ -83,7 +83,7 @@ impl Field {
         )
     }
 
-    /// What the column holds, in a phrase.
+    /// The comment of the column.
     pub fn comment(&self) -> String {
         format!("field props.{} if it is a {}, else the default", self.path, self.kind.name())
     }

@@ -1,4 +1,4 @@
-//! A JSON string, borrowed from its text where it has no escapes (serde's `Cow` always copies).
+//! A JSON string that is borrowed from the line if it has no escapes (serde's `Cow` always copies).
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The contracts that more than one process shares: what a client sends, what is in Kafka, what is in
 //! ClickHouse. No I/O, no clock, no tokio, no rdkafka.
 //!
-//! The modules follow the way of an event: [`event`] (the client's line) → [`mod@line`] (the enriched line) →
-//! [`record`] (in Kafka) → [`row`] (in the raw table) → [`rollup`] and [`field`] (what is declared) →
+//! An event passes through the modules in this order: [`event`] (the client's line) → [`mod@line`] (the enriched
+//! line) → [`record`] (in Kafka) → [`row`] (in the raw table) → [`rollup`] and [`field`] (what is declared) →
 //! [`tables`] and [`bi`] (tables and views) → [`access`] (who may read them). [`sample`] is a rejected line in Kafka.
 //!
 //! Words for what is not accepted, in all crates:

@@ -1,7 +1,7 @@
 //! The enriched line: the fields that the edge adds, followed by what the client sent.
 //!
 //! `{"tenant":"default","ip":"203.0.113.7","server_time":"2026-11-21 04:00:00.123",` + the
-//! client's object without its `{`. Both the writing and the reading are in this file.
+//! client's object without its `{`. This file has both the writer and the reader.
 //!
 //! A derived `event_id` or `country` is also written before the client's part.
 //!
@@ -52,7 +52,7 @@ pub fn is_tenant(name: &str) -> bool {
     (1..=MAX_TENANT_BYTES).contains(&name.len()) && name.bytes().all(good)
 }
 
-/// The tenant of a line that begins as [`write()`] begins lines, whatever the rest is.
+/// The tenant of a line that begins like the lines of [`write()`]. The rest of the line may be broken.
 pub fn tenant_of(line: &[u8]) -> Option<&str> {
     let rest = line.strip_prefix(br#"{"tenant":""#)?;
     let end = rest.iter().take(MAX_TENANT_BYTES + 1).position(|byte| *byte == b'"')?;
@@ -84,7 +84,8 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
         let object = line.trim_ascii();
         let start = out.len();
         out.extend_from_slice(&object.as_bytes()[1..]);
-        // In JSON a line break can only be white space between tokens; in a record it would split the line.
+        // In JSON, a line break can only be white space between tokens. It is replaced, because in a record it would
+        // split the line.
         for at in memchr::memchr2_iter(b'\n', b'\r', &object.as_bytes()[1..]) {
             out[start + at] = b' ';
         }
@@ -92,7 +93,7 @@ pub fn write<P>(prefix: &Prefix, line: &str, parsed: &Parsed<'_, P>, out: &mut V
     replaced
 }
 
-/// The rare path: writes the object field by field, without those in `left_out`.
+/// The rare path: writes the object field by field, without the fields in `left_out`.
 fn write_without(left_out: &[&str], line: &str, out: &mut Vec<u8>) {
     let fields = object::fields(line).expect("the line was parsed before");
     let mut separator = "";
@@ -181,7 +182,7 @@ impl<'a> Added<'a> {
     }
 }
 
-/// The text of a JSON string without escapes: the added fields have none.
+/// The text of a JSON string without escapes, which the added fields never have.
 fn text(value: Option<&str>) -> Option<&str> {
     value?.strip_prefix('"')?.strip_suffix('"')
 }

@@ -1,4 +1,4 @@
-//! Enums whose variants have a name in a contract: one table gives the variants, their names and `ALL`.
+//! Enums whose variants have a name that other processes see: one table has the variants, their names and `ALL`.
 
 /// An enum with `ALL` and the name of each variant, as `VariantName = "name"`.
 macro_rules! named_enum {

@@ -1,4 +1,4 @@
-//! The fields of a JSON object in their order, including repeated ones.
+//! The fields of a JSON object, in their order and including repeated fields.
 
 use std::borrow::Cow;
 use std::fmt;

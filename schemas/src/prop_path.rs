@@ -19,7 +19,7 @@ impl PropPath {
     }
 }
 
-/// As it is declared, without `props`: `account.plan`.
+/// The path as it is declared, without `props`: `account.plan`.
 impl fmt::Display for PropPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("."))

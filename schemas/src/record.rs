@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use crate::trace::TraceParent;
 
-/// The version that is written. A reader also reads the version before, once there is one.
+/// The version that is written. A reader will also accept the previous version, once there is one.
 pub const VERSION: u8 = 1;
 /// A record is sent when its value has this many bytes.
 pub const TARGET_BYTES: usize = 256 * 1024;
-/// The longest value: further lines of a request go into another record. Below Kafka's default limit of 1 MiB a
-/// message.
+/// The longest value: further lines of a request go into another record. It is below Kafka's default limit of 1 MiB
+/// for a message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
 /// The kind of lines in a record.
@@ -48,7 +48,7 @@ pub struct Head {
 /// Why a record's headers cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// Written by a later release.
+    /// A later release wrote the record.
     #[error(
         "read a record: its format version is {0}, this release reads up to {VERSION}; upgrade the aggregator first"
     )]
@@ -56,13 +56,13 @@ pub enum HeadError {
     /// A kind that only a later release knows.
     #[error("read a record: this release does not know its kind `{0}`; upgrade the aggregator first")]
     Kind(String),
-    /// Not a record of ours.
+    /// The record was not written by the edge.
     #[error("read a record: header `{0}` is absent or malformed")]
     Header(&'static str),
 }
 
 impl Head {
-    /// The headers, in the order they are written.
+    /// The headers, in the order in which they are written.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let spooled = self.spooled.then(|| ("spooled", "1".to_owned()));
         let kind = match self.kind {

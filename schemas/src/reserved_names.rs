@@ -9,16 +9,16 @@ pub const REJECTED_LINES: &str = "rejected_lines";
 /// The table and the view of lines that could not be stored.
 pub(crate) const DEAD_LETTERS: &str = "dead_letters";
 
-/// The table and the view of the totals of all time by country.
+/// The table and the view of the totals of all time, by country.
 pub(crate) const COUNTRY_TOTALS: &str = "country_totals";
 
-/// The view of the moment up to which everything is counted.
+/// The view of the moment before which everything is counted.
 pub const FRESHNESS: &str = "freshness";
 
-/// The view of what became of everything that arrived.
+/// The view of what became of all lines that arrived.
 pub(crate) const PIPELINE_HEALTH: &str = "pipeline_health";
 
-/// Names that a rollup cannot have: those of tables, and those of other views in its view's database.
+/// Names that a rollup cannot have: names of tables, and names of other views in the database of its view.
 pub(crate) const TABLES: [&str; 20] = [
     "events",
     "ledger",
@@ -62,8 +62,7 @@ pub(crate) const COLUMNS: [&str; 13] = [
     "complete",
 ];
 
-/// Keywords that ClickHouse does not accept as the name of a column without quotes: all of its keywords were
-/// tried.
+/// Keywords that ClickHouse does not accept as the name of a column without quotes. All of its keywords were tried.
 pub(crate) const COLUMN_KEYWORDS: [&str; 7] =
     ["constraint", "false", "index", "not", "null", "projection", "true"];
 

@@ -30,7 +30,7 @@ pub struct Sample<'a> {
     /// What is wrong: the code in the response.
     #[serde(borrow)]
     pub code: Cow<'a, str>,
-    /// The known field that has the fault, if one has.
+    /// The known field that has the fault, if the fault is in one field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Cow<'a, str>>,
     /// The beginning of the line, with U+FFFD for bytes that are not UTF-8.
@@ -56,7 +56,7 @@ impl<'a> Sample<'a> {
         serde_json::to_vec(self).expect("a sample is written to memory")
     }
 
-    /// Reads such a line; `None` if it is not a sample.
+    /// Parses such a line; `None` if it is not a sample.
     pub fn read(line: &'a [u8]) -> Option<Self> {
         let sample: Self = serde_json::from_slice(line).ok()?;
         let is_good = is_tenant(&sample.tenant)
@@ -77,7 +77,7 @@ fn beginning(line: &[u8]) -> Cow<'_, str> {
     let start = &line[..line.len().min(MAX_TEXT_BYTES)];
     match str::from_utf8(start) {
         Ok(text) => text.into(),
-        // Valid but for the last character, which the cut split.
+        // The text is valid except for its last character, which the cut has split.
         Err(error) if error.error_len().is_none() && start.len() < line.len() => {
             str::from_utf8(&start[..error.valid_up_to()]).expect("the text is valid up to here").into()
         }

@@ -1,4 +1,4 @@
-//! The partitions of tables by day: how ClickHouse names them, and when it may drop them.
+//! Table partitions by day: how ClickHouse names them, and when it may drop them.
 
 use crate::time::{DAY, UnixMillis};
 

@@ -49,26 +49,26 @@ pub const DEAD_LETTER_DAYS: u32 = 14;
 pub struct ServingView {
     /// The file.
     pub migration: Migration,
-    /// The rollup that it reads; the view is created only where that rollup is declared.
+    /// The rollup that the view reads; the view is created only if that rollup is declared.
     pub rollup: &'static str,
     /// The dimensions and measures of that rollup which the view and query-api read.
     pub columns: &'static [&'static str],
 }
 
 impl ServingView {
-    /// Whether what it reads is declared.
+    /// Whether the rollup that the view reads is declared, with all columns that are needed.
     pub fn is_served(&self, rollups: &Rollups) -> bool {
         rollups.get(self.rollup).is_some_and(|rollup| rollup.has_columns(self.columns))
     }
 
-    /// The statement that creates it; `None` if what it reads is not declared.
+    /// The statement that creates the view; `None` if the rollup or a column that it reads is not declared.
     pub fn statement(&self, rollups: &Rollups) -> Option<String> {
         let rollup = rollups.get(self.rollup).filter(|_| self.is_served(rollups))?;
         Some(rollup.substitute_in(self.migration.sql))
     }
 }
 
-/// The interval of the refreshes, as in the files of the views.
+/// The interval of the refreshes; the SQL files of the views have the same.
 pub const REFRESH: Duration = Duration::from_secs(5);
 
 /// The totals of all time by country.

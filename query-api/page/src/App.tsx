@@ -95,11 +95,11 @@ export function App() {
   );
 }
 
-/** The state in the address. A choice is a step back in the browser's history. */
+/** The state in the address. Each change is an entry in the browser's history. */
 function useAddress(): [State, (changes: Partial<State>) => void] {
   const [state, setState] = useState(() => read(location.search));
-  // What the address says now. Two changes before the next drawing both count, and a step back is what the next change
-  // begins with.
+  // The state that the address has now. So two changes before the next render both take effect, and a change after a
+  // step back begins with the restored state.
   const current = useRef(state);
   const show = useCallback((state: State) => {
     current.current = state;
@@ -229,7 +229,7 @@ const WORDS: Record<Level, string> = {
   unknown: "Waiting for data",
 };
 
-/** How old the numbers on the screen are: in words, beside a colour. */
+/** How old the numbers on the screen are: in words, and as a colour. */
 function AgePill() {
   const { age, level } = useAge();
   return (

@@ -145,7 +145,7 @@ function when(row: Row, grain: Grain, tz: string): string {
   return format.bucket(Date.parse(row.time ?? ""), grain, tz);
 }
 
-/** Where the tip stands, and how wide the chart is. */
+/** Where the tooltip is, and how wide the chart is. */
 function tip(u: uPlot | undefined, at: number | null): [number, number] {
   const x = at === null ? undefined : u?.data[0][at];
   if (u === undefined || x === undefined) return [0, 0];

@@ -7,7 +7,7 @@ export type Level = "live" | "late" | "stopped" | "unknown";
 
 /** Above this, answers are late: even a page that refreshes every 30 s has missed a refresh. */
 const LATE = 60_000;
-/** Above this, nothing moves any more. */
+/** Above this, the page says that it is not updating. */
 const STOPPED = 120_000;
 
 interface Shown {

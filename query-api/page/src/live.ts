@@ -13,13 +13,13 @@ export interface Live {
   active?: { minutes_5: number; minutes_30: number } | null;
 }
 
-/** Between two refreshes of the panels. */
+/** Time between two refreshes of the panels. */
 const REFRESH = 10_000;
 /** The same while the stream says that nothing new was counted: events of past days are not in the stream. */
 const IDLE = 30_000;
-/** A stream that is silent for so long is taken for dead: it has a heartbeat every 15 s. */
+/** A stream that is silent for this long is considered dead: the server sends a heartbeat every 15 s. */
 const SILENT = 45_000;
-/** Before a stream that ended is opened again. */
+/** Pause before a stream that ended is opened again. */
 const AGAIN = 5_000;
 
 /** The stream is of one key, so tabs with different keys share nothing. */

@@ -149,7 +149,7 @@ export function Actions({ path, name, csv = true }: { path: string; name: string
   );
 }
 
-/** Copies a text. Pages of plain HTTP from another machine have no clipboard but the old one. */
+/** Copies a text. Pages over plain HTTP from another machine have only the old clipboard API. */
 export async function copied(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);

@@ -112,17 +112,17 @@ export function listPath(state: State, list: List): string {
 export interface List {
   dimension: string;
   title: string;
-  /** Its count. */
+  /** The measure of the rollup that is shown as the count. */
   measure: string;
   /** Whether a rollup has users by this dimension. */
   hasUsers: boolean;
-  /** What the rollup counts only. */
+  /** The rollup counts only events that meet these filters. */
   where: Filter[];
   /** The only rollup that has the dimension; none for the three that every declaration is expected to have. */
   rollup?: string;
 }
 
-/** What `/v1/meta` says of a rollup, as far as the page needs it. */
+/** What `/v1/meta` says about a rollup, as far as the page needs it. */
 export interface RollupMeta {
   name: string;
   dimensions: string[];

@@ -48,7 +48,7 @@ export interface Preset {
   grain: Grain;
   /** Grains that have from 2 to about 400 buckets. */
   grains: Grain[];
-  /** What the period before it is, where that is not as many hours: nights would be compared with days. */
+  /** What `previous` compares with, if not the same number of hours directly before: that would compare nights with days. */
   previous?: Compare;
 }
 
@@ -61,7 +61,7 @@ export const IN_BAR: Preset[] = [
   { name: "90d", from: "-90d", to: "now", label: "Last 90 days", grain: "day", grains: ["day", "week", "month"] },
 ];
 
-/** Whole days of the zone, which are chosen where dates are. */
+/** Ranges of whole days of the zone; the menu for dates offers them. */
 export const DAYS: Preset[] = [
   { name: "today", from: "-1d", to: "now", label: "Today", grain: "hour", grains: ["15m", "hour"] },
   { name: "yesterday", from: "-2d", to: "-1d", label: "Yesterday", grain: "hour", grains: ["15m", "hour"] },
@@ -107,7 +107,7 @@ export const DEFAULTS: State = {
 const one = <T extends string>(value: string | null, of: readonly T[], other: T): T =>
   of.includes(value as T) ? (value as T) : other;
 
-/** Reads the part of an address after `?`. What cannot be read is as by default. */
+/** Reads the part of an address after `?`. A value that cannot be read gets its default. */
 export function read(search: string): State {
   const given = new URLSearchParams(search);
   const text = (name: string) => given.get(name) ?? "";
@@ -134,7 +134,7 @@ export function read(search: string): State {
   };
 }
 
-/** What [`read`] reads, without what is as by default. */
+/** The text that [`read`] reads, without values that are the default. */
 export function write(state: State): string {
   const pairs: [string, string][] = [];
   const add = (name: string, value: string, usual: string) => {
@@ -163,7 +163,7 @@ export function write(state: State): string {
   return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
 }
 
-/** A link to what is shown for somebody else: the zone is said, the key is not. */
+/** A link that shows somebody else the same: it has the zone, and not the key. */
 export function shareable(state: State, origin: string): string {
   const search = new URLSearchParams(write(state));
   search.set("tz", state.tz);

@@ -128,7 +128,7 @@ async function keyboard() {
     await page.keyboard.press("Tab");
     const [name, outline] = await page.evaluate(() => {
       const { activeElement } = document;
-      // Behind the last element the focus is the browser's own.
+      // After the last element, the focus moves out of the page to the browser.
       if (activeElement === document.body) return ["", "auto"];
       const name = activeElement.getAttribute("aria-label") ?? activeElement.textContent;
       return [name.trim(), getComputedStyle(activeElement).outlineStyle];
@@ -237,7 +237,7 @@ async function outage() {
   // Level and words are read at once: each answer that arrives may change both.
   const shows = (level, words) =>
     eventually(`the level ${level} with the words ${words}`, async () => {
-      // The clock of the page stands still but for what it is told.
+      // The clock of the page stands still unless the test advances it.
       await page.clock.runFor(1_000);
       const age = page.locator(`.age[data-level="${level}"]`);
       return (await age.allInnerTexts()).some((text) => words.test(text));

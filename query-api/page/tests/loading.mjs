@@ -1,4 +1,4 @@
-// How the page gets there: how fast, from where, and how many streams its tabs open.
+// How the page loads: how fast, from where, and how many streams its tabs open.
 
 import assert from "node:assert/strict";
 
@@ -34,7 +34,7 @@ export async function firstPaint() {
 
 /** The policy as a header, and as the browser enforces it. */
 export async function contents() {
-  // Not a profile that complains: here the refusals are wanted.
+  // Not from `profile`, which records refusals as complaints: here they are expected.
   const context = await browser.newContext();
   const page = await context.newPage();
   const response = await page.goto(`${url}/?range=24h&tz=UTC`);

@@ -27,7 +27,7 @@ export async function step(name, run) {
   console.log(`ok: ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`);
 }
 
-/** Has the Rust test do something. */
+/** Asks the Rust test to do something. */
 export async function demand(what) {
   console.log(`do: ${what}`);
   assert.equal((await answers.next()).value, "done");

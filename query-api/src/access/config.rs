@@ -17,9 +17,9 @@ pub struct AccessConfig {
 /// Whether a reader needs a key.
 #[derive(Debug, Clone, Copy)]
 enum ReadAuth {
-    /// Everybody reads the tenant `default`.
+    /// Readers need no key: everybody reads the tenant `default`.
     None,
-    /// A reader has what its key permits.
+    /// Every reader needs a key, and reads what the key permits.
     Required,
 }
 

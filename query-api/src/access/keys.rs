@@ -15,7 +15,7 @@ use crate::filter::Filter;
 const MAX_ID_BYTES: usize = 64;
 /// Most measures that a key names.
 const MAX_MEASURES: usize = 64;
-/// Most filters of a key. Those of a request are not counted.
+/// Most filters of a key. The filters of a request have a limit of their own.
 const MAX_FILTERS: usize = 8;
 
 /// A key in use.
@@ -25,9 +25,9 @@ pub(super) struct Key {
     pub(super) reader: Arc<Reader>,
     /// Whether the token is valid.
     pub(super) enabled: bool,
-    /// The rate of answers that are ready; `None`: no limit.
+    /// The rate limit for prepared answers; `None`: no limit.
     pub(super) answers: Option<Arc<Rate>>,
-    /// The rate of queries; `None`: no limit.
+    /// The rate limit for queries; `None`: no limit.
     pub(super) queries: Option<Arc<Rate>>,
 }
 
@@ -64,7 +64,7 @@ impl keys::DeclaredKey for DeclaredKey {
         &self.sha256
     }
 
-    /// A rate that is the same as in `before` keeps how much of it is used.
+    /// A rate limit that is the same as in `before` keeps its current usage.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if self.id.is_empty() || self.id.len() > MAX_ID_BYTES {
             return Err(format!("its id must be 1 to {MAX_ID_BYTES} bytes"));

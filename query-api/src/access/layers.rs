@@ -21,11 +21,11 @@ use super::reader::KnownReader;
 use crate::metrics::Metrics;
 use crate::problem::Kind;
 
-/// The token, for clients that cannot set `Authorization`.
+/// The header with the token, for clients that cannot set `Authorization`.
 const X_READ_KEY: HeaderName = HeaderName::from_static("x-read-key");
 /// How much of a rate is left.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// How much is allowed in which time.
+/// How many requests are allowed in how much time.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
@@ -51,13 +51,14 @@ impl Access {
         self.keys.is_some()
     }
 
-    /// The reader of every request; `None` if [`Access::identify`] finds it.
+    /// The one reader of all requests, if readers need no key; `None` if [`Access::identify`] finds the reader of
+    /// each request.
     pub(crate) fn everybody(&self) -> Option<KnownReader> {
         self.keys.is_none().then(KnownReader::default)
     }
 
-    /// Adds the reader to each request of the routes, or refuses it. Browsers send preflights without a token: the
-    /// layer of CORS, which is outside of this one, answers them.
+    /// Adds the reader to each request of the routes, or refuses it. Browsers send preflights without a token; the
+    /// CORS layer, which is outside of this one, answers them.
     pub(crate) fn identify(&self, routes: Router) -> Router {
         let Some(keys) = &self.keys else { return routes };
         let keys = Keys { followed: Arc::clone(keys), refused: self.refused.clone() };
@@ -100,7 +101,7 @@ struct Keys {
 }
 
 async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
-    // One refusal for all reasons: it tells nobody which tokens exist.
+    // The refusal is the same for all reasons, so it does not reveal which tokens exist.
     let key = token(request.headers()).and_then(|token| keys.followed.find(token)).filter(|key| key.enabled);
     let response = match key {
         Some(key) => {
@@ -117,8 +118,8 @@ async fn identify(State(keys): State<Keys>, mut request: Request, next: Next) ->
     response
 }
 
-/// The token of a request: in `Authorization: Bearer`, or in `X-Read-Key`. Not in the address, which caches and
-/// logs keep.
+/// The token of a request: in `Authorization: Bearer`, or in `X-Read-Key`. The URL cannot carry it, because caches
+/// and logs keep URLs.
 fn token(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(headers).or_else(|| headers.get(X_READ_KEY).map(HeaderValue::as_bytes))
 }
@@ -138,9 +139,9 @@ fn keep_private(mut response: Response) -> Response {
 /// Which rate a request is charged to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cost {
-    /// The answer is prepared already.
+    /// The request is answered without a statement to ClickHouse.
     Answer,
-    /// It may ask ClickHouse.
+    /// The request may send a statement to ClickHouse.
     Query,
 }
 
@@ -167,7 +168,7 @@ async fn charge(State(cost): State<Cost>, request: Request, next: Next) -> Respo
     }
 }
 
-/// The seconds to wait, not too few.
+/// The wait in whole seconds, rounded up.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }
@@ -184,7 +185,8 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
     headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));
 }
 
-/// The measures that each prepared answer is made of. A path that is not here is only for keys that permit all.
+/// The measures that each prepared answer is made of. A path that is not in this list is only for keys without limits
+/// on measures and events.
 const PREPARED: [(&str, &[&str]); 10] = [
     ("/analytics", &["events", "users"]),
     ("/v1/counters", &["events"]),

@@ -10,26 +10,26 @@ use axum::http::request::Parts;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
-/// Tenant of everything that no key names.
+/// The tenant that everybody reads where readers need no key.
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
-/// Who sent a request. Two readers are equal if every request of the one has the answer of the other, so a cache
-/// of answers has the reader in its key.
+/// Who sent a request. Equal readers get equal answers to the same request, so the key of a cached answer contains
+/// the reader.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
     /// The id of the key; `None` where readers need no key.
     pub(crate) id: Option<String>,
-    /// Whose data it is answered from.
+    /// The tenant whose data the reader gets.
     pub(crate) tenant: String,
-    /// The measures that it may ask for; `None`: all.
+    /// The measures that the reader may ask for; `None`: all.
     pub(crate) measures: Option<BTreeSet<String>>,
-    /// What all events that it may count meet, whatever it asks for.
+    /// Filters that apply to every request of the reader: only events that meet them are counted.
     pub(crate) filters: Vec<Filter>,
-    /// Whether it may see how the pipeline does.
+    /// Whether the reader may see the state of the pipeline.
     pub(crate) operator: bool,
-    /// How many prepared answers a second it may have; `None`: no limit.
+    /// How many prepared answers a second the reader may get; `None`: no limit.
     pub(crate) answers_per_second: Option<NonZeroU32>,
-    /// How many queries a second it may ask.
+    /// How many queries a second the reader may send; `None`: no limit.
     pub(crate) queries_per_second: Option<NonZeroU32>,
 }
 
@@ -50,22 +50,22 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Whether it may ask for the measure.
+    /// Whether the reader may ask for the measure.
     pub(crate) fn may_read(&self, measure: &str) -> bool {
         self.measures.as_ref().is_none_or(|measures| measures.contains(measure))
     }
 
-    /// Refuses a measure that it may not ask for, and names the parameter that asks for it.
+    /// Refuses a measure that the reader may not ask for, and names the parameter that asks for it.
     pub(crate) fn check_measure(&self, param: &str, measure: &str) -> Result<(), Problem> {
         if self.may_read(measure) {
             return Ok(());
         }
-        // Equal for measures that exist and those that do not.
+        // The text does not depend on whether the measure exists, so it does not reveal that.
         Err(Problem::of(Kind::Forbidden, param, format!("the key does not permit the measure `{measure}`")))
     }
 
-    /// Whether it may have an answer that was prepared for all readers of its tenant from these measures. Such an
-    /// answer meets no filter.
+    /// Whether the reader may get an answer that was prepared from these measures for all readers of the tenant. Such
+    /// an answer counts all events, so a reader with filters may not get it.
     pub(crate) fn may_have_prepared(&self, measures: &[&str]) -> bool {
         self.filters.is_empty() && measures.iter().all(|measure| self.may_read(measure))
     }
@@ -80,7 +80,7 @@ impl<S: Sync> FromRequestParts<S> for KnownReader {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // `identify` is a layer of all routes, so a request without a reader is a preflight, which no handler
-        // answers, or a bug of ours.
+        // answers, or a bug in this service.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Kind::Unauthorized.into())
     }
 }

@@ -1,10 +1,10 @@
 //! `/analytics`: users, clicks and impressions of one hour.
 //!
-//! Every refresh reads the hot hours and those that readers asked for. An hour without a row is known to
-//! be empty; an hour that was not read is unknown, never empty. Events are counted in every refresh, users are
-//! merged where [`Merge`] says so, as far as the refresh may merge users: hot hours before others, those whose
-//! events changed before those that are not settled, the newest first. An hour that has to wait keeps its answer
-//! and the moment that it is true for; without one it is unknown.
+//! Every refresh reads the hot hours and the hours that readers asked for. An hour that was read and has no row is
+//! empty; an hour that was not read is unknown, never empty. Every refresh counts events. It merges users only for
+//! the hours that need it (see [`Merge`]), and only up to a number of users: hot hours come before others, then hours
+//! whose events changed before hours that are not settled, then newer hours before older ones. An hour that has to
+//! wait keeps its previous answer with the `as_of` of that answer; if there is none, the hour is unknown.
 
 use std::collections::HashMap;
 
@@ -18,9 +18,9 @@ use crate::rendered::{AsOf, Rendered};
 
 /// Hours that every refresh reads: the current one and those before it.
 const HOT_HOURS: i64 = 72;
-/// The rows with the events of hours.
+/// `part` of the rows with the events of hours.
 const EVENTS: u8 = 1;
-/// The rows with the users of hours.
+/// `part` of the rows with the users of hours.
 const USERS: u8 = 2;
 
 /// The hours of one refresh, rendered.
@@ -44,8 +44,8 @@ struct Hour {
     rendered: Rendered,
 }
 
-/// The `?` stand for these values, times in seconds since 1970: tenants, start of the hot window, tenants and
-/// starts of the wanted hours.
+/// The values of the `?`, in order: tenants; start of the hot window; tenants and starts of the wanted hours. Times
+/// are in seconds since 1970.
 const COUNTED: &str = "
     SELECT tenant AS who, bucket AS hour, sumIf(events, event = 'click') AS c, sumIf(events, event = 'impression') AS i FROM {event_hourly}
     WHERE event IN ('click', 'impression') AND (tenant IN ? AND bucket >= toDateTime(?, 'UTC')
@@ -53,12 +53,14 @@ const COUNTED: &str = "
     GROUP BY who, hour
 ";
 
-/// The statement is the first text, [`COUNTED`], and the second text. The `?` of these two stand for: start of the
-/// hot window; then tenants, hours, events, users and whether they are settled of the last merges, and the users
-/// that may be merged. The last hour may exceed them.
+/// The statement is the first text, [`COUNTED`], and the second text. The value of the `?` in the first text is the
+/// start of the hot window. Those in the second text are: of the last merges, the tenants, hours, events, users and
+/// whether the users are settled; and the number of users that may be merged. The last hour that is merged may exceed
+/// this number.
 ///
-/// The users of an hour are at most its events, and those of the last merge and of the events since; those of
-/// clicks and of impressions have a state each.
+/// Before a merge, the users of an hour are estimated: there are at most as many as events, and at most as many as in
+/// the last merge plus the events since then. The users of the last merge count twice, because clicks and impressions
+/// have a state each.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT tenant AS who, bucket AS hour, uniqExactMerge(users) AS people FROM {users_hourly}
@@ -148,8 +150,8 @@ impl SnapshotAnswer for Analytics {
 }
 
 impl Analytics {
-    /// The hours of a refresh, from the clicks and impressions of all hours that were read and have any, and from
-    /// the users of those hours whose users were merged.
+    /// The hours of a refresh. `events` has the clicks and impressions of all hours that were read and have any;
+    /// `users` has the users of the hours whose users were merged.
     fn new(
         events: &HashMap<UnixMillis, (u64, u64)>,
         users: &HashMap<UnixMillis, u64>,

@@ -17,7 +17,7 @@ use super::row::{Columns, SnapshotRow};
 use super::{Refresh, RollupSource, Scope, SnapshotAnswer, date_time};
 use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 
-/// Days that are counted: today and those before it.
+/// Days that are counted: today and the days before it.
 const DAYS: i64 = 7;
 
 /// The counters of one refresh, in both formats.
@@ -29,10 +29,10 @@ pub(crate) struct Counters {
     pub(crate) csv: Rendered,
 }
 
-/// The rows of counters.
+/// `part` of the rows of counters.
 const COUNTRIES: u8 = 3;
 
-/// The `?` stand for: tenants, tenants, first day, day after the last.
+/// The values of the `?`, in order: tenants, tenants, first day, day after the last.
 const FROM: &str = " FROM (
     SELECT who, CAST(country, 'String') AS country, max(moment) AS as_of, sum(t) AS total, sum(v) AS views, sum(p) AS plays, sum(c) AS clicks FROM (
         SELECT tenant AS who, country, toUnixTimestamp64Milli(as_of) AS moment, events AS t, toUInt64(0) AS v, toUInt64(0) AS p, toUInt64(0) AS c FROM country_totals WHERE tenant IN ?
@@ -101,9 +101,10 @@ impl Counters {
     }
 
     /// The JSON body to send at `now`, with `interval` milliseconds between two refreshes;
-    /// `rollups_differ` if the aggregator's rollups are not ours.
+    /// `rollups_differ` if the aggregator declares other rollups than this process.
     pub(crate) fn json(&self, now: UnixMillis, interval: i64, rollups_differ: bool) -> &Rendered {
-        // ClickHouse refreshes the view that ranks every REFRESH, however often it is read.
+        // ClickHouse refreshes the view that ranks the countries only once per `REFRESH`, so a shorter `interval`
+        // would report fresh answers as stale.
         self.json.at(now, interval.max(tables::REFRESH.as_millis() as i64), rollups_differ)
     }
 }

@@ -1,25 +1,26 @@
 //! Whether the users of an hour need to be merged again.
 //!
-//! Merging takes about 100 ns for each user, counting events next to nothing. So users are merged only where the
-//! number of events differs from that of the last merge. Events and users are in two tables that are inserted
-//! one after the other: a merge that comes soon after the events changed may lack their users. Invariant: users
-//! count as settled only after a merge whose `as_of` is later than the last change of the events.
+//! Merging takes about 100 ns for each user; counting events costs almost nothing. So users are merged only where the
+//! number of events differs from that of the last merge. Events and users are in two tables that are inserted one
+//! after the other: a merge soon after the number of events changed may lack the users of the new events. Invariant:
+//! users count as settled only after a merge whose `as_of` is later than the last change of the events.
 
 use schemas::time::{SECOND, UnixMillis};
 
-/// Most that the clocks of the aggregator, which sets `as_of`, and of this process may differ, in milliseconds.
+/// Largest difference, in milliseconds, that is expected between the clock of the aggregator, which sets `as_of`, and
+/// the clock of this process.
 const CLOCK_SKEW: i64 = 2 * SECOND;
 
 /// The last merge of an hour's users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Merge {
-    /// Events of the hour that were counted then.
+    /// Events of the hour that were counted at the merge.
     pub(super) events: u64,
     /// Distinct users.
     pub(super) users: u64,
-    /// When this number of events was seen first.
+    /// When a refresh first saw this number of events.
     changed: UnixMillis,
-    /// Whether the users of all these events are in it.
+    /// Whether the merge includes the users of all these events.
     pub(super) settled: bool,
 }
 
@@ -38,7 +39,7 @@ impl Merge {
         Self { events, users, changed, settled }
     }
 
-    /// Whether its users are still those of the hour, which has `events` now.
+    /// Whether the users of this merge are still the users of the hour, now that the hour has `events` events.
     pub(super) fn holds(&self, events: u64) -> bool {
         self.settled && self.events == events
     }

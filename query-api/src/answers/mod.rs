@@ -1,4 +1,4 @@
-//! The answers, one file each: the SQL that reads an answer, the values bound there, and how its rows are
+//! The answers, one file each: the SQL that reads an answer, the values that are bound, and how its rows are
 //! rendered.
 //!
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
@@ -38,16 +38,16 @@ pub(crate) struct Scope {
     pub(crate) hours: Vec<(String, UnixMillis)>,
     /// Tenant and name of each poll that readers asked for; sorted.
     pub(crate) polls: Vec<(String, String)>,
-    /// What the statement leaves out of this.
+    /// Which answers the statement leaves out.
     pub(crate) left_out: LeftOut,
-    /// About how many users of hours may have their states merged.
+    /// About how many users of hours the refresh may merge.
     pub(crate) max_users: u64,
-    /// About how many voters of polls.
+    /// About how many voters of polls the refresh may merge.
     pub(crate) max_voters: u64,
 }
 
-/// What a statement leaves out because it was too slow; each also leaves out those before it. What is left out
-/// keeps its previous answers, with the moment that they are true for.
+/// What a statement leaves out because it was too slow. Each variant includes the variants before it. Answers that
+/// are left out stay as they were, with the `as_of` that they had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum LeftOut {
     /// Nothing.
@@ -98,7 +98,7 @@ pub(crate) struct Refresh<'a> {
     pub(crate) read_at: UnixMillis,
 }
 
-/// A rollup, and those of its dimensions and measures that an answer reads.
+/// A rollup, and the dimensions and measures of it that an answer reads.
 pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
 /// One answer of a snapshot, of one tenant.
@@ -117,7 +117,7 @@ pub(crate) trait SnapshotAnswer: Sized {
     /// Whether its SELECTs returned this row.
     fn owns(row: &SnapshotRow) -> bool;
 
-    /// Renders the rows of a tenant; those that were not read again are those of `previous`.
+    /// Renders the rows of a tenant; rows that were not read again are taken from `previous`.
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self;
 
     /// The first source that is not declared; `None` if the answer can be served.

@@ -1,13 +1,13 @@
 //! `/v1/polls` and `/v1/polls/{poll}`: votes and voters by option.
 //!
-//! A poll needs no declaration: it exists as soon as somebody votes. So a poll without votes is an answer
-//! without options, as an hour without events is. Bounded: the [`LARGEST_POLLS`] with the most votes and
-//! those that readers asked for, each with the [`MAX_OPTIONS`] options that have the most votes. `complete`
-//! in an answer says whether anything may be missing; a poll that was not read is unknown, never empty.
+//! A poll needs no declaration: it exists as soon as somebody votes. So the answer for a poll without votes has no
+//! options, and is not an error. The work is bounded: a refresh reads the [`LARGEST_POLLS`] polls with the most votes
+//! and the polls that readers asked for, each with the [`MAX_OPTIONS`] options that have the most votes. `complete`
+//! in an answer is false if anything may be missing; a poll that was not read is unknown, never empty.
 //!
-//! Votes are counted in every refresh; the voters of a poll are merged only if its votes changed, as far as the
-//! refresh may merge users: first the polls that were never merged, then those whose merge is longest ago. A poll
-//! that has to wait keeps its answer and the moment that it is true for; without one it is unknown.
+//! Every refresh counts votes. It merges the voters of a poll only if its votes changed, and only up to a number of
+//! users: first the polls that were never merged, then the polls whose last merge is the oldest. A poll that has to
+//! wait keeps its previous answer with the `as_of` of that answer; if there is none, the poll is unknown.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -25,16 +25,16 @@ use crate::rendered::{AgingBody, AsOf, Rendered, rfc3339};
 const LARGEST_POLLS: usize = 500;
 /// Options that are read of one poll: those with the most votes.
 const MAX_OPTIONS: usize = 50;
-/// The rows with the votes of polls.
+/// `part` of the rows with the votes of polls.
 const POLLS: u8 = 4;
-/// The rows with the options of polls.
+/// `part` of the rows with the options of polls.
 const OPTIONS: u8 = 5;
 
 /// The polls of one refresh, rendered.
 #[derive(Debug)]
 pub(crate) struct Polls {
     by_name: HashMap<String, Arc<Poll>>,
-    /// All of them, by descending votes.
+    /// The answer with all polls, by descending votes.
     pub(crate) all: PollAnswer,
     /// The answer for a poll without votes.
     empty: PollAnswer,
@@ -58,7 +58,7 @@ struct Poll {
     answer: PollAnswer,
 }
 
-/// An answer in both formats.
+/// An answer as JSON and as CSV.
 #[derive(Debug)]
 pub(crate) struct PollAnswer {
     /// `{"data":[…],"meta":{…}}`.
@@ -67,7 +67,7 @@ pub(crate) struct PollAnswer {
     pub(crate) csv: Rendered,
 }
 
-/// The `?` stand for: tenants, [`LARGEST_POLLS`], tenants and names of the wanted polls.
+/// The values of the `?`, in order: tenants; [`LARGEST_POLLS`]; tenants and names of the wanted polls.
 const COUNTED: &str = "
     SELECT who, name, total FROM (
         SELECT who, name, total, row_number() OVER (PARTITION BY who ORDER BY total DESC, name) AS place FROM (
@@ -76,12 +76,12 @@ const COUNTED: &str = "
     ) WHERE place <= ? OR (who, name) IN (SELECT W.1, W.2 FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'))) AS W))
 ";
 
-/// The statement is the first text, [`COUNTED`], and the second text. The `?` stand for: tenants, names, votes,
-/// voters and moments of the last merges, the users that may be merged, and [`MAX_OPTIONS`]. Polls are merged
-/// until that number of users is reached; the last poll may go over it.
+/// The statement is the first text, [`COUNTED`], and the second text. The values of the `?` in the second text, in
+/// order: of the last merges, the tenants, names, votes, voters and moments; the number of voters that may be merged;
+/// [`MAX_OPTIONS`]. Polls are merged until that number of voters is reached; the last poll may exceed it.
 ///
-/// The estimate of a poll's voters before they are merged: at most its votes, and at most the voters of the last merge
-/// plus the votes since then.
+/// Before a merge, the voters of a poll are estimated: there are at most as many as votes, and at most as many as in
+/// the last merge plus the votes since then.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (
@@ -213,7 +213,8 @@ impl Polls {
         Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
     }
 
-    /// The answer with all polls: the most votes first, equal ones by name. It is as old as the oldest of them.
+    /// The answer with all polls: the most votes first, equal ones by name. The answer is as old as the oldest poll
+    /// in it.
     fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
         let mut polls: Vec<_> = by_name.iter().collect();
         polls.sort_unstable_by(|(a_name, a), (b_name, b)| {

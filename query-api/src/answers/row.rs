@@ -1,7 +1,7 @@
 //! The row of the statement that reads all answers.
 //!
-//! All SELECTs of a UNION ALL have the same columns: each answer fills its own, and all others hold their
-//! default. A column that does not exist does not compile.
+//! All SELECTs of a UNION ALL have the same columns: each answer fills its own columns, and all other columns have
+//! their default. An answer that names a column that does not exist does not compile.
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ macro_rules! columns {
         }
 
         impl Columns {
-            /// Columns that the rows of an answer do not have.
+            /// The default of every column, for the columns that an answer does not fill.
             pub(super) const DEFAULT: Self = Self { $($name: $default,)* };
 
             /// Every column's name and expression.
@@ -39,12 +39,12 @@ columns! {
     as_of: i64 = "toInt64(0)",
     /// Hash of the aggregator's rollups; 0 before an aggregator has started.
     rollups: u64 = "toUInt64(0)",
-    /// The text of those rollups; empty if they are ours.
+    /// The text of those rollups; empty if they are the same as those of this process.
     declared: String = "''",
-    /// The moment, in milliseconds since 1970, from which on a rollup has every event; 0 if it always had. Without the
-    /// rollups that were declared before the first event.
+    /// By rollup, the moment from which on it has every event, in milliseconds since 1970; 0 if it has had every
+    /// event from the beginning. Rollups that were declared before the first event have no entry.
     since: Vec<(String, i64)> = "CAST([], 'Array(Tuple(String, Int64))')",
-    /// Whose data it is.
+    /// The tenant whose data the row has.
     tenant: String = "''",
     /// Start of the hour, in seconds since 1970.
     hour: u32 = "toUInt32(0)",

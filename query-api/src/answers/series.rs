@@ -1,5 +1,5 @@
 //! What `/v1/live` shows: events per minute of the last hour; events and users of the current hour and day; and,
-//! where a rollup of minutes counts users, those of the last minutes.
+//! where a rollup of minutes counts users, the users of the last minutes.
 
 use clickhouse::query::Query;
 use schemas::time::{DAY, HOUR, UnixMillis};
@@ -15,16 +15,17 @@ use crate::rendered::rfc3339;
 const MINUTE: i64 = 60_000;
 /// Minutes of the series, the current one included.
 const MINUTES: i64 = 60;
-/// Events of an hour and of a day that are shown: those that came most often.
+/// How many event names are shown for an hour and for a day: the most frequent ones.
 const TOP: usize = 20;
 
-/// The rows with the events of minutes, of the hour and of the day, and with the users of the two.
+/// `part` of the rows with the events of minutes, of the hour and of the day, and with the users of the hour and of
+/// the day.
 const OF_MINUTE: u8 = 6;
 const OF_HOUR: u8 = 7;
 const OF_DAY: u8 = 8;
 const USERS_OF_HOUR: u8 = 9;
 const USERS_OF_DAY: u8 = 10;
-/// The rows with the users of the last minutes.
+/// `part` of the rows with the users of the last minutes.
 const ACTIVE: u8 = 11;
 
 /// The series of one tenant.
@@ -43,10 +44,10 @@ struct SpanMerge {
     merge: Merge,
 }
 
-/// The `?` stand for these values, times in seconds since 1970: tenants, first and last minute; tenants, hour,
-/// most events; tenants, day, most events; then for the users of hour and day each: tenants, start, tenants,
-/// start, and tenants and events of the last merges that are settled. A row without a name has the sum over all
-/// events; it is never less than another, and comes first.
+/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, most rows; tenants, day, most
+/// rows; then once for the users of the hour and once for those of the day: tenants, start, tenants, start, and
+/// tenants and events of the last merges that are settled. Times are in seconds since 1970. The row without an event
+/// name has the sum over all events. No other row has more, so it comes first.
 const FROM: &str = " FROM (
     SELECT toUInt8(6) AS kind, tenant AS who, toUnixTimestamp(bucket) AS at, '' AS name, sum(events) AS counted, toUInt64(0) AS people FROM {event_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant, bucket
@@ -141,7 +142,7 @@ impl SnapshotAnswer for Series {
     }
 }
 
-/// The users of an hour or a day: those that were merged, else those of the last merge, which still hold.
+/// The users of an hour or a day: from this refresh if it merged them, else from the last merge, which still holds.
 fn merge(
     rows: &[SnapshotRow],
     counts: u8,
@@ -165,15 +166,15 @@ fn all_events(rows: &[SnapshotRow], counts: u8) -> u64 {
     rows.iter().find(|row| row.part == counts && row.event.is_empty()).map_or(0, |row| row.events)
 }
 
-/// Users of the last 5 and of the last 30 minutes, the current one included. Read where their rollup is declared; it is
-/// not built in.
+/// Users of the last 5 and of the last 30 minutes, the current one included. Read only if their rollup is declared,
+/// which is not built in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct ActiveUsers {
     minutes_5: u64,
     minutes_30: u64,
 }
 
-/// The `?` stand for: first of 5 minutes, tenants, first of 30 minutes, last minute.
+/// The values of the `?`, in order: first of 5 minutes, tenants, first of 30 minutes, last minute.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant

@@ -13,7 +13,8 @@ fn preferences(list: &str) -> impl Iterator<Item = (&str, u16)> {
     })
 }
 
-/// The item of a list that is preferred most, of those that `known` knows; the first of equal ones.
+/// The item of a list that is preferred most, among those that `known` accepts; of equally preferred items, the
+/// first.
 pub(super) fn preferred<T>(list: &str, known: impl Fn(&str) -> Option<T>) -> Option<T> {
     let mut best: Option<(T, u16)> = None;
     for (name, weight) in preferences(list) {

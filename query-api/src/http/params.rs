@@ -26,7 +26,7 @@ pub(super) struct AnalyticsParameters {
 impl AnalyticsParameters {
     /// The parameters of a request.
     pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
-        // Nearly all requests have the timestamp only; these need no list of parameters.
+        // Nearly all requests have only the timestamp; this path reads them without allocating a list of parameters.
         let digits = uri.query().and_then(|query| query.strip_prefix("timestamp="));
         let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()).and_then(UnixMillis::from_integer) {
@@ -88,7 +88,7 @@ impl Format {
                 }
             };
             if suffix.is_some_and(|suffix| suffix != asked) {
-                return Err(Problem::bad("format", "the suffix of the path asks for another form"));
+                return Err(Problem::bad("format", "the suffix of the path asks for another format"));
             }
             format = Some(asked);
         }
@@ -104,7 +104,7 @@ impl Format {
     }
 }
 
-/// Refuses a parameter that is given twice: which of the two counts would be a guess.
+/// Refuses a parameter that is given twice: the service would have to guess which of the two counts.
 fn once_each(parameters: &[(String, String)]) -> Result<(), Problem> {
     let is_repeated = |(at, (name, _)): &(usize, &(String, String))| {
         parameters[..*at].iter().any(|(other, _)| other == name)

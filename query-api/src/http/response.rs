@@ -11,8 +11,8 @@ use schemas::time::UnixMillis;
 use super::accept::accepted_encoding;
 use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
-/// For a second a cache spares us the same request, and if we do not answer it may help out. Without
-/// `stale-while-revalidate`: a response would then be older than its reader may expect, and not say so.
+/// A cache may answer equal requests for a second, and may serve what it has if this service fails. There is no
+/// `stale-while-revalidate`: a response would then be older than its reader may expect, and would not say so.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
 /// The headers of a request on which the response depends.
 const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");

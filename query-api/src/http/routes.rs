@@ -67,7 +67,7 @@ fn all_polls(suffix: Option<Format>) -> MethodRouter<Arc<AppState>> {
     )
 }
 
-/// `GET /v1/polls/{poll}?format=json|csv`: one poll. Without votes it has no options.
+/// `GET /v1/polls/{poll}?format=json|csv`: one poll. A poll without votes has no options.
 async fn one_poll(
     State(state): State<Arc<AppState>>,
     KnownReader(reader): KnownReader,
@@ -134,8 +134,8 @@ async fn hour(state: &AppState, reader: &Reader, request: &Parts) -> Result<Resp
     let look = |_: &Snapshot, TenantAnswers { analytics, .. }: &TenantAnswers| {
         if let Some((rendered, as_of)) = analytics.hour(hour) {
             if !analytics.is_hot(hour) {
-                // An old hour that is asked for again stays fresh. If others leave no room for it, it is
-                // read again once somebody asks for it.
+                // Keeps an old hour fresh that readers keep asking for. A full list is no error: the hour is read
+                // again the next time that a reader asks for it.
                 let _full = state.wanted_hours.want(key(), Instant::now());
             }
             return Ok(Some(respond(rendered, as_of, SystemTime::now().into(), &request.headers)));
@@ -158,7 +158,7 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
         }
         let Some(polls) = &answers.polls else { return Ok(None) };
         if polls.is_wanted(name) {
-            // As for an old hour.
+            // A full list is no error, as for an old hour.
             let _full = state.wanted_polls.want(key(), Instant::now());
         }
         if let Some(poll) = polls.poll(name) {
@@ -170,8 +170,8 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
     from_snapshot(state, reader, patience(&state.refresh), look).await
 }
 
-/// The response that `look` finds in the answers of the reader's tenant. Without one, and without such answers, it
-/// waits for the next snapshots, at most for `longest`.
+/// The response that `look` finds in the answers of the reader's tenant. If there is none yet, or the tenant has no
+/// answers yet, it waits for the next snapshots, at most for `longest`.
 async fn from_snapshot(
     state: &AppState,
     reader: &Reader,
@@ -194,7 +194,7 @@ async fn from_snapshot(
             }
         }
         match &mut wait {
-            // It looks once more, so that no snapshot is missed between looking and waiting.
+            // The loop looks once more before it waits, so that it misses no snapshot that was published in between.
             None => wait = Some(SnapshotWait::begin(state, longest)),
             Some(wait) => wait.next().await?,
         }

@@ -9,8 +9,8 @@ use crate::config::RefreshConfig;
 use crate::problem::{Kind, Problem};
 use crate::state::AppState;
 
-/// Snapshots that a request waits for at most: that of the running refresh, which may have begun before the reader
-/// asked, and that of the next one.
+/// The most snapshots that a request waits for: the snapshot of the running refresh, which may have begun before the
+/// reader asked, and that of the next refresh.
 const MOST_SNAPSHOTS: u32 = 2;
 
 /// The wait of one request.
@@ -45,7 +45,7 @@ impl<'a> SnapshotWait<'a> {
     }
 }
 
-/// How long a request waits at most: as long as [`MOST_SNAPSHOTS`] refreshes that take as long as they may.
+/// The longest wait of a request: the time of [`MOST_SNAPSHOTS`] refreshes that each take until their deadline.
 pub(super) fn patience(refresh: &RefreshConfig) -> Duration {
     2 * refresh.interval.mul_f64(1.1) + refresh.deadline
 }

@@ -1,4 +1,4 @@
-//! The state that a message has. Pure.
+//! The content of a message: the state that `/v1/live` shows. Pure.
 
 use schemas::time::UnixMillis;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub(super) fn render(live: &LiveAnswer, now: UnixMillis, stale: bool) -> String 
     serde_json::to_string(&message).expect("numbers and texts become JSON")
 }
 
-/// Whether the state should have been renewed twice by now, or the aggregator has other rollups.
+/// Whether two refreshes should have replaced the state by now, or the aggregator declares other rollups.
 pub(super) fn is_stale(state: &AppState, live: &LiveAnswer, now: UnixMillis) -> bool {
     let limit = i64::try_from(state.refresh.interval.as_millis()).unwrap_or(i64::MAX).saturating_mul(3);
     let is_young = live.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);

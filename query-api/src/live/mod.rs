@@ -1,9 +1,10 @@
 //! `/v1/live`: what the page shows, sent again with each snapshot (server-sent events).
 //!
 //! Each message is the whole state, so a reader that lost some, or its connection, needs no history. Invariants: a
-//! stream asks nothing of ClickHouse; it makes a message only when its connection can take one, so a slow reader gets
-//! the latest state and not a queue; it shows the reader's tenant only; at most [`MAX_STREAMS`] are open, half of them of one key, each for at
-//! most [`LIFETIME`], which is also how long a key that is no longer valid may still read.
+//! stream never asks ClickHouse; it makes a message only when its connection can take one, so a slow reader gets the
+//! latest state and not a queue; it shows only the reader's tenant; at most [`MAX_STREAMS`] streams are open, at most
+//! half of them for one key; each is open for at most [`LIFETIME`], so a key that is no longer valid reads for no
+//! longer than that.
 
 mod message;
 
@@ -36,20 +37,20 @@ use open_streams::{Full, OpenStream, OpenStreams};
 
 /// Open streams of one process.
 const MAX_STREAMS: usize = 1_000;
-/// Silence after which a comment is sent: proxies close connections that are silent.
+/// Time without a message after which a comment is sent, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A stream ends after this time, so that it ends between two messages: its connection is closed at an age of 300 s.
 /// The reader connects again, perhaps to another replica.
 const LIFETIME: Duration = Duration::from_secs(240);
-/// As metrics name the route.
+/// The label of the route in metrics.
 const ROUTE: &str = "/v1/live";
-/// Tells nginx not to collect the messages.
+/// Tells nginx not to buffer the messages.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What streams share.
 struct LiveService {
     state: Arc<AppState>,
-    /// Tells messages of this process from those of others.
+    /// Distinguishes the messages of this process from those of other processes.
     instance: String,
     streams: Arc<OpenStreams>,
     /// Ends all streams.
@@ -105,14 +106,14 @@ fn response(messages: Messages) -> Response {
     let sse = Sse::new(messages.into_stream()).keep_alive(KeepAlive::new().interval(HEARTBEAT));
     let mut response = sse.into_response();
     let headers = response.headers_mut();
-    // A proxy that compresses or collects messages would hold them back.
+    // A proxy that compresses or buffers messages would hold them back.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 
 impl LiveService {
-    /// Shows how many streams are open.
+    /// Sets the metric to the number of open streams.
     fn count(&self) {
         self.state.metrics.live_streams(self.streams.len());
     }
@@ -147,8 +148,8 @@ impl Messages {
         unfold(self, async |mut messages| Some((Ok(messages.next().await?), messages)))
     }
 
-    /// The next message, once there is a snapshot that was not sent, or the one that was sent is stale. None at the end
-    /// of the stream.
+    /// The next message, once there is a snapshot that was not sent yet, or the one that was sent has become stale.
+    /// `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         let service = Arc::clone(&self.open.service);
         let state = &service.state;
@@ -173,7 +174,7 @@ impl Messages {
                 () = service.closing.cancelled() => return None,
                 () = &mut self.end => return None,
                 changed = self.snapshots.changed() => changed.ok()?,
-                // Without snapshots the state becomes stale.
+                // If no snapshot arrives, the state becomes stale.
                 () = time::sleep_until(Instant::now() + state.refresh.interval) => {}
             }
         }

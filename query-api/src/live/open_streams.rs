@@ -1,10 +1,10 @@
-//! How many streams are open: in the process, and of each key.
+//! How many streams are open: in the process, and for each key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The open streams of a process. A key may have half of them, so that one key never shuts out all others. Without keys
-/// everybody is one reader, who may have all.
+/// The open streams of a process. A key may have half of them, so that one key never shuts out all others. If readers
+/// need no key, all of them count as one reader, which may have all streams.
 pub(super) struct OpenStreams {
     most: usize,
     counts: Mutex<Counts>,
@@ -20,9 +20,9 @@ struct Counts {
 /// Why no stream was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The process has as many as it serves.
+    /// The process has the maximum number of streams.
     Process,
-    /// The key has as many as it may have.
+    /// The key has the maximum number of streams for one key.
     Key,
 }
 
@@ -40,7 +40,7 @@ impl OpenStreams {
     /// Opens a stream for a reader with this key.
     ///
     /// # Errors
-    /// Too many are open.
+    /// Too many streams are open.
     pub(super) fn open(self: &Arc<Self>, key: Option<&str>) -> Result<OpenStream, Full> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= self.most {

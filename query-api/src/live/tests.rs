@@ -18,7 +18,7 @@ fn state() -> Arc<AppState> {
     Arc::new(AppState::new(refresh, Metrics::new()))
 }
 
-/// A snapshot as of the current time, or of no moment that is known.
+/// A snapshot as of the current time, or with an unknown `as_of`.
 fn snapshot_of(tenants: &[&str], rows: Vec<SnapshotRow>, is_known: bool) -> Snapshot {
     let now = UnixMillis::from(SystemTime::now());
     let scope = Scope { now, ..Scope::of_tenants(tenants) };
@@ -31,7 +31,7 @@ fn snapshot() -> Snapshot {
     snapshot_of(&[DEFAULT_TENANT], Vec::new(), true)
 }
 
-/// Opens a stream of everybody.
+/// Opens a stream for the reader that stands for everybody.
 fn open(service: Arc<LiveService>) -> Result<Messages, Problem> {
     super::open(service, Arc::default())
 }

@@ -1,23 +1,24 @@
-//! Which events each rollup has counted, by what the latest refresh learned.
+//! Which events each rollup has counted, according to the latest refresh.
 
 use schemas::time::UnixMillis;
 
 use crate::reach::Reach;
 
-/// A moment at or after this one, in seconds, means that the aggregator does not count into the rollup at present: it
-/// stores 2299-12-31 then (`stream_agg::protocol::since`). This is two days earlier, because of clocks and rounding.
+/// A moment at or after this one, in seconds, means that the aggregator does not count into the rollup at present:
+/// for such a rollup it stores 2299-12-31 (`stream_agg::protocol::since`). The constant is two days earlier, because
+/// of clocks and rounding.
 const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum History {
-    /// All that ever arrived.
+    /// All events that ever arrived.
     Whole,
-    /// All since a moment: it was declared later than others.
+    /// All events since a moment, because the rollup was declared later than others.
     Since(UnixMillis),
     /// The aggregator does not count into it at present.
     NotCounted,
-    /// ClickHouse did not say.
+    /// ClickHouse has not answered yet.
     Unknown,
 }
 

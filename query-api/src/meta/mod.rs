@@ -1,4 +1,4 @@
-//! `/v1/meta`: what can be asked for here, and what the reader's key permits of it.
+//! `/v1/meta`: what can be asked for, and what of it the reader's key permits.
 //!
 //! Rollups and measures that the key does not permit are left out.
 
@@ -36,7 +36,7 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     Router::new().route("/v1/meta", get(answer)).with_state(service)
 }
 
-/// `GET /v1/meta`. Parameters are ignored, so that a cache may be passed by.
+/// `GET /v1/meta`. Parameters are ignored, so a reader may add one to bypass a cache.
 async fn answer(
     State(service): State<Arc<MetaService>>,
     KnownReader(reader): KnownReader,
@@ -63,7 +63,7 @@ struct RollupMeta<'a> {
     grain: &'static str,
     dimensions: Vec<String>,
     measures: Vec<MeasureMeta<'a>>,
-    /// Only events that meet all of these count.
+    /// Only events that meet all of these conditions count.
     #[serde(rename = "where")]
     conditions: Vec<ConditionMeta<'a>>,
     /// Days that a bucket is kept; null: for ever.

@@ -7,9 +7,9 @@ use super::schemas;
 use crate::problem::MEDIA_TYPE;
 use crate::query;
 
-/// Refusals of every path: what cannot be read of the request.
+/// Statuses of refusals on every path: the request cannot be read.
 const EVERYWHERE: [u16; 3] = [400, 408, 431];
-/// Refusals of every path where readers need a key.
+/// Statuses of refusals on every path if readers need a key.
 const WITH_KEYS: [u16; 3] = [401, 403, 429];
 
 /// The whole document; `needs_key` says whether readers need a token.
@@ -53,7 +53,8 @@ fn operation(endpoint: &Endpoint, needs_key: bool) -> Value {
         json!({"description": "The answer.", "headers": headers(endpoint, needs_key), "content": content}),
     );
     if !is_stream(endpoint) {
-        let known = json!({"description": "The answer is what `If-None-Match` names."});
+        let known =
+            json!({"description": "The reader already has the answer: its ETag is in `If-None-Match`."});
         responses.insert("304".to_owned(), known);
     }
     let keys = if needs_key { &WITH_KEYS[..] } else { &[] };
@@ -102,8 +103,8 @@ fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
     }
     if needs_key {
         let text = || json!({"type": "string"});
-        headers["RateLimit"] = header("What is left of the rate of the key, if it has one.", text());
-        headers["RateLimit-Policy"] = header("The rate of the key, if it has one.", text());
+        headers["RateLimit"] = header("How much of the key's rate limit is left, if it has one.", text());
+        headers["RateLimit-Policy"] = header("The key's rate limit, if it has one.", text());
     }
     headers
 }

@@ -12,17 +12,17 @@ pub(super) struct Endpoint {
     pub(super) method: &'static str,
     pub(super) summary: &'static str,
     pub(super) parameters: Vec<Value>,
-    /// The schema of the body; `None` where there is none.
+    /// The schema of the body; `None` if the request has no body.
     pub(super) body: Option<Value>,
     /// Media types of answers and their schemas.
     pub(super) answers: Vec<(&'static str, Value)>,
-    /// Statuses of refusals, beside those that every path has.
+    /// Statuses of refusals, in addition to those that every path has.
     pub(super) refusals: &'static [u16],
-    /// Whether answers are of a moment, which their headers name.
+    /// Whether answers have an `as_of`, which their headers show.
     pub(super) is_of_a_moment: bool,
 }
 
-/// A parameter of a path whose handler reads it by hand.
+/// A parameter that is not in the tables of `query::params`, because the handler of the path reads it.
 struct Parameter {
     name: &'static str,
     place: &'static str,
@@ -36,7 +36,7 @@ const TIMESTAMP: Parameter = Parameter {
     place: "query",
     required: true,
     values: Values::Text("^-?[0-9]+$"),
-    doc: "A moment in milliseconds since 1970, which stands for the hour that holds it.",
+    doc: "A moment in milliseconds since 1970. The answer is for the hour that contains it.",
 };
 
 const WAIT: Parameter = Parameter {
@@ -44,7 +44,7 @@ const WAIT: Parameter = Parameter {
     place: "query",
     required: false,
     values: Values::OneOf(&["0", "1"]),
-    doc: "`0` refuses at once what is not read yet, instead of waiting for it.",
+    doc: "`0`: an hour that is not read yet is refused at once, instead of after a wait.",
 };
 
 const FORMAT: Parameter = Parameter {
@@ -52,7 +52,7 @@ const FORMAT: Parameter = Parameter {
     place: "query",
     required: false,
     values: Values::OneOf(&["json", "csv"]),
-    doc: "The form of the answer, `json` by default.",
+    doc: "The format of the answer, `json` by default.",
 };
 
 const POLL: Parameter = Parameter {
@@ -68,7 +68,7 @@ const CSV: &str = "text/csv";
 const NDJSON: &str = "application/x-ndjson";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-/// Parameters without which a request is refused, each with a value.
+/// Parameters without which a request is refused, each with an example value.
 type Required = [(&'static str, &'static [&'static str])];
 const OF_RETENTION: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
 const OF_FUNNELS: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
@@ -165,7 +165,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints.push(Endpoint {
         refusals: &[503],
         is_of_a_moment: true,
-        ..document("/v1/pipeline", "How the pipeline does, for operators", schemas::pipeline())
+        ..document("/v1/pipeline", "The state of the pipeline, for operators", schemas::pipeline())
     });
     endpoints.push(document("/openapi.json", "This document", json!({"type": "object"})));
     endpoints
@@ -177,14 +177,14 @@ fn of_people() -> Vec<Endpoint> {
     for (paths, summary, row, parameters, schema) in [
         (
             people::RETENTION_PATHS,
-            "How many users of a day or week came back in those after it",
+            "How many users of a day or week came back in later ones",
             schemas::cohort(),
             all_in_address(&RETENTION_PARAMETERS, OF_RETENTION),
             body(&RETENTION_PARAMETERS, OF_RETENTION),
         ),
         (
             people::FUNNEL_PATHS,
-            "How many users took one step after the other",
+            "How many users did one step after the other",
             schemas::step(),
             all_in_address(&FUNNEL_PARAMETERS, OF_FUNNELS),
             body(&FUNNEL_PARAMETERS, OF_FUNNELS),
@@ -230,7 +230,7 @@ fn all_in_address<Q>(parameters: &[query::Parameter<Q>], required: &Required) ->
     parameters.iter().map(|parameter| in_address(parameter, required)).collect()
 }
 
-/// A parameter of a table, as the address has it.
+/// A parameter of a table, as the URL has it.
 fn in_address<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value {
     let query::Parameter { name, default, doc, shape, values, .. } = parameter;
     let mut schema = match shape {
@@ -266,7 +266,7 @@ fn example_of(shape: Shape, values: &[&str]) -> Value {
     }
 }
 
-/// The parameters of a table as an object, which repeats no name.
+/// The parameters of a table as a JSON object, in which each name occurs once.
 fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
     let is_required = |name: &str| required.iter().any(|(required, _)| *required == name);
     let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter<Q>| {
@@ -307,7 +307,7 @@ fn of_text(values: Values) -> Value {
     }
 }
 
-/// Names with commas between, as an array.
+/// Names separated by commas in the URL, as an array.
 fn many(values: Values) -> Value {
     let mut schema =
         json!({"type": "array", "items": {"type": "string", "pattern": "^[^,]+$"}, "uniqueItems": true});

@@ -27,7 +27,7 @@ pub(super) fn text() -> Value {
     json!({"type": "string"})
 }
 
-/// The three lines of an hour.
+/// The answer of `/analytics`: three lines of text.
 pub(super) fn hour() -> Value {
     json!({"type": "string", "pattern": "^unique_users,[0-9]+\nclicks,[0-9]+\nimpressions,[0-9]+\n$"})
 }
@@ -68,7 +68,7 @@ pub(super) fn option_of_a_poll() -> Value {
     object(members, false)
 }
 
-/// The answer of a query as JSON. Members of a row are what was asked for.
+/// The answer of a query as JSON. The members of a row are the dimensions and measures that were asked for.
 pub(super) fn rows() -> Value {
     let row = json!({
         "type": "object",
@@ -95,7 +95,7 @@ pub(super) fn table(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// A cohort: null stands for what is not known yet or no more.
+/// A cohort: null stands for a number that is not known yet, or no longer.
 pub(super) fn cohort() -> Value {
     let users = || json!({"type": ["integer", "null"], "minimum": 0});
     let members = json!({

@@ -18,7 +18,7 @@ fn service() -> impl HttpService<Body> {
     QueryApi::start(Config::from_vars(&vars).unwrap()).service()
 }
 
-/// Whether the parameters of a request can be read.
+/// Whether the service can read the parameters of a request.
 async fn is_read(service: &impl HttpService<Body>, method: &str, uri: &str, body: &str) -> bool {
     let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
     let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
@@ -79,7 +79,7 @@ async fn the_routes_take_what_is_described_and_nothing_else() {
         let body = if example.is_null() { "{}".to_owned() } else { example.to_string() };
         assert!(is_read(&service, &method, &uri, &body).await, "{method} {uri}");
         for (name, values) in &in_address {
-            // The suffix of a path and these two may contradict each other.
+            // These two parameters may contradict the suffix of a path.
             let is_contrary = path.contains('.') && ["format", "csv"].contains(&name.as_str());
             for value in values.iter().filter(|_| !is_contrary) {
                 assert!(

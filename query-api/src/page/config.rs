@@ -13,7 +13,7 @@ pub struct PageConfig {
     pub frame_ancestors: FrameAncestors,
 }
 
-/// Sources of `frame-ancestors`: words that end neither the rule nor the header.
+/// Sources of `frame-ancestors`, without characters that would end the rule or the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameAncestors(String);
 

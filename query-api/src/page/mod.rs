@@ -1,9 +1,9 @@
 //! `/`: the page, which shows what this API answers.
 //!
 //! The page is three files that `query-api/page` builds and that are part of the program, so it works without any
-//! other server. It asks the same API as everybody else: nothing in here knows an event.
-//! Its script and style are named after their content, so browsers keep them for ever; the page itself is asked for
-//! again each time, and is 304 as long as the program is the same.
+//! other server. It uses the same public API as every other reader. Its script and style are named after their
+//! content, so browsers keep them for ever. Browsers ask for the page itself each time, and get `304` until the
+//! program changes.
 
 mod config;
 
@@ -55,7 +55,8 @@ pub(crate) fn routes(config: &PageConfig) -> Router {
         .merge(asset(style))
 }
 
-/// Nothing but our own script, style and API; no plug-ins, forms or frames. Trusted types: no text becomes markup.
+/// The content security policy: only this server's script, style and API are allowed; no plug-ins, forms or frames.
+/// With trusted types, no text becomes markup.
 fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -98,7 +99,7 @@ impl Asset {
         Self::new(path, kind, text)
     }
 
-    /// The file in the form that the browser accepts, or `304` if it has it.
+    /// The file in an encoding that the browser accepts, or `304` if the browser has it.
     fn send(&self, request: &HeaderMap) -> Response {
         let is_known = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &self.etag));
         let is_gzip = accepts_gzip(request);
@@ -122,7 +123,7 @@ async fn send_page(State(page): State<Arc<Page>>, request: HeaderMap) -> Respons
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONTENT_SECURITY_POLICY, page.policy.clone());
-    // The address of the page may name events and users, which are nobody else's business.
+    // The URL of the page may name events and users, which other sites must not see.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(

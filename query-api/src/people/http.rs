@@ -1,4 +1,4 @@
-//! The routes, and which form a request asks for.
+//! The routes of retention and funnels, and which format a request asks for.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -26,13 +26,13 @@ use crate::query::params::Format;
 use crate::rendered::AsOf;
 use crate::state::AppState;
 
-/// The paths of retention, and the form that each stands for.
+/// The paths of retention, and the format that each stands for.
 pub(crate) const RETENTION_PATHS: [(&str, Option<Format>); 3] = [
     ("/v1/retention", None),
     ("/v1/retention.json", Some(Format::Json)),
     ("/v1/retention.csv", Some(Format::Csv)),
 ];
-/// The paths of funnels, and the form that each stands for.
+/// The paths of funnels, and the format that each stands for.
 pub(crate) const FUNNEL_PATHS: [(&str, Option<Format>); 3] =
     [("/v1/funnel", None), ("/v1/funnel.json", Some(Format::Json)), ("/v1/funnel.csv", Some(Format::Csv))];
 
@@ -43,7 +43,7 @@ struct Request {
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-    /// The form that the path stands for.
+    /// The format that the path stands for.
     suffix: Option<Format>,
 }
 
@@ -104,11 +104,11 @@ async fn funnel(service: Arc<PeopleService>, request: Request) -> Result<Respons
     Ok(response(&service, &answer, &asked.given, format, &headers))
 }
 
-/// The form that is asked for: by the path, by `format`, by `Accept`.
+/// The format that a request asks for: by its path, else by `format`, else by `Accept`.
 fn format(suffix: Option<Format>, asked: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     match (suffix, asked) {
         (Some(suffix), Some(asked)) if suffix != asked => {
-            Err(Problem::bad("format", "the suffix of the path asks for another form"))
+            Err(Problem::bad("format", "the suffix of the path asks for another format"))
         }
         (suffix, asked) => Ok(suffix.or(asked).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
     }
@@ -123,14 +123,14 @@ fn response<T: Table>(
 ) -> Response {
     let now = SystemTime::now().into();
     let rendered = match format {
-        // A table of figures has no use for NDJSON, which only `Accept` can ask for.
+        // Only `Accept` can ask for NDJSON here. A small table has no use for it, so it gets JSON.
         Format::Json | Format::Ndjson => render::json(answer, query, is_stale(service, &answer.meta, now)),
         Format::Csv => render::csv(&answer.data),
     };
     respond(&rendered, &AsOf::new(answer.meta.as_of), now, headers)
 }
 
-/// Whether an answer should have been renewed twice by now, or the aggregator has other rollups.
+/// Whether two refreshes should have replaced the answer by now, or the aggregator declares other rollups.
 fn is_stale(service: &PeopleService, meta: &Meta, now: UnixMillis) -> bool {
     let limit = i64::try_from(service.lane.longest_age().as_millis()).unwrap_or(i64::MAX);
     let is_young = meta.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit);

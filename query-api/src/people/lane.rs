@@ -1,4 +1,4 @@
-//! The slow lane: a few statements at once, within a deadline, and equal ones only once.
+//! The slow lane: runs few statements at once, each within a deadline, and equal statements only once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,37 +15,37 @@ use crate::query::fetch::Database;
 use crate::query::sql::{Parameter, Statement};
 use crate::reach::Reach;
 
-/// Memory of one statement in ClickHouse.
+/// Most memory of one statement in ClickHouse.
 const MAX_MEMORY: u64 = 2 << 30;
-/// More rows than any of the statements has.
+/// Most rows of a result. No statement of this folder returns as many.
 const MAX_RESULT_ROWS: u64 = 1_000;
 /// Approximate bytes of the answers that are kept.
 pub(crate) const MAX_KEPT: usize = 64 << 20;
 
-/// Turns for statements about people, and their answers.
+/// The queue for statements about people, and the answers that are kept.
 pub(super) struct Lane {
     budget: Budget<Counted>,
     database: Database,
-    /// Seconds between two ticks, and the longest run of a statement.
+    /// Time between two ticks.
     interval: Duration,
     deadline: Duration,
     /// Most rows of tables that a statement may read, by the estimate of the index.
     max_rows_to_read: u64,
 }
 
-/// What was counted.
+/// The result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
     /// How far the tables reached before they were read.
     pub(super) reach: Arc<Reach>,
-    /// The figures of each start.
+    /// A row for each `start`.
     pub(super) rows: Vec<CountedRow>,
 }
 
 /// A row of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 pub(super) struct CountedRow {
-    /// What the figures are of.
+    /// What the figures belong to: the cohort's number in a retention table, 0 in a funnel.
     pub(super) start: i64,
     pub(super) figures: Vec<u64>,
 }
@@ -65,8 +65,8 @@ impl Lane {
             queue_deadline: config.people.queue_deadline,
             deadline: config.people.deadline,
             cache_bytes: MAX_KEPT,
-            // Answers are kept for this time and not for a tick: a statement may outlast the tick, and an equal
-            // request must not begin another.
+            // Answers are kept for this time and not until the next tick: a statement may take longer than a tick,
+            // and an equal request must not start another one.
             kept: config.refresh.interval,
         };
         Self {
@@ -78,7 +78,7 @@ impl Lane {
         }
     }
 
-    /// How old an answer may be that could not have been renewed twice.
+    /// The largest age of an answer that is not stale: an older one should have been replaced twice.
     pub(super) fn longest_age(&self) -> Duration {
         3 * self.interval + self.deadline
     }
@@ -105,7 +105,7 @@ impl Lane {
     }
 }
 
-/// The SELECT within the limits of this lane.
+/// The statement for a SELECT, with the limits of this lane as settings.
 pub(super) fn statement(
     select: String,
     parameters: Vec<(String, Parameter)>,

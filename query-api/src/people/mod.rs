@@ -1,9 +1,9 @@
 //! `/v1/retention` and `/v1/funnel`: people over time.
 //!
 //! Each has a folder with its parameters, its statements and the rows of its answer: [`retention`] and [`funnel`].
-//! They share the rest of the way: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`]
-//! makes bytes of the rows, and [`http`] has the routes and forms. They may take seconds, so they have a budget of
-//! their own: neither `/v1/query` nor the snapshot waits for them.
+//! Both share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns
+//! the rows into bytes, and [`http`] has the routes and formats. Their statements may take seconds, so they have a
+//! budget of their own: neither `/v1/query` nor the snapshot waits for them.
 
 mod source;
 
@@ -32,7 +32,7 @@ pub(crate) use http::{FUNNEL_PATHS, RETENTION_PATHS, routes};
 pub(crate) use lane::MAX_KEPT;
 pub(crate) use retention::params::PARAMETERS as RETENTION_PARAMETERS;
 
-/// What both share.
+/// What retention and funnels share.
 struct PeopleService {
     rollups: Rollups,
     lane: Lane,

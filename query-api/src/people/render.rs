@@ -7,20 +7,20 @@ use serde_json::value::RawValue;
 use crate::query::params::{Format, choice};
 use crate::rendered::{Rendered, etag, rfc3339};
 
-/// The form that the parameter `format` asks for.
+/// The format that the parameter `format` asks for.
 pub(super) fn form(text: &str) -> Result<Format, String> {
     choice(text, &[("json", Format::Json), ("csv", Format::Csv)])
 }
 
 /// Rows of an answer.
 pub(super) trait Table {
-    /// How many there are.
+    /// The number of rows.
     fn rows(&self) -> usize;
 
-    /// As an array of objects.
+    /// The rows as a JSON array of objects.
     fn json(&self) -> Box<RawValue>;
 
-    /// As a header and records.
+    /// The rows as CSV records, with a header.
     fn csv(&self) -> Vec<Vec<String>>;
 }
 
@@ -31,16 +31,17 @@ pub(super) struct Answer<T> {
     pub(super) meta: Meta,
 }
 
-/// What is known of an answer.
+/// What `meta` says about an answer.
 #[derive(Debug, Clone)]
 pub(super) struct Meta {
-    /// All that was in Kafka before this moment is counted; none while nothing is.
+    /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
+    /// of all partitions.
     pub(super) as_of: Option<UnixMillis>,
-    /// Whether the aggregator has other rollups than we have.
+    /// Whether the aggregator declares other rollups than this process.
     pub(super) rollups_differ: bool,
-    /// The last edge of a period up to which everything is counted, by the local clock.
+    /// The last edge of a period before which everything is counted, by the local clock.
     pub(super) complete_until: Option<String>,
-    /// Names of the rollups that were read; empty where raw events were.
+    /// Names of the rollups that were read; empty if raw events were read.
     pub(super) rollups: Vec<String>,
     /// Start of the window, by the local clock.
     pub(super) from: String,
@@ -75,7 +76,7 @@ struct Window<'a> {
     tz: &'a str,
 }
 
-/// JSON with what was asked. `stale` says whether the answer should have been renewed by now.
+/// JSON that repeats the request in `query`. `stale` says whether the answer should have been replaced by now.
 pub(super) fn json<T: Table>(answer: &Answer<T>, query: &impl Serialize, stale: bool) -> Rendered {
     let Answer { data, meta } = answer;
     let rows = data.rows();

@@ -1,8 +1,9 @@
-//! Which rollup is read: one that has what is counted, the fields of the conditions and the edges of the periods.
+//! Which rollup is read: one that has the measure, the fields of the conditions, and buckets that begin at the edges
+//! of the periods.
 //!
-//! Of several, those count that keep rows for as long as the window reaches; then the coarsest, the one with fewest
-//! dimensions, the first of the file, as for queries. A rollup with a `where` does not hold all events, so it never
-//! answers. Pure: no clock, no I/O.
+//! Of several such rollups, one that still keeps the rows of the whole window comes first; then, as for queries, the
+//! coarsest one, the one with the fewest dimensions, and the first in the file. A rollup with a `where` does not hold
+//! all events, so it is never read. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -14,7 +15,7 @@ use crate::problem::{Kind, Problem};
 use crate::query::grain;
 use crate::reach::Reach;
 
-/// The measure that a key has to permit where no rollup declares one.
+/// The measure that a key must permit if no rollup declares a count of users.
 const USERS: &str = "users";
 
 /// Seconds of a day in UTC.
@@ -35,21 +36,21 @@ pub(super) struct Source {
     pub(super) rollup: Rollup,
     /// The name of the measure.
     pub(super) measure: String,
-    /// Before this moment the rollup keeps no rows; none if it keeps all.
+    /// The rollup keeps no rows from before this moment; `None` if it keeps all rows.
     pub(super) kept_from: Option<i64>,
 }
 
-/// What a source has to have.
+/// What a source must have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Needs<'a> {
     pub(super) counts: Counts,
     /// The reader, who must be allowed to ask for the measure.
     pub(super) reader: &'a Reader,
-    /// Conditions, and the parameter that has each.
+    /// The conditions, each with the parameter that it comes from.
     pub(super) filters: &'a [(&'static str, &'a Filter)],
     /// Edges of the periods, in seconds since 1970.
     pub(super) edges: &'a [i64],
-    /// The name of the zone that these are edges in.
+    /// The name of the time zone of the periods.
     pub(super) zone: &'a str,
 }
 
@@ -57,7 +58,8 @@ impl Source {
     /// The best source at the moment `now`.
     ///
     /// # Errors
-    /// No rollup has what is needed: names the parameter that the closest one fails, and what each of them lacks.
+    /// No rollup has what is needed. The error names the parameter that the closest rollup cannot satisfy, and what
+    /// each rollup lacks.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
@@ -73,7 +75,7 @@ impl Source {
             let mut lacks = lacking(rollup, needs);
             if reach.differs(rollup) {
                 let param = needs.filters.first().map_or("from", |(param, _)| param);
-                lacks.push((param, "is declared otherwise by the aggregator".to_owned()));
+                lacks.push((param, "is declared differently by the aggregator".to_owned()));
             }
             if lacks.is_empty() {
                 let kept_from = kept_from(rollup, now);
@@ -89,14 +91,15 @@ impl Source {
         best.ok_or_else(|| none_covers(needs, &failures))
     }
 
-    /// The column of a filter that it was chosen for.
+    /// The column of one of the filters for which this source was chosen.
     pub(super) fn column(&self, filter: &Filter) -> String {
         let column = dimension(&self.rollup, filter).expect("the rollup was chosen by its dimensions");
         format!("S.`{}`", column.column_name())
     }
 }
 
-/// Refuses a reader whose key permits no count of the users of all events, and names the parameter that asks for it.
+/// Refuses a reader whose key does not permit a count of users over all events, and names the parameter that asks for
+/// it.
 pub(super) fn check_reader(rollups: &Rollups, reader: &Reader, param: &str) -> Result<(), Problem> {
     let of_all_events = rollups.iter().filter(|rollup| rollup.conditions.is_empty());
     let names: Vec<_> = of_all_events.filter_map(|rollup| measure(rollup, Counts::Users)).collect();
@@ -114,7 +117,8 @@ fn measure(rollup: &Rollup, counts: Counts) -> Option<&str> {
     rollup.measures.iter().find(|(_, measure)| is_asked(measure)).map(|(name, _)| name.as_str())
 }
 
-/// The dimension that a filter names: as it is declared (`props.plan`), or as a view calls it (`plan`).
+/// The dimension that a filter names: by its declared name (`props.plan`), or by its column name in the view
+/// (`plan`).
 fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
     let named = |dimension: &&Dimension| {
         dimension.to_string() == filter.field || dimension.column_name() == filter.field
@@ -122,7 +126,7 @@ fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
     rollup.dimensions.iter().find(named)
 }
 
-/// What a rollup lacks: the parameter that asks for it, and a phrase.
+/// What a rollup lacks: each time the parameter that asks for it, and a phrase for the error message.
 fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
     let mut lacks = Vec::new();
     for (param, filter) in needs.filters {
@@ -142,7 +146,7 @@ fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
     lacks
 }
 
-/// Before this moment the rollup keeps no rows.
+/// The rollup keeps no rows from before this moment.
 fn kept_from(rollup: &Rollup, now: i64) -> Option<i64> {
     let days = i64::from(rollup.retention_days?);
     Some(now - now.rem_euclid(DAY) - days * DAY)

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::query::sql::Statement;
 use crate::rendered::{Rendered, etag, rfc3339};
 
-/// Longest run of the statement, in seconds. It reads a row of the ledger for each record of a day, in one thread.
+/// Longest run of the statement, in seconds. The statement reads a row of the ledger for each record of a day, in one
+/// thread.
 pub(super) const MAX_SECONDS: u64 = 5;
-/// Memory of the statement in ClickHouse.
+/// Most memory of the statement in ClickHouse.
 const MAX_MEMORY: u64 = 256 << 20;
 
-/// One row. Marker rows have the tenant `''`. The rows of one audit have one moment, and are inserted together. As long
-/// as a partition of the topic has not reported, `as_of` is 0.
+/// Returns one row. Marker rows have the tenant `''`. All rows of one audit have the same `audited_at`, and are
+/// inserted together. `as_of` is 0 while a partition of the topic has not reported.
 const TEXT: &str = "SELECT toUnixTimestamp64Milli(now64(3)) AS read_at, P.until AS as_of, P.slowest AS slowest_partition, \
 P.partitions AS partitions, L.lines AS lines, L.stored AS stored, L.rejected AS rejected, L.duplicates AS duplicates, \
 D.samples AS rejected_samples, A.at AS audited_at, A.tables AS audited_tables, A.partly AS partly_audited, \
@@ -59,7 +60,7 @@ pub(super) struct FiguresRow {
     gaps: u64,
 }
 
-/// How the pipeline does.
+/// The state of the pipeline.
 #[derive(Debug)]
 pub(super) struct Figures {
     /// Everything that was in Kafka before this moment is counted; `None` while a partition has not reported.
@@ -68,7 +69,7 @@ pub(super) struct Figures {
     data: Data,
 }
 
-/// The fields in the order in which they are sent.
+/// The fields of `data`, in the order in which they are sent.
 #[derive(Debug, Serialize)]
 struct Data {
     lines: Lines,
@@ -84,14 +85,14 @@ struct Lines {
     stored: u64,
     rejected: u64,
     duplicates: u64,
-    /// Lines that the edge refused, of which it keeps at most ten a second; they are in no other figure.
+    /// Samples of lines that the edge rejected; it keeps at most ten a second. These lines are in no other figure.
     rejected_samples: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Partitions {
     count: u16,
-    /// The one that `as_of` waits for; null while one has not reported.
+    /// The partition that `as_of` waits for; null while a partition has not reported.
     slowest: Option<u16>,
 }
 
@@ -101,7 +102,7 @@ struct Audit {
     at: String,
     sound: bool,
     tables: u64,
-    /// Tables of which a part could not be compared; the table `audits` says why.
+    /// Number of tables that could be compared only in part; the table `audits` says why.
     partly_compared: u64,
     missing: u64,
     duplicate: u64,
@@ -150,7 +151,7 @@ struct Meta {
     window: Window,
 }
 
-/// The window of `lines`, by the time at which Kafka took them.
+/// The window of `lines`, by the time at which Kafka appended their records.
 #[derive(Serialize)]
 struct Window {
     from: String,

@@ -1,9 +1,9 @@
-//! `/v1/pipeline`: how the pipeline does, for operators: what became of the lines of the last 24 hours, up to which
-//! moment everything is counted, and what the latest audit found.
+//! `/v1/pipeline`: the state of the pipeline, for operators: what became of the lines of the last 24 hours, up to
+//! which moment everything is counted, and what the latest audit found.
 //!
-//! The figures are of all tenants: records of Kafka hold lines of several, and an audit compares whole tables.
-//! Invariants: only a reader that is an operator gets them; ClickHouse is asked at most once per tick, however many
-//! ask here; while it does not answer, the latest figures are served with their age.
+//! The figures are about all tenants together, because a Kafka record has lines of several tenants, and an audit
+//! compares whole tables. Invariants: only a reader that is an operator gets them; ClickHouse is asked at most once
+//! per tick, however many requests arrive; while it does not answer, the latest figures are served with their age.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ use figures::{Figures, FiguresRow};
 
 mod figures;
 
-/// As metrics name the route.
+/// The label of the route in metrics.
 const ROUTE: &str = "/v1/pipeline";
 /// Longest wait for ClickHouse: a little more than the statement may run.
 const DEADLINE: Duration = Duration::from_secs(figures::MAX_SECONDS + 1);
@@ -39,11 +39,11 @@ struct PipelineService {
     last: Mutex<Last>,
 }
 
-/// What ClickHouse said, and when it was asked.
+/// The latest answer of ClickHouse, and when it was asked.
 #[derive(Default)]
 struct Last {
     asked: Option<Instant>,
-    /// The latest figures; none before it answered.
+    /// The latest figures; `None` before ClickHouse answered.
     figures: Option<Arc<Figures>>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn routes(config: &Config, state: Arc<AppState>) -> Router {
     Router::new().route(ROUTE, get(answer)).with_state(Arc::new(service))
 }
 
-/// `GET /v1/pipeline`. Parameters are ignored, so that a cache may be passed by.
+/// `GET /v1/pipeline`. Parameters are ignored, so a reader may add one to bypass a cache.
 async fn answer(
     State(service): State<Arc<PipelineService>>,
     KnownReader(reader): KnownReader,
@@ -76,7 +76,7 @@ impl PipelineService {
         let interval = self.state.refresh.interval;
         if last.asked.is_none_or(|asked| asked.elapsed() >= interval) {
             let read = time::timeout(DEADLINE, self.database.rows::<FiguresRow>(figures::statement())).await;
-            // Not before the answer: a reader that goes away early leaves the question to the next one.
+            // Noted only after the answer: if a reader disconnects early, the next one asks ClickHouse.
             last.asked = Some(Instant::now());
             if let Some(row) = read.ok().and_then(Result::ok).and_then(|rows| rows.into_iter().next()) {
                 last.figures = Some(Arc::new(row.into()));
@@ -91,7 +91,7 @@ impl PipelineService {
         respond(&rendered, &AsOf::new(figures.as_of), now, headers)
     }
 
-    /// Whether the figures should have been renewed twice by now, or the aggregator has other rollups.
+    /// Whether two refreshes should have replaced the figures by now, or the aggregator declares other rollups.
     fn is_stale(&self, figures: &Figures, now: UnixMillis) -> bool {
         let limit = i64::try_from(self.state.refresh.interval.as_millis()).unwrap_or(i64::MAX);
         let is_young = figures.as_of.is_some_and(|as_of| now.0 - as_of.0 <= limit.saturating_mul(3));

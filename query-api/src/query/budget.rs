@@ -1,10 +1,10 @@
-//! What queries may cost together.
+//! Limits the cost of all queries together.
 //!
-//! A limited number of statements runs at once; any other waits for its turn, up to a deadline. Those that may take
-//! long have turns of their own, so that they do not keep the others waiting. Queries that are equal share one
+//! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
+//! that may take long have a limit of their own, so that the others need not wait for them. Equal queries share one
 //! statement, and its rows are the answer until the next tick: however many readers look at a dashboard, each of its
-//! queries runs once per tick. A statement is cancelled when its last reader disconnects. A failure is the answer to
-//! all who wait for the statement, and is not kept.
+//! queries runs once per tick. A statement is cancelled when its last reader disconnects. A failure is the answer for
+//! all readers that wait for the statement, and is not kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,22 +21,22 @@ use crate::problem::{Kind, Problem};
 /// What the statements of a budget may cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BudgetLimits {
-    /// Statements whose cost is bounded that run at once.
+    /// Most statements of bounded cost that run at once.
     pub(crate) concurrency: usize,
-    /// Others that run at once; 0 where there are none.
+    /// Most statements of unbounded cost that run at once; 0 if the budget has no such statements.
     pub(crate) slow_concurrency: usize,
     /// Longest that a query waits for its turn.
     pub(crate) queue_deadline: Duration,
     /// Longest that a statement runs.
     pub(crate) deadline: Duration,
-    /// Bytes of answers that are kept, about.
+    /// About how many bytes of answers are kept.
     pub(crate) cache_bytes: usize,
     /// Longest that an answer is kept.
     pub(crate) kept: Duration,
 }
 
 impl BudgetLimits {
-    /// Those of `/v1/query`.
+    /// The limits of `/v1/query`.
     pub(super) fn of_queries(config: &Config) -> Self {
         Self {
             concurrency: config.query.concurrency.get(),
@@ -44,7 +44,8 @@ impl BudgetLimits {
             queue_deadline: config.query.queue_deadline,
             deadline: config.query.deadline,
             cache_bytes: config.query.cache_bytes,
-            // Ticks end an answer's time; without ClickHouse there are none.
+            // Normally the next tick replaces an answer. While ClickHouse does not answer there are no ticks, and
+            // this bounds the age.
             kept: 2 * config.refresh.interval,
         }
     }
@@ -52,7 +53,7 @@ impl BudgetLimits {
 
 /// An answer that is kept.
 pub(crate) trait Kept: Send + Sync + 'static {
-    /// How much memory it takes, about.
+    /// About how much memory the answer takes.
     fn bytes(&self) -> usize;
 }
 
@@ -65,25 +66,25 @@ pub(crate) struct Budget<A> {
     metrics: QueryMetrics,
 }
 
-/// Which turns a query waits for.
+/// The queue in which a query waits for its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Those of statements whose cost is bounded.
+    /// The queue of statements whose cost is bounded.
     Normal,
-    /// Those of statements that count exactly at any cost.
+    /// The queue of statements that count exactly, whatever it costs.
     Slow,
 }
 
-/// Which answers are equal.
+/// The key of an answer: requests with equal keys share one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    /// The tick that computed it; 0 where an answer outlives a tick.
+    /// The tick in which the answer was computed; 0 if answers may outlive a tick.
     pub(crate) tick: u64,
-    /// Who may see it.
+    /// The reader who may see the answer.
     pub(crate) reader: Arc<Reader>,
     /// The start and the end of its window.
     pub(crate) window: (i64, i64),
-    /// What was asked.
+    /// The request in canonical form.
     pub(crate) query: String,
 }
 
@@ -104,7 +105,7 @@ impl<A: Kept> Budget<A> {
         }
     }
 
-    /// The answer that is kept or under way, else what `run` gives when it is its turn.
+    /// The answer that is kept or being computed; otherwise the result of `run`, once it is its turn.
     pub(crate) async fn answer(
         &self,
         key: Key,
@@ -221,7 +222,7 @@ mod tests {
         let running: Vec<_> = (0..LIMITS.concurrency).map(|n| tokio::spawn(ask(n.to_string()))).collect();
         tokio::task::yield_now().await;
         assert_eq!(ask("one more".to_owned()).await, Err(Kind::Busy.into()));
-        // What may take long has turns of its own.
+        // Statements that may take long have a limit of their own.
         let slow = budget.answer(key(7, "slow"), Lane::Slow, async { Ok(shaped()) });
         assert!(slow.await.is_ok());
         for run in running {

@@ -1,8 +1,8 @@
-//! What a query reads: its window, and the windows with which `compare` compares it.
+//! What a query reads: its own window, and with `compare` the window that it is compared with.
 //!
 //! The comparison is shifted by the calendar of the query's zone and its buckets are paired by their number. The
-//! bucket that is not over yet is compared with an equally long part of its counterpart: both are cut at the last
-//! moment at which a bucket of the rollups ends. Pure: no clock, no I/O.
+//! bucket that is not over yet is compared with an equally long part of its counterpart: both are cut at the latest
+//! moment at which the rollups have the end of a bucket. Pure: no clock, no I/O.
 
 use jiff::ToSpan;
 
@@ -12,19 +12,19 @@ use super::plan::{Part, Plan, Planner};
 use super::window::Window;
 use crate::problem::Problem;
 
-/// Buckets, and the rollups from which they are read.
+/// A window, and the rollups from which its buckets are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) window: Window,
     pub(super) plan: Plan,
 }
 
-/// All that one statement reads.
+/// Everything that one statement reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slices {
     /// The window of the query.
     pub(super) main: Slice,
-    /// With what it is compared; none where the query asks for no comparison.
+    /// What the window is compared with; `None` if the query asks for no comparison.
     pub(super) compared: Option<Compared>,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Slices {
 pub(super) struct Compared {
     /// Start and end.
     pub(super) window: (i64, i64),
-    /// The counterparts of the buckets that are over, in their order; none where there are none.
+    /// The counterparts of the buckets that are over, in their order; `None` if no bucket is over.
     pub(super) whole: Option<Slice>,
-    /// The bucket that is not over; none where there is none, or where no rollup divides it.
+    /// The bucket that is not over; `None` if there is none, or if no rollup has smaller buckets within it.
     pub(super) cut: Option<Cut>,
 }
 
-/// The part of an unfinished bucket that is compared, and what it is compared with. Both are equally long, and have
-/// those measures of the query whose rollups divide the bucket.
+/// The part of an unfinished bucket that is compared, and what it is compared with. Both are equally long. They have
+/// only those measures of the query whose rollups have smaller buckets within this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cut {
     /// Number of the bucket in the window of the query.
@@ -65,7 +65,7 @@ impl Slices {
         Ok(Self { main, compared: compared.transpose()? })
     }
 
-    /// All of them, in the order of the statement.
+    /// All slices, in the order of the statement.
     pub(super) fn all(&self) -> Vec<&Slice> {
         let compared = self.compared.as_ref();
         let whole = compared.and_then(|compared| compared.whole.as_ref());
@@ -113,7 +113,7 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
         }
         (Compare::Previous, _) => {
             let units = match unit {
-                // Hours are counted by the clock, of which a day may have 23 or 25.
+                // Hours are not counted by the calendar: a day may have 23 or 25 of them.
                 Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
                 _ => Some(calendar.count(unit, from, to)),
             };
@@ -129,14 +129,14 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
     Window::between(start, end, grain, unit, calendar.clone()).map_err(as_compare)
 }
 
-/// A window that cannot be is the fault of `compare`.
+/// Blames the parameter `compare` for a window that is not possible.
 fn as_compare(mut problem: Problem) -> Problem {
     problem.errors.iter_mut().for_each(|error| "compare".clone_into(&mut error.param));
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart at the latest moment up to which rollups have all measures that they
-/// have for a part of the bucket at all.
+/// Cuts an unfinished bucket and its counterpart at the latest moment that suits all measures. Leaves out measures
+/// whose rollups cannot divide the bucket at any moment.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,
@@ -146,7 +146,7 @@ fn cut(
 ) -> Option<Cut> {
     let (start, start_then) = (window.edges[bucket], *other.edges.get(bucket)?);
     let end_then = *other.edges.get(bucket + 1)?;
-    // The part of some measures up to `end`, where their rollups have every event of it.
+    // The slices of some measures up to `end`; `None` if their rollups do not have every event of both slices.
     let parts = |measures: &[usize], end: i64| {
         let slice = |start: i64, end: i64| {
             let window = window.part(start, end);

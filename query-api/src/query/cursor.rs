@@ -1,7 +1,7 @@
-//! Where the next page begins: after a row that a cursor describes.
+//! The cursor: describes the row after which the next page begins.
 //!
-//! It holds the row's value of the ordering measure, its bucket and its dimensions, so it is good on every replica,
-//! and rows that come meanwhile change no page before it. A reader takes it for text without a meaning.
+//! A cursor holds the row's value of the ordering measure, its bucket and its dimensions, so every replica can
+//! continue from it, and rows that arrive in the meantime change no earlier page. For readers it is an opaque text.
 
 use std::fmt;
 
@@ -11,25 +11,25 @@ use super::params::Query;
 use super::shape::Row;
 
 /// Why a cursor is refused.
-pub(super) const NOT_OF_THIS_QUERY: &str = "it is `next` of an answer to the same query";
+pub(super) const NOT_OF_THIS_QUERY: &str = "it must be `next` of an answer to the same query";
 
 /// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// The ordering measure; none where rows are ordered by something else.
+    /// The value of the ordering measure; `None` if rows are ordered by something else.
     pub(super) figure: Option<i128>,
     pub(super) start: i64,
     pub(super) keys: Vec<Option<String>>,
 }
 
 impl Cursor {
-    /// The page after this row.
+    /// The cursor of the page after this row.
     pub(super) fn after(row: &Row, query: &Query) -> Self {
         let figure = ordering(query).and_then(|at| row.figures[at]);
         Self { figure, start: row.start, keys: row.keys.clone() }
     }
 
-    /// A row that stands where the described one stood.
+    /// A row that is ordered where the described row is.
     pub(super) fn row(&self, query: &Query) -> Row {
         let mut figures = vec![None; query.measures.len()];
         if let Some(at) = ordering(query) {
@@ -38,7 +38,7 @@ impl Cursor {
         Row { start: self.start, keys: self.keys.clone(), figures, compared: Vec::new() }
     }
 
-    /// Reads what `Display` writes.
+    /// Parses the text that `Display` writes.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let digit = |byte: u8| char::from(byte).to_digit(16);
         let byte = |pair: &[u8]| match *pair {
@@ -51,7 +51,7 @@ impl Cursor {
     }
 }
 
-/// Hexadecimal digits, which stand in an address as they are.
+/// Hexadecimal digits, which need no escapes in a URL.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = serde_json::to_vec(self).expect("texts become JSON");

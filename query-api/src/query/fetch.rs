@@ -1,4 +1,4 @@
-//! Asks ClickHouse for the rows of a query; the only file of this folder that does.
+//! Asks ClickHouse for the rows of a query. The only file of this folder that does I/O.
 
 use clickhouse::{Client, Row, RowOwned, RowRead};
 use runtime::error::chain;
@@ -8,7 +8,7 @@ use super::sql::{Parameter, Statement};
 use crate::config::ClickHouseConfig;
 use crate::problem::{Kind, Problem};
 
-/// The database as queries read it.
+/// The connection to ClickHouse that queries use.
 pub(crate) struct Database {
     client: Client,
 }
@@ -21,13 +21,13 @@ pub(super) struct FetchedRow {
     pub(super) part: u8,
     /// Start of the bucket in seconds.
     pub(super) start: i64,
-    /// Dimensions; null for the values that `top` merges.
+    /// Values of the dimensions; null for the values that `top` merges.
     pub(super) keys: Vec<Option<String>>,
-    /// Measures.
+    /// Values of the measures.
     pub(super) figures: Vec<Option<i128>>,
-    /// About how many distinct values the part merges; 0 where that decides nothing.
+    /// About how many distinct values the part merges; 0 if the accuracy does not depend on it.
     pub(super) size: u64,
-    /// How many rows the part has before its limit; 0 where it has none.
+    /// How many rows the part has before its limit is applied; 0 if it has no limit.
     pub(super) total: u64,
 }
 
@@ -41,9 +41,10 @@ impl Database {
         Self { client }
     }
 
-    /// The rows of a statement. Dropped early, it closes its connection, and ClickHouse ends the statement.
+    /// The rows of a statement. If this future is dropped early, it closes its connection, and ClickHouse cancels the
+    /// statement.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
-        // Raw: a question mark within a declared text is no placeholder.
+        // A raw query, because a question mark in a declared text is not a placeholder.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
             query = query.with_setting(name, value);
@@ -58,17 +59,17 @@ impl Database {
     }
 }
 
-/// What a reader learns of an error; the operator learns all of it.
+/// The problem that a reader gets for an error; the log has the whole error.
 fn problem(error: &clickhouse::error::Error) -> Problem {
     let text = chain(error);
     let kind = kind(&text);
     if kind == Kind::Unavailable {
-        tracing::warn!("a query has no answer: {text}");
+        tracing::warn!("failed to answer a query: {text}");
     }
     kind.into()
 }
 
-/// By the code of ClickHouse's error.
+/// The kind of problem for the code in ClickHouse's error.
 fn kind(error: &str) -> Kind {
     let code = error.split_once("Code: ").map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
     match code.flatten() {

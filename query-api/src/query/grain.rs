@@ -1,7 +1,7 @@
 //! The calendar: where the buckets of a grain begin, in a time zone.
 //!
-//! Invariant: every instant lies in exactly one bucket, and buckets follow each other without a gap, also where
-//! clocks are put forward or back. All instants are seconds since 1970. No clock in here.
+//! Invariant: every instant lies in exactly one bucket, and buckets follow each other without a gap, even where
+//! daylight saving time puts clocks forward or back. All instants are seconds since 1970. No clock in here.
 
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
@@ -37,7 +37,7 @@ pub(crate) enum Grain {
 }
 
 impl Grain {
-    /// All of them, the finest first.
+    /// All grains, the finest first.
     pub(crate) const ALL: [Self; 9] = [
         Self::Minute,
         Self::QuarterHour,
@@ -50,7 +50,7 @@ impl Grain {
         Self::None,
     ];
 
-    /// Its name in a request.
+    /// The name of the grain in a request.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Minute => "minute",
@@ -68,14 +68,14 @@ impl Grain {
     /// The grain of this name.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|grain| grain.name() == text);
-        found.ok_or_else(|| format!("it is one of {}", Self::ALL.map(Self::name).join(", ")))
+        found.ok_or_else(|| format!("it must be one of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
 /// The day on which a week begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Week {
-    /// As ISO 8601 has it.
+    /// As in ISO 8601.
     Monday,
     /// As in the United States.
     Sunday,
@@ -84,7 +84,7 @@ pub(crate) enum Week {
 /// Where buckets begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Calendar {
-    /// Whose clock and days count.
+    /// The time zone whose clock and days count.
     pub(crate) zone: TimeZone,
     /// On which day a week begins.
     pub(crate) week: Week,
@@ -94,13 +94,13 @@ impl Calendar {
     /// Start of the bucket that holds the instant `at`.
     ///
     /// # Panics
-    /// If the grain is none: only a window knows where it begins.
+    /// If the grain is `None`: then the bucket begins with the window, which a calendar does not know.
     pub(crate) fn start(&self, grain: Grain, at: i64) -> i64 {
         if let Some(length) = clock_length(grain) {
             return self.clock_start(length, at);
         }
         let mut start = self.day_start(self.first_day(grain, self.date(at)));
-        // A clock that is put back over midnight shows the day before once more.
+        // If the clock is put back over midnight, the local date goes back to the day before.
         loop {
             let next = self.next(grain, start);
             if next > at {
@@ -113,7 +113,7 @@ impl Calendar {
     /// Start of the bucket after the one that starts at `start`.
     ///
     /// # Panics
-    /// If the grain is none.
+    /// If the grain is `None`.
     pub(crate) fn next(&self, grain: Grain, start: i64) -> i64 {
         if let Some(length) = clock_length(grain) {
             return self.clock_next(length, start);
@@ -122,7 +122,7 @@ impl Calendar {
         loop {
             day = moved(grain, day, 1);
             let next = self.day_start(day);
-            // A day that a zone left out has no length.
+            // A day that a time zone skipped has no length.
             if next > start {
                 return next;
             }
@@ -132,8 +132,8 @@ impl Calendar {
         }
     }
 
-    /// Start of the bucket that lies `count` buckets before the one that holds `at`. A day that the zone left out
-    /// counts.
+    /// Start of the bucket that lies `count` buckets before the one that holds `at`. A day that the time zone skipped
+    /// counts as a bucket here.
     pub(crate) fn back(&self, grain: Grain, at: i64, count: i64) -> i64 {
         let start = self.start(grain, at);
         if let Some(length) = clock_length(grain) {
@@ -153,8 +153,8 @@ impl Calendar {
         count
     }
 
-    /// The moment at which the local clock showed the same time `span` before; the first such moment after it where
-    /// the clock was put forward over it.
+    /// The moment at which the local clock showed the time of `at` minus `span`. If the clock was put forward over
+    /// that time, the time moves forward with it, out of the gap.
     pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();
@@ -168,13 +168,13 @@ impl Calendar {
         zoned.map_or(limit, |zoned| zoned.timestamp()).as_second()
     }
 
-    /// The moment as the local clock shows it, with its offset: `2026-10-25T02:00:00+02:00`.
+    /// The moment by the local clock, with its offset: `2026-10-25T02:00:00+02:00`.
     pub(crate) fn local(&self, at: i64) -> String {
         let zoned = timestamp(at).to_zoned(self.zone.clone());
         zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 
-    /// The same without the offset, as spreadsheets read it: `2026-10-25 02:00:00`.
+    /// The moment by the local clock without its offset, as spreadsheets read it: `2026-10-25 02:00:00`.
     pub(crate) fn local_without_offset(&self, at: i64) -> String {
         timestamp(at).to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
@@ -205,7 +205,7 @@ impl Calendar {
         }
     }
 
-    /// The first instant after `before` from which on, up to `after`, this is the offset.
+    /// The first instant after `before` from which the offset is `offset`, up to `after`.
     fn first_with_offset(&self, mut before: i64, mut after: i64, offset: i64) -> i64 {
         while after - before > 1 {
             let middle = before + (after - before) / 2;
@@ -238,7 +238,7 @@ fn timestamp(at: i64) -> Timestamp {
     Timestamp::from_second(at.clamp(least, most)).expect("it was clamped")
 }
 
-/// Seconds of a bucket that the clock bounds; none for one that the calendar bounds.
+/// Seconds of a bucket whose bounds follow the clock; `None` for one whose bounds follow the calendar.
 fn clock_length(grain: Grain) -> Option<i64> {
     match grain {
         Grain::Minute => Some(MINUTE),
@@ -262,7 +262,8 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
     day.saturating_add(span)
 }
 
-/// The coarsest grain of rollups of which all of these instants are edges; none if not even minutes are.
+/// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if not even minutes
+/// have.
 pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     use rollup::Grain::{Day, Hour, Minute, QuarterHour};
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))

@@ -25,16 +25,16 @@ use crate::problem::{Kind, Problem};
 use crate::rendered::{AsOf, Rendered};
 use crate::state::AppState;
 
-/// That rows were left out, for forms that have no room to say so.
+/// `true` if rows were left out, for formats whose body cannot say so.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
-/// The cursor of the next page, for the same forms.
+/// The cursor of the next page, for the same formats.
 const X_NEXT: HeaderName = HeaderName::from_static("x-next");
 /// Longest body.
 pub(crate) const MAX_BODY: usize = 64 << 10;
-/// As metrics name the route.
+/// The label of the route in metrics.
 const ROUTE: &str = "/v1/query";
 
-/// The paths, and the form that each stands for.
+/// The paths, and the format that each stands for.
 pub(crate) const PATHS: [(&str, Option<Format>); 4] = [
     ("/v1/query", None),
     ("/v1/query.json", Some(Format::Json)),
@@ -89,7 +89,7 @@ async fn answer(
     app.long_answers.response(bytes, render).await
 }
 
-/// Those behind the `?`, and for POST those of the body.
+/// The parameters of a request: those after the `?`, and for POST also those of the body.
 pub(crate) fn parameters<Q>(
     table: &[Parameter<Q>],
     method: &Method,
@@ -108,13 +108,13 @@ pub(crate) fn parameters<Q>(
     Ok(pairs)
 }
 
-/// The form that is asked for: by the path, by `format`, by `csv`, by `Accept`.
+/// The format that a request asks for: by its path, else by `format`, else by `csv`, else by `Accept`.
 fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     let excel = (query.csv == CsvStyle::Excel).then_some(Format::Csv);
     match (suffix, query.format.or(excel)) {
         (Some(suffix), Some(format)) if suffix != format => {
             let param = if query.format.is_some() { "format" } else { "csv" };
-            Err(Problem::bad(param, "the suffix of the path asks for another form"))
+            Err(Problem::bad(param, "the suffix of the path asks for another format"))
         }
         (suffix, format) => Ok(suffix.or(format).or_else(|| accepted(headers)).unwrap_or(Format::Json)),
     }

@@ -1,7 +1,7 @@
-//! The parameters of a query: one table says how each is called, read and explained.
+//! The parameters of a query: one table has the name, the parser and the documentation of each.
 //!
-//! `GET` and `POST` are read by the same table. A parameter that it does not have, or one that is given twice,
-//! is refused and named: which one counts would be a guess.
+//! `GET` and `POST` are read by the same table. A parameter that is not in the table is refused and named. So is a
+//! parameter that is given twice, because the service would have to guess which value counts.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::access::Reader;
 use crate::filter::Filter;
 use crate::problem::{Kind, Problem};
 
-/// What is asked.
+/// A query.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     /// Names of measures, at least one.
@@ -31,19 +31,19 @@ pub(crate) struct Query {
     pub(super) from: Bound,
     pub(super) to: Bound,
     pub(super) calendar: Calendar,
-    /// All must hold.
+    /// The conditions; an event must meet all of them.
     pub(super) filters: Vec<Filter>,
     pub(super) top: Option<Top>,
     pub(super) fill: Fill,
     pub(super) order: Option<Order>,
     pub(super) limit: usize,
-    /// After which row the answer begins; with the first row if absent.
+    /// The row after which the answer begins; `None`: with the first row.
     pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
-    /// With what each row is compared; with nothing if absent.
+    /// What each row is compared with; `None`: nothing.
     pub(super) compare: Option<Compare>,
     pub(super) accuracy: Accuracy,
-    /// The only rollups that may answer; any where there is none.
+    /// The only rollups that may answer; if empty, any rollup.
     pub(super) rollups: Vec<String>,
     pub(super) format: Option<Format>,
     pub(super) csv: CsvStyle,
@@ -55,27 +55,27 @@ pub(crate) struct Query {
 #[derive(Debug, Clone)]
 pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<String>)>);
 
-/// Values of a dimension that have rows of their own; those of all others are merged into one.
+/// The values of a dimension that have rows of their own; all other values are merged into one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Top {
-    /// The dimension; the first where it is not named.
+    /// The dimension; `None`: the first dimension of the query.
     pub(super) dimension: Option<String>,
     /// How many values.
     pub(super) count: usize,
 }
 
-/// What stands in buckets without rows.
+/// How buckets without rows are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fill {
-    /// 0; for a least or greatest value null.
+    /// With 0; for a minimum or maximum, with null.
     Zero,
-    /// Null.
+    /// With null.
     Null,
-    /// There is no row.
+    /// Not at all: they have no row.
     None,
 }
 
-/// By what rows are ordered first.
+/// The field by which rows are ordered first, and the direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Order {
     /// `time`, a dimension or a measure.
@@ -92,32 +92,32 @@ pub(super) enum Direction {
     Descending,
 }
 
-/// What becomes of buckets that are not complete yet.
+/// Whether buckets that are not complete yet have rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Partial {
-    /// They have rows.
+    /// Incomplete buckets have rows.
     Include,
-    /// They have none.
+    /// Incomplete buckets have no rows.
     Omit,
 }
 
-/// With which window the one of the query is compared.
+/// The window that the window of the query is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compare {
-    /// The one directly before, of as many buckets.
+    /// The window directly before, with the same number of buckets.
     Previous,
-    /// The same a week before.
+    /// The same window a week before.
     Week,
-    /// The same a year before.
+    /// The same window a year before.
     Year,
-    /// The one between two bounds.
+    /// The window between two bounds.
     Between(Bound, Bound),
 }
 
 /// How distinct values are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accuracy {
-    /// Exactly up to a number of values; beyond it by a sample.
+    /// Exactly up to a number of values; above it, by a sample.
     Auto,
     /// Exactly, however long it takes.
     Exact,
@@ -125,7 +125,7 @@ pub(super) enum Accuracy {
     Fast,
 }
 
-/// The form of an answer.
+/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// One object with data, meta and query.
@@ -136,48 +136,48 @@ pub(crate) enum Format {
     Csv,
 }
 
-/// For whom CSV is.
+/// Who reads the CSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CsvStyle {
-    /// For programs: bytes as they are stored.
+    /// Programs: texts are written as they are stored.
     Plain,
-    /// For spreadsheets, which would take some texts for formulas.
+    /// Spreadsheets, which would evaluate some texts as formulas.
     Excel,
 }
 
-/// How measures stand in JSON.
+/// How measures are written in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Integers {
-    /// As numbers of as many digits as they have.
+    /// As numbers with all of their digits.
     Number,
-    /// As strings, for readers that have doubles only.
+    /// As strings, for readers whose only numbers are doubles.
     Text,
 }
 
 /// One parameter of a request that is read into `Q`.
 pub(crate) struct Parameter<Q = Query> {
-    /// Its name.
+    /// The name of the parameter.
     pub(crate) name: &'static str,
-    /// What counts where it is absent, as it would be given.
+    /// The value that counts if the parameter is absent, as a request would write it.
     pub(crate) default: Option<&'static str>,
-    /// What it is for and which forms it has.
+    /// What the parameter is for, and how its values are written.
     pub(crate) doc: &'static str,
-    /// How often it is given and how JSON has it.
+    /// How often the parameter is given, and how JSON writes it.
     pub(crate) shape: Shape,
     /// Which values `read` takes, as far as a schema can tell.
     pub(crate) values: Values,
-    /// Reads a text that was given, or says what would be right.
+    /// Parses a value from a request into `Q`. The error says what would be right.
     pub(crate) read: fn(&mut Q, &str) -> Result<(), String>,
 }
 
-/// How often a parameter is given and how JSON has it.
+/// How often a parameter is given, and how JSON writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Once, as one value.
     One,
-    /// Once, as values with commas between; in JSON also an array.
+    /// Once, as values separated by commas; in JSON also as an array.
     List,
-    /// As often as wanted; in JSON also an array.
+    /// Any number of times; in JSON also as an array.
     Many,
 }
 
@@ -205,7 +205,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "measures",
         default: Some("events"),
-        doc: "Names of measures of declared rollups, with commas between, at most 8.",
+        doc: "Names of measures of declared rollups, separated by commas, at most 8.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.measures = names),
@@ -213,7 +213,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "dimensions",
         default: None,
-        doc: "What rows are broken down by, with commas between, at most 6: `event`, `country`, `props.plan`.",
+        doc: "The dimensions by which rows are broken down, separated by commas, at most 6: `event`, `country`, \
+              `props.plan`.",
         shape: Shape::List,
         values: Values::Names(MAX_DIMENSIONS),
         read: |query, text| names(text, MAX_DIMENSIONS).map(|names| query.dimensions = names),
@@ -221,8 +222,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "grain",
         default: Some("none"),
-        doc: "Length of a bucket: `minute`, `15m`, `hour`, `day`, `week`, `month`, `quarter`, `year`, or `none` for one \
-              bucket.",
+        doc: "Length of a bucket: `minute`, `15m`, `hour`, `day`, `week`, `month`, `quarter`, `year`, or `none` for \
+              one bucket.",
         shape: Shape::One,
         values: Values::OneOf(&["minute", "15m", "hour", "day", "week", "month", "quarter", "year", "none"]),
         read: |query, text| Grain::parse(text).map(|grain| query.grain = grain),
@@ -230,8 +231,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "from",
         default: Some("-24h"),
-        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, `d`, \
-              `w`, `mo`, `y`).",
+        doc: "The start: a date, a moment (RFC 3339), or `-7d` for the last 7 days with the current one (`m`, `h`, \
+              `d`, `w`, `mo`, `y`).",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |query, text| Bound::parse(text).map(|bound| query.from = bound),
@@ -263,7 +264,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "filter",
         default: None,
-        doc: "A condition `field:op:value`, as often as wanted, at most 16; all must hold. `op` is `eq`, `ne`, `in`, \
+        doc: "A condition `field:op:value`; may be given up to 16 times, and all must hold. `op` is `eq`, `ne`, `in`, \
               `nin`, `prefix` or `contains`. Lists are split at `|`; `\\|` and `\\\\` stand for `|` and `\\`. An empty \
               value means that the field is absent.",
         shape: Shape::Many,
@@ -273,8 +274,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "top",
         default: None,
-        doc: "`5` or `country:5`: the 5 values of the first, or the named, dimension with most of the first measure over \
-              the window have rows of their own; all others are one row with `others`.",
+        doc: "`5` or `country:5`: the 5 values of the first (or the named) dimension with the highest first measure \
+              over the window have rows of their own; all other values are merged into one row with `others`.",
         shape: Shape::One,
         values: Values::Text("^(.*:)?[0-9]+$"),
         read: |query, text| top(text).map(|top| query.top = Some(top)),
@@ -282,7 +283,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "fill",
         default: Some("zero"),
-        doc: "What stands in buckets without events, up to now: `zero` (for a least or greatest value null), `null`, or \
+        doc: "How buckets without events are filled, up to now: `zero` (null for a minimum or maximum), `null`, or \
               `none` for no row.",
         shape: Shape::One,
         values: Values::OneOf(&["zero", "null", "none"]),
@@ -294,8 +295,9 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "order",
         default: None,
-        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. Else by time; without \
-              a grain by the first measure, the greatest first. Ties stand by time, then by dimensions.",
+        doc: "`<field>:asc` or `<field>:desc`, where the field is `time`, a dimension or a measure. By default by \
+              time; without a grain by the first measure, the greatest first. Ties are ordered by time, then by \
+              dimensions.",
         shape: Shape::One,
         values: Values::Text("^.*:(asc|desc)$"),
         read: |query, text| order(text).map(|order| query.order = Some(order)),
@@ -310,7 +312,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             limit
                 .map(|limit| query.limit = limit)
-                .ok_or_else(|| format!("it is a number from 1 to {MAX_LIMIT}"))
+                .ok_or_else(|| format!("it must be a number from 1 to {MAX_LIMIT}"))
         },
     },
     Parameter {
@@ -336,7 +338,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
         name: "compare",
         default: None,
         doc: "`previous` for the window directly before, `week` or `year` for the same window a week or a year before, \
-              or any other as `from..to`: each row has `compare` and `change` beside its measures.",
+              or any other window as `from..to`: each row has `compare` and `change` in addition to its measures.",
         shape: Shape::One,
         values: Values::Text("^(previous|week|year|.+\\.\\..+)$"),
         read: |query, text| compare(text).map(|compare| query.compare = Some(compare)),
@@ -356,7 +358,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "rollup",
         default: None,
-        doc: "The only rollups that may answer, with commas between; needed where rollups define a measure differently.",
+        doc: "The only rollups that may answer, separated by commas; needed where rollups define a measure \
+              differently.",
         shape: Shape::List,
         values: Values::Names(MAX_MEASURES),
         read: |query, text| names(text, MAX_MEASURES).map(|names| query.rollups = names),
@@ -364,7 +367,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json`, `ndjson` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        doc: "`json`, `ndjson` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then \
+              `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "ndjson", "csv"]),
         read: |query, text| {
@@ -375,8 +379,8 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "csv",
         default: Some("plain"),
-        doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, and `'` \
-              before text that it would take for a formula.",
+        doc: "`excel` makes CSV that a spreadsheet opens as it is: a byte order mark, local times without offset, \
+              and `'` before text that it would read as a formula.",
         shape: Shape::One,
         values: Values::OneOf(&["plain", "excel"]),
         read: |query, text| {
@@ -387,7 +391,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "int64",
         default: Some("number"),
-        doc: "`string` puts measures between quotes in JSON, for readers that have doubles only.",
+        doc: "`string` writes measures as strings in JSON, for readers whose only numbers are doubles.",
         shape: Shape::One,
         values: Values::OneOf(&["number", "string"]),
         read: |query, text| {
@@ -446,7 +450,7 @@ impl Query {
         }
     }
 
-    /// Holds the parameters against each other.
+    /// Checks that the parameters fit together.
     fn check(&self) -> Result<(), Problem> {
         if self.measures.is_empty() {
             return Err(Problem::bad("measures", "name at least one"));
@@ -478,7 +482,7 @@ impl Query {
             }
             _ => {}
         }
-        // Only `top` has rows without a key.
+        // Only with `top` may a row lack a value of a dimension.
         let is_row = |cursor: &Cursor| {
             cursor.keys.len() == self.dimensions.len()
                 && (self.top.is_some() || cursor.keys.iter().all(Option::is_some))
@@ -495,7 +499,7 @@ impl Query {
                 ))
             }
             _ if self.csv == CsvStyle::Excel && self.format.is_some_and(|format| format != Format::Csv) => {
-                Err(Problem::bad("csv", "`format` asks for another form than CSV"))
+                Err(Problem::bad("csv", "`format` asks for another format than CSV"))
             }
             _ => Ok(()),
         }
@@ -505,7 +509,7 @@ impl Query {
     /// repeat.
     ///
     /// # Errors
-    /// The key does not permit a measure, or no measure of a rollup that is named.
+    /// The key does not permit a measure of the query, or permits no measure of a rollup that the query names.
     pub(super) fn of_reader(mut self, reader: &Reader, rollups: &Rollups) -> Result<Self, Problem> {
         self.measures.iter().try_for_each(|name| reader.check_measure("measures", name))?;
         let may_read = |name: &String| {
@@ -531,7 +535,7 @@ impl Query {
         )
     }
 
-    /// By what rows are ordered first.
+    /// The field by which rows are ordered first.
     pub(super) fn order(&self) -> Order {
         let default = || match self.grain {
             Grain::None => Order { field: self.measures[0].clone(), direction: Direction::Descending },
@@ -540,7 +544,8 @@ impl Query {
         self.order.clone().unwrap_or_else(default)
     }
 
-    /// What the answer is: equal for queries that have equal answers at the same moment, but for their form.
+    /// The canonical text of the query: equal for queries whose answers at the same moment differ at most in their
+    /// format.
     pub(super) fn canonical(&self) -> String {
         self.given.canonical()
     }
@@ -552,7 +557,7 @@ impl Serialize for Query {
     }
 }
 
-/// Reads what is given into `request`, by a table.
+/// Reads the given parameters into `request`, with the parsers of `table`.
 ///
 /// # Errors
 /// A parameter that the table does not have, that is given too often, or that cannot be read; names it.
@@ -586,7 +591,7 @@ pub(crate) fn read<Q>(
 }
 
 impl<Q> Given<Q> {
-    /// Equal for requests that have equal answers at the same moment, but for their form.
+    /// The canonical text: equal for requests whose answers at the same moment differ at most in their format.
     pub(crate) fn canonical(&self) -> String {
         let form = ["format", "csv", "int64"];
         let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
@@ -601,7 +606,7 @@ impl<Q> Default for Given<Q> {
     }
 }
 
-/// The parameters that were given or count by default, as `POST` takes them.
+/// The parameters that were given or have a default, in the form in which `POST` takes them.
 impl<Q> Serialize for Given<Q> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -617,9 +622,9 @@ impl<Q> Serialize for Given<Q> {
     }
 }
 
-/// The parameters of a table that a JSON object has, as `GET` would have them.
+/// The parameters in a JSON object, in the form that they have in `GET`.
 pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    /// With the greatest number of names that are read.
+    /// Collects the members of the object; more than this number are an error.
     struct Pairs(usize);
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, Value)>;
@@ -628,7 +633,7 @@ pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(Str
             f.write_str("an object")
         }
 
-        /// A name that stands there twice is kept twice, to be refused.
+        /// A member that occurs twice is kept twice, so that it is refused.
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
             while let Some(pair) = map.next_entry()? {
@@ -656,18 +661,18 @@ fn json_texts(value: &Value, shape: Option<Shape>) -> Result<Vec<String>, String
     let text = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err("it is a text or a number".to_owned()),
+        _ => Err("it must be a text or a number".to_owned()),
     };
     match (value, shape) {
         (Value::Array(values), Some(Shape::Many)) => values.iter().map(text).collect(),
         (Value::Array(values), Some(Shape::List)) => {
             let texts: Vec<_> = values.iter().map(text).collect::<Result<_, _>>()?;
-            // A comma within a name would make two of it.
+            // A comma within a name would split it into two names.
             let is_name = |text: &String| !text.is_empty() && !text.contains(',');
             if texts.iter().all(is_name) {
                 Ok(vec![texts.join(",")])
             } else {
-                Err("it is a list of names".to_owned())
+                Err("it must be a list of names".to_owned())
             }
         }
         (Value::Null, _) => Ok(Vec::new()),
@@ -684,9 +689,9 @@ fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
     if names.iter().any(String::is_empty) {
         Err("there is an empty name between commas".to_owned())
     } else if distinct.len() < names.len() {
-        Err("a name stands there twice".to_owned())
+        Err("a name is given twice".to_owned())
     } else if names.len() > most {
-        Err(format!("there are at most {most}"))
+        Err(format!("it may have at most {most} names"))
     } else {
         Ok(names)
     }
@@ -695,7 +700,7 @@ fn names(text: &str, most: usize) -> Result<Vec<String>, String> {
 pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-    found.ok_or_else(|| format!("it is {}", names.join(" or ")))
+    found.ok_or_else(|| format!("it must be {}", names.join(" or ")))
 }
 
 /// Adds a condition.
@@ -712,8 +717,9 @@ pub(crate) fn week(text: &str) -> Result<Week, String> {
 }
 
 pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
-    let reason = || "it is the IANA name of a time zone, for example Europe/Berlin".to_owned();
-    // jiff takes `local` and offsets elsewhere; here a name stands for the same zone on every replica.
+    let reason = || "it must be the IANA name of a time zone, for example Europe/Berlin".to_owned();
+    // jiff accepts `local` and offsets elsewhere. Here only names count, because a name means the same zone on every
+    // replica.
     TimeZone::get(text).map_err(|_| reason())
 }
 
@@ -723,8 +729,9 @@ fn top(text: &str) -> Result<Top, String> {
         None => (None, text),
     };
     let count = count.parse().ok().filter(|count| (1..=MAX_TOP).contains(count));
-    let reason =
-        || format!("it is a number from 1 to {MAX_TOP}, or a dimension and a number, for example country:5");
+    let reason = || {
+        format!("it must be a number from 1 to {MAX_TOP}, or a dimension and a number, for example country:5")
+    };
     count.map(|count| Top { dimension, count }).ok_or_else(reason)
 }
 
@@ -738,7 +745,7 @@ fn compare(text: &str) -> Result<Compare, String> {
     named
         .ok()
         .or_else(|| between(text))
-        .ok_or_else(|| "it is previous, week, year, or a window like 2026-10-01..2026-11-01".to_owned())
+        .ok_or_else(|| "it must be previous, week, year, or a window like 2026-10-01..2026-11-01".to_owned())
 }
 
 fn order(text: &str) -> Result<Order, String> {

@@ -1,11 +1,12 @@
-//! Routing: which rollups answer each measure.
+//! Plans a query: chooses the rollups from which each measure is read.
 //!
 //! A rollup is a candidate if it has the measure, the dimensions and the filtered fields, if each bucket of the
-//! window is made of whole buckets of its own, and if the filters imply its `where`. Of several candidates,
-//! those that hold every event of the whole window come first; ties go to the coarsest, then to the one with the
-//! fewest dimensions, then to the first in the file. The cost of a distinct count grows with the number of values in
-//! the buckets that are merged, so it is read from a coarser rollup where a bucket of the window holds whole buckets of
-//! one, and from the candidate only at the edges. Measures of different rollups are joined on their keys. Pure: no clock, no I/O.
+//! window is made of whole buckets of the rollup, and if the filters imply the rollup's `where`. Of several
+//! candidates, those that hold every event of the whole window come first; ties go to the coarsest, then to the one
+//! with the fewest dimensions, then to the first in the file. The cost of a distinct count grows with the number of
+//! values in the buckets that are merged. So where whole buckets of a coarser rollup fit into the window's buckets,
+//! it is read from that rollup, and from the candidate only at the edges. Measures of different rollups are joined on
+//! their keys. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -21,10 +22,11 @@ use crate::reach::Reach;
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
 
-/// Most edges of a window that a finer rollup answers beside a coarser one: each is a condition of the statement.
+/// Most edges of a window at which a finer rollup is read in addition to a coarser one: each is a condition of the
+/// statement.
 const MAX_EDGES: usize = 32;
 
-/// What is read from where.
+/// Which rollups a query reads, and what it reads from each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     /// One for each set of rollups that is read.
@@ -38,9 +40,9 @@ pub(super) struct Part {
     pub(super) sources: Vec<Source>,
     /// The measures, by their place in the query.
     pub(super) measures: Vec<(usize, Measure)>,
-    /// The column of each dimension of the query.
+    /// The column of each dimension of the query, in the order of the query.
     pub(super) keys: Vec<String>,
-    /// Buckets that begin before this moment lack events; none if absent.
+    /// Buckets that begin before this moment lack events; `None` if no bucket does.
     pub(super) kept_from: Option<i64>,
 }
 
@@ -48,7 +50,7 @@ pub(super) struct Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) rollup: Rollup,
-    /// The column of each filter of the query; none where every row of the rollup meets it.
+    /// The column of each filter of the query; `None` for a filter that every row of the rollup meets.
     pub(super) filtered: Vec<Option<String>>,
     pub(super) span: Span,
 }
@@ -58,14 +60,14 @@ pub(super) struct Source {
 pub(super) enum Span {
     /// All buckets of the window.
     Whole,
-    /// All buckets of the window but those that begin at these moments.
+    /// All buckets of the window except those that begin at these moments.
     Without(Vec<i64>),
     /// The buckets of the window that lie within one of these ranges.
     Within(Vec<(i64, i64)>),
 }
 
 impl Plan {
-    /// The part that has a measure of the query, and its place there.
+    /// The part that has a measure of the query, and the place of the measure in that part.
     pub(super) fn part_of(&self, measure: usize) -> Option<(&Part, usize)> {
         let place = |part: &Part| part.measures.iter().position(|(at, _)| *at == measure);
         self.parts.iter().find_map(|part| Some((part, place(part)?)))
@@ -73,7 +75,7 @@ impl Plan {
 }
 
 impl Part {
-    /// Its distinct counts, by their place in the query.
+    /// The measures of this part that are distinct counts, by their place in the query.
     pub(super) fn distinct(&self) -> impl Iterator<Item = usize> {
         self.measures.iter().filter(|(_, measure)| measure.is_distinct()).map(|(place, _)| *place)
     }
@@ -91,19 +93,19 @@ pub(super) struct Planner<'a> {
     now: i64,
     reach: &'a Reach,
     allowed: Vec<&'a Rollup>,
-    /// Names of rollups that the aggregator does not declare as we do.
+    /// Names of rollups that the aggregator declares differently from this process, or not at all.
     differing: Vec<&'a str>,
-    /// The dimensions of the query, as rollups have them.
+    /// The dimensions of the query, as rollups declare them.
     dimensions: Vec<Dimension>,
-    /// The fields of its filters, as rollups have them.
+    /// The fields of the query's filters, as rollups declare them.
     filters: Vec<Dimension>,
 }
 
 impl<'a> Planner<'a> {
-    /// Reads the names of a query.
+    /// Resolves the names of dimensions, filters and rollups in a query.
     ///
     /// # Errors
-    /// No rollup has them.
+    /// No rollup has one of these names.
     pub(super) fn new(
         rollups: &'a Rollups,
         reach: &'a Reach,
@@ -209,8 +211,8 @@ impl<'a> Planner<'a> {
         Part { sources, measures: Vec::new(), keys, kept_from }
     }
 
-    /// The window read from a coarse rollup, and at its edges from a finer one; none if no bucket of the coarse one
-    /// lies within one of the window. With the moment before which buckets lack events.
+    /// Splits the window between a coarse rollup and, at the edges, a finer one; `None` if no bucket of the coarse
+    /// rollup lies within a bucket of the window. Also returns the moment before which buckets lack events.
     fn split(&self, coarse: &Rollup, fine: &Rollup, window: &Window) -> Option<(Vec<Source>, Option<i64>)> {
         let length = coarse.grain.length()? / 1000;
         if length <= fine.grain.length()? / 1000 {
@@ -240,7 +242,7 @@ impl<'a> Planner<'a> {
         Source { filtered: self.filters.iter().map(column).collect(), rollup: rollup.clone(), span }
     }
 
-    /// The moment from which on the rollup has every event, unless that is by `from`.
+    /// The moment from which on the rollup has every event; `None` if it has every event from `from` on.
     fn unless_reached(&self, rollup: &Rollup, from: i64) -> Option<i64> {
         let retained =
             rollup.retention_days.map(|days| self.now - self.now.rem_euclid(DAY) - i64::from(days) * DAY);
@@ -275,7 +277,8 @@ impl<'a> Planner<'a> {
         Err(not_covered("rollup", reason))
     }
 
-    /// What a rollup lacks to answer with any grain: the parameter that asks for it, and a phrase.
+    /// What a rollup lacks to answer the query, apart from the grain: each time the parameter that asks for it, and a
+    /// phrase for the error message.
     fn lacking(&self, rollup: &Rollup) -> Vec<(&'static str, String)> {
         let mut lacks = Vec::new();
         for (name, dimension) in self.query.dimensions.iter().zip(&self.dimensions) {
@@ -308,7 +311,8 @@ impl<'a> Planner<'a> {
         passing.all(|value| condition.values.contains(value))
     }
 
-    /// Names the parameter that the closest rollup fails, and what each of them lacks.
+    /// The problem if no rollup answers: names the parameter that the closest rollup cannot satisfy, and what each
+    /// rollup lacks.
     fn none_covers(&self, name: &str, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
         let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
         let param = closest.map_or("measures", |(_, lacks)| lacks[0].0);
@@ -323,7 +327,7 @@ impl<'a> Planner<'a> {
         not_covered(param, reason)
     }
 
-    /// Says which rollups cannot answer anything.
+    /// The end of an error message: which rollups answer no query.
     fn left_out(&self) -> String {
         match &self.differing[..] {
             [] => String::new(),
@@ -339,7 +343,8 @@ fn allowed<'a>(rollups: &'a Rollups, differing: &[&str], query: &Query) -> Resul
     }
     if let Some(name) = query.rollups.iter().find(|name| differing.contains(&name.as_str())) {
         let reason = format!(
-            "the aggregator declares `{name}` otherwise than this service, or not at all: both need the same ROLLUPS_FILE"
+            "the aggregator declares `{name}` differently from this service, or not at all: both need the \
+             same ROLLUPS_FILE"
         );
         return Err(not_covered("rollup", reason));
     }
@@ -351,7 +356,7 @@ fn allowed<'a>(rollups: &'a Rollups, differing: &[&str], query: &Query) -> Resul
     query.rollups.iter().map(find).collect()
 }
 
-/// The dimension that a name stands for: as it is declared (`props.plan`), or as a view calls it (`plan`).
+/// The dimension that a name stands for: its declared name (`props.plan`), or its column name in the view (`plan`).
 fn resolve(rollups: &Rollups, name: &str, param: &str) -> Result<Dimension, Problem> {
     let mut all: Vec<&Dimension> = Vec::new();
     for rollup in rollups.iter() {
@@ -397,7 +402,7 @@ fn coarse(rollup: &Rollup, window: &Window) -> String {
     }
 }
 
-/// Whether the `where` of a rollup leaves only events that meet the filter.
+/// Whether the `where` of a rollup lets through only events that meet the filter.
 fn is_met_by_all(filter: &Filter, dimension: &Dimension, rollup: &Rollup) -> bool {
     let of_field = rollup.conditions.iter().find(|condition| condition.field == *dimension);
     of_field.is_some_and(|condition| condition.values.iter().all(|value| filter.is_met_by(value)))

@@ -1,4 +1,4 @@
-//! An answer as bytes: JSON, NDJSON, CSV. Pure.
+//! Renders an answer as JSON, NDJSON or CSV. Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,20 +13,20 @@ use super::shape::{Comparison, Row, Shaped};
 use super::sql::SAMPLED;
 use crate::rendered::{etag, rfc3339};
 
-/// Whole numbers beyond this one are not exact where numbers are doubles.
+/// Larger whole numbers are not exact for readers whose only numbers are doubles.
 const MAX_SAFE: u128 = (1 << 53) - 1;
 
 /// A body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
-    /// Its media type.
+    /// The media type of the body.
     pub(super) kind: &'static str,
     pub(super) bytes: Vec<u8>,
     /// Weak ETag, quotes included.
     pub(super) etag: String,
 }
 
-/// The answer in this form. `stale` says whether it should have been renewed by now.
+/// The answer in this format. `stale` says whether it should have been replaced by now.
 pub(super) fn render(query: &Query, shaped: &Shaped, format: Format, stale: bool) -> Body {
     let flat = |kind, bytes: Vec<u8>| Body { kind, etag: etag(&[&bytes]), bytes };
     match format {
@@ -50,7 +50,7 @@ struct Meta<'a> {
     stale: bool,
     complete_until: Option<String>,
     exact: bool,
-    /// The relative error of the least exact row, which is exceeded with a probability of 5 %, by measure.
+    /// By measure, the relative error of the least exact row; a larger error has a probability of 5 %.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     error: BTreeMap<&'a str, Option<f64>>,
     rollups: &'a [String],
@@ -63,9 +63,9 @@ struct Meta<'a> {
     /// The cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// Whether a number is not exact for readers that have doubles only.
+    /// Whether a number is not exact for readers whose only numbers are doubles.
     unsafe_integers: bool,
-    /// Why there is no row.
+    /// Why the answer has no rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     empty: Option<&'static str>,
 }
@@ -92,7 +92,7 @@ struct Cut {
     then: String,
 }
 
-/// Measures of a row by name.
+/// One number for each measure of a row, by name.
 struct Measures<'a, T>(&'a Query, &'a [Comparison], T);
 
 impl<V: Serialize, T: Fn(Comparison) -> V> Serialize for Measures<'_, T> {
@@ -102,7 +102,7 @@ impl<V: Serialize, T: Fn(Comparison) -> V> Serialize for Measures<'_, T> {
     }
 }
 
-/// A measure as the query wants it.
+/// The value of a measure, as a number or a string, as the query asks.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Figure {
@@ -187,7 +187,7 @@ fn json(query: &Query, shaped: &Shaped, stale: bool) -> Body {
     Body { kind: "application/json", bytes: answer.expect("numbers and texts become JSON"), etag }
 }
 
-/// Why there is no row.
+/// Why the answer has no rows.
 fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
     match (shaped.rows.is_empty(), shaped.is_before_since, query.filters.is_empty()) {
         (false, ..) => None,
@@ -197,8 +197,9 @@ fn empty(query: &Query, shaped: &Shaped) -> Option<&'static str> {
     }
 }
 
-/// Twice the standard deviation of a sampled count, as a part of it: with a rate of 1 in 16, a row of n values has
-/// `2·√(15/n)`, for the size of the sample is binomial. Of the row with the fewest; none where a sample has no value.
+/// Twice the standard deviation of a sampled count, relative to the count. The size of the sample is binomial, so
+/// with a rate of 1 in 16 a row of n values has `2·√(15/n)`. This is the error of the row with the lowest count;
+/// `None` if no row has a count above 0.
 fn error(measure: usize, shaped: &Shaped) -> Option<f64> {
     let then = shaped.rows.iter().filter_map(|row| row.compared.get(measure)?.then);
     let counts = shaped.rows.iter().filter_map(|row| row.figures[measure]).chain(then);
@@ -269,7 +270,8 @@ fn time(calendar: &Calendar, start: i64, style: CsvStyle) -> String {
     }
 }
 
-/// Text that a spreadsheet takes for text: a formula begins with one of these, after blanks.
+/// Keeps a spreadsheet from evaluating a text as a formula: a formula begins with one of these characters, after
+/// blanks.
 fn no_formula(text: &str) -> Cow<'_, str> {
     if text.trim_start().starts_with(['=', '+', '-', '@']) { format!("'{text}").into() } else { text.into() }
 }

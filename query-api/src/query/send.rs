@@ -1,8 +1,9 @@
-//! Answers of many rows while they are rendered and sent.
+//! Bounds the memory of answers with many rows while they are rendered and sent.
 //!
-//! They take milliseconds to render and megabytes until the reader has taken them. So they are rendered where they
-//! delay no other request, and together they take a bounded amount of memory; what would exceed it is refused. An
-//! answer is whole before it is sent: so it has an ETag and a length, and is compressed once.
+//! Such an answer takes milliseconds to render, and holds megabytes until the reader has received it. So it is
+//! rendered on the blocking pool, where it delays no other request, and all such answers together have a limit of
+//! memory; an answer that would exceed it is refused. An answer is complete before it is sent, so it has an ETag and
+//! a length, and is compressed once.
 
 use std::sync::Arc;
 
@@ -13,21 +14,22 @@ use tokio::task;
 
 use crate::problem::{Kind, Problem};
 
-/// Answers of about this many bytes or fewer are rendered at once and do not count.
+/// Answers of at most about this many bytes are rendered on the spot, and do not count toward the limit.
 const SMALL: usize = 256 << 10;
-/// Rows of ClickHouse that are shaped within a few milliseconds.
+/// Number of fetched rows that can be shaped within a few milliseconds.
 pub(super) const FEW_ROWS: usize = 5_000;
-/// About how many bytes all others may take together. The longest answer of all, 100,000 rows, takes about half.
+/// About how many bytes all longer answers may take together. The longest possible answer, 100,000 rows, takes about
+/// half.
 const MAX_BYTES: usize = 32 << 20;
-/// Bytes that a permit stands for.
+/// Bytes for each permit of the semaphore.
 const PERMIT: usize = 1 << 10;
 
-/// The memory of answers of many rows.
+/// The memory that long answers share.
 pub(super) struct LongAnswers {
     memory: Arc<Semaphore>,
 }
 
-/// The bytes of a body, and their part of the memory until the last of them was sent or the connection ended.
+/// The bytes of a body, with a permit for their memory until the last byte was sent or the connection ended.
 struct Reserved {
     bytes: Bytes,
     _memory: OwnedSemaphorePermit,
@@ -44,7 +46,7 @@ impl LongAnswers {
         Self { memory: Arc::new(Semaphore::new(MAX_BYTES / PERMIT)) }
     }
 
-    /// The response that `render` makes of an answer of about this many bytes.
+    /// The response that `render` makes for an answer of about this many bytes.
     ///
     /// # Errors
     /// Too many long answers are being sent.
@@ -66,7 +68,7 @@ impl LongAnswers {
     }
 }
 
-/// What `work` gives. If it takes milliseconds, it runs where it delays no other request.
+/// The result of `work`. If it takes milliseconds, it runs on the blocking pool, where it delays no other request.
 pub(super) async fn on_blocking_pool<T: Send + 'static>(
     takes_long: bool,
     work: impl FnOnce() -> T + Send + 'static,
@@ -91,7 +93,7 @@ mod tests {
         assert_eq!(longest.body().size_hint().exact(), Some(MAX_BYTES as u64));
         assert_eq!(sent(&answers, SMALL + 1).await.unwrap_err(), Kind::Busy.into());
         assert!(sent(&answers, SMALL).await.is_ok());
-        // The server holds bytes after the body has given them.
+        // The server still holds the bytes after it has taken them from the body.
         let bytes = to_bytes(longest.into_body(), usize::MAX).await.unwrap();
         assert!(sent(&answers, SMALL + 1).await.is_err());
         drop(bytes);

@@ -1,6 +1,6 @@
-//! Rows of an answer from rows of the database: joined, filled, compared, ordered, limited.
+//! Makes the rows of an answer from rows of the database: joins, fills, compares, orders and limits them.
 //!
-//! Pure: what [`super::fetch`] read goes in, what [`super::render`] writes comes out.
+//! Pure: its input comes from [`super::fetch`], its output goes to [`super::render`].
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -20,13 +20,13 @@ use crate::problem::{Kind, Problem};
 /// Most rows of an answer before its limit: keys times buckets.
 pub(super) const MAX_CELLS: usize = 100_000;
 
-/// Dimensions of a row; none for the values that `top` merges.
+/// The values of a row's dimensions; `None` for the values that `top` merges.
 type Keys = Vec<Option<String>>;
 
-/// What was found of each measure: nothing, or what may be null.
+/// What was found for each measure: `None` if nothing was, else a value that may be null.
 type Found = Vec<Option<Option<i128>>>;
 
-/// What was found in a slice, by bucket and dimensions.
+/// What was found in a slice, by the number of the bucket and the values of the dimensions.
 type Joined = HashMap<(usize, Keys), Found>;
 
 /// An answer before it is rendered.
@@ -35,23 +35,24 @@ pub(super) struct Shaped {
     pub(super) rows: Vec<Row>,
     /// How many rows there are on all pages.
     pub(super) total: usize,
-    /// Whether rows were left out for their number.
+    /// Whether rows were left out because of the limit.
     pub(super) truncated: bool,
-    /// Where the rows that were left out begin; none where there are none.
+    /// The cursor of the rows that were left out; `None` if there is no next page.
     pub(super) next: Option<Cursor>,
-    /// The last edge of a bucket up to which everything is counted.
+    /// The last edge of a bucket before which everything is counted.
     pub(super) complete_until: Option<i64>,
-    /// All that was in Kafka before this moment is counted; none while nothing is.
+    /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
+    /// of all partitions.
     pub(super) as_of: Option<UnixMillis>,
     /// Names of the rollups that were read.
     pub(super) rollups: Vec<String>,
     /// Start and end.
     pub(super) window: (i64, i64),
-    /// Whether the window ends before everything that the rollups have counted.
+    /// Whether the window ends before the moment from which on the rollups have every event.
     pub(super) is_before_since: bool,
-    /// With what it is compared; none where no comparison is asked for.
+    /// What the window is compared with; `None` if the query asks for no comparison.
     pub(super) compared: Option<ComparedWindow>,
-    /// Measures that a sample counted, by their place in the query.
+    /// The measures that were counted from a sample, by their place in the query.
     pub(super) sampled: Vec<usize>,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Shaped {
 pub(super) struct ComparedWindow {
     /// Start and end.
     pub(super) window: (i64, i64),
-    /// Where the unfinished bucket and its counterpart are cut; none where no bucket is.
+    /// Where the unfinished bucket and its counterpart are cut; `None` if no bucket is cut.
     pub(super) cut: Option<(i64, i64)>,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Row {
     pub(super) start: i64,
     pub(super) keys: Keys,
     pub(super) figures: Vec<Option<i128>>,
-    /// What each measure is compared with; empty where no comparison is asked for.
+    /// What each measure is compared with; empty if the query asks for no comparison.
     pub(super) compared: Vec<Comparison>,
 }
 
@@ -80,12 +81,13 @@ pub(super) struct Row {
 pub(super) struct Comparison {
     /// The measure in the other window.
     pub(super) then: Option<i128>,
-    /// The measure in the equally long part of the bucket: all of it where the bucket is over.
+    /// The measure in the equally long part of this bucket, or in all of it if the bucket is over.
     pub(super) now: Option<i128>,
 }
 
 impl Comparison {
-    /// The change as a ratio: 0.25 is a quarter more; none where there was nothing.
+    /// The change as a ratio: 0.25 is a quarter more; `None` if a value is absent, or the one in the other window is
+    /// 0.
     pub(super) fn change(self) -> Option<f64> {
         let (then, now) = (self.then.filter(|then| *then != 0)?, self.now?);
         #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than the digits of a double")]
@@ -95,7 +97,7 @@ impl Comparison {
 }
 
 impl Row {
-    /// Whether it stands for the values that `top` merges.
+    /// Whether this row has the values that `top` merges.
     pub(super) fn is_others(&self) -> bool {
         self.keys.iter().any(Option::is_none)
     }
@@ -113,7 +115,7 @@ impl Kept for Shaped {
     }
 }
 
-/// Refuses what would have too many rows, as far as that is known before the database is asked.
+/// Refuses a query that would have too many rows, as far as that is known before ClickHouse is asked.
 pub(super) fn check_size(query: &Query, window: &Window, now: i64) -> Result<(), Problem> {
     let keys = match &query.top {
         Some(top) if query.dimensions.len() == 1 => top.count + 1,
@@ -138,7 +140,7 @@ pub(super) fn shape(
     let mut slices_found = joined(query, slices, rows).into_iter();
     let mut found = slices_found.next().expect("there is the query's own window");
     let compared = slices.compared.as_ref().map(|compared| Others::new(compared, slices_found));
-    // Rows that ClickHouse limits have one bucket, so each key stands in it.
+    // If ClickHouse limits the rows, there is nothing to fill: there is one bucket, and each key has a row in it.
     if query.fill != Fill::None && !is_limited {
         let others = compared.as_ref().map(Others::keys).unwrap_or_default();
         fill(&mut found, others, query, window, now)?;
@@ -167,7 +169,7 @@ pub(super) fn shape(
     }
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
-    // Where ClickHouse does not limit the rows, each page needs the rows of all, of which there may be only so many.
+    // If ClickHouse does not limit the rows, each page needs all rows, and more than `MAX_CELLS` are refused.
     let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let kept_from = slices.main.plan.parts.iter().map(|part| part.kept_from);
@@ -191,7 +193,7 @@ fn compared_window(compared: &Compared) -> ComparedWindow {
     ComparedWindow { window: compared.window, cut }
 }
 
-/// The measures that at least one part of the statement counted by a sample.
+/// The measures that at least one part of the statement counted from a sample.
 fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
     let parts = slices.all().into_iter().flat_map(|slice| &slice.plan.parts).enumerate();
     let is_sampled = |at: usize| match query.accuracy {
@@ -204,7 +206,7 @@ fn sampled(query: &Query, slices: &Slices, rows: &[FetchedRow]) -> Vec<usize> {
     measures.into_iter().collect()
 }
 
-/// What was found in each slice, in their order.
+/// What was found in each slice, in the order of the slices.
 fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> {
     let slices = slices.all();
     let parts: Vec<_> = slices
@@ -214,7 +216,7 @@ fn joined(query: &Query, slices: &Slices, rows: Vec<FetchedRow>) -> Vec<Joined> 
         .collect();
     let mut joined: Vec<Joined> = slices.iter().map(|_| Joined::new()).collect();
     for row in rows {
-        // The statement gives no other rows; if the server did, they would be of no bucket or part of ours.
+        // The statement selects no rows of other parts or buckets; if the server sent any, they are ignored.
         let Some((at, slice, part)) = parts.get(usize::from(row.part).wrapping_sub(1)) else { continue };
         let Some(bucket) = slice.window.bucket_at(row.start) else { continue };
         let found = joined[*at].entry((bucket, row.keys)).or_insert_with(|| vec![None; query.measures.len()]);
@@ -244,7 +246,7 @@ impl<'a> Others<'a> {
         self.whole.keys().chain(self.then.keys()).map(|(_, keys)| keys.clone()).collect()
     }
 
-    /// What the measures of a row are compared with. `figures` are its own.
+    /// What the measures of a row are compared with. `figures` are the measures of the row itself.
     fn comparisons(
         &self,
         query: &Query,
@@ -266,7 +268,7 @@ impl<'a> Others<'a> {
     }
 }
 
-/// Has each key stand in each bucket that has begun.
+/// Adds a row for each key in each bucket that has begun.
 fn fill(
     found: &mut Joined,
     others: BTreeSet<Keys>,
@@ -290,13 +292,13 @@ fn fill(
     Ok(())
 }
 
-/// The measures of a bucket, in the order of the query; null where the slice does not have one.
+/// The measures of a bucket, in the order of the query; null for a measure that the slice does not have.
 fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -> Vec<Option<i128>> {
     let start = slice.window.edges[bucket];
     let figure = |place: usize| {
         let (part, at) = slice.plan.part_of(place)?;
         if part.kept_from.is_some_and(|kept| start < kept) {
-            // What is there of an expired bucket are latecomers at most.
+            // An expired bucket has at most some events that arrived late.
             return None;
         }
         found.and_then(|found| found[place]).unwrap_or_else(|| match (query.fill, &part.measures[at].1) {
@@ -310,7 +312,8 @@ fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -
     (0..query.measures.len()).map(figure).collect()
 }
 
-/// The order of rows. Where it is not by time, what `top` merges stands after all others: it is no value to rank.
+/// The order of rows. Unless rows are ordered by time, the row that `top` merges comes after all others, because it
+/// is not one of the ranked values.
 fn compare(query: &Query, order: &Order, a: &Row, b: &Row) -> Ordering {
     let directed = |ordering: Ordering| match order.direction {
         Direction::Ascending => ordering,

@@ -1,8 +1,8 @@
-//! One statement for a query: the rows of each part that is read.
+//! Writes the one statement of a query: a SELECT for each part, joined by UNION ALL.
 //!
 //! Invariant: no text of a request is part of the statement, only names that are declared, numbers, and parameters
 //! that the server binds. Aliases begin with a capital letter and columns are qualified, because a declared name may
-//! be any in lower case.
+//! be any lower-case name.
 
 mod page;
 
@@ -14,22 +14,22 @@ use super::params::{Accuracy, Fill, MAX_LIMIT, Partial, Query};
 use super::plan::{Part, Source, Span};
 use super::window::Window;
 
-/// Rows that a part may give: more are refused.
+/// Most rows that a part may return; more are refused.
 pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 
-/// Distinct values that are merged, bucket by bucket, up to which `accuracy=auto` counts them exactly.
+/// Up to this many distinct values, summed over the buckets that are merged, `accuracy=auto` counts exactly.
 pub(super) const MAX_MERGED: u64 = 5_000_000;
 
 /// A sample has the values whose hash is below 2^64 divided by this.
 pub(super) const SAMPLED: u64 = 16;
 
-/// What is sent to ClickHouse.
+/// A statement, its parameters and its settings, as they are sent to ClickHouse.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Statement {
     pub(crate) text: String,
-    /// What stands for the names in braces. All are arrays: a text alone would be unescaped by the server.
+    /// The values of the names in braces. All values are arrays, because the server would unescape a plain text.
     pub(crate) parameters: Vec<(String, Parameter)>,
-    /// Settings that bound it.
+    /// Settings that limit the statement.
     pub(crate) settings: Vec<(&'static str, String)>,
 }
 
@@ -45,9 +45,9 @@ pub(crate) enum Parameter {
 /// What one statement may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Longest run, in seconds.
+    /// Longest run of the statement, in seconds.
     pub(super) seconds: u64,
-    /// Most rows of tables, by the estimate of the index.
+    /// Most rows of tables that are read, by the estimate of the index.
     pub(super) rows_to_read: u64,
 }
 
@@ -86,8 +86,8 @@ pub(super) fn statement(query: &Query, slices: &Slices, tenant: &str, limits: Li
     Statement { text: selects.join("\nUNION ALL\n"), parameters, settings }
 }
 
-/// Whether ClickHouse orders the rows and leaves out those beyond the limit. Else rows are made or joined later, or
-/// become null.
+/// Whether ClickHouse can order the rows and leave out those beyond the limit. It cannot if rows are still filled in,
+/// joined or set to null after they were read.
 pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
     let Slice { window, plan } = &slices.main;
     let [part] = &plan.parts[..] else { return false };
@@ -99,20 +99,20 @@ pub(super) fn is_limited(query: &Query, slices: &Slices) -> bool {
         && slices.compared.is_none()
 }
 
-/// The rows of a part.
+/// The SELECT of one part.
 #[derive(Clone, Copy)]
 struct Select<'a> {
     query: &'a Query,
-    /// What the query asks for; it ranks the values for all parts.
+    /// The slice of the query's own window; the values of `top` are ranked in it, for all parts.
     main: &'a Slice,
     window: &'a Window,
     part: &'a Part,
-    /// The parameter that has the starts of the buckets, where they differ in length.
+    /// The parameter that has the starts of the buckets, if buckets differ in length.
     starts: &'a str,
 }
 
 impl Select<'_> {
-    /// Its text; `number` tells its rows from those of others.
+    /// The text of the SELECT; `number` distinguishes its rows from those of other parts.
     fn text(&self, number: usize, is_limited: bool) -> String {
         let Self { query, part, .. } = *self;
         let keys: Vec<_> = part
@@ -136,7 +136,7 @@ impl Select<'_> {
             self.size().unwrap_or_else(|| "0".to_owned()),
             self.rows(),
         );
-        // An order of its own must not be taken for that of the whole union.
+        // As a subquery, so that ClickHouse does not apply its ORDER BY to the whole union.
         if limit.is_empty() { select } else { format!("SELECT * FROM (\n{select}\n)") }
     }
 
@@ -170,7 +170,8 @@ impl Select<'_> {
         let (Some(top), true) = (&query.top, query.ranked() == Some(at)) else {
             return self.column(column);
         };
-        // The rank counts the whole window, whichever part this is. What is absent has no rank.
+        // Values are ranked over the query's whole window, whichever part this is. The empty text, which means
+        // absence, is not ranked.
         let (part, place) = self.main.plan.part_of(0).expect("the query's window has all measures");
         let ranking = Self { window: &self.main.window, part, ..*self };
         let (column, ranked) = (self.column(column), ranking.column(&part.keys[at]));
@@ -183,7 +184,7 @@ impl Select<'_> {
         )
     }
 
-    /// A measure as an Int128; null where a least or greatest value is still the neutral element.
+    /// A measure as an Int128; null if a minimum or maximum is still the neutral element.
     fn figure(&self, at: usize) -> String {
         let (place, measure) = &self.part.measures[at];
         let name = &self.query.measures[*place];
@@ -199,14 +200,15 @@ impl Select<'_> {
             (Measure::UniqExact(_), Accuracy::Exact) => format!("toInt128({exact})"),
             (Measure::UniqExact(_), Accuracy::Fast) => format!("toInt128({})", sampled()),
             (Measure::UniqExact(_), Accuracy::Auto) => {
-                // ClickHouse knows the size before it reads the rows, so it reads and merges only one of the two.
+                // ClickHouse evaluates the size before it reads the rows, so it reads and merges only one of the two
+                // columns.
                 let size = self.size().expect("the part has a distinct count");
                 format!("toInt128(if({size} > {MAX_MERGED}, {}, {exact}))", sampled())
             }
         }
     }
 
-    /// About how many distinct values are merged, where that decides how they are counted.
+    /// About how many distinct values are merged; `None` unless that decides how they are counted.
     fn size(&self) -> Option<String> {
         let names: Vec<_> = self.part.distinct().map(|place| &self.query.measures[place]).collect();
         if names.is_empty() || self.query.accuracy != Accuracy::Auto {
@@ -218,7 +220,8 @@ impl Select<'_> {
         Some(format!("assumeNotNull((SELECT {SAMPLED} * ({}) {rows}))", sizes.join(" + ")))
     }
 
-    /// `FROM` the rows that count, and `WHERE`: those of one rollup as `T`, of several as `S`, which names the columns.
+    /// `FROM` and `WHERE` for the rows that count: one rollup is read as `T`, several as the subquery `S`, which
+    /// names the columns.
     fn rows(&self) -> String {
         if let [source] = &self.part.sources[..] {
             return self.rows_of(source);
@@ -243,14 +246,14 @@ impl Select<'_> {
 }
 
 impl Source {
-    /// The column of a dimension, a measure or a sample, of the table as `T`.
+    /// The column of a dimension, a measure or a sample, in the table with the alias `T`.
     fn column(&self, name: &str) -> String {
         let column = self.rollup.table_column(name).expect("the rollup was chosen by its columns");
         format!("T.{column}")
     }
 }
 
-/// Which rows of a rollup's table, as `T`, count.
+/// The conditions on the rows of a rollup's table, with the alias `T`.
 fn conditions(source: &Source, query: &Query, window: &Window) -> Vec<String> {
     let [from, to] = [window.from(), window.to()].map(|edge| UnixMillis(edge * 1000));
     let mut all =

@@ -1,8 +1,7 @@
 //! Which buckets a query covers: from its bounds, grain and zone, at a given moment.
 //!
-//! Bounds move outward to whole buckets. Invariant: a [`Window`] has at least one bucket, at most
-//! [`MAX_BUCKETS`], and all of its edges can stand in a `DateTime` of ClickHouse. All instants are seconds since
-//! 1970.
+//! Bounds are moved outward to whole buckets. Invariant: a [`Window`] has at least one bucket and at most
+//! [`MAX_BUCKETS`], and all of its edges fit into a `DateTime` of ClickHouse. All instants are seconds since 1970.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -17,7 +16,7 @@ pub(super) const MAX_BUCKETS: usize = 100_000;
 /// parameter has at most 128 KiB (ClickHouse's `http_max_field_value_size`).
 const MAX_UNEVEN: usize = 10_000;
 
-/// A bound as it is asked for.
+/// A bound as the request writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// The moment at which the query is answered.
@@ -49,8 +48,8 @@ impl Bound {
         let relative = text.strip_prefix('-').and_then(relative);
         let parsed = relative.or_else(|| date(text)).or_else(|| Some(Self::Instant(text.parse().ok()?)));
         parsed.ok_or_else(|| {
-            "it is now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in an address a + \
-             is written %2B"
+            "it must be now, -7d (also m, h, w, mo, y), a date, or a moment like 2026-11-01T12:00:00Z; in a URL, a + is \
+             written %2B"
                 .to_owned()
         })
     }
@@ -68,7 +67,7 @@ impl Bound {
         }
     }
 
-    /// To buckets of which grain it points, where the query has none.
+    /// The grain of the buckets that the bound points to, for a query without a grain.
     fn grain(self, calendar: &Calendar) -> Grain {
         match self {
             Self::Now => Grain::None,
@@ -93,7 +92,7 @@ fn relative(text: &str) -> Option<Bound> {
 }
 
 fn date(text: &str) -> Option<Bound> {
-    // A moment begins with a date too, and jiff takes its date alone.
+    // A moment also begins with a date, and jiff would ignore the rest.
     if text.len() == 10 { text.parse().ok().map(Bound::Day) } else { None }
 }
 
@@ -103,7 +102,7 @@ pub(crate) struct Window {
     /// Starts of the buckets, and the end of the last.
     pub(crate) edges: Vec<i64>,
     pub(crate) grain: Grain,
-    /// The unit to which its bounds moved: the grain, or the finest unit of the bounds where there is no grain.
+    /// The unit to which the bounds were moved: the grain, or without a grain the finest unit of the bounds.
     pub(crate) unit: Grain,
     pub(crate) calendar: Calendar,
 }
@@ -122,11 +121,11 @@ impl Window {
         let end = if to == Bound::Now { end + 1 } else { end };
         for (param, at) in [("from", start), ("to", end)] {
             if !(0..=i64::from(u32::MAX)).contains(&at) {
-                return Err(Problem::bad(param, "it is from 1970 to 2106"));
+                return Err(Problem::bad(param, "it must be from 1970 to 2106"));
             }
         }
         if start >= end {
-            return Err(Problem::bad("from", "it is before `to`"));
+            return Err(Problem::bad("from", "it must be before `to`"));
         }
         let unit = match grain {
             Grain::None => match from.grain(&calendar).min(to.grain(&calendar)) {
@@ -152,7 +151,10 @@ impl Window {
         };
         let window = Self { edges, grain, unit, calendar };
         if !(0..=i64::from(u32::MAX)).contains(&window.from()) || window.to() > i64::from(u32::MAX) {
-            return Err(Problem::bad("from", "whole buckets of the window lie from 1970 to 2106"));
+            return Err(Problem::bad(
+                "from",
+                "the whole buckets of the window must lie between 1970 and 2106",
+            ));
         }
         if window.even_length().is_none() && window.buckets() > MAX_UNEVEN {
             return Err(too_many(MAX_UNEVEN));
@@ -160,7 +162,7 @@ impl Window {
         Ok(window)
     }
 
-    /// Its first `count` buckets; none for no bucket.
+    /// The first `count` buckets of the window; `None` if `count` is 0.
     pub(super) fn first(&self, count: usize) -> Option<Self> {
         let edges = self.edges.get(..=count).filter(|_| count > 0)?;
         Some(Self { edges: edges.to_vec(), calendar: self.calendar.clone(), ..*self })
@@ -177,17 +179,17 @@ impl Window {
         (bucket < self.buckets()).then_some(bucket)
     }
 
-    /// Its start.
+    /// The start of the window.
     pub(crate) fn from(&self) -> i64 {
         self.edges[0]
     }
 
-    /// Its end, which it does not include.
+    /// The end of the window (exclusive).
     pub(crate) fn to(&self) -> i64 {
         self.edges[self.edges.len() - 1]
     }
 
-    /// Number of its buckets.
+    /// The number of buckets in the window.
     pub(crate) fn buckets(&self) -> usize {
         self.edges.len() - 1
     }
@@ -197,13 +199,13 @@ impl Window {
         self.edges[..self.buckets()].binary_search(&start).ok()
     }
 
-    /// Seconds of a bucket, where all have the same.
+    /// Seconds of a bucket, if all buckets have the same length.
     pub(super) fn even_length(&self) -> Option<i64> {
         let length = self.edges[1] - self.edges[0];
         self.edges.windows(2).all(|pair| pair[1] - pair[0] == length).then_some(length)
     }
 
-    /// How many of its buckets begin at or before `now`.
+    /// How many buckets of the window begin at or before `now`.
     pub(crate) fn begun(&self, now: i64) -> usize {
         self.edges[..self.buckets()].partition_point(|start| *start <= now)
     }

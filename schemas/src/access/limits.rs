@@ -1,22 +1,23 @@
-//! Profiles and quotas: what a query may use, which settings it may change, and how many there may be.
+//! Profiles and quotas: what a query may use, which settings it may change, and how many queries a user may send.
 
-/// Settings of users.
+/// A settings profile of users.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Profile {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     /// Settings with their values.
     pub(super) settings: &'static [(&'static str, u64)],
-    /// Settings that readers may change all the same, with the least and the greatest value, if it has them.
+    /// Settings that readers may change although they are read-only users, each with its least and greatest value, if
+    /// it has bounds.
     pub(super) changeable: &'static [(&'static str, Option<(u64, u64)>)],
 }
 
-/// How much a user may ask for. It counts per name of a user.
+/// How much a user may ask for within an interval. It is counted for each user name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) name: &'static str,
     pub(super) seconds: u32,
-    /// Limits within these seconds.
+    /// Limits for each interval of this many seconds.
     pub(super) limits: &'static [(&'static str, u64)],
 }
 

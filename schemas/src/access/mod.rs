@@ -1,12 +1,12 @@
 //! The users of ClickHouse: their rights, their limits, and the rows that they see.
 //!
-//! Everything is declared here once, and rendered as `users.xml` ([`xml`]) for servers that read their users from a
-//! file, and as statements ([`sql`]) for those that keep them as SQL says.
+//! All users are declared here once. They are rendered as `users.xml` ([`xml`]) for servers that read their users
+//! from a file, and as statements ([`sql`]) for servers that manage users with SQL.
 //!
-//! Invariants: a definer can read the columns of its views and nothing else, and cannot log in; what a tenant's definer
-//! reads passes a row policy beneath the view, because a filter in the view would be applied after predicates of the
-//! reader, which can show a value in an error; readers may change
-//! only those settings that their profile names.
+//! Invariants: a definer can read the columns of its views and nothing else, and cannot log in; a row policy below
+//! the view filters what a tenant's definer reads, because ClickHouse would apply a filter in the view after the
+//! reader's predicates, and a predicate can reveal a value in an error; readers may change only the settings that
+//! their profile names.
 
 mod limits;
 

@@ -1,13 +1,13 @@
-//! Users as statements, for servers that keep them as SQL says.
+//! Users as statements, for servers that manage users with SQL.
 //!
-//! Invariant: the statements may be run again, over users that are in use: nothing is replaced by an object of another
-//! identity, which users would no longer be tied to, and a password that was set is kept.
+//! Invariant: the statements may be run again while the users are in use. They replace no object by a new one,
+//! because users would lose their tie to it, and they keep passwords that were set.
 
 use super::limits::{BI, POLLER, Profile, Quota};
 use super::users::{Login, Rows, User};
 use crate::bi::identifier;
 
-/// The statements that create all of `users`, with the profiles that they have.
+/// The statements that create all of `users`, with their profiles.
 pub fn statements(users: &[User]) -> Vec<String> {
     let profiles =
         [&POLLER, &BI].into_iter().filter(|one| users.iter().any(|user| user.profile == Some(one)));
@@ -24,20 +24,20 @@ pub fn user(user: &User) -> Vec<String> {
     }
     statements.extend(user.quota.into_iter().flat_map(|quota| self::quota(quota, user)));
     statements.extend(user.rows.iter().flat_map(|rows| policy(rows, &name)));
-    // In one statement, so that no moment has other rights.
+    // In one statement, so that the user has no other rights in between.
     statements.push(format!("GRANT {} TO {name} WITH REPLACE OPTION", user.rights.join(", ")));
     if !user.grantable.is_empty() {
         statements.push(format!("GRANT {} TO {name} WITH GRANT OPTION", user.grantable.join(", ")));
     }
-    // Last, so that nobody logs in before the limits are there.
+    // Last, so that nobody can log in before the limits apply.
     if let Login::Sha256(hash) = &user.login {
         statements.push(format!("ALTER USER {name} IDENTIFIED WITH sha256_hash BY '{hash}' HOST ANY"));
     }
     statements
 }
 
-/// The statement that creates a user who cannot log in: from no address, and with a hash that no password is known to
-/// have, because a server may refuse users without a password.
+/// The statement that creates a user who cannot log in: it may connect from no address, and it has a hash for which
+/// no password is known, because a server may refuse users without a password.
 pub fn create_without_login(name: &str) -> String {
     let (name, hash) = (identifier(name), "0".repeat(64));
     format!("CREATE USER IF NOT EXISTS {name} IDENTIFIED WITH sha256_hash BY '{hash}' HOST NONE")
@@ -64,7 +64,7 @@ fn profile(profile: &Profile) -> [String; 2] {
     ]
 }
 
-/// A quota for each user, since the list of a shared one would be replaced as a whole.
+/// A quota for each user: with a shared quota, a statement would replace the whole list of its users.
 fn quota(quota: &Quota, user: &User) -> [String; 2] {
     let limits: Vec<_> = quota.limits.iter().map(|(name, most)| format!("{name} = {most}")).collect();
     let name = identifier(&user.name);
@@ -76,21 +76,21 @@ fn quota(quota: &Quota, user: &User) -> [String; 2] {
 }
 
 fn policy(rows: &Rows, name: &str) -> [String; 2] {
-    // On every table of the database, also later ones. Restrictive, because permissive policies are combined by OR, so
-    // that one of somebody else's would show more.
+    // On every table of the database, including later ones. Restrictive, because permissive policies are combined by
+    // OR, so another permissive policy would show more rows.
     let policy = format!("{name} ON {}.*", rows.database);
     let rest = format!("FOR SELECT USING {} AS RESTRICTIVE TO {name}", rows.condition);
     [format!("CREATE ROW POLICY IF NOT EXISTS {policy} {rest}"), format!("ALTER ROW POLICY {policy} {rest}")]
 }
 
-/// The statements that take a reader's login away.
+/// The statements that remove the login of a tenant's reader.
 pub fn drop_reader(name: &str) -> [String; 2] {
     let name = identifier(name);
     [format!("DROP USER IF EXISTS {name}"), format!("DROP QUOTA IF EXISTS {name}")]
 }
 
-/// The statement that takes a tenant's definer away, whose views are gone. Its row policy stays: another migration may
-/// be giving it to a new definer, and without a user it hides nothing.
+/// The statement that removes a tenant's definer, after its views were removed. The row policy stays: another
+/// migration may be assigning it to a new definer at this moment, and a policy without a user hides nothing.
 pub fn drop_definer(name: &str) -> String {
     format!("DROP USER IF EXISTS {}", identifier(name))
 }

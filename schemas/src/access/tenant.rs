@@ -1,4 +1,4 @@
-//! The tenants that have a database of views of their own, as a file declares them.
+//! The tenants that have their own database of views, as a file declares them.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use toml::Spanned;
 
 use crate::line::is_tenant;
 
-/// Most tenants: each has a database with all views, which every migration replaces.
+/// Most tenants. Each has a database with all views, and every migration replaces these views.
 const MAX_TENANTS: usize = 1_000;
 
-/// The SHA-256 of no text, which is what a pipe from an unset variable gives.
+/// The SHA-256 of the empty text: the result if the password is piped from a variable that is not set.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// A tenant whose analysts see its rows and no others.
@@ -55,17 +55,17 @@ fn yes() -> bool {
 }
 
 impl Tenants {
-    /// Parses the text of a file. What is wrong is named without its text, which may be a password.
+    /// Parses the text of a file. An error does not quote the text of the file, which may be a password.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its line.
+    /// The first mistake, with its line.
     pub fn parse(text: &str) -> Result<Self, TenantsError> {
         let line = |at: usize| 1 + text[..at].matches('\n').count();
         let bad = |error: toml::de::Error| {
             TenantsError {
             line: line(error.span().map_or(0, |span| span.start)),
             reason: match error.message() {
-                // It has the value.
+                // The message of the parser quotes the value.
                 text if text.starts_with("invalid type") || text.starts_with("invalid value") => {
                     "a value has the wrong type: names and hashes are texts in quotes, `enabled` is true or false"
                         .to_owned()
@@ -118,12 +118,13 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// The database of its views, for the database `bi` of all tenants' views.
+    /// The database of the tenant's views, named after `bi`, the database of the views over all tenants.
     pub fn database(&self, bi: &str) -> String {
         format!("{bi}_{}", self.name)
     }
 
-    /// The user with whose rights its views read, for the definer of all tenants' views.
+    /// The user with whose rights the views of this tenant read, named after `of_all`, the definer of the views over
+    /// all tenants.
     pub fn definer(&self, of_all: &str) -> String {
         format!("{of_all}_{}", self.name)
     }
@@ -133,7 +134,7 @@ impl Tenant {
         format!("bi_reader_{}", self.name)
     }
 
-    /// The condition on each row that its views read. The name has no character that needs an escape.
+    /// The condition of the tenant's row policy. The name has no character that needs an escape.
     pub fn condition(&self) -> String {
         format!("tenant = '{}'", self.name)
     }

@@ -21,7 +21,7 @@ fn users() -> Vec<User> {
     of_deployment(&Rollups::built_in(), ON, Definers::DEFAULT, &tenants())
 }
 
-/// What Kubernetes mounts. Change what renders it, not the file.
+/// Kubernetes mounts this file. Change the code that renders it, not the file.
 #[test]
 fn the_users_of_kubernetes_are_those_of_the_template() {
     let users = of_deployment(&Rollups::built_in(), ON, Definers::DEFAULT, &Tenants::default());

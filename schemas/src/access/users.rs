@@ -1,4 +1,4 @@
-//! Who there is, and what each may do.
+//! The users of a deployment, and the rights of each.
 
 use super::limits::{BI, BI_QUOTA, POLLER, Profile, Quota};
 use super::tenant::{Tenant, Tenants};
@@ -10,15 +10,15 @@ use crate::rollup::Rollups;
 pub struct User {
     /// The name.
     pub name: String,
-    /// What it is for, in a sentence.
+    /// What the user is for, in a sentence.
     pub about: &'static str,
-    /// How it logs in.
+    /// How the user logs in.
     pub login: Login,
     pub(super) profile: Option<&'static Profile>,
     pub(super) quota: Option<&'static Quota>,
-    /// What it may do, each as `RIGHT ON object`.
+    /// The rights of the user, each as `RIGHT ON object`.
     pub(super) rights: Vec<String>,
-    /// What it may do, and permit to others.
+    /// The rights that the user has and may grant to others.
     pub(super) grantable: Vec<String>,
     pub(super) rows: Option<Rows>,
 }
@@ -26,11 +26,11 @@ pub struct User {
 /// How a user logs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
-    /// Nobody can: no address may.
+    /// Nobody can log in as this user: no address may connect.
     Nobody,
-    /// With a password that whoever installs the server chooses.
+    /// With a password that is chosen when the server is installed.
     Password,
-    /// With the password of which this is the SHA-256.
+    /// With the password that has this SHA-256.
     Sha256(String),
 }
 
@@ -41,10 +41,10 @@ pub(super) struct Rows {
     pub(super) condition: String,
 }
 
-/// The databases in which services and readers work: one of each name, or, for servers of tests, every one.
+/// The databases in which services and readers work: exactly the named ones, or on servers for tests, any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    /// The database of the tables; `*` is any.
+    /// The database of the tables; `*` means any database.
     pub tables: String,
     /// The databases of views over all tenants; may end in `*`.
     pub views: Vec<String>,
@@ -56,7 +56,7 @@ impl Reach {
         Self { tables: on.tables.to_owned(), views: vec![on.views.to_owned()] }
     }
 
-    /// Any database for tables, and for views each whose name begins with `bi_`, beside `bi`.
+    /// Any database for tables; for views, `bi` and every database whose name begins with `bi_`.
     pub fn any() -> Self {
         Self { tables: "*".to_owned(), views: vec!["bi".to_owned(), "bi_*".to_owned()] }
     }
@@ -74,7 +74,7 @@ pub fn of_deployment(
     services(&reach).into_iter().chain(readers(&reach)).chain(of_views).collect()
 }
 
-/// The definers of views, and the users of tenants: what follows from declarations.
+/// The definers of views, and the users of tenants: the users that follow from the declared rollups and tenants.
 pub fn of_views(
     rollups: &Rollups,
     on: Databases<'_>,
@@ -113,14 +113,15 @@ const MIGRATOR: &str = "`stream-agg migrate` and `drop-rollup`: create databases
 const LOADER: &str = "`stream-agg`: inserts rows, and reads which rows are stored already.";
 const POLLER_ABOUT: &str = "`query-api`: reads, within its own deadline.";
 const READER: &str = "Dashboards and notebooks: read the views and nothing else.";
-const JDBC: &str = "The same for tools with a JDBC driver, so that logs tell them apart.";
+const JDBC: &str = "Tools with a JDBC driver: the same rights as `bi_reader`, but another name in logs.";
 const DEFINER: &str =
-    "Nobody: views read with its rights, which are the columns of the views and nothing else.";
+    "Nobody logs in: views read with its rights, which are the columns of the views and nothing else.";
 const TENANT_DEFINER: &str =
-    "Nobody: the views of one tenant read with its rights, and only the rows of this tenant.";
+    "Nobody logs in: the views of one tenant read with its rights, and see only the rows of this tenant.";
 const TENANT_READER: &str = "The analysts of one tenant: read its views and nothing else.";
 
-/// To replace a view, ClickHouse creates the new one as a table, and drops the old one as one; each refresh of a refreshable view replaces its table.
+/// Views also need the rights on tables: to replace a view, ClickHouse creates the new view as a table and drops the
+/// old one as a table; and each refresh of a refreshable view replaces its table.
 fn of_migrator(reach: &Reach) -> Vec<String> {
     let tables = format!("{}.*", reach.tables);
     let mut rights = vec![
@@ -130,7 +131,7 @@ fn of_migrator(reach: &Reach) -> Vec<String> {
         "SELECT ON system.*".to_owned(),
         "TABLE ENGINE ON *".to_owned(),
         "SET DEFINER ON *".to_owned(),
-        // Users of tenants.
+        // For the users of tenants.
         "SHOW ACCESS, CREATE USER, ALTER USER, DROP USER, CREATE ROW POLICY, ALTER ROW POLICY, DROP ROW POLICY, \
          CREATE QUOTA, ALTER QUOTA, DROP QUOTA ON *.*"
             .to_owned(),
@@ -140,19 +141,19 @@ fn of_migrator(reach: &Reach) -> Vec<String> {
     rights
 }
 
-/// What it reads, and lets definers and tenants read.
+/// The rights to read that the migrator has, and grants to definers and tenants.
 fn grantable_of_migrator(reach: &Reach) -> Vec<String> {
     let databases = [reach.tables.clone()].into_iter().chain(databases_of_views(reach));
     databases.map(|name| format!("SELECT ON {name}.*")).chain([PARTS.to_owned()]).collect()
 }
 
-/// `bi`, and the `bi_<tenant>` beside it.
+/// `bi`, and the `bi_<tenant>` of tenants.
 fn databases_of_views(reach: &Reach) -> impl Iterator<Item = String> {
     let of_all = reach.views.iter().filter(|views| !views.ends_with('*'));
     of_all.flat_map(|views| [views.clone(), format!("{views}_*")])
 }
 
-/// `information_schema.tables` needs it. It shows no parts of tables without a grant.
+/// `information_schema.tables` needs this right. It does not show parts of tables that the user may not read.
 const PARTS: &str = "SELECT(database, table, active, rows, bytes, bytes_on_disk, data_compressed_bytes, \
     data_uncompressed_bytes) ON system.parts";
 
@@ -183,7 +184,7 @@ pub fn of_tenant(tenant: &Tenant, rollups: &Rollups, on: Databases<'_>, names: D
 }
 
 impl User {
-    /// The same user, who sees only the rows of the database `tables` for which `condition` holds.
+    /// The user, limited to the rows of the database `tables` for which `condition` holds.
     #[must_use]
     pub fn limited_to(self, tables: &str, condition: &str) -> Self {
         let (database, condition) = (tables.to_owned(), condition.to_owned());

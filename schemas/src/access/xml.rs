@@ -3,16 +3,16 @@
 use super::limits::{BI_QUOTA, PROFILES, Profile, Quota};
 use super::users::{Login, Rows, User};
 
-/// Where passwords come from, and from where users may connect.
+/// Where passwords come from, and which addresses may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passwords<'a> {
-    /// This one for all, from this machine only.
+    /// This password for all users, who may connect only from this machine.
     Local(&'a str),
-    /// A variable for each user: `LOADER_PASSWORD`.
+    /// An environment variable for each user, for example `LOADER_PASSWORD`.
     Variables,
 }
 
-/// What a file for another server says of itself.
+/// The first comment in a file for another server.
 pub const ABOUT: &str =
     "Users, their rights and their limits: what `stream-agg migrate` prints with the flag print-users-xml.";
 
@@ -28,7 +28,7 @@ pub fn file(about: &str, users: &[User], passwords: Passwords<'_>) -> String {
 }
 
 const ADMINISTRATOR: &str =
-    "        <!-- The administrator, without a password, so from the machine of the server only. -->
+    "        <!-- The administrator has no password, and may connect only from the machine of the server. -->
         <default>
             <password></password>
             <networks>
@@ -117,7 +117,7 @@ fn password(user: &User, passwords: Passwords<'_>) -> String {
     }
 }
 
-/// An empty name stands for every table, also later ones.
+/// An empty name stands for every table, including later ones.
 fn policy(Rows { database, condition }: &Rows) -> String {
     format!(
         "            <databases>\n                <{database}>\n                    <table name=\"\"><filter>{condition}</filter></table>\n                \

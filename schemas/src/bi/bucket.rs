@@ -3,20 +3,20 @@
 use super::view::{Kind, ViewColumn, column};
 use crate::rollup::Grain;
 
-/// What one bucket of a view is.
+/// The length of the buckets of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bucket {
     Minute,
     QuarterHour,
     Hour,
     Day,
-    /// An ISO week, from Monday on.
+    /// An ISO week, which begins on Monday.
     Week,
     Month,
 }
 
 impl Bucket {
-    /// The bucket of a rollup's rows; `None` if all time is one.
+    /// The bucket of a rollup's rows; `None` if one bucket holds all time.
     pub(super) fn of(grain: Grain) -> Option<Self> {
         match grain {
             Grain::Minute => Some(Self::Minute),
@@ -39,7 +39,7 @@ impl Bucket {
         }
     }
 
-    /// What it is called in a sentence.
+    /// The word for the bucket in a sentence.
     pub(super) fn noun(self) -> &'static str {
         match self {
             Self::QuarterHour => "quarter of an hour",
@@ -60,7 +60,7 @@ impl Bucket {
         column(self.name(), kind, &comment, self.start())
     }
 
-    /// Its start. Each function keeps the order of times, so a filter on it reaches the primary key.
+    /// The start of the bucket as SQL. Each function is monotonic, so a filter on the column can use the primary key.
     fn start(self) -> &'static str {
         match self {
             Self::Minute | Self::QuarterHour | Self::Hour => "T.`bucket`",
@@ -70,7 +70,7 @@ impl Bucket {
         }
     }
 
-    /// The moment at which it ends.
+    /// The moment at which the bucket ends, as SQL.
     pub(super) fn end(self) -> String {
         let start = self.start();
         match self {
@@ -83,7 +83,7 @@ impl Bucket {
         }
     }
 
-    /// A condition that leaves out the week or month of which the retention has taken a part.
+    /// A condition that leaves out the week or month of which the retention has already dropped some days.
     pub(super) fn is_whole(self, retention_days: u32) -> Option<String> {
         let first = format!("toDate(now('UTC')) - {retention_days}");
         let start = self.start();

@@ -11,7 +11,7 @@ use crate::rollup::Rollups;
 pub struct Definer {
     /// The name of the user.
     pub name: String,
-    /// Its rights, each a statement without the `TO` of its end.
+    /// The rights of the user, each as a GRANT statement without its final `TO`.
     pub grants: Vec<String>,
 }
 
@@ -26,14 +26,15 @@ pub fn definers(rollups: &Rollups, on: Databases<'_>, names: Definers<'_>) -> Ve
         .into()
 }
 
-/// The definer of one tenant's views in `on.views`; their view `freshness` has the definer that all have.
+/// The definer of one tenant's views in `on.views`. The tenant's view `freshness` has the same definer as that of all
+/// tenants.
 pub fn tenants_definer(rollups: &Rollups, on: Databases<'_>, name: &str) -> Definer {
     Definer { name: name.to_owned(), grants: of_views(&tenants_views(rollups, on), on) }
 }
 
 fn of_views(views: &[View], on: Databases<'_>) -> Vec<String> {
     let mut grants = of_tables(views, on, Owner::Views);
-    // Their column `complete`.
+    // The column `complete` of views reads it.
     grants.push(format!("GRANT SELECT(`as_of`) ON {}.{FRESHNESS}", identifier(on.views)));
     grants
 }

@@ -37,7 +37,7 @@ pub(super) fn events_recent(fields: &[Field], on: Databases<'_>) -> View {
     }
 }
 
-/// Addresses of version 4 are stored as those of version 6.
+/// IPv4 addresses are stored as IPv6 addresses.
 const IP: &str = "if(T.`ip` = toIPv6('::'), '', replaceRegexpOne(toString(T.`ip`), '^::ffff:', ''))";
 
 const EVENT_ID: &str =

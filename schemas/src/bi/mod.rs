@@ -1,9 +1,9 @@
 //! The views for analysts in the database `bi`: plain types, and a comment on every column.
 //!
-//! Invariants: no view shows a marker row; a filter on a view reaches the primary key of the table that it
-//! reads; a reader of the views needs no grant on the tables, because a view reads with the grants of its
-//! definer, where that user exists; a column that was released keeps its name and type. Names are quoted: a
-//! field of `props` may be called `from`.
+//! Invariants: no view shows a marker row; a filter on a view can use the primary key of the table that the view
+//! reads; a reader of the views needs no grant on the tables, because a view reads with the grants of its definer, if
+//! that user exists; a column that was released keeps its name and type. Names are quoted: a field of `props` may be
+//! called `from`.
 
 mod view;
 
@@ -40,11 +40,11 @@ pub struct Databases<'a> {
     pub views: &'a str,
 }
 
-/// Rollups whose view has another name.
+/// Rollups whose view has another name than the rollup.
 const RENAMED: [(&str, &str); 1] = [("poll_votes", "polls")];
 
-/// Rollups by days whose views also exist by ISO weeks and by months: a distinct count of a week cannot be had from
-/// those of its days.
+/// Daily rollups that also have views by ISO week and by month, because a distinct count of a week cannot be computed
+/// from the distinct counts of its days.
 const MERGED: [(&str, [(&str, Bucket); 2]); 2] = [
     ("users_daily", [("users_weekly", Bucket::Week), ("users_monthly", Bucket::Month)]),
     ("users_all_daily", [("users_all_weekly", Bucket::Week), ("users_all_monthly", Bucket::Month)]),
@@ -72,7 +72,7 @@ pub fn views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
         .collect()
 }
 
-/// The views of one tenant: all but those of the pipeline, whose tables do not tell tenants apart.
+/// The views of one tenant: all except those of the pipeline, whose tables do not distinguish tenants.
 pub fn tenants_views(rollups: &Rollups, on: Databases<'_>) -> Vec<View> {
     let mut views = views(rollups, on);
     views.retain(|view| view.name != PIPELINE_HEALTH);

@@ -1,4 +1,4 @@
-//! The views of the pipeline itself, and those of what it prepares.
+//! The views about the pipeline itself, and the views of serving tables.
 
 use super::Databases;
 use super::int64;
@@ -11,9 +11,9 @@ pub(super) const AS_OF: &str = FRESHNESS;
 const AS_OF_COMMENT: &str =
     "everything that was in Kafka before this moment is counted; 1970-01-01 if unknown";
 
-/// One row. It is unknown until every partition of the newest Kafka log has reported. It is one scan, because every
-/// query of a view with the column `complete` waits for it. `FINAL` reads the whole key, so `kp` is named, too: the
-/// definer is granted the columns that are.
+/// A view of one row. Its moment is unknown until every partition of the newest Kafka log has reported. The view is a
+/// single scan, because every query of a view with the column `complete` waits for it. `FINAL` reads the whole key,
+/// so the view also names `kp`: the definer is granted only the columns that views name.
 pub(super) fn freshness(on: Databases<'_>) -> View {
     View {
         name: FRESHNESS.to_owned(),

@@ -114,7 +114,7 @@ fn the_definer_is_granted_the_columns_that_views_read_and_no_others() {
 
 #[test]
 fn every_view_leaves_marker_rows_out() {
-    // The table of progress has none.
+    // The table `progress` has no marker rows.
     for view in views(&Rollups::built_in(), ON).iter().filter(|view| view.name != FRESHNESS) {
         let sql = view.create("bi", Rights::Definers(Definers::DEFAULT)).replace('`', "");
         assert!(sql.contains("WHERE T.tenant != ''"), "{}", view.name);
@@ -150,7 +150,7 @@ fn a_measure_says_whether_it_can_be_added() {
     }
 }
 
-/// What dashboards are built on. A column that was released is never renamed, retyped or removed.
+/// Dashboards are built on these columns. A column that was released is never renamed, retyped or removed.
 #[test]
 fn the_columns_of_the_views_are_those_of_the_golden_file_and_a_new_one_is_added_there() {
     let file = path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/bi-columns.txt");

@@ -3,10 +3,10 @@
 /// The users with whose rights the views read. Neither can log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Definers<'a> {
-    /// Of all views but one.
+    /// The definer of all views except `freshness`.
     pub views: &'a str,
-    /// Of the view `freshness`. It is another user, because a row policy on the rows of one tenant would hide the
-    /// table beneath, which has no tenant.
+    /// The definer of the view `freshness`. It is another user, because the row policy of a tenant's definer would
+    /// hide all rows of the table that the view reads, which has no tenant.
     pub freshness: &'a str,
 }
 
@@ -15,16 +15,16 @@ impl Definers<'static> {
     pub const DEFAULT: Self = Self { views: "bi_owner", freshness: "bi_freshness" };
 }
 
-/// With whose rights the views read the tables.
+/// The rights with which the views read the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights<'a> {
-    /// Those of these users: readers of a view need none on the tables.
+    /// The rights of these users: readers of a view need no rights on the tables.
     Definers(Definers<'a>),
-    /// Those of the reader: nobody sees more than they may already read.
+    /// The rights of the reader: nobody sees more than they may already read.
     Reader,
 }
 
-/// Which of the [`Definers`] a view has.
+/// Which of the [`Definers`] is the definer of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     Views,
@@ -61,15 +61,15 @@ impl Kind {
 /// A view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// Its name in the `bi` database.
+    /// The name of the view in the database `bi`.
     pub name: String,
-    /// What it shows, in a sentence.
+    /// What the view shows, in a sentence.
     pub comment: String,
     pub(super) owner: Owner,
     pub(super) columns: Vec<ViewColumn>,
-    /// The table that it reads.
+    /// The table that the view reads.
     pub(super) table: &'static str,
-    /// What follows the columns of the `SELECT`.
+    /// The rest of the `SELECT`, after its columns.
     pub(super) from: String,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct ViewColumn {
 }
 
 impl View {
-    /// The statement that creates or replaces it in the database `bi`.
+    /// The statement that creates or replaces the view in the database `bi`.
     pub fn create(&self, bi: &str, rights: Rights<'_>) -> String {
         let declared: Vec<_> = self
             .columns
@@ -111,12 +111,12 @@ impl View {
         )
     }
 
-    /// Its columns, each as `view.column type`.
+    /// The columns of the view, each as `view.column type`.
     pub fn interface(&self) -> impl Iterator<Item = String> {
         self.columns.iter().map(|column| format!("{}.{} {}", self.name, column.name, column.kind.name()))
     }
 
-    /// The columns of the table that it reads; each is written as `T.…`.
+    /// The columns of the table that the view reads; the view writes each as `T.…`.
     pub(super) fn reads(&self) -> impl Iterator<Item = &str> {
         let texts = self.columns.iter().map(|column| column.expression.as_str()).chain([self.from.as_str()]);
         let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -127,15 +127,15 @@ impl View {
     }
 }
 
-/// A column of the table that the view reads. The alias of the table is in upper case, which no declared name
-/// is: a dimension may be called `t`.
+/// A column of the table that the view reads. The alias of the table is upper case, because declared names are lower
+/// case and a dimension may be called `t`.
 pub(super) fn of(column: &str) -> String {
     format!("T.`{column}`")
 }
 
-/// A LowCardinality column of the table as a plain text. An expression must have exactly the type of its column:
-/// else ClickHouse rewrites `x != ''` to a part of `x` that the query of the view does not have, and the reader gets an
-/// error (ClickHouse pull request 113057).
+/// A LowCardinality column of the table as a plain text. An expression must have exactly the type of its column.
+/// Otherwise ClickHouse rewrites `x != ''` to read a subcolumn of `x` that the query of the view does not have, and
+/// the reader gets an error (ClickHouse pull request 113057).
 pub(super) fn text_of(column: &str) -> String {
     format!("CAST({}, 'String')", of(column))
 }
@@ -144,7 +144,7 @@ pub(super) fn column(name: &str, kind: Kind, comment: &str, expression: &str) ->
     ViewColumn { name: name.to_owned(), kind, comment: comment.to_owned(), expression: expression.to_owned() }
 }
 
-/// A name in SQL, quoted if it must be: that of a tenant may have a hyphen.
+/// A name in SQL, quoted if necessary: the name of a tenant may have a hyphen.
 pub fn identifier(name: &str) -> String {
     if name.contains('-') { format!("`{name}`") } else { name.to_owned() }
 }

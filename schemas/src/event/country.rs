@@ -19,7 +19,7 @@ impl Country {
         are_letters.then(|| Self(code.map(|byte| byte.to_ascii_uppercase())))
     }
 
-    /// The code; empty if there is none.
+    /// The code; empty if the country is not known.
     pub fn as_str(&self) -> &str {
         let length = self.0.iter().take_while(|b| **b != 0).count();
         str::from_utf8(&self.0[..length]).expect("a code consists of ASCII letters")

@@ -37,7 +37,7 @@ named_enum! {
         NotAnObject = "not_an_object",
         /// `event`, or another field that the endpoint requires, is absent.
         MissingField = "missing_field",
-        /// A known field has another type, or is out of its range.
+        /// A known field has the wrong type, or is out of its range.
         BadType = "bad_type",
         /// A known field is longer than its limit.
         TooLong = "too_long",
@@ -49,9 +49,9 @@ named_enum! {
         LineTooLong = "line_too_long",
         /// `client_time` has none of the accepted forms, or is outside 1900–2299.
         BadTime = "bad_time",
-        /// An event that this endpoint does not accept.
+        /// This endpoint does not accept an event of this name.
         UnknownEvent = "unknown_event",
-        /// A country that is not two or three letters, or that is absent where the endpoint requires one.
+        /// The country is not two or three letters, or is absent although the endpoint requires one.
         BadCountry = "bad_country",
     }
 

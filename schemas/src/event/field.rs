@@ -1,4 +1,4 @@
-//! The known fields of an event: one table gives their names, types and limits, and how each is set.
+//! The known fields of an event: one table has their names, types and limits, and how each is set.
 
 use std::borrow::Cow;
 
@@ -19,8 +19,8 @@ pub const MAX_PARAM_STR_BYTES: usize = 8192;
 /// Each field: its name in JSON and in [`Event`], its type, its [`Field`], and how its value is checked.
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $field:ident, |$value:ident| $checked:expr;)*) => {
-        /// One event, its text borrowed from the line. An absent string is empty, as in the raw table,
-        /// where `null`, `""` and absence are the same.
+        /// One event. Its texts are borrowed from the line. An absent string is empty, as in the raw table: `null`,
+        /// `""` and absence are stored the same.
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Event<'a> {
             $($(#[$doc])* pub $name: $type,)*
@@ -51,7 +51,7 @@ macro_rules! fields {
         impl Field {
             pub(super) const COUNT: usize = [$(stringify!($name)),*].len();
 
-            /// The field with this name. The length is compared first: then at most four names are left.
+            /// The field with this name. The length is compared first, which leaves at most four names to compare.
             #[inline]
             pub(super) fn named(name: &[u8]) -> Option<Self> {
                 match name.len() {

@@ -14,11 +14,11 @@ use super::field::Event;
 pub struct Parsed<'a, P> {
     /// The known fields.
     pub event: Event<'a>,
-    /// The reserved fields; the first of each, if a client repeats one.
+    /// The reserved fields. If a client repeats one, the first counts.
     pub reserved: Reserved<'a>,
     /// All other fields.
     pub props: P,
-    /// Labels that the event is stored without.
+    /// Labels that could not be read, so that the event is stored without them.
     pub left_out: LeftOut,
     /// Whether `sequence` has a value.
     pub has_sequence: bool,
@@ -33,7 +33,7 @@ pub struct Parsed<'a, P> {
 }
 
 impl<P> Parsed<'_, P> {
-    /// Sets the derived `event_id` of an event that was sent without one; it is written with the line.
+    /// Sets the derived `event_id` of an event that was sent without one. It is written into the enriched line.
     ///
     /// # Panics
     /// If the event has an `event_id`.
@@ -42,8 +42,8 @@ impl<P> Parsed<'_, P> {
         self.derived_id = true;
     }
 
-    /// Sets the country of the client's address for an event that was sent without one; it is written
-    /// with the line.
+    /// Sets the country of the client's address for an event that was sent without a country. It is written into the
+    /// enriched line.
     ///
     /// # Panics
     /// If the event has a `country`.
@@ -54,7 +54,7 @@ impl<P> Parsed<'_, P> {
     }
 }
 
-/// The fields that only the edge may set, as the JSON in the line.
+/// The fields that only the edge may set, each as its JSON in the line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reserved<'a> {
     /// The tenant that owns the event.
@@ -69,7 +69,7 @@ impl<'a> Reserved<'a> {
     /// The names.
     pub(crate) const NAMES: [&'static str; 3] = ["tenant", "ip", "server_time"];
 
-    /// Whether the line has any of them.
+    /// Whether the line has any reserved field.
     pub fn any(&self) -> bool {
         self.tenant.is_some() || self.ip.is_some() || self.server_time.is_some()
     }
@@ -92,19 +92,19 @@ pub trait Props<'a>: Default {
     fn push(&mut self, name: Cow<'a, str>, value: &'a str);
 }
 
-/// Drops them: the edge only checks them.
+/// Drops the fields: the edge only checks them.
 impl<'a> Props<'a> for () {
     fn push(&mut self, _: Cow<'a, str>, _: &'a str) {}
 }
 
-/// Keeps them in the order of the line, as the aggregator needs them.
+/// Keeps the fields in the order of the line, as the aggregator needs them.
 impl<'a> Props<'a> for Vec<(Cow<'a, str>, &'a str)> {
     fn push(&mut self, name: Cow<'a, str>, value: &'a str) {
         Vec::push(self, (name, value));
     }
 }
 
-/// Labels that could not be read, so that the event is stored without them; each with what is wrong.
+/// Labels that could not be read, so that the event is stored without them. Each has the code of its fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOut {
     pub(super) client_time: Option<Code>,

@@ -1,7 +1,7 @@
-//! The fast path: one pass over the bytes of a line, for what clients usually send.
+//! The fast path: one pass over the bytes of a line, for the lines that clients usually send.
 //!
-//! Invariant: serde parses every line that is parsed here, with the same result. A line with an escape in a
-//! string, or with a fault, is not parsed here: it goes to serde, which also finds the fault.
+//! Invariant: serde would parse every line that is parsed here, with the same result. The fast path gives up on a
+//! line with an escape in a string, or with a fault; serde parses such a line, and also finds the fault.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -51,7 +51,7 @@ impl<'a> Scan<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Moves to the next byte that is no white space.
+    /// Moves to the next byte that is not white space, and returns it.
     fn token(&mut self) -> Option<u8> {
         loop {
             match self.peek()? {
@@ -71,7 +71,7 @@ impl<'a> Scan<'a> {
         self.text.as_bytes()[self.at..].starts_with(word.as_bytes()).then(|| self.at += word.len())
     }
 
-    /// After an element: whether another one follows, or `end`.
+    /// Moves past the byte after an element: `true` for a comma, `false` for `end`, `None` for any other byte.
     fn goes_on(&mut self, end: u8) -> Option<bool> {
         let byte = self.token()?;
         self.at += 1;
@@ -101,7 +101,8 @@ impl<'a> Scan<'a> {
     /// Takes the value of a known field, if it is a string, an integer or `null`.
     #[inline]
     fn known<P: Props<'a>>(&mut self, field: Field, visit: &mut Visit<'a, P>) -> Option<()> {
-        // A call in each arm, not one below: so the compiler knows the kind of the value in each.
+        // Each arm has its own call, and there is not one call after the match: so the compiler knows the kind of
+        // value in each call.
         let taken = match self.peek()? {
             b'"' => {
                 let text = self.string()?;
@@ -113,7 +114,7 @@ impl<'a> Scan<'a> {
             }
             b'-' => {
                 self.at += 1;
-                // Negative zero is a fraction to serde.
+                // serde reads negative zero as a fraction.
                 let number = i64::try_from(self.integer()?).ok().filter(|number| *number != 0)?;
                 visit.known(field, Scalar::Negative(-number))
             }
@@ -135,14 +136,14 @@ impl<'a> Scan<'a> {
         is_plain.then_some(value)
     }
 
-    /// Any value, as it was sent.
+    /// Moves past any value, and returns it as it was sent.
     fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.skip(MAX_DEPTH)?;
         Some(&self.text[start..self.at])
     }
 
-    /// Moves past a value that nests less deep than `depth`.
+    /// Moves past a value whose nesting is less deep than `depth`.
     fn skip(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(|_| ()),
@@ -206,7 +207,7 @@ impl<'a> Scan<'a> {
 /// Bytes that are examined together.
 const BLOCK: usize = 64;
 
-/// The positions of the quotes in a line, in order: without escapes they begin and end its strings.
+/// The positions of the quotes in a line, in order. In a line without escapes, they begin and end its strings.
 struct Quotes<'a> {
     /// The bytes that were not examined yet.
     rest: &'a [u8],
@@ -221,7 +222,8 @@ impl<'a> Quotes<'a> {
         Self { rest: text, start: 0, left: 0 }
     }
 
-    /// The next quote; `None` at the end, and from the first block with a byte that no string without escapes may contain.
+    /// The next quote; `None` at the end of the line, and from the first block on that has a backslash or a control
+    /// character.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         while self.left == 0 {

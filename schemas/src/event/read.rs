@@ -1,4 +1,4 @@
-//! The careful path: parses any line with serde, and finds what is wrong with it.
+//! The careful path: parses any line with serde, and finds its fault if it has one.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub(super) fn parse<'a, P: Props<'a>>(line: &'a str) -> Result<Parsed<'a, P>, Fa
     }
 }
 
-/// The line that serde reads, and its fault: serde's own error could carry that only as text.
+/// The result of reading a line with serde, and the fault: serde's own error could carry a fault only as text.
 struct Reading<'a, P> {
     visit: Visit<'a, P>,
     fault: Option<Fault>,
@@ -63,7 +63,8 @@ impl<'a, P: Props<'a>> Visitor<'a> for &mut Reading<'a, P> {
     }
 }
 
-/// Checks a label that cannot be read but stays in the line. The fast path meets no such label.
+/// Checks the shape of a label that cannot be read, because the label stays in the line. The fast path does not parse
+/// such lines.
 fn check_label(field: Field, value: &Scalar<'_>) -> Result<(), Fault> {
     match (field, value) {
         (Field::ClientTime | Field::Country | Field::DeviceOs, Scalar::Other(json)) => check_shape(json),

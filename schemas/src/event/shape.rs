@@ -2,7 +2,7 @@
 
 use super::fault::{Code, Fault};
 
-/// How deep objects and arrays may nest; the event's own object counts.
+/// How deep objects and arrays may be nested, counting the event's own object.
 pub const MAX_DEPTH: usize = 16;
 
 /// Checks a value in the event's object.
@@ -14,9 +14,9 @@ pub(super) fn check_shape(json: &str) -> Result<(), Fault> {
     if fits_double { Ok(()) } else { Err(Fault::line(Code::BadJson)) }
 }
 
-/// What is checked of a JSON value.
+/// The properties of a JSON value that are checked.
 struct Shape {
-    /// How deep it nests; 0 for a number, a string, `true`, `false`, `null`.
+    /// How deep the value is nested; 0 for a number, a string, `true`, `false`, `null`.
     depth: usize,
     /// Whether each number fits into a double: JSON readers disagree about larger numbers.
     fits_double: bool,
@@ -56,7 +56,7 @@ impl Shape {
     }
 }
 
-/// Bytes up to the end of the string that begins before these, its quote included.
+/// The number of bytes up to the closing quote, inclusive, of a string whose opening quote is just before `bytes`.
 fn string_length(bytes: &[u8]) -> usize {
     let mut is_escaped = false;
     let is_end = |byte: &u8| {
@@ -73,7 +73,7 @@ fn is_in_number(byte: u8) -> bool {
 
 /// Whether a JSON number fits into a double.
 fn fits_double(number: &str) -> bool {
-    // Without an exponent and with no more digits than the largest double has, it fits.
+    // A number without an exponent and with no more digits than the largest double fits.
     let is_small = number.len() <= 300 && !number.contains(['e', 'E']);
     is_small || number.parse().is_ok_and(f64::is_finite)
 }

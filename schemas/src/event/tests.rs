@@ -75,10 +75,10 @@ fn a_label_that_cannot_be_read_costs_itself_and_not_the_event() {
     left_out(r#""device_os":{"name":"iOS"}"#, Code::BadType, "device_os");
     let all = parse::<()>(r#"{"country":1,"device_os":2,"event":"a","client_time":""}"#).unwrap();
     assert_eq!(all.left_out.faults().count(), 2, "an empty one is absent");
-    // Sizes and the shape of the object stay strict.
+    // Sizes and the shape of the object are still checked strictly.
     bad(&format!(r#"{{"event":"a","device_os":"{}"}}"#, "a".repeat(201)), Code::TooLong, "device_os");
     bad(r#"{"event":"a","country":"D1","country":"DE"}"#, Code::DuplicateKey, "country");
-    // It stays in the line, which every reader must be able to read.
+    // The label stays in the line, and every reader must be able to read the line.
     bad(r#"{"event":"a","client_time":-1e999}"#, Code::BadJson, None);
     bad(r#"{"event":"a","country":{"x":[1e400]}}"#, Code::BadJson, None);
     bad(&format!(r#"{{"event":"a","device_os":{}{}}}"#, "[".repeat(16), "]".repeat(16)), Code::TooDeep, None);
@@ -184,7 +184,7 @@ proptest! {
     }
 }
 
-/// Texts that look like JSON, right or slightly wrong.
+/// Texts that look like JSON: valid, or slightly wrong.
 pub(crate) fn nearly_json() -> impl Strategy<Value = String> {
     let name = prop_oneof![
         Just(r#""event""#),
@@ -222,7 +222,7 @@ pub(crate) fn nearly_json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whether the fast path or the careful path reads a line must not matter.
+    /// The result must not depend on whether the fast path or the careful path reads a line.
     #[test]
     fn what_the_fast_path_reads_is_read_the_same_by_the_careful_path(line in nearly_json()) {
         type Props<'a> = Vec<(Cow<'a, str>, &'a str)>;

@@ -84,15 +84,15 @@ impl<'a> Scalar<'a> {
         Uuid::try_parse(&self.text(usize::MAX)?).map_err(|_| Code::BadType)
     }
 
-    /// Reads a JSON value; `None` for a string with half a surrogate pair.
+    /// Parses a JSON value; `None` for a string with half a surrogate pair.
     ///
-    /// By its first byte, not by serde's own visitor, which rejects a number with a fraction of more than
-    /// 64 bits although it is JSON.
+    /// The first byte decides the type. serde's own visitor is not used, because it rejects some numbers with long
+    /// fractions although they are JSON.
     fn read(json: &'a str) -> Option<Self> {
         Some(match json.as_bytes()[0] {
             b'"' => Self::Text(serde_json::from_str::<Text<'_>>(json).ok()?.0),
             b'n' => Self::Null,
-            // Negative zero is a fraction.
+            // Negative zero counts as a fraction.
             b'-' => json.parse().ok().filter(|number| *number != 0).map_or(Self::Other(json), Self::Negative),
             _ => json.parse().map_or(Self::Other(json), Self::Unsigned),
         })

@@ -1,4 +1,4 @@
-//! The state of parsing one line: what the fast path and the careful one do with each field.
+//! The state of parsing one line: what the fast path and the careful path do with each field.
 
 use std::borrow::Cow;
 

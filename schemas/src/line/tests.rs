@@ -9,7 +9,7 @@ fn prefix() -> Prefix {
     Prefix::new("acme", "203.0.113.7".parse().unwrap(), UnixMillis(1_763_697_600_123))
 }
 
-/// The enriched line, checked against plain serde: the client's object and exactly the added fields.
+/// The enriched line, after a check with plain serde: it must have the client's object and exactly the added fields.
 #[track_caller]
 fn enrich(line: &str) -> String {
     let parse = || event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}"));

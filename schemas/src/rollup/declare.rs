@@ -1,4 +1,4 @@
-//! Parses `rollups.toml`. Checks all of it; every error has its line.
+//! Parses and checks `rollups.toml`; every error has its line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub struct DeclareError {
     pub file: String,
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub reason: String,
 }
 
@@ -64,7 +64,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// What is wrong at a byte of the text.
+/// A mistake at a byte of the text.
 struct Mistake {
     at: usize,
     reason: String,
@@ -102,7 +102,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Vec<Rollup>, Vec<Field>),
             let word = declared.name.get_ref();
             return Err(mistake(
                 &declared.name,
-                format!("`{word}` is a word of SQL that cannot name a table"),
+                format!("`{word}` is a keyword of SQL that cannot name a table"),
             ));
         }
         if !names.insert(declared.name.get_ref().clone()) {
@@ -146,7 +146,7 @@ fn resolve(declared: Declared, fields: &[Field]) -> Result<Rollup, Mistake> {
         if reserved_names::COLUMN_KEYWORDS.contains(&name.as_str()) {
             return Err(Mistake {
                 at,
-                reason: format!("`{name}` is a word of SQL that cannot name a column"),
+                reason: format!("`{name}` is a keyword of SQL that cannot name a column"),
             });
         }
         let free = columns.insert(name.clone());

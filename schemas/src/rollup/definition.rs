@@ -11,13 +11,13 @@ pub struct Rollup {
     pub name: String,
     /// Length of a bucket.
     pub grain: Grain,
-    /// What it is grouped by, besides tenant and bucket.
+    /// The fields by which events are grouped, besides tenant and bucket.
     pub dimensions: Vec<Dimension>,
     /// An event counts if it meets every condition.
     pub conditions: Vec<Condition>,
     /// The measures by name, sorted by name.
     pub measures: Vec<(String, Measure)>,
-    /// Days that a bucket is kept; forever if absent.
+    /// Days for which a bucket is kept; `None`: forever.
     pub retention_days: Option<u32>,
 }
 

@@ -10,14 +10,14 @@ use crate::prop_path::PropPath;
 pub enum Dimension {
     /// A column of the raw table.
     Column(Column),
-    /// A field of `props`: `props.plan`, `props.a.b`. Strings count as they are, numbers and
-    /// booleans as their JSON; everything else, and absence, is the empty string.
+    /// A field of `props`: `props.plan`, `props.a.b`. Strings count as they are, numbers and booleans as their JSON;
+    /// any other value, or absence, counts as the empty string.
     Prop(PropPath),
 }
 
 impl Dimension {
-    /// The name of its column in the rollup's view: that of the raw column, or the path with `_` between its
-    /// steps.
+    /// The name of the dimension's column in the rollup's view: the name of the raw column, or the path with `_`
+    /// between its steps.
     pub fn column_name(&self) -> String {
         match self {
             Self::Column(column) => column.name().to_owned(),
@@ -26,7 +26,7 @@ impl Dimension {
     }
 }
 
-/// As it is declared: `country`, `props.plan`.
+/// The dimension as it is declared: `country`, `props.plan`.
 impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,7 +56,7 @@ named_enum! {
         ParamStr = "param_str",
     }
 
-    /// All of them.
+    /// All columns.
     pub const ALL;
 
     /// The name of the column.

@@ -1,12 +1,11 @@
-//! Where a rollup is stored: in which of the two tables of rollups, and in which columns.
+//! Where a rollup is stored: in which of the two rollup tables, and in which columns.
 //!
-//! `rollup_sums` holds the rollups whose measures are all counts or sums, `rollup_states` the others. A row
-//! names its rollup. Dimensions are in `dim1` to `dim6` in their declared order, sums in `sum1` to `sum4`
-//! sorted by name, and so on. Every row has a count, `rows`: SummingMergeTree removes a row whose sums are
-//! all zero.
+//! `rollup_sums` holds the rollups whose measures are all counts or sums; `rollup_states` holds all others. Each row
+//! has the name of its rollup. Dimensions are in `dim1` to `dim6` in their declared order, sums in `sum1` to `sum4`
+//! sorted by name, and so on. Every row has a count, `rows`: SummingMergeTree removes a row whose sums are all zero.
 //!
-//! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So the
-//! events of a batch touch few table partitions, whatever their times are.
+//! Both tables are partitioned by the day on which rows may be dropped, not by the time of events. So a batch touches
+//! few table partitions, whatever the times of its events are.
 
 use super::definition::Rollup;
 use super::dimension::Dimension;
@@ -99,7 +98,7 @@ impl Expiry {
     }
 }
 
-/// Begins the name of a sample's column. No declared name begins with a capital letter.
+/// The prefix of the name of a sample's column. No declared name begins with a capital letter.
 const SAMPLE: &str = "Sample_";
 
 impl Rollup {
@@ -145,17 +144,17 @@ impl Rollup {
         format!("dim{}", at + 1)
     }
 
-    /// Whether it has dimensions or measures of these names.
+    /// Whether the rollup has dimensions or measures with all of these names.
     pub fn has_columns(&self, names: &[&str]) -> bool {
         let dimensions = self.dimensions.iter().map(Dimension::column_name);
         let all: Vec<_> = dimensions.chain(self.measures.iter().map(|(name, _)| name.clone())).collect();
         names.iter().all(|name| all.iter().any(|there| there == name))
     }
 
-    /// A table expression of its rows under the names that it declares, as `tenant`, `bucket`, dimensions and
-    /// measures; without marker rows and without buckets that are past the retention. Rows with equal keys are not
-    /// yet merged; `uniq` columns are aggregate states. Columns are qualified, because a declared name may be that
-    /// of another column.
+    /// A table expression for the rows of this rollup, with the columns `tenant`, `bucket`, and the dimensions and
+    /// measures under their declared names; without marker rows and without buckets that are past the retention. Rows
+    /// with equal keys are not yet merged; `uniq` columns are aggregate states. Columns are qualified, because a
+    /// declared name may also be the name of another column.
     pub fn source(&self) -> String {
         let dimensions = self.dimensions.iter().enumerate();
         let dimensions =
@@ -171,13 +170,14 @@ impl Rollup {
         )
     }
 
-    /// The name of the sample of a distinct count: the state of those of its hashes that are below 2^60, one in sixteen.
+    /// The name of the sample of a distinct count. A sample is a state with only the hashes below 2^60, which is one
+    /// in sixteen.
     pub fn sample_of(measure: &str) -> String {
         format!("{SAMPLE}{measure}")
     }
 
-    /// The column of its table that has a dimension, a measure or the [sample](Self::sample_of) of a distinct count;
-    /// `None` if it declares no such name.
+    /// The column of the rollup's table that has a dimension, a measure or the [sample](Self::sample_of) of a
+    /// distinct count; `None` if the rollup declares no such name.
     pub fn table_column(&self, name: &str) -> Option<String> {
         if let Some(at) = self.dimensions.iter().position(|dimension| dimension.column_name() == name) {
             return Some(Self::dimension_column(at));
@@ -190,8 +190,9 @@ impl Rollup {
         }
     }
 
-    /// The condition on rows of its table, aliased as `T`, whose buckets begin from `from` on and before `to`: its own,
-    /// within the retention, in the table partitions that can have them.
+    /// The condition for the rows of this rollup, in its table aliased as `T`, whose buckets begin at or after `from`
+    /// and before `to`. They are within the retention; the condition also names the table partitions that can have
+    /// them.
     pub fn condition_between(&self, from: UnixMillis, to: UnixMillis) -> String {
         let bucket = |edge: UnixMillis| format!("toDateTime({}, 'UTC')", edge.0.div_euclid(1000));
         let expiries = self.retention_days.map(|_| {
@@ -212,9 +213,10 @@ impl Rollup {
         sql.replace(&format!("{{{}}}", self.name), &self.source())
     }
 
-    /// The condition on rows of its table, aliased as `T`, that are its own and within the retention.
+    /// The condition for the rows of this rollup within the retention, in its table aliased as `T`.
     pub(crate) fn condition(&self) -> String {
-        // A retention never changes, so what has none is in one table partition, and ClickHouse opens no other.
+        // A retention never changes, so all rows of a rollup without a retention are in one table partition, and with
+        // this condition ClickHouse opens no other.
         let kept = match self.retention_days {
             Some(days) => format!("T.bucket >= toDateTime(toDate(now('UTC')) - {days}, 'UTC')"),
             None => "T.expires = '2149-06-06'".to_owned(),
@@ -227,8 +229,8 @@ impl Rollup {
         Some(UnixMillis(bucket.floor(DAY).0 + (1 + i64::from(self.retention_days?)) * DAY))
     }
 
-    /// The table partition of a bucket. Days of expiry are a quarter of the retention apart, so that a rollup
-    /// has few table partitions at a time.
+    /// The table partition of a bucket. The possible days of expiry are a quarter of the retention apart, so that a
+    /// rollup has few table partitions at a time.
     pub fn expires(&self, bucket: UnixMillis) -> Expiry {
         let (Some(days), Some(until)) = (self.retention_days, self.kept_until(bucket)) else {
             return Expiry::NEVER;
@@ -246,7 +248,7 @@ impl Rollup {
     }
 }
 
-/// The number of days within a retention on which table partitions expire.
+/// The number of steps into which a retention is divided: table partitions expire once per step.
 const STEPS: u32 = 4;
 
 #[cfg(test)]

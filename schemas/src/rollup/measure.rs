@@ -28,8 +28,8 @@ pub enum Number {
     ParamInt,
     /// The position in the session.
     Sequence,
-    /// A declared field of [`FieldType::Int`](crate::field::FieldType::Int). Events without a value change nothing. A float
-    /// cannot be measured: its sum would depend on the order of the events.
+    /// A declared field of [`FieldType::Int`](crate::field::FieldType::Int). Events without a value do not change the
+    /// measure. A float cannot be measured, because its sum would depend on the order of the events.
     Field(Field),
 }
 
@@ -82,10 +82,10 @@ impl fmt::Display for Measure {
 }
 
 impl Measure {
-    /// Every measure that can be declared where these fields are.
+    /// Every measure that can be declared together with these fields.
     pub(super) fn all(fields: &[Field]) -> impl Iterator<Item = Self> {
-        // Does nothing. If a measure is new, the compiler leads here: the measure can be declared once it is listed
-        // below.
+        // Does nothing at run time. For a new variant the match does not compile, which leads its author here: a
+        // measure can be declared only if it is in the list below.
         let _listed = |measure: &Self| match measure {
             Self::Count | Self::CountOf(_) => {}
             Self::Sum(n) | Self::Min(n) | Self::Max(n) => match n {
@@ -114,7 +114,8 @@ impl Measure {
         }
     }
 
-    /// The column beside the minimum or maximum `name` of a field that an event may lack: 0 where no event has it.
+    /// The name of an extra column for the minimum or maximum `name` of a field that an event may lack: it has the
+    /// number of events with the field.
     pub(crate) fn rows_beside(&self, name: &str) -> Option<String> {
         match self {
             Self::Min(Number::Field(_)) | Self::Max(Number::Field(_)) => Some(format!("{name}_rows")),
@@ -125,7 +126,7 @@ impl Measure {
         }
     }
 
-    /// Whether it counts distinct values, whose sets cost as much to merge as they have values.
+    /// Whether the measure counts distinct values. The cost to merge such a measure grows with the number of values.
     pub fn is_distinct(&self) -> bool {
         match self {
             Self::UniqExact(_) => true,

@@ -1,8 +1,8 @@
 //! Declared rollups: what they aggregate, and where they are stored.
 //!
-//! A declaration is read by `declare` into [`Rollups`] and written by `text`, whose hash tells whether two
-//! processes agree; `page` documents it. [`layout`] gives the table and the columns that store a rollup.
-//! Invariant: a [`Rollup`] that exists is valid; its names can stand in SQL without quotes.
+//! `declare` parses a declaration into [`Rollups`]. `text` writes it in canonical form; the hash of this text shows
+//! whether two processes agree. `page` documents the rollups. [`layout`] has the table and the columns in which a
+//! rollup is stored. Invariant: a [`Rollup`] that exists is valid; its names can stand in SQL without quotes.
 
 mod grain;
 

@@ -4,7 +4,8 @@ use super::declare::{self, DeclareError};
 use super::definition::Rollup;
 use crate::field::Field;
 
-/// All rollups and fields of a deployment, in the order of their file. They are equal if they declare the same.
+/// All rollups and fields of a deployment, in the order of their file. Two of them are equal if they declare the same
+/// rollups and fields.
 #[derive(Debug, Clone)]
 pub struct Rollups {
     all: Vec<Rollup>,
@@ -32,7 +33,7 @@ impl Rollups {
         Ok(Self { all, fields, source: text.to_owned() })
     }
 
-    /// The text that declares them.
+    /// The text of the file that declares the rollups.
     pub fn source(&self) -> &str {
         &self.source
     }

@@ -35,9 +35,9 @@ fn a_mistake_is_named_with_its_line() {
     refused(("name = \"plays\"", "name = \"events\""), 3, "there is already a table `events`");
     refused(("plays = \"count\"", "country = \"count\""), 6, "there is already a column `country`");
     refused(("plays = \"count\"", "hwm = \"count\""), 6, "there is already a column `hwm`");
-    refused(("plays = \"count\"", "index = \"count\""), 6, "`index` is a word of SQL");
-    refused(("\"country\"", "\"props.null\""), 5, "`null` is a word of SQL");
-    refused(("name = \"plays\"", "name = \"table\""), 3, "`table` is a word of SQL");
+    refused(("plays = \"count\"", "index = \"count\""), 6, "`index` is a keyword of SQL");
+    refused(("\"country\"", "\"props.null\""), 5, "`null` is a keyword of SQL");
+    refused(("name = \"plays\"", "name = \"table\""), 3, "`table` is a keyword of SQL");
     refused(("name = \"plays\"", "name = \"events_recent\""), 3, "there is already a table `events_recent`");
     refused(("plays = \"count\"", ""), 3, "it has no measure");
     refused(("grain = \"day\"", "grain = \"day\"\nretention = \"1y\""), 5, "`1y` is not a retention");

@@ -1,8 +1,8 @@
 //! The canonical text of the declared rollups and fields: their file without comments and formatting.
 //!
-//! Invariant: [`Rollups::parse`] reads the same rollups from this text, and equal rollups have equal texts. So
-//! the hash of the text tells whether two processes agree, whatever version of ours or of a library each was
-//! built with.
+//! Invariant: [`Rollups::parse`] reads the same rollups from this text, and equal rollups have equal texts. So the
+//! hash of the text shows whether two processes agree, whatever their release and the versions of their libraries
+//! are.
 
 use std::fmt;
 
@@ -95,7 +95,7 @@ mod tests {
         assert_ne!(other.hash(), Rollups::parse("text", text).unwrap().hash());
     }
 
-    /// A golden value: agreement must not depend on the version of a process.
+    /// A golden value: processes of different releases must agree.
     #[test]
     fn the_hash_is_the_same_for_ever() {
         let text = "[[rollup]]\nname = \"plays\"\ngrain = \"day\"\ndimensions = []\nmeasures = { plays = \"count\" }\n";

@@ -20,7 +20,7 @@ struct Service {
     _directory: TempDir,
 }
 
-/// A key's token, and its declaration with `more` lines.
+/// The token of a key, and the key's declaration with `more` lines.
 fn key(id: &str, tenant: &str, more: &str) -> (String, String) {
     let (token, toml) = generate(id, tenant);
     (token, format!("{toml}{more}\n"))
@@ -33,7 +33,7 @@ impl Service {
         fs::write(&file, declared.concat()).unwrap();
         let vars = [
             ("CLICKHOUSE_URL", "http://127.0.0.1:9"),
-            // Requests wait for a snapshot, and there will be none.
+            // Requests wait for a snapshot that never comes, so the wait must be short.
             ("POLL_INTERVAL", "10ms"),
             ("POLL_DEADLINE", "10ms"),
             ("READ_AUTH", "required"),
@@ -66,7 +66,7 @@ impl Service {
 const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
 const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
 
-/// All paths but that of streams, and one that does not exist.
+/// All paths except the one of streams, and a path that does not exist.
 const PATHS: [&str; 12] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
@@ -141,7 +141,7 @@ async fn each_key_has_two_rates_of_its_own() {
         (&refused.1[RETRY_AFTER], &refused.1[RATE_LIMIT]),
         (&json_header("1"), &json_header("\"queries\";r=0;t=1"))
     );
-    // Neither the other rate of the key nor the other key has paid for it.
+    // The other rate of this key and the rates of the other key are not charged.
     assert_eq!(service.get("/v1/meta", &a).await.0, StatusCode::OK);
     assert_eq!(service.get("/v1/query", &b).await.1[RATE_LIMIT], "\"queries\";r=1");
 }
@@ -257,7 +257,7 @@ async fn shared_caches_do_not_keep_the_answer_of_a_key() {
     assert!(headers[CACHE_CONTROL].to_str().unwrap().starts_with("private, "));
     let vary: Vec<_> = headers.get_all(VARY).iter().map(|value| value.to_str().unwrap()).collect();
     assert!(vary.contains(&"authorization") && vary.contains(&"x-read-key"), "{vary:?}");
-    // The same ETag is of no use to who has no token.
+    // A reader without a token gets no `304` for a known ETag.
     let known = Request::get("/v1/meta").header("if-none-match", &headers["etag"]).body(Body::empty());
     assert_eq!(service.send(known.unwrap()).await.0, StatusCode::UNAUTHORIZED);
 }

@@ -1,8 +1,9 @@
-//! `/v1/funnel`: how many users took one step after the other.
+//! `/v1/funnel`: how many users did one step after the other.
 //!
-//! A user starts with the first step within the window and takes the others in their order, within a time of the
-//! first. [`params`] reads what is asked, [`sql`] writes the statements, [`steps`] makes rows of what they gave.
-//! It reads raw events, by the time of their clients, and before that their number, from a rollup.
+//! A user enters the funnel with an event of the first step within the window, and must do the other steps in their
+//! order within a limited time after the first. [`params`] reads the request, [`sql`] writes the statements,
+//! [`steps`] makes rows of their results. A funnel reads raw events, ordered by the clients' times; before that, it
+//! reads the number of these events from a rollup, to refuse a funnel that is too large.
 
 pub(super) mod params;
 
@@ -48,7 +49,7 @@ pub(super) async fn answer(
     let lane = &service.lane;
     let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
     let (select, parameters) = sql::select(asked, &events, &window, &reader.tenant)?;
-    // Mistakes of the request come first: they stay mistakes once ClickHouse answers.
+    // Mistakes in the request are reported before this: they remain mistakes once ClickHouse answers.
     known.ok_or(Kind::NotYet)?;
     let run = async {
         let rows = lane.count(size, size_parameters).await?;
@@ -75,7 +76,7 @@ pub(super) async fn answer(
     })
 }
 
-/// The window, all of whose events are kept.
+/// The window of the request. Refuses one whose events are not all kept.
 fn window(asked: &Funnel, now: i64) -> Result<Window, Problem> {
     let window = Window::new((asked.from, asked.to), Grain::None, asked.calendar.clone(), now)?;
     if window.to() - window.from() > i64::from(RAW_DAYS) * DAY {
@@ -93,12 +94,12 @@ fn window(asked: &Funnel, now: i64) -> Result<Window, Problem> {
     Ok(window)
 }
 
-/// Refuses what would read more events than one funnel may.
+/// Refuses a funnel that would read more events than one funnel may.
 fn check_size(events: u64, most: u64) -> Result<(), Problem> {
     if events <= most {
         return Ok(());
     }
-    // The text does not say how many events: the key may not permit that measure.
+    // The text does not say how many events there are, because the key may not permit that measure.
     let reason = format!("the window has more events of these steps than a funnel reads: at most {most}");
     Err(Problem::of(Kind::TooWide, "from", reason))
 }

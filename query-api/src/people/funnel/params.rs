@@ -13,7 +13,7 @@ use crate::query::grain::{Calendar, Week};
 use crate::query::params::{self, BOUND, FILTER, Format, Given, Parameter, Shape, Values, add_filter, zone};
 use crate::query::window::Bound;
 
-/// What is asked.
+/// A request for a funnel.
 #[derive(Debug, Clone)]
 pub(crate) struct Funnel {
     pub(super) steps: Vec<Step>,
@@ -31,17 +31,17 @@ pub(crate) struct Funnel {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
-    /// As it was written.
+    /// The step as the request writes it.
     pub(super) text: String,
-    /// Names of its events.
+    /// Names of the events that count as this step.
     pub(super) events: Vec<String>,
 }
 
 /// Fewest and most steps.
 const STEPS: std::ops::RangeInclusive<usize> = 2..=8;
-/// Seconds of `within` at most.
+/// Largest `within`, in seconds.
 const MAX_WITHIN: u32 = 7 * 86_400;
-/// Seconds of its units.
+/// The units of `within`, in seconds.
 const UNITS: [(&str, u32); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
 
 /// All parameters, in the order in which an answer repeats them.
@@ -63,7 +63,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "within",
         default: Some("1d"),
-        doc: "The longest time from the first step to the last, which it includes: `90s`, `30m`, `12h`, up to `7d`.",
+        doc: "The longest time (inclusive) from the first step to the last: `90s`, `30m`, `12h`, up to `7d`.",
         shape: Shape::One,
         values: Values::Text("^[0-9]+[smhd]$"),
         read: |asked, text| within(text).map(|within| asked.within = within),
@@ -71,8 +71,8 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "from",
         default: Some("-7d"),
-        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within those that \
-              events are kept.",
+        doc: "The start, like `from` of [queries](query.md). The window has at most 31 days and lies within the days \
+              for which events are kept.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.from = bound),
@@ -80,7 +80,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "to",
         default: Some("now"),
-        doc: "The end, which is not included. All steps lie before it.",
+        doc: "The end, which is not included. All steps must lie before it.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
@@ -96,8 +96,8 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "filter",
         default: None,
-        doc: "A condition that the events of all steps meet, as often as wanted, at most 16; all must hold. Its field is \
-              `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
+        doc: "A condition that the events of all steps meet; may be given up to 16 times, and all must hold. Its \
+              field is `event`, `country`, `device_os`, `device_id`, `user_id`, `session` or `param_str`.",
         shape: Shape::Many,
         values: Values::Text(FILTER),
         read: |asked, text| add_filter(&mut asked.filters, text),
@@ -105,7 +105,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
         read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
@@ -129,7 +129,7 @@ impl Funnel {
         if asked.steps.len() < *STEPS.start() {
             return Err(Problem::bad("steps", format!("there are at least {} steps", STEPS.start())));
         }
-        // ClickHouse would take one event for both steps.
+        // ClickHouse would count one event as both steps.
         let mut seen = BTreeSet::new();
         let mut events = asked.steps.iter().flat_map(|step| &step.events);
         match events.find(|event| !seen.insert(*event)) {
@@ -179,5 +179,5 @@ fn within(text: &str) -> Result<u32, String> {
     let seconds = UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, seconds)| seconds);
     let within = seconds.and_then(|seconds| count.parse::<u32>().ok()?.checked_mul(seconds));
     let within = within.filter(|within| (1..=MAX_WITHIN).contains(within));
-    within.ok_or_else(|| "it is a time from 1s to 7d, for example 30m".to_owned())
+    within.ok_or_else(|| "it must be a time from 1s to 7d, for example 30m".to_owned())
 }

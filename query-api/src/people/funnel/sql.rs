@@ -1,7 +1,7 @@
-//! The statements of a funnel: how many events it reads, and how far users come.
+//! The statements of a funnel: how many events it reads, and how many users reach each step.
 //!
-//! `windowFunnel` sorts the events of a user by time and then by step, so of one millisecond they count in the order
-//! of the steps. Invariant: no text of a request is part of a statement.
+//! `windowFunnel` sorts the events of a user by time and then by step, so events of the same millisecond count in the
+//! order of the steps. Invariant: no text of a request is part of a statement.
 
 use schemas::rollup::Column;
 
@@ -12,13 +12,13 @@ use crate::problem::{Kind, Problem};
 use crate::query::sql::Parameter;
 use crate::query::window::Window;
 
-/// What is bound, by name.
+/// The values that ClickHouse binds, by name.
 type Parameters = Vec<(String, Parameter)>;
 
-/// Who did it, as rollups count users: `user_id`, else `device_id`.
+/// The user of an event, as rollups count users: `user_id`, else `device_id`.
 const USER: &str = "if(E.user_id != '', E.user_id, E.device_id)";
 
-/// How many events the steps have within these hours.
+/// The statement that counts the events of all steps within these hours.
 pub(super) fn size(
     source: &Source,
     events: &Filter,
@@ -35,10 +35,10 @@ pub(super) fn size(
     (select, vec![tenant_parameter(tenant), texts("events", events)])
 }
 
-/// How many users come at least as far as each step.
+/// The statement that counts the users who reach each step.
 ///
 /// # Errors
-/// A filter has a field that raw events have no column of.
+/// A filter names a field that is not a column of raw events.
 pub(super) fn select(
     asked: &Funnel,
     events: &Filter,

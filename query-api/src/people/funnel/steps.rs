@@ -12,20 +12,20 @@ pub(in crate::people) struct Steps(Vec<StepRow>);
 
 #[derive(Debug, PartialEq, Serialize)]
 struct StepRow {
-    /// As it was asked.
+    /// The step as the request writes it.
     step: String,
-    /// Users that came at least as far.
+    /// Users who reached this step or a later one.
     users: u64,
-    /// The share of the users of the first step that came as far; null if there are none.
+    /// The share of the users of the first step who reached this one; null if the first step has no users.
     of_first: Option<f64>,
-    /// The share of the users of the previous step that came as far; null if there are none, and for the first
-    /// step.
+    /// The share of the users of the previous step who reached this one; null if the previous step has no users, and
+    /// for the first step.
     of_previous: Option<f64>,
 }
 
 impl Steps {
     pub(super) fn new(asked: &Funnel, counted: &Counted) -> Self {
-        // Without a user there is no level to sum.
+        // If there is no user, ClickHouse has nothing to sum and returns no figures.
         let figures = counted.rows.first().map_or(&[][..], |row| &row.figures);
         let users = |at: usize| figures.get(at).copied().unwrap_or(0);
         let row = |(at, step): (usize, &super::params::Step)| StepRow {

@@ -73,7 +73,7 @@ fn shares_are_of_the_first_step_and_of_the_one_before() {
             {"step": "event:eq:c", "users": 1, "of_first": 0.125, "of_previous": 0.25},
         ])
     );
-    // Without a user the sum over all of them has no figures.
+    // If there are no users, the sum over them has no figures.
     let none = json!({"step": "event:eq:c", "users": 0, "of_first": null, "of_previous": null});
     assert_eq!((&rows(Some(Vec::new()))[2], &rows(None)[2]), (&none, &none));
 }
@@ -97,7 +97,7 @@ fn the_window_lies_within_the_days_that_events_are_kept() {
 }
 
 proptest! {
-    /// Whatever texts a request has, they are parameters: the statements are the same as for harmless ones.
+    /// All texts of a request are bound as parameters, so the statements do not depend on them.
     #[test]
     fn texts_of_a_request_are_never_part_of_the_statements(values in prop::collection::vec("(?s).{0,20}", 3)) {
         prop_assume!(values[0] != values[1]);

@@ -58,7 +58,7 @@ async fn a_funnel_that_cannot_be_asked_for_is_refused_and_names_the_parameter() 
     check_funnel(json!({"steps": ["event:eq:a"]}), 400, "bad_parameter", Some("steps")).await;
     let nine: Vec<_> = (0..9).map(|step| format!("event:eq:{step}")).collect();
     check_funnel(json!({"steps": nine}), 400, "bad_parameter", Some("steps")).await;
-    // One event would take both steps at once.
+    // One event would count as both steps.
     check_funnel(json!({"steps": ["event:eq:a", "event:in:b|a"]}), 400, "bad_parameter", Some("steps")).await;
     check_funnel(json!({"steps": ["event:ne:a", "event:eq:b"]}), 400, "bad_parameter", Some("steps")).await;
     check_funnel(json!({"steps": ["country:eq:a", "event:eq:b"]}), 400, "bad_parameter", Some("steps")).await;
@@ -85,7 +85,7 @@ fn the_path_then_the_parameter_then_the_header_tells_the_form() {
     assert_eq!(asked(Some(Format::Json), Some(Format::Csv), "*/*"), Err("format".to_owned()));
 }
 
-/// The tables of the page are those by which parameters are read.
+/// The documentation page has the tables by which parameters are read.
 #[test]
 fn the_page_has_the_tables_of_parameters() {
     fn table<Q>(parameters: &[crate::query::params::Parameter<Q>]) -> String {

@@ -12,7 +12,7 @@ use crate::people::render::Table;
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::people) struct Cohorts {
     cohorts: Vec<Cohort>,
-    /// Periods after that of the cohort.
+    /// Number of periods that are counted after the period of the cohort.
     periods: usize,
 }
 
@@ -21,15 +21,16 @@ pub(in crate::people) struct Cohorts {
 struct Cohort {
     /// The start of the period, as the local clock shows it.
     cohort: String,
-    /// How many they are; null where the rollup lacks events: before its retention, or before it began to count.
+    /// The number of users; null if the rollup lacks events of the period, which is before its retention or before it
+    /// began to count.
     size: Option<u64>,
-    /// How many of them came again in the same period, and in each after it; null while it is not finished.
+    /// How many of these users came again in the same period and in each later period; null for a period that is not
+    /// finished.
     cells: Vec<Option<u64>>,
 }
 
 impl Cohorts {
-    /// The cohorts that have begun at the moment `now`. The rollup lacks events
-    /// of before `kept_from`.
+    /// The cohorts that have begun at the moment `now`. The rollup lacks events from before `kept_from`.
     pub(super) fn new(
         asked: &Retention,
         periods: &Periods,
@@ -59,7 +60,7 @@ impl Cohorts {
     }
 }
 
-/// The last edge up to which everything is counted.
+/// The last edge before which everything is counted.
 pub(super) fn complete_until(edges: &[i64], as_of: UnixMillis) -> Option<i64> {
     let passed = edges.partition_point(|edge| *edge <= as_of.0.div_euclid(1000));
     passed.checked_sub(1).map(|at| edges[at])

@@ -1,7 +1,7 @@
-//! `/v1/retention`: how many users of a period came back in those after it.
+//! `/v1/retention`: how many users of a period came back in later periods.
 //!
-//! A cohort is everyone with the first event in a period, whether or not they had it before. [`params`] reads what
-//! is asked, [`sql`] writes the statement, [`cohorts`] makes rows of what it gave.
+//! A cohort is all users who have the event `first` in a period, whether or not they had it in an earlier period.
+//! [`params`] reads the request, [`sql`] writes the statement, [`cohorts`] makes rows of its result.
 
 pub(super) mod params;
 
@@ -22,9 +22,10 @@ use crate::reach::Reach;
 use cohorts::Cohorts;
 use params::Retention;
 
-/// Periods of a table, those of the cohorts and those after them: a user is one number with a bit for each.
+/// Most periods of a table, counting those of the cohorts and the later ones: the statement keeps a bit for each
+/// period in one 64-bit number per user.
 const MAX_PERIODS: usize = 64;
-/// Cohorts where `from` is absent.
+/// Number of cohorts if `from` is absent.
 const COHORTS: i64 = 8;
 
 /// The periods of a table.
@@ -42,7 +43,9 @@ impl Periods {
         let window = Window::new((from, asked.to), asked.grain, asked.calendar.clone(), now)?;
         let all = window.buckets() + asked.periods;
         if all > MAX_PERIODS {
-            let reason = format!("there are {all} with those of the cohorts, and at most {MAX_PERIODS}");
+            let reason = format!(
+                "with the periods of the cohorts there are {all}, but at most {MAX_PERIODS} are allowed"
+            );
             return Err(Problem::of(Kind::TooWide, "periods", reason));
         }
         let mut edges = window.edges.clone();
@@ -50,7 +53,7 @@ impl Periods {
             edges.push(asked.calendar.next(asked.grain, edges[edges.len() - 1]));
         }
         if edges[all] > i64::from(u32::MAX) {
-            return Err(Problem::bad("to", "the last period ends before 2106"));
+            return Err(Problem::bad("to", "the last period must end before 2106"));
         }
         Ok(Self { window, edges })
     }
@@ -67,7 +70,7 @@ pub(super) async fn answer(
     let known = service.state.reach();
     let reach = known.clone().unwrap_or_default();
     let source = source(service, &reach, reader, asked, &periods, now)?;
-    // Mistakes of the request come first: they stay mistakes once ClickHouse answers.
+    // Mistakes in the request are reported before this: they remain mistakes once ClickHouse answers.
     known.ok_or(Kind::NotYet)?;
     let (select, parameters) = sql::select(asked, &periods, &source, &reader.tenant);
     let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);
@@ -75,7 +78,7 @@ pub(super) async fn answer(
     let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
     let counted = service.lane.answer(reader, window, query, run).await?;
     let as_of = counted.reach.as_of;
-    // None is less than any moment.
+    // `None` is less than any moment.
     let kept_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
         data: Cohorts::new(asked, &periods, kept_from, &counted, now),

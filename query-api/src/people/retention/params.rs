@@ -14,15 +14,15 @@ use crate::query::params::{
 };
 use crate::query::window::Bound;
 
-/// What is asked.
+/// A request for a retention table.
 #[derive(Debug, Clone)]
 pub(crate) struct Retention {
     first: Option<Filter>,
     again: Option<Filter>,
-    /// All events that count meet these too.
+    /// Conditions that every counted event must also meet.
     pub(super) filters: Vec<Filter>,
     pub(super) grain: Grain,
-    /// Periods after that of the cohort.
+    /// Number of periods that are counted after the period of the cohort.
     pub(super) periods: usize,
     pub(super) from: Option<Bound>,
     pub(super) to: Bound,
@@ -36,7 +36,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "first",
         default: None,
-        doc: "The event that makes a user one of a cohort: a condition `field:op:value` like that of `filter`, for \
+        doc: "The event that puts a user into a cohort: a condition `field:op:value` like that of `filter`, for \
               example `event:eq:signup`. Required.",
         shape: Shape::One,
         values: Values::Text(FILTER),
@@ -53,7 +53,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "filter",
         default: None,
-        doc: "A condition that both events meet, as often as wanted, at most 16; all must hold. As in \
+        doc: "A condition that both events meet; may be given up to 16 times, and all must hold. As in \
               [queries](query.md).",
         shape: Shape::Many,
         values: Values::Text(FILTER),
@@ -77,14 +77,14 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
         values: Values::Number(1, MAX_PERIODS - 1),
         read: |asked, text| {
             let periods = text.parse().ok().filter(|periods| (1..MAX_PERIODS).contains(periods));
-            let reason = || format!("it is a number from 1 to {}", MAX_PERIODS - 1);
+            let reason = || format!("it must be a number from 1 to {}", MAX_PERIODS - 1);
             periods.map(|periods| asked.periods = periods).ok_or_else(reason)
         },
     },
     Parameter {
         name: "from",
         default: None,
-        doc: "The start of the first cohort, like `from` of [queries](query.md). Else there are 8 cohorts.",
+        doc: "The start of the first cohort, like `from` of [queries](query.md). If absent, there are 8 cohorts.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.from = Some(bound)),
@@ -116,7 +116,7 @@ pub(crate) static PARAMETERS: [Parameter<Retention>; 10] = [
     Parameter {
         name: "format",
         default: None,
-        doc: "`json` or `csv`. Else the path's suffix counts, then the header `Accept`, then `json`.",
+        doc: "`json` or `csv`. Without it, the suffix of the path counts, then the header `Accept`, then `json`.",
         shape: Shape::One,
         values: Values::OneOf(&["json", "csv"]),
         read: |asked, text| render::form(text).map(|format| asked.format = Some(format)),
@@ -162,12 +162,12 @@ impl Retention {
         Ok(self)
     }
 
-    /// What makes a user one of a cohort.
+    /// The event that puts a user into a cohort.
     pub(super) fn first(&self) -> &Filter {
         self.first.as_ref().expect("a request without it is refused")
     }
 
-    /// By what a user is counted later.
+    /// The event by which a user is counted in a later period.
     pub(super) fn again(&self) -> &Filter {
         self.again.as_ref().expect("a request without it is refused")
     }

@@ -1,8 +1,9 @@
 //! The statement of a retention table.
 //!
 //! A stored state of distinct users is a list of their hashes: `uniqExact` and `groupUniqArray` write the same bytes,
-//! so the one can be read as the other. Each user becomes two numbers, with a bit for each period: those with the
-//! first event, and those in which it came again. Invariant: no text of a request is part of the statement.
+//! so a state of one can be read as a state of the other. Each user becomes two numbers with a bit for each period:
+//! the periods in which the user had the event `first`, and those in which the user had the event `again`. Invariant:
+//! no text of a request is part of the statement.
 
 use super::Periods;
 use super::params::Retention;
@@ -10,7 +11,7 @@ use crate::filter::Filter;
 use crate::people::source::Source;
 use crate::query::sql::Parameter;
 
-/// The text, and what is bound.
+/// The text of the statement, and the values that ClickHouse binds.
 pub(super) fn select(
     asked: &Retention,
     periods: &Periods,

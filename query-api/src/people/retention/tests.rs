@@ -110,7 +110,7 @@ fn csv_has_a_column_for_each_period() {
 }
 
 proptest! {
-    /// Whatever texts a request has, they are parameters: the statement is the same as for harmless ones.
+    /// All texts of a request are bound as parameters, so the statement does not depend on them.
     #[test]
     fn texts_of_a_request_are_never_part_of_the_statement(values in prop::collection::vec("(?s).{0,20}", 3)) {
         let with = |values: &[String]| {

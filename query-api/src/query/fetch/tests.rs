@@ -36,7 +36,8 @@ fn one_row() -> Vec<u8> {
     bytes
 }
 
-/// Sends the statement to a server that answers this. Returns what was fetched, and the request it got.
+/// Sends the statement to a server that answers with these bytes. Returns the fetched rows, and the request that the
+/// server received.
 async fn sent(
     statement: Statement,
     status: StatusCode,

@@ -96,7 +96,7 @@ fn buckets_that_are_not_complete_are_omitted_if_asked() {
     let mut hours = asked(&given);
     hours.check(&[], &["2026-11-28 12:00:00 0", "2026-11-28 13:00:00 0"]);
     assert_eq!(hours.shape(&[]).unwrap().complete_until, Some(at("2026-11-28T14:00:00Z")));
-    // What is counted later than expected is not complete either.
+    // A bucket that is counted later than expected is not complete either.
     hours.as_of = Some(UnixMillis(at("2026-11-28T13:59:59Z") * 1000));
     hours.check(&[], &["2026-11-28 12:00:00 0"]);
     hours.as_of = None;
@@ -107,7 +107,7 @@ fn buckets_that_are_not_complete_are_omitted_if_asked() {
 fn buckets_are_filled_up_to_now() {
     let day = asked(&[("grain", "hour"), ("from", "2026-11-28T13:00:00Z"), ("to", "2026-11-29")]);
     day.check(&[], &["2026-11-28 13:00:00 0", "2026-11-28 14:00:00 0"]);
-    // The clock of a client may be ahead of ours.
+    // The clock of a client may be ahead of the server's.
     let ahead = [row(1, "2026-11-28T16:00:00Z", &[], &[Some(2)])];
     day.check(&ahead, &["2026-11-28 13:00:00 0", "2026-11-28 14:00:00 0", "2026-11-28 16:00:00 2"]);
 }
@@ -250,7 +250,7 @@ fn rows_that_clickhouse_limits_have_pages_however_many_there_are() {
 
 #[test]
 fn an_unfinished_hour_is_compared_with_an_equally_long_part() {
-    // 20 by 14:20; the hour before had 20 by 13:20, and 60 in all.
+    // 20 events by 14:20; the hour before had 20 by 13:20, and 60 in all.
     let hour = asked(&[("grain", "hour"), ("from", "-1h"), ("compare", "previous")]);
     let cut = hour.slices.compared.as_ref().unwrap().cut.as_ref().unwrap();
     let ends = |slice: &Slice| (slice.window.from(), slice.window.to());
@@ -281,7 +281,7 @@ fn buckets_are_compared_by_their_number_and_the_unfinished_one_is_cut() {
         row(6, "2026-11-28T00:00:00Z", &[], &[Some(3)]),
         row(7, "2026-11-21T00:00:00Z", &[], &[Some(10)]),
     ];
-    // Users are counted by the hour, so all are cut at 14:00. Of users there were none by then a week before.
+    // Users are counted by the hour, so all are cut at 14:00. A week before, there were no users by then.
     let expected = ["2026-11-27 00:00:00 30 4 40:-0.25 4:0", "2026-11-28 00:00:00 16 4 10:0.5 0:null"];
     days.check(&rows, &expected);
     assert_eq!(
@@ -349,7 +349,7 @@ fn the_number_of_all_rows_is_known_on_each_page() {
         .shape(&rows)
         .unwrap();
     assert_eq!((joined.rows.len(), joined.total), (2, 3));
-    // Here ClickHouse leaves rows out, and says how many there are.
+    // Here ClickHouse leaves out rows, and reports how many there are.
     let limited = rows.map(|row| FetchedRow { total: 77, ..row });
     let page = asked(&[("from", "-2d"), ("dimensions", "event"), ("limit", "2")]).shape(&limited).unwrap();
     assert_eq!((page.rows.len(), page.total, page.truncated), (2, 77, true));

@@ -1,4 +1,4 @@
-//! Which rows of a part a page has, where ClickHouse leaves out the others: their order, the cursor and the limit.
+//! The page of a query, if ClickHouse leaves out all other rows: their order, the cursor and the limit.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::super::grain::Grain;
 use super::super::params::{Direction, Query};
 use super::super::plan::Part;
 
-/// A field by which rows are ordered, as a part names it.
+/// A field by which rows are ordered, as an alias in a part.
 #[derive(Debug, Clone, Copy)]
 enum Field {
     /// Start of the bucket.
@@ -18,8 +18,9 @@ enum Field {
     Figure(usize),
 }
 
-/// `ORDER BY` and `LIMIT`, and on pages after the first `QUALIFY`, which leaves out the pages before. That comes after
-/// the total was counted. One row more than the limit tells that rows were left out.
+/// `ORDER BY` and `LIMIT`; on pages after the first also `QUALIFY`, which leaves out the rows of earlier pages.
+/// ClickHouse evaluates `QUALIFY` after it has counted the total. `LIMIT` is one row more than the limit of the
+/// query: the extra row shows that rows were left out.
 pub(super) fn page(query: &Query, part: &Part) -> String {
     let order = query.order();
     let first = Field::named(&order.field, query, part);
@@ -41,7 +42,7 @@ pub(super) fn page(query: &Query, part: &Part) -> String {
     )
 }
 
-/// Whether a row comes after the one of the cursor.
+/// The condition that a row comes after the row of the cursor.
 fn after(cursor: &Cursor, first: Field, direction: Direction, then: &[Field]) -> String {
     let list = |text: &dyn Fn(&Field) -> String| then.iter().map(text).collect::<Vec<_>>().join(", ");
     let values = list(&|field| field.value(cursor).unwrap_or_default());
@@ -69,7 +70,7 @@ impl Field {
         key.or_else(|| part.measures.iter().position(is_named).map(Self::Figure)).unwrap_or(Self::Start)
     }
 
-    /// Its value in the row of the cursor; none if that is null.
+    /// The value of the field in the row of the cursor; `None` if it is null.
     fn value(self, cursor: &Cursor) -> Option<String> {
         match self {
             Self::Start => Some(cursor.start.to_string()),
@@ -79,7 +80,7 @@ impl Field {
     }
 }
 
-/// Its alias.
+/// The alias of the field.
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -31,7 +31,7 @@ where = { event = "purchase" }
 measures = { n = "count", total = "sum(param_int)", least = "min(param_int)", most = "max(param_int)", buyers = "uniq_exact(user)" }
 "#;
 
-/// Holds a statement against the file of its name, which a first run writes.
+/// Compares a statement with the golden file of its name. The first run writes the file.
 #[track_caller]
 fn check(name: &str, given: &[(&str, &str)]) {
     let rollups = Rollups::parse("", &format!("{}{MORE}", Rollups::built_in())).unwrap();
@@ -158,7 +158,7 @@ fn rows_of_the_pages_before_are_left_out_by_the_database() {
 }
 
 proptest! {
-    /// Whatever texts a request has, they are parameters: the statement is the same as for harmless ones.
+    /// All texts of a request are bound as parameters, so the statement does not depend on them.
     #[test]
     fn texts_of_a_request_are_never_part_of_the_statement(values in prop::collection::vec("(?s).{0,20}", 6)) {
         let rollups = Rollups::built_in();
