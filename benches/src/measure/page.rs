@@ -1,7 +1,7 @@
-//! The page in a browser: how soon it shows numbers, and what a page that stays open costs the query API.
+//! The page in a browser: how soon it shows numbers, and how much CPU time an open page costs the query API.
 //!
-//! Events arrive meanwhile, so that a page has something new in each tick. The browser shares the machine with the
-//! servers.
+//! Events arrive during the measurement, so that a page has new numbers in each tick. The browser shares the machine
+//! with the servers.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -34,8 +34,8 @@ const LOADS: usize = 5;
 /// Longest wait for the browser.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The figures that have goals. The query API's CPU time is counted without pages, then with them, for as long as the
-/// plan measures at rest. None where there is no Chromium.
+/// The figures that have goals; none if there is no Chromium. The query API's CPU time is counted first without pages
+/// and then with open ones, each time for the plan's window at rest.
 pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> anyhow::Result<Vec<Goal>> {
     let chromium = match page::chromium(&Vars::from_env()) {
         Ok(chromium) => chromium,
@@ -86,7 +86,7 @@ pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> an
     ])
 }
 
-/// The browser, which a script drives.
+/// The browser and the script that drives it.
 struct Browser {
     script: Child,
     lines: Lines<BufReader<ChildStdout>>,

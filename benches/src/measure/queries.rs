@@ -1,5 +1,5 @@
-//! Queries of `/v1/query` over the events of a drained topic: different ones, which ClickHouse answers, and the
-//! same one, which the cache answers. Then the page asks, in a browser.
+//! Queries of `/v1/query` over the events of a drained topic: different queries, which ClickHouse answers, and equal
+//! ones, which the cache answers. Then a browser opens the page.
 
 use std::sync::Arc;
 
@@ -23,12 +23,13 @@ use crate::servers::world::addr_of;
 const QUERY_RATE: f64 = 20.0;
 /// Connections of those readers.
 const QUERY_CONNECTIONS: usize = 10;
-/// Reads a second of an answer that is known for this tick.
+/// Reads a second of an answer that is already cached for this tick.
 const CACHED_RATE: f64 = 2_000.0;
 /// Connections of those readers.
 const CACHED_CONNECTIONS: usize = 32;
 
-/// What panels ask for. Each gets a filter of its own, so that no two are equal; it leaves out nothing.
+/// Queries of panels. A different value is appended to the filter of each request, so that no two queries are equal.
+/// The filters exclude no event.
 const PANELS: [&str; 5] = [
     "measures=events&grain=hour&from=-24h&filter=event:ne:",
     "measures=events&dimensions=event&top=10&from=-7d&filter=country:ne:",
@@ -95,14 +96,14 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<(V
     Ok((rows, goals))
 }
 
-/// As many different queries as one measurement sends.
+/// Different queries, as many as one measurement sends.
 fn asked(plan: &Plan) -> Arc<[Bytes]> {
     let count = (QUERY_RATE * plan.duration.as_secs_f64()).ceil() as usize;
     let query = |number: usize| format!("/v1/query?{}none-{number}", PANELS[number % PANELS.len()]);
     (0..count.max(1)).map(|number| load::get(&query(number))).collect()
 }
 
-/// The smallest statement that an answer from a rollup takes, straight to ClickHouse.
+/// The smallest statement that can answer from a rollup, sent directly to ClickHouse.
 fn sums(world: &World) -> Arc<[Bytes]> {
     let sql = "SELECT+sum(rows)+FROM+rollup_sums+WHERE+tenant=%27default%27+AND+rollup=%27event_daily%27+AND+expires=%272149-06-06%27";
     vec![load::get(&format!("/?database={}&query={sql}", world.name()))].into()
