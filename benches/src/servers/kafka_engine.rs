@@ -32,8 +32,8 @@ const COLUMNS: [(&str, &str); 12] = [
 pub(crate) fn tables(work: Work) -> [String; 5] {
     let columns = definitions(work);
     [
-        // Millrace's raw table had this sorting key when this floor was written. The floor does not follow later changes
-        // of that key.
+        // Millrace's raw table had this sorting key when this floor was written. The floor does not follow later
+        // changes of that key.
         format!(
             "CREATE TABLE events ({columns}) ENGINE = MergeTree
              PARTITION BY toYYYYMMDD(server_time)

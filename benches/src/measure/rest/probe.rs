@@ -39,8 +39,8 @@ impl Probe {
         })
     }
 
-    /// Sends reactions one after another until `end`. Returns the seconds until each of them, the last one included, was
-    /// counted.
+    /// Sends reactions one after another until `end`. Returns the seconds until each of them was counted, including the
+    /// last one.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
         // Once a client has asked for an old hour, the query API refreshes it with every poll.
         let mut clicks = self.clicks().await?;
