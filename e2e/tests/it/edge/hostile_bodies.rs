@@ -1,5 +1,5 @@
-//! Hostile bodies through the whole of Millrace: each gets the right answer, exactly the accepted lines are stored, and
-//! all services stay healthy.
+//! Sends hostile bodies through the whole pipeline. Each gets the right answer, exactly the accepted lines are stored,
+//! and all services stay healthy.
 
 use std::time::Duration;
 

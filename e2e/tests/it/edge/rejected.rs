@@ -1,4 +1,4 @@
-//! Rejected lines are sampled as dead letters for operators, and count nowhere.
+//! A sample of rejected lines is stored as dead letters for operators. Rejected lines count nowhere.
 
 use devstack::wait_for;
 use tokio::time::Instant;
