@@ -311,7 +311,7 @@ mod tests {
         let (good, bad) = lines();
         assert!(good.len() > bad.len() * 5, "{} of {}", good.len(), good.len() + bad.len());
         for reason in [Code::TooDeep, Code::BadJson] {
-            assert!(bad.contains(&reason), "lines stop short of {reason:?}");
+            assert!(bad.contains(&reason), "no line is rejected with {reason:?}");
         }
         let holds = |what: &str| good.iter().any(|line| line.contains(what));
         let texts = TEXTS.iter().chain(&NUMBERS).copied();

@@ -119,7 +119,11 @@ fn declaration() -> String {
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("dashboards", stack)?.with_partitions(records::PARTITIONS);
     let world = world.with_rollups(&declaration())?.with_views(ON.views);
-    ensure!(world.name() == ON.tables, "the definers were declared for {}", ON.tables);
+    ensure!(
+        world.name() == ON.tables,
+        "the database is not {}, for which the definers were declared",
+        ON.tables
+    );
     world.migrate().await?;
     progress::print("dashboards: filling the topic with a week");
     // A little less than 7 days, so that the rollup by minutes, which keeps 7 days, still has every event.
@@ -140,7 +144,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     }
     let mut goals = Vec::new();
     for (panel, row) in PANELS.iter().zip(&mut rows) {
-        row.note = format!("{:.1} M events behind", events as f64 / 1e6);
+        row.note = format!("over {:.1} M events", events as f64 / 1e6);
         let (median, _) = row.latency().context("find the times of a query")?;
         if panel.reads_rollup {
             let what = format!("dashboards, {}: p50 in ms", panel.name);

@@ -254,7 +254,7 @@ async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow
         return Ok((last, last as f64 / started.elapsed().as_secs_f64()));
     }
     let (head, since) = first.with_context(|| format!("{}: see the first rows", consumer.what()))?;
-    ensure!(head < events, "all {events} events were stored at once: drain more to measure a rate");
+    ensure!(head < events, "all {events} events were stored at once: drain more events to measure a rate");
     ensure!(last == events, "{}: {events} events became {last} rows", consumer.what());
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
 }
@@ -296,27 +296,32 @@ fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let Some(ours) = find(Consumer::Aggregator) else { return goals };
     if let Some(engine) = find(Consumer::KafkaEngine) {
         let share = ours.total_cpu() / engine.total_cpu();
-        goals.push(goal("5", "CPU of aggregator and ClickHouse, of the Kafka engine's", share, AtMost(0.5)));
+        goals.push(goal(
+            "5",
+            "CPU of aggregator and ClickHouse, ratio to the Kafka engine",
+            share,
+            AtMost(0.5),
+        ));
         let bytes = ours.bytes_per_unit().zip(engine.bytes_per_unit());
         goals.extend(bytes.map(|(ours, engine)| {
-            goal("10", "bytes an event on disk, of the Kafka engine's", ours / engine, AtMost(1.0))
+            goal("10", "bytes per event on disk, ratio to the Kafka engine", ours / engine, AtMost(1.0))
         }));
     }
     if let (Some(two), Some(spate)) = (find(Consumer::AggregatorTwoRollups), find(Consumer::Spate)) {
         let share = two.total_cpu() / spate.total_cpu();
-        goals.push(goal("5b", "CPU with two rollups, of Spate's", share, AtMost(1.0)));
+        goals.push(goal("5b", "CPU with two rollups, ratio to Spate", share, AtMost(1.0)));
         let share = two.percent_of(spate) / 100.0;
-        goals.push(goal("5b", "events/s with two rollups, of Spate's", share, AtLeast(1.0)));
+        goals.push(goal("5b", "events/s with two rollups, ratio to Spate", share, AtLeast(1.0)));
     }
     if let (Work::Wild, Some(lean)) = (work, lean) {
-        goals.push(goal("5c", "CPU, of that with lean work", ours.total_cpu() / lean, AtMost(1.15)));
+        goals.push(goal("5c", "CPU, ratio to lean work", ours.total_cpu() / lean, AtMost(1.15)));
     }
     let peak =
         ours.peak_mib().map(|peak| goal("9", "peak memory of the aggregator, MiB", peak, AtMost(768.0)));
     goals.extend(peak);
     let most = if work == Work::Rich { 45.0 } else { 20.0 };
     let bytes = ours.bytes_per_unit();
-    goals.extend(bytes.map(|bytes| goal("10", "bytes an event on disk, merged", bytes, AtMost(most))));
+    goals.extend(bytes.map(|bytes| goal("10", "bytes per event on disk, merged", bytes, AtMost(most))));
     goals
 }
 

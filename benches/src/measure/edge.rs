@@ -81,6 +81,6 @@ async fn with_few_clients(
     };
     let [ours, floors] = [&*at_rate, floor_at_rate].map(|row| 100.0 * row.cores());
     at_rate.note = format!("{ours:.1} % of a core, B {floors:.1} %");
-    few.note = format!("{:.0} % of B with as many connections", few.percent_of(floor_of_few));
+    few.note = format!("{:.0} % of B with the same number of connections", few.percent_of(floor_of_few));
     Ok(rows)
 }

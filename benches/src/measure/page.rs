@@ -64,11 +64,11 @@ pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> an
     progress::print("page: loading it");
     let mut browser = Browser::start(&chromium, &api.http())?;
     let times: Vec<f64> = serde_json::from_str(&browser.line().await?).context("read the times of loads")?;
-    ensure!(browser.line().await? == "open", "the browser has its pages open");
+    ensure!(browser.line().await? == "open", "the browser did not open its pages");
     progress::print(&format!("page: {PAGES} stay open"));
     let with = cores().await?;
     browser.close().await?;
-    ensure!(!arriving.is_finished(), "events arrive while pages are measured");
+    ensure!(!arriving.is_finished(), "the load ended before the pages were measured");
     drop(arriving);
     edge.terminate().await?;
     let goal = |what: String, measured, most| Goal { number: "page", what, measured, bound: AtMost(most) };
@@ -117,7 +117,7 @@ impl Browser {
         let mut input = self.script.stdin.take().context("write to the script")?;
         input.write_all(b"\n").await?;
         let status = time::timeout(DEADLINE, self.script.wait()).await.context("wait for the browser")??;
-        ensure!(status.success(), "the browser ends: {status}");
+        ensure!(status.success(), "the browser failed: {status}");
         Ok(())
     }
 }

@@ -105,8 +105,8 @@ impl Report {
         }
         if self.acked == 0 || self.unanswered * 100 > self.requests * MOST_UNANSWERED {
             failures.push(format!(
-                "too much is open: of {} requests {} were acked and {} stayed unanswered, \
-                 {MOST_UNANSWERED} % may",
+                "too few outcomes are known: of {} requests {} were acked and {} stayed unanswered, \
+                 at most {MOST_UNANSWERED} % may",
                 self.requests, self.acked, self.unanswered
             ));
         }

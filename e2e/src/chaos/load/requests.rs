@@ -225,8 +225,8 @@ mod tests {
             let time = event::parse::<()>(line).unwrap().event.client_time.unwrap();
             LONG_AGO.0 + DAY < time.0 && time.0 < NOW.0 - 30 * DAY
         };
-        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "of any time");
-        assert!(share(&|r| r.events.is_empty()) > 5, "with nothing good");
+        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "from a wrong clock");
+        assert!(share(&|r| r.events.is_empty()) > 5, "without a good line");
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
         );

@@ -146,7 +146,7 @@ async fn a_second_server_behind_the_address_ends_the_aggregator_and_gets_no_row(
     let in_other =
         other.clickhouse.client().query("SELECT count() FROM two_servers.events").fetch_one::<u64>();
     let in_other = in_other.await.unwrap();
-    assert_eq!(in_other, 0, "rows and markers on a server whose markers nobody had read");
+    assert_eq!(in_other, 0, "rows and markers on the second server, whose markers no process had read");
 
     // The events that were accepted meanwhile are in Kafka.
     let _one_server = world.aggregator().await;

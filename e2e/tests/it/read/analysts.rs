@@ -290,7 +290,7 @@ async fn migrate_drops_its_views_of_what_is_no_longer_declared_and_no_others() {
     // A view that `migrate` did not create now has this name.
     world.rows(&format!("CREATE VIEW {bi}.plans AS SELECT 1 AS one")).await;
     world.migrate().await;
-    assert!(views().await.contains("plans"), "a view of somebody else was dropped");
+    assert!(views().await.contains("plans"), "`migrate` dropped a view that it did not create");
     assert!(views().await.is_superset(&before));
 }
 

@@ -399,7 +399,7 @@ impl Asked {
         };
         let objects = self.objects(text);
         let rows: Rows = objects.iter().map(row).collect();
-        assert_eq!(rows.len(), objects.len(), "a key stands in two rows: {text}");
+        assert_eq!(rows.len(), objects.len(), "a key is in two rows: {text}");
         rows
     }
 

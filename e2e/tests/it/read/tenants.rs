@@ -159,7 +159,7 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
         "SELECT count() FROM events_recent WHERE param_str NOT LIKE '%-x' AND toUInt64(param_str) > 0";
     assert_eq!(ask(&world, "acme", number).await.as_deref(), Ok("1"));
     let theirs = ask(&world, "my-shop", number).await.unwrap_err();
-    assert!(theirs.contains("secret"), "it is an oracle: a tenant's own text is shown: {theirs}");
+    assert!(theirs.contains("secret"), "this query shows texts in errors: {theirs}");
     assert_reaches_nothing_else(&world).await;
 }
 
@@ -279,7 +279,7 @@ async fn tenants_are_refused_where_they_would_not_be_apart() {
     let refused = migrate(&world, &["acme"], &[OLD_SERVER]).await.unwrap_err();
     assert!(refused.contains("takes its users from a file"), "{refused}");
     let views = format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
-    assert_eq!(world.number(&views).await, 0, "nothing is shown to anybody");
+    assert_eq!(world.number(&views).await, 0, "there are no views");
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn a_definer_without_its_policy_gets_no_views() {
         assert!(refused.contains("they would show all tenants"), "{refused}");
         let views =
             format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
-        assert_eq!(world.number(&views).await, 0, "nothing is shown to anybody");
+        assert_eq!(world.number(&views).await, 0, "there are no views");
     }
 }
 
