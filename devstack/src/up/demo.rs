@@ -1,8 +1,8 @@
 //! Sends live events and backfilled history of the demo to the front port.
 //!
 //! Live traffic is about one event a second, the same rate as in the history, so that the numbers on the page are
-//! consistent. History is sent backwards in time: the latest two weeks in the first minutes, the rest with whatever
-//! live traffic leaves of [`RATE`].
+//! consistent. History is sent backwards in time: the latest two weeks in the first minutes, the rest with the part of
+//! [`RATE`] that live traffic leaves.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,7 +23,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const RATE: usize = 34;
 /// The same while the first two weeks of history are sent.
 const FIRST_RATE: usize = 1_500;
-/// How far back the history reaches that is sent first: the page compares the last week with the week before.
+/// How far back the first two weeks of history reach. They come first, because the page compares the last week with
+/// the week before.
 const FIRST: i64 = 15 * DAY;
 /// How far back the history reaches.
 const PAST: i64 = 400 * DAY;

@@ -34,7 +34,7 @@ mod page;
 
 mod output;
 
-/// The rollups of the demo: the built-in ones, and those of the demo's own fields.
+/// The rollups of the demo: the built-in ones, and those in `demo-rollups.toml`.
 const DEMO_ROLLUPS: &str =
     concat!(include_str!("../../../schemas/rollups.toml"), include_str!("../../config/demo-rollups.toml"));
 

@@ -29,7 +29,7 @@ const CAMPAIGN: i64 = 6 * DAY;
 const RETURNING: f64 = 0.55;
 /// After how many days people come back, on average.
 const RETURN_AFTER: f64 = 3.0;
-/// The share of new people who begin to sign up, and the share of those who finish.
+/// The share of new people who begin to sign up, and the share of those people who then finish.
 const SIGNUP_BEGUN: f64 = 0.46;
 const SIGNUP_DONE: f64 = 0.68;
 

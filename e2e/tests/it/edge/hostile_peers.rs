@@ -17,7 +17,7 @@ const EVENT: &str = r#"{"event":"a"}"#;
 /// A request that is hidden in bodies. If the edge read it as a request, it would count a reaction.
 const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// An edge with short timeouts, so that it closes connections soon.
+/// An edge with short timeouts, so that it closes connections quickly.
 async fn impatient(world: &World) -> Edge {
     let patience = [
         ("HEADER_TIMEOUT", "1s"),
@@ -46,7 +46,7 @@ fn post(headers: &str, body: &str) -> String {
     format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
 }
 
-/// The answer to one event over a new connection, because the edge may close an idle one at any time.
+/// The answer to one event. Uses a new connection, because the edge may close an idle one at any time.
 async fn answer(edge: &Edge) -> HttpResponse {
     Http::new(edge.service.http()).post_lines(&[EVENT.to_owned()]).await
 }

@@ -22,16 +22,16 @@ mod weeks;
 /// Longest run of the browser.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// The last step looks at an audit.
+/// A short interval, because the last step of the script shows the result of an audit.
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
-/// Like the default; the short interval of other tests makes every answer look late.
+/// Like the default. With the short interval of other tests, every answer would look late.
 const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_was_posted_and_how_old_it_is() {
     if time_left_of_the_day() < DEADLINE {
-        // Yesterday would be another day at the end of the run.
+        // If the day ended during the run, yesterday would become another day.
         time::sleep(time_left_of_the_day()).await;
     }
     let (mut stack, world) = World::on_own_servers("page").await;

@@ -28,7 +28,7 @@ async fn count(world: &World, http: &Http, events: &[TestEvent]) {
     count_more(world, http, &mut Oracle::default(), events).await;
 }
 
-/// The same, if the oracle has already counted earlier events.
+/// Like [`count`], if the oracle has already counted earlier events.
 pub(super) async fn count_more(world: &World, http: &Http, oracle: &mut Oracle, events: &[TestEvent]) {
     for some in events.chunks(500) {
         let text: Vec<_> = some.iter().map(TestEvent::line).collect();

@@ -155,7 +155,7 @@ impl Asked {
             days: (from, from + rng.i64(1..=longest)),
             filters,
             fills: rng.bool(),
-            // A month does not begin a week after another.
+            // Whole months that are moved back by a week are not whole months.
             compare: compare.filter(|compare| *compare != "week" || grain != "month"),
             accuracy: ["auto", "exact"][rng.usize(..2)],
             form: ["json", "ndjson", "csv"][rng.usize(..3)],

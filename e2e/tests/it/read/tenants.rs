@@ -315,7 +315,7 @@ async fn clickhouse_understands_every_statement_and_the_file_sets_the_same_limit
             .await
             .concat()
             .concat();
-        // `migrate` compares the condition of a policy with what ClickHouse keeps.
+        // `migrate` compares the condition of a policy with the condition that ClickHouse stores.
         if let Some((_, rest)) = statement.split_once(" USING ") {
             let condition = rest.split_once(" AS ").unwrap().0;
             assert!(printed.contains(&format!(" USING {condition} ")), "{printed}");

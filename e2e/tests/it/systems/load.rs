@@ -56,7 +56,7 @@ pub(crate) async fn send(edge: &Edge, current: UnixMillis, duration: Duration) -
                 if schedule.tick().await.duration_since(started) >= duration {
                     return requests;
                 }
-                // One event in twenty is of a past hour.
+                // One event in twenty has the time of a past hour.
                 let lines: Vec<_> = (0..EVENTS)
                     .map(|_| {
                         let back = if rng.u8(..20) == 0 { rng.i64(1..48) * HOUR } else { 0 };

@@ -1,4 +1,4 @@
-//! The audit finds rows that were removed from the tables or added to them, and nothing else.
+//! The audit finds rows that were removed from the tables or added to them, and reports nothing else.
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;

@@ -21,7 +21,7 @@ const CUT: i64 = 7;
 /// People, each of whom visits many times.
 const PEOPLE: u32 = 120;
 
-/// Visits of the last weeks; some go on to a sign-up within the hour.
+/// Visits of the last weeks. Some of them lead to a sign-up within the hour.
 pub(super) fn events(now: UnixMillis) -> Vec<TestEvent> {
     let mut rng = Rng::with_seed(18);
     let today = now.floor(DAY).0;
