@@ -23,13 +23,13 @@ const CONNECTIONS: usize = 500;
 /// Warm-up of each candidate: Kafka's JVM compiles its code in its first seconds.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// A server and the load that it is put under.
+/// A server, and the load for it.
 pub struct Candidate {
     what: String,
     load: Load,
     unit: Unit,
     per_request: usize,
-    /// Names and ids of the processes whose CPU time is counted for it.
+    /// Names and ids of the processes whose CPU time is counted for the candidate.
     processes: Vec<(&'static str, u32)>,
 }
 

@@ -21,11 +21,11 @@ use crate::servers::world::addr_of;
 
 /// Queries a second that ClickHouse has to answer: a page of ten panels, opened twice.
 const QUERY_RATE: f64 = 20.0;
-/// Connections of those readers.
+/// Connections that send these queries.
 const QUERY_CONNECTIONS: usize = 10;
 /// Reads a second of an answer that is already cached for this tick.
 const CACHED_RATE: f64 = 2_000.0;
-/// Connections of those readers.
+/// Connections that send these reads.
 const CACHED_CONNECTIONS: usize = 32;
 
 /// Queries of panels. A different value is appended to the filter of each request, so that no two queries are equal.

@@ -28,7 +28,7 @@ const COLUMNS: [(&str, &str); 12] = [
     ("country", "LowCardinality(String)"),
 ];
 
-/// The statements that create the tables, and the views that fill the rollups from the raw one.
+/// The statements that create the tables, and the views that fill the rollups from the raw table.
 pub(crate) fn tables(work: Work) -> [String; 5] {
     let columns = definitions(work);
     [
@@ -103,7 +103,7 @@ mod tests {
             assert!(line.contains(&format!("\"{name}\":")), "{name} is not in {line}");
         }
         let fields = line.matches("\":").count() - if work == Work::Rich { 3 } else { 0 };
-        // The edge adds three.
+        // The edge adds three fields.
         assert_eq!(fields + 3, columns(work).count(), "{line}");
     }
 

@@ -113,7 +113,7 @@ impl Report {
         failures
     }
 
-    /// Events that must have happened at least once.
+    /// What must have happened at least once, with its count.
     fn needed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let spooled = self.spool.then_some(("events in the spool", self.spooled));
         let others =
