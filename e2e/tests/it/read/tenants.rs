@@ -159,7 +159,7 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
         "SELECT count() FROM events_recent WHERE param_str NOT LIKE '%-x' AND toUInt64(param_str) > 0";
     assert_eq!(ask(&world, "acme", number).await.as_deref(), Ok("1"));
     let theirs = ask(&world, "my-shop", number).await.unwrap_err();
-    assert!(theirs.contains("secret"), "this query shows texts in errors: {theirs}");
+    assert!(theirs.contains("secret"), "the error must show the text: {theirs}");
     assert_reaches_nothing_else(&world).await;
 }
 
