@@ -1,7 +1,7 @@
 //! Compares servers under load.
 //!
-//! Candidates run in turn, A B C A B C, so that a machine that slows down slows all of them, and none is
-//! measured before all have been warmed up.
+//! Candidates run in turn, A B C A B C, so that a machine that slows down affects all of them. All candidates are
+//! warmed up before the first one is measured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ const CONNECTIONS: usize = 500;
 /// Warm-up of each candidate: Kafka's JVM compiles its code in its first seconds.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// A server and the load that it is put under.
+/// A server, and the load for it.
 pub struct Candidate {
     what: String,
     load: Load,
     unit: Unit,
     per_request: usize,
-    /// Names and ids of the processes whose CPU time is counted for it.
+    /// Names and ids of the processes whose CPU time is counted for the candidate.
     processes: Vec<(&'static str, u32)>,
 }
 
 impl Candidate {
-    /// `service`, whose program is called `name`, under as many of `requests` as it answers.
+    /// `service`, whose program is called `name`. Sends `requests` as fast as the service answers them.
     pub fn new(
         what: impl Into<String>,
         name: &'static str,
@@ -84,7 +84,7 @@ impl Candidate {
         Row::new(&*self.what, self.unit)
     }
 
-    /// Puts it under its load for `duration`.
+    /// Sends the load for `duration`.
     pub async fn run(&self, duration: Duration) -> anyhow::Result<Outcome> {
         let outcome = self.load.run(duration).await?;
         let Outcome { answered, failed, .. } = outcome;
@@ -92,12 +92,12 @@ impl Candidate {
         Ok(outcome)
     }
 
-    /// CPU seconds that each of its processes has used so far.
+    /// CPU seconds that each process of the candidate has used so far.
     pub fn cpu(&self) -> anyhow::Result<Vec<f64>> {
         self.processes.iter().map(|(_, id)| usage::seconds(*id)).collect()
     }
 
-    /// The figures of a run that ends now; [`Candidate::cpu`] was `before` when it began.
+    /// The figures of a run that ends now. `before` is the value of [`Candidate::cpu`] at the start of the run.
     pub fn repeat(&self, outcome: &Outcome, before: &[f64]) -> anyhow::Result<Repeat> {
         let units = outcome.answered * self.per_request as u64;
         let after = self.cpu()?;

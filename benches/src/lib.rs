@@ -1,8 +1,8 @@
-//! Measures, for `./dev bench`: everything side by side in one run on one machine.
+//! The measurements of `./dev bench`: it measures Millrace and what it is compared with in one run on one machine.
 //!
-//! Asserts nothing about time; but counts must be exact. The modules stand in the order of a run: the
-//! plan, what is sent, the load generator, the servers, the comparison, the measurements, the report. Beside
-//! them are the single steps, whose instructions are counted.
+//! The measurements assert nothing about time, but counts must be exact. The modules are in the order of a run: the
+//! plan, what is sent, the load generator, the servers, the comparison, the measurements, the report. The module
+//! [`steps`] has the single steps, whose instructions `./dev steps` counts.
 
 pub mod plan;
 

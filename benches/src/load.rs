@@ -1,10 +1,10 @@
 //! The load generator: many connections, prepared requests, latency as a distribution.
 //!
-//! Open loop with a schedule: the latency of a request counts from the moment at which the schedule starts it,
-//! so a stall of the server counts for every request that waited. Without a rate, each connection sends its
-//! next request when the last one is answered. The generator shares the machine with the servers that it
-//! measures, so it writes prepared bytes and parses only the status and the length of an answer. Latencies
-//! include the timer's granularity of a millisecond.
+//! With a rate, the load is an open loop: the latency of a request counts from its scheduled start, so a stall of
+//! the server counts for every request that had to wait. Without a rate, each connection sends its next request
+//! when the last one is answered. The generator shares the machine with the servers that it measures, so it writes
+//! prepared bytes and parses only the status and the length of an answer. Latencies include the timer's granularity
+//! of a millisecond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// A minute; a longer latency is recorded as this.
+/// The longest latency that can be recorded, a minute. Longer ones are recorded as a minute.
 const LONGEST_MICROS: u64 = 60_000_000;
 
 /// What is sent, where and how fast.
@@ -29,7 +29,7 @@ pub struct Load {
     pub addr: SocketAddr,
     /// Connections at once.
     pub connections: usize,
-    /// Requests per second over all connections; `None`: as many as are answered.
+    /// Requests per second over all connections. `None`: as many as the server answers.
     pub rate: Option<f64>,
     /// Whole HTTP/1.1 requests, sent in turn.
     pub requests: Arc<[Bytes]>,
@@ -39,11 +39,11 @@ pub struct Load {
 pub struct Outcome {
     /// Requests answered with 2xx.
     pub answered: u64,
-    /// Requests answered otherwise, or not at all.
+    /// Requests answered with another status, or not at all.
     pub failed: u64,
     /// Microseconds from the scheduled start of each answered request to the end of its answer.
     pub latency: Histogram<u64>,
-    /// From the first start to the last answer.
+    /// Time from the start of the first request to the last answer.
     pub elapsed: Duration,
 }
 
@@ -164,7 +164,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// `None` while the head is incomplete, or the end of its chunks is not known.
+    /// `None` while the head or the chunked body is incomplete.
     fn parse(bytes: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
         let head = str::from_utf8(&bytes[..end]).context("read the head of an answer")?;

@@ -13,13 +13,13 @@ pub struct Plan {
     pub window: Duration,
     /// How often each measurement is repeated.
     pub repeats: usize,
-    /// Events that each drain reads from Kafka, and that queries have behind them.
+    /// Number of events that each drain reads from Kafka, and over which queries run.
     pub events: u64,
     /// The only measurements to make; all if empty.
     pub only: Vec<Measurement>,
     /// The only kind of events for the edge and the drain; all kinds if absent.
     pub work: Option<Work>,
-    /// Whether the drain also measures the peers that were built.
+    /// Whether the drain also measures peers, if they were built.
     pub peers: bool,
 }
 
@@ -39,18 +39,18 @@ impl Plan {
 /// A measurement of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Measurement {
-    /// What all processes cost while few events arrive.
+    /// CPU time of all processes while few events arrive.
     Rest,
-    /// The edge beside its floors.
+    /// The edge, compared with its floors.
     Edge,
-    /// Reads of the current hour beside their floor.
+    /// Reads of the current hour, compared with their floor.
     Reads,
-    /// Queries that ClickHouse answers from rollups, and the page that asks them.
+    /// Queries that ClickHouse answers from rollups, and the page that sends them.
     Queries,
     /// Queries of dashboards on the analysts' views.
     Dashboards,
     /// From requests to stored rows.
     WholeWay,
-    /// The aggregator alone, beside ClickHouse's Kafka engine and peers.
+    /// The aggregator alone, compared with ClickHouse's Kafka engine and peers.
     Drain,
 }

@@ -1,4 +1,4 @@
-//! Progress on standard error, beside the tables on standard output.
+//! Prints progress to standard error. The tables go to standard output.
 
 /// Prints what the run does next.
 #[expect(clippy::print_stderr, reason = "long work shows progress")]

@@ -1,7 +1,7 @@
-//! The pure steps that process an event, so that their instructions can be counted one by one.
+//! The pure steps that process an event, as separate functions, so that the instructions of each can be counted.
 //!
-//! Seconds differ from run to run on a shared machine. The number of instructions is the same for the same
-//! program and data, so that a step that has become slower shows at once.
+//! On a shared machine, elapsed times differ from run to run. The number of instructions is the same for the same
+//! program and data, so it shows at once when a step needs more work.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -92,7 +92,7 @@ pub fn all(work: Work) -> Vec<Step> {
             ));
         }),
     ];
-    // A reaction is the same beside every kind of events.
+    // A reaction does not depend on the kind of events, so it is measured once.
     if work == Work::Lean {
         steps.insert(2, reaction());
     }

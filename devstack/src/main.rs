@@ -1,4 +1,4 @@
-//! The program `devstack`: `up`, and the children that it starts.
+//! The `devstack` program: the `up` command, and the child processes that it starts.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code of a child. The reason of a failed start goes into its log.
+/// The exit code of a child. If the start failed, prints the reason to standard error, which is the child's log.
 #[expect(clippy::print_stderr, reason = "a child's standard error is its log")]
 fn child(ended: anyhow::Result<i32>) -> ExitCode {
     match ended {

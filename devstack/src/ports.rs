@@ -1,9 +1,9 @@
 //! Free ports on the loopback interface, reserved for one process.
 //!
-//! A free port may be taken by another process before it is used, and then that process's server would answer
-//! in place of ours. So each port is reserved by a lock file, which the kernel releases when the process ends:
-//! no two of our processes on this machine get the same port. Free ports come from below the kernel's range
-//! for outgoing connections, so that a server that restarts finds its port still free.
+//! Another process could take a free port before the server that should use it has started, and would then answer
+//! its requests. So each port is reserved by a lock on a file, which the kernel releases when the process ends: no
+//! two processes that use this module get the same port. Free ports come from below the kernel's range for outgoing
+//! connections, so that a server that restarts finds its port still free.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -28,7 +28,7 @@ pub struct Service {
     client: reqwest::Client,
 }
 
-/// What is reused when a service is restarted.
+/// The program, variables and log file of a service, which a restart reuses.
 #[derive(Debug)]
 struct Program {
     name: String,
@@ -44,8 +44,8 @@ impl Program {
 }
 
 impl Service {
-    /// Starts the workspace's program `name` on free ports, with these variables and no others, without waiting
-    /// until it is ready. Its log is a file in `directory`.
+    /// Starts the workspace's program `name` on free ports, with these variables and no others. Does not wait until
+    /// the service is ready. Its log is a file in `directory`.
     pub fn start(name: &str, vars: &[(&str, &str)], directory: &DataDirectory) -> anyhow::Result<Self> {
         let http_port = ports::free().context("find a free port")?;
         let admin_port = ports::free().context("find a free port")?;
@@ -59,21 +59,21 @@ impl Service {
         Ok(Self { program, process, http_port, admin_port, client: client.context("make an HTTP client")? })
     }
 
-    /// Changes a variable for its next start.
+    /// Sets a variable, which takes effect when the service is started again.
     pub fn set(&mut self, name: &str, value: &str) {
         self.program.vars.retain(|(other, _)| other != name);
         self.program.vars.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts it again after it has exited, with the same program, variables, ports and log.
+    /// Starts the service again after it has exited, with the same program, variables, ports and log.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        ensure!(self.process.exited().is_some(), "start {}: it is running", self.program.name);
+        ensure!(self.process.exited().is_some(), "start {}: it is already running", self.program.name);
         self.process = self.program.start()?;
         Ok(())
     }
 
     /// Runs the workspace's program `name`, such as `stream-agg migrate`, with these arguments and variables until
-    /// it exits. Fails if it fails.
+    /// it exits. Returns an error if the program fails.
     pub async fn run(
         name: &str,
         arguments: &[&str],
@@ -106,12 +106,12 @@ impl Service {
         self.process.wait_until("be ready", READY_DEADLINE, ready).await
     }
 
-    /// Sends SIGTERM and waits until it has exited.
+    /// Sends SIGTERM and waits until the service has exited.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.process.terminate(STOP_DEADLINE).await
     }
 
-    /// Kills it with SIGKILL and waits until it has exited.
+    /// Kills the service with SIGKILL and waits until it has exited.
     pub fn kill9(&mut self) {
         self.process.kill9();
     }

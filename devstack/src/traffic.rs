@@ -1,4 +1,4 @@
-//! Made-up traffic from a seed: devices that send batches, people who react and vote.
+//! Generates traffic from a seed: devices that send batches, and people who react and vote.
 //!
 //! Pure: the caller owns the clock and sends the requests.
 
@@ -84,7 +84,7 @@ impl Line<'_> {
 }
 
 impl Traffic {
-    /// Traffic of this many devices at once; now and then a new device replaces one.
+    /// Traffic of this many active devices. From time to time a new device replaces one of them.
     pub fn new(seed: u64, devices: usize) -> Self {
         let mut rng = Rng::with_seed(seed);
         let active = (0..devices).map(|_| Device::new(&mut rng)).collect();
@@ -152,7 +152,7 @@ impl Device {
     }
 }
 
-/// A moment of the last second, or, one time in twenty, of a past hour.
+/// A time within the last second or, once in twenty calls, in a past hour.
 fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     let ago = match rng.u32(..HISTORIC) {
         0 => rng.i64(1..=HOURS) * HOUR + rng.i64(0..MINUTE),
@@ -161,7 +161,7 @@ fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     UnixMillis(now.0 - ago)
 }
 
-/// One of `choices`, the first ones more often: a quarter of the choices gets half of all picks.
+/// Picks one of `choices`, the first ones more often: the first quarter of the choices gets half of all picks.
 fn skewed(rng: &mut Rng, choices: &[&'static str]) -> &'static str {
     let place = rng.f64().powi(2) * choices.len() as f64;
     choices[place as usize]

@@ -1,5 +1,4 @@
-//! The examples of the pages work as the pages show: each block of shell commands runs, and prints what the block after
-//! it shows.
+//! The examples in the documentation work: each block of shell commands runs, and prints what the next block shows.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 #![cfg(target_os = "linux")]
 
@@ -22,8 +21,8 @@ const PAGES: [(&str, &str); 7] = [
     ("operate.md", include_str!("../../docs/operate.md")),
     ("rollups.md", include_str!("../../docs/rollups.md")),
 ];
-/// The blocks that do not run, by their page and the reason, which the page has in the first line of the block after
-/// this mark. Readers of a rendered page do not see it.
+/// The blocks that do not run: the page, and the reason. The page has the reason after [`NOT_RUN_MARK`] in the opening
+/// fence of the block, where readers of the rendered page do not see it.
 const NOT_RUN: [(&str, &str); 5] = [
     ("README.md", "starts the stack"),
     ("edge.md", "needs a Kafka with TLS and a login"),
@@ -36,16 +35,16 @@ const NOT_RUN_MARK: &str = "sh no-run: ";
 const ROLLUPS: &str = include_str!("../../schemas/rollups.toml");
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Longest wait until a read shows what was written before.
+/// Longest wait until a read shows earlier writes.
 const VISIBLE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A block of a page: what stands behind its opening fence, and its lines.
+/// A code block of a page: the info string after its opening fence, and its lines.
 struct Block {
     info: String,
     text: String,
 }
 
-/// The blocks of a page, also those that are indented because they belong to a list.
+/// The code blocks of a page, including those that are indented because they belong to a list.
 fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut open_at = None;
@@ -106,7 +105,7 @@ impl Addresses {
         }
     }
 
-    /// Runs commands of a page against this stack, with our programs in the path. Returns what they print.
+    /// Runs commands of a page against this stack, with the workspace's programs in the path. Returns what they print.
     fn run(&self, commands: &str, directory: &Path) -> String {
         let commands = commands
             .replace("localhost:8080", &self.front)

@@ -1,4 +1,4 @@
-//! The local stack: the promises that every other test relies on.
+//! The local stack keeps acknowledged data when it is stopped or killed. Every other test relies on this.
 #![expect(clippy::unwrap_used, reason = "a panic with its line is the best report a test can give")]
 
 use std::time::Duration;

@@ -45,7 +45,8 @@ async fn the_demo_moves_the_numbers_and_ctrl_c_says_what_was_stored() {
     let first = numbers(&url()).await;
     up.wait_until("show growing numbers", Duration::from_secs(60), async || {
         let later = numbers(&url()).await;
-        // About one event a second happens now, few of those are clicks, and two weeks of past are counted meanwhile.
+        // This may take a while: live traffic is about one event a second, few of them clicks, and two weeks of
+        // history are counted meanwhile.
         later.len() == 3 && later.iter().zip(&first).any(|(later, first)| later > first)
     })
     .await
@@ -106,7 +107,7 @@ fn stat(id: u32) -> Option<(String, u32)> {
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
-/// The figures of `GET /analytics` in their order; none if it does not answer.
+/// The numbers in the answer of `GET /analytics`, in their order; none if there is no answer.
 async fn numbers(url: &str) -> Vec<u64> {
     let Ok(answer) = reqwest::get(url).await else { return Vec::new() };
     let text = answer.text().await.unwrap_or_default();

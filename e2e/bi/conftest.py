@@ -1,4 +1,4 @@
-"""Clients for the two users of analysts."""
+"""Clients for the two users that analysts have."""
 
 from urllib.parse import urlparse
 
@@ -16,13 +16,13 @@ def client(request):
 
 @pytest.fixture(scope="module")
 def reader():
-    """One user, where both are the same: a user may run 600 queries a minute."""
+    """The first user, for tests that need not run with both: a user may run only 600 queries a minute."""
     with clickhouse_connect.get_client(dsn=DSNS[0]) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def jdbc():
-    """The other user."""
+    """The second user."""
     with clickhouse_connect.get_client(dsn=DSNS[1]) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What the views hold, and that their readers can do nothing else with them. `support` says what it is run with."""
+"""The contents of the views, and the rights of their readers, who may only read them. `support` lists the variables."""
 
 import json
 from urllib.parse import urlparse
@@ -27,7 +27,7 @@ from support import (
 def test_every_view_that_is_expected_is_listed_and_nothing_else_is(client):
     assert set(client.command("SHOW TABLES").split()) == set(EXPECTED)
     seen = {database for (database,) in rows(client, "SELECT database FROM system.tables")}
-    # Other tests have views of their own on the same server.
+    # Other tests have their own views on the same server.
     others = {name for name in seen if not name.startswith("bi_")}
     assert others <= {"system", "information_schema", "INFORMATION_SCHEMA"}
 
@@ -68,7 +68,7 @@ def test_every_text_can_be_compared_with_nothing(client, view):
 def test_a_bucket_is_complete_when_all_before_its_end_is_counted(client):
     as_of = "(SELECT as_of FROM freshness)"
     for view, end in [("event_hourly", "hour + INTERVAL 1 HOUR"), ("users_all_monthly", "month + INTERVAL 1 MONTH")]:
-        # Both sides in one query, so that as_of is the same.
+        # One query reads both sides, so that as_of is the same.
         wrong = f"SELECT countIf(complete != ({as_of} >= {end})) FROM {view}"
         assert rows(client, wrong) == [(0,)], view
 
@@ -113,7 +113,7 @@ def test_nothing_but_the_views_can_be_read(client, query):
 
 
 def test_the_queries_of_others_cannot_be_read(client):
-    # The table is there only once something was logged.
+    # The table exists only after something was logged.
     assert refused(client, "SELECT count() FROM system.query_log") in (ACCESS_DENIED, UNKNOWN_TABLE)
 
 
@@ -147,7 +147,7 @@ def test_nothing_can_be_written_or_changed(client, query):
         "max_result_rows = 0",
         "readonly = 0",
         "readonly = 2",
-        # The old analyzer let a predicate run before the view's own filter.
+        # With the old analyzer, a predicate ran before the view's own filter.
         "enable_analyzer = 0",
         # The filter would run inside the view, with the rights of its definer.
         f"additional_table_filters = {{'{TABLES}.rollup_sums': '(SELECT count() FROM {TABLES}.ledger) > 0'}}",
@@ -205,17 +205,17 @@ def test_a_filter_beneath_a_view_reaches_nothing_that_no_view_shows(client, bene
     assert code in (ACCESS_DENIED, READONLY, SETTING_CONSTRAINT_VIOLATION, UNKNOWN_TABLE)
 
 
-# Before 26.6.5.113, 26.7.7.84 and 26.8.3.74 (ClickHouse 118063) such a predicate also reads other columns of a table that
-# a view shows, without a grant. Expected here, so that a library without the fault is noticed. None of these columns has
-# data of a client.
+# Before 26.6.5.113, 26.7.7.84 and 26.8.3.74 (ClickHouse 118063), such a predicate also reads other columns of a table
+# that a view shows, without a grant. The test expects this fault, so that it fails with a library that has the fix.
+# None of these columns has data of a client.
 @pytest.mark.parametrize("column", ["place", "cfg", "hwm", "kp"])
 def test_a_filter_beneath_a_view_reaches_columns_of_its_table_in_the_local_library_only(client, column):
     filters = f"additional_table_filters = {{'{TABLES}.events': '{column} >= 0'}}"
     assert rows(client, f"SELECT count() > 0 FROM (SELECT * FROM events_recent SETTINGS {filters})") == [(True,)]
 
 
-# The local library's `file()` reads any file of its user, without a grant (ClickHouse 98115): expected here, so that a
-# library without the fault is noticed. A server since 26.2.4.13 refuses it.
+# The local library's `file()` reads any file of the user that runs it, without a grant (ClickHouse 98115). The test
+# expects this fault, so that it fails with a library that has the fix. Servers since 26.2.4.13 refuse it.
 def test_a_file_of_the_server_can_be_read_in_the_local_library_only(client):
     assert "root:" in client.command("SELECT file('/etc/passwd')")
 

@@ -51,7 +51,8 @@ def test_a_table_is_reflected_and_queried(engine):
         assert found == plain.fetchall() and found
 
 
-# What Superset makes of a chart on a virtual dataset, of a physical one, of a filter box and of a preview.
+# The queries that Superset sends for a chart on a virtual dataset, a chart on a physical dataset, a filter box and a
+# preview.
 @pytest.mark.parametrize(
     "query",
     [

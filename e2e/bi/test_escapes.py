@@ -1,14 +1,14 @@
 """Attempts to get out of the views. Each is refused, or is listed at the end with the number of ClickHouse's issue.
 
-One user tries them all; `test_bi` checks that both have the same rights. More than one code is named where ClickHouse
-finds something else wrong before it looks at rights: nothing is read in either case.
+One user makes all attempts; `test_bi` checks that both users have the same rights. Some attempts list other codes than
+that for missing rights, because ClickHouse finds another error before it checks rights. Nothing is read in either case.
 """
 
 import pytest
 
 from support import ACCESS_DENIED, BI, DEFINERS, READONLY, SETTING_CONSTRAINT_VIOLATION, TABLES, refused, rows
 
-# Codes of ClickHouse: what is named is not there, or does not fit.
+# Error codes of ClickHouse for objects that do not exist, and for arguments that do not fit.
 BAD_ARGUMENTS, TYPE_MISMATCH, UNKNOWN_IDENTIFIER, NOT_FOUND = 36, 43, 47, 60
 NO_CLUSTER, NO_TABLES_TO_MERGE, NO_PROJECTION, NO_OUTFILE = 701, 636, 582, 358
 NO_IMPERSONATION, NO_SYSTEM_QUERY, NO_DATABASE = 344, 1, 81
@@ -55,7 +55,7 @@ def test_no_table_function_reaches_anything(jdbc, function):
         (f"clusterAllReplicas('default', {TABLES}.events)", NO_CLUSTER),
         ("urlCluster('default', 'http://127.0.0.1:1/', 'CSV', 'a String')", NO_CLUSTER),
         ("fileCluster('default', '/etc/passwd', 'LineAsString')", NO_CLUSTER),
-        # Only tables that the user may read are looked at.
+        # ClickHouse considers only tables that the user may read.
         (f"merge('{TABLES}', '^events$')", NO_TABLES_TO_MERGE),
         ("merge(REGEXP('.*'), '^events$')", NO_TABLES_TO_MERGE),
         (f"mergeTreeProjection({TABLES}, events, p)", NO_PROJECTION),
@@ -137,7 +137,7 @@ def test_no_statement_reads_or_changes_anything_else(jdbc, query):
         (f"SELECT * FROM {TABLES}.`.inner_id.x`", NOT_FOUND),
         ("SELECT 1 INTO OUTFILE '/tmp/out.csv'", NO_OUTFILE),
         ("EXECUTE AS default SELECT 1", NO_IMPERSONATION),
-        # The library that runs the tests does not have it.
+        # The library that runs the tests does not have this statement.
         ("SYSTEM RELOAD CONFIG", NO_SYSTEM_QUERY),
     ],
 )
@@ -176,7 +176,7 @@ def test_no_table_of_the_server_is_read(jdbc, table):
         f"SELECT name FROM system.tables WHERE database = '{TABLES}'",
         f"SELECT name FROM system.columns WHERE database = '{TABLES}'",
         f"SELECT column_name FROM information_schema.columns WHERE table_schema = '{TABLES}'",
-        # What is permitted is in its ELSE.
+        # Reads only its ELSE, which is permitted.
         f"SELECT * FROM viewIfPermitted(SELECT * FROM {TABLES}.events ELSE null('a UInt8'))",
     ],
 )
@@ -213,9 +213,9 @@ def test_a_marker_row_is_shown_by_no_error(jdbc, view, oracle):
     assert rows(jdbc, f"SELECT count() FROM {view} WHERE {oracle}") == [(0,)]
 
 
-# What follows is permitted by the library that runs the tests, 26.7.2.1, and expected here, so that a library without the
-# fault is noticed. `docs/bi.md` says which servers have none of it. `test_bi` has two more: `file()` as a value
-# (98115), and a filter beneath a view by a setting inside a subquery (118063).
+# The library that runs the tests, 26.7.2.1, permits the following attempts. The tests expect these faults, so that they
+# fail with a library that has the fixes. `docs/bi.md` lists the servers that have all fixes. `test_bi` tests two more
+# faults: `file()` as a value (98115), and a filter inside a view by a setting inside a subquery (118063).
 
 
 @pytest.mark.parametrize(
@@ -234,6 +234,6 @@ def test_rights_are_checked_whatever_a_subquery_sets(jdbc):
 
 
 def test_columns_of_a_table_are_explained_in_the_local_library_only(jdbc):
-    # ClickHouse 78938, fixed by its pull request 117979: names and types, and no row.
+    # ClickHouse 78938, fixed by its pull request 117979. The plan shows names and types of columns, but no rows.
     plan = rows(jdbc, f"EXPLAIN QUERY TREE SELECT * FROM {TABLES}.ledger")
     assert any("record_id UUID" in line for (line,) in plan)

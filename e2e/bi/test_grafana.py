@@ -1,5 +1,5 @@
-"""Grafana itself is not here: its macros and variables are expanded as its plugin for ClickHouse documents them, and every
-query of the dashboard is run."""
+"""Runs every query of the dashboard for Grafana. Grafana itself does not run: the tests expand its macros and variables
+as its plugin for ClickHouse documents them."""
 
 import json
 import re
@@ -15,7 +15,7 @@ PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"]}
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 PLUGIN = "grafana-clickhouse-datasource"
 
-# The time that is selected, and the seconds between two points of a chart.
+# The selected time range, and the seconds between two points of a chart.
 TO = datetime.now(timezone.utc) + timedelta(minutes=5)
 FROM = TO - timedelta(days=7)
 INTERVAL = 1800
@@ -87,12 +87,12 @@ def test_a_variable_offers_values(reader, name):
 def test_a_panel_shows_something(reader, title):
     (target,) = PANELS[title]["targets"]
     assert target["datasource"] == {"type": PLUGIN, "uid": "${datasource}"}
-    # All events of the test are of today, which is not whole yet.
+    # All events of the test are of today, which is not complete yet.
     result = reader.query(expanded(target["rawSql"]).replace("complete = 1", "complete <= 1"))
     assert result.result_rows
     kinds = [kind.name for kind in result.column_types]
     if target["queryType"] == "timeseries":
-        # Grafana takes the first for the time, texts for the names of series, and the others for values.
+        # Grafana uses the first column as the time, text columns as the names of series, and the others as values.
         assert result.column_names[0] == "time" and kinds[0].startswith("DateTime")
         assert kinds[-1] == "Int64", kinds
         times = [row[0] for row in result.result_rows]
@@ -103,7 +103,7 @@ def test_a_panel_shows_something(reader, title):
 def test_a_panel_reads_by_the_key_of_its_table(reader, title):
     sql = expanded(PANELS[title]["targets"][0]["rawSql"])
     plan = "\n".join(line for (line,) in rows(reader, f"EXPLAIN indexes = 1 {sql}"))
-    # Not the only key of polls, which have no time.
+    # Polls have no time, so their key has other columns.
     keys = plan.split("PrimaryKey")[1].split("Condition")[0].split()
     time = {"polls": "rollup", "events_recent": "toStartOfHour(client_time)", "rejected_lines": "tenant"}
     view = re.search(r"FROM (\w+)", sql)[1]
@@ -111,7 +111,7 @@ def test_a_panel_reads_by_the_key_of_its_table(reader, title):
 
 
 def test_a_filter_of_grafana_that_is_not_in_the_query_is_refused(reader):
-    # Its ad-hoc filters are this setting, which would put a predicate beneath the view.
+    # Grafana sends ad-hoc filters as this setting, which would apply a predicate inside the view.
     filters = {"additional_table_filters": f"{{'{BI}.event_daily': 'event = \\'click\\''}}"}
     with pytest.raises(Exception) as error:
         reader.query("SELECT count() FROM event_daily", settings=filters)

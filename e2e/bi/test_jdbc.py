@@ -9,11 +9,11 @@ from urllib.parse import urlparse
 from support import BI, DSNS, EXPECTED, GOLDEN
 
 SERVER = urlparse(DSNS[1])
-# Errors go to the standard error of sqlline, results to its standard output.
+# sqlline prints results to standard output and errors to standard error.
 SQLLINE = [
     "java", "-Xmx512m", "-cp", f"{os.environ['JDBC']}/*", "sqlline.SqlLine",
     "-d", "com.clickhouse.jdbc.ClickHouseDriver",
-    # The driver does not read an error that follows rows, so the server must know the whole result first.
+    # The driver does not read an error that follows rows, so the server must compute the whole result first.
     "-u", f"jdbc:clickhouse://{SERVER.hostname}:{SERVER.port}/{BI}?clickhouse_setting_wait_end_of_query=1",
     "-n", SERVER.username, "-p", SERVER.password,
     "--silent=true", "--color=false", "--outputformat=csv", "--incremental=true", "--timeFormat=yyyy-MM-dd",
@@ -22,14 +22,14 @@ SQLLINE = [
 
 
 def run(*commands):
-    """What sqlline prints for statements of SQL and its own commands, and the errors."""
+    """Runs SQL statements and commands of sqlline. Returns what sqlline prints, and the errors."""
     given = [word for command in commands for word in ("-e", command)]
     ended = subprocess.run([*SQLLINE, *given], capture_output=True, text=True, timeout=180)
     return ended.stdout, ended.stderr
 
 
 def table(*commands):
-    """The rows of results, each as a dictionary by the columns of the first."""
+    """The rows of all results as dictionaries. The keys are the columns of the first result."""
     printed, errors = run(*commands)
     assert "Error" not in errors, errors
     return list(csv.DictReader(printed.splitlines(), quotechar="'"))
@@ -50,7 +50,7 @@ def test_schemas_views_and_columns_are_listed_with_their_comments():
 def test_types_are_read_and_queries_that_tools_wrap_are_answered():
     (day,) = table("SELECT day, events, complete FROM event_daily LIMIT 1")
     assert len(day["day"]) == 10 and int(day["events"]) > 0 and day["complete"] in ("0", "1")
-    # DBeaver's count and preview, Tableau's custom query, Metabase's buckets.
+    # A count and a preview as in DBeaver, a custom query as in Tableau, and buckets as in Metabase.
     wrapped = [
         f"SELECT COUNT(*) AS n FROM `{BI}`.`events_recent`",
         f"SELECT 1 AS n FROM (SELECT * FROM `{BI}`.`event_hourly`) AS `t` LIMIT 1",
@@ -73,7 +73,7 @@ def test_900_000_rows_are_streamed():
         "SELECT tenant, event, client_time, number FROM (SELECT * FROM events_recent LIMIT 100) AS e "
         "CROSS JOIN (SELECT number FROM numbers(9000)) AS n"
     )
-    # In 512 MB of memory, with a line for each row.
+    # sqlline prints a line for each row, and has 512 MB of memory.
     with subprocess.Popen([*SQLLINE, "-e", query], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as console:
         lines = sum(1 for line in console.stdout if line.startswith("'default'"))
     assert lines == 900_000

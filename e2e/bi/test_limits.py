@@ -1,4 +1,4 @@
-"""A query that meets a limit ends with an error that names the limit. Runs last: the quota is then used up."""
+"""A query that reaches a limit ends with an error that names the limit. Runs last, because it uses up the quota."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +31,7 @@ def test_a_part_of_the_rows_is_returned_if_the_client_wants_that(reader):
 
 
 def test_an_eleventh_query_at_once_is_refused():
-    # Each client asks for the server's version first; that must not be the eleventh query.
+    # Each client asks for the server's version when it is created, and this must not be the eleventh query.
     clients = [clickhouse_connect.get_client(dsn=DSNS[0], autogenerate_session_id=False) for _ in range(14)]
 
     def sleep(client):
@@ -48,7 +48,7 @@ def test_an_eleventh_query_at_once_is_refused():
 
 
 def test_the_601st_query_of_a_minute_is_refused(jdbc):
-    # A minute may end meanwhile, and then 600 more are permitted. `SELECT 1` would not count.
+    # A minute may end during the loop, and then 600 more queries are permitted. `SELECT 1` would not count.
     for _ in range(1300):
         try:
             rows(jdbc, "SELECT as_of FROM freshness")

@@ -9,7 +9,7 @@ def test_the_example_for_notebooks_prints_days(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     documented = "clickhouse://bi_reader:local@127.0.0.1:18123/bi"
     assert documented in example
-    # Every day, for those of the test are not whole yet.
+    # Includes incomplete days, because the days of the test are not complete yet.
     exec(example.replace(documented, DSNS[0]).replace(" AND complete = 1", ""), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines and all(re.fullmatch(r"\d{4}-\d\d-\d\d \d+", line) for line in lines)

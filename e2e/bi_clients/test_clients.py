@@ -1,4 +1,4 @@
-"""The clients that need packages or tools of their own. `e2e/bi/support.py` says what they are run with; besides
+"""The clients that need packages or tools of their own. `e2e/bi/support.py` lists the variables. In addition:
 
     BI_NATIVE      host:port of the native protocol
     CLICKHOUSE     the HTTP address of the server, whose administrator needs no password
@@ -116,11 +116,11 @@ def test_dbt_builds_a_model_on_the_views(tmp_path):
     }
     (tmp_path / "models").mkdir()
     for name, content in files.items():
-        # JSON is YAML.
+        # JSON is valid YAML.
         (tmp_path / name).write_text(json.dumps(content))
     model = "SELECT event, sum(events) AS events FROM {{ source('bi', 'event_daily') }} GROUP BY event"
     (tmp_path / "models/events.sql").write_text("{{ config(order_by='event') }}\n" + model)
-    # The module, because the scripts of an environment that was moved do not start.
+    # Runs the module, because the scripts of an environment that was moved do not start.
     run = "from dbt.cli.main import dbtRunner; import sys; sys.exit(not dbtRunner().invoke(sys.argv[1:]).success)"
     folders = ["--project-dir", str(tmp_path), "--profiles-dir", str(tmp_path)]
     variables = os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}

@@ -1,6 +1,6 @@
-"""Apache Superset reads the views. It runs in this process, and the tests use its API as its pages do.
+"""Apache Superset reads the views. It runs in this process, and the tests use its API in the same way as its pages do.
 
-`e2e/bi/support.py` says what they are run with.
+`e2e/bi/support.py` lists the variables.
 """
 
 import os
@@ -13,7 +13,7 @@ from support import BI, DSNS, EXPECTED, GOLDEN
 
 URI = DSNS[0].replace("clickhouse://", "clickhousedb://")
 SERVER = urlparse(DSNS[0])
-# What the dialog sends that has a field for each part of the address.
+# The body that is sent by the dialog with a field for each part of the address.
 FORM = {
     "host": SERVER.hostname, "port": SERVER.port, "database": BI, "username": SERVER.username, "password": SERVER.password,
     "encryption": False, "query": {},
@@ -21,7 +21,7 @@ FORM = {
 TIMES = ["minute", "quarter_hour", "hour", "day", "week", "month", "client_time", "server_time", "as_of"]
 OF_THE_TENANT = {"col": "tenant", "op": "==", "val": "default"}
 EVER = "2000-01-01 : 2100-01-01"
-# Superset's kinds of columns.
+# Superset's types of columns.
 NUMERIC, STRING, TEMPORAL = 0, 1, 2
 WRITES = [
     "INSERT INTO event_daily (day) VALUES ('2026-01-01')",
@@ -43,13 +43,13 @@ class Superset:
         return self.client.open(f"/api/v1/{path}", method=method, json=body, headers=self.headers)
 
     def asked(self, method, path, body=None):
-        """What Superset answers where it must succeed."""
+        """Sends a request that must succeed. Returns the answer."""
         answer = self.request(method, path, body)
         assert answer.status_code in (200, 201), answer.text
         return answer.json
 
     def refusal(self, method, path, body=None):
-        """The message with which Superset refuses: one that a person can read."""
+        """Sends a request that Superset must refuse. Returns its message, which must be readable for people."""
         answer = self.request(method, path, body)
         assert 400 <= answer.status_code < 600 and "Traceback" not in answer.text, answer.text
         return answer.json["errors"][0]["message"] if "errors" in answer.json else answer.json["message"]
@@ -58,7 +58,7 @@ class Superset:
 @pytest.fixture(scope="module")
 def superset(tmp_path_factory):
     os.environ["SUPERSET_HOME"] = str(tmp_path_factory.mktemp("superset"))
-    # Imported here, because Superset reads its configuration while it is imported.
+    # Imported only here, because Superset reads its configuration when it is imported.
     import flask_migrate
     from superset.app import create_app
 
@@ -67,7 +67,7 @@ def superset(tmp_path_factory):
         import superset
         from superset.extensions import appbuilder, security_manager
 
-        # What `superset db upgrade`, `superset init` and `superset fab create-admin` do.
+        # Does what `superset db upgrade`, `superset init` and `superset fab create-admin` do.
         flask_migrate.upgrade(str(Path(superset.__file__).with_name("migrations")))
         appbuilder.add_permissions(update_perms=True)
         security_manager.sync_role_definitions()
@@ -116,7 +116,7 @@ def chart_body(dataset, **query):
 
 
 def chart(superset, dataset, **query):
-    """The rows of a chart, and the query that Superset made of it."""
+    """The rows of a chart, and the query that Superset generated for it."""
     (found,) = superset.asked("POST", "chart/data", chart_body(dataset, **query))["result"]
     return found
 
@@ -209,7 +209,7 @@ def test_the_row_limit_of_a_chart_is_part_of_its_query(superset, dataset):
     assert largest >= second > 0
 
 
-# docs/bi.md has the reason: with the column itself, ClickHouse compares the range with the starts of the buckets.
+# docs/bi.md gives the reason: with the column itself, ClickHouse compares the range with the starts of the buckets.
 @pytest.mark.parametrize("grain", ["P1W", "P1M", "P1Y"])
 @pytest.mark.parametrize(
     ("view", "column", "metric"), [("event_daily", "day", "sum(events)"), ("event_hourly", "hour", "sum(value)")]
@@ -243,7 +243,7 @@ def test_with_the_column_itself_the_range_is_compared_with_buckets(superset, dat
 
 def test_sql_lab_adds_its_limit_to_a_query(superset, database):
     found = sql(superset, database, "SELECT day, event, events FROM event_daily", queryLimit=3)
-    # One more than asked for, by which Superset sees that there are more.
+    # Superset asks for one row more than the limit, to see whether there are more.
     assert len(found["data"]) == 3 and "LIMIT 4" in found["query"]["executedSql"]
     assert [column["type"] for column in found["columns"]] == ["Date", "String", "Int64"]
     assert [column["is_dttm"] for column in found["columns"]] == [True, False, False]

@@ -1,7 +1,7 @@
 """Checks a query API against its own description: `check.py ADDRESS TOKEN`.
 
-The description must be valid OpenAPI 3.1. Then schemathesis sends requests that it makes up, right and wrong ones,
-and each answer must have a status, headers and a body that the description knows.
+The description must be valid OpenAPI 3.1. Then schemathesis sends generated requests, valid and invalid ones. Each
+answer must have a status, headers and a body that the description allows.
 """
 
 import subprocess

@@ -29,7 +29,7 @@ impl HttpResponse {
     /// The code of a problem document.
     ///
     /// # Panics
-    /// If the answer is not a problem document of the form that all errors have.
+    /// If the answer is not a problem document in the form of all errors.
     #[track_caller]
     pub fn problem(&self) -> String {
         let problem = self.json();
@@ -69,7 +69,7 @@ impl Http {
         Self { base, client: reqwest::Client::builder().timeout(timeout).build().unwrap() }
     }
 
-    /// The address before the path: `http://…`.
+    /// The part of the address before the path: `http://…`.
     pub fn base(&self) -> &str {
         &self.base
     }

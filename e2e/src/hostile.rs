@@ -1,6 +1,6 @@
 //! Fields and lines that are valid JSON but may break a store.
 //!
-//! The generator uses few names, so that one path is a number in one line and an object in another. Pure.
+//! The generator uses few names, so that the same path is a number in one line and an object in another. Pure.
 
 use std::iter::repeat_with;
 
@@ -9,9 +9,9 @@ use schemas::event;
 
 /// Deepest nesting of a line below its own object.
 const DEEPEST: usize = 15;
-/// Fields of a line with many fields: more than the separate paths of ClickHouse's JSON type.
+/// Fields of a line with many fields: more than ClickHouse's JSON type stores as separate paths.
 const MANY: usize = 500;
-/// Most bytes of the generated fields, so that a line may have others too.
+/// Most bytes of the generated fields, so that a line still has room for other fields.
 const MOST_BYTES: usize = 32 * 1024;
 /// Letters of a long text, each of two bytes.
 const LONG: usize = 10_000;
@@ -25,14 +25,14 @@ const FIELDS: [&str; 27] = [
     r#""a":[[1],["x"],[[]]]"#,
     r#""a":[{"k":1},{"k":"x"},{"k":[1]}]"#,
     r#""a":[],"b":{},"c":[null],"e":[{}]"#,
-    // The same name twice, also with different escapes, and a dotted name beside nesting.
+    // The same name twice, also with different escapes, and a dotted name together with nesting.
     r#""d":1,"d":"two""#,
     r#""d":1,"\u0064":2"#,
     r#""o":{"p":1},"o":{"p":2,"q":3}"#,
     r#""o.p":1,"o":{"p":"x"}"#,
     r#""o":{"p":{"q":1}},"o.p":2"#,
-    // Texts that are not Unicode, characters at which some stores end a text, and texts that look like another
-    // type.
+    // Texts that are not valid Unicode, characters at which some stores end a text, and texts that look like
+    // another type.
     r#""t":"\ud800""#,
     r#""t":"\udc00\ud800""#,
     r#""t":{"\udc00":["\ud83d"]}"#,
@@ -47,12 +47,12 @@ const FIELDS: [&str; 27] = [
     r#""quote\"back\\slash`":1,"nul\u0000":2,"line\nbreak":3"#,
     r#""null":null"#,
     r#""o":{"p":null,"q":{"r":null}}"#,
-    // Fields that only the edge may set: it replaces them.
+    // Fields that only the edge may set. The edge replaces them.
     r#""tenant":"somebody","ip":"::1""#,
     r#""server_time":"1970-01-01 00:00:00","tenant":{"of":["nobody"]}"#,
     r#""_time":0,"events":{"tenant":""}"#,
 ];
-/// Numbers at the limits of some type, as JSON may write them.
+/// Numbers at the limits of some type, in the forms that JSON allows.
 const NUMBERS: [&str; 32] = [
     "0",
     "-0",
@@ -91,7 +91,7 @@ const NUMBERS: [&str; 32] = [
 /// Numbers beyond the range of a double, which the edge rejects.
 const TOO_LARGE: [&str; 4] = ["1.7976931348623159e308", "1e309", "-1e400", "1e18446744073709551616"];
 
-/// Texts, as JSON may write them, that look like another type or are not Unicode.
+/// JSON texts that look like another type or are not valid Unicode, without their quotes.
 const TEXTS: [&str; 30] = [
     "",
     " ",
@@ -125,7 +125,7 @@ const TEXTS: [&str; 30] = [
     r"\\N",
 ];
 
-/// Names, as JSON may write them. None is a known field.
+/// JSON names of fields, without their quotes. None is a known field.
 const NAMES: [&str; 30] = [
     "a",
     "b",
@@ -159,8 +159,8 @@ const NAMES: [&str; 30] = [
     "1",
 ];
 
-/// Fields for a line, at least one. The edge accepts all of them, and none of them is a known field, so the line counts
-/// as it does without them.
+/// At least one field for a line. The edge accepts all of these fields. None of them is a known field, so a line with
+/// them counts in the same way as without them.
 pub fn fields(rng: &mut Rng) -> String {
     loop {
         let fields = unknown(rng).join(",");
@@ -171,7 +171,8 @@ pub fn fields(rng: &mut Rng) -> String {
     }
 }
 
-/// A line with the event name `e`. The edge rejects a few of these lines, which are too long or nested too deep.
+/// A line with the event name `e`. The edge rejects a few of these lines, because they are too long or nested too
+/// deeply.
 pub fn line(rng: &mut Rng) -> String {
     let mut fields = vec![r#""event":"e""#.to_owned()];
     if rng.u8(..4) == 0 {
@@ -243,7 +244,7 @@ fn array_of(rng: &mut Rng, depth: usize) -> String {
     if depth == 0 { "[]".to_owned() } else { array(rng, depth - 1) }
 }
 
-/// A value nested as deep as a line may be, or a level deeper.
+/// A value that is nested as deeply as a line allows, or one level deeper.
 fn deep(rng: &mut Rng) -> String {
     let levels = DEEPEST + usize::from(rng.u8(..8) == 0);
     (0..levels).fold(scalar(rng), |inner, _| match rng.u8(..3) {
@@ -310,7 +311,7 @@ mod tests {
         let (good, bad) = lines();
         assert!(good.len() > bad.len() * 5, "{} of {}", good.len(), good.len() + bad.len());
         for reason in [Code::TooDeep, Code::BadJson] {
-            assert!(bad.contains(&reason), "lines stop short of {reason:?}");
+            assert!(bad.contains(&reason), "no line is rejected with {reason:?}");
         }
         let holds = |what: &str| good.iter().any(|line| line.contains(what));
         let texts = TEXTS.iter().chain(&NUMBERS).copied();

@@ -1,5 +1,5 @@
-//! Shared code of the end-to-end tests in `tests/it` and the program `chaos`, and chaos itself. Both run the real
-//! programs on a real Kafka and ClickHouse, from the HTTP request to the answer.
+//! Code that the end-to-end tests in `tests/it` and the program `chaos` share, and the code of `chaos`. Both run the
+//! real programs on a real Kafka and ClickHouse, from the HTTP request to the answer.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 

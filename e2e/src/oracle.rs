@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::client::HttpResponse;
 
-/// An event of a test. It always has a time, so that its hour is known.
+/// An event of a test. It always has a time, so that the oracle knows its hour.
 #[derive(Debug, Clone)]
 pub struct TestEvent {
     /// When it happened.
@@ -56,7 +56,8 @@ impl TestEvent {
 
 type HourlyKey = (i64, String, String, String);
 
-/// Events and the sum of their values by hour, event, country and operating system; users by hour and event.
+/// The number of events and the sum of their values by hour, event, country and operating system; users by hour and
+/// event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     events: BTreeMap<HourlyKey, (u64, i64)>,
@@ -69,7 +70,8 @@ impl Counts {
         self.events.values().map(|(events, _)| events).sum()
     }
 
-    /// The counts in rows of the rollups: hour, event, country, system, events, value; and hour, event, users.
+    /// The counts from rows of the rollups: `events` has hour, event, country, system, events and value; `users` has
+    /// hour, event and users.
     pub fn from_rows(events: &[Vec<String>], users: &[Vec<String>]) -> Self {
         let events = events.iter().map(|row| {
             let key = (row[0].parse().unwrap(), row[1].clone(), row[2].clone(), row[3].clone());
@@ -77,7 +79,7 @@ impl Counts {
         });
         let users =
             users.iter().map(|row| ((row[0].parse().unwrap(), row[1].clone()), row[2].parse().unwrap()));
-        // Events without a user have a row, and no user.
+        // Rows of events without a user have 0 users. The oracle leaves them out.
         Self { events: events.collect(), users: users.filter(|(_, users)| *users > 0).collect() }
     }
 }
@@ -90,8 +92,8 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Records the report on a batch of lines: `Some` stands for a valid line, `None` for one that is invalid on
-    /// purpose. The report must accept exactly the valid lines.
+    /// Records the report on a batch of lines. `Some` stands for a valid line, `None` for one that is invalid on
+    /// purpose. Checks that the report accepts exactly the valid lines.
     #[track_caller]
     pub fn record_report(&mut self, answer: &HttpResponse, lines: &[Option<TestEvent>]) {
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -134,7 +136,7 @@ impl Oracle {
         }
     }
 
-    /// Users, clicks and impressions of the hour of `time`; users of clicks or impressions.
+    /// Users, clicks and impressions of the hour of `time`. Only users with a click or an impression count.
     pub fn hour(&self, time: UnixMillis) -> (u64, u64, u64) {
         let hour = time.floor(HOUR).0 / 1000;
         let count = |event: &str| -> u64 {

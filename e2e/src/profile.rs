@@ -1,4 +1,4 @@
-//! Servers for one test, whose ClickHouse has another settings profile for the user that inserts.
+//! Servers for one test. Their ClickHouse has a special settings profile for the user that inserts.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Profiled {
 }
 
 impl Profiled {
-    /// Servers on which `defaults` is the settings profile of [`LOADER`]: a request may override its settings.
+    /// Servers on which `defaults` is the settings profile of [`LOADER`]. A request may override these settings.
     pub async fn new(name: &'static str, defaults: &[(&str, &str)]) -> Self {
         let mut stack = Stack::for_test(name).unwrap();
         write_profile(&stack, defaults);
@@ -32,7 +32,7 @@ impl Profiled {
     }
 }
 
-/// Writes the profile into the file from which ClickHouse reads its users when it starts.
+/// Writes the profile into the users file, which ClickHouse reads when it starts.
 fn write_profile(stack: &Stack, defaults: &[(&str, &str)]) {
     let path = stack.directory.path().join("clickhouse/users.xml");
     let users = fs::read_to_string(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Waits for what a service answers at `/readyz`.
+//! Waits until a service gives an expected answer at `/readyz`.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use devstack::{Service, wait_for};
 use crate::client::Http;
 use crate::world::DEADLINE;
 
-/// Waits until the readiness of `service` contains all of these words.
+/// Waits until the readiness text of `service` contains all of these words.
 pub async fn wait_for_readyz(service: &Service, words: &[&str]) {
     wait_for_readyz_within(service, words, DEADLINE).await;
 }
 
-/// Like [`wait_for_readyz`], with another deadline. Returns the text of the readiness.
+/// Like [`wait_for_readyz`], with another deadline. Returns the readiness text.
 pub async fn wait_for_readyz_within(service: &Service, words: &[&str], deadline: Duration) -> String {
     let admin = Http::new(service.admin());
     let mut seen = String::new();
@@ -28,7 +28,8 @@ pub async fn wait_for_readyz_within(service: &Service, words: &[&str], deadline:
     seen
 }
 
-/// Waits until `service` is alive and not ready, and its readiness contains `what`, in any case of letters.
+/// Waits until `service` is not ready and its readiness text contains `what`, ignoring case. Checks that the service
+/// is alive.
 pub async fn wait_until_not_ready(service: &Service, what: &str) {
     let admin = Http::new(service.admin());
     let mut last = String::new();

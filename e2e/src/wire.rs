@@ -1,4 +1,4 @@
-//! Bytes on a connection that no HTTP client would send, and records that no edge would write.
+//! Sends bytes that no HTTP client would send, and writes records directly to Kafka.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -43,7 +43,7 @@ pub async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     received
 }
 
-/// The start of an answer up to its status code; empty if the edge closed the connection before.
+/// The start of an answer up to its status code; empty if the edge closed the connection first.
 pub async fn first_line(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut line = [0; 12];
     let read = timeout(DEADLINE, stream.read_exact(&mut line)).await.expect("the edge answers or closes");

@@ -1,7 +1,7 @@
-//! The rooms of a crate import each other in no circle.
+//! The modules ("rooms") of a crate do not import each other in a circle.
 //!
-//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. With a circle
-//! among rooms, none of them can be read or changed without the others. Code for tests may import what it needs.
+//! A room is a folder directly under `src`, or a file there other than `lib.rs` and `main.rs`. Rooms in a circle
+//! cannot be read or changed without each other. Test code may import what it needs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const CRATES: [&str; 8] =
     ["schemas", "runtime", "ingest", "stream-agg", "query-api", "devstack", "benches", "e2e"];
 
-/// For each room, the rooms that it imports, each with one file and one path of such an import.
+/// For each room, the rooms that it imports, each with one example of such an import: the file and the path.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]
@@ -25,7 +25,7 @@ fn no_rooms_of_a_crate_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "rooms import each other in a circle:\n{}", circles.join("\n"));
 }
 
-/// The files of a `src` folder: their paths below it, and their text.
+/// The files of a `src` folder: their paths relative to it, and their text.
 fn sources(src: &Path) -> Vec<(String, String)> {
     let (mut folders, mut files) = (vec![src.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
@@ -54,7 +54,7 @@ fn circle(sources: &[(String, String)]) -> Option<Vec<String>> {
     imports.keys().filter_map(|room| way_back(room, &imports)).min_by_key(Vec::len)
 }
 
-/// The shortest way along imports from a room to itself.
+/// The shortest chain of imports from a room to itself.
 fn way_back(start: &str, imports: &Imports) -> Option<Vec<String>> {
     let mut ways = VecDeque::from([(start, Vec::new())]);
     let mut seen = Vec::new();
@@ -95,7 +95,7 @@ fn imports(sources: &[(String, String)]) -> Imports {
     imports
 }
 
-/// The room of a file. Programs are none: they import the library by its name.
+/// The room of a file. Programs belong to no room, because they import the library by its name.
 fn room(file: &str) -> Option<&str> {
     let first = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
     (!["lib", "main", "bin"].contains(&first)).then_some(first)
@@ -108,7 +108,7 @@ fn production(text: &str) -> String {
     while let Some(line) = lines.next() {
         if line.trim() == "#[cfg(test)]" {
             let indent = &line[..line.len() - line.trim_start().len()];
-            // The item ends with its line if that is a statement, else with the brace below its first letter.
+            // A statement ends at the end of its line. Any other item ends with the closing brace at its own indent.
             let ends = |line: &str| {
                 line.strip_prefix(indent).is_some_and(|item| {
                     item == "}" || !item.starts_with([' ', '#']) && item.ends_with([';', '}'])
@@ -123,7 +123,7 @@ fn production(text: &str) -> String {
     kept
 }
 
-/// Every path in a file that begins with `crate::` or `super::`, from the root of the crate.
+/// Every path in a file that begins with `crate::` or `super::`, resolved from the root of the crate.
 fn paths(file: &str, text: &str) -> Vec<Vec<String>> {
     let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
     let module: Vec<_> = module.split('/').map(str::to_owned).collect();
@@ -152,7 +152,7 @@ fn reexports(text: &str) -> BTreeMap<String, String> {
     names.filter(|(name, room)| name != room).collect()
 }
 
-/// Adds each path of `a::b::{c, d::e}` to `paths`, with `base` before it. Returns the text behind.
+/// Adds each path of `a::b::{c, d::e}` to `paths`, prefixed with `base`. Returns the remaining text.
 fn expand<'t>(text: &'t str, base: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> &'t str {
     let depth = base.len();
     let mut rest = text.trim_start();
@@ -173,7 +173,7 @@ fn expand<'t>(text: &'t str, base: &mut Vec<String>, paths: &mut Vec<Vec<String>
             Some(after) => rest = after.trim_start(),
             None => {
                 paths.push(base.clone());
-                // What the name is called here, or what follows a `*`.
+                // Skips a new name after `as`, and what follows a `*`.
                 rest = &rest[rest.find([',', '}', ';', '\n']).unwrap_or(rest.len())..];
                 break;
             }

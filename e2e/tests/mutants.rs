@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A patch that does not apply breaks nothing, so its test proves nothing. `./dev mutants` reports that only after it
-/// has built a copy.
+/// A patch that does not apply breaks no rule, so it proves nothing about its test. `./dev mutants` would notice only
+/// after it has built a copy of the workspace.
 #[test]
 fn every_mutant_applies_and_names_the_test_that_kills_it() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");

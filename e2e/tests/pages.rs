@@ -1,5 +1,5 @@
-//! The pages for people are true: what is generated from the code is current, links lead somewhere, the
-//! index names every page, and the first pages stay short.
+//! The documentation is correct: generated pages are current, links have targets, the index names every page, and the
+//! first pages stay short.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -13,7 +13,7 @@ use runtime::logging::LogConfig;
 use runtime::metrics::MetricDescription;
 use runtime::vars::{VarError, Vars};
 
-/// Variables without a default, for a configuration to be read.
+/// Variables without a default, which a configuration needs.
 const REQUIRED: [(&str, &str); 2] = [("KAFKA_BROKERS", "host:9092"), ("CLICKHOUSE_URL", "http://host:8123")];
 
 fn root() -> PathBuf {
@@ -24,7 +24,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Compares a generated page with what it must be, and rewrites it where it is stale.
+/// Compares a generated page with its expected text. Rewrites the page if it is stale.
 #[track_caller]
 fn check_page(name: &str, page: &str) {
     let file = root().join("docs").join(name);
@@ -128,8 +128,8 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     all
 }
 
-/// What a doc comment of `source` says about a variable. The comment has the form
-/// ``What it is: `VARIABLE`, its values or bounds, default x. When to change it.``; the default has a column of its own.
+/// The meaning of a variable, from its doc comment in `source`. The comment has the form
+/// ``What it is: `VARIABLE`, its values or bounds, default x. When to change it.``. The default has its own column.
 fn meaning(source: &str, variable: &str) -> Option<String> {
     let lines: Vec<_> = source.lines().map(str::trim_start).collect();
     let comments = lines.split(|line| !line.starts_with("///"));
@@ -211,7 +211,7 @@ fn the_first_pages_stay_short() {
 #[test]
 fn the_messages_of_stopped_partitions_are_those_of_the_aggregator() {
     let sources = ["stream-agg", "schemas"].map(|folder| sources(&root().join(folder).join("src")));
-    // A text that goes on in the next line of the source is one text.
+    // A string literal that continues on the next line of the source is one text.
     let source: String =
         sources.iter().flatten().flat_map(|source| source.split("\\\n").map(str::trim_start)).collect();
     let page = read(&root().join("docs/stopped-partitions.md"));

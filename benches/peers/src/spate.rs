@@ -1,8 +1,8 @@
-//! Spate drains a topic of records of JSON lines into a table, with the settings that its documentation
+//! A program that uses Spate to drain a topic of JSON lines into a table, with the settings that Spate's documentation
 //! recommends for speed: simd-json, Native blocks of large chunks, batches of 500,000 rows.
 //!
-//! Configured by `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`, `CLICKHOUSE_DATABASE` and `WORK`;
-//! `./dev bench --peers` starts it. The views on the table fill the rollups.
+//! `./dev bench --peers` starts it with the variables `KAFKA_BROKERS`, `TOPIC`, `GROUP`, `CLICKHOUSE_URL`,
+//! `CLICKHOUSE_DATABASE` and `WORK`. Materialized views on the table fill the rollups.
 
 use std::env;
 use std::error::Error;

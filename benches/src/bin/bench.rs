@@ -12,7 +12,7 @@ use benches::plan::{Measurement, Plan};
 use benches::report::{goals, setup, table};
 use clap::Parser;
 
-/// Measures Millrace beside floors: servers that do a known part of its work.
+/// Measures Millrace, and floors for comparison: servers that do a known part of its work.
 #[derive(Parser)]
 #[command(name = "./dev bench")]
 struct Arguments {
@@ -22,7 +22,7 @@ struct Arguments {
     /// How often each measurement is repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     repeats: u64,
-    /// Events that each drain reads from Kafka, and that queries have behind them
+    /// Number of events that each drain reads from Kafka, and over which queries run
     #[arg(long, default_value_t = 8_000_000)]
     events: u64,
     /// Seconds of each measurement at rest
@@ -37,7 +37,7 @@ struct Arguments {
     /// Also let Spate drain the topic; `./dev bench` builds it first
     #[arg(long)]
     peers: bool,
-    /// Keep the tables, every figure and how they were measured in this directory
+    /// Write the tables, every figure and the setup of the run into this directory
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
 }
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the tables are the program's output")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // The page is made before the run, which would raise the load average that it shows.
+    // The page shows the load average, so it is made before the run, which raises it.
     let setup = setup::page();
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),

@@ -1,4 +1,5 @@
-//! A server that does a known part of the edge's or the query API's work; `./dev bench` starts it.
+//! The program of a floor, which `./dev bench` starts: a server that does a known part of the work of the edge or
+//! the query API.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `./dev steps`: the cost of each step that processes an event, in instructions of this processor.
+//! `./dev steps`: counts the processor instructions of each step that processes an event.
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -8,7 +8,7 @@ use benches::input::Work;
 use benches::steps::{self, Step};
 use clap::Parser;
 
-/// The long run does this many more rounds than the short one; the difference is reported.
+/// The long run does this many more rounds than the short one. The reported cost is the difference.
 const ROUNDS: u64 = 20;
 /// Rounds of the short run, whose cost is subtracted.
 const WARM_UP: u64 = 5;
@@ -22,7 +22,7 @@ struct Arguments {
     /// Count only with this kind of events
     #[arg(long, value_enum)]
     work: Option<Work>,
-    /// Run the step this many times and exit; valgrind counts such a process
+    /// Run the step this many times and exit; this is the process that valgrind runs
     #[arg(long, requires = "step", requires = "work")]
     times: Option<u64>,
 }
@@ -52,7 +52,7 @@ fn run(only: Option<&str>, work: Option<Work>, times: Option<u64>) -> anyhow::Re
 fn count(works: &[(Work, Vec<Step>)]) -> anyhow::Result<()> {
     println!("| work | step     | instructions an event |\n| ---- | -------- | --------------------- |");
     for (work, step) in works.iter().flat_map(|(work, steps)| steps.iter().map(move |step| (*work, step))) {
-        // The difference of two runs: both start the process and make the data at the same cost.
+        // The difference of two runs leaves out the start of the process and the generation of the data.
         let counted = instructions(work, step, WARM_UP + ROUNDS)? - instructions(work, step, WARM_UP)?;
         let each = counted as f64 / (ROUNDS * step.events) as f64;
         println!("| {} | {:8} | {each:21.0} |", work.name(), step.name);

@@ -1,7 +1,7 @@
-//! The three kinds of events that everything is measured with: lean, rich and wild.
+//! The three kinds of events in all measurements: lean, rich and wild.
 //!
-//! Pure, and never changed: figures of different days are compared, so a test pins the text of the lines. No
-//! two bodies are equal: equal ones would compress too well in a batch of records.
+//! Pure. The events must never change, because figures of different days are compared; a test pins the text of the
+//! lines. No two bodies are equal, because equal ones would compress too well in a batch of records.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use schemas::time::{DAY, UnixMillis};
 const DEVICES: usize = 100_000;
 /// One wild event in this many comes from a device with a wrong clock.
 const WRONG_CLOCKS: u32 = 100;
-/// A wrong clock shows any moment of this many past days.
+/// A wrong clock shows a random time in this many past days.
 const WILD_DAYS: i64 = 2_000;
 
 /// A kind of events.
@@ -23,7 +23,7 @@ pub enum Work {
     Lean,
     /// The same with eight further fields, which become `props`: 420 to 500 bytes a line.
     Rich,
-    /// Lean, but one event in a hundred has the time of any moment of the last 2,000 days.
+    /// Lean, but one event in a hundred has a random time in the last 2,000 days.
     Wild,
 }
 

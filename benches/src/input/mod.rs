@@ -1,4 +1,4 @@
-//! What a run sends: made-up events of three kinds, as prepared requests and as records in Kafka.
+//! What a run sends: generated events of three kinds, as prepared requests and as records in Kafka.
 
 mod events;
 

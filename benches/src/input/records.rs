@@ -1,4 +1,4 @@
-//! Records as the edge writes them into Kafka, and the plain bodies they are made of.
+//! Records as the edge writes them into Kafka, and the plain bodies from which they are made.
 
 use std::time::{Duration, SystemTime};
 
@@ -50,7 +50,7 @@ pub fn fill_over(kafka: &Kafka, topic: &str, work: Work, count: u64, span: i64) 
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 bail!("fill topic `{topic}`: {error}");
             }
-            // A flush that runs out of time is fine: one free place in the queue is enough.
+            // A timeout of the flush does not matter: one free place in the queue is enough.
             producer.flush(Duration::from_millis(100)).ok();
             record = refused;
         }

@@ -28,8 +28,8 @@ pub fn reactions() -> Arc<[Bytes]> {
     (0..REQUESTS).map(|_| load::post(&events.reaction(now), b"")).collect()
 }
 
-/// The requests of `./dev up --demo`: rounds of a batch, three reactions and a vote. They are meant to be sent
-/// at `rate` a second for `duration`; each event has the time at which its request is sent.
+/// Requests like those of `./dev up --demo`: rounds of a batch, three reactions and a vote. The caller sends them
+/// at `rate` a second for `duration`. Each event has the time at which its request should be sent.
 pub fn demo(rate: f64, duration: Duration) -> Arc<[Bytes]> {
     let (mut events, start) = (Events::new(Work::Lean), now());
     let count = (rate * duration.as_secs_f64()).ceil() as usize;

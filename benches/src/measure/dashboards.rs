@@ -1,5 +1,5 @@
-//! Twelve queries of typical dashboards, sent to the analysts' views by the analysts' user, with a week of rich events
-//! behind them.
+//! Twelve queries of typical dashboards. The analysts' user sends them to the analysts' views, which hold a week of
+//! rich events.
 
 use std::time::Instant;
 
@@ -27,16 +27,16 @@ const ON: Databases<'static> = Databases { tables: "bench_dashboards", views: "b
 /// The built-in rollups, and the field of a query.
 const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"string\"\n";
 
-/// How often each query is asked in one repeat.
+/// How often each query is sent in one repeat.
 const TIMES: usize = 20;
-/// Most milliseconds of a query that reads a rollup.
+/// The goal for a query that reads a rollup: the most milliseconds that it may take.
 const MOST_OF_A_ROLLUP: f64 = 50.0;
 
 /// A query of a panel.
 struct Panel {
     name: &'static str,
     sql: &'static str,
-    /// Whether it reads a rollup, not single events.
+    /// Whether the query reads a rollup instead of single events.
     reads_rollup: bool,
 }
 
@@ -105,7 +105,7 @@ const PANELS: [Panel; 12] = [
     of_events("a preview", "SELECT * FROM (SELECT * FROM events_recent) AS t LIMIT 200"),
 ];
 
-/// Declares the definers of the views, which a local server must know at its start.
+/// Declares the definers of the views. Must be called before a local server starts.
 pub(super) fn declare(clickhouse: &ClickHouse) -> anyhow::Result<()> {
     let rollups = Rollups::parse("dashboards", &declaration())?;
     clickhouse.declare_users(&access::of_views(&rollups, ON, Definers::DEFAULT, &Tenants::default()))
@@ -119,10 +119,14 @@ fn declaration() -> String {
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let world = World::prepare("dashboards", stack)?.with_partitions(records::PARTITIONS);
     let world = world.with_rollups(&declaration())?.with_views(ON.views);
-    ensure!(world.name() == ON.tables, "the definers were declared for {}", ON.tables);
+    ensure!(
+        world.name() == ON.tables,
+        "the database is not {}, for which the definers were declared",
+        ON.tables
+    );
     world.migrate().await?;
     progress::print("dashboards: filling the topic with a week");
-    // A little less, so that no event has left the minutes of the last 7 days.
+    // A little less than 7 days, so that the rollup by minutes, which keeps 7 days, still has every event.
     let span = 7 * DAY - 10 * MINUTE;
     let events = records::fill_over(&stack.kafka, world.topic(), Work::Rich, plan.events, span)?;
     progress::print("dashboards: storing the events");
@@ -140,7 +144,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     }
     let mut goals = Vec::new();
     for (panel, row) in PANELS.iter().zip(&mut rows) {
-        row.note = format!("{:.1} M events behind", events as f64 / 1e6);
+        row.note = format!("over {:.1} M events", events as f64 / 1e6);
         let (median, _) = row.latency().context("find the times of a query")?;
         if panel.reads_rollup {
             let what = format!("dashboards, {}: p50 in ms", panel.name);
@@ -150,7 +154,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     Ok((rows, goals))
 }
 
-/// The user of dashboards, with its limits.
+/// A client of the dashboards' user, whose limits apply.
 struct Analyst {
     http: Client,
     url: Url,
@@ -162,7 +166,7 @@ impl Analyst {
         Ok(Self { http: Client::new(), url })
     }
 
-    /// Asks a query some times, one after the other, and checks that it finds rows.
+    /// Sends a query [`TIMES`] times, one after another, and checks that each answer has rows.
     async fn time(&self, panel: &Panel) -> anyhow::Result<Repeat> {
         let (mut taken, started) = (Vec::with_capacity(TIMES), Instant::now());
         for _ in 0..TIMES {

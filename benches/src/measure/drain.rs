@@ -1,8 +1,8 @@
-//! The drain: the aggregator stores the records that a topic already holds; ClickHouse's Kafka engine and
-//! peers do the same beside it.
+//! The drain: the aggregator stores the records that a topic already holds. ClickHouse's Kafka engine and peers
+//! store the same records, for comparison.
 //!
-//! For each kind of events there is one topic, which all consumers read in turn. ClickHouse's CPU time counts
-//! until its merges have ended, so that no consumer looks cheap by leaving them for later.
+//! For each kind of events there is one topic, which all consumers read in turn. ClickHouse's CPU time is counted
+//! until its merges have ended, so that no consumer looks cheap because its merges run later.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,14 +20,15 @@ use crate::report::goals::Goal;
 use crate::report::table::{Repeat, Row, Unit};
 use crate::servers::{World, kafka_engine};
 
-/// Interval between two queries for what is stored: their CPU time in ClickHouse is counted too.
+/// Interval between two queries for the number of stored rows. It is long because ClickHouse's CPU time for these
+/// queries is counted too.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// A drain that takes longer is stopped, and its figures are those of the events that it has stored.
+/// A drain that takes longer is stopped. Its figures are then those of the events that it has stored.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(180);
 /// Longest wait for the merges that run when all events are stored.
 const MERGES_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Our program.
+/// The program of the aggregator.
 const AGGREGATOR: &str = "stream-agg";
 /// Spate's program, built from `benches/peers`.
 const SPATE: &str = "peer-spate";
@@ -94,7 +95,7 @@ impl Consumer {
         }
     }
 
-    /// An empty database for it.
+    /// A world for this consumer, with an empty database.
     async fn world(self, name: &str, topic: &str, work: Work, stack: &Stack) -> anyhow::Result<World> {
         let world = World::prepare(name, stack)?.with_topic(topic);
         let world = if self == Self::AggregatorTwoRollups { world.with_rollups(TWO_ROLLUPS)? } else { world };
@@ -109,7 +110,7 @@ impl Consumer {
         Ok(world)
     }
 
-    /// Starts it; the Kafka engine has no process.
+    /// Starts the consumer. The Kafka engine has no process.
     async fn start(self, world: &World, work: Work) -> anyhow::Result<Option<Service>> {
         match self {
             Self::Aggregator | Self::AggregatorTwoRollups => world.start(AGGREGATOR).map(Some),
@@ -123,7 +124,7 @@ impl Consumer {
         }
     }
 
-    /// Rows that are stored, by the cheapest query.
+    /// The number of stored rows, from the cheapest query.
     async fn stored(self, world: &World) -> anyhow::Result<u64> {
         match self.is_ours() {
             true => world.stored_by_ledger().await,
@@ -184,21 +185,21 @@ async fn drain_by_all(work: Work, plan: &Plan, stack: &mut Stack) -> anyhow::Res
                 (drained.units < events).then(|| format!(", stopped after {} s", DRAIN_DEADLINE.as_secs()));
             row.repeats.push(drained);
             row.note = note(row) + &stopped.unwrap_or_default();
-            // ClickHouse's merges of this world would use CPU time while the next consumer is measured.
+            // Otherwise merges of these tables would use CPU time while the next consumer is measured.
             world.remove().await?;
         }
     }
     Ok(measured)
 }
 
-/// Memory and disk that a row's consumer needed.
+/// Memory and disk space that the consumer of this row needed.
 fn note(row: &Row) -> String {
     let peak = row.peak_mib().map(|peak| format!("peak {peak:.0} MiB"));
     let bytes = row.bytes_per_unit().map(|bytes| format!("{bytes:.1} bytes an event merged"));
     [peak, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Drains `events`, or as many as are stored by the deadline.
+/// Drains `events`, or as many of them as the consumer stores within the deadline.
 async fn drain(
     consumer: Consumer,
     world: &World,
@@ -226,7 +227,7 @@ async fn drain(
     repeat.cpu_seconds.push(("clickhouse", usage::seconds(clickhouse)? - before));
     match &mut service {
         Some(service) if is_done => drop(service.terminate().await?),
-        // Nothing waits for the rest of its work.
+        // The rest of its work is not needed.
         Some(service) => service.kill9(),
         None => {}
     }
@@ -234,11 +235,10 @@ async fn drain(
     Ok(repeat)
 }
 
-/// Waits until all events are stored or the deadline passes; returns how many were stored, and how many a
-/// second.
+/// Waits until all events are stored or the deadline passes. Returns how many were stored, and how many a second.
 async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow::Result<(u64, f64)> {
     let started = Instant::now();
-    // The rate counts from the first rows: joining the group takes seconds that say nothing about throughput.
+    // The rate counts from the first rows, because the time to join the group says nothing about throughput.
     let mut first = None;
     let mut last = 0;
     let all = wait_for("every event to be stored", DRAIN_DEADLINE, async || {
@@ -254,12 +254,12 @@ async fn wait_for_rows(consumer: Consumer, world: &World, events: u64) -> anyhow
         return Ok((last, last as f64 / started.elapsed().as_secs_f64()));
     }
     let (head, since) = first.with_context(|| format!("{}: see the first rows", consumer.what()))?;
-    ensure!(head < events, "all {events} events were stored at once: drain more to measure a rate");
+    ensure!(head < events, "all {events} events were stored at once: drain more events to measure a rate");
     ensure!(last == events, "{}: {events} events became {last} rows", consumer.what());
     Ok((events, (events - head) as f64 / since.elapsed().as_secs_f64()))
 }
 
-/// Prints what each table cost, and returns the bytes that an event takes in all tables.
+/// Prints the cost of each table, and returns the bytes per event over all tables.
 async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64> {
     let (inserts, merges) = (world.cpu_of_inserts().await?, world.cpu_of_merges().await?);
     let bytes = world.merged_bytes().await?;
@@ -282,7 +282,7 @@ async fn print_cost_of_tables(world: &World, events: u64) -> anyhow::Result<f64>
     Ok(per_event(bytes.values().sum()))
 }
 
-/// Figures of this kind of events that have goals; `lean` is the aggregator's CPU time with lean events.
+/// Figures of this kind of events that have goals. `lean` is the aggregator's CPU time with lean events.
 fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let name = work.name();
     let find = |consumer| measured.iter().find(|other| other.consumer == consumer).map(|found| &found.row);
@@ -296,27 +296,32 @@ fn goals_of(work: Work, measured: &[Measured], lean: Option<f64>) -> Vec<Goal> {
     let Some(ours) = find(Consumer::Aggregator) else { return goals };
     if let Some(engine) = find(Consumer::KafkaEngine) {
         let share = ours.total_cpu() / engine.total_cpu();
-        goals.push(goal("5", "CPU of aggregator and ClickHouse, of the Kafka engine's", share, AtMost(0.5)));
+        goals.push(goal(
+            "5",
+            "CPU of aggregator and ClickHouse, ratio to the Kafka engine",
+            share,
+            AtMost(0.5),
+        ));
         let bytes = ours.bytes_per_unit().zip(engine.bytes_per_unit());
         goals.extend(bytes.map(|(ours, engine)| {
-            goal("10", "bytes an event on disk, of the Kafka engine's", ours / engine, AtMost(1.0))
+            goal("10", "bytes per event on disk, ratio to the Kafka engine", ours / engine, AtMost(1.0))
         }));
     }
     if let (Some(two), Some(spate)) = (find(Consumer::AggregatorTwoRollups), find(Consumer::Spate)) {
         let share = two.total_cpu() / spate.total_cpu();
-        goals.push(goal("5b", "CPU with two rollups, of Spate's", share, AtMost(1.0)));
+        goals.push(goal("5b", "CPU with two rollups, ratio to Spate", share, AtMost(1.0)));
         let share = two.percent_of(spate) / 100.0;
-        goals.push(goal("5b", "events/s with two rollups, of Spate's", share, AtLeast(1.0)));
+        goals.push(goal("5b", "events/s with two rollups, ratio to Spate", share, AtLeast(1.0)));
     }
     if let (Work::Wild, Some(lean)) = (work, lean) {
-        goals.push(goal("5c", "CPU, of that with lean work", ours.total_cpu() / lean, AtMost(1.15)));
+        goals.push(goal("5c", "CPU, ratio to lean work", ours.total_cpu() / lean, AtMost(1.15)));
     }
     let peak =
         ours.peak_mib().map(|peak| goal("9", "peak memory of the aggregator, MiB", peak, AtMost(768.0)));
     goals.extend(peak);
     let most = if work == Work::Rich { 45.0 } else { 20.0 };
     let bytes = ours.bytes_per_unit();
-    goals.extend(bytes.map(|bytes| goal("10", "bytes an event on disk, merged", bytes, AtMost(most))));
+    goals.extend(bytes.map(|bytes| goal("10", "bytes per event on disk, merged", bytes, AtMost(most))));
     goals
 }
 

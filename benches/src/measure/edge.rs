@@ -1,4 +1,4 @@
-//! The edge beside two floors: A reads a request and answers, B also writes its body to Kafka.
+//! The edge, compared with two floors: A reads a request and answers, B also writes the body to Kafka.
 
 use devstack::traffic::BATCH;
 use devstack::{Service, Stack};
@@ -13,7 +13,8 @@ use crate::servers::{Floor, World};
 /// Connections of a few busy clients.
 const FEW: usize = 32;
 
-/// Measures batches of each kind of events and single reactions, as fast as they are answered; then few clients.
+/// Measures batches of each kind of events and single reactions, as fast as the edge answers them. Then measures few
+/// clients.
 pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Vec<Row>> {
     let kafka = stack.kafka.process()?.id();
     let world = World::new("edge", stack).await?;
@@ -80,6 +81,6 @@ async fn with_few_clients(
     };
     let [ours, floors] = [&*at_rate, floor_at_rate].map(|row| 100.0 * row.cores());
     at_rate.note = format!("{ours:.1} % of a core, B {floors:.1} %");
-    few.note = format!("{:.0} % of B with as many connections", few.percent_of(floor_of_few));
+    few.note = format!("{:.0} % of B with the same number of connections", few.percent_of(floor_of_few));
     Ok(rows)
 }

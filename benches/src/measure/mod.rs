@@ -1,4 +1,4 @@
-//! The measurements: each file starts its servers, measures them side by side, and returns lines of the report.
+//! The measurements. Each file starts its servers, measures them in turn, and returns lines of the report.
 
 pub mod rest;
 
@@ -36,7 +36,7 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// The cost at rest.
     pub rests: Vec<Rest>,
-    /// Measured figures beside their goals.
+    /// Measured figures that have goals.
     pub goals: Vec<Goal>,
 }
 
@@ -60,7 +60,7 @@ impl Bench {
     pub async fn run(self) -> anyhow::Result<Report> {
         let Self { plan, mut stack } = self;
         let mut report = Report::default();
-        // At rest first: a ClickHouse that was just started has no old parts to merge.
+        // The measurement at rest comes first, because a ClickHouse that was just started has no old parts to merge.
         if plan.includes(Measurement::Rest) {
             report.rests = rest::measure(&plan, &mut stack).await?;
             report.goals.extend(report.rests.iter().flat_map(Rest::goals));

@@ -1,7 +1,7 @@
-//! The page in a browser: how soon it shows numbers, and what a page that stays open costs the query API.
+//! The page in a browser: how soon it shows numbers, and how much CPU time an open page costs the query API.
 //!
-//! Events arrive meanwhile, so that a page has something new in each tick. The browser shares the machine with the
-//! servers.
+//! Events arrive during the measurement, so that a page has new numbers in each tick. The browser shares the machine
+//! with the servers.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -34,8 +34,8 @@ const LOADS: usize = 5;
 /// Longest wait for the browser.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The figures that have goals. The query API's CPU time is counted without pages, then with them, for as long as the
-/// plan measures at rest. None where there is no Chromium.
+/// The figures that have goals; none if there is no Chromium. The query API's CPU time is counted first without pages
+/// and then with open ones, each time for the plan's window at rest.
 pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> anyhow::Result<Vec<Goal>> {
     let chromium = match page::chromium(&Vars::from_env()) {
         Ok(chromium) => chromium,
@@ -64,11 +64,11 @@ pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> an
     progress::print("page: loading it");
     let mut browser = Browser::start(&chromium, &api.http())?;
     let times: Vec<f64> = serde_json::from_str(&browser.line().await?).context("read the times of loads")?;
-    ensure!(browser.line().await? == "open", "the browser has its pages open");
+    ensure!(browser.line().await? == "open", "the browser did not open its pages");
     progress::print(&format!("page: {PAGES} stay open"));
     let with = cores().await?;
     browser.close().await?;
-    ensure!(!arriving.is_finished(), "events arrive while pages are measured");
+    ensure!(!arriving.is_finished(), "the load ended before the pages were measured");
     drop(arriving);
     edge.terminate().await?;
     let goal = |what: String, measured, most| Goal { number: "page", what, measured, bound: AtMost(most) };
@@ -86,7 +86,7 @@ pub(super) async fn measure(plan: &Plan, world: &World, api: &mut Service) -> an
     ])
 }
 
-/// The browser, which a script drives.
+/// The browser and the script that drives it.
 struct Browser {
     script: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -117,7 +117,7 @@ impl Browser {
         let mut input = self.script.stdin.take().context("write to the script")?;
         input.write_all(b"\n").await?;
         let status = time::timeout(DEADLINE, self.script.wait()).await.context("wait for the browser")??;
-        ensure!(status.success(), "the browser ends: {status}");
+        ensure!(status.success(), "the browser failed: {status}");
         Ok(())
     }
 }

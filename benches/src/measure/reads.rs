@@ -1,4 +1,4 @@
-//! Reads of the current hour, beside floor C: a server that answers a constant.
+//! Reads of the current hour, compared with floor C: a server that answers with a constant.
 
 use anyhow::Context;
 use devstack::Stack;

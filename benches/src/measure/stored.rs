@@ -1,4 +1,4 @@
-//! Waits until events are stored, and checks that no other number is.
+//! Waits until events are stored, and checks that exactly this number is stored.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::servers::World;
 /// Longest wait for everything to be stored after a load.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Waits until `events` are stored, checks that the raw table and the ledger hold exactly as many, and returns
+/// Waits until `events` are stored, checks that the raw table and the ledger hold exactly this number, and returns
 /// how long it waited.
 pub(super) async fn wait_for_exactly(world: &World, events: u64) -> anyhow::Result<Duration> {
     let waited = wait_for("every event to be stored", DEADLINE, async || {

@@ -1,4 +1,4 @@
-//! Measured figures beside their goals.
+//! The table of measured figures and their goals.
 
 use super::table;
 
@@ -14,7 +14,7 @@ pub enum Bound {
 /// A goal and the figure that a run measured.
 #[derive(Debug, Clone)]
 pub struct Goal {
-    /// The number among the goals of the project.
+    /// The number of the goal in the project's list of goals.
     pub number: &'static str,
     /// What was measured, with its unit.
     pub what: String,

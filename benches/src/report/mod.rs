@@ -1,4 +1,4 @@
-//! What a run shows and keeps: the table of throughput, the goals, and how the run was made.
+//! What a run prints and keeps: the table of throughput, the goals, and the setup of the run.
 
 pub mod table;
 

@@ -6,7 +6,7 @@ use std::{env, fs, thread};
 
 use schemas::time::UnixMillis;
 
-/// The page to keep beside the figures of this process's run.
+/// The page that is kept with the figures of this run.
 ///
 /// Has `unknown` for what the system does not reveal.
 pub fn page() -> String {

@@ -41,13 +41,13 @@ pub struct Repeat {
     pub units: u64,
     /// Units a second.
     pub rate: f64,
-    /// Median and 99th percentile in milliseconds, where requests were sent.
+    /// Median and 99th percentile in milliseconds, if requests were sent.
     pub latency: Option<(f64, f64)>,
     /// CPU seconds of each process.
     pub cpu_seconds: Vec<(&'static str, f64)>,
-    /// Peak memory of the first process in MiB, where it was measured.
+    /// Peak memory of the first process in MiB, if it was measured.
     pub peak_mib: Option<f64>,
-    /// Bytes on disk of each unit, where they were measured.
+    /// Bytes on disk per unit, if they were measured.
     pub bytes_per_unit: Option<f64>,
 }
 
@@ -74,13 +74,13 @@ impl Row {
         100.0 * self.rate().median / other.rate().median
     }
 
-    /// The median number of cores that its first process kept busy.
+    /// The median number of cores that the first process kept busy.
     pub fn cores(&self) -> f64 {
         let cores = |repeat: &Repeat| repeat.cpu_seconds[0].1 * repeat.rate / repeat.units as f64;
         Spread::of(self.repeats.iter().map(cores)).median
     }
 
-    /// The median CPU seconds per million units of all its processes together.
+    /// The median CPU seconds per million units, summed over all processes.
     pub fn total_cpu(&self) -> f64 {
         let total = |repeat: &Repeat| repeat.cpu_per_million().map(|(_, seconds)| seconds).sum();
         Spread::of(self.repeats.iter().map(total)).median
@@ -91,7 +91,7 @@ impl Row {
         self.repeats.iter().filter_map(|repeat| repeat.peak_mib).reduce(f64::max)
     }
 
-    /// The median bytes on disk of each unit, if they were measured.
+    /// The median bytes on disk per unit, if they were measured.
     pub fn bytes_per_unit(&self) -> Option<f64> {
         let bytes: Vec<_> = self.repeats.iter().filter_map(|repeat| repeat.bytes_per_unit).collect();
         (!bytes.is_empty()).then(|| Spread::of(bytes.into_iter()).median)
@@ -139,7 +139,7 @@ impl Row {
 pub struct Spread {
     /// The smallest figure.
     pub min: f64,
-    /// The median: of an even number of figures the mean of the two in the middle.
+    /// The median. For an even number of figures, the mean of the two in the middle.
     pub median: f64,
     /// The largest figure.
     pub max: f64,

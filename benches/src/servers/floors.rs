@@ -1,5 +1,5 @@
-//! Floors: servers that do a known part of the work and nothing else. A figure of ours is then a share of what
-//! this machine can do at all.
+//! Floors: servers that do a known part of the work and nothing else. They show what this machine can do at best, so
+//! that the figures of Millrace can be given as a share of it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use runtime::vars::{VarError, Vars};
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
-/// What a floor does with a request.
+/// A kind of floor: what the server does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
     /// Floor A: reads the body, answers 200.
     Read,
     /// Floor B: reads the body, writes it to Kafka as one record, answers after `acks=all`.
     Produce,
-    /// Floor C: answers a constant as long as the answer to a read.
+    /// Floor C: answers with a constant that has the length of an answer to a read.
     Constant,
 }
 
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// Serves a floor until the bench kills its process.
+/// Serves a floor until the bench kills this process.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { floor, topic, .. } = config;
     let listener = serve::bind(config.listen_addr, "LISTEN_ADDR")?;
@@ -96,7 +96,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 const CONSTANT: &str = "unique_users,1000\nclicks,1000\nimpressions,1000\n";
 
-/// A producer with the settings of the edge's, which sends each request on its own.
+/// A producer with the settings of the edge's producer. Each request becomes a record of its own.
 fn producer(brokers: &str) -> anyhow::Result<FutureProducer> {
     let mut config = ClientConfig::new();
     config

@@ -1,11 +1,11 @@
-//! ClickHouse's own Kafka engine as a floor of the drain: raw rows and two rollups by
-//! materialized views, with the settings that its documentation recommends for speed. Peers that
-//! write to ClickHouse fill the same tables.
+//! ClickHouse's own Kafka engine as a floor for the drain. Materialized views fill the raw table and two rollups,
+//! with the settings that ClickHouse's documentation recommends for speed. Peers that write to ClickHouse fill the
+//! same tables.
 //!
-//! The engine needs more than Millrace: a schema of the further fields of a rich event, where Millrace takes
-//! any field. It stores neither partition nor offset, and it guarantees less: after a crash it counts a block
-//! twice. It stores a block after a million rows or 7.5 s, which are its defaults; so it ends a drain some
-//! seconds late, and its CPU time says more than its rate.
+//! The engine needs more than Millrace does: a schema for the further fields of a rich event, where Millrace accepts
+//! any field. It stores neither partition nor offset, and it guarantees less: after a crash it may count a block
+//! twice. With its default settings it stores a block after a million rows or 7.5 s. So it ends a drain some
+//! seconds late, and its CPU time is more meaningful than its rate.
 
 use std::num::NonZero;
 use std::thread;
@@ -28,11 +28,12 @@ const COLUMNS: [(&str, &str); 12] = [
     ("country", "LowCardinality(String)"),
 ];
 
-/// The statements that create the tables, and the views that fill the rollups from the raw one.
+/// The statements that create the tables, and the views that fill the rollups from the raw table.
 pub(crate) fn tables(work: Work) -> [String; 5] {
     let columns = definitions(work);
     [
-        // Sorted as our raw table was when this floor was written; it stays so when our sorting key changes.
+        // Millrace's raw table had this sorting key when this floor was written. The floor does not follow later
+        // changes of that key.
         format!(
             "CREATE TABLE events ({columns}) ENGINE = MergeTree
              PARTITION BY toYYYYMMDD(server_time)
@@ -102,7 +103,7 @@ mod tests {
             assert!(line.contains(&format!("\"{name}\":")), "{name} is not in {line}");
         }
         let fields = line.matches("\":").count() - if work == Work::Rich { 3 } else { 0 };
-        // The edge adds three.
+        // The edge adds three fields.
         assert_eq!(fields + 3, columns(work).count(), "{line}");
     }
 

@@ -1,5 +1,5 @@
-//! What is measured, and what it is compared with: the services of a [`World`], floors, and ClickHouse's Kafka
-//! engine.
+//! The servers that are measured, which are the services of a [`World`], and those that they are compared with:
+//! floors, and ClickHouse's Kafka engine.
 
 pub mod world;
 

@@ -36,7 +36,7 @@ pub struct World {
     http: reqwest::Client,
 }
 
-/// CPU seconds of the rows of one of ClickHouse's logs.
+/// The SQL expression for the CPU seconds of rows in one of ClickHouse's system log tables.
 const CPU: &str =
     "sum(ProfileEvents['UserTimeMicroseconds'] + ProfileEvents['SystemTimeMicroseconds']) / 1e6";
 
@@ -48,7 +48,7 @@ impl World {
         Ok(world)
     }
 
-    /// A world whose topic, which has its name, and tables do not exist yet.
+    /// A world whose topic and tables do not exist yet. The topic has the name of the world.
     pub fn prepare(name: &str, stack: &Stack) -> anyhow::Result<Self> {
         let name = format!("bench_{name}");
         Ok(Self {
@@ -87,23 +87,23 @@ impl World {
         Ok(Self { rollups: Some(file), ..self })
     }
 
-    /// Creates the topic, if it does not exist, and our tables.
+    /// Creates Millrace's tables, and the topic if it does not exist.
     pub async fn migrate(&self) -> anyhow::Result<()> {
         Service::run("stream-agg", &["migrate"], &self.vars(), &self.directory, MIGRATE_DEADLINE).await
     }
 
-    /// Creates an empty database, for tables that are not ours.
+    /// Creates an empty database, for tables of other consumers.
     pub async fn create_database(&self) -> anyhow::Result<()> {
         let url = self.clickhouse.clone();
         self.post(Url::parse(&url)?, &format!("CREATE DATABASE {}", self.name)).await.map(drop)
     }
 
-    /// Name of its database and of its consumer group.
+    /// Name of the database and of the consumer group.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Name of its topic.
+    /// Name of the topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }
@@ -113,7 +113,7 @@ impl World {
         &self.brokers
     }
 
-    /// Starts one of our services without waiting until it is ready.
+    /// Starts a service of Millrace without waiting until it is ready.
     pub fn start(&self, service: &str) -> anyhow::Result<Service> {
         Service::start(service, &self.vars(), &self.directory)
     }
@@ -125,7 +125,7 @@ impl World {
         Service::start(program, &vars, &self.directory)
     }
 
-    /// Starts one of our services and waits until it is ready.
+    /// Starts a service of Millrace and waits until it is ready.
     pub async fn service(&self, service: &str) -> anyhow::Result<Service> {
         ready(self.start(service)?).await
     }
@@ -142,12 +142,12 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Stored rows by the sum of the ledger, which costs ClickHouse much less than a count.
+    /// Stored rows according to the ledger. This sum costs ClickHouse much less than counting raw rows.
     pub async fn stored_by_ledger(&self) -> anyhow::Result<u64> {
         self.number("SELECT sum(stored) FROM ledger").await
     }
 
-    /// CPU seconds and number of the inserts into each table, by ClickHouse's query log.
+    /// CPU seconds and number of the inserts into each table, from ClickHouse's query log.
     pub async fn cpu_of_inserts(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT replaceOne(arrayFirst(name -> startsWith(name, '{0}.'), tables), '{0}.', '') AS name, {CPU}, count()
@@ -158,7 +158,7 @@ impl World {
         .await
     }
 
-    /// CPU seconds and number of ClickHouse's background merges, by its part log.
+    /// CPU seconds and number of ClickHouse's background merges of each table, from its part log.
     pub async fn cpu_of_merges(&self) -> anyhow::Result<BTreeMap<String, (f64, u64)>> {
         self.cpu_by_table(&format!(
             "SELECT table, {CPU}, count() FROM system.part_log
@@ -197,16 +197,16 @@ impl World {
         lines.collect()
     }
 
-    /// Drops its database; its services must have ended.
+    /// Drops the database. The services must have exited before.
     pub async fn remove(&self) -> anyhow::Result<()> {
         self.query(&format!("DROP DATABASE {} SYNC", self.name)).await?;
         Ok(())
     }
 
-    /// Waits until no merge of its tables runs; stops waiting after `deadline`.
+    /// Waits until no merge of this world's tables runs, for at most `deadline`.
     pub async fn wait_for_merges(&self, deadline: Duration) {
         let sql = format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name);
-        // Merges that run longer are left out of the figures of every consumer.
+        // The figures of every consumer leave out merges that run longer.
         let _late = wait_for("merges to end", deadline, async || {
             time::sleep(POLL_INTERVAL).await;
             self.number(&sql).await.is_ok_and(|merges| merges == 0)

@@ -1,7 +1,7 @@
 //! The downloads of `./dev`: Kafka's jars and the ClickHouse library.
 //!
-//! Each download has a copy of the file that pins its version beside it. A download of another version counts
-//! as missing.
+//! Next to each download is a copy of the file that pins its version. A download of another version counts as
+//! missing.
 
 use std::fs;
 use std::path::{Path, PathBuf};

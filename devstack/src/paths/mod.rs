@@ -1,5 +1,4 @@
-//! Where things are on this machine: the workspace's programs, the downloads of `./dev`, and the
-//! directories that hold data and logs.
+//! Paths on this machine: the workspace's programs, the downloads of `./dev`, and the directories for data and logs.
 
 pub(crate) mod binaries;
 

@@ -1,4 +1,4 @@
-//! What builds and tests the query API's page: node, its packages, a browser.
+//! The tools that build and test the query API's page: node, its packages, a browser.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -14,13 +14,13 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("query-api").join("page")
 }
 
-/// A script of the page, which finds its packages: those that `./dev test` downloads, or those that somebody has
-/// installed beside the sources.
+/// The path of a script of the page. If no packages are installed next to the sources, links those that `./dev test`
+/// downloads.
 pub fn tool(script: &str) -> anyhow::Result<PathBuf> {
     let sources = sources();
     let packages = sources.join("node_modules");
     if !packages.exists() {
-        // Node looks for packages beside the sources.
+        // Node looks for packages next to the sources.
         match symlink(cache::page_packages()?, &packages) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("link {}", packages.display()));

@@ -1,4 +1,4 @@
-//! Children that die with their parent, also when the parent is killed.
+//! Child processes that die with their parent, even if the parent is killed.
 //!
 //! Only unsafe code could set the parent-death signal between fork and exec. So the child first runs our own
 //! program, which sets the signal and then replaces itself with the real program.
@@ -16,7 +16,7 @@ use crate::paths::binaries;
 /// The hidden subcommand of `devstack` that calls [`exec`].
 const SUBCOMMAND: &str = "guarded";
 
-/// A command for `program`, which then dies with this process. The caller adds the arguments.
+/// A command that runs `program` so that it dies with this process. The caller adds the arguments.
 pub(crate) fn command(program: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(binaries::find("devstack")?);
     command.arg(SUBCOMMAND).arg(process::id().to_string()).arg(program);
@@ -30,13 +30,13 @@ pub fn exec(parent: u32, program: &Path, arguments: &[OsString]) -> anyhow::Resu
     Err(error).with_context(|| format!("run {}", program.display()))
 }
 
-/// Asks the kernel to kill this process when the thread that started it ends. Only Linux has this signal; on
-/// other systems only ClickHouse exits with its parent, because its standard input is closed.
+/// Asks the kernel to kill this process when the thread that started it ends. Only Linux has this signal. On
+/// other systems only ClickHouse exits with its parent, because it exits when its standard input is closed.
 pub(crate) fn die_with(parent: u32) -> anyhow::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .context("ask to die with the parent")?;
     // If the parent died before the signal was set, this process has another parent now.
-    ensure!(parent_id() == parent, "start as a child of process {parent}: it is gone");
+    ensure!(parent_id() == parent, "start as a child of process {parent}: that process has exited");
     Ok(())
 }

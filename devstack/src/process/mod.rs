@@ -23,7 +23,7 @@ mod spawner;
 
 /// Lines at the end of a log that an error quotes.
 const TAIL_LINES: usize = 15;
-/// Bytes at the end of a log that are read for them.
+/// Bytes that are read from the end of a log to find these lines.
 const TAIL_BYTES: u64 = 8 * 1024;
 
 /// A child process.
@@ -52,13 +52,13 @@ impl Process {
         self.child.id()
     }
 
-    /// The exit status, if it has exited.
+    /// The exit status, if the child has exited.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         // `try_wait` fails only for a process that is not our child.
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits until `condition` holds; fails when the child exits before that, or at `deadline`.
+    /// Waits until `condition` holds. Fails if the child exits first, or at `deadline`.
     /// `what` is what the child should do, such as "answer on port 18123".
     pub async fn wait_until(
         &mut self,
@@ -79,18 +79,18 @@ impl Process {
         }
     }
 
-    /// Sends SIGTERM and waits until it has exited. At `deadline` kills it and fails.
+    /// Sends SIGTERM and waits until the child has exited. At `deadline`, kills the child and returns an error.
     pub async fn terminate(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait_for_exit(deadline).await
     }
 
-    /// Closes its standard input.
+    /// Closes the child's standard input.
     pub fn close_input(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Waits until it has exited. At `deadline` kills it and fails.
+    /// Waits until the child has exited. At `deadline`, kills the child and returns an error.
     pub async fn wait_for_exit(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let mut status = None;
         let waited = wait_for(format!("{} to end", self.name), deadline, async || {
@@ -110,7 +110,7 @@ impl Process {
 
     /// Sends SIGKILL and reaps the process.
     pub fn kill9(&mut self) {
-        // Both fail only for a process that has exited already.
+        // Both calls fail only if the process has already exited.
         let _exited = self.child.kill();
         let _reaped = self.child.wait();
     }
@@ -124,12 +124,12 @@ impl Process {
         kill_process(id, signal).with_context(|| format!("send {signal:?} to {}", self.name))
     }
 
-    /// The last lines of its log with the file's name.
+    /// The last lines of the child's log, with the name of the file.
     pub fn log_tail(&self) -> String {
         log_tail(&self.log)
     }
 
-    /// The file with its output.
+    /// The log file, which holds the child's output.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -141,7 +141,7 @@ impl Drop for Process {
     }
 }
 
-/// The last lines of a log with the file's name.
+/// The last lines of a log, with the name of the file.
 pub fn log_tail(log: &Path) -> String {
     match read_tail(log) {
         Ok(text) if text.trim().is_empty() => format!("its log {} is empty", log.display()),
@@ -194,7 +194,7 @@ mod tests {
         let (mut child, _directory) = shell("trap '' TERM; echo deaf; while :; do sleep 1; done");
         let log = child.log().to_owned();
         let deaf = async || fs::read_to_string(&log).is_ok_and(|text| text.contains("deaf"));
-        child.wait_until("be deaf", Duration::from_secs(10), deaf).await.unwrap();
+        child.wait_until("ignore SIGTERM", Duration::from_secs(10), deaf).await.unwrap();
         let error = child.terminate(Duration::from_millis(50)).await.unwrap_err().to_string();
         assert!(error.contains("so it was killed"), "{error}");
         assert!(child.exited().is_some());

@@ -1,4 +1,4 @@
-//! CPU time and memory of a process. On a noisy machine both vary less than elapsed time.
+//! CPU time and memory of a process. On a noisy machine both vary less than elapsed time does.
 
 use std::fs;
 

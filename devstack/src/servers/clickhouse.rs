@@ -21,9 +21,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to one ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The user of a local server that reads the analysts' views, and nothing else.
+/// The user of a local server that may read the analysts' views and nothing else.
 pub const BI_READER: &str = "bi_reader";
-/// The user of a local server for drivers that change settings, such as JDBC's; it reads the same views.
+/// The user of a local server for drivers that change settings, such as JDBC's. It may read the same views.
 pub const BI_JDBC: &str = "bi_jdbc";
 /// The password of every user of `users.xml` that has one, on this machine only.
 pub const LOCAL_PASSWORD: &str = "local";
@@ -31,7 +31,7 @@ pub const LOCAL_PASSWORD: &str = "local";
 /// The hidden subcommand of `devstack` that runs the server.
 const SUBCOMMAND: &str = "clickhouse-server";
 
-/// A ClickHouse server: a local one, or one that somebody else runs.
+/// A ClickHouse server: a local one, or an external one, which devstack neither starts nor stops.
 #[derive(Debug)]
 pub struct ClickHouse {
     url: String,
@@ -50,7 +50,7 @@ struct Server {
 }
 
 impl ClickHouse {
-    /// A server that somebody else runs.
+    /// An external server at `url`.
     pub fn external(url: &str) -> Self {
         Self { url: url.to_owned(), local: None }
     }
@@ -68,8 +68,8 @@ impl ClickHouse {
         Ok(Self { url: format!("http://127.0.0.1:{http_port}"), local: Some(local) })
     }
 
-    /// Declares these users beside those of the services and the readers of views. Must come before the start of a local
-    /// server, because the library reads its users only then. Does nothing for a server that somebody else runs.
+    /// Declares these users in addition to those of the services and of the readers of views. Must be called before a
+    /// local server starts, because the library reads its users only at start. Does nothing for an external server.
     pub fn declare_users(&self, users: &[User]) -> anyhow::Result<()> {
         let Some(server) = &self.local else { return Ok(()) };
         write_users(&server.directory, users)
@@ -82,7 +82,7 @@ impl ClickHouse {
         }
     }
 
-    /// The HTTP address for `CLICKHOUSE_URL`, also while the server is down.
+    /// The HTTP address for `CLICKHOUSE_URL`. It is known even while the server is down.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -104,8 +104,8 @@ impl ClickHouse {
         Client::default().with_url(&self.url)
     }
 
-    /// Starts a local server, with the same ports and data as before, and waits until it answers. A server that
-    /// somebody else runs must answer at once.
+    /// Starts a local server, with the same ports and data as before, and waits until it answers. An external server
+    /// must already answer.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let ping = Ping::new(&self.url)?;
         match &mut self.local {
@@ -121,12 +121,12 @@ impl ClickHouse {
         }
     }
 
-    /// Stops a local server cleanly. Does nothing for a server that somebody else runs.
+    /// Stops a local server cleanly. Does nothing for an external server.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let running = self.local.as_mut().and_then(|server| server.process.take());
         match running {
             Some(mut process) => {
-                // The server reads its standard input as its last query, and exits after it.
+                // The server's last query reads standard input, and the server exits when that query ends.
                 process.close_input();
                 process.wait_for_exit(STOP_DEADLINE).await.map(drop)
             }
@@ -147,12 +147,13 @@ impl ClickHouse {
     }
 }
 
-/// What the file of users says of itself. Tests have databases of other names beside `millrace`, and databases `bi_…`
-/// for their views; hence the patterns. A deployment grants rights on its `millrace` and its `bi` only.
+/// The comment at the top of the users file. The users have rights on patterns of databases, because tests also use
+/// databases with other names than `millrace`, and databases `bi_…` for their views. A deployment grants rights only
+/// on its `millrace` and its `bi`.
 const ABOUT: &str =
     "Users of this machine, with a password for this machine only, and rights on all databases of tests.";
 
-/// Writes the services and readers, with rights on the databases of all tests, and `more` users.
+/// Writes the users of the services, the readers and the users in `more`, with rights on the databases of all tests.
 fn write_users(directory: &Path, more: &[User]) -> anyhow::Result<()> {
     let reach = Reach::any();
     let are_declared = access::services(&reach).into_iter().chain(access::readers(&reach));
@@ -166,7 +167,7 @@ impl Server {
     async fn start(&mut self, ping: &Ping) -> anyhow::Result<()> {
         ensure!(
             self.process.as_mut().is_none_or(|p| p.exited().is_some()),
-            "start ClickHouse: it is running"
+            "start ClickHouse: it is already running"
         );
         let mut command = Command::new(binaries::find("devstack")?);
         command
@@ -196,7 +197,7 @@ fn argument(name: &str, path: &Path) -> OsString {
     argument
 }
 
-/// Asks a server whether it answers.
+/// Checks whether a server answers.
 struct Ping {
     http: reqwest::Client,
     url: String,

@@ -32,7 +32,7 @@ const CERTIFICATE: &str = "certificate.pem";
 /// User and password of a local broker.
 pub const LOGIN: (&str, &str) = ("millrace", "local");
 
-/// Kafka brokers: a local one, or those that somebody else runs.
+/// Kafka brokers: a local one, or external ones, which devstack neither starts nor stops.
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
@@ -60,7 +60,7 @@ pub struct KafkaPorts {
 }
 
 impl Kafka {
-    /// Brokers that somebody else runs.
+    /// External brokers at these addresses.
     pub fn external(brokers: &str) -> Self {
         Self { brokers: brokers.to_owned(), local: None }
     }
@@ -89,19 +89,19 @@ impl Kafka {
         Ok(Self { brokers: format!("127.0.0.1:{port}"), local: Some(local) })
     }
 
-    /// `host:port`, comma-separated, for `KAFKA_BROKERS`; also while the broker is down.
+    /// `host:port`, comma-separated, for `KAFKA_BROKERS`. It is known even while the broker is down.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 
     /// The address of a local broker for clients that log in as [`LOGIN`] over TLS, and the certificate to trust.
     pub fn brokers_with_login(&self) -> anyhow::Result<(String, PathBuf)> {
-        let local = self.local.as_ref().context("find the local broker: somebody else runs the brokers")?;
+        let local = self.local.as_ref().context("find the local broker: the brokers are external")?;
         Ok((format!("127.0.0.1:{}", local.login_port), local.directory.join(CERTIFICATE)))
     }
 
-    /// Starts a local broker, with the same ports and data as before, and waits until it answers. Brokers that
-    /// somebody else runs must answer at once.
+    /// Starts a local broker, with the same ports and data as before, and waits until it answers. External brokers
+    /// must already answer.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let admin = self.admin()?;
         match &mut self.local {
@@ -113,7 +113,7 @@ impl Kafka {
         }
     }
 
-    /// Stops a local broker cleanly. Does nothing for brokers that somebody else runs.
+    /// Stops a local broker cleanly. Does nothing for external brokers.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let running = self.local.as_mut().and_then(|broker| broker.process.take());
         match running {
@@ -142,7 +142,7 @@ impl Kafka {
     /// Settings of a client of these brokers; the caller adds those of a producer or a consumer.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // With this a client reconnects to a restarted broker at once, not after 10 s.
+        // Makes a client reconnect to a restarted broker within 200 ms, instead of after up to 10 s.
         config.set("bootstrap.servers", &self.brokers).set("reconnect.backoff.max.ms", "200");
         config
     }
@@ -165,7 +165,7 @@ impl Kafka {
         ends.with_context(|| format!("read the log end offsets of `{topic}`"))
     }
 
-    /// Creates a topic as `stream-agg migrate` does: with the broker's timestamps, and here with one replica.
+    /// Creates a topic with the broker's timestamps, as `stream-agg migrate` does, but with one replica.
     pub async fn create_topic(&self, name: &str, partitions: u16) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");
@@ -194,7 +194,10 @@ impl Kafka {
 
 impl Broker {
     async fn start(&mut self, admin: &AdminClient<DefaultClientContext>) -> anyhow::Result<()> {
-        ensure!(self.process.as_mut().is_none_or(|p| p.exited().is_some()), "start Kafka: it is running");
+        ensure!(
+            self.process.as_mut().is_none_or(|p| p.exited().is_some()),
+            "start Kafka: it is already running"
+        );
         let jars = cache::kafka_jars()?;
         if !self.directory.join("data/meta.properties").exists() {
             self.format(&jars).await?;
@@ -209,7 +212,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Formats an empty data directory: Kafka refuses one without a cluster id.
+    /// Formats an empty data directory, because Kafka does not start on one without a cluster id.
     async fn format(&self, jars: &Path) -> anyhow::Result<()> {
         let mut command = self.java(jars, &["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])?;
         let id = Uuid::new_v4().to_string();
@@ -238,8 +241,8 @@ impl Broker {
         Ok(command)
     }
 
-    /// An empty directory for Kafka's temporary files. The compression libraries unpack themselves there at each start,
-    /// and a killed process leaves them behind.
+    /// An empty directory for Kafka's temporary files. At each start the compression libraries unpack files there, and
+    /// a killed process leaves them behind.
     fn temporary(&self) -> anyhow::Result<PathBuf> {
         let temporary = self.directory.join("tmp");
         match fs::remove_dir_all(&temporary) {
@@ -261,13 +264,13 @@ fn write_certificate(directory: &Path) -> anyhow::Result<()> {
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     };
     write(CERTIFICATE, cert.pem())?;
-    // Kafka reads both from one file.
+    // Kafka reads the key and the certificate from one file.
     write("identity.pem", signing_key.serialize_pem() + &cert.pem())
 }
 
 /// Whether a broker answers a metadata request.
 async fn answers(admin: &AdminClient<DefaultClientContext>) -> bool {
     let client = admin.inner();
-    // The call blocks for this long at most, and nothing else runs during a start.
+    // The call blocks its thread for at most this long, which is harmless: nothing else runs during a start.
     client.fetch_metadata(None, Duration::from_millis(250)).is_ok_and(|found| !found.brokers().is_empty())
 }

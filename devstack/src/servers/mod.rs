@@ -1,5 +1,5 @@
-//! The servers of other projects that Millrace needs: Kafka and ClickHouse, as child processes or at the
-//! addresses that the environment names.
+//! The servers that Millrace needs: Kafka and ClickHouse, as child processes or at the addresses that environment
+//! variables name.
 
 pub mod kafka;
 

@@ -18,7 +18,7 @@ pub struct ExternalServers {
 }
 
 impl ExternalServers {
-    /// Reads the variables above.
+    /// Reads `KAFKA_BROKERS` and `CLICKHOUSE_URL`.
     pub fn from_vars(vars: &Vars) -> Self {
         let given = |name| Some(vars.string_or(name, "")).filter(|value| !value.is_empty());
         Self { kafka: given("KAFKA_BROKERS"), clickhouse: given("CLICKHOUSE_URL") }
@@ -34,7 +34,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// 19092, 18123, 19000 and their neighbours, or the next free ports.
+    /// The usual ports (19092 to 19094, 18123 and 19000); for a port that is taken, the next free one.
     pub fn preferred() -> anyhow::Result<Self> {
         let from = |port| ports::from(port).with_context(|| format!("find a free port from {port} on"));
         Ok(Self {

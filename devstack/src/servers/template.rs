@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// Writes `template` to `path`, each `{{name}}` replaced by its value.
+/// Writes `template` to `path`, with each `{{name}}` replaced by its value.
 pub(crate) fn render(template: &str, values: &[(&str, &str)], path: &Path) -> anyhow::Result<()> {
     let text = values
         .iter()

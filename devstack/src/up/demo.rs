@@ -1,8 +1,8 @@
 //! Sends live events and backfilled history of the demo to the front port.
 //!
-//! Live traffic is about one event a second, as many as in the history, so that the numbers of the page fit
-//! together. History is sent backwards in time: two weeks in the first minutes; afterwards it fills the rest of
-//! [`RATE`].
+//! Live traffic is about one event a second, the same rate as in the history, so that the numbers on the page are
+//! consistent. History is sent backwards in time: the latest two weeks in the first minutes, the rest with the part of
+//! [`RATE`] that live traffic leaves.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,11 +19,12 @@ mod story;
 
 /// Interval between two rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Events of a round.
+/// Events that are sent in a round, live and history together.
 const RATE: usize = 34;
-/// Events of a round while the first weeks are sent.
+/// The same while the first two weeks of history are sent.
 const FIRST_RATE: usize = 1_500;
-/// How far back the first two weeks reach: the page compares the last week with the one before.
+/// How far back the first two weeks of history reach. They come first, because the page compares the last week with
+/// the week before.
 const FIRST: i64 = 15 * DAY;
 /// How far back the history reaches.
 const PAST: i64 = 400 * DAY;
@@ -32,8 +33,8 @@ const SEED: u64 = 1;
 /// Longest wait for an answer: more than the edge takes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends until `stop`. `sent` is how many events earlier demos have sent: they are not sent again. A request that is
-/// refused is logged and not sent again.
+/// Sends events until `stop`. Skips the first `sent` events of the history, which earlier demos have sent. A refused
+/// request is logged and not retried.
 pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) {
     let client = Client::builder().timeout(TIMEOUT).build().expect("a client without TLS needs nothing");
     let at = |path: String| client.post(format!("http://{front}{path}"));
@@ -61,7 +62,7 @@ pub(super) async fn send(front: SocketAddr, sent: u64, stop: CancellationToken) 
     }
 }
 
-/// Whether an event has an endpoint of its own, through which clients would send it.
+/// Whether clients would send this event to an endpoint of its own.
 fn is_reaction(line: &Line) -> bool {
     matches!(line.event, "click" | "impression" | "vote")
 }
@@ -82,13 +83,13 @@ fn body(lines: &[Line]) -> String {
     lines.iter().map(|line| line.json() + "\n").collect()
 }
 
-/// What happened before the start, the latest first.
+/// The events before the start of the demo, the latest first.
 struct Past {
     story: Story,
     start: UnixMillis,
-    /// The slice that is sent next.
+    /// The slice that is generated next.
     next: i64,
-    /// Events of the slices before, the earliest first.
+    /// Events of the current slice that are not sent yet, the earliest first.
     open: Vec<Line>,
 }
 
@@ -97,12 +98,12 @@ impl Past {
         Self { story, start, next: Story::slice_of(start), open: Vec::new() }
     }
 
-    /// Whether all events of this many milliseconds before the start have been taken.
+    /// Whether all slices of the last `ago` milliseconds before the start have been generated.
     fn reaches(&self, ago: i64) -> bool {
         self.next * SLICE < self.start.0 - ago
     }
 
-    /// The next `count` events; fewer when the past ends before.
+    /// The next `count` events, or fewer at the end of the history.
     fn take(&mut self, count: usize) -> Vec<Line> {
         let mut taken = Vec::with_capacity(count);
         while taken.len() < count {
@@ -119,7 +120,7 @@ impl Past {
         taken
     }
 
-    /// Leaves out the next `count` events.
+    /// Skips the next `count` events.
     fn skip(&mut self, mut count: u64) {
         while count > 0 && !self.reaches(PAST) {
             let taken = self.take(usize::try_from(count).unwrap_or(usize::MAX).min(FIRST_RATE)).len();
@@ -128,11 +129,11 @@ impl Past {
     }
 }
 
-/// What happens since the start.
+/// The events since the start of the demo.
 struct Present {
     story: Story,
     start: UnixMillis,
-    /// The slice that begins next.
+    /// The slice that is generated next, once it begins.
     next: i64,
     /// Events that have not happened yet, the next one first.
     coming: VecDeque<Line>,

@@ -7,7 +7,7 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt, service_fn};
 
-/// Beginnings of the paths of reads that may be sent with POST. Reads with GET need no line here.
+/// Path prefixes of reads that may be sent with POST. Reads with GET need no entry here.
 const POSTED_READS: [&str; 3] = ["/v1/query", "/v1/retention", "/v1/funnel"];
 
 /// Routes POST and OPTIONS to `writes`, all other methods and queries to `reads`.

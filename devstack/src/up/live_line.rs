@@ -14,7 +14,7 @@ use super::services::Addresses;
 
 /// Interval between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Where a line cannot be replaced, one reading in this many is printed.
+/// If standard output is not a terminal, one reading in this many is printed.
 const SHOWN: u64 = 10;
 /// Longest wait for the metrics of a service.
 const TIMEOUT: Duration = Duration::from_millis(800);
@@ -54,7 +54,7 @@ pub(super) async fn show(at: Addresses, stop: CancellationToken) -> Highest {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut before, mut highest, mut shown) = (None, Highest::default(), 0);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A service that does not answer in time answers in the next second.
+        // A service that does not answer in time is asked again in the next second.
         let Some(now) = read(&client, &at).await else { continue };
         let moment = Instant::now();
         if let Some((was, since)) = before.replace((now, moment)) {

@@ -1,8 +1,8 @@
-//! `./dev up`: Kafka, ClickHouse, the migrations, the three services and the front port, until Ctrl-C. Then all
-//! of it stops in the order in which data flow.
+//! `./dev up`: runs Kafka, ClickHouse, the migrations, the three services and the front port until Ctrl-C. Then all
+//! of them stop in the order of the data flow.
 //!
 //! Invariant: an error during start or stop still stops everything that was started. After a second Ctrl-C,
-//! dropping the [`Stack`] kills what still runs.
+//! dropping the [`Stack`] kills the servers that still run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ mod page;
 
 mod output;
 
-/// The rollups of the demo: the built-in ones, and those of what its apps send.
+/// The rollups of the demo: the built-in ones, and those in `demo-rollups.toml`.
 const DEMO_ROLLUPS: &str =
     concat!(include_str!("../../../schemas/rollups.toml"), include_str!("../../config/demo-rollups.toml"));
 
@@ -72,11 +72,12 @@ impl Config {
         let mut vars = self.vars.clone();
         vars.insert("KAFKA_BROKERS".to_owned(), stack.kafka.brokers().to_owned());
         vars.insert("CLICKHOUSE_URL".to_owned(), stack.clickhouse.url().to_owned());
-        // No load balancer has to notice that the services stop.
+        // No load balancer needs time to notice that the services stop.
         vars.entry("DRAIN_DELAY".to_owned()).or_insert_with(|| "0s".to_owned());
-        // Enough for a laptop: each partition has its own inserts.
+        // Few partitions, to spare a laptop: each partition makes its own inserts.
         vars.entry("TOPIC_PARTITIONS".to_owned()).or_insert_with(|| "4".to_owned());
-        // After a kill of `./dev up` the next one gets the partitions at once. In your Kafka there may be other members.
+        // A static member, so that after a kill the next `./dev up` gets the partitions at once. Not in an external
+        // Kafka, where the group may have a member of this name.
         if self.given.kafka.is_none() {
             vars.entry("GROUP_INSTANCE_ID".to_owned()).or_insert_with(|| "stream-agg-0".to_owned());
         }

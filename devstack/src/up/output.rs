@@ -1,4 +1,4 @@
-//! How `./dev up` prints: a line, a line that replaces the one before, and a step with the time it took.
+//! How `./dev up` prints: a line, a line that replaces the previous one, and a step with the time that it took.
 #![expect(clippy::print_stdout, reason = "standard output is what `./dev up` shows a person")]
 
 use std::io::{self, Write};

@@ -5,14 +5,15 @@ use super::services::{Addresses, FRONT_PORT};
 use crate::servers::Stack;
 use crate::servers::clickhouse::BI_READER;
 
-/// Prints the address of everything and some requests to try; `bi` is the database of the analysts' views.
+/// Prints the addresses of all services and servers, and some requests to try. `bi` is the database of the analysts'
+/// views.
 pub(super) fn print(stack: &Stack, at: &Addresses, bi: &str, demo: bool) {
     let front = at.front.port();
     let other = if front == FRONT_PORT { "" } else { " (the usual port is taken)" };
     let native =
         stack.clickhouse.native_port().map(|port| format!(", native port {port}")).unwrap_or_default();
     let traffic = if demo {
-        "The demo first sends two weeks of made-up history, then 340 events a second.\n"
+        "The demo first sends two weeks of generated history, then 340 events a second.\n"
     } else {
         ""
     };
@@ -34,13 +35,13 @@ Millrace is ready. Ctrl-C stops it; data and logs stay in {directory}.
   Kafka       {kafka}
   ClickHouse  {clickhouse}{native}{views}
 
-Store an event; it answers a report with \"accepted\":1
+Store an event; the answer is a report with \"accepted\":1
   curl localhost:{front}/v1/events -d '{{\"event\":\"hello\",\"user_id\":\"me\"}}'
-Count a click; it answers 204, once Kafka has it for good
+Count a click; the answer is 204 once Kafka has stored it durably
   curl -i -X POST localhost:{front}/analytics/$(date +%s%3N)/me/click
-Vote; the answer says how the poll stands, some seconds old
+Vote; the answer has the results of the poll, which may be some seconds old
   curl localhost:{front}/v1/votes -d '{{\"poll\":\"best-shoe\",\"option\":\"boot\",\"voter\":\"me\"}}'
-Read this hour; it answers unique_users, clicks and impressions, some seconds old
+Read this hour; the answer has unique_users, clicks and impressions, which may be some seconds old
   curl 'localhost:{front}/analytics?timestamp='$(date +%s%3N)
 ",
         directory = stack.directory.path().display(),

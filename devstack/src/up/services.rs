@@ -1,5 +1,5 @@
-//! The three services in this process, run as their own programs run them, and the front port before two of
-//! them.
+//! Runs the three services in this process, in the same way as their own programs do, and the front port, which
+//! forwards to the edge and to the query API.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::ports;
 use crate::servers::clickhouse::ClickHouse;
 use crate::wait::wait_for;
 
-/// The front port, if it is free.
+/// The preferred front port.
 pub(super) const FRONT_PORT: u16 = 8080;
 /// Longest wait from the start of the services to readiness.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -48,7 +48,7 @@ pub(super) struct Services {
     query: Task<()>,
     /// Ends the streams of the query API, which would keep connections of the front port open.
     streaming: CancellationToken,
-    /// Cancelled when any of them ends.
+    /// Cancelled when any service ends.
     ended: CancellationToken,
 }
 
@@ -104,17 +104,17 @@ impl Services {
         Ok(services)
     }
 
-    /// Whether one of them has ended; [`Services::stop`] returns the reason.
+    /// Whether a service has ended; [`Services::stop`] returns the reason.
     pub(super) fn have_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// Returns when one of them has ended, which should not happen before [`Services::stop`].
+    /// Returns when a service has ended, which should not happen before [`Services::stop`].
     pub(super) async fn ended_early(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Stops them in the order in which data flow, and prints how much was stored.
+    /// Stops the services in the order of the data flow, and prints how much was stored.
     pub(super) async fn stop(self, stored: &StoredRows) -> anyhow::Result<()> {
         self.streaming.cancel();
         let front = self.front.stop().await;

@@ -104,7 +104,7 @@ func views(ctx context.Context, conn driver.Conn) ([]string, error) {
 	return names, rows.Err()
 }
 
-// countAll asks for all views at once, over as many connections as there may be.
+// countAll counts the rows of all views at once, over as many connections as the client may open.
 func countAll(ctx context.Context, conn driver.Conn, views []string) (int64, error) {
 	var filled atomic.Int64
 	var wait sync.WaitGroup

@@ -8,11 +8,12 @@ use e2e::chaos::report::Report;
 use e2e::chaos::{self, Options};
 
 /// Kills and pauses the edge, aggregators, Kafka and ClickHouse under load, then compares every table
-/// and answer with what the clients were answered.
+/// and answer with the answers that the clients got.
 #[derive(Parser)]
 #[command(name = "./dev chaos")]
 struct Arguments {
-    /// Length of faults and load, without the starts of servers; counting takes a minute or two more [default: 60, with --long 600]
+    /// Length of faults and load, without the time to start servers; counting takes a minute or two more
+    /// [default: 60, with --long 600]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=21_600))]
     seconds: Option<u64>,
     /// Seed of the faults and the load
@@ -27,8 +28,8 @@ struct Arguments {
     /// Whether the edge has a spool, so that it acknowledges events during an outage of Kafka
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     spool: String,
-    /// Also pauses of 60 and 75 s, outages of ClickHouse of 40 s and, in the middle of the run, more partitions, another
-    /// declaration of rollups and small deduplication windows
+    /// Also pause aggregators for 60 and 75 s, stop ClickHouse for 40 s and, in the middle of the run, change to more
+    /// partitions, another declaration of rollups and small deduplication windows
     #[arg(long)]
     long: bool,
 }
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn start(options: &Options) -> anyhow::Result<Report> {
-    // More threads than a small machine has cores, because the start of a broker blocks one.
+    // More threads than a small machine has cores, because the start of a broker blocks a thread.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     runtime.block_on(chaos::run(options, print))
 }
@@ -65,7 +66,7 @@ fn conclude(report: &Report, json: bool) -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints progress beside the outcome.
+/// Prints progress to standard error; the outcome goes to standard output.
 #[expect(clippy::print_stderr, reason = "a long run shows progress")]
 fn print(text: &str) {
     eprintln!("chaos: {text}");

@@ -1,9 +1,8 @@
-//! The change in the middle of a long run, under load and faults: the topic gets more partitions, and the
-//! aggregators restart one after another with one more rollup, and with deduplication windows so small that they
-//! drop records.
+//! The change in the middle of a long run, under load and faults. The topic gets more partitions, and the aggregators
+//! restart one after another with one more rollup and with deduplication windows so small that they drop records.
 //!
 //! Invariant: no request is retried across the change or after it. More partitions move users to other partitions,
-//! and a small window drops ids: a retry would count twice, as the guarantees say.
+//! and a small window drops ids, so a retry would count twice. The guarantees allow that.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,16 +21,16 @@ use crate::world::{ADDED_ROLLUP, World};
 const PARTITIONS: u16 = 6;
 /// The partitions that the change adds.
 const ADDED: std::ops::Range<i32> = 4..6;
-/// Longest wait for the answers of all requests that may be retried, some of them after an outage; and longest wait
-/// until Kafka has created the partitions.
+/// Longest wait for the outcomes of all requests that may be retried, which may have to wait for the end of an outage;
+/// also the longest wait until Kafka has created the partitions.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Longest wait until the records of these requests are applied: a retry that is applied later may fall outside a
-/// small deduplication window.
+/// Longest wait until the records of these requests are applied. The change waits for them, because a retry that is
+/// applied later may fall outside a small deduplication window.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(600);
-/// Pause between restarting one aggregator and the next; partitions move between the declarations meanwhile.
+/// Pause between the restarts of two aggregators. Meanwhile partitions move between processes of both declarations.
 const RESTART_INTERVAL: Duration = Duration::from_secs(8);
 
-/// The change, once it is made, for the supervisors that must follow it.
+/// The change, once it is made. The supervisors apply it to their processes.
 #[derive(Debug, Default)]
 pub(crate) struct MidRunChange(OnceLock<Made>);
 
@@ -56,7 +55,7 @@ impl MidRunChange {
         wait_for("the outcomes of requests that may be retried", DEADLINE, all_answered).await?;
         wait_until_applied(world, kafka).await?;
         let file = world.write("rollups-later.toml", &rollups::declaration_after_change());
-        // `migrate` waits for servers that were just killed.
+        // `migrate` waits for servers that were just killed, so it needs no retry here.
         world.run("stream-agg", &["migrate"], &[("ROLLUPS_FILE", &file)]).await?;
         add_partitions(world.name(), kafka).await?;
         api.terminate().await.context("stop query-api before its next declaration")?;
@@ -66,7 +65,7 @@ impl MidRunChange {
         Ok(())
     }
 
-    /// The variables that an aggregator gets with its next start, once it is its turn.
+    /// The variables for the next start of an aggregator; none until it is its turn.
     pub(crate) fn settings(&self, aggregator: usize) -> Option<[(&'static str, String); 2]> {
         let Made { at, file } = self.0.get()?;
         let is_due = at.elapsed()
@@ -82,7 +81,7 @@ impl MidRunChange {
     }
 }
 
-/// Waits until every record that is in the topic now is in every table, also if Kafka is killed meanwhile.
+/// Waits until every record that is in the topic now is in every table. Kafka may be killed meanwhile.
 async fn wait_until_applied(world: &World, kafka: &Kafka) -> anyhow::Result<()> {
     let mut ends = None;
     wait_for("requests that may be retried to be applied", APPLIED_DEADLINE, async || {
@@ -102,7 +101,7 @@ async fn wait_until_applied(world: &World, kafka: &Kafka) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Adds partitions to the topic, and tries again until the topic has them: Kafka may be killed before it answers.
+/// Adds partitions to the topic. Retries until the topic has them, because Kafka may be killed before it answers.
 async fn add_partitions(topic: &str, kafka: &Kafka) -> anyhow::Result<()> {
     let mut last = Ok(());
     let added = wait_for("more partitions", DEADLINE, async || {
@@ -114,8 +113,8 @@ async fn add_partitions(topic: &str, kafka: &Kafka) -> anyhow::Result<()> {
     overdue.map_or(Ok(()), |overdue| last.and(Err(overdue.into())))
 }
 
-/// The events of the added rollup, and how they differ from the raw rows that were stored under a declaration with
-/// this rollup.
+/// The number of events in the added rollup, and the differences between the rollup and the raw rows that were stored
+/// under a declaration with it.
 pub(crate) async fn events_of_added_rollup(world: &World) -> anyhow::Result<(u64, Vec<Difference>)> {
     let raw = format!(
         "SELECT toUnixTimestamp(toStartOfHour(client_time)), event, count() FROM events WHERE tenant != ''
@@ -145,7 +144,8 @@ pub(crate) fn partitions_added(kafka: &Kafka, topic: &str) -> anyhow::Result<u64
     Ok(ends.iter().skip(ADDED.start as usize).filter(|end| **end > 0).count() as u64)
 }
 
-/// Number of partitions whose deduplication window has dropped records: it starts later than counting did.
+/// Number of partitions whose deduplication window has dropped records. Such a window starts later than the
+/// counting did: `W=` is greater than `S=` in the metadata of the commit.
 pub(crate) fn windows_popped(world: &World) -> u64 {
     let has_dropped = |partition: i32| {
         let (_, metadata) = world.try_committed(partition)?;

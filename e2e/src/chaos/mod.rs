@@ -1,8 +1,9 @@
 //! Chaos: kills, pauses, stops and starts the real programs under load by a seeded schedule, waits until they have
-//! stored everything, and then compares every table and answer with what the clients were answered.
+//! stored everything, and then compares every table and answer with the answers that the clients got.
 //!
-//! Invariants: chaos uses only what users and operators of the services see; its time and memory are bounded by the
-//! length of the run; no process outlives it. It never judges by the services' own metrics.
+//! Invariants: chaos uses only interfaces that users and operators of the services have; its time and memory are
+//! bounded by the length of the run; no process outlives it. It never relies on the services' own metrics to decide
+//! whether the counts are right.
 
 use std::collections::HashMap;
 use std::iter;
@@ -48,21 +49,21 @@ mod mid_run_change;
 
 mod supervisor;
 
-/// Name of the topic, the database, the consumer group and the directory of logs.
+/// Name of the topic, the database, the consumer group and the log directory.
 const NAME: &str = "chaos";
 /// Longest wait from the end of the load until all processes run again.
 const RECOVER_DEADLINE: Duration = Duration::from_secs(90);
-/// Longest wait after that until everything is counted. When a kill of ClickHouse loses a part, the aggregator waits
-/// twice for 55 s before it inserts the rows under another token.
+/// Longest wait after recovery until everything is counted. When a kill of ClickHouse loses a part, the aggregator
+/// waits twice for 55 s before it inserts the rows under another token.
 const COUNT_DEADLINE: Duration = Duration::from_secs(240);
-/// The fraction of a long run after which its change comes. Not later, so that many faults follow with small
-/// windows; not earlier, because more requests stay unanswered without retries.
+/// The fraction of a long run after which the change is made. If it were later, too few faults would happen with
+/// small windows; if it were earlier, more requests would stay unanswered, because there are no retries after it.
 const CHANGE_AT: f64 = 0.6;
 /// Longest time to read and compare all tables and answers.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(300);
 /// Interval between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// The log end offsets count once they have not changed for this long.
+/// Log end offsets that have not changed for this long are final.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The options of a run.
@@ -74,7 +75,8 @@ pub struct Options {
     pub seed: u64,
     /// Whether some events have an `event_id` and are retried until they are acknowledged.
     pub event_ids: bool,
-    /// Whether the edge has a spool, which survives its kills: then it acknowledges events during an outage of Kafka.
+    /// Whether the edge has a spool, which survives kills of the edge. With a spool, the edge acknowledges events
+    /// during an outage of Kafka.
     pub spool: bool,
     /// Whether the run also has long faults, and a change in the middle.
     pub long: bool,
@@ -87,7 +89,7 @@ impl Options {
     }
 }
 
-/// Runs chaos; `print` gets the progress, line by line.
+/// Runs chaos. Calls `print` with each line of progress.
 pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Report> {
     let mut stack = Stack::for_test("chaos-servers")?;
     stack.start().await?;
@@ -101,7 +103,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
     }
     let mut api = world.start("query-api", &declared);
     api.wait_ready().await?;
-    print("everything runs");
+    print("all processes run");
 
     let admin_ports = services.iter_mut().map(|(target, service)| {
         let log = service.process().log().to_owned();
@@ -124,7 +126,7 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
         faults_over: Arc::new(Semaphore::new(0)),
         stop: CancellationToken::new(),
     };
-    // Keeps the lock of the directory until the end.
+    // Holds the lock of the directory until the end.
     let Stack { kafka, clickhouse, directory: _directory } = stack;
     let servers =
         [(Target::Kafka, Supervised::Kafka(kafka)), (Target::ClickHouse, Supervised::ClickHouse(clickhouse))];
@@ -142,19 +144,19 @@ pub async fn run(options: &Options, print: impl Fn(&str)) -> anyhow::Result<Repo
     let mut verdict =
         time::timeout(VERIFY_DEADLINE, verifying).await.context("timed out counting everything")??;
     let long = if options.long { Some(run.inspect_long(&mut verdict).await?) } else { None };
-    // The product's own audit must find nothing either.
+    // The `audit` command of the aggregator must find nothing either.
     let file = run.change.file().unwrap_or(&rollups);
     if let Err(error) = run.world.run("stream-agg", &["audit"], &[("ROLLUPS_FILE", file)]).await {
         run.stats.problem(format!("{error:#}"));
     }
-    // Only now, because the supervisors own the processes that were just used.
+    // The supervisors stop only now, because they own the processes that were used until here.
     run.stop.cancel();
     supervisors.join_all().await;
     Ok(run.report(verdict, long))
 }
 
-/// Starts the edge, and the aggregators as static members of the group. Batches are short, so that one is declared
-/// and not yet applied at any time.
+/// Starts the edge, and the aggregators as static members of the group. Batches are short, so that at any time one
+/// is declared and not yet applied.
 fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     let max_groups = MAX_GROUPS.to_string();
     let session = format!("{}", SESSION * 1000.0);
@@ -171,7 +173,7 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
     };
     let directory = world.directory().join("spool");
     let directory = directory.to_str().expect("a path of text");
-    // Short, because a killed broker is soon back: events must go into the spool before that.
+    // A short wait, because events must go into the spool before a killed broker is back, which is soon.
     let spooling = [("SPOOL_DIR", directory), ("DURABLE_WAIT", "1s")];
     let edge = (Target::Edge, world.start("ingest", if spool { &spooling } else { &[] }));
     iter::once(edge).chain((0..AGGREGATORS).map(aggregator)).collect()
@@ -180,11 +182,11 @@ fn start(world: &World, spool: bool, rollups: &str) -> Vec<(Target, Service)> {
 /// The state of a run.
 struct Run {
     clock: Arc<Clock>,
-    /// How long faults and load last, by the clock.
+    /// How long faults and load last, measured by `clock`.
     length: Duration,
     edge: String,
     edge_admin: Http,
-    /// The admin port and the log of each service, to find out why events are not counted.
+    /// The admin port and the log of each service. They show why events are not counted.
     admin_ports: Vec<(Target, Http, PathBuf)>,
     kafka: Kafka,
     world: World,
@@ -192,13 +194,14 @@ struct Run {
     stats: Arc<RunStats>,
     spool: bool,
     change: Arc<MidRunChange>,
-    /// Gets a permit from each supervisor whose faults are over.
+    /// Each supervisor adds a permit when its faults are over.
     faults_over: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
 impl Run {
-    /// Starts a supervisor for each process, which injects its faults and then keeps it running until the run ends.
+    /// Starts a supervisor for each process. It injects the faults of the process and then keeps the process running
+    /// until the run ends.
     fn spawn_supervisors(
         &self,
         processes: impl Iterator<Item = (Target, Supervised)>,
@@ -219,7 +222,7 @@ impl Run {
                     stats.problem(format!("{target}: {error:#}"));
                 }
             };
-            // A thread for each, because the start of a broker blocks and must not delay the faults of others.
+            // Each supervisor has its own thread: the start of a broker blocks, and must not delay other faults.
             supervisors.spawn_blocking(move || handle.block_on(supervise()));
         }
         supervisors
@@ -233,11 +236,11 @@ impl Run {
                 let at = self.clock.elapsed().as_secs_f64();
                 self.stats.note(format!("{at:.1} more partitions, another declaration, small windows"));
             }
-            Err(error) => self.stats.problem(format!("change in mid-run: {error:#}")),
+            Err(error) => self.stats.problem(format!("make the change in the middle of the run: {error:#}")),
         }
     }
 
-    /// Sends the load, and waits until faults and load are over and everything is counted. Prints progress meanwhile.
+    /// Sends the load, waits until faults and load are over and everything is counted, and prints progress meanwhile.
     async fn send_and_wait(&self, print: &impl Fn(&str)) {
         let counted = async {
             let sender = Sender::new(self.edge.clone(), &self.journal, &self.stats);
@@ -282,7 +285,7 @@ impl Run {
         }
     }
 
-    /// Reports the readiness of each service, which usually names the reason why it does not go on.
+    /// Reports the readiness of each service, which usually names the reason why the service makes no progress.
     async fn report_readiness(&self) {
         for (target, admin, log) in &self.admin_ports {
             let readiness = match admin.try_send("GET", "/readyz", &[], "").await {
@@ -293,13 +296,13 @@ impl Run {
         }
     }
 
-    /// Reads the log end offsets, and describes what is not yet counted; empty if everything is.
+    /// Reads the log end offsets into `ends`. Describes what is not yet counted; empty if everything is.
     async fn uncounted(&self, ends: &mut Vec<u64>) -> anyhow::Result<String> {
         let edge =
             async |name: &str| self.edge_admin.metric(name).await.context("read the metrics of the edge");
         let queued = edge("ingest_events_queued").await?;
         let spooled = edge("ingest_spool_records").await?;
-        // The number of its records is unknown until it is open.
+        // The number of records in the spool is unknown until the spool is open.
         ensure!(!self.spool || edge("ingest_spool_up").await? == 1, "the spool is off");
         *ends = task::block_in_place(|| self.kafka.log_ends(NAME))?;
         let sql =
@@ -316,7 +319,7 @@ impl Run {
         Ok(waiting.into_iter().chain(kept).chain(behind).collect::<Vec<_>>().join(", "))
     }
 
-    /// The further figures of a long run. Adds the differences of the rollup that was added to the verdict.
+    /// The further figures of a long run. Adds to the verdict the differences of the rollup that the change added.
     async fn inspect_long(&self, verdict: &mut Verdict) -> anyhow::Result<Long> {
         let (declared_later, differences) = mid_run_change::events_of_added_rollup(&self.world).await?;
         verdict.add_differences(differences);

@@ -4,11 +4,12 @@ use serde_json::json;
 
 use crate::chaos::schedule::Kind;
 
-/// Fewest kills of each kind of process: with fewer, a run proves nothing.
+/// Fewest kills of each kind of process. With fewer, a run proves nothing.
 const LEAST_KILLS: u64 = 3;
-/// Fewest recovered intents: with fewer, a run proves nothing.
+/// Fewest recovered intents. With fewer, a run proves nothing.
 const LEAST_RECOVERED: u64 = 5;
-/// Most unanswered requests, in percent: more of them would leave too much open.
+/// Most unanswered requests, in percent. With more, a run proves too little, because their events may or may not
+/// be stored.
 const MOST_UNANSWERED: usize = 5;
 
 /// Further figures of a long run.
@@ -49,15 +50,15 @@ pub struct Report {
     pub requests: usize,
     /// Requests that the edge acknowledged.
     pub acked: usize,
-    /// Requests without an answer, or with one that leaves the outcome open.
+    /// Requests without an answer, or with one that does not say whether the events are stored.
     pub unanswered: usize,
-    /// Batches that one process had declared and another process, or its next start, finished.
+    /// Batches that one process had declared and another process, or a later start of the same one, finished.
     pub recovered_intents: u64,
-    /// Inserts that ClickHouse skipped because the marker shows that their rows are stored.
+    /// Inserts that ClickHouse skipped because the marker showed that their rows were already stored.
     pub conditional_skips: u64,
-    /// Requests of thousands of lines that are stored.
+    /// Stored requests of thousands of lines.
     pub large: u64,
-    /// Events with hostile fields that are stored.
+    /// Stored events with hostile fields.
     pub hostile: u64,
     /// Rows of rollups whose groups were folded into `(other)`.
     pub folded: u64,
@@ -67,9 +68,9 @@ pub struct Report {
     pub spool: bool,
     /// Further figures of a long run.
     pub long: Option<Long>,
-    /// Events missing in the tables and answers, over all of them.
+    /// Missing events, summed over all tables and answers.
     pub missing: u64,
-    /// Events that tables and answers count too often.
+    /// Events that are counted too often, summed over all tables and answers.
     pub duplicated: u64,
     /// Every other problem, one line each.
     pub problems: Vec<String>,
@@ -104,15 +105,15 @@ impl Report {
         }
         if self.acked == 0 || self.unanswered * 100 > self.requests * MOST_UNANSWERED {
             failures.push(format!(
-                "too much is open: of {} requests {} were acked and {} stayed unanswered, \
-                 {MOST_UNANSWERED} % may",
+                "too few outcomes are known: of {} requests {} were acked and {} stayed unanswered, \
+                 at most {MOST_UNANSWERED} % may",
                 self.requests, self.acked, self.unanswered
             ));
         }
         failures
     }
 
-    /// Events that must have happened at least once.
+    /// What must have happened at least once, with its count.
     fn needed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let spooled = self.spool.then_some(("events in the spool", self.spooled));
         let others =

@@ -4,7 +4,7 @@ use schemas::rollup::Rollups;
 
 use crate::world::ADDED_ROLLUP_TOML;
 
-/// A rollup with a group for each line of a large request.
+/// A rollup in which each line of a large request is a group of its own.
 pub const FOLDING: &str = "lines_hourly";
 /// The group limit of a batch: more groups than the built-in rollups ever have here, and fewer than [`FOLDING`] has
 /// in a batch of a few large requests.

@@ -1,7 +1,7 @@
-//! The faults of a run, from a seed: which process, when, and what.
+//! The faults of a run, from a seed: which process, when, and which kind of fault.
 //!
-//! Invariants: the same seed and length give the same faults; in a run of a minute or more, every kind of process
-//! is killed at least three times. Pure.
+//! Invariants: the same seed and length give the same faults. In a run of a minute or more, every kind of process is
+//! killed at least three times. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The run is divided into slots of about this length, in seconds; each slot has a kill of every process.
+/// A run is divided into slots of about this length, in seconds. In each slot every process is killed, except the
+/// last aggregator, which is killed in half of the slots.
 const SLOT: f64 = 14.0;
-/// No fault begins within this many seconds before the end, so that each process recovers while there is load.
+/// No fault begins in the last seconds of a run, so that each process recovers under load.
 const LAST: f64 = 3.0;
 /// Number of aggregators. The last one leaves and joins the group again in every slot.
 pub const AGGREGATORS: usize = 3;
-/// The session timeout of an aggregator in seconds: after it the others take over its partitions.
+/// The session timeout of an aggregator in seconds. After it, other aggregators take over its partitions.
 pub const SESSION: f64 = 6.0;
 
 /// Long pauses of an aggregator, in seconds.
@@ -99,7 +100,7 @@ impl Kind {
 /// A fault of a process, or a change of its membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// SIGKILL, and a start after this time.
+    /// SIGKILL, and a restart after this time.
     Kill(Duration),
     /// SIGSTOP, and SIGCONT after this time.
     Pause(Duration),
@@ -110,7 +111,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// How long the process does nothing; zero if that depends on another action.
+    /// How long the process does nothing; zero if another action decides that.
     fn lasts(self) -> Duration {
         match self {
             Self::Kill(lasts) | Self::Pause(lasts) => lasts,
@@ -130,7 +131,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// An action and its time. An action waits until the one before on the same process is over.
+/// An action and its time. An action waits until the previous action on the same process is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// The time since the start of the run.
@@ -150,7 +151,7 @@ impl Schedule {
         let length = length.as_secs_f64();
         let slots = ((length - LAST) / SLOT).round().max(1.0);
         let slot = (length - LAST).max(0.0) / slots;
-        // Short runs have short pauses only, or the pauses would fill the run.
+        // Short runs have only short pauses; longer ones would fill the run.
         let longest_pause = (length / 8.0).clamp(2.0, 20.0);
         for number in 0..slots as u32 {
             let start = f64::from(number) * slot;
@@ -160,9 +161,9 @@ impl Schedule {
         plan.faults
     }
 
-    /// Adds the faults of a long run: pauses of aggregators longer than the session, the insert deadline and the
-    /// lifetime of a token, and outages of ClickHouse of 40 s, once paused and once killed; before and after the change
-    /// in the middle.
+    /// Adds the faults of a long run, before and after the change in the middle: pauses of aggregators that are longer
+    /// than the session, the insert deadline and the lifetime of a token, and two outages of ClickHouse of 40 s, one as
+    /// a pause and one as a kill.
     pub fn with_long_faults(mut self, length: Duration) -> Self {
         let pause = |seconds| Action::Pause(Duration::from_secs(seconds));
         let [long, longer] = LONG_PAUSES;
@@ -176,7 +177,7 @@ impl Schedule {
         for (target, at, action) in faults {
             let (begin, lasts) = (length.mul_f64(at), action.lasts());
             let faults = self.0.entry(target).or_default();
-            // Removes the faults within this one, which would all happen at once after it.
+            // Removes faults that would begin during this one, because all of them would happen at once after it.
             faults.retain(|fault| !(begin..begin + lasts).contains(&fault.at));
             faults.push(Fault { at: begin, action });
             faults.sort_by_key(|fault| fault.at);
@@ -209,7 +210,7 @@ impl Plan {
         }
         let joiner = Target::Aggregator(2);
         let (leaves, joins) = (self.within(&slot, 0.0..0.4), self.within(&slot, 0.5..0.9));
-        // In half of the slots it is also killed, perhaps just before it leaves or just after it joined.
+        // In half of the slots this aggregator is also killed, perhaps just before it leaves or just after it joins.
         if self.rng.bool() {
             let at = self.within(&slot, 0.0..1.0);
             let down = self.down(joiner);

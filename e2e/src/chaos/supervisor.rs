@@ -1,7 +1,7 @@
-//! The supervisor of one process: injects its faults one after the other, and restarts it when it exits.
+//! The supervisor of one process: injects the faults of the process one after another, and restarts it when it exits.
 //!
-//! Invariants: a process that should run and has exited, for any reason, is restarted on the same ports. When a
-//! supervisor is done, its process runs, or was stopped on purpose.
+//! Invariants: a process that should run and has exited for any reason is restarted on the same ports. When a
+//! supervisor returns, its process runs or was stopped on purpose.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::client::Http;
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest wait for the metrics of the process.
 const SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Most tries to start a server.
+/// Most attempts to start a process.
 const START_TRIES: usize = 3;
 
-/// The exit code of one of our programs after a panic.
+/// The exit code of Millrace's programs after a panic.
 const PANIC_CODE: i32 = 101;
 /// A start that takes longer is noted in the progress lines.
 const SLOW_START: Duration = Duration::from_secs(3);
@@ -47,7 +47,7 @@ impl Supervised {
         }
     }
 
-    /// The child process, for a signal to it.
+    /// The child process, for example to send it a signal.
     fn handle(&mut self) -> anyhow::Result<&mut Process> {
         match self {
             Self::Kafka(kafka) => kafka.process(),
@@ -63,18 +63,18 @@ pub(crate) struct Supervisor {
     process: Supervised,
     stats: Arc<RunStats>,
     clock: Arc<Clock>,
-    /// The change in the middle of a long run, until the process has followed it.
+    /// The change in the middle of a long run, until it is applied to the process.
     change: Option<Arc<MidRunChange>>,
-    /// The metrics of the process, if it is one of our services.
+    /// The metrics of the process, if it is a service of Millrace.
     metrics: Option<Http>,
-    /// The counters since its last start, as last read.
+    /// The counters since the last start of the process, as last read.
     counters: [u64; Counter::ALL.len()],
     /// Whether the process should run.
     should_run: bool,
 }
 
 impl Supervisor {
-    /// The supervisor of a process that runs.
+    /// A supervisor for a running process.
     pub(crate) fn new(
         target: Target,
         process: Supervised,
@@ -140,7 +140,7 @@ impl Supervisor {
         {
             let text = format!("{} ended unexpectedly, {status}", self.target);
             match self.target {
-                // An aggregator that the group has fenced, because its next start joined as the same member, must exit.
+                // An aggregator must exit if the group has fenced it because a later start joined as the same member.
                 Target::Aggregator(_) if status.code() != Some(PANIC_CODE) => self.stats.note(text),
                 Target::Aggregator(_) | Target::Edge => self.stats.problem(text),
                 Target::Kafka | Target::ClickHouse => self.stats.note(text),
@@ -152,8 +152,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Kills an aggregator when it is its turn to start under the changed declaration, so that a process with
-    /// another declaration finishes its batch.
+    /// Kills an aggregator when it is its turn to start under the changed declaration, so that a process with another
+    /// declaration finishes the killed aggregator's batch.
     async fn follow_change(&mut self) -> anyhow::Result<()> {
         let (Target::Aggregator(number), Supervised::Service(service)) = (self.target, &mut self.process)
         else {
@@ -207,7 +207,7 @@ impl Supervisor {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
-        // While Kafka or ClickHouse starts, the clock stands still: other faults would have no effect.
+        // The clock stands still while Kafka or ClickHouse starts, because other faults would have no effect.
         let _held = matches!(self.target, Target::Kafka | Target::ClickHouse).then(|| self.clock.hold());
         let started = Instant::now();
         for _ in 1..START_TRIES {
@@ -226,7 +226,7 @@ impl Supervisor {
         self.process.start().await.with_context(|| format!("start {} again", self.target))
     }
 
-    /// Reads its counters; if it does not answer, the last values stay.
+    /// Reads the counters of the process. If the process does not answer, keeps the last values.
     async fn scrape(&mut self) {
         let Some(metrics) = self.metrics.as_ref().filter(|_| self.should_run) else { return };
         for counter in Counter::of(self.target.kind()) {

@@ -14,7 +14,7 @@ use schemas::record::Head;
 use super::{DEADLINE, PARTITIONS, World};
 
 impl World {
-    /// Appends a record to a partition of the topic without the edge, and waits until Kafka has acknowledged it.
+    /// Appends a record to a partition of the topic, bypassing the edge, and waits until Kafka has acknowledged it.
     pub fn produce(&self, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
         let add = |all: OwnedHeaders, (key, value): &(&str, &str)| {
             all.insert(Header { key, value: Some(value.as_bytes()) })
@@ -45,7 +45,7 @@ impl World {
         self.try_committed(partition).expect("an offset is committed")
     }
 
-    /// The committed offset and its metadata; none if nothing is committed or Kafka does not answer.
+    /// The committed offset of a partition and its metadata; none if nothing is committed or Kafka does not answer.
     pub fn try_committed(&self, partition: i32) -> Option<(i64, String)> {
         let tool: BaseConsumer = self.kafka().set("group.id", self.name).create().unwrap();
         let mut list = TopicPartitionList::new();

@@ -1,5 +1,5 @@
-//! The environment of one test: a topic, a database and a consumer group on a Kafka and ClickHouse, and the services
-//! that use them.
+//! The environment of one test: a topic and a consumer group in Kafka, a database in ClickHouse, and the services that
+//! use them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ mod tables;
 pub use services::{Edge, QueryApi};
 pub use tables::with_sources;
 
-/// Longest wait for something that takes no time on an idle machine.
+/// Longest wait for something that is immediate on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Longest run of a command; some commands wait for a minute on purpose.
@@ -29,7 +29,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 /// Partitions of a world's topic.
 const PARTITIONS: i32 = 4;
 
-/// Makes an aggregator a static member of the group: the next process with the same name gets its partitions at once.
+/// Makes an aggregator a static member of the group, so that the next process with the same name gets its partitions
+/// at once.
 pub const STATIC_MEMBER: (&str, &str) = ("GROUP_INSTANCE_ID", "the-only-one");
 
 /// The name of the rollup in [`ADDED_ROLLUP_TOML`].
@@ -79,12 +80,12 @@ impl World {
         Self::on_own_servers_declaring(name, &Rollups::built_in()).await
     }
 
-    /// Like [`World::on_own_servers`]; the definers of the analysts' views may also read the columns of `rollups`.
+    /// Like [`World::on_own_servers`], but the definers of the analysts' views may also read the columns of `rollups`.
     pub async fn on_own_servers_declaring(name: &'static str, rollups: &Rollups) -> (Stack, Self) {
         Self::on_own_servers_with_tenants(name, rollups, &Tenants::default()).await
     }
 
-    /// Like [`World::on_own_servers_declaring`], on a server that has the users of `tenants`.
+    /// Like [`World::on_own_servers_declaring`], but the server also has the users of `tenants`.
     pub async fn on_own_servers_with_tenants(
         name: &'static str,
         rollups: &Rollups,
@@ -95,8 +96,8 @@ impl World {
             .await
     }
 
-    /// The world of the test `name` on its own servers, migrated, whose ClickHouse has these users besides those of the
-    /// services and the readers of all views.
+    /// The world of the test `name` on its own servers, migrated. Its ClickHouse has these users in addition to those
+    /// of the services and the readers of all views.
     pub async fn on_own_servers_with_users(name: &'static str, users: Vec<User>) -> (Stack, Self) {
         let mut stack = Stack::for_test(name).unwrap();
         stack.clickhouse.declare_users(&users).unwrap();
@@ -106,7 +107,7 @@ impl World {
         (stack, world)
     }
 
-    /// A world without tables, on servers that need not run yet.
+    /// A world without tables. The servers need not run yet.
     pub fn unmigrated(name: &'static str, brokers: &str, clickhouse: &str) -> Self {
         Self {
             name,
@@ -134,7 +135,7 @@ impl World {
         Ok(())
     }
 
-    /// The variables of every service of this world, and `more`, which override them.
+    /// The variables of every service of this world, and the variables in `more`, which override them.
     fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let bi = self.bi_database();
         let common = [
@@ -163,23 +164,23 @@ impl World {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The name, which is also that of its topic, database and consumer group.
+    /// The name of the world, and of its topic, database and consumer group.
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// The database of its views, which the local users of `bi` may read.
+    /// The database of this world's views, which the local users of `bi` may read.
     pub fn bi_database(&self) -> String {
         bi_database(self.name)
     }
 
-    /// The address of its views for `user`.
+    /// The address of this world's views for `user`.
     pub fn bi_dsn(&self, user: &str) -> String {
         let at = self.clickhouse.trim_start_matches("http://");
         format!("clickhouse://{user}:{LOCAL_PASSWORD}@{at}/{}", self.bi_database())
     }
 
-    /// The directory with the data and logs of its services.
+    /// The directory with the data and logs of this world's services.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -21,12 +21,12 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// The edge that `service` is.
+    /// An edge that runs as `service`.
     pub fn new(service: Service) -> Self {
         Self { http: Http::new(service.http()), service }
     }
 
-    /// The sum of one of its metrics over all labels.
+    /// The sum of one of the edge's metrics over all labels.
     pub async fn metric(&self, name: &str) -> u64 {
         Http::new(self.service.admin()).metric(name).await.unwrap_or_default()
     }
@@ -49,7 +49,8 @@ impl Edge {
     }
 }
 
-/// When any test is done with an edge, the edge's counters must balance. Waits for events without an outcome.
+/// When a test drops an edge that still runs, the edge's counters must balance. Waits until all events have an
+/// outcome.
 impl Drop for Edge {
     fn drop(&mut self) {
         if thread::panicking() || self.service.process().exited().is_some() {
@@ -72,17 +73,17 @@ pub struct QueryApi {
 }
 
 impl QueryApi {
-    /// The query API that `service` is.
+    /// A query API that runs as `service`.
     pub fn new(service: Service) -> Self {
         Self { http: Http::new(service.http()), service }
     }
 
-    /// The address of its port for readers, `http://…`.
+    /// The address of the port for readers, `http://…`.
     pub fn address(&self) -> String {
         self.service.http()
     }
 
-    /// Waits until its answers are true for `moment` or a later one.
+    /// Waits until the answers cover everything up to `moment`.
     pub async fn wait_until_true_for(&self, moment: UnixMillis) {
         let path = format!("/analytics?timestamp={}", moment.0);
         let waited = wait_for(format!("answers of {moment}"), DEADLINE, async || {

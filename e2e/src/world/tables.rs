@@ -1,4 +1,4 @@
-//! The world's tables: queries, and the check that they agree with the oracle.
+//! The world's tables: queries, and the check that the tables agree with the oracle.
 
 use std::sync::LazyLock;
 
@@ -20,8 +20,8 @@ impl World {
         self.try_rows(sql).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// Like [`World::rows`], for a query that may fail. `rollup.<name>` stands for the rows of a built-in rollup or of
-    /// [`ADDED_ROLLUP`], with the declared names as columns.
+    /// Like [`World::rows`], for a query that may fail. In the query, `rollup.<name>` stands for the rows of a built-in
+    /// rollup or of [`ADDED_ROLLUP`], with the declared names as columns.
     pub async fn try_rows(&self, sql: &str) -> anyhow::Result<Vec<Vec<String>>> {
         let body = with_sources(sql, &ROLLUPS);
         let request = self.http.post(format!("{}/?database={}", self.clickhouse, self.name)).body(body);
@@ -32,7 +32,7 @@ impl World {
         Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
 
-    /// The answer to a query of `user`, as text, or the error of ClickHouse.
+    /// The answer to a query of `user` as text, or ClickHouse's error.
     pub async fn ask_as(
         &self,
         (user, password): (&str, &str),
@@ -96,7 +96,7 @@ impl World {
         self.number("SELECT count() FROM events WHERE tenant != ''").await
     }
 
-    /// Not 0 while only some tables hold a batch: a raw row is visible before the other cells of its batch.
+    /// Not 0 while only some tables hold a batch, because a raw row is visible before the other cells of its batch.
     async fn uncommitted_cells(&self) -> u64 {
         self.number(
             "SELECT (SELECT count() FROM events WHERE tenant != '') != (SELECT sum(stored) FROM ledger)
@@ -118,7 +118,7 @@ impl World {
     }
 }
 
-/// Replaces `rollup.<name>` in `sql` by the rows of each of `rollups`.
+/// Replaces each `rollup.<name>` in `sql` with the rows of the rollup of this name in `rollups`.
 pub fn with_sources(sql: &str, rollups: &Rollups) -> String {
     let in_place =
         |sql: String, rollup: &Rollup| sql.replace(&format!("rollup.{}", rollup.name), &rollup.source());

@@ -1,8 +1,8 @@
-//! The cost at rest: the CPU time of all processes while few events arrive, and how fresh answers are.
+//! The cost at rest: the CPU time of all processes while few events arrive. Also measures how fresh answers are.
 //!
-//! The services run with the settings of `./dev up --demo`, each as a process of its own. Freshness is
-//! measured by *probes*: reactions with the time of a past hour that no other traffic uses, so that a probe
-//! shows in the answer for its own hour only. Probes add about one event a second.
+//! The services run with the settings of `./dev up --demo`, each in a process of its own. *Probes* measure the
+//! freshness: reactions with the time of a past hour that no other traffic uses, so that a probe shows only in the
+//! answer for its own hour. Probes add about one event a second.
 
 use std::array;
 use std::sync::Arc;
@@ -32,17 +32,17 @@ const DEMO_RATE: f64 = 50.0;
 const PARTITIONS: u16 = 4;
 /// Connections of the load generator.
 const CONNECTIONS: usize = 8;
-/// Warm-up of each load; a measurement window that is shorter shortens it.
+/// Warm-up of each load, or the length of a measurement window if that is shorter.
 const WARM_UP: Duration = Duration::from_secs(20);
-/// Probes at the same time.
+/// Number of probes that run at the same time.
 const PROBES: i64 = 8;
 
 /// The processes, in the order of the table.
 const PROCESSES: [&str; 5] = ["ingest", "stream-agg", "query-api", "clickhouse", "kafka"];
-/// The number of our services, which come first in [`PROCESSES`].
+/// The number of Millrace's services, which come first in [`PROCESSES`].
 const SERVICES: usize = 3;
 
-/// How many events arrive.
+/// A load: how many events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arrival {
     /// The demo's traffic: batches, reactions and votes.
@@ -67,7 +67,7 @@ impl Arrival {
         Ok(Load { addr: world::addr(edge)?, connections: CONNECTIONS, rate: Some(rate), requests })
     }
 
-    /// The goals: the most cores that the services, and ClickHouse, may keep busy.
+    /// The goals: the most cores that the services may keep busy, and the most that ClickHouse may.
     fn goals(self) -> [f64; 2] {
         match self {
             Self::Demo => [0.05, 0.2],
@@ -146,8 +146,8 @@ impl Rest {
     }
 }
 
-/// The goal: the most seconds from an acknowledgement to the answer that counts the event, with default
-/// settings.
+/// The goal for freshness: the most seconds from the acknowledgement of an event to the first answer that counts it,
+/// with default settings.
 const MOST_SECONDS_TO_VISIBLE: f64 = 8.0;
 
 fn spread(cores: Spread) -> String {
@@ -215,7 +215,7 @@ pub(super) async fn measure(plan: &Plan, stack: &mut Stack) -> anyhow::Result<Ve
     Ok(rests)
 }
 
-/// Puts the edge under the load for `duration`, and sends probes beside it.
+/// Sends the load to the edge for `duration`, and probes at the same time.
 async fn window(
     arrival: Arrival,
     edge: &Service,
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_loads_are_those_of_the_goals() {
-        // A batch, and an event each in the other requests of a round.
+        // A round has one batch, and one event in each of the other requests.
         let demo = DEMO_RATE / DEMO_REQUESTS as f64 * (BATCH + DEMO_REQUESTS - 1) as f64;
         assert_eq!([demo, SMALL_RATE * BATCH as f64], [340.0, 6_000.0]);
     }

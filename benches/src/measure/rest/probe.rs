@@ -1,4 +1,5 @@
-//! Probes: reactions of one past hour, each sent and awaited in the answer for its hour, to measure freshness.
+//! Probes, which measure freshness: a probe sends a reaction of a past hour and waits until the answer for that hour
+//! counts it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,7 +8,7 @@ use devstack::Service;
 use schemas::time::{HOUR, UnixMillis};
 use tokio::time;
 
-/// How many hours ago the hour of the first probe is: other traffic is at most a day old.
+/// The hour of the first probe is this many hours ago. Other traffic is at most a day old.
 const PROBES_FROM: i64 = 26;
 /// Interval between two reads of the answer for a probe's hour.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -38,12 +39,13 @@ impl Probe {
         })
     }
 
-    /// Sends one probe after the other until `end`, and waits for the last one too. Returns the seconds of each.
+    /// Sends reactions one after another until `end`. Returns the seconds until each of them was counted, including the
+    /// last one.
     pub(super) async fn repeat(self, end: Instant) -> anyhow::Result<Vec<f64>> {
-        // The query API refreshes an old hour with every poll once a client has asked for it.
+        // Once a client has asked for an old hour, the query API refreshes it with every poll.
         let mut clicks = self.clicks().await?;
         let mut freshness = Vec::new();
-        // Probes start at different moments, and not in step with the polls of the query API.
+        // Probes start at different times, so that they are not in step with the polls of the query API.
         time::sleep(Duration::from_millis(37 + 631 * self.number as u64)).await;
         while Instant::now() < end {
             self.client.post(&self.write).send().await?.error_for_status().context("send a probe")?;

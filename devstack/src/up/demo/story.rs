@@ -1,12 +1,12 @@
 //! What happens in the demo: people who find an app, sign up or leave, come back and buy.
 //!
-//! Time is cut into slices of ten minutes. The sessions of a slice follow from its number and the seed alone, so
-//! any slice can be made at any time, in any order, and a person who comes back is found by the slice in which they
-//! came first: nothing is remembered. Pure.
+//! Time is divided into slices of ten minutes. The sessions of a slice depend only on its number and the seed, so
+//! slices can be generated in any order. A person who comes back is generated again from the slice of their first
+//! visit, so no state is kept. Pure.
 //!
-//! What there is to see: days and weeks have a shape, and the audience grows; of those who come, some sign up and
-//! fewer buy; some come back, fewer each day; Brazil grew in the last week; the release of two days ago crashes
-//! more often, and sells better.
+//! What the page then shows: traffic depends on the hour and the weekday, and the audience grows; some visitors sign
+//! up and fewer buy; some come back, fewer each day; Brazil grew in the last week; the release of two days ago
+//! crashes more often, and sells better.
 
 use std::f64::consts::TAU;
 
@@ -25,15 +25,15 @@ const RELEASED: i64 = 2 * DAY;
 const ADOPTION: i64 = DAY;
 /// How long before the start Brazil began to grow.
 const CAMPAIGN: i64 = 6 * DAY;
-/// The part of sessions that are of people who come back.
+/// The share of sessions of people who come back.
 const RETURNING: f64 = 0.55;
 /// After how many days people come back, on average.
 const RETURN_AFTER: f64 = 3.0;
-/// Which part of new people sign up: those who begin, and those of them who finish.
+/// The share of new people who begin to sign up, and the share of those people who then finish.
 const SIGNUP_BEGUN: f64 = 0.46;
 const SIGNUP_DONE: f64 = 0.68;
 
-/// Countries with their parts of all people, in percent.
+/// Countries with their shares of all people, in percent.
 const COUNTRIES: [(&str, u32); 14] = [
     ("US", 24),
     ("IN", 14),
@@ -50,7 +50,7 @@ const COUNTRIES: [(&str, u32); 14] = [
     ("NL", 2),
     ("KR", 2),
 ];
-/// Part of new people whom the campaign brings, in percent.
+/// The share of new people who come because of the campaign, in percent.
 const CAMPAIGN_PART: u32 = 14;
 const SYSTEMS: [(&str, u32); 5] = [("android", 44), ("ios", 29), ("windows", 16), ("macos", 8), ("linux", 3)];
 const PLANS: [(&str, u32); 3] = [("free", 74), ("pro", 19), ("team", 7)];
@@ -104,14 +104,14 @@ impl Line {
     }
 }
 
-/// The made-up events around the moment at which the demo starts.
+/// The generated events before and after the start of the demo.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Story {
     seed: u64,
     start: UnixMillis,
 }
 
-/// Somebody, as the slice of the first visit makes them.
+/// A person, generated from the slice of their first visit.
 struct Person {
     id: String,
     country: &'static str,
@@ -132,7 +132,7 @@ impl Story {
     }
 
     /// All events whose sessions begin in a slice, in the order of their times. The last ones may be some minutes
-    /// behind its end.
+    /// after the end of the slice.
     pub(super) fn slice(&self, slice: i64) -> Vec<Line> {
         let mut rng = self.rng(slice, 0);
         let mut lines = Vec::new();
@@ -163,7 +163,7 @@ impl Story {
         lines
     }
 
-    /// How many sessions begin in a slice: by the hour, the day of the week, and with growth.
+    /// How many sessions begin in a slice. Depends on the hour, the day of the week and the growth.
     fn sessions(&self, slice: i64) -> usize {
         let at = slice * SLICE;
         let hour = at.rem_euclid(DAY) as f64 / HOUR as f64;
@@ -177,7 +177,7 @@ impl Story {
         (SESSIONS * of_day * of_week * noise * (1.0 + GROWTH).powf(days.clamp(-120.0, 30.0))).round() as usize
     }
 
-    /// The new person of this number in a slice.
+    /// The new person with this number in a slice.
     fn person(&self, slice: i64, number: u64) -> Person {
         let mut rng = self.rng(slice, 1 + number);
         let is_of_campaign = slice * SLICE > self.start.0 - CAMPAIGN && rng.u32(..100) < CAMPAIGN_PART;
@@ -193,7 +193,7 @@ impl Story {
         }
     }
 
-    /// Somebody who signed up some time before a slice; none if that cannot be found quickly.
+    /// A person who signed up before a slice; none if a few tries find nobody.
     fn returning(&self, slice: i64, rng: &mut Rng) -> Option<Person> {
         (0..4).find_map(|_| {
             let days = -RETURN_AFTER * (1.0 - rng.f64()).ln();
@@ -205,7 +205,7 @@ impl Story {
         })
     }
 
-    /// The version that runs at a moment: the new one with the time since its release.
+    /// A version of the app at this time. The longer ago the release is, the more likely is the new version.
     fn version(&self, at: UnixMillis, rng: &mut Rng) -> &'static str {
         let age = at.0 - (self.start.0 - RELEASED);
         let adopted = (age as f64 / ADOPTION as f64).clamp(0.0, 1.0) * 0.85;
@@ -213,7 +213,7 @@ impl Story {
     }
 
     fn rng(&self, slice: i64, purpose: u64) -> Rng {
-        // Fastrand's first numbers of neighbouring seeds are alike, so the seed is spread first.
+        // The first numbers of fastrand are similar for neighbouring seeds, so the seed is mixed first.
         let mixed = (slice.cast_unsigned() ^ self.seed.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut rng = Rng::with_seed(mixed ^ purpose.wrapping_mul(0xd1b5_4a32_d192_ed03));
         Rng::with_seed(rng.u64(..))
@@ -303,7 +303,7 @@ impl Session {
     }
 }
 
-/// One of these, as often as its weight says.
+/// Picks one of the choices, with a probability in proportion to its weight.
 fn pick<T: Copy>(rng: &mut Rng, choices: &[(T, u32)]) -> T {
     let sum: u32 = choices.iter().map(|(_, weight)| weight).sum();
     let mut at = rng.u32(..sum);

@@ -1,7 +1,7 @@
-//! A journal of all requests: when each was made, and its outcome. A request takes a few bytes.
+//! A journal of all requests: when each was made, and its outcome. It needs only a few bytes per request.
 //!
-//! Invariant: a request is in the journal, as unanswered, before its first byte is sent, and until its answer
-//! comes. Pure.
+//! Invariant: a request is in the journal, as unanswered, from before its first byte is sent until its answer
+//! arrives. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,12 @@ use super::requests::{Request, RequestStream};
 /// The outcome of a request, as its client knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The edge answered that the good lines are stored: they count exactly once.
+    /// The edge answered that the good lines are stored. They must count exactly once.
     Acked,
-    /// The edge answered that nothing is stored: nothing counts.
+    /// The edge answered that nothing is stored. Nothing may count.
     Refused,
-    /// No answer came, or one that does not say whether the lines are stored: either all lines count once, or none.
+    /// There was no answer, or one that does not say whether the lines are stored. Either all lines must count once,
+    /// or none.
     Unanswered,
 }
 
@@ -47,7 +48,7 @@ pub struct Journal {
     entries: Vec<Entry>,
     /// Requests after this many may not be retried.
     retries_end: Option<usize>,
-    /// Requests without an outcome yet that may be retried.
+    /// Requests that may be retried and have no outcome yet.
     retried: BTreeSet<u32>,
 }
 
@@ -68,13 +69,13 @@ impl Journal {
         request
     }
 
-    /// Forbids retries of all later requests, though their events have ids.
+    /// Forbids retries of all later requests, even though their events have ids.
     pub fn stop_retries(&mut self) {
         self.retries_end = Some(self.entries.len());
         self.stream.stop_retries();
     }
 
-    /// Number of requests without an outcome that may be retried.
+    /// Number of requests that may be retried and have no outcome yet.
     pub fn retries_under_way(&self) -> usize {
         self.retried.len()
     }
@@ -85,7 +86,7 @@ impl Journal {
         self.retried.remove(&number);
     }
 
-    /// Makes all requests again, in their order, each with its outcome and its time.
+    /// Generates all requests again, in order, each with its outcome and its time.
     pub fn replay(&self) -> impl Iterator<Item = (Request, Outcome, UnixMillis)> {
         let mut stream = RequestStream::new(self.seed, self.event_ids);
         self.entries.iter().enumerate().map(move |(at, entry)| {

@@ -1,4 +1,4 @@
-//! The load of a run: requests from a seed, a journal of what was sent and answered, and the sender.
+//! The load of a run: requests from a seed, a journal of the requests and their outcomes, and the sender.
 
 pub mod requests;
 

@@ -1,9 +1,9 @@
-//! Requests from a seed, and the events that each of them adds to the tables.
+//! Generates requests from a seed, with the events that each request adds to the tables.
 //!
 //! Invariants: with the same seed and the same times, [`RequestStream`] makes the same requests in the same
-//! order, so a journal needs only the time and the outcome of a request. All lines of a request belong to one
-//! user, so they are in one record of Kafka: the tables hold either the whole request or nothing of it. Every
-//! stored event names its request. Pure.
+//! order, so a journal needs only the time and the outcome of each request. All lines of a request belong to one
+//! user, so they are in one Kafka record, and the tables hold either the whole request or none of it. Every stored
+//! event names its request. Pure.
 
 use devstack::traffic::Traffic;
 use fastrand::Rng;
@@ -11,7 +11,7 @@ use schemas::time::{DAY, HOUR, MINUTE, SECOND, UnixMillis};
 
 use crate::hostile;
 
-/// Prefix of the request's number in its events.
+/// Prefix of the number of a request in each of its events.
 pub const TAG: &str = "chaos-";
 /// Devices that send at the same time.
 const DEVICES: usize = 200;
@@ -29,19 +29,19 @@ const HOSTILE_ONE_IN: u32 = 10;
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The number; the first request has 1.
+    /// The number. The first request has the number 1.
     pub number: u32,
     /// Path and query of its URL.
     pub path: String,
     /// The body.
     pub body: String,
-    /// The events, as the lines that they are stored from.
+    /// The lines of the events that the request adds if it is stored.
     pub events: Vec<String>,
     /// Lines of the body that the edge rejects.
     pub bad: usize,
     /// Events with hostile fields.
     pub hostile: usize,
-    /// Whether it may be retried: then each event has an `event_id`.
+    /// Whether the request may be retried. If so, each event has an `event_id`.
     pub repeatable: bool,
 }
 
@@ -56,19 +56,19 @@ pub struct RequestStream {
     made: u32,
 }
 
-/// One line in this many comes from a device whose clock shows any time.
+/// One line in this many comes from a device with a wrong clock.
 const WILD_ONE_IN: u8 = 100;
-/// How far such a clock is behind: never close to the retention of a rollup.
+/// How far a wrong clock is behind. The age of such an event is never close to the retention of a rollup.
 const WILD: std::ops::Range<i64> = 30 * DAY..2000 * DAY;
 
 impl RequestStream {
-    /// The requests of this seed; with `event_ids`, half of the batches may be retried.
+    /// The requests of this seed. With `event_ids`, half of the batches may be retried.
     pub fn new(seed: u64, event_ids: bool) -> Self {
         let rng = Rng::with_seed(seed);
         Self { seed, event_ids, retries: event_ids, rng, traffic: Traffic::new(seed, DEVICES), made: 0 }
     }
 
-    /// Forbids retries of all later requests. Events have ids as before.
+    /// Forbids retries of all later requests. Their events still have ids.
     pub fn stop_retries(&mut self) {
         self.retries = false;
     }
@@ -135,7 +135,7 @@ impl RequestStream {
             line.param_str = format!("{TAG}{number}").into();
             line.event_id = has_ids.then(|| event_id(self.seed, *number, at));
             if rng.u8(..WILD_ONE_IN) == 0 {
-                // Neither a click nor an impression: verification reads every hour of those from the query API.
+                // Not a click or an impression: verification reads every hour that has one from the query API.
                 line.event = "play";
                 line.client_time = UnixMillis(now.0 - rng.i64(WILD)).to_string();
             } else if rng.u8(..30) == 0 {
@@ -225,8 +225,8 @@ mod tests {
             let time = event::parse::<()>(line).unwrap().event.client_time.unwrap();
             LONG_AGO.0 + DAY < time.0 && time.0 < NOW.0 - 30 * DAY
         };
-        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "of any time");
-        assert!(share(&|r| r.events.is_empty()) > 5, "with nothing good");
+        assert!(share(&|r| r.events.iter().any(is_wild)) > 20, "from a wrong clock");
+        assert!(share(&|r| r.events.is_empty()) > 5, "without a good line");
         assert!(
             share(&|r| r.body.contains("\"vote\"")) > 50 && share(&|r| r.body.contains("2020-12-01")) > 50
         );
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_large_request_stands_in_one_record() {
-        // What the edge puts before each line, and the line break.
+        // What the edge adds to each line, including the line break.
         let added =
             r#""tenant":"default","ip":"127.0.0.1","server_time":"2026-01-01 00:30:00.000","country":"DE","#;
         let large = requests(5, true).into_iter().filter(|request| request.events.len() == LARGE);

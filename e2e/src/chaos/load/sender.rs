@@ -1,5 +1,5 @@
-//! Sends the load at a steady rate, with a bounded number of requests at once, and retries those that may be
-//! retried.
+//! Sends the load at a steady rate, with a bounded number of concurrent requests, and retries the requests that may
+//! be retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::chaos::observe::{Clock, RunStats};
 use crate::client::{Http, HttpResponse};
 use crate::oracle::now;
 
-/// Requests a second on average: after an outage the sender catches up.
+/// Requests a second on average. After an outage the sender catches up.
 const RATE: u32 = 200;
-/// Requests at once; while none is answered, no other is sent.
+/// Concurrent requests. When this many are unanswered, no other request is sent.
 const AT_ONCE: usize = 32;
-/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge itself waits.
+/// Longest wait for an answer: longer than any short pause of a process, and longer than the edge waits itself.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
-/// Pause between two tries of a request.
+/// Pause between two attempts of a request.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends requests to the edge and records their outcomes.
@@ -44,8 +44,8 @@ impl Sender {
         }
     }
 
-    /// Makes requests for `length` by the `clock`, and sends each until it has an outcome. A request without one
-    /// after another `grace` stays unanswered.
+    /// Makes requests for `length` by the `clock`, and sends each until it has an outcome. A request that still has no
+    /// outcome after another `grace` stays unanswered.
     pub(crate) async fn send(self, clock: &Clock, length: Duration, grace: Duration) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut under_way = JoinSet::new();
@@ -69,14 +69,14 @@ impl Sender {
             () = clock.wait_until(length) => {}
         }
         let all = async { while under_way.join_next().await.is_some() {} };
-        // A late request stays unanswered.
+        // Requests that are still open stay unanswered.
         let _late = time::timeout(grace, all).await;
         self.give_up.cancel();
         under_way.shutdown().await;
     }
 
     async fn send_until_answered(&self, request: &Request) -> Outcome {
-        // A try that may have succeeded leaves the outcome of the request open until another one is acknowledged.
+        // After an attempt that may have succeeded, the outcome stays open until another attempt is acknowledged.
         let mut outcome = Outcome::Refused;
         while !self.give_up.is_cancelled() {
             match send_once(&self.http, request, &self.stats).await {
@@ -92,14 +92,14 @@ impl Sender {
     }
 }
 
-/// The result of one try.
+/// The result of one attempt to send a request.
 enum Try {
     Acked,
-    /// The edge stored no line of it.
+    /// The edge stored no line of the request.
     Refused,
-    /// The edge stored no line of it, and may accept it later.
+    /// The edge stored no line of the request, but may accept it later.
     NotNow,
-    /// The edge stored either all its lines or none.
+    /// The edge stored either all good lines of the request or none.
     Unknown,
 }
 
@@ -120,7 +120,7 @@ async fn send_once(http: &Http, request: &Request, stats: &RunStats) -> Try {
     }
 }
 
-/// The result that an answer means; none if no such answer is allowed.
+/// The result that an answer stands for; none if the edge must not give this answer.
 fn judge(answer: &HttpResponse, request: &Request) -> Option<Try> {
     let json = answer.json();
     let number = |name: &str| json[name].as_u64();

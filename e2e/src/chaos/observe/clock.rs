@@ -9,19 +9,19 @@ use tokio::time::{self, Instant};
 /// Longest sleep between two checks of the clock.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs from the moment of its creation.
+/// A clock that starts when it is created.
 #[derive(Debug)]
 pub(crate) struct Clock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Elapsed up to `since`.
+    /// Time that had elapsed at `since`.
     elapsed: Duration,
     since: Instant,
     holds: usize,
 }
 
-/// Stops the clock until it is dropped.
+/// Stops the clock until this value is dropped.
 pub(crate) struct Hold<'c>(&'c Clock);
 
 impl Clock {
@@ -29,18 +29,18 @@ impl Clock {
         Self(Mutex::new(State::new(Instant::now())))
     }
 
-    /// How much of the run has passed.
+    /// The time of the run that has passed.
     pub(crate) fn elapsed(&self) -> Duration {
         self.state().elapsed(Instant::now())
     }
 
-    /// Stops the clock while the result lives.
+    /// Stops the clock until the returned value is dropped.
     pub(crate) fn hold(&self) -> Hold<'_> {
         self.state().change(1, Instant::now());
         Hold(self)
     }
 
-    /// Waits until `moment` of the run.
+    /// Waits until the clock shows `moment`.
     pub(crate) async fn wait_until(&self, moment: Duration) {
         while self.elapsed() < moment {
             time::sleep((moment - self.elapsed().min(moment)).min(CHECK_INTERVAL)).await;

@@ -1,11 +1,11 @@
-//! Counters of the services that a run must see grow, or it proves nothing. Pure.
+//! Counters of the services that must grow during a run; otherwise the run proves nothing. Pure.
 
 use crate::chaos::schedule::Kind;
 
 /// A counter of one kind of process. It starts at 0 with each start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// Batches that a process finished after another process, or an earlier start, had declared them.
+    /// Batches that a process finished and another process, or an earlier start of the same one, had declared.
     RecoveredIntents,
     /// Cells that already held a batch when it was inserted.
     SkippedCells,
@@ -25,7 +25,7 @@ impl Counter {
         Self::ALL.into_iter().filter(move |counter| counter.kind() == kind)
     }
 
-    /// The kind of process that has it.
+    /// The kind of process that has this counter.
     pub fn kind(self) -> Kind {
         match self {
             Self::RecoveredIntents | Self::SkippedCells | Self::FoldedRows => Kind::Aggregator,
@@ -33,7 +33,7 @@ impl Counter {
         }
     }
 
-    /// The name of its metric.
+    /// The name of the metric.
     pub fn metric(self) -> &'static str {
         match self {
             Self::RecoveredIntents => "stream_agg_recovered_intents_total",

@@ -1,4 +1,4 @@
-//! What a run observes while it lasts: its clock, counts of faults, and counters of the services.
+//! What a run observes: its clock, counts of faults, and counters of the services.
 
 pub mod counter;
 

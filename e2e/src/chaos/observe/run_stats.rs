@@ -1,4 +1,4 @@
-//! Counts of what happened in a run so far, with notes for the progress lines and problems that fail the run.
+//! Counts of the faults of a run so far, notes for the progress lines, and problems, which fail the run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::counter::Counter;
 use crate::chaos::schedule::{Kind, LONG_PAUSES, OUTAGE, Target};
 
-/// Most notes between two progress lines, and most problems of a run; further ones are left out.
+/// Most notes between two progress lines, and most problems of a run. Further ones are dropped.
 const MOST_TEXTS: usize = 50;
 
 /// The counts of a run, shared by all tasks.
@@ -35,7 +35,7 @@ impl RunStats {
         self.add_absence(target, lasts);
     }
 
-    /// Counts a process that did nothing for a while.
+    /// Counts a time during which a process did nothing.
     pub(crate) fn add_absence(&self, target: Target, lasts: Duration) {
         if target == Target::ClickHouse && lasts.as_secs() >= OUTAGE {
             self.clickhouse_away.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The value of one measure of a cell while events are added. Pure.
+//! Computes the value of one measure of a cell, event by event. Pure.
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;

@@ -1,4 +1,4 @@
-//! The expected answers of the query API, hour by hour, and the answers that it gives.
+//! The answers of the query API, hour by hour: the expected ones, and those that it gives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,7 @@ impl HourlyAnswers {
     }
 }
 
-/// The answers for the hours of `expected`, without hours that get none.
+/// The answers for the hours of `expected`. Leaves out hours for which there is no answer.
 pub(super) async fn read(expected: &Cells, api: &Http) -> Cells {
     let mut found = Cells::new();
     for hour in expected.keys() {

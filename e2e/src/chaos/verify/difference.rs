@@ -1,5 +1,5 @@
-//! The differences between what a table holds and what it must hold, key by key (a *cell* is a key with its figures).
-//! Pure.
+//! The differences between the actual and the expected contents of a table, key by key. Here a *cell* is a key with
+//! its figures. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ pub type Cells = BTreeMap<Key, Vec<i64>>;
 /// A cell that does not hold the expected figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The table and the cell, for messages.
+    /// The table and the cell, in words.
     pub place: String,
     /// The expected figures; empty if the cell must not exist.
     pub expected: Vec<i64>,
@@ -24,12 +24,12 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Events that are not counted; at least 1 if only other figures are too low.
+    /// Number of missing events. 1 if the number of events is right and another figure is too low.
     pub fn missing(&self) -> u64 {
         u64::try_from(-self.excess()).unwrap_or(0)
     }
 
-    /// Events that are counted too often; at least 1 if only other figures are too high.
+    /// Number of events that are counted too often. 1 if the number of events is right and another figure is too high.
     pub fn duplicated(&self) -> u64 {
         u64::try_from(self.excess()).unwrap_or(0)
     }

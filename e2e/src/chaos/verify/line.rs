@@ -1,11 +1,11 @@
-//! A line of the load, read for the dimensions of rollups. Pure.
+//! Reads the dimensions of rollups from a line of the load. Pure.
 
 use schemas::event::{self, Event};
 use schemas::rollup::{Column, Dimension, PropPath};
 use schemas::time::UnixMillis;
 use serde_json::Value;
 
-/// A line with the values of the dimensions of rollups.
+/// A line of the load, from which the dimensions of rollups can be read.
 pub struct Line<'a> {
     /// The known fields.
     pub event: Event<'a>,
@@ -19,7 +19,7 @@ impl<'a> Line<'a> {
     /// If the line is not valid.
     pub fn read(line: &'a str) -> Self {
         let event = event::parse::<()>(line).unwrap_or_else(|fault| panic!("{line}: {fault:?}")).event;
-        // A hostile line may hold texts that are not Unicode; it has no field that a rollup uses.
+        // A hostile line may hold texts that are not valid Unicode. It has no field that a rollup uses.
         Self { event, props: serde_json::from_str(line).unwrap_or_default() }
     }
 

@@ -1,4 +1,4 @@
-//! Compares the outcomes that the clients saw with what the tables and answers hold, once everything is stored.
+//! Compares the outcomes that the clients saw with the tables and answers, once everything is stored.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ mod accumulator;
 
 mod answers;
 
-/// Most wrong requests, and most wrong cells of a table, that are reported one by one.
+/// At most this many wrong requests, and wrong cells of each table, are reported one by one.
 const MOST_REPORTED: usize = 3;
 /// Longest wait until the answers of the query API are up to date.
 const ANSWERS_DEADLINE: Duration = Duration::from_secs(30);
@@ -37,9 +37,9 @@ const ANSWERS_DEADLINE: Duration = Duration::from_secs(30);
 /// The result of the comparison.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// Events that are not counted, over all tables and answers.
+    /// Missing events, summed over all tables and answers.
     pub(crate) missing: u64,
-    /// Events that are counted too often.
+    /// Events that are counted too often, summed over all tables and answers.
     pub(crate) duplicated: u64,
     /// One line for each problem.
     pub(crate) lines: Vec<String>,
@@ -63,9 +63,9 @@ pub(crate) async fn verify(journal: &SharedJournal, world: &World, api: &Http) -
     Ok(verdict)
 }
 
-/// The expected contents of all tables and answers, and the requests that the raw table holds wrongly.
+/// The expected contents of all tables and answers, and the requests that the raw table does not hold as expected.
 struct Expected {
-    /// Rows that belong to no request.
+    /// Rows that belong to no request of the journal.
     unknown_rows: u64,
     mismatches: Vec<RequestMismatch>,
     totals: Vec<Totals>,
@@ -112,7 +112,7 @@ impl Expected {
     }
 }
 
-/// The SQL expression for the number of a row's request; 0 for a row that belongs to none.
+/// The SQL expression for the number of the request to which a row belongs; 0 if it belongs to none.
 fn request_number() -> String {
     format!(
         "toUInt32OrZero(substring(if(startsWith(param_str, '{TAG}'), param_str, user_id), {}))",
@@ -163,7 +163,7 @@ impl Verdict {
             found = answers::read(&expected, api).await;
             found == expected
         });
-        // Answers that still differ are reported below.
+        // If the answers still differ at the deadline, the differences are reported below.
         let _overdue = matching.await;
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let key = texts(&["hour"]);
@@ -179,7 +179,7 @@ impl Verdict {
     }
 }
 
-/// The partition, offset and line of the rows of a line that is stored more than once.
+/// Describes where the rows of a repeated line come from: the partition, offset and line number of each.
 async fn places(mismatch: &RequestMismatch, world: &World) -> anyhow::Result<String> {
     if mismatch.duplicated() == 0 {
         return Ok(String::new());

@@ -1,6 +1,7 @@
-//! Checks for each request that the raw table holds all its events once, or none of them, as its outcome demands.
+//! Checks that the raw table holds all events of a request once, or none of them, as the outcome of the request
+//! requires.
 //!
-//! Pure. If the raw table holds an unanswered request, all other tables must hold it too.
+//! If the raw table holds an unanswered request, all other tables must hold it too. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,9 +27,9 @@ pub struct RequestMismatch {
     pub number: u32,
     /// The outcome.
     pub outcome: Outcome,
-    /// Whether it may be retried.
+    /// Whether the request may be retried.
     pub repeatable: bool,
-    /// Number of its events.
+    /// Number of events of the request.
     pub events: u64,
     /// The rows.
     pub stored: StoredRequest,
@@ -60,7 +61,7 @@ impl fmt::Display for RequestMismatch {
     }
 }
 
-/// Whether all tables must count this request: an unanswered one counts if any of its rows is there.
+/// Whether all tables must count this request. An unanswered request must count if the raw table has any of its rows.
 pub fn must_count(outcome: Outcome, stored: StoredRequest) -> bool {
     match outcome {
         Outcome::Acked => true,

@@ -1,7 +1,7 @@
-//! The totals that a table must hold, and how they differ from those that it holds.
+//! The expected totals of a table, and how the actual totals differ from them.
 //!
-//! The expected totals come from the declarations of the rollups and from the lines only, so that no code of the
-//! aggregator checks itself. Pure.
+//! The expected totals are computed only from the declarations of the rollups and from the lines, so that no code of
+//! the aggregator checks itself. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use super::accumulator::{Accumulator, merge_function};
 use super::difference::{Cells, Difference, Key, differences};
 use super::line::Line;
 
-/// Replaces a figure that cannot be read: no total of the load is negative.
+/// Stands for a figure that cannot be read. No total of the load is negative, so it always differs.
 const NOT_A_NUMBER: i64 = -1;
 
 /// The totals of a table: the statement that reads them, and the expected figures.
 pub struct Totals {
     /// The name of the table or rollup.
     pub table: String,
-    /// The statement that reads it: the columns of the key, then the figures.
+    /// The statement that reads the table: the columns of the key, then the figures.
     pub sql: String,
     /// Columns of the key.
     pub key: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Totals {
     grain: Grain,
     dimensions: Vec<Dimension>,
     measures: Vec<Measure>,
-    /// The rollup, whose conditions and retention decide which events count.
+    /// The rollup, if the table is one. Its conditions and retention decide which events count.
     rollup: Option<Rollup>,
     cells: BTreeMap<Key, Vec<Accumulator>>,
 }
@@ -52,7 +52,7 @@ impl Totals {
         }
     }
 
-    /// Totals of the ledger: two sums over the whole ledger, `stored` and what `stored` should be.
+    /// Totals of the ledger: the sum of `stored` over the whole ledger, and the sum that it should be.
     pub fn of_ledger() -> Self {
         Self {
             table: "ledger".to_owned(),
@@ -68,9 +68,10 @@ impl Totals {
         }
     }
 
-    /// Totals of a rollup by all its dimensions.
+    /// Totals of a rollup for each bucket and all dimensions.
     pub fn of_rollup(rollup: &Rollup) -> Self {
-        // The count comes first, so that a difference shows how many events it affects. Every rollup has one.
+        // The count of events comes first, so that a difference shows how many events it affects. Every rollup has
+        // this count.
         let count = (MeasureColumn::Rows, Measure::Count);
         let measures = rollup.measures.iter().map(|(_, measure)| measure.clone());
         let columns = rollup.measure_columns().into_iter().zip(measures);
@@ -107,7 +108,7 @@ impl Totals {
         }
     }
 
-    /// Totals of a rollup by its buckets alone: a group that is folded keeps its bucket and loses its dimensions.
+    /// Totals of a rollup for each bucket only, because folded groups keep their bucket and lose their dimensions.
     pub fn of_buckets(rollup: &Rollup) -> Self {
         Self::of_rollup(&Rollup { dimensions: Vec::new(), ..rollup.clone() })
     }
@@ -146,7 +147,7 @@ impl Totals {
         self.cells.iter().map(|(key, accumulators)| (key.clone(), figures(accumulators))).collect()
     }
 
-    /// The cells in the rows of its statement.
+    /// The actual cells, from the rows that the statement returns.
     pub fn found(&self, rows: Vec<Vec<String>>) -> Cells {
         let cell = |mut row: Vec<String>| {
             let figures = row.split_off(self.key.len());
@@ -213,7 +214,7 @@ mod tests {
         );
     }
 
-    /// The difference if a table counts an event `times` times that was sent once.
+    /// Missing and duplicated events if a table counts an event `times` times that was sent once.
     fn difference(times: i64) -> Option<(u64, u64)> {
         let mut totals = totals("event_hourly");
         totals.add(&Line::read(LINE), SENT);

@@ -1,4 +1,4 @@
-//! `Prefer: respond-async`: an answer of 202 before Kafka has acknowledged the events, and what it promises.
+//! `Prefer: respond-async`: the edge answers 202 before Kafka has acknowledged the events. What this answer promises.
 
 use devstack::wait_for;
 

@@ -1,4 +1,4 @@
-//! Invalid input gets a clear answer, and valid lines beside it are kept.
+//! Invalid input gets a clear answer, and valid lines in the same request are kept.
 
 use std::io::Write as _;
 
@@ -59,7 +59,7 @@ async fn the_good_lines_of_a_half_broken_batch_are_counted() {
         );
         for (at, (text, expected)) in broken.iter().enumerate() {
             let mut error = report["errors"][at].clone();
-            // A good line, a blank one and the bad one make three lines of the body.
+            // Each error is on every third line of the body: a good line, a blank line and the bad line.
             assert_eq!(error["line"].take(), json!(3 * at + 3), "{}", String::from_utf8_lossy(text));
             error.as_object_mut().unwrap().remove("line");
             assert_eq!(&error, expected, "{}", String::from_utf8_lossy(text));

@@ -42,8 +42,8 @@ fn write_files(world: &World) {
     world.write("package.json", r#"{"type":"module"}"#);
 }
 
-/// A proxy before the edge. It answers the first connection with 502, closes the second one once the edge has begun its
-/// answer, and forwards all others.
+/// A proxy in front of the edge. It answers the first connection with 502, closes the second one once the edge has
+/// begun its answer, and forwards all others.
 async fn unreliable_proxy(listener: TcpListener, edge: String) {
     for connection in 0.. {
         let (mut client, _) = listener.accept().await.unwrap();
@@ -66,17 +66,18 @@ async fn unreliable_proxy(listener: TcpListener, edge: String) {
                 }
             }
             _ => drop(tokio::spawn(async move {
-                // Either side may end it.
+                // Either side may close the connection.
                 let _ended = tokio::io::copy_bidirectional(&mut client, &mut edge).await;
             })),
         }
     }
 }
 
-/// The languages whose first example on the page is a whole program: the file it goes into, and what it prints.
+/// The languages whose first example on the page is a whole program, each with the file for the program and the
+/// expected output.
 const PROGRAMS: [(&str, &str, &str); 3] =
     [("js", "script.mjs", "2\n"), ("python", "program.py", "3\n"), ("go", "program.go", "stored\n")];
-/// Events that the programs send together.
+/// Events that all programs send together.
 const SENT: u64 = 2 + 3 + 2;
 
 /// Runs the program of the page in this language against `edge`, and checks what it prints.

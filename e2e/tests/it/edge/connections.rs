@@ -1,4 +1,4 @@
-//! Limits of connections: for one client address, for all of them, and by the file descriptors of the process.
+//! Limits of connections: for each client address, for all addresses together, and by the number of file descriptors.
 
 use std::fs;
 

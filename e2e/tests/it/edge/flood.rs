@@ -1,5 +1,5 @@
-//! A flood of bodies of the largest size, slow ones and then compressed ones: the edge keeps its memory limit, answers
-//! other requests with 503 and `Retry-After`, and serves as before afterwards.
+//! Floods the edge with bodies of the largest size: first slow ones, then compressed ones. The edge keeps its memory
+//! limit, answers other requests with 503 and `Retry-After`, and serves normally afterwards.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -18,11 +18,11 @@ use tokio::time::{self, Instant};
 use crate::oracle::{TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Bodies at once: 16 times the 256 MiB that the edge may hold for all bodies.
+/// Concurrent bodies. Together they are 16 times as large as the 256 MiB that the edge may hold for all bodies.
 const CONNECTIONS: usize = 500;
 /// The largest body that is allowed.
 const BODY_BYTES: usize = 8 << 20;
-/// Pieces of a slow body.
+/// Pieces in which a slow body is sent.
 const PIECES: usize = 128;
 /// Largest allowed peak memory of the edge, in MiB.
 const MOST_MIB: f64 = 384.0;
@@ -99,7 +99,7 @@ impl Flood {
         tokio::pin!(sending, reading);
         tokio::select! {
             () = &mut reading => {}
-            // The edge reads no further; its answer says why.
+            // The edge stops reading the body. Its answer says why.
             _refused = &mut sending => reading.await,
         }
         answer.1 = start.elapsed();
@@ -124,7 +124,7 @@ impl RawAnswer {
         self.0.split_once("\r\n\r\n").is_some_and(|(_, body)| Some(body.len()) == length)
     }
 
-    /// The status, the code of an error, and whether it has `Retry-After`.
+    /// The status, the code of an error, and whether the answer has `Retry-After`.
     fn outcome(&self) -> String {
         if !self.is_whole() {
             return format!("cut off after {} s: {:?}", self.1.as_secs(), self.0);
@@ -143,7 +143,8 @@ impl RawAnswer {
     }
 }
 
-/// Lines of `line_bytes` each, with their line breaks. `compressible` percent of each line compresses to nothing.
+/// Lines of `line_bytes` each, with their line breaks. `compressible` percent of each line compresses to almost
+/// nothing.
 fn lines(rng: &mut fastrand::Rng, count: usize, line_bytes: usize, compressible: usize) -> Vec<u8> {
     let (head, tail) = (r#"{"event":"flood","x":""#, "\"}\n");
     let text = line_bytes - head.len() - tail.len();
@@ -164,8 +165,8 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Runs a flood: some requests are stored, some are refused with `Retry-After`, and no other outcome is allowed. Then the
-/// edge must serve as before.
+/// Runs a flood. Some requests must be stored, some must be refused with `Retry-After`, and no other outcome is
+/// allowed. Afterwards the edge must serve normally.
 async fn check(edge: &mut Edge, flood: Flood) {
     let address = edge.service.http().replace("http://", "");
     let counts = flood.run(&address).await;
@@ -206,7 +207,8 @@ async fn slow_bodies_beyond_the_limit_get_retry_after_and_memory_stays_bounded()
 async fn bodies_that_inflate_count_with_what_they_become() {
     let world = World::new("flood_bombs").await;
     let mut edge = world.edge().await;
-    // The first body is valid and nearly as long as a decompressed body may be; the ratio limit stops the second.
+    // The first body is valid, and nearly as long as a decompressed body may be. The second exceeds the allowed
+    // compression ratio.
     let good = gzip(&lines(&mut fastrand::Rng::with_seed(92), 9900, 3300, 97));
     let bomb = gzip(&vec![b' '; 64 << 20]);
     let seconds = Duration::from_secs;

@@ -1,4 +1,4 @@
-//! The edge recognises the format of a body by its bytes, and an unreadable part costs as little as possible.
+//! The edge recognises the format of a body by its bytes, and rejects as little as possible around an unreadable part.
 
 use std::io::Write as _;
 
@@ -12,7 +12,7 @@ use crate::client::HttpResponse;
 use crate::wire;
 use crate::world::{DEADLINE, World};
 
-/// Received, accepted and rejected of a report.
+/// The `received`, `accepted` and `rejected` counts of a report.
 fn sums(report: &Value) -> [u64; 3] {
     ["received", "accepted", "rejected"].map(|sum| report[sum].as_u64().unwrap_or(u64::MAX))
 }
@@ -125,7 +125,7 @@ async fn no_more_than_twenty_warnings_are_listed() {
 async fn a_reaction_is_refused_at_a_time_whose_hour_would_not_show_it() {
     let world = World::new("forgiving_times").await;
     let (edge, api) = tokio::join!(world.edge(), world.query_api());
-    // Seconds, before 2000, in 2100.
+    // A time in seconds, a time before 2000, and a time in 2100.
     for time in ["1700000000", "946684799999", "4102444800000"] {
         for path in
             [format!("/analytics/{time}/u/click"), format!("/analytics?timestamp={time}&user=u&click")]

@@ -1,5 +1,5 @@
-//! Hostile bodies through the whole of Millrace: each gets the right answer, exactly the accepted lines are stored, and
-//! all services stay healthy.
+//! Sends hostile bodies through the whole pipeline. Each gets the right answer, exactly the accepted lines are stored,
+//! and all services stay healthy.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn every_hostile_body_is_answered_as_it_must_be_and_exactly_what_was_accep
 
     let count = accepted.len() as u64;
     let (raw, ledger) = ("SELECT count() FROM events WHERE tenant != ''", "SELECT sum(stored) FROM ledger");
-    // The cells of a batch become visible one by one.
+    // The cells of a batch become visible one by one, so this waits for both tables.
     let counted = wait_for("all of them in both tables", DEADLINE, async || {
         world.number(ledger).await >= count && world.number(raw).await >= count
     });

@@ -1,4 +1,4 @@
-//! Every JSON line that the edge accepts is stored and readable: a line that ClickHouse refused would stop its
+//! Every JSON line that the edge accepts is stored and readable. A line that ClickHouse refused would stop its
 //! partition.
 
 use std::iter::repeat_with;
@@ -64,7 +64,7 @@ async fn every_line_that_the_edge_accepts_is_stored_once_and_stops_no_partition(
     }
     assert_eq!((world.number(raw).await, world.number(ledger).await), (accepted, accepted));
     assert_eq!(world.number("SELECT sum(lines) FROM ledger").await, accepted, "none rejected, no duplicate");
-    // A single value that ClickHouse's JSON functions cannot read would hide all others of its row.
+    // A single value that ClickHouse's JSON functions cannot read would hide all other values of its row.
     let unreadable = "SELECT count() FROM events WHERE tenant != '' AND NOT isValidJSON(props)";
     assert_eq!(world.number(unreadable).await, 0);
     assert_eq!(admin.get("/readyz").await.status, 200);

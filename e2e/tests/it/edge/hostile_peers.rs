@@ -1,5 +1,5 @@
-//! Hostile peers on the wire: each gets an answer or its connection is closed, no part of a body is taken for a request,
-//! and all other clients are served.
+//! Hostile clients at the level of TCP: each gets an answer or its connection is closed, no part of a body is read as
+//! a request, and all other clients are served.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::wire::{connect, sent, until_closed};
 use crate::world::{DEADLINE, Edge, World};
 
 const EVENT: &str = r#"{"event":"a"}"#;
-/// A request that is hidden in bodies. If the edge took it for a request, it would count a reaction.
+/// A request that is hidden in bodies. If the edge read it as a request, it would count a reaction.
 const HIDDEN: &str = "POST /analytics/1700000000000/smuggled/click HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// An edge with short timeouts, so that it closes connections soon.
+/// An edge with short timeouts, so that it closes connections quickly.
 async fn impatient(world: &World) -> Edge {
     let patience = [
         ("HEADER_TIMEOUT", "1s"),
         ("KEEP_ALIVE_TIMEOUT", "1s"),
         ("BODY_IDLE_TIMEOUT", "1s"),
-        // Long enough that only the timeouts above are reached.
+        // So long that only the timeouts above are reached.
         ("BODY_TIMEOUT", "60s"),
     ];
     let mut service = world.start("ingest", &patience);
@@ -46,12 +46,12 @@ fn post(headers: &str, body: &str) -> String {
     format!("POST /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
 }
 
-/// The answer to one event over a new connection, because the edge may close an idle one at any time.
+/// The answer to one event. Uses a new connection, because the edge may close an idle one at any time.
 async fn answer(edge: &Edge) -> HttpResponse {
     Http::new(edge.service.http()).post_lines(&[EVENT.to_owned()]).await
 }
 
-/// Checks that the edge serves, and has received this many lines and no hidden request.
+/// Checks that the edge still serves, and that it has received this many lines and no hidden request.
 async fn assert_well(edge: &Edge, received: u64) {
     let answer = answer(edge).await;
     assert_eq!((answer.status, answer.json()["accepted"].clone()), (200, json!(1)), "{}", answer.text);
@@ -68,7 +68,7 @@ async fn no_request_hides_in_the_body_of_another() {
     let in_a_chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
     let te = "Transfer-Encoding: chunked";
     let all = format!("Content-Length: {}", chunked.len());
-    // With both a length and chunks the request is refused, and the connection closed.
+    // A request with both a length and chunks is refused, and its connection is closed.
     for sent in [post(&format!("{all}\r\n{te}"), &chunked), post(&format!("{te}\r\n{all}"), &chunked)] {
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{sent}");
     }
@@ -105,7 +105,7 @@ async fn no_request_hides_in_the_body_of_another() {
     }
     let old = post(te, &in_a_chunk).replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(codes(&edge, old.as_bytes()).await, [400]);
-    // The edge has read the lines of the hidden request once, as a body.
+    // The edge has read the lines of the hidden request once, as lines of a body.
     assert_well(&edge, 2).await;
 }
 
@@ -118,7 +118,7 @@ async fn a_body_whose_chunks_are_broken_is_refused_and_its_connection_closed() {
         let sent = post(chunked, &format!("{size}\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
         assert_eq!(codes(&edge, sent.as_bytes()).await, [400], "{size:?}");
     }
-    // A chunk longer than its size, and a size that no client can send.
+    // A chunk that is longer than its size, and a chunk of impossible size.
     let sent = post(chunked, &format!("c\r\n{EVENT}\r\n0\r\n\r\n{HIDDEN}"));
     assert_eq!(codes(&edge, sent.as_bytes()).await, [400]);
     let sent = post(chunked, &format!("ffffffffffffff00\r\n{}", "x".repeat(9 << 20)));
@@ -155,7 +155,7 @@ async fn a_head_that_is_none_of_http1_is_refused() {
         let start = &sent[..sent.len().min(60)];
         assert_eq!(codes(&edge, sent.as_bytes()).await, expected, "{start:?}");
     }
-    // So many bytes that a reset may drop the answer.
+    // With this many bytes, the reset of the connection may drop the answer.
     for sent in [long(10 << 20), header(10 << 20), headers(1 << 20)] {
         assert!(matches!(codes(&edge, sent.as_bytes()).await[..], [] | [431]));
     }

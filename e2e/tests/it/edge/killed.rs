@@ -1,5 +1,5 @@
-//! The edge is killed or stopped under load: every event that was answered 200 counts once, and an edge that stops
-//! refuses no request.
+//! The edge is killed or stopped under load. Every event that was answered with 200 counts once, and an edge that
+//! stops refuses no request.
 
 use devstack::wait_for;
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Number of clients of an edge that stops.
+/// Number of clients of the edge that is stopped.
 const CLIENTS: u64 = 32;
 /// Number of `Connection: close` headers after which a client changes to another edge.
 const CLOSES: usize = 5;
@@ -46,8 +46,8 @@ async fn nor_has_one_with_a_spool() {
     killed("killed_spool", true).await;
 }
 
-/// Sends batches to `first` until it has answered `Connection: close` a few times, and then some to `second`. No request
-/// may fail.
+/// Sends batches to `first` until it has answered with `Connection: close` a few times, and then some to `second`. No
+/// request may fail.
 async fn send(client: u64, first: String, second: String) -> Vec<TestEvent> {
     let mut rng = fastrand::Rng::with_seed(client);
     let (mut all, mut closes, first) = (Vec::new(), 0, Http::new(first));

@@ -1,5 +1,5 @@
-//! What the edge promises its clients: what it accepts, how it answers, and what survives a crash, a flood or a
-//! hostile peer.
+//! The promises of the edge to its clients: what it accepts, how it answers, and what survives a crash, a flood or a
+//! hostile client.
 
 mod accepted;
 

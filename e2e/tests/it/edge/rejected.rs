@@ -1,4 +1,4 @@
-//! Rejected lines are sampled as dead letters for operators, and count nowhere.
+//! A sample of rejected lines is stored as dead letters for operators. Rejected lines count nowhere.
 
 use devstack::wait_for;
 use tokio::time::Instant;
@@ -64,7 +64,7 @@ async fn of_many_rejected_lines_ten_a_second_are_kept() {
     }
     let most = 10 + 10 * (start.elapsed().as_secs() + 1);
     assert_eq!(edge.metric("ingest_events_rejected_total").await, 10_000);
-    // No answer waits for the samples, so some may arrive later.
+    // Answers do not wait for the samples, so some may be stored later.
     let mut kept = 0;
     let all = wait_for("at least the first ten, stored", DEADLINE, async || {
         kept = edge.metric("ingest_rejected_samples_total").await;

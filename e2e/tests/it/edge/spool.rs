@@ -1,5 +1,5 @@
-//! The spool of the edge: during an outage of Kafka and kills of the edge, every event that is answered 200 counts once;
-//! also when the spool is full, off or unreadable, and when the edge stops.
+//! The spool of the edge. During an outage of Kafka and kills of the edge, every event that is answered with 200 counts
+//! once. This also holds when the spool is full, off or unreadable, and when the edge stops.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ const PAGE: &str = include_str!("../../../../docs/spool.md");
 const CLIENTS: u64 = 16;
 /// Events of a request.
 const EVENTS: usize = 10;
-/// Shortest pause between two tries of a client, which limits the events during an outage.
+/// Shortest pause between two attempts of a client. It limits the number of events during an outage.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// The arguments of the commands that the page shows, in its order.
@@ -32,7 +32,7 @@ fn commands_of_the_page() -> Vec<Vec<&'static str>> {
     commands.map(|command| command.split_whitespace().collect()).collect()
 }
 
-/// An edge with a spool, on its own servers, because the tests stop Kafka.
+/// An edge with a spool. It has its own servers, because the tests stop Kafka.
 struct Spooling {
     stack: Stack,
     world: World,
@@ -85,7 +85,7 @@ async fn is_accepted(http: &Http, body: String) -> bool {
     answer.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Clients that retry each batch, with its `event_id`s, until it is answered 200.
+/// Clients that retry each batch, with the same `event_id`s, until it is answered with 200.
 pub(crate) struct RetryingClients {
     stop: Arc<AtomicBool>,
     oracle: Arc<Mutex<Oracle>>,
@@ -118,7 +118,7 @@ impl RetryingClients {
         Self { stop, oracle, clients }
     }
 
-    /// Waits until this many more events were answered 200.
+    /// Waits until this many more events have been answered with 200.
     pub(crate) async fn until_answered(&self, more: u64) {
         let answered = || self.oracle.lock().unwrap().counts().accepted();
         let enough = answered() + more;
@@ -135,7 +135,7 @@ impl RetryingClients {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing_twice() {
     let mut spooling = Spooling::new("spool_outage", &[]).await;
-    // If the outage is longer than its session, only a static member is back at once.
+    // After an outage that is longer than the session, only a static member gets its partitions back at once.
     let mut aggregator = spooling.world.start("stream-agg", &[STATIC_MEMBER]);
     aggregator.wait_ready().await.unwrap();
     let load = RetryingClients::start(&spooling.edge);
@@ -147,7 +147,7 @@ async fn kafka_away_and_the_edge_killed_meanwhile_lose_nothing_and_count_nothing
         load.until_answered(more).await;
         spooling.edge.service.kill9();
         spooling.edge.service.restart().unwrap();
-        // Kafka is still down: the edge gets ready with its spool alone.
+        // Kafka is still down. The edge becomes ready with only its spool.
         spooling.edge.service.wait_ready().await.unwrap();
     }
     spooling.until_spooled(1000).await;

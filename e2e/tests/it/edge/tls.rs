@@ -37,7 +37,7 @@ impl Certificate {
     }
 }
 
-/// Writes certificate and key for the edge of this world. Returns the edge's variables for them.
+/// Writes the certificate and the key for the edge of this world. Returns the edge's variables that name the files.
 fn install(world: &World, certificate: &str, key: &str) -> [(&'static str, String); 2] {
     [("TLS_KEY", world.write("tls.key", key)), ("TLS_CERT", world.write("tls.crt", certificate))]
 }
@@ -173,14 +173,14 @@ async fn strangers_at_the_tls_port_are_closed_and_concern_nobody_else() {
     ] {
         strangers.push(sent(&edge, bytes).await);
     }
-    // The edge waits for the first two, and other clients are served meanwhile.
+    // While the edge waits for the first two clients, it serves others.
     let (answer, _) = client.post(&edge, r#"{"event":"a"}"#.to_owned()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     for mut stranger in strangers {
         let received = until_closed(&mut stranger).await;
         assert!(!received.starts_with(b"HTTP"), "{received:?}");
     }
-    // A client must send a request within the same time after its handshake.
+    // The same time limit holds for the first request after a handshake.
     let mut silent = client.connect(&edge).await.unwrap();
     assert!(until_closed(&mut silent).await.is_empty());
 

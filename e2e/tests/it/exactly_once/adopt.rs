@@ -1,5 +1,5 @@
-//! An aggregator refuses to go on when Kafka or ClickHouse was changed from outside, names the reason, and counts
-//! exactly once after `stream-agg adopt`.
+//! An aggregator refuses to continue after Kafka or ClickHouse was changed by someone else, and names the reason. After
+//! `stream-agg adopt` it counts exactly once.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl Counted {
         aggregator.terminate().await.unwrap();
     }
 
-    /// Starts an aggregator, whose readiness must contain all of these words.
+    /// Starts an aggregator. Its readiness text must contain all of these words.
     async fn is_refused(&self, words: &[&str]) {
         let mut aggregator = self.world.start("stream-agg", &[]);
         wait_for_readyz(&aggregator, words).await;
@@ -84,8 +84,8 @@ async fn an_offset_that_a_tool_reset_is_refused_and_nothing_counts_twice_once_it
     counted.is_refused(&["partition 0", "committed without an intent", "stream-agg adopt 0"]).await;
     let began = Instant::now();
     counted.adopt(&[]).await;
-    // The deadline of an insert plus its time limit in ClickHouse: until then, an earlier insert may still write a
-    // marker.
+    // The deadline of an insert plus its time limit in ClickHouse. Until then an earlier insert may still write
+    // a marker.
     assert!(began.elapsed() >= Duration::from_secs(55), "after {:?}", began.elapsed());
     counted.post_and_count().await;
 }
@@ -187,10 +187,10 @@ async fn a_table_that_lost_a_part_is_not_written_to_until_somebody_decides() {
     let path =
         "SELECT data_paths[1] FROM system.tables WHERE database = currentDatabase() AND name = 'events'";
     let path = counted.world.rows(path).await.remove(0).remove(0);
-    // As ClickHouse detaches a part that it cannot read when it starts.
+    // ClickHouse gives a detached part this name if it cannot read the part at start.
     std::fs::create_dir_all(format!("{path}detached/broken-on-start_20260101_1_1_0")).unwrap();
     let drop = "ALTER TABLE once_lost_part.events DROP DETACHED PART 'broken-on-start_20260101_1_1_0'";
-    // If only this table was restored, it would lack the rows after the backup, and its later markers would hide
+    // If only this table were restored, it would lack the rows after the backup, and its later markers would hide
     // that.
     let restore = ["restore all tables from the same backup", "`stream-agg adopt` for every partition"];
     counted.is_refused(&[&["events` has lost part", "broken-on-start", drop][..], &restore].concat()).await;
@@ -225,7 +225,7 @@ async fn what_an_adopted_batch_lacks_is_made_under_the_declaration_of_that_batch
     world.assert_counted(&oracle.counts()).await;
     assert_eq!(world.rows("SELECT DISTINCT cfg FROM events WHERE tenant != ''").await, declared);
     assert_eq!(world.number(&format!("SELECT count() FROM rollup.{ADDED_ROLLUP}")).await, 0);
-    // After that, the later declaration is used.
+    // The later declaration is used for batches after this one.
     let lines: Vec<_> = (0..60).map(|_| Some(TestEvent::random(&mut rng, now()))).collect();
     let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
     oracle.record_report(&edge.http.post_lines(&text).await, &lines);

@@ -1,6 +1,6 @@
-//! Records that are missing in the log or unreadable stop their partition; none is skipped.
+//! A record that is missing from the log or unreadable stops its partition. The aggregator skips none.
 //!
-//! These tests change Kafka's own files while it is stopped, and delete and create topics.
+//! These tests change Kafka's files while Kafka is stopped, and delete and create topics.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::{self, enriched};
 use crate::world::{DEADLINE, World};
 
-/// Servers for one test, which may change their files.
+/// Servers for one test, which may change the files of the servers.
 struct Log {
     stack: Stack,
     world: World,
@@ -69,7 +69,7 @@ impl Log {
         self.stack.kafka.start().await.unwrap();
     }
 
-    /// Appends three records, runs an aggregator until the ledger has them, and truncates the log behind the first one.
+    /// Appends three records, runs an aggregator until the ledger has them, and truncates the log after the first one.
     /// Returns the events of the records.
     async fn read_and_truncate(&mut self) -> Vec<TestEvent> {
         let made = self.produce(3, "none");
@@ -80,7 +80,7 @@ impl Log {
         made
     }
 
-    /// Records in the ledger, of the first log generation of partition 0.
+    /// Number of records in the ledger from the first log generation of partition 0.
     async fn recorded(&self) -> u64 {
         self.world.number("SELECT count() FROM ledger WHERE tenant = '*' AND g = 0 AND kp = 0").await
     }
@@ -90,7 +90,7 @@ impl Log {
     }
 }
 
-/// Records in the ledger.
+/// Number of records in the ledger.
 const RECORDED: &str = "SELECT count() FROM ledger WHERE tenant = '*'";
 
 /// A topic on the servers that tests share, and the events of all its records.
@@ -142,10 +142,10 @@ fn record_batches(segment: &[u8]) -> Vec<(usize, usize)> {
     batches
 }
 
-/// Offsets in a record batch of version 2: the checksum, and the start of the bytes that it covers.
+/// Byte positions in a record batch of version 2: the checksum, and the start of the bytes that it covers.
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
-/// The start of its records.
+/// The start of the records.
 const RECORDS_AT: usize = 61;
 
 /// CRC-32C, bit by bit.
@@ -155,7 +155,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
-/// Starts an aggregator whose readiness must contain all of these words. It still runs.
+/// Starts an aggregator and waits until its readiness text contains all of these words. Leaves it running.
 async fn started(world: &World, words: &[&str]) -> Service {
     let aggregator = world.start("stream-agg", &[]);
     wait_for_readyz(&aggregator, words).await;
@@ -177,7 +177,7 @@ async fn a_record_set_with_a_wrong_checksum_stops_its_partition_and_is_not_passe
     let counted = wait_for("the record before it", DEADLINE, async || log.recorded().await == 1);
     counted.await.unwrap();
     log.stop(aggregator).await;
-    // The aggregator is started once more, because a commit must not have skipped the record either.
+    // A second start shows that no commit has skipped the record.
     let aggregator = started(&log.world, &["partition 0", "cannot read the records at offset 1"]).await;
     assert_eq!(log.recorded().await, 1);
     log.stop(aggregator).await;
@@ -208,7 +208,7 @@ async fn a_log_that_was_truncated_and_grew_again_is_refused_and_counted_on_top_o
     log.counts(&made);
     log.world.assert_counted(&log.oracle.counts()).await;
     let refusal = ["partition 0", "truncated below that offset", "adopt 0", "--new-log --from"];
-    // This holds before the log grows again and after.
+    // This holds both before and after the log grows again.
     let aggregator = started(&log.world, &refusal).await;
     log.stop(aggregator).await;
     let made = log.produce(5, "none");
@@ -274,8 +274,8 @@ async fn a_topic_that_is_created_again_while_it_is_read_is_never_counted_as_the_
     wait_for_readyz(&aggregator, &["deleted and created again", "--new-log"]).await;
     assert_eq!(world.number(RECORDED).await, 3);
     aggregator.terminate().await.unwrap();
-    // As after 30 days without events, and after a tool reset the offset: only tables with a longer retention show that
-    // there was another log.
+    // The state after 30 days without events, and after a tool reset the offset: only tables with a longer retention
+    // show that there was another log.
     world.commit_partition(0, 0, "");
     world.rows("CREATE TABLE forgotten AS ledger ENGINE = Memory").await;
     world.rows("INSERT INTO forgotten SELECT * FROM ledger").await;
@@ -298,7 +298,7 @@ async fn records_that_retention_took_from_under_a_reader_stop_its_partition() {
     for _ in 0..records {
         let (id, text) =
             (Uuid::now_v7().to_string(), (0..bytes).map(|_| rng.alphanumeric()).collect::<String>());
-        // A dead letter is enough: only the ledger matters here.
+        // The line is not JSON, so it becomes a dead letter. Only the ledger matters here.
         world.produce(0, &[("v", "1"), ("n", "1"), ("id", &id)], text.as_bytes());
     }
     let mut aggregator = world.start("stream-agg", &small);

@@ -1,4 +1,4 @@
-//! A batch is finished under the declaration with which it was declared, also by a process with another one.
+//! A batch is finished under the rollups with which it was declared, even by a process that declares other rollups.
 
 use std::fmt::Debug;
 
@@ -12,11 +12,11 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::enriched;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// Tables that refuse the first batch: the raw table, and a table with a rollup that both processes declare and one that
-/// only the first declares.
+/// Tables that refuse the first batch: the raw table, and the table of two rollups, of which both processes declare one
+/// and only the first process declares the other.
 const CLOSED: [&str; 2] = ["events", "rollup_states"];
 
-/// Appends a record to partition 0: three events of now, and one of 2010.
+/// Appends a record to partition 0, with three events of now and one of 2010.
 fn produce(world: &World) {
     let (id, time) = (Uuid::now_v7().to_string(), now().to_string());
     let line = |user: u32, time: &str| {
@@ -44,10 +44,10 @@ where
     }
 }
 
-/// A world in which some tables have a declared batch, and no aggregator runs.
+/// A world in which only some tables have a declared batch, and no aggregator runs.
 struct InPart {
     world: World,
-    /// The declaration of the next process: one rollup more, and one less.
+    /// The file with the rollups of the next process: one is added and one is removed.
     file: String,
 }
 
@@ -94,14 +94,15 @@ async fn a_batch_that_is_stored_in_part_is_finished_under_the_rollups_that_it_wa
     produce(world);
     let ledger = "SELECT ko, sum(stored) FROM ledger WHERE tenant != '' GROUP BY ko ORDER BY ko";
     returns(world, ledger, [["0", "4"], ["1", "4"]]).await;
-    // `cfg` of raw rows: the first record has the first declaration, the second record ours.
+    // `cfg` of raw rows names the declaration: the first record has that of the first process, the second record
+    // that of the second process.
     let of =
         |rollup: &str| format!("SELECT DISTINCT toString(cfg) FROM configs WHERE declared LIKE '%{rollup}%'");
     let [before, ours] = [world.rows(&of("sessions_daily")).await, world.rows(&of(ADDED_ROLLUP)).await];
     let raw = "SELECT toString(ko), toString(cfg), toString(count()) FROM events WHERE tenant != ''
                GROUP BY ko, cfg ORDER BY ko";
     returns(world, raw, [["0", &before[0][0], "4"], ["1", &ours[0][0], "4"]]).await;
-    // The rollup of both declarations has both records, each of the others only its own.
+    // The rollup that both processes declare has both records. Each of the others has only the record of its process.
     let later = format!("SELECT sum(events) FROM rollup.{ADDED_ROLLUP}");
     let sums = format!(
         "SELECT (SELECT sum(rows) FROM rollup_states WHERE rollup = 'users_hourly'),

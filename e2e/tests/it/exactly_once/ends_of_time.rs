@@ -1,4 +1,5 @@
-//! Times at the limits of what the tables can hold count once or are replaced; none stops a partition.
+//! Events with times at the limits of the tables count once, with this time or with a replacement. None of them stops
+//! a partition.
 
 use devstack::{Stack, wait_for};
 use schemas::rollup::Rollups;
@@ -62,7 +63,7 @@ async fn events_at_the_ends_of_time_count_once_and_go_on_doing_so() {
     let expected =
         [vec![believed(0)], world.rows(arrived).await, vec![believed(ahead.floor(HOUR).0)]].concat();
     assert_eq!(world.rows(hours).await, expected);
-    // The retention of forty years is over for January 1970.
+    // Events of January 1970 are older than the retention of forty years.
     let kept = "SELECT dim1, sum(rows) FROM rollup_sums WHERE rollup = 'long_kept' AND tenant != '' GROUP BY dim1 ORDER BY dim1";
     assert_eq!(world.rows(kept).await, [["believed", "2"], ["replaced", "6"]]);
     world.run("stream-agg", &["audit"], &widest).await.unwrap();

@@ -29,7 +29,7 @@ async fn markers_of_the_log_before_say_nothing_of_a_batch_that_is_stored_in_part
     world.migrate().await;
     world.run("stream-agg", &["adopt", "0", "--new-log"], &[]).await.unwrap();
 
-    // Every marker of the first log is above the end of the second one.
+    // Every marker of the first log is higher than the log end offset of the second one.
     let both = append(2);
     for table in CLOSED {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK g = 0")).await;

@@ -33,8 +33,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("read_overflow_mode", "throw"),
 ];
 
-/// Defaults of a server that splits blocks, collects small inserts, ignores tokens and truncates answers, unless a
-/// request sets these settings.
+/// Defaults with which a server would split blocks, collect small inserts, ignore tokens and truncate answers. Requests
+/// must override them.
 const HOSTILE: [(&str, &str); 21] = [
     ("async_insert", "1"),
     ("send_progress_in_http_headers", "1"),
@@ -83,7 +83,7 @@ async fn every_insert_carries_its_token_and_the_settings_that_exactness_rests_on
     aggregator.terminate().await.unwrap();
 
     world.rows("SYSTEM FLUSH LOGS").await;
-    // The log has only settings that differ from ClickHouse's own defaults.
+    // The query log has only settings that differ from ClickHouse's own defaults.
     let of_name = |name: &str| format!("SELECT default FROM system.settings WHERE name = '{name}'");
     let names = SETTINGS.map(|(name, _)| {
         format!("if(mapContains(Settings, '{name}'), Settings['{name}'], ({}))", of_name(name))
@@ -124,14 +124,14 @@ async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_ser
     let (records, lines) = LARGE;
     append(records, lines);
     let rows = (records * lines).to_string();
-    // The batch is full when it has all records.
+    // The batch closes when it has all records.
     let whole = [("BATCH_MAX_ROWS", rows.as_str()), ("BATCH_MAX_AGE", "60s"), ("BATCH_MAX_BYTES", "512MiB")];
     let mut aggregator = world.start("stream-agg", &[LOADER.as_slice(), &whole].concat());
     let recorded = "SELECT count() FROM ledger WHERE tenant != ''";
     let large = async || world.number(recorded).await == records as u64;
     wait_for("the large batch", DEADLINE, large).await.unwrap();
     aggregator.terminate().await.unwrap();
-    // A small batch too, which a server may hold back to collect more rows.
+    // Also a small batch, because a server may hold it back to collect more rows.
     append(1, 3);
     let _aggregator = world.start("stream-agg", &LOADER);
     world.assert_counted(&oracle.counts()).await;
@@ -152,7 +152,7 @@ async fn one_insert_makes_one_part_whatever_its_size_and_the_defaults_of_the_ser
     for insert in &inserts {
         assert_eq!(insert[1], "1", "parts of one insert: {insert:?}");
     }
-    // One row more, for the marker.
+    // Each insert has one more row, the marker.
     let of_events: Vec<_> = inserts.iter().filter(|insert| insert[0] == "events").collect();
     assert_eq!([&of_events[0][2], &of_events[1][2]], ["4", &(records * lines + 1).to_string()]);
 }

@@ -1,6 +1,6 @@
-//! Parts that ClickHouse loses, while an aggregator runs or while it does not.
+//! ClickHouse loses parts, while an aggregator runs or while none runs.
 //!
-//! These tests change ClickHouse's files as a broken disk would.
+//! These tests change ClickHouse's files in the way that a broken disk would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
     let data = table.join(&name).join("data.bin");
     let whole = fs::read(&data).unwrap();
     fs::write(&data, &whole[..whole.len() / 2]).unwrap();
-    // While ClickHouse does not answer, the second batch is declared and its inserts fail.
+    // ClickHouse does not answer, so the second batch is declared and its inserts fail.
     counted.append();
     wait_for_readyz(&aggregator, &["clickhouse does not answer"]).await;
     stack.clickhouse.start().await.unwrap();

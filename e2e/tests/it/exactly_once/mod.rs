@@ -1,5 +1,5 @@
-//! Every acknowledged event counts exactly once: without faults, with changed or damaged logs and tables, and with
-//! batches that ClickHouse refuses.
+//! Every acknowledged event counts exactly once: without faults, after logs and tables were changed or damaged, and
+//! when ClickHouse refuses a batch.
 
 mod journey;
 

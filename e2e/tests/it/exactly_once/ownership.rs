@@ -1,4 +1,5 @@
-//! Ownership of partitions: never two aggregators that count one, and never none for long.
+//! Ownership of partitions: two aggregators never count the same partition, and no partition stays without an owner for
+//! long.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -57,7 +58,7 @@ async fn an_owner_that_slept_past_its_session_counts_nothing_twice() {
     let admin = Http::new(other.admin());
     for _ in 0..3 {
         post(&edge, &mut rng, &mut oracle).await;
-        // The process is paused at any moment of its work on these events.
+        // The pause comes at a random moment of the work on these events.
         sleeper.process().signal(Signal::STOP).unwrap();
         post(&edge, &mut rng, &mut oracle).await;
         let taken_over = wait_for("the other one to own all partitions", DEADLINE, async || {
@@ -92,8 +93,8 @@ async fn a_static_member_counts_at_once_after_an_outage_of_kafka_that_is_longer_
     };
     wait_for("the commits of all events", DEADLINE, all_committed).await.unwrap();
 
-    // Kafka dies while a batch is being inserted, so that no coordinator answers the commit that follows. At the end of
-    // its session the member loses its partitions, or the outcome of the commit is unknown, whichever comes first.
+    // Kafka dies while a batch is being inserted, so that no coordinator answers the commit that follows. Then either
+    // the session ends and the member loses its partitions, or the outcome of the commit is unknown.
     let before = committed();
     stack.clickhouse.process().unwrap().signal(Signal::STOP).unwrap();
     post(&edge, &mut rng, &mut oracle).await;
@@ -109,15 +110,16 @@ async fn a_static_member_counts_at_once_after_an_outage_of_kafka_that_is_longer_
     stack.kafka.start().await.unwrap();
     edge.service.wait_ready().await.unwrap();
     post(&edge, &mut rng, &mut oracle).await;
-    // librdkafka has forgotten its member id and cannot leave, so the group still has the member of before. Only one of
-    // the same name takes its place before the session ends.
+    // librdkafka has forgotten its member id and cannot leave the group, so the group still has the old member. Only a
+    // static member with the same name can take its place before the session ends.
     let accepted = oracle.counts().accepted();
     let stored = async || world.stored().await >= accepted;
     wait_for("the events after the outage", SESSION / 2, stored).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
 }
 
-/// A group member that never gives up a revoked partition, and so never triggers the rebalance that assigns it.
+/// A group member that never gives up a revoked partition, and so never triggers the rebalance that would assign the
+/// partition to another member.
 #[derive(Default)]
 struct Stubborn {
     assigned: AtomicUsize,
@@ -160,7 +162,8 @@ async fn partitions_without_an_owner_are_assigned_again() {
     wait_until("half of them to be revoked", &stubborn.context().revoked, 2).await;
     second.wait_ready().await.unwrap();
 
-    // It joins as the same static member, without knowing about the revoked partitions.
+    // The aggregator joins as the same static member as the consumer above, and does not know about its revoked
+    // partitions.
     let mut first = world.start("stream-agg", &[("GROUP_INSTANCE_ID", "first")]);
     first.wait_ready().await.unwrap();
     let edge = world.edge().await;

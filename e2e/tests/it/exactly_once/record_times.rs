@@ -1,4 +1,4 @@
-//! Kafka must set the timestamps of records: an aggregator does not read a topic whose producers set them.
+//! Kafka must set the timestamps of records. An aggregator does not read a topic in which producers set them.
 
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::readiness::wait_until_not_ready;

@@ -1,6 +1,6 @@
-//! An operator can split or skip a declared batch that ClickHouse refuses permanently.
+//! If ClickHouse refuses a declared batch permanently, an operator can split the batch or skip records.
 //!
-//! In these tests, constraints on the tables make the server refuse rows.
+//! In most of these tests, constraints on the tables make ClickHouse refuse rows.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::world::{DEADLINE, World};
 
 /// Time after which the group removes a member that was killed.
 const SESSION: Duration = Duration::from_secs(45);
-/// Time that a command waits until no earlier insert can arrive.
+/// How long a command waits until no earlier insert can arrive any more.
 const INSERTS_END: Duration = Duration::from_secs(60);
 
 fn some(rng: &mut fastrand::Rng, count: usize) -> Vec<TestEvent> {
     (0..count).map(|_| TestEvent::random(rng, now())).collect()
 }
 
-/// Runs a command that changes committed offsets, once the group has removed an aggregator that was killed.
+/// Runs a command that changes committed offsets. Retries until the group has removed the killed aggregator.
 async fn run_offline(world: &World, arguments: &[&str]) {
     wait_for(format!("{arguments:?} to be done"), SESSION + INSERTS_END + DEADLINE, async || {
         match world.run("stream-agg", arguments, &[]).await {
@@ -120,7 +120,7 @@ async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count()
     let world = World::new("refused_skip").await;
     let mut rng = fastrand::Rng::with_seed(93);
     let made: Vec<_> = (0..3).map(|_| some(&mut rng, 2)).collect();
-    // No table accepts the batch, not even the ledger.
+    // All tables refuse the batch, even the ledger.
     let tables = ["ledger", "events", "rollup_sums", "rollup_states"];
     for table in tables {
         world.rows(&format!("ALTER TABLE {table} ADD CONSTRAINT closed CHECK hwm > 1000")).await;
@@ -142,7 +142,7 @@ async fn a_record_that_every_table_refuses_is_skipped_and_its_neighbours_count()
     assert_eq!(world.rows(letters).await, [["1", "skipped"], ["1", "skipped"]]);
 }
 
-/// Memory limit of an insert in bytes: less than the 98 MB that the whole batch needs, and enough for its halves.
+/// Memory limit of an insert in bytes: less than the 98 MB that the whole batch needs, but enough for half of it.
 const MEMORY: &str = "70000000";
 /// Records of that batch, lines of each record, and bytes of text in each line.
 const LARGE: (usize, usize, usize) = (16, 15, 50_000);

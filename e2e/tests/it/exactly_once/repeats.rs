@@ -138,7 +138,7 @@ async fn a_record_that_a_spool_kept_counts_once_however_many_came_between() {
         ([Uuid::now_v7().to_string(), Uuid::now_v7().to_string()], "0192f0c1-0000-7000-8000-00000000000c");
     world.produce(1, &headers(&ids[0]), value(&made[..3]).as_bytes());
     world.produce(1, &headers(&ids[1]), value(&made[3..]).as_bytes());
-    // The window has dropped the first record by then: only the ledger has it.
+    // By then the window has dropped the first record, and only the ledger has it.
     let mut aggregator = world.start("stream-agg", &[("DEDUP_WINDOW_IDS", "1")]);
     aggregator.wait_ready().await.unwrap();
     all_lines(&world, 6).await;
@@ -160,7 +160,7 @@ fn spooled(id: &str) -> Vec<(&str, &str)> {
     headers(id).into_iter().chain([("spooled", "1")]).collect()
 }
 
-/// Two records of three events each: their ids, and their values.
+/// Two records of three events each: their ids and their values, with an oracle that has counted the events.
 fn two_records(seed: u64) -> (Oracle, [String; 2], [String; 2]) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut oracle = Oracle::default();
@@ -179,7 +179,7 @@ async fn a_spooled_record_that_is_twice_in_one_batch_counts_once_whatever_the_wi
     world.produce(1, &headers(&ids[0]), values[0].as_bytes());
     world.produce(1, &headers(&ids[1]), values[1].as_bytes());
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // All three records in one batch, and a window of one id.
+    // All three records are in one batch, and the window holds one id.
     let small = [("DEDUP_WINDOW_IDS", "1"), ("BATCH_MAX_AGE", "3s")];
     let mut aggregator = world.start("stream-agg", &small);
     aggregator.wait_ready().await.unwrap();
@@ -197,7 +197,7 @@ async fn a_spooled_record_is_no_repeat_of_itself_where_its_batch_is_rebuilt() {
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
     world.produce(1, &spooled(&ids[1]), values[1].as_bytes());
     let mut aggregator = world.start("stream-agg", &[("BATCH_MAX_AGE", "3s")]);
-    // The ledger has both records, the raw table refuses them.
+    // The ledger has both records, but the raw table refuses them.
     all_lines(&world, 6).await;
     aggregator.kill9();
     world.rows("ALTER TABLE events DROP CONSTRAINT closed").await;
@@ -217,7 +217,7 @@ async fn the_ledger_is_asked_for_a_spooled_record_once_it_holds_all_batches_befo
     let refused = async || admin.metric("stream_agg_insert_errors_total").await.unwrap_or_default();
     wait_for("a refused insert", DEADLINE, async || refused().await > 0).await.unwrap();
     world.produce(1, &spooled(&ids[0]), values[0].as_bytes());
-    // Long enough that a lookup which did not wait would have run: the next insert is tried after 15 s.
+    // The next insert is tried after 15 s. A lookup that did not wait would have run by then.
     let before = refused().await;
     wait_for("another refused insert", DEADLINE, async || refused().await > before).await.unwrap();
     world.rows("ALTER TABLE ledger DROP CONSTRAINT closed").await;

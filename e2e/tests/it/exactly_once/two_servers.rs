@@ -1,7 +1,7 @@
-//! An address that leads to two ClickHouse servers in turn: the markers of one say nothing about the other.
+//! `CLICKHOUSE_URL` leads to two ClickHouse servers in turn. The markers of one server say nothing about the other.
 //!
-//! The ClickHouse of the local stack has no `serverUUID()`: it is zero on each. So the balancer gives the second server an
-//! id of its own, in place of `serverUUID()` in what it passes on.
+//! `serverUUID()` is zero on every ClickHouse of the local stack. So the balancer replaces `serverUUID()` with another
+//! id in the requests that it forwards to the second server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,15 +20,16 @@ const EVENTS: usize = 20;
 
 /// The id of each server of the local stack.
 const FIRST: &str = "00000000-0000-0000-0000-000000000000";
-/// The id of the second server, as looks at markers read it.
+/// The id of the second server, as queries for markers read it.
 const SECOND: &str = "222222222222";
-/// How the id is asked for in a body and in an address, and texts of the same length that give another id.
+/// Queries for the id, in a body and in a URL, each with its replacement, which has the same length and gives another
+/// id.
 const ASKED: [(&str, &str); 2] = [
     ("toString(serverUUID())", "toString(222222222222)"),
     ("toString%28serverUUID%28%29%29", "toString%282222222222222222%29"),
 ];
 
-/// Passes on what the aggregator sends to the second server.
+/// Forwards what the aggregator sends to the second server, with the id replaced.
 async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
     let mut chunk = vec![0; 1 << 20];
     loop {
@@ -55,12 +56,12 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Re
 /// A balancer of TCP connections, which ends with the runtime of the test.
 struct Balancer {
     url: String,
-    /// How many of the servers get connections, in turn.
+    /// The number of servers that get connections, in turn.
     used: Arc<AtomicUsize>,
 }
 
 impl Balancer {
-    /// Leads to the first of these servers only.
+    /// Starts a balancer that forwards only to the first of these servers.
     async fn start(urls: [&str; 2]) -> Self {
         let servers = urls.map(|url| url.trim_start_matches("http://").to_owned());
         let at = ports::local(ports::free().unwrap());
@@ -76,7 +77,7 @@ impl Balancer {
                     let server = TcpStream::connect(server).await.unwrap();
                     let ((from_client, mut to_client), (mut from_server, to_server)) =
                         (client.into_split(), server.into_split());
-                    // A connection that breaks is no matter here.
+                    // Broken connections do not matter here.
                     if number == 0 {
                         let (mut from_client, mut to_server) = (from_client, to_server);
                         let sending = async {
@@ -96,7 +97,7 @@ impl Balancer {
         Self { url: format!("http://{at}"), used }
     }
 
-    /// From now on connections go to both servers, in turn.
+    /// Forwards new connections to both servers in turn from now on.
     fn alternate(&self) {
         self.used.store(2, Ordering::Relaxed);
     }
@@ -145,9 +146,9 @@ async fn a_second_server_behind_the_address_ends_the_aggregator_and_gets_no_row(
     let in_other =
         other.clickhouse.client().query("SELECT count() FROM two_servers.events").fetch_one::<u64>();
     let in_other = in_other.await.unwrap();
-    assert_eq!(in_other, 0, "rows and markers on a server whose markers nobody had read");
+    assert_eq!(in_other, 0, "rows and markers on the second server, whose markers no process had read");
 
-    // What was accepted meanwhile is in Kafka.
+    // The events that were accepted meanwhile are in Kafka.
     let _one_server = world.aggregator().await;
     world.assert_counted(&oracle.counts()).await;
 }

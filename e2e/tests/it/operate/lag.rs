@@ -1,4 +1,4 @@
-//! What the aggregator shows of its lag: it grows while ClickHouse is away, and is gone once everything is stored.
+//! The lag metrics of the aggregator: the lag grows while ClickHouse is down, and is gone once everything is stored.
 
 use devstack::wait_for;
 use schemas::time::SECOND;
@@ -28,7 +28,7 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_away() {
 
     stack.clickhouse.kill9().unwrap();
     send().await;
-    // The sum of four partitions, of which each has some of the events.
+    // The sum over four partitions, each of which has some of the events.
     wait_for("the lag to grow", DEADLINE, async || metric("lag_seconds").await >= 8).await.unwrap();
     let held = metric("watermark_timestamp_seconds").await as i64;
     stack.clickhouse.start().await.unwrap();
@@ -37,6 +37,6 @@ async fn the_lag_in_seconds_grows_while_clickhouse_is_away() {
     };
     wait_for("the lag to be gone", DEADLINE, caught_up).await.unwrap();
     world.assert_counted(&oracle.counts()).await;
-    // The tables were looked at before the first insert after the outage.
+    // The aggregator reads the parts of the tables before its first insert after the outage.
     wait_for("parts to be shown", DEADLINE, async || metric("parts").await > 0).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Services start while Kafka and ClickHouse are down: readiness names what is missing, no service crashes, and all work
-//! once the servers are up.
+//! Services start while Kafka and ClickHouse are down. Their readiness names what is missing, no service crashes, and
+//! all of them work once the servers are up.
 
 use devstack::Stack;
 
@@ -36,7 +36,7 @@ async fn services_wait_for_kafka_and_clickhouse_and_then_count() {
     world.assert_counted(&oracle.counts()).await;
     edge.assert_balanced().await;
 
-    // When the servers stop later, the edge's readiness names Kafka, and reads go on.
+    // When the servers stop later, the edge's readiness names Kafka, and reads are still answered.
     stack.kafka.stop().await.unwrap();
     stack.clickhouse.stop().await.unwrap();
     wait_until_not_ready(&edge.service, "kafka").await;

@@ -1,4 +1,5 @@
-//! A Kafka with TLS and a login: the settings of its client reach it, and readiness names a failed login or handshake.
+//! A Kafka with TLS and a login: the configured client settings are used, and readiness names a failed login or
+//! handshake.
 
 use devstack::Stack;
 use devstack::kafka::LOGIN;
@@ -27,8 +28,8 @@ async fn services_log_in_to_kafka_over_tls_and_say_what_fails_of_it() {
     };
     world.migrate_with(&with(password)).await;
 
-    // Without `ssl.ca.location` the system's certificate authorities are trusted, which did not sign this broker's
-    // certificate.
+    // Without `ssl.ca.location` the client trusts the system's certificate authorities, which did not sign this
+    // broker's certificate.
     let [protocol, _, login @ ..] = with(password);
     let distrusting = [&[protocol][..], &login[..]].concat();
     for (settings, reason) in

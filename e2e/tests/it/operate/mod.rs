@@ -1,4 +1,5 @@
-//! What operators meet: mistakes in the configuration, dependencies that are down, logins and rights, and the audit.
+//! What operators encounter: mistakes in the configuration, dependencies that are down, logins and rights, restarts,
+//! and the audit.
 
 use std::path::PathBuf;
 

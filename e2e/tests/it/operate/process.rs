@@ -1,4 +1,4 @@
-//! What each service does to its process at the start: its limit on open files, and the addresses where it listens.
+//! How each service sets up its process at the start: its limit on open files, and the addresses where it listens.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -33,7 +33,7 @@ async fn a_service_uses_all_descriptors_that_it_may_and_answers_on_ipv4_and_ipv6
     for service in ["ingest", "stream-agg", "query-api"] {
         let [http, admin] = [(); 2].map(|()| ports::free().unwrap());
         let child = Command::new("sh")
-            // As containerd and systemd start it: with a low soft limit.
+            // With a low soft limit, as containerd and systemd start it.
             .args(["-c", "ulimit -S -n 256 && exec \"$0\""])
             .arg(super::program(service))
             .env_clear()
@@ -66,7 +66,7 @@ async fn a_client_of_ipv4_has_an_address_of_ipv4_on_a_socket_for_both() {
     let port = edge.service.http().rsplit(':').next().unwrap().to_owned();
     edge.service.terminate().await.unwrap();
     edge.service.set("LISTEN_ADDR", &format!("[::]:{port}"));
-    // Only an address of IPv4 is in this network, and only from there the header counts.
+    // This network contains only IPv4 addresses, and the header counts only in requests from there.
     edge.service.set("TRUSTED_PROXIES", "127.0.0.0/8");
     edge.service.restart().unwrap();
     edge.service.wait_ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! Each service is restarted under load, as a rollout does: no request fails but for documented refusals, and every
+//! Each service is restarted under load, as in a rollout. No request fails except with a documented refusal, and every
 //! accepted event is counted once.
 
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::client::Http;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Clients that send at the same time, each a batch after the other.
+/// Clients that send at the same time, each one batch after another.
 const CLIENTS: u64 = 8;
 /// Events of a batch.
 const EVENTS: usize = 5;
 /// Time under load before, between and after the restarts.
 const UNDER_LOAD: Duration = Duration::from_secs(2);
-/// How long an edge serves after SIGTERM: until clients have changed to another, as a balancer does.
+/// How long an edge still serves after SIGTERM, so that clients can switch to another edge, as a balancer does.
 const DRAIN: (&str, &str) = ("DRAIN_DELAY", "2s");
 
-/// What a load did.
+/// The results of a load.
 #[derive(Default)]
 struct Sent {
     accepted: Vec<TestEvent>,
@@ -29,8 +29,8 @@ struct Sent {
     failed: Vec<String>,
 }
 
-/// Sends batches until `stop`, to the first of `edges` that is ready, as a balancer would choose. A request that is
-/// refused is not sent again: its events are made anew, so that each event is sent once.
+/// Sends batches until `stop`, to the first of `edges` that is ready, as a balancer would choose. A refused request is
+/// not retried. The next request has new events, so that each event is sent once.
 async fn send(client: u64, edges: Vec<(Http, Http)>, stop: CancellationToken) -> Sent {
     let (mut rng, mut sent) = (fastrand::Rng::with_seed(client), Sent::default());
     while !stop.is_cancelled() {
@@ -79,7 +79,7 @@ impl Load {
         Self { clients, stop }
     }
 
-    /// The events that were accepted; none of the requests failed.
+    /// Stops the load and returns the accepted events. Checks that no request failed.
     async fn stop(self) -> Oracle {
         self.stop.cancel();
         let mut oracle = Oracle::default();
@@ -91,7 +91,8 @@ impl Load {
     }
 }
 
-/// SIGTERM, its end within the time that `--check-config` promises by default, and a new start.
+/// Sends SIGTERM, checks that the service exits within the time that `--check-config` promises by default, and starts
+/// it again.
 async fn restart(service: &mut Service) {
     let asked = Instant::now();
     assert!(service.terminate().await.unwrap().success());
@@ -117,7 +118,7 @@ async fn services_that_are_restarted_one_after_another_fail_no_request_and_count
     api.wait_ready().await.unwrap();
     let load = Load::on(&[&first, &second]);
     time::sleep(UNDER_LOAD).await;
-    // The release of a rollout: the aggregators, the readers, then the edges.
+    // The order of a rollout: the aggregators, the query APIs, then the edges.
     restart(&mut one).await;
     restart(&mut two).await;
     restart(&mut api).await;
@@ -136,15 +137,15 @@ async fn services_that_are_restarted_one_after_another_fail_no_request_and_count
     waited.await.unwrap();
 }
 
-/// Which server is away while the services are stopped.
+/// The server that is down while the services are stopped.
 #[derive(Clone, Copy)]
 enum Away {
     Kafka,
     ClickHouse,
 }
 
-/// Stops an edge with a spool and an aggregator under load while a server is away, and starts them again before it is
-/// back.
+/// Stops an edge with a spool and an aggregator under load while a server is down, and starts them again before the
+/// server is back.
 async fn stopped_while_away(name: &'static str, away: Away) {
     let (mut stack, world) = World::on_own_servers(name).await;
     let spool = world.directory().join("spool");

@@ -18,7 +18,8 @@ async fn a_migrator_a_loader_and_a_poller_are_enough() {
     let rollups = format!("{}\n{FIELD}", Rollups::built_in());
     let (_stack, world) =
         World::on_own_servers_declaring("rights", &Rollups::parse("rights", &rollups).unwrap()).await;
-    // Again as the user of `migrate`, for databases that do not exist yet, and with a field that needs a column.
+    // Migrates again as the user of `migrate`, into databases that do not exist yet, and with a field that needs a
+    // column.
     let file = world.write("rollups.toml", &rollups);
     let elsewhere = [
         ("CLICKHOUSE_DATABASE", "rights_of_migrator"),

@@ -44,7 +44,7 @@ fn a_taken_port_is_named_with_the_variable_that_moves_it() {
         let holder = TcpListener::bind(ports::local(port)).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
         let (code, said) = run(service, &[], &[GIVEN.as_slice(), &[(variable, taken.as_str())]].concat());
-        // Another start may find it free.
+        // The port may be free at the next start.
         assert_eq!(code, Some(1), "{service}: {said}");
         let line = said.lines().last().unwrap_or_default();
         assert_eq!(
@@ -263,7 +263,7 @@ fn a_configuration_is_checked_and_reckoned_without_starting_or_calling_anybody()
         ("stream-agg", &["migrate"]),
         ("query-api", &[]),
     ] {
-        // A taken port, and addresses where nobody answers, do not matter.
+        // Neither a taken port nor addresses where nothing answers matter.
         let holder = TcpListener::bind(ports::local(ports::free().unwrap())).unwrap();
         let taken = holder.local_addr().unwrap().to_string();
         let given = [GIVEN.as_slice(), &[("ADMIN_ADDR", taken.as_str()), ("LISTEN_ADDR", &taken)]].concat();

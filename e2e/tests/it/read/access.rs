@@ -1,4 +1,4 @@
-//! Readers have keys: a tenant, measures, filters and rates of their own.
+//! The key of a reader sets the reader's tenant, measures, filter and rate.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -70,7 +70,7 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
     post(&edge, "/v1/votes", &acme_w, &[json!({"poll": "shoe", "option": "of-acme"})]).await;
     post(&edge, "/v1/events", &other_w, &[event("of-other", "DE"), event("of-other-too", "FR")]).await;
 
-    // The same query, by each reader at the same moment and again from the cache.
+    // Each reader sends the same query at the same time, and again when the answer is cached.
     let events = async |bearer: &str, parameters: &str| {
         let answer = get(http, &format!("/v1/query?dimensions=event&{WINDOW}{parameters}"), bearer).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -91,14 +91,14 @@ async fn two_tenants_with_the_same_query_never_see_each_others_rows() {
         assert_eq!(of_other, all(&["of-other", "of-other-too"]));
         assert_eq!(of_nobody, all(&[]));
     }
-    // A filter narrows what the key permits, and never widens it.
+    // A filter of a query narrows what the key permits, and never widens it.
     assert_eq!(events(&part, "&filter=country:eq:FR").await, all(&[]));
     assert_eq!(events(&part, "&filter=country:in:DE%7CFR").await, all(&["of-acme"]));
     let users = get(http, &format!("/v1/query?measures=users&{WINDOW}"), &part).await;
     assert_eq!((users.status, users.problem()), (422, "not_covered".to_owned()));
     assert_eq!(users.json()["errors"][0]["param"], "filter");
 
-    // What one reader got from an answer opens nothing to another.
+    // The ETag or the cursor of one reader gives another reader no access.
     let path = format!("/v1/query?dimensions=event&order=event:asc&limit=1&{WINDOW}");
     let page = get(http, &path, &acme).await;
     let known = [("authorization", other.as_str()), ("if-none-match", page.header("etag"))];

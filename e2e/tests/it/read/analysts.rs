@@ -1,4 +1,4 @@
-//! The views of `bi` for analysts, with any rollups, read by users with no other rights.
+//! The views of `bi` for analysts, with any rollups. The users that read them have no other rights.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::{DEADLINE, Edge, World};
 
-/// Rollups with names that are keywords of SQL.
+/// Rollups whose names are keywords of SQL.
 const DECLARED: &str = r#"
 [[rollup]]
 name = "plans"
@@ -52,7 +52,7 @@ async fn analysts_read_every_view_and_nothing_else() {
     filled.read_with(&python::find(&Vars::from_env()).unwrap(), "bi", &[("JDBC", jars.as_os_str())]);
 }
 
-/// With every client that `docs/bi.md` names and that runs without a window.
+/// Uses every client that `docs/bi.md` names, except those that need a graphical interface.
 #[tokio::test]
 #[ignore = "takes minutes, and 1 GB of packages"]
 async fn the_clients_of_all_languages_read_the_views() {
@@ -80,7 +80,7 @@ async fn superset_reads_the_views_into_datasets_and_charts() {
 struct Filled {
     stack: Stack,
     world: World,
-    /// What the views hold: view → measure → its sum over all rows.
+    /// The expected contents of the views: view → measure → the sum over all rows.
     expected: Value,
     _edge: Edge,
     _aggregator: Service,
@@ -92,7 +92,7 @@ impl Filled {
         let (stack, world) = World::on_own_servers_declaring(name, &rollups).await;
         let file = world.write("rollups.toml", &text);
         let declared = [("ROLLUPS_FILE", file.as_str())];
-        // As if the file was edited after the first start: `migrate` adds the new rollups.
+        // As if the file had been edited after the first start. `migrate` adds the new rollups.
         world.migrate_with(&declared).await;
         let edge = world.edge().await;
         let aggregator = world.start("stream-agg", &declared);
@@ -101,7 +101,7 @@ impl Filled {
         let (mut events, mut value, votes) = (0_u64, 0_i64, 12_u64);
 
         for at in 0..20_u64 {
-            // Of now, because panels of the last hour must show them at any minute of an hour.
+            // Events of now, because panels of the last hour must show them at any minute of an hour.
             let mut lines: Vec<_> = (0..30).map(|_| TestEvent::random(&mut rng, now())).collect();
             if at < votes {
                 lines[0].event = "vote".to_owned();
@@ -190,7 +190,8 @@ fn line_with_props(made: &TestEvent) -> String {
     line.to_string()
 }
 
-/// Inserts how far the aggregators are: everything before `as_of` is counted, as one of `partitions` says.
+/// Inserts the progress of partition `kp` of a topic with `partitions` partitions: everything before `as_of` is
+/// counted.
 async fn insert_progress(world: &World, kp: u16, partitions: u16, as_of: &str) {
     let row = format!("({kp}, {partitions}, '{as_of}')");
     world.rows(&format!("INSERT INTO progress (kp, partitions, as_of) VALUES {row}")).await;
@@ -286,10 +287,10 @@ async fn migrate_drops_its_views_of_what_is_no_longer_declared_and_no_others() {
     world.migrate().await;
     own = views().await.difference(&before).cloned().collect();
     assert_eq!(own, theirs);
-    // Now the name is somebody else's.
+    // A view that `migrate` did not create now has this name.
     world.rows(&format!("CREATE VIEW {bi}.plans AS SELECT 1 AS one")).await;
     world.migrate().await;
-    assert!(views().await.contains("plans"), "a view of somebody else was dropped");
+    assert!(views().await.contains("plans"), "`migrate` dropped a view that it did not create");
     assert!(views().await.is_superset(&before));
 }
 
@@ -318,25 +319,25 @@ async fn a_view_can_be_read_while_migrate_replaces_it() {
     assert!(read > 20, "only {read} queries while views were replaced");
 }
 
-/// The time column of a view, and the texts that its filters are made of.
+/// The time column of a view, and texts for filters on it.
 struct TimeColumn {
     name: &'static str,
-    /// The start of the bucket that the filter is to find, and the seconds since 1970 of it.
+    /// The start of the bucket that the filter must find, as text and in seconds since 1970.
     start: String,
     seconds: u64,
-    /// Before the start, and after all that is asked for.
+    /// A time before `start`, and a time after everything that the filter must find.
     from: String,
     to: String,
     is_date: bool,
 }
 
 impl TimeColumn {
-    /// Hours and what is shorter: noon of today.
+    /// For hours and shorter buckets: noon of today.
     async fn at_noon(world: &World, name: &'static str) -> Self {
         Self::of(world, name, "toStartOfDay(now('UTC')) + INTERVAL 12 HOUR", false).await
     }
 
-    /// Days and what is longer: the one that today is in, which begins with `start`.
+    /// For days and longer buckets: the bucket that contains today. `start` is the function for its start.
     async fn of_today(world: &World, name: &'static str, start: &str) -> Self {
         Self::of(world, name, &format!("{start}(toDate(now('UTC')))"), true).await
     }
@@ -377,13 +378,13 @@ impl TimeColumn {
     }
 }
 
-/// A query as it is written, and as tools wrap it.
+/// A query as a person writes it, and as tools wrap it.
 fn wrapped(view: &str, filter: &str) -> [String; 5] {
     [
         format!("SELECT * FROM {view} WHERE {filter}"),
         format!("SELECT * FROM (SELECT * FROM {view} WHERE {filter}) AS t LIMIT 50"),
         format!("SELECT * FROM (SELECT * FROM {view}) AS t WHERE {filter} LIMIT 50"),
-        // Superset, which asks a virtual dataset like this.
+        // Superset queries a virtual dataset in this form.
         format!(
             "SELECT tenant AS tenant, count(*) AS `COUNT(*)` FROM (SELECT * FROM {view}) AS `virtual_table` \
              WHERE ({filter}) GROUP BY tenant ORDER BY `COUNT(*)` DESC LIMIT 1000"
@@ -392,7 +393,8 @@ fn wrapped(view: &str, filter: &str) -> [String; 5] {
     ]
 }
 
-/// On servers with definers: one day ClickHouse may keep filters out of a view that has one (its pull request 112847).
+/// Uses views with definers, because a future ClickHouse may not push filters down into such a view (ClickHouse's pull
+/// request 112847).
 #[tokio::test]
 async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     let (text, rollups) = declared();
@@ -400,7 +402,7 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
     let file = world.write("rollups.toml", &text);
     world.migrate_with(&[("ROLLUPS_FILE", &file)]).await;
 
-    // All rows in one table partition, so that partition pruning alone cannot separate them.
+    // All rows are in one table partition, so that partition pruning alone cannot separate them.
     for rollup in rollups.iter() {
         let (name, table) = (&rollup.name, rollup.table().name());
         let Some(time) = bi::time_column(rollup.grain) else {
@@ -414,7 +416,7 @@ async fn a_filter_on_a_view_reaches_the_key_of_its_table() {
         } else {
             TimeColumn::at_noon(&world, time).await
         };
-        // Another month, unless the view shows a few days only.
+        // A row of another month, unless the view shows only a few days.
         let earlier = if rollup.retention_days.is_some() { 3 } else { 60 };
         let row = |(tenant, days): (&str, u32)| {
             format!(

@@ -21,7 +21,7 @@ async fn a_hundred_thousand_reads_and_a_thousand_old_hours_cost_at_most_one_quer
     count_queries("freshness_many_ticks", 100_000, 1000).await;
 }
 
-/// Reads hot hours `reads` times and as many other hours as `old`, all at once, and counts the queries.
+/// Sends `reads` reads of hot hours, and a read of each of `old` other hours, all at once, and counts the queries.
 async fn count_queries(name: &'static str, reads: i64, old: i64) {
     const READERS: i64 = 10;
     let world = World::new(name).await;
@@ -41,7 +41,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
             }
         })
     });
-    // Reads of old hours come all at once, and wait for the next poll together.
+    // All reads of old hours arrive at once, and wait together for the next poll.
     let cold = (0..old).map(|n| {
         let http = Arc::clone(&http);
         tokio::spawn(async move {
@@ -82,7 +82,7 @@ async fn an_event_is_visible_within_two_ticks_and_a_flush() {
         assert_eq!(edge.http.post(&format!("/analytics/{}/user-{n}/click", posted.0)).await.status, 204);
         let path = format!("/analytics?timestamp={}", posted.0);
         let expected = format!("clicks,{n}\n");
-        // Here a batch closes after 200 ms and a poll comes every 300 ms; the rest is for a busy machine.
+        // In tests a batch closes after 200 ms and a poll comes every 300 ms. The rest is a margin for a busy machine.
         let seen = wait_for(format!("click {n}"), Duration::from_secs(10), async || {
             api.http.get(&path).await.text.contains(&expected)
         });

@@ -21,12 +21,12 @@ retention = "2d"
 /// An open stream.
 struct Stream {
     answer: reqwest::Response,
-    /// What was read and is not a whole message yet.
+    /// The start of a message that is not complete yet.
     rest: String,
 }
 
 impl Stream {
-    /// Opens a stream as a browser does, which accepts compressed answers.
+    /// Opens a stream and accepts compressed answers, as a browser does.
     async fn open(base: &str) -> Self {
         let request = reqwest::Client::new().get(format!("{base}/v1/live"));
         let answer = request.header("accept-encoding", "gzip, zstd").send().await.unwrap();
@@ -37,7 +37,7 @@ impl Stream {
         self.answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The id and the state of the next message; comments are passed over. None at the end of the stream.
+    /// The id and the state of the next message; none at the end of the stream. Skips comments.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             while let Some((message, rest)) = self.rest.split_once("\n\n") {
@@ -97,10 +97,10 @@ async fn a_stream_shows_the_state_at_once_and_new_events_with_a_new_snapshot() {
     let minutes = state["series"]["minutes"].as_array().unwrap();
     assert_eq!(minutes.iter().map(|minute| minute["events"].as_u64().unwrap()).sum::<u64>(), 3);
     assert_eq!(state["active"], serde_json::json!({"minutes_5": 2, "minutes_30": 2}));
-    // With the short interval of tests an answer looks late at once.
+    // With the short interval of tests, an answer becomes stale at once.
     assert!(state["stale"].is_boolean());
 
-    // An open stream ends with the process and does not keep it from stopping.
+    // An open stream does not keep the process from stopping, and ends with it.
     let stopping = Instant::now();
     let ended = async { while stream.next().await.is_some() {} };
     let (stopped, ()) = tokio::join!(service.terminate(), ended);

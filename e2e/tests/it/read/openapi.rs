@@ -1,4 +1,4 @@
-//! `/openapi.json` is valid OpenAPI, and answers are what it says, whatever is asked.
+//! `/openapi.json` is valid OpenAPI, and the answers to all kinds of requests are as it describes them.
 
 use std::process::Command;
 

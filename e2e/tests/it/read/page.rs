@@ -1,4 +1,4 @@
-//! The page in a real browser: its numbers are those that were posted, and its age is the truth.
+//! The page in a real browser: it shows the numbers of the posted events, and the right age.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -22,16 +22,16 @@ mod weeks;
 /// Longest run of the browser.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// The last step looks at an audit.
+/// A short interval, because the last step of the script shows the result of an audit.
 const AUDITS: (&str, &str) = ("AUDIT_INTERVAL", "5s");
 
-/// Like the default; the short interval of other tests makes every answer look late.
+/// Like the default. With the short interval of other tests, every answer would look late.
 const INTERVAL: (&str, &str) = ("POLL_INTERVAL", "3s");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_was_posted_and_how_old_it_is() {
     if time_left_of_the_day() < DEADLINE {
-        // Yesterday would be another day at the end of the run.
+        // If the day ended during the run, yesterday would become another day.
         time::sleep(time_left_of_the_day()).await;
     }
     let (mut stack, world) = World::on_own_servers("page").await;
@@ -53,7 +53,7 @@ async fn the_page_shows_what_was_posted_and_how_old_it_is() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node runs: apt install nodejs");
-    // When this test ends early its end of the pipe is closed, and the script ends too.
+    // If this test ends early, its end of the pipe is closed, and so the script ends too.
     let mut answer = browser.stdin.take().unwrap();
     let mut lines = lines(browser.stdout.take().unwrap());
     let run = async {
@@ -93,7 +93,7 @@ fn time_left_of_the_day() -> Duration {
     Duration::from_millis(left.unsigned_abs())
 }
 
-/// What is posted at first, what is posted later, and what the tables must hold.
+/// The events that are posted first, those that are posted later, and the expected counts.
 struct Posted {
     events: Vec<TestEvent>,
     weeks: Vec<TestEvent>,
@@ -118,7 +118,7 @@ async fn carry_out(what: &str, edge: &Edge, world: &World, stack: &mut Stack, po
         "post" => Posted::post(oracle, events, edge, world).await,
         "post weeks" => {
             Posted::post(oracle, weeks, edge, world).await;
-            // The edge keeps a sample of what it refuses.
+            // The edge keeps a sample of the lines that it refuses.
             assert_eq!(edge.http.post_lines(&["not JSON".to_owned()]).await.status, 400);
         }
         "stop clickhouse" => stack.clickhouse.kill9().unwrap(),
@@ -141,7 +141,7 @@ fn events() -> Vec<TestEvent> {
     (0..150).map(event).collect()
 }
 
-/// What the page must show of these.
+/// The numbers that the page must show for these events.
 fn expected(Posted { events, weeks, .. }: &Posted) -> String {
     let mut countries = BTreeMap::<&str, usize>::new();
     for event in events {

@@ -1,4 +1,4 @@
-//! `/v1/retention` and `/v1/funnel` answer what plain counting of the accepted events gives.
+//! The answers of `/v1/retention` and `/v1/funnel` are those of plain counting of the accepted events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -32,7 +32,7 @@ fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
         if rng.u8(..3) == 0 {
             (events[at].time, events[at].user) = (events[at - 1].time, events[at - 1].user.clone());
         } else if rng.u8(..2) == 0 {
-            // Near the event before, so that funnels have steps within minutes.
+            // Close to the previous event, so that funnels have steps within minutes.
             let time = events[at - 1].time.0 + rng.i64(-HOUR..HOUR);
             events[at].time = UnixMillis(time.clamp(first, now().0));
             events[at].user = events[at - 1].user.clone();
@@ -41,7 +41,7 @@ fn random_events(rng: &mut Rng, count: usize, days: i64) -> Vec<TestEvent> {
     events
 }
 
-/// The line: some events have a user and a device, some a device that is the user.
+/// The line of an event. Some lines have a user and a device, others only a device, which then counts as the user.
 fn line(rng: &mut Rng, made: &TestEvent) -> String {
     let device = if rng.bool() {
         json!({"device_id": made.user})
@@ -77,7 +77,7 @@ pub(super) fn users<'a>(events: &'a [TestEvent], name: &str, start: i64, length:
     events.iter().filter(of_period).map(|made| made.user.as_str()).collect()
 }
 
-/// What plain counting gives: for each cohort its size and its cells, null where a period is not finished.
+/// The result of plain counting: for each cohort its size and its cells, null if a period is not finished.
 fn cohorts(
     events: &[TestEvent],
     (first, again): (&str, &str),
@@ -132,7 +132,7 @@ async fn retention_is_what_plain_counting_gives() {
             assert_eq!(found[5]["cells"][0], Value::Null, "the current period is not finished");
             assert!(found.iter().any(|row| row["size"].as_u64() > Some(0)), "{path}");
             assert_eq!(answer["meta"]["rollups"], json!(["users_daily"]));
-            // The answer repeats the request as POST takes it.
+            // The answer repeats the request in the form that POST accepts.
             let posted = post(&api.http, "/v1/retention", &answer["query"]).await;
             assert_eq!(posted.json()["data"], answer["data"]);
         }
@@ -177,7 +177,7 @@ async fn days_of_another_zone_are_read_from_a_rollup_that_has_their_edges() {
     assert!(tehran.text.contains("need 15m"), "{}", tehran.text);
 }
 
-/// How many users come at least as far as each step.
+/// How many users get at least to each step.
 pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) -> Vec<usize> {
     let step_of = |made: &TestEvent| steps.iter().position(|events| events.contains(&made.event.as_str()));
     let mut by_user: BTreeMap<&str, Vec<(i64, usize)>> = BTreeMap::new();
@@ -186,7 +186,7 @@ pub(super) fn funnel(events: &[&TestEvent], steps: &[Vec<&str>], within: i64) ->
             by_user.entry(&made.user).or_default().push((made.time.0, step));
         }
     }
-    /// How many steps can be taken from one on, each not before the one before it.
+    /// How many steps an event sequence takes from `step` on. No step may be earlier than the previous step.
     fn reach(events: &[(i64, usize)], step: usize, from: i64, until: i64) -> usize {
         let next = events.iter().filter(|(time, at)| *at == step && (from..=until).contains(time));
         next.map(|(time, _)| time).min().map_or(0, |time| 1 + reach(events, step + 1, *time, until))
@@ -317,7 +317,7 @@ async fn the_examples_of_the_page_work() {
             .replace("http://localhost:8080", &service.http())
             .replace("curl ", "curl --silent --show-error --fail-with-body ");
         let run = Command::new("sh").args(["-c", &command]).output().unwrap();
-        // A stream is cut by curl's own deadline.
+        // curl's own deadline cuts off a stream.
         let is_cut = example.contains("--max-time") && run.status.code() == Some(28);
         let said = String::from_utf8_lossy(&run.stdout);
         assert!(run.status.success() || is_cut, "{command}: {said}{}", String::from_utf8_lossy(&run.stderr));

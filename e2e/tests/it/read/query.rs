@@ -1,4 +1,4 @@
-//! `/v1/query` answers what plain counting of the accepted events gives.
+//! The answers of `/v1/query` are those of plain counting of the accepted events.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ async fn count(world: &World, http: &Http, events: &[TestEvent]) {
     count_more(world, http, &mut Oracle::default(), events).await;
 }
 
-/// The same after the events that the oracle knows.
+/// Like [`count`], if the oracle has already counted earlier events.
 pub(super) async fn count_more(world: &World, http: &Http, oracle: &mut Oracle, events: &[TestEvent]) {
     for some in events.chunks(500) {
         let text: Vec<_> = some.iter().map(TestEvent::line).collect();
@@ -38,7 +38,7 @@ pub(super) async fn count_more(world: &World, http: &Http, oracle: &mut Oracle, 
     world.assert_counted(&oracle.counts()).await;
 }
 
-/// The rows that a query has.
+/// The rows in the answer to a query.
 async fn rows(http: &Http, parameters: &str) -> Value {
     let answer = http.get(&format!("/v1/query?{parameters}")).await;
     assert_eq!(answer.status, 200, "{parameters}: {}", answer.text);
@@ -80,7 +80,7 @@ async fn a_query_counts_by_the_days_of_its_zone_and_by_any_text() {
     let both = format!("{window}&dimensions=event&filter=event:in:a%7Cb&order=event:asc");
     assert_eq!(rows(http, &both).await, json!([{"event": "a", "events": 1}, {"event": "b", "events": 1}]));
 
-    // Ann is one user of the others, though she did two of their events.
+    // Ann is one user in the group `others`, although she has two of its events.
     let top =
         format!("{window}&measures=users,events&dimensions=event&top=1&filter=event:ne:b&order=event:asc");
     assert_eq!(
@@ -115,8 +115,8 @@ async fn an_answer_has_its_moment_and_a_refusal_names_its_parameter() {
     assert_eq!(UnixMillis::parse(answer.header("x-as-of")), Some(as_of));
     assert_eq!(meta["complete_until"], "2025-11-16T00:00:00+00:00");
     assert_eq!(meta["rollups"], json!(["event_daily"]));
-    // Equal data is not sent again, whatever the moment. On a busy machine an answer may become stale in between, and
-    // one that says so is another answer.
+    // Equal data is not sent again, even if it is of a later moment. On a busy machine an answer may become stale in
+    // between, and an answer that says so is a different one.
     wait_for("an answer that is not sent again", DEADLINE, async || {
         let known = http.get(path).await;
         let again = http.send("GET", path, &[("if-none-match", known.header("etag"))], "").await;
@@ -125,7 +125,7 @@ async fn an_answer_has_its_moment_and_a_refusal_names_its_parameter() {
     })
     .await
     .unwrap();
-    // The answer repeats the query as POST takes it.
+    // The answer repeats the query in the form that POST accepts.
     let query = answer.json()["query"].to_string();
     let posted = http.send("POST", "/v1/query", &[("content-type", "application/json")], query).await;
     assert_eq!(posted.json()["data"], answer.json()["data"]);
@@ -183,7 +183,7 @@ async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_e
     ];
     count(&world, &edge.http, &events).await;
 
-    // The night on which Berlin puts its clocks back.
+    // The day on which Berlin puts its clocks back has 25 hours.
     let berlin = rows(&http, "grain=hour&from=2026-10-25&to=2026-10-26&tz=Europe/Berlin").await;
     assert_eq!(berlin.as_array().unwrap().len(), 25);
     for (at, time, events) in [
@@ -200,7 +200,7 @@ async fn hours_of_a_zone_are_counted_by_its_clock_from_rollups_that_have_their_e
     let hours = "measures=users&grain=hour&from=2026-11-10T07:00:00Z&to=2026-11-10T07:15:00Z&tz=Asia/Tehran";
     assert_eq!(rows(&http, hours).await, json!([{"time": "2026-11-10T10:00:00+03:30", "users": 1}]));
 
-    // Dan is one user of the other countries, though he was in two.
+    // Dan is one user of the other countries, although he was in two of them.
     let top = "measures=users&dimensions=country&from=2026-11-10&to=2026-11-12&top=1";
     let expected = json!([{"country": "US", "users": 3}, {"country": null, "others": true, "users": 1}]);
     assert_eq!(rows(&http, top).await, expected);
@@ -232,7 +232,7 @@ async fn a_user_of_several_days_is_one_user_of_all_of_them() {
     assert_eq!(users_of("&filter=event:eq:a").await, [1]);
     assert_eq!(users_of("").await, [2]);
 
-    // Whole days come from days, and what lies before and after from hours.
+    // Whole days are read from the rollup by days, and the hours before and after from the rollup by hours.
     let edges = "measures=users&from=2025-11-13T23:00:00Z&to=2025-11-17T03:00:00Z";
     let answer = http.get(&format!("/v1/query?{edges}")).await.json();
     assert_eq!(answer["meta"]["rollups"], json!(["users_all_daily", "users_hourly"]));
@@ -248,7 +248,7 @@ async fn many_users_are_counted_by_a_sample_unless_they_have_to_be_exact() {
     let world = World::new("query_accuracy").await;
     let api = world.query_api().await;
     let http = &api.http;
-    // As the aggregator writes them: a state of all hashes, and one of those below 2^60.
+    // As the aggregator writes them: one state of all hashes, and one of the hashes below 2^60.
     let many = async |day: &str, users: u64| {
         let insert = format!(
             "INSERT INTO rollup_states (tenant, rollup, bucket, expires, rows, uniq1, sample1)
@@ -272,7 +272,7 @@ async fn many_users_are_counted_by_a_sample_unless_they_have_to_be_exact() {
     let (users, meta) = ask(14, "").await;
     let error = meta["error"]["users"].as_f64().unwrap();
     assert!((0.003..0.004).contains(&error), "{meta}");
-    // A failure of the sample by chance is excluded: the users are always the same.
+    // The users are always the same, so the sample cannot fail by chance.
     assert!(users != 5_200_000 && off(users, 5_200_000) < error, "{users}");
     assert_eq!(meta["exact"], false);
     let (users, meta) = ask(14, "&accuracy=exact").await;
@@ -307,7 +307,7 @@ async fn pages_have_each_of_equal_rows_once_while_data_arrive() {
         assert_eq!(answer["meta"]["total_rows"], 5 + number, "{answer}");
         assert_eq!(answer["meta"]["truncated"], number < 2);
         cursor = format!("&cursor={}", answer["meta"]["next"].as_str().unwrap_or_default());
-        // A row that belongs before the next page does not move it.
+        // A new row that sorts before the next page does not move that page.
         let arriving = made("2025-11-15 12:00:00", &format!("Z{number}"), "ann", "DE");
         let answer = edge.http.post_lines(&[arriving.line()]).await;
         assert_eq!(answer.status, 200);
@@ -377,7 +377,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let minute = now().floor(MINUTE).0;
     let at = |minutes: i64| UnixMillis(minute - minutes * MINUTE).to_string();
     let day = 24 * 60;
-    // The day before: three until now, and two later.
+    // On the day before: three events up to this time of the day, and two later.
     let times = [
         at(day),
         at(day + 1),
@@ -392,7 +392,7 @@ async fn an_unfinished_window_is_compared_with_an_equally_long_part() {
     let events: Vec<_> = times.iter().map(|time| made(&time[..19], "a", "ann", "DE")).collect();
     count(&world, &edge.http, &events).await;
     api.wait_until_true_for(now()).await;
-    // The minutes of a day, each compared with the one a day before.
+    // The minutes of a day, each compared with the same minute of the day before.
     let path = "/v1/query?grain=minute&from=-1440m&compare=previous&fill=none&rollup=event_minutely";
     let answer = api.http.get(path).await.json();
     let compared: i64 =
@@ -441,7 +441,7 @@ async fn a_bucket_that_began_before_every_event_was_counted_is_null() {
         counts().await == [None, None, Some(0), Some(1)]
     });
     waited.await.unwrap();
-    // A rollup that has every event answers if it may.
+    // If the query allows it, a rollup that has every event answers.
     let answer = http.get("/v1/query?grain=day&from=2025-11-13&to=2025-11-17").await.json();
     assert_eq!(answer["meta"]["rollups"], json!(["event_hourly"]));
     assert_eq!(answer["data"][1]["events"], 1);
@@ -538,7 +538,7 @@ async fn two_query_apis_of_different_rollups_answer_what_the_aggregator_declares
     for http in [&api.http, &other] {
         assert_eq!(http.get(path).await.json()["data"], json!([{"events": 1}]));
     }
-    // The aggregator stores nothing of this one, so its rows would be zeros.
+    // The aggregator stores nothing in this rollup, so the answer would be zeros.
     let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
     let answer = other.get(by_country).await;
     assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));

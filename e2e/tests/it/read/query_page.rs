@@ -1,4 +1,4 @@
-//! Every example of docs/query.md runs, and answers with the members that the page shows.
+//! Every example of docs/query.md runs, and its answer has the members that the page shows.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,13 +9,13 @@ use super::query::count_more;
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::World;
 
-/// A block of commands, and the answer that the page shows below it, if any.
+/// A block of commands, and the answer that the page shows below the block, if any.
 struct Example {
     commands: String,
     answer: Option<String>,
 }
 
-/// The examples of a page: blocks of `sh`, each with the block of `json` that follows at once.
+/// The examples of a page: blocks of `sh`, each with the block of `json` that directly follows it.
 fn examples(page: &str) -> Vec<Example> {
     let mut examples = Vec::new();
     let mut rest = page;
@@ -29,16 +29,16 @@ fn examples(page: &str) -> Vec<Example> {
     examples
 }
 
-/// The names of the members in a block that may leave out values.
+/// The names of the members in a block of JSON, in which values may be left out.
 fn members(json: &str) -> Vec<&str> {
     let quoted: Vec<_> = json.split('"').collect();
     let is_name = |at: &usize| quoted[at + 1].starts_with(':');
     (1..quoted.len()).step_by(2).filter(is_name).map(|at| quoted[at]).collect()
 }
 
-/// What a block of commands prints, and the statuses of its answers.
+/// Runs a block of commands. Returns what it prints, and the statuses of its answers.
 fn run(commands: &str, address: &str, directory: &Path) -> (String, Vec<String>) {
-    // The status of each answer goes to a file, for its body may go to another one.
+    // The status of each answer goes to a file of its own, because the command may write the body to a file.
     let curl = "curl() { command curl -sS -w '%{stderr}%{http_code}\\n' \"$@\" 2>>statuses; }\n";
     let script = format!("set -e\n{curl}{}", commands.replace("http://localhost:8080", address));
     std::fs::write(directory.join("statuses"), "").unwrap();

@@ -1,7 +1,7 @@
-//! `/v1/query` answers random queries, in every form, as plain counting of the accepted events answers them.
+//! The answers of `/v1/query` to random queries, in every format, are those of plain counting of the accepted events.
 //!
-//! The oracle knows no calendar: where hours, days, weeks and months begin comes from Python's `zoneinfo`, which is
-//! independent of the library that the service uses.
+//! The oracle does not compute calendars itself. The starts of hours, days, weeks and months come from Python's
+//! `zoneinfo`, which is independent of the library that the service uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -21,10 +21,10 @@ const ZONES: [&str; 4] = ["Europe/Berlin", "America/New_York", "America/Havana",
 const KNOWN: (&str, &str) = ("2025-07-20 00:00:00", "2025-12-20 00:00:00");
 /// The first day of the events, and their number of days.
 const EVENTS: (&str, i64) = ("2025-10-24 00:00:00", 12);
-/// Grains, in the order in which Python names the buckets.
+/// Grains, in the order in which the Python script prints their buckets.
 const GRAINS: [&str; 4] = ["hour", "day", "week", "month"];
 
-/// For each zone and hour: the starts of the bucket that holds it, by grain.
+/// A Python script that prints, for each zone and hour, the start of the bucket that contains the hour, by grain.
 const CALENDAR: &str = r#"
 import json, sys
 from datetime import datetime, time, timedelta, timezone
@@ -44,7 +44,7 @@ for name in zones:
 print(json.dumps(known))
 "#;
 
-/// Where the buckets of each zone begin.
+/// The starts of the buckets in each zone.
 struct Calendars(Value);
 
 impl Calendars {
@@ -55,7 +55,7 @@ impl Calendars {
         Self(serde_json::from_slice(&python.stdout).unwrap())
     }
 
-    /// The start of the bucket that holds an hour, as an answer writes it; none where there is no grain.
+    /// The start of the bucket that contains an hour, in the format of an answer; none if there is no such grain.
     fn bucket(&self, zone: usize, grain: &str, hour: usize) -> Option<String> {
         let at = GRAINS.iter().position(|name| *name == grain)?;
         Some(self.0[ZONES[zone]][hour][at].as_str().unwrap().to_owned())
@@ -73,19 +73,19 @@ fn hour(time: i64) -> usize {
     ((time - UnixMillis::parse(KNOWN.0).unwrap().0) / HOUR) as usize
 }
 
-/// The date that lies some days after the first of the events.
+/// The date `day` days after the first day of the events.
 fn date(day: i64) -> String {
     UnixMillis(UnixMillis::parse(EVENTS.0).unwrap().0 + day * DAY).to_string()[..10].to_owned()
 }
 
-/// A random query of what the built-in rollups cover.
+/// A random query that the built-in rollups cover.
 #[derive(Debug)]
 struct Asked {
     measures: Vec<&'static str>,
     dimensions: Vec<&'static str>,
     grain: &'static str,
     zone: usize,
-    /// Local days after the first of the events.
+    /// The window: first day and end, in local days after the first day of the events.
     days: (i64, i64),
     filters: Vec<(&'static str, &'static str, Vec<&'static str>)>,
     top: Option<usize>,
@@ -98,7 +98,7 @@ struct Asked {
 /// Bucket and dimensions of a row.
 type Key = (Option<String>, Vec<Option<String>>);
 
-/// The measures of a row: their values, their values in the window that it is compared with, and the changes.
+/// The measures of a row: their values, their values in the compared window, and the changes.
 #[derive(Debug, Clone, PartialEq)]
 struct Figures {
     now: Vec<i64>,
@@ -155,7 +155,7 @@ impl Asked {
             days: (from, from + rng.i64(1..=longest)),
             filters,
             fills: rng.bool(),
-            // A month does not begin a week after another.
+            // Whole months that are moved back by a week are not whole months.
             compare: compare.filter(|compare| *compare != "week" || grain != "month"),
             accuracy: ["auto", "exact"][rng.usize(..2)],
             form: ["json", "ndjson", "csv"][rng.usize(..3)],
@@ -206,7 +206,7 @@ impl Asked {
         }
     }
 
-    /// Hours from the first to the last, which is not included, moved outward to whole buckets.
+    /// The hours from the day `from` to the day `to` (exclusive), extended to whole buckets.
     fn hours(&self, calendars: &Calendars, from: &str, to: &str) -> (usize, usize) {
         let (mut from, mut to) = (calendars.day(self.zone, from), calendars.day(self.zone, to));
         if self.grain != "none" {
@@ -221,7 +221,7 @@ impl Asked {
         (from, to)
     }
 
-    /// The hours with which those of the window are compared.
+    /// The hours with which the hours of the window are compared.
     fn other_hours(
         &self,
         calendars: &Calendars,
@@ -257,7 +257,7 @@ impl Asked {
         buckets
     }
 
-    /// The values of the first dimension that have rows of their own; all if none is asked for.
+    /// The values of the first dimension that have rows of their own. `None` means all, if the query has no `top`.
     fn ranked(&self, events: &[&TestEvent]) -> Option<BTreeSet<String>> {
         let count = self.top?;
         let mut by_value: BTreeMap<&str, Vec<&TestEvent>> = BTreeMap::new();
@@ -273,7 +273,7 @@ impl Asked {
         Some(ranked.iter().take(count).map(|(_, value)| (*value).to_owned()).collect())
     }
 
-    /// What plain counting gives.
+    /// The result of plain counting.
     fn expected(&self, calendars: &Calendars, all: &[TestEvent]) -> Rows {
         let window = self.hours(calendars, &date(self.days.0), &date(self.days.1));
         let within = |(from, to): (usize, usize)| {
@@ -302,7 +302,7 @@ impl Asked {
         let others = self.compare.map(|compare| grouped(self.other_hours(calendars, compare, window)));
         if self.fills {
             let other_keys = others.iter().flat_map(|(_, groups)| groups.keys());
-            // A bucket without a counterpart adds no keys.
+            // Buckets of the compared window without a counterpart add no keys.
             let other_keys = other_keys.filter(|(at, _)| *at < buckets.len());
             let mut keys: BTreeSet<_> =
                 groups.keys().chain(other_keys).map(|(_, keys)| keys.clone()).collect();
@@ -338,7 +338,7 @@ impl Asked {
         groups.iter().map(row).collect()
     }
 
-    /// The rows of an answer, as JSON has them.
+    /// The rows of an answer in any format, in the form of JSON.
     fn objects(&self, text: &str) -> Vec<Value> {
         match self.form {
             "json" => {
@@ -361,7 +361,7 @@ impl Asked {
         }
     }
 
-    /// A line of CSV as JSON has it.
+    /// A line of CSV in the form of JSON.
     fn object(&self, header: &[&str], fields: &[&str]) -> Value {
         let mut object = json!({});
         assert_eq!(header.len(), fields.len(), "{fields:?}");
@@ -383,7 +383,7 @@ impl Asked {
         object
     }
 
-    /// What the answer says.
+    /// The rows in the answer.
     fn found(&self, text: &str) -> Rows {
         let row = |row: &Value| {
             let text = |name: &str| row[name].as_str().map(str::to_owned);
@@ -399,7 +399,7 @@ impl Asked {
         };
         let objects = self.objects(text);
         let rows: Rows = objects.iter().map(row).collect();
-        assert_eq!(rows.len(), objects.len(), "a key stands in two rows: {text}");
+        assert_eq!(rows.len(), objects.len(), "a key is in two rows: {text}");
         rows
     }
 
@@ -414,7 +414,7 @@ impl Asked {
     }
 }
 
-/// Events of few users at hours of which every fifth is empty; some without a user or a country.
+/// Events of few users, some without a user or a country. Every fifth hour has no events.
 fn random_events(rng: &mut Rng, number: usize) -> Vec<TestEvent> {
     let first = UnixMillis::parse(EVENTS.0).unwrap().0;
     let mut events = Vec::new();
@@ -435,7 +435,7 @@ async fn check(name: &'static str, seed: u64, queries: usize) {
     let (edge, _aggregator, api) = world.pipeline().await;
     let (mut rng, calendars) = (Rng::with_seed(seed), Calendars::new());
     let (mut events, mut oracle) = (Vec::new(), Oracle::default());
-    // The events of the second half are late: they lie in hours that were answered before.
+    // The events of the second half are late, in hours for which there were answers before.
     for _ in 0..2 {
         let more = random_events(&mut rng, 1_000);
         count_more(&world, &edge.http, &mut oracle, &more).await;

@@ -1,5 +1,5 @@
-//! What a snapshot answers: everything of before its moment, again only where it changed, old hours without delaying
-//! hot ones, and the last answers while ClickHouse is down.
+//! The answers from a snapshot contain everything before its moment, and unchanged data is not sent again. Old hours
+//! do not delay hot ones, and the last answers are served while ClickHouse is down.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ async fn data_that_a_reader_has_are_not_sent_again_at_another_tick_in_another_en
     assert_eq!(api.http.get(path).await.header("content-encoding"), "");
 }
 
-/// After each click of another user, every answer of a moment after the click has all clicks and users.
+/// Sends clicks of different users. Every answer of a moment after a click must have all clicks and users so far.
 async fn click_and_read(name: &'static str, hour: i64) {
     let world = World::new(name).await;
     let (edge, _aggregator, api) = world.pipeline().await;
@@ -91,12 +91,13 @@ async fn hot_hours_stay_fresh_while_old_hours_of_two_million_users_are_read() {
 #[tokio::test]
 #[ignore = "takes two minutes: ./dev test --full"]
 async fn hot_hours_stay_fresh_while_old_hours_of_forty_million_users_are_read() {
-    // Fewer than by default, so that the hours take more refreshes than a read waits for.
+    // Less than the default, so that the hours need more refreshes than a read waits for.
     let few = ("POLL_MAX_USERS", "8000000");
     read_old_hours("snapshot_most_users", 80, 500_000, &[("POLL_INTERVAL", "3s"), few]).await;
 }
 
-/// Reads `hours` old hours of `users` users each, which are more than a refresh may merge, until all are answered.
+/// Reads `hours` old hours of `users` users each until all reads are answered. One refresh may not merge this many
+/// users.
 async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&str, &str)]) {
     const MOST_AGE: i64 = 10_000;
     let world = World::new(name).await;
@@ -132,7 +133,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
             let (api, path, expected) =
                 (Arc::clone(&api), format!("/analytics?timestamp={hour}"), expected.clone());
             tokio::spawn(async move {
-                // Each of these reads waits for two refreshes.
+                // Each of these reads waits for at most two refreshes.
                 let read = async {
                     let mut refused = 0;
                     loop {
@@ -168,7 +169,7 @@ async fn read_old_hours(name: &'static str, hours: i64, users: u64, more: &[(&st
 async fn reads_go_on_while_clickhouse_is_down_and_say_so() {
     let (mut stack, world) = World::on_own_servers("snapshot_outage").await;
     let (edge, _aggregator, _api) = world.pipeline().await;
-    // Answers of before three ticks are stale; a busy machine takes its time for one.
+    // Answers that are older than three ticks are stale, so ticks must be long enough for a busy machine.
     let api = query_api(&world, &[("POLL_INTERVAL", "2s")]).await;
     let time = now().0;
     assert_eq!(edge.http.post(&format!("/analytics/{time}/ann/click")).await.status, 204);
@@ -232,7 +233,7 @@ async fn a_moment_is_known_once_every_partition_of_the_topic_has_reported() {
     report(0, 0, 2000).await;
     report(0, 1, 1000).await;
     found(Some(1000)).await;
-    // A new topic: what was in the old one is counted, and nothing is known of its second partition.
+    // A new topic. Everything in the old one is counted, and the second partition of the new one has not reported.
     report(1, 0, 3000).await;
     found(None).await;
     report(1, 1, 4000).await;

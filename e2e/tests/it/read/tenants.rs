@@ -1,4 +1,4 @@
-//! The databases of tenants: each analyst sees the rows of one tenant, whatever a query provokes.
+//! The databases of tenants. Each analyst sees only the rows of one tenant, even in the errors that a query provokes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::world::{ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 const HASH: &str = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
 const PASSWORD: &str = "password";
 
-/// The local library is older than the versions that keep tenants apart.
+/// The local ClickHouse library is older than the versions that keep tenants apart.
 const OLD_SERVER: (&str, &str) = ("BI_ALLOW_OLD_SERVER", "1");
 
 /// A file that declares these tenants.
@@ -36,13 +36,13 @@ async fn migrate(world: &World, names: &[&str], more: &[(&str, &str)]) -> Result
     world.run("stream-agg", &["migrate"], &variables).await.map_err(|error| format!("{error:#}"))
 }
 
-/// What the reader of `tenant` is told.
+/// The answer or the error that the reader of `tenant` gets.
 async fn ask(world: &World, tenant: &str, sql: &str) -> Result<String, String> {
     let (reader, database) = (format!("bi_reader_{tenant}"), database(world, tenant));
     world.ask_as((&reader, PASSWORD), &database, sql).await
 }
 
-/// The databases that are there beside the views of all tenants.
+/// The databases whose names look like that of a tenant's database.
 async fn databases(world: &World) -> Vec<Vec<String>> {
     let all = world.bi_database();
     let sql = format!("SELECT name FROM system.databases WHERE startsWith(name, '{all}_') ORDER BY name");
@@ -53,7 +53,8 @@ fn database(world: &World, tenant: &str) -> String {
     format!("{}_{tenant}", world.bi_database())
 }
 
-/// Rows of `tenant` in every table beneath the views. Its texts cannot be read as numbers, unless it is `acme`.
+/// Inserts rows of `tenant` into every table that the views read. Their texts cannot be parsed as numbers, except those
+/// of `acme`.
 async fn insert_rows(world: &World, tenant: &str) {
     let text = if tenant == "acme" { "7" } else { "secret" };
     let state = "arrayReduce('uniqExactState', [toUInt64(1)])";
@@ -91,7 +92,8 @@ async fn insert_rows(world: &World, tenant: &str) {
     }
 }
 
-/// Settings that move filters, or change how errors arise, set where the local library does not check them.
+/// Settings that move filters or change how errors arise. Queries set them in a place where the local library does not
+/// check whether the user may.
 const SETTINGS: [&str; 8] = [
     "max_threads = 1",
     "optimize_move_to_prewhere = 0",
@@ -144,7 +146,8 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
         for oracle in &oracles {
             let plain = format!("SELECT count() FROM `{view}` WHERE {oracle}");
             let own = ask(&world, "acme", &plain).await.unwrap_or_else(|error| panic!("{plain}: {error}"));
-            // All settings with the raw view; else one after the other, within the quota of 600 queries a minute.
+            // All settings for the raw view. For other views one setting per query, in turn, to stay within the quota
+            // of 600 queries a minute.
             let next = settings.by_ref().take(if view == "events_recent" { SETTINGS.len() } else { 1 });
             for setting in next.collect::<Vec<_>>() {
                 let set = format!("SELECT * FROM ({plain} SETTINGS {setting})");
@@ -156,7 +159,7 @@ async fn a_tenant_sees_its_rows_and_no_others_whatever_its_query_provokes() {
         "SELECT count() FROM events_recent WHERE param_str NOT LIKE '%-x' AND toUInt64(param_str) > 0";
     assert_eq!(ask(&world, "acme", number).await.as_deref(), Ok("1"));
     let theirs = ask(&world, "my-shop", number).await.unwrap_err();
-    assert!(theirs.contains("secret"), "it is an oracle: a tenant's own text is shown: {theirs}");
+    assert!(theirs.contains("secret"), "the error must show the text: {theirs}");
     assert_reaches_nothing_else(&world).await;
 }
 
@@ -200,7 +203,7 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
     for tenant in ["acme", "shop"] {
         assert_eq!(ask(&world, tenant, count).await.as_deref(), Ok("0"));
     }
-    // A database of somebody else's, whose name looks like that of a tenant.
+    // A database that `migrate` did not create, although its name looks like that of a tenant's database.
     world.rows(&format!("CREATE DATABASE {}_theirs", world.bi_database())).await;
     let refused = migrate(&world, &["acme", "shop", "theirs"], &[OLD_SERVER, declared]).await.unwrap_err();
     assert!(refused.contains("_theirs`") && refused.contains("did not create it"), "{refused}");
@@ -215,7 +218,7 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
     let expected = ["acme", "theirs"].map(|name| vec![database(&world, name)]);
     assert_eq!(databases(&world).await, expected);
 
-    // The library reads its users at its start only.
+    // The library reads its users only at start.
     let on = Databases { tables: world.name(), views: &world.bi_database() };
     let users = access::of_views(&rollups, on, Definers::DEFAULT, &tenants(&["acme"]));
     stack.clickhouse.stop().await.unwrap();
@@ -225,7 +228,8 @@ async fn a_tenant_loses_its_database_and_its_login_and_a_new_rollup_is_shown_to_
     assert!(error.contains("Code: 516"), "{error}");
     assert_eq!(ask(&world, "acme", count).await.as_deref(), Ok("0"));
 
-    // Without a file there are none; what an administrator put into one stays.
+    // Without a file, `migrate` removes the databases of all tenants. It keeps a table that an administrator
+    // created in one of them.
     let kept = format!("{}.kept", database(&world, "acme"));
     world.rows(&format!("CREATE TABLE {kept} (x UInt8) ENGINE = MergeTree ORDER BY x")).await;
     world.migrate_with(&[declared]).await;
@@ -242,7 +246,8 @@ async fn the_migration_after_two_at_once_leaves_the_databases_of_its_file_and_no
     let (_stack, world) =
         World::on_own_servers_with_tenants("tenants_twice", &rollups, &tenants(&["acme", "shop"])).await;
     for last in [&["acme"][..], &["shop"], &["acme", "shop"], &[]] {
-        // Each may fail where the other one takes away what it makes; it says so.
+        // Each migration may fail if the other one removes a database that it creates. The error then names the
+        // database.
         let (one, other) = tokio::join!(
             migrate(&world, &["acme", "shop"], &[OLD_SERVER]),
             migrate(&world, &["acme"], &[OLD_SERVER])
@@ -274,7 +279,7 @@ async fn tenants_are_refused_where_they_would_not_be_apart() {
     let refused = migrate(&world, &["acme"], &[OLD_SERVER]).await.unwrap_err();
     assert!(refused.contains("takes its users from a file"), "{refused}");
     let views = format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
-    assert_eq!(world.number(&views).await, 0, "nothing is shown to anybody");
+    assert_eq!(world.number(&views).await, 0, "there are no views");
 }
 
 #[tokio::test]
@@ -292,7 +297,7 @@ async fn a_definer_without_its_policy_gets_no_views() {
         assert!(refused.contains("they would show all tenants"), "{refused}");
         let views =
             format!("SELECT count() FROM system.tables WHERE database = '{}'", database(&world, "acme"));
-        assert_eq!(world.number(&views).await, 0, "nothing is shown to anybody");
+        assert_eq!(world.number(&views).await, 0, "there are no views");
     }
 }
 
@@ -310,7 +315,7 @@ async fn clickhouse_understands_every_statement_and_the_file_sets_the_same_limit
             .await
             .concat()
             .concat();
-        // `migrate` compares the condition of a policy with what ClickHouse keeps.
+        // `migrate` compares the condition of a policy with the condition that ClickHouse stores.
         if let Some((_, rest)) = statement.split_once(" USING ") {
             let condition = rest.split_once(" AS ").unwrap().0;
             assert!(printed.contains(&format!(" USING {condition} ")), "{printed}");
@@ -351,7 +356,7 @@ async fn policies_of_tenants_hide_no_marker_from_the_aggregator_and_nothing_from
         let text: Vec<_> = lines.iter().flatten().map(TestEvent::line).collect();
         oracle.record_report(&edge.http.post_lines(&text).await, &lines);
         sent += text.len();
-        // Whatever it had declared is rebuilt, and its markers are read.
+        // A declared batch is rebuilt, and the markers are read.
         aggregator.kill9();
         aggregator.restart().unwrap();
     }

@@ -1,4 +1,4 @@
-//! A backfill adds the events that were stored before a rollup was declared, exactly once, also if it is killed.
+//! A backfill adds the events that were stored before a rollup was declared, exactly once, even if it is killed.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ measures = { value = "sum(param_int)", most = "max(sequence)" }
 retention = "30d"
 "#;
 
-/// The late rollups, each with the statement for its sums and the one for the same sums of raw rows.
+/// The late rollups, each with the statement for its sums and the statement for the same sums over raw rows.
 const COMPARED: [(&str, &str, &str); 2] = [
     (
         "plans_daily",
@@ -115,7 +115,7 @@ impl Growing {
         self.world.run("stream-agg", &["backfill", rollup], &self.variables()).await
     }
 
-    /// Runs the backfill until it succeeds: every partition must work under the new declaration first.
+    /// Runs the backfill until it succeeds. First every partition must work under the new declaration.
     async fn fill(&self, rollup: &str) {
         let mut last = String::new();
         let waited = wait_for(format!("`{rollup}` to be filled"), DEADLINE, async || {
@@ -198,8 +198,8 @@ async fn partitions_without_new_records_show_the_new_declaration_too() {
     growing.agrees().await;
 }
 
-/// Inserts more raw rows of one day and Kafka partition than a backfill reads at a time, and more days, as an aggregator
-/// stored them under the old declaration.
+/// Inserts raw rows as an aggregator stores them under the old declaration: more rows of one day and Kafka partition
+/// than a backfill reads at a time, and more days.
 const MANY: &str = "
     INSERT INTO events (tenant, event, client_time, server_time, device_id, country, param_int, sequence, props, cfg, kp, ko, line)
     SELECT 'default', ['play', 'purchase', 'click'][number % 3 + 1] AS event,
@@ -219,7 +219,7 @@ async fn a_backfill_that_is_killed_again_and_again_and_runs_twice_at_once_counts
     old.terminate().await.unwrap();
     growing.world.migrate_with(&growing.variables()).await;
     let _aggregator = growing.aggregator().await;
-    // The small rollup first: it is filled once all partitions are ready.
+    // Fill the small rollup first, which succeeds once all partitions are ready.
     growing.fill("plans_of_late").await;
 
     let mut killed = 0;

@@ -1,5 +1,5 @@
-//! Rollups are declared in one file: a new one answers after a restart, and the query API does not answer with other
-//! declarations than the aggregator's.
+//! Rollups are declared in one file. A new rollup answers after a restart, and a query API whose declarations differ
+//! from the aggregator's gives no new answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +99,7 @@ async fn a_rollup_over_a_field_of_props_answers_after_a_restart() {
         "SELECT toUnixTimestamp(toDateTime(day, 'UTC')), plan, events, value, users FROM {}.plans_daily ORDER BY plan",
         world.bi_database()
     );
-    // Several times, so that ClickHouse compiles the expressions of the view.
+    // Several times, because ClickHouse compiles the expressions of the view only after some uses.
     for _ in 0..8 {
         assert_eq!(world.rows(&view).await, expected, "the rows of the view");
     }
@@ -158,7 +158,7 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
     assert!(log.contains(&reason), "{log}");
     assert_eq!(Http::new(running.admin()).get("/readyz").await.status, 200);
 
-    // A new one is not ready, for the same reason.
+    // A new query API does not become ready, for the same reason.
     let starting = world.start("query-api", &[]);
     let admin = Http::new(starting.admin());
     let mut last = String::new();
@@ -172,7 +172,7 @@ async fn a_query_api_of_other_rollups_says_what_to_do_and_keeps_what_it_has() {
     }
     assert_eq!(Http::new(starting.http()).get("/v1/counters").await.status, 503);
 
-    // Restarted with the same file it counts again.
+    // Restarted with the aggregator's file, the query API has fresh answers again.
     assert!(running.terminate().await.unwrap().success());
     let running = ready(&world, "query-api", &file).await;
     let data = Http::new(running.http()).get("/v1/counters").await.json()["data"].clone();

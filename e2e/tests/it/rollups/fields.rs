@@ -95,7 +95,7 @@ async fn a_declared_field_is_a_typed_column_and_props_keep_what_was_sent() {
         ]
     );
     let admin = Http::new(aggregator.admin());
-    // A batch is counted once all of its tables have it, which may be after its raw rows are seen.
+    // The metric counts a batch once all of its tables have it, which may be after its raw rows are visible.
     let counted = async || admin.metric("stream_agg_fields_mistyped_total").await == Some(5);
     wait_for("five mistyped fields", DEADLINE, counted).await.unwrap();
 
@@ -157,7 +157,7 @@ async fn an_integer_field_is_summed_where_it_is_and_a_backfill_sums_what_was_sto
         world.rows(states).await,
         [["DE", "8", "4", "18446744073709553614", "1000"], ["FR", "2", "0", "0", &neutral]]
     );
-    // A view shows the limit of 64 bits for larger sums, and 0 beside 0 rows for the minimum of no values.
+    // For larger sums a view shows the limit of 64 bits. For the minimum of no values it shows 0, and 0 rows.
     let view = format!(
         "SELECT country, events, sales, total, least, least_rows FROM {}.spent ORDER BY country",
         world.bi_database()

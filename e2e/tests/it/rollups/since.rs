@@ -9,9 +9,9 @@ use crate::readiness::wait_for_readyz;
 use crate::wire::produce;
 use crate::world::{ADDED_ROLLUP, ADDED_ROLLUP_TOML, DEADLINE, STATIC_MEMBER, World};
 
-/// Partitions with records; the other two stay empty.
+/// Partitions with records. The other two stay empty.
 const USED: [i32; 2] = [0, 2];
-/// The moment of a rollup that does not count a partition at present.
+/// The moment that is noted while the events of a partition are not counted in the rollup.
 const NOT_COUNTED: &str = "2299-12-31 00:00:00.000";
 
 /// A world in which processes with and without [`ADDED_ROLLUP`] run one after another.
@@ -19,7 +19,7 @@ struct Late {
     world: World,
     rng: fastrand::Rng,
     oracle: Oracle,
-    /// Declares the rollup.
+    /// The file that declares the rollup.
     file: String,
 }
 
@@ -63,7 +63,7 @@ impl Late {
         aggregator
     }
 
-    /// What is noted: partition, moment, and when it was noted.
+    /// The noted moments: partition, moment, and when it was noted.
     async fn noted(&self) -> Vec<Vec<String>> {
         let sql = format!(
             "SELECT kp, toString(since), toString(noted) FROM rollup_since FINAL \
@@ -84,7 +84,8 @@ impl Late {
         }
     }
 
-    /// The moments for a rollup that begins after all records so far: a millisecond after the newest of each partition.
+    /// The moments of a rollup that begins after all records so far: in each partition, a millisecond after the newest
+    /// record.
     async fn after_all_records(&self) -> Vec<[String; 2]> {
         let sql = "SELECT kp, toString(max(kafka_time) + INTERVAL 1 MILLISECOND) FROM ledger WHERE tenant = '*' \
                    GROUP BY kp ORDER BY kp";
@@ -115,7 +116,7 @@ async fn a_rollup_that_is_added_begins_after_the_last_event_without_it_and_a_bac
         assert_eq!(late.world.rows(&later).await, [["1", "1", "2"]], "partition {partition}");
     }
 
-    // A restart notes nothing again.
+    // A restart does not note a moment again.
     let noted = late.noted().await;
     new.terminate().await.unwrap();
     let _new = late.with().await;
@@ -201,7 +202,7 @@ async fn a_process_that_dies_before_it_notes_a_moment_leaves_the_rollup_incomple
     let closed = format!("ADD CONSTRAINT closed CHECK since = '{NOT_COUNTED}'");
     late.world.rows(&format!("ALTER TABLE rollup_since {closed}")).await;
 
-    // It commits under its declaration, and inserts nothing before the moment is noted.
+    // The process commits under its declaration, but inserts nothing before the moment is noted.
     let mut dying = late.world.start("stream-agg", &late.variables());
     wait_for_readyz(&dying, &["Constraint `closed`"]).await;
     late.shows(&Late::not_counted()).await;

@@ -1,4 +1,5 @@
-//! Counters by country: views, plays and clicks of the last seven days for the five countries with the most of all time.
+//! Counters by country: views, plays and clicks of the last seven days, for the five countries with the most events of
+//! all time.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::world::{DEADLINE, World};
 
 const EVENTS: [&str; 3] = ["view", "play", "click"];
 
-/// By country, the counts of each event in the last seven days, and the count of all events of all time.
+/// By country: the count of each event in the last seven days, and the count of all events of all time.
 #[derive(Default)]
 struct Sums(BTreeMap<String, ([u64; 3], u64)>);
 
@@ -66,11 +67,11 @@ async fn post(edge: &Http, path: &str, body: String) {
 #[tokio::test]
 async fn the_top_countries_of_all_time_are_answered_with_their_last_seven_days() {
     let world = World::new("country_counters").await;
-    // A post needs Kafka but no ClickHouse: no aggregator reads the topic yet.
+    // A post needs Kafka but not ClickHouse: no aggregator reads the topic yet.
     let edge = world.edge().await;
     let mut sums = Sums::default();
     let today = now().floor(DAY);
-    // RU has the most of all time and no recent events; DE and US tie; FR and IT are not among the five.
+    // RU has the most events of all time but no recent ones. DE and US tie. FR and IT are not among the first five.
     let posted = [
         ("RU", 40, 30),
         ("GB", 0, 9),

@@ -1,11 +1,12 @@
-//! Batches of devices: 30 events a request; the edge adds `ip` and `server_time` to each, and each is stored.
+//! Batches of devices, with 30 events a request. The edge adds `ip` and `server_time` to each event, and each event is
+//! stored.
 
 use schemas::time::{HOUR, UnixMillis};
 
 use crate::oracle::{Oracle, TestEvent, now};
 use crate::world::World;
 
-/// A sample event of the year 2020.
+/// An event of the year 2020.
 const SAMPLE: &str = r#"{"client_time":"2020-12-01 23:59:00","device_id":"0287D9AA-4ADF-4B37-A60F-3E9E645C821E","device_os":"iOS 13.5.1","session":"ybuRi8mAUypxjbxQ","sequence":1,"event":"app_start","param_int":0,"param_str":"some text"}"#;
 
 #[tokio::test]

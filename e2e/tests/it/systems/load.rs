@@ -37,8 +37,8 @@ async fn run(name: &'static str, duration: Duration) {
     edge.assert_balanced().await;
 }
 
-/// Sends events of the hour `current` and some of earlier hours. Open loop: every request has its scheduled time,
-/// whatever the answers to earlier ones.
+/// Sends events of the hour `current` and some of earlier hours. The load is an open loop: every request is sent at its
+/// scheduled time, whether or not earlier ones are answered.
 pub(crate) async fn send(edge: &Edge, current: UnixMillis, duration: Duration) -> Oracle {
     let started = Instant::now();
     let oracle = Arc::new(Mutex::new(Oracle::default()));
@@ -56,7 +56,7 @@ pub(crate) async fn send(edge: &Edge, current: UnixMillis, duration: Duration) -
                 if schedule.tick().await.duration_since(started) >= duration {
                     return requests;
                 }
-                // One event in twenty is of a past hour.
+                // One event in twenty has the time of a past hour.
                 let lines: Vec<_> = (0..EVENTS)
                     .map(|_| {
                         let back = if rng.u8(..20) == 0 { rng.i64(1..48) * HOUR } else { 0 };

@@ -1,5 +1,5 @@
-//! What Millrace counts: votes, batches of devices, reactions and counters by country, each from the request to the
-//! answer, and the load that it must bear.
+//! What Millrace counts, from the request to the answer: votes, batches of devices, reactions and counters by country.
+//! Also tests the load that it must handle.
 
 mod votes;
 

@@ -1,5 +1,5 @@
-//! Reactions by path: `POST /analytics/{ms}/{user}/{click|impression}`, an answer of three lines for the hour, and
-//! services that are added at any time.
+//! Reactions by path: `POST /analytics/{ms}/{user}/{click|impression}`, and the answer of three lines for the hour.
+//! Services can be added at any time.
 
 use crate::oracle::now;
 use crate::world::World;

@@ -1,4 +1,4 @@
-//! Reactions by query: `POST /analytics?timestamp=…&user=…&click`, one in twenty with the time of a past hour.
+//! Reactions by query: `POST /analytics?timestamp=…&user=…&click`. One in twenty has the time of a past hour.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ async fn historic_reactions_land_in_their_hour() {
     let mut oracle = Oracle::default();
     let mut hours = BTreeMap::new();
     let current = now();
-    // The past hours are one that the query API always keeps, one that it does not keep, and one of another year.
+    // Past hours: one that the query API always keeps in memory, one that it does not keep, and one of another year.
     let past = [3 * HOUR, 100 * HOUR, 24 * 365 * HOUR];
     for n in 0..400 {
         let back = if n % 20 == 0 { past[rng.usize(..past.len())] } else { 0 };

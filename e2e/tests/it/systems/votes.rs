@@ -1,4 +1,4 @@
-//! Votes: the answer to a vote has the results of its poll, and ClickHouse gets one query per poll interval, however
+//! Votes: the answer to a vote has the results of its poll. ClickHouse gets one query per poll interval, no matter how
 //! many votes arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -179,7 +179,7 @@ async fn load(name: &'static str, duration: Duration) {
     edge.assert_balanced().await;
     assert_eq!(edge.metric("ingest_events_delivered_total").await, 1000 * duration.as_secs());
 
-    // Meanwhile ClickHouse got one query per interval, which has a jitter of ±10 %.
+    // During the load ClickHouse got one query per interval. The interval has a jitter of ±10 %.
     let mut asked = 0;
     let selects = format!(
         "SELECT count() FROM system.query_log WHERE current_database = '{name}' AND type = 'QueryStart'
@@ -196,7 +196,8 @@ async fn load(name: &'static str, duration: Duration) {
     assert!(asked <= most, "{asked} statements in {elapsed:?}");
 }
 
-/// Sends a thousand votes a second. Open loop: every vote has its scheduled time, whatever the answers to earlier ones.
+/// Sends a thousand votes a second. The load is an open loop: every vote is sent at its scheduled time, whether or not
+/// earlier ones are answered.
 async fn send(edge: &Edge, duration: Duration) -> Results {
     const CONNECTIONS: u32 = 1000;
     let started = Instant::now();

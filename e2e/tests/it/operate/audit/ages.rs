@@ -1,5 +1,5 @@
-//! The audit is exact also for lines that arrived long before their record: a spool held them, or the clock of the edge
-//! was wrong.
+//! The audit is also exact for lines that arrived long before their record, because a spool held them or the clock of
+//! the edge was wrong.
 
 use schemas::event;
 use schemas::line::{self, Prefix};
@@ -19,7 +19,7 @@ fn produce(world: &World, days: i64, more: &[(&str, &str)]) {
     produce_events_of(world, days_ago(days), days_ago(days), more);
 }
 
-/// Appends a record of two events that were sent with one time and arrived at another.
+/// Appends a record of two events with the client time `sent`, which arrived at `arrived`.
 fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more: &[(&str, &str)]) {
     let client = format!(r#"{{"event":"click","device_id":"d","client_time":"{sent}"}}"#);
     let prefix = Prefix::new("default", "203.0.113.7".parse().unwrap(), arrived);
@@ -32,7 +32,7 @@ fn produce_events_of(world: &World, sent: UnixMillis, arrived: UnixMillis, more:
     world.produce(KP, &[&[("v", "1"), ("n", "2"), ("id", id.as_str())], more].concat(), &value);
 }
 
-/// Changes the ledger as if the broker's clock had been that many days behind at these records.
+/// Changes the ledger as if the broker had appended these records that many days earlier.
 async fn were_taken_earlier(world: &World, records: &str, days: u8) {
     world.rows(&format!("INSERT INTO ledger SELECT * REPLACE (kafka_time - INTERVAL {days} DAY AS kafka_time) FROM ledger WHERE {records} OR tenant = '' AND hwm = (SELECT min(hwm) FROM ledger WHERE hwm > 1)")).await;
     let moved = format!(
@@ -51,7 +51,7 @@ async fn a_record_that_a_spool_held_for_days_is_compared_with_its_raw_rows_and_r
     for days in [0, 13, 3, 0] {
         produce(&world, days, SPOOLED);
     }
-    // This uses the days that a person may ask for, and those of the aggregator's own audits.
+    // The longest span that a person may ask for, and the spans of the aggregator's own audits.
     for days in ["29", "2", "1"] {
         is_sound_with(&world, &["--days", days], 8).await;
     }
@@ -75,12 +75,12 @@ async fn raw_rows_that_expired_before_their_record_are_not_missing_and_others_ar
     produce(&world, 40, &[]);
     produce(&world, 0, &[]);
     reaches(&world, 3).await;
-    // As if Kafka had taken the first two 26 days ago, the second from a spool that had held it for 14 days.
-    // ClickHouse may drop such rows at any time.
+    // As if the first two records had been appended to Kafka 26 days ago, and a spool had held the second one for 14
+    // days before. ClickHouse may drop such rows at any time.
     were_taken_earlier(&world, "ko <= 1", 26).await;
     world.rows("INSERT INTO events SELECT * REPLACE (server_time - INTERVAL 26 DAY AS server_time) FROM events WHERE tenant != '' AND ko = 0").await;
     world.rows("DELETE FROM events WHERE tenant != '' AND (ko = 1 OR ko = 0 AND server_time > now() - INTERVAL 1 DAY)").await;
-    // Before and after the tables are older than their retention.
+    // Once before the tables are older than their retention, and once after.
     for _ in 0..2 {
         is_sound_with(&world, &["--days", "29"], 4).await;
         let noted = latest(&world, "note", "events", "all").await.remove(0);
@@ -114,7 +114,7 @@ async fn events_whose_time_is_not_believed_are_compared_on_the_day_of_their_arri
     let today = now();
     let yesterday = UnixMillis(today.0 - DAY);
     let from = UnixMillis::parse("2000-01-01 00:00:00").unwrap();
-    // Of each pair, one time is within the limits by a millisecond.
+    // In each pair, one time is just within the limits, and the other is a millisecond outside.
     for sent in [from, UnixMillis(from.0 - 1), today, UnixMillis(today.0 + 1)] {
         produce_events_of(&world, sent, yesterday, &[]);
     }

@@ -1,4 +1,4 @@
-//! The audit finds offsets that are in no ledger row, for any reason.
+//! The audit finds offsets that are in no ledger row, whatever the reason.
 
 use devstack::wait_for;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -7,7 +7,7 @@ use super::{KP, audit, is_found, latest, reaches};
 use crate::client::Http;
 use crate::world::{DEADLINE, World};
 
-/// Appends records without a readable line: only the ledger has rows for them.
+/// Appends records without a readable line. Only the ledger has rows for them.
 fn produce(world: &World, records: usize) {
     for _ in 0..records {
         world.produce(KP, &[], b"of some other program");

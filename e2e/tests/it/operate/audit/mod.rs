@@ -1,4 +1,4 @@
-//! The audit finds rows that were removed from the tables or added to them, and nothing else.
+//! The audit finds rows that were removed from the tables or added to them, and reports nothing else.
 
 use devstack::{Service, wait_for};
 use schemas::rollup::Rollups;
@@ -15,7 +15,7 @@ mod gaps;
 /// The Kafka partition of records that the tests append themselves.
 const KP: i32 = 3;
 
-/// A world with counted events, and the edge and the aggregator that still run.
+/// A world with counted events, in which the edge and the aggregator still run.
 struct Counted {
     world: World,
     edge: Edge,
@@ -45,8 +45,8 @@ async fn audit(world: &World, more: &[&str]) -> anyhow::Result<()> {
     world.run("stream-agg", &[&["audit"], more].concat(), &[]).await
 }
 
-/// Runs audits until one fails with all of these words: while records are above `progress`, a difference may be
-/// temporary.
+/// Runs audits until one fails with all of these words. While some records are not yet below `progress`, an audit may
+/// find temporary differences.
 async fn is_found(world: &World, more: &[&str], words: &[&str]) {
     let mut seen = String::new();
     let waited = wait_for(format!("an audit with {words:?}"), DEADLINE, async || {
@@ -74,14 +74,14 @@ async fn reaches(world: &World, next: u64) {
     wait_for("progress", DEADLINE, async || world.number(&reached).await >= next).await.unwrap();
 }
 
-/// A value of the newest audit for a part of a table.
+/// A value that the newest audit has for one part of a table.
 async fn latest(world: &World, value: &str, table: &str, part: &str) -> Vec<String> {
     let sql =
         format!("SELECT argMax({value}, audited_at) FROM audits WHERE table = '{table}' AND part = '{part}'");
     world.rows(&sql).await.remove(0)
 }
 
-/// Runs audits until one compares `events` raw rows; none may find a difference.
+/// Runs audits until one compares `events` raw rows. None of them may find a difference.
 async fn is_sound_with(world: &World, more: &[&str], events: u64) {
     let waited = wait_for(format!("an audit of {events} events"), DEADLINE, async || {
         audit(world, more).await.unwrap();
@@ -95,7 +95,7 @@ async fn is_sound_with(world: &World, more: &[&str], events: u64) {
     }
 }
 
-/// Posts events of now and of some years ago, so that tables have more than one table partition.
+/// Posts events of now and of some years ago, so that tables have several table partitions.
 async fn post(edge: &Edge, oracle: &mut Oracle, count: usize) {
     let mut rng = fastrand::Rng::with_seed(70);
     let old = UnixMillis::parse("2020-12-01 23:59:00").unwrap();

@@ -1,4 +1,4 @@
-//! Four weeks of events, and a person's questions about them, answered by plain counting.
+//! Four weeks of events, and the answers to questions about them, computed by plain counting.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use super::super::people::{funnel, users};
 use crate::oracle::TestEvent;
 
-/// The steps of the page's funnel, and how many of a hundred users take each after the one before.
+/// The steps of the page's funnel. In each visit, this percentage of those who took the previous step takes the step.
 const STEPS: [(&str, u8); 4] = [("visit", 100), ("view", 90), ("signup_start", 70), ("signup", 25)];
-/// Countries, and their visits on a day of this week and of the weeks before.
+/// Countries, with their visits on a day of this week and on a day of the weeks before.
 const COUNTRIES: [(&str, i64, i64); 3] = [("FR", 9, 8), ("JP", 12, 5), ("CA", 4, 6)];
-/// Days back that have events.
+/// How many days back the events reach.
 const DAYS: i64 = 27;
-/// The page compares the current day, which is not over, with an equally long part of this one. No event of these weeks
-/// is on either, so nothing depends on the time of the day.
+/// The page compares the unfinished current day with an equally long part of the day this many days ago. These weeks
+/// have no event on either day, so the results do not depend on the time of the day.
 const CUT: i64 = 7;
-/// People who visit, again and again.
+/// People, each of whom visits many times.
 const PEOPLE: u32 = 120;
 
-/// Visits of the last weeks; some go on to a sign-up within the hour.
+/// Visits of the last weeks. Some of them lead to a sign-up within the hour.
 pub(super) fn events(now: UnixMillis) -> Vec<TestEvent> {
     let mut rng = Rng::with_seed(18);
     let today = now.floor(DAY).0;
@@ -54,7 +54,7 @@ fn visit(rng: &mut Rng, events: &mut Vec<TestEvent>, start: i64, country: &str) 
     }
 }
 
-/// The answers.
+/// The answers to the questions.
 pub(super) fn answers(events: &[TestEvent], now: UnixMillis) -> Value {
     let today = now.floor(DAY).0;
     json!({
@@ -75,7 +75,7 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     };
     let this_week = today - 6 * DAY;
     let countries: BTreeSet<&str> = events.iter().map(|made| made.country.as_str()).collect();
-    // The growth in percent, so that the keys are whole numbers. There is none where nothing was before.
+    // The growth in percent, so that the keys are whole numbers. There is no growth if there was nothing before.
     let growths: BTreeMap<usize, Value> = countries
         .into_iter()
         .map(|country| (country, count(country, this_week), count(country, this_week - 7 * DAY)))
@@ -88,7 +88,7 @@ fn growth(events: &[TestEvent], today: i64) -> Value {
     growths.into_values().next_back().expect("there are countries")
 }
 
-/// The users of a day, whatever they did.
+/// The number of users with any event on a day.
 fn users_of(events: &[TestEvent], start: i64) -> usize {
     let of_day = events.iter().filter(|made| (start..start + DAY).contains(&made.time.0));
     of_day.map(|made| &made.user).collect::<BTreeSet<_>>().len()
