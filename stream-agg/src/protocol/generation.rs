@@ -1,5 +1,5 @@
-//! Generations of a Kafka log: a topic that is created again under its name begins the next one.
+//! The generation of a Kafka log, which increases when the topic is deleted and created again under the same name.
 
-/// Generations of logs lie below this number. In the markers of a backfill, `g` is this number plus a day of raw
-/// rows.
+/// Generations of logs are below this number. In the markers of a backfill, column `g` is this number plus the day of
+/// the raw rows.
 pub const FIRST_BACKFILL_GENERATION: u16 = 1 << 15;
