@@ -1,7 +1,7 @@
 //! `stream-agg drop-rollup`: deletes the rows of a rollup that is no longer declared.
 //!
 //! All rollups share two tables, so the rows of one rollup would stay as long as the tables keep them. Invariant:
-//! once the rows are deleted, no insert of the rollup is under way or can begin. The name is recorded first and can
+//! once the rows are deleted, no insert of the rollup is in flight or can begin. The name is recorded first and can
 //! never be declared again. Otherwise the new rollup would lack old events: their raw rows name a declaration with
 //! this rollup, so a backfill would skip them.
 
@@ -76,7 +76,7 @@ pub struct Dropped {
     pub rows: u64,
 }
 
-/// Deletes all rows of the rollup `name`. Takes at least a minute, until no insert can be under way.
+/// Deletes all rows of the rollup `name`. Takes at least a minute, until no insert can be in flight.
 ///
 /// # Errors
 /// Why not all rows are deleted.

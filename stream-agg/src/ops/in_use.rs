@@ -45,8 +45,8 @@ pub enum InUseError {
     Store(#[from] StoreError),
 }
 
-/// The declaration of each Kafka partition; `None` for a partition of which no record was ever read. Partitions
-/// without any record are left out.
+/// The declaration of each Kafka partition; `None` if no record of the partition was ever read. Partitions without
+/// any record are left out.
 ///
 /// # Errors
 /// Why they cannot be read.

@@ -365,7 +365,7 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
     let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
-    // LogAppendTime: record times must not go backwards, whatever the clocks of edges say.
+    // LogAppendTime: record times must not go backwards, whatever clocks the edges have.
     let wanted = NewTopic::new(
         topic,
         config.partitions.get().into(),

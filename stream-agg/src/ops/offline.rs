@@ -232,7 +232,7 @@ impl<'c> Offline<'c> {
         let until = Instant::now() + wait;
         while Instant::now() < until {
             time::sleep(CHECK_PAUSE).await;
-            // The same commit again: Kafka accepts it only while the group is empty.
+            // Repeating the commit checks the group: Kafka accepts the commit only while the group is empty.
             commit_again()?;
         }
         Ok(())

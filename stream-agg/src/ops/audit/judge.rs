@@ -119,8 +119,8 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     }
 }
 
-/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]: first those of which no raw row
-/// can have expired, because they differ for another reason than expiry.
+/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]: first the spans without a raw row
+/// that can have expired, because these differ for another reason than expiry.
 pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
     let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()

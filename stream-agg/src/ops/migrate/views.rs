@@ -25,7 +25,7 @@ pub(super) struct Made {
     pub(super) dropped: Vec<String>,
 }
 
-/// Creates the views over all tenants, and drops those of earlier declarations.
+/// Creates the views over all tenants, and drops the views of earlier declarations.
 ///
 /// If the server does not have the users that `config` names, the views use the rights of their readers. Such views
 /// give nobody more rights than before.

@@ -72,7 +72,7 @@ fn raw_rows_that_arrived_earlier_are_added_to_those_of_their_span() {
     assert_eq!(differing(&ledger(5, 77), &found), [(1, 0, 0)]);
 }
 
-/// Judges a span of five stored lines, of which ClickHouse may have dropped the raw rows of two.
+/// Judges a span of five stored lines. ClickHouse may have dropped the raw rows of two of them.
 #[track_caller]
 fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     let made = [(KEY, Made { since: TODAY - 40, dropped: 2 })].into();
