@@ -196,7 +196,7 @@ fn a_batch_that_is_made_again_after_70_minutes_is_equal_in_every_cell() {
     let mut first = Owner::new(&LOG, LIMITS);
     let before = first.makes_batch_up_to(1);
     let declared = first.makes_batch_up_to(3);
-    assert_eq!(declared.stored(), [0, 1], "the repeat is known");
+    assert_eq!(declared.stored(), [0, 1], "the repeat is recognized");
     // The first owner dies between two cells. The next owner makes the missing cells.
     let mut second = Owner::restored(&LOG, LIMITS, &before.entries, declared.before, declared.batcher());
     assert!(!second.finds_queue_empty(75 * MINUTE), "the declared batch has not been fetched yet");
@@ -216,8 +216,8 @@ fn a_backlog_whose_first_fetch_takes_long_after_a_stop_is_not_counted_twice() {
     let applied = first.makes_batch_up_to(1);
     let next = batcher(NextOffset::new(2));
     let mut second = Owner::restored(&LOG, LIMITS, &applied.entries, first.before, next);
-    assert!(!second.finds_queue_empty(3 * HOUR), "the log goes on");
-    assert_eq!(second.makes_batch_up_to(3).stored(), [0, 1], "the repeat is known");
+    assert!(!second.finds_queue_empty(3 * HOUR), "the log has more records");
+    assert_eq!(second.makes_batch_up_to(3).stored(), [0, 1], "the repeat is recognized");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_partition_whose_window_was_emptied_judges_as_one_whose_window_was_kept() {
     kept.makes_batch_up_to(1);
     emptied.makes_batch_up_to(1);
     assert!(!emptied.finds_queue_empty(75 * MINUTE - 1), "70 minutes have not passed");
-    assert!(emptied.finds_queue_empty(75 * MINUTE), "nothing came for the window's age and an hour");
+    assert!(emptied.finds_queue_empty(75 * MINUTE), "no record came for the age of the window and an hour");
     let (by_kept, by_emptied) = (kept.makes_batch_up_to(2), emptied.makes_batch_up_to(2));
     assert_eq!(by_kept.stored(), [1]);
     assert_eq!(by_emptied.cells, by_kept.cells);
@@ -279,13 +279,13 @@ fn our_clock_back_a_day_empties_no_window_and_ahead_a_day_only_shortens_it() {
     let mut back = Owner::new(&LOG[..], LIMITS);
     back.makes_batch_up_to(1);
     assert!(!back.finds_queue_empty(MINUTE - DAY));
-    assert_eq!(back.makes_batch_up_to(3).stored(), [0, 0], "both repeats are known");
+    assert_eq!(back.makes_batch_up_to(3).stored(), [0, 0], "both repeats are recognized");
 
     let mut ahead = Owner::new(&LOG[..2], LIMITS);
     ahead.makes_batch_up_to(1);
     assert!(ahead.finds_queue_empty(MINUTE + DAY), "the log ends here, so the partition looks idle");
     ahead.log = &LOG;
-    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "the first repeat counts, the second is known");
+    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "only the second repeat is recognized");
 }
 
 /// How one batch is made.

@@ -29,7 +29,7 @@ use log::check_log;
 pub use error::AdoptError;
 pub use log::Log;
 
-/// What was committed.
+/// The result of an adoption, as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
     /// The Kafka partition.

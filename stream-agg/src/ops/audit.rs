@@ -156,7 +156,7 @@ type Ledger = BTreeMap<Key, LedgerSpan>;
 /// Audits the ledger, the raw table and the rollups of `declaration`.
 ///
 /// # Errors
-/// ClickHouse did not answer, or refused. That says nothing about the tables.
+/// ClickHouse did not answer, or refused the request. That says nothing about the tables.
 pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
     let failed = |what| move |source| AuditError { what, source };
     let Declaration { rollups, limits, .. } = declaration;

@@ -93,7 +93,7 @@ pub enum BackfillError {
     /// The tables do not have the expected form.
     #[error(transparent)]
     Tables(#[from] TablesError),
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("backfill: read what clickhouse holds")]
     Store(#[from] StoreError),
 }

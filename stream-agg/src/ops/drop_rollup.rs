@@ -55,7 +55,7 @@ pub enum DropRollupError {
         /// Why they cannot be read.
         source: InUseError,
     },
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("drop rollup `{name}`: {operation}")]
     Store {
         /// The rollup.

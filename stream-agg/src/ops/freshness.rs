@@ -124,7 +124,7 @@ impl ProgressPublisher {
             // If the end is unknown, Kafka does not answer, which is reported separately.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.stands_still(*partition, next, waits, now) {
-                let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());
+                let reason = format!("records wait, but none was applied for {} s", PATIENCE.as_secs());
                 self.health.degraded(Component::Progress(*partition), reason);
             } else {
                 self.health.recovered(Component::Progress(*partition));

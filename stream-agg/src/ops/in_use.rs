@@ -26,7 +26,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why the declarations in use cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InUseError {
-    /// Kafka did not answer, or refused.
+    /// Kafka did not answer, or refused the request.
     #[error("read the committed offsets from kafka")]
     Kafka(#[from] KafkaError),
     /// The metadata of a commit is not an intent.
@@ -40,7 +40,7 @@ pub enum InUseError {
     /// The declaration of a hash is not known.
     #[error("read the declaration that is in use")]
     Unknown(#[from] UnknownDeclaration),
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("read the declaration that is in use")]
     Store(#[from] StoreError),
 }

@@ -29,14 +29,14 @@ mod views;
 
 use self::views::Made;
 
-/// The waits until Kafka or ClickHouse can be reached.
+/// The backoff while Kafka or ClickHouse cannot be reached.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// The waits until the partitions of a new topic have leaders.
+/// The backoff while the partitions of a new topic have no leaders.
 const LEADER_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(20), Duration::from_millis(500));
 /// Timeout of one request to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was created.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
     /// Migrations and rollups that were applied, by name.
@@ -154,7 +154,7 @@ pub fn grants(config: &MigrateConfig) -> Vec<String> {
     access::sql::statements(&config.users()).into_iter().map(|statement| format!("{statement};")).collect()
 }
 
-/// All users of ClickHouse as its file `users.xml`.
+/// All users of ClickHouse, in the form of its file `users.xml`.
 pub fn users_xml(config: &MigrateConfig) -> String {
     access::xml::file(access::xml::ABOUT, &config.users(), access::xml::Passwords::Variables)
 }

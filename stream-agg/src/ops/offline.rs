@@ -55,10 +55,10 @@ pub enum OfflineError {
     /// The commit was not written by the aggregator.
     #[error("the committed offset cannot be used")]
     Unreadable(#[source] IntentError),
-    /// Kafka did not answer, or refused.
+    /// Kafka did not answer, or refused the request.
     #[error("send a request to kafka")]
     Kafka(#[source] KafkaError),
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("query clickhouse")]
     Store(#[source] StoreError),
 }
@@ -93,7 +93,7 @@ impl<'c> Offline<'c> {
         Ok(Self { config, partition, group: group.map_err(OfflineError::Kafka)? })
     }
 
-    /// What is committed, and where the log begins and ends.
+    /// The committed offset and metadata, the id of the topic, and where the log begins and ends.
     ///
     /// # Errors
     /// The error of Kafka.

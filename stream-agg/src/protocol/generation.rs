@@ -1,4 +1,5 @@
-//! The generation of a Kafka log, which increases when the topic is deleted and created again under the same name.
+//! The generation of a Kafka log. `stream-agg adopt --new-log` begins the next one, for example after the topic was
+//! deleted and created again under the same name.
 
 /// Generations of logs are below this number. In the markers of a backfill, column `g` is this number plus the day of
 /// the raw rows.

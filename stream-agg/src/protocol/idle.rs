@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
         assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
-        // Kafka answers with the end up to which consumers may read; an open transaction holds it back.
+        // Kafka answers with the offset up to which consumers may read, which an open transaction holds back.
         assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
     }
 

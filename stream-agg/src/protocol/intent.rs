@@ -35,8 +35,8 @@ pub struct Intent {
     pub last: Option<Offset>,
     /// Leader epoch of `last`; `None` if it is not known.
     pub last_epoch: Option<i32>,
-    /// A random number that is drawn when the batch is declared and is part of the tokens of its inserts; 0 if no
-    /// batch is declared.
+    /// A random number that is chosen when the batch is declared, and that is part of the tokens of its inserts; 0 if
+    /// no batch is declared.
     pub nonce: u64,
     /// Hash of the declaration under which the rows of the batch are made.
     pub declaration_hash: u64,

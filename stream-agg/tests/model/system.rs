@@ -114,13 +114,13 @@ impl Model for Bounds {
             Property::always("no record is in a cell twice", |_, system: &System| {
                 system.cells.iter().all(|cell| cell.counts.iter().all(|count| *count <= 1))
             }),
-            Property::always("what is committed is in every cell", |_, system: &System| {
+            Property::always("every committed record is in every cell", |_, system: &System| {
                 let from = system.kafka.committed.map_or(0, |committed| committed.from);
                 let from = usize::try_from(from).unwrap();
                 system.cells.iter().all(|cell| cell.counts[..from].iter().all(|count| *count > 0))
             }),
-            Property::always("what is declared never changes", |_, system: &System| !system.kafka.changed),
-            Property::always("nobody's help is needed", |_, system: &System| {
+            Property::always("a declared batch never changes", |_, system: &System| !system.kafka.changed),
+            Property::always("no operator is needed", |_, system: &System| {
                 let stopped = |p: &Process| {
                     let batch = p.pipeline.as_ref().and_then(|pipeline| pipeline.batch.as_ref());
                     batch.is_some_and(|batch| batch.cells.iter().any(|cell| cell.step == Step::Stopped))
@@ -128,13 +128,13 @@ impl Model for Bounds {
                 !system.refused && !system.processes.iter().any(stopped)
             }),
             // Without such a state, the other properties would prove nothing.
-            Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
+            Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let Bounds { crashes, moves, losses, kills, .. } = system.left;
                 let done = Commit { from: bounds.records, last: None };
                 system.kafka.committed == Some(done) && crashes + moves + losses + kills == 0
             }),
             Property::sometimes(
-                "a partition is kept for an idle commit under way",
+                "a partition is kept while an idle commit is in flight",
                 |bounds, system: &System| {
                     let keeps = |process: usize| {
                         let Process { pipeline, revoked, .. } = &system.processes[process];

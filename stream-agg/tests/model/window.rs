@@ -137,21 +137,21 @@ impl Model for Bounds {
                 system.cells.iter().all(ascends)
             }),
             Property::always(
-                "an event counts once while its repeats are known",
+                "an event is counted once while its repeats are recognized",
                 |bounds, system: &System| {
                     let stored = stored(&system.log, &bounds.window);
                     let rows = system.cells.iter().flat_map(|cell| &cell.rows);
                     rows.into_iter().all(|row| row.stored == stored[index(row.offset)])
                 },
             ),
-            Property::always("what is committed is in every cell", |_, system: &System| {
+            Property::always("every committed record is in every cell", |_, system: &System| {
                 let from = system.committed.as_ref().map_or(NextOffset::ZERO, |(from, _)| *from);
                 let below = |cell: &Cell| cell.rows.iter().filter(|row| row.offset.next() <= from).count();
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
-            Property::always("nobody's help is needed", |_, system: &System| !system.refused),
+            Property::always("no operator is needed", |_, system: &System| !system.refused),
             // Without such a state, the other properties would prove nothing.
-            Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
+            Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()
                 };

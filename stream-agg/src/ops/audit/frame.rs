@@ -59,7 +59,7 @@ impl Frame {
     pub fn new(held: &Held, days: u16, progress: BTreeMap<Log, u64>, time: TimeLimits) -> Self {
         let today = day(held.now);
         let wanted = today - i64::from(days);
-        // Days of raw rows were dropped that the ledger still has.
+        // The first day of raw rows, if raw rows of earlier days were dropped that the ledger still has.
         let gone = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
         // The ledger's day from 30 days ago expires at midnight, and earlier days may have expired already.
         let all_in_ledger = held.stored.is_none_or(|stored| stored > today - i64::from(LEDGER_DAYS));

@@ -176,8 +176,8 @@ pub fn rows(
 }
 
 /// Judges the rollup of a snapshot, whose raw rows are at index `at` of each day. If the raw rows themselves differ
-/// from the ledger, `surplus` is the number of raw rows in excess. A rollup that differs from the raw rows by exactly
-/// that number is right.
+/// from the ledger, `surplus` is the number of raw rows in excess, negative if raw rows are missing. A rollup that
+/// differs from the raw rows by exactly that number is right.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -239,7 +239,7 @@ fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
     rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
 }
 
-/// A table while it is judged.
+/// The result for a table while it is being judged.
 struct Table {
     sum: Audited,
     findings: Vec<Finding>,
@@ -286,7 +286,7 @@ impl Table {
     }
 }
 
-/// What is left out of all tables.
+/// The note about what is left out of the comparison of all tables.
 fn note(frame: &Frame) -> String {
     match (frame.gone, frame.from) {
         (Some(gone), Some(from)) => {

@@ -15,7 +15,7 @@ use crate::apply::store::Store;
 /// offsets in ledger rows, and one for each gap.
 ///
 /// # Errors
-/// ClickHouse did not answer, or refused.
+/// ClickHouse did not answer, or refused the request.
 pub async fn record(store: &Store, audit: &Audit) -> Result<(), AuditError> {
     let failed = |source| AuditError { what: "write the table audits", source };
     store.execute(&insert(audit)).await.map_err(failed)

@@ -1,4 +1,4 @@
-//! What the tables of rollups hold, and what the raw table holds of the same days.
+//! Reads the tables of rollups, and the raw rows of the same days.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

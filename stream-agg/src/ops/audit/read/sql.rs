@@ -9,7 +9,7 @@ use super::{Key, SPAN};
 use crate::ops::audit::frame::{Frame, GATHERED, Log};
 use crate::protocol::limits::LONGEST_WAY_DAYS;
 
-/// Most spans that are listed in a query; if there are more, all spans are read.
+/// Maximum number of spans that are listed in a query. If there are more, all spans are read.
 const MAX_NAMED: usize = 1000;
 
 /// SQL expression: the log of a row as a number ([`log_number`]).
@@ -25,7 +25,7 @@ pub(super) fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u6
 
 /// SQL expression: the value of `key` in `entries`, or `otherwise`.
 pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, otherwise: u64) -> String {
-    // ClickHouse refuses an empty list; no key is as high as this one.
+    // ClickHouse refuses an empty list, so both lists begin with an entry whose key never occurs.
     let (mut keys, mut values) = (u64::MAX.to_string(), otherwise.to_string());
     for (key, value) in entries {
         // Writing to a String cannot fail.
