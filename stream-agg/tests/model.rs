@@ -1,6 +1,6 @@
 //! Model check: visits every state that the exactly-once protocol can reach, and looks for a wrong count.
 //!
-//! The aggregators of the model decide by the code's own functions ([`stream_agg::protocol::progress`],
+//! The aggregators of the model decide with the functions of the service itself ([`stream_agg::protocol::progress`],
 //! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]); the modelled Kafka and ClickHouse fail in
 //! every way that is allowed, as often as [`Bounds`] permits. A second model, of the deduplication [`window`], covers
 //! the contents of rows and the order of reads. `e2e/mutants` contains broken rules that this test must detect.

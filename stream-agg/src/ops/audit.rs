@@ -1,7 +1,7 @@
 //! `stream-agg audit`: compares the tables with each other, even while rows are inserted.
 //!
 //! Invariant: the audit compares no records whose inserts may be in flight, so it finds nothing wrong in a sound
-//! system at any moment. There are three comparisons, each exact below certain offsets:
+//! system, whenever it runs. There are three comparisons, each exact below certain offsets:
 //!
 //! 1. *The ledger with itself*: it has one row per record, with `stored = lines - rejected - duplicates`, and a row
 //!    for each offset below `progress` ([`gaps`]).

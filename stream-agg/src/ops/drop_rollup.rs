@@ -1,9 +1,9 @@
 //! `stream-agg drop-rollup`: deletes the rows of a rollup that is no longer declared.
 //!
-//! All rollups share two tables, so the rows of one rollup would stay as long as the tables keep them. Invariant:
-//! once the rows are deleted, no insert of the rollup is in flight or can begin. The name is recorded first and can
-//! never be declared again. Otherwise the new rollup would lack old events: their raw rows name a declaration with
-//! this rollup, so a backfill would skip them.
+//! All rollups share two tables, so without this command the rows of a removed rollup would stay until the tables
+//! drop them. Invariant: once the rows are deleted, no insert of the rollup is in flight or can begin. The name is
+//! recorded first and can never be declared again. Otherwise the new rollup would lack old events: their raw rows
+//! name a declaration with this rollup, so a backfill would skip them.
 
 use std::fmt;
 use std::time::Duration;
