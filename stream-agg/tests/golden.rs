@@ -1,9 +1,9 @@
-//! The same records give the same rows, in this release and in the ones before.
+//! The same records give the same rows in every release that can finish their batch.
 //!
-//! A batch that one release declares may be finished by the next one. So if this test fails and rows were changed
-//! on purpose: raise `DECODE_VERSION`, keep the code that makes the rows of the last version under its
-//! `DecodeLimits::version`, and put the new figures beside the old ones. If only the order in a block has changed,
-//! write the new figures down.
+//! A batch that one release declares may be finished by the next one. If this test fails because rows were changed on
+//! purpose, raise `DECODE_VERSION`, keep the code that makes the rows of the previous version for its
+//! `DecodeLimits::version`, and add a file with the new figures to the existing ones. If only the order of rows in a
+//! block has changed, update the figures.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -19,10 +19,10 @@ use stream_agg::rows::decode::{DecodedLines, Record, decode};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Lines as the edge writes them, and some that cannot be read.
+/// Lines as the edge writes them, and some that cannot be parsed.
 const LINES: &str = include_str!("golden/lines.ndjson");
-/// What they become by each version that this release can read, the oldest first: table, table partition, rows with
-/// the marker, hash of the block.
+/// The cells that these lines become in each version that this release can read, the oldest version first. Each line
+/// has the table, the table partition, the number of rows including the marker, and the hash of the block.
 const CELLS: [&str; 2] = [include_str!("golden/cells-v1.txt"), include_str!("golden/cells-v2.txt")];
 
 #[test]
@@ -34,7 +34,7 @@ fn the_same_records_give_the_same_rows_in_every_release_that_can_finish_them() {
     }
 }
 
-/// The cells of all lines, made as in `version`.
+/// The cells of all lines, as decode version `version` makes them.
 fn made_by(version: u32) -> Vec<String> {
     let built_in = Declaration::built_in();
     let declaration = Declaration { limits: DecodeLimits { version, ..built_in.limits }, ..built_in };

@@ -1,10 +1,9 @@
-//! Walks every state that the exactly-once protocol can reach, and looks for a wrong count.
+//! Model check: visits every state that the exactly-once protocol can reach, and looks for a wrong count.
 //!
-//! The aggregators of the model decide by the code's own functions ([`stream_agg::protocol::progress`],
-//! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]); Kafka and ClickHouse are modelled as
-//! badly as they may behave, within [`Bounds`]. What is in a row, and what is read when, is in
-//! a second model, of the deduplication [`window`]. `e2e/mutants` holds broken rules that must
-//! fail here.
+//! The aggregators of the model decide with the functions of the service itself ([`stream_agg::protocol::progress`],
+//! [`stream_agg::apply::verdict`], [`stream_agg::protocol::recover`]); the modelled Kafka and ClickHouse fail in
+//! every way that is allowed, as often as [`Bounds`] permits. A second model, of the deduplication [`window`], covers
+//! the contents of rows and the order of reads. `e2e/mutants` contains broken rules that this test must detect.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -28,7 +27,7 @@ use stream_agg::protocol::window::WindowLimits;
 const NOTHING_FAILS: Bounds =
     Bounds { records: 2, crashes: 0, moves: 0, losses: 0, kills: 0, ticks: 0, statements: 3 };
 
-/// Repeats are known for ten minutes; what comes after a silence repeats nothing that is known.
+/// Repeats are recognized for ten minutes. A silence is longer, so a record after it is never recognized as a repeat.
 const SHORT_WINDOW: window::Bounds = window::Bounds {
     records: 4,
     spooled: 0,
@@ -39,7 +38,7 @@ const SHORT_WINDOW: window::Bounds = window::Bounds {
     stops: 1,
 };
 
-/// A record after one silence may repeat one before it; two silences leave an idle partition.
+/// A record after one silence may repeat a record from before it. After two silences the partition is idle.
 const LONG_WINDOW: window::Bounds = window::Bounds {
     records: 3,
     window: WindowLimits { age_ms: 2 * HOUR, max_ids: 100 },
@@ -48,7 +47,7 @@ const LONG_WINDOW: window::Bounds = window::Bounds {
     ..SHORT_WINDOW
 };
 
-/// Two records with their events are one id too many.
+/// Two records with one event each have one id more than the window holds.
 const NARROW_WINDOW: window::Bounds =
     window::Bounds { window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 3 }, ..SHORT_WINDOW };
 
@@ -61,7 +60,7 @@ where
     bounds.checker().threads(2).spawn_bfs().join().assert_properties();
 }
 
-/// Failures in pairs: all of them at once would take too long.
+/// Combines failures in pairs, because combining all of them would take too long.
 #[test]
 fn every_record_is_counted_once_whatever_fails() {
     check(Bounds { crashes: 1, moves: 1, ..NOTHING_FAILS });
@@ -77,13 +76,13 @@ fn every_record_is_counted_once_whatever_fails() {
 fn every_record_is_counted_once_however_much_fails() {
     check(Bounds { crashes: 1, moves: 1, losses: 1, ..NOTHING_FAILS });
     check(Bounds { crashes: 1, losses: 1, kills: 1, ticks: 2, ..NOTHING_FAILS });
-    // Long enough for a token to get its second name.
+    // Enough time steps for a token to be renamed.
     check(Bounds { kills: 1, ticks: 4, ..NOTHING_FAILS });
     check(Bounds { records: 3, crashes: 1, moves: 1, ..NOTHING_FAILS });
     check(Bounds { records: 3, moves: 1, losses: 1, ..NOTHING_FAILS });
 }
 
-/// A process that finishes a batch of another makes the same rows, however late.
+/// A process that finishes the batch of another process makes the same rows, however much time has passed.
 #[test]
 fn every_event_is_counted_once_while_its_repeats_are_known() {
     check(SHORT_WINDOW);

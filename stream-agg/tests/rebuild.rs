@@ -1,7 +1,7 @@
-//! A declared batch that another process rebuilds is equal in every byte, however much later.
+//! A declared batch that another process rebuilds is equal in every byte, however much time has passed.
 //!
-//! The collector of a pipeline reads a queue of Kafka's client, so its pure parts are driven here as it drives
-//! them, and times are passed in.
+//! The collector of a pipeline reads a queue of Kafka's client. So these tests do not run the collector itself: they
+//! call its pure parts in the same order, and pass in the times.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic with its line is the best report")]
 
@@ -34,7 +34,7 @@ const START: i64 = 1_763_697_600_000;
 #[derive(Debug, Clone, Copy)]
 struct Logged {
     event: u128,
-    /// Kafka's, in milliseconds after [`START`].
+    /// The time at which Kafka appended the record, in milliseconds after [`START`].
     time: i64,
 }
 
@@ -43,10 +43,10 @@ struct Owner<'l> {
     log: &'l [Logged],
     limits: DecodeLimits,
     window: Window,
-    /// The window before the open batch, as it is committed.
+    /// The mark of the window before the open batch, as the commit contains it.
     before: WindowMark,
     batcher: Batcher,
-    /// Every record below was read, and every record below is in every cell.
+    /// Every record below `read` was read, and every record below `applied` is in every cell.
     read: NextOffset,
     applied: NextOffset,
 }
@@ -66,7 +66,8 @@ impl<'l> Owner<'l> {
         Self::restored(log, limits, &[], nothing, batcher(NextOffset::ZERO))
     }
 
-    /// An owner that goes on after another one: the window was committed as `before`, and is in the `ledger`.
+    /// An owner that continues after another one. It restores the window from the `ledger` and compares it with the
+    /// committed mark `before`.
     fn restored(
         log: &'l [Logged],
         limits: WindowLimits,
@@ -110,8 +111,8 @@ impl<'l> Owner<'l> {
         self.makes_batch_slowly(last, &[])
     }
 
-    /// The same; before each record the owner finds its queue empty, as long after the record before as `looks`
-    /// say.
+    /// Does the same, but the owner finds its queue empty before each record: once for each of `looks`, at that time
+    /// after the previous record.
     fn makes_batch_slowly(&mut self, last: i64, looks: &[i64]) -> Made {
         let mut batch = None;
         for offset in self.read.to_i64()..=last {
@@ -156,13 +157,13 @@ impl Made {
         Batcher::rebuild(self.start, [self.entries.last().unwrap().offset.next()])
     }
 
-    /// Whether each of its records counts.
+    /// For each record, the number of its stored lines: 0 for a repeat.
     fn stored(&self) -> Vec<u32> {
         self.entries.iter().map(|entry| entry.stored).collect()
     }
 }
 
-/// A batcher whose batches are closed by the test only.
+/// A batcher whose batches only the test closes.
 fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),
@@ -185,7 +186,8 @@ const fn logged(event: u128, time: i64) -> Logged {
     Logged { event, time }
 }
 
-/// A and B, a repeat of A within the reach of the window, and one 70 minutes after that.
+/// Events A and B, a repeat of A within the age of the window together with event C, and another repeat of A 70
+/// minutes later.
 const LOG: [Logged; 5] =
     [logged(0, 0), logged(1, MINUTE), logged(0, 5 * MINUTE), logged(2, 5 * MINUTE), logged(0, 75 * MINUTE)];
 
@@ -194,14 +196,14 @@ fn a_batch_that_is_made_again_after_70_minutes_is_equal_in_every_cell() {
     let mut first = Owner::new(&LOG, LIMITS);
     let before = first.makes_batch_up_to(1);
     let declared = first.makes_batch_up_to(3);
-    assert_eq!(declared.stored(), [0, 1], "the repeat is known");
-    // The first owner dies between two cells; the next one makes the missing ones.
+    assert_eq!(declared.stored(), [0, 1], "the repeat is recognized");
+    // The first owner dies between two cells. The next owner makes the missing cells.
     let mut second = Owner::restored(&LOG, LIMITS, &before.entries, declared.before, declared.batcher());
     assert!(!second.finds_queue_empty(75 * MINUTE), "the declared batch has not been fetched yet");
     let again = second.makes_batch_up_to(3);
     assert_eq!(again.cells, declared.cells);
     assert_eq!(again.entries, declared.entries);
-    // A repeat beyond the reach of the window counts once more, before and after.
+    // A repeat that is older than the window is counted again, by both owners.
     let (next, next_again) = (first.makes_batch_up_to(4), second.makes_batch_up_to(4));
     assert_eq!((next.stored(), next_again.stored()), (vec![1], vec![1]));
     assert_eq!(next_again.cells, next.cells);
@@ -214,8 +216,8 @@ fn a_backlog_whose_first_fetch_takes_long_after_a_stop_is_not_counted_twice() {
     let applied = first.makes_batch_up_to(1);
     let next = batcher(NextOffset::new(2));
     let mut second = Owner::restored(&LOG, LIMITS, &applied.entries, first.before, next);
-    assert!(!second.finds_queue_empty(3 * HOUR), "the log goes on");
-    assert_eq!(second.makes_batch_up_to(3).stored(), [0, 1], "the repeat is known");
+    assert!(!second.finds_queue_empty(3 * HOUR), "the log has more records");
+    assert_eq!(second.makes_batch_up_to(3).stored(), [0, 1], "the repeat is recognized");
 }
 
 #[test]
@@ -225,14 +227,15 @@ fn a_partition_whose_window_was_emptied_judges_as_one_whose_window_was_kept() {
     kept.makes_batch_up_to(1);
     emptied.makes_batch_up_to(1);
     assert!(!emptied.finds_queue_empty(75 * MINUTE - 1), "70 minutes have not passed");
-    assert!(emptied.finds_queue_empty(75 * MINUTE), "nothing came for the window's age and an hour");
+    assert!(emptied.finds_queue_empty(75 * MINUTE), "no record came for the age of the window and an hour");
     let (by_kept, by_emptied) = (kept.makes_batch_up_to(2), emptied.makes_batch_up_to(2));
     assert_eq!(by_kept.stored(), [1]);
     assert_eq!(by_emptied.cells, by_kept.cells);
     assert_eq!(by_emptied.before, Window::new().mark(NextOffset::new(2)));
 }
 
-/// C and D are new; A is repeated after the broker's clock jumped ahead, and again when it is right.
+/// C and D are new. A is repeated after the broker's clock has jumped ahead, and once more after the clock is right
+/// again.
 const fn with_jump(jump: i64) -> [Logged; 6] {
     [
         logged(0, 0),
@@ -249,7 +252,7 @@ fn a_jump_of_a_brokers_clock_and_back_loses_no_event_and_only_shortens_the_windo
     for jump in [DAY, 14 * DAY, -DAY, -14 * DAY] {
         let log = with_jump(jump);
         let mut owner = Owner::new(&log, WindowLimits { age_ms: DAY, ..LIMITS });
-        // After a jump ahead A is forgotten and counts again, but the repeat of that is known again.
+        // After a jump ahead, A is forgotten and counted again, but its next repeat is recognized.
         let repeat = u32::from(jump > 0);
         assert_eq!(owner.makes_batch_up_to(5).stored(), [1, 1, 1, repeat, 1, 0], "{jump}");
     }
@@ -276,22 +279,22 @@ fn our_clock_back_a_day_empties_no_window_and_ahead_a_day_only_shortens_it() {
     let mut back = Owner::new(&LOG[..], LIMITS);
     back.makes_batch_up_to(1);
     assert!(!back.finds_queue_empty(MINUTE - DAY));
-    assert_eq!(back.makes_batch_up_to(3).stored(), [0, 0], "both repeats are known");
+    assert_eq!(back.makes_batch_up_to(3).stored(), [0, 0], "both repeats are recognized");
 
     let mut ahead = Owner::new(&LOG[..2], LIMITS);
     ahead.makes_batch_up_to(1);
     assert!(ahead.finds_queue_empty(MINUTE + DAY), "the log ends here, so the partition looks idle");
     ahead.log = &LOG;
-    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "the first repeat counts, the second is known");
+    assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "only the second repeat is recognized");
 }
 
-/// How a batch is made.
+/// How one batch is made.
 #[derive(Debug, Clone)]
 struct Turn {
     records: i64,
-    /// Its owner dies when it is declared, and the next owner rebuilds it.
+    /// Whether the owner dies once the batch is declared, so that the next owner rebuilds it.
     dies: bool,
-    /// When its owner finds the queue empty, in milliseconds after the newest record.
+    /// When the owner finds its queue empty, in milliseconds after the newest record.
     looks: Vec<i64>,
 }
 
@@ -331,7 +334,8 @@ fn jumping_log() -> impl Strategy<Value = Vec<Logged>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However often owners die and find their queues empty, each batch equals that of an owner that does neither.
+    /// However often owners die and find their queues empty, each batch equals the batch of an owner that never dies
+    /// and never finds its queue empty.
     #[test]
     fn a_batch_follows_from_its_records_and_those_before_alone(
         log in log(), turns in turns(), max_ids in 1..20_usize,
@@ -353,7 +357,7 @@ proptest! {
         }
     }
 
-    /// However a broker's clock jumps, an event that came once counts once, even if its batch is rebuilt.
+    /// However a broker's clock jumps, an event that was sent once is counted once, even if its batch is rebuilt.
     #[test]
     fn no_jump_of_a_brokers_clock_loses_or_doubles_an_event(
         log in jumping_log(), ends in prop::collection::btree_set(0..20_i64, 1..6),

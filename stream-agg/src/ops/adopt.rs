@@ -1,10 +1,11 @@
-//! `stream-agg adopt`: chooses where to continue a partition whose commit, log and tables contradict each other.
+//! `stream-agg adopt`: chooses the offset at which to continue a partition whose commit, log and tables contradict
+//! each other.
 //!
-//! The command finds an offset below which every table holds every record, and commits it together with the end of
-//! what any table holds beyond it. Records are then read again from that offset, and each table partition gets the
-//! rows that it lacks, which its marker shows. Nothing in ClickHouse is changed. All aggregators must be stopped
-//! ([`crate::ops::offline`]), and none of their inserts may still be under way, because an insert would raise markers
-//! that were read before.
+//! The command finds an offset below which every table holds every record. It commits this offset with an intent that
+//! contains the highest marker of any table. The next owner of the partition reads records again from that offset,
+//! and each table partition gets only the rows that it lacks according to its marker. The command changes nothing in
+//! ClickHouse. All aggregators must be stopped ([`crate::ops::offline`]), and none of their inserts may be in flight,
+//! because an insert would raise markers that the command has already read.
 
 use std::fmt;
 
@@ -28,7 +29,7 @@ use log::check_log;
 pub use error::AdoptError;
 pub use log::Log;
 
-/// What was committed.
+/// The result of an adoption, as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
     /// The Kafka partition.
@@ -41,7 +42,7 @@ pub struct Adopted {
     pub intent: Intent,
 }
 
-/// A Kafka partition that may be adopted, and of which no insert is under way.
+/// A Kafka partition that may be adopted, and that has no insert in flight.
 #[derive(Debug)]
 pub struct Adoptable {
     partition: u16,
@@ -49,8 +50,8 @@ pub struct Adoptable {
     committed: Committed,
 }
 
-/// Checks whether the Kafka partitions may be adopted, then waits, once for all of them, until no insert can be
-/// under way.
+/// Checks whether the Kafka partitions may be adopted, then waits, once for all of them, until no insert can be in
+/// flight.
 ///
 /// # Errors
 /// Why one of them cannot be adopted.
@@ -70,7 +71,7 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
     Ok(all)
 }
 
-/// What Kafka has of `partition`; an error if it contradicts what the operator says of the log.
+/// Reads the state of `partition` in Kafka. Returns an error if it contradicts what the operator says about the log.
 async fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>, KafkaState), AdoptError> {
     let offline_error = AdoptError::offline(partition);
     let offline = Offline::new(config, partition).map_err(offline_error)?;
@@ -83,11 +84,11 @@ async fn look(config: &Config, partition: u16, log: Log) -> Result<(Offline<'_>,
     }
 }
 
-/// Adopts a Kafka partition. Records of which some tables hold rows and others do not are decoded again under the
-/// declaration `declaration_hash`; if it is absent, under the one that the raw rows name.
+/// Adopts a Kafka partition. Records whose rows are in some tables but not in others are decoded again under the
+/// declaration `declaration_hash`, or, if it is `None`, under the declaration that the raw rows name.
 ///
 /// # Errors
-/// Why it cannot be adopted; nothing has changed then.
+/// Why the partition cannot be adopted; in that case nothing has changed.
 pub async fn adopt(
     config: &Config,
     part: Adoptable,
@@ -127,17 +128,18 @@ pub async fn adopt(
     };
     let window = restore::rebuild_window(&store, partition, &resume, &limits).await.map_err(store_error)?;
     let intent = Intent { window, start: from, ..resume.intent };
-    // No batch may have been declared since the wait began: markers could belong to it.
+    // This fails if a batch was declared since the wait began, because the markers could belong to that batch.
     offline.replace(&committed, from, &intent).await.map_err(offline_error)?;
     Ok(Adopted { partition, from, lost: (found.low.to_i64() - wanted.to_i64()).max(0), intent })
 }
 
-/// The topic of an intent; the leader epoch of the record before its offset is not known.
+/// The log mark of a new intent. The leader epoch of the record before its offset is unknown.
 fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
 
-/// The offset from which a log is read again whose records are in the tables, and the intent to commit there.
+/// The offset from which to read a log again if its records are in the tables, and the intent to commit at that
+/// offset.
 async fn same_log(
     store: &Store,
     partition: u16,
@@ -187,9 +189,9 @@ async fn same_log(
     Ok((from, intent))
 }
 
-/// The hash of the declaration under which records of the partition were counted last: that of the last commit, or
-/// else of the newest raw row, or else ours. The next owner of the partition compares its rollups with it, to note which of them
-/// lack records ([`crate::protocol::since`]).
+/// The hash of the declaration under which records of the partition were last counted: that of the last commit, else
+/// that of the newest raw row, else that of this process. The next owner of the partition compares its rollups with
+/// this declaration, to store which of them lack records ([`crate::protocol::since`]).
 async fn last_declaration(
     store: &Store,
     partition: u16,
@@ -238,8 +240,8 @@ async fn declarations_from(
     store.rows(&sql).await
 }
 
-/// An offset below which every cell is complete: the beginning of the last batch in the ledger. That batch may lack
-/// cells, and so may the batch after it, of which the ledger has no row.
+/// An offset below which every cell is complete: the beginning of the last batch in the ledger. That batch may be
+/// missing in some cells, and so may the next batch, which has no row in the ledger.
 async fn complete_below(
     store: &Store,
     partition: u16,
@@ -257,14 +259,14 @@ impl fmt::Display for Adopted {
         let Self { partition, from, lost, intent } = self;
         write!(
             f,
-            "partition {partition}: goes on at offset {from} of log generation {}",
+            "partition {partition}: continues at offset {from} of log generation {}",
             intent.log_generation
         )?;
         if let Some(adopted) = intent.adopted {
-            write!(f, "; what tables hold up to {adopted} is not stored again")?;
+            write!(f, "; rows that tables already hold up to {adopted} are not stored again")?;
         }
         if *lost > 0 {
-            write!(f, "; {lost} records before are no longer in the log and may be missing")?;
+            write!(f, "; {lost} earlier records are no longer in the log and may be missing")?;
         }
         Ok(())
     }

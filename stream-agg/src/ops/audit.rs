@@ -1,23 +1,23 @@
-//! `stream-agg audit`: compares the tables with each other, while they are written to.
+//! `stream-agg audit`: compares the tables with each other, even while rows are inserted.
 //!
-//! Invariant: nothing is compared that may still be under way, so a sound system audits clean at any moment. There
-//! are three comparisons, each exact below certain offsets:
+//! Invariant: the audit compares no records whose inserts may be in flight, so it finds nothing wrong in a sound
+//! system, whenever it runs. There are three comparisons, each exact below certain offsets:
 //!
 //! 1. *The ledger with itself*: it has one row per record, with `stored = lines - rejected - duplicates`, and a row
 //!    for each offset below `progress` ([`gaps`]).
-//! 2. *Raw rows with the ledger*, below `progress`, which is read first: for each span of offsets the number of
-//!    rows, and the sum of a hash of (offset, line). The ledger predicts this sum, because the stored lines of a
-//!    record are numbered without gaps. Lines arrive at most two days before Kafka appends their record, unless a
-//!    spool held it. So raw rows of earlier days are read only for spans that differ, as far back as the ids of
-//!    their records say. Spans that still differ are read once more, record by record.
-//! 3. *Rollups with raw rows*, by the day of the event. A rollup knows no offsets, but its markers do: one
-//!    statement reads sums and markers from the same parts, and the markers say up to which offset a table
-//!    partition holds everything and nothing beyond. Once `progress` has passed all of them, raw rows are counted
-//!    up to exactly these offsets.
+//! 2. *Raw rows with the ledger*, below `progress`, which is read first: for each span of offsets the number of rows,
+//!    and the sum of a hash of (offset, line). The ledger predicts this sum, because the stored lines of a record are
+//!    numbered without gaps. Lines arrive at most two days before Kafka appends their record, unless a spool held it.
+//!    So raw rows of earlier days are read only for spans that differ, as far back as the ids of their records show.
+//!    Spans that still differ are read once more, record by record.
+//! 3. *Rollups with raw rows*, by the day of the event. The rows of a rollup contain no offsets, but its markers do.
+//!    One statement reads sums and markers from the same parts. The markers show the offset below which a table
+//!    partition holds every record, and at or above which it holds none. Once `progress` has passed all these
+//!    offsets, raw rows are counted up to exactly these offsets.
 //!
-//! What has expired is not compared: the events of a day must be equal if all their raw rows must still exist, and
-//! otherwise at least as many as the raw rows. Markers (tenant `''`) are not counted. The audit says what it could
-//! not compare ([`frame`]). It repairs nothing and does not read Kafka.
+//! Expired rows are not compared. If all raw rows of a day must still exist, a rollup must have exactly as many
+//! events of that day as there are raw rows; otherwise it must have at least as many. Markers (tenant `''`) are not
+//! counted. The audit says what it could not compare ([`frame`]). It repairs nothing and does not read Kafka.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,8 +52,7 @@ pub use watch::Auditor;
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
 /// How long `progress` may take to pass the offsets in the rollups.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// How long a marker may belong to a log that `progress` does not have: the first batch of that log is being
-/// inserted.
+/// How long a marker may belong to a log that `progress` does not have: the first batch of that log may be in flight.
 const FIRST_BATCH: Duration = Duration::from_secs(2);
 /// Pause between two queries of `progress`.
 const LOOK: Duration = Duration::from_millis(200);
@@ -157,7 +156,7 @@ type Ledger = BTreeMap<Key, LedgerSpan>;
 /// Audits the ledger, the raw table and the rollups of `declaration`.
 ///
 /// # Errors
-/// ClickHouse did not answer, or refused. That says nothing about the tables.
+/// ClickHouse did not answer, or refused the request. That says nothing about the tables.
 pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
     let failed = |what| move |source| AuditError { what, source };
     let Declaration { rollups, limits, .. } = declaration;
@@ -222,8 +221,8 @@ async fn rows(
     Ok(judge::rows(frame, ledger, &raw, &made, &details))
 }
 
-/// Waits until `progress` has passed everything that the rollups held when they were read. Returns the partitions
-/// for which it has not.
+/// Waits until `progress` has passed everything that the rollups held when they were read. Returns the logs whose
+/// `progress` has not caught up in time.
 async fn caught_up(
     reader: &Reader<'_>,
     frame: &Frame,

@@ -1,11 +1,11 @@
-//! `stream-agg backfill`: counts into a new rollup the events that were stored before it was declared.
+//! `stream-agg backfill`: fills a new rollup with the events that were stored before the rollup was declared.
 //!
-//! Raw rows name the declaration under which they were stored. Rows whose declaration lacks the rollup are read
-//! back and aggregated by the code that aggregates live rows. Invariant: each of them counts once, even if the
-//! command is killed, repeated or run twice at the same time. Raw rows are always cut into the same chunks
-//! ([`cut`]) and inserted like live batches: each cell by a conditional insert under a token, judged by its marker
-//! ([`crate::apply::insert`]). Token and marker name the rollup, because several rollups share a table. No intent
-//! is needed, because raw rows below a committed offset do not change.
+//! Raw rows name the declaration under which they were stored. Rows whose declaration lacks the rollup are read back
+//! and aggregated by the code that aggregates live rows. Invariant: each of these rows is counted once, even if the
+//! command is killed, repeated or run twice at the same time. Raw rows are always cut into the same chunks ([`cut`])
+//! and inserted like live batches: each cell by a conditional insert with a token, whose outcome the marker of the
+//! cell shows ([`crate::apply::insert`]). The token and the marker contain the name of the rollup, because several
+//! rollups share a table. No intent is needed, because raw rows below a committed offset do not change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -42,17 +42,17 @@ use cut::{Chunk, RawDay};
 use raw::Lacking;
 use since::SinceBefore;
 
-/// Rows that are read and aggregated at a time, besides those of one more record: this bounds the memory. Another
-/// number is safe, because chunks end at the markers of earlier runs.
+/// Number of rows at which a chunk is full; the rows of its last record may exceed it. This bounds memory. The number
+/// may change between releases, because chunks end at the markers of earlier runs.
 const MAX_CHUNK_ROWS: u64 = 100_000;
-/// How long before ClickHouse may drop a day of raw rows the day is left out: part of a day must not count as all
-/// of it.
+/// A day of raw rows is skipped if ClickHouse may drop it within this time: a part of a day must not be counted as
+/// the whole day.
 const MARGIN: i64 = HOUR;
-/// Shortest time for an insert. A table remembers its last 50,000 tokens, and must remember those of live batches
-/// for 110 s. At this pace a backfill adds 4,400 tokens in that time.
+/// Minimum time for an insert. A table remembers its last 50,000 deduplication tokens, and must remember the tokens
+/// of live batches for 110 s. At this pace, a backfill adds only 4,400 tokens in that time.
 const PACE: Duration = Duration::from_millis(25);
 
-/// Why a rollup was not filled, or only in part. Running the command again counts nothing twice.
+/// Why a rollup was not filled, or only partly filled. Running the command again counts nothing twice.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
     /// The rollup is not declared.
@@ -63,10 +63,11 @@ pub enum BackfillError {
         /// The declared rollups.
         known: Vec<String>,
     },
-    /// Rows that lack the rollup may still come.
+    /// Aggregators may still store raw rows without the rollup.
     #[error(
-        "backfill `{name}`: not every partition works under a declaration that has it: {partitions}; start the \
-         release that declares it, stop those that do not, wait until it has every partition, and run this again"
+        "backfill `{name}`: some partitions do not work under a declaration with this rollup: {partitions}; start the \
+         release that declares it, stop all other aggregators, wait until the release owns every partition, and run \
+         this command again"
     )]
     Behind {
         /// The rollup.
@@ -80,19 +81,19 @@ pub enum BackfillError {
     /// The declaration of a hash is not known.
     #[error("backfill")]
     UnknownDeclaration(#[from] UnknownDeclaration),
-    /// Rows left the raw table while they were read.
-    #[error("backfill: raw rows of {day} were dropped while they were read; run this again")]
+    /// ClickHouse dropped raw rows while they were read.
+    #[error("backfill: raw rows of {day} were dropped while they were read; run this command again")]
     Vanished {
         /// The day on which the rows arrived.
         day: String,
     },
-    /// A chunk cannot be inserted any further.
+    /// The inserts of a chunk were stopped.
     #[error("backfill: insert a chunk")]
     Stopped(#[source] StoppedBatch),
-    /// The tables are not as they must be.
+    /// The tables do not have the expected form.
     #[error(transparent)]
     Tables(#[from] TablesError),
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("backfill: read what clickhouse holds")]
     Store(#[from] StoreError),
 }
@@ -106,9 +107,9 @@ pub struct Filled {
     pub since: Option<String>,
     /// Number of raw rows that were read.
     pub rows: u64,
-    /// Number of cells that have these rows now.
+    /// Number of cells that now have these rows.
     pub cells: u64,
-    /// Number of cells that had them before.
+    /// Number of cells that had these rows before this run.
     pub cells_there: u64,
     /// Rows folded into `(other)`.
     pub folded_rows: u64,
@@ -117,7 +118,7 @@ pub struct Filled {
 /// Fills the rollup `name`. Waits for ClickHouse like live inserts do.
 ///
 /// # Errors
-/// Why the rollup is not filled, or only in part.
+/// Why the rollup is not filled, or only partly filled.
 pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillError> {
     let rollups = &config.migrate.rollups;
     let rollup = rollups.get(name).ok_or_else(|| BackfillError::NotDeclared {
@@ -152,12 +153,12 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
-/// Checks that every partition uses a declaration with the rollup `name`: only then are no more raw rows added that
-/// lack it. Returns the partitions.
+/// Checks that every partition uses a declaration with the rollup `name`: only then are no more raw rows without the
+/// rollup added. Returns the partitions.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<u16>, BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
-        None => Some(format!("partition {partition} works under none yet")),
+        None => Some(format!("partition {partition} works under no declaration yet")),
         Some(declared) if declared.rollups.get(name).is_none() => {
             Some(format!("partition {partition} works under {:016x}", declared.hash()))
         }
@@ -195,7 +196,7 @@ struct Backfill<'c> {
 }
 
 impl Backfill<'_> {
-    /// Fills the rollup from one day of raw rows after another. Returns the first day from which on it has every event
+    /// Fills the rollup from the raw rows, day by day. Returns the first day since which the rollup has every event
     /// that arrived.
     async fn fill(&mut self) -> Result<UnixMillis, BackfillError> {
         let mut first_day = since::first_raw_day(apply::since::now(&self.store).await?);
@@ -208,14 +209,14 @@ impl Backfill<'_> {
             if self.fill_raw_day(*raw_day).await? {
                 self.filled.since.get_or_insert_with(|| day.clone());
                 tracing::info!(
-                    "{at} of {}: the events that arrived on {day} in partition {partition} are counted; {} rows so far",
+                    "{at} of {}: counted the events that arrived on {day} in partition {partition}; {} rows so far",
                     raw_days.len(),
                     self.filled.rows
                 );
             } else {
                 first_day = first_day.max(UnixMillis(raw_day.day.0 + DAY));
                 tracing::warn!(
-                    "the events that arrived on {day} are left out: ClickHouse is about to drop their raw rows"
+                    "skipped the events that arrived on {day}, because ClickHouse is about to drop their raw rows"
                 );
             }
         }
@@ -250,12 +251,12 @@ impl Backfill<'_> {
             return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
         let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
-        // Always the same limit: another run builds a chunk again that was filled in part.
+        // The limit on groups never changes, because another run rebuilds a chunk that was inserted only partly.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows, .. } =
             cells::rollup_cells(rollup, &strata, source, end, MAX_GROUPS, Some(name));
-        // ClickHouse would drop these cells at once.
+        // ClickHouse would drop expired cells at once.
         cells.retain(|cell| cell.expires_at.is_none_or(|ends| ends > now));
         self.filled.rows += chunk.rows;
         self.filled.folded_rows += folded_rows;
@@ -268,7 +269,7 @@ impl Backfill<'_> {
         match applied {
             Ok(()) => {}
             Err(NotApplied::Stopped(stopped)) => return Err(BackfillError::Stopped(stopped)),
-            Err(NotApplied::GivenUp) => unreachable!("nobody gives it up"),
+            Err(NotApplied::GivenUp) => unreachable!("a backfill is never cancelled"),
         }
         time::sleep_until(until).await;
         Ok(())
@@ -294,8 +295,8 @@ impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
         let since = since.as_deref().map_or_else(
-            || "nothing was stored before it was declared, or raw no longer holds it".to_owned(),
-            |day| format!("events that arrived on {day} or later; raw holds nothing older"),
+            || "nothing: no raw rows are left from before it was declared".to_owned(),
+            |day| format!("events that arrived on {day} or later; there are no older raw rows"),
         );
         writeln!(f, "rollup        {rollup}")?;
         writeln!(f, "filled with   {since}")?;

@@ -1,8 +1,9 @@
 //! `stream-agg drop-rollup`: deletes the rows of a rollup that is no longer declared.
 //!
-//! All rollups share two tables, so the rows of one rollup would stay as long as the tables keep them. Invariant:
-//! once the rows are deleted, no insert of the rollup is under way or can begin. The name is recorded first and can
-//! never be declared again: raw rows say that the rollup has them, so a backfill would leave them out.
+//! All rollups share two tables, so without this command the rows of a removed rollup would stay until the tables
+//! drop them. Invariant: once the rows are deleted, no insert of the rollup is in flight or can begin. The name is
+//! recorded first and can never be declared again. Otherwise the new rollup would lack old events: their raw rows
+//! name a declaration with this rollup, so a backfill would skip them.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::ops::offline;
 /// Timeout of deleting the rows from one table.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Why a rollup was not dropped. Running the command again finishes what was begun.
+/// Why a rollup was not dropped. Running the command again continues an unfinished drop.
 #[derive(Debug, thiserror::Error)]
 pub enum DropRollupError {
     /// The rollup is declared in the file that this command read.
@@ -35,10 +36,10 @@ pub enum DropRollupError {
         /// The rollups that were ever declared.
         known: Vec<String>,
     },
-    /// Rows of the rollup may still come.
+    /// Aggregators may still insert rows of the rollup.
     #[error(
-        "drop rollup `{name}`: {partitions} declared; restart all aggregators without it, wait until they have every \
-         partition, and run this again"
+        "drop rollup `{name}`: {partitions} declared; restart all aggregators without it, wait until they own every \
+         partition, and run this command again"
     )]
     InUse {
         /// The rollup.
@@ -51,15 +52,15 @@ pub enum DropRollupError {
     InUseUnknown {
         /// The rollup.
         name: String,
-        /// Why they are not known.
+        /// Why they cannot be read.
         source: InUseError,
     },
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("drop rollup `{name}`: {operation}")]
     Store {
         /// The rollup.
         name: String,
-        /// What ClickHouse was to do.
+        /// The operation that failed.
         operation: &'static str,
         /// The error of ClickHouse.
         source: StoreError,
@@ -75,7 +76,7 @@ pub struct Dropped {
     pub rows: u64,
 }
 
-/// Deletes all rows of the rollup `name`. Takes at least a minute, until no insert can be under way.
+/// Deletes all rows of the rollup `name`. Takes at least a minute, until no insert can be in flight.
 ///
 /// # Errors
 /// Why not all rows are deleted.
@@ -86,7 +87,7 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
     if config.migrate.rollups.get(name).is_some() {
         return Err(DropRollupError::Declared(name.to_owned()));
     }
-    let declared = configs::all(&store).await.map_err(failed("read what was declared"))?;
+    let declared = configs::all(&store).await.map_err(failed("read all declarations"))?;
     if !declared.iter().any(|declared| declared.rollups.get(name).is_some()) {
         let mut known: Vec<_> = declared
             .iter()
@@ -98,10 +99,10 @@ pub async fn drop_rollup(config: &Config, name: &str) -> Result<Dropped, DropRol
         return Err(DropRollupError::Unknown { name: name.to_owned(), known });
     }
     check_in_use(config, &store, name).await?;
-    // From here on, no process starts that declares the rollup.
-    configs::note_dropped(&store, name).await.map_err(failed("note that it is dropped"))?;
+    // From here on, a process that declares the rollup refuses to start.
+    configs::note_dropped(&store, name).await.map_err(failed("record that it is dropped"))?;
     let wait = offline::outlasting();
-    tracing::info!("waiting {} s: until then an insert of rollup `{name}` may still arrive", wait.as_secs());
+    tracing::info!("waiting {} s, because an insert of rollup `{name}` may still arrive", wait.as_secs());
     time::sleep(wait).await;
     check_in_use(config, &store, name).await?;
     let mut rows = 0;
@@ -142,6 +143,6 @@ impl fmt::Display for Dropped {
         let Self { rollup, rows } = self;
         writeln!(f, "rollup   {rollup}, whose name cannot be declared again")?;
         writeln!(f, "rows     {rows} deleted")?;
-        write!(f, "next     drop the view `{rollup}` of the analysts' database, which shows no rows any more")
+        write!(f, "next     drop the view `{rollup}` in the analysts' database, which no longer shows rows")
     }
 }

@@ -1,8 +1,9 @@
-//! Publishes how fresh the tables are: updates the table `progress` once an interval.
+//! Publishes how fresh the tables are: updates the table `progress` once per interval.
 //!
-//! Invariant: everything that was in Kafka before `as_of` is in every table. `as_of` advances with the records that
-//! are applied, and while no record is left to apply: the clock is read, then Kafka is asked where each log ends,
-//! then it is checked whether every record below those ends is applied. The table is never used for recovery.
+//! Invariant: every record that was in Kafka before `as_of` is in every table. `as_of` advances with the records that
+//! are applied, and also while no record is left to apply. To prove the latter, the publisher reads the clock, then
+//! asks Kafka where each log ends, then checks whether every record below those ends is applied. The table is never
+//! used for recovery.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,10 +26,10 @@ use crate::pipeline::applied_watch::Applied;
 use crate::protocol::progress::NextOffset;
 use crate::protocol::stall::{PATIENCE, Stalls};
 
-/// Timeout of asking Kafka where the logs end.
+/// Timeout of the request to Kafka for the ends of the logs.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is published of one partition.
+/// The published progress of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PublishedProgress {
     log_generation: u16,
@@ -98,7 +99,7 @@ impl ProgressPublisher {
         if let Some(watermark) = watermark {
             self.metrics.watermark(watermark.0 / SECOND);
         }
-        // Kafka has answered before a partition was restored.
+        // The number is always known here, because Kafka has answered before a partition was restored.
         let Some(partitions) = self.topic_watch.partitions() else { return };
         if changed.is_empty() {
             return;
@@ -112,7 +113,7 @@ impl ProgressPublisher {
         }
     }
 
-    /// Reports partitions with records that are not applied.
+    /// Reports stalled partitions, which have records that are not applied.
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
         let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
         for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
@@ -123,7 +124,7 @@ impl ProgressPublisher {
             // If the end is unknown, Kafka does not answer, which is reported separately.
             let waits = ends.get(partition).is_some_and(|end| next.is_none_or(|next| next.to_i64() < *end));
             if stalls.stands_still(*partition, next, waits, now) {
-                let reason = format!("records wait, and none was applied for {} s", PATIENCE.as_secs());
+                let reason = format!("records wait, but none was applied for {} s", PATIENCE.as_secs());
                 self.health.degraded(Component::Progress(*partition), reason);
             } else {
                 self.health.recovered(Component::Progress(*partition));
@@ -131,11 +132,11 @@ impl ProgressPublisher {
         }
     }
 
-    /// Where the logs end, if the topic is the one that the process began with: the logs of another topic say
+    /// Where the logs end, if the topic is still the one with which the process began. The logs of another topic say
     /// nothing about what is applied.
     async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
         let ends = self.ends().await;
-        // Kafka does not answer, so nothing is published either.
+        // If Kafka has not answered, the topic need not be checked, because nothing is published.
         if ends.is_empty() || self.topic_watch.check().await.is_ok() { ends } else { BTreeMap::new() }
     }
 
@@ -150,18 +151,18 @@ impl ProgressPublisher {
                 ends
             }
             Ok(Err(error)) => {
-                tracing::debug!(%error, "ask kafka where its logs end");
+                tracing::debug!(%error, "cannot read the ends of the logs from kafka");
                 self.health.kafka_unreachable();
                 BTreeMap::new()
             }
-            // The runtime ends.
+            // The runtime is shutting down.
             Err(_) => BTreeMap::new(),
         }
     }
 }
 
-/// What is known of a partition: what was published before, that every record below `next` and before
-/// `applied_until` is applied, and where the log ended after the moment `now`.
+/// The progress of a partition, from what was published before (`known`), from what is applied (every record below
+/// `next` and before `applied_until`), and from where the log ended after the moment `now` (`end`).
 fn freshness(
     known: Option<PublishedProgress>,
     log_generation: u16,

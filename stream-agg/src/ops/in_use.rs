@@ -1,7 +1,7 @@
 //! The declaration that the group uses for each Kafka partition.
 //!
-//! It is the declaration in the committed intent: every record below the committed offset is in every cell, and
-//! records above it are counted under that declaration or a later one.
+//! It is the declaration that the committed intent names: every record below the committed offset is in every cell,
+//! and records above it are counted under that declaration or a later one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -20,14 +20,14 @@ use crate::kafka::commit;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration};
 use crate::protocol::intent::{Intent, IntentError};
 
-/// Timeout of one question to Kafka.
+/// Timeout of one request to Kafka.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the declarations are not known.
+/// Why the declarations in use cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InUseError {
-    /// Kafka did not answer, or refused.
-    #[error("ask kafka what is committed")]
+    /// Kafka did not answer, or refused the request.
+    #[error("read the committed offsets from kafka")]
     Kafka(#[from] KafkaError),
     /// The metadata of a commit is not an intent.
     #[error("read the declaration that partition {partition} uses: its committed metadata is not an intent")]
@@ -40,16 +40,16 @@ pub enum InUseError {
     /// The declaration of a hash is not known.
     #[error("read the declaration that is in use")]
     Unknown(#[from] UnknownDeclaration),
-    /// ClickHouse did not answer, or refused.
+    /// ClickHouse did not answer, or refused the request.
     #[error("read the declaration that is in use")]
     Store(#[from] StoreError),
 }
 
-/// The declaration of each Kafka partition; `None` for a partition of which no record was ever read. Partitions
-/// without any record are left out.
+/// The declaration of each Kafka partition; `None` if no record of the partition was ever read. Partitions without
+/// any record are left out.
 ///
 /// # Errors
-/// Why they are not known.
+/// Why they cannot be read.
 pub async fn by_partition(
     config: &Config,
     store: &Store,
@@ -73,7 +73,7 @@ pub async fn by_partition(
 }
 
 /// The Kafka partitions for which the group has committed an offset: only these can have records that were counted.
-/// Blocks.
+/// This call blocks.
 ///
 /// # Errors
 /// The error of Kafka.

@@ -1,9 +1,9 @@
-//! `stream-agg migrate`: creates the database, the tables and the topic where they are missing, and all views;
-//! drops the views of what is no longer declared.
+//! `stream-agg migrate`: creates the database, the tables and the topic if they are missing, creates or replaces all
+//! views, and drops views that are no longer declared.
 //!
-//! Invariant: what was applied never changes under its name; a file or a declared rollup that differs from what was
-//! applied is an error. Every statement says `IF NOT EXISTS` or replaces an equal object, so two processes may
-//! migrate at the same time. An existing topic is only checked.
+//! Invariant: a file or a declared rollup that was applied never changes. If it differs from what was applied under
+//! the same name, that is an error. Every statement says `IF NOT EXISTS` or replaces an equal object, so two
+//! processes may migrate at the same time. An existing topic is only checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,14 +29,14 @@ mod views;
 
 use self::views::Made;
 
-/// The waits until Kafka or ClickHouse can be reached.
+/// The backoff while Kafka or ClickHouse cannot be reached.
 const MIGRATE_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5));
-/// The waits until the partitions of a new topic have leaders.
+/// The backoff while the partitions of a new topic have no leaders.
 const LEADER_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(20), Duration::from_millis(500));
 /// Timeout of one request to Kafka.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was created.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
     /// Migrations and rollups that were applied, by name.
@@ -47,7 +47,7 @@ pub struct Migrated {
     pub dropped_views: Vec<String>,
     /// Number of tenants that have a database of their own.
     pub tenants: usize,
-    /// Tenants that lost theirs, by name.
+    /// Tenants whose database was dropped, by name.
     pub dropped_tenants: Vec<String>,
     /// Whether the topic was created.
     pub topic_created: bool,
@@ -81,17 +81,18 @@ pub enum MigrateError {
     /// A table has the name of a view.
     #[error("create view `{0}`: a table has this name; set BI_DATABASE to a database without tables")]
     NotAView(String),
-    /// Tenants would not be apart.
+    /// This version of ClickHouse does not isolate tenants from each other.
     #[error(
-        "create databases of tenants on ClickHouse {0}: a reader of its views can reach rows of other tenants (ClickHouse \
-         issues 116028 and 118063); use 26.6.5.113, 26.7.7.84, 26.8.3.74 or later, or set BI_ALLOW_OLD_SERVER=1 if \
-         analysts of one tenant may read the others"
+        "create databases of tenants on ClickHouse {0}: readers of views can reach rows of other tenants in this \
+         version (ClickHouse issues 116028 and 118063); use 26.6.5.113, 26.7.7.84, 26.8.3.74 or later, or set \
+         BI_ALLOW_OLD_SERVER=1 if analysts of one tenant may read the rows of others"
     )]
     OldServer(String),
     /// The server cannot create users.
     #[error(
-        "create the users of tenant `{0}`: this ClickHouse takes its users from a file; put those in it that `stream-agg \
-         migrate --print-users-xml` prints, or give it a `local_directory` for users, and run `migrate` again"
+        "create the users of tenant `{0}`: this ClickHouse takes its users from a file; add the users that `stream-agg \
+         migrate --print-users-xml` prints to that file, or configure a `local_directory` for users, and run `migrate` \
+         again"
     )]
     UsersAreInAFile(String),
     /// The definer of a tenant's views would read every tenant.
@@ -100,19 +101,19 @@ pub enum MigrateError {
          `stream-agg migrate --print-users-xml` prints"
     )]
     NoPolicy(String),
-    /// Another policy would show the definer more.
+    /// Another row policy would show the definer rows of other tenants.
     #[error(
-        "create views with the rights of `{1}`: the row policy `{0}` applies to this user too, and would show it more \
-         than one tenant; let it end in `TO ALL EXCEPT` the definers of tenants, or drop it"
+        "create views with the rights of `{1}`: the row policy `{0}` also applies to this user and would show it more \
+         than one tenant; exclude the definers of tenants from it with `TO ALL EXCEPT`, or drop it"
     )]
     OtherPolicy(String, String),
-    /// The database of a tenant is somebody else's.
+    /// The database of a tenant exists, and `migrate` did not create it.
     #[error(
-        "create database `{0}` of a tenant: it is there, and `migrate` did not create it; rename or drop it, remove \
+        "create database `{0}` of a tenant: it exists, and `migrate` did not create it; rename or drop it, remove \
          the tenant from TENANTS_FILE, or set another BI_DATABASE"
     )]
     NotOurs(String),
-    /// A row policy hides rows from the user that migrates.
+    /// A row policy hides rows from the user that runs `migrate`.
     #[error("use row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden(String),
     /// Kafka did not create the topic.
@@ -123,12 +124,12 @@ pub enum MigrateError {
         /// The error of Kafka.
         source: KafkaError,
     },
-    /// The topic exists, and its producers set the times.
+    /// The topic exists, and its producers set the timestamps of records.
     #[error("use topic `{topic}`: {help}")]
     Timestamps {
         /// The name of the topic.
         topic: String,
-        /// How an operator changes that.
+        /// How an operator changes this setting.
         help: String,
     },
 }
@@ -136,7 +137,7 @@ pub enum MigrateError {
 /// Creates what is missing. Waits for Kafka and ClickHouse until the configured deadline.
 ///
 /// # Errors
-/// A permanent error at once, or the last transient error when the deadline is over.
+/// A permanent error at once, or the last transient error when the deadline has passed.
 pub async fn migrate(config: &MigrateConfig) -> Result<Migrated, MigrateError> {
     let deadline = Instant::now() + config.deadline;
     let applied = persist(deadline, "clickhouse", || tables(config)).await?;
@@ -153,12 +154,12 @@ pub fn grants(config: &MigrateConfig) -> Vec<String> {
     access::sql::statements(&config.users()).into_iter().map(|statement| format!("{statement};")).collect()
 }
 
-/// All users of ClickHouse as its file `users.xml`.
+/// All users of ClickHouse, in the form of its file `users.xml`.
 pub fn users_xml(config: &MigrateConfig) -> String {
     access::xml::file(access::xml::ABOUT, &config.users(), access::xml::Passwords::Variables)
 }
 
-/// Retries until it succeeds, fails permanently, or the deadline is over.
+/// Retries `attempt` until it succeeds, fails permanently, or the deadline has passed.
 async fn persist<T, F>(
     deadline: Instant,
     what: &str,
@@ -229,21 +230,21 @@ fn is_transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Checks that policies hide nothing from this user, and so from no service.
+/// Checks that row policies hide nothing from this user, and therefore nothing from the services.
 async fn check_rows_are_visible(config: &MigrateConfig) -> Result<(), MigrateError> {
     let store = Store::new(&config.store);
     let are_visible = visible::are_rows_visible(&store).await.map_err(failed("schema_migrations"))?;
     if are_visible { Ok(()) } else { Err(MigrateError::Hidden(config.store.database.clone())) }
 }
 
-/// Applies what is not applied yet. Returns the names.
+/// Applies the steps that are not applied yet. Returns their names.
 async fn tables(config: &MigrateConfig) -> Result<Vec<String>, MigrateError> {
     let database = &config.store.database;
     let server = Store::without_database(&config.store);
     apply(&server, database, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await?;
     let store = Store::new(&config.store);
     apply(&store, "schema_migrations", APPLIED_TABLE).await?;
-    // Asked first, because another migration may write meanwhile.
+    // Read before `applied`, because another migration may write rows in between.
     let has_rows = visible::has_rows(&store).await.map_err(failed("system.parts"))?;
     let applied: Vec<(String, u64)> = store
         .rows("SELECT name, checksum FROM schema_migrations")
@@ -287,7 +288,7 @@ const APPLIED_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (name 
 struct Step {
     name: String,
     text: String,
-    /// Whether the text is a statement for ClickHouse; otherwise it only must not change.
+    /// Whether the text is a statement for ClickHouse; otherwise the text is only checked for changes.
     is_statement: bool,
 }
 
@@ -310,8 +311,8 @@ impl MigrateConfig {
         served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))
     }
 
-    /// The declaration of each rollup. A rollup needs no table of its own, and must not change under its name: rows
-    /// of two meanings would be added up. The prefix distinguishes rollups from files.
+    /// The declaration of each rollup. A rollup needs no table of its own. Its declaration must not change under the
+    /// same name, because rows with two meanings would be added up. The prefix distinguishes rollups from files.
     fn declared_rollups(&self) -> impl Iterator<Item = Step> {
         self.rollups.iter().map(|rollup| Step {
             name: format!("rollup_{}", rollup.name),
@@ -325,7 +326,7 @@ async fn apply(store: &Store, name: &str, sql: &str) -> Result<(), MigrateError>
     store.execute(sql).await.map_err(failed(name))
 }
 
-/// The error of a statement about something of this name.
+/// Turns the error of a statement about the object `name` into an error of the migration.
 fn failed(name: &str) -> impl Fn(StoreError) -> MigrateError {
     move |source| MigrateError::Apply { name: name.to_owned(), source }
 }
@@ -364,7 +365,7 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
     let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
-    // LogAppendTime: record times must not go backwards, whatever the clocks of edges say.
+    // LogAppendTime: record times must not go backwards, whatever clocks the edges have.
     let wanted = NewTopic::new(
         topic,
         config.partitions.get().into(),

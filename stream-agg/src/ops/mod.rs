@@ -1,7 +1,7 @@
-//! What runs beside the pipelines, and the commands of operators.
+//! Background tasks that run while the pipelines work, and the commands for operators.
 //!
-//! Beside the pipelines: [`freshness`] and the periodic [`audit`]. Commands: [`migrate`], [`backfill`],
-//! [`drop_rollup`], `audit`, and, while no aggregator runs ([`offline`]), [`adopt`], [`split`] and [`skip`].
+//! Background tasks: [`freshness`] and the periodic [`audit`]. Commands: [`migrate`], [`backfill`], [`drop_rollup`]
+//! and `audit`. Commands that need all aggregators stopped ([`offline`]): [`adopt`], [`split`] and [`skip`].
 
 pub mod freshness;
 

@@ -1,8 +1,8 @@
-//! Changes what is committed for a partition while no aggregator runs: the common part of the commands `adopt`,
-//! `split` and `skip`.
+//! Changes the committed offset or metadata of a partition while no aggregator runs. The commands `adopt`, `split`
+//! and `skip` share this code.
 //!
 //! Invariant: nothing is committed while the group has members. Kafka accepts a commit from outside a group only
-//! while the group is empty, so each commit is itself a check.
+//! while the group is empty, so each commit also checks this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ use crate::protocol::recover::KafkaState;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two checks that the group is still empty.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
-/// Pause before a question is repeated for which the group had no coordinator.
+/// Pause before a request is repeated that failed because the group had no coordinator.
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
-/// How long one poll of a queue waits.
+/// Timeout of one poll of a queue.
 const POLL: Duration = Duration::from_millis(50);
-/// How far clocks may differ.
+/// Maximum difference between clocks.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
@@ -55,21 +55,21 @@ pub enum OfflineError {
     /// The commit was not written by the aggregator.
     #[error("the committed offset cannot be used")]
     Unreadable(#[source] IntentError),
-    /// Kafka did not answer, or refused.
-    #[error("ask kafka")]
+    /// Kafka did not answer, or refused the request.
+    #[error("send a request to kafka")]
     Kafka(#[source] KafkaError),
-    /// ClickHouse did not answer, or refused.
-    #[error("ask clickhouse")]
+    /// ClickHouse did not answer, or refused the request.
+    #[error("query clickhouse")]
     Store(#[source] StoreError),
 }
 
-/// After this time no insert that was sent before can still arrive.
+/// How long to wait until no insert that was sent before the wait can still arrive.
 pub(crate) fn outlasting() -> Duration {
     Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
 }
 
-/// Whether Kafka is choosing or loading the group's coordinator, as it does for a moment after a broker has started and
-/// for the first question about any group.
+/// Whether Kafka is choosing or loading the group's coordinator, as it does for a moment after a broker has started,
+/// and on the first request about any group.
 fn has_no_coordinator(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as C;
     let codes = [C::NotCoordinator, C::CoordinatorNotAvailable, C::CoordinatorLoadInProgress];
@@ -93,7 +93,7 @@ impl<'c> Offline<'c> {
         Ok(Self { config, partition, group: group.map_err(OfflineError::Kafka)? })
     }
 
-    /// What is committed, and where the log begins and ends.
+    /// The committed offset and metadata, the id of the topic, and where the log begins and ends.
     ///
     /// # Errors
     /// The error of Kafka.
@@ -142,7 +142,7 @@ impl<'c> Offline<'c> {
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
         let (topic, partition) = (self.topic(), i32::from(self.partition));
-        // With this setting the client also reports a valid offset at the end of the log, where no record comes.
+        // With this setting the client also reports a valid offset at the end of the log, where there is no record.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
@@ -211,9 +211,10 @@ impl<'c> Offline<'c> {
         self.group.commit(&offsets, CommitMode::Sync)
     }
 
-    /// Waits until no insert of an aggregator can still arrive, for any partition: until the deadline of the last one,
-    /// and ClickHouse's time limit for a statement that began just before its deadline. What was `committed` stays
-    /// committed. If nothing was, the wait does not notice an aggregator that joins the group.
+    /// Waits until no insert of an aggregator, for any partition, can still arrive. The wait covers the deadline of
+    /// the last insert, and ClickHouse's time limit for a statement that began just before that deadline. During the
+    /// wait, the `committed` offset is committed again and again, which fails once an aggregator joins the group. If
+    /// no offset was committed, the wait does not notice such an aggregator.
     ///
     /// # Errors
     /// An aggregator joined the group during the wait, or the error of Kafka.
@@ -225,13 +226,13 @@ impl<'c> Offline<'c> {
         };
         commit_again()?;
         tracing::info!(
-            "waiting {} s: until then an insert that an aggregator sent before may still arrive",
+            "waiting {} s, because an insert that an aggregator has already sent may still arrive",
             wait.as_secs()
         );
         let until = Instant::now() + wait;
         while Instant::now() < until {
             time::sleep(CHECK_PAUSE).await;
-            // The same commit again: Kafka accepts it only while the group is empty.
+            // Repeating the commit checks the group: Kafka accepts the commit only while the group is empty.
             commit_again()?;
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! `stream-agg skip`: turns one record into a dead letter, because ClickHouse refuses its rows for good or this
+//! `stream-agg skip`: turns one record into a dead letter, because ClickHouse permanently refuses its rows or this
 //! release does not know its format.
 //!
-//! The intent names the offset of the record, so that each later owner of the partition makes the same dead letter
-//! of it. In a declared batch the record becomes a part of its own ([`crate::ops::split`]), so the inserts of other
+//! The intent names the offset of the record, so that each later owner of the partition turns it into the same dead
+//! letter. In a declared batch the record becomes a part of its own ([`crate::ops::split`]), so the inserts of other
 //! records do not change. Invariant: a record is skipped only while no table can hold rows of it.
 
 use std::fmt;
@@ -42,7 +42,7 @@ pub enum SkipError {
     /// Some rows of the record are stored.
     #[error(
         "skip partition {partition}: `{table}` {partition_id} holds the batch below {applied_end}, so rows of offset {offset} are stored; \
-         remove what makes clickhouse refuse the others, or use `stream-agg split {partition}`"
+         remove the reason why clickhouse refuses the other rows, or use `stream-agg split {partition}`"
     )]
     Stored {
         /// The Kafka partition.
@@ -53,12 +53,13 @@ pub enum SkipError {
         table: String,
         /// Id of its table partition.
         partition_id: String,
-        /// The offset in its marker: the table partition holds the Kafka partition below it.
+        /// The marker: the table partition holds the records of the Kafka partition below this offset.
         applied_end: NextOffset,
     },
     /// The intent has no room for another offset.
     #[error(
-        "skip partition {partition}: {MAX_SKIPPED} records from the committed offset on are skipped already, no more can be"
+        "skip partition {partition}: {MAX_SKIPPED} records from the committed offset on are skipped already, \
+         which is the maximum"
     )]
     TooMany {
         /// The Kafka partition.
@@ -103,7 +104,7 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     // Some tables may hold rows of an adopted record.
     let is_adopted = intent.adopted.is_some_and(|adopted| !adopted.is_at_or_below(offset));
     if is_declared || is_adopted {
-        // Twice: the second check finds rows of inserts that were still under way.
+        // Twice: the second check finds rows of inserts that were in flight during the first one.
         check_not_stored(config, partition, &intent, offset).await?;
         offline.outlast_inserts(&Some((from, intent.to_string()))).await.map_err(offline_error)?;
         check_not_stored(config, partition, &intent, offset).await?;
@@ -112,8 +113,8 @@ pub async fn skip(config: &Config, partition: u16, offset: Offset) -> Result<Ski
     Ok(Skipped { partition, offsets: skipping.skipped })
 }
 
-/// `intent` with the record at `offset` skipped; if the record is in the declared batch, it becomes a part of its own.
-/// `None` if the intent would have too many skipped records or split points.
+/// `intent` with the record at `offset` skipped; if the record is in the declared batch, it becomes a separate part
+/// of the batch. `None` if the intent would have too many skipped records or split points.
 fn skipping(from: NextOffset, intent: &Intent, offset: Offset) -> Option<Intent> {
     let mut skipping = intent.clone();
     if !skipping.skipped.contains(&offset) {

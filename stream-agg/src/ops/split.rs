@@ -17,7 +17,7 @@ pub enum SplitError {
     /// No batch is declared.
     #[error(
         "split partition {partition}: no batch of this partition waits to be inserted, so there is nothing to split; take \
-         the number from the message of the aggregator"
+         the partition from the message of the aggregator"
     )]
     NothingDeclared {
         /// The Kafka partition.
@@ -25,8 +25,8 @@ pub enum SplitError {
     },
     /// The parts are single records, or an intent has no room for more split points.
     #[error(
-        "split partition {partition}: its batch, offsets {from} to {last}, is in {parts} parts already and cannot be split \
-         further; `stream-agg skip {partition} --offset N` makes a record of it a dead letter"
+        "split partition {partition}: its batch, offsets {from} to {last}, already has {parts} parts and cannot be \
+         split further; `stream-agg skip {partition} --offset N` turns one of its records into a dead letter"
     )]
     Indivisible {
         /// The Kafka partition.
@@ -48,7 +48,7 @@ pub enum SplitError {
     },
 }
 
-/// The batch as its new intent splits it.
+/// How the new intent splits the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// The Kafka partition.
@@ -78,8 +78,8 @@ pub async fn split(config: &Config, partition: u16) -> Result<Split, SplitError>
     Ok(Split { partition, from, ends: intent.ends() })
 }
 
-/// The split points after the widest parts are halved, as many as an intent may have. The parts begin at `from` and
-/// end at `ends`.
+/// Halves the widest parts, as many as an intent has room for, and returns all split points. The parts begin at
+/// `from` and end at `ends`.
 fn halved(from: NextOffset, ends: &[NextOffset]) -> Vec<NextOffset> {
     let starts = [from].into_iter().chain(ends.iter().copied());
     let mut parts: Vec<_> = starts.zip(ends.iter().copied()).collect();

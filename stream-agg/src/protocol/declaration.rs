@@ -1,8 +1,8 @@
-//! Everything that decides, besides the record itself, which rows a record becomes: one value.
+//! The declaration: everything that determines which rows a record becomes, except the record itself.
 //!
-//! A batch is declared under the hash of a declaration and finished under the same declaration, by any process and
-//! any release. So the declaration is stored whole in the table `configs` before its hash is used. Invariant: this
-//! release and the next one read a stored declaration as one of the same hash, or not at all.
+//! The intent of a batch names a declaration by its hash. Any process of any release that finishes the batch must use
+//! that declaration, so the whole declaration is stored in the table `configs` before its hash is used. Invariant:
+//! when this release or the next one reads a stored declaration, the result has the same hash, or reading fails.
 
 use std::ops::RangeInclusive;
 
@@ -15,20 +15,21 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::protocol::limits::{DECODE_VERSION, DecodeLimits, MAX_GROUPS, READABLE};
 use crate::protocol::window::WindowLimits;
 
-/// Everything that decides, besides the record, which rows it becomes.
+/// Everything that determines which rows a record becomes, except the record itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     /// The rollups and the declared fields.
     pub rollups: Rollups,
     /// Which client clocks are trusted, how far back repeats are recognized, and the constants of a release.
     pub limits: DecodeLimits,
-    /// Most groups that a batch adds to one rollup before further groups are folded into `(other)`.
+    /// Maximum number of groups that a batch adds to one rollup. Further groups are folded into `(other)`.
     pub max_groups: usize,
-    /// Key of the hash of user and hour that is stored as `place` in raw rows, so that a place identifies nobody.
+    /// Key of the hash of user and hour that raw rows store as `place`. Because of the key, a place does not identify
+    /// a user.
     pub place_key: u64,
 }
 
-/// A declaration as it is stored; the field names are the format. An absent field has its value in [`FIRST`].
+/// A declaration as it is stored. Its field names are part of the format. An absent field has the value in [`FIRST`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredDeclaration {
@@ -55,8 +56,8 @@ struct Constants {
     dead_letter_bytes: usize,
 }
 
-/// The values of the first releases, whatever the values of this release are. They are left out of the stored text,
-/// so that those releases can read it.
+/// The values of the first releases, which never change. A field with such a value is left out of the stored text, so
+/// that the first releases can read the text.
 const FIRST: Constants = Constants { max_groups: 50_000, spooled_days: 14, dead_letter_bytes: 4096 };
 
 fn is_zero(number: &u64) -> bool {
@@ -69,7 +70,7 @@ pub enum DeclarationError {
     /// Another release wrote it in a format that this release does not know.
     #[error("read a declaration: {0}")]
     Format(String),
-    /// It has a decode version that this release cannot decode with.
+    /// This release does not support its decode version.
     #[error(
         "read a declaration: its decode version is {0}, this release reads {first} to {DECODE_VERSION}",
         first = READABLE.start()
@@ -78,7 +79,7 @@ pub enum DeclarationError {
 }
 
 impl Declaration {
-    /// The declaration of a process without variables that change it, with a key that everybody knows.
+    /// The declaration of a process without environment variables that change it. Its place key is not secret.
     pub fn built_in() -> Self {
         Self {
             rollups: Rollups::built_in(),
@@ -92,7 +93,7 @@ impl Declaration {
     pub fn hash(&self) -> u64 {
         let Self { rollups, limits, max_groups, place_key } = self;
         let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = limits;
-        // The text is that of the first releases, which hashed no other fields.
+        // The first releases hashed exactly this text, without the fields below.
         let mut hashed = format!(
             "{version} {:x} Limits {{ time: TimeLimits {{ earliest: UnixMillis({}), ahead: {} }}, \
              window: WindowLimits {{ age_ms: {}, max_ids: {} }} }} {max_groups}",
@@ -133,7 +134,7 @@ impl Declaration {
     /// Reads what [`Self::text`] wrote.
     ///
     /// # Errors
-    /// It was written by a release that makes other rows.
+    /// A release that produces different rows wrote it.
     pub fn parse(text: &str) -> Result<Self, DeclarationError> {
         Self::parse_version(text, READABLE)
     }

@@ -1,5 +1,6 @@
-//! Generations of a Kafka log: a topic that is created again under its name begins the next one.
+//! The generation of a Kafka log. `stream-agg adopt --new-log` begins the next one, for example after the topic was
+//! deleted and created again under the same name.
 
-/// Generations of logs lie below this number. In the markers of a backfill, `g` is this number plus a day of raw
-/// rows.
+/// Generations of logs are below this number. In the markers of a backfill, column `g` is this number plus the day of
+/// the raw rows.
 pub const FIRST_BACKFILL_GENERATION: u16 = 1 << 15;

@@ -1,9 +1,9 @@
 //! Decides when a partition has been idle for so long that no later record can be a repeat.
 //!
-//! Its deduplication window is then emptied and committed as empty, so that it need not be restored. Invariant: an
-//! empty queue alone does not make a partition idle. The first fetch after a long stop may take a while, and its
-//! records may repeat some that the window holds. So Kafka is asked where the log ends. Pure: the caller asks Kafka
-//! and owns the clock.
+//! The deduplication window of an idle partition is emptied and committed as empty, so that it need not be restored.
+//! Invariant: an empty queue alone does not make a partition idle. The first fetch after a long stop may be slow, and
+//! its records may repeat records in the window. So Kafka is also asked where the log ends. Pure: the caller asks
+//! Kafka and passes the time.
 
 use schemas::time::{HOUR, UnixMillis};
 
@@ -36,10 +36,11 @@ pub struct IdleCheck {
 }
 
 impl IdleCheck {
-    /// Whether the partition is idle if the log ends with the records that were read: no batch is open or declared,
-    /// and the newest record is older than the age of the window plus an hour.
+    /// Whether the partition is idle, provided that the log has no records after those that were read. It is idle if
+    /// no batch is open or declared, and the newest record is older than the age of the window plus an hour.
     ///
-    /// The hour allows for clocks that differ: `now` is the time of this machine, records have Kafka's time.
+    /// The hour allows for differences between clocks: `now` is the time of this machine, and records have Kafka's
+    /// time.
     pub fn may_be_idle(&self, now: UnixMillis) -> bool {
         let age = now.0.saturating_sub(self.newest.0);
         self.state == WorkState::NoBatch
@@ -47,8 +48,8 @@ impl IdleCheck {
             && age >= self.window_age_ms.saturating_add(HOUR)
     }
 
-    /// Whether the partition is idle, if the log ended at `end` when Kafka was asked after the queue was found
-    /// empty.
+    /// Whether the partition is idle, given that the log ended at `end`. Kafka must be asked for `end` after the
+    /// queue was found empty.
     pub fn is_idle(&self, now: UnixMillis, end: NextOffset) -> bool {
         self.may_be_idle(now) && self.read >= end
     }
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     const READ: NextOffset = NextOffset::new(7);
-    /// 70 minutes after the newest record, with a window of ten.
+    /// 70 minutes after the newest record, with a window of ten minutes.
     const NOW: UnixMillis = UnixMillis(70 * MINUTE);
     const IDLE: IdleCheck = IdleCheck {
         state: WorkState::NoBatch,
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn a_log_that_goes_on_is_not_idle_however_long_its_records_take_to_come() {
         assert!(!IDLE.is_idle(NOW, NextOffset::new(8)));
-        // Kafka answers with the end up to which consumers may read; an open transaction holds it back.
+        // Kafka answers with the offset up to which consumers may read, which an open transaction holds back.
         assert!(IDLE.is_idle(NOW, NextOffset::new(6)));
     }
 

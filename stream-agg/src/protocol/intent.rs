@@ -1,8 +1,8 @@
-//! The metadata of a commit, which makes a batch final.
+//! The intent: the metadata of a commit, which declares a batch.
 //!
-//! With offset `F`, an intent says that the records `[F..last]` are one batch, for ever: any later owner of the
-//! partition inserts the rows of this batch and no others. Invariant: an intent is read back equal to what was
-//! written, within Kafka's default limit of 4096 bytes.
+//! An intent at the committed offset `F` says that the records `[F..last]` are one batch and stay one batch: every
+//! later owner of the partition inserts exactly the rows of this batch. Invariant: parsing the text of an intent
+//! returns an equal intent, and the text fits into Kafka's default limit of 4096 bytes.
 //!
 //! ```text
 //! v2 L=<last>|idle cfg=<hex> g=<n> S=<start> W=<floor> h=<digest> [T=<newest>] [A=<adopted>] [n=<nonce, hex>]
@@ -21,11 +21,11 @@ use crate::protocol::window::{Digest, WindowMark};
 
 /// The version that this release writes.
 const VERSION: &str = "v2";
-/// The version before, which this release reads too.
+/// The previous version, which this release reads too.
 const BEFORE: &str = "v1";
-/// Most split points, so that the metadata stays within Kafka's limit.
+/// Maximum number of split points, so that the metadata stays within Kafka's limit.
 pub const MAX_SPLIT_POINTS: usize = 63;
-/// Most skipped offsets, for the same reason.
+/// Maximum number of skipped offsets, for the same reason.
 pub const MAX_SKIPPED: usize = 63;
 
 /// The metadata of a commit at an offset `F`. Every record below `F` is in every cell.
@@ -35,27 +35,28 @@ pub struct Intent {
     pub last: Option<Offset>,
     /// Leader epoch of `last`; `None` if it is not known.
     pub last_epoch: Option<i32>,
-    /// A random number that is drawn when the batch is declared and is part of the tokens of its inserts; 0 if no
-    /// batch is declared.
+    /// A random number that is chosen when the batch is declared, and that is part of the tokens of its inserts; 0 if
+    /// no batch is declared.
     pub nonce: u64,
     /// Hash of the declaration under which the rows of the batch are made.
     pub declaration_hash: u64,
     /// Generation of the Kafka log.
     pub log_generation: u16,
-    /// Where counting began: no record below it was ever inserted in this generation.
+    /// The offset at which this generation of the log began to be counted: no record below it was ever inserted in
+    /// this generation.
     pub start: NextOffset,
-    /// The deduplication window as it stood before `F`.
+    /// The deduplication window after the records below `F`.
     pub window: WindowMark,
     /// Kafka's time of the newest record below `F`, if there was one.
     pub newest: Option<UnixMillis>,
-    /// `stream-agg adopt` found markers up to this offset, so they are expected. The records below it are declared
-    /// under `declaration_hash`.
+    /// The highest marker that `stream-agg adopt` found: markers up to this offset are expected. The records below
+    /// this offset are declared under `declaration_hash`.
     pub adopted: Option<NextOffset>,
     /// The log that the offset belongs to.
     pub log: LogMark,
-    /// Where the declared batch is split into smaller inserts, ascending: `stream-agg split` chose these offsets.
+    /// The offsets, ascending, at which `stream-agg split` has divided the declared batch into smaller inserts.
     pub split: Vec<NextOffset>,
-    /// Records from `F` on that become dead letters, ascending: `stream-agg skip` named them.
+    /// The offsets from `F` on, ascending, of records that `stream-agg skip` turns into dead letters.
     pub skipped: Vec<Offset>,
 }
 
@@ -63,11 +64,11 @@ pub struct Intent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicId(pub u128);
 
-/// Identifies a log among logs of the same topic name, and its offsets among those of a log that was truncated and
-/// written again.
+/// Identifies a log: the topic id changes if the topic is deleted and created again under the same name, and the
+/// leader epoch changes if the log is truncated and written again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogMark {
-    /// Id of the topic; `None` if the brokers have no ids, or if the release that committed did not ask for it.
+    /// Id of the topic; `None` if the brokers have no ids, or if the release that committed did not request it.
     pub topic: Option<TopicId>,
     /// Leader epoch of the newest record below `F`; `None` if it is not known.
     pub epoch: Option<i32>,
@@ -270,7 +271,7 @@ mod tests {
 
     const TEXT: &str = "v2 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20 n=5eed \
                         t=0000000000000000000000000000cafe e=4 E=5 P=9,11 X=8,12";
-    /// As the release before wrote it.
+    /// An intent as the previous release wrote it.
     const TEXT_BEFORE: &str = "v1 L=12 cfg=00000000000000ab g=1 S=3 W=7 h=0-0 T=1700000000000 A=20";
 
     #[track_caller]

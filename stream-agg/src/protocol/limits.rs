@@ -1,4 +1,4 @@
-//! Limits that decide, besides the record and the rollups, which rows a record becomes.
+//! Limits that affect which rows a record becomes, in addition to the record itself and the rollups.
 
 use std::ops::RangeInclusive;
 
@@ -7,31 +7,33 @@ use schemas::time::HOUR;
 
 use crate::protocol::window::WindowLimits;
 
-/// Most groups that a batch adds to one rollup before further groups are folded.
+/// Maximum number of groups that a batch adds to one rollup. Further groups are folded into `(other)`.
 pub const MAX_GROUPS: usize = 50_000;
 
-/// Bytes that a dead letter keeps of its line; the rest of a longer line is cut off.
+/// Maximum number of bytes of the line that a dead letter keeps. A longer line is truncated.
 pub const MAX_DEAD_LETTER_BYTES: usize = 4096;
 
-/// Raised when the same record and settings give other rows; a golden test fails then. The changed code must check
-/// [`DecodeLimits::version`], so that a batch of the version before can still be finished.
+/// The version of the decoding code. Raise it when the same record and settings produce different rows; a golden test
+/// fails in that case. The changed code must check [`DecodeLimits::version`], so that this release can still finish a
+/// batch of the previous version.
 pub const DECODE_VERSION: u32 = 2;
-/// Versions whose batches this release can finish: the current one and the one before.
+/// Versions whose batches this release can finish: the current version and the previous one.
 pub const READABLE: RangeInclusive<u32> =
     (if DECODE_VERSION > 1 { DECODE_VERSION - 1 } else { 1 })..=DECODE_VERSION;
 
-/// How long a spool may hold a record: much less than the ledger remembers records.
+/// Maximum number of days that a spool may hold a record. This is much shorter than the retention of the ledger.
 pub const MAX_SPOOLED_DAYS: i64 = 14;
 
-/// Days that a line may take from an edge to Kafka. An earlier `server_time` is not trusted.
+/// Maximum number of days between the arrival of a line at the edge and its append to Kafka. An older `server_time`
+/// is not trusted.
 pub const LONGEST_WAY_DAYS: i64 = MAX_SPOOLED_DAYS + 1;
 
-/// How far an edge's clock may be ahead of Kafka's, in milliseconds. This value and the days above decide about
-/// rows: other values need another [`DECODE_VERSION`].
+/// How far an edge's clock may be ahead of Kafka's, in milliseconds. Rows depend on this value and on the numbers of
+/// days above, so other values need a new [`DECODE_VERSION`].
 pub(crate) const EDGE_AHEAD: i64 = HOUR;
 
-/// What decides about rows besides the records and the rollups. The last three are constants of a release; a batch
-/// is finished under the values that it was declared with.
+/// The limits that affect rows, in addition to the records and the rollups. The last three fields are constants of a
+/// release. A batch is finished with the values with which it was declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Which client clocks are trusted.
@@ -42,11 +44,11 @@ pub struct DecodeLimits {
     pub version: u32,
     /// Days that a spool may hold a record.
     pub spooled_days: i64,
-    /// Bytes that a dead letter keeps of its line.
+    /// Maximum number of bytes of the line that a dead letter keeps.
     pub dead_letter_bytes: usize,
 }
 
-/// The values of this release, where no variable says otherwise.
+/// The values of this release, which apply unless an environment variable overrides them.
 impl Default for DecodeLimits {
     fn default() -> Self {
         Self {

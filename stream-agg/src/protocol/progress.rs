@@ -1,17 +1,17 @@
-//! The progress of a partition: what is in every cell, what is declared, and what may follow.
+//! The progress of a partition: which records are in every cell, which batch is declared, and what may happen next.
 //!
 //! Invariants: a declared batch never changes; the next batch is declared only when every cell has this one; a
-//! partition is released only when nothing of it is on its way to Kafka or ClickHouse. No I/O and no clock: the
-//! pipeline reports what happened and asks what may be done next, and so does the model in `tests/model.rs`.
+//! partition is released only when its pipeline has ended and none of its commits is in flight. No I/O and no clock:
+//! the pipeline reports what happened and asks what may be done next, and so does the model in `tests/model.rs`.
 
 use std::fmt;
 
-/// The place of a record in its partition.
+/// The offset of a record in its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(i64);
 
-/// The next offset to read. Kafka stores it in a commit, and a marker has it too: both stand for every record
-/// below.
+/// The next offset to read. Kafka stores it in a commit, and ClickHouse in a marker: both stand for every record
+/// below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextOffset(i64);
 
@@ -19,18 +19,18 @@ impl Offset {
     /// The offset that Kafka gave a record.
     ///
     /// # Panics
-    /// If it is negative: librdkafka uses negative numbers as special values, never as a record's offset.
+    /// If `offset` is negative: librdkafka uses negative numbers as special values, never as a record's offset.
     pub const fn new(offset: i64) -> Self {
         assert!(offset >= 0, "a record's offset is not negative");
         Self(offset)
     }
 
-    /// Everything up to and including this record.
+    /// The next offset to read once this record was read.
     pub const fn next(self) -> NextOffset {
         NextOffset(self.0 + 1)
     }
 
-    /// Everything below this record.
+    /// The next offset to read if this record is the next one.
     pub fn as_next(self) -> NextOffset {
         NextOffset(self.0)
     }
@@ -42,19 +42,19 @@ impl Offset {
 }
 
 impl NextOffset {
-    /// No record is below.
+    /// The beginning of a partition: no record is below it.
     pub const ZERO: Self = Self(0);
 
-    /// Every record below `offset`.
+    /// The record at `offset` is the next one to read.
     ///
     /// # Panics
-    /// If it is negative.
+    /// If `offset` is negative.
     pub const fn new(offset: i64) -> Self {
         assert!(offset >= 0, "an offset to read is not negative");
         Self(offset)
     }
 
-    /// Whether a record at `offset` is not below it.
+    /// Whether the record at `offset` is still to be read.
     pub fn is_at_or_below(self, offset: Offset) -> bool {
         self.0 <= offset.0
     }
@@ -107,23 +107,24 @@ impl Progress {
         self.applied
     }
 
-    /// Whether a batch may be declared: no batch is declared, or every cell has it. An earlier declaration would
-    /// lose rows, because it overwrites the intent of the batch before.
+    /// Whether the next batch may be declared: no batch is declared, or every cell has the declared one. Declaring
+    /// the next batch earlier would lose rows, because its commit overwrites the intent of the unfinished batch.
     pub fn may_declare(&self) -> bool {
         self.declared.is_none()
     }
 
-    /// Declares that `[applied..=last]` is final, and how many cells must get it.
+    /// Declares the records `[applied..=last]` as a batch that never changes. `cells` is the number of cells that
+    /// must get it.
     ///
     /// # Panics
-    /// If no batch may be declared, or the batch is empty. Going on could lose or duplicate events.
+    /// If no batch may be declared, or the batch is empty. Continuing could lose or duplicate events.
     pub fn declare(&mut self, last: Offset, cells: usize) {
         assert!(self.may_declare(), "a batch up to {last} is declared while another one is open");
         assert!(cells > 0 && self.applied.is_at_or_below(last), "a batch holds a record and has a cell");
         self.declared = Some(Declared { last, cells_left: cells });
     }
 
-    /// One more cell has the declared batch.
+    /// Records that one more cell has the declared batch.
     ///
     /// # Panics
     /// If no batch is declared.
@@ -137,9 +138,9 @@ impl Progress {
     }
 }
 
-/// Whether a revoked partition may be released, so that another member gets it. A commit under way can reach Kafka
-/// after the next owner's commit, and Kafka would accept it: it checks that a member lives, not that the member
-/// owns the partition.
+/// Whether a revoked partition may be released, so that another member gets it. A commit in flight can reach Kafka
+/// after the next owner's commit. Kafka would accept it, because Kafka checks that the committer is a live member of
+/// the group, not that it owns the partition.
 pub fn may_release(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
     pipeline_has_ended && !commit_under_way
 }
@@ -149,53 +150,57 @@ pub fn may_release(pipeline_has_ended: bool, commit_under_way: bool) -> bool {
 pub enum CommitOutcome {
     /// Kafka stored it.
     Accepted,
-    /// Kafka did not store it and will not: another generation of the group has begun or is beginning, with this
-    /// member in it.
+    /// Kafka did not store it and will not: a new generation of the group has begun or is beginning, and this member
+    /// belongs to it.
     Refused,
     /// Kafka did not store it and will not: the group has removed this member.
     Removed,
-    /// Kafka did not store it, and stores none until an operator helps: an authorization or a setting is missing.
+    /// Kafka did not store it. Kafka will not store any commit until an operator adds an authorization or changes a
+    /// setting.
     Denied,
-    /// The outcome is unknown, and the commit may arrive later.
+    /// The outcome is unknown: the commit may still reach Kafka later.
     Unknown,
-    /// Another process has taken this one's place for good.
+    /// Another process has permanently taken over this process's membership in the group.
     Fenced,
 }
 
 /// What to do after a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AfterCommit {
-    /// Insert the batch that it declares.
+    /// Insert the batch that the commit declares.
     Proceed,
-    /// Read what is committed. Commit the same again if that is unchanged, else join the group again.
+    /// Read the committed offset and metadata. If they are unchanged, send the same commit again; otherwise rejoin
+    /// the group.
     ReadBack,
-    /// Leave the group, so that Kafka refuses a commit under way, and join it again.
+    /// Leave the group, so that Kafka refuses a commit in flight, and join it again.
     Rejoin,
-    /// End the process.
+    /// Shut the process down.
     Shutdown,
 }
 
-/// The rule: only a commit that is known to have failed may be retried in place.
+/// Decides what to do after a commit. The rule: only a commit that is known to have failed may be retried without
+/// rejoining the group.
 ///
-/// Kafka answers with error 22 when the generation of the commit is over, which does not come back, and with 27
-/// while this generation is being assigned, before anything is stored. librdkafka reports one result for each
-/// commit: a commit that it holds back while there is no coordinator (`rd_kafka_cgrp_defer_offset_commit`) is the
-/// same commit, sent later in the generation of that moment, and its result is the one reported. So a refused
-/// commit is not on its way. Over a broken connection librdkafka sends the same bytes again, up to twice, and an
-/// earlier copy might be accepted after a 27, as it might after a commit that was accepted. Such a copy says the
-/// same as the commit that is retried. If it arrived after a later commit, the committed offset would go back until
-/// the next commit, and the checks at a start would find markers ahead of it. Joining the group again would not
-/// prevent that. It also causes a rebalance, in which Kafka refuses the commits of other members.
+/// Kafka answers `ILLEGAL_GENERATION` (22) when the generation of the commit has ended; an ended generation never
+/// comes back. It answers `REBALANCE_IN_PROGRESS` (27) while it assigns partitions in the generation of the commit,
+/// before it stores anything. librdkafka reports one result for each commit. While there is no coordinator, it holds
+/// a commit back (`rd_kafka_cgrp_defer_offset_commit`) and sends it later in the generation of that moment; it then
+/// reports the result of that request. So a refused commit is not in flight. When a connection breaks, librdkafka
+/// sends the same bytes again, up to twice. Kafka might accept an earlier copy after it has answered 27, just as it
+/// might after it has accepted a commit. Such a copy has the same content as the commit that is retried. If the copy
+/// arrived after a later commit, the committed offset would go back until the next commit, and the checks at a start
+/// would find markers ahead of it. Rejoining the group would not prevent that. It would also cause a rebalance, in
+/// which Kafka refuses the commits of other members.
 ///
-/// After a 25, or under another member id, a commit is never retried: the group has removed the member, so its
-/// partitions may have another owner. A static member that is removed while it joins is admitted at once under
-/// another id. librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) considers its partitions neither lost nor
-/// revoked until the answer to its SyncGroup, and meanwhile Kafka would accept its commits over the owner's. As
-/// long as the member id is the same, the member was in each generation, and none of its partitions has another
-/// owner before it is unassigned.
+/// After `UNKNOWN_MEMBER_ID` (25), or when the member id has changed, a commit is never retried: the group has
+/// removed the member, so its partitions may have another owner. If the group removes a static member while that
+/// member joins, Kafka admits the member again at once under another id. Until the answer to its SyncGroup,
+/// librdkafka (2.12.1, `rd_kafka_cgrp_handle_JoinGroup`) treats its partitions as neither lost nor revoked, and Kafka
+/// would let its commits overwrite those of the new owner. While the member id stays the same, the member has been in
+/// every generation, and none of its partitions has another owner before it is unassigned.
 ///
-/// In the model (`tests/model`), Kafka refuses the commits of an owner that was replaced meanwhile, and the owner
-/// retries them in place. The model has neither the copies nor a 27 for the owner itself.
+/// In the model (`tests/model`), Kafka refuses the commits of an owner that has been replaced, and that owner retries
+/// them. The model contains neither such copies nor an error 27 for the current owner.
 pub fn after_commit(end: CommitOutcome) -> AfterCommit {
     match end {
         CommitOutcome::Accepted => AfterCommit::Proceed,

@@ -1,7 +1,7 @@
-//! The checks before a pipeline starts: where does an assigned partition go on?
+//! The checks before a pipeline starts: at which offset does an assigned partition continue?
 //!
-//! What Kafka has committed, what the log holds and what the markers in ClickHouse say must fit together. If they
-//! do not, somebody has changed one of them, and going on would count events twice or not at all. Pure.
+//! The committed offset, the log and the markers in ClickHouse must agree. If they do not, one of them was changed
+//! from outside, and continuing would count events twice or not at all. Pure.
 
 use schemas::tables::LEDGER_DAYS;
 use schemas::time::{DAY, UnixMillis};
@@ -22,7 +22,7 @@ pub struct Marker {
     pub applied_end: NextOffset,
 }
 
-/// What Kafka has of a partition when the partition is assigned.
+/// The state of a partition in Kafka when the partition is assigned.
 #[derive(Debug, Clone)]
 pub struct KafkaState {
     /// The committed offset and its metadata, if there is one.
@@ -48,7 +48,7 @@ impl KafkaState {
     }
 }
 
-/// Where a partition goes on.
+/// Where a partition continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
     /// The next record to read; every record below is in every cell.
@@ -92,7 +92,7 @@ pub enum RecoverError {
         /// Why the intent cannot be read.
         source: IntentError,
     },
-    /// The log is shorter than the commit says, and it is not known whether the topic is the same.
+    /// The log ends below the commit or the declared batch, and it is unknown whether the topic is the same.
     #[error(
         "records below {reached} are committed or declared, but the log ends at {end}; was the topic deleted and created again?"
     )]
@@ -129,7 +129,7 @@ pub enum RecoverError {
         /// Where the log begins.
         low: NextOffset,
     },
-    /// A marker that fits neither the commit nor the declared batch.
+    /// A marker matches neither the commit nor the declared batch.
     #[error(
         "`{table}` {partition_id} holds records below {applied_end}, but only those below {from} are committed; were offsets reset?"
     )]
@@ -143,7 +143,7 @@ pub enum RecoverError {
         /// The committed offset.
         from: NextOffset,
     },
-    /// ClickHouse holds less than the commit says.
+    /// ClickHouse lacks records that are committed.
     #[error(
         "records below {from} are committed, but the ledger holds those below {ledger} only; was clickhouse restored from an older backup? restore all tables from the same backup"
     )]
@@ -172,23 +172,23 @@ pub enum RecoverError {
     UnknownDeclaration(#[source] UnknownDeclaration),
 }
 
-/// How an operator helps a partition that cannot start.
+/// What an operator must do about a partition that cannot start.
 pub fn help(partition: u16) -> String {
     format!("; stop all aggregators and run `stream-agg adopt {partition}`")
 }
 
-/// What an operator adds to `stream-agg adopt` if the log of the same topic was truncated.
+/// The arguments that an operator adds to `stream-agg adopt` if the log of the same topic was truncated.
 pub const AFTER_TRUNCATION: &str =
     "--new-log --from N, where N is the first offset that was written after the truncation";
 
-/// How an operator helps if this release does not know the format of a record.
+/// What an operator can do if this release does not know the format of a record.
 pub fn help_format(partition: u16, offset: Offset) -> String {
     format!(
         "; or, to store it as dead letters, stop all aggregators and run `stream-agg skip {partition} --offset {offset}`"
     )
 }
 
-/// How an operator helps if Kafka's client cannot read records.
+/// What an operator can do if Kafka's client cannot read records.
 pub fn help_unreadable(partition: u16) -> String {
     format!(
         "; restore the log from a replica and restart the aggregator, or give the records up: delete those before \
@@ -197,7 +197,7 @@ pub fn help_unreadable(partition: u16) -> String {
 }
 
 impl RecoverError {
-    /// How an operator helps; empty if the text of the error already says it.
+    /// What an operator must do; empty if the error message already says it.
     pub fn help(&self, partition: u16) -> String {
         match self {
             Self::Unreadable { source: IntentError::Version(_), .. } | Self::UnknownDeclaration(_) => {
@@ -213,11 +213,11 @@ impl RecoverError {
     }
 }
 
-/// Checks what was `found` in Kafka against the `markers` of all cells, read at ClickHouse's time `now`. A
-/// partition of which nothing is known starts at the beginning of its log, under the declaration of this process.
+/// Checks what was `found` in Kafka against the `markers` of all cells, read at ClickHouse's time `now`. A partition
+/// without a commit and without markers starts at the beginning of its log, under the declaration of this process.
 ///
 /// # Errors
-/// The parts that do not fit together.
+/// Which of these contradict each other.
 pub fn resume(
     found: &KafkaState,
     markers: &[Marker],
@@ -261,8 +261,8 @@ fn fresh(found: &KafkaState, from: NextOffset, declaration_hash: u64) -> Resume 
     Resume { from, rebuild: None, intent: Intent::fresh(from, declaration_hash, 0, log) }
 }
 
-/// Checks that the topic is the one that the offset was committed for. If only one of the two ids is known, every
-/// later intent has that one.
+/// Checks that the topic is the one that the offset was committed for. If only one of the two ids is known, all later
+/// intents contain that id.
 fn check_topic(intent: &mut Intent, found: &KafkaState) -> Result<(), RecoverError> {
     match (intent.log.topic, found.topic) {
         (Some(committed), Some(found)) if committed != found => {
@@ -287,8 +287,8 @@ fn in_log(resume: Resume, found: &KafkaState) -> Result<Resume, RecoverError> {
     Ok(resume)
 }
 
-/// Each cell ends at or below the commit, at the end of the declared batch or of a part of it, or within the
-/// adopted records.
+/// Checks that each marker is at or below the committed offset, at the end of the declared batch or of a part of it,
+/// or within the adopted records.
 fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError> {
     let declared = resume.rebuild.map(Offset::next);
     let Intent { adopted, split, .. } = &resume.intent;
@@ -309,8 +309,8 @@ fn check_markers(resume: &Resume, markers: &[Marker]) -> Result<(), RecoverError
     }
 }
 
-/// Every batch leaves its end in the ledger, so the end of the last batch is there until its table partition is
-/// dropped.
+/// Checks that the ledger has a marker at the end of the last batch. Every batch writes such a marker, which stays
+/// until its table partition is dropped.
 fn check_ledger(resume: &Resume, markers: &[Marker], now: UnixMillis) -> Result<(), RecoverError> {
     let of_ledger = markers.iter().filter(|marker| marker.table == "ledger").map(|marker| marker.applied_end);
     let ledger = of_ledger.max().unwrap_or(NextOffset::ZERO);

@@ -1,14 +1,15 @@
-//! From which moment on a rollup has every event of a Kafka partition. The table `rollup_since` has these moments, from
-//! which readers know how far back a rollup that was declared late is complete.
+//! The moment since which a rollup has every event of a Kafka partition. The table `rollup_since` stores these
+//! moments. They tell readers since when a rollup is complete that was declared after events had been stored.
 //!
-//! A moment is a time of arrival. A rollup without a row in the table has every event of the partition.
+//! A moment is a time at which events arrived. A rollup without a row in the table has every event of the partition.
 //!
-//! Invariant: a moment is never too early, whichever processes with and without the rollup have the partition one after
-//! another, and wherever one of them dies or is paused. It follows from the order of two writes around the commit that
-//! changes the declaration. Before the commit, every moment that will not hold any more, or does not hold yet, is
-//! replaced by [`NOT_COUNTED`]. After the commit, which Kafka accepts from the owner of the partition only, the moments
-//! of the rollups that begin with it are written. Their version is a clock that was read before the commit, so a later
-//! owner's first write replaces a write of an earlier owner that arrives late. Pure.
+//! Invariant: a stored moment is never too early. This holds whichever processes, with or without the rollup, own the
+//! partition one after another, and wherever one of them dies or is paused. It follows from the order of two writes
+//! around the commit that changes the declaration. Before the commit, every moment that becomes invalid, or is not
+//! valid yet, is replaced by [`NOT_COUNTED`]. After the commit, which Kafka accepts only from the owner of the
+//! partition, the moments of the rollups that begin with this commit are written. The version of these rows is a
+//! clock reading from before the commit, so the first write of a later owner replaces a delayed write of an earlier
+//! owner. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,19 +18,19 @@ use schemas::time::{DAY, UnixMillis};
 
 use crate::protocol::declaration::Declaration;
 
-/// 2299-12-31, the moment of a rollup that does not count the events of a partition at present. It is later than the
+/// 2299-12-31, the moment of a rollup that currently does not count the events of a partition. It is later than the
 /// arrival of any event.
 pub const NOT_COUNTED: UnixMillis = UnixMillis(120_529 * DAY);
 
-/// What is noted of rollups for one Kafka partition, by their names.
+/// The stored moments of one Kafka partition, by the names of the rollups.
 pub type NotedSince = BTreeMap<String, UnixMillis>;
 
-/// What a process notes when a partition begins to work under its declaration.
+/// What a process writes when a partition begins to use its declaration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinceChanges {
-    /// Rollups to note as not counted before the commit.
+    /// Rollups to store as not counted, before the commit.
     pub withdrawn: BTreeSet<String>,
-    /// Those of them that have every event from the commit on.
+    /// Of these, the rollups that have every event from the commit on.
     pub begun: BTreeSet<String>,
 }
 
@@ -38,24 +39,25 @@ pub fn names(rollups: &Rollups) -> BTreeSet<&str> {
     rollups.iter().map(|rollup| &*rollup.name).collect()
 }
 
-/// What changes for a partition of which `noted` is known, if its records up to now were counted into the rollups
-/// `before`, and from now on are counted into `ours`.
+/// The changes for a partition with the stored moments `noted`. Until now its records were counted into the rollups
+/// `before`; from now on they are counted into the rollups `ours`.
 pub fn changes(noted: &NotedSince, before: &BTreeSet<&str>, ours: &BTreeSet<&str>) -> SinceChanges {
-    // An owner that declares the rollup died before it stored the moment from which on it counts.
+    // This row remains if an owner that declares the rollup died before it stored the moment.
     let is_open = |name: &str| noted.get(name) == Some(&NOT_COUNTED);
     let begun = ours.iter().filter(|name| !before.contains(*name) || is_open(name));
     let begun: BTreeSet<String> = begun.map(|name| (*name).to_owned()).collect();
-    // The row is written even if that of a removed rollup already says so: the previous owner of the partition may
-    // still overwrite it.
+    // The row of a removed rollup is written even if the stored row already says so, because the previous owner of
+    // the partition may still overwrite that row.
     let removed = before.difference(ours).map(|name| (*name).to_owned());
-    // A previous owner wrote these rows of rollups that we do not declare, and died before its commit to Kafka.
+    // Rows of rollups that this process does not declare: a previous owner wrote them and died before its commit to
+    // Kafka.
     let stale = noted.iter().filter(|(name, since)| **since != NOT_COUNTED && !ours.contains(&***name));
     let stale = stale.map(|(name, _)| name.clone());
     let withdrawn = removed.chain(stale).chain(begun.iter().cloned()).collect();
     SinceChanges { withdrawn, begun }
 }
 
-/// The rollups of `ours` that no declaration in `earlier` has: no partition counts them yet. None if nothing was
+/// The rollups of `ours` that no declaration in `earlier` has: no partition counts them yet. Empty if nothing was
 /// ever declared.
 pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'r str> {
     let mut all = names(ours);
@@ -63,11 +65,11 @@ pub fn introduced<'r>(ours: &'r Rollups, earlier: &[Declaration]) -> BTreeSet<&'
     if earlier.is_empty() { BTreeSet::new() } else { all }
 }
 
-/// The moment of a rollup that begins to count where `latest` is Kafka's latest time of the records before. If that
-/// time is unknown it is `now`, and 1970 if there was no record before.
+/// The moment of a rollup that begins to count now. `latest` is the latest time, by Kafka's clock, of the earlier
+/// records. If that time is unknown, the moment is `now`, or 1970 if there are no earlier records.
 pub fn begins(latest: Option<UnixMillis>, has_earlier_records: bool, now: UnixMillis) -> UnixMillis {
     match latest {
-        // Records of the same millisecond may lie on both sides.
+        // Records of the same millisecond may be among the earlier records and among the later ones.
         Some(latest) => UnixMillis(latest.0 + 1),
         None if has_earlier_records => now,
         None => UnixMillis(0),
@@ -117,9 +119,9 @@ mod tests {
     fn a_rollup_that_ours_lacks_is_withdrawn() {
         check(&[], &["a", "b"], &["a"], &["b"], &[]);
         check(&[("b", MOMENT)], &["a", "b"], &["a"], &["b"], &[]);
-        // The owner before may still write from when on it counted.
+        // The previous owner may still write the moment since which it counted.
         check(&[("b", NOT_COUNTED)], &["a", "b"], &["a"], &["b"], &[]);
-        // A backfill noted it while no owner that declares it had the partition.
+        // A backfill wrote the moment while the owner of the partition did not declare the rollup.
         check(&[("b", MOMENT)], &["a"], &["a"], &["b"], &[]);
         check(&[("b", NOT_COUNTED)], &["a"], &["a"], &[], &[]);
     }

@@ -1,7 +1,7 @@
-//! Finds partitions that stand still: records wait, but none is applied.
+//! Finds stalled partitions: records wait, but none is applied.
 //!
-//! Most causes have a report of their own, with a better message. This check finds the causes that nobody
-//! expected. Pure: the caller passes the time.
+//! Most causes are reported elsewhere, with a better message. This check finds unexpected causes. Pure: the caller
+//! passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::protocol::progress::NextOffset;
 
-/// How long no record may be applied while records wait: longer than an insert and its retry take.
+/// How long records may wait without any being applied. This is longer than an insert and its retry take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Since when each partition has been at its offset.
+/// The first offset of each partition that is not applied, and since when it has been the same.
 #[derive(Debug, Default)]
 pub struct Stalls(BTreeMap<i32, (Option<NextOffset>, Instant)>);
 
 impl Stalls {
-    /// Whether `partition` stands still. `next` is the first offset that is not applied, `None` before the
-    /// partition is restored; `waits` says whether the log has records from there on.
+    /// Whether `partition` is stalled. `next` is the first offset that is not applied, or `None` before the partition
+    /// is restored. `waits` says whether the log has records at or after `next`.
     pub fn stands_still(
         &mut self,
         partition: i32,
@@ -44,7 +44,7 @@ impl Stalls {
 mod tests {
     use super::*;
 
-    /// The seconds at which a partition stands still, if it is checked every ten seconds.
+    /// Compares the seconds at which a partition is found to be stalled, if it is checked every ten seconds.
     #[track_caller]
     fn check(looks: impl Fn(u64) -> (Option<i64>, bool), expected: &[u64]) {
         let (start, mut stalls) = (Instant::now(), Stalls::default());

@@ -2,16 +2,16 @@
 
 use crate::protocol::progress::{NextOffset, Offset};
 
-/// Whether the log was truncated below `next`, which Kafka's client cannot read, if the log begins at `low`. Only a
-/// log that begins later has lost the record to retention: a log never ends before a record that was read, unless
-/// it was truncated, wherever it ends now.
+/// Whether the log, which begins at `low`, was truncated below `next`, given that Kafka's client cannot read at
+/// `next`. If the log begins after `next`, retention has deleted the record. Otherwise the log was truncated,
+/// wherever it ends now, because without a truncation it would not end before a record that was read.
 pub(crate) fn was_truncated(next: NextOffset, low: NextOffset) -> bool {
     low <= next
 }
 
-/// Whether the record at `offset`, of this leader `epoch`, was written after the log had been truncated inside the
-/// declared batch. The batch is known by its last record and the leader epoch of that record. Epochs never decrease
-/// in a log, and every record that is written after a truncation has a later epoch.
+/// Whether the record at `offset` with this leader `epoch` was written after the log had been truncated inside the
+/// declared batch. `declared` is the offset and the leader epoch of the last record of the batch. Epochs never
+/// decrease in a log, and every record that is written after a truncation has a later epoch.
 pub(crate) fn was_written_later(declared: (Offset, i32), offset: Offset, epoch: Option<i32>) -> bool {
     let (last, of_last) = declared;
     offset <= last && epoch.is_some_and(|epoch| epoch > of_last)

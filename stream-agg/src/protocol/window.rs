@@ -1,9 +1,10 @@
 //! The deduplication window: the latest records of one partition, to recognize repeats.
 //!
-//! A queue of records, oldest first, with the ids of each: its own id and the ids of its stored lines. A record
-//! without ids is not in the queue: it repeats nothing, and the limit on ids would not bound the number of such
-//! records. Invariant: the content follows from the records `[W, F)` alone, so appending the rows of the ledger in
-//! their order restores it exactly; the digest proves that. Pure: the only time is that of the records.
+//! The window is a queue of records, oldest first. Each entry has the record's own id and the ids of its stored
+//! lines. A record without ids is not in the queue: it cannot be recognized as a repeat, and the limit on ids would
+//! not bound the number of such records. Invariant: the content depends only on the records `[W, F)`, from the oldest
+//! record in the window to the committed offset. Appending their ledger rows in order therefore restores it exactly,
+//! and the digest verifies that. Pure: the only clock is the time of the records.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,12 +18,12 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::protocol::progress::{NextOffset, Offset};
 
-/// How far back repeats are recognized. The limits decide about rows, so they are part of the declaration.
+/// How far back repeats are recognized. The limits affect which rows are stored, so they are part of the declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Age of the oldest record, in milliseconds before the current one.
+    /// Maximum age of a record in the window, in milliseconds before the current record.
     pub age_ms: i64,
-    /// Most ids in the window.
+    /// Maximum number of ids in the window.
     pub max_ids: usize,
 }
 
@@ -35,7 +36,7 @@ impl Default for WindowLimits {
 /// The id of a line: a hash of its tenant and the client's event id.
 ///
 /// # Panics
-/// If `tenant` is longer than a tenant may be.
+/// If `tenant` is longer than [`MAX_TENANT_BYTES`].
 pub fn line_id(tenant: &str, event_id: Uuid) -> u64 {
     const SEPARATOR: u8 = b'/';
     let mut key = [0; MAX_TENANT_BYTES + 17];
@@ -46,9 +47,9 @@ pub fn line_id(tenant: &str, event_id: Uuid) -> u64 {
     xxh3_64(&key[..length + 17])
 }
 
-/// The id of a record; `None` if it has no identity.
+/// The id of a record in the window; `None` if the record's UUID is nil.
 pub fn record_id(id: Uuid) -> Option<u64> {
-    // No tenant begins with it.
+    // No tenant begins with this character, so the key of a record never equals that of a line.
     const PREFIX: u8 = b'#';
     let mut key = [PREFIX; 17];
     key[1..].copy_from_slice(id.as_bytes());
@@ -59,10 +60,10 @@ pub fn record_id(id: Uuid) -> Option<u64> {
 #[derive(Debug, Default)]
 pub struct Window {
     records: VecDeque<Remembered>,
-    /// The ids of all records, end to end.
+    /// The ids of all records, concatenated.
     ids: VecDeque<u64>,
     set: HashSet<u64>,
-    /// How often an id is in `ids` beyond the first time: only the id of a repeated record is there more than once.
+    /// How many more times than once an id is in `ids`. Only the id of a repeated record is in `ids` more than once.
     again: HashMap<u64, u32>,
     sum: u128,
 }
@@ -80,7 +81,7 @@ impl Window {
         Self::default()
     }
 
-    /// Forgets the records that are too old for a record of the time `now`. Called before each record.
+    /// Forgets the records that are too old to recognize a repeat at the time `now`. Called before each record.
     pub fn expire(&mut self, now: UnixMillis, limits: &WindowLimits) {
         let earliest = UnixMillis(now.0.saturating_sub(limits.age_ms));
         while self.records.front().is_some_and(|front| front.kafka_time < earliest) {
@@ -109,7 +110,7 @@ impl Window {
         }
     }
 
-    /// Remembers a record and forgets none: restores the window, row by row of the ledger from `W` on.
+    /// Remembers a record and forgets none. Restores the window from the rows of the ledger, one by one from `W` on.
     pub fn append(&mut self, offset: Offset, kafka_time: UnixMillis, record: Uuid, line_ids: &[u64]) {
         let before = self.ids.len();
         for id in record_id(record).into_iter().chain(line_ids.iter().copied()) {
@@ -125,7 +126,7 @@ impl Window {
         }
     }
 
-    /// `W`: the oldest record in the window.
+    /// `W`: the offset of the oldest record in the window.
     pub fn floor(&self) -> Option<Offset> {
         self.records.front().map(|record| record.offset)
     }
@@ -135,12 +136,12 @@ impl Window {
         self.records.back().map(|record| record.kafka_time)
     }
 
-    /// Proves that two windows are equal.
+    /// The digest of the content: windows with equal digests are equal.
     pub fn digest(&self) -> Digest {
         Digest { count: self.ids.len() as u64, sum: self.sum }
     }
 
-    /// The mark to commit at `next`, for the window after the records below it.
+    /// The mark to commit at `next`, while the window covers the records below `next`.
     pub fn mark(&self, next: NextOffset) -> WindowMark {
         WindowMark { floor: self.floor().map_or(next, Offset::as_next), digest: self.digest() }
     }
@@ -148,7 +149,7 @@ impl Window {
     /// The restored window, if it equals the `committed` one.
     ///
     /// # Errors
-    /// The digest of the restored window: the ledger has lost records or has got others.
+    /// The digest of the restored window, if it differs: the ledger lacks records or contains other ones.
     pub fn verified(self, committed: &WindowMark) -> Result<Self, Digest> {
         let found = self.digest();
         if found == committed.digest { Ok(self) } else { Err(found) }
@@ -192,7 +193,7 @@ pub struct Digest {
     pub sum: u128,
 }
 
-/// Proves that a window was restored as it was.
+/// The description of a window in a commit, which verifies that the window was restored unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowMark {
     /// The records of the window lie in `[floor, F)`.

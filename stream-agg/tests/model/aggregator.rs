@@ -1,4 +1,5 @@
-//! One process: a pipeline for the partition, as `pipeline/applier.rs` and `apply/insert.rs` drive it.
+//! A modelled process with a pipeline for the partition, which behaves like `pipeline/applier.rs` and
+//! `apply/insert.rs`.
 
 use schemas::time::UnixMillis;
 use stream_agg::apply::verdict::{Attempts, Target};
@@ -9,7 +10,7 @@ use stream_agg::protocol::recover::{KafkaState, Marker, RecoverError, resume};
 use super::clickhouse::Cell;
 use super::kafka::Commit;
 
-/// Hash of the one declaration.
+/// The hash of the only declaration.
 pub(crate) const CFG: u64 = 1;
 
 /// A process, which may have a pipeline.
@@ -26,11 +27,11 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Pipeline {
     pub(crate) progress: Progress,
-    /// The commit that it knows of.
+    /// The last commit that the pipeline knows.
     pub(crate) known: Option<Commit>,
-    /// A commit that was sent and not answered.
+    /// A commit that was sent but not answered yet.
     pub(crate) committing: Option<Commit>,
-    /// The declared batch, and how far each cell is.
+    /// The declared batch, and the next step for each cell.
     pub(crate) batch: Option<Batch>,
 }
 
@@ -57,7 +58,7 @@ pub(crate) enum Step {
 }
 
 impl Pipeline {
-    /// Takes an assigned partition over.
+    /// Starts the pipeline of a partition that was just assigned.
     pub(crate) fn start(
         committed: Option<Commit>,
         cells: &[Cell; 2],
@@ -70,7 +71,7 @@ impl Pipeline {
             Self { progress: Progress::new(resume.from), known: committed, committing: None, batch: None };
         if let Some(last) = resume.rebuild {
             let last = Some(last.next().to_i64() - 1);
-            // Another process may have inserted before: the markers are read first.
+            // The markers are read first, because another process may have inserted rows of the batch.
             pipeline.open(Commit { from: resume.from.to_i64(), last }, Attempts::of(true), Step::Look(now));
         }
         Ok(pipeline)
@@ -84,7 +85,7 @@ impl Pipeline {
         self.batch = Some(Batch { commit, cells });
     }
 
-    /// What may be committed next: any batch, or that no batch follows.
+    /// The possible next commits: each declares a batch of some length, or no batch.
     pub(crate) fn commits(&self, records: i64, revoked: bool) -> Vec<Commit> {
         if self.committing.is_some() || !self.progress.may_declare() {
             return Vec::new();
@@ -108,13 +109,13 @@ impl Batch {
     }
 }
 
-/// What Kafka tells of a partition with this number of records.
+/// The state in Kafka of a partition with this number of records.
 pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> KafkaState {
     let end = NextOffset::new(i64::try_from(records).unwrap());
     KafkaState { committed, low: NextOffset::ZERO, end, topic: None }
 }
 
-/// The markers of its cells: that of the ledger, then one of events.
+/// The markers of the two cells: first that of the ledger, then that of `events`.
 pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
     let cells = ["ledger", "events"].into_iter().zip(of_cells);
     cells
@@ -126,7 +127,7 @@ pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
         .collect()
 }
 
-/// The intent of the code, without what the model does not have.
+/// The intent of a commit, without the fields that the model does not cover.
 fn intent(commit: Commit) -> Intent {
     let last = commit.last.map(Offset::new);
     Intent { last, ..Intent::fresh(NextOffset::ZERO, CFG, 0, LogMark::default()) }

@@ -1,4 +1,4 @@
-//! ClickHouse: cells with their rows, markers and tokens, and statements that run.
+//! The modelled ClickHouse: cells with their rows, markers and tokens, and the inserts that are running.
 
 use std::collections::BTreeSet;
 
@@ -9,28 +9,28 @@ use stream_agg::protocol::progress::NextOffset;
 /// A table partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Cell {
-    /// How often each record is in it.
+    /// How often the cell contains each record.
     pub(crate) counts: Vec<u8>,
     pub(crate) marker: NextOffset,
-    /// The tokens that it remembers.
+    /// The deduplication tokens that the cell remembers.
     pub(crate) tokens: BTreeSet<String>,
 }
 
 /// An insert that was sent and has not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Statement {
-    /// The process that waits for its answer.
+    /// The process that waits for the answer, if any.
     pub(crate) process: Option<usize>,
     pub(crate) cell: usize,
     pub(crate) target: Target,
     pub(crate) deadline: UnixMillis,
     pub(crate) token: String,
-    /// Its condition was checked, and held.
+    /// Whether the condition of the insert was checked and found true.
     pub(crate) admitted: bool,
 }
 
 impl Statement {
-    /// Whether ClickHouse no longer works on it.
+    /// Whether ClickHouse has stopped executing the statement.
     pub(crate) fn over(&self, now: UnixMillis) -> bool {
         self.admitted && self.deadline.0 + EXECUTION <= now.0
     }
@@ -49,14 +49,14 @@ impl Cell {
         self.tokens.contains(token)
     }
 
-    /// Remembers a token; without one, nothing tells two statements from one.
+    /// Remembers a token. ClickHouse cannot deduplicate statements without a token.
     pub(crate) fn record(&mut self, token: &str) {
         if !token.is_empty() {
             self.tokens.insert(token.to_owned());
         }
     }
 
-    /// The part of a statement: its rows and its marker.
+    /// Writes the part of a statement: its rows and its marker.
     pub(crate) fn write(&mut self, target: &Target) {
         let range = target.start.to_i64()..target.end.to_i64();
         for offset in range {

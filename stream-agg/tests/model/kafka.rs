@@ -1,19 +1,19 @@
-//! Kafka's group coordinator: what is committed, and commits on their way.
+//! The modelled group coordinator of Kafka: the committed offset, and commits in flight.
 
-/// An offset and the last record of the batch that is declared there.
+/// A committed offset, and the last record of the batch that the commit declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Commit {
     pub(crate) from: i64,
     pub(crate) last: Option<i64>,
 }
 
-/// A commit that has not reached Kafka.
+/// A commit that has not reached Kafka yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Sent {
     pub(crate) process: usize,
     pub(crate) commit: Commit,
-    /// Whether the call still runs: it uses the current generation of its process. Otherwise it is in a socket,
-    /// with the generation of the time when it was sent.
+    /// Whether the call is still running. If so, the commit has the current generation of its process. Otherwise it
+    /// is in a socket buffer, with the generation in which it was sent.
     pub(crate) under_way: bool,
 }
 
@@ -23,12 +23,12 @@ pub(crate) struct Kafka {
     pub(crate) committed: Option<Commit>,
     pub(crate) owner: Option<usize>,
     pub(crate) wire: Vec<Sent>,
-    /// Whether something declared was changed, or taken back.
+    /// Whether a declared batch was changed or withdrawn.
     pub(crate) changed: bool,
 }
 
 impl Kafka {
-    /// A member gets the partition: a new generation, in which older commits are refused.
+    /// Assigns the partition to a member. This begins a new generation, in which Kafka refuses older commits.
     pub(crate) fn assign(&mut self, process: usize) {
         self.owner = Some(process);
         self.wire.retain(|sent| sent.under_way);
@@ -39,7 +39,7 @@ impl Kafka {
         self.owner = self.owner.filter(|owner| *owner != process);
     }
 
-    /// The calls of `process` no longer run; what they sent may still arrive.
+    /// Ends the calls of `process`. The commits that they have sent may still arrive.
     pub(crate) fn end_calls(&mut self, process: usize) {
         self.wire.iter_mut().filter(|s| s.process == process).for_each(|s| s.under_way = false);
     }
@@ -48,7 +48,7 @@ impl Kafka {
         self.wire.iter().any(|sent| sent.process == process && sent.under_way)
     }
 
-    /// Whether its running call commits that no batch follows.
+    /// Whether a running call of `process` commits an offset without declaring a batch.
     pub(crate) fn has_idle_call(&self, process: usize) -> bool {
         let idle = |sent: &Sent| sent.process == process && sent.under_way && sent.commit.last.is_none();
         self.wire.iter().any(idle)

@@ -1,4 +1,4 @@
-//! Everything together: what can happen next, and what must hold whatever happened.
+//! The whole system of the model: what can happen next, and the properties that must always hold.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
@@ -13,28 +13,28 @@ use super::aggregator::{Batch, Open, Pipeline, Process, Step};
 use super::clickhouse::{Cell, Statement};
 use super::kafka::{Commit, Kafka, Sent};
 
-/// How often each event happens, so that there is an end.
+/// How often each kind of event may happen, so that the number of states is finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Bounds {
     /// Records in the log.
     pub(crate) records: i64,
     /// Crashes of a process.
     pub(crate) crashes: u8,
-    /// Revocations, and members that Kafka considers dead.
+    /// Revocations of the partition, and members that Kafka considers dead.
     pub(crate) moves: u8,
-    /// Calls that are given up while their effect may still come.
+    /// Calls that time out although they may still take effect.
     pub(crate) losses: u8,
-    /// Crashes of ClickHouse between token and part.
+    /// Crashes of ClickHouse between storing the token and storing the part.
     pub(crate) kills: u8,
-    /// Steps of time, each as long as a statement is valid.
+    /// Steps of time, each of which lasts as long as a statement is valid.
     pub(crate) ticks: u8,
-    /// Statements at the same time.
+    /// Maximum number of statements at the same time.
     pub(crate) statements: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct System {
-    /// What may still happen.
+    /// How often each kind of event may still happen.
     left: Bounds,
     now: UnixMillis,
     kafka: Kafka,
@@ -45,7 +45,7 @@ pub(crate) struct System {
     refused: bool,
 }
 
-/// What happens next; the numbers are those of a process, cell, commit or statement.
+/// What happens next. The numbers are the indexes of a process, cell, commit or statement.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     Assign(usize),
@@ -114,27 +114,27 @@ impl Model for Bounds {
             Property::always("no record is in a cell twice", |_, system: &System| {
                 system.cells.iter().all(|cell| cell.counts.iter().all(|count| *count <= 1))
             }),
-            Property::always("what is committed is in every cell", |_, system: &System| {
+            Property::always("every committed record is in every cell", |_, system: &System| {
                 let from = system.kafka.committed.map_or(0, |committed| committed.from);
                 let from = usize::try_from(from).unwrap();
                 system.cells.iter().all(|cell| cell.counts[..from].iter().all(|count| *count > 0))
             }),
-            Property::always("what is declared never changes", |_, system: &System| !system.kafka.changed),
-            Property::always("nobody's help is needed", |_, system: &System| {
+            Property::always("a declared batch never changes", |_, system: &System| !system.kafka.changed),
+            Property::always("no operator is needed", |_, system: &System| {
                 let stopped = |p: &Process| {
                     let batch = p.pipeline.as_ref().and_then(|pipeline| pipeline.batch.as_ref());
                     batch.is_some_and(|batch| batch.cells.iter().any(|cell| cell.step == Step::Stopped))
                 };
                 !system.refused && !system.processes.iter().any(stopped)
             }),
-            // Or nothing was proved.
-            Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
+            // Without such a state, the other properties would prove nothing.
+            Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let Bounds { crashes, moves, losses, kills, .. } = system.left;
                 let done = Commit { from: bounds.records, last: None };
                 system.kafka.committed == Some(done) && crashes + moves + losses + kills == 0
             }),
             Property::sometimes(
-                "a partition is kept for an idle commit under way",
+                "a partition is kept while an idle commit is in flight",
                 |bounds, system: &System| {
                     let keeps = |process: usize| {
                         let Process { pipeline, revoked, .. } = &system.processes[process];
@@ -237,7 +237,7 @@ impl System {
                 self.left.losses -= 1;
                 let process = self.kafka.wire[at].process;
                 if self.processes[process].lost {
-                    // Kafka refuses it, whenever it arrives.
+                    // Kafka refuses the commit, whenever it arrives.
                     self.kafka.wire.remove(at);
                 } else {
                     self.kafka.wire[at].under_way = false;
@@ -248,7 +248,7 @@ impl System {
             Event::Look(at, cell) => self.look(at, cell),
             Event::Admit(at) => self.statements[at].admitted = true,
             Event::Skip(at) => {
-                // Its condition throws.
+                // The condition of the insert throws an exception.
                 let statement = self.statements.remove(at);
                 self.answer(&statement, false);
             }
@@ -325,7 +325,7 @@ impl System {
         self.kafka.wire.push(Sent { process: at, commit, under_way: true });
     }
 
-    /// What [`stream_agg::kafka::commit`] does with the outcome of a commit.
+    /// Does what [`stream_agg::kafka::commit`] does with the outcome of a commit.
     fn hear(&mut self, at: usize, end: CommitOutcome) {
         let committed = self.kafka.committed;
         let Some(pipeline) = &mut self.processes[at].pipeline else { return };
@@ -367,7 +367,7 @@ impl System {
         };
     }
 
-    /// Tells the process that waits for a statement how it ended.
+    /// Passes the result of a statement to the process that waits for it.
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
@@ -386,7 +386,7 @@ impl System {
         }
     }
 
-    /// A cell has its batch.
+    /// Records that a cell has the batch.
     fn applied(&mut self, at: usize, cell: usize) {
         let batch = self.batch(at);
         batch.cells[cell].step = Step::Applied;
@@ -396,7 +396,7 @@ impl System {
         pipeline.batch = pipeline.batch.take().filter(|_| !there);
     }
 
-    /// Kills ClickHouse, and all that it works on.
+    /// Kills ClickHouse, and the statements that it is executing.
     fn kill(&mut self) {
         self.left.kills -= 1;
         self.drop_statements(|statement| statement.admitted);
@@ -410,8 +410,8 @@ impl System {
         }
     }
 
-    /// Ends a process or its membership. Kafka and ClickHouse have what it sent; Kafka refuses the commits of a
-    /// member that it considers dead.
+    /// Ends a process or its membership in the group. Requests that the process has sent to Kafka and ClickHouse may
+    /// still take effect, except commits of a member that Kafka considers dead.
     fn end(&mut self, at: usize) {
         self.forsake(at);
         if self.processes[at].lost {
@@ -422,7 +422,7 @@ impl System {
         self.processes[at] = Process::default();
     }
 
-    /// No process waits for its statements any more.
+    /// Makes the process stop waiting for its statements.
     fn forsake(&mut self, at: usize) {
         self.statements.iter_mut().filter(|s| s.process == Some(at)).for_each(|s| s.process = None);
     }
@@ -435,7 +435,7 @@ impl System {
         self.pipeline(at).batch.as_mut().expect("only a declared batch is inserted")
     }
 
-    /// Makes states equal that do not differ in anything that matters.
+    /// Normalizes the state, so that states with only irrelevant differences become equal.
     fn tidy(&mut self) {
         let (now, cells) = (self.now, &self.cells);
         self.statements.retain(|s| {
@@ -454,7 +454,7 @@ impl System {
     }
 }
 
-/// Some order, the same in every run.
+/// An arbitrary sort key that is the same in every run.
 fn order<T: Hash>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -1,14 +1,14 @@
-//! Which rows a batch has, whatever happens between a record and its repeat.
+//! A model of the deduplication window: which rows a batch has, whatever happens between a record and its repeat.
 //!
-//! It is a model of its own, because one with [`super::system`] would have too many states: each
-//! has some hundred thousands. Here a commit, or an insert into one cell, happens whole or not at
-//! all, and one process comes after another. How those fail is shown in the other model, where
-//! rows are nothing but offsets: a declared batch keeps its offsets, and comes into each cell once.
-//! This one shows the rest: its rows follow from these offsets.
+//! It is separate from [`super::system`], because a combined model would have too many states: each of the two has
+//! several hundred thousand. In this model, a commit or an insert into one cell happens completely or not at all, and
+//! only one process exists at a time. The other model covers the failures of commits and inserts. There, rows are
+//! only offsets, and it shows that a declared batch keeps its offsets and is inserted into each cell once. This model
+//! shows the rest: the rows of a batch depend only on these offsets.
 //!
-//! Records are decoded, remembered and restored by the code's own functions; the look-up of a
-//! record from a spool is written here as in `collect.rs`. A queue may be empty at any moment,
-//! whatever the log holds: that is a slow fetch. A state holds no window but the rows in it.
+//! The functions of the service decode, remember and restore records. Only the look-up of a record from a spool is
+//! written here, in the same way as in `collect.rs`. A queue may be empty at any moment although the log has more
+//! records, which models a slow fetch. A state contains the rows of the window instead of the window itself.
 
 mod log;
 mod pipeline;
@@ -24,12 +24,12 @@ use super::aggregator::{CFG, found, markers};
 use log::{Logged, Row, index, restored, stored};
 use pipeline::{Collector, Message, Pipeline, Question, intent};
 
-/// How often each event happens, so that there is an end.
+/// How often each kind of event may happen, so that the number of states is finite.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Records that get into the log, each with one event.
+    /// Number of records that are appended to the log, each with one event.
     pub(crate) records: usize,
-    /// How many of them may come from a spool and be in the log already.
+    /// How many of these records may come from a spool although they are already in the log.
     pub(crate) spooled: usize,
     /// How far back repeats are recognized.
     pub(crate) window: WindowLimits,
@@ -39,7 +39,7 @@ pub(crate) struct Bounds {
     pub(crate) silences: u8,
     /// Crashes of a process at any moment.
     pub(crate) crashes: u8,
-    /// Ends of a process that was asked to stop.
+    /// Graceful stops of a process.
     pub(crate) stops: u8,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct System {
     stops: u8,
     log: Vec<Logged>,
     committed: Option<(NextOffset, String)>,
-    /// The cell of the ledger, then one of events.
+    /// The cell of the ledger, then the cell of `events`.
     cells: [Cell; 2],
     owner: Option<Pipeline>,
     /// Whether a partition could not start.
@@ -64,7 +64,7 @@ struct Cell {
     marker: NextOffset,
 }
 
-/// What happens next; a number is that of a cell.
+/// What happens next. A number is the index of a cell, an event or a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     Append(usize),
@@ -137,21 +137,21 @@ impl Model for Bounds {
                 system.cells.iter().all(ascends)
             }),
             Property::always(
-                "an event counts once while its repeats are known",
+                "an event is counted once while its repeats are recognized",
                 |bounds, system: &System| {
                     let stored = stored(&system.log, &bounds.window);
                     let rows = system.cells.iter().flat_map(|cell| &cell.rows);
                     rows.into_iter().all(|row| row.stored == stored[index(row.offset)])
                 },
             ),
-            Property::always("what is committed is in every cell", |_, system: &System| {
+            Property::always("every committed record is in every cell", |_, system: &System| {
                 let from = system.committed.as_ref().map_or(NextOffset::ZERO, |(from, _)| *from);
                 let below = |cell: &Cell| cell.rows.iter().filter(|row| row.offset.next() <= from).count();
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
-            Property::always("nobody's help is needed", |_, system: &System| !system.refused),
-            // Or nothing was proved.
-            Property::sometimes("all is counted after all that can fail", |bounds, system: &System| {
+            Property::always("no operator is needed", |_, system: &System| !system.refused),
+            // Without such a state, the other properties would prove nothing.
+            Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()
                 };
@@ -215,7 +215,7 @@ impl System {
         }
     }
 
-    /// What `pipeline/restore.rs` does.
+    /// Does what `pipeline/restore.rs` does.
     fn assign(&mut self) {
         let committed = self.committed.as_ref().map(|(from, text)| (*from, text.clone()));
         let found = found(committed, self.log.len());
@@ -238,7 +238,7 @@ impl System {
             Some(Pipeline { stops: false, collector, sent: None, progress, inserting: None, after: None });
     }
 
-    /// The applier receives a message, and declares the batch in it.
+    /// The applier receives a message and declares the batch in it, if there is one.
     fn take(&mut self) {
         let pipeline = self.pipeline();
         match pipeline.sent.take().expect("a message was sent") {

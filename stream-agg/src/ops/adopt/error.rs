@@ -1,4 +1,4 @@
-//! Why a partition is not adopted, and what to do.
+//! Why a partition was not adopted, and what the operator can do.
 
 use crate::apply::store::StoreError;
 use crate::ops::offline::OfflineError;
@@ -39,7 +39,7 @@ pub enum AdoptError {
         /// Every record below this offset was read.
         from: NextOffset,
     },
-    /// Everything in the log would be stored again.
+    /// The whole log would be stored again, although the topic is the same.
     #[error(
         "adopt partition {partition}: the topic is the same as before, so tables may hold records that its log still holds: \
          if the log was truncated, add {AFTER_TRUNCATION}; if not, leave out --new-log"
@@ -48,9 +48,9 @@ pub enum AdoptError {
         /// The Kafka partition.
         partition: u16,
     },
-    /// Records would never be read.
+    /// Records before the chosen offset would never be read.
     #[error(
-        "adopt partition {partition}: records from {reached} to {from} are in no table, and would be passed over: start an \
+        "adopt partition {partition}: records from {reached} to {from} are in no table, and would be skipped: start an \
          aggregator, which reads them"
     )]
     PassesOver {
@@ -63,7 +63,7 @@ pub enum AdoptError {
     },
     /// The log does not have the offset.
     #[error(
-        "adopt partition {partition}: the log holds offsets {low} to {end}, it cannot be read from {from} on"
+        "adopt partition {partition}: the log holds offsets {low} to {end}, so it cannot be read from {from} on"
     )]
     NotInLog {
         /// The Kafka partition.
@@ -75,10 +75,10 @@ pub enum AdoptError {
         /// Where it ends.
         end: NextOffset,
     },
-    /// Rows of some records are missing in some tables, and it is not known under which declaration to make them.
+    /// Rows of some records are missing in some tables, and the declaration under which to make them is unknown.
     #[error(
-        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under {}; choose by --cfg \
-         the declaration under which to make the missing rows",
+        "adopt partition {partition}: offsets {from} to {applied_end} may be stored in part, and were declared under \
+         {}; choose with --cfg the declaration under which to make the missing rows",
         listed(declaration_hashes)
     )]
     UnknownDeclaration {

@@ -1,4 +1,4 @@
-//! Compares what an operator says of a log with what Kafka has of it. Pure.
+//! Compares what an operator says about a log with its state in Kafka. Pure.
 
 use super::AdoptError;
 use crate::protocol::progress::NextOffset;
@@ -9,16 +9,16 @@ use crate::protocol::recover::KafkaState;
 pub enum Log {
     /// The records of the log are the ones in the tables.
     Same,
-    /// The topic was deleted and created again, or the log was truncated. It is read from this offset on; if the
-    /// topic is another one, from its beginning by default.
+    /// The topic was deleted and created again, or the log was truncated. The log is read from offset `from` on. If
+    /// the topic was created again, `from` may be omitted; the log is then read from its beginning.
     New {
         /// The first offset that the tables do not hold.
         from: Option<NextOffset>,
     },
 }
 
-/// Checks what the operator says of the log against what was `found` in Kafka. Returns the offset below which records
-/// were read, and the leader epoch of the last of them, if the log must still hold that record.
+/// Checks what the operator says about the log against what was `found` in Kafka. Returns the offset below which
+/// records were read, and the leader epoch of the last of them, if the log must still hold that record.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -68,7 +68,7 @@ mod tests {
         KafkaState { committed, low: next(3), end: next(20), topic: TOPIC }
     }
 
-    /// Checks which record must be asked of the log, or how a refusal begins.
+    /// Compares which record the log must still hold, or what the error contains.
     #[track_caller]
     fn check(log: Log, found: &KafkaState, expected: Result<Option<(i64, i32)>, &str>) {
         match (check_log(0, log, found), expected) {
@@ -91,7 +91,8 @@ mod tests {
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
         let inside = KafkaState { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
         check(Log::Same, &inside, Err("records below 15 were read from the log"));
-        // Records that retention deleted are no truncation, and an offset that a tool committed proves nothing.
+        // A log whose records retention has deleted is not truncated, and an offset that a tool has committed proves
+        // nothing.
         check(Log::Same, &KafkaState { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
         let reset = KafkaState { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
         check(Log::Same, &reset, Ok(None));

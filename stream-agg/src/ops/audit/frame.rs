@@ -1,10 +1,10 @@
 //! What can be compared: which days, and which offsets of each log. Pure.
 //!
 //! Three times decide when a row leaves ClickHouse: a raw row expires with the day on which its line arrived at the
-//! edge, a ledger row with the day on which Kafka appended the record, a row of a rollup with the day of the event.
-//! A spool may hold a record for days, and an edge's clock may be wrong, so the first time may be long before the
-//! second. The id of the record tells how long: it is a UUIDv7, which the edge creates within moments of the last
-//! line's arrival.
+//! edge, a ledger row with the day on which Kafka appended the record, a row of a rollup with the day of the event. A
+//! spool may hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends
+//! its record. The id of the record shows how long before: it is a UUIDv7, which the edge creates within moments of
+//! the last line's arrival.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use schemas::time::{DAY, UnixMillis};
 /// A log: its generation and Kafka partition.
 pub type Log = (u16, u16);
 
-/// How many days before Kafka appends their record lines are expected to arrive, unless its id says otherwise. They
-/// need minutes, and clocks differ.
+/// Maximum number of days between the arrival of a line and the append of its record in Kafka, unless the id of the
+/// record says otherwise. Lines take only minutes, but clocks differ.
 pub const ON_THE_WAY: i64 = 2;
-/// How many days before the id of a record was created its first line arrived, at most: only moments, but midnight
-/// may be in between.
+/// Maximum number of days between the arrival of the first line of a record and the creation of the record's id. It
+/// takes only moments, but midnight may be in between.
 pub const GATHERED: i64 = 1;
 
 /// What ClickHouse holds; days are counted since 1970.
@@ -46,7 +46,7 @@ pub struct Frame {
     pub floors: BTreeMap<Log, u64>,
     /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
     pub from: Option<i64>,
-    /// The day before which raw rows are gone although the ledger still has their records.
+    /// The day before which raw rows were dropped although the ledger still has their records.
     pub gone: Option<i64>,
     /// All raw rows that arrived from this day on still exist and are read; `None` if no raw row has ever expired.
     pub whole_from: Option<i64>,
@@ -59,9 +59,9 @@ impl Frame {
     pub fn new(held: &Held, days: u16, progress: BTreeMap<Log, u64>, time: TimeLimits) -> Self {
         let today = day(held.now);
         let wanted = today - i64::from(days);
-        // Days of raw rows were dropped that the ledger still has.
+        // The first day of raw rows, if raw rows of earlier days were dropped that the ledger still has.
         let gone = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
-        // The day of the ledger 30 days ago expires at midnight, and earlier days may have expired before.
+        // The ledger's day from 30 days ago expires at midnight, and earlier days may have expired already.
         let all_in_ledger = held.stored.is_none_or(|stored| stored > today - i64::from(LEDGER_DAYS));
         let from = match gone {
             Some(raw) => Some(wanted.max(raw + ON_THE_WAY)),
@@ -79,8 +79,8 @@ impl Frame {
         self.from.map(|from| from - ON_THE_WAY)
     }
 
-    /// Sets the floors to the first offset of each log. A ledger that does not begin with its log may have lost
-    /// earlier rows, and so may the raw table.
+    /// Sets the floors to the first offset of each log. If the first row of the ledger is not the first record of the
+    /// log, earlier rows may have expired, in the ledger and in the raw table.
     pub fn begin_at(&mut self, firsts: &BTreeMap<Log, u64>) {
         if self.from.is_some() {
             self.floors.clone_from(firsts);
@@ -104,8 +104,8 @@ impl Frame {
         self.whole_from = self.whole_from.max(Some(self.kept_from()));
     }
 
-    /// Whether all raw rows of events of this day must still exist: none of them arrived earlier than a client's
-    /// clock may be ahead.
+    /// Whether all raw rows of events of this day must still exist. An event can arrive before its day only by as
+    /// much as a client's clock may be ahead.
     pub fn is_whole(&self, day: i64) -> bool {
         let ahead = (self.time.ahead + DAY - 1) / DAY;
         self.whole_from.is_none_or(|from| day - ahead >= from)

@@ -1,9 +1,9 @@
 //! Finds offsets below `progress` that are in no ledger row. Pure.
 //!
-//! The producer of an edge is idempotent and not transactional, and the topic is not compacted, so a log has a
-//! record at each offset and the ledger has a row for it. A gap is either a record that was skipped by mistake,
-//! which Kafka has and no table, or an offset at which Kafka has no record, because of a transaction, compaction or
-//! retention. The tables cannot tell which; reading the log can.
+//! The producer of an edge is idempotent and not transactional, and the topic is not compacted, so a log has a record
+//! at each offset and the ledger has a row for it. A gap is either a record that was skipped by mistake, so that
+//! Kafka has it and no table does, or an offset at which Kafka has no record because of a transaction, compaction or
+//! retention. The tables cannot show which of the two it is; the log can.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,13 +40,13 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// How many are in no ledger row.
+    /// The number of offsets that are in no ledger row.
     pub fn in_gaps(&self) -> u64 {
         self.expected - self.found
     }
 }
 
-/// What spans alone tell about gaps.
+/// What the spans show about gaps, before single records are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counted {
     /// The totals, and the gaps between spans.
@@ -55,8 +55,8 @@ pub struct Counted {
     pub within: Vec<Key>,
 }
 
-/// Counts the offsets of each log from its floor, or from its first record if nothing has expired: whether there
-/// were records before that one is not known.
+/// Counts the offsets of each log from its floor, or from its first record in the ledger if nothing has expired,
+/// because it is unknown whether the log had records before that one.
 pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     let mut counted = Counted::default();
     let mut ends = BTreeMap::<Log, u64>::new();
@@ -79,7 +79,7 @@ pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
 }
 
 impl Counted {
-    /// No row has an offset in `[end, next)`.
+    /// Adds the gap `[end, next)`, if it is not empty.
     fn between(&mut self, (log_generation, partition): Log, end: u64, next: u64) {
         if end < next {
             self.offsets.expected += next - end;

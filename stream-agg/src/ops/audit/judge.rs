@@ -9,16 +9,17 @@ use super::frame::{Frame, Log};
 use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, Made, RawSpan, SPAN};
 use super::{Audited, Finding};
 
-/// Most parts of a table that are listed, and most gaps of the ledger; the sums include all.
+/// Maximum number of findings that are listed for a table, and of gaps in the ledger. The sums include all of them.
 pub const MAX_FINDINGS: usize = 20;
 
-/// Longest path into `props` that is compared: longer ones can be written with dots and nesting in too many ways.
+/// Maximum number of steps of a path into `props` that is compared. A longer path can be written in too many ways
+/// with dots and nesting.
 const MAX_STEPS: usize = 4;
 
 /// Raw rows by the day of the event: for each rollup, how many it must hold and how many it may hold.
 pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 
-/// What is read of a rollup.
+/// A row that is read from a rollup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotRow {
     /// A table partition holds the log below `applied_end`.
@@ -69,11 +70,11 @@ impl<'r> Snapshot<'r> {
         Self { rollup, sums, cuts, left_out }
     }
 
-    /// Leaves the rollup out if it holds more of these logs than `progress` says.
+    /// Leaves the rollup out if it holds records of the logs `behind`, whose `progress` has not caught up.
     pub fn leave_out(&mut self, behind: &[Log]) {
         let late = self.cuts.keys().map(|(_, log)| log).find(|log| behind.contains(log));
         if let Some((_, partition)) = late {
-            self.left_out = Some(format!("not compared: progress of partition {partition} stands still"));
+            self.left_out = Some(format!("not compared: progress of partition {partition} does not advance"));
         }
     }
 }
@@ -82,11 +83,11 @@ impl<'r> Snapshot<'r> {
 fn not_compared(condition: &Condition) -> Option<&'static str> {
     let Dimension::Prop(path) = &condition.field else { return None };
     if path.steps().len() > MAX_STEPS {
-        return Some("not compared: its where looks deep into props");
+        return Some("not compared: its where reads too deep into props");
     }
     let is_number = |text: &String| text.parse::<f64>().is_ok();
     let is_compared = !condition.values.iter().any(is_number);
-    (!is_compared).then_some("not compared: its where looks for a number in props, as it is written there")
+    (!is_compared).then_some("not compared: its where compares a number in props as text")
 }
 
 /// For each log, the highest offset below which a table partition of any rollup holds it.
@@ -118,8 +119,8 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     }
 }
 
-/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]: first those of which no raw row
-/// can have expired, because they differ for another reason than expiry.
+/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]: first the spans without a raw row
+/// that can have expired, because these differ for another reason than expiry.
 pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
     let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
@@ -134,8 +135,8 @@ fn of<T: Copy + Default>(spans: &BTreeMap<Key, T>, key: &Key) -> T {
     spans.get(key).copied().unwrap_or_default()
 }
 
-/// Judges the ledger and the raw table. For the differing spans, `made` tells how many raw rows may have expired,
-/// and `details` how many are missing and how many are duplicate.
+/// Judges the ledger and the raw table. For the differing spans, `made` has the number of raw rows that may have
+/// expired, and `details` the numbers of missing and duplicate rows.
 pub fn rows(
     frame: &Frame,
     ledger: &BTreeMap<Key, LedgerSpan>,
@@ -175,8 +176,8 @@ pub fn rows(
 }
 
 /// Judges the rollup of a snapshot, whose raw rows are at index `at` of each day. If the raw rows themselves differ
-/// from the ledger, `surplus` says by how many they are too many: a rollup that differs from them by exactly that
-/// number is right.
+/// from the ledger, `surplus` is the number of raw rows in excess, negative if raw rows are missing. A rollup that
+/// differs from the raw rows by exactly that number is right.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -198,7 +199,7 @@ pub fn rollup(
     }
     let mut notes = Vec::from_iter(Some(note(frame)).filter(|note| !note.is_empty()));
     if !known.always {
-        notes.push("declared later: between the events since then and all events".to_owned());
+        notes.push("declared later: at least the events since then, at most all events".to_owned());
     }
     if rollup.retention_days.is_some() {
         notes.push("days past its retention are left out".to_owned());
@@ -223,10 +224,10 @@ pub fn rollup(
     }
     match surplus {
         Some(_) if !rollup.conditions.is_empty() && table.is_wrong() => {
-            table.acquit("not judged: events itself differs from the ledger");
+            table.acquit("not judged: the table events differs from the ledger");
         }
         Some(surplus) if table.is_wrong() && difference == -i128::from(surplus) => {
-            table.acquit("differs from events as the ledger does");
+            table.acquit("differs from the table events by as much as the ledger does");
         }
         _ => {}
     }
@@ -238,7 +239,7 @@ fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
     rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
 }
 
-/// A table while it is judged.
+/// The result for a table while it is being judged.
 struct Table {
     sum: Audited,
     findings: Vec<Finding>,
@@ -272,7 +273,7 @@ impl Table {
         !self.findings.is_empty()
     }
 
-    /// Clears the findings, because another table is wrong.
+    /// Clears the findings, because the cause is in another table.
     fn acquit(&mut self, why: &str) {
         self.findings.clear();
         (self.sum.missing, self.sum.duplicate) = (0, 0);
@@ -285,7 +286,7 @@ impl Table {
     }
 }
 
-/// What is left out of all tables.
+/// The note about what is left out of the comparison of all tables.
 fn note(frame: &Frame) -> String {
     match (frame.gone, frame.from) {
         (Some(gone), Some(from)) => {

@@ -15,7 +15,7 @@ use crate::apply::store::Store;
 /// offsets in ledger rows, and one for each gap.
 ///
 /// # Errors
-/// ClickHouse did not answer, or refused.
+/// ClickHouse did not answer, or refused the request.
 pub async fn record(store: &Store, audit: &Audit) -> Result<(), AuditError> {
     let failed = |source| AuditError { what: "write the table audits", source };
     store.execute(&insert(audit)).await.map_err(failed)
@@ -92,11 +92,11 @@ impl fmt::Display for Audit {
     }
 }
 
-/// How a person finds out what a gap is.
+/// How an operator finds the cause of a gap.
 const GAPS: &str = "Read the log from the first offset of a gap (kafka-console-consumer --partition … --offset …). \
      A record at an offset of the gap was skipped by mistake and is in no table: send its lines to the edge again. \
-     If the first record is behind the gap, Kafka has no record there: a transaction or compaction left the offsets \
-     empty, or retention deleted the records.";
+     If the first record that is read comes after the gap, Kafka has no record in the gap: a transaction or compaction \
+     left the offsets empty, or retention deleted the records.";
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
-//! Audits periodically beside the pipelines, in one process of the group.
+//! Audits periodically while the pipelines work, in one process of the group.
 //!
-//! The process that has Kafka partition 0 audits: that is one process, or for a moment none or two, which costs
-//! queries and changes no result. The audit never holds anything up: its queries are limited in time, memory and
-//! threads, and a failed audit is repeated at the next interval.
+//! The process that owns Kafka partition 0 runs the audit. During a rebalance this may be no process or two for a
+//! moment, which costs queries but changes no result. The audit never delays the pipelines: its queries are limited
+//! in time, memory and threads, and a failed audit is repeated at the next interval.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

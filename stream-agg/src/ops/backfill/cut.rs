@@ -1,9 +1,10 @@
 //! Cuts raw rows into chunks. A marker says which chunks a cell has.
 //!
-//! Chunks are cut within one day of the raw table and one Kafka partition ([`RawDay`]). These are independent of
-//! each other, because days leave the raw table one by one: a chunk must be the same whenever it is cut, and in any
-//! process. Invariants: the chunks of a raw day ascend and never overlap; no chunk has a marker inside, so a cell
-//! holds all of a chunk or nothing; the markers of a raw day are never those of a live partition. Pure.
+//! A chunk lies within one day of the raw table and one Kafka partition ([`RawDay`]). A chunk must be the same
+//! whenever it is cut, and in any process. So the chunks of a day must not depend on other days, because ClickHouse
+//! drops the days of the raw table one by one. Invariants: the chunks of a raw day ascend and never overlap; no chunk
+//! has a marker inside, so a cell holds all of a chunk or nothing; the markers of a raw day are never those of a live
+//! partition. Pure.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -26,7 +27,7 @@ pub(super) struct RawDay {
 }
 
 impl RawDay {
-    /// The `g` of the markers of a raw day: its day, until 2059.
+    /// The value of column `g` in the markers of a raw day. It contains the day, until 2059.
     pub(super) fn marker_generation(self) -> u16 {
         let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
         assert!(days < FIRST_BACKFILL_GENERATION, "a day after 2059 would be taken for another one");
@@ -34,7 +35,7 @@ impl RawDay {
     }
 }
 
-/// A record of a raw day, as the raw table has it.
+/// A record of a raw day, as the raw table stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 pub(super) struct RawRecord {
     /// Generation of the Kafka log.
@@ -59,18 +60,18 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// The markers of its cells were at most here before.
+    /// The markers of its cells are at or below this position before the chunk is inserted.
     pub(super) fn start(&self) -> NextOffset {
         place(self.log_generation, *self.offsets.start())
     }
 
-    /// The markers of its cells are here afterwards.
+    /// The markers of its cells are at this position after the chunk was inserted.
     pub(super) fn applied_end(&self) -> NextOffset {
         place(self.log_generation, *self.offsets.end() + 1)
     }
 }
 
-/// The place of an offset in a raw day: in the order of generations, then of offsets.
+/// The position of a record in a raw day, by generation and then by offset.
 fn place(log_generation: u16, offset: u64) -> NextOffset {
     assert!(
         log_generation < FIRST_BACKFILL_GENERATION && offset < 1 << OFFSET_BITS,
@@ -79,8 +80,8 @@ fn place(log_generation: u16, offset: u64) -> NextOffset {
     NextOffset::new(i64::from(log_generation) << OFFSET_BITS | offset.cast_signed())
 }
 
-/// Cuts the ascending records of a raw day: after the record that brings a chunk to `max_rows`, and wherever one of
-/// `markers` is.
+/// Cuts the records of a raw day, which must ascend, into chunks. A chunk ends with the record that brings it to
+/// `max_rows`, at each of `markers`, and with its log generation.
 pub(super) fn cut(
     records: impl IntoIterator<Item = RawRecord>,
     markers: &BTreeSet<NextOffset>,

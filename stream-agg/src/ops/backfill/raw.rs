@@ -1,8 +1,8 @@
 //! Reads raw rows back, as the columns from which rollups are made.
 //!
-//! What the raw table does not keep is either not needed or follows from the rest: the time of an event follows
-//! from two other times and the limits under which it was stored; the arrival of a row stands for the time at which
-//! Kafka appended it, which only decides what is past its retention.
+//! Columns that the raw table does not store are either not needed or derived. The time of an event is derived from
+//! the client time, the server time and the limits under which the event was stored. The arrival time replaces the
+//! time at which Kafka appended the record, which only decides what is past its retention.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::rows::columns::Rows;
 /// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The declarations of the raw rows that lack the rollup, and which client clocks each of them trusts.
+/// The hashes of declarations without the rollup that raw rows name, and which client clocks each declaration trusts.
 pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.
@@ -88,7 +88,7 @@ pub(super) async fn rows(
          toUnixTimestamp64Milli(server_time) AS server_millis, user_id, device_id, device_os, session, sequence, \
          param_int, param_str, country, {props} AS props_text FROM events \
          WHERE {raw_day} AND g = {log_generation} AND ko BETWEEN {first} AND {last} ORDER BY ko, line",
-        // The largest column of a row, and mostly not needed.
+        // The column `props` is the largest one, and most rollups do not need it.
         props = if reads_props(rollup) { "props" } else { "'{}'" },
         raw_day = in_raw_day(raw_day, lacking),
         log_generation = chunk.log_generation,
@@ -106,7 +106,8 @@ pub(super) async fn rows(
 
 fn push(row: &RawRow, limits: &TimeLimits, rows: &mut Rows) {
     let (sent_at, arrived) = (UnixMillis(row.client_millis), UnixMillis(row.server_millis));
-    // Without `..`, so that a new column does not compile before it gets a value: all columns have the same length.
+    // There is no `..` here, so that a new column does not compile until it gets a value below: all columns must have
+    // the same length.
     let Rows {
         tenant,
         event,

@@ -1,7 +1,7 @@
-//! Notes from which moment on a rollup has every event, once it is filled.
+//! Stores the moment since which a rollup has every event, after the rollup was filled.
 //!
-//! Invariant: a row replaces only what was noted before the raw rows were read. If a partition goes to a process without
-//! the rollup meanwhile, or begins to count, that is noted later and stays.
+//! Invariant: a row replaces only a moment that was stored before the raw rows were read. If a partition meanwhile
+//! moves to a process without the rollup, or begins to count, the row about that has a later version and stays.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::apply::store::{Store, StoreError};
 use crate::ops::backfill::MARGIN;
 use crate::protocol::since::NOT_COUNTED;
 
-/// How long partitions may take that have committed a declaration with the rollup, until they note from when on it
-/// counts. They do so right after the commit.
+/// How long partitions that have committed a declaration with the rollup may take to store the moment since which the
+/// rollup counts. They do so right after the commit.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Shortest and longest wait between two queries.
 const LOOK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// What is noted of a rollup that is about to be filled.
+/// The stored moments of a rollup that is about to be filled.
 pub(super) struct SinceBefore {
     replaced: Vec<SincePartition>,
 }
 
 impl SinceBefore {
-    /// Reads what is noted of `rollup`. The partitions `in_use` work under a declaration that has it. A partition that
-    /// does not note from when on it counts within [`PATIENCE`] keeps what is noted.
+    /// Reads the stored moments of `rollup`. The partitions `in_use` have a declaration with the rollup. If such a
+    /// partition does not store its moment within [`PATIENCE`], its row is not replaced.
     pub(super) async fn read(store: &Store, rollup: &str, in_use: &[u16]) -> Result<Self, StoreError> {
         let mut backoff = LOOK_RETRIES.backoff();
         let latest = Instant::now() + PATIENCE;
@@ -43,8 +43,8 @@ impl SinceBefore {
             if Instant::now() >= latest {
                 let open: Vec<_> = open.iter().map(|row| row.partition.to_string()).collect();
                 tracing::warn!(
-                    "partitions {} do not note that they count `{rollup}`, so readers take it for incomplete; run this \
-                     again once an aggregator has them",
+                    "partitions {} have not stored since when they count `{rollup}`, so readers treat it as incomplete; run \
+                     this command again once an aggregator owns these partitions",
                     open.join(", ")
                 );
                 return Ok(Self { replaced });
@@ -53,7 +53,7 @@ impl SinceBefore {
         }
     }
 
-    /// Notes that `rollup` has every event that arrived at `first` or later.
+    /// Stores that `rollup` has every event that arrived at `first` or later.
     pub(super) async fn replace(
         &self,
         store: &Store,
@@ -64,7 +64,7 @@ impl SinceBefore {
     }
 }
 
-/// The rows that move `replaced` back to `first`.
+/// The rows that move the moments in `replaced` back to `first`.
 fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> Vec<SinceRow<'r>> {
     let later = replaced.iter().filter(|row| row.since_ms > first.0);
     later
@@ -72,8 +72,8 @@ fn rows<'r>(replaced: &[SincePartition], rollup: &'r str, first: UnixMillis) -> 
             rollup,
             partition: row.partition,
             since: first,
-            // This version is below every one that is chosen after `replaced` was read: a rebalance takes longer
-            // than a millisecond.
+            // This version is below every version that is chosen after `replaced` was read, because a rebalance takes
+            // longer than a millisecond.
             noted: UnixMillis(row.noted_ms + 1),
         })
         .collect()

@@ -1,10 +1,11 @@
-//! The databases of tenants: for each the views over its rows, their definer, and a login that reads nothing else.
+//! The databases of tenants. Each tenant has views over its rows, the definer of these views, and a login that reads
+//! nothing else.
 //!
-//! Invariants: no view of a tenant exists whose definer has no row policy, so what a view reads is filtered beneath it;
-//! a database is noted in `schema_migrations` before it exists, so that what a later file does not name is removed, and
-//! nothing else is: a database that is there without a note is somebody else's. A tenant that is removed or disabled
-//! loses its login first. Migrations with different files may run at once, so a note is written again where one may
-//! have removed what the other made.
+//! Invariants: no view of a tenant exists whose definer has no row policy, so the row policy filters the rows beneath
+//! the view. A database is noted in `schema_migrations` before it is created. A later migration thus removes the
+//! databases of tenants that its file does not name, and no database that migrations did not create. A tenant that is
+//! removed or disabled loses its login first. Migrations with different files may run at the same time, so a
+//! migration writes a note again if another one may have removed it.
 
 use std::collections::BTreeSet;
 
@@ -19,22 +20,23 @@ use crate::config::MigrateConfig;
 
 mod policies;
 
-/// ClickHouse's codes for a server that takes its users from a file: nowhere to put one, and one that may not change.
+/// ClickHouse's codes on a server that takes its users from a file: the user cannot be changed, or there is no
+/// storage for a new user.
 const FROM_A_FILE: [u32; 2] = [495, 514];
 
-/// The first versions of ClickHouse, by release, in which a reader cannot leave its views.
+/// The first version of each ClickHouse release in which a reader cannot read anything but its views.
 const LEAST: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
-/// What was done.
+/// What `make` has done.
 #[derive(Debug, Default)]
 pub(super) struct Made {
     /// The tenants that have a database now.
     pub(super) tenants: usize,
-    /// The tenants that lost theirs.
+    /// The tenants whose database was dropped.
     pub(super) dropped: Vec<String>,
 }
 
-/// Gives every declared tenant its database, and takes those of others away.
+/// Creates the database of every declared tenant, and removes the databases of tenants that are no longer declared.
 pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
     let server = Store::without_database(&config.store);
     let notes = Notes { store: Store::new(&config.store), prefix: format!("tenant_{}.", config.bi_database) };
@@ -55,7 +57,7 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
     Ok(Made { tenants: declared.len(), dropped })
 }
 
-/// Refuses a server on which tenants would not be apart.
+/// Refuses a server on which tenants would not be isolated from each other.
 async fn check_version(config: &MigrateConfig, server: &Store) -> Result<(), MigrateError> {
     let found: Vec<String> = server.rows("SELECT version()").await.map_err(failed("version()"))?;
     let found = found.concat();
@@ -81,14 +83,15 @@ async fn create(
     tenant: &Tenant,
 ) -> Result<(), MigrateError> {
     let database = tenant.database(&config.bi_database);
-    // In this order, because another migration notes it before it creates it.
+    // The database is looked up before the note, because another migration writes the note before it creates the
+    // database.
     if is_there(server, &database).await? && !notes.read().await?.contains(&tenant.name) {
         return Err(MigrateError::NotOurs(database));
     }
     let note = std::slice::from_ref(&tenant.name);
     notes.write(note, 1).await?;
     apply(server, &database, &format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&database))).await?;
-    // Another migration, which removes the tenant, may have noted that in between.
+    // Another migration that removes the tenant may have removed the note in between.
     if !notes.read().await?.contains(&tenant.name) {
         notes.write(note, 1).await?;
     }
@@ -108,8 +111,8 @@ async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> 
     Ok(!found.is_empty())
 }
 
-/// Those tenants whose database or login is there, although they were removed: it has other tables, or another
-/// migration made it meanwhile.
+/// The removed tenants whose database or login still exists, because the database has other tables or because another
+/// migration has created it in the meantime.
 async fn still_there(
     config: &MigrateConfig,
     server: &Store,
@@ -130,7 +133,7 @@ async fn still_there(
     Ok(found)
 }
 
-/// Creates the users, or, where they come from a file, checks that the policy of the definer is in it.
+/// Creates the users. If they come from a file, only checks that the file has the row policy of the definer.
 async fn give_rights(
     config: &MigrateConfig,
     server: &Store,
@@ -158,15 +161,15 @@ async fn are_in_a_file(server: &Store, users: &[User; 2]) -> Result<bool, Migrat
     Ok(found.len() == users.len())
 }
 
-/// Checks that the policy of the definer is there, and that no other one shows it more.
+/// Checks that the row policy of the definer exists, and that no other policy shows the definer more rows.
 async fn check_policies(config: &MigrateConfig, server: &Store, tenant: &Tenant) -> Result<(), MigrateError> {
     let sql = Policy::select(&config.store.database);
     let policies: Vec<Policy> = server.rows(&sql).await.map_err(failed("system.row_policies"))?;
     policies::check(&policies, &tenant.definer(&config.bi_definer), &tenant.condition())
 }
 
-/// A policy that hides a table from the definer must not hide it from others. Tried first on a table that no running
-/// service reads.
+/// Checks that a row policy for the definer hides no rows from other users. The check creates a trial policy on a
+/// table that no running service reads.
 async fn check_policies_spare_others(
     config: &MigrateConfig,
     server: &Store,
@@ -185,7 +188,8 @@ async fn check_policies_spare_others(
     seen
 }
 
-/// The reader first, so that nothing is read in between. What is in the database beside our views stays.
+/// Removes a tenant. Drops the reader first, so that it reads nothing while the rest is removed. Objects in the
+/// database that migrations did not create stay.
 async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
     let gone = removed(name);
     drop_users(server, name, &sql::drop_reader(&gone.reader())).await?;
@@ -195,7 +199,7 @@ async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<()
         apply(server, &database, &format!("DROP DATABASE IF EXISTS {} SYNC", identifier(&database))).await?;
     } else {
         tracing::warn!(
-            "tenant `{name}`: the database `{database}` stays, because it has {}",
+            "tenant `{name}`: the database `{database}` stays, because it also contains {}",
             others.join(", ")
         );
     }
@@ -206,12 +210,13 @@ fn removed(name: &str) -> Tenant {
     Tenant { name: name.to_owned(), password_sha256: String::new() }
 }
 
-/// Users of a file stay until somebody removes them there; without the database they read nothing.
+/// Drops users. Users that are defined in a file stay until an administrator removes them from the file. Without the
+/// database they can read nothing.
 async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Result<(), MigrateError> {
     for statement in statements {
         match apply_to_users(server, tenant, tenant, statement).await {
             Err(MigrateError::UsersAreInAFile(_)) => tracing::warn!(
-                "the users of tenant `{tenant}` are in a file of ClickHouse's: remove them from it"
+                "the users of tenant `{tenant}` are defined in a users file of ClickHouse: remove them from that file"
             ),
             outcome => outcome?,
         }
@@ -219,7 +224,7 @@ async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Resu
     Ok(())
 }
 
-/// Runs a statement about users of a tenant; `name` is what it is about.
+/// Runs a statement about users of a tenant. `name` is the object of the statement, which an error names.
 ///
 /// # Errors
 /// The server takes its users from a file, or refuses the statement.

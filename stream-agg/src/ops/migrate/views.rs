@@ -1,9 +1,10 @@
-//! Creates or replaces the views of the analysts' database each time, and drops those that nothing declares any more:
-//! they hold no data.
+//! Creates or replaces the views of the analysts' database on every migration, and drops views that are no longer
+//! declared. That is safe because views hold no data.
 //!
-//! Invariants: only views are replaced or dropped, and only those are dropped that a migration has noted as its own:
-//! `CREATE OR REPLACE VIEW` would also replace a table, with its rows, and an administrator may keep views of their own
-//! beside ours. Each view is replaced at once, so a query meets the old one or the new one.
+//! Invariants: only views are replaced or dropped, because `CREATE OR REPLACE VIEW` would also replace a table with
+//! its rows. A view is dropped only if a migration has noted that it created the view, because an administrator may
+//! keep other views in the same database. Each view is replaced atomically, so a query sees either the old view or
+//! the new one.
 
 use schemas::bi::{self, Definers, Rights, View, identifier};
 
@@ -13,10 +14,10 @@ use crate::config::MigrateConfig;
 
 /// ClickHouse's code for an unknown user.
 const UNKNOWN_USER: u32 = 192;
-/// Its code for an unknown database.
+/// ClickHouse's code for an unknown database.
 const UNKNOWN_DATABASE: u32 = 81;
 
-/// What was done.
+/// What `make` has done.
 pub(super) struct Made {
     /// Number of views that were created or replaced.
     pub(super) views: usize,
@@ -24,10 +25,10 @@ pub(super) struct Made {
     pub(super) dropped: Vec<String>,
 }
 
-/// Creates the views over all tenants, and drops those of earlier declarations.
+/// Creates the views over all tenants, and drops the views of earlier declarations.
 ///
-/// If the server does not have the users that `config` names, the views read with the rights of their readers: they
-/// exist, and give nobody more rights than before.
+/// If the server does not have the users that `config` names, the views use the rights of their readers. Such views
+/// give nobody more rights than before.
 pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
     let database = &config.bi_database;
     let server = Store::without_database(&config.store);
@@ -47,7 +48,7 @@ pub(super) async fn make(config: &MigrateConfig) -> Result<Made, MigrateError> {
     }
 }
 
-/// Creates `views` in a database that is there, with these definers, and drops those of earlier declarations.
+/// Creates `views` with these definers in a database that exists, and drops the views of earlier declarations.
 pub(super) async fn make_in(
     config: &MigrateConfig,
     database: &str,
@@ -70,7 +71,7 @@ async fn replace(
     }
     let notes = Notes::of(config, database);
     let noted = notes.read().await?;
-    // Before they are created, so that none is ever there without its note.
+    // Notes are written before the views are created, so that no view exists without its note.
     let new = views.iter().map(|view| view.name.clone()).filter(|name| !noted.contains(name));
     notes.write(&new.collect::<Vec<_>>(), 1).await?;
     for view in views {
@@ -83,12 +84,13 @@ async fn replace(
     for view in &dropped {
         drop_view(&server, database, view).await?;
     }
-    // The notes stay until their views are gone, so that a migration that dies here is finished by the next.
+    // The notes stay until their views are dropped, so that the next migration can finish one that died here.
     notes.write(&dropped, 0).await?;
     Ok(Made { views: views.len(), dropped })
 }
 
-/// Drops our views of a database. Returns the names of what else is in it.
+/// Drops the views in a database that migrations have created. Returns the names of the other objects in the
+/// database.
 pub(super) async fn drop_ours(config: &MigrateConfig, database: &str) -> Result<Vec<String>, MigrateError> {
     let server = Store::without_database(&config.store);
     let notes = Notes::of(config, database);
@@ -104,33 +106,34 @@ pub(super) async fn drop_ours(config: &MigrateConfig, database: &str) -> Result<
 
 async fn drop_view(server: &Store, database: &str, view: &str) -> Result<(), MigrateError> {
     let name = format!("{}.`{view}`", identifier(database));
-    // The database of a removed tenant may be gone already.
+    // The database of a removed tenant may have been dropped already.
     match apply(server, &name, &format!("DROP VIEW IF EXISTS {name}")).await {
         Err(MigrateError::Apply { source: StoreError::Refused { code: UNKNOWN_DATABASE, .. }, .. }) => Ok(()),
         outcome => outcome,
     }
 }
 
-/// The names in `database` that are no views.
+/// The names of the objects in `database` that are not views.
 async fn tables_in(server: &Store, database: &str) -> Result<Vec<String>, MigrateError> {
     let sql = format!("SELECT name FROM system.tables WHERE database = '{database}' AND engine != 'View'");
     server.rows(&sql).await.map_err(|source| MigrateError::Apply { name: database.to_owned(), source })
 }
 
-/// Rows of `schema_migrations` that say what is ours. Their checksum is 1 while it is there, and 0 once it was dropped.
+/// Rows of `schema_migrations` that name the objects which migrations have created. The checksum is 1 while the
+/// object exists, and 0 once it was dropped.
 pub(super) struct Notes {
     pub(super) store: Store,
-    /// What the names of the notes begin with. It ends in a dot, which no name of a database, view or tenant has.
+    /// The prefix of the names of the notes. It ends in a dot, which no name of a database, view or tenant contains.
     pub(super) prefix: String,
 }
 
 impl Notes {
-    /// Those of the views of a database.
+    /// The notes about the views of a database.
     fn of(config: &MigrateConfig, database: &str) -> Self {
         Self { store: Store::new(&config.store), prefix: format!("view_{database}.") }
     }
 
-    /// What is there.
+    /// The names of the objects that exist according to the notes.
     pub(super) async fn read(&self) -> Result<Vec<String>, MigrateError> {
         let Self { store, prefix } = self;
         let sql = format!(

@@ -1,6 +1,6 @@
 use super::*;
 
-/// As the first releases stored a declaration, and the hash that they had for it.
+/// A declaration as the first releases stored it, and the hash that they computed for it.
 const FIRST_TEXT: &str = include_str!("first.json").trim_ascii_end();
 const FIRST_CFG: u64 = 0x1650_77cc_b992_2d66;
 
@@ -15,18 +15,18 @@ fn what_is_stored_is_read_back_under_the_same_hash() {
     }
 }
 
-/// A batch that one of them declared is finished by this release.
+/// This release can finish a batch that one of the first releases declared.
 #[test]
 fn what_the_first_releases_stored_reads_as_what_they_declared() {
     let read = Declaration::parse(FIRST_TEXT).unwrap();
     assert_eq!(format!("{:016x}", read.hash()), format!("{FIRST_CFG:016x}"));
-    assert_eq!(read.text(), FIRST_TEXT, "and they can read what is stored now");
+    assert_eq!(read.text(), FIRST_TEXT, "the first releases can read what this release stores");
     let DecodeLimits { time, window, version, spooled_days, dead_letter_bytes } = read.limits;
     assert_eq!((time.earliest, time.ahead), (UnixMillis(1_262_304_000_000), 3_600_000));
     assert_eq!((window.age_ms, window.max_ids, version), (600_000, 1234, 1));
     assert_eq!((spooled_days, dead_letter_bytes, read.max_groups), (14, 4096, 50_000));
     assert_eq!(read.rollups.iter().count(), 2);
-    // With the limit written out, as it was stored for a time.
+    // The same declaration with an explicit limit, as some releases stored it.
     let explicit = FIRST_TEXT.replacen(r#""rollups""#, r#""max_groups":50000,"rollups""#, 1);
     assert_eq!(Declaration::parse(&explicit), Ok(read));
 }
@@ -69,10 +69,10 @@ fn whatever_changes_rows_changes_the_hash() {
 fn this_release_reads_its_own_version_and_the_one_before() {
     assert_eq!(*READABLE.end(), DECODE_VERSION);
     assert!(READABLE.contains(&DECODE_VERSION.saturating_sub(1).max(1)));
-    assert!(*READABLE.start() >= 1 && READABLE.count() <= 2, "an older one has no batches left");
+    assert!(*READABLE.start() >= 1 && READABLE.count() <= 2, "no batches of older versions are left");
 }
 
-/// As the next release reads what this one stored.
+/// Reads declarations of this release as the next release will.
 #[test]
 fn a_declaration_of_the_version_before_stays_one_of_that_version() {
     let next = 1..=2;

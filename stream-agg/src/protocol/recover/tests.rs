@@ -5,7 +5,7 @@ const CFG: u64 = 7;
 const TOPIC: Option<TopicId> = Some(TopicId(9));
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-/// Every record below 10 is committed; a batch up to 14 is declared if asked for.
+/// Every record below 10 is committed. A batch up to `last` is declared if `last` is given.
 fn intent(last: Option<i64>) -> Intent {
     Intent {
         last: last.map(Offset::new),
@@ -109,7 +109,7 @@ fn a_topic_that_was_created_again_is_refused_also_if_its_log_has_grown_past_the_
     check(&recreated, &ledger, Err("it was deleted and created again"));
     let help = resume(&recreated, &ledger, NOW, CFG).unwrap_err().help(7);
     assert!(help.ends_with("`stream-agg adopt 7` --new-log") || help.contains("--new-log"), "{help}");
-    // Brokers that know no ids, and intents of the release before, cannot say.
+    // Brokers without topic ids and intents of the previous release do not show it.
     check(&KafkaState { topic: None, ..declared.clone() }, &ledger, Ok((10, Some(14))));
     let before = Intent { log: LogMark::default(), ..intent(Some(14)) };
     check(&found(&before.to_string()), &ledger, Ok((10, Some(14))));

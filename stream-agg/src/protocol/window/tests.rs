@@ -66,12 +66,12 @@ fn records_without_ids_take_no_room_however_many_they_are() {
     }
     assert_eq!((window.records.len(), window.floor()), (1, Some(Offset::new(0))));
     push(&mut window, 1_000_001, DAY + 1, 0, &[], &WIDE);
-    assert_eq!((window.records.len(), window.floor()), (0, None), "they still let time pass");
+    assert_eq!((window.records.len(), window.floor()), (0, None), "they still advance the time");
 }
 
 #[test]
 fn ids_stay_what_they_are() {
-    // They are in ledgers and in Kafka: another value would forget what was stored before.
+    // Ledgers and commits contain these ids. With other ids, repeats of stored events would not be recognized.
     let event = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     assert_ne!(line_id("default", event), line_id("other", event));
     let mut window = Window::new();
@@ -125,7 +125,7 @@ fn a_window_from_a_ledger_that_lacks_a_record_or_has_another_is_refused() {
     }
 }
 
-/// What the ledger holds of a record.
+/// The row of a record in the ledger.
 #[derive(Debug, Clone)]
 struct Row {
     gap: i64,
@@ -134,7 +134,7 @@ struct Row {
     ids: Vec<u64>,
 }
 
-/// With ids of records and of lines that come again.
+/// Rows in which the ids of records and of lines repeat.
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let row = (1..3_i64, 0..50_i64, 0..6_u128, prop::collection::vec(0..40_u64, 0..6))
         .prop_map(|(gap, time, record, ids)| Row { gap, time, record, ids });
@@ -142,7 +142,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 proptest! {
-    /// Whatever came before, the ledger from `W` on gives the same window, which goes on equally.
+    /// Whatever came before, the ledger from `W` on restores an equal window, and both windows stay equal afterwards.
     #[test]
     fn a_restored_window_equals_the_original(
         before in rows(), after in rows(), age_ms in 0..400_i64, max_ids in 0..40_usize,
@@ -150,7 +150,7 @@ proptest! {
         let limits = WindowLimits { age_ms, max_ids };
         let (mut offset, mut time, mut ledger) = (0, 0, Vec::new());
         let mut original = Window::new();
-        // Only new ids are stored, as a decoder does it; times go on, now and then by a step back.
+        // Like the decoder, this stores only new ids. Times increase, with an occasional step back.
         let mut step = |row: &Row, windows: &mut [&mut Window]| {
             offset += row.gap;
             time += row.time - 3;

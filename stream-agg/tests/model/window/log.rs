@@ -1,4 +1,4 @@
-//! Records, what they become, and a window of them.
+//! Records of the log, the rows that they become, and the window over them.
 
 use std::sync::LazyLock;
 
@@ -15,9 +15,9 @@ use uuid::Uuid;
 /// A record as Kafka has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Logged {
-    /// The event, which a record of another identity may repeat.
+    /// The event. A record with another id may repeat it.
     pub(super) event: usize,
-    /// The identity: its own offset, or, if it comes from a spool, that of an earlier record.
+    /// The id of the record: its own offset, or, if it comes from a spool, the offset of an earlier record.
     pub(super) record: usize,
     pub(super) time: UnixMillis,
 }
@@ -26,20 +26,21 @@ pub(super) struct Logged {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Next {
     pub(super) offset: Offset,
-    /// Whether it comes from a spool, and is in the open batch or in the ledger below it.
+    /// Whether the record comes from a spool and is already in the open batch, or in the ledger below the open batch.
     pub(super) known: bool,
 }
 
-/// What a record became.
+/// The row that a record became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Row {
     pub(super) offset: Offset,
-    /// Whether its event is stored, and was not recognized as a repeat.
+    /// Whether the event of the record is stored, because it was not recognized as a repeat.
     pub(super) stored: bool,
 }
 
-/// Which records count: new ones whose event is in none of the records before that are young enough and do not have
-/// too many ids after them.
+/// The expected result: which records are counted. A record is counted if its id is new and no earlier stored record
+/// in the window has its event. An earlier record is in the window if it is young enough and not too many ids follow
+/// it.
 pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
     let mut stored = Vec::new();
     for (at, Logged { event, record, time }) in log.iter().enumerate() {
@@ -55,7 +56,7 @@ pub(super) fn stored(log: &[Logged], limits: &WindowLimits) -> Vec<bool> {
     stored
 }
 
-/// What the record becomes after `window`, which then remembers it.
+/// The row that the record becomes, given `window`, which then remembers the record.
 pub(super) fn remember(window: &mut Window, log: &[Logged], next: Next, limits: &WindowLimits) -> Row {
     let Next { offset, known } = next;
     let Logged { event, record, time } = log[index(offset)];

@@ -1,4 +1,4 @@
-//! A pipeline, as `pipeline/applier.rs` and `pipeline/collect.rs` drive it.
+//! A modelled pipeline, which behaves like `pipeline/applier.rs` and `pipeline/collect.rs`.
 
 use schemas::time::UnixMillis;
 use stream_agg::protocol::idle::{IdleCheck, WorkState};
@@ -9,7 +9,7 @@ use stream_agg::protocol::window::Window;
 use super::log::{Logged, Next, Row, index, remember, restored};
 use super::{Bounds, Event, System};
 
-/// The collector and the applier, and what is between them.
+/// The collector and the applier, and the message between them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Pipeline {
     pub(super) stops: bool,
@@ -25,14 +25,14 @@ pub(super) struct Pipeline {
 /// The state of the collector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Collector {
-    /// The last record of the batch that it rebuilds.
+    /// The last record of the batch that the collector rebuilds.
     pub(super) rebuild: Option<Offset>,
     pub(super) start: NextOffset,
     pub(super) open: Vec<Row>,
     pub(super) window: Vec<Row>,
     /// The intent before the open batch.
     pub(super) before: String,
-    /// The question where the log ends, which it asked because its queue is empty.
+    /// A request to Kafka for the end of the log, which the collector sent because its queue is empty.
     pub(super) question: Option<Question>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Batch {
 }
 
 impl Pipeline {
-    /// What it may do next.
+    /// The events that may happen next.
     pub(super) fn events(&self, bounds: &Bounds, system: &System, events: &mut Vec<Event>) {
         if system.crashes > 0 {
             events.push(Event::Crash);
@@ -68,7 +68,7 @@ impl Pipeline {
         if system.stops > 0 && !self.stops {
             events.push(Event::Stop);
         }
-        // A full channel holds the collector up.
+        // A full channel blocks the collector.
         if !self.stops && self.sent.is_none() {
             match self.collector.question {
                 Some(Question { end: None, .. }) => events.push(Event::TellLogsEnd),
@@ -92,7 +92,7 @@ impl Pipeline {
 
     fn events_of_collector(&self, bounds: &Bounds, system: &System, events: &mut Vec<Event>) {
         let Collector { rebuild, open, .. } = &self.collector;
-        // The ledger is asked once everything below the open batch is in it.
+        // The collector queries the ledger only once every record below the open batch is in it.
         let next = system.log.get(self.read().to_i64() as usize);
         let asks = |next: &Logged| next.record as i64 != self.read().to_i64();
         if next.is_some_and(|next| !asks(next) || self.progress.applied() >= self.collector.start) {
@@ -143,7 +143,7 @@ impl Pipeline {
         Next { offset, known }
     }
 
-    /// Every record below was read.
+    /// The next offset to read.
     fn read(&self) -> NextOffset {
         self.collector.open.last().map_or(self.collector.start, |row| row.offset.next())
     }
@@ -161,7 +161,7 @@ impl Pipeline {
         Some(IdleCheck { state, read, applied, newest, window_age_ms: bounds.window.age_ms })
     }
 
-    /// Turns the open batch into what is committed and inserted.
+    /// Closes the open batch and sends it to the applier.
     pub(super) fn close(&mut self, log: &[Logged]) {
         let (start, end) = (self.collector.start, self.read());
         let Collector { rebuild, open, window, before, .. } = &mut self.collector;

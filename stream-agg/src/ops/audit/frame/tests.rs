@@ -13,8 +13,8 @@ fn frame(held: &Held, days: u16) -> Frame {
     Frame::new(held, days, [(LOG, 50)].into(), TimeLimits::default())
 }
 
-/// Compares the first of Kafka's days, the first day of arrival that is read, and the first whose raw rows are
-/// whole, each in days before today.
+/// Compares the first day by Kafka's time, the first day of arrival that is read, and the first day of arrival whose
+/// raw rows all exist. Each is a number of days before today.
 #[track_caller]
 fn check(held: &Held, days: u16, from: Option<i64>, raw_from: Option<i64>, whole_from: Option<i64>) {
     let found = frame(held, days);
@@ -36,11 +36,11 @@ fn everything_is_compared_until_something_can_have_expired() {
 
 #[test]
 fn a_day_that_leaves_at_midnight_is_not_compared() {
-    // This is so in every system that is older than the retention of its tables.
+    // Every system that is older than the retention of its tables is in this state.
     let old = Held { since: TODAY - 400, raw: Some(TODAY - 31), stored: Some(TODAY - 30), ..young(0) };
     check(&old, 29, Some(29), Some(31), Some(30));
     check(&old, 2, Some(2), Some(4), Some(4));
-    // What was in Kafka before the first start: the ledger loses it earlier than the raw table.
+    // Records that were in Kafka before the first start: they expire in the ledger earlier than in the raw table.
     let backlog = |age| Held { raw: Some(TODAY - age), stored: Some(TODAY - age), ..young(20) };
     check(&backlog(29), 29, None, None, None);
     check(&backlog(30), 29, Some(29), Some(31), Some(30));
@@ -63,9 +63,9 @@ fn after_somebody_dropped_raw_days_the_days_after_those_are_compared() {
     check(&dropped, 29, Some(3), Some(5), Some(5));
     check(&dropped, 2, Some(2), Some(4), Some(4));
     assert_eq!((frame(&dropped, 29).gone, frame(&dropped, 29).kept_from()), (Some(TODAY - 5), TODAY - 5));
-    // A spool held a record, so that it arrived before Kafka's first day: nothing was dropped.
+    // A line arrived before the first day by Kafka's time, because a spool held its record: nothing was dropped.
     assert_eq!(frame(&Held { raw: Some(TODAY - 25), ..young(20) }, 29).gone, None);
-    // Nothing is known to have been dropped where there is nothing.
+    // If a table is empty, it is unknown whether anything was dropped.
     for held in [Held { raw: None, ..young(20) }, Held { stored: None, ..young(20) }] {
         check(&held, 29, None, None, None);
     }

@@ -28,7 +28,8 @@ fn ledger(spans: &[(u64, u64, u64)]) -> BTreeMap<Key, LedgerSpan> {
     spans.iter().map(span).collect()
 }
 
-/// Compares how many offsets there must be and are, the gaps between spans, and those with gaps within.
+/// Compares the numbers of expected and found offsets, the gaps between spans, and the spans with gaps between their
+/// records.
 #[track_caller]
 fn check(
     (floor, next): (u64, u64),
@@ -60,7 +61,7 @@ fn an_offset_without_a_row_is_in_a_gap_wherever_it_is() {
     check((7, 10), &[(8, 9, 2)], (3, 2), &[(7, 7)], &[]);
     let spans = [(0, 9_998, 9_999), (10_001, 10_002, 2)];
     check((0, 10_003), &spans, (10_003, 10_001), &[(9_999, 10_000)], &[]);
-    // Whole spans have no row.
+    // Entire spans have no row.
     check((0, 40_003), &[(0, 1, 2), (40_000, 40_002, 2)], (40_003, 4), &[(2, 39_999)], &[4]);
 }
 

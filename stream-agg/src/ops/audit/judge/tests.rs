@@ -4,7 +4,7 @@ use super::*;
 
 const TODAY: i64 = 20_000;
 
-/// Whether anything has expired, and since which day if so.
+/// A frame in which everything before the day `from` has expired, or nothing if it is `None`.
 fn frame(from: Option<i64>) -> Frame {
     Frame {
         now: UnixMillis(TODAY * DAY),
@@ -72,7 +72,7 @@ fn raw_rows_that_arrived_earlier_are_added_to_those_of_their_span() {
     assert_eq!(differing(&ledger(5, 77), &found), [(1, 0, 0)]);
 }
 
-/// Judges a span of five stored lines, of which ClickHouse may have dropped the raw rows of two.
+/// Judges a span of five stored lines. ClickHouse may have dropped the raw rows of two of them.
 #[track_caller]
 fn check_dropped(found: u64, details: &[(Key, (u64, u64))], wrong: (u64, u64)) {
     let made = [(KEY, Made { since: TODAY - 40, dropped: 2 })].into();
@@ -113,7 +113,7 @@ fn spans_that_must_be_whole_are_looked_into_first() {
 const ALWAYS: Known = Known { declaration_hashes: Vec::new(), always: true };
 const LATER: Known = Known { declaration_hashes: Vec::new(), always: false };
 
-/// Judges one day of a rollup: what it must and may hold, and what it does.
+/// Judges one day of a rollup: the number of events that it must hold, may hold and holds.
 #[track_caller]
 fn check(
     name: &str,
@@ -161,7 +161,7 @@ fn a_rollup_declared_later_lies_between_its_events_and_all() {
 fn days_past_the_retention_of_a_rollup_are_left_out() {
     check("event_minutely", &frame(None), TODAY - 9, (5, 5), 0, &ALWAYS, (0, 0));
     check("event_minutely", &frame(None), TODAY - 3, (5, 5), 0, &ALWAYS, (5, 0));
-    // It is kept for seven days; what may leave within a day is left out.
+    // This rollup is kept for seven days. A day that may expire within the next day is left out.
     check("event_minutely", &frame(None), TODAY - 7, (5, 5), 0, &ALWAYS, (0, 0));
     check("event_minutely", &frame(None), TODAY - 6, (5, 5), 0, &ALWAYS, (5, 0));
 }
@@ -170,8 +170,8 @@ fn days_past_the_retention_of_a_rollup_are_left_out() {
 fn a_rollup_is_compared_unless_its_where_looks_for_a_number_or_deep_into_props() {
     for (condition, note) in [
         ("\"props.a\" = [\"b\", \"true\"]", ""),
-        ("\"props.a\" = [\"b\", \"1.50\"]", "its where looks for a number in props, as it is written there"),
-        ("\"props.a.b.c.d.e\" = \"b\"", "its where looks deep into props"),
+        ("\"props.a\" = [\"b\", \"1.50\"]", "its where compares a number in props as text"),
+        ("\"props.a.b.c.d.e\" = \"b\"", "its where reads too deep into props"),
     ] {
         let text = format!(
             "[[rollup]]\nname = \"of_a\"\ngrain = \"day\"\ndimensions = [\"event\"]\n\
@@ -192,7 +192,7 @@ fn a_rollup_without_time_is_compared_in_sum_while_nothing_has_expired() {
     check("poll_votes", &frame(Some(TODAY - 2)), 0, (5, 5), 9, &ALWAYS, (0, 0));
 }
 
-/// Judges a rollup beside raw rows that are one too few.
+/// Judges a rollup while one raw row is missing.
 #[track_caller]
 fn check_beside_a_lost_row(name: &str, found: u64, wrong: (u64, u64)) {
     let rollups = Rollups::built_in();
@@ -234,7 +234,7 @@ fn a_rollup_that_is_ahead_of_progress_is_not_judged() {
     assert_eq!(reached(std::slice::from_ref(&snapshot)), [((0, 3), 7)].into());
     snapshot.leave_out(&[(0, 2), (1, 3)]);
     let judged = |snapshot| rollup(&frame(None), snapshot, 0, &BTreeMap::new(), &ALWAYS, None).0;
-    assert_eq!(judged(&snapshot).duplicate, 9, "other logs are no reason");
+    assert_eq!(judged(&snapshot).duplicate, 9, "the progress of other logs does not matter");
     snapshot.leave_out(&[(0, 3)]);
     let (table, findings) = rollup(&frame(None), &snapshot, 0, &BTreeMap::new(), &ALWAYS, None);
     assert_eq!((table.duplicate, findings.len()), (0, 0));

@@ -1,4 +1,4 @@
-//! What the tables of rollups hold, and what the raw table holds of the same days.
+//! Reads the tables of rollups, and the raw rows of the same days.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -123,7 +123,7 @@ impl Reader<'_> {
     }
 }
 
-/// SQL condition: the rollup counts the raw row.
+/// SQL condition: whether the rollup counts the raw row.
 fn condition(rollup: &Rollup) -> String {
     let quoted = |text: &String| format!("'{}'", escaped(text));
     let mut sql = "1".to_owned();
@@ -139,8 +139,8 @@ fn condition(rollup: &Rollup) -> String {
     sql
 }
 
-/// SQL expression: the text at a path of `props`, as [`crate::rows::decode::props::scalar`] finds it, except for numbers,
-/// which ClickHouse writes in its own way.
+/// SQL expression: the text at a path of `props`, as [`crate::rows::decode::props::scalar`] finds it, except for
+/// numbers, which ClickHouse formats differently.
 fn prop(path: &PropPath) -> String {
     let texts = nestings(path.steps()).into_iter().map(|names| {
         let names: Vec<_> = names.iter().map(|name| format!("'{}'", escaped(name))).collect();

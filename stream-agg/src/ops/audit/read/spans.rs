@@ -1,4 +1,4 @@
-//! What the ledger and the raw table hold of spans of offsets.
+//! Reads the ledger and the raw table by spans of offsets.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::ops::audit::frame::{Frame, GATHERED, day};
 use crate::ops::audit::gaps::Gap;
 use crate::ops::audit::judge::MAX_FINDINGS;
 
-/// What the ledger holds of a span.
+/// The records of a span in the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerSpan {
     /// Records.
@@ -32,7 +32,7 @@ pub struct LedgerSpan {
     pub last: u64,
 }
 
-/// What the raw table holds of a span.
+/// The rows of a span in the raw table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RawSpan {
     /// Rows.

@@ -9,7 +9,7 @@ use super::{Key, SPAN};
 use crate::ops::audit::frame::{Frame, GATHERED, Log};
 use crate::protocol::limits::LONGEST_WAY_DAYS;
 
-/// Most spans that are listed in a query; if there are more, all spans are read.
+/// Maximum number of spans that are listed in a query. If there are more, all spans are read.
 const MAX_NAMED: usize = 1000;
 
 /// SQL expression: the log of a row as a number ([`log_number`]).
@@ -25,7 +25,7 @@ pub(super) fn numbered(offsets: &BTreeMap<Log, u64>) -> impl Iterator<Item = (u6
 
 /// SQL expression: the value of `key` in `entries`, or `otherwise`.
 pub(super) fn lookup(key: &str, entries: impl Iterator<Item = (u64, u64)>, otherwise: u64) -> String {
-    // ClickHouse refuses an empty list; no key is as high as this one.
+    // ClickHouse refuses an empty list, so both lists begin with an entry whose key never occurs.
     let (mut keys, mut values) = (u64::MAX.to_string(), otherwise.to_string());
     for (key, value) in entries {
         // Writing to a String cannot fail.
@@ -48,7 +48,8 @@ fn within(frame: &Frame) -> String {
 }
 
 pub(super) fn of_ledger(frame: &Frame) -> String {
-    // The offset decides; the time only spares table partitions, because every earlier row is below the floor.
+    // The condition on offsets decides. The condition on time only lets ClickHouse skip table partitions, because
+    // every earlier row is below the floor.
     format!("tenant = '*' AND kafka_time >= {} AND {}", start_of(frame.from.unwrap_or(0)), within(frame))
 }
 
@@ -56,8 +57,8 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
     format!("tenant != '' AND server_time >= {} AND {}", start_of(from.unwrap_or(0)), within(frame))
 }
 
-/// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if that is
-/// implausible: later than Kafka's, or so much earlier that decoding does not trust it either.
+/// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if the time in the
+/// UUIDv7 is implausible, that is, later than Kafka's time or so much earlier that decoding does not trust it either.
 pub(super) fn made() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");
@@ -69,7 +70,7 @@ pub(super) fn may_be_dropped(frame: &Frame) -> String {
     format!("{} < {}", made(), (frame.kept_from() + GATHERED) * DAY)
 }
 
-/// SQL condition: the row is in one of these spans; always true if they are too many to list.
+/// SQL condition: whether the row is in one of these spans; always true if there are too many spans to list.
 pub(super) fn among(spans: &[Key]) -> String {
     if spans.len() > MAX_NAMED {
         return "1".to_owned();

@@ -1,4 +1,4 @@
-//! Whether row policies show the definer of a tenant's views its rows and no others.
+//! Checks that row policies show the definer of a tenant's views the rows of that tenant and no others.
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::MigrateError;
 pub(super) struct Policy {
     name: String,
     short_name: String,
-    /// Empty for all of the database.
+    /// Empty if the policy applies to the whole database.
     table: String,
     filter: String,
     is_restrictive: u8,
@@ -20,7 +20,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// The statement that reads those on `database`.
+    /// The statement that reads the row policies on `database`.
     pub(super) fn select(database: &str) -> String {
         format!(
             "SELECT name, short_name, table, ifNull(select_filter, '') AS filter, toUInt8(is_restrictive) AS \
@@ -34,13 +34,14 @@ impl Policy {
         has(&self.users) || (self.is_for_all == 1 && !has(&self.except))
     }
 
-    /// Ours has the name of its definer.
+    /// Whether this is the policy that `migrate` creates for `definer`, which has the name of the definer.
     fn is_of(&self, definer: &str) -> bool {
         self.short_name == definer && self.table.is_empty()
     }
 }
 
-/// Checks that `definer` has its policy, and none that shows it more: ClickHouse combines permissive ones by OR.
+/// Checks that `definer` has its policy, and that no other policy shows it more rows: ClickHouse combines permissive
+/// policies by OR.
 pub(super) fn check(policies: &[Policy], definer: &str, condition: &str) -> Result<(), MigrateError> {
     let applied = || policies.iter().filter(|policy| policy.applies_to(definer));
     let ours: Vec<_> = applied().filter(|policy| policy.is_of(definer)).collect();
