@@ -166,7 +166,7 @@ impl Metrics {
             client_ip: AddressSource::ALL.map(|source| client_ip.with_label_values(&[source.as_str()])),
             rate_limited: metrics
                 .counter("rate_limited_total", "Requests that exceeded the rate of their key or address."),
-            keys_stale: metrics.gauge("keys_stale", "Whether the file of keys is not valid."),
+            keys_stale: metrics.gauge("keys_stale", "Whether the key file is not valid."),
             samples_delivered: samples.with_label_values(&["delivered"]),
             samples_dropped: samples.with_label_values(&["dropped"]),
             hot_key: metrics.counter(

@@ -49,7 +49,7 @@ fn tenant(name: &str) -> Result<String, String> {
     if is_tenant(name) {
         Ok(name.to_owned())
     } else {
-        Err("it must be 1 to 64 of a-z, 0-9, _ and -".to_owned())
+        Err("it must have 1 to 64 characters, each one of a-z, 0-9, _ and -".to_owned())
     }
 }
 

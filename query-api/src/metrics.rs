@@ -21,7 +21,7 @@ pub struct Metrics {
     as_of: IntGauge,
     cold_waiting: IntGauge,
     left_out: IntGauge,
-    /// `keys_stale`: 1 while the file of keys is not valid and the previous keys stay in use.
+    /// `keys_stale`: 1 while the key file is not valid and the previous keys stay in use.
     pub(crate) keys_stale: IntGauge,
     /// `refused_total`: requests that keys did not permit, by status code.
     pub(crate) refused: IntCounterVec,
@@ -138,7 +138,7 @@ impl Metrics {
                 "What the statement leaves out because it missed its deadline twice: 0 nothing, 1 old hours and small \
                  polls, 2 all polls and the series of /v1/live too, 3 the country counters too.",
             ),
-            keys_stale: metrics.gauge("keys_stale", "Whether the file of keys is not valid."),
+            keys_stale: metrics.gauge("keys_stale", "Whether the key file is not valid."),
             refused: metrics.counter_vec(
                 "refused_total",
                 "Requests that keys did not permit, by status code: 401, 403, 429.",

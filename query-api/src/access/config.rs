@@ -41,7 +41,7 @@ impl AccessConfig {
         }
     }
 
-    /// The file of keys, where readers need one.
+    /// The key file, where readers need one.
     pub(super) fn keys(&self) -> Option<&KeyFile> {
         match self.auth {
             ReadAuth::None => None,

@@ -70,7 +70,7 @@ impl keys::DeclaredKey for DeclaredKey {
             return Err(format!("its id must be 1 to {MAX_ID_BYTES} bytes"));
         }
         if !is_tenant(&self.tenant) {
-            return Err("its tenant must be 1 to 64 of a-z, 0-9, _ and -".to_owned());
+            return Err("its tenant must be 1 to 64 characters, each one of a-z, 0-9, _ and -".to_owned());
         }
         if self.filter.len() > MAX_FILTERS {
             return Err(format!("it has more than {MAX_FILTERS} filters"));

@@ -81,7 +81,7 @@ impl Access {
         routes.route_layer(middleware::from_fn(permit_prepared))
     }
 
-    /// Applies changes of the file of keys, until `stop`.
+    /// Applies changes of the key file, until `stop`.
     pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         if let Some(keys) = &self.keys {
             Arc::clone(keys).follow(stop).await;
