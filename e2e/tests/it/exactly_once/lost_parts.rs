@@ -80,8 +80,12 @@ async fn a_part_that_is_put_aside_as_broken_is_found_within_a_minute_and_nothing
         "`lost_running.events` has lost part broken_{name} (broken): restore all tables from the same backup"
     );
     let drop = format!("DROP DETACHED PART 'broken_{name}'");
-    wait_for_readyz_within(&aggregator, &[&finding, &drop, "nothing is inserted"], Duration::from_secs(75))
-        .await;
+    wait_for_readyz_within(
+        &aggregator,
+        &[&finding, &drop, "inserts wait until it is fixed"],
+        Duration::from_secs(75),
+    )
+    .await;
     counted.assert_held(&admin).await;
 
     fs::rename(&broken, &detached).unwrap();
@@ -116,7 +120,7 @@ async fn a_part_that_clickhouse_cannot_read_after_a_kill_is_found_before_anythin
     let finding = format!("`lost_killed.events` has lost part {broken}");
     wait_for_readyz(
         &aggregator,
-        &[&finding, "restore all tables from the same backup", "nothing is inserted"],
+        &[&finding, "restore all tables from the same backup", "inserts wait until it is fixed"],
     )
     .await;
     assert_eq!(admin.metric("stream_agg_inserts_held").await, Some(1));
