@@ -1,7 +1,7 @@
 //! Twelve queries of typical dashboards. The analysts' user sends them to the analysts' views, which hold a week of
 //! rich events.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use devstack::clickhouse::{BI_READER, LOCAL_PASSWORD};
@@ -11,6 +11,7 @@ use schemas::access::{self, Tenants};
 use schemas::bi::{Databases, Definers};
 use schemas::rollup::Rollups;
 use schemas::time::{DAY, MINUTE};
+use tokio::time;
 
 use super::stored;
 use crate::input::{Work, records};
@@ -29,6 +30,9 @@ const FIELD: &str = "\n[[field]]\nname = \"plan\"\npath = \"plan\"\ntype = \"str
 
 /// How often each query is sent in one repeat.
 const TIMES: usize = 20;
+/// Shortest time from the start of one repeat to the start of the next one. The dashboards' user may send 600 queries a
+/// minute, and a repeat sends 240.
+const REPEAT_EVERY: Duration = Duration::from_secs(30);
 /// The goal for a query that reads a rollup: the most milliseconds that it may take.
 const MOST_OF_A_ROLLUP: f64 = 50.0;
 
@@ -138,9 +142,11 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
         PANELS.iter().map(|panel| Row::new(format!("bi: {}", panel.name), Unit::Requests)).collect();
     let analyst = Analyst::new(stack)?;
     for _ in 0..plan.repeats {
+        let started = Instant::now();
         for (panel, row) in PANELS.iter().zip(&mut rows) {
             row.repeats.push(analyst.time(panel).await?);
         }
+        time::sleep(REPEAT_EVERY.saturating_sub(started.elapsed())).await;
     }
     let mut goals = Vec::new();
     for (panel, row) in PANELS.iter().zip(&mut rows) {
