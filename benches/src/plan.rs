@@ -51,6 +51,7 @@ pub enum Measurement {
     Dashboards,
     /// From requests to stored rows.
     WholeWay,
-    /// The aggregator alone, compared with ClickHouse's Kafka engine and peers.
+    /// The aggregator alone stores what a topic already holds. Compared with ClickHouse's Kafka engine and, if it was
+    /// built, with Spate.
     Drain,
 }

@@ -9,12 +9,12 @@ use schemas::time::{HOUR, MINUTE, SECOND, UnixMillis};
 use serde::Serialize;
 use uuid::Builder;
 
-/// Events of one batch.
+/// Events of one batch, which a client sends in one request.
 pub const BATCH: usize = 30;
-/// One batch in this many comes from a new device, which replaces an active one.
-const REPLACED: u32 = 20;
-/// One event in this many has the time of a past hour.
-const HISTORIC: u32 = 20;
+/// One batch in 20 comes from a new device, which replaces an active one.
+const REPLACED_ONE_IN: u32 = 20;
+/// One event in 20 has the time of a past hour.
+const HISTORIC_ONE_IN: u32 = 20;
 /// How many past hours these events are spread over.
 const HOURS: i64 = 24;
 
@@ -100,7 +100,7 @@ impl Traffic {
     pub fn lines(&mut self, now: UnixMillis, count: usize) -> Vec<Line<'_>> {
         let rng = &mut self.rng;
         let device = rng.choice(&mut self.active).expect("there are devices");
-        if rng.u32(..REPLACED) == 0 {
+        if rng.u32(..REPLACED_ONE_IN) == 0 {
             *device = Device::new(rng);
         }
         device.lines(rng, now, count)
@@ -154,7 +154,7 @@ impl Device {
 
 /// A time within the last second or, once in twenty calls, in a past hour.
 fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
-    let ago = match rng.u32(..HISTORIC) {
+    let ago = match rng.u32(..HISTORIC_ONE_IN) {
         0 => rng.i64(1..=HOURS) * HOUR + rng.i64(0..MINUTE),
         _ => rng.i64(0..SECOND),
     };

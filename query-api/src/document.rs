@@ -1,4 +1,5 @@
-//! Responses with documents about this service, which change only with a restart or with the reader's key.
+//! Responses with a document that describes this service: `/openapi.json` and `/v1/meta`. A document seldom changes, so
+//! caches may keep it; that of `/v1/meta` depends on the reader's key and on what the latest refresh learned.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};

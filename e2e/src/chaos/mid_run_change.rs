@@ -27,7 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Longest wait until the records of these requests are applied. The change waits for them, because a retry that is
 /// applied later may fall outside a small deduplication window.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(600);
-/// Pause between the restarts of two aggregators. Meanwhile partitions move between processes of both declarations.
+/// Pause between the restart of one aggregator and the restart of the next one. Until the last restart, partitions move
+/// between processes with the old declaration and processes with the new one.
 const RESTART_INTERVAL: Duration = Duration::from_secs(8);
 
 /// The change, once it is made. The supervisors apply it to their processes.

@@ -70,8 +70,8 @@ impl HotKeyCounts<'_> {
 impl Cell {
     /// Counts one event; returns the number of events in this second.
     fn count(&self, second: u32) -> u32 {
-        // The events of a request whose body took long to arrive are counted in a later second, which other requests
-        // have begun.
+        // While the body of a request arrives slowly, later requests may have moved the cell on to a later second. The
+        // events are then counted in that second.
         if (self.window.load(Ordering::Relaxed) >> 32) as u32 >= second {
             return self.window.fetch_add(1, Ordering::Relaxed) as u32 + 1;
         }

@@ -1,7 +1,7 @@
 //! TLS: a certificate and its private key from two PEM files, reloaded when the files change.
 //!
-//! Invariants: the certificate in use always belongs to its key, so bad files change only a metric; no text of
-//! a key file appears in a log or an error.
+//! Invariants: the certificate in use always belongs to its key: if changed files are bad, the previous pair stays in
+//! use, and a log line and a metric say so. No text of a key file appears in a log or an error.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -56,7 +56,7 @@ pub struct Intent {
     pub log: LogMark,
     /// The offsets, ascending, at which `stream-agg split` has divided the declared batch into smaller inserts.
     pub split: Vec<NextOffset>,
-    /// The offsets from `F` on, ascending, of records that `stream-agg skip` turns into dead letters.
+    /// The offsets, ascending and none below `F`, of the records that `stream-agg skip` turns into dead letters.
     pub skipped: Vec<Offset>,
 }
 

@@ -81,7 +81,8 @@ impl Window {
         Self::default()
     }
 
-    /// Forgets the records that are too old to recognize a repeat at the time `now`. Called before each record.
+    /// Forgets the records that are older than `limits.age_ms` at the time `now`, so that their repeats are no longer
+    /// recognized. Called before each record.
     pub fn expire(&mut self, now: UnixMillis, limits: &WindowLimits) {
         let earliest = UnixMillis(now.0.saturating_sub(limits.age_ms));
         while self.records.front().is_some_and(|front| front.kafka_time < earliest) {

@@ -1,4 +1,5 @@
-//! A read never waits for ClickHouse, and all reads together cost at most one query per poll.
+//! A read sends no query to ClickHouse: all reads together cost at most one query per tick. Only reads of old hours
+//! wait, for the next tick.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ async fn count_queries(name: &'static str, reads: i64, old: i64) {
             }
         })
     });
-    // All reads of old hours arrive at once, and wait together for the next poll.
+    // All reads of old hours arrive at once, and wait together for the next tick.
     let cold = (0..old).map(|n| {
         let http = Arc::clone(&http);
         tokio::spawn(async move {
