@@ -11,7 +11,7 @@ use schemas::access::{self, Tenants};
 use schemas::bi::{Databases, Definers};
 use schemas::rollup::Rollups;
 use schemas::time::{DAY, MINUTE};
-use tokio::time;
+use tokio::time::{self, MissedTickBehavior};
 
 use super::stored;
 use crate::input::{Work, records};
@@ -141,12 +141,13 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> anyhow::Result<(Vec<R
     let mut rows: Vec<_> =
         PANELS.iter().map(|panel| Row::new(format!("bi: {}", panel.name), Unit::Requests)).collect();
     let analyst = Analyst::new(stack)?;
+    let mut pace = time::interval(REPEAT_EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for _ in 0..plan.repeats {
-        let started = Instant::now();
+        pace.tick().await;
         for (panel, row) in PANELS.iter().zip(&mut rows) {
             row.repeats.push(analyst.time(panel).await?);
         }
-        time::sleep(REPEAT_EVERY.saturating_sub(started.elapsed())).await;
     }
     let mut goals = Vec::new();
     for (panel, row) in PANELS.iter().zip(&mut rows) {
