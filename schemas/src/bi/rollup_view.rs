@@ -1,5 +1,7 @@
 //! The view of a rollup, and the views that merge its days into weeks and months.
 
+use std::iter;
+
 use super::Databases;
 use super::bucket::Bucket;
 use super::int64;
@@ -10,12 +12,12 @@ use crate::rollup::{Condition, Dimension, Distinct, Measure, Number, Rollup};
 
 /// The view of `rollup` under the name `name`, with buckets of `bucket`; without a time column if `bucket` is `None`.
 pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on: Databases<'_>) -> View {
-    let mut key = vec![column("tenant", Kind::String, "whose data it is", &text_of("tenant"))];
-    key.extend(bucket.map(Bucket::column));
+    let tenant = column("tenant", Kind::String, "whose data it is", &text_of("tenant"));
+    let mut key: Vec<_> = bucket.map(Bucket::column).into_iter().collect();
     key.extend(rollup.dimensions.iter().enumerate().map(|(at, dimension)| of_dimension(at, dimension)));
     // Grouped by the tenant as it is stored (LowCardinality): grouping by the plain text takes a sixth longer.
     let mut group = vec![of("tenant")];
-    group.extend(key.iter().skip(1).map(|column| column.expression.clone()));
+    group.extend(key.iter().map(|column| column.expression.clone()));
     let whole = bucket.zip(rollup.retention_days).and_then(|(bucket, days)| bucket.is_whole(days));
     let from = format!(
         "FROM {}.{} AS T WHERE {}{} GROUP BY {}",
@@ -32,7 +34,7 @@ pub(super) fn of_rollup(rollup: &Rollup, name: &str, bucket: Option<Bucket>, on:
         name: name.to_owned(),
         comment: described(rollup, bucket),
         owner: Owner::Views,
-        columns: key.into_iter().chain(measures).chain(complete).collect(),
+        columns: iter::once(tenant).chain(key).chain(measures).chain(complete).collect(),
         table: rollup.table().name(),
         from,
     }
