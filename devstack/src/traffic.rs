@@ -11,9 +11,9 @@ use uuid::Builder;
 
 /// Events of one batch, which a client sends in one request.
 pub const BATCH: usize = 30;
-/// One batch in 20 comes from a new device, which replaces an active one.
+/// Of this many batches, one comes from a new device, which replaces an active one.
 const REPLACED_ONE_IN: u32 = 20;
-/// One event in 20 has the time of a past hour.
+/// Of this many events, one has the time of a past hour.
 const HISTORIC_ONE_IN: u32 = 20;
 /// How many past hours these events are spread over.
 const HOURS: i64 = 24;
@@ -152,7 +152,7 @@ impl Device {
     }
 }
 
-/// A time within the last second or, once in twenty calls, in a past hour.
+/// A time within the last second or, once in [`HISTORIC_ONE_IN`] calls, in a past hour.
 fn moment(rng: &mut Rng, now: UnixMillis) -> UnixMillis {
     let ago = match rng.u32(..HISTORIC_ONE_IN) {
         0 => rng.i64(1..=HOURS) * HOUR + rng.i64(0..MINUTE),
