@@ -1,7 +1,7 @@
 //! `/v1/counters`: views, plays and clicks of the last seven UTC days, for the five countries with the
 //! highest totals of all time.
 //!
-//! A view that is refreshed every few seconds ranks the countries, so their rows have an `as_of` of their
+//! The ranking comes from a view that ClickHouse refreshes every few seconds, so these rows have an `as_of` of their
 //! own.
 
 use std::fmt::Write as _;

@@ -2,9 +2,9 @@
 //! rendered.
 //!
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
-//! joined by UNION ALL. Counting events is cheap and is repeated in every refresh; merging the states of users is
-//! not, so the rows of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and no
-//! clock in here. CONTRIBUTING.md lists what a new answer needs.
+//! joined by UNION ALL. Counting events is cheap, so every refresh counts them again. Merging the states of users is
+//! expensive, so the users of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and
+//! no clock in here. CONTRIBUTING.md lists what a new answer needs.
 
 pub(crate) mod row;
 
@@ -62,7 +62,7 @@ pub(crate) enum LeftOut {
 }
 
 impl Scope {
-    /// A scope without keys.
+    /// A scope in which readers asked for no hour and no poll.
     #[cfg(test)]
     pub(crate) fn of_tenants(tenants: &[&str]) -> Self {
         Self {
@@ -103,12 +103,12 @@ pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
 /// One answer of a snapshot, of one tenant.
 pub(crate) trait SnapshotAnswer: Sized {
-    /// What the answer is called in logs.
+    /// The name of the answer in logs.
     const NAME: &'static str;
     /// The rollups that it is read from.
     const SOURCES: &'static [RollupSource];
 
-    /// The SELECTs, joined by UNION ALL. The name of a rollup in braces stands for the rows of that rollup.
+    /// The SELECTs, joined by UNION ALL. The name of a rollup in braces is a placeholder for the rows of that rollup.
     fn select() -> String;
 
     /// Binds the values of its SELECTs, in the order of their `?`. `previous` has the previous answers, by tenant.

@@ -95,7 +95,7 @@ pub(super) fn table(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// A cohort: null stands for a number that is not known yet, or no longer.
+/// A cohort. A number is null if it is not known yet or no longer.
 pub(super) fn cohort() -> Value {
     let users = || json!({"type": ["integer", "null"], "minimum": 0});
     let members = json!({

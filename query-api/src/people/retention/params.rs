@@ -151,7 +151,7 @@ impl Retention {
     /// them.
     ///
     /// # Errors
-    /// The key does not permit to count users.
+    /// The key does not permit a count of users.
     pub(in crate::people) fn of_reader(
         mut self,
         reader: &Reader,
