@@ -18,7 +18,7 @@ const MAX_MEASURES: usize = 64;
 /// The most filters that a key may have. The filters of a request are limited separately.
 const MAX_FILTERS: usize = 8;
 
-/// A key in use.
+/// A checked key, as the layers use it.
 #[derive(Debug)]
 pub(super) struct Key {
     /// The reader that the token identifies.

@@ -81,7 +81,7 @@ impl Access {
         routes.route_layer(middleware::from_fn(permit_prepared))
     }
 
-    /// Applies changes of the key file, until `stop`.
+    /// Applies changes of the key file until `stop` is cancelled.
     pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         if let Some(keys) = &self.keys {
             Arc::clone(keys).follow(stop).await;
@@ -129,7 +129,7 @@ fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if let Some(control) = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
         let private = control.replace("public", "private");
-        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("it was a header before"));
+        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("the value was a header before"));
     }
     headers.append(VARY, HeaderValue::from_name(AUTHORIZATION));
     headers.append(VARY, HeaderValue::from_name(X_READ_KEY));
@@ -179,7 +179,7 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
         Cost::Answer => "answers",
         Cost::Query => "queries",
     };
-    let header = |text: String| HeaderValue::try_from(text).expect("digits and ASCII make a header");
+    let header = |text: String| HeaderValue::try_from(text).expect("visible ASCII is a valid header");
     let headers = response.headers_mut();
     headers.insert(RATE_LIMIT, header(format!("\"{name}\";{state}")));
     headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));

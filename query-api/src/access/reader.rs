@@ -60,7 +60,7 @@ impl Reader {
         if self.may_read(measure) {
             return Ok(());
         }
-        // The text does not depend on whether the measure exists, so it does not reveal that.
+        // The text is the same for a measure that does not exist, so it does not reveal which measures exist.
         Err(Problem::of(Kind::Forbidden, param, format!("the key does not permit the measure `{measure}`")))
     }
 

@@ -40,7 +40,7 @@ pub(crate) fn aggregator_rollups(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }
 
-/// How far the tables reach, according to the only row of this SELECT.
+/// The [`Reach`] of the tables, from the only row of this SELECT.
 pub(crate) fn reach(rows: &[SnapshotRow]) -> Reach {
     row(rows).map_or_else(Reach::default, |row| Reach::new(as_of(rows), &row.since, &row.declared))
 }

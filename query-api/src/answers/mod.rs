@@ -46,14 +46,14 @@ pub(crate) struct Scope {
     pub(crate) max_voters: u64,
 }
 
-/// What a statement leaves out because it was too slow. Each variant includes the variants before it. Answers that
-/// are left out stay as they were, with the `as_of` that they had.
+/// Which answers a statement leaves out because earlier statements were too slow. Each variant includes the variants
+/// before it. An answer that is left out keeps its previous content and `as_of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum LeftOut {
     /// Nothing.
     #[default]
     Nothing,
-    /// Hours outside the hot window, and polls beyond the largest.
+    /// Hours outside the hot window, and polls that are not among the largest.
     ColdKeys,
     /// All polls, and what `/v1/live` shows.
     Polls,
@@ -81,7 +81,7 @@ impl Scope {
         if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.hours }
     }
 
-    /// The polls beyond the largest that the statement reads.
+    /// The polls that the statement reads in addition to the largest ones.
     fn read_polls(&self) -> &[(String, String)] {
         if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.polls }
     }
@@ -120,7 +120,7 @@ pub(crate) trait SnapshotAnswer: Sized {
     /// Renders the rows of a tenant; rows that were not read again are taken from `previous`.
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self;
 
-    /// The first source that is not declared; `None` if the answer can be served.
+    /// The first source that `rollups` does not declare with these columns; `None` if the answer can be served.
     fn undeclared(rollups: &Rollups) -> Option<RollupSource> {
         let is_declared = |(name, columns): &RollupSource| {
             rollups.get(name).is_some_and(|rollup| rollup.has_columns(columns))

@@ -263,7 +263,7 @@ struct Tally {
 struct Meta {
     as_of: Option<String>,
     stale: bool,
-    /// Whether nothing is missing because of a limit.
+    /// False if polls or options may be missing because of a limit.
     complete: bool,
     exact: bool,
     rows: usize,

@@ -1,5 +1,5 @@
-//! What `/v1/live` shows: events per minute of the last hour; events and users of the current hour and day; and,
-//! where a rollup of minutes counts users, the users of the last minutes.
+//! What `/v1/live` shows: events per minute of the last hour; events and users of the current hour and day; and the
+//! users of the last minutes, if a rollup counts users per minute.
 
 use clickhouse::query::Query;
 use schemas::time::{DAY, HOUR, UnixMillis};

@@ -47,7 +47,7 @@ const ROUTE: &str = "/v1/live";
 /// Tells nginx not to buffer the messages.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What streams share.
+/// The state that all streams share.
 struct LiveService {
     state: Arc<AppState>,
     /// Distinguishes the messages of this process from those of other processes.
@@ -148,7 +148,7 @@ impl Messages {
         unfold(self, async |mut messages| Some((Ok(messages.next().await?), messages)))
     }
 
-    /// The next message, once there is a snapshot that was not sent yet, or the one that was sent has become stale.
+    /// Waits for a new snapshot, or until the state that was sent last becomes stale, and returns the next message.
     /// `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         let service = Arc::clone(&self.open.service);

@@ -64,7 +64,7 @@ fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     )
 }
 
-/// The page and what is sent with it.
+/// The page, and the content security policy that is sent with it.
 struct Page {
     index: Asset,
     policy: HeaderValue,

@@ -36,7 +36,7 @@ pub(super) struct Lane {
 /// The result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// Up to which moment the tables had everything before they were read.
+    /// The state of the tables before they were read, such as their `as_of`.
     pub(super) reach: Arc<Reach>,
     /// A row for each `start`.
     pub(super) rows: Vec<CountedRow>,

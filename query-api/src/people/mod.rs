@@ -1,4 +1,4 @@
-//! `/v1/retention` and `/v1/funnel`: people over time.
+//! `/v1/retention` and `/v1/funnel`: what users do over time.
 //!
 //! Each has a folder with its parameters, its statements and the rows of its answer: [`retention`] and [`funnel`].
 //! Both share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns

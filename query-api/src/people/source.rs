@@ -1,9 +1,9 @@
 //! Which rollup is read: one that has the measure, the fields of the conditions, and buckets that begin at the edges
 //! of the periods.
 //!
-//! Of several such rollups, one that still keeps the rows of the whole window comes first; then, as for queries, the
-//! coarsest one, the one with the fewest dimensions, and the first in the file. A rollup with a `where` does not hold
-//! all events, so it is never read. Pure: no clock, no I/O.
+//! Of several such rollups, those that still keep the rows of the whole window are preferred; then, as for queries, the
+//! coarsest, the one with the fewest dimensions, and the first in the file. A rollup with a `where` does not hold all
+//! events, so it is never read. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 

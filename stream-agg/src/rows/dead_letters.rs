@@ -20,7 +20,7 @@ pub enum Reason {
     /// The line cannot be read. The edge writes no such line.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The record has more lines than the column `line` can number.
+    /// The record has more stored lines than the column `line` can number.
     #[error("read a line: its record has more than {} lines", u16::MAX)]
     Beyond,
     /// The headers of the record cannot be read. The edge writes no such record.

@@ -43,7 +43,7 @@ pub(super) struct Members<'a, 'r> {
     strata: &'a Strata<'r>,
     units: &'a Units,
     of_unit: &'a [GroupId],
-    /// The group of each stratum, or of each row; [`NO_GROUP`] if it does not count.
+    /// The group of each stratum or each row; [`NO_GROUP`] if the stratum or row does not count.
     groups: Vec<GroupId>,
 }
 

@@ -134,7 +134,8 @@ fn rows_past_the_retention_are_left_out() {
     push(&mut rows, "a", "old", time("2026-08-31 23:00:00"), "", 0);
     push(&mut rows, "a", "new", time("2026-09-23 00:00:00"), "", 0);
     assert_eq!(shown(&declared(400), &rows).len(), 2);
-    // The bucket ends on 23 September; the day ends at the start of 24 September, and 21 November is 58 days later.
+    // The retention begins when the day of the bucket ends, on 24 September. The row is received 58 days later, on
+    // 21 November.
     assert_eq!(shown(&declared(59), &rows), ["a 2026-09-23 00:00 new 1"]);
     assert!(shown(&declared(58), &rows).is_empty());
 }

@@ -18,7 +18,7 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
     object(fields, |json, out| value(&mend_surrogates(json), out), out);
 }
 
-/// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number or truth value as
+/// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number, `true` or `false` as
 /// JSON. Empty for any other value, and if there is no value.
 ///
 /// A dot may separate steps or be part of a name. The longest name is tried first: `a.b` is the field `a.b` of the
@@ -31,7 +31,7 @@ pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     }
 }
 
-/// The JSON of the scalar at a path: a string, a number or a truth value.
+/// The JSON of the scalar at a path: a string, a number, `true` or `false`.
 pub fn find<'j>(json: &'j str, steps: &[String]) -> Option<&'j str> {
     let fields = parsed(json);
     (1..=steps.len()).rev().find_map(|named| {
