@@ -240,7 +240,7 @@ fn in_address<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value 
     };
     if let Some(default) = default {
         schema["default"] = match (shape, values) {
-            (Shape::One, Values::Number(..)) => json!(default.parse::<u64>().expect("the default is a number")),
+            (Shape::One, Values::Number(..)) => json!(default.parse::<u64>().expect("it is a number")),
             (Shape::One, _) => json!(default),
             (Shape::List | Shape::Many, _) => json!(default.split(',').collect::<Vec<_>>()),
         };
