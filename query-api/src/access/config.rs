@@ -41,7 +41,7 @@ impl AccessConfig {
         }
     }
 
-    /// The key file, where readers need one.
+    /// The key file; `None` if readers need no key.
     pub(super) fn keys(&self) -> Option<&KeyFile> {
         match self.auth {
             ReadAuth::None => None,

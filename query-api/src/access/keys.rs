@@ -11,14 +11,14 @@ use serde::Deserialize;
 use super::reader::Reader;
 use crate::filter::Filter;
 
-/// Most bytes of an id.
+/// The longest permitted id, in bytes.
 const MAX_ID_BYTES: usize = 64;
-/// Most measures that a key names.
+/// The most measures that a key may name.
 const MAX_MEASURES: usize = 64;
-/// Most filters of a key. The filters of a request have a limit of their own.
+/// The most filters that a key may have. The filters of a request are limited separately.
 const MAX_FILTERS: usize = 8;
 
-/// A key in use.
+/// A checked key, as the layers use it.
 #[derive(Debug)]
 pub(super) struct Key {
     /// The reader that the token identifies.
@@ -64,7 +64,7 @@ impl keys::DeclaredKey for DeclaredKey {
         &self.sha256
     }
 
-    /// A rate limit that is the same as in `before` keeps its current usage.
+    /// A rate limit that is the same as in `before` keeps its state, so a reload of the file does not refill it.
     fn resolve(self, before: Option<&Key>) -> Result<Key, String> {
         if self.id.is_empty() || self.id.len() > MAX_ID_BYTES {
             return Err(format!("its id must be 1 to {MAX_ID_BYTES} bytes"));
@@ -94,7 +94,7 @@ impl keys::DeclaredKey for DeclaredKey {
 
 fn measures(names: Vec<String>) -> Result<BTreeSet<String>, String> {
     match names.len() {
-        0 => Err("its measures are an empty list; leave them out to permit all".to_owned()),
+        0 => Err("its measures are an empty list; leave out `measures` to permit all".to_owned()),
         1..=MAX_MEASURES => Ok(names.into_iter().collect()),
         _ => Err(format!("it names more than {MAX_MEASURES} measures")),
     }
@@ -116,7 +116,7 @@ mod tests {
         KeySet::parse::<DeclaredKey>(text, before).map_err(|error| error.to_string())
     }
 
-    /// A file with the key `board`, which has `more` lines, and its token.
+    /// The token of the key `board`, and a file that declares this key with the additional lines `more`.
     fn declared(more: &str) -> (String, String) {
         let (token, toml) = generate("board", "acme");
         (token, format!("{toml}{more}"))

@@ -23,9 +23,9 @@ use crate::problem::Kind;
 
 /// The header with the token, for clients that cannot set `Authorization`.
 const X_READ_KEY: HeaderName = HeaderName::from_static("x-read-key");
-/// How much of a rate is left.
+/// The header that says how many requests the key may still send.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// How many requests are allowed in how much time.
+/// The header that says how many requests the key may send per second.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
@@ -34,12 +34,12 @@ const ONE: NonZeroU32 = NonZeroU32::MIN;
 pub(crate) struct Access {
     /// The keys that are valid now; `None` where readers need no key.
     keys: Option<Arc<FollowedKeys<DeclaredKey>>>,
-    /// Requests that keys did not permit.
+    /// Counts refused requests by status: 401, 403 and 429.
     refused: IntCounterVec,
 }
 
 impl Access {
-    /// Starts with the keys of the configuration.
+    /// Starts with the keys of the configured file.
     pub(crate) fn new(config: &AccessConfig, metrics: &Metrics) -> Self {
         let followed = |file| Arc::new(FollowedKeys::new(Some(file), metrics.keys_stale.clone()));
         let keys = config.keys().map(followed);
@@ -81,7 +81,7 @@ impl Access {
         routes.route_layer(middleware::from_fn(permit_prepared))
     }
 
-    /// Applies changes of the key file, until `stop`.
+    /// Applies changes of the key file until `stop` is cancelled.
     pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         if let Some(keys) = &self.keys {
             Arc::clone(keys).follow(stop).await;
@@ -93,7 +93,7 @@ impl Access {
 #[derive(Clone)]
 struct PresentedKey(Arc<Key>);
 
-/// What [`identify`] needs.
+/// The state of the layer [`identify`].
 #[derive(Clone)]
 struct Keys {
     followed: Arc<FollowedKeys<DeclaredKey>>,
@@ -129,7 +129,7 @@ fn keep_private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if let Some(control) = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
         let private = control.replace("public", "private");
-        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("it was a header before"));
+        headers.insert(CACHE_CONTROL, HeaderValue::try_from(private).expect("the value was a header before"));
     }
     headers.append(VARY, HeaderValue::from_name(AUTHORIZATION));
     headers.append(VARY, HeaderValue::from_name(X_READ_KEY));
@@ -179,14 +179,14 @@ fn show_rate(response: &mut Response, cost: Cost, rate: &Rate, state: &str) {
         Cost::Answer => "answers",
         Cost::Query => "queries",
     };
-    let header = |text: String| HeaderValue::try_from(text).expect("digits and ASCII make a header");
+    let header = |text: String| HeaderValue::try_from(text).expect("visible ASCII is a valid header");
     let headers = response.headers_mut();
     headers.insert(RATE_LIMIT, header(format!("\"{name}\";{state}")));
     headers.insert(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={};w=1", rate.config().rate)));
 }
 
-/// The measures that each prepared answer is made of. A path that is not in this list is only for keys without limits
-/// on measures and events.
+/// The paths of the prepared answers, each with the measures that its answer shows. Any other path on which this layer
+/// runs is only for keys that limit neither measures nor events.
 const PREPARED: [(&str, &[&str]); 10] = [
     ("/analytics", &["events", "users"]),
     ("/v1/counters", &["events"]),

@@ -1,9 +1,9 @@
-//! Access of readers: whose data a request is answered from, what the reader may ask for, and how often.
+//! Access of readers: which tenant's data a reader gets, what the reader may ask for, and how often.
 //!
-//! `config` reads the variables, `keys` says what a key of the file permits, `layers` find the reader of a
-//! request and charge the rates of its key, `reader` is what the routes know of the reader. A route that takes
-//! a [`KnownReader`] answers from the tenant of that reader, and checks with [`Reader`] whether the reader may ask
-//! for what the request asks for.
+//! `config` reads the variables. `keys` parses what a key of the file permits. `layers` finds the reader of each
+//! request and charges the rates of its key. `reader` is the part of a key that the routes need. A route that takes
+//! a [`KnownReader`] answers with the data of that reader's tenant, and checks with [`Reader`] whether the reader may
+//! ask for the requested measures and events.
 //!
 //! Invariants: with `READ_AUTH=required` no route is called without a valid token, except for preflights, which get
 //! no data; all tokens that are not valid are refused in the same way.

@@ -1,4 +1,4 @@
-//! The reader of a request: whose data it is answered from, and what it may ask for.
+//! The reader of a request: which tenant's data the reader gets, and what the reader may ask for.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -33,7 +33,7 @@ pub(crate) struct Reader {
     pub(crate) queries_per_second: Option<NonZeroU32>,
 }
 
-/// The reader where readers need no key: it stands for everybody.
+/// The reader of every request where readers need no key.
 impl Default for Reader {
     fn default() -> Self {
         let tenant = DEFAULT_TENANT.to_owned();
@@ -60,7 +60,7 @@ impl Reader {
         if self.may_read(measure) {
             return Ok(());
         }
-        // The text does not depend on whether the measure exists, so it does not reveal that.
+        // The text is the same for a measure that does not exist, so it does not reveal which measures exist.
         Err(Problem::of(Kind::Forbidden, param, format!("the key does not permit the measure `{measure}`")))
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Every refresh reads the hot hours and the hours that readers asked for. An hour that was read and has no row is
 //! empty; an hour that was not read is unknown, never empty. Every refresh counts events. It merges users only for
-//! the hours that need it (see [`Merge`]), and only up to a number of users: hot hours come before others, then hours
-//! whose events changed before hours that are not settled, then newer hours before older ones. An hour that has to
-//! wait keeps its previous answer with the `as_of` of that answer; if there is none, the hour is unknown.
+//! the hours that need it (see [`Merge`]), and the number of users that one refresh may merge is limited. Hot hours
+//! have priority over cold hours; among these, hours with a changed number of events over hours whose users are not
+//! settled yet; among these, newer hours over older ones. An hour that is not merged because of this limit keeps its
+//! previous answer with the `as_of` of that answer; if there is none, the hour is unknown.
 
 use std::collections::HashMap;
 
@@ -53,14 +54,14 @@ const COUNTED: &str = "
     GROUP BY who, hour
 ";
 
-/// The statement is the first text, [`COUNTED`], and the second text. The value of the `?` in the first text is the
-/// start of the hot window. Those in the second text are: of the last merges, the tenants, hours, events, users and
-/// whether the users are settled; and the number of users that may be merged. The last hour that is merged may exceed
-/// this number.
+/// The statement is the first text, then [`COUNTED`], then the second text. The value of the `?` in the first text is
+/// the start of the hot window. The values in the second text, in order: the tenants, hours, events and users of the
+/// last merges, and whether their users are settled; then the number of users that may be merged. The last hour that
+/// is merged may exceed this number.
 ///
-/// Before a merge, the users of an hour are estimated: there are at most as many as events, and at most as many as in
-/// the last merge plus the events since then. The users of the last merge count twice, because clicks and impressions
-/// have a state each.
+/// The cost of a merge is the number of users in the merged states, estimated from above: it is at most the number of
+/// events, and at most twice the users of the last merge plus the events since then. Twice, because clicks and
+/// impressions have separate states, and a user may be in both.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT tenant AS who, bucket AS hour, uniqExactMerge(users) AS people FROM {users_hourly}
@@ -204,7 +205,7 @@ impl Analytics {
         hour >= self.hot_from
     }
 
-    /// The answer for the hour that starts at `hour`, and the moment that it is true for; `None` if it was not read.
+    /// The answer for the hour that starts at `hour`, and its `as_of`; `None` if the hour is unknown.
     pub(crate) fn hour(&self, hour: UnixMillis) -> Option<(&Rendered, &AsOf)> {
         let is_empty = || self.is_hot(hour) && !self.waiting.contains(&hour);
         match self.hours.get(&hour) {
@@ -240,11 +241,12 @@ mod tests {
     use super::*;
     use crate::answers::LeftOut;
 
-    /// An hour of the hot window of every test, and a wanted one before it.
+    /// An hour in the hot window of every test, and an earlier hour that a reader asked for.
     const HOT: UnixMillis = UnixMillis(101 * HOUR);
     const COLD: UnixMillis = UnixMillis(7 * HOUR);
 
-    /// The hours of a refresh at `at` seconds, which saw `events` clicks in each hour and merged `users`.
+    /// The hours after a refresh at `at` seconds. `events` has the clicks that it counted in each hour, and `users` the
+    /// users of each hour that it merged.
     fn refresh(
         at: i64,
         left_out: LeftOut,
@@ -261,7 +263,7 @@ mod tests {
         Analytics::new(&events, &users.iter().copied().collect(), refresh, previous)
     }
 
-    /// The users of an hour, and the second of the refresh whose `as_of` it has; `None` if it is unknown.
+    /// The users of an hour, and the second of the refresh whose `as_of` the answer has; `None` if the hour is unknown.
     fn found(analytics: &Analytics, hour: UnixMillis) -> Option<(u64, i64)> {
         let (rendered, as_of) = analytics.hour(hour)?;
         let text = str::from_utf8(&rendered.body).unwrap();
@@ -283,7 +285,7 @@ mod tests {
     fn an_old_hour_that_no_reader_of_the_tenant_asked_for_is_unknown() {
         let analytics = refresh(0, LeftOut::Nothing, &[], &[], None);
         assert_eq!(found(&analytics, UnixMillis(6 * HOUR)), None);
-        assert_eq!(found(&analytics, UnixMillis(0)), None, "it is another tenant's");
+        assert_eq!(found(&analytics, UnixMillis(0)), None, "another tenant asked for it");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `/v1/counters`: views, plays and clicks of the last seven UTC days, for the five countries with the
 //! highest totals of all time.
 //!
-//! A view that is refreshed every few seconds ranks the countries, so their rows have an `as_of` of their
+//! The ranking comes from a view that ClickHouse refreshes every few seconds, so these rows have an `as_of` of their
 //! own.
 
 use std::fmt::Write as _;
@@ -86,7 +86,7 @@ impl SnapshotAnswer for Counters {
 }
 
 impl Counters {
-    /// Ranks the countries, equal totals by code, and renders them.
+    /// Sorts the countries by descending total and then by code, and renders them.
     fn new(mut countries: Vec<CountryCounts>, days: Range<UnixMillis>, as_of: Option<UnixMillis>) -> Self {
         countries.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.code.cmp(&b.code)));
         let window = Window { from: rfc3339(days.start), to: rfc3339(days.end), tz: "UTC" };

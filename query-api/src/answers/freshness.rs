@@ -1,7 +1,7 @@
-//! How fresh the answers are, and which rollups the aggregator stores. The first SELECT of the statement.
+//! How fresh the answers are, and which rollups the aggregator stores: the first SELECT of the statement.
 //!
-//! Scalar subqueries: ClickHouse evaluates them before it selects the data parts of the tables that follow
-//! in the statement, so no row is older than `as_of` says.
+//! It consists of scalar subqueries, because ClickHouse evaluates them before it selects the data parts of the tables
+//! in the other SELECTs. So no row of these tables is older than `as_of` says.
 
 use clickhouse::query::Query;
 use schemas::time::UnixMillis;
@@ -9,21 +9,21 @@ use schemas::time::UnixMillis;
 use super::row::{Columns, SnapshotRow};
 use crate::reach::Reach;
 
-/// A scalar subquery: everything that was in Kafka before this moment is in every table, in milliseconds since
-/// 1970. The minimum over all partitions of the topic in the newest generation of the Kafka log; 0 while a
-/// partition has not reported.
+/// A scalar subquery: the moment, in milliseconds since 1970, before which everything in Kafka is in every table. It is
+/// the minimum over all partitions of the topic in the newest generation of the Kafka log; 0 while a partition has not
+/// reported.
 const AS_OF: &str = "assumeNotNull((SELECT argMax(known, g) FROM (SELECT g, if(count() >= max(partitions), toUnixTimestamp64Milli(min(as_of)), 0) AS known FROM progress FINAL GROUP BY g)))";
 
 /// A scalar subquery: the hash of the rollups that the aggregator started with last; 0 before one has started.
 const ROLLUPS: &str = "assumeNotNull((SELECT argMax(rollups, since) FROM configs))";
 
-/// A scalar subquery: the text of those rollups, empty if they have the hash that is bound.
+/// A scalar subquery: the text of these rollups; empty if their hash equals the bound value.
 const DECLARED: &str = "assumeNotNull((SELECT if(argMax(rollups, since) IN (0, ?), '', JSONExtractString(argMax(declared, since), 'rollups')) FROM configs))";
 
 /// A scalar subquery: the moment from which on each rollup has every event.
 const SINCE: &str = "(SELECT CAST(groupArray((Name, Since)), 'Array(Tuple(String, Int64))') FROM (SELECT toString(rollup) AS Name, toUnixTimestamp64Milli(max(since)) AS Since FROM rollup_since FINAL GROUP BY Name))";
 
-/// The SELECT.
+/// The text of the SELECT.
 pub(crate) fn select() -> String {
     let columns =
         Columns { as_of: AS_OF, rollups: ROLLUPS, declared: DECLARED, since: SINCE, ..Columns::DEFAULT };
@@ -40,7 +40,7 @@ pub(crate) fn aggregator_rollups(rows: &[SnapshotRow]) -> u64 {
     rows.iter().map(|row| row.rollups).max().unwrap_or(0)
 }
 
-/// How far the tables reach, according to the only row of this SELECT.
+/// The [`Reach`] of the tables, from the only row of this SELECT.
 pub(crate) fn reach(rows: &[SnapshotRow]) -> Reach {
     row(rows).map_or_else(Reach::default, |row| Reach::new(as_of(rows), &row.since, &row.declared))
 }

@@ -25,7 +25,7 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// A merge by a statement that was answered at `read_at` and that had everything from before `as_of`.
+    /// The result of a statement that saw everything from before `as_of` and was answered at `read_at`.
     pub(super) fn new(
         previous: Option<&Self>,
         events: u64,
@@ -39,7 +39,7 @@ impl Merge {
         Self { events, users, changed, settled }
     }
 
-    /// Whether the users of this merge are still the users of the hour, now that the hour has `events` events.
+    /// Whether this merge still has all users of the hour if the hour now has `events` events.
     pub(super) fn holds(&self, events: u64) -> bool {
         self.settled && self.events == events
     }
@@ -51,11 +51,11 @@ mod tests {
 
     const CHANGED: UnixMillis = UnixMillis(100_000);
 
-    /// A merge at `CHANGED`, and one by a statement of `as_of` later; whether that still holds with `events`.
+    /// Merges the users at `CHANGED`, then again with `as_of`, and checks whether the second merge holds for `events`.
     #[track_caller]
     fn check(as_of: i64, events: u64, holds: bool) {
         let first = Merge::new(None, 5, 3, Some(UnixMillis(99_000)), CHANGED);
-        assert!(!first.holds(5), "its users may have come later");
+        assert!(!first.holds(5), "the merge may lack users of the new events");
         let second = Merge::new(Some(&first), 5, 4, Some(UnixMillis(as_of)), UnixMillis(as_of + 3_000));
         assert_eq!(second.holds(events), holds);
     }

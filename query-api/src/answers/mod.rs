@@ -2,9 +2,9 @@
 //! rendered.
 //!
 //! One statement reads all answers of all tenants: each answer contributes SELECTs with the columns of [`row`],
-//! joined by UNION ALL. Counting events is cheap and is repeated in every refresh; merging the states of users is
-//! not, so the rows of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and no
-//! clock in here. CONTRIBUTING.md lists what a new answer needs.
+//! joined by UNION ALL. Counting events is cheap, so every refresh counts them again. Merging the states of users is
+//! expensive, so the users of a previous refresh are kept where [`merge`] says that they still hold. Pure: no I/O and
+//! no clock in here. CONTRIBUTING.md lists what a new answer needs.
 
 pub(crate) mod row;
 
@@ -46,14 +46,14 @@ pub(crate) struct Scope {
     pub(crate) max_voters: u64,
 }
 
-/// What a statement leaves out because it was too slow. Each variant includes the variants before it. Answers that
-/// are left out stay as they were, with the `as_of` that they had.
+/// Which answers a statement leaves out because earlier statements were too slow. Each variant includes the variants
+/// before it. An answer that is left out keeps its previous content and `as_of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum LeftOut {
     /// Nothing.
     #[default]
     Nothing,
-    /// Hours outside the hot window, and polls beyond the largest.
+    /// Hours outside the hot window, and polls that are not among the largest.
     ColdKeys,
     /// All polls, and what `/v1/live` shows.
     Polls,
@@ -62,7 +62,7 @@ pub(crate) enum LeftOut {
 }
 
 impl Scope {
-    /// A scope without keys.
+    /// A scope in which readers asked for no hour and no poll.
     #[cfg(test)]
     pub(crate) fn of_tenants(tenants: &[&str]) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Scope {
         if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.hours }
     }
 
-    /// The polls beyond the largest that the statement reads.
+    /// The polls that the statement reads in addition to the largest ones.
     fn read_polls(&self) -> &[(String, String)] {
         if self.left_out >= LeftOut::ColdKeys { &[] } else { &self.polls }
     }
@@ -103,12 +103,12 @@ pub(crate) type RollupSource = (&'static str, &'static [&'static str]);
 
 /// One answer of a snapshot, of one tenant.
 pub(crate) trait SnapshotAnswer: Sized {
-    /// What the answer is called in logs.
+    /// The name of the answer in logs.
     const NAME: &'static str;
     /// The rollups that it is read from.
     const SOURCES: &'static [RollupSource];
 
-    /// The SELECTs, joined by UNION ALL. The name of a rollup in braces stands for the rows of that rollup.
+    /// The SELECTs, joined by UNION ALL. The name of a rollup in braces is a placeholder for the rows of that rollup.
     fn select() -> String;
 
     /// Binds the values of its SELECTs, in the order of their `?`. `previous` has the previous answers, by tenant.
@@ -120,7 +120,7 @@ pub(crate) trait SnapshotAnswer: Sized {
     /// Renders the rows of a tenant; rows that were not read again are taken from `previous`.
     fn render(rows: Vec<SnapshotRow>, refresh: Refresh<'_>, previous: Option<&Self>) -> Self;
 
-    /// The first source that is not declared; `None` if the answer can be served.
+    /// The first source that `rollups` does not declare with these columns; `None` if the answer can be served.
     fn undeclared(rollups: &Rollups) -> Option<RollupSource> {
         let is_declared = |(name, columns): &RollupSource| {
             rollups.get(name).is_some_and(|rollup| rollup.has_columns(columns))

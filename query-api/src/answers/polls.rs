@@ -1,13 +1,14 @@
 //! `/v1/polls` and `/v1/polls/{poll}`: votes and voters by option.
 //!
-//! A poll needs no declaration: it exists as soon as somebody votes. So the answer for a poll without votes has no
+//! A poll needs no declaration: it exists with its first vote. So the answer for a poll without votes has no
 //! options, and is not an error. The work is bounded: a refresh reads the [`LARGEST_POLLS`] polls with the most votes
 //! and the polls that readers asked for, each with the [`MAX_OPTIONS`] options that have the most votes. `complete`
 //! in an answer is false if anything may be missing; a poll that was not read is unknown, never empty.
 //!
-//! Every refresh counts votes. It merges the voters of a poll only if its votes changed, and only up to a number of
-//! users: first the polls that were never merged, then the polls whose last merge is the oldest. A poll that has to
-//! wait keeps its previous answer with the `as_of` of that answer; if there is none, the poll is unknown.
+//! Every refresh counts votes. It merges the voters of a poll only if its number of votes changed, and the number of
+//! voters that one refresh may merge is limited. Polls that were never merged have priority, then polls whose last
+//! merge is the oldest. A poll that is not merged because of this limit keeps its previous answer with the `as_of` of
+//! that answer; if there is none, the poll is unknown.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -49,7 +50,7 @@ pub(crate) struct Polls {
 /// A poll that was read.
 #[derive(Debug)]
 struct Poll {
-    /// Votes for all options, also for those that are not in the answer.
+    /// Votes for all options, including options that are not in the answer.
     total: u64,
     /// The options with the most votes, in the order of the answer.
     tallies: Vec<Tally>,
@@ -76,12 +77,12 @@ const COUNTED: &str = "
     ) WHERE place <= ? OR (who, name) IN (SELECT W.1, W.2 FROM (SELECT arrayJoin(arrayZip(CAST(?, 'Array(String)'), CAST(?, 'Array(String)'))) AS W))
 ";
 
-/// The statement is the first text, [`COUNTED`], and the second text. The values of the `?` in the second text, in
-/// order: of the last merges, the tenants, names, votes, voters and moments; the number of voters that may be merged;
+/// The statement is the first text, then [`COUNTED`], then the second text. The values of the `?` in the second text,
+/// in order: the tenants, names, votes, voters and moments of the last merges; the number of voters that may be merged;
 /// [`MAX_OPTIONS`]. Polls are merged until that number of voters is reached; the last poll may exceed it.
 ///
-/// Before a merge, the voters of a poll are estimated: there are at most as many as votes, and at most as many as in
-/// the last merge plus the votes since then.
+/// The cost of a merge is the number of voters, estimated from above: it is at most the number of votes, and at most
+/// the voters of the last merge plus the votes since then.
 const MERGED: [&str; 2] = [
     " FROM (
     SELECT who, name, choice, counted, people, sum(counted) OVER (PARTITION BY who, name) AS total FROM (
@@ -173,8 +174,8 @@ impl SnapshotAnswer for Polls {
 }
 
 impl Polls {
-    /// The polls of a refresh, from the votes of all polls that were read, and from the votes and options of those
-    /// whose voters were merged.
+    /// The polls after a refresh. `totals` has the votes of all polls that were read; `read` has the votes and options
+    /// of the polls whose voters were merged.
     fn new(
         totals: BTreeMap<String, u64>,
         mut read: HashMap<String, (u64, Vec<Tally>)>,
@@ -213,8 +214,7 @@ impl Polls {
         Self { by_name, all, empty: PollAnswer::of_one(&[], as_of), complete, waiting, wanted }
     }
 
-    /// The answer with all polls: the most votes first, equal ones by name. The answer is as old as the oldest poll
-    /// in it.
+    /// The answer with all polls, by descending votes and then by name. Its `as_of` is that of the oldest poll in it.
     fn all(by_name: &HashMap<String, Arc<Poll>>, as_of: &AsOf, complete: bool) -> PollAnswer {
         let mut polls: Vec<_> = by_name.iter().collect();
         polls.sort_unstable_by(|(a_name, a), (b_name, b)| {
@@ -229,7 +229,7 @@ impl Polls {
         PollAnswer::of_all(&rows, oldest.unwrap_or(as_of), all_options)
     }
 
-    /// The answer for one poll; `None` if it was not read.
+    /// The answer for one poll; `None` if the poll is unknown.
     pub(crate) fn poll(&self, name: &str) -> Option<&PollAnswer> {
         let is_known = (self.complete || self.is_wanted(name)) && !self.waiting.contains(name);
         let known = self.by_name.get(name).map(|poll| &poll.answer);
@@ -263,7 +263,7 @@ struct Tally {
 struct Meta {
     as_of: Option<String>,
     stale: bool,
-    /// Whether nothing is missing because of a limit.
+    /// False if polls or options may be missing because of a limit.
     complete: bool,
     exact: bool,
     rows: usize,
@@ -341,7 +341,8 @@ mod tests {
         Tally { option: (*option).to_owned(), votes: *votes, voters: votes / 2 }
     }
 
-    /// The polls of a refresh that merged the voters of `merged` and only counted `counted`.
+    /// The polls after a refresh that merged the voters of the polls in `merged` and only counted the votes of those in
+    /// `counted`.
     fn refresh(
         as_of: Option<UnixMillis>,
         left_out: LeftOut,

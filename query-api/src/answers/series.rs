@@ -1,5 +1,5 @@
-//! What `/v1/live` shows: events per minute of the last hour; events and users of the current hour and day; and,
-//! where a rollup of minutes counts users, the users of the last minutes.
+//! What `/v1/live` shows: events per minute of the last hour; events and users of the current hour and day; and the
+//! users of the last minutes, if a rollup counts users per minute.
 
 use clickhouse::query::Query;
 use schemas::time::{DAY, HOUR, UnixMillis};
@@ -18,8 +18,8 @@ const MINUTES: i64 = 60;
 /// How many event names are shown for an hour and for a day: the most frequent ones.
 const TOP: usize = 20;
 
-/// `part` of the rows with the events of minutes, of the hour and of the day, and with the users of the hour and of
-/// the day.
+/// `part` of the rows with, in this order: the events of minutes, of the hour and of the day, the users of the hour
+/// and of the day.
 const OF_MINUTE: u8 = 6;
 const OF_HOUR: u8 = 7;
 const OF_DAY: u8 = 8;
@@ -44,10 +44,10 @@ struct SpanMerge {
     merge: Merge,
 }
 
-/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, most rows; tenants, day, most
-/// rows; then once for the users of the hour and once for those of the day: tenants, start, tenants, start, and
-/// tenants and events of the last merges that are settled. Times are in seconds since 1970. The row without an event
-/// name has the sum over all events. No other row has more, so it comes first.
+/// The values of the `?`, in order: tenants, first and last minute; tenants, hour, maximum of rows; tenants, day,
+/// maximum of rows; then once for the users of the hour and once for those of the day: tenants, start, tenants, start,
+/// and the tenants and events of the last merges that are settled. Times are in seconds since 1970. The row without an
+/// event name has the sum over all events. No other row has more events, so `LIMIT` always keeps this row.
 const FROM: &str = " FROM (
     SELECT toUInt8(6) AS kind, tenant AS who, toUnixTimestamp(bucket) AS at, '' AS name, sum(events) AS counted, toUInt64(0) AS people FROM {event_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant, bucket
@@ -98,7 +98,7 @@ impl SnapshotAnswer for Series {
         let minutes = minutes(scope.now);
         let (hour, day) = (scope.now.floor(HOUR), scope.now.floor(DAY));
         let (first, last) = (date_time(minutes[0]), date_time(minutes[minutes.len() - 1]));
-        // The first row is the sum.
+        // One row more, for the sum over all events.
         let most = TOP + 1;
         let tenants = &scope.tenants;
         let mut statement = statement.bind(tenants).bind(first).bind(last);
@@ -142,7 +142,8 @@ impl SnapshotAnswer for Series {
     }
 }
 
-/// The users of an hour or a day: from this refresh if it merged them, else from the last merge, which still holds.
+/// The users of an hour or a day: from this refresh if it merged them, else from the last merge. A refresh skips a
+/// merge only if the last one still holds.
 fn merge(
     rows: &[SnapshotRow],
     counts: u8,
@@ -166,15 +167,16 @@ fn all_events(rows: &[SnapshotRow], counts: u8) -> u64 {
     rows.iter().find(|row| row.part == counts && row.event.is_empty()).map_or(0, |row| row.events)
 }
 
-/// Users of the last 5 and of the last 30 minutes, the current one included. Read only if their rollup is declared,
-/// which is not built in.
+/// Users of the last 5 and of the last 30 minutes, the current one included. They are read only if the operator
+/// declares the rollup `active_minutely`, which is not one of the built-in rollups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct ActiveUsers {
     minutes_5: u64,
     minutes_30: u64,
 }
 
-/// The values of the `?`, in order: first of 5 minutes, tenants, first of 30 minutes, last minute.
+/// The values of the `?`, in order: the first of the last 5 minutes; tenants; the first of the last 30 minutes; the
+/// current minute.
 const ACTIVE_FROM: &str = " FROM (
     SELECT tenant AS who, uniqExactMergeIf(users, bucket >= toDateTime(?, 'UTC')) AS few, uniqExactMerge(users) AS many FROM {active_minutely}
     WHERE tenant IN ? AND bucket >= toDateTime(?, 'UTC') AND bucket <= toDateTime(?, 'UTC') GROUP BY tenant
@@ -228,11 +230,11 @@ struct MinuteOfSeries {
 /// The current hour or day.
 #[derive(Serialize)]
 struct Span {
-    /// When it began.
+    /// The start of the hour or day.
     time: String,
     events: u64,
     users: u64,
-    /// The events that came most often.
+    /// The most frequent events.
     by_event: Vec<EventCount>,
 }
 
@@ -271,7 +273,7 @@ mod tests {
         SnapshotRow { part, event: event.to_owned(), events, users, ..SnapshotRow::default() }
     }
 
-    /// The series of a refresh at `now` that has everything from before it.
+    /// The series of a refresh at `now` whose `as_of` is also `now`.
     fn render(now: UnixMillis, rows: Vec<SnapshotRow>, previous: Option<&Series>) -> Series {
         assert!(rows.iter().all(Series::owns));
         let scope = Scope { now, ..Scope::of_tenants(&["a"]) };

@@ -26,7 +26,7 @@ pub(super) struct AnalyticsParameters {
 impl AnalyticsParameters {
     /// The parameters of a request.
     pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
-        // Nearly all requests have only the timestamp; this path reads them without allocating a list of parameters.
+        // Nearly all requests have only the timestamp. This branch reads them without allocating a list of parameters.
         let digits = uri.query().and_then(|query| query.strip_prefix("timestamp="));
         let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()).and_then(UnixMillis::from_integer) {
@@ -67,7 +67,8 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format that is asked for: by the suffix of the path, by the parameter `format`, by `Accept`; else JSON.
+    /// The format that the request asks for: by the suffix of the path, else by the parameter `format`, else by the
+    /// header `Accept`; JSON if it asks for none.
     pub(super) fn parse(
         suffix: Option<Self>,
         parameters: &[(String, String)],

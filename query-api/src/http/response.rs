@@ -11,8 +11,9 @@ use schemas::time::UnixMillis;
 use super::accept::accepted_encoding;
 use crate::rendered::{AsOf, Encoding, Rendered, X_AGE_MS, X_AS_OF, etag_matches};
 
-/// A cache may answer equal requests for a second, and may serve what it has if this service fails. There is no
-/// `stale-while-revalidate`: a response would then be older than its reader may expect, and would not say so.
+/// A cache may answer equal requests for a second, and may serve an older response if this service fails. There is no
+/// `stale-while-revalidate`: a cache would then send responses that are older than a reader may expect, without a sign
+/// of it.
 const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-if-error=300");
 /// The headers of a request on which the response depends.
 const VARIES_BY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding, Origin");
@@ -49,7 +50,7 @@ pub(crate) fn respond(rendered: &Rendered, as_of: &AsOf, now: UnixMillis, reques
 }
 
 fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
-    let etag = || etag.to_str().expect("an ETag of ours is ASCII");
+    let etag = || etag.to_str().expect("every ETag of this service is ASCII");
     request.get_all(IF_NONE_MATCH).iter().any(|known| etag_matches(known, etag()))
 }
 

@@ -1,4 +1,4 @@
-//! Routes, and how each answers.
+//! The routes of prepared answers, and how each is answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -134,8 +134,8 @@ async fn hour(state: &AppState, reader: &Reader, request: &Parts) -> Result<Resp
     let look = |_: &Snapshot, TenantAnswers { analytics, .. }: &TenantAnswers| {
         if let Some((rendered, as_of)) = analytics.hour(hour) {
             if !analytics.is_hot(hour) {
-                // Keeps an old hour fresh that readers keep asking for. A full list is no error: the hour is read
-                // again the next time that a reader asks for it.
+                // An old hour stays fresh while readers ask for it. A full list of wanted hours is no error here: the
+                // reader gets this answer, and the next request for the hour tries again.
                 let _full = state.wanted_hours.want(key(), Instant::now());
             }
             return Ok(Some(respond(rendered, as_of, SystemTime::now().into(), &request.headers)));
@@ -158,7 +158,7 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
         }
         let Some(polls) = &answers.polls else { return Ok(None) };
         if polls.is_wanted(name) {
-            // A full list is no error, as for an old hour.
+            // As in `hour`, a full list is no error.
             let _full = state.wanted_polls.want(key(), Instant::now());
         }
         if let Some(poll) = polls.poll(name) {
@@ -170,8 +170,8 @@ async fn poll(state: &AppState, reader: &Reader, name: &str, request: &Parts) ->
     from_snapshot(state, reader, patience(&state.refresh), look).await
 }
 
-/// The response that `look` finds in the answers of the reader's tenant. If there is none yet, or the tenant has no
-/// answers yet, it waits for the next snapshots, at most for `longest`.
+/// The response that `look` finds in the answers of the reader's tenant. If `look` finds none, or the snapshot has no
+/// answers of the tenant, this function waits for the next snapshots, at most for `longest`.
 async fn from_snapshot(
     state: &AppState,
     reader: &Reader,
@@ -194,7 +194,8 @@ async fn from_snapshot(
             }
         }
         match &mut wait {
-            // The loop looks once more before it waits, so that it misses no snapshot that was published in between.
+            // The loop looks once more after it subscribed and before it waits. Otherwise it could miss a snapshot that
+            // was published in between.
             None => wait = Some(SnapshotWait::begin(state, longest)),
             Some(wait) => wait.next().await?,
         }

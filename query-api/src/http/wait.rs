@@ -22,8 +22,8 @@ pub(super) struct SnapshotWait<'a> {
 }
 
 impl<'a> SnapshotWait<'a> {
-    /// A wait of at most `longest`. Begin it before looking at the latest snapshot, so that no snapshot is
-    /// missed between the two.
+    /// A wait of at most `longest`. Callers begin it before they look at the latest snapshot; otherwise they could miss
+    /// a snapshot that is published in between.
     pub(super) fn begin(state: &'a AppState, longest: Duration) -> Self {
         Self {
             state,
@@ -36,7 +36,7 @@ impl<'a> SnapshotWait<'a> {
     /// Waits for the next snapshot.
     ///
     /// # Errors
-    /// The request has waited long enough.
+    /// The request has waited for `longest` or for [`MOST_SNAPSHOTS`] snapshots.
     pub(super) async fn next(&mut self) -> Result<(), Problem> {
         self.left = self.left.checked_sub(1).ok_or(Kind::NotYet)?;
         let _waiting = self.state.metrics.waiting();
@@ -45,7 +45,8 @@ impl<'a> SnapshotWait<'a> {
     }
 }
 
-/// The longest wait of a request: the time of [`MOST_SNAPSHOTS`] refreshes that each take until their deadline.
+/// The longest wait of a request: two intervals, each with its largest random addition of 10 %, and the deadline of
+/// one refresh.
 pub(super) fn patience(refresh: &RefreshConfig) -> Duration {
     2 * refresh.interval.mul_f64(1.1) + refresh.deadline
 }

@@ -1,4 +1,4 @@
-//! The content of a message: the state that `/v1/live` shows. Pure.
+//! The body of a message: the state that `/v1/live` shows. Pure.
 
 use schemas::time::UnixMillis;
 use serde::Serialize;

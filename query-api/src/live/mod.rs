@@ -1,10 +1,10 @@
 //! `/v1/live`: what the page shows, sent again with each snapshot (server-sent events).
 //!
-//! Each message is the whole state, so a reader that lost some, or its connection, needs no history. Invariants: a
-//! stream never asks ClickHouse; it makes a message only when its connection can take one, so a slow reader gets the
-//! latest state and not a queue; it shows only the reader's tenant; at most [`MAX_STREAMS`] streams are open, at most
-//! half of them for one key; each is open for at most [`LIFETIME`], so a key that is no longer valid reads for no
-//! longer than that.
+//! Each message is the whole state, so a reader that lost messages or its connection needs no history. Invariants: a
+//! stream never sends a statement to ClickHouse; it renders a message only when its connection can send one, so a slow
+//! reader gets the latest state and no queue forms; it shows only the reader's tenant; at most [`MAX_STREAMS`] streams
+//! are open, and a key may have at most half of that number; each stream is open for at most [`LIFETIME`], so a key
+//! that is no longer valid cannot read for longer.
 
 mod message;
 
@@ -35,19 +35,19 @@ use crate::snapshot::{Snapshot, TenantAnswers};
 use crate::state::AppState;
 use open_streams::{Full, OpenStream, OpenStreams};
 
-/// Open streams of one process.
+/// The most streams that may be open in one process.
 const MAX_STREAMS: usize = 1_000;
 /// Time without a message after which a comment is sent, because proxies close silent connections.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A stream ends after this time, so that it ends between two messages: its connection is closed at an age of 300 s.
-/// The reader connects again, perhaps to another replica.
+/// A stream ends after this time, between two messages. Without this limit it could be cut within a message, because
+/// a connection is closed at an age of 300 s. The reader connects again, perhaps to another replica.
 const LIFETIME: Duration = Duration::from_secs(240);
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/live";
 /// Tells nginx not to buffer the messages.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What streams share.
+/// The state that all streams share.
 struct LiveService {
     state: Arc<AppState>,
     /// Distinguishes the messages of this process from those of other processes.
@@ -119,7 +119,7 @@ impl LiveService {
     }
 }
 
-/// An open stream, which the metric counts until it is dropped.
+/// An open stream. The metric of open streams counts it until it is dropped.
 struct CountedStream {
     service: Arc<LiveService>,
     stream: Option<OpenStream>,
@@ -148,7 +148,7 @@ impl Messages {
         unfold(self, async |mut messages| Some((Ok(messages.next().await?), messages)))
     }
 
-    /// The next message, once there is a snapshot that was not sent yet, or the one that was sent has become stale.
+    /// Waits for a new snapshot, or until the state that was sent last becomes stale, and returns the next message.
     /// `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         let service = Arc::clone(&self.open.service);
@@ -174,7 +174,7 @@ impl Messages {
                 () = service.closing.cancelled() => return None,
                 () = &mut self.end => return None,
                 changed = self.snapshots.changed() => changed.ok()?,
-                // If no snapshot arrives, the state becomes stale.
+                // If no snapshot arrives, the loop checks whether the state has become stale.
                 () = time::sleep_until(Instant::now() + state.refresh.interval) => {}
             }
         }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The open streams of a process. A key may have half of them, so that one key never shuts out all others. If readers
-/// need no key, all of them count as one reader, which may have all streams.
+/// The open streams of a process. A key may have half of the permitted streams, so one key can never shut out all
+/// others. If readers need no key, there is no limit besides that of the process.
 pub(super) struct OpenStreams {
     most: usize,
     counts: Mutex<Counts>,
@@ -57,7 +57,7 @@ impl OpenStreams {
         Ok(OpenStream { streams: Arc::clone(self), key: key.map(str::to_owned) })
     }
 
-    /// How many are open.
+    /// The number of open streams in the process.
     pub(super) fn len(&self) -> usize {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
     }

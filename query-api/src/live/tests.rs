@@ -18,7 +18,7 @@ fn state() -> Arc<AppState> {
     Arc::new(AppState::new(refresh, Metrics::new()))
 }
 
-/// A snapshot as of the current time, or with an unknown `as_of`.
+/// A snapshot whose `as_of` is the current time, or unknown.
 fn snapshot_of(tenants: &[&str], rows: Vec<SnapshotRow>, is_known: bool) -> Snapshot {
     let now = UnixMillis::from(SystemTime::now());
     let scope = Scope { now, ..Scope::of_tenants(tenants) };
@@ -31,7 +31,7 @@ fn snapshot() -> Snapshot {
     snapshot_of(&[DEFAULT_TENANT], Vec::new(), true)
 }
 
-/// Opens a stream for the reader that stands for everybody.
+/// Opens a stream for a reader without a key.
 fn open(service: Arc<LiveService>) -> Result<Messages, Problem> {
     super::open(service, Arc::default())
 }
@@ -93,7 +93,7 @@ async fn a_stream_shows_the_tenant_of_its_reader_once_that_is_read() {
     state.publish(snapshot());
     let reader = Arc::new(Reader { tenant: "acme".to_owned(), ..Reader::default() });
     let mut stream = Box::pin(super::open(service(&state, 1), reader).unwrap().into_stream());
-    assert!(time::timeout(Duration::from_secs(9), next(&mut stream)).await.is_err(), "it is not read yet");
+    assert!(time::timeout(Duration::from_secs(9), next(&mut stream)).await.is_err(), "no refresh read it");
     assert_eq!(state.wanted_tenants.current(Instant::now().into_std()), ["acme"]);
     let row = |tenant: &str, events| SnapshotRow {
         part: 8,
@@ -114,7 +114,8 @@ async fn a_state_that_becomes_stale_is_sent_again() {
     state.publish(snapshot());
     let mut stream = Box::pin(open(service(&state, 1)).unwrap().into_stream());
     assert!(next(&mut stream).await.unwrap().contains("\"stale\":false"));
-    // The state becomes stale as time passes, which makes no new number.
+    // A state also becomes stale without a new snapshot, simply with time. The test stores a stale state under the same
+    // snapshot number.
     state.snapshot.store(Some(Arc::new(old)));
     let again = next(&mut stream).await.unwrap();
     assert!(again.starts_with("id: i-1\n") && again.contains("\"stale\":true"), "{again}");

@@ -4,9 +4,9 @@ use schemas::time::UnixMillis;
 
 use crate::reach::Reach;
 
-/// A moment at or after this one, in seconds, means that the aggregator does not count into the rollup at present:
-/// for such a rollup it stores 2299-12-31 (`stream_agg::protocol::since`). The constant is two days earlier, because
-/// of clocks and rounding.
+/// A moment at or after this one, in seconds since 1970, means that the aggregator does not count events into the
+/// rollup at present: for such a rollup it stores 2299-12-31 (`stream_agg::protocol::since`). The constant is one day
+/// earlier, to tolerate differences of clocks and rounding.
 const NOT_COUNTED: i64 = 10_413_619_200;
 
 /// Which events a rollup has counted.
@@ -14,9 +14,9 @@ const NOT_COUNTED: i64 = 10_413_619_200;
 pub(super) enum History {
     /// All events that ever arrived.
     Whole,
-    /// All events since a moment, because the rollup was declared later than others.
+    /// All events since this moment. Earlier events arrived before the rollup was declared.
     Since(UnixMillis),
-    /// The aggregator does not count into it at present.
+    /// The aggregator does not count events into the rollup at present.
     NotCounted,
     /// ClickHouse has not answered yet.
     Unknown,
@@ -31,7 +31,7 @@ impl History {
         }
     }
 
-    /// As `/v1/meta` names it.
+    /// The name of the variant in `/v1/meta`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Whole => "whole",

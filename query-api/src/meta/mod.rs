@@ -1,4 +1,4 @@
-//! `/v1/meta`: what can be asked for, and what of it the reader's key permits.
+//! `/v1/meta`: which rollups and measures a reader can query, and what the reader's key permits.
 //!
 //! Rollups and measures that the key does not permit are left out.
 
@@ -24,7 +24,7 @@ use crate::state::AppState;
 
 mod history;
 
-/// What the route shares with all requests.
+/// The state that all requests share.
 struct MetaService {
     rollups: Rollups,
     state: Arc<AppState>,
@@ -68,17 +68,17 @@ struct RollupMeta<'a> {
     conditions: Vec<ConditionMeta<'a>>,
     /// Days that a bucket is kept; null: for ever.
     retention_days: Option<u32>,
-    /// `whole`: every event counts; `since`: every event since the moment below; `not_counted`: at present none does,
-    /// because no aggregator has started with this rollup; `unknown`: ClickHouse has not answered yet.
+    /// `whole`: every event is counted; `since`: every event since the moment below; `not_counted`: at present no event
+    /// is counted, because no aggregator has started with this rollup; `unknown`: ClickHouse has not answered yet.
     history: &'static str,
-    /// The first moment from which every event was counted, where `history` is `since`; else null.
+    /// The moment from which on every event is counted, if `history` is `since`; else null.
     since: Option<String>,
 }
 
 #[derive(Serialize)]
 struct MeasureMeta<'a> {
     name: &'a str,
-    /// As it is declared: `count`, `sum(param_int)`, `uniq_exact(user)`.
+    /// The measure as the rollup declares it: `count`, `sum(param_int)`, `uniq_exact(user)`.
     #[serde(rename = "type")]
     kind: String,
 }
@@ -97,7 +97,7 @@ struct FieldMeta<'a> {
     kind: &'static str,
 }
 
-/// What the key permits; without keys everything.
+/// What the key permits; everything if readers need no key.
 #[derive(Serialize)]
 struct KeyMeta<'a> {
     id: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! The document: every endpoint with its refusals and headers.
+//! The whole OpenAPI document: every endpoint with its answers, refusals and headers.
 
 use serde_json::{Map, Value, json};
 
@@ -80,7 +80,7 @@ fn is_stream(endpoint: &Endpoint) -> bool {
     endpoint.answers.iter().any(|(kind, _)| *kind == EVENT_STREAM)
 }
 
-/// The headers of answers; a test compares them with those that pages may read.
+/// The headers of answers; a test compares them with the headers that CORS lets pages read.
 fn headers(endpoint: &Endpoint, needs_key: bool) -> Value {
     let header = |doc: &str, schema: Value| json!({"description": doc, "schema": schema});
     let mut headers = json!({
@@ -117,8 +117,8 @@ fn refusal(status: u16) -> Value {
         404 => ("The rollup of this answer is not declared.", None),
         408 => ("The request did not arrive in time.", None),
         413 => ("The body is too long.", None),
-        422 => ("No rollup answers the query, or it asks for too much.", None),
-        429 => ("The key asks too often.", Some("Retry-After")),
+        422 => ("No rollup can answer the query, or the query asks for too much.", None),
+        429 => ("The key has reached its rate limit.", Some("Retry-After")),
         431 => ("The headers are too long.", None),
         503 => ("The answer is not ready, or ClickHouse does not answer.", Some("Retry-After")),
         _ => unreachable!("no endpoint has a refusal {status}"),

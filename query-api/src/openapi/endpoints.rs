@@ -18,7 +18,7 @@ pub(super) struct Endpoint {
     pub(super) answers: Vec<(&'static str, Value)>,
     /// Statuses of refusals, in addition to those that every path has.
     pub(super) refusals: &'static [u16],
-    /// Whether answers have an `as_of`, which their headers show.
+    /// Whether answers have an `as_of`, which their headers show in `X-As-Of` and `X-Age-Ms`.
     pub(super) is_of_a_moment: bool,
 }
 
@@ -44,7 +44,7 @@ const WAIT: Parameter = Parameter {
     place: "query",
     required: false,
     values: Values::OneOf(&["0", "1"]),
-    doc: "`0`: an hour that is not read yet is refused at once, instead of after a wait.",
+    doc: "`0`: if no refresh has read the hour yet, the request is refused at once instead of waiting.",
 };
 
 const FORMAT: Parameter = Parameter {
@@ -73,7 +73,7 @@ type Required = [(&'static str, &'static [&'static str])];
 const OF_RETENTION: &Required = &[("first", &["event:eq:signup"]), ("again", &["event:eq:open"])];
 const OF_FUNNELS: &Required = &[("steps", &["event:eq:view", "event:eq:buy"])];
 
-/// Everything that can be asked for.
+/// Every method of every path.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let analytics = Endpoint {
         path: "/analytics",
@@ -144,7 +144,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints.push(Endpoint {
         path: "/v1/live",
         method: "get",
-        summary: "What happens now, sent again with each refresh",
+        summary: "The current counts of events and users, sent again after each refresh",
         parameters: Vec::new(),
         body: None,
         answers: vec![(EVENT_STREAM, schemas::text())],
@@ -177,14 +177,14 @@ fn of_people() -> Vec<Endpoint> {
     for (paths, summary, row, parameters, schema) in [
         (
             people::RETENTION_PATHS,
-            "How many users of a day or week came back in later ones",
+            "How many users of a day or week came back in later days or weeks",
             schemas::cohort(),
             all_in_address(&RETENTION_PARAMETERS, OF_RETENTION),
             body(&RETENTION_PARAMETERS, OF_RETENTION),
         ),
         (
             people::FUNNEL_PATHS,
-            "How many users did one step after the other",
+            "How many users did several steps in a given order",
             schemas::step(),
             all_in_address(&FUNNEL_PARAMETERS, OF_FUNNELS),
             body(&FUNNEL_PARAMETERS, OF_FUNNELS),
@@ -230,7 +230,7 @@ fn all_in_address<Q>(parameters: &[query::Parameter<Q>], required: &Required) ->
     parameters.iter().map(|parameter| in_address(parameter, required)).collect()
 }
 
-/// A parameter of a table, as the URL has it.
+/// The description of a parameter in the URL, made from its entry in a table of parameters.
 fn in_address<Q>(parameter: &query::Parameter<Q>, required: &Required) -> Value {
     let query::Parameter { name, default, doc, shape, values, .. } = parameter;
     let mut schema = match shape {
@@ -266,7 +266,7 @@ fn example_of(shape: Shape, values: &[&str]) -> Value {
     }
 }
 
-/// The parameters of a table as a JSON object, in which each name occurs once.
+/// The schema of a JSON body with the parameters of a table. In the body, each name occurs once.
 fn body<Q>(parameters: &[query::Parameter<Q>], required: &Required) -> Value {
     let is_required = |name: &str| required.iter().any(|(required, _)| *required == name);
     let property = |query::Parameter { name, doc, shape, values, .. }: &query::Parameter<Q>| {
@@ -307,7 +307,7 @@ fn of_text(values: Values) -> Value {
     }
 }
 
-/// Names separated by commas in the URL, as an array.
+/// The schema of an array of names, which the URL separates by commas.
 fn many(values: Values) -> Value {
     let mut schema =
         json!({"type": "array", "items": {"type": "string", "pattern": "^[^,]+$"}, "uniqueItems": true});

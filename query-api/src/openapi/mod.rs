@@ -1,8 +1,8 @@
-//! `/openapi.json`: this API for programs (OpenAPI 3.1).
+//! `/openapi.json`: the description of this API for programs (OpenAPI 3.1).
 //!
-//! Parameters of queries come from the table that reads them. Parameters of other paths come from tables here, which
-//! a test compares with the routes. `endpoints` lists the paths, `schemas` says what their answers are, and
-//! `document` puts both together.
+//! Parameters of queries come from the table with which requests are parsed. Parameters of other paths come from tables
+//! in this folder, which a test compares with the routes. `endpoints` lists the paths, `schemas` has the schemas of
+//! their answers, and `document` puts both together.
 
 mod endpoints;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// A moment, or null while nothing is counted.
+/// A moment, or null if there is none yet.
 fn moment() -> Value {
     json!({"type": ["string", "null"], "format": "date-time"})
 }
@@ -12,7 +12,7 @@ fn count() -> Value {
     json!({"type": "integer", "minimum": 0})
 }
 
-/// An object with exactly these members, or with more where `more` is true.
+/// An object with these required members; if `more` is true, it may have further members.
 fn object(members: Value, more: bool) -> Value {
     let names: Vec<_> = members.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
     json!({"type": "object", "required": names, "properties": members, "additionalProperties": more})
@@ -95,7 +95,7 @@ pub(super) fn table(row: Value) -> Value {
     object(json!({"data": list(row), "meta": object(meta, true), "query": {"type": "object"}}), false)
 }
 
-/// A cohort: null stands for a number that is not known yet, or no longer.
+/// A cohort. A number is null if it is not known yet or no longer.
 pub(super) fn cohort() -> Value {
     let users = || json!({"type": ["integer", "null"], "minimum": 0});
     let members = json!({

@@ -27,7 +27,7 @@ async fn is_read(service: &impl HttpService<Body>, method: &str, uri: &str, body
     status != StatusCode::BAD_REQUEST
 }
 
-/// Path, method and operation of everything that is described.
+/// Path, method and operation of every endpoint in the document.
 fn operations() -> Vec<(String, String, Value)> {
     let document = document(true);
     let mut operations = Vec::new();
@@ -39,7 +39,7 @@ fn operations() -> Vec<(String, String, Value)> {
     operations
 }
 
-/// The parameters without which an operation is refused, as the address has them.
+/// The required parameters of an operation, as a part of the URL.
 fn required(operation: &Value) -> String {
     let all = operation["parameters"].as_array().unwrap().iter();
     all.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true)
@@ -55,7 +55,8 @@ fn required(operation: &Value) -> String {
         .collect()
 }
 
-/// The parameters of an operation in this place: name, and values if there is a list of them.
+/// The parameters of an operation whose `in` is `place`: for each the name, and the permitted values if the document
+/// lists them.
 fn parameters(operation: &Value, place: &str) -> Vec<(String, Vec<String>)> {
     let all = operation["parameters"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -79,7 +80,7 @@ async fn the_routes_take_what_is_described_and_nothing_else() {
         let body = if example.is_null() { "{}".to_owned() } else { example.to_string() };
         assert!(is_read(&service, &method, &uri, &body).await, "{method} {uri}");
         for (name, values) in &in_address {
-            // These two parameters may contradict the suffix of a path.
+            // On a path with a suffix, the value of these two parameters may contradict the suffix.
             let is_contrary = path.contains('.') && ["format", "csv"].contains(&name.as_str());
             for value in values.iter().filter(|_| !is_contrary) {
                 assert!(
@@ -140,7 +141,7 @@ fn the_headers_that_pages_may_read_are_described_and_no_others() {
             described.extend(names.map(|(name, _)| name.to_ascii_lowercase()));
         }
     }
-    // Browsers ask for a token themselves, so no page needs it.
+    // Only browsers evaluate `WWW-Authenticate`; pages need not read it.
     described.remove("www-authenticate");
     let exposed = EXPOSED_HEADERS.iter().map(|name| name.as_str().to_owned()).collect();
     assert_eq!(described, exposed);

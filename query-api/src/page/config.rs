@@ -13,7 +13,7 @@ pub struct PageConfig {
     pub frame_ancestors: FrameAncestors,
 }
 
-/// Sources of `frame-ancestors`, without characters that would end the rule or the header.
+/// The source list of `frame-ancestors`, without characters that would end the directive or the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameAncestors(String);
 
@@ -34,7 +34,7 @@ impl FromStr for FrameAncestors {
         if are_words {
             Ok(Self(text.to_owned()))
         } else {
-            Err("write origins with spaces between, for example `https://intranet.example.com`, or `'none'`")
+            Err("write origins separated by spaces, for example `https://intranet.example.com`, or `'none'`")
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `/`: the page, which shows what this API answers.
 //!
-//! The page is three files that `query-api/page` builds and that are part of the program, so it works without any
-//! other server. It uses the same public API as every other reader. Its script and style are named after their
-//! content, so browsers keep them for ever. Browsers ask for the page itself each time, and get `304` until the
-//! program changes.
+//! The page consists of three files, which `query-api/page` builds and which are compiled into the program, so it works
+//! without any other server. It uses the same public API as every other reader. The names of its script and style
+//! contain a hash of their content, so browsers may keep these files for ever. Browsers ask for the page itself each
+//! time, and get `304` until the program changes.
 
 mod config;
 
@@ -64,7 +64,7 @@ fn policy(PageConfig { frame_ancestors }: &PageConfig) -> String {
     )
 }
 
-/// The page and what is sent with it.
+/// The page, and the content security policy that is sent with it.
 struct Page {
     index: Asset,
     policy: HeaderValue,
@@ -76,19 +76,19 @@ struct Asset {
     kind: HeaderValue,
     plain: Bytes,
     gzip: Bytes,
-    /// Weak, because it names the content in both encodings.
+    /// Weak, because the plain and the compressed file have the same ETag.
     etag: String,
 }
 
 impl Asset {
     fn new(path: String, kind: &'static str, text: &str) -> Self {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(text.as_bytes()).expect("it is written to memory");
+        gzip.write_all(text.as_bytes()).expect("a write to memory cannot fail");
         Self {
             path,
             kind: HeaderValue::from_static(kind),
             plain: Bytes::copy_from_slice(text.as_bytes()),
-            gzip: gzip.finish().expect("it is written to memory").into(),
+            gzip: gzip.finish().expect("a write to memory cannot fail").into(),
             etag: format!("W/\"{:016x}\"", xxh3_64(text.as_bytes())),
         }
     }
@@ -123,7 +123,7 @@ async fn send_page(State(page): State<Arc<Page>>, request: HeaderMap) -> Respons
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONTENT_SECURITY_POLICY, page.policy.clone());
-    // The URL of the page may name events and users, which other sites must not see.
+    // The URL of the page may contain names of events and users. Other sites must not get it as a referrer.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(
@@ -140,7 +140,7 @@ async fn send_asset(State(asset): State<Arc<Asset>>, request: HeaderMap) -> Resp
     response
 }
 
-/// Whether the browser takes gzip. One that says `gzip;q=0` does not.
+/// Whether the browser accepts gzip. A browser that sends `gzip;q=0` does not.
 fn accepts_gzip(request: &HeaderMap) -> bool {
     let accepted = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|coding| {

@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// Largest size of what a browser loads at first, compressed.
+/// The largest permitted size of all that a browser loads at first: in bytes, compressed.
 const MAX_PAGE: usize = 150_000;
 
 fn config() -> PageConfig {
@@ -26,7 +26,7 @@ async fn answer(path: &str, headers: &[(HeaderName, &str)]) -> (StatusCode, Head
     (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap())
 }
 
-/// The addresses in the page that a browser loads.
+/// The paths of the files that a browser loads for the page.
 fn loaded(index: &str) -> Vec<&str> {
     index.split('"').filter(|text| text.starts_with("/assets/")).collect()
 }
@@ -68,7 +68,7 @@ async fn the_page_loads_nothing_from_elsewhere_and_runs_no_inline_script() {
     assert_eq!(headers[REFERRER_POLICY], "no-referrer");
     let index = String::from_utf8(index.to_vec()).unwrap();
     assert!(!index.contains("<style") && !index.contains("<script>") && !index.contains(" style="));
-    // Namespaces are names and not addresses.
+    // An XML namespace looks like a URL but is not loaded.
     let elsewhere = [&index, SCRIPT, STYLE].map(|text| text.replace("http://www.w3.org/", ""));
     for text in elsewhere {
         assert!(!text.contains("http://") && !text.contains("https://"), "an address of another server");

@@ -26,13 +26,13 @@ use crate::query::params::Format;
 use crate::rendered::AsOf;
 use crate::state::AppState;
 
-/// The paths of retention, and the format that each stands for.
+/// The paths of retention, each with the format that its suffix names.
 pub(crate) const RETENTION_PATHS: [(&str, Option<Format>); 3] = [
     ("/v1/retention", None),
     ("/v1/retention.json", Some(Format::Json)),
     ("/v1/retention.csv", Some(Format::Csv)),
 ];
-/// The paths of funnels, and the format that each stands for.
+/// The paths of funnels, each with the format that its suffix names.
 pub(crate) const FUNNEL_PATHS: [(&str, Option<Format>); 3] =
     [("/v1/funnel", None), ("/v1/funnel.json", Some(Format::Json)), ("/v1/funnel.csv", Some(Format::Csv))];
 
@@ -43,7 +43,7 @@ struct Request {
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-    /// The format that the path stands for.
+    /// The format that the suffix of the path names; `None` without a suffix.
     suffix: Option<Format>,
 }
 
@@ -123,7 +123,7 @@ fn response<T: Table>(
 ) -> Response {
     let now = SystemTime::now().into();
     let rendered = match format {
-        // Only `Accept` can ask for NDJSON here. A small table has no use for it, so it gets JSON.
+        // Only the header `Accept` can ask for NDJSON here. The table is small, so it is sent as JSON instead.
         Format::Json | Format::Ndjson => render::json(answer, query, is_stale(service, &answer.meta, now)),
         Format::Csv => render::csv(&answer.data),
     };

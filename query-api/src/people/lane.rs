@@ -1,4 +1,4 @@
-//! The slow lane: runs few statements at once, each within a deadline, and equal statements only once.
+//! The slow lane: runs only few statements at the same time, each within a deadline. Equal requests share one answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::query::fetch::Database;
 use crate::query::sql::{Parameter, Statement};
 use crate::reach::Reach;
 
-/// Most memory of one statement in ClickHouse.
+/// The most memory that ClickHouse may use for one statement, in bytes.
 const MAX_MEMORY: u64 = 2 << 30;
-/// Most rows of a result. No statement of this folder returns as many.
+/// The most rows of a result. Every statement of this folder returns fewer.
 const MAX_RESULT_ROWS: u64 = 1_000;
-/// Approximate bytes of the answers that are kept.
+/// The approximate size of all kept answers together, in bytes.
 pub(crate) const MAX_KEPT: usize = 64 << 20;
 
 /// The queue for statements about people, and the answers that are kept.
@@ -29,14 +29,14 @@ pub(super) struct Lane {
     /// Time between two ticks.
     interval: Duration,
     deadline: Duration,
-    /// Most rows of tables that a statement may read, by the estimate of the index.
+    /// The most table rows that a statement may read, by the estimate of ClickHouse's index.
     max_rows_to_read: u64,
 }
 
 /// The result of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
-    /// How far the tables reached before they were read.
+    /// The state of the tables before they were read, such as their `as_of`.
     pub(super) reach: Arc<Reach>,
     /// A row for each `start`.
     pub(super) rows: Vec<CountedRow>,
@@ -78,12 +78,13 @@ impl Lane {
         }
     }
 
-    /// The largest age of an answer that is not stale: an older one should have been replaced twice.
+    /// The largest age of an answer that is not stale. An older answer should have been replaced twice.
     pub(super) fn longest_age(&self) -> Duration {
         3 * self.interval + self.deadline
     }
 
-    /// The answer that is kept or being computed; otherwise the result of `run`, once it is its turn.
+    /// The kept answer to an equal request, or the one that is being computed for it. If there is neither, runs `run`
+    /// as soon as the queue permits.
     pub(super) async fn answer(
         &self,
         reader: &Arc<Reader>,

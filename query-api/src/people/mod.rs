@@ -1,4 +1,4 @@
-//! `/v1/retention` and `/v1/funnel`: people over time.
+//! `/v1/retention` and `/v1/funnel`: what users do over time.
 //!
 //! Each has a folder with its parameters, its statements and the rows of its answer: [`retention`] and [`funnel`].
 //! Both share all other steps: [`source`] chooses the rollup that is read, [`lane`] asks ClickHouse, [`render`] turns
@@ -32,11 +32,11 @@ pub(crate) use http::{FUNNEL_PATHS, RETENTION_PATHS, routes};
 pub(crate) use lane::MAX_KEPT;
 pub(crate) use retention::params::PARAMETERS as RETENTION_PARAMETERS;
 
-/// What retention and funnels share.
+/// The state that retention and funnels share.
 struct PeopleService {
     rollups: Rollups,
     lane: Lane,
-    /// Most events that a funnel reads.
+    /// The most events that a funnel may read.
     max_funnel_events: u64,
     state: Arc<AppState>,
 }

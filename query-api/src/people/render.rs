@@ -39,13 +39,14 @@ pub(super) struct Meta {
     pub(super) as_of: Option<UnixMillis>,
     /// Whether the aggregator declares other rollups than this process.
     pub(super) rollups_differ: bool,
-    /// The last edge of a period before which everything is counted, by the local clock.
+    /// The moment before which everything is counted, in the time zone of the request: for retention the last such edge
+    /// of a period, for a funnel a moment within the window. `None` if there is no such moment.
     pub(super) complete_until: Option<String>,
     /// Names of the rollups that were read; empty if raw events were read.
     pub(super) rollups: Vec<String>,
-    /// Start of the window, by the local clock.
+    /// Start of the window, in the time zone of the request.
     pub(super) from: String,
-    /// End of the window.
+    /// End of the window (exclusive), in the time zone of the request.
     pub(super) to: String,
     pub(super) tz: String,
 }
@@ -103,11 +104,11 @@ pub(super) fn json<T: Table>(answer: &Answer<T>, query: &impl Serialize, stale: 
 
 /// CSV (RFC 4180) with a header.
 pub(super) fn csv(table: &impl Table) -> Rendered {
-    const TO_MEMORY: &str = "it is written to memory";
+    const TO_MEMORY: &str = "a write to memory cannot fail";
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     for record in table.csv() {
         writer.write_record(record).expect(TO_MEMORY);
     }
     let bytes = writer.into_inner().expect(TO_MEMORY);
-    Rendered::csv(String::from_utf8(bytes).expect("it is made of text"))
+    Rendered::csv(String::from_utf8(bytes).expect("all fields are text"))
 }

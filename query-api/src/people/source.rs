@@ -1,9 +1,9 @@
 //! Which rollup is read: one that has the measure, the fields of the conditions, and buckets that begin at the edges
 //! of the periods.
 //!
-//! Of several such rollups, one that still keeps the rows of the whole window comes first; then, as for queries, the
-//! coarsest one, the one with the fewest dimensions, and the first in the file. A rollup with a `where` does not hold
-//! all events, so it is never read. Pure: no clock, no I/O.
+//! Of several such rollups, those that still keep the rows of the whole window are preferred; then, as for queries, the
+//! coarsest, the one with the fewest dimensions, and the first in the file. A rollup with a `where` does not hold all
+//! events, so it is never read. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -21,7 +21,7 @@ const USERS: &str = "users";
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
 
-/// What is counted.
+/// What the rollup must count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counts {
     /// Distinct users.
@@ -40,7 +40,7 @@ pub(super) struct Source {
     pub(super) kept_from: Option<i64>,
 }
 
-/// What a source must have.
+/// What a rollup must have to be a source.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Needs<'a> {
     pub(super) counts: Counts,
@@ -58,8 +58,8 @@ impl Source {
     /// The best source at the moment `now`.
     ///
     /// # Errors
-    /// No rollup has what is needed. The error names the parameter that the closest rollup cannot satisfy, and what
-    /// each rollup lacks.
+    /// No rollup has all that is needed. The error names the first parameter that the closest rollup cannot satisfy,
+    /// and what each rollup lacks.
     pub(super) fn choose(
         rollups: &Rollups,
         reach: &Reach,
@@ -93,7 +93,7 @@ impl Source {
 
     /// The column of one of the filters for which this source was chosen.
     pub(super) fn column(&self, filter: &Filter) -> String {
-        let column = dimension(&self.rollup, filter).expect("the rollup was chosen by its dimensions");
+        let column = dimension(&self.rollup, filter).expect("a chosen rollup has the dimension");
         format!("S.`{}`", column.column_name())
     }
 }
@@ -126,7 +126,7 @@ fn dimension<'a>(rollup: &'a Rollup, filter: &Filter) -> Option<&'a Dimension> {
     rollup.dimensions.iter().find(named)
 }
 
-/// What a rollup lacks: each time the parameter that asks for it, and a phrase for the error message.
+/// What a rollup lacks: for each lack, the parameter that asks for it and a phrase for the error message.
 fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
     let mut lacks = Vec::new();
     for (param, filter) in needs.filters {
@@ -146,7 +146,7 @@ fn lacking(rollup: &Rollup, needs: Needs<'_>) -> Vec<(&'static str, String)> {
     lacks
 }
 
-/// The rollup keeps no rows from before this moment.
+/// The moment before which the rollup keeps no rows; `None` if it keeps all rows.
 fn kept_from(rollup: &Rollup, now: i64) -> Option<i64> {
     let days = i64::from(rollup.retention_days?);
     Some(now - now.rem_euclid(DAY) - days * DAY)
@@ -154,8 +154,8 @@ fn kept_from(rollup: &Rollup, now: i64) -> Option<i64> {
 
 fn none_covers(needs: Needs<'_>, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
     let what = match needs.counts {
-        Counts::Users => "distinct users, uniq_exact(user),",
-        Counts::Events => "events, count,",
+        Counts::Users => "distinct users (`uniq_exact(user)`)",
+        Counts::Events => "events (`count`)",
     };
     let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
     let param = closest
@@ -168,7 +168,7 @@ fn none_covers(needs: Needs<'_>, failures: &[(&str, Vec<(&'static str, String)>)
         })
         .collect();
     let phrases = if phrases.is_empty() { "none is declared".to_owned() } else { phrases.join("; ") };
-    Problem::of(Kind::NotCovered, param, format!("no rollup has {what} like this: {phrases}"))
+    Problem::of(Kind::NotCovered, param, format!("no rollup counts {what} in the requested way: {phrases}"))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::query::sql::Statement;
 use crate::rendered::{Rendered, etag, rfc3339};
 
-/// Longest run of the statement, in seconds. The statement reads a row of the ledger for each record of a day, in one
-/// thread.
+/// The longest time that the statement may run, in seconds. The statement reads a row of the ledger for each record of
+/// a day, in one thread.
 pub(super) const MAX_SECONDS: u64 = 5;
-/// Most memory of the statement in ClickHouse.
+/// The most memory that ClickHouse may use for the statement, in bytes.
 const MAX_MEMORY: u64 = 256 << 20;
 
 /// Returns one row. Marker rows have the tenant `''`. All rows of one audit have the same `audited_at`, and are
@@ -92,7 +92,7 @@ struct Lines {
 #[derive(Debug, Serialize)]
 struct Partitions {
     count: u16,
-    /// The partition that `as_of` waits for; null while a partition has not reported.
+    /// The partition whose progress determines `as_of`; null while a partition has not reported.
     slowest: Option<u16>,
 }
 
@@ -106,7 +106,7 @@ struct Audit {
     partly_compared: u64,
     missing: u64,
     duplicate: u64,
-    /// Offsets of Kafka without a row in the ledger.
+    /// Number of Kafka offsets without a row in the ledger.
     offsets_in_gaps: u64,
 }
 
@@ -131,7 +131,7 @@ impl From<FiguresRow> for Figures {
                 rejected_samples: row.rejected_samples,
             },
             partitions: Partitions { count: row.partitions, slowest: as_of.map(|_| row.slowest_partition) },
-            // 1970 stands for a table without rows.
+            // If the table has no rows, the statement returns 1970.
             audit: (row.audited_at > 0).then_some(audit),
         };
         Self { as_of, read_at: UnixMillis(row.read_at), data }
@@ -160,7 +160,7 @@ struct Window {
 }
 
 impl Figures {
-    /// As JSON. Its ETag changes with the data and with `stale`, not with time.
+    /// The answer as JSON. Its ETag changes with the data and with `stale`, not with time.
     pub(super) fn render(&self, stale: bool) -> Rendered {
         const NUMBERS_AND_TEXTS: &str = "numbers and texts become JSON";
         let data = serde_json::to_vec(&self.data).expect(NUMBERS_AND_TEXTS);
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// The figures of 2026-11-29 08:00:03, with everything from before 08:00:01.
+    /// Figures that were read at 2026-11-29 08:00:03, with an `as_of` of 08:00:01.
     fn row() -> FiguresRow {
         let at = |text| UnixMillis::parse(text).unwrap().0;
         FiguresRow {

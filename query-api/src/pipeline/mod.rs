@@ -30,7 +30,7 @@ mod figures;
 
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/pipeline";
-/// Longest wait for ClickHouse: a little more than the statement may run.
+/// The longest wait for ClickHouse: a little longer than the statement may run.
 const DEADLINE: Duration = Duration::from_secs(figures::MAX_SECONDS + 1);
 
 struct PipelineService {
@@ -76,7 +76,8 @@ impl PipelineService {
         let interval = self.state.refresh.interval;
         if last.asked.is_none_or(|asked| asked.elapsed() >= interval) {
             let read = time::timeout(DEADLINE, self.database.rows::<FiguresRow>(figures::statement())).await;
-            // Noted only after the answer: if a reader disconnects early, the next one asks ClickHouse.
+            // The time is set only after ClickHouse answered or failed: if the reader disconnects before that, this
+            // future is dropped, and the next reader asks ClickHouse.
             last.asked = Some(Instant::now());
             if let Some(row) = read.ok().and_then(Result::ok).and_then(|rows| rows.into_iter().next()) {
                 last.figures = Some(Arc::new(row.into()));

@@ -92,7 +92,7 @@ pub fn aggregate<'r>(rollup: &Rollup, strata: &Strata<'r>, max_groups: usize) ->
     }
 }
 
-/// The bucket of the rollup in which the row counts.
+/// The bucket of the rollup that counts the row.
 fn bucket(rollup: &Rollup, rows: &Rows, row: RowId) -> UnixMillis {
     rollup.grain.bucket(rows.event_time[row as usize])
 }

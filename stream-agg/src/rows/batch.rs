@@ -9,7 +9,7 @@ use crate::rows::decode::{DecodedLines, LedgerEntry};
 pub struct Batch {
     /// Where the previous batch ended. The first record may have a higher offset.
     pub start: NextOffset,
-    /// The batch holds every record from `start` up to and without this offset, which is also in its markers.
+    /// The batch holds every record from `start` up to this offset (exclusive). Its markers contain this offset.
     pub end: NextOffset,
     /// The lines of its records, in the order of offset and line.
     pub decoded: DecodedLines,

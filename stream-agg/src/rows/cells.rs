@@ -58,18 +58,18 @@ pub struct Cell {
     pub block: NativeBlock,
 }
 
-/// The cells of a batch, or of rows for one rollup.
+/// The cells of a batch, or of one rollup that a backfill fills.
 #[derive(Debug)]
 pub struct Cells {
-    /// The cells. A batch always has at least one, because the ledger gets a row for each record.
+    /// The cells. A batch always has at least one cell, because the ledger gets a row for each record.
     pub all: Vec<Cell>,
-    /// Rows of rollups folded into `(other)`, summed over the rollups.
+    /// Rows that rollups folded into `(other)`, summed over the rollups.
     pub folded_rows: u64,
-    /// Values of declared fields that have another type, summed over the fields.
+    /// Values whose type is not the declared type of their field, summed over the fields.
     pub mistyped: u64,
 }
 
-/// All cells of `batch`, with the rows that `declaration` gives.
+/// All cells of `batch` under `declaration`.
 pub fn cells(batch: &Batch, declaration: &Declaration, source: Source) -> Cells {
     let applied_end = batch.end;
     let DecodedLines { rows, dead_letters: dead, .. } = &batch.decoded;
@@ -131,8 +131,8 @@ fn coded(block: &mut BlockBuilder, name: &str, column: &Interned, order: &[RowId
     keys(block, name, &column.texts, order.iter().map(|row| column.numbers[*row as usize]));
 }
 
-/// Appends a column of interned texts. Its first row is the empty text of the marker row. Only texts that occur in the
-/// column are sent.
+/// Appends a column of interned texts. Its first row is the empty text of the marker row. The dictionary of the column
+/// has only texts that occur in the column.
 fn keys(block: &mut BlockBuilder, name: &str, texts: &Interner, numbers: impl Iterator<Item = u32>) {
     const UNSEEN: u32 = u32::MAX;
     let mut places = vec![UNSEEN; texts.count()];

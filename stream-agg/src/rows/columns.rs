@@ -1,4 +1,4 @@
-//! The rows of a batch, column by column, as they will be sent.
+//! The rows of a batch, column by column, as they will be inserted into ClickHouse.
 //!
 //! No event is kept as a struct. Texts with few distinct values are numbers of an [`Interner`], other texts are
 //! stored end to end. Invariant: all columns have the same length.
@@ -29,7 +29,7 @@ impl Texts {
         self.push_with(|all| all.push_str(text));
     }
 
-    /// Appends the text that `write` adds to the string that it gets.
+    /// Appends a text, which `write` must add at the end of the string that it gets.
     pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
         write(&mut self.all);
         self.ends.push(u32::try_from(self.all.len()).expect("a batch is far smaller than 4 GiB"));
@@ -82,7 +82,7 @@ impl Interner {
         self.texts.count()
     }
 
-    /// The rank of each number in the byte order of the texts.
+    /// For each number, the rank of its text in the byte order of all texts.
     pub fn ranks(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.count() as u32).collect();
         order.sort_unstable_by_key(|number| self.get(*number));
@@ -141,10 +141,10 @@ pub struct Rows {
     pub props: Texts,
     pub ko: Vec<u64>,
     pub line: Vec<u16>,
-    /// The time that decides in which bucket of a rollup the event counts.
+    /// The time that decides which bucket of a rollup counts the event.
     pub event_time: Vec<UnixMillis>,
-    /// When the row was received, by the clock of the edge or of the broker: the earlier of the two times. A clock that
-    /// is ahead must not leave rows out of rollups.
+    /// When the row was received: the earlier of the times of the edge and of the broker. A rollup leaves out a row if
+    /// its bucket was past the retention at this time, and a clock that is ahead must not cause that.
     pub received: Vec<UnixMillis>,
 }
 

@@ -20,16 +20,17 @@ pub enum Reason {
     /// The line cannot be read. The edge writes no such line.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The record has more lines than the column `line` can number.
+    /// The record has more stored lines than the column `line` can number.
     #[error("read a line: its record has more than {} lines", u16::MAX)]
     Beyond,
     /// The headers of the record cannot be read. The edge writes no such record.
     #[error(transparent)]
     Head(HeadError),
-    /// The record was in a spool for so long that the ledger may no longer have a record that it repeats.
+    /// The record was in a spool for so long that the ledger may have dropped the row of an earlier copy of it. So it
+    /// cannot be known whether the record is a repeat.
     #[error("read a line: its record was spooled for more than {days} days")]
     SpooledTooLong {
-        /// Most days that a record may be in a spool.
+        /// The most days that a record may be in a spool.
         days: i64,
     },
     /// An operator skipped the record.
@@ -41,7 +42,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The code that is stored. The code of a reason never changes.
+    /// The code of the reason in the table. It never changes.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read(ReadError::Event(fault)) => fault.code.as_str(),
@@ -106,7 +107,7 @@ impl DeadLetters {
         self.tenant.push(line::tenant_of(line).unwrap_or(NOBODY));
         self.reason.push(reason.code());
         let text = String::from_utf8_lossy(&line[..line.len().min(max_bytes)]);
-        // U+FFFD is longer than the byte that it replaces.
+        // U+FFFD has three bytes and may replace a single byte, so the text can be longer than `max_bytes`.
         self.text.push(&text[..text.floor_char_boundary(max_bytes)]);
     }
 

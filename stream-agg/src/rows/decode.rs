@@ -1,11 +1,11 @@
 //! Decodes a record into rows and a row of the ledger.
 //!
-//! Pure: the same record after the same window always gives the same rows. A line that cannot be read becomes a dead
-//! letter and does not affect other lines. A line that repeats a stored line is counted but not stored. A record in an
-//! unknown format is an error, because its events were acknowledged and this release is too old to read them. Samples
-//! of lines that the edge rejected become dead letters and are not counted as lines in the ledger, because the edge
-//! never accepted them. If a record has more or fewer lines than its header `n` says, its lines become rows and the
-//! record is reported, because lines may be lost.
+//! Pure: the same record with the same deduplication window always gives the same rows. A line that cannot be read
+//! becomes a dead letter and does not affect other lines. A line that repeats a stored line is counted but not stored.
+//! A record in an unknown format is an error and not a dead letter, because its events were acknowledged and a later
+//! release can read them. Samples of lines that the edge rejected become dead letters and are not counted as lines in
+//! the ledger, because the edge never accepted them. If a record has more or fewer lines than its header `n` says, its
+//! lines become rows and the record is reported, because lines may be lost.
 
 pub mod props;
 
@@ -35,10 +35,10 @@ pub struct Record<'a> {
     pub kafka_time: UnixMillis,
     /// The values of its headers.
     pub head: &'a Result<Head, HeadError>,
-    /// Whether an earlier record of this batch, or the ledger below it, has the id of this record. This is only
-    /// checked for spooled records.
+    /// Whether an earlier record of this batch, or a record in the ledger below this batch, has the id of this record.
+    /// Only spooled records are checked.
     pub known: bool,
-    /// Whether an operator skipped the record, so that it becomes a dead letter.
+    /// Whether an operator skipped the record. Its lines then become dead letters.
     pub skipped: bool,
     /// The lines of the record.
     pub value: &'a [u8],
@@ -78,7 +78,7 @@ pub struct DecodedLines {
     pub rows: Rows,
     /// The lines that became dead letters.
     pub dead_letters: DeadLetters,
-    /// Records whose number of lines differs from their header.
+    /// Records whose number of lines differs from their header `n`.
     pub miscounted: Miscounted,
 }
 
@@ -208,8 +208,8 @@ pub fn decode(
     Ok(entry)
 }
 
-/// Whether the record was in a spool for so long that the ledger may no longer have the record that this one repeats.
-/// The age of the record decides this, because the result of a query would change with time.
+/// Whether the record was in a spool for so long that the ledger may have dropped the row of an earlier copy of it. The
+/// age of the record decides this. A query to the ledger may not, because its result would change with time.
 fn spooled_too_long(head: &Head, kafka_time: UnixMillis, days: i64) -> bool {
     let made = || {
         let (seconds, nanos) = head.id.get_timestamp()?.to_unix();
@@ -234,15 +234,15 @@ struct Arrival {
 }
 
 impl Arrival {
-    /// The `server_time` of a line if it is at most [`LONGEST_WAY_DAYS`] before and at most an hour after Kafka's time;
-    /// else Kafka's time. This time decides where the raw row is stored: an edge with a wrong clock must not create
-    /// table partitions, or add rows to days that are archived.
+    /// The `server_time` of a line if it is at most [`LONGEST_WAY_DAYS`] before and at most [`EDGE_AHEAD`] after
+    /// Kafka's time; else Kafka's time. This time decides in which table partition the raw row is stored. An edge with
+    /// a wrong clock must not create table partitions, or add rows to days that are already archived.
     fn of(line: &Line<'_>, kafka_time: UnixMillis, version: u32) -> Result<Self, Reason> {
         let believed = kafka_time.0 - LONGEST_WAY_DAYS * DAY..=kafka_time.0 + EDGE_AHEAD;
-        // Version 1 trusted the clock of every edge.
+        // Version 1 of the decoding code trusted the clock of every edge.
         let replaced = version > 1 && !believed.contains(&line.server_time.0);
         let time = if replaced { kafka_time } else { line.server_time };
-        // This happens only if Kafka's clock is out of range, too.
+        // From version 2 on, this happens only if Kafka's time is out of range, too.
         if !STORABLE.contains(&time) {
             return Err(Reason::Read(ReadError::Added("server_time")));
         }
@@ -259,8 +259,8 @@ fn append(
     rows: &mut Rows,
 ) {
     let sent = &read.event;
-    // Without `..`, so that code with a new column compiles only once the column gets a value here: all columns must
-    // have the same length.
+    // This pattern has no `..`, so a new column does not compile before it gets a value here. All columns must have the
+    // same length.
     let Rows {
         tenant,
         event,

@@ -1,7 +1,7 @@
 //! Builds a block in ClickHouse's Native format, column by column.
 //!
-//! It supports only the types of the columns of our tables. Each column begins with its name and type, so a block
-//! contains its own structure. Invariant: every column has as many values as the block has rows.
+//! Only the types of the columns of Millrace's tables are supported. Each column begins with its name and type, so a
+//! block contains its own structure. Invariant: every column has as many values as the block has rows.
 
 use bytes::Bytes;
 
@@ -35,9 +35,9 @@ impl BlockBuilder {
     /// The complete block.
     ///
     /// # Panics
-    /// If columns are missing.
+    /// If the block has fewer columns than [`BlockBuilder::new`] announced.
     pub fn finish(self) -> NativeBlock {
-        assert_eq!(self.columns_left, 0, "a block is finished with its last column");
+        assert_eq!(self.columns_left, 0, "a block must have all its columns");
         NativeBlock { structure: self.structure, bytes: self.bytes.into() }
     }
 
@@ -52,7 +52,7 @@ impl BlockBuilder {
         self.bytes.reserve(self.rows * N);
         let start = self.bytes.len();
         values.into_iter().for_each(|value| self.bytes.extend_from_slice(&value));
-        assert_eq!(self.bytes.len() - start, self.rows * N, "`{name}` has a value a row");
+        assert_eq!(self.bytes.len() - start, self.rows * N, "`{name}` must have one value per row");
     }
 
     /// Appends a column of texts.
@@ -63,7 +63,7 @@ impl BlockBuilder {
             text(value, &mut self.bytes);
             count += 1;
         }
-        assert_eq!(count, self.rows, "`{name}` has a value a row");
+        assert_eq!(count, self.rows, "`{name}` must have one value per row");
     }
 
     /// Appends a column with few distinct texts: `LowCardinality(String)`. Each value is an index into `keys`, sent
@@ -77,7 +77,7 @@ impl BlockBuilder {
         if self.rows == 0 {
             return;
         }
-        // UInt8, UInt16 and UInt32.
+        // The indexes are UInt8, UInt16 or UInt32.
         let (index, width): (u64, usize) = match keys.len() {
             0..=0x100 => (0, 1),
             0x101..=0x1_0000 => (1, 2),
@@ -96,7 +96,7 @@ impl BlockBuilder {
                 .into_iter()
                 .for_each(|value| self.bytes.extend_from_slice(&value.to_le_bytes()[..width])),
         }
-        assert_eq!(self.bytes.len() - start, self.rows * width, "`{name}` has a value a row");
+        assert_eq!(self.bytes.len() - start, self.rows * width, "`{name}` must have one value per row");
     }
 
     /// Appends a column of sets, as states of `uniqExact(UInt64)`: the number of hashes and each hash, in any
@@ -109,7 +109,7 @@ impl BlockBuilder {
             hashes.iter().for_each(|hash| self.bytes.extend_from_slice(&hash.to_le_bytes()));
             count += 1;
         }
-        assert_eq!(count, self.rows, "`{name}` has a value a row");
+        assert_eq!(count, self.rows, "`{name}` must have one value per row");
     }
 
     /// Appends a column of lists of numbers, `Array(UInt64)`: where each list ends, then all numbers.
@@ -121,12 +121,12 @@ impl BlockBuilder {
             self.bytes.extend_from_slice(&end.to_le_bytes());
             count += 1;
         }
-        assert_eq!(count, self.rows, "`{name}` has a value a row");
+        assert_eq!(count, self.rows, "`{name}` must have one value per row");
         values.into_iter().flatten().for_each(|number| self.bytes.extend_from_slice(&number.to_le_bytes()));
     }
 
     fn head(&mut self, name: &str, kind: &str) {
-        self.columns_left = self.columns_left.checked_sub(1).expect("a block has the columns it announced");
+        self.columns_left = self.columns_left.checked_sub(1).expect("a block has no unannounced columns");
         text(name, &mut self.bytes);
         text(kind, &mut self.bytes);
         self.structure.push((name.to_owned(), kind.to_owned()));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "`n` has a value a row")]
+    #[should_panic(expected = "`n` must have one value per row")]
     fn a_column_that_is_too_short_is_a_fault() {
         BlockBuilder::new(1, 2).fixed("n", "UInt16", [[0, 0]]);
     }

@@ -36,7 +36,7 @@ pub fn ranked<K: Copy + Ord>(keys: impl Iterator<Item = K>, hash: impl Fn(&K) ->
     let (mut distinct, mut numbers) = (Vec::new(), Vec::with_capacity(keys.size_hint().0));
     let mut known = HashTable::<u32>::new();
     for key in keys {
-        // Neighbouring rows often have the same key: the lines of a record come from one sender.
+        // Neighbouring rows often have the same key, because the lines of a record come from one sender.
         if let Some(last) = numbers.last().copied().filter(|last| distinct[*last as usize] == key) {
             numbers.push(last);
             continue;

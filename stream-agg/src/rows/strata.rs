@@ -1,8 +1,8 @@
 //! Groups the rows of a batch once, for all rollups.
 //!
-//! A *stratum* is the set of rows with the same minute, tenant, event, country, system and day of receipt. Rows of one
-//! stratum have the same bucket in every grain and the same value in every dimension with few values, and no retention
-//! drops only some of them. So most rollups add up strata instead of rows. Pure.
+//! A *stratum* is the set of rows with the same minute, tenant, event, country, `device_os` and day of receipt. Rows of
+//! one stratum have the same bucket in every grain and the same value in every dimension with few values. They are all
+//! within the retention of a rollup or all past it. So most rollups add up strata instead of rows. Pure.
 
 use std::cell::OnceCell;
 use std::hash::BuildHasher as _;

@@ -20,7 +20,7 @@ struct Service {
     _directory: TempDir,
 }
 
-/// The token of a key, and the key's declaration with `more` lines.
+/// The token of a key, and the key's declaration with the additional lines `more`.
 fn key(id: &str, tenant: &str, more: &str) -> (String, String) {
     let (token, toml) = generate(id, tenant);
     (token, format!("{toml}{more}\n"))
@@ -66,7 +66,7 @@ impl Service {
 const RETENTION: &str = "/v1/retention?first=event:eq:a&again=event:eq:b";
 const FUNNEL: &str = "/v1/funnel?steps=event:eq:a&steps=event:eq:b";
 
-/// All paths except the one of streams, and a path that does not exist.
+/// All paths except `/v1/live`, and last a path that does not exist.
 const PATHS: [&str; 12] = [
     "/analytics?timestamp=1700000000000",
     "/v1/counters",
@@ -225,7 +225,7 @@ async fn retention_and_funnels_are_refused_to_a_key_that_permits_no_users() {
     }
 }
 
-/// No table has the field of the filter, so a filter that counts is refused.
+/// No table has the field of the key's filter, so a request to which this filter is applied is refused.
 #[tokio::test]
 async fn retention_and_funnels_count_only_events_that_meet_the_filters_of_the_key() {
     let (part, declared_part) = key("part", "default", "filter = [\"props.no_such:eq:a\"]");

@@ -1,9 +1,9 @@
-//! `/v1/funnel`: how many users did one step after the other.
+//! `/v1/funnel`: how many users did several steps in a given order.
 //!
 //! A user enters the funnel with an event of the first step within the window, and must do the other steps in their
 //! order within a limited time after the first. [`params`] reads the request, [`sql`] writes the statements,
-//! [`steps`] makes rows of their results. A funnel reads raw events, ordered by the clients' times; before that, it
-//! reads the number of these events from a rollup, to refuse a funnel that is too large.
+//! [`steps`] makes rows of their results. The first statement reads the number of these events from a rollup, so that
+//! a funnel over too many events is refused. The second statement reads the raw events, ordered by the clients' times.
 
 pub(super) mod params;
 
@@ -49,7 +49,7 @@ pub(super) async fn answer(
     let lane = &service.lane;
     let (size, size_parameters) = sql::size(&source, &events, hours, &reader.tenant);
     let (select, parameters) = sql::select(asked, &events, &window, &reader.tenant)?;
-    // Mistakes in the request are reported before this: they remain mistakes once ClickHouse answers.
+    // This check comes last: a mistake in the request must not get the answer "not yet", because a retry does not help.
     known.ok_or(Kind::NotYet)?;
     let run = async {
         let rows = lane.count(size, size_parameters).await?;
@@ -76,31 +76,30 @@ pub(super) async fn answer(
     })
 }
 
-/// The window of the request. Refuses one whose events are not all kept.
+/// The window of the request. Refuses a window that is too long, or that begins before the oldest events that are kept.
 fn window(asked: &Funnel, now: i64) -> Result<Window, Problem> {
     let window = Window::new((asked.from, asked.to), Grain::None, asked.calendar.clone(), now)?;
     if window.to() - window.from() > i64::from(RAW_DAYS) * DAY {
-        let reason = format!("the window has at most {RAW_DAYS} days");
+        let reason = format!("the window may have at most {RAW_DAYS} days");
         return Err(Problem::of(Kind::TooWide, "from", reason));
     }
     let kept_from = now - now.rem_euclid(DAY) - i64::from(RAW_DAYS) * DAY;
     if window.from() < kept_from {
         let kept_from = asked.calendar.local(kept_from);
-        let reason = format!(
-            "a funnel reads events themselves, which are kept for {RAW_DAYS} days: from {kept_from} on"
-        );
+        let reason =
+            format!("a funnel reads raw events, which are kept for {RAW_DAYS} days, now from {kept_from} on");
         return Err(Problem::of(Kind::NotCovered, "from", reason));
     }
     Ok(window)
 }
 
-/// Refuses a funnel that would read more events than one funnel may.
+/// Refuses a funnel that would read more than `most` events.
 fn check_size(events: u64, most: u64) -> Result<(), Problem> {
     if events <= most {
         return Ok(());
     }
-    // The text does not say how many events there are, because the key may not permit that measure.
-    let reason = format!("the window has more events of these steps than a funnel reads: at most {most}");
+    // The text does not reveal how many events there are, because the key may not permit that measure.
+    let reason = format!("the window has more events of these steps than the {most} that a funnel may read");
     Err(Problem::of(Kind::TooWide, "from", reason))
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Step {
     pub(super) events: Vec<String>,
 }
 
-/// Fewest and most steps.
+/// The smallest and the largest number of steps.
 const STEPS: std::ops::RangeInclusive<usize> = 2..=8;
 /// Largest `within`, in seconds.
 const MAX_WITHIN: u32 = 7 * 86_400;
@@ -55,7 +55,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
         values: Values::Text("^event:(eq|in):"),
         read: |asked, text| {
             if asked.steps.len() == *STEPS.end() {
-                return Err(format!("there are at most {} steps", STEPS.end()));
+                return Err(format!("there may be at most {} steps", STEPS.end()));
             }
             Step::parse(text).map(|step| asked.steps.push(step))
         },
@@ -80,7 +80,7 @@ pub(crate) static PARAMETERS: [Parameter<Funnel>; 7] = [
     Parameter {
         name: "to",
         default: Some("now"),
-        doc: "The end, which is not included. All steps must lie before it.",
+        doc: "The end (exclusive). Only events before it count.",
         shape: Shape::One,
         values: Values::Text(BOUND),
         read: |asked, text| Bound::parse(text).map(|bound| asked.to = bound),
@@ -127,9 +127,9 @@ impl Funnel {
         };
         asked.given = params::read(&PARAMETERS, &mut asked, pairs)?;
         if asked.steps.len() < *STEPS.start() {
-            return Err(Problem::bad("steps", format!("there are at least {} steps", STEPS.start())));
+            return Err(Problem::bad("steps", format!("there must be at least {} steps", STEPS.start())));
         }
-        // ClickHouse would count one event as both steps.
+        // With the same event in two steps, ClickHouse would count one event as both steps.
         let mut seen = BTreeSet::new();
         let mut events = asked.steps.iter().flat_map(|step| &step.events);
         match events.find(|event| !seen.insert(*event)) {
@@ -142,7 +142,7 @@ impl Funnel {
     /// them.
     ///
     /// # Errors
-    /// The key does not permit to count users.
+    /// The key does not permit a count of users.
     pub(in crate::people) fn of_reader(
         mut self,
         reader: &Reader,

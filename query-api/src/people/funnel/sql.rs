@@ -15,7 +15,7 @@ use crate::query::window::Window;
 /// The values that ClickHouse binds, by name.
 type Parameters = Vec<(String, Parameter)>;
 
-/// The user of an event, as rollups count users: `user_id`, else `device_id`.
+/// The user of an event, as in the rollups: `user_id`, else `device_id`.
 const USER: &str = "if(E.user_id != '', E.user_id, E.device_id)";
 
 /// The statement that counts the events of all steps within these hours.

@@ -25,7 +25,7 @@ struct StepRow {
 
 impl Steps {
     pub(super) fn new(asked: &Funnel, counted: &Counted) -> Self {
-        // If there is no user, ClickHouse has nothing to sum and returns no figures.
+        // If no user has an event of these steps, ClickHouse sums over no rows and returns no figures.
         let figures = counted.rows.first().map_or(&[][..], |row| &row.figures);
         let users = |at: usize| figures.get(at).copied().unwrap_or(0);
         let row = |(at, step): (usize, &super::params::Step)| StepRow {

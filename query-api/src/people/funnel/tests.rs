@@ -73,7 +73,7 @@ fn shares_are_of_the_first_step_and_of_the_one_before() {
             {"step": "event:eq:c", "users": 1, "of_first": 0.125, "of_previous": 0.25},
         ])
     );
-    // If there are no users, the sum over them has no figures.
+    // If there are no users, ClickHouse returns a row without figures, or no row.
     let none = json!({"step": "event:eq:c", "users": 0, "of_first": null, "of_previous": null});
     assert_eq!((&rows(Some(Vec::new()))[2], &rows(None)[2]), (&none, &none));
 }

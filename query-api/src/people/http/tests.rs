@@ -7,7 +7,8 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{Config, QueryApi};
 
-/// The answer of a service whose ClickHouse does not answer: status, problem's code, first parameter at fault.
+/// Sends the request to a service whose ClickHouse does not answer. Checks the status of the response, the code of the
+/// problem, and the first parameter that the problem names.
 async fn check(request: Request<Body>, status: u16, code: &str, param: Option<&str>) {
     let vars = Vars::from_pairs([("CLICKHOUSE_URL", "http://127.0.0.1:9")]);
     let service = QueryApi::start(Config::from_vars(&vars).unwrap()).service();
@@ -58,7 +59,7 @@ async fn a_funnel_that_cannot_be_asked_for_is_refused_and_names_the_parameter() 
     check_funnel(json!({"steps": ["event:eq:a"]}), 400, "bad_parameter", Some("steps")).await;
     let nine: Vec<_> = (0..9).map(|step| format!("event:eq:{step}")).collect();
     check_funnel(json!({"steps": nine}), 400, "bad_parameter", Some("steps")).await;
-    // One event would count as both steps.
+    // With the same event in two steps, one event would count as both steps.
     check_funnel(json!({"steps": ["event:eq:a", "event:in:b|a"]}), 400, "bad_parameter", Some("steps")).await;
     check_funnel(json!({"steps": ["event:ne:a", "event:eq:b"]}), 400, "bad_parameter", Some("steps")).await;
     check_funnel(json!({"steps": ["country:eq:a", "event:eq:b"]}), 400, "bad_parameter", Some("steps")).await;
@@ -85,7 +86,7 @@ fn the_path_then_the_parameter_then_the_header_tells_the_form() {
     assert_eq!(asked(Some(Format::Json), Some(Format::Csv), "*/*"), Err("format".to_owned()));
 }
 
-/// The documentation page has the tables by which parameters are read.
+/// `docs/people.md` shows the tables with which the parameters are parsed.
 #[test]
 fn the_page_has_the_tables_of_parameters() {
     fn table<Q>(parameters: &[crate::query::params::Parameter<Q>]) -> String {

@@ -8,7 +8,7 @@ use super::params::Retention;
 use crate::people::lane::Counted;
 use crate::people::render::Table;
 
-/// The cohorts, in the order of time.
+/// The cohorts in chronological order.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::people) struct Cohorts {
     cohorts: Vec<Cohort>,
@@ -19,13 +19,13 @@ pub(in crate::people) struct Cohorts {
 /// The users with the first event in one period.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Cohort {
-    /// The start of the period, as the local clock shows it.
+    /// The start of the period, in the time zone of the request.
     cohort: String,
-    /// The number of users; null if the rollup lacks events of the period, which is before its retention or before it
-    /// began to count.
+    /// The number of users; null if the rollup lacks events of the period, because they are older than its retention
+    /// or arrived before it began to count.
     size: Option<u64>,
-    /// How many of these users came again in the same period and in each later period; null for a period that is not
-    /// finished.
+    /// How many of these users had the event `again` in the same period and in each later period; null for a period
+    /// that is not finished, and wherever `size` is null.
     cells: Vec<Option<u64>>,
 }
 
@@ -60,7 +60,7 @@ impl Cohorts {
     }
 }
 
-/// The last edge before which everything is counted.
+/// The last edge of a period before which everything is counted.
 pub(super) fn complete_until(edges: &[i64], as_of: UnixMillis) -> Option<i64> {
     let passed = edges.partition_point(|edge| *edge <= as_of.0.div_euclid(1000));
     passed.checked_sub(1).map(|at| edges[at])

@@ -22,7 +22,7 @@ use crate::reach::Reach;
 use cohorts::Cohorts;
 use params::Retention;
 
-/// Most periods of a table, counting those of the cohorts and the later ones: the statement keeps a bit for each
+/// The most periods of a table, those of the cohorts and the later ones together: the statement keeps a bit for each
 /// period in one 64-bit number per user.
 const MAX_PERIODS: usize = 64;
 /// Number of cohorts if `from` is absent.
@@ -31,7 +31,7 @@ const COHORTS: i64 = 8;
 /// The periods of a table.
 #[derive(Debug)]
 struct Periods {
-    /// The cohorts.
+    /// The periods of the cohorts.
     window: Window,
     /// Starts of all periods, and the end of the last.
     edges: Vec<i64>,
@@ -44,7 +44,7 @@ impl Periods {
         let all = window.buckets() + asked.periods;
         if all > MAX_PERIODS {
             let reason = format!(
-                "with the periods of the cohorts there are {all}, but at most {MAX_PERIODS} are allowed"
+                "together with the cohorts there are {all} periods, but at most {MAX_PERIODS} are allowed"
             );
             return Err(Problem::of(Kind::TooWide, "periods", reason));
         }
@@ -70,7 +70,7 @@ pub(super) async fn answer(
     let known = service.state.reach();
     let reach = known.clone().unwrap_or_default();
     let source = source(service, &reach, reader, asked, &periods, now)?;
-    // Mistakes in the request are reported before this: they remain mistakes once ClickHouse answers.
+    // This check comes last: a mistake in the request must not get the answer "not yet", because a retry does not help.
     known.ok_or(Kind::NotYet)?;
     let (select, parameters) = sql::select(asked, &periods, &source, &reader.tenant);
     let window = (periods.edges[0], periods.edges[periods.edges.len() - 1]);
@@ -78,7 +78,7 @@ pub(super) async fn answer(
     let run = async { Ok(Counted { rows: service.lane.count(select, parameters).await?, reach }) };
     let counted = service.lane.answer(reader, window, query, run).await?;
     let as_of = counted.reach.as_of;
-    // `None` is less than any moment.
+    // The later of the two moments: `None` is less than any moment.
     let kept_from = source.kept_from.max(counted.reach.since.get(&source.rollup.name).copied());
     Ok(Answer {
         data: Cohorts::new(asked, &periods, kept_from, &counted, now),

@@ -151,7 +151,7 @@ impl Retention {
     /// them.
     ///
     /// # Errors
-    /// The key does not permit to count users.
+    /// The key does not permit a count of users.
     pub(in crate::people) fn of_reader(
         mut self,
         reader: &Reader,
@@ -164,11 +164,11 @@ impl Retention {
 
     /// The event that puts a user into a cohort.
     pub(super) fn first(&self) -> &Filter {
-        self.first.as_ref().expect("a request without it is refused")
+        self.first.as_ref().expect("a request without `first` is refused")
     }
 
     /// The event by which a user is counted in a later period.
     pub(super) fn again(&self) -> &Filter {
-        self.again.as_ref().expect("a request without it is refused")
+        self.again.as_ref().expect("a request without `again` is refused")
     }
 }

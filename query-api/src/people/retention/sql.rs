@@ -63,7 +63,7 @@ pub(super) fn select(
     (select, parameters)
 }
 
-/// Which rows of the rollup have the users of an event.
+/// The conditions for the rows of the rollup that have the users of an event.
 fn conditions(
     asked: &Retention,
     source: &Source,

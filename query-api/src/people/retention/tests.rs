@@ -63,7 +63,7 @@ fn the_statement_reads_states_as_lists_of_users() {
     }
 }
 
-/// Two cohorts of three users each, at `as_of`, of a rollup that keeps rows from `kept_from` on.
+/// Size and cells of two cohorts with three users each, at `as_of`, from a rollup that keeps rows from `kept_from` on.
 fn cells(as_of: Option<i64>, kept_from: Option<i64>) -> serde_json::Value {
     let asked = asked(&[("first", "event:eq:a"), ("again", "event:eq:b"), ("periods", "2"), ("from", "-2d")]);
     let periods = Periods::new(&asked, NOW).unwrap();

@@ -27,11 +27,11 @@ impl Numbered<'_> {
         }
         match &mut self.texts {
             TextPool::Own(texts) => texts.intern(text),
-            TextPool::Decoded(_) => unreachable!("decoded texts were copied just now"),
+            TextPool::Decoded(_) => unreachable!("the decoded texts were just replaced by a copy"),
         }
     }
 
-    /// The texts of the numbers.
+    /// The dictionary, which has the text of each number.
     pub fn texts(&self) -> &Interner {
         match &self.texts {
             TextPool::Decoded(texts) => texts,

@@ -53,7 +53,7 @@ pub(super) fn group(
         let known = groups.find(key, |group| equal(firsts[*group as usize], at)).copied();
         let group = known.unwrap_or_else(|| {
             let group = firsts.len() as GroupId;
-            // Without dimensions, folding would change nothing.
+            // A rollup without dimensions has one group for each tenant and bucket, so folding would change nothing.
             if groups.len() >= max_groups && !dimensions.is_empty() {
                 folded_rows += units.counts[at];
                 return *others.entry((tenant(at), bucket(at))).or_insert_with(|| {

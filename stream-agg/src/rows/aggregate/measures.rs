@@ -32,7 +32,7 @@ impl Sets {
         &self.hashes[start as usize..self.ends[group] as usize]
     }
 
-    /// The hashes of a group that are below 2^60: one in sixteen of any set, for estimates.
+    /// The hashes of a set that are below 2^60: on average one in sixteen. Estimates of distinct counts read only them.
     pub fn sample(hashes: &[u64]) -> &[u64] {
         &hashes[..hashes.partition_point(|hash| *hash < 1 << 60)]
     }
@@ -43,7 +43,7 @@ pub(super) struct Members<'a, 'r> {
     strata: &'a Strata<'r>,
     units: &'a Units,
     of_unit: &'a [GroupId],
-    /// The group of each stratum, or of each row; [`NO_GROUP`] if it does not count.
+    /// The group of each stratum or each row; [`NO_GROUP`] if the stratum or row does not count.
     groups: Vec<GroupId>,
 }
 
@@ -90,7 +90,7 @@ impl<'a, 'r> Members<'a, 'r> {
     }
 }
 
-/// The values of a measure; `None` for a count, which every group has anyway.
+/// The values of a measure; `None` for `count`, because [`Members::counts`] already has it for every group.
 pub(super) fn values(measure: &Measure, members: &Members<'_, '_>, groups: usize) -> Option<Values> {
     Some(match measure {
         Measure::Count => return None,

@@ -103,7 +103,7 @@ fn events_are_grouped_by_tenant_bucket_and_dimensions() {
         ]
     );
     let cells = aggregate_rows(&rollup, &sample(), MAX_GROUPS).cells;
-    assert_eq!(cells.into_keys().collect::<Vec<_>>(), [Expiry::NEVER], "whatever their times are");
+    assert_eq!(cells.into_keys().collect::<Vec<_>>(), [Expiry::NEVER], "the rollup has no retention");
 }
 
 #[test]
@@ -134,7 +134,8 @@ fn rows_past_the_retention_are_left_out() {
     push(&mut rows, "a", "old", time("2026-08-31 23:00:00"), "", 0);
     push(&mut rows, "a", "new", time("2026-09-23 00:00:00"), "", 0);
     assert_eq!(shown(&declared(400), &rows).len(), 2);
-    // The 23rd of September ends on the 24th, and 58 days later is the 21st of November.
+    // The retention begins when the day of the bucket ends, on 24 September. The row is received 58 days later, on
+    // 21 November.
     assert_eq!(shown(&declared(59), &rows), ["a 2026-09-23 00:00 new 1"]);
     assert!(shown(&declared(58), &rows).is_empty());
 }

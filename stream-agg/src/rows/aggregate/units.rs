@@ -1,4 +1,4 @@
-//! Which rows count for a rollup, and whether they are grouped one by one or by strata.
+//! Which rows count for a rollup, and whether grouping takes them one by one or a whole stratum at a time.
 
 use schemas::rollup::{Column, Condition, Dimension, PropPath, Rollup};
 use schemas::time::UnixMillis;

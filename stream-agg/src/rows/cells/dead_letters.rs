@@ -12,7 +12,7 @@ use crate::rows::columns::RowId;
 use crate::rows::dead_letters::DeadLetters;
 use crate::rows::native::BlockBuilder;
 
-/// The cells of the dead letters, by the day on which Kafka appended the record.
+/// The cells of the dead letters, one for each day on which Kafka appended their records.
 pub(super) fn cells(letters: &DeadLetters, source: Source, applied_end: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<RowId>>::new();
     for (row, time) in (0..).zip(&letters.kafka_time) {

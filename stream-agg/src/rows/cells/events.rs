@@ -18,8 +18,8 @@ use crate::rows::columns::{RowId, Rows};
 use crate::rows::native::{self, BlockBuilder};
 use crate::rows::order;
 
-/// The cells of raw rows, by the day of their arrival. Also returns how many values of declared fields have another
-/// type.
+/// The cells of raw rows, one for each day of arrival. Also returns the number of values whose type is not the declared
+/// type of their field.
 pub(super) fn cells(
     rows: &Rows,
     declaration: &Declaration,
@@ -49,8 +49,9 @@ struct Raw<'r> {
     fields: &'r [Field],
 }
 
-/// The place of each row: a keyed hash of user and hour. Rows of one device and hour are stored together and
-/// compress well, and a place does not identify a user once ids are blanked.
+/// The column `place`: for each row a keyed hash of its user and hour. The column is part of the sorting key, so rows
+/// of one user and hour are stored together and compress well. Once the ids in the rows are blanked, the hash does not
+/// identify the user.
 fn places(rows: &Rows, key: u64) -> Vec<u16> {
     let mut last = (("", i64::MIN), 0);
     let place = |row: usize| {
@@ -78,16 +79,17 @@ fn in_order(rows: &Rows, places: &[u16]) -> Vec<RowId> {
     order::by_rank(&all, keys.keys.len(), |row| keys.ranks[row as usize])
 }
 
-/// The value of `props` in a row without other fields.
+/// The value of `props` if the event has no other fields.
 const NO_PROPS: &str = "{}";
 
-/// A cell of rows in the order of the sorting key. The marker comes first in this order.
+/// A cell of rows in the order of the sorting key, in which the marker is first. Also returns the number of values
+/// whose type is not the declared type of their field.
 fn events_cell(raw: Raw<'_>, order: &[RowId], marker: Marker) -> (Cell, u64) {
     let Raw { rows, places, fields } = raw;
     let Marker { source: Source { log_generation, partition, declaration_hash }, applied_end, start } =
         marker;
     let count = order.len() + 1;
-    // Without the column, each row has its default, which is the same value.
+    // If the block lacks the column, ClickHouse fills it with its default, which is also `NO_PROPS`.
     let has_props = order.iter().any(|row| rows.props.get(*row) != NO_PROPS);
     let columns = RawColumn::ALL.into_iter().filter(|column| has_props || *column != RawColumn::Props);
     let fields = if has_props { fields } else { &[] };

@@ -8,8 +8,8 @@ use crate::rows::columns::{RowId, Rows};
 use crate::rows::decode::props;
 use crate::rows::native::BlockBuilder;
 
-/// Appends the column of `field`, which begins with the default for the marker. Returns how many rows have a value
-/// of another type. The column has the default for those; `props` keeps the value.
+/// Appends the column of `field`, which begins with the default for the marker. Returns how many rows have a value of
+/// another type than the declared one. In these rows, the column has the default, and `props` keeps the value.
 pub(super) fn column(block: &mut BlockBuilder, field: &Field, rows: &Rows, order: &[RowId]) -> u64 {
     let (name, kind) = (field.column(), field.kind.column_type());
     let found: Vec<_> =

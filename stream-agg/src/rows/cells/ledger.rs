@@ -12,7 +12,7 @@ use crate::rows::batch::Batch;
 use crate::rows::decode::LedgerEntry;
 use crate::rows::native::{self, BlockBuilder};
 
-/// The cells of the ledger, by the day on which Kafka appended the record.
+/// The cells of the ledger, one for each day on which Kafka appended the records.
 pub(super) fn cells(batch: &Batch, source: Source, applied_end: NextOffset) -> Vec<Cell> {
     let mut days = BTreeMap::<_, Vec<&LedgerEntry>>::new();
     for entry in &batch.entries {
@@ -23,7 +23,7 @@ pub(super) fn cells(batch: &Batch, source: Source, applied_end: NextOffset) -> V
         .collect()
 }
 
-/// The columns that are not left at their defaults.
+/// The number of columns in a block. The other columns of the table keep their defaults.
 const LEDGER_COLUMNS: usize = 13;
 
 fn ledger_cell(entries: &[&LedgerEntry], marker: Marker) -> Cell {

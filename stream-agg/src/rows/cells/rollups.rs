@@ -1,4 +1,4 @@
-//! Turns the rows of all rollups into cells: one for each of the two tables and each day of expiry.
+//! Turns the rows of all rollups into cells: one for each of the two tables of rollups and each day of expiry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::{once, repeat_n};
@@ -14,8 +14,8 @@ use crate::rows::columns::Interner;
 use crate::rows::native::BlockBuilder;
 use crate::rows::strata::Strata;
 
-/// The cells that the rows add to `rollups`; no cell if no row counts. If a backfill fills a rollup, the markers have
-/// the name of that rollup.
+/// The cells that the rows add to the tables of `rollups`; no cell if no row counts for any of them. If `backfill`
+/// names the rollup that a backfill fills, the markers have this name.
 pub fn rollup_cells<'r>(
     rollups: impl Iterator<Item = &'r Rollup>,
     strata: &Strata<'_>,
@@ -104,7 +104,7 @@ fn cell(table: Table, parts: &[RollupRows<'_, '_>], tenants: &Interner, marker: 
     only_marker(&mut block, "kp", "UInt16", source.partition.to_le_bytes(), count);
     block.fixed("expires", "Date", repeat_n(expires.days().to_le_bytes(), count));
     only_marker(&mut block, "hwm", "UInt64", applied_end.to_u64().to_le_bytes(), count);
-    // The marker has a count of 1: a row of zeros would vanish from the table.
+    // The marker has a count of 1, because a SummingMergeTree deletes rows in which all sums are zero.
     let counts = once(1).chain(groups().map(|(part, group)| part.aggregate.counts[group]));
     block.fixed("rows", "UInt64", counts.map(u64::to_le_bytes));
     for column in measures {
@@ -140,7 +140,7 @@ fn columns(parts: &[RollupRows<'_, '_>]) -> Vec<MeasureColumn> {
     used.filter(|column| *column != MeasureColumn::Rows).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The number of columns of the table that one column of measures fills.
+/// The number of table columns that one measure column fills.
 fn width(column: &MeasureColumn) -> usize {
     match column {
         MeasureColumn::Rows => 0,
@@ -150,7 +150,8 @@ fn width(column: &MeasureColumn) -> usize {
     }
 }
 
-/// The names of the rollups. The name of the marker is empty unless a backfill fills one of them.
+/// Appends the column `rollup` with the names of the rollups. The name in the marker is empty unless a backfill fills
+/// one of the rollups.
 fn names(block: &mut BlockBuilder, parts: &[RollupRows<'_, '_>], backfill: Option<&str>) {
     let texts: Vec<_> = once("").chain(parts.iter().map(|part| part.rollup.name.as_str())).collect();
     let of_marker = backfill.and_then(|name| texts.iter().position(|text| *text == name)).unwrap_or_default();

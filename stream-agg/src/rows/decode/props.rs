@@ -1,9 +1,10 @@
-//! Writes the other fields of an event as one JSON object, with the values as the client sent them.
+//! Writes the fields of an event that are not Millrace fields as one JSON object, for the column `props`. The values
+//! are as the client sent them.
 //!
-//! ClickHouse's JSON functions, which use simdjson, find nothing at any path of a text if they cannot read one
-//! value in it. Only such values are changed here: half surrogate pairs become U+FFFD, and integers outside 64 bits
-//! get an exponent. If a name is repeated, its last value is kept, as in `JSON.parse`. White space outside strings is
-//! removed. Pure.
+//! ClickHouse's JSON functions use simdjson. If simdjson cannot read one value of a text, these functions find nothing
+//! at any path of the text. Only such values are changed here: unpaired surrogates become U+FFFD, and integers outside
+//! 64 bits get an exponent. If a name is repeated, its last value is kept, as in `JSON.parse`. White space outside
+//! strings is removed. Pure.
 
 use std::borrow::Cow;
 
@@ -17,10 +18,10 @@ pub fn write(fields: &[(Cow<'_, str>, &str)], out: &mut String) {
     object(fields, |json, out| value(&mend_surrogates(json), out), out);
 }
 
-/// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number or truth value as
+/// The text at a path of an object that [`write`] wrote: a string without its quotes, or a number, `true` or `false` as
 /// JSON. Empty for any other value, and if there is no value.
 ///
-/// A dot may separate steps or be part of a name. The longest name comes first: `a.b` is the field `a.b` of the
+/// A dot may separate steps or be part of a name. The longest name is tried first: `a.b` is the field `a.b` of the
 /// object, or if that is not a scalar, the field `b` of its field `a`.
 pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     match find(json, steps) {
@@ -30,7 +31,7 @@ pub fn scalar<'j>(json: &'j str, steps: &[String]) -> Cow<'j, str> {
     }
 }
 
-/// The JSON of the scalar at a path: a string, a number or a truth value.
+/// The JSON of the scalar at a path: a string, a number, `true` or `false`.
 pub fn find<'j>(json: &'j str, steps: &[String]) -> Option<&'j str> {
     let fields = parsed(json);
     (1..=steps.len()).rev().find_map(|named| {
@@ -49,7 +50,8 @@ pub fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
-/// A whole number of 64 bits, in any notation.
+/// The value of a number that is whole and fits into an `i64`. With a fraction or an exponent, as in `1.0` or `1e3`, it
+/// must also be below 2^53, because larger values may not be exact.
 pub fn int(json: &str) -> Option<i64> {
     /// Below this number, every whole number is exact as a double.
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -60,12 +62,12 @@ pub fn int(json: &str) -> Option<i64> {
     Some(number as i64)
 }
 
-/// A number.
+/// The value of any number.
 pub fn float(json: &str) -> Option<f64> {
     json.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| json.parse().ok())?
 }
 
-/// A truth value.
+/// The value of `true` or `false`.
 pub fn truth(json: &str) -> Option<bool> {
     json.parse().ok()
 }
@@ -127,7 +129,7 @@ fn array(json: &str, out: &mut String) {
     out.push(']');
 }
 
-/// A number with at most this many digits certainly fits into 64 bits.
+/// A number of at most this many characters certainly fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
 /// Appends a number. simdjson refuses an integer outside 64 bits, and reads it as a double if it has an exponent.
@@ -150,7 +152,7 @@ fn text(text: &str, out: &mut String) {
     }
 }
 
-/// Replaces each `\u` escape that is half a surrogate pair, in strings and names.
+/// Replaces each `\u` escape of an unpaired surrogate by `\ufffd`, in strings and names.
 fn mend_surrogates(json: &str) -> Cow<'_, str> {
     if !json.contains("\\ud") && !json.contains("\\uD") {
         return Cow::Borrowed(json);
@@ -179,14 +181,14 @@ fn mend_surrogates(json: &str) -> Cow<'_, str> {
     Cow::Owned(mended)
 }
 
-/// The code unit of a `\uXXXX` at the start.
+/// The UTF-16 code unit of the escape `\uXXXX` with which `text` begins.
 fn code_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
-/// Every field of an object, in the order of the object. A repeated name is there more than once.
+/// Every field of an object, in the order of the object. A repeated name occurs more than once.
 fn parsed(json: &str) -> Vec<(Cow<'_, str>, &str)> {
-    let fields = object::fields(json).expect("the line was read, and half pairs are mended");
+    let fields = object::fields(json).expect("the line was parsed before, without unpaired surrogates");
     fields.into_iter().map(|(name, value)| (name, value.get())).collect()
 }
 

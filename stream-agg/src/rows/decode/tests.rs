@@ -5,7 +5,7 @@ use schemas::{event, line};
 use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
-/// When lines arrive at the edge, and their record in Kafka, unless a test gives another time.
+/// When lines arrive at the edge and Kafka appends their record, unless a test sets another time.
 const ARRIVED: &str = "2026-11-21 04:00:00";
 
 fn enriched(client: &str) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn decoded(
     (entry, stream.out)
 }
 
-/// A stream of records.
+/// Decodes records one after the other, and keeps the window and the decoded lines.
 #[derive(Default)]
 struct Stream {
     window: Window,
@@ -193,7 +193,7 @@ fn a_record_that_an_operator_skips_is_all_dead_letters_and_stores_nothing() {
     }
     assert_eq!((stream.out.rows.len(), stream.out.dead_letters.len()), (0, 6));
     assert_eq!(stream.out.dead_letters.reason.get(0), "skipped");
-    // Nothing of the record was stored, so an event of it that arrives again is not a repeat.
+    // No line of the record was stored, so a line that arrives again is not a repeat.
     stream.skipped = false;
     assert_eq!(stream.counts(43, 1000, 8, &[called(1)]), [1, 0, 0, 1]);
 }
@@ -255,7 +255,7 @@ fn nothing_of_a_repeated_record_is_stored() {
     assert_eq!(stream.counts(10, 0, 1, &lines), [3, 1, 0, 2]);
     assert_eq!(stream.counts(11, 0, 1, &lines), [3, 1, 2, 0]);
     stream.known = true;
-    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger has it");
+    assert_eq!(stream.counts(12, 0, 2, &lines), [3, 1, 2, 0], "the ledger has the record");
     assert_eq!(stream.out.rows.len(), 2);
 }
 
@@ -317,7 +317,7 @@ fn check_miscount(kind: Kind, declared: u32, expected: Option<Miscount>) {
     let head = Head { lines: declared, id: ID, spooled: false, kind, trace: None };
     let entry = stream.take(42, 1000, Ok(head), &[called(1), called(2)]).unwrap();
     let of_events = if kind == Kind::Events { 2 } else { 0 };
-    assert_eq!(counts(&entry), [of_events, 0, 0, of_events], "the lines that are there count");
+    assert_eq!(counts(&entry), [of_events, 0, 0, of_events], "every line in the value counts");
     assert_eq!(stream.out.rows.len() + stream.out.dead_letters.len(), 2, "no row is added or left out");
     let records = u64::from(expected.is_some());
     assert_eq!(stream.out.miscounted, Miscounted { records, first: expected });

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// The props of a line as its client sends it.
+/// The column `props` of a line that a client sends.
 fn written(line: &str) -> String {
     let parsed = event::parse::<Vec<_>>(line).unwrap();
     let mut out = String::new();
