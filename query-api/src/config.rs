@@ -29,19 +29,19 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The database that is read.
     pub clickhouse: ClickHouseConfig,
-    /// When it is read.
+    /// How often the prepared answers are read from it.
     pub refresh: RefreshConfig,
     /// About how many users of hours and voters of polls one refresh may merge; a quarter of it is for voters:
     /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse takes some 100 ns for each. Lower it if refreshes miss
     /// `POLL_DEADLINE`.
     pub max_merged_users: u64,
-    /// What queries may cost.
+    /// Limits of queries.
     pub query: QueryConfig,
-    /// What retention and funnels may cost.
+    /// Limits of retention tables and funnels.
     pub people: PeopleConfig,
-    /// Which pages may read.
+    /// Which web pages may read answers from a browser.
     pub cors: CorsConfig,
-    /// Who may read.
+    /// Which readers may read answers.
     pub access: AccessConfig,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
     /// aggregators'; without it the built-in declaration.
@@ -63,7 +63,7 @@ pub struct ClickHouseConfig {
     pub password: String,
 }
 
-/// When the answers are refreshed from the database.
+/// How often the prepared answers are refreshed from the database.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
     /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one
@@ -74,7 +74,7 @@ pub struct RefreshConfig {
     pub deadline: Duration,
 }
 
-/// What queries of `/v1/query` may cost.
+/// Limits of queries to `/v1/query`.
 #[derive(Debug, Clone)]
 pub struct QueryConfig {
     /// Statements of queries that run at once: `QUERY_CONCURRENCY`, default 4. Others wait for their turn. Raise it if
@@ -124,7 +124,7 @@ impl Default for QueryConfig {
     }
 }
 
-/// What `/v1/retention` and `/v1/funnel` may cost, in addition to queries.
+/// Limits of `/v1/retention` and `/v1/funnel`, which are separate from those of queries.
 #[derive(Debug, Clone)]
 pub struct PeopleConfig {
     /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their
