@@ -127,7 +127,7 @@ impl Model for Bounds {
                 };
                 !system.refused && !system.processes.iter().any(stopped)
             }),
-            // Without such a state, the other properties would prove nothing.
+            // If no such state can be reached, the other properties hold without proving anything.
             Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let Bounds { crashes, moves, losses, kills, .. } = system.left;
                 let done = Commit { from: bounds.records, last: None };
@@ -371,7 +371,7 @@ impl System {
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
-            // A late answer proves nothing.
+            // An answer after the deadline of its statement proves nothing.
             let answer = match done {
                 true if now < statement.deadline => InsertAnswer::Written,
                 true => InsertAnswer::Taken,
