@@ -106,8 +106,8 @@ pub struct MigrateConfig {
     /// Path of the TOML file with the tenants whose analysts get a database of their own: `TENANTS_FILE`, default none. Each
     /// `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
     pub tenants: Tenants,
-    /// Whether `migrate` creates databases of tenants on a ClickHouse in which they can reach each other's rows:
-    /// `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try them.
+    /// Whether `migrate` creates databases of tenants on a ClickHouse that is too old to keep tenants from each other's
+    /// rows: `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try out these databases.
     pub allow_old_server: bool,
     /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
     /// start later than the migration.

@@ -16,8 +16,8 @@ use stream_agg::protocol::progress::{NextOffset, Offset};
 use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
-/// jemalloc keeps freed memory for the next batch, which needs about as much. With the system allocator, a quarter of
-/// the time was spent on pages that were returned to the system between two batches.
+/// jemalloc keeps freed memory for the next batch, which needs about as much. The system allocator returned the pages
+/// to the operating system between two batches, and this took a quarter of the time.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

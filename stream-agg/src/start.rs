@@ -122,8 +122,8 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.several() => {
-                // After a second server has answered, the store sends nothing more to ClickHouse. So a batch that is not
-                // applied by now is not committed.
+                // Now that a second server has answered, the store sends nothing more to ClickHouse. So a batch that
+                // is not applied yet is not committed.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());

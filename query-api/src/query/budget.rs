@@ -71,7 +71,7 @@ pub(crate) struct Budget<A> {
 pub(crate) enum Lane {
     /// The queue of statements whose cost is bounded.
     Normal,
-    /// The queue of statements that count exactly, whatever it costs.
+    /// The queue of statements that count exactly, however long that takes.
     Slow,
 }
 

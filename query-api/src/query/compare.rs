@@ -136,8 +136,8 @@ fn as_compare(mut problem: Problem) -> Problem {
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart at the latest moment that suits all measures. Leaves out measures
-/// whose rollups cannot divide the bucket at any moment.
+/// Cuts an unfinished bucket and its counterpart at the latest moment at which the rollups of all measures have the end
+/// of a bucket. Leaves out measures whose rollups have no smaller buckets.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,

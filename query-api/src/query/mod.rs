@@ -1,11 +1,11 @@
 //! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
 //!
-//! A query passes through these files: [`params`] reads it, [`window`] and [`grain`] find its buckets; [`plan`]
+//! A query passes through these files: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`plan`]
 //! chooses the rollups by what the latest refresh learned about them, [`compare`] chooses the windows that are read,
-//! [`sql`] writes one statement, [`budget`] gives it its turn and [`fetch`] asks ClickHouse; [`shape`] makes rows of
-//! the result ([`cursor`] says where a page begins), [`render`] turns them into bytes, and [`send`] bounds the memory
-//! of long answers; [`http`] has the routes, formats and headers. Unlike a prepared answer, a query is sent to
-//! ClickHouse when its request arrives; equal queries are sent once per tick.
+//! [`sql`] writes one statement, [`budget`] gives the statement its turn, and [`fetch`] sends it to ClickHouse. Then
+//! [`shape`] makes the rows of the answer ([`cursor`] says where a page begins), [`render`] turns them into bytes, and
+//! [`send`] bounds the memory of long answers. [`http`] has the routes, formats and headers. Unlike a prepared answer,
+//! a query is sent to ClickHouse when its request arrives; equal queries are sent once per tick.
 
 pub(crate) mod params;
 

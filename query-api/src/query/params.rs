@@ -318,7 +318,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "cursor",
         default: None,
-        doc: "`meta.next` of an answer to the same query: the rows after its last.",
+        doc: "`meta.next` of an answer to the same query: asks for the rows after those of that answer.",
         shape: Shape::One,
         values: Values::Text("^([0-9a-f]{2})+$"),
         read: |query, text| Cursor::parse(text).map(|cursor| query.cursor = Some(cursor)),

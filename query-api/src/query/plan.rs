@@ -4,9 +4,9 @@
 //! window is made of whole buckets of the rollup, and if the filters imply the rollup's `where`. Of several
 //! candidates, those that hold every event of the whole window come first; ties go to the coarsest, then to the one
 //! with the fewest dimensions, then to the first in the file. The cost of a distinct count grows with the number of
-//! values in the buckets that are merged. So where whole buckets of a coarser rollup fit into the window's buckets,
-//! it is read from that rollup, and from the candidate only at the edges. Measures of different rollups are joined on
-//! their keys. Pure: no clock, no I/O.
+//! values in the buckets that are merged. So a distinct count is read from a coarser rollup where whole buckets of that
+//! rollup fit into the window's buckets, and from the candidate only at the edges. Measures of different rollups are
+//! joined on their keys. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 

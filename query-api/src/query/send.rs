@@ -1,9 +1,9 @@
 //! Bounds the memory of answers with many rows while they are rendered and sent.
 //!
 //! Such an answer takes milliseconds to render, and holds megabytes until the reader has received it. So it is
-//! rendered on the blocking pool, where it delays no other request, and all such answers together have a limit of
-//! memory; an answer that would exceed it is refused. An answer is complete before it is sent, so it has an ETag and
-//! a length, and is compressed once.
+//! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit; an answer
+//! that would exceed it is refused. An answer is complete before it is sent, so it has an ETag and a length, and is
+//! compressed once.
 
 use std::sync::Arc;
 

@@ -85,10 +85,10 @@ fn the_cut_is_where_the_rollups_of_all_measures_have_an_edge() {
     assert_eq!(cut(&[("dimensions", "country")]), ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
     assert_eq!(cut(&[("measures", "events,users")]), ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
     assert_eq!(cut(&[("measures", "sessions")]), None);
-    // A measure whose rollup cannot divide the bucket does not keep others from being compared.
+    // If the rollup of a measure has no smaller buckets, the other measures are still compared.
     let both = cut(&[("measures", "sessions,events"), ("rollup", "sessions_daily,event_hourly")]);
     assert_eq!(both, ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
-    // Minutes are kept for a week, so a year ago there are hours only.
+    // Minutes are kept for a week, so for a year ago there are only hours.
     let year = [("grain", "day"), ("from", "-1d"), ("compare", "year")];
     let cut = slices(NOW, &year).unwrap().compared.unwrap().cut.unwrap();
     assert_eq!(cut.then.window.to(), at("2025-11-28T14:00:00Z"));
