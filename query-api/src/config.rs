@@ -69,8 +69,8 @@ pub struct RefreshConfig {
     /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one
     /// statement to ClickHouse. Shorter gives fresher answers.
     pub interval: Duration,
-    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. After it readers get the
-    /// last answer, with its age, and a query gets `503`.
+    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. If a statement takes
+    /// longer, readers get the previous answer, with its age, and a query gets `503`.
     pub deadline: Duration,
 }
 
@@ -81,7 +81,7 @@ pub struct QueryConfig {
     /// ClickHouse has cores to spare.
     pub concurrency: NonZeroUsize,
     /// Statements of queries with `accuracy=exact` that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They may take
-    /// long, so they have turns of their own.
+    /// long, so they wait in a separate queue.
     pub slow_concurrency: NonZeroUsize,
     /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets
     /// `503 busy`.
@@ -128,7 +128,7 @@ impl Default for QueryConfig {
 #[derive(Debug, Clone)]
 pub struct PeopleConfig {
     /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their
-    /// turn; queries have turns of their own. Raise it if ClickHouse has cores and memory to spare: each may take
+    /// turn; queries wait in a separate queue. Raise it if ClickHouse has cores and memory to spare: each may take
     /// 2 GiB.
     pub concurrency: NonZeroUsize,
     /// Longest time that a retention table or a funnel waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After

@@ -19,7 +19,7 @@ pub(crate) const MAX_POLLS: usize = 100;
 pub(crate) const MAX_TENANTS: usize = 99;
 /// An hour or a poll is kept at least this long after a reader last asked for it.
 pub(crate) const KEY_REMEMBERED: Duration = Duration::from_secs(60);
-/// A tenant is kept at least this long after a reader last asked for anything of it.
+/// A tenant is kept at least this long after a reader last asked for an answer of this tenant.
 pub(crate) const TENANT_REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Keys, and when a reader last asked for each.

@@ -69,7 +69,7 @@ pub struct BatchConfig {
     /// `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
     pub max_bytes: NonZeroUsize,
     /// Most bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`, default 256 MiB. They
-    /// take about 1.5 times as much memory. Lower it if the process must be smaller; backlogs then drain more slowly.
+    /// take about 1.5 times as much memory. Lower it if the process must use less; backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
     /// answers and more, smaller inserts. With the default `POLL_INTERVAL` answers are about 8 s old at most.

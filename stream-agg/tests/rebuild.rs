@@ -163,7 +163,7 @@ impl Made {
     }
 }
 
-/// A batcher whose batches only the test closes.
+/// A batcher that closes no batch by itself, only when the test does.
 fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),

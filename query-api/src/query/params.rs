@@ -417,7 +417,7 @@ pub(super) const MAX_JSON_LIMIT: usize = 10_000;
 pub(super) const MAX_TOP: usize = 1_000;
 
 impl Query {
-    /// Reads the parameters of `GET`, or those of [`of_json`].
+    /// Parses the parameters of `GET`, or those that [`of_json`] returns.
     pub(super) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let mut query = Self::empty();
         query.given = read(&PARAMETERS, &mut query, pairs)?;
@@ -544,8 +544,8 @@ impl Query {
         self.order.clone().unwrap_or_else(default)
     }
 
-    /// The canonical text of the query: equal for queries whose answers at the same moment differ at most in their
-    /// format.
+    /// The canonical text of the query. At the same moment, the answers to queries with equal texts differ at most in
+    /// their format.
     pub(super) fn canonical(&self) -> String {
         self.given.canonical()
     }
@@ -591,7 +591,7 @@ pub(crate) fn read<Q>(
 }
 
 impl<Q> Given<Q> {
-    /// The canonical text: equal for requests whose answers at the same moment differ at most in their format.
+    /// The canonical text. At the same moment, the answers to requests with equal texts differ at most in their format.
     pub(crate) fn canonical(&self) -> String {
         let form = ["format", "csv", "int64"];
         let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));

@@ -26,7 +26,7 @@ pub(crate) struct Bounds {
     pub(crate) losses: u8,
     /// Crashes of ClickHouse between storing the token and storing the part.
     pub(crate) kills: u8,
-    /// Steps of time, each of which lasts as long as a statement is valid.
+    /// Steps of the clock. Each step is as long as a statement is valid.
     pub(crate) ticks: u8,
     /// Maximum number of statements at the same time.
     pub(crate) statements: usize,

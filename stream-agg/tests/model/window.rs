@@ -30,7 +30,7 @@ use pipeline::{Collector, Message, Pipeline, Question, intent};
 pub(crate) struct Bounds {
     /// Number of records that are appended to the log, each with one event.
     pub(crate) records: usize,
-    /// How many of these records may come from a spool although they are already in the log.
+    /// How many of these records may be sent again from a spool although the log already has them.
     pub(crate) spooled: usize,
     /// How far back repeats are recognized.
     pub(crate) window: WindowLimits,
