@@ -102,7 +102,8 @@ impl QueryApi {
 
     fn routes(&self) -> Router {
         let access = &self.access;
-        // These answers are the same for all readers of a tenant, so they may show more than a key permits.
+        // These answers are the same for all readers of a tenant, so they may show more than a key permits. Such a key
+        // is refused.
         let prepared = http::routes(Arc::clone(&self.state))
             .merge(live::routes(Arc::clone(&self.state), self.streaming.clone()));
         let answers = access

@@ -29,19 +29,19 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The database that is read.
     pub clickhouse: ClickHouseConfig,
-    /// When it is read.
+    /// How often the prepared answers are read from it.
     pub refresh: RefreshConfig,
     /// About how many users of hours and voters of polls one refresh may merge; a quarter of it is for voters:
     /// `POLL_MAX_USERS`, default 20 000 000. ClickHouse takes some 100 ns for each. Lower it if refreshes miss
     /// `POLL_DEADLINE`.
     pub max_merged_users: u64,
-    /// What queries may cost.
+    /// Limits of queries.
     pub query: QueryConfig,
-    /// What retention and funnels may cost.
+    /// Limits of retention tables and funnels.
     pub people: PeopleConfig,
-    /// Which pages may read.
+    /// Which web pages may read answers from a browser.
     pub cors: CorsConfig,
-    /// Who may read.
+    /// Which readers may read answers.
     pub access: AccessConfig,
     /// Path of the TOML file that declares rollups and fields: `ROLLUPS_FILE`, default none. The same file as the
     /// aggregators'; without it the built-in declaration.
@@ -63,25 +63,25 @@ pub struct ClickHouseConfig {
     pub password: String,
 }
 
-/// When the answers are refreshed from the database.
+/// How often the prepared answers are refreshed from the database.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
     /// Time between two refreshes of the prepared answers, ±10 %: `POLL_INTERVAL`, default 3s. Each refresh is one
     /// statement to ClickHouse. Shorter gives fresher answers.
     pub interval: Duration,
-    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. After it readers get the
-    /// last answer, with its age, and a query gets `503`.
+    /// Longest time that a statement to ClickHouse may take: `POLL_DEADLINE`, default 10s. If a statement takes
+    /// longer, readers get the previous answer, with its age, and a query gets `503`.
     pub deadline: Duration,
 }
 
-/// What queries of `/v1/query` may cost.
+/// Limits of queries to `/v1/query`.
 #[derive(Debug, Clone)]
 pub struct QueryConfig {
     /// Statements of queries that run at once: `QUERY_CONCURRENCY`, default 4. Others wait for their turn. Raise it if
     /// ClickHouse has cores to spare.
     pub concurrency: NonZeroUsize,
     /// Statements of queries with `accuracy=exact` that run at once: `QUERY_SLOW_CONCURRENCY`, default 2. They may take
-    /// long, so they have turns of their own.
+    /// long, so they wait in a separate queue.
     pub slow_concurrency: NonZeroUsize,
     /// Longest time that a query waits for its turn: `QUERY_QUEUE_DEADLINE`, default 5s. After it the query gets
     /// `503 busy`.
@@ -124,11 +124,11 @@ impl Default for QueryConfig {
     }
 }
 
-/// What `/v1/retention` and `/v1/funnel` may cost, in addition to queries.
+/// Limits of `/v1/retention` and `/v1/funnel`, which are separate from those of queries.
 #[derive(Debug, Clone)]
 pub struct PeopleConfig {
     /// Retention tables and funnels that are computed at once: `PEOPLE_CONCURRENCY`, default 2. Others wait for their
-    /// turn; queries have turns of their own. Raise it if ClickHouse has cores and memory to spare: each may take
+    /// turn; queries wait in a separate queue. Raise it if ClickHouse has cores and memory to spare: each may take
     /// 2 GiB.
     pub concurrency: NonZeroUsize,
     /// Longest time that a retention table or a funnel waits for its turn: `PEOPLE_QUEUE_DEADLINE`, default 5s. After

@@ -1,5 +1,5 @@
 //! Responses with a document that describes this service: `/openapi.json` and `/v1/meta`. A document seldom changes, so
-//! caches may keep it; that of `/v1/meta` depends on the reader's key and on what the latest refresh learned.
+//! caches may keep it. The document of `/v1/meta` depends on the reader's key and on what the latest refresh learned.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
@@ -11,7 +11,7 @@ use crate::rendered::etag_matches;
 
 /// `200` with the JSON document, or `304` if the reader already has it.
 pub(crate) fn respond(document: Bytes, request: &HeaderMap) -> Response {
-    // Weak, because the document may be compressed on its way.
+    // The ETag is weak, because the document may be compressed before it reaches the reader.
     let etag = format!("W/\"{:016x}\"", xxh3_64(&document));
     let unchanged = request.get(IF_NONE_MATCH).is_some_and(|known| etag_matches(known, &etag));
     let mut response =

@@ -101,7 +101,7 @@ impl Test {
     }
 }
 
-/// As a request writes a filter.
+/// Writes a filter in the form that requests use.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (op, value) = match &self.test {
@@ -120,7 +120,7 @@ fn join(values: &[String]) -> String {
     escaped.join("|")
 }
 
-/// Splits at `|`; `\|` stands for `|` and `\\` for `\`.
+/// Splits at `|`. Within a value, `\|` means `|` and `\\` means `\`.
 fn split(text: &str) -> Vec<String> {
     let mut values = vec![String::new()];
     let mut characters = text.chars().peekable();

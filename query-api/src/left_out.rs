@@ -27,7 +27,7 @@ pub(crate) enum Pace {
 pub(crate) struct Shedding {
     left_out: LeftOut,
     last: Option<Pace>,
-    /// Refreshes in a row that went like the last one.
+    /// How many of the latest refreshes in a row had the pace `last`.
     in_a_row: u32,
 }
 
@@ -37,7 +37,7 @@ impl Shedding {
         self.left_out
     }
 
-    /// Notes how a refresh went. Returns whether the next statement leaves out something else than the last one.
+    /// Notes how a refresh went. Returns whether this changes what the statement leaves out.
     pub(crate) fn note(&mut self, pace: Pace) -> bool {
         self.in_a_row = if self.last == Some(pace) { self.in_a_row + 1 } else { 1 };
         self.last = Some(pace);
@@ -73,7 +73,7 @@ fn less(left_out: LeftOut) -> LeftOut {
 mod tests {
     use super::*;
 
-    /// Checks what is left out after these refreshes, where nothing was left out before them.
+    /// Checks what is left out after these refreshes. Before them, nothing is left out.
     #[track_caller]
     fn check(paces: &[(Pace, u32)], expected: LeftOut) {
         let mut shedding = Shedding::default();

@@ -50,7 +50,7 @@ impl QueryMetrics {
             ),
             seconds: metrics.histogram(
                 "query_seconds",
-                "Time to get the rows of a query once it has its turn: planning and its statements to ClickHouse.",
+                "Time to get the rows of a query once it has its turn: the statement to ClickHouse and its result.",
                 DEFAULT_BUCKETS,
             ),
             waiting: metrics.gauge("queries_waiting", "Queries that wait for their turn to ask ClickHouse."),
@@ -115,7 +115,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero, in a registry of their own.
+    /// All metrics at zero, in a new registry.
     pub fn new() -> Self {
         let metrics = MetricFactory::new("query_api");
         Self {
@@ -135,8 +135,8 @@ impl Metrics {
             cold_waiting: metrics.gauge("cold_waiting", "Requests that wait for the next statement."),
             left_out: metrics.gauge(
                 "left_out",
-                "What the statement leaves out because it missed its deadline twice: 0 nothing, 1 old hours and small \
-                 polls, 2 all polls and the series of /v1/live too, 3 the country counters too.",
+                "What the statement leaves out because it was too slow: 0 nothing, 1 old hours and small polls, 2 also \
+                 all polls and what /v1/live shows, 3 also the country counters.",
             ),
             keys_stale: metrics.gauge("keys_stale", "Whether the key file is not valid."),
             refused: metrics.counter_vec(
@@ -168,7 +168,7 @@ impl Metrics {
         self.poll_seconds.observe(duration.as_secs_f64());
     }
 
-    /// Sets the moment that answers are true for.
+    /// Sets the `as_of` of the latest snapshot.
     pub(crate) fn as_of(&self, moment: Option<UnixMillis>) {
         self.as_of.set(moment.map_or(0, |moment| moment.0));
     }

@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     Unauthorized,
     /// A parameter asks for something that the key does not permit.
     Forbidden,
-    /// The answer was prepared from more than the key permits.
+    /// The answer is prepared from more events or measures than the key permits.
     PreparedForbidden,
     /// The answer is about the whole pipeline, and the key is not an operator's.
     NotOperator,
@@ -84,7 +84,7 @@ struct Text {
 }
 
 impl Problem {
-    /// One parameter is at fault.
+    /// A problem with one parameter.
     pub(crate) fn of(kind: Kind, param: impl Into<String>, reason: impl Into<String>) -> Self {
         let error = BadParameter { param: param.into(), reason: reason.into() };
         Self { kind, errors: vec![error] }
@@ -132,14 +132,14 @@ impl Problem {
     }
 }
 
-/// For kinds that no parameter causes.
+/// A problem of this kind that no parameter causes.
 impl From<Kind> for Problem {
     fn from(kind: Kind) -> Self {
         Self { kind, errors: Vec::new() }
     }
 }
 
-/// Only the status: [`complete`] renders the body.
+/// A response with only the status. It carries the problem, and [`complete`] renders the body.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.kind.text().status.into_response();
@@ -164,7 +164,7 @@ pub(crate) fn complete(mut response: Response, id: &RequestId) -> Response {
 }
 
 impl Kind {
-    /// After how many seconds the same request may succeed; every `503` has it.
+    /// After how many seconds the same request may succeed. Every kind with status `503` has a value.
     fn retry_after(self) -> Option<&'static str> {
         match self {
             Self::NotYet | Self::Busy | Self::NoStream | Self::NoStreamOfKey => Some("5"),

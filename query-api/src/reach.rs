@@ -1,7 +1,7 @@
 //! How far the tables reach: what each refresh learns about the tables besides the answers.
 //!
-//! Queries are planned with it, and their answers show its `as_of`. A query runs later than `as_of`, so its rows
-//! include at least every event before that moment, and its statement need not read `as_of` again.
+//! Queries are planned with a [`Reach`], and their answers show its `as_of`. A query runs later than `as_of`, so its
+//! rows include at least every event before that moment, and its statement need not read `as_of` again.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,10 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// `since` has the moments of rollups in milliseconds; `declared` the text of the aggregator's rollups, empty if
-    /// they are the same as those of this process.
+    /// `since` has, for each rollup, the moment in milliseconds from which on it counts every event. `declared` is the
+    /// text of the aggregator's declaration; it is empty if it is the same as that of this process.
     pub(crate) fn new(as_of: Option<UnixMillis>, since: &[(String, i64)], declared: &str) -> Self {
-        // 1970 stands for a rollup that has counted every event.
+        // The moment 0 (in 1970) means that the rollup has counted every event.
         let counts_later = since.iter().filter(|(_, millis)| *millis > 0);
         let second = |millis: i64| millis.saturating_add(999).div_euclid(1000);
         Self {

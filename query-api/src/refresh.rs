@@ -1,7 +1,8 @@
-//! The task that asks ClickHouse once per interval and publishes a snapshot; the only file that asks.
+//! The task that sends one statement to ClickHouse per interval and publishes a snapshot. No other file sends this
+//! statement.
 //!
-//! Invariant: if the aggregator declares other rollups than this process, no snapshot is made of the rows that it
-//! stored.
+//! Invariant: no snapshot is made while the aggregator declares other rollups than this process, because the stored
+//! rows may then have another meaning.
 
 use std::mem;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::state::{AppState, RefreshFailure};
 /// Longest text of a statement, in bytes.
 const MAX_QUERY_SIZE: &str = "67108864";
 
-/// One refresh may merge a limited number of users and voters; this fraction of it, 1 / `VOTERS`, is for voters.
+/// One refresh may merge a limited number of users and voters. Of this number, 1 / `VOTERS` is for voters.
 const VOTERS: u64 = 4;
 
 /// The task that publishes snapshots.
@@ -57,7 +58,7 @@ enum RefreshError {
          ClickHouse's configuration, and drop row policies that apply to the users of the services"
     )]
     Hidden,
-    /// The tables hold rollups that this process does not know.
+    /// The aggregator declares other rollups than this process.
     #[error(
         "this process has rollups {ours:016x}, stream-agg has {theirs:016x}: restart this one with the \
          ROLLUPS_FILE that stream-agg was started with"
@@ -194,17 +195,17 @@ impl Refresher {
         let names = match left_out {
             LeftOut::Nothing => return tracing::info!("the statement reads all answers again"),
             LeftOut::ColdKeys => "old hours and small polls",
-            LeftOut::Polls => "old hours, all polls and the series of /v1/live",
-            LeftOut::Counters => "old hours, all polls, the series of /v1/live and the country counters",
+            LeftOut::Polls => "old hours, all polls and what /v1/live shows",
+            LeftOut::Counters => "old hours, all polls, what /v1/live shows and the country counters",
         };
         tracing::warn!(
-            "the statement missed its deadline twice and leaves out {names} for now: give ClickHouse more cores, or \
-             raise POLL_DEADLINE"
+            "the statement leaves out {names} for now, because refreshes missed their deadline or exceeded the memory \
+             limit: give ClickHouse more cores or memory, or raise POLL_DEADLINE"
         );
     }
 
-    /// Fails if the aggregator declares other rollups: answers from its tables would be wrong, and nothing would show
-    /// it.
+    /// Fails if the aggregator declares other rollups than this process: answers from the tables could be wrong without
+    /// any sign of it.
     fn check_rollups(&self, theirs: u64) -> Result<(), RefreshError> {
         let ours = self.rollups;
         if theirs == 0 || theirs == ours { Ok(()) } else { Err(RefreshError::OtherRollups { ours, theirs }) }

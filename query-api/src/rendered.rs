@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The header with the moment that an answer is true for: it counts everything that was in Kafka before.
+/// The header with the `as_of` of an answer: everything that was in Kafka before this moment is counted.
 pub(crate) const X_AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 /// Milliseconds from the moment in `X-As-Of` until the response is sent. `Age` cannot be used for this, because
 /// caches set it to the time for which they have kept a response.
@@ -27,7 +27,7 @@ const ZSTD_LEVEL: i32 = 1;
 /// How the bytes of a body are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
-    /// As they are.
+    /// The bytes as they are.
     Identity,
     Gzip,
     Zstd,
@@ -68,7 +68,7 @@ impl Rendered {
         }
     }
 
-    /// A body without metadata, so its ETag is made from the whole body.
+    /// A body that contains only data, so its ETag is made from the whole body.
     fn of_data(media_type: &'static str, body: String) -> Self {
         let etag = etag(&[media_type.as_bytes(), body.as_bytes()]);
         Self::new(media_type, body, &etag)
@@ -103,7 +103,7 @@ pub(crate) fn etag(parts: &[&[u8]]) -> String {
     format!("W/\"{:016x}\"", xxh3_64(&parts.join(&0)))
 }
 
-/// The moment that an answer is true for, and the same as the value of a header.
+/// The `as_of` of an answer, also as the value of a header.
 #[derive(Debug, Clone)]
 pub(crate) struct AsOf {
     /// Everything that was in Kafka before this moment is counted; `None` while nothing is known.
@@ -118,13 +118,13 @@ impl AsOf {
     }
 }
 
-/// JSON `{"data":…,"meta":…}` that says in `meta` whether it is stale. An answer becomes stale only once, so the
-/// bodies for before and after are both rendered in advance.
+/// JSON `{"data":…,"meta":…}` whose `meta` says whether the answer is stale. An answer becomes stale only once, so its
+/// fresh and its stale body are both rendered in advance.
 ///
 /// The age of an answer is sent in its headers: in the body it would change with every request.
 #[derive(Debug)]
 pub(crate) struct AgingBody {
-    /// The moment that the data are true for.
+    /// The `as_of` of the data.
     pub(crate) as_of: AsOf,
     fresh: Rendered,
     stale: Rendered,
@@ -138,8 +138,8 @@ struct Body<'a, M> {
 }
 
 impl AgingBody {
-    /// Renders both bodies. `meta` is called with the moment that the data are true for and with whether they are
-    /// stale; for the ETag it is called without the moment.
+    /// Renders both bodies. The arguments of `meta` are the `as_of` of the data and whether they are stale. For the
+    /// ETag, `meta` is called without the `as_of`, so that equal data have equal ETags.
     pub(crate) fn new<M: Serialize>(
         as_of: &AsOf,
         data: &impl Serialize,

@@ -1,8 +1,8 @@
 //! All answers of one refresh, and the statement that reads them.
 //!
-//! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends what comes out.
-//! This file has the list of the answers: analytics are required; the others are served if their rollups are
-//! declared.
+//! Pure: `refresh.rs` sends the statement and passes its rows in; `http/` sends the rendered answers.
+//! This file has the list of the answers. The rollups of analytics must be declared; each other answer is served only
+//! if its rollups are declared.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,9 +40,9 @@ pub(crate) struct Snapshot {
 pub(crate) struct TenantAnswers {
     /// The hours of `/analytics`.
     pub(crate) analytics: Analytics,
-    /// The country counters; `None` where they are not declared, and while the statement leaves them out.
+    /// The country counters; `None` where their rollup is not declared, or where no refresh has read them yet.
     pub(crate) counters: Option<Arc<Counters>>,
-    /// The polls; `None` where they are not declared, and while the statement leaves them out.
+    /// The polls; `None` where their rollup is not declared, or where no refresh has read them yet.
     pub(crate) polls: Option<Arc<Polls>>,
     /// What `/v1/live` shows.
     pub(crate) live: Arc<LiveAnswer>,
@@ -62,7 +62,7 @@ pub(crate) struct LiveAnswer {
 }
 
 impl Snapshot {
-    /// The answers of a tenant; `None` if they were not read.
+    /// The answers of a tenant; `None` if the refresh did not read them. Notes that a reader has read them.
     pub(crate) fn tenant(&self, name: &str) -> Option<&TenantAnswers> {
         let answers = self.tenants.get(name)?;
         // Only the first reader writes: if each one did, the cores would contend for the cache line.
@@ -122,7 +122,7 @@ impl SnapshotStatement {
             counters: is_served::<Counters>(rollups).then(|| select(Counters::select())),
             polls: is_served::<Polls>(rollups).then(|| select(Polls::select())),
             series: is_served::<Series>(rollups).then(|| select(Series::select())),
-            // Few deployments declare its rollup, so its absence is not worth a warning.
+            // Few deployments declare the rollup of active users, so its absence is not worth a warning.
             active: ActiveUsers::undeclared(rollups).is_none().then(|| select(ActiveUsers::select())),
         })
     }
@@ -143,7 +143,7 @@ impl SnapshotStatement {
         (selects.join("\nUNION ALL\n"), reads)
     }
 
-    /// The statement with its values bound. It does not read rows that `previous` has and that still hold.
+    /// The statement with its values bound. It does not read again the rows of `previous` that are still valid.
     pub(crate) fn query(&self, client: &Client, scope: &Scope, previous: Option<&Snapshot>) -> Query {
         let (text, reads) = self.text(scope.left_out);
         let of_tenants = scope.tenants.iter().filter_map(|tenant| {
@@ -233,7 +233,7 @@ impl SnapshotStatement {
 fn is_served<A: SnapshotAnswer>(rollups: &Rollups) -> bool {
     let Some((rollup, columns)) = A::undeclared(rollups) else { return true };
     let (answer, columns) = (A::NAME, columns.join(", "));
-    tracing::warn!("{answer} are not served: rollup `{rollup}` with {columns} is not declared");
+    tracing::warn!("{answer} are not served: no rollup `{rollup}` with the columns {columns} is declared");
     false
 }
 

@@ -1,4 +1,4 @@
-//! What requests and the refresh task share.
+//! The state that requests and the refresh task share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::reach::Reach;
 use crate::snapshot::Snapshot;
 use crate::wanted::{self, Wanted};
 
-/// What requests and the refresh task share.
+/// The state that requests and the refresh task share.
 pub(crate) struct AppState {
     /// The latest snapshot; `None` before the first refresh succeeded.
     pub(crate) snapshot: ArcSwapOption<Snapshot>,
@@ -36,7 +36,7 @@ pub(crate) struct AppState {
     draining: AtomicBool,
 }
 
-/// Why there is no newer snapshot.
+/// Why the latest refresh made no snapshot.
 pub(crate) struct RefreshFailure {
     /// The error and its causes, for people.
     pub(crate) reason: String,

@@ -1,10 +1,10 @@
 //! What readers ask for beyond what every refresh reads: hours outside the hot window, polls that are not
 //! among the largest, tenants.
 //!
-//! Once a reader has asked for such a key, every refresh of the next minutes reads it, so that its answer is as fresh
-//! as all others. A cache that outlives a refresh would not do: events with a historic time may arrive at any moment,
-//! and the cache would hide them. The number of keys is bounded: at the limit, a new key is refused until others have
-//! been forgotten.
+//! Once a reader has asked for such a key, every refresh of the next minutes reads it, so its answer is as fresh as all
+//! others. The answer must not be cached beyond a refresh, because events of an old hour may arrive at any moment, and
+//! a cache would hide them. The number of keys is bounded: at the limit, a new key is refused until others have been
+//! forgotten.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,7 +19,7 @@ pub(crate) const MAX_POLLS: usize = 100;
 pub(crate) const MAX_TENANTS: usize = 99;
 /// An hour or a poll is kept at least this long after a reader last asked for it.
 pub(crate) const KEY_REMEMBERED: Duration = Duration::from_secs(60);
-/// A tenant is kept at least this long after a reader last asked for anything of it.
+/// A tenant is kept at least this long after a reader last asked for an answer of this tenant.
 pub(crate) const TENANT_REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Keys, and when a reader last asked for each.

@@ -1,10 +1,10 @@
 //! Checks whether the time that Kafka gave a record is plausible.
 //!
 //! The deduplication window measures age by these times. If a broker's clock jumps, the window is shorter than promised
-//! and repeats may count twice, so operators are warned. The check has no other effect, because rows depend on the
-//! record alone. An old time proves nothing, because the record may belong to a backlog. So the clock of this machine
-//! shows only whether a time is too far ahead; whether a time went back is decided by comparing it with the previous
-//! record. Pure.
+//! and repeats may count twice, so operators are warned. The check has no other effect: rows depend only on the record,
+//! never on the clock of this machine. A record that is old by this clock may belong to a backlog, so the clock is used
+//! only to find times that are too far ahead. A time that went back is found by comparing it with the time of the
+//! previous record. Pure.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ impl fmt::Display for OffClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ahead => "more than an hour ahead of this process's clock",
-            Self::WentBack => "more than an hour before the record before it",
+            Self::WentBack => "more than an hour before the previous record",
         })
     }
 }
@@ -53,7 +53,7 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Whether to warn `now`; if so, no warning is due for the next minute.
+    /// Whether a warning is due at `now`. If so, none is due for the next minute.
     pub fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= WARNING_PAUSE);
         if is_due {
@@ -99,7 +99,7 @@ mod tests {
     fn the_records_of_a_backlog_are_not_off() {
         check(-3 * DAY, -3 * DAY, None);
         check(0, -3 * DAY, None);
-        assert_eq!(off_clock(UnixMillis(0), None, NOW), None, "nothing is known of the record before it");
+        assert_eq!(off_clock(UnixMillis(0), None, NOW), None, "there is no previous record to compare with");
     }
 
     #[test]

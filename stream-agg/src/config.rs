@@ -50,7 +50,7 @@ pub struct Config {
     pub audit_interval: Option<Duration>,
     /// When a batch closes.
     pub batch: BatchConfig,
-    /// Limits that rows depend on, in addition to records and rollups.
+    /// Limits that decide which rows a record becomes, in addition to the declared rollups and fields.
     pub limits: DecodeLimits,
     /// Most groups (combinations of dimensions and bucket) that one batch adds to a rollup: `ROLLUP_MAX_GROUPS`, default
     /// 50 000. Further groups are counted in the group `(other)`. Raise it if `stream_agg_rows_folded_total` grows.
@@ -69,7 +69,7 @@ pub struct BatchConfig {
     /// `BATCH_MAX_ROWS`, if ClickHouse has too little memory for an insert.
     pub max_bytes: NonZeroUsize,
     /// Most bytes of Kafka records in all large batches of the process together: `BATCHES_MAX_BYTES`, default 256 MiB. They
-    /// take about 1.5 times as much memory. Lower it if the process must be smaller; backlogs then drain more slowly.
+    /// take about 1.5 times as much memory. Lower it if the process must use less; backlogs then drain more slowly.
     pub max_total_bytes: NonZeroUsize,
     /// Longest time that a record waits in an open batch: `BATCH_MAX_AGE`, default 4s, at most 1h. Shorter gives fresher
     /// answers and more, smaller inserts. With the default `POLL_INTERVAL` answers are about 8 s old at most.
@@ -79,7 +79,7 @@ pub struct BatchConfig {
 /// What `migrate` creates, and where.
 #[derive(Debug, Clone)]
 pub struct MigrateConfig {
-    /// Where records come from.
+    /// The Kafka cluster and the topic that records are read from.
     pub kafka: KafkaConfig,
     /// Number of partitions when `migrate` creates the topic: `TOPIC_PARTITIONS`, default 8. No more aggregators than
     /// this can work at once; choose it generously, because repeats are not recognised across a later change. Set it
@@ -88,7 +88,7 @@ pub struct MigrateConfig {
     /// Number of replicas of each partition when `migrate` creates the topic: `TOPIC_REPLICATION`, default 1. Use 3 in
     /// production, with `min.insync.replicas=2`.
     pub replication: NonZeroU16,
-    /// Where rows go.
+    /// The ClickHouse server that rows are inserted into.
     pub store: StoreConfig,
     /// ClickHouse database in which `migrate` creates the views for analysts: `BI_DATABASE`, default `bi`. It must differ from
     /// `CLICKHOUSE_DATABASE`.
@@ -106,8 +106,8 @@ pub struct MigrateConfig {
     /// Path of the TOML file with the tenants whose analysts get a database of their own: `TENANTS_FILE`, default none. Each
     /// `[[tenant]]` has a `name`, the `password_sha256` of its reader, and may have `enabled = false`.
     pub tenants: Tenants,
-    /// Whether `migrate` creates databases of tenants on a ClickHouse in which they can reach each other's rows:
-    /// `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try them.
+    /// Whether `migrate` creates databases of tenants on a ClickHouse that is too old to keep tenants from each other's
+    /// rows: `BI_ALLOW_OLD_SERVER`, default 0. Set it to 1 only to try out these databases.
     pub allow_old_server: bool,
     /// How long `migrate` waits until Kafka and ClickHouse can be reached: `MIGRATE_DEADLINE`, default 5m. Raise it if they
     /// start later than the migration.
@@ -170,12 +170,12 @@ impl Config {
     }
 }
 
-/// Longest age of a window, in milliseconds. The window is emptied when no record came for its age plus an hour, so
-/// its oldest record may be twice its age and an hour old, and the ledger must still have it. Two days are left for
-/// clocks that differ and for downtime.
+/// Longest `DEDUP_WINDOW_AGE`, in milliseconds. A window is emptied when no record has come for this age plus an hour.
+/// Until then, its oldest record may be as old as twice this age plus an hour, and the ledger must still have that
+/// record. Two days are left for clocks that differ and for downtime.
 const MAX_WINDOW_AGE: i64 = (LEDGER_DAYS as i64 - 2) * DAY / 2;
-/// Most ids in a window, of about 50 bytes each. The ids of several partitions must be read from the ledger within
-/// the 20 s of a statement.
+/// Most ids in a window, of about 50 bytes each. A statement must read the ids of several partitions from the ledger
+/// before its timeout of 20 s.
 const MAX_WINDOW_IDS: usize = 20_000_000;
 
 /// How long a repeated event is recognised after the first one: `DEDUP_WINDOW_AGE`, default 1day, at most 14days. Clients
@@ -247,7 +247,7 @@ impl MigrateConfig {
         access::of_deployment(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
 
-    /// The users that follow from declarations: the definers of views, and the users of tenants.
+    /// The users that the views need: the definers of views, and the users of tenants.
     pub fn users_of_views(&self) -> Vec<User> {
         access::of_views(&self.rollups, self.databases(), self.definer_names(), &self.tenants)
     }
@@ -261,8 +261,8 @@ impl MigrateConfig {
         let store = StoreConfig::from_vars(vars)?;
         let bi_database = database(vars, "BI_DATABASE", "bi")?;
         if bi_database == store.database {
-            // A view would replace the table of the same name.
-            let reason = "the tables are in it (CLICKHOUSE_DATABASE)".to_owned();
+            // A view would replace a table that has the same name.
+            let reason = "it is the database of the tables (CLICKHOUSE_DATABASE)".to_owned();
             return Err(VarError::Invalid { name: "BI_DATABASE", value: bi_database, reason });
         }
         let config = Self {
@@ -289,7 +289,7 @@ impl MigrateConfig {
         let mut databases = self.tenants.iter().map(|tenant| tenant.database(&self.bi_database));
         if let Some(database) = databases.find(|name| *name == self.store.database) {
             let reason =
-                "it would be the database of a tenant, and the tables are in it (CLICKHOUSE_DATABASE)";
+                "it would be a tenant's database, but it is the database of the tables (CLICKHOUSE_DATABASE)";
             return invalid("BI_DATABASE", database, reason);
         }
         let mut names = BTreeSet::from(["default".to_owned()]);
@@ -331,7 +331,7 @@ impl KafkaConfig {
     pub(crate) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "millrace-stream-agg");
-        // The default of ten seconds would delay the connection to a broker that is back for too long.
+        // With the default of ten seconds, the client would reconnect too late when a broker is reachable again.
         client.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in ours {
             client.set(*name, *value);
@@ -412,7 +412,7 @@ fn up_to(name: &'static str, number: NonZeroUsize, most: usize) -> Result<NonZer
     Err(VarError::Invalid { name, value: number.to_string(), reason })
 }
 
-/// A variable that delays rows for readers, at most [`MAX_AGE`].
+/// Reads a duration that adds to the age of answers. It may be at most [`MAX_AGE`].
 fn age(vars: &Vars, name: &'static str, default: Duration) -> Result<Duration, VarError> {
     vars.positive_duration_or(name, default)?;
     vars.duration_up_to(name, default, MAX_AGE, "readers would see nothing new for too long")
@@ -515,7 +515,7 @@ mod tests {
     fn a_window_that_the_ledger_could_not_restore_is_refused() {
         check_refused("DEDUP_WINDOW_AGE", "14days 1ms", "write 0s to 14days");
         let age = check_taken("DEDUP_WINDOW_AGE", "14days").window.age_ms;
-        assert!(2 * age + HOUR < i64::from(LEDGER_DAYS) * DAY, "until the window is emptied");
+        assert!(2 * age + HOUR < i64::from(LEDGER_DAYS) * DAY, "the ledger has all of the window");
         check_refused("DEDUP_WINDOW_IDS", "0", "from 1 to 20000000");
         check_refused("DEDUP_WINDOW_IDS", "20000001", "from 1 to 20000000");
         assert_eq!(check_taken("DEDUP_WINDOW_IDS", "1").window.max_ids, 1);
@@ -559,7 +559,7 @@ mod tests {
     fn settings_that_kafkas_client_does_not_accept_are_found_before_the_start() {
         check_refused("KAFKA_OPT_heartbeat", "5", "KAFKA_OPT_heartbeat is not usable: No such configuration");
         check_refused("KAFKA_OPT_session.timeout.ms", "soon", "Invalid value");
-        // The value is good alone, but not with the default of another setting.
+        // The value is valid alone, but contradicts the default of another setting.
         let vars = NEEDED.into_iter().chain([("KAFKA_OPT_max.poll.interval.ms", "1")]);
         let error = Config::from_vars(&Vars::from_pairs(vars)).unwrap_err().to_string();
         assert!(error.starts_with("variable KAFKA_OPT_… is not usable: `max.poll.interval.ms`"), "{error}");

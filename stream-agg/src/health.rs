@@ -1,7 +1,7 @@
 //! Why the aggregator is not ready, for operators and for readiness probes.
 //!
-//! Invariant: each change is logged once, not each attempt. A process that is not ready need not be restarted:
-//! everything that fails here is retried automatically.
+//! Invariant: a change of a component's state is logged once, and repeated attempts are not logged. A process that is
+//! not ready need not be restarted, because everything that fails here is retried automatically.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,8 +44,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Not ready until Kafka at `brokers` and ClickHouse have answered and the group is joined: nothing is stored
-    /// before that.
+    /// The health of a process that has just started. It is not ready until Kafka at `brokers` and ClickHouse have
+    /// answered and the group is joined, because it stores nothing before that.
     pub fn new(brokers: &str) -> Self {
         let not_yet = [
             (Component::Kafka, "not reached yet"),
@@ -56,12 +56,12 @@ impl Health {
         Self { brokers: brokers.to_owned(), failures: Mutex::new(failures.into()) }
     }
 
-    /// No broker answers.
+    /// Reports that no broker answers.
     pub fn kafka_unreachable(&self) {
         self.degraded(Component::Kafka, format!("no answer from {}", self.brokers));
     }
 
-    /// Reports that `component` fails for this reason, which may pass without an operator.
+    /// Reports that `component` fails for this reason, and may recover without an operator.
     pub fn degraded(&self, component: Component, reason: impl fmt::Display) {
         if let Some(reason) = self.changed(component, reason) {
             tracing::warn!("{component}: {reason}");

@@ -7,7 +7,7 @@
 //! - [`apply`] inserts the blocks into ClickHouse, each exactly once.
 //! - [`kafka`] has the Kafka clients, commits offsets, and wraps what only librdkafka's C interface offers.
 //! - [`pipeline`] drives one partition: restore → collect → commit → insert.
-//! - [`group`] is the member of the consumer group, which starts and stops the pipelines.
+//! - [`group`] is a member of the consumer group, and starts and stops the pipelines.
 //! - [`ops`] runs the background tasks next to the pipelines, and has the commands for operators.
 //!
 //! All of them use [`config`], [`health`], [`metrics`] and [`clock`]; [`start`] starts and stops the aggregator. The
@@ -19,7 +19,7 @@
 //! |---|---|
 //! | batch | consecutive records of one Kafka partition, which are inserted together |
 //! | cell | the rows of a batch for one table partition: one insert, one part |
-//! | marker | a row of the tenant `''` in each cell; the table partition holds all Kafka records below its `hwm` |
+//! | marker | a row of the tenant `''` in each cell: all Kafka records below its `hwm` are in the table partition |
 //! | intent | the metadata of a commit: which batch follows the committed offset, and what its rows depend on |
 //! | declare a batch | commit its intent before any of its rows is inserted |
 //! | declaration | the rollups, fields and limits under which rows are made; its hash is the column `cfg` |

@@ -16,8 +16,8 @@ use stream_agg::protocol::progress::{NextOffset, Offset};
 use stream_agg::{Config, MigrateError, RunError};
 use tikv_jemallocator::Jemalloc;
 
-/// jemalloc keeps freed memory for the next batch, which needs about as much. With the system allocator, a quarter of
-/// the time was spent on pages that were returned to the system between two batches.
+/// jemalloc keeps freed memory for the next batch, which needs about as much. The system allocator returned the pages
+/// to the operating system between two batches, and this took a quarter of the time.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -94,7 +94,7 @@ enum Command {
     },
     /// Compare the tables with each other; fail if rows are missing or duplicate, or offsets are in no ledger row.
     Audit {
-        /// How many days of arrival before today to compare. If no data are older or expired, everything is compared.
+        /// Compare what arrived today and on this many days before. If nothing is older or expired, compare everything.
         #[arg(long, default_value_t = stream_agg::ops::audit::MAX_DAYS, value_parser = clap::value_parser!(u16).range(1..=i64::from(stream_agg::ops::audit::MAX_DAYS)))]
         days: u16,
         /// Print JSON instead of a table.

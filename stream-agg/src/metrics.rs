@@ -1,6 +1,6 @@
 //! The metrics of the aggregator: one struct, registered once.
 //!
-//! Invariant: lines = rows + rejected + duplicates, counted when a batch is in every cell.
+//! Invariant: lines = rows + rejected + duplicates. A batch is counted once all of its cells are applied.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl Drop for StoppedGuard {
 /// Why an insert failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertError {
-    /// The condition of the insert did not hold: the markers are read to find out which rows are stored.
+    /// The condition of the insert was not met. The markers are then read to find out which rows are stored.
     ConditionFailed,
     /// The same insert may succeed later without an operator.
     Transient,
@@ -111,7 +111,7 @@ impl InsertError {
     }
 }
 
-/// All metrics at zero, in a registry of their own.
+/// All metrics at zero, in a new registry.
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = MetricFactory::new("stream_agg");
@@ -175,7 +175,7 @@ impl Default for Metrics {
                 .counter("recovered_intents_total", "Batches of an earlier owner that were finished."),
             records_off_clock: metrics.counter(
                 "records_off_clock_total",
-                "Records whose Kafka time is over an hour ahead of this machine, or behind the record before.",
+                "Records whose Kafka time is over an hour ahead of this machine, or before the previous record.",
             ),
             joins: metrics.counter("joins_total", "Times the consumer group was joined."),
             orphans: metrics.counter("orphans_total", "Partitions found without an owner in the group."),
@@ -196,7 +196,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a batch that is in every cell.
+    /// Counts a batch that is applied.
     pub fn applied(&self, counts: &Counts, unix_seconds: i64) {
         self.records.inc_by(counts.records);
         self.lines.inc_by(counts.lines);
@@ -212,8 +212,8 @@ impl Metrics {
         self.last_batch.set(unix_seconds);
     }
 
-    /// Counts records of a closed batch whose number of lines differs from their header. A batch that is rebuilt
-    /// counts again.
+    /// Counts records of a closed batch whose number of lines differs from their header. If the batch is rebuilt, they
+    /// are counted again.
     pub fn miscounted(&self, records: u64) {
         self.records_miscounted.inc_by(records);
     }
@@ -226,7 +226,7 @@ impl Metrics {
         self.last_audit.set(unix_seconds);
     }
 
-    /// Resets the results of the audit, because another process audits now.
+    /// Resets the results of the audit, because another process runs the audits now.
     pub fn audits_elsewhere(&self) {
         self.audit_missing.set(0);
         self.audit_duplicate.set(0);

@@ -122,8 +122,8 @@ pub async fn run(
         tokio::select! {
             consumed = &mut consuming => consumed?,
             several = servers.several() => {
-                // From now on nothing is sent to ClickHouse, so a batch whose rows are not proved to be stored is not
-                // committed.
+                // Now that a second server has answered, the store sends nothing more to ClickHouse. So a batch that
+                // is not applied yet is not committed.
                 stop.cancel();
                 consuming.await?;
                 return Err(several.into());
@@ -196,7 +196,7 @@ async fn consume(
     thread::Builder::new()
         .name("consume".to_owned())
         .spawn(move || {
-            // If the member took too long to leave, the receiver is gone.
+            // If the member took too long to leave, the receiver has been dropped.
             let _late = ended.send(group::run_member(&config, &services, &applied_watches, &stop));
         })
         .map_err(RunError::Thread)?;
@@ -230,8 +230,8 @@ async fn watch_tables(services: Arc<Services>, gate: Arc<InsertGate>, shutdown: 
 async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Declaration, RunError> {
     let declared = async || {
         let ours = configs::ours(store, config).await?;
-        // ClickHouse's clock is read first: if another process declares the same rollups now, the rows that it stores
-        // later have a higher version.
+        // The version of the rows is ClickHouse's time before they are stored. If another process declares the same
+        // rollups at the same time, the rows that it stores later have a higher version, and are not replaced.
         let noted = since::now(store).await?;
         let earlier = configs::all(store).await?;
         if let Some(changed) = configs::changed(&ours.rollups, &earlier) {
@@ -250,8 +250,8 @@ async fn declare(store: &Store, config: &Config, health: &Health) -> Result<Decl
     health.retry_clickhouse(declared).await
 }
 
-/// Stores, before the declaration, that no partition counts these rollups yet. Readers must not treat the rollups as
-/// complete until a process that declares them owns or has owned each of the `partitions`.
+/// Stores that no partition counts these rollups yet. This must happen before the declaration is stored: readers must
+/// not treat the rollups as complete until a process that declares them owns or has owned each of the `partitions`.
 async fn introduce(
     store: &Store,
     rollups: &BTreeSet<&str>,
@@ -276,7 +276,7 @@ async fn committed_partitions(config: &Config, health: &Health) -> Vec<u16> {
                 return partitions;
             }
             Ok(Err(error)) => {
-                tracing::debug!(%error, "ask kafka what is committed");
+                tracing::debug!(%error, "ask kafka for the committed offsets");
                 health.kafka_unreachable();
             }
             // The runtime shuts down, which also ends this task.
@@ -322,8 +322,8 @@ async fn find_topic(metadata_client: &Arc<BaseConsumer>, kafka: &KafkaConfig, he
     }
 }
 
-/// Waits until Kafka sets the times of the topic's records (`LogAppendTime`). Only warns if this process has no right
-/// to read the setting.
+/// Waits until the topic's `message.timestamp.type` is `LogAppendTime`, so that Kafka sets the times of records. If
+/// this process has no right to read the setting, it logs a warning and does not wait.
 async fn find_times(admin: &Admin, kafka: &KafkaConfig, health: &Health) {
     let mut backoff = START_RETRIES.backoff();
     loop {
@@ -360,8 +360,8 @@ fn refused(metadata_client: &BaseConsumer) -> Option<&'static str> {
 /// Waits until the check of the tables in ClickHouse finds no problem.
 async fn find_tables(store: &Store, fields: &[Field], health: &Health) {
     let mut backoff = START_RETRIES.backoff();
-    // ClickHouse is not reported as recovered yet: a reader that sees this process ready may ask for its declaration,
-    // which is stored later.
+    // ClickHouse is not reported as recovered yet, because that could make this process ready. Readers may ask for the
+    // declaration of a ready process, and it is stored later.
     while let Err(error) = tables::check(store, fields).await {
         health.degraded(Component::ClickHouse, error);
         time::sleep(backoff.wait()).await;

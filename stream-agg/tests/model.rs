@@ -47,7 +47,7 @@ const LONG_WINDOW: window::Bounds = window::Bounds {
     ..SHORT_WINDOW
 };
 
-/// Two records with one event each have one id more than the window holds.
+/// The window holds three ids. Two records with one event each have four: two of records and two of events.
 const NARROW_WINDOW: window::Bounds =
     window::Bounds { window: WindowLimits { age_ms: 10 * MINUTE, max_ids: 3 }, ..SHORT_WINDOW };
 
@@ -76,7 +76,7 @@ fn every_record_is_counted_once_whatever_fails() {
 fn every_record_is_counted_once_however_much_fails() {
     check(Bounds { crashes: 1, moves: 1, losses: 1, ..NOTHING_FAILS });
     check(Bounds { crashes: 1, losses: 1, kills: 1, ticks: 2, ..NOTHING_FAILS });
-    // Enough time steps for a token to be renamed.
+    // Enough time steps for rows to be sent under another token (`Attempts::renamed`).
     check(Bounds { kills: 1, ticks: 4, ..NOTHING_FAILS });
     check(Bounds { records: 3, crashes: 1, moves: 1, ..NOTHING_FAILS });
     check(Bounds { records: 3, moves: 1, losses: 1, ..NOTHING_FAILS });

@@ -111,8 +111,8 @@ impl<'l> Owner<'l> {
         self.makes_batch_slowly(last, &[])
     }
 
-    /// Does the same, but the owner finds its queue empty before each record: once for each of `looks`, at that time
-    /// after the previous record.
+    /// Like [`Owner::makes_batch_up_to`], but before each record the owner finds its queue empty once for each of
+    /// `looks`, which are milliseconds after the previous record.
     fn makes_batch_slowly(&mut self, last: i64, looks: &[i64]) -> Made {
         let mut batch = None;
         for offset in self.read.to_i64()..=last {
@@ -157,13 +157,13 @@ impl Made {
         Batcher::rebuild(self.start, [self.entries.last().unwrap().offset.next()])
     }
 
-    /// For each record, the number of its stored lines: 0 for a repeat.
+    /// The number of stored lines of each record: 0 for a repeat.
     fn stored(&self) -> Vec<u32> {
         self.entries.iter().map(|entry| entry.stored).collect()
     }
 }
 
-/// A batcher whose batches only the test closes.
+/// A batcher that closes no batch by itself, only when the test does.
 fn batcher(start: NextOffset) -> Batcher {
     let config = BatchConfig {
         max_rows: 1000.try_into().unwrap(),
@@ -283,7 +283,7 @@ fn our_clock_back_a_day_empties_no_window_and_ahead_a_day_only_shortens_it() {
 
     let mut ahead = Owner::new(&LOG[..2], LIMITS);
     ahead.makes_batch_up_to(1);
-    assert!(ahead.finds_queue_empty(MINUTE + DAY), "the log ends here, so the partition looks idle");
+    assert!(ahead.finds_queue_empty(MINUTE + DAY), "the log ends here, so the partition counts as idle");
     ahead.log = &LOG;
     assert_eq!(ahead.makes_batch_up_to(3).stored(), [1, 0], "only the second repeat is recognized");
 }

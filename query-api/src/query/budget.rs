@@ -1,10 +1,10 @@
 //! Limits the cost of all queries together.
 //!
 //! A limited number of statements runs at once; further statements wait for their turn, up to a deadline. Statements
-//! that may take long have a limit of their own, so that the others need not wait for them. Equal queries share one
-//! statement, and its rows are the answer until the next tick: however many readers look at a dashboard, each of its
-//! queries runs once per tick. A statement is cancelled when its last reader disconnects. A failure is the answer for
-//! all readers that wait for the statement, and is not kept.
+//! that may take long have a separate limit, so the others do not wait for them. Equal queries share one statement, and
+//! its rows answer them until the next tick. So each query of a dashboard runs once per tick, however many readers have
+//! the dashboard open. A statement is cancelled when its last reader disconnects. If a statement fails, all readers
+//! that wait for it get the error. Errors are not kept: the next equal query runs again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,20 +18,20 @@ use crate::config::Config;
 use crate::metrics::QueryMetrics;
 use crate::problem::{Kind, Problem};
 
-/// What the statements of a budget may cost.
+/// The limits of a budget.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BudgetLimits {
     /// Most statements of bounded cost that run at once.
     pub(crate) concurrency: usize,
     /// Most statements of unbounded cost that run at once; 0 if the budget has no such statements.
     pub(crate) slow_concurrency: usize,
-    /// Longest that a query waits for its turn.
+    /// Longest time that a query waits for its turn.
     pub(crate) queue_deadline: Duration,
-    /// Longest that a statement runs.
+    /// Longest time that a statement runs.
     pub(crate) deadline: Duration,
     /// About how many bytes of answers are kept.
     pub(crate) cache_bytes: usize,
-    /// Longest that an answer is kept.
+    /// Longest time that an answer is kept.
     pub(crate) kept: Duration,
 }
 
@@ -44,8 +44,8 @@ impl BudgetLimits {
             queue_deadline: config.query.queue_deadline,
             deadline: config.query.deadline,
             cache_bytes: config.query.cache_bytes,
-            // Normally the next tick replaces an answer. While ClickHouse does not answer there are no ticks, and
-            // this bounds the age.
+            // Normally the next tick replaces an answer. While ClickHouse does not answer, there are no ticks; then
+            // this limit bounds the age of an answer.
             kept: 2 * config.refresh.interval,
         }
     }
@@ -57,7 +57,7 @@ pub(crate) trait Kept: Send + Sync + 'static {
     fn bytes(&self) -> usize;
 }
 
-/// Turns for statements, and the answers that are kept.
+/// Gives each statement its turn, and keeps the answers.
 pub(crate) struct Budget<A> {
     normal: Semaphore,
     slow: Semaphore,
@@ -71,7 +71,7 @@ pub(crate) struct Budget<A> {
 pub(crate) enum Lane {
     /// The queue of statements whose cost is bounded.
     Normal,
-    /// The queue of statements that count exactly, whatever it costs.
+    /// The queue of statements that count exactly, however long that takes.
     Slow,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Key {
     pub(crate) tick: u64,
     /// The reader who may see the answer.
     pub(crate) reader: Arc<Reader>,
-    /// The start and the end of its window.
+    /// The start and the end of the query's window.
     pub(crate) window: (i64, i64),
     /// The request in canonical form.
     pub(crate) query: String,
@@ -105,7 +105,8 @@ impl<A: Kept> Budget<A> {
         }
     }
 
-    /// The answer that is kept or being computed; otherwise the result of `run`, once it is its turn.
+    /// Returns the kept answer, or waits for the one that is being computed. If there is neither, waits for a turn of
+    /// the lane and computes the answer with `run`.
     pub(crate) async fn answer(
         &self,
         key: Key,
@@ -122,7 +123,7 @@ impl<A: Kept> Budget<A> {
             };
             let waiting = self.metrics.waiting();
             let turn = time::timeout(self.limits.queue_deadline, turns.acquire()).await;
-            let _turn = turn.map_err(|_| Problem::from(Kind::Busy))?.expect("it is never closed");
+            let _turn = turn.map_err(|_| Problem::from(Kind::Busy))?.expect("the semaphore is never closed");
             drop(waiting);
             let started = Instant::now();
             let answer = time::timeout(self.limits.deadline, run).await;
@@ -222,7 +223,7 @@ mod tests {
         let running: Vec<_> = (0..LIMITS.concurrency).map(|n| tokio::spawn(ask(n.to_string()))).collect();
         tokio::task::yield_now().await;
         assert_eq!(ask("one more".to_owned()).await, Err(Kind::Busy.into()));
-        // Statements that may take long have a limit of their own.
+        // Statements that may take long have a separate limit.
         let slow = budget.answer(key(7, "slow"), Lane::Slow, async { Ok(shaped()) });
         assert!(slow.await.is_ok());
         for run in running {

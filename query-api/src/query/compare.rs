@@ -1,8 +1,9 @@
 //! What a query reads: its own window, and with `compare` the window that it is compared with.
 //!
-//! The comparison is shifted by the calendar of the query's zone and its buckets are paired by their number. The
-//! bucket that is not over yet is compared with an equally long part of its counterpart: both are cut at the latest
-//! moment at which the rollups have the end of a bucket. Pure: no clock, no I/O.
+//! The other window is found by the calendar of the query's time zone. Its buckets and those of the query are paired by
+//! their number. Only a part of the bucket that is not over yet is compared, with an equally long part of its
+//! counterpart: the bucket is cut at the latest moment at which a bucket of each compared rollup ends. Pure: no clock,
+//! no I/O.
 
 use jiff::ToSpan;
 
@@ -39,8 +40,8 @@ pub(super) struct Compared {
     pub(super) cut: Option<Cut>,
 }
 
-/// The part of an unfinished bucket that is compared, and what it is compared with. Both are equally long. They have
-/// only those measures of the query whose rollups have smaller buckets within this one.
+/// The part of an unfinished bucket that is compared, and the equally long part of its counterpart. Both have only
+/// those measures of the query whose rollups have smaller buckets within the unfinished bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cut {
     /// Number of the bucket in the window of the query.
@@ -103,7 +104,7 @@ fn compared(
     Ok(Compared { window: (other.from(), other.to()), whole, cut })
 }
 
-/// The window that another one is compared with.
+/// The window that `window` is compared with.
 fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Problem> {
     let Window { grain, unit, ref calendar, .. } = *window;
     let (from, to) = (window.from(), window.to());
@@ -113,7 +114,7 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
         }
         (Compare::Previous, _) => {
             let units = match unit {
-                // Hours are not counted by the calendar: a day may have 23 or 25 of them.
+                // Hours are shifted by their length and not by the calendar, because a day may have 23 or 25 of them.
                 Grain::Minute | Grain::QuarterHour | Grain::Hour => None,
                 _ => Some(calendar.count(unit, from, to)),
             };
@@ -129,14 +130,14 @@ fn counterpart(compare: Compare, window: &Window, now: i64) -> Result<Window, Pr
     Window::between(start, end, grain, unit, calendar.clone()).map_err(as_compare)
 }
 
-/// Blames the parameter `compare` for a window that is not possible.
+/// Names the parameter `compare` as the reason why a window is not possible.
 fn as_compare(mut problem: Problem) -> Problem {
     problem.errors.iter_mut().for_each(|error| "compare".clone_into(&mut error.param));
     problem
 }
 
-/// Cuts an unfinished bucket and its counterpart at the latest moment that suits all measures. Leaves out measures
-/// whose rollups cannot divide the bucket at any moment.
+/// Cuts an unfinished bucket and its counterpart at the latest moment at which the rollups of all measures have the end
+/// of a bucket. Leaves out measures whose rollups have no smaller buckets.
 fn cut(
     query: &Query,
     planner: &Planner<'_>,

@@ -1,7 +1,8 @@
 //! The cursor: describes the row after which the next page begins.
 //!
-//! A cursor holds the row's value of the ordering measure, its bucket and its dimensions, so every replica can
-//! continue from it, and rows that arrive in the meantime change no earlier page. For readers it is an opaque text.
+//! A cursor contains the value of the measure by which rows are ordered, the bucket and the dimensions of the row. So
+//! every replica can continue from it, and rows that arrive in the meantime change no earlier page. For readers, a
+//! cursor is an opaque text.
 
 use std::fmt;
 
@@ -29,7 +30,7 @@ impl Cursor {
         Self { figure, start: row.start, keys: row.keys.clone() }
     }
 
-    /// A row that is ordered where the described row is.
+    /// A row that is sorted to the same place as the described row.
     pub(super) fn row(&self, query: &Query) -> Row {
         let mut figures = vec![None; query.measures.len()];
         if let Some(at) = ordering(query) {

@@ -44,7 +44,7 @@ impl Database {
     /// The rows of a statement. If this future is dropped early, it closes its connection, and ClickHouse cancels the
     /// statement.
     pub(crate) async fn rows<R: RowOwned + RowRead>(&self, statement: Statement) -> Result<Vec<R>, Problem> {
-        // A raw query, because a question mark in a declared text is not a placeholder.
+        // `Client::query` would take a question mark in a declared text for a placeholder; `query_raw` does not.
         let mut query = self.client.query_raw(&statement.text);
         for (name, value) in statement.settings {
             query = query.with_setting(name, value);

@@ -100,7 +100,8 @@ impl Calendar {
             return self.clock_start(length, at);
         }
         let mut start = self.day_start(self.first_day(grain, self.date(at)));
-        // If the clock is put back over midnight, the local date goes back to the day before.
+        // If the clock is put back over midnight, the local date is that of the day before for a while, although the
+        // next day has already begun. Then `at` lies in a later bucket.
         loop {
             let next = self.next(grain, start);
             if next > at {
@@ -153,8 +154,8 @@ impl Calendar {
         count
     }
 
-    /// The moment at which the local clock showed the time of `at` minus `span`. If the clock was put forward over
-    /// that time, the time moves forward with it, out of the gap.
+    /// The moment at which the local clock showed the local time of `at` minus `span`. If the clock skipped that time
+    /// when it was put forward, the result is later by as much as the clock was put forward.
     pub(crate) fn shifted_back(&self, at: i64, span: Span) -> i64 {
         let local = self.zone.to_datetime(timestamp(at)).saturating_sub(span);
         let limit = Timestamp::MIN.as_second();
@@ -187,7 +188,8 @@ impl Calendar {
         i64::from(self.zone.to_offset(timestamp(at)).seconds())
     }
 
-    /// A bucket ends where the local clock passes a multiple of `length`, and where it is put forward or back.
+    /// Start of the bucket that holds `at`. A bucket ends where the local clock passes a multiple of `length`, and
+    /// where the clock is put forward or back.
     fn clock_start(&self, length: i64, at: i64) -> i64 {
         let offset = self.offset(at);
         let start = at - (at + offset).rem_euclid(length);
@@ -205,7 +207,8 @@ impl Calendar {
         }
     }
 
-    /// The first instant after `before` from which the offset is `offset`, up to `after`.
+    /// The first instant after `before` at which the UTC offset is `offset`. The offset must change to it once between
+    /// `before` and `after`.
     fn first_with_offset(&self, mut before: i64, mut after: i64, offset: i64) -> i64 {
         while after - before > 1 {
             let middle = before + (after - before) / 2;
@@ -262,8 +265,8 @@ fn moved(grain: Grain, day: Date, count: i64) -> Date {
     day.saturating_add(span)
 }
 
-/// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if not even minutes
-/// have.
+/// The coarsest grain of rollups whose buckets have an edge at each of these instants; `None` if not even
+/// buckets of a minute do.
 pub(crate) fn needed(edges: &[i64]) -> Option<rollup::Grain> {
     use rollup::Grain::{Day, Hour, Minute, QuarterHour};
     [Day, Hour, QuarterHour, Minute].into_iter().find(|grain| has_edges(*grain, edges))

@@ -34,7 +34,7 @@ pub(crate) const MAX_BODY: usize = 64 << 10;
 /// The label of the route in metrics.
 const ROUTE: &str = "/v1/query";
 
-/// The paths, and the format that each stands for.
+/// The paths, and the format that each path asks for.
 pub(crate) const PATHS: [(&str, Option<Format>); 4] = [
     ("/v1/query", None),
     ("/v1/query.json", Some(Format::Json)),
@@ -120,7 +120,7 @@ fn format(query: &Query, suffix: Option<Format>, headers: &HeaderMap) -> Result<
     }
 }
 
-/// The first format that `Accept` names, of those that answers can have.
+/// The first media type in `Accept` that is a format of answers.
 pub(crate) fn accepted(headers: &HeaderMap) -> Option<Format> {
     let accept = headers.get(ACCEPT)?.to_str().ok()?;
     accept.split(',').find_map(|range| match range.split(';').next().unwrap_or_default().trim() {

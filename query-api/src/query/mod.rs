@@ -1,11 +1,11 @@
 //! `/v1/query`: any measure of a declared rollup, by any of its dimensions, over any window.
 //!
-//! A query passes through these files: [`params`] reads it, [`window`] and [`grain`] find its buckets; [`plan`]
+//! A query passes through these files: [`params`] reads it, [`window`] and [`grain`] find its buckets, [`plan`]
 //! chooses the rollups by what the latest refresh learned about them, [`compare`] chooses the windows that are read,
-//! [`sql`] writes one statement, [`budget`] gives it its turn and [`fetch`] asks ClickHouse; [`shape`] makes rows of
-//! the result ([`cursor`] says where a page begins), [`render`] turns them into bytes, and [`send`] bounds the memory
-//! of long answers; [`http`] has the routes, formats and headers. Unlike a prepared answer, a query is sent to
-//! ClickHouse when its request arrives; equal queries are sent once per tick.
+//! [`sql`] writes one statement, [`budget`] gives the statement its turn, and [`fetch`] sends it to ClickHouse. Then
+//! [`shape`] makes the rows of the answer ([`cursor`] says where a page begins), [`render`] turns them into bytes, and
+//! [`send`] bounds the memory of long answers. [`http`] has the routes, formats and headers. Unlike a prepared answer,
+//! a query is sent to ClickHouse when its request arrives; equal queries are sent once per tick.
 
 pub(crate) mod params;
 
@@ -123,11 +123,12 @@ impl QueryService {
         shape::check_size(query, &window, now)?;
         let known = self.state.reach();
         let reach = known.clone().unwrap_or_default();
-        // A comparison ends where counting ends: later events have no equally long counterpart.
+        // A comparison ends at the moment up to which everything is counted. Later events are counted only in part, so
+        // the same time in the other window would have too many.
         let counted = reach.as_of.map_or(now, |as_of| now.min(as_of.0.div_euclid(1000)));
         let planner = Planner::new(&self.rollups, &reach, query, now)?;
         let slices = Slices::new(query, &planner, &window, counted)?;
-        // Mistakes in the request are reported before this: they remain mistakes once ClickHouse answers.
+        // This error invites a retry, so mistakes in the request, which a retry does not fix, are reported before it.
         known.ok_or(Kind::NotYet)?;
         let is_slow = query.accuracy == Accuracy::Exact
             && slices.main.plan.parts.iter().any(|part| part.distinct().next().is_some());
@@ -147,7 +148,7 @@ impl QueryService {
         self.budget.answer(key, if is_slow { Lane::Slow } else { Lane::Normal }, run).await
     }
 
-    /// Whether two refreshes should have replaced the answer by now.
+    /// Whether the answer is so old that two refreshes should have replaced it by now.
     fn is_stale(&self, shaped: &Shaped, now: UnixMillis) -> bool {
         let limit = self.interval.saturating_mul(3);
         shaped.as_of.is_none_or(|as_of| now.0 - as_of.0 > limit)

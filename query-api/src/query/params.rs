@@ -37,10 +37,10 @@ pub(crate) struct Query {
     pub(super) fill: Fill,
     pub(super) order: Option<Order>,
     pub(super) limit: usize,
-    /// The row after which the answer begins; `None`: with the first row.
+    /// The row after which the answer begins; `None` if it begins with the first row.
     pub(super) cursor: Option<Cursor>,
     pub(super) partial: Partial,
-    /// What each row is compared with; `None`: nothing.
+    /// What each row is compared with; `None` if the query asks for no comparison.
     pub(super) compare: Option<Compare>,
     pub(super) accuracy: Accuracy,
     /// The only rollups that may answer; if empty, any rollup.
@@ -58,7 +58,7 @@ pub(crate) struct Given<Q: 'static = Query>(Vec<(&'static Parameter<Q>, Vec<Stri
 /// The values of a dimension that have rows of their own; all other values are merged into one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Top {
-    /// The dimension; `None`: the first dimension of the query.
+    /// The dimension; `None` means the first dimension of the query.
     pub(super) dimension: Option<String>,
     /// How many values.
     pub(super) count: usize,
@@ -158,19 +158,19 @@ pub(super) enum Integers {
 pub(crate) struct Parameter<Q = Query> {
     /// The name of the parameter.
     pub(crate) name: &'static str,
-    /// The value that counts if the parameter is absent, as a request would write it.
+    /// The value that is used if the parameter is absent, as a request would write it.
     pub(crate) default: Option<&'static str>,
     /// What the parameter is for, and how its values are written.
     pub(crate) doc: &'static str,
-    /// How often the parameter is given, and how JSON writes it.
+    /// How often the parameter may be given, and how it is written in JSON.
     pub(crate) shape: Shape,
-    /// Which values `read` takes, as far as a schema can tell.
+    /// Which values `read` accepts, as far as a JSON schema can express it.
     pub(crate) values: Values,
     /// Parses a value from a request into `Q`. The error says what would be right.
     pub(crate) read: fn(&mut Q, &str) -> Result<(), String>,
 }
 
-/// How often a parameter is given, and how JSON writes it.
+/// How often a parameter may be given, and how it is written in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Once, as one value.
@@ -184,7 +184,7 @@ pub(crate) enum Shape {
 /// The values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {
-    /// Texts that match this regular expression (ECMA 262); any if it is empty.
+    /// Texts that match this regular expression (ECMA 262); any text if the expression is empty.
     Text(&'static str),
     /// One of these texts.
     OneOf(&'static [&'static str]),
@@ -318,7 +318,7 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "cursor",
         default: None,
-        doc: "`meta.next` of an answer to the same query: the rows after its last.",
+        doc: "`meta.next` of an answer to the same query: asks for the rows after those of that answer.",
         shape: Shape::One,
         values: Values::Text("^([0-9a-f]{2})+$"),
         read: |query, text| Cursor::parse(text).map(|cursor| query.cursor = Some(cursor)),
@@ -401,10 +401,10 @@ pub(crate) static PARAMETERS: [Parameter; 20] = [
     },
 ];
 
-/// A date, a moment, a number of units back, or `now`.
+/// The pattern of a bound: a date, a moment, a number of units back, or `now`.
 pub(crate) const BOUND: &str = "^(now|-[0-9]+(m|h|d|w|mo|y)|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?)$";
 
-/// A condition.
+/// The pattern of a filter, without its value.
 pub(crate) const FILTER: &str = "^[^:]+:(eq|ne|in|nin|prefix|contains):";
 
 pub(super) const MAX_MEASURES: usize = 8;
@@ -417,7 +417,7 @@ pub(super) const MAX_JSON_LIMIT: usize = 10_000;
 pub(super) const MAX_TOP: usize = 1_000;
 
 impl Query {
-    /// Reads the parameters of `GET`, or those of [`of_json`].
+    /// Parses the parameters of `GET`, or those that [`of_json`] returns.
     pub(super) fn parse(pairs: &[(String, String)]) -> Result<Self, Problem> {
         let mut query = Self::empty();
         query.given = read(&PARAMETERS, &mut query, pairs)?;
@@ -482,7 +482,7 @@ impl Query {
             }
             _ => {}
         }
-        // Only with `top` may a row lack a value of a dimension.
+        // A row has no value of a dimension only if `top` merged its values.
         let is_row = |cursor: &Cursor| {
             cursor.keys.len() == self.dimensions.len()
                 && (self.top.is_some() || cursor.keys.iter().all(Option::is_some))
@@ -505,8 +505,8 @@ impl Query {
         }
     }
 
-    /// The query as a reader may ask it: with the filters of the reader's key, which `query` of an answer does not
-    /// repeat.
+    /// Checks that the reader's key permits the query, and adds the filters of the key. The field `query` of an answer
+    /// does not show these filters.
     ///
     /// # Errors
     /// The key does not permit a measure of the query, or permits no measure of a rollup that the query names.
@@ -544,8 +544,8 @@ impl Query {
         self.order.clone().unwrap_or_else(default)
     }
 
-    /// The canonical text of the query: equal for queries whose answers at the same moment differ at most in their
-    /// format.
+    /// The canonical text of the query. At the same moment, the answers to queries with equal texts differ at most in
+    /// their format.
     pub(super) fn canonical(&self) -> String {
         self.given.canonical()
     }
@@ -591,7 +591,7 @@ pub(crate) fn read<Q>(
 }
 
 impl<Q> Given<Q> {
-    /// The canonical text: equal for requests whose answers at the same moment differ at most in their format.
+    /// The canonical text. At the same moment, the answers to requests with equal texts differ at most in their format.
     pub(crate) fn canonical(&self) -> String {
         let form = ["format", "csv", "int64"];
         let answer = self.0.iter().filter(|(parameter, _)| !form.contains(&parameter.name));
@@ -633,7 +633,7 @@ pub(crate) fn of_json<Q>(table: &[Parameter<Q>], body: &[u8]) -> Result<Vec<(Str
             f.write_str("an object")
         }
 
-        /// A member that occurs twice is kept twice, so that it is refused.
+        /// Keeps each member, also those with the same name, because [`read`] refuses a parameter that is given twice.
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
             while let Some(pair) = map.next_entry()? {
@@ -718,8 +718,8 @@ pub(crate) fn week(text: &str) -> Result<Week, String> {
 
 pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
     let reason = || "it must be the IANA name of a time zone, for example Europe/Berlin".to_owned();
-    // jiff accepts `local` and offsets elsewhere. Here only names count, because a name means the same zone on every
-    // replica.
+    // Other functions of jiff also accept `local` and offsets. This one accepts only names, and a name means the same
+    // zone on every replica.
     TimeZone::get(text).map_err(|_| reason())
 }
 

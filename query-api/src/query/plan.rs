@@ -4,9 +4,9 @@
 //! window is made of whole buckets of the rollup, and if the filters imply the rollup's `where`. Of several
 //! candidates, those that hold every event of the whole window come first; ties go to the coarsest, then to the one
 //! with the fewest dimensions, then to the first in the file. The cost of a distinct count grows with the number of
-//! values in the buckets that are merged. So where whole buckets of a coarser rollup fit into the window's buckets,
-//! it is read from that rollup, and from the candidate only at the edges. Measures of different rollups are joined on
-//! their keys. Pure: no clock, no I/O.
+//! values in the buckets that are merged. So a distinct count is read from a coarser rollup where whole buckets of that
+//! rollup fit into the window's buckets, and from the candidate only at the edges. Measures of different rollups are
+//! joined on their keys. Pure: no clock, no I/O.
 
 use std::cmp::Reverse;
 
@@ -22,14 +22,14 @@ use crate::reach::Reach;
 /// Seconds of a day in UTC.
 const DAY: i64 = 86_400;
 
-/// Most edges of a window at which a finer rollup is read in addition to a coarser one: each is a condition of the
-/// statement.
+/// Most edges of a window at which a finer rollup is read in addition to a coarser one: each edge adds a condition to
+/// the statement.
 const MAX_EDGES: usize = 32;
 
 /// Which rollups a query reads, and what it reads from each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// One for each set of rollups that is read.
+    /// One part for each set of rollups that is read.
     pub(super) parts: Vec<Part>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Plan {
 pub(super) struct Part {
     /// One rollup, or a coarse one and a finer one for the edges of the window. They have the same measures.
     pub(super) sources: Vec<Source>,
-    /// The measures, by their place in the query.
+    /// The measures, each with its place in the query.
     pub(super) measures: Vec<(usize, Measure)>,
     /// The column of each dimension of the query, in the order of the query.
     pub(super) keys: Vec<String>,
@@ -160,7 +160,8 @@ impl<'a> Planner<'a> {
         Ok(Plan { parts })
     }
 
-    /// The best of the rollups that have the measure and cover the query, as a part without measures.
+    /// The best of the rollups that have the measure and can answer the query, as a part to which the caller adds the
+    /// measures.
     fn choose(&self, name: &str, window: &Window) -> Result<(&'a Measure, Part), Problem> {
         let declared = self.declared(name)?;
         let mut failures = Vec::new();
@@ -242,7 +243,7 @@ impl<'a> Planner<'a> {
         Source { filtered: self.filters.iter().map(column).collect(), rollup: rollup.clone(), span }
     }
 
-    /// The moment from which on the rollup has every event; `None` if it has every event from `from` on.
+    /// The moment from which on the rollup has every event; `None` if that moment is not after `from`.
     fn unless_reached(&self, rollup: &Rollup, from: i64) -> Option<i64> {
         let retained =
             rollup.retention_days.map(|days| self.now - self.now.rem_euclid(DAY) - i64::from(days) * DAY);
@@ -277,8 +278,8 @@ impl<'a> Planner<'a> {
         Err(not_covered("rollup", reason))
     }
 
-    /// What a rollup lacks to answer the query, apart from the grain: each time the parameter that asks for it, and a
-    /// phrase for the error message.
+    /// What a rollup lacks to answer the query, apart from the grain. Each item has the parameter that asks for it,
+    /// and a phrase for the error message.
     fn lacking(&self, rollup: &Rollup) -> Vec<(&'static str, String)> {
         let mut lacks = Vec::new();
         for (name, dimension) in self.query.dimensions.iter().zip(&self.dimensions) {
@@ -301,7 +302,7 @@ impl<'a> Planner<'a> {
         lacks
     }
 
-    /// Whether the filters let through only events that meet the condition.
+    /// Whether every event that meets the query's filters also meets the condition.
     fn is_implied(&self, condition: &Condition) -> bool {
         let all = self.query.filters.iter().zip(&self.filters);
         let of_field: Vec<_> =
@@ -311,8 +312,8 @@ impl<'a> Planner<'a> {
         passing.all(|value| condition.values.contains(value))
     }
 
-    /// The problem if no rollup answers: names the parameter that the closest rollup cannot satisfy, and what each
-    /// rollup lacks.
+    /// The problem if no rollup can answer. It names the first parameter that the closest rollup cannot satisfy, and
+    /// what each rollup lacks.
     fn none_covers(&self, name: &str, failures: &[(&str, Vec<(&'static str, String)>)]) -> Problem {
         let closest = failures.iter().min_by_key(|(_, lacks)| lacks.len());
         let param = closest.map_or("measures", |(_, lacks)| lacks[0].0);
@@ -327,11 +328,11 @@ impl<'a> Planner<'a> {
         not_covered(param, reason)
     }
 
-    /// The end of an error message: which rollups answer no query.
+    /// The end of an error message: the rollups that were not considered because the declarations differ.
     fn left_out(&self) -> String {
         match &self.differing[..] {
             [] => String::new(),
-            names => format!("; the aggregator declares otherwise: {}", names.join(", ")),
+            names => format!("; the aggregator declares differently, or not at all: {}", names.join(", ")),
         }
     }
 }
@@ -381,7 +382,7 @@ fn resolve(rollups: &Rollups, name: &str, param: &str) -> Result<Dimension, Prob
         )),
         _ => {
             let named: Vec<_> = named.into_iter().copied().collect();
-            Err(not_covered(param, format!("`{name}` may be any of {}; write which", listed(&named))))
+            Err(not_covered(param, format!("`{name}` may be any of {}; name one of them", listed(&named))))
         }
     }
 }
@@ -398,11 +399,11 @@ fn coarse(rollup: &Rollup, window: &Window) -> String {
     let zone = window.calendar.zone.iana_name().unwrap_or("UTC");
     match grain::needed(&window.edges) {
         Some(needed) => format!("{has}, and {asked} in {zone} needs {}", needed.name()),
-        None => format!("{has}, and the buckets of {asked} in {zone} do not begin with a minute"),
+        None => format!("{has}, and the buckets of {asked} in {zone} do not begin at a full minute"),
     }
 }
 
-/// Whether the `where` of a rollup lets through only events that meet the filter.
+/// Whether every event that meets the `where` of a rollup also meets the filter.
 fn is_met_by_all(filter: &Filter, dimension: &Dimension, rollup: &Rollup) -> bool {
     let of_field = rollup.conditions.iter().find(|condition| condition.field == *dimension);
     of_field.is_some_and(|condition| condition.values.iter().all(|value| filter.is_met_by(value)))

@@ -16,7 +16,7 @@ use crate::rendered::{etag, rfc3339};
 /// Larger whole numbers are not exact for readers whose only numbers are doubles.
 const MAX_SAFE: u128 = (1 << 53) - 1;
 
-/// A body.
+/// The body of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
     /// The media type of the body.
@@ -26,7 +26,7 @@ pub(super) struct Body {
     pub(super) etag: String,
 }
 
-/// The answer in this format. `stale` says whether it should have been replaced by now.
+/// Renders the answer in this format. `stale` says whether a newer answer should have replaced it by now.
 pub(super) fn render(query: &Query, shaped: &Shaped, format: Format, stale: bool) -> Body {
     let flat = |kind, bytes: Vec<u8>| Body { kind, etag: etag(&[&bytes]), bytes };
     match format {
@@ -235,9 +235,9 @@ fn csv(query: &Query, shaped: &Shaped) -> Vec<u8> {
     let header = header.map(Cow::from).chain(compared("compare")).chain(compared("change")).collect();
     let rows = shaped.rows.iter().map(|row| fields(query, row));
     for row in [header].into_iter().chain(rows) {
-        writer.write_record(row.iter().map(|field| field.as_bytes())).expect("it is written to memory");
+        writer.write_record(row.iter().map(|field| field.as_bytes())).expect("a write to memory succeeds");
     }
-    writer.into_inner().expect("it is written to memory")
+    writer.into_inner().expect("a write to memory succeeds")
 }
 
 fn fields<'a>(query: &Query, row: &'a Row) -> Vec<Cow<'a, str>> {

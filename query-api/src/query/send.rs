@@ -1,9 +1,9 @@
 //! Bounds the memory of answers with many rows while they are rendered and sent.
 //!
 //! Such an answer takes milliseconds to render, and holds megabytes until the reader has received it. So it is
-//! rendered on the blocking pool, where it delays no other request, and all such answers together have a limit of
-//! memory; an answer that would exceed it is refused. An answer is complete before it is sent, so it has an ETag and
-//! a length, and is compressed once.
+//! rendered on the blocking pool, where it delays no other request. All such answers share a memory limit; an answer
+//! that would exceed it is refused. An answer is complete before it is sent, so it has an ETag and a length, and is
+//! compressed once.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio::task;
 
 use crate::problem::{Kind, Problem};
 
-/// Answers of at most about this many bytes are rendered on the spot, and do not count toward the limit.
+/// Answers of at most about this many bytes are rendered without the blocking pool, and do not count toward the limit.
 const SMALL: usize = 256 << 10;
 /// Number of fetched rows that can be shaped within a few milliseconds.
 pub(super) const FEW_ROWS: usize = 5_000;
@@ -29,7 +29,8 @@ pub(super) struct LongAnswers {
     memory: Arc<Semaphore>,
 }
 
-/// The bytes of a body, with a permit for their memory until the last byte was sent or the connection ended.
+/// The bytes of a body, and the permit for their memory. The permit is held until the last byte was sent or the
+/// connection ended.
 struct Reserved {
     bytes: Bytes,
     _memory: OwnedSemaphorePermit,
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(longest.body().size_hint().exact(), Some(MAX_BYTES as u64));
         assert_eq!(sent(&answers, SMALL + 1).await.unwrap_err(), Kind::Busy.into());
         assert!(sent(&answers, SMALL).await.is_ok());
-        // The server still holds the bytes after it has taken them from the body.
+        // A server still has the bytes in memory after it has read them from the body, so the permit is still held.
         let bytes = to_bytes(longest.into_body(), usize::MAX).await.unwrap();
         assert!(sent(&answers, SMALL + 1).await.is_err());
         drop(bytes);

@@ -23,7 +23,7 @@ pub(super) const MAX_CELLS: usize = 100_000;
 /// The values of a row's dimensions; `None` for the values that `top` merges.
 type Keys = Vec<Option<String>>;
 
-/// What was found for each measure: `None` if nothing was, else a value that may be null.
+/// What ClickHouse returned for each measure: `None` if it returned no row, otherwise a value that may be null.
 type Found = Vec<Option<Option<i128>>>;
 
 /// What was found in a slice, by the number of the bucket and the values of the dimensions.
@@ -39,7 +39,7 @@ pub(super) struct Shaped {
     pub(super) truncated: bool,
     /// The cursor of the rows that were left out; `None` if there is no next page.
     pub(super) next: Option<Cursor>,
-    /// The last edge of a bucket before which everything is counted.
+    /// The latest edge between buckets before which everything is counted; `None` if there is none.
     pub(super) complete_until: Option<i64>,
     /// Everything that was in Kafka before this moment is counted; `None` before the aggregator has reported progress
     /// of all partitions.
@@ -125,7 +125,7 @@ pub(super) fn check_size(query: &Query, window: &Window, now: i64) -> Result<(),
     if cells <= MAX_CELLS { Ok(()) } else { Err(too_wide()) }
 }
 
-/// The rows of the answer at the moment `now`, of which everything before `as_of` is counted.
+/// The rows of the answer at the moment `now`. Everything before `as_of` is counted.
 pub(super) fn shape(
     query: &Query,
     slices: &Slices,
@@ -169,7 +169,8 @@ pub(super) fn shape(
     }
     let truncated = rows.len() > query.limit;
     rows.truncate(query.limit);
-    // If ClickHouse does not limit the rows, each page needs all rows, and more than `MAX_CELLS` are refused.
+    // If ClickHouse does not limit the rows, each page is cut from all rows, and a query of more than `MAX_CELLS` rows
+    // may be refused. So its next page is not offered.
     let has_next = truncated && (is_limited || total <= MAX_CELLS);
     let next = rows.last().filter(|_| has_next).map(|row| Cursor::after(row, query));
     let kept_from = slices.main.plan.parts.iter().map(|part| part.kept_from);
@@ -298,7 +299,8 @@ fn figures(query: &Query, slice: &Slice, bucket: usize, found: Option<&Found>) -
     let figure = |place: usize| {
         let (part, at) = slice.plan.part_of(place)?;
         if part.kept_from.is_some_and(|kept| start < kept) {
-            // An expired bucket has at most some events that arrived late.
+            // The rollup does not have every event of this bucket. What it has, such as the late events of an expired
+            // bucket, would be a wrong number.
             return None;
         }
         found.and_then(|found| found[place]).unwrap_or_else(|| match (query.fill, &part.measures[at].1) {
@@ -343,8 +345,9 @@ fn nulls_last<T: Ord>(a: Option<T>, b: Option<T>, directed: impl Fn(Ordering) ->
 }
 
 fn too_wide() -> Problem {
-    let reason =
-        format!("every key in every bucket would be more than {MAX_CELLS} rows; `none` makes no rows");
+    let reason = format!(
+        "a row for every key in every bucket would be more than {MAX_CELLS} rows; `none` adds no rows"
+    );
     Problem::of(Kind::TooWide, "fill", reason)
 }
 

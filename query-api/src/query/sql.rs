@@ -20,7 +20,7 @@ pub(crate) const MAX_ROWS: usize = MAX_LIMIT + 1;
 /// Up to this many distinct values, summed over the buckets that are merged, `accuracy=auto` counts exactly.
 pub(super) const MAX_MERGED: u64 = 5_000_000;
 
-/// A sample has the values whose hash is below 2^64 divided by this.
+/// A sample contains the values whose hash is below 2^64 divided by this number.
 pub(super) const SAMPLED: u64 = 16;
 
 /// A statement, its parameters and its settings, as they are sent to ClickHouse.
@@ -42,7 +42,7 @@ pub(crate) enum Parameter {
     Moments(Vec<i64>),
 }
 
-/// What one statement may cost.
+/// The limits of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Longest run of the statement, in seconds.
@@ -140,8 +140,8 @@ impl Select<'_> {
         if limit.is_empty() { select } else { format!("SELECT * FROM (\n{select}\n)") }
     }
 
-    /// The column of a dimension, a measure or a sample. A single rollup is read as it is stored, which is cheaper
-    /// to plan than a subquery that names its columns.
+    /// The column of a dimension, a measure or a sample. A single rollup is read without a subquery that renames its
+    /// columns, because ClickHouse plans the statement faster without one.
     fn column(&self, name: &str) -> String {
         match &self.part.sources[..] {
             [source] => source.column(name),
@@ -149,7 +149,7 @@ impl Select<'_> {
         }
     }
 
-    /// Start of the bucket of the query that holds a bucket of the rollup.
+    /// The start of the query's bucket in which a bucket of the rollup lies.
     fn start(&self) -> String {
         let from = self.window.from();
         let bucket = if self.part.sources.len() == 1 { "T.bucket" } else { "S.bucket" };
@@ -170,8 +170,8 @@ impl Select<'_> {
         let (Some(top), true) = (&query.top, query.ranked() == Some(at)) else {
             return self.column(column);
         };
-        // Values are ranked over the query's whole window, whichever part this is. The empty text, which means
-        // absence, is not ranked.
+        // In every part, values are ranked over the query's whole window. The empty text means that the field is
+        // absent, and is not ranked.
         let (part, place) = self.main.plan.part_of(0).expect("the query's window has all measures");
         let ranking = Self { window: &self.main.window, part, ..*self };
         let (column, ranked) = (self.column(column), ranking.column(&part.keys[at]));
@@ -208,7 +208,7 @@ impl Select<'_> {
         }
     }
 
-    /// About how many distinct values are merged; `None` unless that decides how they are counted.
+    /// About how many distinct values are merged; `None` if this number does not decide how they are counted.
     fn size(&self) -> Option<String> {
         let names: Vec<_> = self.part.distinct().map(|place| &self.query.measures[place]).collect();
         if names.is_empty() || self.query.accuracy != Accuracy::Auto {
@@ -220,8 +220,8 @@ impl Select<'_> {
         Some(format!("assumeNotNull((SELECT {SAMPLED} * ({}) {rows}))", sizes.join(" + ")))
     }
 
-    /// `FROM` and `WHERE` for the rows that count: one rollup is read as `T`, several as the subquery `S`, which
-    /// names the columns.
+    /// `FROM` and `WHERE` for the rows of this part. One rollup is read as `T`; several are read as the subquery `S`,
+    /// in which all have the same column names.
     fn rows(&self) -> String {
         if let [source] = &self.part.sources[..] {
             return self.rows_of(source);

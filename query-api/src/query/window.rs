@@ -12,8 +12,8 @@ use crate::problem::{Kind, Problem};
 /// Most buckets of a window.
 pub(super) const MAX_BUCKETS: usize = 100_000;
 
-/// Most buckets of a window whose buckets differ in length: each edge is a parameter of the statement, and a
-/// parameter has at most 128 KiB (ClickHouse's `http_max_field_value_size`).
+/// Most buckets of a window whose buckets differ in length. The edges of such a window are sent as one parameter of the
+/// statement, which may have at most 128 KiB (ClickHouse's `http_max_field_value_size`).
 const MAX_UNEVEN: usize = 10_000;
 
 /// A bound as the request writes it.
@@ -67,7 +67,8 @@ impl Bound {
         }
     }
 
-    /// The grain of the buckets that the bound points to, for a query without a grain.
+    /// The unit of the bound, for a query without a grain: the unit in which the bound is written, or for an instant
+    /// the coarsest unit that begins there.
     fn grain(self, calendar: &Calendar) -> Grain {
         match self {
             Self::Now => Grain::None,
@@ -92,7 +93,7 @@ fn relative(text: &str) -> Option<Bound> {
 }
 
 fn date(text: &str) -> Option<Bound> {
-    // A moment also begins with a date, and jiff would ignore the rest.
+    // An instant also begins with a date. jiff would parse that date and ignore the rest.
     if text.len() == 10 { text.parse().ok().map(Bound::Day) } else { None }
 }
 
@@ -117,7 +118,7 @@ impl Window {
     ) -> Result<Self, Problem> {
         let [start, end] =
             [(from, false), (to, true)].map(|(bound, is_end)| bound.resolve(&calendar, now, is_end));
-        // `now` as the end still includes the current second.
+        // If the end is `now`, the window includes the current second.
         let end = if to == Bound::Now { end + 1 } else { end };
         for (param, at) in [("from", start), ("to", end)] {
             if !(0..=i64::from(u32::MAX)).contains(&at) {
@@ -137,7 +138,7 @@ impl Window {
         Self::between(calendar.start(unit, start), ceil(&calendar, unit, end), grain, unit, calendar)
     }
 
-    /// The buckets from the start of a unit to the start of another one.
+    /// The buckets from `start` to `end`, each of which must be the start of a unit.
     pub(super) fn between(
         start: i64,
         end: i64,

@@ -1,8 +1,8 @@
 //! Settings of Kafka's client library that exactly-once storage depends on.
 //!
-//! Invariant: the settings of the consumer here reach the library, because no variable `KAFKA_OPT_…` may name one
-//! of them, one of its aliases, or a setting that undoes it. Everything else may be set: timeouts, sizes of
-//! fetches, TLS, a login.
+//! Invariant: the library always uses the settings in [`CONSUMER`], because no variable `KAFKA_OPT_…` may name one of
+//! them, one of its aliases, or a setting that overrides it. Every setting that is not in [`FIXED`] may be changed, for
+//! example timeouts, fetch sizes, TLS and credentials.
 
 use runtime::vars::Fixed;
 
@@ -11,14 +11,14 @@ pub(crate) const CONSUMER: [(&str, &str); 6] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // The aggregator says where to start; a partition whose offset is gone must stop.
+    // The aggregator chooses the offset to start at. If the log no longer has it, the partition must stop.
     ("auto.offset.reset", "error"),
     // A record that the disk or the network damaged must stop the partition, not become another event.
     ("check.crcs", "true"),
     ("isolation.level", "read_committed"),
 ];
 
-/// Settings that no variable may change.
+/// Settings that no variable `KAFKA_OPT_…` may change.
 pub(super) const FIXED: [Fixed; 13] = [
     Fixed {
         names: &["bootstrap.servers", "metadata.broker.list"],
@@ -49,7 +49,7 @@ pub(super) const FIXED: [Fixed; 13] = [
     },
     Fixed {
         names: &["auto.offset.reset"],
-        reason: "a partition whose offset is gone must stop, or records would be left out or read again",
+        reason: "a partition whose offset is not in the log must stop, or records would be left out or read again",
     },
     Fixed { names: &["check.crcs"], reason: "a damaged record must not be stored" },
     Fixed {
@@ -68,7 +68,7 @@ pub(super) const FIXED: [Fixed; 13] = [
     Fixed { names: &["plugin.library.paths"], reason: "a plugin could change every setting that is fixed" },
     Fixed {
         names: &["test.mock.num.brokers", "test.mock.broker.rtt"],
-        reason: "a broker inside the client holds no records",
+        reason: "a mock broker inside the client has no records",
     },
 ];
 
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// The value that librdkafka itself has for a setting of the consumer.
+    /// The value that librdkafka itself reports for a setting of the consumer.
     fn resolved(name: &str) -> String {
         let settings: ClientConfig =
             CONSUMER.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();

@@ -17,9 +17,9 @@ pub(crate) const CFG: u64 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) pipeline: Option<Pipeline>,
-    /// Kafka has revoked the partition.
+    /// Whether Kafka has revoked the partition.
     pub(crate) revoked: bool,
-    /// Kafka considers the process dead, and has given its partition to another one.
+    /// Whether Kafka considers the process dead and has assigned its partition to another process.
     pub(crate) lost: bool,
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn found(committed: Option<(NextOffset, String)>, records: usize) -> 
     KafkaState { committed, low: NextOffset::ZERO, end, topic: None }
 }
 
-/// The markers of the two cells: first that of the ledger, then that of `events`.
+/// The markers of the two cells: first the marker of the ledger, then the marker of `events`.
 pub(crate) fn markers(of_cells: [NextOffset; 2]) -> Vec<Marker> {
     let cells = ["ledger", "events"].into_iter().zip(of_cells);
     cells

@@ -26,7 +26,7 @@ pub(crate) struct Bounds {
     pub(crate) losses: u8,
     /// Crashes of ClickHouse between storing the token and storing the part.
     pub(crate) kills: u8,
-    /// Steps of time, each of which lasts as long as a statement is valid.
+    /// Steps of the clock. Each step is as long as a statement is valid.
     pub(crate) ticks: u8,
     /// Maximum number of statements at the same time.
     pub(crate) statements: usize,
@@ -127,7 +127,7 @@ impl Model for Bounds {
                 };
                 !system.refused && !system.processes.iter().any(stopped)
             }),
-            // Without such a state, the other properties would prove nothing.
+            // If no such state can be reached, the other properties hold without proving anything.
             Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let Bounds { crashes, moves, losses, kills, .. } = system.left;
                 let done = Commit { from: bounds.records, last: None };
@@ -371,7 +371,7 @@ impl System {
     fn answer(&mut self, statement: &Statement, done: bool) {
         let now = self.now;
         if let Some(at) = statement.process {
-            // A late answer proves nothing.
+            // An answer after the deadline of its statement proves nothing.
             let answer = match done {
                 true if now < statement.deadline => InsertAnswer::Written,
                 true => InsertAnswer::Taken,

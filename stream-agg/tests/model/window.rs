@@ -1,10 +1,11 @@
-//! A model of the deduplication window: which rows a batch has, whatever happens between a record and its repeat.
+//! A model of the deduplication window. It checks which rows a batch has, whatever happens between an event and its
+//! repeat.
 //!
 //! It is separate from [`super::system`], because a combined model would have too many states: each of the two has
 //! several hundred thousand. In this model, a commit or an insert into one cell happens completely or not at all, and
 //! only one process exists at a time. The other model covers the failures of commits and inserts. There, rows are
-//! only offsets, and it shows that a declared batch keeps its offsets and is inserted into each cell once. This model
-//! shows the rest: the rows of a batch depend only on these offsets.
+//! only offsets, and that model shows that a declared batch keeps its offsets and is inserted into each cell once. This
+//! model shows the rest: the rows of a batch depend only on these offsets.
 //!
 //! The functions of the service decode, remember and restore records. Only the look-up of a record from a spool is
 //! written here, in the same way as in `collect.rs`. A queue may be empty at any moment although the log has more
@@ -29,7 +30,7 @@ use pipeline::{Collector, Message, Pipeline, Question, intent};
 pub(crate) struct Bounds {
     /// Number of records that are appended to the log, each with one event.
     pub(crate) records: usize,
-    /// How many of these records may come from a spool although they are already in the log.
+    /// How many of these records may be sent again from a spool although the log already has them.
     pub(crate) spooled: usize,
     /// How far back repeats are recognized.
     pub(crate) window: WindowLimits,
@@ -150,7 +151,7 @@ impl Model for Bounds {
                 system.cells.iter().all(|cell| below(cell) == from.to_i64() as usize)
             }),
             Property::always("no operator is needed", |_, system: &System| !system.refused),
-            // Without such a state, the other properties would prove nothing.
+            // If no such state can be reached, the other properties hold without proving anything.
             Property::sometimes("all is counted after every failure", |bounds, system: &System| {
                 let done = |(from, text): &(NextOffset, String)| {
                     from.to_i64() as usize == bounds.records && intent(text).last.is_none()

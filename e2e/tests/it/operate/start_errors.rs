@@ -212,7 +212,7 @@ fn a_setting_of_kafkas_client_that_a_promise_rests_on_is_one_line_that_names_it_
             &[],
             "KAFKA_OPT_topic.auto.offset.reset",
             "latest",
-            "a partition whose offset is gone must stop, or records would be left out or read again",
+            "a partition whose offset is not in the log must stop, or records would be left out or read again",
         ),
         ("stream-agg", &["adopt", "0"], "KAFKA_OPT_group.id", "another", "GROUP names the consumer group"),
     ] {

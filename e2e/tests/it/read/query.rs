@@ -542,7 +542,7 @@ async fn two_query_apis_of_different_rollups_answer_what_the_aggregator_declares
     let by_country = "/v1/query?measures=users&dimensions=country&from=2025-11-15&to=2025-11-16";
     let answer = other.get(by_country).await;
     assert_eq!((answer.status, answer.problem()), (422, "not_covered".to_owned()));
-    let reason = "the aggregator declares otherwise: users_quarterly";
+    let reason = "the aggregator declares differently, or not at all: users_quarterly";
     assert!(answer.text.contains(reason), "{}", answer.text);
 
     assert!(aggregator.terminate().await.unwrap().success());

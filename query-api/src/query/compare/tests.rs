@@ -20,7 +20,7 @@ fn slices(now: &str, given: &[(&str, &str)]) -> Result<Slices, Problem> {
 
 const NOW: &str = "2026-11-28T14:20:30Z";
 
-/// The start and the end of what a window is compared with, by the local clock.
+/// Checks the start and the end of the window that the query is compared with, by the local clock.
 #[track_caller]
 fn check(given: &[(&str, &str)], from: &str, to: &str) {
     let slices = slices(NOW, given).unwrap();
@@ -36,7 +36,7 @@ fn a_window_is_compared_with_the_one_before() {
     check(&days("week"), "2026-11-15T00:00:00+01:00", "2026-11-22T00:00:00+01:00");
     check(&days("year"), "2025-11-22T00:00:00+01:00", "2025-11-29T00:00:00+01:00");
     check(&days("2026-10-20..2026-10-27"), "2026-10-20T00:00:00+02:00", "2026-10-27T00:00:00+01:00");
-    // The clock was put back on 2026-10-25: five days before it began are still five days.
+    // The clock was put back on 2026-10-25, so these four days are an hour longer than the four days before them.
     let over = |compare| [&days(compare)[..], &[("to", "2026-10-28")]].concat();
     let over: Vec<_> = over("previous")
         .into_iter()
@@ -85,10 +85,10 @@ fn the_cut_is_where_the_rollups_of_all_measures_have_an_edge() {
     assert_eq!(cut(&[("dimensions", "country")]), ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
     assert_eq!(cut(&[("measures", "events,users")]), ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
     assert_eq!(cut(&[("measures", "sessions")]), None);
-    // A measure whose rollup cannot divide the bucket does not keep others from being compared.
+    // If the rollup of a measure has no smaller buckets, the other measures are still compared.
     let both = cut(&[("measures", "sessions,events"), ("rollup", "sessions_daily,event_hourly")]);
     assert_eq!(both, ends("2026-11-28T14:00:00Z", "2026-11-27T14:00:00Z"));
-    // Minutes are kept for a week, so a year ago there are hours only.
+    // Minutes are kept for a week, so for a year ago there are only hours.
     let year = [("grain", "day"), ("from", "-1d"), ("compare", "year")];
     let cut = slices(NOW, &year).unwrap().compared.unwrap().cut.unwrap();
     assert_eq!(cut.then.window.to(), at("2025-11-28T14:00:00Z"));

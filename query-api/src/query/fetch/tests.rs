@@ -16,7 +16,7 @@ fn the_code_of_an_error_tells_what_became_of_the_query() {
     assert_eq!(kind("connection refused"), Kind::Unavailable);
 }
 
-/// What ClickHouse 26.7 sends for a row of a statement of ours, in RowBinaryWithNamesAndTypes.
+/// What ClickHouse 26.7 sends for one [`FetchedRow`], in RowBinaryWithNamesAndTypes.
 fn one_row() -> Vec<u8> {
     let mut bytes = vec![6];
     let names = ["Part", "Start", "Keys", "Figures", "Size", "Total"];

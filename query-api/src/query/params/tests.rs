@@ -190,6 +190,6 @@ fn the_page_explains_every_parameter_as_the_table_does() {
     }
 }
 
-/// What stands around the rows of the table on the page.
+/// The text before and after the rows of the table in docs/query.md.
 const BEGIN: &str = "| parameter | default | |\n|---|---|---|\n";
 const END: &str = "\nThe table above is generated";

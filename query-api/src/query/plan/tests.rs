@@ -92,7 +92,7 @@ fn the_grain_that_is_needed_is_named() {
 
 #[test]
 fn a_rollup_that_reaches_back_far_enough_comes_first() {
-    // Both cover hours; minutes are kept for a week.
+    // Both rollups can answer by the hour, but `event_minutely` keeps only a week.
     check(
         &[("rollup", "event_minutely,event_hourly"), ("grain", "hour"), ("from", "-2d")],
         &["event_hourly"],
@@ -115,7 +115,7 @@ fn filters_must_imply_the_where_of_a_rollup() {
 
 #[test]
 fn a_filter_that_the_where_does_not_meet_needs_a_dimension() {
-    // The rollup also holds plays, and cannot distinguish them from views.
+    // The rollup counts plays and views together, so it cannot answer for views alone.
     let plan = planned(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:in:play|view")]).unwrap();
     assert_eq!(plan.parts[0].sources[0].filtered, [None]);
     check_refused(&[("measures", "shown"), ("from", "-7d"), ("filter", "event:eq:view")], "filter", &[]);
@@ -164,7 +164,7 @@ fn users_of_whole_days_come_from_days_and_those_at_the_edges_from_hours() {
     // A filter on the event needs the rollup that has it.
     let filtered = [&given[..], &[("filter", "event:eq:a")]].concat();
     check(&filtered, &["users_daily", "users_hourly"]);
-    // No whole day lies between the bounds; and whole days alone need no hours.
+    // Hours are enough if no whole day lies between the bounds, and days are enough if all days are whole.
     check(&users("2026-11-20T22:00:00Z", "2026-11-21T22:00:00Z"), &["users_hourly"]);
     check(&users("2026-11-20T00:00:00Z", "2026-11-27T00:00:00Z"), &["users_all_daily"]);
     // Months of another zone are also read from days, except for the days on which they begin and end.
@@ -186,7 +186,7 @@ fn a_rollup_that_has_every_event_of_the_window_comes_first() {
     let given = [("from", "-7d"), ("rollup", "event_daily")];
     let plan = planned_with(&given, &late).unwrap();
     assert_eq!(plan.parts[0].kept_from, Some(second("2026-11-25T00:00:00Z")));
-    // It does not matter that the hourly rollup began to count later, if only days are read for the time before.
+    // The hourly rollup may begin to count within the window if hours are read only for the time after that.
     let users = [("measures", "users"), ("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-27T03:00:00Z")];
     let late = since("users_hourly", "2026-11-26T00:00:00Z");
     check_with(&users, &late, &["users_all_daily", "users_hourly"]);
@@ -205,7 +205,9 @@ fn a_rollup_that_the_aggregator_declares_otherwise_answers_nothing() {
     let shown = [("measures", "shown"), ("from", "-7d"), ("filter", "event:eq:view")];
     let refused = planned_with(&shown, &reach).unwrap_err();
     assert!(
-        refused.detail().contains("the aggregator declares otherwise: event_daily, views_daily"),
+        refused
+            .detail()
+            .contains("the aggregator declares differently, or not at all: event_daily, views_daily"),
         "{}",
         refused.detail()
     );

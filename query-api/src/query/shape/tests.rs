@@ -18,7 +18,7 @@ dimensions = ["country"]
 measures = { sales = "count", least = "min(param_int)" }
 "#;
 
-/// A query at 14:20 on the last Saturday of November, and what the database gives.
+/// A query that is asked at [`now`], and the `as_of` of its answer.
 struct Asked {
     query: Query,
     slices: Slices,
@@ -96,7 +96,7 @@ fn buckets_that_are_not_complete_are_omitted_if_asked() {
     let mut hours = asked(&given);
     hours.check(&[], &["2026-11-28 12:00:00 0", "2026-11-28 13:00:00 0"]);
     assert_eq!(hours.shape(&[]).unwrap().complete_until, Some(at("2026-11-28T14:00:00Z")));
-    // A bucket that is counted later than expected is not complete either.
+    // A bucket that is over is not complete before everything in it is counted.
     hours.as_of = Some(UnixMillis(at("2026-11-28T13:59:59Z") * 1000));
     hours.check(&[], &["2026-11-28 12:00:00 0"]);
     hours.as_of = None;

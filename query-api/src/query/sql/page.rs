@@ -1,4 +1,4 @@
-//! The page of a query, if ClickHouse leaves out all other rows: their order, the cursor and the limit.
+//! The clauses by which ClickHouse returns only one page of a query's rows: their order, the cursor and the limit.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::super::grain::Grain;
 use super::super::params::{Direction, Query};
 use super::super::plan::Part;
 
-/// A field by which rows are ordered, as an alias in a part.
+/// A field by which rows are ordered. It is written as its alias in the SELECT.
 #[derive(Debug, Clone, Copy)]
 enum Field {
     /// Start of the bucket.
@@ -58,7 +58,7 @@ fn after(cursor: &Cursor, first: Field, direction: Direction, then: &[Field]) ->
         Direction::Ascending => '>',
         Direction::Descending => '<',
     };
-    // Nulls come last.
+    // Nulls come last, so rows with a null come after every row with a value.
     format!("{first} {beyond} {value} OR {first} IS NULL OR {first} = {value} AND {follows}")
 }
 

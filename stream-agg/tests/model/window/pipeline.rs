@@ -39,7 +39,7 @@ pub(super) struct Collector {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     pub(super) asked: UnixMillis,
-    /// Kafka's answer. Records may come and time may pass before the collector receives it.
+    /// Kafka's answer. Before the collector receives it, records may be appended and time may pass.
     pub(super) end: Option<NextOffset>,
 }
 
