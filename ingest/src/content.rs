@@ -2,8 +2,8 @@
 //!
 //! Error details and `Accept-Encoding` are built from these lists, and a test compares docs/events.md with them.
 
-/// The media types that the edge reads as JSON, for bodies of any shape. The edge also reads `application/*+json`. The
-/// last entry is what curl sends by default.
+/// The media types that the edge reads as JSON. Each allows one object, an array or lines. The edge also reads
+/// `application/*+json`. The last entry is what curl sends by default.
 pub const MEDIA_TYPES: [&str; 8] = [
     "application/x-ndjson",
     "application/ndjson",

@@ -220,7 +220,7 @@ fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let keys = HotKeys::new(const { NonZeroU32::new(60).unwrap() });
     let hot_keys = Some(keys.at(UnixMillis(1_763_697_600_123)));
-    // There are so many partitions that no event_id selects a partition that is checked.
+    // With so many partitions, no `event_id` selects one of the three partitions that this test checks.
     let to = Partitions { count: NonZeroU32::MAX, spare: 7, hot_keys };
     let home = |user| {
         let line = line(user, 0);

@@ -37,7 +37,7 @@ fn trusted_hops_are_walked_from_the_right() {
     check(&[(&X_FORWARDED_FOR, "6.6.6.6, 203.0.113.7,10.1.1.1 ,192.0.2.1")], "203.0.113.7");
     check(&[(&X_FORWARDED_FOR, "6.6.6.6"), (&X_FORWARDED_FOR, "203.0.113.7, 10.1.1.1")], "203.0.113.7");
     check(&[(&X_FORWARDED_FOR, "x,\"y, 203.0.113.7")], "203.0.113.7");
-    // All hops are trusted: the farthest one is the client.
+    // If all hops are trusted, the leftmost one is the client.
     check(&[(&X_FORWARDED_FOR, "10.9.9.9, 10.1.1.1")], "10.9.9.9");
     check(&[(&FORWARDED, "for=6.6.6.6"), (&X_FORWARDED_FOR, "203.0.113.7")], "203.0.113.7");
 }
