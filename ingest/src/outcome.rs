@@ -24,9 +24,11 @@ pub enum Outcome {
     Delivered,
     /// Kafka did not acknowledge the event in time; it is in the spool.
     Spooled,
-    /// The event is neither in Kafka nor in the spool; the response tells the client to send it again.
+    /// Neither Kafka nor the spool has confirmed that it stored the event; the response asks the client to send the
+    /// event again.
     NotDurable,
-    /// The event was accepted but is stored nowhere, and the client does not know that it should send the event again.
+    /// The event was accepted, but neither Kafka nor the spool has confirmed that it stored the event, and the client
+    /// does not know that it should send the event again.
     Lost(Loss),
 }
 
@@ -35,7 +37,7 @@ pub enum Outcome {
 pub enum Loss {
     /// The process stopped before the event was stored.
     Stopped,
-    /// The request was already answered with `202`, and then neither Kafka nor the spool stored the event.
+    /// The request was already answered with `202`, and then neither Kafka nor the spool confirmed the event.
     Answered,
 }
 
@@ -109,7 +111,7 @@ pub enum Refusal {
     ContentType,
     /// The edge does not read this encoding, or the body is encoded more than once.
     ContentEncoding,
-    /// The request caused a panic, which was caught.
+    /// The request caused a panic, which was caught, or the edge could not allocate memory for it.
     Internal,
     /// The request would exceed a limit; nothing of it was stored.
     Overloaded(Bound),

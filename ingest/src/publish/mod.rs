@@ -165,7 +165,8 @@ impl Publisher {
         });
     }
 
-    /// Sends samples of rejected lines, each a line of a record. Does not wait, and may drop the samples.
+    /// Sends samples of rejected lines as one record, with one line for each sample. Does not wait, and may drop the
+    /// samples.
     pub fn send_samples(&self, partition: u32, samples: &[Vec<u8>]) {
         self.delivery.send_samples(&self.producer, partition, samples);
     }
