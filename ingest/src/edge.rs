@@ -164,7 +164,7 @@ impl Edge {
         stop_accepting: CancellationToken,
     ) -> Option<String> {
         let fatal_error = shutdown.run_until_cancelled(self.fatal_error()).await;
-        tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
+        tracing::info!("stopping: reporting not ready, serving for {:?} more", self.drain_delay);
         self.app.drain.set();
         tokio::time::sleep(self.drain_delay).await;
         stop_accepting.cancel();

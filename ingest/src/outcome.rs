@@ -35,7 +35,7 @@ pub enum Outcome {
 /// How an event was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// The process stopped before the event was stored.
+    /// The process stopped before Kafka or the spool confirmed the event.
     Stopped,
     /// The request was already answered with `202`, and then neither Kafka nor the spool confirmed the event.
     Answered,
@@ -113,7 +113,8 @@ pub enum Refusal {
     ContentEncoding,
     /// The request caused a panic, which was caught, or the edge could not allocate memory for it.
     Internal,
-    /// The request would exceed a limit; nothing of it was stored.
+    /// The request would exceed a limit. None of its events is stored, except possibly at [`Bound::ProducerQueue`],
+    /// where other records of the request may already be sent.
     Overloaded(Bound),
     /// Kafka did not acknowledge the events in time, and they are not in the spool.
     NotDurable,

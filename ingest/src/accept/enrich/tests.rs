@@ -33,8 +33,8 @@ fn check_partition(line: &str, expected: u32) {
     assert_eq!(partition(&mut UserHasher::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
-/// Golden values. If they change, a retried event goes to another partition than its original, and is not
-/// deduplicated.
+/// Golden values. If they change, an event that is repeated across an upgrade goes to another partition than the first
+/// time, and counts twice.
 #[test]
 fn an_identity_meets_its_partition_for_ever() {
     check_partition(r#"{"event":"a","user_id":"u1","device_id":"d","session":"s"}"#, 814);

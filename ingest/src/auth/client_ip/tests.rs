@@ -111,7 +111,7 @@ fn a_mode_says_what_of_an_address_is_kept() {
     assert_eq!(kept(IpMode::Drop, "203.0.113.7"), "::");
 }
 
-/// What a client may send as the left part: any bytes that a header can contain.
+/// What a client may send as the left part of a forwarding header: any bytes that a header can contain.
 fn spoofed() -> impl Strategy<Value = Vec<u8>> {
     let byte =
         prop_oneof![Just(b','), Just(b'"'), Just(b'\\'), Just(b';'), Just(b'='), 32..127_u8, 128..=255_u8];
