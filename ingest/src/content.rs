@@ -39,7 +39,7 @@ impl Encoding {
         }
     }
 
-    /// The magic number: the first bytes of every body in this encoding, with which no JSON text begins. `None` if the
+    /// The magic number: the first bytes of every body in this encoding. No JSON text begins with them. `None` if the
     /// encoding has no magic number.
     pub fn magic(self) -> Option<&'static [u8]> {
         match self {

@@ -5,7 +5,8 @@
 //! does not become hot. Counting takes no lock. It may miss an event at the start of a second, which does not matter.
 //!
 //! While a user is hot, the `event_id` of an event selects its partition, not the user. A user stays hot for an hour,
-//! so that an event that is repeated within the hour goes to the same partition as before and is recognized. No clock.
+//! so that a repeat of an event that was sent while the user was hot goes to the same partition as before and is
+//! recognized. No clock.
 
 use std::array;
 use std::num::NonZeroU32;

@@ -53,7 +53,8 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(DEADLINE, holds).await.expect(what);
 }
 
-/// An edge and its mock broker, which belongs to the test and not to the edge's client, so that the test can slow it down.
+/// An edge and its mock broker. The broker belongs to the test and not to the edge's client, so that the test can slow
+/// the broker down.
 async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();

@@ -300,8 +300,8 @@ impl Drop for Watch {
     }
 }
 
-/// Starts the thread that watches the cluster. It has a weak reference to the client, so that it does not keep a
-/// dropped client alive.
+/// Starts the thread that watches the cluster. The thread has a weak reference to the client, so that it does not keep
+/// a dropped client alive.
 pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
     let watched = Arc::clone(cluster);
     let check_repeatedly = move || {
