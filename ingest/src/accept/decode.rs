@@ -1,8 +1,8 @@
 //! Splits a body into lines, one per event, borrowed from the body.
 //!
-//! A body is one object, an array, or one object per line. The bytes of the body decide which, and not its content type,
-//! because some clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other
-//! event. No I/O.
+//! A body is one object, an array, or one object per line. The bytes of the body decide which, and not its content
+//! type, because some clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any
+//! other event. No I/O.
 
 use std::iter;
 use std::ops::Range;

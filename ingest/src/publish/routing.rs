@@ -28,8 +28,8 @@ pub(super) struct Router {
 
 impl Router {
     /// The destination of a record that is sent now. The spool, if there is one, gets the record while Kafka is
-    /// unreachable, and while so many bytes wait for Kafka that the limit will soon be reached; otherwise, Kafka gets it.
-    /// Refused if neither would accept the record.
+    /// unreachable, and while so many bytes wait for Kafka that the limit will soon be reached; otherwise, Kafka gets
+    /// it. Refused if neither would accept the record.
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();
