@@ -179,8 +179,8 @@ fn what_cannot_be_reserved_is_refused_at_once() {
     assert!(Reservation::take(&budget, 60, &gauge).is_ok());
 }
 
-/// A body whose frames are all available from the start. After them, the body ends if `ends` is true; otherwise it stays
-/// open and sends nothing more.
+/// A body whose frames are all available from the start. After them, the body ends if `ends` is true; otherwise it
+/// stays open and sends nothing more.
 struct Frames {
     frames: Vec<Bytes>,
     ends: bool,
