@@ -12,7 +12,7 @@ pub enum AddressSource {
     XForwardedFor,
     /// `Forwarded`.
     Forwarded,
-    /// One of these headers, read from the right up to the first malformed hop.
+    /// `X-Forwarded-For` or `Forwarded`, read from the right up to the first malformed hop.
     Malformed,
 }
 

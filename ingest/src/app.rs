@@ -31,7 +31,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
 }
 
-/// Whether the edge is stopping, so that a connection ends with its next response.
+/// Whether the edge is stopping. While it is, each connection ends with its next response.
 ///
 /// This is not a `CancellationToken`, because every response reads the flag, and reading a token takes a lock.
 #[derive(Debug, Default)]

@@ -37,7 +37,7 @@ pub enum CommandError {
     /// The output cannot be written.
     #[error("write the output")]
     Write(#[from] io::Error),
-    /// Stopped before the end.
+    /// The replay was stopped before it had sent all records.
     #[error("send the spool to kafka: stopped with {0} records left; they stay in the spool")]
     Stopped(u64),
     /// Kafka's client has a fatal error and cannot send again.

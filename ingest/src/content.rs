@@ -2,8 +2,8 @@
 //!
 //! Error details and `Accept-Encoding` are built from these lists, and a test compares docs/events.md with them.
 
-/// The media types that the edge reads as JSON, for bodies of any shape. The edge also reads `application/*+json`. The
-/// last entry is what curl sends by default.
+/// The media types that the edge reads as JSON. Each allows one object, an array or lines. The edge also reads
+/// `application/*+json`. The last entry is what curl sends by default.
 pub const MEDIA_TYPES: [&str; 8] = [
     "application/x-ndjson",
     "application/ndjson",
@@ -39,7 +39,7 @@ impl Encoding {
         }
     }
 
-    /// The magic number: the first bytes of every body in this encoding, with which no JSON text begins. `None` if the
+    /// The magic number: the first bytes of every body in this encoding. No JSON text begins with them. `None` if the
     /// encoding has no magic number.
     pub fn magic(self) -> Option<&'static [u8]> {
         match self {

@@ -30,9 +30,9 @@ pub(crate) const FINISH_WAIT: Duration = Duration::from_secs(10);
 /// How long Kafka may take, after that, to acknowledge the events that are still pending.
 pub(crate) const FLUSH_WAIT: Duration = Duration::from_secs(10);
 /// After a fatal error of Kafka's client, how long the edge keeps accepting events into its spool before it exits to be
-/// restarted. The actual time is up to twice as long, so that not all edges exit at the same time. Ten minutes, because
-/// Kubernetes then restarts the container without delay; it delays the restart of a container that ran for less time,
-/// longer after each restart.
+/// restarted. The actual time is up to twice as long, so that not all edges exit at the same time. It is ten minutes,
+/// because Kubernetes restarts a container without delay if it ran for ten minutes; if it ran for less time, Kubernetes
+/// delays the restart, by more after each restart.
 const SERVE_AFTER_FATAL_ERROR: Duration = Duration::from_secs(600);
 
 /// A running edge.
@@ -113,7 +113,8 @@ impl Edge {
         })
     }
 
-    /// The edge as a service, for requests with any type of body. All services of one edge share its limits.
+    /// The edge as a service, for requests with any type of body. The clones of a service share all limits; two
+    /// services of one edge share all limits except `MAX_REQUESTS`.
     pub fn service<B>(
         &self,
     ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
@@ -163,7 +164,7 @@ impl Edge {
         stop_accepting: CancellationToken,
     ) -> Option<String> {
         let fatal_error = shutdown.run_until_cancelled(self.fatal_error()).await;
-        tracing::info!("stopping: not ready, serving for {:?} more", self.drain_delay);
+        tracing::info!("stopping: reporting not ready, serving for {:?} more", self.drain_delay);
         self.app.drain.set();
         tokio::time::sleep(self.drain_delay).await;
         stop_accepting.cancel();

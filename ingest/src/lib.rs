@@ -8,9 +8,9 @@
 //! 4. [`publish`]: collects the lines into records for Kafka, or for the [`spool`] while Kafka is unreachable
 //! 5. [`http::response`]: renders the response
 //!
-//! [`edge`] starts and stops everything, [`config`] reads the variables, and [`app`] holds what all requests share. A
-//! folder imports only folders listed above it in the modules below. The files before [`auth`] define types that all
-//! folders use, and import no folder.
+//! [`edge`] starts and stops everything, [`config`] reads the variables, and [`app`] holds what all requests share. The
+//! `mod` lines below are in the order of imports: a folder imports only folders that are declared above it. The files
+//! that are declared before [`auth`] define types that all folders use, and import no folder.
 //!
 //! The edge answers a request with `200` only after Kafka has acknowledged, or the spool has stored, every record that
 //! contains one of the request's lines.

@@ -17,9 +17,9 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// jemalloc reads its configuration from this symbol: it returns long buffers to the system at once, and uses one arena
-/// per core. By default, each of many arenas keeps freed memory for seconds, and a flood of long bodies uses twice the
-/// memory that is reserved for them.
+/// jemalloc reads its configuration from this symbol. With these settings it returns long buffers to the system at
+/// once, and uses one arena per core. By default, it has many arenas, each of which keeps freed memory for seconds: a
+/// flood of long bodies then uses twice the memory that the edge has reserved for them.
 #[expect(unsafe_code, reason = "jemalloc reads this symbol, and nothing else defines it")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 46] = b"percpu_arena:percpu,oversize_threshold:262144\0";

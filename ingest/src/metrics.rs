@@ -75,7 +75,7 @@ pub struct Metrics {
     pub spool_up: IntGauge,
     /// `spool_records`: records in the spool.
     pub spool_records: IntGauge,
-    /// `spool_bytes`: the bytes of their values.
+    /// `spool_bytes`: the bytes of the values of these records.
     pub spool_bytes: IntGauge,
     /// `spool_oldest_seconds`: the age of the oldest record in the spool.
     pub spool_oldest_seconds: IntGauge,
@@ -114,7 +114,7 @@ impl Metrics {
         );
         let samples = metrics.counter_vec(
             "rejected_samples_total",
-            "Samples of rejected events for the dead letters.",
+            "Samples of rejected lines, by result.",
             &["result"],
         );
         let client_ip = metrics.counter_vec(
@@ -148,8 +148,10 @@ impl Metrics {
             rejected: Code::ALL.map(|code| rejected.with_label_values(&[code.as_str()])),
             delivered: metrics.counter("events_delivered_total", "Events acknowledged by Kafka."),
             spooled: metrics.counter("events_spooled_total", "Events stored in the spool."),
-            not_durable: metrics
-                .counter("events_not_durable_total", "Events that could not be stored and were refused."),
+            not_durable: metrics.counter(
+                "events_not_durable_total",
+                "Events that neither Kafka nor the spool confirmed, so their requests were refused.",
+            ),
             lost: Loss::ALL.map(|loss| lost.with_label_values(&[loss.as_str()])),
             queued: metrics.gauge("events_queued", "Events that wait for Kafka."),
             at_risk_bytes: metrics.gauge("at_risk_bytes", "Bytes that wait for Kafka."),
@@ -236,7 +238,7 @@ impl Metrics {
         self.at_risk_bytes.add(bytes as i64);
     }
 
-    /// Records that lines no longer wait for Kafka.
+    /// Counts lines that no longer wait for Kafka.
     pub fn settled(&self, events: u64, bytes: usize) {
         self.queued.sub(events as i64);
         self.at_risk_bytes.sub(bytes as i64);
@@ -315,11 +317,11 @@ pub struct EventTotals {
     pub delivered: u64,
     /// Events stored in the spool.
     pub spooled: u64,
-    /// Events that are stored nowhere; their requests were refused.
+    /// Events that neither Kafka nor the spool has confirmed; their requests were refused.
     pub not_durable: u64,
     /// Events without an outcome yet; at the end of the process they are lost.
     pub queued: u64,
-    /// Events that are stored nowhere; their requests were not refused.
+    /// Events that neither Kafka nor the spool has confirmed, although their requests were not refused.
     pub lost: u64,
 }
 

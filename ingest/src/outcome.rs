@@ -24,18 +24,20 @@ pub enum Outcome {
     Delivered,
     /// Kafka did not acknowledge the event in time; it is in the spool.
     Spooled,
-    /// The event is neither in Kafka nor in the spool; the response tells the client to send it again.
+    /// Neither Kafka nor the spool has confirmed that it stored the event; the response asks the client to send the
+    /// event again.
     NotDurable,
-    /// The event was accepted but is stored nowhere, and the client does not know that it should send the event again.
+    /// The event was accepted, but neither Kafka nor the spool has confirmed that it stored the event, and the client
+    /// does not know that it should send the event again.
     Lost(Loss),
 }
 
 /// How an event was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// The process stopped before the event was stored.
+    /// The process stopped before Kafka or the spool confirmed the event.
     Stopped,
-    /// The request was already answered with `202`, and then neither Kafka nor the spool stored the event.
+    /// The request was already answered with `202`, and then neither Kafka nor the spool confirmed the event.
     Answered,
 }
 
@@ -109,9 +111,10 @@ pub enum Refusal {
     ContentType,
     /// The edge does not read this encoding, or the body is encoded more than once.
     ContentEncoding,
-    /// The request caused a panic, which was caught.
+    /// The request caused a panic, which was caught, or the edge could not allocate memory for it.
     Internal,
-    /// The request would exceed a limit; nothing of it was stored.
+    /// The request would exceed a limit. None of its events is stored, except possibly at [`Bound::ProducerQueue`],
+    /// where other records of the request may already be sent.
     Overloaded(Bound),
     /// Kafka did not acknowledge the events in time, and they are not in the spool.
     NotDurable,

@@ -26,8 +26,8 @@ impl<'a> Props<'a> for LookAlikes {
 }
 
 /// The index in [`FIELDS`] of the field that corresponds to a name of Segment, PostHog, Mixpanel, Amplitude or GA4.
-/// `properties` stands for an object whose fields belong at the top level, next to `event`. The length is compared
-/// first, because this is called for every unknown field.
+/// `properties` is the index for an object whose fields belong at the top level, next to `event`. The length of the
+/// name is compared first, because the function is called for every unknown field.
 fn intended_field(name: &[u8]) -> Option<usize> {
     const CLIENT_TIME: usize = 0;
     const USER_ID: usize = 3;

@@ -20,14 +20,14 @@ use super::config::BodyLimits;
 use crate::content::{Encoding, MEDIA_TYPES};
 use crate::outcome::{Bound, Refusal};
 
-/// The length up to which any body may be decompressed; beyond it [`MAX_RATIO`] applies.
+/// How long any decompressed body may be, whatever its ratio; [`MAX_RATIO`] limits only the bytes beyond this length.
 const RATIO_FREE_BYTES: usize = 1 << 20;
 /// The most decompressed bytes for each compressed byte; ordinary NDJSON stays below this ratio.
 const MAX_RATIO: usize = 100;
-/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. It needs no reservation: decompression never awaits,
-/// so there is at most one window for each core.
+/// The largest zstd window is 2^23 bytes, as RFC 8878 recommends. Windows are not reserved: decompression never awaits,
+/// so each thread has at most one window at a time.
 const MAX_WINDOW_LOG: u32 = 23;
-/// How long a body may be slower than the minimum rate.
+/// How long after its start a body may be slower than the minimum rate.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 /// Bytes that are decompressed in one step.
 const STEP_BYTES: usize = 64 * 1024;
@@ -90,7 +90,7 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// Bytes reserved from the limit on all bodies. Released on drop.
+/// Bytes reserved from the limit on the bodies of all requests together. Dropping the reservation releases them.
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
     gauge: IntGauge,
@@ -210,7 +210,7 @@ fn decompress_with(
     loop {
         if decoded.capacity() - decoded.len() < STEP_BYTES {
             let larger = (2 * decoded.capacity()).min(limit).max(decoded.len()) + STEP_BYTES;
-            // Both buffers are in memory while one is copied into the other.
+            // While the buffer grows, the old and the new buffer are both in memory.
             reserved.resize(sent + decoded.capacity() + larger)?;
             decoded.reserve_exact(larger - decoded.len());
             reserved.resize(sent + decoded.capacity())?;
@@ -226,8 +226,8 @@ fn decompress_with(
     }
 }
 
-/// Reads the rest of the body of a refused request, within limits. Returns whether the body ended, so that
-/// its connection can be used for another request.
+/// Reads the rest of the body of a refused request, within limits. Returns whether the body ended: only then can the
+/// connection be used for another request.
 pub async fn drain<B>(body: &mut B, headers: &HeaderMap) -> bool
 where
     B: Body<Data = Bytes> + Unpin,

@@ -15,7 +15,7 @@ const MIB: usize = 1 << 20;
 pub struct AcceptConfig {
     /// The limits on bodies.
     pub limits: BodyLimits,
-    /// Where the country of an event comes from if the client does not send one; `None`: it stays empty.
+    /// The database for the country of events whose client sends none; `None`: the country of these events stays empty.
     pub geoip: Option<GeoIpConfig>,
     /// Events per second of one user above which the user's events are spread over all partitions: `HOT_KEY_RATE`,
     /// default 0. 0 never spreads them. Set it only if one user overloads a partition: repeats of a spread event may

@@ -1,8 +1,8 @@
 //! Splits a body into lines, one per event, borrowed from the body.
 //!
-//! A body is one object, an array, or one object per line. The first bytes of the body decide, not its content type,
-//! because some clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any other
-//! event. No I/O.
+//! A body is one object, an array, or one object per line. The bytes of the body decide which, and not its content
+//! type, because some clients declare `text/plain` and send an array. Invariant: an invalid event does not affect any
+//! other event. No I/O.
 
 use std::iter;
 use std::ops::Range;
@@ -41,9 +41,9 @@ fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
 
 /// How the events of a body are separated.
 enum Shape {
-    /// One per line.
+    /// Each line is one event.
     Lines,
-    /// By the ends of JSON values: arrays, and objects over several lines.
+    /// Each event ends where its JSON value ends: in an array, and in objects over several lines.
     Values,
 }
 

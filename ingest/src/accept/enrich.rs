@@ -25,7 +25,8 @@ pub struct Partitions<'a> {
     /// The partition for all lines of this request that have neither a user nor an id, so that these lines stay
     /// together.
     pub spare: u32,
-    /// The number of events per user; `None` if the events of users with too many are not spread over all partitions.
+    /// Counts the events of each user, because the events of a user with too many are spread over all partitions.
+    /// `None`: no events are spread.
     pub hot_keys: Option<HotKeyCounts<'a>>,
 }
 
@@ -55,15 +56,15 @@ pub fn enrich(
     let mut report = Report::default();
     let mut users = UserHasher::of(tenant);
     for (ordinal, line) in (1..).zip(lines) {
-        // The parsed event is large, so it is not moved.
+        // The parsed event is large, so this closure does everything with it and does not return it.
         let written = line.text.and_then(|text| {
             let mut parsed = event::parse::<LookAlikes>(text)?;
             if let Some(country) = country.filter(|_| parsed.event.country == Country::default()) {
                 parsed.locate(country);
             }
             allowed.check(&parsed)?;
-            // The event is accepted from here on. Before `identify`, an `event_id` can only be one that the client
-            // sent.
+            // From here on, the event is accepted. Warnings come before `identify`, because they depend on whether the
+            // client itself sent an `event_id`.
             if warnings::may_apply(&parsed) {
                 report.warn(line.number, &parsed);
             }
@@ -90,10 +91,10 @@ pub fn enrich(
 
 /// The partition of an event: xxh3-64 (seed 0) of the tenant, a zero byte and the key of the event, modulo the number
 /// of partitions. The key is `user_id`, else `device_id`, else `session`, as text; else the 16 bytes of `event_id`. An
-/// event with none of these goes to the spare partition of the request. An event of a user who sends too many is
-/// treated as if it had no user. The second value returned says whether this is such an event.
+/// event with none of these goes to the spare partition of the request. An event of a user who sends too many events is
+/// treated as if it had no user; the second value returned is true for such an event.
 ///
-/// This choice must never change: a repeated event is only found within its partition.
+/// This rule must never change: deduplication recognizes a repeated event only within its partition.
 fn partition(users: &mut UserHasher, event: &Event<'_>, partitions: Partitions<'_>) -> (u32, bool) {
     let user = [&event.user_id, &event.device_id, &event.session].into_iter().find(|id| !id.is_empty());
     let user = user.map(|user| users.hash(user.as_bytes()));

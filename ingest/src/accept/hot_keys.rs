@@ -4,8 +4,9 @@
 //! hash, and the lower count is the estimate. The memory is fixed, and a user who shares only one cell with a hot user
 //! does not become hot. Counting takes no lock. It may miss an event at the start of a second, which does not matter.
 //!
-//! A user stays hot for an hour, because a repeated event must go to the same partition as the first one, and
-//! `event_id` selects the partition for a hot user. No clock.
+//! While a user is hot, the `event_id` of an event selects its partition, not the user. A user stays hot for an hour,
+//! so that a repeat of an event that was sent while the user was hot goes to the same partition as before and is
+//! recognized. No clock.
 
 use std::array;
 use std::num::NonZeroU32;
@@ -26,7 +27,7 @@ pub struct HotKeys {
 
 #[derive(Default)]
 struct Cell {
-    /// The upper half is a second since 1970, the lower half the number of events in that second.
+    /// The upper 32 bits are a time in seconds since 1970, the lower 32 bits the number of events in that second.
     window: AtomicU64,
     /// The last second in which the cell is hot.
     hot_until: AtomicU32,
@@ -70,8 +71,8 @@ impl HotKeyCounts<'_> {
 impl Cell {
     /// Counts one event; returns the number of events in this second.
     fn count(&self, second: u32) -> u32 {
-        // While the body of a request arrives slowly, later requests may have moved the cell on to a later second. The
-        // events are then counted in that second.
+        // While the body of a request arrives slowly, other requests may have moved the cell on to a later second. The
+        // events of the slow request are then counted in that later second.
         if (self.window.load(Ordering::Relaxed) >> 32) as u32 >= second {
             return self.window.fetch_add(1, Ordering::Relaxed) as u32 + 1;
         }

@@ -1,7 +1,8 @@
 //! Derives ids for events without an `event_id`, so that a repeated request counts once.
 //!
-//! Invariant: the same event sent again in the same way gets the same id; different events get different ids. The
-//! derivation must never change, because a repeated event may reach another release of the edge. No I/O.
+//! Invariant: an event that is sent again with the same key and position, or with the same device, session and
+//! sequence, gets the same id; different events get different ids. The derivation must never change, because a repeated
+//! event may reach an edge of another version. No I/O.
 
 use ::http::{HeaderMap, HeaderName};
 use schemas::event::Parsed;
@@ -46,7 +47,8 @@ impl<'a> Identity<'a> {
         }
     }
 
-    /// The id of the event at position `number`; `None` if the event lacks what the id is derived from.
+    /// The id of the event at position `number`. `None` for [`Identity::None`], or if the event lacks a field that the
+    /// id is derived from.
     ///
     /// [`Identity::Request`] derives the UUIDv5 of the tenant, the key and the decimal number.
     /// [`Identity::DeviceSequence`] derives the UUIDv5 of the tenant, the decimal sequence, the decimal length of the

@@ -89,7 +89,7 @@ pub struct Accepted {
 }
 
 impl Acceptor {
-    /// Makes an acceptor that holds no body yet.
+    /// Makes an acceptor that has no bodies in memory yet.
     pub fn new(config: &AcceptConfig, metrics: &Arc<Metrics>) -> Self {
         let geoip = config.geoip.as_ref();
         Self {

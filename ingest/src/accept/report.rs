@@ -57,7 +57,7 @@ impl Report {
     /// Adds the warnings about a valid line.
     pub(super) fn warn(&mut self, line: usize, parsed: &Parsed<'_, LookAlikes>) {
         for (code, field) in warnings::of(parsed) {
-            let at = warnings::FIELDS.iter().position(|other| *other == field).expect("it is one of them");
+            let at = warnings::FIELDS.iter().position(|other| *other == field).expect("FIELDS is complete");
             self.warned[at] += 1;
             if self.warnings.len() < MAX_ERRORS {
                 self.warnings.push(LineError { line, code, field: Some(field) });

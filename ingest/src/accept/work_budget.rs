@@ -12,8 +12,8 @@ use crate::content::Encoding;
 /// The budget: the most bytes of long bodies that are worked on at once. It is a part of `IN_FLIGHT_BYTES`, and is
 /// enough for one of the longest bodies.
 pub const CPU_WORK_BYTES: usize = 64 << 20;
-/// How much of the budget decompressing one long body takes: at most two are decompressed at once, on any number of
-/// cores.
+/// How much of the budget the decompression of one long body takes: half of it, so that at most two long bodies are
+/// decompressed at once, on any number of cores.
 const DECOMPRESSION_BYTES: usize = CPU_WORK_BYTES / 2;
 /// The length from which a body counts as long: the work on it takes milliseconds.
 const LONG_BYTES: usize = 256 * 1024;

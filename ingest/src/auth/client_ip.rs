@@ -4,8 +4,8 @@
 //! are read from the right, one hop per trusted proxy, so that the hops on the left, which the client may have forged,
 //! are never used. No input causes an error. No I/O.
 //!
-//! If a request has both headers, `X-Forwarded-For` is read and `Forwarded` is not: a proxy must remove the header
-//! that it does not write.
+//! If a request has both headers, `X-Forwarded-For` is read and `Forwarded` is ignored. A proxy must remove the header
+//! that it does not write, because the client may have forged it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -85,7 +85,7 @@ pub enum IpMode {
     Full,
     /// The network of the address: /24, or /48 for IPv6.
     Mask,
-    /// Nothing: `::`.
+    /// No part of the address: `::` is stored instead.
     Drop,
 }
 
@@ -151,8 +151,8 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> (IpAd
 }
 
 /// The `for` parameter of an element of `Forwarded`, if the element has exactly one. A proxy may copy text from the
-/// client into the other parameters (`host`). A comma in such text splits it into pieces, which are not read: an
-/// unmatched quote or an escape reveals them.
+/// client into other parameters, such as `host`. If such text contains a comma, the split at commas breaks it into
+/// pieces. A piece must not be read as an element; it is recognized by an unmatched quote or a backslash.
 fn element(text: &str) -> Option<IpAddr> {
     if text.contains('\\') || text.matches('"').count() % 2 == 1 {
         return None;

@@ -12,8 +12,8 @@ use runtime::vars::{VarError, Vars};
 use super::client_ip;
 use crate::outcome::Refusal;
 
-/// The most addresses whose rates are kept. Beyond it, the least recently seen address is forgotten, and its next
-/// request starts with an unused rate.
+/// The most addresses whose rates are kept. Beyond it, addresses with few or old requests are forgotten; the next
+/// request of a forgotten address starts with an unused rate.
 const MAX_ADDRESSES: u64 = 100_000;
 /// How long the rate of an address is kept after its last request.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -32,13 +32,13 @@ pub fn of_addresses(vars: &Vars) -> Result<Option<RateConfig>, VarError> {
     Ok(rate.map(|rate| RateConfig { rate, burst: burst.unwrap_or(rate) }))
 }
 
-/// The events that a request is charged for, in two steps: one event before the body is read, the rest once they are
-/// counted.
+/// The events that a request is charged for, in two steps: one event before the body is read, and the rest once the
+/// events in the body are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
     /// One event, so that a sender that has used up its rate is refused before its body is read.
     First,
-    /// The other events of a request. The number is that of all events of the request.
+    /// The other events of a request. The number includes the first event, which is not charged again.
     Rest(usize),
 }
 

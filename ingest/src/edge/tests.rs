@@ -53,7 +53,8 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     timeout(DEADLINE, holds).await.expect(what);
 }
 
-/// An edge and its mock broker, which belongs to the test and not to the edge's client, so that the test can slow it down.
+/// An edge and its mock broker. The broker belongs to the test and not to the edge's client, so that the test can slow
+/// the broker down.
 async fn edge_beside_broker(pairs: &[(&str, &str)]) -> (Edge, MockCluster<'static, DefaultProducerContext>) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("events", 1, 1).unwrap();
@@ -154,7 +155,8 @@ async fn without_a_broker_requests_get_retry_after_and_readiness_says_why() {
     assert_eq!(check_sums(&edge).received, 0);
 }
 
-/// Creates a spool in which the topic has one partition. Returns its file.
+/// Creates a spool that contains the records `put` and has stored that the topic has one partition. Returns the path of
+/// its file.
 fn a_spool_with(directory: &TempDir, put: Vec<SpooledRecord>) -> PathBuf {
     let path = store::path(directory.path(), "events");
     let change = Change { put, partitions: Some(1), ..Change::default() };
@@ -300,8 +302,8 @@ async fn a_broker_that_refuses_records_counts_as_unreachable_for_a_while_though_
         let said = why_not_ready(&edge);
         assert!(said.contains("refuses records"), "{said}");
     }
-    until("one may try again", || edge.app.publisher.readiness() == Readiness::Ready).await;
-    assert!(start.elapsed() > Duration::from_secs(2), "not as soon as it answers questions about the topic");
+    until("the next record may be tried", || edge.app.publisher.readiness() == Readiness::Ready).await;
+    assert!(start.elapsed() > Duration::from_secs(2), "metadata alone does not make it reachable");
     let (status, _, _) = call(&edge, Method::POST, "/v1/events", line).await;
     assert_eq!(status, StatusCode::OK);
     let totals = check_sums(&edge);

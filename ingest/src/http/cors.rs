@@ -1,7 +1,7 @@
 //! Which pages may send requests from a browser (CORS).
 //!
-//! CORS refuses no request: without CORS headers, the browser only hides the response from the page. To refuse origins,
-//! list the allowed ones in the key.
+//! CORS refuses no request: without CORS headers, the browser only hides the response from the page. To refuse requests
+//! from other origins, list the allowed origins in the write key (`origins`).
 
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -15,7 +15,7 @@ const ALLOWED_HEADERS: &str = "authorization, content-encoding, content-type, id
      x-request-id, x-write-key";
 /// The response headers that a page may read.
 const EXPOSED_HEADERS: &str = "retry-after, x-request-id";
-/// Two hours, the longest time that Chromium accepts.
+/// How long a browser may cache the response to a preflight, in seconds: two hours, the most that Chromium accepts.
 const MAX_AGE: &str = "7200";
 
 /// Origins of web pages that may send events from a browser: `CORS_ORIGINS`, `*` or origins such as
@@ -103,7 +103,8 @@ mod tests {
         CorsConfig::from_vars(&Vars::from_pairs([("CORS_ORIGINS", text)]))
     }
 
-    /// The headers for `origin`, without the constant ones.
+    /// Compares the headers that the response to a request from `origin` gets; `Access-Control-Expose-Headers`, which
+    /// is the same for every origin, is left out.
     #[track_caller]
     fn check(origins: &str, origin: &'static str, expected: &str) {
         let mut headers = HeaderMap::new();

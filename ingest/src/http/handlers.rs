@@ -84,7 +84,7 @@ async fn store_events(app: &App, request: &AdmittedRequest, head: &Parts, body: 
     ApiResponse { applied: request.preferences, ..ApiResponse::new(body) }
 }
 
-/// The response to votes shows the result of their poll, as it was last fetched.
+/// The response to votes: the report, and the result of their poll as it was last fetched.
 fn vote_response(app: &App, request: &AdmittedRequest, mut report: Report) -> ResponseBody {
     let latest = app.poll_results.load();
     let (tenant, now) = (request.context.caller.tenant(), SystemTime::now().into());
@@ -93,7 +93,7 @@ fn vote_response(app: &App, request: &AdmittedRequest, mut report: Report) -> Re
     ResponseBody::Voted(request.ack, report, poll)
 }
 
-/// Stores a reaction. Its body, if it has one, is not used.
+/// Stores a reaction. The body of the request, if it has one, is not used.
 async fn store_reaction<B>(
     app: &App,
     request: &AdmittedRequest,
@@ -141,8 +141,8 @@ fn accept_and_publish(
 ) -> Result<(Report, Option<PendingRecords>), Refusal> {
     let AdmittedRequest { context, ack, trace, .. } = request;
     let identity = Identity::of(&head.headers, context.caller.identity())?;
-    // This comes before the lines are read, because it refuses the request until Kafka has been reached once and the
-    // partitions are known.
+    // Until Kafka has been reached once, the partitions are unknown, and the request is refused here: before any of its
+    // lines is read and counted.
     let partitions = app.publisher.partitions()?;
     let Accepted { chunks, report, samples } =
         app.acceptor.accept(&app.auth, context, identity, &body, partitions)?;

@@ -27,7 +27,7 @@ impl Preferences {
         preferences
     }
 
-    /// When the request is answered; `default` applies if it has no preference.
+    /// When the request is answered; `default` applies if the client has no preference.
     pub fn ack(self, default: Ack) -> Ack {
         if self.respond_async { Ack::Accepted } else { default }
     }

@@ -24,7 +24,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub struct ApiResponse {
     /// What the response says.
     pub body: ResponseBody,
-    /// Whether the connection ends with this response, because the body of the request was not read.
+    /// Whether the connection ends with this response, because the body of the request was not read to its end.
     pub close: bool,
     /// The preferences of the client that are applied.
     pub applied: Preferences,

@@ -1,11 +1,11 @@
 //! Group commit for one partition: the lines of several requests are collected into one record.
 //!
-//! There is no linger time. The first request that appends to an empty record must send it, after the requests that
-//! are ready at the same moment have appended their lines. While two records are in flight, lines are collected in the
-//! open record, which is sent when one of them ends. A full record is sent at once.
+//! There is no linger time. The first request that appends to an empty record must send the record, after the requests
+//! that are ready at the same moment have appended their lines. While two records are in flight, lines are collected in
+//! the open record, which is sent when a record in flight ends. A full record is sent at once.
 //!
 //! Invariant: if the open record contains lines, then either a caller must send it, or two records are in flight and
-//! the end of one of them sends it. No I/O, no clock, no lock: the caller sends while it holds the lock of the
+//! the one that ends first sends it. No I/O, no clock, no lock: the caller sends while it holds the lock of the
 //! accumulator, so that records are sent in the order in which they were closed.
 
 use std::iter;
@@ -21,7 +21,7 @@ use super::config::Ack;
 use crate::accept::enrich::Chunk;
 use crate::outcome::Refusal;
 
-/// Records in flight at once, except for full ones.
+/// The open record waits while this many records are in flight, unless it is full.
 const MAX_IN_FLIGHT: usize = 2;
 
 /// How a record ended; every request with lines in the record waits for it.
@@ -118,7 +118,7 @@ impl RecordAccumulator {
         self.send_if_free(&mut send);
     }
 
-    /// Notes that a record in flight has ended, with any outcome. Sends the open record if no caller will.
+    /// Notes that a record in flight has ended, with any outcome. Sends the open record, unless a caller must send it.
     pub fn record_ended(&mut self, mut send: impl FnMut(&Record) -> bool) {
         assert!(self.in_flight > 0, "a record ends once, after it was sent");
         self.in_flight -= 1;

@@ -14,8 +14,8 @@ pub(super) struct PartitionAccumulators {
 }
 
 impl PartitionAccumulators {
-    /// Locks the accumulator of one destination. A panic while it was locked is a bug that failed one
-    /// request; it must not fail all later ones.
+    /// Locks the accumulator of one destination. Ignores that the lock is poisoned: a panic while the lock was held is
+    /// a bug that has failed one request, and it must not fail all later ones.
     pub(super) fn lock(&self, destination: Destination) -> MutexGuard<'_, RecordAccumulator> {
         let accumulator = match destination {
             Destination::Kafka => &self.kafka,

@@ -37,7 +37,7 @@ pub(super) struct Cluster {
     partitions: AtomicU32,
     state: Mutex<State>,
     up: IntGauge,
-    /// The failed handshake that Kafka's client has reported since Kafka was last reached.
+    /// The last handshake failure that Kafka's client has reported since Kafka was last reached.
     handshake_failure: Mutex<Option<HandshakeFailure>>,
     /// When Kafka last refused a record with an authorization error, and the code of the error.
     refused_record: Mutex<Option<(Instant, RDKafkaErrorCode)>>,
@@ -54,7 +54,7 @@ enum State {
     Up,
     Unreachable,
     HandshakeFailed(HandshakeFailure),
-    /// Kafka refuses records with an authorization error, so it would refuse them again.
+    /// Kafka has refused a record with an authorization error, and would refuse the next records too.
     RecordsRefused(RDKafkaErrorCode),
     TopicMissing,
     /// Kafka's client has a fatal error and cannot send again.
@@ -123,8 +123,9 @@ impl Cluster {
         self.set(State::Unreachable);
     }
 
-    /// Notes that a record failed. If the next one would fail too, Kafka counts as unreachable for a while, even if the
-    /// metadata can be fetched: a client that may not write records may still be allowed to read the metadata.
+    /// Notes that a record failed. After an authorization error, Kafka counts as unreachable for [`REFUSAL_TIME`], even
+    /// if the metadata can be fetched: a client that may not write records may still be allowed to read the metadata.
+    /// After a fatal error, Kafka counts as unreachable until the process ends.
     pub(super) fn record_failed(&self, code: Option<RDKafkaErrorCode>) {
         use RDKafkaErrorCode::{ClusterAuthorizationFailed, Fatal, TopicAuthorizationFailed};
         match code {
@@ -250,7 +251,7 @@ impl Cluster {
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "fetch the metadata of the topic");
+                tracing::debug!(%error, "cannot fetch the metadata of the topic");
                 self.handshake_failure().map_or(State::Unreachable, State::HandshakeFailed)
             }
         };
@@ -299,8 +300,8 @@ impl Drop for Watch {
     }
 }
 
-/// Starts the thread that watches the cluster. It has a weak reference to the client, so that it does not keep a
-/// dropped client alive.
+/// Starts the thread that watches the cluster. The thread has a weak reference to the client, so that it does not keep
+/// a dropped client alive.
 pub(super) fn watch(producer: Weak<Producer>, cluster: &Arc<Cluster>) -> io::Result<Watch> {
     let watched = Arc::clone(cluster);
     let check_repeatedly = move || {

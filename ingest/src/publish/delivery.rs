@@ -70,7 +70,8 @@ impl Delivery {
         let _first = self.producer.set(Arc::downgrade(producer));
     }
 
-    /// Counts the lines of a request as waiting, and returns where they go. Counts them as ended if they are refused.
+    /// Counts the lines of a request as waiting, and returns their destination. If the lines are refused, counts them
+    /// as ended.
     pub(super) fn admit(&self, events: u64, bytes: usize, ack: Ack) -> Result<Destination, Refusal> {
         let admitted = self.admission.enter(events, bytes);
         let destination = admitted.and_then(|()| self.router.destination_for(ack, &self.admission));
@@ -195,8 +196,9 @@ impl Delivery {
         tracing::debug!(partition = record.partition, %error, "kafka did not accept a record");
         let code = error.rdkafka_error_code();
         let end = match code {
-            // The edge purges records when it stops. A client with a fatal error also purges records, but then requests
-            // still wait for them.
+            // When the edge stops, it purges the records, and their requests are not answered any more: unless the
+            // spool stores the events, they count as lost. A client with a fatal error also purges records, but their
+            // requests still wait and can be refused.
             Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
                 if self.admission.is_closed() =>
             {

@@ -4,9 +4,9 @@
 //! appends it to a record, and `delivery` sends the record and receives its result. A record that was handed to Kafka's
 //! client is delivered even if the HTTP client disconnects. A record that Kafka does not acknowledge in time goes to
 //! the spool, if there is one; while Kafka is unreachable, every record goes to the spool at once; `replay` sends
-//! spooled records to Kafka later. If neither Kafka nor the spool stores a record, every request with a line in it is
-//! refused as a whole and may be sent again; if a request was already answered, its lines in the record are counted as
-//! lost.
+//! spooled records to Kafka later. If neither Kafka nor the spool confirms a record, every request with a line in the
+//! record is refused as a whole and may be sent again; if a request was already answered, its lines in the record are
+//! counted as lost.
 //!
 //! Memory: `UNACKED_BYTES` bounds the lines in open records and in flight; in addition, each partition keeps buffers of
 //! at most one record. Locks are held only while lines are copied, never across an await.
@@ -165,7 +165,8 @@ impl Publisher {
         });
     }
 
-    /// Sends samples of rejected lines, each a line of a record. Does not wait, and may drop the samples.
+    /// Sends samples of rejected lines as one record, with one line for each sample. Does not wait, and may drop the
+    /// samples.
     pub fn send_samples(&self, partition: u32, samples: &[Vec<u8>]) {
         self.delivery.send_samples(&self.producer, partition, samples);
     }
@@ -220,7 +221,7 @@ impl Publisher {
             } else {
                 tracing::error!(
                     events,
-                    "kafka did not acknowledge all events within {wait:?}; they are lost"
+                    "kafka did not acknowledge all events within {wait:?}; the rest is lost"
                 );
             }
             self.producer.purge(PurgeConfig::default().queue().inflight());

@@ -24,7 +24,7 @@ use crate::spool::store::SpooledRecord;
 const BATCH_LIMITS: (usize, usize) = (200, 1 << 20);
 /// The pause after a batch, and between checks of an empty spool.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The pause after Kafka did not accept some records. That loses nothing: they stay in the spool and are sent again.
+/// The pause after Kafka did not accept some records. No record is lost: they stay in the spool and are sent again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Nothing is replayed while live records fill more than this percentage of the limit on waiting bytes.
 const BUSY_PERCENT: usize = 50;
@@ -68,7 +68,8 @@ struct Replayer {
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
     stopped: Arc<AtomicBool>,
-    /// The last record that this pass has sent, whether or not Kafka accepted it.
+    /// A pass sends all records of the spool, oldest first. This is the id of the last record that the current pass has
+    /// sent, whether or not Kafka accepted the record.
     last: Uuid,
 }
 

@@ -1,4 +1,4 @@
-//! Where a record goes: to Kafka, or into the spool while Kafka is unreachable.
+//! The destination of a record: Kafka, or the spool while Kafka is unreachable.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::spool::{Spool, SpoolState};
 /// Records go to the spool, if there is one, once the bytes that wait for Kafka exceed this percentage of their limit.
 const OVERFLOW_PERCENT: usize = 80;
 
-/// Where a record goes.
+/// The destination of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// To Kafka, and into the spool if that fails.
+    /// Kafka; if Kafka does not acknowledge the record, the spool, if there is one.
     Kafka,
-    /// Into the spool at once.
+    /// The spool, without an attempt to send the record to Kafka.
     Spool,
 }
 
@@ -27,8 +27,9 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Where a record goes now: to the spool while Kafka is unreachable, and while so many bytes wait for Kafka that
-    /// the limit will soon be reached. Refused when neither would accept the record.
+    /// The destination of a record that is sent now. The spool, if there is one, gets the record while Kafka is
+    /// unreachable, and while so many bytes wait for Kafka that the limit will soon be reached; otherwise, Kafka gets
+    /// it. Refused if neither would accept the record.
     pub(super) fn destination(&self, waiting: &Admission) -> Result<Destination, Refusal> {
         let Some(spool) = &self.spool else { return Ok(Destination::Kafka) };
         let is_down = self.cluster.is_down();
@@ -43,8 +44,8 @@ impl Router {
         }
     }
 
-    /// Where the lines of a request go now. A request that is answered early would not learn of a failure, so while
-    /// Kafka is known to be unreachable, it is refused rather than sent to Kafka.
+    /// The destination of the lines of a request. A client that is answered early does not learn of a later failure, so
+    /// while Kafka is known to be unreachable and there is no spool, its request is refused and not sent to Kafka.
     pub(super) fn destination_for(&self, ack: Ack, waiting: &Admission) -> Result<Destination, Refusal> {
         match (self.destination(waiting)?, ack) {
             (Destination::Kafka, Ack::Accepted) if self.cluster.is_down() => Err(Refusal::NotDurable),

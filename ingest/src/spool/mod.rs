@@ -1,4 +1,4 @@
-//! The spool: stores records on disk that Kafka did not accept, until Kafka accepts them.
+//! The spool: stores on disk the records that Kafka did not accept, until Kafka accepts them.
 //!
 //! One thread owns the file. It does its jobs in batches: all jobs that arrived during the last fsync share the
 //! next one. A file that cannot be used never stops the edge: a corrupt file is renamed, any other error switches the
@@ -48,7 +48,8 @@ pub struct Spool {
 pub enum SpoolState {
     /// The spool accepts records.
     On,
-    /// The spool accepts no records until some are removed or the disk has more free space. The text says which.
+    /// The spool accepts no records until some are removed or the disk has more free space. The text says which limit
+    /// is reached.
     Full(String),
     /// The file cannot be used. The text says why.
     Off(String),
@@ -73,7 +74,7 @@ pub enum PutError {
     Off,
 }
 
-/// Called on the spool's thread once a record is stored or was not stored.
+/// Called on the spool's thread when a record was stored, or could not be stored.
 pub type PutCallback = Box<dyn FnOnce(Result<(), PutError>) + Send>;
 
 /// The status of the spool, which other threads read.
@@ -151,7 +152,7 @@ impl Spool {
         self.submit(Job::SetPartitions(partitions));
     }
 
-    /// Stores a record; calls `callback` once it is on disk. Does not wait.
+    /// Stores a record; calls `callback` once the record is on disk or could not be stored. Does not wait.
     pub fn put(&self, record: SpooledRecord, callback: PutCallback) {
         self.submit(Job::Put(record, callback));
     }
@@ -357,7 +358,7 @@ impl Worker {
     }
 }
 
-/// How much may still be stored, within both limits.
+/// How many bytes may still be stored: `left` within `SPOOL_MAX_BYTES`, `free` on the disk.
 enum FreeSpace {
     Off,
     Left { left: u64, free: u64 },

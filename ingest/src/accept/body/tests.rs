@@ -128,7 +128,7 @@ fn a_bomb_is_stopped_by_ratio_and_by_size() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The bodies include one that compresses to almost nothing and a damaged one.
+    /// Some of the bodies compress to almost nothing, and some are damaged.
     #[test]
     fn no_body_inflates_beyond_its_limit(
         member in prop::collection::vec(any::<u8>(), 0..300), repeated in 1_usize..5000,
@@ -179,7 +179,8 @@ fn what_cannot_be_reserved_is_refused_at_once() {
     assert!(Reservation::take(&budget, 60, &gauge).is_ok());
 }
 
-/// Frames that are available from the start, followed by an end or by nothing.
+/// A body whose frames are all available from the start. After them, the body ends if `ends` is true; otherwise it
+/// stays open and sends nothing more.
 struct Frames {
     frames: Vec<Bytes>,
     ends: bool,
@@ -234,7 +235,7 @@ proptest! {
     }
 }
 
-/// How long the edge waits for a body of which this many bytes arrive at once and then nothing.
+/// How long the edge waits for a body that sends `bytes` bytes at once and then nothing more.
 async fn patience(bytes: usize) -> Duration {
     const LONG: &[u8] = &[b'x'; 16 * 1024];
     let start = Instant::now();

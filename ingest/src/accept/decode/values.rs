@@ -1,8 +1,8 @@
 //! Finds where the events of an array, or of a sequence of objects, begin and end.
 //!
-//! Only quotes and brackets are examined, so that an invalid event still ends where it should and does not affect the
-//! next one. If they do not balance, the end of the event cannot be found, and the rest of the body counts as one
-//! invalid event.
+//! Within an event, only quotes and brackets are examined, so the end of an invalid event is found too, and the event
+//! does not affect the next one. If the quotes or brackets of an event do not balance, its end cannot be found, and the
+//! rest of the body counts as one invalid event.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ pub(super) fn spans(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
     std::iter::from_fn(move || values.next())
 }
 
-/// The end of the value, an object or an array, with which `body` begins. None if its quotes or brackets do not balance.
+/// The end of the object or array at the beginning of `body`. None if its quotes or brackets do not balance.
 pub(super) fn end_of_first(body: &[u8]) -> Option<usize> {
     Values { body, at: 0, in_array: false }.end()
 }
@@ -67,8 +67,8 @@ impl Values<'_> {
     /// The end of the value at the current position: in an array, the comma or bracket after the value; otherwise, the
     /// last bracket of the value or the end of its line. None if quotes or brackets do not balance.
     fn end(&self) -> Option<usize> {
-        // Both kinds of brackets count alike: an event with a bracket that is closed by the other kind is invalid, but
-        // still ends there.
+        // Braces and square brackets are not distinguished: an event such as `{]` is invalid, but it still ends at its
+        // closing bracket.
         let mut depth = 0_usize;
         let (mut in_string, mut escaped) = (false, false);
         for (at, byte) in self.body.iter().enumerate().skip(self.at) {

@@ -33,8 +33,8 @@ fn check_partition(line: &str, expected: u32) {
     assert_eq!(partition(&mut UserHasher::of("default"), &parsed.event, to), (expected, false), "{line}");
 }
 
-/// Golden values. If they change, a retried event goes to another partition than its original, and is not
-/// deduplicated.
+/// Golden values. If they change, an event that is repeated across an upgrade goes to another partition than the first
+/// time, and counts twice.
 #[test]
 fn an_identity_meets_its_partition_for_ever() {
     check_partition(r#"{"event":"a","user_id":"u1","device_id":"d","session":"s"}"#, 814);
@@ -220,7 +220,7 @@ fn events_of_a_user_with_too_many_are_spread_and_those_of_others_are_not() {
     let lines = decode::lines(body.as_bytes(), 1000).unwrap();
     let keys = HotKeys::new(const { NonZeroU32::new(60).unwrap() });
     let hot_keys = Some(keys.at(UnixMillis(1_763_697_600_123)));
-    // There are so many partitions that no event_id selects a partition that is checked.
+    // With so many partitions, no `event_id` selects one of the three partitions that this test checks.
     let to = Partitions { count: NonZeroU32::MAX, spare: 7, hot_keys };
     let home = |user| {
         let line = line(user, 0);

@@ -37,7 +37,7 @@ fn trusted_hops_are_walked_from_the_right() {
     check(&[(&X_FORWARDED_FOR, "6.6.6.6, 203.0.113.7,10.1.1.1 ,192.0.2.1")], "203.0.113.7");
     check(&[(&X_FORWARDED_FOR, "6.6.6.6"), (&X_FORWARDED_FOR, "203.0.113.7, 10.1.1.1")], "203.0.113.7");
     check(&[(&X_FORWARDED_FOR, "x,\"y, 203.0.113.7")], "203.0.113.7");
-    // All hops are trusted: the farthest one is the client.
+    // If all hops are trusted, the leftmost one is the client.
     check(&[(&X_FORWARDED_FOR, "10.9.9.9, 10.1.1.1")], "10.9.9.9");
     check(&[(&FORWARDED, "for=6.6.6.6"), (&X_FORWARDED_FOR, "203.0.113.7")], "203.0.113.7");
 }
@@ -111,7 +111,7 @@ fn a_mode_says_what_of_an_address_is_kept() {
     assert_eq!(kept(IpMode::Drop, "203.0.113.7"), "::");
 }
 
-/// What a client may send as the left part: any bytes that a header can contain.
+/// What a client may send as the left part of a forwarding header: any bytes that a header can contain.
 fn spoofed() -> impl Strategy<Value = Vec<u8>> {
     let byte =
         prop_oneof![Just(b','), Just(b'"'), Just(b'\\'), Just(b';'), Just(b'='), 32..127_u8, 128..=255_u8];

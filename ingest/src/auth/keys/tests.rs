@@ -7,7 +7,7 @@ const SECRET: &str = "mr_secret";
 /// The SHA-256 of the secret.
 const HASH: &str = "159739cf09bc51e57bb7e7ecb5aa22d440cd25cd83f2aee69c77bb3c31124fbd";
 
-/// A file with one key, which has `more` lines.
+/// A key file with one key; `more` has further lines of this key.
 fn declared(more: &str) -> String {
     format!("[[key]]\nid = \"web\"\ntenant = \"acme\"\nsha256 = \"{HASH}\"\n{more}")
 }

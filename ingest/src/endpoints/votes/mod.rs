@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::line::Line;
 
-/// The event that a vote becomes.
+/// The name of the event that a vote becomes.
 const EVENT: &str = "vote";
 /// The longest name of a poll or of an option, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
@@ -59,7 +59,7 @@ impl<'a> Votes<'a> {
             .collect()
     }
 
-    /// The poll that all votes name; none if they name several.
+    /// The poll that all votes name; none if there is no vote or if the votes name several polls.
     pub fn into_poll(self) -> Option<String> {
         self.poll
     }
@@ -105,8 +105,9 @@ fn limit(name: &str) -> usize {
     if name == "voter" { MAX_ID_BYTES } else { MAX_NAME_BYTES }
 }
 
-/// The line of the event that a vote becomes. The fields of the vote are written first: if `props` has several values
-/// for one path (a dot in a name is a step of the path), the first one counts.
+/// The line of the event that a vote becomes. The fields of the vote are written first: `poll` and `option` are stored
+/// in `props`, and if the line has several values for one path in `props` (`a.b` is the path of `b` in `a`), the first
+/// one counts.
 fn event_line(fields: &[(Cow<'_, str>, &RawValue)]) -> String {
     let (vote, others): (Vec<_>, Vec<_>) = fields
         .iter()

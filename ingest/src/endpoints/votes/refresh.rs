@@ -99,7 +99,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
 ) {
     // The proxy variables of the environment are ignored: the address is always called directly.
-    let client = Client::builder().no_proxy().build().expect("a client without TLS needs nothing");
+    let client = Client::builder().no_proxy().build().expect("a client without TLS can always be built");
     let source = Source { client, url: url.trim_end_matches('/').to_owned(), token_file };
     let (mut succeeded, begun) = (None, time::Instant::now());
     loop {

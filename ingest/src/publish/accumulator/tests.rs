@@ -8,7 +8,7 @@ fn chunk(value: String) -> Chunk {
     Chunk { partition: 0, lines: value.matches('\n').count() as u32, value: value.into_bytes() }
 }
 
-/// Lines of one request, all of them `name`, of `length` bytes each.
+/// `count` lines of one request. Each has `length` bytes: `name`, repeated, and `\n`.
 fn lines(name: char, count: usize, length: usize) -> Chunk {
     chunk(format!("{}\n", name.to_string().repeat(length - 1)).repeat(count))
 }
@@ -46,7 +46,7 @@ impl Harness {
         });
         let waits = accumulator.open.lines > 0;
         let will_be_sent = accumulator.send_pending || accumulator.in_flight >= MAX_IN_FLIGHT;
-        assert!(!waits || will_be_sent, "lines wait and nothing will wake them");
+        assert!(!waits || will_be_sent, "lines wait, and nothing will send them");
         result
     }
 
@@ -190,7 +190,7 @@ enum Step {
 }
 
 proptest! {
-    /// In any order of steps, each line is sent once, in order, and its request learns of it.
+    /// In any order of steps, each line is sent once, in order, and its request gets the result.
     #[test]
     fn every_line_is_sent_once_and_its_request_learns_of_it(
         steps in proptest::collection::vec(prop_oneof![
