@@ -39,7 +39,7 @@ struct Checks {
     done: u64,
 }
 
-/// An open gate, because it is created after the tables were checked.
+/// The gate is open at first, because it is created after the tables were checked.
 impl Default for InsertGate {
     fn default() -> Self {
         Self { checks: watch::Sender::new(Checks::default()), check_now: Notify::new() }
@@ -53,8 +53,8 @@ impl InsertGate {
         let _ = self.checks.subscribe().wait_for(|checks| checks.done == checks.requested).await;
     }
 
-    /// Closes the gate because ClickHouse did not answer: it may have restarted without a part that it could not
-    /// read. The tables are checked at once, and the gate stays closed until then.
+    /// Closes the gate because ClickHouse did not answer: it may have restarted without a part that it could not read.
+    /// The tables are checked at once, and the gate stays closed until a check finds no problem.
     pub fn close_until_checked(&self) {
         self.close();
         self.check_now.notify_one();
