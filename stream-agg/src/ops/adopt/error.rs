@@ -110,12 +110,12 @@ pub enum AdoptError {
 }
 
 impl AdoptError {
-    /// An error of Kafka, or of aggregators that run.
+    /// Makes an error from an error of Kafka, or from the error that aggregators run.
     pub(super) fn offline(partition: u16) -> impl Fn(OfflineError) -> Self + Copy {
         move |source| Self::Offline { partition, source }
     }
 
-    /// An error of ClickHouse.
+    /// Makes an error from an error of ClickHouse.
     pub(super) fn store(partition: u16) -> impl Fn(StoreError) -> Self + Copy {
         move |source| Self::Offline { partition, source: OfflineError::Store(source) }
     }

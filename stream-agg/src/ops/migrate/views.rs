@@ -84,7 +84,8 @@ async fn replace(
     for view in &dropped {
         drop_view(&server, database, view).await?;
     }
-    // The notes stay until their views are dropped, so that the next migration can finish one that died here.
+    // The views are dropped before their notes are cleared. So if this migration is killed here, the next one still
+    // finds the notes and can drop the remaining views.
     notes.write(&dropped, 0).await?;
     Ok(Made { views: views.len(), dropped })
 }
