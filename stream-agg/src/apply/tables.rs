@@ -100,8 +100,7 @@ pub enum TablesError {
     Store(#[from] StoreError),
 }
 
-/// For each table that batches are inserted into, the number of active parts in the table partition that has most
-/// parts.
+/// For each table with cells, the number of active parts in the table partition that has the most parts.
 pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreError> {
     let database = &store.database;
     let tables = CELL_TABLES.map(|table| format!("'{table}'")).join(", ");

@@ -147,8 +147,8 @@ pub enum StopCause {
 
 /// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise its rows would be sent again every
-/// few seconds, at each check, to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise its rows would be sent again
+/// every few seconds, at each check, to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(lost) = attempts.stopped {
         return Verdict::Stop(lost);

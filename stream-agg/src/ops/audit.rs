@@ -59,7 +59,7 @@ const FIRST_BATCH: Duration = Duration::from_secs(2);
 /// Pause between two queries of `progress`.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How far back an audit looks, and how long a query of it may take.
+/// How far back an audit looks, and the timeout of its queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// Days of arrival before today, at most [`MAX_DAYS`].
@@ -69,7 +69,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// The reach of an audit that a person starts, and that may take long.
+    /// The reach of an audit that an operator starts, which may take long.
     pub fn of_days(days: u16) -> Self {
         Self { days: days.min(MAX_DAYS), patience: Duration::from_secs(30 * 60) }
     }

@@ -172,7 +172,7 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<
     Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
 }
 
-/// Those declarations named by raw rows that lack `rollup`.
+/// The declarations that raw rows name, except those with `rollup`.
 async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
     let mut lacking = Lacking::new();
     for declaration_hash in raw::declarations(store).await? {

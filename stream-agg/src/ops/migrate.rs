@@ -114,7 +114,7 @@ pub enum MigrateError {
     )]
     NotOurs(String),
     /// A row policy hides rows from the user that runs `migrate`.
-    #[error("use row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
+    #[error("check row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden(String),
     /// Kafka did not create the topic.
     #[error("create topic `{topic}`")]

@@ -63,7 +63,7 @@ pub enum OfflineError {
     Store(#[source] StoreError),
 }
 
-/// How long to wait so that no insert that was sent before the wait can still arrive after it.
+/// How long to wait until no insert that was sent before can still arrive.
 pub(crate) fn outlasting() -> Duration {
     Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
 }
@@ -142,8 +142,8 @@ impl<'c> Offline<'c> {
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
         let (topic, partition) = (self.topic(), i32::from(self.partition));
-        // With this setting, the client also reports an offset at the end of the log, where there is no record, as
-        // valid (`PartitionEOF`).
+        // With this setting, the client reports `PartitionEOF` for a valid offset at the end of the log, where there is
+        // no record.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;

@@ -1,4 +1,4 @@
-//! What to do when ClickHouse does not accept rows, and how an operator helps. Pure.
+//! What to do when ClickHouse does not accept rows, and what an operator can do. Pure.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl BatchDescription {
     }
 }
 
-/// A batch of which nothing more is inserted, and how an operator helps.
+/// A batch whose inserts were stopped, and what an operator can do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{table}` {partition_id}, offsets {offsets}: {lost}{help}")]
 pub struct StoppedBatch {

@@ -32,7 +32,8 @@ pub struct InsertGate {
     check_now: Notify,
 }
 
-/// Requests for checks are numbered, so that a check settles only the requests that were made before it began.
+/// Counts the requests for checks and the settled ones. A check settles only the requests that were made before it
+/// began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Checks {
     requested: u64,
@@ -73,7 +74,7 @@ impl InsertGate {
     }
 }
 
-/// Checks the tables every minute, and reports what it finds.
+/// Checks the tables every minute, and reports problems.
 pub struct TableWatch<'w> {
     /// The database.
     pub store: &'w Store,

@@ -121,7 +121,7 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     }
 }
 
-/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]. Spans of which no raw row can have
+/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]. Spans whose raw rows cannot have
 /// expired come first, because something other than expiry makes them differ.
 pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
     let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);

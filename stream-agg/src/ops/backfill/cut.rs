@@ -1,9 +1,9 @@
 //! Cuts raw rows into chunks. The marker of a cell shows which chunks the cell has.
 //!
-//! A chunk contains rows of one day of the raw table and one Kafka partition ([`RawDay`]). Every process must always
-//! cut the same rows into the same chunks. So the chunks of a day must not depend on other days, because ClickHouse
-//! drops the days of the raw table one by one. Invariants: the chunks of a raw day ascend and never overlap; no chunk
-//! has a marker inside, so a cell holds all of a chunk or nothing; the markers of a raw day are never those of a live
+//! A chunk contains rows of one day of the raw table and one Kafka partition ([`RawDay`]). A day must be cut into the
+//! same chunks at any time and in any process. So its chunks must not depend on other days, because ClickHouse drops
+//! the days of the raw table one by one. Invariants: the chunks of a raw day ascend and never overlap; no chunk has a
+//! marker inside, so a cell holds all of a chunk or nothing; the markers of a raw day are never those of a live
 //! partition. Pure.
 
 use std::collections::BTreeSet;

@@ -20,8 +20,8 @@ use crate::rows::columns::Rows;
 /// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Those declarations named by raw rows that lack the rollup: by their hash, which client clocks each declaration
-/// trusts.
+/// The declarations that raw rows name, except those with the rollup: for each hash, which client clocks the
+/// declaration trusts.
 pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.

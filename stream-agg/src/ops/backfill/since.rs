@@ -44,8 +44,8 @@ impl SinceBefore {
             if Instant::now() >= latest {
                 let open: Vec<_> = open.iter().map(|row| row.partition.to_string()).collect();
                 tracing::warn!(
-                    "partitions {} have not stored since when they count `{rollup}`, so readers treat it as incomplete; run \
-                     this command again once an aggregator owns these partitions",
+                    "partitions {} have not stored the moment since which they count `{rollup}`, so readers treat it \
+                     as incomplete; run this command again once an aggregator owns these partitions",
                     open.join(", ")
                 );
                 return Ok(Self { replaced });

@@ -20,7 +20,7 @@ use crate::config::MigrateConfig;
 
 mod policies;
 
-/// ClickHouse's codes on a server that takes its users from a file: the user cannot be changed, or there is no
+/// ClickHouse's error codes on a server that takes its users from a file: the user cannot be changed, or there is no
 /// storage for a new user.
 const FROM_A_FILE: [u32; 2] = [495, 514];
 
@@ -188,7 +188,7 @@ async fn check_policies_spare_others(
     seen
 }
 
-/// Removes a tenant. Drops the reader first, so that it reads nothing while the rest is removed. Objects in the
+/// Removes a tenant. Drops the reader first, because it must read nothing while the rest is removed. Objects in the
 /// database that migrations did not create stay.
 async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
     let gone = removed(name);

@@ -12,9 +12,9 @@ use super::{MigrateError, apply};
 use crate::apply::store::{Store, StoreError};
 use crate::config::MigrateConfig;
 
-/// ClickHouse's code for an unknown user.
+/// ClickHouse's error code for an unknown user.
 const UNKNOWN_USER: u32 = 192;
-/// ClickHouse's code for an unknown database.
+/// ClickHouse's error code for an unknown database.
 const UNKNOWN_DATABASE: u32 = 81;
 
 /// What `make` has done.
