@@ -1,7 +1,7 @@
 //! The table `configs` maps the hash of a declaration to the declaration.
 //!
-//! Invariant: a text that does not match its hash is refused. The rows of a batch follow from its declaration, so
-//! with a changed text a rebuilt batch could differ.
+//! Invariant: a declaration whose text does not match its hash is refused. The declaration of a batch determines its
+//! rows, so a batch that is rebuilt under a changed text could get other rows.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::apply::store::{Store, StoreError};
 use crate::config::Config;
 use crate::protocol::declaration::{Declaration, UnknownDeclaration, known};
 
-/// The declaration of a process with this `config`, with the place key of the first declaration that the table
-/// has. If the table is empty, the key is drawn at random; two processes that draw at the same time have different
-/// declarations until their next start.
+/// The declaration of this process: that of `config`, with the place key of the oldest declaration in the table. If the
+/// table is empty, the place key is random. Two processes that start on an empty table at the same time draw different
+/// keys, so their declarations differ until their next start.
 ///
 /// # Errors
 /// The error of ClickHouse.
@@ -24,8 +24,8 @@ pub async fn ours(store: &Store, config: &Config) -> Result<Declaration, StoreEr
     Ok(config.declaration(first.first().copied().unwrap_or_else(|| fastrand::u64(1..))))
 }
 
-/// The first rollup or field of `ours` that has another meaning in one of the declarations `before`. With such a
-/// change, rows of two meanings would be stored under one name.
+/// The first rollup or field of `ours` that one of the declarations `before` declares differently under the same name.
+/// If it were accepted, rows with two meanings would be stored under one name.
 pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
     let rollup = |rollup: &Rollup| {
         let mut others = before.iter().filter_map(|declared| declared.rollups.get(&rollup.name));
@@ -42,7 +42,7 @@ pub fn changed(ours: &Rollups, before: &[Declaration]) -> Option<String> {
 /// Prefix of the name of a dropped rollup in `schema_migrations`.
 pub(crate) const DROPPED: &str = "dropped_";
 
-/// The first rollup of `ours` that was dropped.
+/// The first rollup of `ours` that `stream-agg drop-rollup` has dropped.
 ///
 /// # Errors
 /// The error of ClickHouse.

@@ -1,9 +1,11 @@
 //! Inserts cells into ClickHouse: for each cell one insert of one block, which becomes one part.
 //!
-//! Invariant: a cell counts as applied only if its marker was read and shows it, or if the first statement that was
-//! ever sent for its rows was answered with success ([`crate::apply::verdict`]). Until then its rows are sent again,
-//! unchanged and under the same token. The statement inserts only if the rows are not stored yet, and only before its
-//! deadline on ClickHouse's clock. Nothing is sent while the tables must be checked.
+//! Invariant: a cell counts as applied only in one of three cases ([`crate::apply::verdict`]). Its marker was read and
+//! shows the batch; or the very first statement that was sent for its rows was answered with success; or ClickHouse
+//! accepted a statement and may by now have dropped the table partition as expired. Until then the rows are sent again,
+//! unchanged, and under the same token unless ClickHouse has lost the part. Each statement inserts only if the rows are
+//! not stored yet, and only before its deadline on ClickHouse's clock. Nothing is sent while a check of the tables is
+//! pending.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,18 +38,19 @@ mod statement;
 
 pub use refusal::StoppedBatch;
 
-/// Most inserts at the same time, for all partitions together.
+/// Maximum number of concurrent inserts, for all partitions together.
 const AT_ONCE: usize = 8;
-/// The waits after a transient failure.
+/// The backoff after a transient failure.
 const INSERT_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// The deduplication token of a batch, which no other batch ever has.
+/// The deduplication token of a batch. No other batch ever has the same token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token of the batch `[start..=last]`, which was declared with this random number. The same offsets may be
-    /// declared again after `stream-agg adopt`, and ClickHouse may still know the earlier token.
+    /// The token of the batch `[start..=last]`. `nonce` is the random number in the declaration of the batch. The token
+    /// needs it because the same offsets may be declared again after `stream-agg adopt`, while ClickHouse may still
+    /// remember the earlier token.
     pub fn new(source: Source, topic: &str, start: NextOffset, last: Offset, nonce: u64) -> Self {
         Self(format!("{}/{topic}/{}/{start}-{last}/{nonce:x}", source.log_generation, source.partition))
     }
@@ -63,7 +66,8 @@ impl Token {
         Self(format!("{}:skip", self.0))
     }
 
-    /// The token as it is sent. It is `renamed` if ClickHouse knows the first name but has lost the part.
+    /// The token as it is sent. A `renamed` token is sent if ClickHouse remembers the original token but has lost the
+    /// part.
     pub fn text(&self, renamed: bool) -> String {
         if renamed { format!("{}:r1", self.0) } else { self.0.clone() }
     }
@@ -89,7 +93,7 @@ pub struct DeclaredBatch {
 /// Why a batch is not in every cell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotApplied {
-    /// The pipeline was given up.
+    /// The caller cancelled `give_up`.
     GivenUp,
     /// Nothing more of the batch is sent until an operator acts.
     Stopped(StoppedBatch),
@@ -101,19 +105,19 @@ pub struct Inserter {
     sender: Sender,
     clock: ServerClock,
     permits: Semaphore,
-    /// Closed while the tables must be checked; `None` if nothing checks them.
+    /// Closed while a check of the tables is pending; `None` if no task checks the tables.
     gate: Option<Arc<InsertGate>>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
-/// A cell that is not proved to have its batch yet.
+/// A cell whose rows are not yet proved to be in ClickHouse.
 struct PendingCell {
     cell: Arc<Cell>,
     target: Target,
     attempts: Attempts,
     next: Verdict,
-    /// Since when ClickHouse has lacked memory for its rows.
+    /// Since when ClickHouse has lacked memory to insert this cell; `None` while it does not.
     short_of_memory: Option<Instant>,
 }
 
@@ -126,7 +130,7 @@ impl Inserter {
     }
 
     /// Sends inserts only while `gate` is open. Whenever ClickHouse does not answer, closes the gate until the tables
-    /// are checked.
+    /// have been checked.
     pub fn behind(self, gate: Arc<InsertGate>) -> Self {
         Self { gate: Some(gate), ..self }
     }
@@ -136,11 +140,11 @@ impl Inserter {
         self.clock.set(now);
     }
 
-    /// Inserts every cell, and calls `applied` for each. Returns once all cells are applied, or when `give_up` is
-    /// cancelled.
+    /// Inserts every cell, and calls `applied` once for each cell that is applied. Returns once all cells are applied,
+    /// or when `give_up` is cancelled.
     ///
     /// # Errors
-    /// The batch was given up, or an operator must act.
+    /// `give_up` was cancelled, or an operator must act.
     pub async fn apply(
         self: &Arc<Self>,
         declared: DeclaredBatch,
@@ -260,8 +264,8 @@ impl Inserter {
                     pending[at].short_of_memory = None;
                     self.health.recovered(Component::ClickHouse);
                     if answer == InsertAnswer::Taken {
-                        // Counted as transient so that the next attempt waits: while the marker is missing, the cell
-                        // might otherwise be sent again at once, for ever.
+                        // Such an answer counts as a transient failure, so the next attempt waits. Without this pause,
+                        // the cell might be sent again at once, for ever, while its marker is missing.
                         failed = failed.max(Some(FailedAttempt::Transient));
                     }
                 }
@@ -344,7 +348,7 @@ impl Inserter {
 }
 
 impl PendingCell {
-    /// For how long ClickHouse has lacked memory for the cell; zero if `failure` is another one.
+    /// For how long ClickHouse has lacked memory for the cell; zero if `failure` has another cause.
     fn short_of_memory(&mut self, failure: Failure) -> Duration {
         let since = self.short_of_memory.take().filter(|_| failure == Failure::OutOfMemory);
         let since = since.unwrap_or_else(Instant::now);
@@ -387,6 +391,6 @@ mod tests {
         assert_ne!(token, Token::new(SOURCE, "events", start, last, 0xac), "with another nonce");
         let of_backfill = |rollup: &str| Token::of_backfill(SOURCE, "events", rollup, start, last);
         assert_ne!(of_backfill("a"), of_backfill("b"), "two rollups share a table");
-        assert_ne!(token.clone().skipping(), token, "with a record that is skipped it has other rows");
+        assert_ne!(token.clone().skipping(), token, "a batch with a skipped record has other rows");
     }
 }

@@ -17,8 +17,8 @@ use crate::protocol::progress::NextOffset;
 use crate::protocol::recover::Marker;
 use crate::rows::cells::{Cell, Source, marker_rows};
 
-/// How long a reading of ClickHouse's clock is used. The clock may be changed at any moment; if it was set back, a
-/// deadline from the old reading would let a late statement insert its rows.
+/// How long a reading of ClickHouse's clock is used. The clock may be changed at any moment. If it was set back, a
+/// deadline computed from the old reading would be too late, and a delayed statement could still insert its rows.
 const CLOCK_AGE: Duration = Duration::from_secs(10);
 
 /// Markers, and the time of ClickHouse's clock when they were read.
@@ -53,8 +53,8 @@ pub async fn of_log(
 }
 
 /// The newest generation of the log of a Kafka partition in any table. The ledger alone does not suffice: it drops rows
-/// after 30 days, but some table partitions never expire. After that, the markers in these would make records of a new
-/// log look as if they were stored already.
+/// after 30 days, but some table partitions never expire. If a generation were used again after that, the markers in
+/// these table partitions would make the records of a new log look as if they were stored already.
 pub async fn newest_generation(store: &Store, partition: u16) -> Result<Option<u16>, StoreError> {
     let of_table = |table: &&str| {
         format!(
@@ -150,10 +150,10 @@ impl ServerClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// The time of the clock now; `None` if it was not read within [`CLOCK_AGE`]. The clock of this machine is
-    /// never used instead, because it may differ by more than the validity of a statement. The time is counted from the
-    /// moment when the answer arrived, so it is behind ClickHouse's clock by at most the time that the answer took, and
-    /// never ahead.
+    /// The time of the clock now; `None` if it was not read within [`CLOCK_AGE`]. The clock of this machine is never
+    /// used instead, because it may differ by more than the time for which a statement is valid. The returned time
+    /// counts from the moment when the answer arrived. So it is behind ClickHouse's clock by at most the time that the
+    /// answer took, and never ahead of it.
     pub fn now(&self) -> Option<UnixMillis> {
         let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = at.elapsed();

@@ -39,7 +39,7 @@ impl Servers {
     pub fn answered(&self, id: &str) -> Result<(), AnotherServer> {
         let first = self.first.get_or_init(|| id.to_owned());
         if first != id {
-            // A third server changes nothing.
+            // This fails if another server is recorded already. One is enough.
             let _known = self.several.set(AnotherServer { first: first.clone(), other: id.to_owned() });
         }
         self.check()

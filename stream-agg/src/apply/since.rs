@@ -2,7 +2,7 @@
 //! ([`crate::protocol::since`]).
 //!
 //! Invariant: each row has a version, `noted`, that the writer chose before it sent the statement. So a statement that
-//! arrives late does not replace a later decision.
+//! arrives late does not replace a newer row.
 
 use std::fmt::Write as _;
 
@@ -43,8 +43,8 @@ struct PartitionRow {
     all: Vec<(String, i64)>,
 }
 
-/// The moments that are stored for a Kafka partition, and the version for the rows to write next: ClickHouse's time,
-/// which is after the version of every stored row.
+/// The moments that are stored for a Kafka partition, and the version for the rows to write next: ClickHouse's time, or
+/// a millisecond after the highest stored version of the partition if that is later.
 ///
 /// # Errors
 /// The error of ClickHouse.

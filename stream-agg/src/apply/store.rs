@@ -82,7 +82,7 @@ impl Store {
         Self { client, database: config.database.as_str().into(), servers: Arc::default() }
     }
 
-    /// A client of the server that names no database, so that it can create one.
+    /// A client whose requests name no database, so it can create the database.
     pub fn without_database(config: &StoreConfig) -> Self {
         Self {
             client: Self::server(config),
@@ -165,9 +165,9 @@ async fn deadline<T>(
 pub enum Failure {
     /// The condition of an insert did not hold: read the marker in the table again.
     ConditionFailed,
-    /// The cause goes away without an operator, or the outcome is unknown: try again.
+    /// The cause ends without an operator, or the outcome is unknown: try again.
     Transient,
-    /// The server had no memory for the request: transient, unless it continues.
+    /// The server lacked memory for the request. This is transient unless it persists.
     OutOfMemory,
     /// The server refuses the same request until an operator acts.
     Refused,

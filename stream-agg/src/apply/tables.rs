@@ -13,16 +13,16 @@ mod watch;
 
 pub use watch::{InsertGate, TableWatch};
 
-/// Tables with cells: batches are inserted into them.
+/// Tables with cells, that is, tables into which batches are inserted.
 pub const CELL_TABLES: [&str; 5] = ["events", "ledger", "dead_letters", "rollup_sums", "rollup_states"];
 
 /// Tables without cells that the aggregator needs at its start.
 const OTHER_TABLES: [&str; 3] = ["progress", "configs", "rollup_since"];
 
-/// Least number of inserts whose tokens a table must remember. A token must outlive every statement that carries it,
-/// which may take 55 s: until its deadline, and then up to ClickHouse's time limit. In twice that time there are 3,520
-/// inserts into one table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). Ten times as many
-/// are safe.
+/// Minimum number of inserts whose tokens a table must remember. ClickHouse must remember a token for as long as a
+/// statement with this token may run: 55 s, until its deadline and then up to ClickHouse's time limit. In twice that
+/// time, 3,520 inserts go into one table, at 32 a second (64 Kafka partitions, two cells each, a batch every 4 s). This
+/// constant is more than ten times that number.
 const MIN_TOKENS: u64 = 50_000;
 
 /// Why the aggregator cannot use the tables.
@@ -100,7 +100,7 @@ pub enum TablesError {
     Store(#[from] StoreError),
 }
 
-/// For each table that batches are inserted into, the number of active parts in its partition with the most parts.
+/// For each table with cells, the number of active parts in the table partition that has the most parts.
 pub(crate) async fn parts(store: &Store) -> Result<Vec<(String, u64)>, StoreError> {
     let database = &store.database;
     let tables = CELL_TABLES.map(|table| format!("'{table}'")).join(", ");

@@ -1,9 +1,9 @@
 //! Decides whether the rows of a batch are in one table partition (a *cell*), and whether to send them again.
 //!
-//! Two things prove that the rows are stored: the answer to the first statement that was ever sent for them, and the
-//! marker that was read. Any other answer proves nothing: it may be lost or late, may answer a statement whose
-//! deduplication token ClickHouse already knew, or may be about a part that a killed server has lost. Pure; all times
-//! are by ClickHouse's clock.
+//! Two things prove that the rows are stored: a successful answer to the first statement that was ever sent for them,
+//! and the marker that was read. Any other answer proves nothing. It may be late or missing, it may belong to a
+//! statement whose deduplication token ClickHouse already knew, or it may be about a part that a killed server has
+//! lost. Pure; all times are by ClickHouse's clock.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::protocol::progress::NextOffset;
 
 /// Deadline of an insert, in milliseconds after its statement was made.
 pub const VALIDITY: i64 = 30 * SECOND;
-/// Longest that ClickHouse works on one statement, in milliseconds.
+/// ClickHouse's time limit for one statement, in milliseconds.
 pub const EXECUTION: i64 = 25 * SECOND;
-/// Milliseconds after its statement was made by which an insert has certainly ended, even if ClickHouse starts it at
-/// its deadline.
+/// Milliseconds from the moment when a statement was made until its insert has certainly ended, even if ClickHouse
+/// starts the insert at its deadline.
 pub const OUTLASTED: i64 = VALIDITY + EXECUTION;
 
 /// The batch that a cell must hold.
@@ -71,7 +71,7 @@ pub struct Attempts {
     last: Option<(UnixMillis, InsertAnswer)>,
     /// How often ClickHouse answered in time that the rows are written, although the marker shows that they are not.
     lost: u8,
-    /// No statement is sent before this moment, if there is one.
+    /// No statement is sent before this moment; `None` if there is no need to wait.
     wait: Option<UnixMillis>,
     /// Why no more statements are sent.
     stopped: Option<StopCause>,
@@ -87,9 +87,9 @@ impl Attempts {
         Self { own: !rebuilt, ..Self::default() }
     }
 
-    /// Records that a statement with this deadline was sent and got this answer. Returns whether this alone proves
-    /// that the cell has its batch: the first statement of a batch that this owner declared itself has a token that
-    /// nobody else could know, so its rows were written.
+    /// Records that a statement with this deadline was sent and got this answer. Returns whether this alone proves that
+    /// the cell has its batch. It does for the first statement of a batch that this owner declared itself: nobody else
+    /// could know its token, so ClickHouse cannot have skipped its rows as repeats.
     pub fn sent(&mut self, deadline: UnixMillis, answer: InsertAnswer) -> bool {
         let first = self.own && self.never_sent();
         self.last = Some((deadline, answer));
@@ -106,8 +106,8 @@ impl Attempts {
         self.parts_lost() > 0
     }
 
-    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and is set
-    /// back, older deadlines may be hours away, and the wait must not last that long.
+    /// Waits until `until`, but no longer than a statement that is made now could run. If a clock was ahead and has
+    /// been set back, older deadlines may be hours away, and the wait must not last that long.
     fn wait(&mut self, until: UnixMillis, now: UnixMillis) -> Verdict {
         let until = until.min(UnixMillis(now.0 + OUTLASTED));
         self.wait = Some(until);
@@ -137,8 +137,8 @@ pub enum Verdict {
 /// Why a cell must not be sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StopCause {
-    /// The marker of the cell lies inside this batch, so another batch was inserted.
-    #[error("its marker says {0}, which is inside the declared batch")]
+    /// The marker of the cell is inside this batch, so rows of a different batch were inserted.
+    #[error("its marker is {0}, which is inside the declared batch")]
     ForeignMarker(NextOffset),
     /// ClickHouse accepted the rows three times, under two tokens, and does not have them.
     #[error("clickhouse acknowledged its rows three times and does not have them")]
@@ -147,8 +147,8 @@ pub enum StopCause {
 
 /// Decides what to do about a cell whose `marker` was read at `now` on ClickHouse's clock.
 ///
-/// A cell that was stopped stays stopped, whatever its marker says later. Otherwise its rows would be sent again every
-/// few seconds, at each check, to a ClickHouse that loses them.
+/// A cell that was stopped stays stopped, even if its marker changes later. Otherwise its rows would be sent again
+/// every few seconds, at each check, to a ClickHouse that loses them.
 pub fn judge(target: &Target, attempts: &mut Attempts, marker: NextOffset, now: UnixMillis) -> Verdict {
     if let Some(lost) = attempts.stopped {
         return Verdict::Stop(lost);
@@ -279,7 +279,7 @@ mod tests {
     fn a_clock_that_goes_back_by_hours_prolongs_a_wait_by_one_statement_only() {
         const BACK: i64 = 3 * HOUR;
         let waits = |now: i64| (now + OUTLASTED, Verdict::Wait(at(now + OUTLASTED)));
-        // This holds before the first check, and during the wait.
+        // The clock goes back either before the first check, or during the wait.
         let mut early = attempts(BACK + VALIDITY, InsertAnswer::Written);
         let mut late = early;
         let (due, wait) = waits(0);
@@ -319,7 +319,7 @@ mod tests {
         ] {
             assert_eq!(judge(&TARGET, &mut attempts, marker, at(0)), Verdict::Stop(why));
             for look in 0..1000 {
-                // Whatever is read later, and at any moment: before the last deadline, at it, after it.
+                // No later marker changes this, whether it is read before, at or after the last deadline.
                 for marker in [NONE, marker, TARGET.end] {
                     assert_eq!(judge(&TARGET, &mut attempts, marker, at(look)), Verdict::Stop(why));
                 }

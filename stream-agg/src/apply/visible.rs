@@ -1,7 +1,7 @@
 //! Checks that no row policy hides rows of the database from this process.
 //!
-//! Analysts of a tenant read with a row policy on every table. These policies must hide no rows from the services,
-//! above all no markers: a batch whose marker is hidden would be inserted again. A server with
+//! Row policies on every table limit the analysts of a tenant to its rows. These policies must hide no rows from the
+//! services, above all no markers: a batch whose marker is hidden would be inserted again. A server with
 //! `users_without_row_policies_can_read_rows=false` hides all rows from users without a policy.
 
 use super::store::{Store, StoreError};
@@ -19,7 +19,7 @@ pub async fn are_rows_visible(store: &Store) -> Result<bool, StoreError> {
     Ok(!seen.is_empty())
 }
 
-/// Whether that table has rows, visible or hidden.
+/// Whether the table `schema_migrations` has rows, visible or hidden.
 pub async fn has_rows(store: &Store) -> Result<bool, StoreError> {
     let sql = format!(
         "SELECT name FROM system.parts WHERE active AND rows > 0 AND database = '{}' \

@@ -61,7 +61,7 @@ pub async fn begin(config: &Config, partitions: &[u16], log: Log) -> Result<Vec<
         let (_, found) = look(config, partition, log).await?;
         all.push(Adoptable { partition, log, committed: found.committed });
     }
-    // All partitions have the same group, so it is empty for all of them or for none.
+    // One group reads all partitions, so checking one partition shows whether the group is empty.
     let asked = all.iter().find(|part| part.committed.is_some()).or(all.first());
     if let Some(Adoptable { partition, committed, .. }) = asked {
         let offline_error = AdoptError::offline(*partition);
@@ -138,8 +138,8 @@ fn mark(found: &KafkaState) -> LogMark {
     LogMark { topic: found.topic, epoch: None }
 }
 
-/// The offset from which to read a log again if its records are in the tables, and the intent to commit at that
-/// offset.
+/// For a log whose records are in the tables: the offset from which to read the log again, and the intent to commit at
+/// that offset.
 async fn same_log(
     store: &Store,
     partition: u16,
@@ -212,7 +212,7 @@ async fn last_declaration(
     Ok(if configs::read(store, last).await?.is_ok() { last } else { ours.hash() })
 }
 
-/// The declaration of this hash.
+/// The declaration with this hash.
 async fn declared(
     store: &Store,
     partition: u16,
@@ -240,8 +240,9 @@ async fn declarations_from(
     store.rows(&sql).await
 }
 
-/// An offset below which every cell is complete: the beginning of the last batch in the ledger. That batch may be
-/// missing in some cells, and so may the next batch, which has no row in the ledger.
+/// An offset below which every cell is complete: the start of the last batch that has a marker in the ledger. The
+/// inserts of that batch may be unfinished in other tables. Those of the batch after it may have begun there, although
+/// the ledger has no marker of it yet.
 async fn complete_below(
     store: &Store,
     partition: u16,

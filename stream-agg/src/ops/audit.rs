@@ -5,11 +5,11 @@
 //!
 //! 1. *The ledger with itself*: it has one row per record, with `stored = lines - rejected - duplicates`, and a row
 //!    for each offset below `progress` ([`gaps`]).
-//! 2. *Raw rows with the ledger*, below `progress`, which is read first: for each span of offsets the number of rows,
-//!    and the sum of a hash of (offset, line). The ledger predicts this sum, because the stored lines of a record are
-//!    numbered without gaps. Lines arrive at most two days before Kafka appends their record, unless a spool held it.
-//!    So raw rows of earlier days are read only for spans that differ, as far back as the ids of their records show.
-//!    Spans that still differ are read once more, record by record.
+//! 2. *Raw rows with the ledger*, for offsets below `progress`, which is read first. For each span of offsets, the
+//!    audit compares the number of rows and the sum of a hash of (offset, line). The ledger predicts this sum, because
+//!    the stored lines of a record are numbered without gaps. Lines arrive at most two days before Kafka appends their
+//!    record, unless a spool held it. So raw rows of earlier days are read only for spans that differ, as far back as
+//!    the ids of their records show. Spans that still differ are read once more, record by record.
 //! 3. *Rollups with raw rows*, by the day of the event. The rows of a rollup contain no offsets, but its markers do.
 //!    One statement reads sums and markers from the same parts. The markers show the offset below which a table
 //!    partition holds every record, and at or above which it holds none. Once `progress` has passed all these
@@ -48,16 +48,18 @@ mod watch;
 pub use report::record;
 pub use watch::Auditor;
 
-/// Days of arrival that can be audited: the ledger keeps one more day, so none expires during the audit.
+/// Maximum number of days of arrival that an audit compares. The ledger keeps one day more, so none of these days
+/// expires during the audit.
 pub const MAX_DAYS: u16 = (LEDGER_DAYS - 1) as u16;
-/// How long `progress` may take to pass the offsets in the rollups.
+/// How long an audit waits until `progress` has passed the markers of the rollups.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// How long a marker may belong to a log that `progress` does not have: the first batch of that log may be in flight.
+/// How long an audit waits for `progress` of a log that so far only has markers: the first batch of that log may be in
+/// flight.
 const FIRST_BATCH: Duration = Duration::from_secs(2);
 /// Pause between two queries of `progress`.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How far back an audit looks, and how long a query of it may take.
+/// How far back an audit looks, and the timeout of its queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// Days of arrival before today, at most [`MAX_DAYS`].
@@ -67,7 +69,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// The reach of an audit that a person starts, and that may take long.
+    /// The reach of an audit that an operator starts, which may take long.
     pub fn of_days(days: u16) -> Self {
         Self { days: days.min(MAX_DAYS), patience: Duration::from_secs(30 * 60) }
     }
@@ -156,7 +158,7 @@ type Ledger = BTreeMap<Key, LedgerSpan>;
 /// Audits the ledger, the raw table and the rollups of `declaration`.
 ///
 /// # Errors
-/// ClickHouse did not answer, or refused the request. That says nothing about the tables.
+/// ClickHouse did not answer, or refused the request. This does not mean that a table is wrong.
 pub async fn audit(store: &Store, declaration: &Declaration, reach: Reach) -> Result<Audit, AuditError> {
     let failed = |what| move |source| AuditError { what, source };
     let Declaration { rollups, limits, .. } = declaration;

@@ -2,10 +2,11 @@
 //!
 //! Raw rows name the declaration under which they were stored. Rows whose declaration lacks the rollup are read back
 //! and aggregated by the code that aggregates live rows. Invariant: each of these rows is counted once, even if the
-//! command is killed, repeated or run twice at the same time. Raw rows are always cut into the same chunks ([`cut`])
-//! and inserted like live batches: each cell by a conditional insert with a token, whose outcome the marker of the
-//! cell shows ([`crate::apply::insert`]). The token and the marker contain the name of the rollup, because several
-//! rollups share a table. No intent is needed, because raw rows below a committed offset do not change.
+//! command is killed, repeated or run twice at the same time. This holds because each run cuts the raw rows into the
+//! same chunks ([`cut`]) and inserts a chunk like a live batch: each cell by a conditional insert with a token, whose
+//! outcome the marker of the cell shows ([`crate::apply::insert`]). The token and the marker contain the name of the
+//! rollup, because several rollups share a table. No intent is needed, because raw rows below a committed offset do not
+//! change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -43,7 +44,7 @@ use raw::Lacking;
 use since::SinceBefore;
 
 /// Number of rows at which a chunk is full; the rows of its last record may exceed it. This bounds memory. The number
-/// may change between releases, because chunks end at the markers of earlier runs.
+/// may change between releases, because chunks also end at the markers that earlier runs left.
 const MAX_CHUNK_ROWS: u64 = 100_000;
 /// A day of raw rows is skipped if ClickHouse may drop it within this time: a part of a day must not be counted as
 /// the whole day.
@@ -65,7 +66,7 @@ pub enum BackfillError {
     },
     /// Aggregators may still store raw rows without the rollup.
     #[error(
-        "backfill `{name}`: some partitions do not work under a declaration with this rollup: {partitions}; start the \
+        "backfill `{name}`: some partitions do not use a declaration with this rollup: {partitions}; start the \
          release that declares it, stop all other aggregators, wait until the release owns every partition, and run \
          this command again"
     )]
@@ -153,14 +154,14 @@ pub async fn backfill(config: &Config, name: &str) -> Result<Filled, BackfillErr
     Ok(Filled { cells_there: metrics.cells_skipped.get(), ..backfill.filled })
 }
 
-/// Checks that every partition uses a declaration with the rollup `name`: only then are no more raw rows without the
-/// rollup added. Returns the partitions.
+/// Checks that every partition uses a declaration with the rollup `name`. Otherwise raw rows without the rollup could
+/// still be added. Returns the partitions.
 async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<u16>, BackfillError> {
     let partitions = in_use::by_partition(config, store).await?;
     let behind = partitions.iter().filter_map(|(partition, declared)| match declared {
-        None => Some(format!("partition {partition} works under no declaration yet")),
+        None => Some(format!("partition {partition} uses no declaration yet")),
         Some(declared) if declared.rollups.get(name).is_none() => {
-            Some(format!("partition {partition} works under {:016x}", declared.hash()))
+            Some(format!("partition {partition} uses declaration {:016x}", declared.hash()))
         }
         Some(_) => None,
     });
@@ -171,7 +172,7 @@ async fn check_in_use(config: &Config, store: &Store, name: &str) -> Result<Vec<
     Err(BackfillError::Behind { name: name.to_owned(), partitions: behind.join(", ") })
 }
 
-/// The declarations of raw rows that lack `rollup`.
+/// The declarations that raw rows name, except those with `rollup`.
 async fn lacking(store: &Store, rollup: &Rollup) -> Result<Lacking, BackfillError> {
     let mut lacking = Lacking::new();
     for declaration_hash in raw::declarations(store).await? {
@@ -196,8 +197,8 @@ struct Backfill<'c> {
 }
 
 impl Backfill<'_> {
-    /// Fills the rollup from the raw rows, day by day. Returns the first day since which the rollup has every event
-    /// that arrived.
+    /// Fills the rollup from the raw rows, day by day. Returns the start of the first day from which on the rollup has
+    /// every event that arrived.
     async fn fill(&mut self) -> Result<UnixMillis, BackfillError> {
         let mut first_day = since::first_raw_day(apply::since::now(&self.store).await?);
         if self.lacking.is_empty() {
@@ -223,7 +224,8 @@ impl Backfill<'_> {
         Ok(first_day)
     }
 
-    /// Fills the rollup from one day of raw rows. Returns whether all rows of the day still exist.
+    /// Fills the rollup from one day of raw rows. Returns `false`, and fills nothing, if ClickHouse may be about to
+    /// drop the day.
     async fn fill_raw_day(&mut self, raw_day: RawDay) -> Result<bool, BackfillError> {
         let (table, source) = (self.rollup.table().name(), self.source(raw_day));
         let markers = markers::of_backfill(&self.store, table, &self.rollup.name, source).await?;
@@ -251,7 +253,8 @@ impl Backfill<'_> {
             return Err(BackfillError::Vanished { day: day(raw_day.day) });
         }
         let (source, start, end) = (self.source(raw_day), chunk.start(), chunk.applied_end());
-        // The limit on groups never changes, because another run rebuilds a chunk that was inserted only partly.
+        // The limit on groups is a constant: if a chunk was inserted only partly, another run must make the same rows
+        // of it.
         let (rollup, strata) = (std::iter::once(self.rollup), Strata::of(&rows));
         let name = &*self.rollup.name;
         let Cells { all: mut cells, folded_rows, .. } =
@@ -290,12 +293,12 @@ fn day(start: UnixMillis) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// One line for each number.
+/// A line for each field.
 impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rollup, since, rows, cells, cells_there, folded_rows } = self;
         let since = since.as_deref().map_or_else(
-            || "nothing: no raw rows are left from before it was declared".to_owned(),
+            || "nothing: no raw rows from before its declaration are left".to_owned(),
             |day| format!("events that arrived on {day} or later; there are no older raw rows"),
         );
         writeln!(f, "rollup        {rollup}")?;

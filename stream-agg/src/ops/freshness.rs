@@ -99,7 +99,7 @@ impl ProgressPublisher {
         if let Some(watermark) = watermark {
             self.metrics.watermark(watermark.0 / SECOND);
         }
-        // The number is always known here, because Kafka has answered before a partition was restored.
+        // The number of partitions is always known here, because a partition is restored only after Kafka has answered.
         let Some(partitions) = self.topic_watch.partitions() else { return };
         if changed.is_empty() {
             return;
@@ -113,7 +113,7 @@ impl ProgressPublisher {
         }
     }
 
-    /// Reports stalled partitions, which have records that are not applied.
+    /// Reports stalled partitions: they have records, but none was applied for some time.
     fn look_for_stalls(&self, ends: &BTreeMap<i32, i64>, stalls: &mut Stalls) {
         let (applied_watches, now) = (self.applied_watches.all(), Instant::now());
         for partition in stalls.forget(|partition| !applied_watches.contains_key(&partition)) {
@@ -132,11 +132,11 @@ impl ProgressPublisher {
         }
     }
 
-    /// Where the logs end, if the topic is still the one with which the process began. The logs of another topic say
-    /// nothing about what is applied.
+    /// Where the logs end, if the topic is still the one with which the process began. The ends of another topic's logs
+    /// say nothing about what is applied.
     async fn ends_of_topic(&self) -> BTreeMap<i32, i64> {
         let ends = self.ends().await;
-        // If Kafka has not answered, the topic need not be checked, because nothing is published.
+        // Without ends, the result of the check would change nothing.
         if ends.is_empty() || self.topic_watch.check().await.is_ok() { ends } else { BTreeMap::new() }
     }
 
@@ -161,8 +161,8 @@ impl ProgressPublisher {
     }
 }
 
-/// The progress of a partition, from what was published before (`known`), from what is applied (every record below
-/// `next` and before `applied_until`), and from where the log ended after the moment `now` (`end`).
+/// The progress of a partition. `known` is what was published before. Every record below `next` is applied, and so is
+/// every record that Kafka appended before `applied_until`. `end` is where the log ended at some moment after `now`.
 fn freshness(
     known: Option<PublishedProgress>,
     log_generation: u16,
@@ -179,7 +179,7 @@ fn freshness(
     Some(PublishedProgress { log_generation, next, as_of })
 }
 
-/// One insert for all changed partitions of a topic with this number of `partitions`.
+/// One insert for all changed partitions of a topic that has this number of `partitions`.
 fn insert(partitions: u16, changed: &BTreeMap<i32, PublishedProgress>) -> String {
     let mut sql =
         "INSERT INTO progress (g, kp, partitions, next_offset, as_of) SETTINGS async_insert = 0 VALUES"

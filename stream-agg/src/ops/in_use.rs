@@ -1,6 +1,6 @@
 //! The declaration that the group uses for each Kafka partition.
 //!
-//! It is the declaration that the committed intent names: every record below the committed offset is in every cell,
+//! This is the declaration that the committed intent names: every record below the committed offset is in every cell,
 //! and records above it are counted under that declaration or a later one.
 
 use std::collections::BTreeMap;
@@ -45,11 +45,11 @@ pub enum InUseError {
     Store(#[from] StoreError),
 }
 
-/// The declaration of each Kafka partition; `None` if no record of the partition was ever read. Partitions without
-/// any record are left out.
+/// The declaration of each Kafka partition; `None` if the group has committed no offset for the partition. Partitions
+/// without a commit that never had a record are left out.
 ///
 /// # Errors
-/// Why they cannot be read.
+/// Why the declarations cannot be read.
 pub async fn by_partition(
     config: &Config,
     store: &Store,
@@ -72,7 +72,7 @@ pub async fn by_partition(
     Ok(all)
 }
 
-/// The Kafka partitions for which the group has committed an offset: only these can have records that were counted.
+/// The Kafka partitions for which the group has committed an offset. Only these can have records that were counted.
 /// This call blocks.
 ///
 /// # Errors
@@ -83,7 +83,8 @@ pub fn committed_partitions(config: &Config) -> Result<Vec<u16>, KafkaError> {
     Ok(all.filter(|(_, metadata)| metadata.is_some()).map(|(partition, _)| partition).collect())
 }
 
-/// The metadata that the group has committed for each partition with records; `None` if it has committed nothing.
+/// The metadata that the group has committed for each partition; `None` if it has committed nothing. Partitions without
+/// a commit that never had a record are left out.
 fn committed(config: &Config) -> Result<Vec<(u16, Option<String>)>, KafkaError> {
     let group = group(config)?;
     let mut with_records = Vec::new();

@@ -95,7 +95,7 @@ pub enum MigrateError {
          again"
     )]
     UsersAreInAFile(String),
-    /// The definer of a tenant's views would read every tenant.
+    /// The definer of a tenant's views could read the rows of every tenant.
     #[error(
         "create views with the rights of `{0}`: they would show all tenants, because this user lacks the row policy that \
          `stream-agg migrate --print-users-xml` prints"
@@ -114,7 +114,7 @@ pub enum MigrateError {
     )]
     NotOurs(String),
     /// A row policy hides rows from the user that runs `migrate`.
-    #[error("use row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
+    #[error("check row policies: `{0}.schema_migrations` shows no row to this user: {REMEDY}")]
     Hidden(String),
     /// Kafka did not create the topic.
     #[error("create topic `{topic}`")]
@@ -305,14 +305,15 @@ impl MigrateConfig {
         fields.map(|field| Step::applied(&format!("field_{}", field.name), field.add_column()))
     }
 
-    /// The views of the declared rollups.
+    /// The serving views, each one only if its rollup is declared.
     fn serving_views(&self) -> impl Iterator<Item = Step> {
         let served = tables::SERVING_VIEWS.iter();
         served.filter_map(|view| Some(Step::applied(view.migration.name, view.statement(&self.rollups)?)))
     }
 
-    /// The declaration of each rollup. A rollup needs no table of its own. Its declaration must not change under the
-    /// same name, because rows with two meanings would be added up. The prefix distinguishes rollups from files.
+    /// The declaration of each rollup. A rollup needs no table of its own, so no statement is run. A declaration must
+    /// not change under the same name, because rows with two meanings would be added up. The prefix distinguishes
+    /// rollups from files.
     fn declared_rollups(&self) -> impl Iterator<Item = Step> {
         self.rollups.iter().map(|rollup| Step {
             name: format!("rollup_{}", rollup.name),
@@ -331,8 +332,8 @@ fn failed(name: &str) -> impl Fn(StoreError) -> MigrateError {
     move |source| MigrateError::Apply { name: name.to_owned(), source }
 }
 
-/// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of
-/// a new topic only after the controller has created it. A process that reads the topic before that gets the error that
+/// Waits until Kafka names a leader for every partition of the topic that was just created, because brokers learn of a
+/// new topic only after the controller has created it. Until then, a process that reads the topic gets the error that
 /// the partition is unknown. Gives up after [`KAFKA_TIMEOUT`]: the services wait for their topic as well.
 async fn wait_for_leaders(admin: Admin, topic: String) {
     let until = Instant::now() + KAFKA_TIMEOUT;
@@ -365,7 +366,7 @@ async fn topic(config: &MigrateConfig) -> Result<bool, MigrateError> {
     let topic = &config.kafka.topic;
     let error = |source| MigrateError::Topic { topic: topic.clone(), source };
     let admin: Admin = config.kafka.client(&[]).create().map_err(error)?;
-    // LogAppendTime: record times must not go backwards, whatever clocks the edges have.
+    // LogAppendTime: the times of records must not go backwards, even if the clocks of the edges differ.
     let wanted = NewTopic::new(
         topic,
         config.partitions.get().into(),

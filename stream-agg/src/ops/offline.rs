@@ -32,7 +32,7 @@ const CHECK_PAUSE: Duration = Duration::from_secs(1);
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// Timeout of one poll of a queue.
 const POLL: Duration = Duration::from_millis(50);
-/// Maximum difference between clocks.
+/// Maximum difference between the clocks of machines.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Why a command changed nothing.
@@ -63,7 +63,7 @@ pub enum OfflineError {
     Store(#[source] StoreError),
 }
 
-/// How long to wait until no insert that was sent before the wait can still arrive.
+/// How long to wait until no insert that was sent before can still arrive.
 pub(crate) fn outlasting() -> Duration {
     Duration::from_millis(OUTLASTED.unsigned_abs()) + CLOCK_TOLERANCE
 }
@@ -142,7 +142,8 @@ impl<'c> Offline<'c> {
 
     fn ask_epoch(&self, end: NextOffset, epoch: i32) -> Result<bool, KafkaError> {
         let (topic, partition) = (self.topic(), i32::from(self.partition));
-        // With this setting the client also reports a valid offset at the end of the log, where there is no record.
+        // With this setting, the client reports `PartitionEOF` for a valid offset at the end of the log, where there is
+        // no record.
         let settings = [("group.id", self.config.group.as_str()), ("enable.partition.eof", "true")];
         let reader: BaseConsumer =
             self.config.migrate.kafka.client(&[&settings[..], &fixed::CONSUMER].concat()).create()?;
@@ -158,7 +159,8 @@ impl<'c> Offline<'c> {
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
                 Some(Err(error)) => match classify(&error) {
                     ReadError::OffsetGone => return Ok(false),
-                    // Kafka's client fetches records only from a valid offset.
+                    // The client fetches records only from a valid offset, so the offset is valid although the record
+                    // cannot be read.
                     ReadError::Unreadable => return Ok(true),
                     ReadError::Transient => {}
                 },

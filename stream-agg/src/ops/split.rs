@@ -1,8 +1,8 @@
 //! `stream-agg split`: splits a declared batch that ClickHouse refuses as a whole into smaller inserts.
 //!
-//! The batch still has the same records; its intent gets split points, which are offsets at which inserts end. Each
-//! smaller insert has its own token and condition, so the marker of each table partition shows whether it holds the
-//! whole batch, or which of its parts. Running the command again halves the parts again.
+//! The batch still has the same records. Its intent gets split points, which are offsets at which inserts end. Each
+//! smaller insert has its own token and condition, so the marker of each table partition shows which parts of the batch
+//! it holds. Running the command again halves the parts again.
 
 use std::fmt;
 

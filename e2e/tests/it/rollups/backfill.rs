@@ -161,9 +161,9 @@ async fn a_new_rollup_counts_what_was_stored_before_it_once_however_often_it_is_
     growing
         .refused("plans", &["no such rollup", "there are event_minutely", "plans_daily, plans_of_late"])
         .await;
-    growing.refused("plans_daily", &["partition 0 works under ", "start the release that declares it"]).await;
+    growing.refused("plans_daily", &["partition 0 uses ", "start the release that declares it"]).await;
     old.terminate().await.unwrap();
-    growing.refused("plans_daily", &["partition 0 works under "]).await;
+    growing.refused("plans_daily", &["partition 0 uses "]).await;
 
     let mut aggregator = growing.aggregator().await;
     growing.post().await;

@@ -1,4 +1,4 @@
-//! What to do when ClickHouse does not accept rows, and how an operator helps. Pure.
+//! What to do when ClickHouse does not accept rows, and what an operator can do. Pure.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(super) enum FailedAttempt {
 }
 
 impl FailedAttempt {
-    /// The meaning of a `failure`, if the server has lacked memory for the cell for the time `short_of_memory`.
+    /// Classifies a `failure`. `short_of_memory` is how long the server has lacked memory for the cell.
     pub(super) fn of(failure: Failure, short_of_memory: Duration) -> Self {
         match failure {
             Failure::ConditionFailed => Self::ConditionFailed,
@@ -77,8 +77,9 @@ impl BatchDescription {
     pub(super) fn awaited(&self, cell: &Cell) -> String {
         let Cell { table, partition_id, .. } = cell;
         format!(
-            "`{table}` {partition_id}, offsets {}: clickhouse acknowledged the rows and does not have them, as after a \
-             kill; the rows are sent again within two minutes, once no earlier insert of them can be under way",
+            "`{table}` {partition_id}, offsets {}: clickhouse acknowledged the rows and does not have them, as can \
+             happen when it is killed; the rows are sent again within two minutes, once no earlier insert of them can be \
+             under way",
             self.offsets()
         )
     }
@@ -90,8 +91,8 @@ impl BatchDescription {
         let help = match lost {
             _ if self.of_a_backfill() => "; repair clickhouse, then run the backfill again".to_owned(),
             StopCause::ForeignMarker(_) => recover::help(partition),
-            // A restart would send the rows under the same tokens, which ClickHouse remembers for thousands of
-            // inserts.
+            // A restart does not help: it would send the rows under the same tokens, which ClickHouse remembers for
+            // thousands of inserts.
             StopCause::LostParts if self.is_one_offset() => format!(
                 "; nothing more of partition {partition} is inserted: find out why clickhouse loses parts, stop all \
                  aggregators and run `stream-agg skip {partition} --offset {}`, which makes the record a dead letter",
@@ -107,7 +108,8 @@ impl BatchDescription {
         StoppedBatch { table, partition_id: partition_id.clone(), offsets: self.offsets(), lost, help }
     }
 
-    /// The first and the last offset, as declared. For a backfill they are numbers inside a day of raw rows.
+    /// The first and the last offset, as declared. For a backfill, these are positions within a day of raw rows, not
+    /// offsets of a log.
     fn offsets(&self) -> String {
         format!("{}..{}", self.start, Offset::new(self.end.to_i64() - 1))
     }
@@ -122,7 +124,7 @@ impl BatchDescription {
     }
 }
 
-/// A batch of which nothing more is inserted, and how an operator helps.
+/// A batch whose inserts were stopped, and what an operator can do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{table}` {partition_id}, offsets {offsets}: {lost}{help}")]
 pub struct StoppedBatch {
@@ -202,7 +204,7 @@ mod tests {
             (
                 0,
                 foreign,
-                "its marker says 7, which is inside the declared batch; stop all aggregators and run \
+                "its marker is 7, which is inside the declared batch; stop all aggregators and run \
                  `stream-agg adopt 3`",
             ),
             (

@@ -22,12 +22,12 @@ use tokio::time;
 use crate::apply::store::{self, IDLE_TIMEOUT, StoreError};
 use crate::config::StoreConfig;
 
-/// Timeout from the first byte sent to the end of the answer. A statement that ClickHouse still executes after this
-/// time has a deadline of its own.
+/// Timeout of a request, from opening the connection to the end of the answer. If ClickHouse still executes the
+/// statement after this time, the statement ends at ClickHouse's own time limit.
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// Bytes that are compressed and sent at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Most bytes of an answer that are read. Errors have only a few lines.
+/// Maximum number of bytes that are read from an answer. Errors have only a few lines.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// Sends inserts.
@@ -172,7 +172,7 @@ fn compressed(data: &[u8]) -> Bytes {
     head.put_u8(LZ4);
     head.put_u32_le((HEAD + length) as u32);
     head.put_u32_le(data.len() as u32);
-    // The format has the halves of the hash in the other order.
+    // The format stores the two halves of the hash in the opposite order.
     let hash = cityhash_rs::cityhash_102_128(&out[HASH..]).rotate_left(64);
     out[..HASH].copy_from_slice(&hash.to_le_bytes());
     out.freeze()

@@ -9,8 +9,8 @@ use crate::apply::store::WHOLE;
 use crate::apply::verdict::{EXECUTION, Target};
 use crate::rows::cells::{Cell, Source};
 
-/// Settings of every insert, in addition to those of every statement: one block becomes one part, completely or not at
-/// all; ClickHouse checks the token; and it answers with an error or after the insert has ended.
+/// Settings of every insert, in addition to those of every statement. One block becomes one part, completely or not at
+/// all. ClickHouse checks the token, and answers only after the insert has ended or failed.
 const SETTINGS: [(&str, &str); 12] = [
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
@@ -28,7 +28,8 @@ const SETTINGS: [(&str, &str); 12] = [
     ("max_partitions_per_insert_block", "1"),
 ];
 
-/// All settings of one attempt under `token`. Attempts differ by their deadlines.
+/// All settings of one attempt under `token`. Each attempt has another deadline, so the deadline makes its query id
+/// unique.
 pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&'static str, String)> {
     let Cell { table, partition_id, .. } = cell;
     let own = [
@@ -41,8 +42,8 @@ pub(super) fn settings(cell: &Cell, token: &str, deadline: UnixMillis) -> Vec<(&
 }
 
 /// The statement inserts through the table function `input()`, because only an `INSERT SELECT` can have a condition.
-/// The condition is [`Target::admits`], and that the server is the one whose markers were read. The statement throws if
-/// the condition does not hold, so an answer without an error means that the rows were accepted.
+/// The condition is that [`Target::admits`] holds, and that this is the server whose markers were read. The statement
+/// throws if the condition does not hold, so an answer without an error means that the rows were accepted.
 pub(super) fn statement(
     cell: &Cell,
     source: Source,

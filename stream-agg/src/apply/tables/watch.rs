@@ -32,14 +32,15 @@ pub struct InsertGate {
     check_now: Notify,
 }
 
-/// Requests for checks are numbered, so that a check settles only the requests that were made before it began.
+/// Counts the requests for checks and the settled ones. A check settles only the requests that were made before it
+/// began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Checks {
     requested: u64,
     done: u64,
 }
 
-/// An open gate, because it is created after the tables were checked.
+/// The gate is open at first, because it is created after the tables were checked.
 impl Default for InsertGate {
     fn default() -> Self {
         Self { checks: watch::Sender::new(Checks::default()), check_now: Notify::new() }
@@ -53,8 +54,8 @@ impl InsertGate {
         let _ = self.checks.subscribe().wait_for(|checks| checks.done == checks.requested).await;
     }
 
-    /// Closes the gate because ClickHouse did not answer: it may have restarted without a part that it could not
-    /// read. The tables are checked at once, and the gate stays closed until then.
+    /// Closes the gate because ClickHouse did not answer: it may have restarted without a part that it could not read.
+    /// The tables are checked at once, and the gate stays closed until a check finds no problem.
     pub fn close_until_checked(&self) {
         self.close();
         self.check_now.notify_one();
@@ -73,7 +74,7 @@ impl InsertGate {
     }
 }
 
-/// Checks the tables every minute, and reports what it finds.
+/// Checks the tables every minute, and reports problems.
 pub struct TableWatch<'w> {
     /// The database.
     pub store: &'w Store,

@@ -110,12 +110,12 @@ pub enum AdoptError {
 }
 
 impl AdoptError {
-    /// An error of Kafka, or of aggregators that run.
+    /// Turns an error of [`crate::ops::offline`] into an error of the adoption.
     pub(super) fn offline(partition: u16) -> impl Fn(OfflineError) -> Self + Copy {
         move |source| Self::Offline { partition, source }
     }
 
-    /// An error of ClickHouse.
+    /// Turns an error of ClickHouse into an error of the adoption.
     pub(super) fn store(partition: u16) -> impl Fn(StoreError) -> Self + Copy {
         move |source| Self::Offline { partition, source: OfflineError::Store(source) }
     }

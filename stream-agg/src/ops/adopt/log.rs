@@ -17,8 +17,8 @@ pub enum Log {
     },
 }
 
-/// Checks what the operator says about the log against what was `found` in Kafka. Returns the offset below which
-/// records were read, and the leader epoch of the last of them, if the log must still hold that record.
+/// Checks what the operator says about the log against what was `found` in Kafka. Returns a record that the log must
+/// still hold: the offset after the record, and the record's leader epoch. `None` if there is no such record.
 pub(super) fn check_log(
     partition: u16,
     log: Log,
@@ -59,7 +59,7 @@ mod tests {
 
     const TOPIC: Option<TopicId> = Some(TopicId(9));
 
-    /// Every record below 10 is committed, and a batch up to `last` is declared, if there is one.
+    /// Offset 10 is committed. If there is a `last`, a batch up to this offset is declared.
     fn found(last: Option<i64>, topic: Option<TopicId>) -> KafkaState {
         let log = LogMark { topic, epoch: Some(3) };
         let next = NextOffset::new;
@@ -91,12 +91,13 @@ mod tests {
         check(Log::Same, &shorter, Err("records below 10 were read from the log"));
         let inside = KafkaState { end: NextOffset::new(12), ..found(Some(14), TOPIC) };
         check(Log::Same, &inside, Err("records below 15 were read from the log"));
-        // A log whose records retention has deleted is not truncated, and an offset that a tool has committed proves
-        // nothing.
+        // Retention that deletes records does not truncate a log. An offset that another tool has committed has no
+        // intent, so there is nothing to compare.
         check(Log::Same, &KafkaState { low: NextOffset::new(11), ..found(None, TOPIC) }, Ok(None));
         let reset = KafkaState { committed: Some((NextOffset::ZERO, String::new())), ..found(None, TOPIC) };
         check(Log::Same, &reset, Ok(None));
-        // A declared batch ends with an epoch of its own; intents of earlier releases do not contain it.
+        // The intent also has the leader epoch of the last record of a declared batch. Intents of earlier releases lack
+        // it.
         let (from, metadata) = found(Some(14), TOPIC).committed.unwrap();
         check(Log::Same, &found(Some(14), TOPIC), Ok(Some((10, 3))));
         let intent = Intent { last_epoch: Some(4), ..metadata.parse().unwrap() };

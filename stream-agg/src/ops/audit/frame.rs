@@ -1,10 +1,10 @@
 //! What can be compared: which days, and which offsets of each log. Pure.
 //!
-//! Three times decide when a row leaves ClickHouse: a raw row expires with the day on which its line arrived at the
-//! edge, a ledger row with the day on which Kafka appended the record, a row of a rollup with the day of the event. A
-//! spool may hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends
-//! its record. The id of the record shows how long before: it is a UUIDv7, which the edge creates within moments of
-//! the last line's arrival.
+//! Three times decide when ClickHouse drops a row. A raw row expires with the day on which its line arrived at the
+//! edge, a ledger row with the day on which Kafka appended the record, and a row of a rollup with the day of the event.
+//! A spool may hold a record for days, and an edge's clock may be wrong, so a line may arrive long before Kafka appends
+//! its record. The id of the record shows how long before: it is a UUIDv7, which the edge creates within moments of the
+//! last line's arrival.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use schemas::time::{DAY, UnixMillis};
 pub type Log = (u16, u16);
 
 /// Maximum number of days between the arrival of a line and the append of its record in Kafka, unless the id of the
-/// record says otherwise. Lines take only minutes, but clocks differ.
+/// record shows more. This takes only minutes, but clocks differ.
 pub const ON_THE_WAY: i64 = 2;
 /// Maximum number of days between the arrival of the first line of a record and the creation of the record's id. It
 /// takes only moments, but midnight may be in between.
@@ -46,7 +46,8 @@ pub struct Frame {
     pub floors: BTreeMap<Log, u64>,
     /// The first day, by Kafka's time since 1970, that is compared; `None` if nothing has expired.
     pub from: Option<i64>,
-    /// The day before which raw rows were dropped although the ledger still has their records.
+    /// Raw rows that arrived before this day were dropped, although the ledger still has their records; `None` if there
+    /// are no such rows.
     pub gone: Option<i64>,
     /// All raw rows that arrived from this day on still exist and are read; `None` if no raw row has ever expired.
     pub whole_from: Option<i64>,
@@ -55,11 +56,12 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// What can be compared of the last `days` days. The floors are set later.
+    /// What can be compared of the last `days` days. [`Self::begin_at`] sets the floors later.
     pub fn new(held: &Held, days: u16, progress: BTreeMap<Log, u64>, time: TimeLimits) -> Self {
         let today = day(held.now);
         let wanted = today - i64::from(days);
-        // The first day of raw rows, if raw rows of earlier days were dropped that the ledger still has.
+        // The first day that has raw rows, if the ledger has records of earlier days: the raw rows of those days were
+        // dropped.
         let gone = held.raw.filter(|raw| held.stored.is_some_and(|stored| stored < *raw));
         // The ledger's day from 30 days ago expires at midnight, and earlier days may have expired already.
         let all_in_ledger = held.stored.is_none_or(|stored| stored > today - i64::from(LEDGER_DAYS));
@@ -79,8 +81,9 @@ impl Frame {
         self.from.map(|from| from - ON_THE_WAY)
     }
 
-    /// Sets the floors to the first offset of each log. If the first row of the ledger is not the first record of the
-    /// log, earlier rows may have expired, in the ledger and in the raw table.
+    /// Sets the floors. `firsts` has the first offset of each log in the ledger. If nothing has expired, each log is
+    /// compared from offset 0. If the ledger then begins at a later offset, earlier rows may have expired after all, in
+    /// the ledger and in the raw table.
     pub fn begin_at(&mut self, firsts: &BTreeMap<Log, u64>) {
         if self.from.is_some() {
             self.floors.clone_from(firsts);
@@ -93,7 +96,7 @@ impl Frame {
         }
     }
 
-    /// The first day of arrival that ClickHouse keeps during the audit, even if midnight passes.
+    /// The first day of arrival whose raw rows ClickHouse keeps until the audit ends, even if midnight passes.
     pub fn kept_from(&self) -> i64 {
         let kept = day(self.now) - i64::from(RAW_DAYS) + 1;
         self.gone.map_or(kept, |gone| gone.max(kept))

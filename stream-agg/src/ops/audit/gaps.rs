@@ -55,8 +55,8 @@ pub struct Counted {
     pub within: Vec<Key>,
 }
 
-/// Counts the offsets of each log from its floor, or from its first record in the ledger if nothing has expired,
-/// because it is unknown whether the log had records before that one.
+/// Counts the offsets of each log from its floor. If nothing has expired, counts them from the first record in the
+/// ledger, because it is unknown whether the log had records before that one.
 pub fn count(frame: &Frame, ledger: &BTreeMap<Key, LedgerSpan>) -> Counted {
     let mut counted = Counted::default();
     let mut ends = BTreeMap::<Log, u64>::new();

@@ -9,14 +9,16 @@ use super::frame::{Frame, Log};
 use super::read::{EVENTS, Key, Known, LEDGER, LedgerSpan, Made, RawSpan, SPAN};
 use super::{Audited, Finding};
 
-/// Maximum number of findings that are listed for a table, and of gaps in the ledger. The sums include all of them.
+/// Maximum number of findings that are listed for a table, and of gaps that are listed for the ledger. The sums include
+/// those that are not listed.
 pub const MAX_FINDINGS: usize = 20;
 
-/// Maximum number of steps of a path into `props` that is compared. A longer path can be written in too many ways
-/// with dots and nesting.
+/// Maximum number of steps of a path into `props` that is compared. With more steps, there are too many ways to write
+/// the path with dots and nesting.
 const MAX_STEPS: usize = 4;
 
-/// Raw rows by the day of the event: for each rollup, how many it must hold and how many it may hold.
+/// Numbers of raw rows by the day of the event. For each rollup: how many raw rows the rollup must count, and how many
+/// it may count.
 pub type Days = BTreeMap<i64, Vec<(u64, u64)>>;
 
 /// A row that is read from a rollup.
@@ -90,7 +92,7 @@ fn not_compared(condition: &Condition) -> Option<&'static str> {
     (!is_compared).then_some("not compared: its where compares a number in props as text")
 }
 
-/// For each log, the highest offset below which a table partition of any rollup holds it.
+/// For each log, the highest marker of any table partition of any rollup.
 pub fn reached(snapshots: &[Snapshot<'_>]) -> BTreeMap<Log, u64> {
     let mut reached = BTreeMap::new();
     for ((_, log), applied_end) in snapshots.iter().flat_map(|snapshot| &snapshot.cuts) {
@@ -119,8 +121,8 @@ pub fn add(raw: &mut BTreeMap<Key, RawSpan>, more: BTreeMap<Key, RawSpan>) {
     }
 }
 
-/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]: first the spans without a raw row
-/// that can have expired, because these differ for another reason than expiry.
+/// The differing spans whose records are read one by one, at most [`MAX_FINDINGS`]. Spans whose raw rows cannot have
+/// expired come first, because something other than expiry makes them differ.
 pub fn looked_into(differing: &[Key], made: &BTreeMap<Key, Made>) -> Vec<Key> {
     let (may_be, wrong): (Vec<_>, Vec<_>) = differing.iter().partition(|key| dropped(made, key) > 0);
     wrong.into_iter().chain(may_be).take(MAX_FINDINGS).collect()
@@ -175,9 +177,9 @@ pub fn rows(
     (vec![records.sum, events.sum], findings)
 }
 
-/// Judges the rollup of a snapshot, whose raw rows are at index `at` of each day. If the raw rows themselves differ
-/// from the ledger, `surplus` is the number of raw rows in excess, negative if raw rows are missing. A rollup that
-/// differs from the raw rows by exactly that number is right.
+/// Judges the rollup of a snapshot. The numbers of its raw rows are at index `at` of each day in `days`. If the raw
+/// rows themselves differ from the ledger, `surplus` is the number of raw rows in excess, negative if raw rows are
+/// missing. A rollup that differs from the raw rows by exactly that number is right.
 pub fn rollup(
     frame: &Frame,
     snapshot: &Snapshot<'_>,
@@ -234,7 +236,7 @@ pub fn rollup(
     (table.sum, table.findings)
 }
 
-/// Whether a day is kept for at least another day.
+/// Whether the rollup keeps a day for at least 24 hours more.
 fn is_kept(rollup: &Rollup, day: i64, now: UnixMillis) -> bool {
     rollup.kept_until(UnixMillis(day * DAY)).is_none_or(|until| now.0 + DAY < until.0)
 }

@@ -70,9 +70,9 @@ impl Reader<'_> {
         Ok(frame)
     }
 
-    /// For each log, an offset from which on Kafka appended every record on the day `from` or later. This is the
-    /// offset of the first such record, or the highest marker of an earlier day if that is greater, as it can be if
-    /// Kafka's clock went back.
+    /// For each log, the offset from which on Kafka appended every record on the day `from` or later. This is the
+    /// offset of the first record of these days, or the highest marker of an earlier day if that is greater. It can be
+    /// greater if Kafka's clock went back.
     async fn firsts(&self, from: i64) -> Result<BTreeMap<Log, u64>, StoreError> {
         let from = start_of(from);
         let sql = format!(

@@ -58,7 +58,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A table with a line for each table, the findings, and the verdict.
+/// A line for each audited table, then the findings, the gaps and the verdict.
 impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.tables.iter().map(|table| table.table.len());

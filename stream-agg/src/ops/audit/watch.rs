@@ -1,8 +1,8 @@
 //! Audits periodically while the pipelines work, in one process of the group.
 //!
-//! The process that owns Kafka partition 0 runs the audit. During a rebalance this may be no process or two for a
-//! moment, which costs queries but changes no result. The audit never delays the pipelines: its queries are limited
-//! in time, memory and threads, and a failed audit is repeated at the next interval.
+//! The process that owns Kafka partition 0 runs the audit. During a rebalance, two processes or none may own it for a
+//! moment, which costs queries but changes no result. The audit never delays the pipelines: its queries are limited in
+//! time, memory and threads, and a failed audit is repeated at the next interval.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use crate::group::applied_watches::AppliedWatches;
 use crate::metrics::Metrics;
 use crate::protocol::declaration::Declaration;
 
-/// Audits for the group.
+/// Runs the periodic audit of the group.
 pub struct Auditor {
     /// The database.
     pub store: Store,

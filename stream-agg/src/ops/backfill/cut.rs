@@ -1,9 +1,9 @@
-//! Cuts raw rows into chunks. A marker says which chunks a cell has.
+//! Cuts raw rows into chunks. The marker of a cell shows which chunks the cell has.
 //!
-//! A chunk lies within one day of the raw table and one Kafka partition ([`RawDay`]). A chunk must be the same
-//! whenever it is cut, and in any process. So the chunks of a day must not depend on other days, because ClickHouse
-//! drops the days of the raw table one by one. Invariants: the chunks of a raw day ascend and never overlap; no chunk
-//! has a marker inside, so a cell holds all of a chunk or nothing; the markers of a raw day are never those of a live
+//! A chunk contains rows of one day of the raw table and one Kafka partition ([`RawDay`]). A day must be cut into the
+//! same chunks at any time and in any process. So its chunks must not depend on other days, because ClickHouse drops
+//! the days of the raw table one by one. Invariants: the chunks of a raw day ascend and never overlap; no chunk has a
+//! marker inside, so a cell holds all of a chunk or nothing; the markers of a raw day are never those of a live
 //! partition. Pure.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ pub(super) struct RawDay {
 }
 
 impl RawDay {
-    /// The value of column `g` in the markers of a raw day. It contains the day, until 2059.
+    /// The value of column `g` in the markers of a raw day. It contains the day. Days after 2059 do not fit.
     pub(super) fn marker_generation(self) -> u16 {
         let days = u16::try_from(self.day.0.div_euclid(DAY)).unwrap_or(u16::MAX);
         assert!(days < FIRST_BACKFILL_GENERATION, "a day after 2059 would be taken for another one");
@@ -44,7 +44,7 @@ pub(super) struct RawRecord {
     /// The offset of the record.
     #[serde(rename = "ko")]
     pub(super) offset: u64,
-    /// How many rows it has.
+    /// Number of raw rows of the record.
     pub(super) rows: u64,
 }
 
@@ -60,12 +60,12 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// The markers of its cells are at or below this position before the chunk is inserted.
+    /// Before the chunk is inserted, the markers of its cells are at or below this position.
     pub(super) fn start(&self) -> NextOffset {
         place(self.log_generation, *self.offsets.start())
     }
 
-    /// The markers of its cells are at this position after the chunk was inserted.
+    /// After the chunk was inserted, the markers of its cells are at this position.
     pub(super) fn applied_end(&self) -> NextOffset {
         place(self.log_generation, *self.offsets.end() + 1)
     }
@@ -80,8 +80,8 @@ fn place(log_generation: u16, offset: u64) -> NextOffset {
     NextOffset::new(i64::from(log_generation) << OFFSET_BITS | offset.cast_signed())
 }
 
-/// Cuts the records of a raw day, which must ascend, into chunks. A chunk ends with the record that brings it to
-/// `max_rows`, at each of `markers`, and with its log generation.
+/// Cuts the records of a raw day, which must ascend, into chunks. A chunk ends after the record that brings it to
+/// `max_rows` rows, at each of `markers`, and where the log generation changes.
 pub(super) fn cut(
     records: impl IntoIterator<Item = RawRecord>,
     markers: &BTreeSet<NextOffset>,
@@ -141,8 +141,8 @@ mod tests {
     }
 
     proptest! {
-        /// A backfill is killed anywhere and finished by another release, which cuts differently: each record
-        /// counts once.
+        /// If a backfill is killed at any point and another release, which cuts differently, finishes it, then each
+        /// record counts once.
         #[test]
         fn whatever_was_filled_before_every_record_counts_once(
             rows in proptest::collection::vec(1..5_u64, 1..40),

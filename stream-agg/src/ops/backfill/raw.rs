@@ -1,8 +1,8 @@
 //! Reads raw rows back, as the columns from which rollups are made.
 //!
-//! Columns that the raw table does not store are either not needed or derived. The time of an event is derived from
-//! the client time, the server time and the limits under which the event was stored. The arrival time replaces the
-//! time at which Kafka appended the record, which only decides what is past its retention.
+//! Columns that the raw table does not store are either not needed or derived. The time of an event is derived from the
+//! client time, the server time and the limits under which the event was stored. The time at which Kafka appended the
+//! record is needed only to find rows past their retention, and the arrival time is used instead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::rows::columns::Rows;
 /// Timeout of a query of the raw table.
 const READ_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The hashes of declarations without the rollup that raw rows name, and which client clocks each declaration trusts.
+/// The declarations that raw rows name, except those with the rollup: for each hash, which client clocks the
+/// declaration trusts.
 pub(super) type Lacking = BTreeMap<u64, TimeLimits>;
 
 /// The columns of a raw row that rollups read.

@@ -1,7 +1,8 @@
 //! Stores the moment since which a rollup has every event, after the rollup was filled.
 //!
-//! Invariant: a row replaces only a moment that was stored before the raw rows were read. If a partition meanwhile
-//! moves to a process without the rollup, or begins to count, the row about that has a later version and stays.
+//! Invariant: a row replaces only a moment that was stored before the raw rows were read. A partition may meanwhile
+//! move to a process without the rollup, or begin to count the rollup. The row that records this has a later version
+//! and stays.
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use crate::apply::store::{Store, StoreError};
 use crate::ops::backfill::MARGIN;
 use crate::protocol::since::NOT_COUNTED;
 
-/// How long partitions that have committed a declaration with the rollup may take to store the moment since which the
-/// rollup counts. They do so right after the commit.
+/// How long to wait for partitions that have committed a declaration with the rollup, but have not yet stored the
+/// moment since which they count the rollup. They store it right after the commit.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Shortest and longest wait between two queries.
 const LOOK_RETRIES: RetryPolicy = RetryPolicy::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// The stored moments of a rollup that is about to be filled.
+/// The moments that were stored for a rollup before it is filled.
 pub(super) struct SinceBefore {
     replaced: Vec<SincePartition>,
 }
@@ -43,8 +44,8 @@ impl SinceBefore {
             if Instant::now() >= latest {
                 let open: Vec<_> = open.iter().map(|row| row.partition.to_string()).collect();
                 tracing::warn!(
-                    "partitions {} have not stored since when they count `{rollup}`, so readers treat it as incomplete; run \
-                     this command again once an aggregator owns these partitions",
+                    "partitions {} have not stored the moment since which they count `{rollup}`, so readers treat it \
+                     as incomplete; run this command again once an aggregator owns these partitions",
                     open.join(", ")
                 );
                 return Ok(Self { replaced });

@@ -1,11 +1,11 @@
 //! The databases of tenants. Each tenant has views over its rows, the definer of these views, and a login that reads
 //! nothing else.
 //!
-//! Invariants: no view of a tenant exists whose definer has no row policy, so the row policy filters the rows beneath
-//! the view. A database is noted in `schema_migrations` before it is created. A later migration thus removes the
-//! databases of tenants that its file does not name, and no database that migrations did not create. A tenant that is
-//! removed or disabled loses its login first. Migrations with different files may run at the same time, so a
-//! migration writes a note again if another one may have removed it.
+//! Invariants: the definer of each view of a tenant has a row policy, which filters the rows that the view reads. A
+//! database is noted in `schema_migrations` before it is created. So a later migration can remove the databases of
+//! tenants that its file does not name, and it removes no database that migrations did not create. A tenant that is
+//! removed or disabled loses its login first. Migrations with different files may run at the same time, so a migration
+//! writes a note again if another migration may have removed it.
 
 use std::collections::BTreeSet;
 
@@ -20,11 +20,11 @@ use crate::config::MigrateConfig;
 
 mod policies;
 
-/// ClickHouse's codes on a server that takes its users from a file: the user cannot be changed, or there is no
+/// ClickHouse's error codes on a server that takes its users from a file: the user cannot be changed, or there is no
 /// storage for a new user.
 const FROM_A_FILE: [u32; 2] = [495, 514];
 
-/// The first version of each ClickHouse release in which a reader cannot read anything but its views.
+/// The first version of each ClickHouse release in which a reader can read only its views.
 const LEAST: [[u32; 4]; 3] = [[26, 6, 5, 113], [26, 7, 7, 84], [26, 8, 3, 74]];
 
 /// What `make` has done.
@@ -112,7 +112,7 @@ async fn is_there(server: &Store, database: &str) -> Result<bool, MigrateError> 
 }
 
 /// The removed tenants whose database or login still exists, because the database has other tables or because another
-/// migration has created it in the meantime.
+/// migration has created the tenant again in the meantime.
 async fn still_there(
     config: &MigrateConfig,
     server: &Store,
@@ -133,7 +133,7 @@ async fn still_there(
     Ok(found)
 }
 
-/// Creates the users. If they come from a file, only checks that the file has the row policy of the definer.
+/// Creates the users. If the server takes them from a file, only checks that the definer has its row policy.
 async fn give_rights(
     config: &MigrateConfig,
     server: &Store,
@@ -188,7 +188,7 @@ async fn check_policies_spare_others(
     seen
 }
 
-/// Removes a tenant. Drops the reader first, so that it reads nothing while the rest is removed. Objects in the
+/// Removes a tenant. Drops the reader first, because it must read nothing while the rest is removed. Objects in the
 /// database that migrations did not create stay.
 async fn remove(config: &MigrateConfig, server: &Store, name: &str) -> Result<(), MigrateError> {
     let gone = removed(name);
@@ -224,7 +224,7 @@ async fn drop_users(server: &Store, tenant: &str, statements: &[String]) -> Resu
     Ok(())
 }
 
-/// Runs a statement about users of a tenant. `name` is the object of the statement, which an error names.
+/// Runs a statement about users of a tenant. An error names the object `name` of the statement.
 ///
 /// # Errors
 /// The server takes its users from a file, or refuses the statement.

@@ -12,9 +12,9 @@ use super::{MigrateError, apply};
 use crate::apply::store::{Store, StoreError};
 use crate::config::MigrateConfig;
 
-/// ClickHouse's code for an unknown user.
+/// ClickHouse's error code for an unknown user.
 const UNKNOWN_USER: u32 = 192;
-/// ClickHouse's code for an unknown database.
+/// ClickHouse's error code for an unknown database.
 const UNKNOWN_DATABASE: u32 = 81;
 
 /// What `make` has done.
@@ -84,7 +84,8 @@ async fn replace(
     for view in &dropped {
         drop_view(&server, database, view).await?;
     }
-    // The notes stay until their views are dropped, so that the next migration can finish one that died here.
+    // The views are dropped before their notes are cleared. So if this migration is killed here, the next one still
+    // finds the notes and can drop the remaining views.
     notes.write(&dropped, 0).await?;
     Ok(Made { views: views.len(), dropped })
 }

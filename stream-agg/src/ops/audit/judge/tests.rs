@@ -113,7 +113,8 @@ fn spans_that_must_be_whole_are_looked_into_first() {
 const ALWAYS: Known = Known { declaration_hashes: Vec::new(), always: true };
 const LATER: Known = Known { declaration_hashes: Vec::new(), always: false };
 
-/// Judges one day of a rollup: the number of events that it must hold, may hold and holds.
+/// Judges one day of a rollup. `must` has the numbers of events that the rollup must and may hold, `found` the number
+/// that it holds.
 #[track_caller]
 fn check(
     name: &str,

@@ -18,7 +18,7 @@ use crate::protocol::declaration::{Declaration, known};
 pub struct Known {
     /// The hashes of the declarations.
     pub declaration_hashes: Vec<u64>,
-    /// Whether the first declaration already contained the rollup.
+    /// Whether all declarations contain the rollup.
     pub always: bool,
 }
 
@@ -67,8 +67,9 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Raw rows by the day of the event. For each rollup: those below its cuts that were stored under a declaration
-    /// with the rollup, and those stored under any declaration.
+    /// Numbers of raw rows by the day of the event. For each rollup, counts the rows below its cuts that meet its
+    /// conditions: first those that were stored under a declaration with the rollup, then those that were stored under
+    /// any declaration.
     pub async fn days(
         &self,
         frame: &Frame,

@@ -14,17 +14,17 @@ use crate::ops::audit::judge::MAX_FINDINGS;
 /// The records of a span in the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerSpan {
-    /// Records.
+    /// Number of records.
     pub records: u64,
     /// Ledger rows in excess of one for each record.
     pub repeated: u64,
     /// By how many lines `stored` is below `lines - rejected - duplicates`.
     pub short: u64,
-    /// By how many lines `stored` is above that difference.
+    /// By how many lines `stored` is above `lines - rejected - duplicates`.
     pub over: u64,
-    /// Stored lines.
+    /// Number of stored lines.
     pub rows: u64,
-    /// Sum of the hashes of their offsets and line numbers.
+    /// Sum of the hashes of the offset and line number of each stored line.
     pub digest: u64,
     /// Offset of the first record.
     pub first: u64,
@@ -35,9 +35,9 @@ pub struct LedgerSpan {
 /// The rows of a span in the raw table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RawSpan {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Sum of the hashes of their offsets and line numbers.
+    /// Sum of the hashes of the offset and line number of each row.
     pub digest: u64,
 }
 
@@ -158,8 +158,8 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(of_span).collect())
     }
 
-    /// Whether any record of the ledger has lines whose raw rows may have been dropped. Not queried if the frame
-    /// leaves their days out anyway.
+    /// Whether any record of the ledger has lines whose raw rows may have been dropped. Returns `false` without a query
+    /// if the frame leaves out the days of such lines.
     pub async fn may_lack_raw_rows(&self, frame: &Frame) -> Result<bool, StoreError> {
         if frame.whole_from.is_some() {
             return Ok(false);
@@ -169,8 +169,8 @@ impl Reader<'_> {
         Ok(self.rows::<u64>(&sql).await? != [0])
     }
 
-    /// How many raw rows are missing and how many are duplicate in these spans, record by record, if no line of
-    /// them arrived before the day `since`. Rows that ClickHouse may have dropped are not missing.
+    /// For each of these spans, the numbers of missing and duplicate raw rows, counted record by record. No line of the
+    /// spans arrived before the day `since`. Rows that ClickHouse may have dropped do not count as missing.
     pub async fn details(
         &self,
         frame: &Frame,

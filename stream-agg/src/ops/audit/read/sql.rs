@@ -48,8 +48,8 @@ fn within(frame: &Frame) -> String {
 }
 
 pub(super) fn of_ledger(frame: &Frame) -> String {
-    // The condition on offsets decides. The condition on time only lets ClickHouse skip table partitions, because
-    // every earlier row is below the floor.
+    // The condition on offsets would suffice: every row of an earlier day is below the floor. The condition on time
+    // lets ClickHouse skip table partitions.
     format!("tenant = '*' AND kafka_time >= {} AND {}", start_of(frame.from.unwrap_or(0)), within(frame))
 }
 
@@ -58,7 +58,8 @@ pub(super) fn of_raw(frame: &Frame, from: Option<i64>) -> String {
 }
 
 /// SQL expression on the ledger, in milliseconds: the time in the record's UUIDv7, or Kafka's time if the time in the
-/// UUIDv7 is implausible, that is, later than Kafka's time or so much earlier that decoding does not trust it either.
+/// UUIDv7 is implausible. It is implausible if it is later than Kafka's time, or so much earlier that decoding does not
+/// trust it either.
 pub(super) fn made() -> String {
     let (id, kafka) =
         ("toUnixTimestamp64Milli(UUIDv7ToDateTime(record_id))", "toUnixTimestamp64Milli(kafka_time)");

@@ -34,14 +34,15 @@ impl Policy {
         has(&self.users) || (self.is_for_all == 1 && !has(&self.except))
     }
 
-    /// Whether this is the policy that `migrate` creates for `definer`, which has the name of the definer.
+    /// Whether this is the policy that `migrate` creates for `definer`: it has the name of the definer and applies to
+    /// the whole database.
     fn is_of(&self, definer: &str) -> bool {
         self.short_name == definer && self.table.is_empty()
     }
 }
 
-/// Checks that `definer` has its policy, and that no other policy shows it more rows: ClickHouse combines permissive
-/// policies by OR.
+/// Checks that `definer` has its policy, and that no other policy shows the definer more rows. Another policy could do
+/// that, because ClickHouse combines permissive policies by OR.
 pub(super) fn check(policies: &[Policy], definer: &str, condition: &str) -> Result<(), MigrateError> {
     let applied = || policies.iter().filter(|policy| policy.applies_to(definer));
     let ours: Vec<_> = applied().filter(|policy| policy.is_of(definer)).collect();
