@@ -81,8 +81,8 @@ impl Member {
     /// Starts the pipeline of the partition that has waited longest, if a broker reports where its log begins and
     /// ends.
     fn open_waiting(&mut self) -> Result<Option<LeaveReason>, GroupError> {
-        // A revocation is acknowledged before a new assignment: Kafka's client takes an assignment as a sign that no
-        // partition was lost.
+        // A revocation must be acknowledged before a new assignment, because Kafka's client concludes from an
+        // assignment that no partition was lost.
         let revoked = self.releasing.is_some() || self.consumer.assignment_lost();
         if revoked || Instant::now() < self.ask_again {
             return Ok(None);

@@ -4,8 +4,8 @@
 //! never handles a record, so no record can delay it. A pipeline starts at the committed offset of each assigned
 //! partition. The pipelines of revoked partitions stop at the end of a batch, within [`RELEASE`](super::RELEASE),
 //! before their partitions are released. The callbacks of Kafka's client only record what happened. If the outcome of a
-//! commit is unknown, the member leaves the group, so that Kafka refuses the commit if it arrives late, and joins
-//! again.
+//! commit is unknown, the member leaves the group and joins it again, so that Kafka refuses the commit if it arrives
+//! late.
 //!
 //! Invariants: a partition never has two pipelines, no record is read outside a pipeline, and no partition is released
 //! while one of its commits is under way.

@@ -1,7 +1,7 @@
-//! Releases partitions: those that the coordinator revoked, and all of them before the member leaves the group.
+//! Releases the partitions that the coordinator revoked, and all partitions before the member leaves the group.
 //!
-//! A partition is released only once its pipeline has ended and none of its commits is under way. A late commit could
-//! arrive after the first commit of the next owner and overwrite it.
+//! A partition is released only once its pipeline has ended and none of its commits is under way. Otherwise a late
+//! commit of this member could overwrite the first commit of the next owner.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What all pipelines of the process share ([`Services`]), and what the collector and the applier of one pipeline
-//! share ([`PartitionContext`]).
+//! The state that all pipelines of the process share ([`Services`]), and the state that the collector and the applier
+//! of one pipeline share ([`PartitionContext`]).
 
 use std::sync::Arc;
 use std::time::Duration;
